@@ -1,0 +1,1 @@
+//! The typed client of GitLab's Runners API.

@@ -1,0 +1,177 @@
+//! The address of a GitLab instance.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::secret::sha256_hex;
+
+/// The base address of a GitLab instance, without a trailing slash and without the `/ci` that old
+/// configurations carry; a relative root such as `/gitlab` stays.
+///
+/// Two addresses are equal when they mean the same instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServerUrl(Url);
+
+/// The longest address taken, in bytes: keeps an intent within its half of the journal.
+pub const MAX_URL_BYTES: usize = 1024;
+
+/// Why a text is not the address of a GitLab instance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not a URL at all.
+    #[error("not a URL ({0}), expected something like https://gitlab.example.com")]
+    Malformed(#[from] url::ParseError),
+    /// A scheme other than HTTP.
+    #[error("the scheme must be https or http, not `{0}`")]
+    Scheme(String),
+    /// A user name or password in the address would end up in logs.
+    #[error("a URL with a user name or password is refused, since it would be logged")]
+    Credentials,
+    /// A query or fragment means the address was copied from a page.
+    #[error("a server's URL has no query and no fragment")]
+    Query,
+    /// Longer than [`MAX_URL_BYTES`].
+    #[error("longer than {MAX_URL_BYTES} bytes")]
+    TooLong,
+}
+
+impl ServerUrl {
+    /// The address as text, without a trailing slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+
+    /// The host name or literal address; IPv6 without its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Host and port, as needed to bound and label requests: `gitlab.example.com:8443`.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = self.0.host_str().unwrap_or_default();
+        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Whether requests to it are encrypted.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// A plain file name for this address, distinct for distinct addresses: the host alone where it
+    /// says everything, else the host and a hash.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let host: String =
+            self.host().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(80).collect();
+        if self.as_str() == format!("https://{host}") {
+            return host;
+        }
+        format!("{}-{}", host.trim_matches('.'), &sha256_hex(self.as_str().as_bytes())[..8])
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.len() > MAX_URL_BYTES {
+            return Err(AddressError::TooLong);
+        }
+        let mut url = Url::parse(text.trim())?;
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(AddressError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(AddressError::Credentials);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(AddressError::Query);
+        }
+        let path = url.path().trim_end_matches('/');
+        let path = path.strip_suffix("/ci").unwrap_or(path).trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        Ok(Self(url))
+    }
+}
+
+impl TryFrom<String> for ServerUrl {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<ServerUrl> for String {
+    fn from(url: ServerUrl) -> Self {
+        url.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> ServerUrl {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_instance_has_one_address() {
+        let plain = address("https://gitlab.example.com");
+        for same in [
+            "https://gitlab.example.com/",
+            "https://gitlab.example.com/ci",
+            "https://gitlab.example.com/ci/",
+            "https://GitLab.example.com:443",
+        ] {
+            assert_eq!(address(same), plain, "{same}");
+        }
+        assert_eq!(plain.as_str(), "https://gitlab.example.com");
+    }
+
+    #[test]
+    fn a_relative_root_a_port_and_an_ipv6_literal_stay() {
+        assert_eq!(address("http://[::1]:8080/gitlab/").as_str(), "http://[::1]:8080/gitlab");
+        assert_eq!(address("http://[::1]:8080/gitlab/").host(), "::1");
+        assert_eq!(address("http://[::1]:8080/gitlab/").authority(), "[::1]:8080");
+    }
+
+    #[test]
+    fn what_is_no_instance_is_refused() {
+        for wrong in ["", "gitlab.example.com", "ftp://x", "https://u:p@x", "https://x/?a=b", "https://x/#f"] {
+            assert!(wrong.parse::<ServerUrl>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn distinct_addresses_have_distinct_plain_file_names() {
+        let names: std::collections::BTreeSet<_> = [
+            "https://gitlab.example.com",
+            "http://gitlab.example.com",
+            "https://gitlab.example.com:8443",
+            "https://gitlab.example.com/a/b",
+            "https://gitlab.example.com/a_b",
+            "https://[::1]",
+        ]
+        .map(|text| address(text).file_name())
+        .into();
+        assert_eq!(names.len(), 6);
+        assert!(names.contains("gitlab.example.com"));
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))));
+    }
+}

@@ -1,0 +1,79 @@
+//! What is told about a runner, in the one JSON shape that every command shares.
+
+use serde::Serialize;
+
+use super::{RunnerId, ServerUrl, Timestamp};
+use crate::secret::Fingerprint;
+
+/// The whole answer of `list`, `verify`, `rotate`, `register`, `unregister` and the daemon's status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Raised when a field changes its meaning; new fields do not raise it.
+    pub schema: u32,
+    /// One element a runner, in the order of config.toml.
+    pub runners: Vec<RunnerReport>,
+}
+
+impl Report {
+    /// The current shape.
+    pub const SCHEMA: u32 = 1;
+
+    /// Wraps runners in the current shape.
+    #[must_use]
+    pub fn new(runners: Vec<RunnerReport>) -> Self {
+        Self { schema: Self::SCHEMA, runners }
+    }
+}
+
+/// One runner as it is told to people and scripts; never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunnerReport {
+    /// The local name, where the entry has one.
+    pub name: Option<String>,
+    /// GitLab's number, once known.
+    pub id: Option<RunnerId>,
+    /// The instance.
+    pub url: Option<ServerUrl>,
+    /// The entry's executor; absent for custom runners.
+    pub executor: Option<String>,
+    /// First eight hex digits of the token's SHA-256.
+    pub token_fingerprint: Option<Fingerprint>,
+    /// Server time at which the token was issued.
+    pub token_obtained_at: Option<Timestamp>,
+    /// Server time at which it stops working; null for never and for unknown.
+    pub token_expires_at: Option<Timestamp>,
+    /// The lifecycle state in snake case.
+    pub state: String,
+    /// Server time since which it is in that state.
+    pub since: Option<Timestamp>,
+    /// The last check that got a genuine answer or none.
+    pub last_verify: Option<LastVerify>,
+    /// What comes next; absent outside the daemon.
+    pub next: Option<NextStep>,
+    /// What a one-shot command did to it, in snake case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Why it failed or needs a human, in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The last verification of a runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct LastVerify {
+    /// Server time of the answer.
+    pub at: Timestamp,
+    /// `accepted`, `refused`, or what kept it from being either, in snake case.
+    pub outcome: String,
+}
+
+/// What the daemon will do next with a runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextStep {
+    /// The step in snake case.
+    pub step: String,
+    /// Server time at which it is due.
+    pub at: Timestamp,
+    /// The reason, in snake case.
+    pub why: String,
+}

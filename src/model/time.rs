@@ -1,0 +1,210 @@
+//! Wall time as GitLab and config.toml write it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// A point of wall time, in UTC, with the precision of a millisecond.
+///
+/// Range: the years 1970 to 9998, so that no arithmetic on it can overflow; results are clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp {
+    millis: i64,
+}
+
+/// 9998-12-31T23:59:59Z in milliseconds since 1970: a day short of what RFC 3339 can print, because
+/// servers do send the year 9999 for "never".
+const LATEST_MILLIS: i64 = 253_370_764_799_000;
+
+/// A text that is not a point in time which we could store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a time in RFC 3339 between the years 1970 and 9998")]
+pub struct TimestampError;
+
+impl Timestamp {
+    /// The first moment that can be expressed.
+    pub const EARLIEST: Self = Self { millis: 0 };
+
+    /// Milliseconds since 1970, clamped to the range of the type.
+    #[must_use]
+    pub fn from_millis(millis: i64) -> Self {
+        Self { millis: millis.clamp(0, LATEST_MILLIS) }
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        self.millis
+    }
+
+    /// Reads the `Date` header of an HTTP answer (`Sun, 06 Nov 1994 08:49:37 GMT`).
+    ///
+    /// # Errors
+    /// [`TimestampError`] for anything else.
+    pub fn from_http_date(text: &str) -> Result<Self, TimestampError> {
+        let zoned = jiff::fmt::rfc2822::parse(text).map_err(|_| TimestampError)?;
+        Self::within_range(zoned.timestamp())
+    }
+
+    /// The same moment without its fraction of a second, as config.toml has it.
+    #[must_use]
+    pub fn whole_seconds(self) -> Self {
+        Self { millis: self.millis - self.millis % 1000 }
+    }
+
+    /// The moment `span` later.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
+        Self::from_millis(self.millis.saturating_add(span))
+    }
+
+    /// The moment `span` earlier.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
+        Self::from_millis(self.millis.saturating_sub(span))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.millis - earlier.millis).unwrap_or(0))
+    }
+
+    fn within_range(timestamp: jiff::Timestamp) -> Result<Self, TimestampError> {
+        let millis = timestamp.as_millisecond();
+        if (0..=LATEST_MILLIS).contains(&millis) { Ok(Self { millis }) } else { Err(TimestampError) }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let timestamp = text.parse::<jiff::Timestamp>().map_err(|_| TimestampError)?;
+        Self::within_range(timestamp)
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = TimestampError;
+
+    fn try_from(text: String) -> Result<Self, TimestampError> {
+        text.parse()
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(timestamp: Timestamp) -> Self {
+        timestamp.to_string()
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let span = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self::EARLIEST.plus(span)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC; the fraction only where there is one.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.millis) {
+            Ok(timestamp) => timestamp.fmt(formatter),
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
+
+/// Reads a span of time as people write it: `90s`, `10m`, `1h 30m`, `2d`.
+///
+/// # Errors
+/// A text that says what was expected, for anything that is not a span of zero or more.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let expected = || format!("`{text}` is not a duration such as \"90s\", \"10m\", \"1h 30m\" or \"2d\"");
+    let (days, rest) = split_days(text.trim()).ok_or_else(expected)?;
+    let rest = match rest {
+        "" if days > Duration::ZERO => Duration::ZERO,
+        rest => {
+            let span = rest.parse::<jiff::SignedDuration>().map_err(|_| expected())?;
+            Duration::try_from(span).map_err(|_| expected())?
+        }
+    };
+    days.checked_add(rest).ok_or_else(expected)
+}
+
+/// Writes a span for people, with its two greatest units: `1h 30m`, `2d 4h`, `850ms`.
+#[must_use]
+pub fn format_span(span: Duration) -> String {
+    let secs = span.as_secs();
+    let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
+    match (days, hours, minutes, secs % 60) {
+        (0, 0, 0, 0) => format!("{}ms", span.subsec_millis()),
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, 0) => format!("{minutes}m"),
+        (0, 0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (0, hours, 0, _) => format!("{hours}h"),
+        (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
+        (days, 0, _, _) => format!("{days}d"),
+        (days, hours, _, _) => format!("{days}d {hours}h"),
+    }
+}
+
+/// Takes a leading `2d` off: a day is always 24 hours here, which `jiff` leaves open.
+fn split_days(text: &str) -> Option<(Duration, &str)> {
+    let Some((days, rest)) = text.split_once('d') else { return Some((Duration::ZERO, text)) };
+    let hours = days.trim().parse::<u64>().ok()?.checked_mul(24)?;
+    Some((Duration::from_secs(hours.checked_mul(3600)?), rest.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_gitlab_and_config_toml_write() {
+        let expected = Timestamp::from_millis(1_768_142_364_000);
+        for text in ["2026-01-11T14:39:24.000Z", "2026-01-11T14:39:24Z", "2026-01-11T15:39:24+01:00"] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        assert_eq!(Timestamp::from_http_date("Sun, 11 Jan 2026 14:39:24 GMT"), Ok(expected));
+        assert_eq!(expected.to_string(), "2026-01-11T14:39:24Z");
+    }
+
+    #[test]
+    fn refuses_times_that_arithmetic_could_overflow() {
+        for text in ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "tomorrow"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_stops_at_the_ends() {
+        assert_eq!(Timestamp::EARLIEST.minus(Duration::from_secs(1)), Timestamp::EARLIEST);
+        let latest = Timestamp::from_millis(i64::MAX);
+        assert_eq!(latest.plus(Duration::MAX), latest);
+        assert_eq!(latest.to_string(), "9998-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn spans_read_as_people_write_them() {
+        for (text, secs) in [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("2d", 172_800), ("1d 2h", 93_600)] {
+            assert_eq!(parse_span(text), Ok(Duration::from_secs(secs)), "{text}");
+        }
+        for wrong in ["", "10", "-5m", "soon", "1x"] {
+            assert!(parse_span(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_written_with_their_two_greatest_units() {
+        for (secs, text) in [(0, "0ms"), (59, "59s"), (61, "1m 1s"), (5400, "1h 30m"), (183_600, "2d 3h")] {
+            assert_eq!(format_span(Duration::from_secs(secs)), text);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Secrets: tokens that cannot be printed, and where they come from.
+//!
+//! A [`Token`] has no `Display` and no `Serialize`; its `Debug` is its fingerprint and its memory is
+//! zeroed on drop. Whoever needs the text says [`Token::expose`], which is easy to search for.
+//! All hashing lives here too, because a hash is all that may ever be shown of a secret.
+
+mod source;
+
+use std::fmt;
+use std::str::FromStr;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+pub use source::{Source, SourceError, read_stream};
+
+/// The longest token taken, in bytes. Source: GitLab's column for tokens.
+pub const MAX_TOKEN_BYTES: usize = 512;
+
+/// A secret word of GitLab's: an authentication, registration or access token.
+///
+/// Opaque on purpose: prefixes and lengths change between releases and with every rotation.
+#[derive(Clone)]
+pub struct Token(Zeroizing<String>);
+
+/// Why a text cannot be a token; does not contain the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Nothing there.
+    #[error("the token is empty")]
+    Empty,
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("the token has {0} bytes, more than the {MAX_TOKEN_BYTES} a token can have")]
+    TooLong(usize),
+    /// A character that would break a header or a TOML string.
+    #[error("the token has a character that no token has (white space, a quote, a control or non-ASCII character)")]
+    Character,
+}
+
+impl Token {
+    /// Takes a text as a token.
+    ///
+    /// # Errors
+    /// [`TokenError`] for what could not be stored and sent safely.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        if text.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong(text.len()));
+        }
+        let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`');
+        if !text.bytes().all(is_safe) {
+            return Err(TokenError::Character);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The secret text itself, for a request body, config.toml and the state directory only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The one thing that may be shown of a token.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.0.as_bytes())
+    }
+
+    /// Whether GitLab made this token for a runner that a person created: `glrt-`, also behind an
+    /// instance-wide prefix. Never used to decide what to do to a runner that we registered.
+    #[must_use]
+    pub fn looks_created(&self) -> bool {
+        self.0.starts_with("glrt-") || self.0.contains("-glrt-")
+    }
+}
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes() == other.0.as_bytes()
+    }
+}
+
+impl Eq for Token {}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Token({})", self.fingerprint())
+    }
+}
+
+/// The first eight hex digits of a secret's SHA-256.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The fingerprint of any bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(sha256_hex(bytes)[..8].to_owned())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() == 8 && text.bytes().all(is_hex) { Ok(Self(text.to_owned())) } else { Err(FingerprintError) }
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = FingerprintError;
+
+    fn try_from(text: String) -> Result<Self, FingerprintError> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.0
+    }
+}
+
+/// A text that is not a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is eight lower-case hex digits")]
+pub struct FingerprintError;
+
+/// SHA-256 in lower-case hex, 64 digits.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// HMAC-SHA256 in lower-case hex, 64 digits.
+#[must_use]
+pub fn hmac_sha256_hex(key: &[u8], message: &[u8]) -> String {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    hex(&mac.finalize().into_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_shows_its_fingerprint_and_nothing_else() {
+        let token = Token::parse("glrt-secret").unwrap();
+        assert_eq!(format!("{token:?}"), format!("Token({})", token.fingerprint()));
+        assert!(!format!("{token:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_would_break_a_header_or_a_toml_string_is_no_token() {
+        assert_eq!(Token::parse(""), Err(TokenError::Empty));
+        assert_eq!(Token::parse(&"x".repeat(600)), Err(TokenError::TooLong(600)));
+        for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök"] {
+            assert_eq!(Token::parse(wrong), Err(TokenError::Character), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn routable_and_prefixed_tokens_are_tokens() {
+        for text in ["glrt-t1_abc.01.0a1b2c3d4", "acme-glrt-abc", "GR1348941abc", "0123456789abcdef0123456789abcd"] {
+            assert!(Token::parse(text).is_ok(), "{text}");
+        }
+        assert!(Token::parse("acme-glrt-abc").unwrap().looks_created());
+        assert!(!Token::parse("glrtr-abc").unwrap().looks_created());
+    }
+
+    #[test]
+    fn hashes_are_the_standard_ones() {
+        assert_eq!(&sha256_hex(b"abc")[..16], "ba7816bf8f01cfea");
+        assert_eq!(&hmac_sha256_hex(b"key", b"The quick brown fox jumps over the lazy dog")[..16], "f7bc83f430538424");
+    }
+}

@@ -1,0 +1,155 @@
+//! Where a secret comes from: read when it is needed, so that a replaced file is noticed.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{MAX_TOKEN_BYTES, Token, TokenError};
+
+/// A place that holds one secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file of the user's; white space around the secret does not count.
+    File(PathBuf),
+    /// A systemd credential: the file of this name in `$CREDENTIALS_DIRECTORY`, resolved by settings.
+    Credential {
+        /// The name in the unit's `LoadCredential=`.
+        name: String,
+        /// `$CREDENTIALS_DIRECTORY/name`; absent when the service manager passed no credentials.
+        path: Option<PathBuf>,
+    },
+    /// A value that settings already hold, and what it came from (`REGISTRATION_TOKEN`, `stdin`).
+    Value {
+        /// The secret.
+        token: Token,
+        /// Where it came from, for messages.
+        origin: String,
+    },
+}
+
+/// Why a secret could not be had; never contains it.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file is absent, unreadable or not a file.
+    #[error("cannot read the token file `{}`", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anybody could have put the secret there.
+    #[error("the token file `{}` can be written by others (mode {mode:04o}), so its content cannot be trusted: run `chmod go-w`", path.display())]
+    WritableByOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The service manager gave no credentials to this process.
+    #[error("there is no systemd credential `{0}`: set LoadCredential={0}:PATH in the unit")]
+    NoCredential(String),
+    /// The content is not a token.
+    #[error("{origin} does not hold a token")]
+    Invalid {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        source: TokenError,
+    },
+}
+
+impl Source {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// [`SourceError`] naming the place, never its content.
+    pub fn read(&self) -> Result<Token, SourceError> {
+        match self {
+            Self::File(path) => read_file(path, format!("the file `{}`", path.display())),
+            Self::Credential { name, path: Some(path) } => read_file(path, format!("the systemd credential `{name}`")),
+            Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
+            Self::Value { token, .. } => Ok(token.clone()),
+        }
+    }
+}
+
+/// Takes the secret out of a text, as a file or stdin has it.
+///
+/// # Errors
+/// [`SourceError::Invalid`] naming `origin`.
+fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
+    Token::parse(text.trim()).map_err(|source| SourceError::Invalid { origin, source })
+}
+
+fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
+    let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_file() && mode & 0o022 != 0 {
+        return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
+    }
+    if metadata.is_file() && mode & 0o004 != 0 {
+        tracing::warn!(file = %path.display(), mode = format!("{mode:04o}"), "everybody can read this token file: run `chmod o-r`");
+    }
+    let mut text = Zeroizing::new(String::new());
+    let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
+    file.take(bound).read_to_string(&mut text).map_err(unreadable)?;
+    parse(&text, origin)
+}
+
+/// Reads a secret from an open stream, such as stdin or an inherited descriptor.
+///
+/// # Errors
+/// [`SourceError`] naming `origin`.
+pub fn read_stream(stream: impl io::Read, origin: &str) -> Result<Token, SourceError> {
+    let mut text = Zeroizing::new(String::new());
+    let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
+    stream
+        .take(bound)
+        .read_to_string(&mut text)
+        .map_err(|source| SourceError::Unreadable { path: PathBuf::from(origin), source })?;
+    parse(&text, origin.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn file_with(content: &str, mode: u32) -> (tempfile::TempDir, Source) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (directory, Source::File(path))
+    }
+
+    #[test]
+    fn the_line_end_of_a_token_file_does_not_count() {
+        let (_directory, source) = file_with("  glrt-abc\r\n", 0o600);
+        assert_eq!(source.read().unwrap().expose(), "glrt-abc");
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        for mode in [0o620, 0o602, 0o666] {
+            let (_directory, source) = file_with("glrt-abc", mode);
+            assert!(matches!(source.read(), Err(SourceError::WritableByOthers { .. })), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn an_error_never_shows_the_content() {
+        let (_directory, source) = file_with("two words", 0o600);
+        let error = source.read().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("words"));
+    }
+}

@@ -1,0 +1,1 @@
+//! The disk: config.toml, the state directory, locks.
