@@ -1,5 +1,7 @@
 //! The life of a GitLab runner's credential, from registration to unregistration.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write files and read clocks freely"))]
+
 pub mod agent;
 pub mod cli;
 pub mod clock;
