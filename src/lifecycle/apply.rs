@@ -1,0 +1,355 @@
+//! What an outcome makes of a state.
+
+use std::time::Duration;
+
+use super::schedule::{
+    Fraction, backoff, between_resets, certainty_wait, look_again_spacing, lost_backoff, obeyed, verify_spacing,
+};
+use super::{
+    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rules, State, Trouble, Uncertain, Unregistered, Unsaved,
+};
+use crate::model::{Expiry, Timestamp};
+
+/// The time of an outcome, with the draw of chance that its delay may use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// Server time.
+    pub now: Timestamp,
+    /// A fresh draw.
+    pub chance: Fraction,
+}
+
+/// What became of a step, or what was found out otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The runner was made, or a given token was accepted for the first time.
+    Registered(Held),
+    /// A genuine answer accepted the token.
+    Accepted {
+        /// What the answer said about its end; `Unknown` on servers that do not say.
+        expiry: Expiry,
+    },
+    /// A genuine answer refused the token.
+    Refused,
+    /// The token was replaced.
+    Rotated(Held),
+    /// The answer to a reset was the token we had: nothing changed.
+    NotRotated,
+    /// The server will not renew this token.
+    RotationClosed,
+    /// Nothing happened that we know of, and asking again does no harm.
+    Deferred {
+        /// How long the server wishes to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The answer to a register or reset was lost: it may have happened.
+    Lost,
+    /// Nothing helps until a human acts.
+    MustAct(Trouble),
+    /// Another credential was found and is now held.
+    Adopted(Held),
+    /// The credential could not be written to config.toml.
+    Unsaved,
+    /// The credential is in config.toml after all.
+    Saved,
+    /// Someone asks for a look now: a signal, a changed file, a clock that jumped.
+    Nudged,
+    /// The runner was unregistered.
+    Unregistered,
+}
+
+/// Takes the state through one outcome.
+///
+/// Total: every outcome is answered in every state. One that cannot follow from the state's own plan
+/// (say a rotation of a rejected token) is taken at its word, since it tells what is.
+#[must_use]
+pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> State {
+    match outcome {
+        Outcome::Unregistered => State::Retired { since: moment.now },
+        _ if matches!(state, State::Retired { .. }) => state,
+        Outcome::Registered(held) | Outcome::Adopted(held) => {
+            State::Active(good(held, reset_time(&state), rules, moment.now))
+        }
+        Outcome::Rotated(held) => {
+            let reset_from = moment.now.plus(between_resets(&rules.timing, held.life()));
+            State::Active(Active {
+                since: active_since(&state, moment.now),
+                ..good(held, reset_from, rules, moment.now)
+            })
+        }
+        Outcome::Accepted { expiry } => accepted(state, expiry, rules, moment),
+        Outcome::Refused => refused(state, rules, moment),
+        Outcome::NotRotated => not_rotated(state, rules, moment),
+        Outcome::RotationClosed => rotation_closed(state, rules, moment),
+        Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
+        Outcome::Lost => lost(state, rules, moment),
+        Outcome::MustAct(trouble) => must_act(&state, trouble, rules, moment),
+        Outcome::Unsaved => unsaved(state, rules, moment),
+        Outcome::Saved => saved(state),
+        Outcome::Nudged => nudged(state, moment.now),
+    }
+}
+
+/// A credential that a genuine answer has just proven good.
+fn good(held: Held, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
+    Active {
+        since: now,
+        held,
+        verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
+        reset_from,
+        failures: 0,
+        retry_from: now,
+        losses: 0,
+        refused_at: None,
+        unsaved: None,
+    }
+}
+
+fn reset_time(state: &State) -> Timestamp {
+    match state {
+        State::Active(active) => active.reset_from,
+        _ => Timestamp::EARLIEST,
+    }
+}
+
+fn active_since(state: &State, now: Timestamp) -> Timestamp {
+    match state {
+        State::Active(active) => active.since,
+        _ => now,
+    }
+}
+
+fn learned(held: Held, expiry: Expiry) -> Held {
+    match expiry {
+        Expiry::Unknown => held,
+        // A life that would have ended before it began: the time of issue was wrong, the end is the server's word.
+        Expiry::At(at) if at <= held.obtained_at => Held { obtained_at: at, expiry },
+        Expiry::Never | Expiry::At(_) => Held { expiry, ..held },
+    }
+}
+
+fn accepted(state: State, expiry: Expiry, rules: &Rules, moment: Moment) -> State {
+    let now = moment.now;
+    match state {
+        State::Active(active) => {
+            let held = learned(active.held, expiry);
+            State::Active(Active {
+                since: active.since,
+                losses: active.losses,
+                unsaved: active.unsaved,
+                ..good(held, active.reset_from, rules, now)
+            })
+        }
+        State::Uncertain(uncertain) => accepted_again(uncertain, expiry, rules, now),
+        State::Rejected(Rejected { held, .. }) | State::Failed(Failed { held: Some(held), .. }) => {
+            State::Active(good(learned(held, expiry), Timestamp::EARLIEST, rules, now))
+        }
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable {
+            held: learned(state.held, expiry),
+            verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
+            failures: 0,
+            refused_at: None,
+            ..state
+        }),
+        State::Unregistered(_) | State::Failed(Failed { held: None, .. }) => {
+            State::Active(good(Held::new(None, expiry, now), Timestamp::EARLIEST, rules, now))
+        }
+        State::Retired { .. } => state,
+    }
+}
+
+/// The old token still works: once may be a replica that lags behind the reset, twice is proof that
+/// the reset did not happen.
+fn accepted_again(state: Uncertain, expiry: Expiry, rules: &Rules, now: Timestamp) -> State {
+    let held = learned(state.held, expiry);
+    let accepted = state.accepted + 1;
+    if accepted < 2 {
+        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(now));
+        return State::Uncertain(Uncertain { held, ask_at: now.plus(wait), accepted, failures: 0, ..state });
+    }
+    let reset_from = now.plus(lost_backoff(&rules.timing, state.losses, &held, now));
+    State::Active(Active { losses: state.losses, ..good(held, reset_from, rules, now) })
+}
+
+fn refused(state: State, rules: &Rules, moment: Moment) -> State {
+    let now = moment.now;
+    match state {
+        State::Active(active) => {
+            let Some(refused_at) = first_refusal(&active.held, active.refused_at, now) else {
+                return rejected(active.held, None, rules, now);
+            };
+            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.held.left(now));
+            State::Active(Active {
+                verify_at: now.plus(wait),
+                retry_from: now,
+                failures: 0,
+                refused_at: Some(refused_at),
+                ..active
+            })
+        }
+        State::NotRenewable(state) => {
+            let Some(refused_at) = first_refusal(&state.held, state.refused_at, now) else {
+                return rejected(state.held, None, rules, now);
+            };
+            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, state.held.left(now));
+            State::NotRenewable(NotRenewable { verify_at: now.plus(wait), refused_at: Some(refused_at), ..state })
+        }
+        State::Uncertain(state) => rejected(state.held, Some(Rejection::Lost), rules, now),
+        State::Rejected(state) => State::Rejected(Rejected {
+            look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
+            ..state
+        }),
+        State::Failed(Failed { held: Some(held), .. }) => rejected(held, None, rules, now),
+        State::Unregistered(_) | State::Failed(Failed { held: None, .. }) => {
+            must_act(&state, Trouble::GivenTokenRefused, rules, moment)
+        }
+        State::Retired { .. } => state,
+    }
+}
+
+/// The refusal that needs to be confirmed; none if this one counts: the second, or one past the expiry.
+fn first_refusal(held: &Held, refused_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    (refused_at.is_none() && !held.is_expired(now)).then_some(now)
+}
+
+fn rejected(held: Held, rejection: Option<Rejection>, rules: &Rules, now: Timestamp) -> State {
+    let by_age = if held.is_expired(now) { Rejection::Expired } else { Rejection::Refused };
+    State::Rejected(Rejected {
+        since: now,
+        held,
+        rejection: rejection.unwrap_or(by_age),
+        look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
+    })
+}
+
+/// A reset that changes nothing will change nothing a moment later either.
+fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
+    match state {
+        State::Active(active) => {
+            let wait = between_resets(&rules.timing, active.held.life());
+            State::Active(Active { reset_from: moment.now.plus(wait), failures: 0, retry_from: moment.now, ..active })
+        }
+        other => other,
+    }
+}
+
+fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
+    match state.held() {
+        Some(held) if !matches!(state, State::NotRenewable(_)) => State::NotRenewable(NotRenewable {
+            since: moment.now,
+            held: *held,
+            verify_at: moment.now.plus(verify_spacing(rules.verify_interval, rules.phase)),
+            failures: 0,
+            refused_at: None,
+        }),
+        _ => state,
+    }
+}
+
+fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
+    let timing = &rules.timing;
+    let delay = |failures: u32, held: Option<&Held>| {
+        let backoff = backoff(timing, failures, held, moment.now, moment.chance);
+        let wished = retry_after.map(|wish| obeyed(timing, wish, held.and_then(|held| held.left(moment.now))));
+        moment.now.plus(wished.unwrap_or_default().max(backoff))
+    };
+    match state {
+        State::Unregistered(state) => {
+            let failures = state.failures.saturating_add(1);
+            State::Unregistered(Unregistered { failures, retry_from: delay(failures, None), ..state })
+        }
+        State::Active(state) => {
+            let failures = state.failures.saturating_add(1);
+            let retry_from = delay(failures, Some(&state.held));
+            // A failed check is repeated sooner than the interval would have it.
+            State::Active(Active { failures, retry_from, verify_at: state.verify_at.min(retry_from), ..state })
+        }
+        State::Uncertain(state) => {
+            let failures = state.failures.saturating_add(1);
+            State::Uncertain(Uncertain { failures, ask_at: delay(failures, Some(&state.held)), ..state })
+        }
+        State::NotRenewable(state) => {
+            let failures = state.failures.saturating_add(1);
+            State::NotRenewable(NotRenewable { failures, verify_at: delay(failures, Some(&state.held)), ..state })
+        }
+        State::Rejected(state) => State::Rejected(Rejected {
+            look_again_at: moment.now.plus(look_again_spacing(timing, rules.phase)),
+            ..state
+        }),
+        State::Failed(state) => {
+            State::Failed(Failed { look_again_at: moment.now.plus(look_again_spacing(timing, rules.phase)), ..state })
+        }
+        State::Retired { .. } => state,
+    }
+}
+
+fn lost(state: State, rules: &Rules, moment: Moment) -> State {
+    let (held, losses) = match state {
+        State::Active(Active { held, losses, .. }) | State::Uncertain(Uncertain { held, losses, .. }) => (held, losses),
+        State::NotRenewable(NotRenewable { held, .. }) => (held, 0),
+        State::Unregistered(state) => return State::Unregistered(lost_registration(state, rules, moment)),
+        State::Rejected(_) | State::Failed(_) | State::Retired { .. } => return deferred(state, None, rules, moment),
+    };
+    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(moment.now));
+    State::Uncertain(Uncertain {
+        since: moment.now,
+        held,
+        ask_at: moment.now.plus(wait),
+        accepted: 0,
+        failures: 0,
+        losses: losses.saturating_add(1),
+    })
+}
+
+/// A registration that may have happened is repeated only after the settling time: each repetition may
+/// leave one more runner behind.
+fn lost_registration(state: Unregistered, rules: &Rules, moment: Moment) -> Unregistered {
+    let failures = state.failures.saturating_add(1);
+    let backoff = backoff(&rules.timing, failures, None, moment.now, moment.chance);
+    Unregistered { failures, retry_from: moment.now.plus(backoff.max(rules.timing.settle_after)), ..state }
+}
+
+fn must_act(state: &State, trouble: Trouble, rules: &Rules, moment: Moment) -> State {
+    let since = match state {
+        State::Failed(failed) if failed.trouble == trouble => failed.since,
+        _ => moment.now,
+    };
+    State::Failed(Failed {
+        since,
+        held: state.held().copied(),
+        trouble,
+        look_again_at: moment.now.plus(look_again_spacing(&rules.timing, rules.phase)),
+    })
+}
+
+fn unsaved(state: State, rules: &Rules, moment: Moment) -> State {
+    match state {
+        State::Active(active) => {
+            let failures = active.unsaved.as_ref().map_or(0, |unsaved| unsaved.failures).saturating_add(1);
+            let delay = backoff(&rules.timing, failures, Some(&active.held), moment.now, moment.chance);
+            State::Active(Active { unsaved: Some(Unsaved { failures, retry_from: moment.now.plus(delay) }), ..active })
+        }
+        other => other,
+    }
+}
+
+fn saved(state: State) -> State {
+    match state {
+        State::Active(active) => State::Active(Active { unsaved: None, ..active }),
+        other => other,
+    }
+}
+
+/// Brings the next look forward. Counters stay, so that nudging a failing runner again and again makes
+/// no request more than one for each nudge.
+fn nudged(state: State, now: Timestamp) -> State {
+    match state {
+        State::Unregistered(state) => State::Unregistered(Unregistered { retry_from: now, ..state }),
+        State::Active(state) => State::Active(Active { verify_at: now, retry_from: now, ..state }),
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: now, ..state }),
+        State::Rejected(state) => State::Rejected(Rejected { look_again_at: now, ..state }),
+        State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
+        // The settling time is there for the server's sake and cannot be hurried.
+        State::Uncertain(_) | State::Retired { .. } => state,
+    }
+}

@@ -1,0 +1,149 @@
+//! What comes next for a runner.
+
+use super::schedule::rotate_at;
+use super::{Active, Failed, Rules, State};
+use crate::model::Timestamp;
+
+/// One thing to do, when, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What.
+    pub step: Step,
+    /// Server time from which it is due; may lie in the past.
+    pub at: Timestamp,
+    /// The reason, for people.
+    pub why: Why,
+}
+
+/// Something that `ops` knows how to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the runner.
+    Register,
+    /// Ask whether the token is accepted.
+    Verify,
+    /// Replace the token.
+    Rotate,
+    /// Write a credential that config.toml does not hold yet.
+    Save,
+}
+
+impl Step {
+    /// The step in snake case.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Verify => "verify",
+            Self::Rotate => "rotate",
+            Self::Save => "save",
+        }
+    }
+}
+
+/// The reason for a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The enrollment has no runner yet.
+    NotRegistered,
+    /// It is time for the regular check.
+    Interval,
+    /// The share of the token's life has passed.
+    ShareOfLife,
+    /// The last request failed.
+    Retry,
+    /// A refusal needs to be confirmed.
+    ConfirmRefusal,
+    /// A reset's answer was lost.
+    SettleLostAnswer,
+    /// A rejected or failed runner is looked at again.
+    LookAgain,
+    /// config.toml does not hold the credential.
+    Unsaved,
+}
+
+impl Why {
+    /// The reason in snake case.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotRegistered => "not_registered",
+            Self::Interval => "interval",
+            Self::ShareOfLife => "share_of_life",
+            Self::Retry => "retry",
+            Self::ConfirmRefusal => "confirm_refusal",
+            Self::SettleLostAnswer => "settle_lost_answer",
+            Self::LookAgain => "look_again",
+            Self::Unsaved => "unsaved",
+        }
+    }
+}
+
+/// Says what comes next; `None` once the runner is retired.
+///
+/// A function of the state alone: the time enters through [`apply`](super::apply), so asking twice
+/// gives the same answer.
+#[must_use]
+pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
+    match state {
+        State::Unregistered(state) => {
+            let why = if state.failures == 0 { Why::NotRegistered } else { Why::Retry };
+            Some(Plan { step: Step::Register, at: state.retry_from, why })
+        }
+        State::Active(state) => Some(plan_active(state, rules)),
+        State::Uncertain(state) => Some(Plan { step: Step::Verify, at: state.ask_at, why: Why::SettleLostAnswer }),
+        State::Rejected(state) => Some(Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain }),
+        State::NotRenewable(state) => {
+            let why = match (state.refused_at, state.failures) {
+                (Some(_), _) => Why::ConfirmRefusal,
+                (None, 0) => Why::Interval,
+                (None, _) => Why::Retry,
+            };
+            Some(Plan { step: Step::Verify, at: state.verify_at, why })
+        }
+        State::Failed(state) => Some(plan_failed(state)),
+        State::Retired { .. } => None,
+    }
+}
+
+fn plan_active(state: &Active, rules: &Rules) -> Plan {
+    let verify = plan_verify(state);
+    let request = match plan_rotation(state, rules) {
+        Some(rotation) if goes_before(&rotation, &verify, state) => rotation,
+        _ => verify,
+    };
+    match &state.unsaved {
+        Some(unsaved) if unsaved.retry_from <= request.at => {
+            Plan { step: Step::Save, at: unsaved.retry_from, why: Why::Unsaved }
+        }
+        _ => request,
+    }
+}
+
+/// Of two that are due at once the verification goes first, since its answer tells the server's time;
+/// after a failure the rotation does, so that a verify that never works cannot hold it up.
+fn goes_before(rotation: &Plan, verify: &Plan, state: &Active) -> bool {
+    let is_first = rotation.at < verify.at || (rotation.at == verify.at && state.failures > 0);
+    is_first && state.refused_at.is_none()
+}
+
+fn plan_verify(state: &Active) -> Plan {
+    let why = match (state.refused_at, state.failures) {
+        (Some(_), _) => Why::ConfirmRefusal,
+        (None, 0) => Why::Interval,
+        (None, _) => Why::Retry,
+    };
+    Plan { step: Step::Verify, at: state.verify_at.max(state.retry_from), why }
+}
+
+fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
+    let share_at = rotate_at(&state.held, rules.rotate?, rules.phase)?;
+    let at = share_at.max(state.reset_from).max(state.retry_from);
+    let why = if state.failures == 0 { Why::ShareOfLife } else { Why::Retry };
+    Some(Plan { step: Step::Rotate, at, why })
+}
+
+fn plan_failed(state: &Failed) -> Plan {
+    let step = if state.held.is_some() { Step::Verify } else { Step::Register };
+    Plan { step, at: state.look_again_at, why: Why::LookAgain }
+}

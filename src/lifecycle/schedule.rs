@@ -1,0 +1,182 @@
+//! The arithmetic of times: when a token is replaced, and how long to wait after what.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Held, Timing};
+use crate::model::Timestamp;
+
+/// A number from 0 (included) to 1 (excluded): a phase, or a draw of chance.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Fraction(f64);
+
+impl Fraction {
+    /// The start of every spread.
+    pub const ZERO: Self = Self(0.0);
+
+    /// Takes 32 evenly distributed bits as a fraction.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        Self(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    }
+
+    fn of(self, span: Duration) -> Duration {
+        span.mul_f64(self.0)
+    }
+}
+
+/// The share of a token's life after which it is replaced.
+///
+/// Range: 10 % to 74 %, so that this agent is always ahead of gitlab-runner's own 75 %.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    /// Two thirds, the habit of most credential agents.
+    pub const DEFAULT: Self = Self(0.66);
+}
+
+impl FromStr for Share {
+    type Err = ShareError;
+
+    fn from_str(text: &str) -> Result<Self, ShareError> {
+        let percent: f64 = text.strip_suffix('%').and_then(|n| n.trim().parse().ok()).ok_or(ShareError)?;
+        if (10.0..=74.0).contains(&percent) { Ok(Self(percent / 100.0)) } else { Err(ShareError) }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:.0}%", self.0 * 100.0)
+    }
+}
+
+/// A text that is not a share of a token's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a share of the token's life from \"10%\" to \"74%\", so that it lies ahead of gitlab-runner's 75 %")]
+pub struct ShareError;
+
+/// How much earlier than its share a rotation may come, as a share of the life: the phase's spread.
+const ROTATE_SPREAD: f64 = 0.04;
+
+/// How much earlier than its interval a verification may come, as a share of the interval.
+const VERIFY_SPREAD: f64 = 0.1;
+
+/// The part of a backoff's ceiling that is always waited; the rest is chance. Full jitter could draw
+/// zero again and again, and then nothing would bound the number of requests an hour.
+const BACKOFF_FIXED: f64 = 0.65;
+
+/// Near its expiry a token is retried at steps of its remaining life, but never more often than this
+/// part of its whole life: what keeps the last hour from becoming a storm.
+const LIFE_STEPS: u32 = 64;
+
+/// When the token is replaced: the share of its life, earlier by the phase; `None` if it never expires.
+#[must_use]
+pub fn rotate_at(held: &Held, share: Share, phase: Fraction) -> Option<Timestamp> {
+    let life = held.life()?;
+    Some(held.obtained_at.plus(life.mul_f64(share.0 - ROTATE_SPREAD * phase.0)))
+}
+
+/// The time until the next regular verification.
+pub(super) fn verify_spacing(interval: Duration, phase: Fraction) -> Duration {
+    interval.mul_f64(1.0 - VERIFY_SPREAD * phase.0)
+}
+
+/// The time until a rejected or failed runner is looked at again.
+pub(super) fn look_again_spacing(timing: &Timing, phase: Fraction) -> Duration {
+    timing.look_again.mul_f64(1.0 - VERIFY_SPREAD * phase.0).max(timing.floor)
+}
+
+/// The least time between two successful resets of a token that lives this long.
+pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duration {
+    let wanted = life.map_or(timing.between_resets, |life| timing.between_resets.min(life / 4));
+    wanted.max(timing.between_resets_floor)
+}
+
+/// A wait for certainty (a second refusal, a lost answer): shorter where little life is left.
+pub(super) fn certainty_wait(timing: &Timing, wanted: Duration, left: Option<Duration>) -> Duration {
+    left.map_or(wanted, |left| wanted.min(left / 8)).max(timing.floor)
+}
+
+/// The delay after the given number of failures in a row.
+///
+/// Doubles from the first to the cap. While the token lives, the cap is a quarter of what is left of it,
+/// so that a server that comes back late is still met in time; a dead token is no hurry.
+pub(super) fn backoff(
+    timing: &Timing,
+    failures: u32,
+    held: Option<&Held>,
+    now: Timestamp,
+    chance: Fraction,
+) -> Duration {
+    let doubled =
+        timing.backoff_first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    let ceiling = doubled.min(timing.backoff_cap);
+    let fixed = ceiling.mul_f64(BACKOFF_FIXED);
+    let delay = (fixed + chance.of(ceiling - fixed)).max(timing.floor);
+    let Some((left, life)) = held.and_then(|held| Some((held.left(now)?, held.life()?))) else { return delay };
+    if left.is_zero() {
+        return delay;
+    }
+    delay.min((left / 4).max(life / LIFE_STEPS)).max(timing.floor)
+}
+
+/// The delay after a reset whose answer was lost and which then proved not to have happened: as long as
+/// the settling, doubling with each loss in a row.
+pub(super) fn lost_backoff(timing: &Timing, losses: u32, held: &Held, now: Timestamp) -> Duration {
+    let doubled = timing.settle_after.saturating_mul(1_u32.checked_shl(losses.saturating_sub(1)).unwrap_or(u32::MAX));
+    let wanted = doubled.min(timing.longest_nap);
+    match held.left(now) {
+        Some(left) if !left.is_zero() => wanted.min(left / 4).max(timing.floor),
+        _ => wanted.max(timing.floor),
+    }
+}
+
+/// How long a server's wish to be left alone is obeyed.
+pub(super) fn obeyed(timing: &Timing, retry_after: Duration, left: Option<Duration>) -> Duration {
+    let capped = retry_after.min(timing.retry_after_cap);
+    match left {
+        Some(left) if !left.is_zero() => capped.min(left / 2),
+        _ => capped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_stays_ahead_of_gitlab_runner() {
+        assert!("66%".parse::<Share>().is_ok());
+        for wrong in ["75%", "100%", "9%", "66", "", "-5%", "NaN%"] {
+            assert_eq!(wrong.parse::<Share>(), Err(ShareError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_from_the_floor_to_the_cap() {
+        let timing = Timing::default();
+        let delays: Vec<u64> = (1..=11)
+            .map(|failures| backoff(&timing, failures, None, Timestamp::EARLIEST, Fraction(0.999_999)).as_secs())
+            .collect();
+        assert_eq!(delays, [2, 2, 3, 7, 15, 31, 63, 127, 255, 299, 299]);
+    }
+
+    #[test]
+    fn between_resets_follows_the_life_down_to_the_floor() {
+        let timing = Timing::default();
+        for (life, expected) in [(None, 600), (Some(86_400), 600), (Some(1200), 300), (Some(4), 5)] {
+            let actual = between_resets(&timing, life.map(Duration::from_secs));
+            assert_eq!(actual, Duration::from_secs(expected), "{life:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_cannot_park_a_token_past_half_of_its_life() {
+        let timing = Timing::default();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(obeyed(&timing, day, None), timing.retry_after_cap);
+        assert_eq!(obeyed(&timing, day, Some(Duration::from_secs(600))), Duration::from_secs(300));
+    }
+}

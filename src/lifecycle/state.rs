@@ -1,0 +1,288 @@
+//! Where a runner's credential stands.
+
+use std::time::Duration;
+
+use crate::model::{Expiry, Timestamp};
+
+/// The state of one runner. Every `since` is the server time of entry into the state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// An enrollment that has neither entry nor record: to be registered.
+    Unregistered(Unregistered),
+    /// The credential is good as far as we know.
+    Active(Active),
+    /// A reset was sent and its answer was lost: either token may be the valid one.
+    Uncertain(Uncertain),
+    /// The server refuses the token.
+    Rejected(Rejected),
+    /// The token is valid, but the server will not renew it.
+    NotRenewable(NotRenewable),
+    /// Nothing helps until a human acts.
+    Failed(Failed),
+    /// Unregistered; its worker ends.
+    Retired {
+        /// When.
+        since: Timestamp,
+    },
+}
+
+/// Entered by an enrollment without a runner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unregistered {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// No attempt before this time.
+    pub retry_from: Timestamp,
+}
+
+/// Entered by a registration, an accepted token, a rotation; also the state in which a credential that
+/// was read from disk starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Active {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// The credential's times.
+    pub held: Held,
+    /// When it is checked next.
+    pub verify_at: Timestamp,
+    /// No reset before this time, whatever the life says.
+    pub reset_from: Timestamp,
+    /// Requests that failed in a row, whichever they were: one backoff for all that a runner asks.
+    pub failures: u32,
+    /// No request before this time.
+    pub retry_from: Timestamp,
+    /// Resets in a row whose answers were lost.
+    pub losses: u32,
+    /// Time of a refusal that has yet to be confirmed.
+    pub refused_at: Option<Timestamp>,
+    /// Set while config.toml does not yet hold the credential.
+    pub unsaved: Option<Unsaved>,
+}
+
+/// A credential that is in the record but not in config.toml; its write is retried for ever.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsaved {
+    /// Writes that failed in a row.
+    pub failures: u32,
+    /// No write before this time.
+    pub retry_from: Timestamp,
+}
+
+/// Entered when a reset's answer was lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Uncertain {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// The OLD credential's times.
+    pub held: Held,
+    /// When the old token is asked about next.
+    pub ask_at: Timestamp,
+    /// How often it was accepted since; twice settles it.
+    pub accepted: u32,
+    /// Asks that failed in a row.
+    pub failures: u32,
+    /// Resets in a row whose answers were lost, this one included.
+    pub losses: u32,
+}
+
+/// Entered by refusals that count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejected {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// The refused credential's times.
+    pub held: Held,
+    /// What it looks like.
+    pub rejection: Rejection,
+    /// When the token is tried again.
+    pub look_again_at: Timestamp,
+}
+
+/// How a token came to be refused, which decides what may be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// It was refused within its life: revoked, deleted or rotated by someone else.
+    Refused,
+    /// It was past its expiry.
+    Expired,
+    /// A reset's answer was lost and the old token no longer works: the new one is lost.
+    Lost,
+}
+
+/// Entered when the server declares the rotation closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotRenewable {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// The credential's times.
+    pub held: Held,
+    /// When it is checked next.
+    pub verify_at: Timestamp,
+    /// Checks that failed in a row.
+    pub failures: u32,
+    /// Time of a refusal that has yet to be confirmed.
+    pub refused_at: Option<Timestamp>,
+}
+
+/// Entered when only a human can help.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// Time of entry.
+    pub since: Timestamp,
+    /// The credential's times; none if there never was one.
+    pub held: Option<Held>,
+    /// What to act on.
+    pub trouble: Trouble,
+    /// When it is tried again.
+    pub look_again_at: Timestamp,
+}
+
+/// What a human must act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// 410: this GitLab no longer takes registration tokens.
+    RegistrationDisabled,
+    /// The registration token is wrong.
+    RegistrationRefused,
+    /// The token that an enrollment gave is refused.
+    GivenTokenRefused,
+    /// The runner's project or group is gone.
+    Orphaned,
+    /// The runner is assigned to no project.
+    Unassigned,
+    /// The server rejects our parameters.
+    InvalidRequest,
+    /// The access token is wrong or not allowed to.
+    AccessDenied,
+    /// The server does not offer what is needed.
+    Unsupported,
+    /// A secret or TLS file on this machine cannot be used.
+    LocalFile,
+}
+
+impl Trouble {
+    /// A stable word for logs, metrics and JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RegistrationDisabled => "registration_disabled",
+            Self::RegistrationRefused => "registration_refused",
+            Self::GivenTokenRefused => "given_token_refused",
+            Self::Orphaned => "orphaned",
+            Self::Unassigned => "unassigned",
+            Self::InvalidRequest => "invalid_request",
+            Self::AccessDenied => "access_denied",
+            Self::Unsupported => "unsupported",
+            Self::LocalFile => "local_file",
+        }
+    }
+}
+
+/// What is known of a credential's times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Server time of issue, or of first sight where nobody wrote that down.
+    pub obtained_at: Timestamp,
+    /// When the server will stop accepting it.
+    pub expiry: Expiry,
+}
+
+/// How far ahead of the server's clock a time of issue may lie and still be believed.
+const OBTAINED_TOLERANCE: Duration = Duration::from_secs(300);
+
+impl Held {
+    /// Believes a time of issue only where it can be true; else the token's life is counted from when
+    /// it was first seen.
+    #[must_use]
+    pub fn new(obtained_at: Option<Timestamp>, expiry: Expiry, first_seen_at: Timestamp) -> Self {
+        let is_possible = |obtained_at: &Timestamp| {
+            *obtained_at <= first_seen_at.plus(OBTAINED_TOLERANCE) && expiry.at().is_none_or(|at| *obtained_at < at)
+        };
+        Self { obtained_at: obtained_at.filter(is_possible).unwrap_or(first_seen_at), expiry }
+    }
+
+    /// The token's whole life; `None` if it has no end that we know of.
+    #[must_use]
+    pub fn life(&self) -> Option<Duration> {
+        self.expiry.at().map(|at| at.since(self.obtained_at))
+    }
+
+    /// What is left of it; `None` if it has no end that we know of.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+        self.expiry.at().map(|at| at.since(now))
+    }
+
+    /// Whether it should no longer work.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expiry.at().is_some_and(|at| at <= now)
+    }
+}
+
+impl State {
+    /// A credential that was found on disk: good until the server says otherwise, and checked at once.
+    #[must_use]
+    pub fn found(held: Held, reset_from: Timestamp, now: Timestamp) -> Self {
+        Self::Active(Active {
+            since: now,
+            held,
+            verify_at: now,
+            reset_from,
+            failures: 0,
+            retry_from: now,
+            losses: 0,
+            refused_at: None,
+            unsaved: None,
+        })
+    }
+
+    /// An enrollment that has no runner yet.
+    #[must_use]
+    pub fn unregistered(now: Timestamp) -> Self {
+        Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now })
+    }
+
+    /// The state in snake case, as in the JSON shape and the metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unregistered(_) => "unregistered",
+            Self::Active(_) => "active",
+            Self::Uncertain(_) => "uncertain",
+            Self::Rejected(_) => "rejected",
+            Self::NotRenewable(_) => "not_renewable",
+            Self::Failed(_) => "failed",
+            Self::Retired { .. } => "retired",
+        }
+    }
+
+    /// Server time of entry into the state.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        match self {
+            Self::Unregistered(state) => state.since,
+            Self::Active(state) => state.since,
+            Self::Uncertain(state) => state.since,
+            Self::Rejected(state) => state.since,
+            Self::NotRenewable(state) => state.since,
+            Self::Failed(state) => state.since,
+            Self::Retired { since } => *since,
+        }
+    }
+
+    /// The times of the credential it holds, if it holds one.
+    #[must_use]
+    pub fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Unregistered(_) | Self::Retired { .. } => None,
+            Self::Active(state) => Some(&state.held),
+            Self::Uncertain(state) => Some(&state.held),
+            Self::Rejected(state) => Some(&state.held),
+            Self::NotRenewable(state) => Some(&state.held),
+            Self::Failed(state) => state.held.as_ref(),
+        }
+    }
+}
