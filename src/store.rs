@@ -1,1 +1,204 @@
 //! The disk: config.toml, the state directory, locks.
+//!
+//! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
+//! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
+//! daemon's `lock`, `runners/<key>.json` (the record), `<key>.lock` and `<key>.pending` (the journal),
+//! `dropped/`, and `config.copy` while a mount point is being overwritten.
+//!
+//! One thread does all disk work in the order it was asked for, save that changes of config.toml which
+//! wait together share one replace. A future that is dropped does not undo its work.
+//!
+//! Imports `model` and `secret` only. Times are passed in.
+
+mod compose;
+mod edit;
+mod entry;
+mod error;
+mod journal;
+mod locks;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use compose::{ComposeError, EntryText, NewEntry};
+pub use edit::{Edit, Edited, Target};
+pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
+pub use error::{Error, ErrorKind};
+pub use journal::{Intent, JournalAnswer, MAX_DESCRIPTION_CHARS, Operation, Pending};
+pub use locks::{InstanceLock, RunnerLock};
+pub use record::{MAX_RETIRED, Record, Records};
+
+use crate::model::{RunnerKey, SystemId, Timestamp};
+use crate::secret::Fingerprint;
+
+/// Which files to work on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// config.toml; need not exist, may be a symbolic link.
+    pub config_path: PathBuf,
+    /// The directory for all state; without one there are no records, no journal and no locks.
+    pub state_root: Option<PathBuf>,
+    /// Normally `/etc/machine-id`.
+    pub machine_id_path: PathBuf,
+    /// Looks an environment variable up, to expand `token = "$NAME"`.
+    pub variables: fn(&str) -> Option<String>,
+}
+
+/// A handle to the disk; clones share one thread.
+#[derive(Clone, Debug)]
+pub struct Store {}
+
+impl Store {
+    /// Starts the disk thread, makes the state directories and finishes an interrupted write in place.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if the state directory cannot be made or written.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let _ = config;
+        todo!()
+    }
+
+    /// config.toml, with symbolic links resolved.
+    #[must_use]
+    pub fn config_path(&self) -> &Path {
+        todo!()
+    }
+
+    /// Whether there is a state directory.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        todo!()
+    }
+
+    /// Becomes the one daemon for this config.toml. Without a state directory nothing is locked.
+    ///
+    /// # Errors
+    /// [`Error::InstanceLocked`] if there is one already.
+    pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
+        todo!()
+    }
+
+    /// Keeps other processes from working on one runner. Without a state directory nothing is locked.
+    ///
+    /// # Errors
+    /// [`Error::RunnerLocked`] if it is still locked after `wait`.
+    pub async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<RunnerLock, Error> {
+        let _ = (key, wait);
+        todo!()
+    }
+
+    /// This machine's name towards GitLab, from `.runner_system_id` beside config.toml, which is created if
+    /// it is missing and never replaced.
+    ///
+    /// # Errors
+    /// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`] for one that cannot be read
+    /// or created.
+    pub async fn system_id(&self) -> Result<SystemId, Error> {
+        todo!()
+    }
+
+    /// A hash that differs between machines, to notice a copied disk; absent without a machine-id.
+    pub async fn machine(&self) -> Option<Fingerprint> {
+        todo!()
+    }
+
+    /// Reads config.toml; a missing file has no entries.
+    ///
+    /// # Errors
+    /// [`Error::Disk`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
+    pub async fn read(&self) -> Result<Snapshot, Error> {
+        todo!()
+    }
+
+    /// Changes config.toml durably.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`], those of replacing the file, and [`Error::NoSuchEntry`],
+    /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
+    pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
+        let _ = edit;
+        todo!()
+    }
+
+    /// Does everything a replace of config.toml needs but the rename, and leaves nothing behind, so that no
+    /// token is spent on a disk that cannot keep it.
+    ///
+    /// # Errors
+    /// What a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`] would fail with.
+    pub async fn probe(&self) -> Result<(), Error> {
+        todo!()
+    }
+
+    /// Reads all records; a damaged one does not hide the others.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if the directory cannot be read.
+    pub async fn records(&self) -> Result<Records, Error> {
+        todo!()
+    }
+
+    /// Writes a record durably.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn save_record(&self, record: Record) -> Result<(), Error> {
+        let _ = record;
+        todo!()
+    }
+
+    /// Forgets a runner; one that is not known is fine.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn remove_record(&self, key: &RunnerKey) -> Result<(), Error> {
+        let _ = key;
+        todo!()
+    }
+
+    /// Writes down what is about to be asked, durably and with room for the answer, before it is asked.
+    ///
+    /// # Errors
+    /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Disk`].
+    pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
+        let _ = (key, intent);
+        todo!()
+    }
+
+    /// Adds the answer in place, durably; needs no free space.
+    ///
+    /// # Errors
+    /// [`Error::NotBegun`], [`Error::Disk`].
+    pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
+        let _ = (key, answer);
+        todo!()
+    }
+
+    /// Ends an operation; one that was never begun is fine.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
+        let _ = key;
+        todo!()
+    }
+
+    /// The operations that were begun and not cleared, by key. One whose intent never came to the disk
+    /// whole was never sent and is cleared.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn pending(&self) -> Result<Vec<Pending>, Error> {
+        todo!()
+    }
+
+    /// Keeps an entry that was dropped from config.toml under `dropped/`, and says where; without a state
+    /// directory nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
+        let _ = (label, text, at);
+        todo!()
+    }
+}

@@ -1,0 +1,130 @@
+//! What config.toml says: its `[[runners]]` entries, each understood as far as it can be.
+
+use crate::model::{AddressError, Expiry, RunnerId, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::secret::{Fingerprint, Token, TokenError};
+
+/// config.toml at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The `[[runners]]` entries in the order of the file.
+    pub entries: Vec<Entry>,
+    /// Of the whole file: equal as long as nothing in it changed.
+    pub content: Fingerprint,
+    /// Whether there is a file at all.
+    pub exists: bool,
+}
+
+/// One `[[runners]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place among the entries, counted from 0.
+    pub position: usize,
+    /// The line of its header, counted from 1.
+    pub line: usize,
+    /// The local name; several entries may share one.
+    pub name: Option<String>,
+    /// The instance, if it can be used.
+    pub url: Option<ServerUrl>,
+    /// GitLab's number; absent when missing or 0.
+    pub id: Option<RunnerId>,
+    /// The authentication token.
+    pub token: EntryToken,
+    /// Server time at which the token was issued.
+    pub obtained_at: Option<Timestamp>,
+    /// When the token stops working.
+    pub expiry: Expiry,
+    /// The executor's name; absent for custom runners.
+    pub executor: Option<String>,
+    /// How to trust the server, as written in the entry.
+    pub tls: TlsFiles,
+    /// Whether `FF_DISABLE_AUTOMATIC_TOKEN_ROTATION` is set for it.
+    pub rotation_disabled: bool,
+    /// Everything that is wrong with it, in the order it should be told.
+    pub problems: Vec<EntryProblem>,
+}
+
+/// The `token` of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryToken {
+    /// There is no `token`.
+    Absent,
+    /// Written out.
+    Literal(Token),
+    /// `$NAME` or `${NAME}`: used expanded, never written expanded.
+    Variable {
+        /// The variable's name.
+        name: String,
+        /// Its value, if it is set to a token.
+        token: Option<Token>,
+    },
+    /// Something that cannot be a token.
+    Unusable(TokenError),
+}
+
+/// What is wrong with an entry, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryProblem {
+    /// There is no `url`.
+    #[error("it has no url: add the address of the GitLab instance")]
+    NoUrl,
+    /// The `url` is not an instance's address.
+    #[error("its url is unusable: {0}")]
+    Url(AddressError),
+    /// There is no `token`.
+    #[error("it has no token: register the runner, or remove the entry")]
+    NoToken,
+    /// The `token` cannot be one.
+    #[error("its token is unusable: {0}")]
+    Token(TokenError),
+    /// The token's variable holds no token.
+    #[error("its token is the variable `{0}`, which holds no token: set it, or write the token itself")]
+    Variable(String),
+    /// A key holds a value of another type.
+    #[error("its `{key}` is not {expected}: correct it")]
+    WrongType {
+        /// The key as in the file.
+        key: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+impl EntryProblem {
+    /// Whether the entry cannot be used for requests at all.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::NoUrl | Self::Url(_) | Self::NoToken | Self::Token(_) | Self::Variable(_) => true,
+            Self::WrongType { key, .. } => {
+                matches!(*key, "url" | "token" | "id" | "tls-ca-file" | "tls-cert-file" | "tls-key-file")
+            }
+        }
+    }
+}
+
+impl EntryToken {
+    /// The token itself, written out or expanded.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Literal(token) => Some(token),
+            Self::Variable { token, .. } => token.as_ref(),
+            Self::Absent | Self::Unusable(_) => None,
+        }
+    }
+}
+
+impl Entry {
+    /// What a request about this runner needs: where to ask, and with which token.
+    ///
+    /// # Errors
+    /// The first fatal [`EntryProblem`].
+    pub fn access(&self) -> Result<(Site, Token), EntryProblem> {
+        if let Some(problem) = self.problems.iter().find(|problem| problem.is_fatal()) {
+            return Err(problem.clone());
+        }
+        let url = self.url.clone().ok_or(EntryProblem::NoUrl)?;
+        let token = self.token.token().cloned().ok_or(EntryProblem::NoToken)?;
+        Ok((Site { url, tls: self.tls.clone() }, token))
+    }
+}
