@@ -1,0 +1,108 @@
+//! What the daemon shall do.
+
+use std::time::Duration;
+
+use crate::lifecycle::{Share, Timing};
+use crate::model::{RunnerId, ServerUrl};
+use crate::ops::{Enrollment, ServerAccess};
+
+/// Everything the daemon needs to know besides its files; built by `settings`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// How often an accepted credential of an enrollment is checked (`[verify] interval`).
+    pub verify_enrolled: Duration,
+    /// The same for entries that were only found in config.toml, each check of which keeps a runner
+    /// "online" in GitLab (`[verify] found_interval`).
+    pub verify_found: Duration,
+    /// The share of a token's life after which it is replaced; `None` for never (`[rotate] at`).
+    pub rotate: Option<Share>,
+    /// What happens at the end (`[shutdown]`).
+    pub shutdown: Shutdown,
+    /// The numbers of the schedule (`[timing]`).
+    pub timing: Timing,
+    /// The runners that shall exist (`[[enroll]]` and the environment).
+    pub enrollments: Vec<Enrollment>,
+    /// Access tokens by instance (`[[server]]`).
+    pub servers: Vec<ServerAccess>,
+    /// Exceptions for single entries (`[[runner]]`).
+    pub policies: Vec<Policy>,
+}
+
+/// What happens when the daemon is told to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Which runners are unregistered.
+    pub unregister: Unregister,
+    /// How long everything may take.
+    pub grace: Duration,
+}
+
+/// Which runners are unregistered at shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unregister {
+    /// None.
+    Never,
+    /// Those that an enrollment can make again.
+    Enrolled,
+    /// All that the agent serves.
+    All,
+}
+
+/// An exception for the entries that its selector matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which entries.
+    pub selector: PolicySelector,
+    /// Whether their tokens are rotated; absent means [`RotatePolicy::Auto`].
+    pub rotate: Option<RotatePolicy>,
+    /// Whether they are unregistered at shutdown; absent means as all others.
+    pub unregister: Option<Unregister>,
+    /// Whether other machines use the same token.
+    pub shared: Option<bool>,
+}
+
+/// Which entries a policy is about: all given parts must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicySelector {
+    /// By GitLab's number.
+    pub id: Option<RunnerId>,
+    /// By the entry's name.
+    pub name: Option<String>,
+    /// By instance.
+    pub url: Option<ServerUrl>,
+}
+
+/// Whether a runner's token is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotatePolicy {
+    /// Registered runners always; given ones unless they are shared or their entry's feature flag says no.
+    Auto,
+    /// Whatever else speaks against it.
+    Always,
+    /// Never.
+    Off,
+}
+
+/// The default of `[verify] interval`.
+pub const VERIFY_ENROLLED: Duration = Duration::from_secs(3600);
+
+/// The default of `[verify] found_interval`.
+pub const VERIFY_FOUND: Duration = Duration::from_secs(24 * 3600);
+
+/// The default of `[shutdown] grace`: fits the ten seconds that `docker stop` gives.
+pub const GRACE: Duration = Duration::from_secs(8);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            verify_enrolled: VERIFY_ENROLLED,
+            verify_found: VERIFY_FOUND,
+            rotate: Some(Share::DEFAULT),
+            shutdown: Shutdown { unregister: Unregister::Enrolled, grace: GRACE },
+            timing: Timing::default(),
+            enrollments: Vec::new(),
+            servers: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+}
