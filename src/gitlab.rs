@@ -1,1 +1,29 @@
 //! The typed client of GitLab's Runners API.
+//!
+//! One method is one request and one attempt: nothing here repeats a call, follows a redirect or
+//! guesses what a lost answer said. What came back is either a genuine answer of GitLab's or an
+//! [`Error`], whose [`disposition`](Error::disposition) says whether the request may have taken effect
+//! and what its sender can do next.
+//!
+//! In flow a [`Site`](crate::model::Site), tokens and parameters; out flow typed answers with the
+//! server's `Date`. The room knows no file but the TLS material of a site, and imports `model` and
+//! `secret` only. `reqwest`, `rustls` and `rustls-native-certs` are used here and nowhere else.
+
+mod answer;
+mod client;
+mod config;
+mod disposition;
+mod endpoint;
+mod error;
+mod parameters;
+
+pub use answer::{Answer, Registered, Reset, Verified};
+pub use client::Client;
+pub use config::{CONNECT_TIMEOUT, Config, IN_FLIGHT_PER_HOST, Proxies, REQUEST_TIMEOUT};
+pub use disposition::{Disposition, ErrorClass, Reason};
+pub use endpoint::Endpoint;
+pub use error::{Error, Kind};
+pub use parameters::{
+    AccessLevel, Info, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, MAX_TEXT_CHARS, MIN_MAXIMUM_TIMEOUT, ParameterError,
+    RegisterParameters,
+};
