@@ -103,8 +103,9 @@ impl Error {
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },
-            Self::Disk(_) => Outcome::Deferred { retry_after: None },
-            Self::Secret(_) | Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoToken(_) => {
+            // A token file may be about to appear; looking for it asks no server.
+            Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
+            Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoToken(_) => {
                 Outcome::MustAct(Trouble::LocalFile)
             }
         }

@@ -1,8 +1,8 @@
 //! config.toml as the projection of the records: how an entry stands to its record, and putting it right.
 
-use super::{Disk, Error, Ops, Runner, Server};
+use super::{Disk, Enrollment, Error, Ops, Runner, Server};
 use crate::model::{Credential, RunnerId};
-use crate::store::{self, Edit, Entry, EntryToken, Snapshot};
+use crate::store::{self, Edit, Entry, EntryText, EntryToken, Snapshot};
 
 /// How the entry in config.toml stands to the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,40 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.project(runner).await?;
         self.disk.clear(&runner.record.key).await?;
         Ok(())
+    }
+
+    /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
+    /// asking the server. Whether the record was changed by another process shows in the runner.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if config.toml cannot be read or written.
+    pub async fn reconcile(&self, runner: &mut Runner) -> Result<Standing, Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        runner.look_up(&snapshot);
+        let standing = Standing::of(runner, &snapshot);
+        if standing == Standing::Stale {
+            tracing::warn!(
+                runner = runner.label(),
+                "config.toml holds a token that was replaced: putting the current one back"
+            );
+            self.project(runner).await?;
+        }
+        Ok(standing)
+    }
+
+    /// Writes an entry anew that an enrollment wants and config.toml has lost.
+    ///
+    /// # Errors
+    /// [`Error::Compose`] or [`Error::Disk`].
+    pub async fn restore(&self, runner: &mut Runner, enrollment: &Enrollment) -> Result<(), Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        if Standing::of(runner, &snapshot) != Standing::Missing || runner.record.credential.is_none() {
+            return Ok(());
+        }
+        if runner.record.entry_text.is_none() {
+            runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
+        }
+        self.project(runner).await
     }
 
     /// The part of [`Ops::save`] that an operation does under its own lock.

@@ -3,7 +3,7 @@
 use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
-use crate::store::{Operation, Pending, Record};
+use crate::store::{Operation, Pending};
 
 /// What a replay could not finish by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Ok(self.replay_token(&mut runner).await)
             }
             (Operation::Unregister { .. }, Some(_)) => {
-                let fate = fate_of(&runner.record);
+                let fate = EntryFate::at_shutdown(&runner.record);
                 self.retire(&mut runner, fate, now).await?;
                 Ok(None)
             }
@@ -123,15 +123,5 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let expiry = answer.map(|answer| answer.expiry).unwrap_or_default();
         runner.take(Credential { token, obtained_at, expiry });
         Ok(self.replay_token(&mut runner).await)
-    }
-}
-
-/// What an unregistration by the daemon does to the entry: a registered runner can be made again from
-/// its kept text, a given one cannot.
-pub(super) fn fate_of(record: &Record) -> EntryFate {
-    match (record.origin, &record.enrollment) {
-        (Origin::Given, _) => EntryFate::Keep,
-        (Origin::Registered | Origin::V1, Some(_)) => EntryFate::KeepText,
-        (Origin::Registered | Origin::V1, None) => EntryFate::Drop,
     }
 }

@@ -3,7 +3,7 @@
 use crate::lifecycle::{Fraction, Held, State};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Token, sha256_hex};
-use crate::store::{Entry, EntryText, Record, Target};
+use crate::store::{Entry, EntryText, EntryToken, Record, Snapshot, Target};
 
 use super::Error;
 
@@ -16,6 +16,8 @@ pub struct Runner {
     pub site: Site,
     /// The entry's executor, for reports.
     pub executor: Option<String>,
+    /// Whether its entry switches automatic rotation off.
+    pub rotation_disabled: bool,
     /// The `Date` of the last genuine answer; taken by whoever keeps the server's time.
     pub date: Option<Timestamp>,
 }
@@ -42,7 +44,7 @@ impl Runner {
             state: String::new(),
             since: None,
         };
-        Self { record, site, executor: None, date: None }
+        Self { record, site, executor: None, rotation_disabled: false, date: None }
     }
 
     /// A runner that was only found in config.toml. How it came into being is told by its token, as far
@@ -66,7 +68,7 @@ impl Runner {
     /// A runner as its record has it.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
-        Self { record, site, executor: None, date: None }
+        Self { record, site, executor: None, rotation_disabled: false, date: None }
     }
 
     /// The entries that belong to it.
@@ -77,6 +79,16 @@ impl Runner {
             url: self.record.url.clone(),
             id: self.record.id,
             fingerprints: current.chain(self.record.retired.iter().cloned()).collect(),
+        }
+    }
+
+    /// Takes from its entry what is not in the record: TLS files and executor.
+    pub fn look_up(&mut self, snapshot: &Snapshot) {
+        let target = self.target();
+        if let Some(entry) = snapshot.entries.iter().find(|entry| target.matches(entry)) {
+            self.site.tls.clone_from(&entry.tls);
+            self.executor.clone_from(&entry.executor);
+            self.rotation_disabled = entry.rotation_disabled || matches!(entry.token, EntryToken::Variable { .. });
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Disk, Error, Ops, Runner, Server};
 use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, Timestamp};
-use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation};
+use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation, Record};
 
 /// What becomes of the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,19 @@ pub enum EntryFate {
     KeepText,
     /// It goes and the runner is forgotten; its text is kept among the dropped ones.
     Drop,
+}
+
+impl EntryFate {
+    /// What an unregistration by the daemon does to the entry: a registered runner of an enrollment can be
+    /// made again from its kept text, a given one cannot be made again at all.
+    #[must_use]
+    pub fn at_shutdown(record: &Record) -> Self {
+        match (record.origin, &record.enrollment) {
+            (Origin::Given, _) => Self::Keep,
+            (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
+            (Origin::Registered | Origin::V1, None) => Self::Drop,
+        }
+    }
 }
 
 /// What an unregistration found.

@@ -1,6 +1,6 @@
 //! Verify: ask whether the token is accepted, and learn what the answer tells.
 
-use super::{Disk, Error, Ops, Runner, Server, Standing};
+use super::{Disk, Enrollment, Error, Ops, Runner, Seed, Server, Standing};
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Held, Outcome};
 use crate::model::{Credential, Expiry, LastVerify, RunnerId, Timestamp};
@@ -76,19 +76,44 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
                 tracing::warn!(
                     runner = runner.label(),
-                    "config.toml holds a token that the server refuses: putting ours back"
+                    "the server refuses the new token that was found: keeping ours"
                 );
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "adopted the token that somebody else put into config.toml");
+        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "took over a new token that somebody else has put there");
         runner.take(credential);
         runner.record.id = id.or(runner.record.id);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         learn(runner, &verified, now);
         self.disk.save_record(runner.record.clone()).await?;
         Ok(runner.held(now))
+    }
+
+    /// Takes the token that a given enrollment now holds, if it is another than the record came of: its
+    /// giver has replaced it. `None` if it is the same or cannot be read.
+    ///
+    /// # Errors
+    /// As [`Ops::verify`].
+    pub async fn reseed(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Option<Held>, Error> {
+        let Seed::Given(source) = &enrollment.seed else { return Ok(None) };
+        let Ok(token) = source.read() else { return Ok(None) };
+        let (_lock, _snapshot) = self.enter(runner).await?;
+        let seed = Some(token.fingerprint());
+        if runner.record.seed == seed {
+            return Ok(None);
+        }
+        let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
+        let Some(held) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
+        runner.record.seed = seed;
+        self.project(runner).await?;
+        Ok(Some(held))
     }
 
     /// Sends one verify for a token and notes the server's time.
