@@ -11,12 +11,16 @@
 //! Imports `model` and `secret` only. Times are passed in.
 
 mod compose;
+mod config_file;
 mod edit;
 mod entry;
 mod error;
 mod journal;
 mod locks;
 mod record;
+mod sections;
+mod splice;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
