@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use toml_edit::{ArrayOfTables, Decor, Document, DocumentMut, Item, Key, Table, TableLike, Value};
+use toml_edit::{ArrayOfTables, Decor, Document, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
 use super::config_file::syntax;
 use super::splice::{CREDENTIAL_KEYS, without_credential};
@@ -220,9 +220,11 @@ fn set(table: &mut Table, dotted: &str, value: &str) -> Result<(), ComposeError>
     }
     let value: Value = value.trim().parse().map_err(|_| ComposeError::SettingValue(dotted.to_owned()))?;
     let mut parent: &mut dyn TableLike = table;
+    let mut is_inline = false;
     for key in parents {
         let conflict = || ComposeError::SettingConflict(dotted.to_owned());
-        let item = parent.entry(key.get()).or_insert_with(sub_table);
+        let item = parent.entry(key.get()).or_insert_with(|| if is_inline { inline_table() } else { sub_table() });
+        is_inline = item.is_inline_table();
         parent = item.as_table_like_mut().ok_or_else(conflict)?;
     }
     if parent.get(last.get()).is_some_and(|item| !item.is_value()) {
@@ -230,6 +232,10 @@ fn set(table: &mut Table, dotted: &str, value: &str) -> Result<(), ComposeError>
     }
     put(parent, last.get(), value);
     Ok(())
+}
+
+fn inline_table() -> Item {
+    Item::Value(Value::InlineTable(InlineTable::new()))
 }
 
 fn sub_table() -> Item {
