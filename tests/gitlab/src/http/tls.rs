@@ -110,11 +110,14 @@ impl Tls {
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let key = KeyPair::generate().expect("a key");
+    // The name is unique, so that a stranger is an unknown issuer and not a known one with a bad signature.
+    let mark: String = key.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
     let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
-    parameters.distinguished_name.push(DnType::CommonName, "Test GitLab authority");
+    parameters.distinguished_name.push(DnType::CommonName, format!("Test GitLab authority {mark}"));
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key")).expect("an authority")
+    CertifiedIssuer::self_signed(parameters, key).expect("an authority")
 }
 
 fn roots(pem: &str) -> RootCertStore {
