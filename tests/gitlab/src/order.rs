@@ -110,7 +110,9 @@ pub(crate) struct Claim {
 impl Claim {
     /// Waits as the fault demands.
     pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.fault.delay).await;
+        if !self.fault.delay.is_zero() {
+            tokio::time::sleep(self.fault.delay).await;
+        }
         if self.fault.is_held {
             // An error means that the order is gone, which lets the request go on as well.
             let _gone = self.released.wait_for(|released| *released).await;
