@@ -1,0 +1,88 @@
+//! Which files are meant.
+
+use std::path::{Path, PathBuf};
+
+use super::{Environment, Overrides, variable};
+use crate::store;
+
+/// The files that a command works on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// config.toml.
+    pub config: PathBuf,
+    /// agent.toml.
+    pub agent_config: PathBuf,
+    /// Whether agent.toml was named by the user, so that it has to exist.
+    pub agent_config_is_named: bool,
+    /// The state directory; absent for a user without a home.
+    pub state_root: Option<PathBuf>,
+}
+
+const ROOT_CONFIG: &str = "/etc/gitlab-runner/config.toml";
+const ROOT_AGENT_CONFIG: &str = "/etc/runner-agent/agent.toml";
+const ROOT_STATE: &str = "/var/lib/runner-agent";
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// Finds the files by flag, environment and default, without opening any of them.
+#[must_use]
+pub fn paths(overrides: &Overrides, environment: &Environment) -> Paths {
+    let flag = |path: &Option<PathBuf>| path.as_deref().map(|path| environment.absolute(path));
+    let config = flag(&overrides.config).or_else(|| environment.path("CONFIG_FILE"));
+    let agent_config = flag(&overrides.agent_config).or_else(|| environment.path("RUNNER_AGENT_CONFIG"));
+    let state_root = flag(&overrides.state_dir).or_else(|| first_state_directory(environment));
+    Paths {
+        config: config.unwrap_or_else(|| default_config(environment)),
+        agent_config_is_named: agent_config.is_some(),
+        agent_config: agent_config.unwrap_or_else(|| default_agent_config(environment)),
+        state_root: state_root.or_else(|| default_state(environment)),
+    }
+}
+
+impl Paths {
+    /// What the disk room needs to know.
+    #[must_use]
+    pub fn store(&self) -> store::Config {
+        store::Config {
+            config_path: self.config.clone(),
+            state_root: self.state_root.clone(),
+            machine_id_path: PathBuf::from(MACHINE_ID),
+            variables: variable,
+        }
+    }
+
+    /// Where certificates are looked for that no entry names.
+    pub(super) fn certs_dir(&self) -> PathBuf {
+        self.config.parent().unwrap_or(Path::new("")).join("certs")
+    }
+}
+
+fn default_config(environment: &Environment) -> PathBuf {
+    match &environment.user {
+        Some(user) if !environment.is_root => user.home.join(".gitlab-runner/config.toml"),
+        None if !environment.is_root => environment.current_dir.join("config.toml"),
+        Some(_) | None => PathBuf::from(ROOT_CONFIG),
+    }
+}
+
+fn default_agent_config(environment: &Environment) -> PathBuf {
+    match &environment.user {
+        Some(user) if !environment.is_root => user.config.join("agent.toml"),
+        Some(_) | None => PathBuf::from(ROOT_AGENT_CONFIG),
+    }
+}
+
+fn default_state(environment: &Environment) -> Option<PathBuf> {
+    if environment.is_root {
+        return Some(PathBuf::from(ROOT_STATE));
+    }
+    environment.user.as_ref().map(|user| user.state.clone())
+}
+
+/// The service manager lists several directories with colons between them; the first is ours.
+fn first_state_directory(environment: &Environment) -> Option<PathBuf> {
+    let directories = environment.text("STATE_DIRECTORY")?;
+    directories
+        .split(':')
+        .find(|directory| !directory.is_empty())
+        .map(|directory| environment.absolute(Path::new(directory)))
+}

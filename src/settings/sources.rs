@@ -1,0 +1,100 @@
+//! The world around the process: its variables, its user and its machine's name.
+//!
+//! Besides main, only this file reads them; everything else is handed an [`Environment`].
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What the process was started with.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    /// Whether the process runs as root.
+    pub is_root: bool,
+    /// The user's own directories; absent without a home.
+    pub user: Option<UserDirectories>,
+    /// This machine's name: the default name of a runner.
+    pub hostname: String,
+    /// What relative paths of flags and variables are relative to.
+    pub current_dir: PathBuf,
+}
+
+/// The directories of the user that the process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserDirectories {
+    /// The home directory.
+    pub home: PathBuf,
+    /// Where this program's settings belong (`$XDG_CONFIG_HOME/runner-agent`).
+    pub config: PathBuf,
+    /// Where this program's state belongs (`$XDG_STATE_HOME/runner-agent`).
+    pub state: PathBuf,
+}
+
+impl Environment {
+    /// Reads it from the process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            variables: std::env::vars_os().collect(),
+            is_root: rustix::process::geteuid().is_root(),
+            user: user_directories(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            current_dir: std::env::current_dir().unwrap_or_default(),
+        }
+    }
+
+    /// The same with one more variable, for tests.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// A variable's value as text; an empty one counts as not set.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.value(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// A variable's value as an absolute path; an empty one counts as not set.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(|value| self.absolute(Path::new(value)))
+    }
+
+    /// A path of a flag or variable, independent of the current directory.
+    #[must_use]
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.current_dir.join(path)
+    }
+
+    fn value(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Names of variables only: their values may be secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Environment")
+            .field("variables", &self.variables.keys())
+            .field("is_root", &self.is_root)
+            .field("user", &self.user)
+            .field("hostname", &self.hostname)
+            .field("current_dir", &self.current_dir)
+            .finish()
+    }
+}
+
+/// Looks up one variable of the process, to expand `token = "$NAME"` of an entry.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn user_directories() -> Option<UserDirectories> {
+    let own = directories::ProjectDirs::from("", "", "runner-agent")?;
+    let home = directories::BaseDirs::new()?.home_dir().to_owned();
+    Some(UserDirectories { home, config: own.config_dir().to_owned(), state: own.state_dir()?.to_owned() })
+}
