@@ -6,13 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inotify::{EventMask, Inotify, WatchMask};
-use tokio::io::unix::AsyncFd;
+use futures_util::StreamExt as _;
+use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use tokio::time::timeout;
 
 /// The files that are watched.
 pub struct Watch {
-    inotify: AsyncFd<Inotify>,
+    events: EventStream<[u8; BUFFER_BYTES]>,
     names: BTreeSet<OsString>,
 }
 
@@ -44,35 +44,28 @@ impl Watch {
             // A file that is bind-mounted alone changes without its directory noticing.
             add(&inotify, &file, WatchMask::CLOSE_WRITE)?;
         }
-        Ok(Self { inotify: AsyncFd::register(inotify).map_err(std::io::Error::from)?, names })
+        Ok(Self { events: inotify.into_event_stream([0; BUFFER_BYTES])?, names })
     }
 
     /// Waits for a change of one of the files, and until it is over. Cancellation safe.
     pub async fn changed(&mut self) {
-        while !self.next_are_ours().await {}
+        while !self.next_is_ours().await {}
         for _ in 0..MAX_COLLECTED {
-            if timeout(QUIET, self.next_are_ours()).await.is_err() {
+            if timeout(QUIET, self.next_is_ours()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Reads the events that have arrived, and says whether one was about a file of ours.
-    async fn next_are_ours(&mut self) -> bool {
-        let mut buffer = [0; BUFFER_BYTES];
-        loop {
-            let Ok(mut ready) = self.inotify.readable_mut().await else { return std::future::pending().await };
-            match ready.try_io(|inotify| inotify.get_mut().read_events(&mut buffer)) {
-                Ok(Ok(mut events)) => {
-                    return events.any(|event| {
-                        event.mask.contains(EventMask::Q_OVERFLOW)
-                            || event.name.is_none_or(|name| self.names.contains(name))
-                    });
-                }
-                // What cannot be read may have been ours.
-                Ok(Err(_)) => return true,
-                Err(_not_ready) => {}
+    /// Takes the next event, and says whether it was about a file of ours.
+    async fn next_is_ours(&mut self) -> bool {
+        match self.events.next().await {
+            Some(Ok(event)) => {
+                event.mask.contains(EventMask::Q_OVERFLOW) || event.name.is_none_or(|name| self.names.contains(&name))
             }
+            // What cannot be read may have been ours.
+            Some(Err(_)) => true,
+            None => std::future::pending().await,
         }
     }
 }

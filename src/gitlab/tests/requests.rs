@@ -21,11 +21,7 @@ fn info() -> Info {
 async fn every_call_has_its_method_path_and_body() {
     for (endpoint, line, body) in [
         (Endpoint::Register, "POST /api/v4/runners", json!({ "token": REGISTRATION_TOKEN })),
-        (
-            Endpoint::Verify,
-            "POST /api/v4/runners/verify",
-            json!({ "token": RUNNER_TOKEN, "system_id": SYSTEM_ID }),
-        ),
+        (Endpoint::Verify, "POST /api/v4/runners/verify", json!({ "token": RUNNER_TOKEN, "system_id": SYSTEM_ID })),
         (Endpoint::DeleteRunner, "DELETE /api/v4/runners", json!({ "token": RUNNER_TOKEN })),
         (
             Endpoint::DeleteManager,
@@ -55,7 +51,10 @@ async fn headers_say_json_who_asks_and_which_request() {
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!(request.header("accept"), Some("application/json"));
         let user_agent = request.header("user-agent").unwrap();
-        assert!(user_agent.starts_with(concat!("runner-agent/", env!("CARGO_PKG_VERSION"), " (linux/")), "{user_agent}");
+        assert!(
+            user_agent.starts_with(concat!("runner-agent/", env!("CARGO_PKG_VERSION"), " (linux/")),
+            "{user_agent}"
+        );
         assert_eq!(request.header("x-request-id"), Some(error.request_id()));
         assert!(error.request_id().len() == 32 && error.request_id().bytes().all(|byte| byte.is_ascii_hexdigit()));
         let access_token = (endpoint == Endpoint::ResetById).then_some(ACCESS_TOKEN);
@@ -143,10 +142,8 @@ async fn a_page_is_named_and_not_shown() {
 async fn one_line_of_log_per_request_without_any_token() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let guard = tracing::subscriber::set_default(subscriber);
     for endpoint in Endpoint::ALL {
         for reply in [Reply::html(500), Reply::json(403, r#"{"message":"403 Forbidden"}"#), Reply::Close(Vec::new())] {
