@@ -311,3 +311,12 @@ fn a_port_in_use_is_an_error() {
     let gitlab = Gitlab::start();
     assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
 }
+
+#[tokio::test]
+async fn asynchronous_tests_can_start_and_stop_it() {
+    let (gitlab, _, token) = with_runner();
+    assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
+    gitlab.refuse_connections();
+    gitlab.accept_connections();
+    assert_eq!(send(&gitlab, "POST", VERIFY, token).status, 200);
+}
