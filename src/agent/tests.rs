@@ -1,1 +1,308 @@
+//! The daemon against a GitLab and a disk in memory, on a paused clock.
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::*;
+use crate::gitlab::{Disposition, RegisterParameters};
+use crate::lifecycle::Fraction;
+use crate::model::{Credential, Expiry, RunnerKey, Site, TlsFiles};
+use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
+use crate::ops::{Enrollment, Ops, Seed};
+use crate::secret::{Source, Token};
+use crate::store::{EntryToken, NewEntry};
+
+const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
+const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
+
+struct Bench {
+    clock: TokioClock,
+    server: MemoryServer,
+    disk: MemoryDisk,
+}
+
+impl Bench {
+    fn new(life: Option<Duration>) -> Self {
+        let clock = TokioClock::new();
+        Self { server: MemoryServer::new(clock.clone(), life), disk: MemoryDisk::default(), clock }
+    }
+
+    fn parts(&self) -> Parts<MemoryServer, MemoryDisk, TokioClock> {
+        Parts {
+            ops: Ops::new(self.server.clone(), self.disk.clone(), identity()),
+            clock: self.clock.clone(),
+            chance: || Fraction::ZERO,
+            watch: None,
+            reload: Box::new(|| None),
+        }
+    }
+
+    /// Runs the daemon for a while, then sends a notice and waits for its end.
+    async fn run(&self, config: Config, life: Duration, ending: Notice) {
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let daemon = run(config, self.parts(), inbox);
+        let stop = async {
+            sleep(life).await;
+            notices.send(ending).unwrap();
+        };
+        let (result, ()) = tokio::join!(daemon, stop);
+        result.unwrap();
+    }
+
+    /// A runner that is only found in config.toml.
+    fn add_found(&self, name: &str) -> Credential {
+        let (id, credential) = self.server.add_runner();
+        self.disk.add_entry(name, Some(id), &credential);
+        credential
+    }
+}
+
+fn enrolled(token: Token) -> Config {
+    let enrollment = Enrollment {
+        key: RunnerKey::enrollment("build-1").unwrap(),
+        site: Site { url: url(), tls: TlsFiles::default() },
+        seed: Seed::Registration(Source::Value { token, origin: "a test".to_owned() }),
+        parameters: RegisterParameters::default(),
+        entry: NewEntry {
+            template: None,
+            name: "build-1".to_owned(),
+            url: url(),
+            executor: None,
+            shell: None,
+            limit: None,
+            request_concurrency: None,
+            output_limit: None,
+            tls: TlsFiles::default(),
+            settings: Vec::new(),
+        },
+    };
+    Config { enrollments: vec![enrollment], ..Config::default() }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_from_registration_to_unregistration() {
+    let bench = Bench::new(Some(secs(1200)));
+    bench.run(enrolled(registration_token()), secs(1100), Notice::Stop).await;
+    assert_eq!(bench.server.calls(), ["register", "reset", "delete_runner"]);
+    assert!(bench.server.runners().is_empty());
+    assert!(bench.disk.tokens().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_the_runner() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["register", "verify"]);
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_state_directory_makes_no_second_runner() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    bench.disk.state().records.clear();
+    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["register", "verify"]);
+    assert_eq!(bench.server.runners().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_runner_neither_starves_a_healthy_one_nor_floods_the_server() {
+    let life = secs(900);
+    let bench = Bench::new(Some(life));
+    let dead = Credential { token: Token::parse("glrtr-dead").unwrap(), obtained_at: None, expiry: Expiry::Unknown };
+    bench.disk.add_entry("dead", None, &dead);
+    bench.add_found("healthy");
+    bench.run(Config::default(), life * 10, Notice::StopAndKeep).await;
+    let requests = bench.server.requests();
+    let resets: Vec<_> = requests.iter().filter(|request| request.call == "reset").map(|request| request.at).collect();
+    assert!(resets.len() >= 10, "{} rotations in ten lives", resets.len());
+    for pair in resets.windows(2) {
+        assert!(pair[1].since(pair[0]) <= life.mul_f64(0.75), "late: {pair:?}");
+    }
+    let of_dead: Vec<_> = requests.iter().filter(|request| request.token == dead.token.fingerprint()).collect();
+    let first = of_dead[0].at;
+    assert!(of_dead.iter().filter(|request| request.at.since(first) < secs(600)).count() < 12);
+    assert!(of_dead.len() < 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_is_waited_for_and_caught_up_with() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.add_found("found");
+    bench.server.order_always("register", Some(Fault::Fail(NOT_EXECUTED)));
+    bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
+    let server = bench.server.clone();
+    let recovery = async move {
+        sleep(secs(60)).await;
+        server.order_always("register", None);
+        server.order_always("verify", None);
+    };
+    tokio::join!(bench.run(enrolled(registration_token()), secs(180), Notice::StopAndKeep), recovery);
+    assert_eq!(bench.server.runners().len(), 2);
+    assert_eq!(bench.disk.tokens().len(), 2);
+    let last = bench.disk.state().records.values().map(|record| record.last_verify.clone()).collect::<Vec<_>>();
+    assert!(last.iter().flatten().all(|verify| verify.outcome == "accepted"), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_that_did_not_happen_is_settled_and_repeated() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.server.order("reset", Fault::Fail(UNKNOWN));
+    bench.run(Config::default(), secs(2800), Notice::StopAndKeep).await;
+    let calls = bench.server.calls();
+    assert_eq!(calls, ["verify", "reset", "verify", "verify", "reset"]);
+    assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_that_did_happen_is_noticed_and_no_second_one_is_sent() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.server.order("reset", Fault::ActAndLose);
+    bench.run(Config::default(), secs(6 * 3600), Notice::StopAndKeep).await;
+    let resets = bench.server.calls().iter().filter(|call| **call == "reset").count();
+    assert_eq!(resets, 1);
+    let state = bench.disk.state().records.values().next().unwrap().state.clone();
+    assert_eq!(state, "rejected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_that_cannot_be_written_is_tried_until_it_can() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.disk.fail("edit", 5);
+    bench.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["verify", "reset"]);
+    let (_, served) = bench.server.runners().into_iter().next().unwrap();
+    assert_eq!(bench.disk.tokens(), [served.token]);
+    assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
+    for skew_millis in [-3_600_000, 3_600_000] {
+        let life = secs(7200);
+        let bench = Bench::new(Some(life));
+        *bench.clock.step.borrow_mut() = skew_millis;
+        bench.add_found("found");
+        bench.run(Config::default(), life * 3, Notice::StopAndKeep).await;
+        let resets = bench.server.requests().iter().filter(|request| request.call == "reset").count();
+        assert!((4..=5).contains(&resets), "{resets} rotations with a skew of {skew_millis}");
+        assert_eq!(bench.disk.tokens().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_is_answered_by_one_question() {
+    let bench = Bench::new(None);
+    bench.add_found("found");
+    let clock = bench.clock.clone();
+    let jump = async move {
+        sleep(secs(3600)).await;
+        *clock.step.borrow_mut() = 5 * 3_600_000;
+    };
+    tokio::join!(bench.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
+    assert_eq!(bench.server.calls(), ["verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_verifies_now_and_once() {
+    let bench = Bench::new(None);
+    bench.add_found("found");
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(Config::default(), bench.parts(), inbox);
+    let script = async {
+        sleep(secs(10)).await;
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+    assert_eq!(bench.server.calls(), ["verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_copy_of_config_toml_is_put_right_without_a_request() {
+    let bench = Bench::new(Some(secs(3600)));
+    let old = bench.add_found("found");
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(Config::default(), bench.parts(), inbox);
+    let script = async {
+        sleep(secs(2700)).await;
+        let current = bench.disk.tokens();
+        assert_ne!(current, [old.token.clone()]);
+        bench.disk.state().entries[0].token = EntryToken::Literal(old.token.clone());
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(1)).await;
+        assert_eq!(bench.disk.tokens(), current);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+    assert_eq!(bench.server.calls(), ["verify", "reset", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrolled_entry_that_was_removed_comes_back_and_any_other_does_not() {
+    let bench = Bench::new(None);
+    bench.add_found("found");
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let script = async {
+        sleep(secs(10)).await;
+        assert_eq!(bench.disk.tokens().len(), 2);
+        bench.disk.state().entries.clear();
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+    let names: Vec<_> = bench.disk.state().entries.iter().map(|entry| entry.name.clone()).collect();
+    assert_eq!(names, [Some("build-1".to_owned())]);
+    assert_eq!(bench.server.calls().iter().filter(|call| **call == "register").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shutdown_policy_decides_who_is_unregistered() {
+    for (policy, left) in [(Unregister::Never, 2), (Unregister::Enrolled, 1), (Unregister::All, 0)] {
+        let bench = Bench::new(None);
+        bench.add_found("found");
+        let mut config = enrolled(registration_token());
+        config.shutdown.unregister = policy;
+        bench.run(config, secs(10), Notice::Stop).await;
+        assert_eq!(bench.server.runners().len(), left, "{policy:?}");
+        assert_eq!(bench.disk.tokens().len(), left, "{policy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_verified_after_it_was_unregistered() {
+    let bench = Bench::new(None);
+    bench.run(enrolled(registration_token()), secs(10_000), Notice::Stop).await;
+    assert_eq!(bench.server.calls().last(), Some(&"delete_runner"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_pass_registers_verifies_and_rotates_what_is_due() {
+    let bench = Bench::new(Some(secs(3600)));
+    let credential = bench.add_found("found");
+    let overdue = Credential { obtained_at: credential.obtained_at.map(|at| at.minus(secs(36_000))), ..credential };
+    bench.disk.state().entries[0].obtained_at = overdue.obtained_at;
+    let reports = once(enrolled(registration_token()), bench.parts()).await.unwrap();
+    assert_eq!(bench.server.calls().len(), 3);
+    for call in ["register", "verify", "reset"] {
+        assert!(bench.server.calls().contains(&call), "{call}");
+    }
+    assert!(reports.iter().all(|report| report.state == "active"), "{reports:?}");
+}

@@ -1,1 +1,483 @@
+//! A GitLab and a disk in memory, for tests of what operations and the daemon decide.
+//!
+//! Both answer at once, so that a paused clock only advances when everybody sleeps.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Disk, Failure, Identity, Server};
+use crate::clock::{Clock, Reading};
+use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
+use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
+use crate::secret::{Fingerprint, Token};
+use crate::store::{
+    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, Operation, Pending, Record, Records,
+    Snapshot, Target,
+};
+
+/// The wall time at which every test begins.
+pub(crate) const START: i64 = 1_800_000_000_000;
+
+/// A clock that follows tokio's, so that it stands still and jumps with it.
+#[derive(Clone, Debug)]
+pub(crate) struct TokioClock {
+    began: tokio::time::Instant,
+    /// What is added to the wall clock only.
+    pub(crate) step: Rc<RefCell<i64>>,
+}
+
+impl TokioClock {
+    pub(crate) fn new() -> Self {
+        Self { began: tokio::time::Instant::now(), step: Rc::default() }
+    }
+
+    /// The true time, which the server knows.
+    pub(crate) fn truth(&self) -> Timestamp {
+        Timestamp::from_millis(START).plus(self.began.elapsed())
+    }
+}
+
+impl Clock for TokioClock {
+    fn read(&self) -> Reading {
+        let wall = Timestamp::from_millis(self.truth().as_millis() + *self.step.borrow());
+        Reading { wall, since_boot: Duration::from_secs(3600) + self.began.elapsed() }
+    }
+}
+
+/// What the server does to a request instead of answering it plainly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Fails without acting.
+    Fail(Disposition),
+    /// Acts, and the answer is lost.
+    ActAndLose,
+    /// Answers a reset with the token that was sent.
+    SameToken,
+}
+
+/// One request that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) at: Timestamp,
+    pub(crate) call: &'static str,
+    pub(crate) token: Fingerprint,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServedRunner {
+    pub(crate) token: Token,
+    pub(crate) expiry: Expiry,
+    pub(crate) managers: BTreeSet<String>,
+}
+
+/// A GitLab of a few maps.
+#[derive(Clone)]
+pub(crate) struct MemoryServer(Rc<RefCell<ServerState>>);
+
+struct ServerState {
+    clock: TokioClock,
+    registration_token: Token,
+    life: Option<Duration>,
+    runners: BTreeMap<u64, ServedRunner>,
+    made: u64,
+    faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    standing_faults: BTreeMap<&'static str, Fault>,
+    requests: Vec<Request>,
+}
+
+pub(crate) fn registration_token() -> Token {
+    Token::parse("GR1348941registration").unwrap()
+}
+
+impl MemoryServer {
+    pub(crate) fn new(clock: TokioClock, life: Option<Duration>) -> Self {
+        Self(Rc::new(RefCell::new(ServerState {
+            clock,
+            registration_token: registration_token(),
+            life,
+            runners: BTreeMap::new(),
+            made: 0,
+            faults: BTreeMap::new(),
+            standing_faults: BTreeMap::new(),
+            requests: Vec::new(),
+        })))
+    }
+
+    /// Makes a runner as a person would in the UI.
+    pub(crate) fn add_runner(&self) -> (RunnerId, Credential) {
+        let mut state = self.0.borrow_mut();
+        let (id, reset) = state.make();
+        let obtained_at = Some(state.clock.truth());
+        (id, Credential { token: reset.token, obtained_at, expiry: reset.expiry })
+    }
+
+    pub(crate) fn remove_runner(&self, id: RunnerId) {
+        self.0.borrow_mut().runners.remove(&id.number());
+    }
+
+    /// Orders a fault for the next request of a call.
+    pub(crate) fn order(&self, call: &'static str, fault: Fault) {
+        self.0.borrow_mut().faults.entry(call).or_default().push_back(fault);
+    }
+
+    /// Orders a fault for every request of a call, or ends it.
+    pub(crate) fn order_always(&self, call: &'static str, fault: Option<Fault>) {
+        let mut state = self.0.borrow_mut();
+        match fault {
+            Some(fault) => state.standing_faults.insert(call, fault),
+            None => state.standing_faults.remove(call),
+        };
+    }
+
+    pub(crate) fn runners(&self) -> BTreeMap<u64, ServedRunner> {
+        self.0.borrow().runners.clone()
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.0.borrow().requests.clone()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        self.requests().iter().map(|request| request.call).collect()
+    }
+
+    /// The common course of a call: log, fault or act, answer with the server's date.
+    fn call<T>(
+        &self,
+        call: &'static str,
+        token: &Token,
+        act: impl FnOnce(&mut ServerState) -> Result<T, Disposition>,
+    ) -> Result<Answer<T>, Failure> {
+        let mut state = self.0.borrow_mut();
+        let now = state.clock.truth();
+        state.requests.push(Request { at: now, call, token: token.fingerprint() });
+        let ordered = state.faults.get_mut(call).and_then(VecDeque::pop_front);
+        let fault = ordered.or_else(|| state.standing_faults.get(call).copied());
+        match fault {
+            Some(Fault::Fail(disposition)) => Err(failure(disposition, None)),
+            Some(Fault::ActAndLose) => {
+                let _lost = act(&mut state);
+                Err(failure(Disposition::Unknown { retry_after: None }, None))
+            }
+            Some(Fault::SameToken) | None => match act(&mut state) {
+                Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
+                Err(disposition) => Err(failure(disposition, Some(now))),
+            },
+        }
+    }
+}
+
+fn failure(disposition: Disposition, date: Option<Timestamp>) -> Failure {
+    Failure { disposition, class: ErrorClass::Unreachable, date, message: "as ordered".to_owned(), hint: None }
+}
+
+impl ServerState {
+    fn make(&mut self) -> (RunnerId, Reset) {
+        self.made += 1;
+        let id = self.runners.len() as u64 + self.made * 100;
+        let reset = self.issue();
+        let runner = ServedRunner { token: reset.token.clone(), expiry: reset.expiry, managers: BTreeSet::new() };
+        self.runners.insert(id, runner);
+        (RunnerId::try_new(id).unwrap(), reset)
+    }
+
+    fn issue(&mut self) -> Reset {
+        self.made += 1;
+        let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
+        Reset { token: Token::parse(&format!("glrtr-token{:06}", self.made)).unwrap(), expiry }
+    }
+
+    fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
+        let now = self.clock.truth();
+        self.runners
+            .iter_mut()
+            .find(|(_, runner)| runner.token == *token && runner.expiry.at().is_none_or(|at| at > now))
+            .map(|(id, runner)| (*id, runner))
+            .ok_or(Disposition::Refused)
+    }
+}
+
+impl Server for MemoryServer {
+    async fn register(
+        &self,
+        _site: &Site,
+        token: &Token,
+        _parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure> {
+        self.call("register", token, |state| {
+            if state.registration_token != *token {
+                return Err(Disposition::MustAct(Reason::RegistrationRefused));
+            }
+            let (id, Reset { token, expiry }) = state.make();
+            Ok(Registered { id, token, expiry })
+        })
+    }
+
+    async fn verify(
+        &self,
+        _site: &Site,
+        token: &Token,
+        system_id: &SystemId,
+        _info: Option<&Info>,
+    ) -> Result<Answer<Verified>, Failure> {
+        self.call("verify", token, |state| {
+            let (id, runner) = state.find(token)?;
+            runner.managers.insert(system_id.to_string());
+            Ok(Verified { id: RunnerId::try_new(id).ok(), expiry: runner.expiry, legacy: false })
+        })
+    }
+
+    async fn delete_runner(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        self.call("delete_runner", token, |state| {
+            let (id, _) = state.find(token)?;
+            state.runners.remove(&id);
+            Ok(())
+        })
+    }
+
+    async fn delete_manager(&self, _site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure> {
+        self.call("delete_manager", token, |state| {
+            let (_, runner) = state.find(token)?;
+            if runner.managers.remove(system_id.as_str()) { Ok(()) } else { Err(Disposition::Gone) }
+        })
+    }
+
+    async fn reset(&self, _site: &Site, token: &Token, _system_id: &SystemId) -> Result<Answer<Reset>, Failure> {
+        let same = self.0.borrow().standing_faults.get("reset") == Some(&Fault::SameToken);
+        self.call("reset", token, |state| {
+            let (id, runner) = state.find(token)?;
+            if same {
+                return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry });
+            }
+            let reset = state.issue();
+            if let Some(runner) = state.runners.get_mut(&id) {
+                runner.token = reset.token.clone();
+                runner.expiry = reset.expiry;
+            }
+            Ok(reset)
+        })
+    }
+
+    async fn reset_by_id(&self, _site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
+        self.call("reset_by_id", access_token, |state| {
+            if !state.runners.contains_key(&id.number()) {
+                return Err(Disposition::Gone);
+            }
+            let reset = state.issue();
+            if let Some(runner) = state.runners.get_mut(&id.number()) {
+                runner.token = reset.token.clone();
+                runner.expiry = reset.expiry;
+            }
+            Ok(reset)
+        })
+    }
+}
+
+/// A disk of a few maps.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryDisk(Rc<RefCell<DiskState>>);
+
+#[derive(Default)]
+pub(crate) struct DiskState {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) records: BTreeMap<RunnerKey, Record>,
+    pub(crate) journal: BTreeMap<RunnerKey, Pending>,
+    /// Every effect, in order.
+    pub(crate) effects: Vec<&'static str>,
+    /// How often each effect still fails.
+    pub(crate) failing: BTreeMap<&'static str, u32>,
+}
+
+impl MemoryDisk {
+    pub(crate) fn state(&self) -> std::cell::RefMut<'_, DiskState> {
+        self.0.borrow_mut()
+    }
+
+    /// Makes an effect fail for a number of times.
+    pub(crate) fn fail(&self, effect: &'static str, times: u32) {
+        self.state().failing.insert(effect, times);
+    }
+
+    pub(crate) fn add_entry(&self, name: &str, id: Option<RunnerId>, credential: &Credential) {
+        let mut state = self.state();
+        let position = state.entries.len();
+        state.entries.push(entry(name, id, credential, position));
+    }
+
+    /// The tokens that config.toml holds, in order.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        self.state().entries.iter().filter_map(|entry| entry.token.token().cloned()).collect()
+    }
+
+    fn effect(&self, effect: &'static str) -> Result<std::cell::RefMut<'_, DiskState>, store::Error> {
+        let mut state = self.state();
+        state.effects.push(effect);
+        if let Some(times) = state.failing.get_mut(effect).filter(|times| **times > 0) {
+            *times -= 1;
+            return Err(store::Error::Stopped);
+        }
+        Ok(state)
+    }
+}
+
+pub(crate) fn url() -> ServerUrl {
+    "https://gitlab.example.com".parse().unwrap()
+}
+
+fn entry(name: &str, id: Option<RunnerId>, credential: &Credential, position: usize) -> Entry {
+    Entry {
+        position,
+        line: position * 10 + 1,
+        name: Some(name.to_owned()),
+        url: Some(url()),
+        id,
+        token: EntryToken::Literal(credential.token.clone()),
+        obtained_at: credential.obtained_at,
+        expiry: credential.expiry,
+        executor: None,
+        tls: TlsFiles::default(),
+        rotation_disabled: false,
+        problems: Vec::new(),
+    }
+}
+
+fn renew(state: &mut DiskState, target: &Target, id: Option<RunnerId>, credential: &Credential) -> usize {
+    let mut renewed = 0;
+    for entry in state.entries.iter_mut().filter(|entry| target.matches(entry)) {
+        entry.token = EntryToken::Literal(credential.token.clone());
+        entry.obtained_at = credential.obtained_at;
+        entry.expiry = credential.expiry;
+        entry.id = id.or(entry.id);
+        renewed += 1;
+    }
+    renewed
+}
+
+impl Disk for MemoryDisk {
+    type RunnerLock = ();
+
+    async fn lock_runner(&self, _key: &RunnerKey, _wait: Duration) -> Result<(), store::Error> {
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Snapshot, store::Error> {
+        let state = self.state();
+        Ok(Snapshot { entries: state.entries.clone(), content: Fingerprint::of(b""), exists: true })
+    }
+
+    async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
+        let mut state = self.effect("edit")?;
+        let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
+        match edit {
+            Edit::Renew { target, id, credential } => match renew(&mut state, &target, id, &credential) {
+                0 => Err(missing()),
+                entries => Ok(Edited { entries, removed: Vec::new() }),
+            },
+            Edit::Insert { text, id, credential } => {
+                let target = Target { url: url(), id, fingerprints: vec![credential.token.fingerprint()] };
+                if renew(&mut state, &target, id, &credential) == 0 {
+                    let position = state.entries.len();
+                    let name = text.name().unwrap_or_default();
+                    state.entries.push(entry(&name, id, &credential, position));
+                }
+                Ok(Edited { entries: 1, removed: Vec::new() })
+            }
+            Edit::Remove { target } => {
+                let before = state.entries.len();
+                let mut removed = Vec::new();
+                state.entries.retain(|entry| {
+                    let goes = target.matches(entry);
+                    if goes {
+                        let name = entry.name.clone().unwrap_or_default();
+                        let text = format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url());
+                        removed.push(EntryText::parse(&text).unwrap());
+                    }
+                    !goes
+                });
+                let entries = before - state.entries.len();
+                if entries == 0 { Err(missing()) } else { Ok(Edited { entries, removed }) }
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<(), store::Error> {
+        self.effect("probe").map(drop)
+    }
+
+    async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error> {
+        Ok(self.state().records.get(key).cloned())
+    }
+
+    async fn records(&self) -> Result<Records, store::Error> {
+        Ok(Records { records: self.state().records.values().cloned().collect(), damaged: Vec::new() })
+    }
+
+    async fn save_record(&self, record: Record) -> Result<(), store::Error> {
+        self.effect("record")?.records.insert(record.key.clone(), record);
+        Ok(())
+    }
+
+    async fn remove_record(&self, key: &RunnerKey) -> Result<(), store::Error> {
+        self.effect("forget")?.records.remove(key);
+        Ok(())
+    }
+
+    async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
+        let mut state = self.effect("begin")?;
+        if state.journal.get(key).is_some_and(|pending| pending.answer.is_some()) {
+            return Err(store::Error::Unsettled { key: key.clone() });
+        }
+        state.journal.insert(key.clone(), Pending { key: key.clone(), intent, answer: None });
+        Ok(())
+    }
+
+    async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error> {
+        let mut state = self.effect("answered")?;
+        match state.journal.get_mut(key) {
+            Some(pending) => pending.answer = Some(answer),
+            None => return Err(store::Error::NotBegun { key: key.clone() }),
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, key: &RunnerKey) -> Result<(), store::Error> {
+        self.effect("clear")?.journal.remove(key);
+        Ok(())
+    }
+
+    async fn pending(&self) -> Result<Vec<Pending>, store::Error> {
+        Ok(self.state().journal.values().cloned().collect())
+    }
+
+    async fn keep_dropped(
+        &self,
+        _label: &str,
+        _text: &EntryText,
+        _at: Timestamp,
+    ) -> Result<Option<PathBuf>, store::Error> {
+        self.effect("keep_dropped").map(|_| None)
+    }
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity {
+        system_id: "s_0123456789ab".parse().unwrap(),
+        machine: None,
+        info: Info {
+            name: "runner-agent".to_owned(),
+            version: "0".to_owned(),
+            revision: None,
+            platform: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+        },
+    }
+}
+
+/// An intent as a crash would have left it.
+pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
+    let operation = Operation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
+    Intent { operation, at: Timestamp::from_millis(START), system_id: None }
+}

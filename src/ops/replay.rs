@@ -54,6 +54,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let site = Site { url: record.url.clone(), tls: TlsFiles::default() };
         let mut runner = Runner::recorded(record, site);
         match (&pending.intent.operation, pending.answer) {
+            // The record got the new token although the journal did not.
+            (Operation::Rotate { old, .. }, None) if runner.record.retired.contains(old) => {
+                Ok(self.replay_token(&mut runner).await)
+            }
             (Operation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
             (Operation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
             (Operation::Register { .. }, None) => {

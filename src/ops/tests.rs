@@ -1,1 +1,365 @@
+//! The order of effects, and what is left when any of them fails.
 
+use std::time::Duration;
+
+use super::memory::{
+    Fault, MemoryDisk, MemoryServer, START, TokioClock, identity, registration_token, rotation_intent, url,
+};
+use super::*;
+use crate::gitlab::{Disposition, RegisterParameters};
+use crate::lifecycle::{Outcome, Trouble};
+use crate::model::{Expiry, Origin, Site, Timestamp, TlsFiles};
+use crate::secret::{Source, Token};
+use crate::store::{JournalAnswer, NewEntry, Pending};
+
+const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
+const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(START)
+}
+
+struct Bench {
+    ops: Ops<MemoryServer, MemoryDisk>,
+    server: MemoryServer,
+    disk: MemoryDisk,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let server = MemoryServer::new(TokioClock::new(), Some(Duration::from_secs(86_400)));
+        let disk = MemoryDisk::default();
+        Self { ops: Ops::new(server.clone(), disk.clone(), identity()), server, disk }
+    }
+
+    async fn registered(&self) -> Runner {
+        let mut runner = blank();
+        self.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+        self.disk.state().effects.clear();
+        runner
+    }
+
+    /// Whether some durable place holds the token that the server accepts.
+    fn assert_nothing_lost(&self, context: &str) {
+        for (id, served) in self.server.runners() {
+            let state = self.disk.state();
+            let in_config = state.entries.iter().any(|entry| entry.token.token() == Some(&served.token));
+            let in_records = state
+                .records
+                .values()
+                .any(|record| record.credential.as_ref().is_some_and(|credential| credential.token == served.token));
+            let in_journal = state.journal.values().any(|pending| {
+                pending.answer.as_ref().is_some_and(|answer| answer.token.as_ref() == Some(&served.token))
+            });
+            assert!(in_config || in_records || in_journal, "{context}: the token of runner {id} is lost");
+        }
+    }
+}
+
+fn enrollment(token: Token) -> Enrollment {
+    let url = url();
+    Enrollment {
+        key: crate::model::RunnerKey::enrollment("build-1").unwrap(),
+        site: Site { url: url.clone(), tls: TlsFiles::default() },
+        seed: Seed::Registration(Source::Value { token, origin: "a test".to_owned() }),
+        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
+        entry: NewEntry {
+            template: None,
+            name: "build-1".to_owned(),
+            url,
+            executor: None,
+            shell: None,
+            limit: None,
+            request_concurrency: None,
+            output_limit: None,
+            tls: TlsFiles::default(),
+            settings: Vec::new(),
+        },
+    }
+}
+
+fn blank() -> Runner {
+    let enrollment = enrollment(registration_token());
+    let mut runner = Runner::blank(enrollment.key, Origin::Registered, enrollment.site);
+    runner.record.enrollment = Some("build-1".to_owned());
+    runner
+}
+
+#[tokio::test]
+async fn register_writes_everything_down_before_and_after_the_one_request() {
+    let bench = Bench::new();
+    let mut runner = blank();
+    let done = bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+    assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
+    assert_eq!(bench.disk.state().effects, ["probe", "record", "begin", "answered", "edit", "record", "clear"]);
+    assert_eq!(bench.server.calls(), ["register"]);
+    assert_eq!(bench.disk.tokens(), [runner.record.credential.unwrap().token]);
+}
+
+#[tokio::test]
+async fn registering_again_changes_nothing() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let again = bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+    assert!(matches!(again, Registration::Already(_)));
+    assert_eq!(bench.server.calls(), ["register"]);
+    assert!(bench.disk.state().effects.is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_registration_token_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let mut runner = blank();
+    runner.record.enrollment = None;
+    let wrong = Token::parse("wrong").unwrap();
+    let error = bench.ops.register(&enrollment(wrong), &mut runner, now()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::MustAct(Trouble::RegistrationRefused));
+    let state = bench.disk.state();
+    assert!(state.entries.is_empty() && state.records.is_empty() && state.journal.is_empty());
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_keep_a_token_costs_none() {
+    for effect in ["probe", "record", "begin"] {
+        let bench = Bench::new();
+        bench.disk.fail(effect, 1);
+        let error = bench.ops.register(&enrollment(registration_token()), &mut blank(), now()).await.unwrap_err();
+        assert!(matches!(error, Error::Disk(_)), "{effect}");
+        assert!(bench.server.calls().is_empty(), "{effect}");
+    }
+    for effect in ["probe", "begin"] {
+        let bench = Bench::new();
+        let mut runner = bench.registered().await;
+        bench.disk.fail(effect, 1);
+        assert!(matches!(bench.ops.rotate(&mut runner, None, now()).await, Err(Error::Disk(_))), "{effect}");
+        assert_eq!(bench.server.calls(), ["register"], "{effect}");
+    }
+}
+
+#[tokio::test]
+async fn rotate_writes_everything_down_before_and_after_the_one_request() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let old = runner.record.credential.clone().unwrap().token;
+    let done = bench.ops.rotate(&mut runner, None, now()).await.unwrap();
+    assert!(matches!(done, Rotation::Rotated { unsaved: None, .. }));
+    assert_eq!(bench.disk.state().effects, ["probe", "begin", "answered", "edit", "record", "clear"]);
+    assert_eq!(bench.server.calls(), ["register", "reset"]);
+    assert_ne!(bench.disk.tokens(), [old.clone()]);
+    assert!(runner.record.retired.contains(&old.fingerprint()));
+    bench.assert_nothing_lost("rotate");
+}
+
+#[tokio::test]
+async fn no_failing_effect_loses_a_new_token_and_a_replay_or_save_puts_it_right() {
+    for effects in [&["answered"][..], &["edit"], &["record"], &["clear"], &["answered", "edit"], &["edit", "record"]] {
+        let bench = Bench::new();
+        let mut runner = bench.registered().await;
+        for effect in effects {
+            bench.disk.fail(effect, 1);
+        }
+        bench.ops.rotate(&mut runner, None, now()).await.unwrap();
+        bench.assert_nothing_lost(&format!("{effects:?} failed"));
+        let replayed = bench.ops.replay(now()).await.unwrap();
+        assert!(replayed.unfinished.is_empty(), "{effects:?}: {replayed:?}");
+        bench.ops.save(&mut runner).await.unwrap();
+        assert_eq!(bench.disk.tokens(), [runner.record.credential.clone().unwrap().token], "{effects:?}");
+        assert!(bench.disk.state().journal.is_empty(), "{effects:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_after_the_answer_is_finished_by_a_replay() {
+    let bench = Bench::new();
+    let runner = bench.registered().await;
+    let old = runner.record.credential.clone().unwrap().token;
+    let new = Token::parse("glrtr-new").unwrap();
+    let pending = Pending {
+        key: runner.record.key.clone(),
+        intent: rotation_intent(&old, runner.record.id.unwrap()),
+        answer: Some(JournalAnswer {
+            id: None,
+            token: Some(new.clone()),
+            expiry: Expiry::Never,
+            obtained_at: Some(now()),
+        }),
+    };
+    bench.disk.state().journal.insert(runner.record.key.clone(), pending);
+    let replayed = bench.ops.replay(now()).await.unwrap();
+    assert_eq!((replayed.finished, replayed.unfinished.len()), (1, 0));
+    assert_eq!(bench.disk.tokens(), [new]);
+    assert!(bench.disk.state().journal.is_empty());
+    assert_eq!(bench.server.calls(), ["register"]);
+}
+
+#[tokio::test]
+async fn a_crash_before_the_answer_is_handed_on() {
+    let bench = Bench::new();
+    let runner = bench.registered().await;
+    let old = runner.record.credential.clone().unwrap().token;
+    let intent = rotation_intent(&old, runner.record.id.unwrap());
+    bench.disk.begin(&runner.record.key, intent).await.unwrap();
+    let replayed = bench.ops.replay(now()).await.unwrap();
+    assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::LostReset)]);
+    assert!(!bench.disk.state().journal.is_empty(), "kept until it is settled");
+    bench.ops.settle(&runner).await.unwrap();
+    assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
+    for (fault, expected, kept) in [
+        (Fault::ActAndLose, Outcome::Lost, true),
+        (Fault::Fail(UNKNOWN), Outcome::Lost, true),
+        (Fault::Fail(NOT_EXECUTED), Outcome::Deferred { retry_after: None }, false),
+        (Fault::Fail(Disposition::Refused), Outcome::Refused, false),
+        (Fault::Fail(Disposition::RotationClosed), Outcome::RotationClosed, false),
+        (Fault::Fail(Disposition::Unsupported), Outcome::RotationClosed, false),
+    ] {
+        let bench = Bench::new();
+        let mut runner = bench.registered().await;
+        bench.server.order("reset", fault);
+        let error = bench.ops.rotate(&mut runner, None, now()).await.unwrap_err();
+        assert_eq!(error.outcome(), expected, "{fault:?}");
+        assert_eq!(!bench.disk.state().journal.is_empty(), kept, "{fault:?}");
+        assert_eq!(bench.server.calls(), ["register", "reset"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_token_is_not_a_rotation() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.server.order_always("reset", Some(Fault::SameToken));
+    let done = bench.ops.rotate(&mut runner, None, now()).await.unwrap();
+    assert_eq!(done.outcome(), Outcome::NotRotated);
+    assert!(runner.record.retired.is_empty() && bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test]
+async fn verify_learns_what_the_entry_did_not_say() {
+    let bench = Bench::new();
+    let (id, credential) = bench.server.add_runner();
+    let expiry = credential.expiry;
+    let bare = crate::model::Credential { expiry: Expiry::Unknown, obtained_at: None, ..credential };
+    bench.disk.add_entry("found", None, &bare);
+    let snapshot = bench.disk.read().await.unwrap();
+    let mut runner = Runner::found(&snapshot.entries[0], now()).unwrap();
+    let verified = bench.ops.verify(&mut runner, now()).await.unwrap();
+    assert_eq!(verified, Verification::Accepted { expiry });
+    assert_eq!(runner.record.id, Some(id));
+    assert_eq!(runner.record.credential.as_ref().unwrap().expiry, expiry);
+    assert_eq!(bench.disk.state().records.len(), 1);
+}
+
+#[tokio::test]
+async fn an_old_copy_is_put_right_without_a_request() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let old_entries = bench.disk.state().entries.clone();
+    bench.ops.rotate(&mut runner, None, now()).await.unwrap();
+    let current = bench.disk.tokens();
+    bench.disk.state().entries = old_entries;
+    let requests = bench.server.calls().len();
+    assert_eq!(bench.ops.reconcile(&mut runner).await.unwrap(), Standing::Stale);
+    assert_eq!(bench.disk.tokens(), current);
+    assert_eq!(bench.server.calls().len(), requests);
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_verified_and_then_adopted_or_replaced() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let ours = runner.record.credential.clone().unwrap();
+    // Somebody else rotates, and writes the new token.
+    let mut elsewhere = Runner::recorded(runner.record.clone(), runner.site.clone());
+    let other_disk = MemoryDisk::default();
+    let other = Ops::new(bench.server.clone(), other_disk, identity());
+    other.rotate(&mut elsewhere, None, now()).await.unwrap();
+    let theirs = elsewhere.record.credential.clone().unwrap();
+    bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(theirs.token.clone());
+    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap(), Verification::Adopted(_)));
+    assert_eq!(runner.record.credential.as_ref().unwrap().token, theirs.token);
+    assert!(runner.record.retired.contains(&ours.token.fingerprint()));
+    // A token that the server refuses is replaced by ours.
+    let wrong = Token::parse("glrtr-wrong").unwrap();
+    bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(wrong);
+    bench.ops.verify(&mut runner, now()).await.unwrap();
+    assert_eq!(bench.disk.tokens(), [theirs.token]);
+}
+
+#[tokio::test]
+async fn two_entries_of_one_runner_are_renewed_together() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let duplicate = bench.disk.state().entries[0].clone();
+    bench.disk.state().entries.push(duplicate);
+    bench.ops.rotate(&mut runner, None, now()).await.unwrap();
+    let tokens = bench.disk.tokens();
+    assert_eq!(tokens[0], tokens[1]);
+    bench.assert_nothing_lost("duplicates");
+}
+
+#[tokio::test]
+async fn unregister_deletes_on_the_server_and_keeps_the_text() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let fate = EntryFate::at_shutdown(&runner.record);
+    assert_eq!(fate, EntryFate::KeepText);
+    let done = bench.ops.unregister(&mut runner, fate, now()).await.unwrap();
+    assert_eq!(done, Unregistration::Deleted);
+    assert!(bench.server.runners().is_empty());
+    assert!(bench.disk.tokens().is_empty());
+    let record = bench.disk.state().records.values().next().unwrap().clone();
+    assert!(record.entry_text.is_some() && record.credential.is_none());
+    // The kept text is used when the runner is enrolled again.
+    bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test]
+async fn of_a_given_runner_only_the_manager_goes() {
+    let bench = Bench::new();
+    let (_, credential) = bench.server.add_runner();
+    let mut enrollment = enrollment(credential.token.clone());
+    enrollment.seed = Seed::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    let mut runner = blank();
+    bench.ops.register(&enrollment, &mut runner, now()).await.unwrap();
+    assert_eq!(bench.server.calls(), ["verify"]);
+    let fate = EntryFate::at_shutdown(&runner.record);
+    bench.ops.unregister(&mut runner, fate, now()).await.unwrap();
+    let (_, served) = bench.server.runners().into_iter().next().unwrap();
+    assert!(served.managers.is_empty());
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test]
+async fn already_gone_is_done_unless_the_token_has_expired() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.server.remove_runner(runner.record.id.unwrap());
+    let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    assert_eq!(done, Unregistration::AlreadyGone);
+
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    runner.record.credential.as_mut().unwrap().expiry = Expiry::At(now().minus(Duration::from_secs(60)));
+    bench.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
+    bench.server.order("delete_runner", Fault::Fail(Disposition::Refused));
+    let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    assert_eq!(done, Unregistration::MayRemain);
+}
+
+#[tokio::test]
+async fn a_lost_unregistration_is_finished_by_the_next_start() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.server.order("delete_runner", Fault::ActAndLose);
+    let error = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    assert!(matches!(error, Error::Changing(_)));
+    let replayed = bench.ops.replay(now()).await.unwrap();
+    assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
+    let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    assert_eq!(done, Unregistration::AlreadyGone);
+    assert!(bench.disk.tokens().is_empty());
+}
