@@ -7,7 +7,8 @@ use std::time::Duration;
 /// How the client connects; the same for every site.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The longest that connecting may take, name lookup and TLS handshake included.
+    /// The longest that connecting may take, name lookup and TLS handshake included; at most half of
+    /// `request_timeout` counts.
     pub connect_timeout: Duration,
     /// The longest that a whole request may take, from its first byte to the last of its answer.
     pub request_timeout: Duration,

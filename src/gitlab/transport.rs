@@ -112,6 +112,8 @@ impl Transport {
 
     fn build(&self, identity: &Identity) -> Result<Pair, Trouble> {
         let tls = identity.config(&self.roots)?;
+        // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
+        let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
             let mut builder = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -120,7 +122,7 @@ impl Transport {
                 .referer(false)
                 .http1_only()
                 .no_proxy()
-                .connect_timeout(self.config.connect_timeout)
+                .connect_timeout(connect_timeout)
                 .timeout(self.config.request_timeout)
                 .pool_max_idle_per_host(kept)
                 .pool_idle_timeout(KEPT_FOR)
@@ -210,16 +212,16 @@ fn not_answered(error: reqwest::Error) -> Trouble {
     Trouble::new(kind).with_source(error)
 }
 
-/// Finds what TLS has to say among an error's causes; an `io::Error` hides its own from `source`.
+/// Finds what TLS has to say among an error's causes.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = StdError::source(error);
     while let Some(error) = cause {
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let found = within.and_then(|within| within.downcast_ref()).or_else(|| error.downcast_ref());
-        if found.is_some() {
-            return found;
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
         }
-        cause = error.source();
+        // An `io::Error` hides what it wraps from `source`.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| error.source());
     }
     None
 }
@@ -245,7 +247,8 @@ fn tls_kind(error: &rustls::Error) -> Kind {
 fn certificate_kind(error: &CertificateError) -> Kind {
     match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Kind::TlsName,
-        CertificateError::UnknownIssuer => Kind::TlsIssuer,
+        // An authority of the right name with another key: made anew, and the old one still trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::TlsIssuer,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet

@@ -44,14 +44,8 @@ async fn unauthorized_is_about_access_tokens() {
 
 #[tokio::test]
 async fn forbidden_is_refused_where_a_runner_token_was_shown() {
-    let refused = [
-        MustAct(Reason::RegistrationRefused),
-        Refused,
-        Refused,
-        Refused,
-        Refused,
-        MustAct(Reason::AccessTokenRights),
-    ];
+    let refused =
+        [MustAct(Reason::RegistrationRefused), Refused, Refused, Refused, Refused, MustAct(Reason::AccessTokenRights)];
     expect(message(403, "403 Forbidden"), refused).await;
     expect(message(403, "403 Forbidden - invalid token supplied"), refused).await;
     expect(message(403, "403 Forbidden - No access granted"), refused).await;
@@ -113,14 +107,8 @@ async fn contention_executes_nothing() {
 
 #[tokio::test]
 async fn gone_is_a_disabled_registration() {
-    let expected = [
-        MustAct(Reason::RegistrationDisabled),
-        Unsupported,
-        Unsupported,
-        Unsupported,
-        Unsupported,
-        Unsupported,
-    ];
+    let expected =
+        [MustAct(Reason::RegistrationDisabled), Unsupported, Unsupported, Unsupported, Unsupported, Unsupported];
     expect(message(410, "410 Gone - runner registration disallowed"), expected).await;
     expect(Reply::html(410), [UNKNOWN; 6]).await;
 }
@@ -150,8 +138,11 @@ async fn a_throttle_in_any_shape_executes_nothing() {
     let reset = ("ratelimit-resettime", "Sun, 11 Jan 2026 14:39:54 GMT");
     expect(Reply::new(429, &[date, reset, ("retry-after", "7")], ""), after(30)).await;
     expect(Reply::html(429), [NOT_EXECUTED; 6]).await;
-    expect(Reply::json(429, r#"{"message":{"error":"This endpoint has been requested too many times."}}"#), [NOT_EXECUTED; 6])
-        .await;
+    expect(
+        Reply::json(429, r#"{"message":{"error":"This endpoint has been requested too many times."}}"#),
+        [NOT_EXECUTED; 6],
+    )
+    .await;
 }
 
 #[tokio::test]

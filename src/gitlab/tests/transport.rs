@@ -97,11 +97,8 @@ async fn silence_after_sending_is_a_timeout() {
 #[tokio::test]
 async fn requests_to_one_host_wait_for_room() {
     let server = Server::start(vec![Reply::Silence; 4]).await;
-    let client = Client::new(Config {
-        in_flight_per_host: 2,
-        request_timeout: Duration::from_millis(300),
-        ..Config::default()
-    });
+    let client =
+        Client::new(Config { in_flight_per_host: 2, request_timeout: Duration::from_millis(300), ..Config::default() });
     let calls: Vec<_> = (0..4)
         .map(|_| {
             let (client, site) = (client.clone(), server.site());
