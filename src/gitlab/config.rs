@@ -55,6 +55,14 @@ pub struct Proxies {
     pub no_proxy: Option<String>,
 }
 
+impl Proxies {
+    /// Whether even an http site is reached through an encrypted connection, so that someone has to be
+    /// trusted.
+    pub(super) fn is_http_proxy_encrypted(&self) -> bool {
+        self.http.as_deref().is_some_and(|url| url.starts_with("https:"))
+    }
+}
+
 impl fmt::Debug for Proxies {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

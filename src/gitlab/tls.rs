@@ -50,11 +50,9 @@ pub(super) struct Stamp {
 }
 
 impl Identity {
-    /// Finds the TLS files of a site: those its entry names, else those that lie ready for its host.
+    /// Finds the TLS files of a site to which encrypted connections are made: those its entry names,
+    /// else those that lie ready for its host.
     pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, Trouble> {
-        if !site.url.is_https() {
-            return Ok(Self::Plain);
-        }
         let host = site.url.host();
         let ready = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
         let ca = match &site.tls.ca_file {

@@ -97,7 +97,11 @@ impl Transport {
 
     /// The clients for a site, made anew when one of its TLS files has changed.
     fn pair(&self, site: &Site) -> Result<Pair, Trouble> {
-        let identity = Identity::of(site, self.config.certs_dir.as_deref())?;
+        let identity = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
+            Identity::of(site, self.config.certs_dir.as_deref())?
+        } else {
+            Identity::Plain
+        };
         let stamps = identity.stamps()?;
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((built_from, pair)) = pairs.get(&identity)
@@ -141,8 +145,8 @@ impl Transport {
     fn proxies(&self) -> Result<Vec<Proxy>, Trouble> {
         let proxies = &self.config.proxies;
         let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
-        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "for https"));
-        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "for http"));
+        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
+        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
             // The cause would repeat the address, which may hold a password.
