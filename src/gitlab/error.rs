@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_wait_that_makes_sense_is_passed_on() {
+    fn only_what_may_be_repeated_has_a_wait() {
         let wait = Some(Duration::from_secs(60));
         for kind in ALL {
             let error = error(Trouble { retry_after: wait, ..Trouble::new(kind) });

@@ -276,3 +276,14 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_token_in_a_header_is_not_printed() {
+        let value = sensitive(&Token::parse("glpat-secret").unwrap()).unwrap();
+        assert!(!format!("{value:?}").contains("secret"));
+    }
+}
