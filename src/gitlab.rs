@@ -20,6 +20,7 @@ mod parameters;
 mod refusal;
 mod tls;
 mod transport;
+mod trust;
 mod wire;
 mod words;
 

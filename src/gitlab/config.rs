@@ -7,7 +7,8 @@ use std::time::Duration;
 /// How the client connects; the same for every site.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The longest that connecting may take, name lookup and TLS handshake included.
+    /// The longest that connecting may take, name lookup and TLS handshake included; at most half of
+    /// `request_timeout` counts.
     pub connect_timeout: Duration,
     /// The longest that a whole request may take, from its first byte to the last of its answer.
     pub request_timeout: Duration,
@@ -52,6 +53,14 @@ pub struct Proxies {
     pub http: Option<String>,
     /// The hosts that are reached directly, separated by commas.
     pub no_proxy: Option<String>,
+}
+
+impl Proxies {
+    /// Whether even an http site is reached through an encrypted connection, so that someone has to be
+    /// trusted.
+    pub(super) fn is_http_proxy_encrypted(&self) -> bool {
+        self.http.as_deref().is_some_and(|url| url.starts_with("https:"))
+    }
 }
 
 impl fmt::Debug for Proxies {

@@ -410,7 +410,7 @@ impl fmt::Display for Error {
         let Parts { endpoint, host, request_id, trouble } = &*self.0;
         write!(formatter, "cannot {endpoint} at {host}: ")?;
         match (&trouble.detail, trouble.kind) {
-            (Some(detail), Kind::LocalFile | Kind::Tls) => formatter.write_str(detail)?,
+            (Some(detail), Kind::LocalFile | Kind::ProxySetting | Kind::Tls) => formatter.write_str(detail)?,
             (Some(detail), kind) => write!(formatter, "{}, {detail}", kind.what())?,
             (None, kind) => formatter.write_str(kind.what())?,
         }
@@ -430,5 +430,109 @@ impl StdError for Error {
             innermost = source;
         }
         Some(innermost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const ALL: [Kind; 35] = [
+        Kind::LocalFile,
+        Kind::ProxySetting,
+        Kind::NameLookup,
+        Kind::Connect,
+        Kind::ConnectTimeout,
+        Kind::TlsName,
+        Kind::TlsIssuer,
+        Kind::TlsExpired,
+        Kind::TlsClientCertificate,
+        Kind::Tls,
+        Kind::ProxyAuthentication,
+        Kind::Timeout,
+        Kind::ConnectionLost,
+        Kind::TooLarge,
+        Kind::Redirect,
+        Kind::NotGitlab,
+        Kind::UnexpectedAnswer,
+        Kind::UnexpectedStatus,
+        Kind::InvalidParameters,
+        Kind::AccessTokenRefused,
+        Kind::AccessTokenRights,
+        Kind::TokenRefused,
+        Kind::RegistrationRefused,
+        Kind::RegistrationDisabled,
+        Kind::RotationClosed,
+        Kind::ReadOnly,
+        Kind::Orphaned,
+        Kind::Unassigned,
+        Kind::NotFound,
+        Kind::Unsupported,
+        Kind::Locked,
+        Kind::PreconditionFailed,
+        Kind::RateLimited,
+        Kind::Maintenance,
+        Kind::ServerError,
+    ];
+
+    fn error(trouble: Trouble) -> Error {
+        Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), trouble)
+    }
+
+    #[test]
+    fn labels_are_distinct_words_in_snake_case() {
+        let labels: BTreeSet<_> = ALL.iter().map(|kind| kind.label()).collect();
+        assert_eq!(labels.len(), ALL.len());
+        assert!(labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn messages_name_act_host_and_request() {
+        let answered = Trouble {
+            status: Some(403),
+            words: Some("403 Forbidden - no".to_owned()),
+            ..Trouble::new(Kind::TokenRefused)
+        };
+        let failed = Trouble { status: Some(500), words: Some("Oops".to_owned()), ..Trouble::new(Kind::ServerError) };
+        let redirected =
+            Trouble { status: Some(302), ..Trouble::new(Kind::Redirect).with_detail("to sso.example.com") };
+        let lost = Trouble::new(Kind::Timeout);
+        let unread = Trouble::new(Kind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
+        for (trouble, end) in [
+            (answered, "the server refuses the runner's token (403 Forbidden - no; request 1f)"),
+            (failed, "the server failed (500: Oops; request 1f)"),
+            (redirected, "a redirect instead of an answer, to sso.example.com (302; request 1f)"),
+            (lost, "no complete answer in time (request 1f)"),
+            (unread, "cannot read the TLS file `/ca.pem`"),
+        ] {
+            let expected = format!("cannot verify the runner at gitlab.example.com: {end}");
+            assert_eq!(error(trouble).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_repeated_has_a_wait() {
+        let wait = Some(Duration::from_secs(60));
+        for kind in ALL {
+            let error = error(Trouble { retry_after: wait, ..Trouble::new(kind) });
+            if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } = error.disposition()
+            {
+                assert_eq!(retry_after, wait, "{kind:?}");
+                assert_ne!(error.class(), ErrorClass::RefusedByServer, "{kind:?}");
+            } else {
+                assert_eq!(error.class(), ErrorClass::RefusedByServer, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_must_act_is_told_how() {
+        for kind in ALL {
+            let error = error(Trouble::new(kind));
+            let must_act = matches!(error.disposition(), Disposition::MustAct(_));
+            assert!(!must_act || error.hint().is_some() || kind == Kind::InvalidParameters, "{kind:?}");
+        }
     }
 }

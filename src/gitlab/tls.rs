@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +17,7 @@ use crate::model::Site;
 
 use super::Kind;
 use super::error::Trouble;
+use super::trust::Trust;
 
 /// How many TLS sessions are kept for resumption: one per server that a daemon usually has, not the
 /// 256 of the default.
@@ -49,11 +50,9 @@ pub(super) struct Stamp {
 }
 
 impl Identity {
-    /// Finds the TLS files of a site: those its entry names, else those that lie ready for its host.
+    /// Finds the TLS files of a site to which encrypted connections are made: those its entry names,
+    /// else those that lie ready for its host.
     pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, Trouble> {
-        if !site.url.is_https() {
-            return Ok(Self::Plain);
-        }
         let host = site.url.host();
         let ready = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
         let ca = match &site.tls.ca_file {
@@ -76,12 +75,17 @@ impl Identity {
 
     /// Reads its files into what a connection needs.
     pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, Trouble> {
-        let Self::Tls { ca, client } = self else { return configured(Arc::new(RootCertStore::empty()), None) };
-        let roots = match ca {
-            Some(path) => Arc::new(with_authorities(roots.load_or_none(), path)?),
-            None => roots.load()?,
+        let Self::Tls { ca, client } = self else {
+            return configured(Arc::new(RootCertStore::empty()), Vec::new(), None);
         };
-        configured(roots, client.as_ref())
+        let Some(path) = ca else { return configured(roots.load()?, Vec::new(), client.as_ref()) };
+        let named = certificates(path)?;
+        let mut roots = roots.load_or_none();
+        for certificate in &named {
+            let added = roots.add(certificate.clone());
+            added.map_err(|error| local_file("cannot use a certificate of", path).with_source(error))?;
+        }
+        configured(Arc::new(roots), named, client.as_ref())
     }
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -122,24 +126,28 @@ impl SystemRoots {
     }
 }
 
-fn with_authorities(mut roots: RootCertStore, path: &Path) -> Result<RootCertStore, Trouble> {
-    for certificate in certificates(path)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| local_file("cannot use a certificate of", path).with_source(error))?;
-    }
-    Ok(roots)
-}
-
-fn configured(roots: Arc<RootCertStore>, client: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, Trouble> {
+fn configured(
+    roots: Arc<RootCertStore>,
+    named: Vec<CertificateDer<'static>>,
+    client: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientConfig, Trouble> {
+    let provider = Arc::new(ring::default_provider());
     let failed = |error: rustls::Error| Trouble::new(Kind::Tls).with_detail("cannot set up TLS").with_source(error);
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(failed)?.with_root_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
+    let builder = if named.is_empty() {
+        builder.with_root_certificates(roots)
+    } else {
+        let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        let authorities = authorities.map_err(|error| failed(rustls::Error::General(error.to_string())))?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Trust { authorities, named }))
+    };
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
-            let chain = certificates(cert)?;
-            let configured = builder.with_client_auth_cert(chain, private_key(key)?);
-            configured.map_err(|error| local_file("cannot use the client certificate", cert).with_source(error))?
+            let unusable =
+                |error: rustls::Error| local_file("cannot use the client certificate", cert).with_source(error);
+            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(unusable)?
         }
     };
     config.resumption = Resumption::in_memory_sessions(SESSIONS);

@@ -97,7 +97,11 @@ impl Transport {
 
     /// The clients for a site, made anew when one of its TLS files has changed.
     fn pair(&self, site: &Site) -> Result<Pair, Trouble> {
-        let identity = Identity::of(site, self.config.certs_dir.as_deref())?;
+        let identity = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
+            Identity::of(site, self.config.certs_dir.as_deref())?
+        } else {
+            Identity::Plain
+        };
         let stamps = identity.stamps()?;
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((built_from, pair)) = pairs.get(&identity)
@@ -112,6 +116,8 @@ impl Transport {
 
     fn build(&self, identity: &Identity) -> Result<Pair, Trouble> {
         let tls = identity.config(&self.roots)?;
+        // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
+        let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
             let mut builder = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -120,7 +126,7 @@ impl Transport {
                 .referer(false)
                 .http1_only()
                 .no_proxy()
-                .connect_timeout(self.config.connect_timeout)
+                .connect_timeout(connect_timeout)
                 .timeout(self.config.request_timeout)
                 .pool_max_idle_per_host(kept)
                 .pool_idle_timeout(KEPT_FOR)
@@ -139,8 +145,8 @@ impl Transport {
     fn proxies(&self) -> Result<Vec<Proxy>, Trouble> {
         let proxies = &self.config.proxies;
         let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
-        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "for https"));
-        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "for http"));
+        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
+        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
             // The cause would repeat the address, which may hold a password.
@@ -210,16 +216,16 @@ fn not_answered(error: reqwest::Error) -> Trouble {
     Trouble::new(kind).with_source(error)
 }
 
-/// Finds what TLS has to say among an error's causes; an `io::Error` hides its own from `source`.
+/// Finds what TLS has to say among an error's causes.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = StdError::source(error);
     while let Some(error) = cause {
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let found = within.and_then(|within| within.downcast_ref()).or_else(|| error.downcast_ref());
-        if found.is_some() {
-            return found;
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
         }
-        cause = error.source();
+        // An `io::Error` hides what it wraps from `source`.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| error.source());
     }
     None
 }
@@ -245,7 +251,8 @@ fn tls_kind(error: &rustls::Error) -> Kind {
 fn certificate_kind(error: &CertificateError) -> Kind {
     match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Kind::TlsName,
-        CertificateError::UnknownIssuer => Kind::TlsIssuer,
+        // An authority of the right name with another key: made anew, and the old one still trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::TlsIssuer,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
@@ -267,5 +274,16 @@ impl Incoming {
             Some(_) => "a text that is not JSON",
             None => "an empty answer",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_token_in_a_header_is_not_printed() {
+        let value = sensitive(&Token::parse("glpat-secret").unwrap()).unwrap();
+        assert!(!format!("{value:?}").contains("secret"));
     }
 }

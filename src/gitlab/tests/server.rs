@@ -64,8 +64,16 @@ impl Request {
     }
 }
 
-#[derive(Clone, Default)]
-pub(super) struct Record(Arc<Mutex<(VecDeque<Reply>, Vec<Request>, usize)>>);
+/// What a server has yet to answer, and what it has seen.
+#[derive(Clone)]
+pub(super) struct Record(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    replies: VecDeque<Reply>,
+    requests: Vec<Request>,
+    connections: usize,
+}
 
 pub(super) struct Server {
     pub(super) authority: String,
@@ -96,27 +104,28 @@ impl Server {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.record.0.lock().unwrap().2
+        self.record.0.lock().unwrap().connections
     }
 }
 
 impl Record {
     pub(super) fn script(replies: impl IntoIterator<Item = Reply>) -> Self {
-        Self(Arc::new(Mutex::new((replies.into_iter().collect(), Vec::new(), 0))))
+        let replies = replies.into_iter().collect();
+        Self(Arc::new(Mutex::new(Seen { replies, ..Seen::default() })))
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {
-        self.0.lock().unwrap().1.clone()
+        self.0.lock().unwrap().requests.clone()
     }
 
     /// Serves one connection to its end.
     pub(super) async fn serve(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-        self.0.lock().unwrap().2 += 1;
+        self.0.lock().unwrap().connections += 1;
         while let Some(request) = read_request(&mut stream).await {
             let reply = {
-                let mut record = self.0.lock().unwrap();
-                record.1.push(request);
-                record.0.pop_front().expect("no more requests than replies")
+                let mut seen = self.0.lock().unwrap();
+                seen.requests.push(request);
+                seen.replies.pop_front().expect("no more requests than replies")
             };
             match reply {
                 Reply::Keep(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),

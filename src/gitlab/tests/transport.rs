@@ -72,7 +72,8 @@ async fn an_ipv6_literal_is_an_address() {
 
 #[tokio::test]
 async fn an_unknown_name_executed_nothing() {
-    let error = call(&client(), &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+    let patient = Client::new(Config::default());
+    let error = call(&patient, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NameLookup, "{error:?}");
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
 }

@@ -1,0 +1,259 @@
+//! Encrypted servers: which are believed, and how the others fail.
+
+use std::error::Error as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::server::Record;
+use super::*;
+
+const ACCEPTED: &str = r#"{"id":42,"token":"glrt-runner-secret"}"#;
+const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+/// A certificate with its key.
+struct Pair {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+/// An encrypted server on 127.0.0.1 that accepts every token.
+struct TlsServer {
+    authority: String,
+    record: Record,
+}
+
+fn authority() -> Authority {
+    named_authority("Example")
+}
+
+fn named_authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Authority::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn params(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
+fn signed(params: &CertificateParams, authority: &Authority) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    Pair { certificate: params.signed_by(&key, authority).unwrap(), key }
+}
+
+/// What GitLab's instructions for a self-signed server make.
+fn self_signed(name: &str) -> Pair {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    Pair { certificate: params.self_signed(&key).unwrap(), key }
+}
+
+fn file(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+impl TlsServer {
+    async fn start(pair: &Pair, clients: Option<&Authority>) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from(authority.der().to_vec())).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let chain = vec![pair.certificate.der().clone()];
+        let key = PrivateKeyDer::try_from(pair.key.serialize_der()).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let record = Record::script(vec![Reply::json(200, ACCEPTED); 20]);
+        let served = record.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, served) = (acceptor.clone(), served.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        served.serve(stream).await;
+                    }
+                });
+            }
+        });
+        Self { authority: address, record }
+    }
+
+    fn site(&self, tls: TlsFiles) -> Site {
+        Site { url: format!("https://{}/", self.authority).parse().unwrap(), tls }
+    }
+}
+
+fn trusting(ca_file: &Path) -> TlsFiles {
+    TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() }
+}
+
+async fn refusal(server: &TlsServer, tls: TlsFiles) -> Error {
+    let error = call(&client(), &server.site(tls), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.disposition(), NOT_EXECUTED, "{error:?}");
+    assert_eq!(server.record.requests().len(), 0);
+    error
+}
+
+#[tokio::test]
+async fn an_authority_is_trusted_by_name_and_by_lying_ready() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
+    let ca_file = file(&dir, "ca.pem", &authority.pem());
+    call(&client(), &server.site(trusting(&ca_file)), Endpoint::Verify).await.unwrap();
+    file(&dir, "127.0.0.1.crt", &authority.pem());
+    let ready = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
+    call(&ready, &server.site(TlsFiles::default()), Endpoint::Verify).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_told_apart() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let ca_file = file(&dir, "ca.pem", &authority.pem());
+    let mut expired = params("127.0.0.1");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut early = params("127.0.0.1");
+    early.not_before = rcgen::date_time_ymd(4000, 1, 1);
+    let strangers = named_authority("Stranger");
+    let renewed = super::tls::authority();
+    for (pair, kind) in [
+        (signed(&params("other.example.com"), &authority), Kind::TlsName),
+        (signed(&expired, &authority), Kind::TlsExpired),
+        (signed(&early, &authority), Kind::TlsExpired),
+        (signed(&params("127.0.0.1"), &strangers), Kind::TlsIssuer),
+        (signed(&params("127.0.0.1"), &renewed), Kind::TlsIssuer),
+    ] {
+        let server = TlsServer::start(&pair, None).await;
+        let error = refusal(&server, trusting(&ca_file)).await;
+        assert_eq!((error.kind(), error.class()), (kind, ErrorClass::Unreachable), "{error:?}");
+        assert!(error.hint().is_some() && error.source().is_some(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_server_is_believed_when_its_certificate_is_named() {
+    let dir = TempDir::new().unwrap();
+    let pair = self_signed("127.0.0.1");
+    let server = TlsServer::start(&pair, None).await;
+    let ca_file = file(&dir, "ca.pem", &pair.certificate.pem());
+    call(&client(), &server.site(trusting(&ca_file)), Endpoint::Verify).await.unwrap();
+    let other = file(&dir, "other.pem", &self_signed("127.0.0.1").certificate.pem());
+    let server = TlsServer::start(&pair, None).await;
+    refusal(&server, trusting(&other)).await;
+}
+
+#[tokio::test]
+async fn a_named_certificate_is_believed_for_its_own_name_and_time_only() {
+    let dir = TempDir::new().unwrap();
+    let wrong_name = self_signed("other.example.com");
+    let server = TlsServer::start(&wrong_name, None).await;
+    let ca_file = file(&dir, "name.pem", &wrong_name.certificate.pem());
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsName);
+
+    let mut params = params("127.0.0.1");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let expired = Pair { certificate: params.self_signed(&key).unwrap(), key };
+    let server = TlsServer::start(&expired, None).await;
+    let ca_file = file(&dir, "time.pem", &expired.certificate.pem());
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsExpired);
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_presented_and_its_refusal_is_named() {
+    let (dir, servers, clients) = (TempDir::new().unwrap(), authority(), authority());
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &servers), Some(&clients)).await;
+    let ca_file = file(&dir, "ca.pem", &servers.pem());
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsClientCertificate);
+
+    let ours = signed(&params("runner"), &clients);
+    let tls = TlsFiles {
+        cert_file: Some(file(&dir, "cert.pem", &ours.certificate.pem())),
+        key_file: Some(file(&dir, "key.pem", &ours.key.serialize_pem())),
+        ..trusting(&ca_file)
+    };
+    call(&client(), &server.site(tls), Endpoint::Verify).await.unwrap();
+    file(&dir, "127.0.0.1.auth.crt", &ours.certificate.pem());
+    file(&dir, "127.0.0.1.auth.key", &ours.key.serialize_pem());
+    let ready = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
+    call(&ready, &server.site(trusting(&ca_file)), Endpoint::Verify).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_again() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
+    let ca_file = file(&dir, "ca.pem", &named_authority("Stranger").pem());
+    let (client, site) = (client(), server.site(trusting(&ca_file)));
+    let error = call(&client, &site, Endpoint::Verify).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::TlsIssuer);
+    fs::write(&ca_file, authority.pem()).unwrap();
+    call(&client, &site, Endpoint::Verify).await.unwrap();
+    fs::remove_file(&ca_file).unwrap();
+    let error = call(&client, &site, Endpoint::Verify).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::LocalFile);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_named() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let pair = signed(&params("runner"), &authority);
+    let cert = file(&dir, "cert.pem", &pair.certificate.pem());
+    let foreign_key = file(&dir, "key.pem", &KeyPair::generate().unwrap().serialize_pem());
+    let garbage = file(&dir, "garbage.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+    let empty = file(&dir, "empty.pem", "");
+    let missing = dir.path().join("missing.pem");
+    let with_key = |key_file: &Path| TlsFiles {
+        cert_file: Some(cert.clone()),
+        key_file: Some(key_file.to_owned()),
+        ..TlsFiles::default()
+    };
+    for (tls, named) in [
+        (trusting(&missing), &missing),
+        (trusting(dir.path()), &dir.path().to_owned()),
+        (trusting(&garbage), &garbage),
+        (trusting(&empty), &empty),
+        (with_key(&missing), &missing),
+        (with_key(&empty), &empty),
+        (with_key(&foreign_key), &cert),
+        (TlsFiles { cert_file: Some(cert.clone()), ..TlsFiles::default() }, &cert),
+        (TlsFiles { key_file: Some(foreign_key.clone()), ..TlsFiles::default() }, &foreign_key),
+    ] {
+        let site = Site { url: "https://127.0.0.1:1".parse().unwrap(), tls };
+        let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();
+        assert_eq!((error.kind(), error.class()), (Kind::LocalFile, ErrorClass::Local), "{error:?}");
+        assert_eq!(error.disposition(), NOT_EXECUTED);
+        assert!(error.to_string().contains(&format!("`{}`", named.display())), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_encryption_is_no_https_server() {
+    let server = Server::start(Vec::new()).await;
+    let site = super::site(&format!("https://{}", server.authority));
+    let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.disposition(), NOT_EXECUTED, "{error:?}");
+}
