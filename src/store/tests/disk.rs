@@ -359,3 +359,24 @@ fn a_store_whose_thread_is_gone_says_so() {
     assert!(matches!(gone, Err(Error::Stopped)));
     assert!(matches!(block_on(store.read()), Err(Error::Stopped)));
 }
+
+#[test]
+fn a_probe_refuses_a_file_that_cannot_be_edited() {
+    let home = Home::with("runners = 5\n");
+    assert!(matches!(block_on(home.open().probe()), Err(Error::RunnersShape { .. })));
+}
+
+#[test]
+fn a_device_is_never_replaced() {
+    let home = Home::new();
+    let store = Store::open(Config { config_path: "/dev/null".into(), ..home.config() }).unwrap();
+    assert!(matches!(block_on(store.read()), Err(Error::Disk { act: "read", .. })));
+    assert!(matches!(block_on(store.probe()), Err(Error::Disk { act: "read", .. })));
+}
+
+#[test]
+fn only_tables_of_their_own_take_another_entry() {
+    let takes = |text: &str| block_on(Home::with(text).open().read()).unwrap().takes_entries;
+    assert!(takes(&one_entry(1)) && takes(""));
+    assert!(!takes(&format!("runners = [{{ url = \"{URL}\" }}]\n")));
+}

@@ -142,3 +142,34 @@ fn neither_debug_nor_errors_show_the_token() {
     block_on(store.answered(&key(), answer("glrt-secret"))).unwrap();
     assert!(!format!("{:?}", pending(&store)).contains("glrt-secret"));
 }
+
+#[test]
+fn an_answer_with_any_byte_changed_counts_as_none() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.begin(&key(), rotate())).unwrap();
+    block_on(store.answered(&key(), answer("new"))).unwrap();
+    let whole = std::fs::read(file(&home)).unwrap();
+    let text_end = whole.iter().rposition(|byte| *byte == b'\n').unwrap();
+    for index in 3072..text_end {
+        let mut changed = whole.clone();
+        changed[index] = if changed[index] == b'e' { b'f' } else { b'e' };
+        std::fs::write(file(&home), changed).unwrap();
+        assert_eq!(pending(&store)[0].answer, None, "changed at {index}");
+    }
+}
+
+#[test]
+fn what_another_version_wrote_is_neither_cleared_nor_overwritten() {
+    let home = Home::new();
+    let store = home.open();
+    let json = "{\"operation\":\"dance\"}";
+    std::fs::write(
+        file(&home),
+        format!("{}\n{json}\n{}", crate::secret::sha256_hex(json.as_bytes()), " ".repeat(4000)),
+    )
+    .unwrap();
+    assert_eq!(pending(&store), []);
+    assert!(file(&home).exists());
+    assert!(matches!(block_on(store.begin(&key(), rotate())), Err(Error::Unsettled { .. })));
+}

@@ -73,3 +73,13 @@ fn machines_differ_by_a_hash_that_is_not_the_machine_id() {
     set_machine_id(&home, "abd\n");
     assert_ne!(block_on(home.open().machine()).unwrap(), machine);
 }
+
+#[test]
+fn only_a_derived_one_is_used_where_it_cannot_be_written() {
+    let home = Home::with("");
+    std::fs::create_dir(home.config_path().with_file_name(".config.toml.lock")).unwrap();
+    assert!(matches!(system_id(&home), Err(Error::Disk { .. })));
+    set_machine_id(&home, "abc");
+    assert!(system_id(&home).unwrap().starts_with("s_"));
+    assert!(!file(&home).exists());
+}
