@@ -174,7 +174,8 @@ impl Store {
     /// token is spent on a disk that cannot keep it.
     ///
     /// # Errors
-    /// What a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`] would fail with.
+    /// Those of [`Store::read`], and what a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`]
+    /// would fail with. Whether a new entry can be added is told by [`Snapshot::takes_entries`].
     pub async fn probe(&self) -> Result<(), Error> {
         self.work(|disk| disk.probe()).await
     }
@@ -232,7 +233,8 @@ impl Store {
     }
 
     /// The operations that were begun and not cleared, by key. One whose intent never came to the disk
-    /// whole was never sent and is cleared.
+    /// whole was never sent and is cleared; one that another version wrote is left alone, with an error in the
+    /// log, and keeps its runner from [`Store::begin`].
     ///
     /// # Errors
     /// [`Error::Disk`].

@@ -9,6 +9,9 @@ use super::config_file::syntax;
 use super::splice::{CREDENTIAL_KEYS, without_credential};
 use crate::model::{ServerUrl, TlsFiles};
 
+/// What gitlab-runner indents each level by.
+const INDENT: &str = "  ";
+
 /// The TOML text of one `[[runners]]` entry, comments and all, without its number, token and times.
 ///
 /// Its `Debug` shows nothing of it: executor settings can hold secrets.
@@ -84,7 +87,7 @@ impl EntryText {
             table.remove(key);
         }
         for (key, value) in fields(entry) {
-            put(&mut table, key, value);
+            put(&mut table, key, value, INDENT);
         }
         for (key, value) in &entry.settings {
             set(&mut table, key, value)?;
@@ -104,6 +107,7 @@ impl EntryText {
     /// [`ComposeError`] for what is not the text of one entry.
     pub fn parse(text: &str) -> Result<Self, ComposeError> {
         let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+        let text = text.trim_start_matches('\n').to_owned();
         let document = Document::parse(text.as_str()).map_err(|error| syntax_error(&text, &error))?;
         let is_alone = document.iter().all(|(key, _)| key == "runners");
         match document.get("runners").and_then(Item::as_array_of_tables) {
@@ -198,13 +202,13 @@ fn fields(entry: &NewEntry) -> Vec<(&'static str, Value)> {
 }
 
 /// Sets one key of a table; the comment behind a value that is replaced stays.
-fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
+fn put(table: &mut dyn TableLike, key: &str, mut value: Value, indent: &str) {
     if let Some(old) = table.get_mut(key).and_then(Item::as_value_mut) {
         *value.decor_mut() = old.decor().clone();
         *old = value;
         return;
     }
-    let key_with_indent = Key::new(key).with_leaf_decor(Decor::new("  ", " "));
+    let key_with_indent = Key::new(key).with_leaf_decor(Decor::new(indent, " "));
     table.remove(key);
     table.entry_format(&key_with_indent).or_insert(Item::Value(value.decorated(" ", "")));
 }
@@ -221,16 +225,18 @@ fn set(table: &mut Table, dotted: &str, value: &str) -> Result<(), ComposeError>
     let value: Value = value.trim().parse().map_err(|_| ComposeError::SettingValue(dotted.to_owned()))?;
     let mut parent: &mut dyn TableLike = table;
     let mut is_inline = false;
-    for key in parents {
+    for (depth, key) in parents.iter().enumerate() {
         let conflict = || ComposeError::SettingConflict(dotted.to_owned());
-        let item = parent.entry(key.get()).or_insert_with(|| if is_inline { inline_table() } else { sub_table() });
+        let new = || if is_inline { inline_table() } else { sub_table(&INDENT.repeat(depth + 1)) };
+        let item = parent.entry(key.get()).or_insert_with(new);
         is_inline = item.is_inline_table();
         parent = item.as_table_like_mut().ok_or_else(conflict)?;
     }
     if parent.get(last.get()).is_some_and(|item| !item.is_value()) {
         return Err(ComposeError::SettingConflict(dotted.to_owned()));
     }
-    put(parent, last.get(), value);
+    let indent = if is_inline { " ".to_owned() } else { INDENT.repeat(path.len()) };
+    put(parent, last.get(), value, &indent);
     Ok(())
 }
 
@@ -238,8 +244,8 @@ fn inline_table() -> Item {
     Item::Value(Value::InlineTable(InlineTable::new()))
 }
 
-fn sub_table() -> Item {
+fn sub_table(indent: &str) -> Item {
     let mut table = Table::new();
-    table.decor_mut().set_prefix("  ");
+    table.decor_mut().set_prefix(indent);
     Item::Table(table)
 }

@@ -62,11 +62,13 @@ impl Disk {
     pub(super) fn read(&self) -> Result<Snapshot, Error> {
         let path = self.path()?;
         let Some(content) = read_file(&path)? else {
-            return Ok(Snapshot { entries: Vec::new(), content: Fingerprint::of(b""), exists: false });
+            let content = Fingerprint::of(b"");
+            return Ok(Snapshot { entries: Vec::new(), content, exists: false, takes_entries: true });
         };
         let text = self.place(&path).text(&content)?;
-        let entries = ConfigFile::parse(text, self.reading(&path))?.entries();
-        Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true })
+        let file = ConfigFile::parse(text, self.reading(&path))?;
+        let (entries, takes_entries) = (file.entries(), file.inline_array().is_none());
+        Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
     }
 
     /// Makes several changes with one replace; each has a result of its own.
@@ -106,6 +108,7 @@ impl Disk {
 
     pub(super) fn probe(&self) -> Result<(), Error> {
         self.probe_state()?;
+        self.read()?;
         self.place(&self.path()?).probe()
     }
 

@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub content: Fingerprint,
     /// Whether there is a file at all.
     pub exists: bool,
+    /// Whether an entry can be added; not so where `runners` is written as one array.
+    pub takes_entries: bool,
 }
 
 /// One `[[runners]]` entry.

@@ -1,6 +1,6 @@
 //! Files that are there whole or not at all: temporary files, renames, and what makes both durable.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -101,14 +101,27 @@ fn remove_file(path: &Path) -> Result<bool, Error> {
 
 /// Reads a file; absent is not an error, unreadable is.
 pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::disk("read", path)(error)),
+    Ok(read_with_metadata(path)?.map(|(content, _)| content))
+}
+
+/// Reads a regular file with its owner and mode. Anything else is refused: reading a pipe would never end,
+/// and replacing a device would break the machine.
+pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
+    let read = || {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok((content, metadata))
     };
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(Error::disk("read", path))?;
-    Ok(Some(content))
+    match read() {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::disk("read", path)(error)),
+    }
 }
 
 /// Makes a directory and those above it for the owner alone; existing ones stay as they are.

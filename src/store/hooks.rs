@@ -8,12 +8,16 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+/// Something that a test does to config.toml behind the agent's back.
+#[cfg(test)]
+pub(super) type Hook = dyn FnMut(&Path) + Send;
+
 /// What a test wants to happen, or to know, in the middle of a replace.
 #[derive(Clone, Default)]
 pub(super) struct Hooks {
     /// Called when the replacement is on the disk and the original is about to be compared.
     #[cfg(test)]
-    pub(super) before_rename: Option<Arc<Mutex<dyn FnMut(&Path) + Send>>>,
+    pub(super) before_rename: Option<Arc<Mutex<Hook>>>,
     /// Counts the replaces that happened.
     #[cfg(test)]
     pub(super) renames: Arc<AtomicU32>,

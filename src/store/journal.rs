@@ -99,11 +99,9 @@ pub struct Pending {
 /// Writes the intent and room for the answer, durably.
 pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
     let path = path_of(directory, key);
-    if let Some(content) = read_file(&path)?
-        && read_slot::<StoredIntent>(content.get(..ANSWER_AT)).is_some()
-        && read_slot::<StoredAnswer>(content.get(ANSWER_AT..)).is_some()
-    {
-        return Err(Error::Unsettled { key: key.clone() });
+    match read_file(&path)?.as_deref().map(Found::of) {
+        None | Some(Found::NeverSent | Found::Whole(_, None)) => {}
+        Some(Found::Whole(_, Some(_)) | Found::Foreign) => return Err(Error::Unsettled { key: key.clone() }),
     }
     let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
@@ -135,20 +133,44 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for key in keys(directory, ".pending")? {
         let Some(content) = read_file(&path_of(directory, &key))? else { continue };
-        let Some((intent, answer)) = understood(&content) else {
-            tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
-            clear(directory, &key)?;
-            continue;
-        };
-        pending.push(Pending { key, intent, answer });
+        match Found::of(&content) {
+            Found::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
+            Found::NeverSent => {
+                tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
+                clear(directory, &key)?;
+            }
+            Found::Foreign => {
+                let path = path_of(directory, &key);
+                tracing::error!(runner = %key, path = %path.display(),
+                    "the journal was written by another version of runner-agent and stays: start that version once");
+            }
+        }
     }
     Ok(pending)
 }
 
-fn understood(content: &[u8]) -> Option<(Intent, Option<JournalAnswer>)> {
-    let intent: StoredIntent = read_slot(content.get(..ANSWER_AT))?;
-    let answer: Option<StoredAnswer> = read_slot(content.get(ANSWER_AT..FILE_BYTES));
-    Some((intent.into_intent()?, answer.and_then(StoredAnswer::into_answer)))
+/// What a journal file holds.
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
+enum Found {
+    Whole(Intent, Option<JournalAnswer>),
+    /// The intent never came to the disk whole, so the request was not sent.
+    NeverSent,
+    /// Written whole, in words that are not ours.
+    Foreign,
+}
+
+impl Found {
+    fn of(content: &[u8]) -> Self {
+        let Some(intent) = read_slot(content.get(..ANSWER_AT).unwrap_or(content)) else { return Self::NeverSent };
+        let intent = serde_json::from_slice(intent).ok().and_then(StoredIntent::into_intent);
+        let answer = content.get(ANSWER_AT..).and_then(read_slot);
+        let answer = answer.map(|json| serde_json::from_slice(json).ok().and_then(StoredAnswer::into_answer));
+        match (intent, answer) {
+            (Some(intent), None) => Self::Whole(intent, None),
+            (Some(intent), Some(Some(answer))) => Self::Whole(intent, Some(answer)),
+            (None, _) | (Some(_), Some(None)) => Self::Foreign,
+        }
+    }
 }
 
 fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
@@ -166,13 +188,11 @@ fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Er
     Ok(slot)
 }
 
-fn read_slot<T: for<'json> Deserialize<'json>>(slot: Option<&[u8]>) -> Option<T> {
-    let mut lines = slot?.splitn(3, |byte| *byte == b'\n');
+/// The JSON in a slot that was written whole.
+fn read_slot(slot: &[u8]) -> Option<&[u8]> {
+    let mut lines = slot.splitn(3, |byte| *byte == b'\n');
     let (checksum, json, _padding) = (lines.next()?, lines.next()?, lines.next()?);
-    if sha256_hex(json).as_bytes() != checksum {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
+    (sha256_hex(json).as_bytes() == checksum).then_some(json)
 }
 
 #[derive(Serialize, Deserialize)]

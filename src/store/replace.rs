@@ -6,13 +6,14 @@
 //! that is replayed if that was interrupted.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    Temporary, beside, make_directory, parent, read_file, remove_durably, replace_file, sync_directory, temporary_name,
+    Temporary, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
+    sync_directory, temporary_name,
 };
 use super::hooks::Hooks;
 use super::locks::{lock_itself, lock_sidecar};
@@ -134,17 +135,8 @@ impl Place<'_> {
     }
 
     fn read_original(&self) -> Result<Original, Error> {
-        let mut file = match File::open(self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Original { content: Vec::new(), metadata: None });
-            }
-            Err(error) => return Err(Error::disk("read", self.path)(error)),
-        };
-        let metadata = file.metadata().map_err(Error::disk("read", self.path))?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(Error::disk("read", self.path))?;
-        Ok(Original { content, metadata: Some(metadata) })
+        let (content, metadata) = read_with_metadata(self.path)?.unzip();
+        Ok(Original { content: content.unwrap_or_default(), metadata })
     }
 
     /// Makes sure that what is there already will stay: an earlier try may have ended before its sync.

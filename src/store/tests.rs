@@ -1,1 +1,126 @@
-//! Tests of the room as a whole.
+//! Tests of the room, by subject.
+
+mod compose;
+mod disk;
+mod entries;
+mod journal;
+mod properties;
+mod records;
+mod splice;
+mod system_id;
+
+use std::path::{Path, PathBuf};
+
+use super::hooks::Hooks;
+use super::*;
+use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
+use crate::secret::Token;
+
+const URL: &str = "https://gitlab.example.com";
+
+/// What `$RUNNER_TOKEN` is in every test.
+fn variables(name: &str) -> Option<String> {
+    (name == "RUNNER_TOKEN").then(|| "glrt-from-variable".to_owned())
+}
+
+fn reading() -> config_file::Reading<'static> {
+    config_file::Reading { path: Path::new("config.toml"), variables }
+}
+
+fn url() -> ServerUrl {
+    URL.parse().unwrap()
+}
+
+fn id(number: u64) -> RunnerId {
+    RunnerId::try_new(number).unwrap()
+}
+
+fn token(text: &str) -> Token {
+    Token::parse(text).unwrap()
+}
+
+fn fingerprint(text: &str) -> Fingerprint {
+    token(text).fingerprint()
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A credential obtained and expiring at fixed times.
+fn credential(text: &str) -> Credential {
+    Credential {
+        token: token(text),
+        obtained_at: Some(time("2026-02-01T00:00:00Z")),
+        expiry: Expiry::At(time("2026-03-01T00:00:00Z")),
+    }
+}
+
+fn target(number: u64) -> Target {
+    Target { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
+}
+
+fn renew(number: u64, text: &str) -> Edit {
+    Edit::Renew { target: target(number), id: None, credential: credential(text) }
+}
+
+/// A config.toml and a state directory of its own.
+struct Home {
+    directory: tempfile::TempDir,
+    hooks: Hooks,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), hooks: Hooks::default() }
+    }
+
+    fn with(content: &str) -> Self {
+        let home = Self::new();
+        home.write(content);
+        home
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.directory.path().join("etc/config.toml")
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            config_path: self.config_path(),
+            state_root: Some(self.directory.path().join("state")),
+            machine_id_path: self.directory.path().join("machine-id"),
+            variables,
+        }
+    }
+
+    fn open(&self) -> Store {
+        Store::open_with(self.config(), self.hooks.clone()).unwrap()
+    }
+
+    fn write(&self, content: &str) {
+        std::fs::create_dir_all(self.config_path().parent().unwrap()).unwrap();
+        std::fs::write(self.config_path(), content).unwrap();
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(self.config_path()).unwrap()
+    }
+
+    /// `STATE/<hash>`.
+    fn state(&self) -> PathBuf {
+        let mut found = std::fs::read_dir(self.directory.path().join("state")).unwrap();
+        found.next().unwrap().unwrap().path()
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}

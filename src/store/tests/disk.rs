@@ -1,0 +1,382 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+fn one_entry(number: u64) -> String {
+    format!("[[runners]]\n  url = \"{URL}\"\n  id = {number}\n  token = \"old\"\n")
+}
+
+fn insert(number: u64) -> Edit {
+    let text = EntryText::parse(&format!("[[runners]]\n  name = \"n\"\n  url = \"{URL}\"\n")).unwrap();
+    Edit::Insert { text, id: Some(id(number)), credential: credential("new") }
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Whether permission bits keep this process from writing.
+fn is_bound_by_modes(directory: &Path) -> bool {
+    std::fs::write(directory.join("try"), "").is_err()
+}
+
+#[test]
+fn a_missing_file_has_no_entries_and_is_created_for_the_owner_alone() {
+    let home = Home::new();
+    let store = home.open();
+    let snapshot = block_on(store.read()).unwrap();
+    assert!(!snapshot.exists && snapshot.entries.is_empty());
+
+    block_on(store.edit(insert(1))).unwrap();
+    assert_eq!(mode(&home.config_path()), 0o600);
+    assert_eq!(mode(home.config_path().parent().unwrap()), 0o700);
+    assert_eq!(block_on(store.read()).unwrap().entries[0].id, Some(id(1)));
+}
+
+#[test]
+fn a_missing_file_is_not_created_for_a_runner_it_cannot_have() {
+    let home = Home::new();
+    let error = block_on(home.open().edit(renew(1, "new"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSuchEntry);
+    assert!(!home.config_path().exists());
+}
+
+#[test]
+fn a_file_keeps_its_group_bits_and_loses_those_of_others() {
+    for (before, after) in [(0o644, 0o640), (0o600, 0o600), (0o660, 0o660), (0o400, 0o400)] {
+        let home = Home::with(&one_entry(1));
+        set_mode(&home.config_path(), before);
+        block_on(home.open().edit(renew(1, "new"))).unwrap();
+        assert_eq!(mode(&home.config_path()), after, "{before:o}");
+    }
+}
+
+#[test]
+fn state_is_for_the_owner_alone() {
+    let home = Home::new();
+    let store = home.open();
+    assert!(store.has_state());
+    assert_eq!((mode(&home.state()), mode(&home.state().join("runners"))), (0o700, 0o700));
+    assert_eq!(names(&home.state().join("runners")), [""; 0]);
+}
+
+#[test]
+fn a_symbolic_link_stays_and_its_file_is_edited() {
+    let home = Home::with(&one_entry(1));
+    let real = home.directory.path().join("real.toml");
+    std::fs::rename(home.config_path(), &real).unwrap();
+    symlink("../real.toml", home.config_path()).unwrap();
+    let store = home.open();
+    block_on(store.edit(renew(1, "new"))).unwrap();
+    assert!(home.config_path().is_symlink());
+    assert_eq!(store.config_path(), real.canonicalize().unwrap());
+    assert!(std::fs::read_to_string(&real).unwrap().contains("\"new\""));
+}
+
+#[test]
+fn an_outside_change_just_before_the_rename_survives() {
+    let mut home = Home::with(&one_entry(1));
+    let path = home.config_path();
+    let mut is_first = true;
+    home.hooks.before_rename = Some(Arc::new(Mutex::new(move |_: &Path| {
+        if std::mem::take(&mut is_first) {
+            std::fs::write(&path, format!("concurrent = 7\n{}", one_entry(1))).unwrap();
+        }
+    })));
+    block_on(home.open().edit(renew(1, "new"))).unwrap();
+    assert!(home.read().starts_with("concurrent = 7\n"));
+    assert!(home.read().contains("token = \"new\""));
+    assert_eq!(home.hooks.renames.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_file_that_never_stands_still_is_left_alone() {
+    let mut home = Home::with(&one_entry(1));
+    let path = home.config_path();
+    let mut count = 0;
+    home.hooks.before_rename = Some(Arc::new(Mutex::new(move |_: &Path| {
+        count += 1;
+        std::fs::write(&path, format!("concurrent = {count}\n{}", one_entry(1))).unwrap();
+    })));
+    let error = block_on(home.open().edit(renew(1, "new"))).unwrap_err();
+    assert!(matches!(error, Error::ChangedMeanwhile { tries: 5, .. }), "{error}");
+    assert!(home.read().contains("\"old\""));
+    assert_eq!(names(home.config_path().parent().unwrap()), [".config.toml.lock", "config.toml"]);
+}
+
+#[test]
+fn changes_that_wait_together_share_one_replace_and_fail_alone() {
+    let home = Home::with(&(1..=20).map(one_entry).collect::<String>());
+    let store = home.open();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let results = block_on(async {
+        let busy = store.work(move |_| {
+            released.recv().unwrap();
+            Ok(())
+        });
+        let (first, second) = (store.edit(renew(1, "new-1")), store.edit(renew(99, "none")));
+        let edits: Vec<_> = (2..=20).map(|number| store.edit(renew(number, &format!("new-{number}")))).collect();
+        let release = async {
+            release.send(()).unwrap();
+        };
+        // `join!` polls in this order, so everything waits before the thread is released.
+        let (_, first, second, rest, ()) = tokio::join!(busy, first, second, all(edits), release);
+        (first, second, rest)
+    });
+    assert!(results.0.is_ok());
+    assert_eq!(results.1.unwrap_err().kind(), ErrorKind::NoSuchEntry);
+    assert!(results.2.iter().all(Result::is_ok));
+    assert_eq!(home.hooks.renames.load(Ordering::SeqCst), 1);
+    assert_eq!(home.read().matches("token = \"new-").count(), 20);
+}
+
+/// Waits for futures at the same time.
+async fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *result = Some(value);
+            }
+        }
+        if results.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+#[test]
+fn an_unparsable_file_is_told_with_its_place_and_untouched() {
+    let broken = format!("{}\nbroken = = 1\n", one_entry(1));
+    let home = Home::with(&broken);
+    let store = home.open();
+    for error in [block_on(store.read()).unwrap_err(), block_on(store.edit(renew(1, "new"))).unwrap_err()] {
+        assert!(matches!(error, Error::Syntax { line: 6, column: 10, .. }), "{error:?}");
+    }
+    assert_eq!(home.read(), broken);
+}
+
+#[test]
+fn what_is_no_text_file_is_unusable_and_not_missing() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.config_path()).unwrap();
+    let store = home.open();
+    assert!(matches!(block_on(store.read()), Err(Error::Disk { act: "read", .. })));
+    std::fs::remove_dir(home.config_path()).unwrap();
+    std::fs::write(home.config_path(), b"a = \"\xff\"\n").unwrap();
+    assert!(matches!(block_on(store.read()), Err(Error::NotText { .. })));
+}
+
+#[test]
+fn a_left_over_temporary_file_is_replaced() {
+    let home = Home::with(&one_entry(1));
+    let left_over = home.config_path().with_file_name(".config.toml.runner-agent.tmp");
+    let victim = home.directory.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    symlink(&victim, &left_over).unwrap();
+    block_on(home.open().edit(renew(1, "new"))).unwrap();
+    assert!(home.read().contains("\"new\"") && !left_over.exists());
+    assert_eq!(std::fs::read_to_string(victim).unwrap(), "precious");
+}
+
+#[test]
+fn a_probe_leaves_nothing_behind_but_the_lock_file() {
+    let home = Home::with(&one_entry(1));
+    let before = home.config_path().metadata().unwrap();
+    let store = home.open();
+    block_on(store.probe()).unwrap();
+    assert_eq!(names(home.config_path().parent().unwrap()), [".config.toml.lock", "config.toml"]);
+    assert_eq!(names(&home.state().join("runners")), [""; 0]);
+    assert_eq!(home.config_path().metadata().unwrap().ino(), before.ino());
+}
+
+#[test]
+fn a_probe_makes_a_missing_directory_and_refuses_one_that_cannot_be_written() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.probe()).unwrap();
+    let directory = home.config_path().parent().unwrap().to_owned();
+    assert_eq!(mode(&directory), 0o700);
+    std::fs::remove_file(directory.join(".config.toml.lock")).unwrap();
+
+    set_mode(&directory, 0o500);
+    if is_bound_by_modes(&directory) {
+        assert!(matches!(block_on(store.probe()), Err(Error::Disk { .. })));
+        assert!(matches!(block_on(store.edit(insert(1))), Err(Error::Disk { .. })));
+    }
+    set_mode(&directory, 0o700);
+}
+
+#[test]
+fn a_probe_refuses_a_directory_that_is_a_file() {
+    let home = Home::new();
+    std::fs::write(home.directory.path().join("etc"), "").unwrap();
+    assert!(matches!(block_on(home.open().probe()), Err(Error::Disk { .. })));
+}
+
+#[test]
+fn a_mount_point_is_overwritten_in_place() {
+    let mut home = Home::with(&format!("{}# the end\n", one_entry(1)));
+    set_mode(&home.config_path(), 0o644);
+    home.hooks.mount_point = true;
+    let inode = home.config_path().metadata().unwrap().ino();
+    let store = home.open();
+    block_on(store.probe()).unwrap();
+    block_on(store.edit(renew(1, "a-longer-token"))).unwrap();
+    block_on(store.edit(Edit::Remove { target: target(1) })).unwrap();
+    assert_eq!(home.config_path().metadata().unwrap().ino(), inode);
+    assert_eq!((home.read().as_str(), mode(&home.config_path())), ("", 0o640));
+    assert_eq!(names(&home.state()), ["runners"]);
+    assert_eq!(names(home.config_path().parent().unwrap()), ["config.toml"]);
+}
+
+#[test]
+fn an_interrupted_write_in_place_is_finished_at_the_next_start() {
+    let mut home = Home::with(&one_entry(1));
+    home.hooks.mount_point = true;
+    let copied = Arc::new(Mutex::new(Vec::new()));
+    let store = home.open();
+    let copy = home.state().join("config.copy");
+    let (seen, from) = (Arc::clone(&copied), copy.clone());
+    home.hooks.before_rename =
+        Some(Arc::new(Mutex::new(move |_: &Path| *seen.lock().unwrap() = std::fs::read(&from).unwrap())));
+    drop(store);
+    block_on(home.open().edit(renew(1, "new"))).unwrap();
+    let after = home.read();
+
+    for torn in 0..after.len() {
+        std::fs::write(home.config_path(), &after[..torn]).unwrap();
+        std::fs::write(&copy, copied.lock().unwrap().as_slice()).unwrap();
+        let store = home.open();
+        assert_eq!(home.read(), after, "torn at {torn}");
+        assert!(!copy.exists());
+        drop(store);
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_never_replayed() {
+    let mut home = Home::with(&one_entry(1));
+    home.hooks.mount_point = true;
+    drop(home.open());
+    std::fs::write(home.state().join("config.copy"), "runner-agent copy 1 00\nx").unwrap();
+    let error = block_on(home.open().edit(renew(1, "new"))).unwrap_err();
+    assert!(matches!(error, Error::DamagedCopy { .. }));
+    assert_eq!(home.read(), one_entry(1));
+}
+
+#[test]
+fn a_mount_point_without_a_state_directory_is_refused_before_anything_is_spent() {
+    let mut home = Home::with(&one_entry(1));
+    home.hooks.mount_point = true;
+    let config = Config { state_root: None, ..home.config() };
+    let store = Store::open_with(config, home.hooks.clone()).unwrap();
+    assert!(matches!(block_on(store.probe()), Err(Error::MountPoint { .. })));
+    assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::MountPoint { .. })));
+    assert_eq!(home.read(), one_entry(1));
+}
+
+#[test]
+fn one_daemon_serves_a_config_and_tells_who_it_is() {
+    let home = Home::new();
+    let (first, second) = (home.open(), home.open());
+    let lock = block_on(first.lock_instance()).unwrap();
+    let error = block_on(second.lock_instance()).unwrap_err();
+    assert!(matches!(error, Error::InstanceLocked { holder, .. } if holder == Some(std::process::id())));
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    drop(lock);
+    assert!(block_on(second.lock_instance()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_is_locked_until_its_lock_is_dropped() {
+    let home = Home::new();
+    let (first, second) = (home.open(), home.open());
+    let key = RunnerKey::enrollment("a").unwrap();
+    let lock = first.lock_runner(&key, Duration::ZERO).await.unwrap();
+    let refused = second.lock_runner(&key, Duration::from_secs(3)).await;
+    assert!(matches!(refused, Err(Error::RunnerLocked { .. })));
+
+    let other = RunnerKey::enrollment("b").unwrap();
+    assert!(second.lock_runner(&other, Duration::ZERO).await.is_ok());
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(lock);
+    };
+    let (locked, ()) = tokio::join!(second.lock_runner(&key, Duration::from_secs(60)), release);
+    assert!(locked.is_ok());
+}
+
+#[test]
+fn without_a_state_directory_everything_else_works() {
+    let home = Home::with(&one_entry(1));
+    let store = Store::open(Config { state_root: None, ..home.config() }).unwrap();
+    let key = RunnerKey::enrollment("a").unwrap();
+    assert!(!store.has_state());
+    let _locks = block_on(async {
+        (store.lock_instance().await.unwrap(), store.lock_runner(&key, Duration::ZERO).await.unwrap())
+    });
+    block_on(store.probe()).unwrap();
+    block_on(store.edit(renew(1, "new"))).unwrap();
+    assert!(block_on(store.records()).unwrap().records.is_empty());
+    assert!(block_on(store.pending()).unwrap().is_empty());
+}
+
+#[test]
+fn a_state_root_that_cannot_be_made_is_an_error() {
+    let home = Home::new();
+    std::fs::write(home.directory.path().join("state"), "a file").unwrap();
+    let error = Store::open(home.config()).unwrap_err();
+    assert!(matches!(error, Error::Disk { .. }), "{error}");
+}
+
+#[test]
+fn dropped_entries_are_kept_side_by_side() {
+    let home = Home::new();
+    let store = home.open();
+    let text = EntryText::parse("[[runners]]\nname = \"a\"\n").unwrap();
+    let keep = || block_on(store.keep_dropped("a/b", &text, time("2026-01-01T00:00:00Z"))).unwrap().unwrap();
+    let (first, second) = (keep(), keep());
+    assert_ne!(first, second);
+    assert_eq!(std::fs::read_to_string(&first).unwrap(), text.expose());
+    assert_eq!(mode(&second), 0o600);
+}
+
+#[test]
+fn a_store_whose_thread_is_gone_says_so() {
+    let home = Home::new();
+    let store = home.open();
+    let gone: Result<(), Error> = block_on(store.work(|_| panic!("the thread ends here, on purpose")));
+    assert!(matches!(gone, Err(Error::Stopped)));
+    assert!(matches!(block_on(store.read()), Err(Error::Stopped)));
+}
+
+#[test]
+fn a_probe_refuses_a_file_that_cannot_be_edited() {
+    let home = Home::with("runners = 5\n");
+    assert!(matches!(block_on(home.open().probe()), Err(Error::RunnersShape { .. })));
+}
+
+#[test]
+fn a_device_is_never_replaced() {
+    let home = Home::new();
+    let store = Store::open(Config { config_path: "/dev/null".into(), ..home.config() }).unwrap();
+    assert!(matches!(block_on(store.read()), Err(Error::Disk { act: "read", .. })));
+    assert!(matches!(block_on(store.probe()), Err(Error::Disk { act: "read", .. })));
+}
+
+#[test]
+fn only_tables_of_their_own_take_another_entry() {
+    let takes = |text: &str| block_on(Home::with(text).open().read()).unwrap().takes_entries;
+    assert!(takes(&one_entry(1)) && takes(""));
+    assert!(!takes(&format!("runners = [{{ url = \"{URL}\" }}]\n")));
+}

@@ -1,0 +1,93 @@
+use super::*;
+use crate::model::{LastVerify, Origin};
+
+fn record(key: &str) -> Record {
+    Record {
+        key: RunnerKey::enrollment(key).unwrap(),
+        origin: Origin::Registered,
+        enrollment: Some(key.to_owned()),
+        seed: Some(fingerprint("seed")),
+        url: url(),
+        id: Some(id(42)),
+        name: Some("build".to_owned()),
+        credential: Some(credential("glrt-secret")),
+        retired: vec![fingerprint("old")],
+        machine: Some(fingerprint("machine")),
+        entry_text: Some(EntryText::parse("# mine\n[[runners]]\n  name = \"build\"\n").unwrap()),
+        first_seen_at: Some(time("2026-01-01T00:00:00Z")),
+        last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: "accepted".to_owned() }),
+        last_reset_at: Some(time("2026-01-03T00:00:00Z")),
+        state: "active".to_owned(),
+        since: Some(time("2026-01-04T00:00:00Z")),
+    }
+}
+
+#[test]
+fn a_record_reads_back_whole() {
+    let home = Home::new();
+    let store = home.open();
+    let bare = Record { credential: None, entry_text: None, last_verify: None, retired: Vec::new(), ..record("b") };
+    let expiries = [Expiry::Unknown, Expiry::Never]
+        .map(|expiry| Record { credential: Some(Credential { expiry, ..credential("t") }), ..record("c") });
+    for expected in [record("a"), bare].into_iter().chain(expiries) {
+        block_on(store.save_record(expected.clone())).unwrap();
+        let found = block_on(home.open().records()).unwrap();
+        assert!(found.records.contains(&expected) && found.damaged.is_empty());
+    }
+    let path = home.state().join("runners/a.json");
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_removed_record_is_gone_and_removing_it_again_is_fine() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.save_record(record("a"))).unwrap();
+    for _ in 0..2 {
+        block_on(store.remove_record(&record("a").key)).unwrap();
+    }
+    assert!(block_on(store.records()).unwrap().records.is_empty());
+}
+
+#[test]
+fn a_damaged_record_is_named_without_its_content_and_hides_no_other() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.save_record(record("good"))).unwrap();
+    let stored = std::fs::read_to_string(home.state().join("runners/good.json")).unwrap();
+    for damage in [
+        String::new(),
+        stored[..stored.len() / 2].to_owned(),
+        stored.replace("\"schema\": 1", "\"schema\": 2"),
+        stored.replace("\"registered\"", "\"glrt-secret\""),
+        stored.replace("glrt-secret", "not a token"),
+        stored.replace("[[runners]]", "[[walkers]]"),
+        stored.clone(),
+    ] {
+        std::fs::write(home.state().join("runners/bad.json"), &damage).unwrap();
+        let found = block_on(store.records()).unwrap();
+        assert_eq!(found.records, [record("good")]);
+        assert_eq!(found.damaged.len(), 1, "{damage}");
+        let told = format!("{} {:?}", found.damaged[0], found.damaged[0]);
+        assert!(told.contains("bad.json") && !told.contains("glrt-secret") && !told.contains("not a token"), "{told}");
+    }
+}
+
+#[test]
+fn a_record_shows_no_token() {
+    assert!(!format!("{:?}", record("a")).contains("glrt-secret"));
+}
+
+#[test]
+fn the_last_sixteen_retired_tokens_are_remembered() {
+    let mut record = record("a");
+    record.retired.clear();
+    for number in 0..20 {
+        record.retire(fingerprint(&format!("t{number}")));
+    }
+    record.retire(fingerprint("t10"));
+    assert_eq!(record.retired.len(), MAX_RETIRED);
+    assert_eq!(record.retired.first(), Some(&fingerprint("t4")));
+    assert_eq!(record.retired.last(), Some(&fingerprint("t10")));
+}

@@ -1,0 +1,85 @@
+use super::*;
+
+fn system_id(home: &Home) -> Result<String, Error> {
+    block_on(home.open().system_id()).map(|system_id| system_id.to_string())
+}
+
+fn file(home: &Home) -> PathBuf {
+    home.config_path().with_file_name(".runner_system_id")
+}
+
+fn set_machine_id(home: &Home, content: &str) {
+    std::fs::write(home.directory.path().join("machine-id"), content).unwrap();
+}
+
+#[test]
+fn it_is_derived_from_the_machine_id_as_gitlab_runner_does() {
+    let home = Home::new();
+    set_machine_id(&home, "0123456789abcdef0123456789abcdef\n");
+    // printf gitlab-runner | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+    assert_eq!(system_id(&home).unwrap(), "s_ee3af03959fe");
+    assert_eq!(std::fs::read_to_string(file(&home)).unwrap(), "s_ee3af03959fe");
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(file(&home).metadata().unwrap().mode() & 0o777, 0o600);
+    assert_eq!(names(file(&home).parent().unwrap()), [".config.toml.lock", ".runner_system_id"]);
+}
+
+#[test]
+fn without_a_machine_id_it_is_random_and_stays() {
+    for content in [None, Some("\n"), Some("uninitialized\n")] {
+        let home = Home::new();
+        content.into_iter().for_each(|content| set_machine_id(&home, content));
+        let first = system_id(&home).unwrap();
+        assert!(first.starts_with("r_") && first.len() == 14, "{first}");
+        assert_eq!(system_id(&home).unwrap(), first);
+        assert_ne!(system_id(&Home::new()).unwrap(), first);
+    }
+}
+
+#[test]
+fn a_file_that_is_there_counts() {
+    let home = Home::with("");
+    set_machine_id(&home, "abc");
+    std::fs::write(file(&home), "r_ABCDEFabc123\n").unwrap();
+    assert_eq!(system_id(&home).unwrap(), "r_ABCDEFabc123");
+}
+
+#[test]
+fn an_invalid_file_is_told_and_kept() {
+    for content in ["", "r_short", "s_0123456789ab trailing", "\u{fffd}"] {
+        let home = Home::with("");
+        std::fs::write(file(&home), content).unwrap();
+        assert!(matches!(system_id(&home), Err(Error::SystemId { .. })), "{content}");
+        assert_eq!(std::fs::read_to_string(file(&home)).unwrap(), content);
+    }
+}
+
+#[test]
+fn the_first_answer_is_remembered() {
+    let home = Home::new();
+    let store = home.open();
+    let first = block_on(store.system_id()).unwrap();
+    std::fs::remove_file(file(&home)).unwrap();
+    assert_eq!(block_on(store.system_id()).unwrap(), first);
+}
+
+#[test]
+fn machines_differ_by_a_hash_that_is_not_the_machine_id() {
+    let home = Home::new();
+    assert_eq!(block_on(home.open().machine()), None);
+    set_machine_id(&home, "abc\n");
+    let machine = block_on(home.open().machine()).unwrap();
+    assert_ne!(machine, Fingerprint::of(b"abc"));
+    set_machine_id(&home, "abd\n");
+    assert_ne!(block_on(home.open().machine()).unwrap(), machine);
+}
+
+#[test]
+fn only_a_derived_one_is_used_where_it_cannot_be_written() {
+    let home = Home::with("");
+    std::fs::create_dir(home.config_path().with_file_name(".config.toml.lock")).unwrap();
+    assert!(matches!(system_id(&home), Err(Error::Disk { .. })));
+    set_machine_id(&home, "abc");
+    assert!(system_id(&home).unwrap().starts_with("s_"));
+    assert!(!file(&home).exists());
+}
