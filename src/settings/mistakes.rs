@@ -22,6 +22,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether no line or setting is named.
+    pub(super) fn is_whole_file(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Line { .. } | Self::Variable(_) | Self::Flag(_) => false,
+        }
+    }
+
     /// Whether the user typed it, so that the mistake is one of usage.
     #[must_use]
     pub fn is_argument(&self) -> bool {
@@ -121,6 +129,11 @@ impl Mistakes {
     /// Adds one.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
         self.0.push(Mistake { place: place.clone(), message: message.into() });
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The value if there was no mistake, else all of them, those of agent.toml by line.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What the process was started with.
 #[derive(Clone, Default)]
 pub struct Environment {
-    variables: BTreeMap<OsString, OsString>,
+    pub(super) variables: BTreeMap<OsString, OsString>,
     /// Whether the process runs as root.
     pub is_root: bool,
     /// The user's own directories; absent without a home.
