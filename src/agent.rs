@@ -1,7 +1,76 @@
-//! The daemon.
+//! The daemon: keeps every runner's credential alive until it is told to stop.
+//!
+//! One worker per runner asks `lifecycle` what is due, sleeps until then, lets `ops` do it and gives the
+//! outcome back; a runner in trouble delays nobody else. The supervisor finds out who is to be served
+//! (`census`), hands out news (a signal, a changed file), and ends it all within the grace time.
+//!
+//! Everything runs on the caller's current-thread runtime. Nothing here knows GitLab's answers or the
+//! disk's files: that is `ops`. Settings come in as [`Config`]; a reload is a closure that brings another.
 
+mod census;
 mod config;
+mod once;
+mod shutdown;
+mod status;
+mod supervisor;
+mod watch;
+mod worker;
 
+#[cfg(test)]
+mod tests;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::lifecycle::Fraction;
+use crate::ops::{Disk, Ops, Server};
+
+pub use census::{Census, Member, census};
 pub use config::{
     Config, GRACE, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
+pub use once::once;
+pub use supervisor::run;
+pub use watch::Watch;
+
+/// What the daemon is made of; tests bring their own.
+pub struct Parts<S, D, C> {
+    /// Server and disk.
+    pub ops: Ops<S, D>,
+    /// Where the time comes from.
+    pub clock: C,
+    /// Where chance comes from: a fresh draw with every call.
+    pub chance: fn() -> Fraction,
+    /// Tells that config.toml or agent.toml changed; `None` if they cannot be watched.
+    pub watch: Option<Watch>,
+    /// Brings the settings as they are now; `None` (after it said why) if they are unusable.
+    pub reload: Box<dyn FnMut() -> Option<Config>>,
+}
+
+/// What the outside world tells the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Stop, and unregister by policy. A second one ends the draining too.
+    Stop,
+    /// Stop, and keep every registration.
+    StopAndKeep,
+    /// Read settings and files again, and verify now.
+    Reload,
+}
+
+/// Where notices arrive.
+pub type Notices = mpsc::UnboundedReceiver<Notice>;
+
+/// What the workers share.
+struct Shared<S, D, C> {
+    ops: Ops<S, D>,
+    clock: C,
+    chance: fn() -> Fraction,
+}
+
+impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {
+    /// Local wall time, for what has no server's time yet.
+    fn wall(&self) -> crate::model::Timestamp {
+        self.clock.read().wall
+    }
+}

@@ -15,7 +15,16 @@ mod config;
 mod disposition;
 mod endpoint;
 mod error;
+mod headers;
 mod parameters;
+mod refusal;
+mod tls;
+mod transport;
+mod wire;
+mod words;
+
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Registered, Reset, Verified};
 pub use client::Client;

@@ -1,5 +1,105 @@
 //! What is done to server and disk, in the order that survives a crash.
+//!
+//! State is the truth, config.toml its projection. Every operation that spends or makes a token goes
+//! through the journal, so that at each point in time at least one durable place holds the token that
+//! the server accepts:
+//!
+//! - **rotate**: lock the runner · read record and entry again (somebody rotated? adopt) · probe the disk ·
+//!   journal the intent · POST reset, once · journal the answer · replace config.toml · record · clear.
+//! - **register**: the same with POST /runners; the record takes the entry's text before the request, so
+//!   that whoever replays the journal can write the entry.
+//! - **unregister**: journal · delete · remove or keep the entry · record · clear.
+//! - **replay** at start: every journal is finished from its answer, or handed on as unfinished.
+//!
+//! A request that may have been executed without its answer reaching us leaves its journal in place;
+//! [`Ops::settle`] clears it once the old token has told what happened.
+//!
+//! [`Server`] and [`Disk`] are the two seams: GitLab and the store in the product, memory in tests.
+//! Nothing here waits, repeats or reads a clock: `lifecycle` or a command decides when to come again.
 
 mod enrollment;
+mod error;
+mod parts;
+mod projection;
+mod register;
+mod replay;
+mod rotate;
+mod runner;
+mod unregister;
+mod verify;
+
+#[cfg(test)]
+pub(crate) mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::gitlab::Info;
+use crate::model::{RunnerKey, SystemId};
+use crate::secret::Fingerprint;
+use crate::store::Snapshot;
 
 pub use enrollment::{Enrollment, Seed, ServerAccess};
+pub use error::{Error, Failure};
+pub use parts::{Disk, Server};
+pub use projection::Standing;
+pub use register::Registration;
+pub use replay::{Replayed, Unfinished};
+pub use rotate::Rotation;
+pub use runner::Runner;
+pub use unregister::{EntryFate, Unregistration};
+pub use verify::Verification;
+
+/// How long an operation waits for another process that works on the same runner.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// The operations on one config.toml, towards any number of servers.
+#[derive(Debug)]
+pub struct Ops<S, D> {
+    server: S,
+    disk: D,
+    identity: Identity,
+}
+
+/// Who we are towards GitLab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This machine's runner manager.
+    pub system_id: SystemId,
+    /// A hash of this machine, written into records to notice a copied disk.
+    pub machine: Option<Fingerprint>,
+    /// What enrolled runners tell about themselves.
+    pub info: Info,
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Puts the parts together.
+    pub fn new(server: S, disk: D, identity: Identity) -> Self {
+        Self { server, disk, identity }
+    }
+
+    /// The disk, for reading what there is.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// This machine's name towards GitLab.
+    pub fn system_id(&self) -> &SystemId {
+        &self.identity.system_id
+    }
+
+    /// Locks a runner, then reads its record and config.toml again: what was known may be old.
+    async fn enter(&self, runner: &mut Runner) -> Result<(D::RunnerLock, Snapshot), Error> {
+        let lock = self.disk.lock_runner(&runner.record.key, LOCK_WAIT).await?;
+        if let Some(record) = self.record(&runner.record.key).await? {
+            runner.record = record;
+        }
+        let snapshot = self.disk.read().await?;
+        Ok((lock, snapshot))
+    }
+
+    async fn record(&self, key: &RunnerKey) -> Result<Option<crate::store::Record>, Error> {
+        Ok(self.disk.record(key).await?)
+    }
+}

@@ -11,15 +11,32 @@
 //! Imports `model` and `secret` only. Times are passed in.
 
 mod compose;
+mod config_file;
+mod disk;
 mod edit;
 mod entry;
 mod error;
+mod files;
+mod hooks;
 mod journal;
 mod locks;
 mod record;
+mod replace;
+mod sections;
+mod splice;
+mod system_id;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod tree;
+mod wire;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 pub use compose::{ComposeError, EntryText, NewEntry};
 pub use edit::{Edit, Edited, Target};
@@ -28,6 +45,11 @@ pub use error::{Error, ErrorKind};
 pub use journal::{Intent, JournalAnswer, MAX_DESCRIPTION_CHARS, Operation, Pending};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_RETIRED, Record, Records};
+
+use disk::Disk;
+use hooks::Hooks;
+use locks::Tried;
+use thread::Job;
 
 use crate::model::{RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
@@ -47,7 +69,11 @@ pub struct Config {
 
 /// A handle to the disk; clones share one thread.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    sender: Sender<Job>,
+    config_path: Arc<Path>,
+    has_state: bool,
+}
 
 impl Store {
     /// Starts the disk thread, makes the state directories and finishes an interrupted write in place.
@@ -55,20 +81,19 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`] if the state directory cannot be made or written.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let _ = config;
-        todo!()
+        Self::open_with(config, Hooks::default())
     }
 
     /// config.toml, with symbolic links resolved.
     #[must_use]
     pub fn config_path(&self) -> &Path {
-        todo!()
+        &self.config_path
     }
 
     /// Whether there is a state directory.
     #[must_use]
     pub fn has_state(&self) -> bool {
-        todo!()
+        self.has_state
     }
 
     /// Becomes the one daemon for this config.toml. Without a state directory nothing is locked.
@@ -76,7 +101,15 @@ impl Store {
     /// # Errors
     /// [`Error::InstanceLocked`] if there is one already.
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
-        todo!()
+        let tried = self.work(|disk| {
+            let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
+            locks::try_lock(&path).map(|tried| Some((tried, path)))
+        });
+        match tried.await? {
+            None => Ok(InstanceLock { _file: None }),
+            Some((Tried::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
+            Some((Tried::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
+        }
     }
 
     /// Keeps other processes from working on one runner. Without a state directory nothing is locked.
@@ -84,8 +117,23 @@ impl Store {
     /// # Errors
     /// [`Error::RunnerLocked`] if it is still locked after `wait`.
     pub async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<RunnerLock, Error> {
-        let _ = (key, wait);
-        todo!()
+        let mut left = wait;
+        loop {
+            let name = format!("{key}.lock");
+            let tried =
+                self.work(move |disk| disk.runners().map(|runners| locks::try_lock(&runners.join(name))).transpose());
+            match tried.await? {
+                None => return Ok(RunnerLock { _file: None }),
+                Some(Tried::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
+                Some(Tried::HeldBy(holder)) if left.is_zero() => {
+                    return Err(Error::RunnerLocked { key: key.clone(), holder });
+                }
+                Some(Tried::HeldBy(_)) => {}
+            }
+            let pause = locks::RETRY.min(left);
+            tokio::time::sleep(pause).await;
+            left -= pause;
+        }
     }
 
     /// This machine's name towards GitLab, from `.runner_system_id` beside config.toml, which is created if
@@ -95,12 +143,12 @@ impl Store {
     /// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`] for one that cannot be read
     /// or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
-        todo!()
+        self.work(Disk::system_id).await
     }
 
     /// A hash that differs between machines, to notice a copied disk; absent without a machine-id.
     pub async fn machine(&self) -> Option<Fingerprint> {
-        todo!()
+        self.work(|disk| Ok(disk.machine())).await.ok().flatten()
     }
 
     /// Reads config.toml; a missing file has no entries.
@@ -108,7 +156,7 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
     pub async fn read(&self) -> Result<Snapshot, Error> {
-        todo!()
+        self.work(|disk| disk.read()).await
     }
 
     /// Changes config.toml durably.
@@ -117,8 +165,9 @@ impl Store {
     /// Those of [`Store::read`], those of replacing the file, and [`Error::NoSuchEntry`],
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
-        let _ = edit;
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        self.sender.send(Job::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        answered.await.map_err(|_| Error::Stopped)?
     }
 
     /// Does everything a replace of config.toml needs but the rename, and leaves nothing behind, so that no
@@ -127,7 +176,7 @@ impl Store {
     /// # Errors
     /// What a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`] would fail with.
     pub async fn probe(&self) -> Result<(), Error> {
-        todo!()
+        self.work(|disk| disk.probe()).await
     }
 
     /// Reads all records; a damaged one does not hide the others.
@@ -135,7 +184,7 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`] if the directory cannot be read.
     pub async fn records(&self) -> Result<Records, Error> {
-        todo!()
+        self.in_runners(record::read_all).await
     }
 
     /// Writes a record durably.
@@ -143,8 +192,7 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn save_record(&self, record: Record) -> Result<(), Error> {
-        let _ = record;
-        todo!()
+        self.in_runners(move |runners| record::save(runners, &record)).await
     }
 
     /// Forgets a runner; one that is not known is fine.
@@ -152,8 +200,8 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn remove_record(&self, key: &RunnerKey) -> Result<(), Error> {
-        let _ = key;
-        todo!()
+        let key = key.clone();
+        self.in_runners(move |runners| record::remove(runners, &key)).await
     }
 
     /// Writes down what is about to be asked, durably and with room for the answer, before it is asked.
@@ -161,8 +209,8 @@ impl Store {
     /// # Errors
     /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Disk`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
-        let _ = (key, intent);
-        todo!()
+        let key = key.clone();
+        self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
     }
 
     /// Adds the answer in place, durably; needs no free space.
@@ -170,8 +218,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotBegun`], [`Error::Disk`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
-        let _ = (key, answer);
-        todo!()
+        let key = key.clone();
+        self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
     }
 
     /// Ends an operation; one that was never begun is fine.
@@ -179,8 +227,8 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
-        let _ = key;
-        todo!()
+        let key = key.clone();
+        self.in_runners(move |runners| journal::clear(runners, &key)).await
     }
 
     /// The operations that were begun and not cleared, by key. One whose intent never came to the disk
@@ -189,7 +237,7 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn pending(&self) -> Result<Vec<Pending>, Error> {
-        todo!()
+        self.in_runners(journal::pending).await
     }
 
     /// Keeps an entry that was dropped from config.toml under `dropped/`, and says where; without a state
@@ -198,7 +246,35 @@ impl Store {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
-        let _ = (label, text, at);
-        todo!()
+        let (label, text) = (label.to_owned(), text.clone());
+        self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
+    }
+
+    fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
+        let disk = Disk::open(config, hooks)?;
+        let (config_path, has_state) = (disk.path()?.into(), disk.state().is_some());
+        Ok(Self { sender: thread::start(disk)?, config_path, has_state })
+    }
+
+    /// Has the disk thread do something and waits for what comes of it.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Disk) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Work(Box::new(move |disk| {
+            // Who does not wait any more does not need to know.
+            let _ = answer.send(work(disk));
+        }));
+        self.sender.send(job).map_err(|_| Error::Stopped)?;
+        answered.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The same in the directory of records and journals; nothing is done where there is none.
+    async fn in_runners<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.work(|disk| disk.runners().map_or_else(|| Ok(T::default()), |runners| work(&runners))).await
     }
 }

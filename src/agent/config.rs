@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lifecycle::{Share, Timing};
 use crate::model::{RunnerId, ServerUrl};
-use crate::ops::{Enrollment, ServerAccess};
+use crate::ops::{Enrollment, Runner, ServerAccess};
 
 /// Everything the daemon needs to know besides its files; built by `settings`.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +59,31 @@ pub struct Policy {
     pub unregister: Option<Unregister>,
     /// Whether other machines use the same token.
     pub shared: Option<bool>,
+}
+
+impl Config {
+    /// What the policies say about a runner; of several that match, the first that says something.
+    #[must_use]
+    pub fn policy_of(&self, runner: &Runner) -> Policy {
+        let mut matching = self.policies.iter().filter(|policy| policy.selector.matches(runner)).cloned();
+        let none = Policy { selector: PolicySelector::default(), rotate: None, unregister: None, shared: None };
+        let first = matching.next().unwrap_or(none);
+        matching.fold(first, |known, next| Policy {
+            rotate: known.rotate.or(next.rotate),
+            unregister: known.unregister.or(next.unregister),
+            shared: known.shared.or(next.shared),
+            ..known
+        })
+    }
+}
+
+impl PolicySelector {
+    fn matches(&self, runner: &Runner) -> bool {
+        let record = &runner.record;
+        self.id.is_none_or(|id| record.id == Some(id))
+            && self.name.as_ref().is_none_or(|name| record.name.as_ref() == Some(name))
+            && self.url.as_ref().is_none_or(|url| record.url == *url)
+    }
 }
 
 /// Which entries a policy is about: all given parts must match.

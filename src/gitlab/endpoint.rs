@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reqwest::Method;
+
 /// One call of the Runners API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -47,6 +49,13 @@ impl Endpoint {
             Self::DeleteManager => "delete the runner's manager",
             Self::Reset => "rotate the runner's token",
             Self::ResetById => "rotate the runner's token by its id",
+        }
+    }
+
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::Register | Self::Verify | Self::Reset | Self::ResetById => Method::POST,
+            Self::DeleteRunner | Self::DeleteManager => Method::DELETE,
         }
     }
 

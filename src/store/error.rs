@@ -128,6 +128,12 @@ pub enum Error {
         /// The process that holds it, as far as it said so.
         holder: Option<u32>,
     },
+    /// Another process replaces config.toml and does not come to an end.
+    #[error("another process holds `{}`: look what it is with `fuser`, and try again", path.display())]
+    FileLocked {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The machine's identity is unusable and must not be replaced silently.
     #[error("`{}` does not hold a system_id (`s_` or `r_` and twelve letters and digits): restore it, or remove it to become a new runner manager", path.display())]
     SystemId {
@@ -177,7 +183,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InstanceLocked { .. } | Self::RunnerLocked { .. } => ErrorKind::Locked,
+            Self::InstanceLocked { .. } | Self::RunnerLocked { .. } | Self::FileLocked { .. } => ErrorKind::Locked,
             Self::NoSuchEntry { .. } => ErrorKind::NoSuchEntry,
             Self::VariableToken { .. } | Self::InlineRunners { .. } | Self::EditMismatch { .. } => ErrorKind::Refused,
             Self::Disk { .. }

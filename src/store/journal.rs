@@ -1,10 +1,31 @@
 //! The journal: what is about to be asked of the server, and what it answered.
+//!
+//! A file of fixed size with two slots, the intent and the answer. It takes all its space before the request
+//! is sent, so that writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and one
+//! of JSON, padded with spaces; a slot whose checksum is wrong was never written whole.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::files::{read_file, remove_durably, replace_file};
+use super::record::keys;
+use super::wire::{StoredExpiry, stored_token};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
-use crate::secret::{Fingerprint, Token};
+use crate::secret::{Fingerprint, Token, sha256_hex};
 
 /// The longest description kept of a registration, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 200;
+
+/// The size of the file, in bytes.
+const FILE_BYTES: usize = 4096;
+
+/// Where the answer begins: an intent has at most a URL of 1 KiB and a description whose characters take six
+/// bytes each; the answer's slot begins a disk sector of its own.
+const ANSWER_AT: usize = 3072;
 
 /// A request that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,4 +94,153 @@ pub struct Pending {
     pub intent: Intent,
     /// What was answered, if that came to the disk.
     pub answer: Option<JournalAnswer>,
+}
+
+/// Writes the intent and room for the answer, durably.
+pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+    let path = path_of(directory, key);
+    if let Some(content) = read_file(&path)?
+        && read_slot::<StoredIntent>(content.get(..ANSWER_AT)).is_some()
+        && read_slot::<StoredAnswer>(content.get(ANSWER_AT..)).is_some()
+    {
+        return Err(Error::Unsettled { key: key.clone() });
+    }
+    let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;
+    content.resize(FILE_BYTES, b' ');
+    replace_file(&path, &content)
+}
+
+/// Writes the answer into its slot, durably.
+pub(super) fn answered(directory: &Path, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
+    let path = path_of(directory, key);
+    let file = match OpenOptions::new().write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NotBegun { key: key.clone() });
+        }
+        Err(error) => return Err(Error::disk("write", &path)(error)),
+    };
+    let slot = slot(&StoredAnswer::of(answer), FILE_BYTES - ANSWER_AT, &path)?;
+    let written = file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
+    written.map_err(Error::disk("write", &path))
+}
+
+/// Ends an operation.
+pub(super) fn clear(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+    remove_durably(&path_of(directory, key))
+}
+
+/// Reads what was begun and not cleared.
+pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
+    let mut pending = Vec::new();
+    for key in keys(directory, ".pending")? {
+        let Some(content) = read_file(&path_of(directory, &key))? else { continue };
+        let Some((intent, answer)) = understood(&content) else {
+            tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
+            clear(directory, &key)?;
+            continue;
+        };
+        pending.push(Pending { key, intent, answer });
+    }
+    Ok(pending)
+}
+
+fn understood(content: &[u8]) -> Option<(Intent, Option<JournalAnswer>)> {
+    let intent: StoredIntent = read_slot(content.get(..ANSWER_AT))?;
+    let answer: Option<StoredAnswer> = read_slot(content.get(ANSWER_AT..FILE_BYTES));
+    Some((intent.into_intent()?, answer.and_then(StoredAnswer::into_answer)))
+}
+
+fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
+    directory.join(format!("{key}.pending"))
+}
+
+fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Error> {
+    let too_long = |error: std::io::Error| Error::disk("write", path)(error);
+    let json = serde_json::to_string(value).map_err(|error| too_long(error.into()))?;
+    let mut slot = format!("{}\n{json}\n", sha256_hex(json.as_bytes())).into_bytes();
+    if slot.len() > size {
+        return Err(too_long(std::io::Error::other("it does not fit its slot")));
+    }
+    slot.resize(size, b' ');
+    Ok(slot)
+}
+
+fn read_slot<T: for<'json> Deserialize<'json>>(slot: Option<&[u8]>) -> Option<T> {
+    let mut lines = slot?.splitn(3, |byte| *byte == b'\n');
+    let (checksum, json, _padding) = (lines.next()?, lines.next()?, lines.next()?);
+    if sha256_hex(json).as_bytes() != checksum {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredIntent {
+    operation: StoredOperation,
+    at: Timestamp,
+    system_id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredOperation {
+    Register { url: ServerUrl, description: String, seed: Fingerprint },
+    Rotate { url: ServerUrl, id: Option<RunnerId>, old: Fingerprint },
+    Unregister { url: ServerUrl, id: Option<RunnerId>, fingerprint: Fingerprint, manager_only: bool },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredAnswer {
+    id: Option<RunnerId>,
+    token: Option<String>,
+    expiry: StoredExpiry,
+    obtained_at: Option<Timestamp>,
+}
+
+impl StoredIntent {
+    fn of(intent: &Intent) -> Self {
+        let operation = match intent.operation.clone() {
+            Operation::Register { url, description, seed } => {
+                let description = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
+                StoredOperation::Register { url, description, seed }
+            }
+            Operation::Rotate { url, id, old } => StoredOperation::Rotate { url, id, old },
+            Operation::Unregister { url, id, fingerprint, manager_only } => {
+                StoredOperation::Unregister { url, id, fingerprint, manager_only }
+            }
+        };
+        Self { operation, at: intent.at, system_id: intent.system_id.as_ref().map(ToString::to_string) }
+    }
+
+    fn into_intent(self) -> Option<Intent> {
+        let operation = match self.operation {
+            StoredOperation::Register { url, description, seed } => Operation::Register { url, description, seed },
+            StoredOperation::Rotate { url, id, old } => Operation::Rotate { url, id, old },
+            StoredOperation::Unregister { url, id, fingerprint, manager_only } => {
+                Operation::Unregister { url, id, fingerprint, manager_only }
+            }
+        };
+        let system_id = self.system_id.map(|text| text.parse()).transpose().ok()?;
+        Some(Intent { operation, at: self.at, system_id })
+    }
+}
+
+impl StoredAnswer {
+    fn of(answer: &JournalAnswer) -> Self {
+        Self {
+            id: answer.id,
+            token: answer.token.as_ref().map(|token| token.expose().to_owned()),
+            expiry: answer.expiry.into(),
+            obtained_at: answer.obtained_at,
+        }
+    }
+
+    fn into_answer(self) -> Option<JournalAnswer> {
+        let token = match self.token {
+            Some(text) => Some(stored_token(&text)?),
+            None => None,
+        };
+        Some(JournalAnswer { id: self.id, token, expiry: self.expiry.into(), obtained_at: self.obtained_at })
+    }
 }

@@ -1,9 +1,19 @@
 //! What is known of a runner besides its entry: the truth that config.toml is projected from.
 
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
 use super::compose::EntryText;
 use super::error::Error;
+use super::files::{read_file, remove_durably, replace_file};
+use super::wire::{StoredExpiry, stored_token};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, Timestamp};
 use crate::secret::Fingerprint;
+
+/// Raised when a field changes its meaning; a record of a later schema is not understood.
+const SCHEMA: u32 = 1;
 
 /// How many retired tokens a record remembers.
 pub const MAX_RETIRED: usize = 16;
@@ -61,5 +71,151 @@ impl Record {
         self.retired.push(fingerprint);
         let surplus = self.retired.len().saturating_sub(MAX_RETIRED);
         self.retired.drain(..surplus);
+    }
+}
+
+/// Reads all records of a directory, by key.
+pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
+    let mut found = Records::default();
+    for key in keys(directory, ".json")? {
+        match read(directory, &key) {
+            Ok(Some(record)) => found.records.push(record),
+            Ok(None) => {}
+            Err(error) => found.damaged.push(error),
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
+    let path = directory.join(format!("{}.json", record.key));
+    let stored = serde_json::to_vec_pretty(&Stored::of(record));
+    let stored = stored.map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
+    replace_file(&path, &stored)
+}
+
+pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+    remove_durably(&directory.join(format!("{key}.json")))
+}
+
+/// The keys whose files with this suffix are in a directory, sorted.
+pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
+    let mut keys = Vec::new();
+    for file in fs::read_dir(directory).map_err(Error::disk("read", directory))? {
+        let name = file.map_err(Error::disk("read", directory))?.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(suffix));
+        keys.extend(stem.and_then(|stem| RunnerKey::try_from(stem.to_owned()).ok()));
+    }
+    keys.sort();
+    Ok(keys)
+}
+
+fn read(directory: &Path, key: &RunnerKey) -> Result<Option<Record>, Error> {
+    let path = directory.join(format!("{key}.json"));
+    let Some(content) = read_file(&path)? else { return Ok(None) };
+    let damaged = |reason: String| Error::Record { path: path.clone(), reason };
+    // serde's own words can quote the content, so only the place is told.
+    let at = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    let schema: Schema = serde_json::from_slice(&content).map_err(|error| damaged(at(error)))?;
+    if schema.schema != SCHEMA {
+        return Err(damaged(format!("schema {} is not known", schema.schema)));
+    }
+    let stored: Stored = serde_json::from_slice(&content).map_err(|error| damaged(at(error)))?;
+    if stored.key != *key {
+        return Err(damaged("it was written for another key".to_owned()));
+    }
+    stored.into_record().map(Some).map_err(|reason| damaged(reason.to_owned()))
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+/// A record as it is on the disk, tokens and all.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    schema: u32,
+    key: RunnerKey,
+    origin: Origin,
+    enrollment: Option<String>,
+    seed: Option<Fingerprint>,
+    url: ServerUrl,
+    id: Option<RunnerId>,
+    name: Option<String>,
+    credential: Option<StoredCredential>,
+    retired: Vec<Fingerprint>,
+    machine: Option<Fingerprint>,
+    entry_text: Option<String>,
+    first_seen_at: Option<Timestamp>,
+    last_verify: Option<LastVerify>,
+    last_reset_at: Option<Timestamp>,
+    state: String,
+    since: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCredential {
+    token: String,
+    obtained_at: Option<Timestamp>,
+    expiry: StoredExpiry,
+}
+
+impl Stored {
+    fn of(record: &Record) -> Self {
+        let credential = record.credential.as_ref().map(|credential| StoredCredential {
+            token: credential.token.expose().to_owned(),
+            obtained_at: credential.obtained_at,
+            expiry: credential.expiry.into(),
+        });
+        Self {
+            schema: SCHEMA,
+            key: record.key.clone(),
+            origin: record.origin,
+            enrollment: record.enrollment.clone(),
+            seed: record.seed.clone(),
+            url: record.url.clone(),
+            id: record.id,
+            name: record.name.clone(),
+            credential,
+            retired: record.retired.clone(),
+            machine: record.machine.clone(),
+            entry_text: record.entry_text.as_ref().map(|text| text.expose().to_owned()),
+            first_seen_at: record.first_seen_at,
+            last_verify: record.last_verify.clone(),
+            last_reset_at: record.last_reset_at,
+            state: record.state.clone(),
+            since: record.since,
+        }
+    }
+
+    fn into_record(self) -> Result<Record, &'static str> {
+        let credential = self.credential.map(StoredCredential::into_credential).transpose()?;
+        let entry_text = self.entry_text.map(|text| EntryText::parse(&text)).transpose();
+        Ok(Record {
+            key: self.key,
+            origin: self.origin,
+            enrollment: self.enrollment,
+            seed: self.seed,
+            url: self.url,
+            id: self.id,
+            name: self.name,
+            credential,
+            retired: self.retired,
+            machine: self.machine,
+            entry_text: entry_text.map_err(|_| "its entry_text is not an entry")?,
+            first_seen_at: self.first_seen_at,
+            last_verify: self.last_verify,
+            last_reset_at: self.last_reset_at,
+            state: self.state,
+            since: self.since,
+        })
+    }
+}
+
+impl StoredCredential {
+    fn into_credential(self) -> Result<Credential, &'static str> {
+        let token = stored_token(&self.token).ok_or("its token is not a token")?;
+        Ok(Credential { token, obtained_at: self.obtained_at, expiry: self.expiry.into() })
     }
 }

@@ -1,0 +1,56 @@
+//! One pass over all runners, for `run --once`: enroll, verify, rotate what is due, and end.
+
+use std::rc::Rc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::status::report;
+use super::supervisor::take_stock;
+use super::worker::{Leftover, Lines, Patience, SharedTarget, Worker};
+use super::{Config, Parts, Shared};
+use crate::clock::Clock;
+use crate::model::RunnerReport;
+use crate::ops::{Disk, Error, Server};
+
+/// Makes one pass and tells how every runner stands after it.
+///
+/// # Errors
+/// [`Error::Disk`] if config.toml or the state directory cannot be read.
+pub async fn once<S, D, C>(config: Config, parts: Parts<S, D, C>) -> Result<Vec<RunnerReport>, Error>
+where
+    S: Server + 'static,
+    D: Disk + 'static,
+    C: Clock + 'static,
+{
+    let Parts { ops, clock, chance, .. } = parts;
+    let shared = Rc::new(Shared { ops, clock, chance });
+    LocalSet::new().run_until(pass(shared, Rc::new(config))).await
+}
+
+async fn pass<S, D, C>(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Result<Vec<RunnerReport>, Error>
+where
+    S: Server + 'static,
+    D: Disk + 'static,
+    C: Clock + 'static,
+{
+    let (census, mut unfinished) = take_stock(&shared, &config).await?;
+    for remark in &census.remarks {
+        tracing::warn!("{remark}");
+    }
+    let patience = watch::channel(Patience::Finish).0;
+    let mut workers = JoinSet::new();
+    for (position, member) in census.members.into_iter().enumerate() {
+        let unfinished = unfinished.remove(&member.runner.record.key);
+        let lines = Lines {
+            target: SharedTarget::new(member.runner.target().into()),
+            mailbox: mpsc::unbounded_channel().1,
+            patience: patience.subscribe(),
+        };
+        let worker = Worker::new(Rc::clone(&shared), member, Rc::clone(&config), unfinished, lines);
+        workers.spawn_local(async move { (position, worker.once().await) });
+    }
+    let mut leftovers = workers.join_all().await;
+    leftovers.sort_by_key(|(position, _)| *position);
+    Ok(leftovers.into_iter().map(|(_, Leftover { runner, state, .. })| report(&runner, &state, None)).collect())
+}

@@ -1,0 +1,316 @@
+//! The supervisor: starts the workers, hands out news, and ends them.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::census::Member;
+use super::shutdown::unregister_all;
+use super::worker::{Leftover, Lines, Mail, Patience, SharedTarget, Worker};
+use super::{Census, Config, Notice, Notices, Parts, Shared, Watch, census};
+use crate::clock::Clock;
+use crate::model::RunnerKey;
+use crate::ops::{Disk, Error, Runner, Server, Unfinished};
+use crate::store::Snapshot;
+
+/// How long config.toml must have been still before an entry that is missing counts as removed:
+/// editors and configuration managers write it in several steps.
+const STILL: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until a notice stops it. What a crash interrupted is finished first.
+///
+/// # Errors
+/// [`Error::Disk`] if config.toml or the state directory cannot be read at the start.
+pub async fn run<S, D, C>(config: Config, parts: Parts<S, D, C>, notices: Notices) -> Result<(), Error>
+where
+    S: Server + 'static,
+    D: Disk + 'static,
+    C: Clock + 'static,
+{
+    LocalSet::new().run_until(supervise(config, parts, notices)).await
+}
+
+async fn supervise<S, D, C>(config: Config, parts: Parts<S, D, C>, mut notices: Notices) -> Result<(), Error>
+where
+    S: Server + 'static,
+    D: Disk + 'static,
+    C: Clock + 'static,
+{
+    let Parts { ops, clock, chance, watch, mut reload } = parts;
+    let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch);
+    supervisor.start().await?;
+    loop {
+        match supervisor.next(&mut notices).await {
+            News::Notice(Notice::Stop) => {
+                supervisor.stop(Ending::ByPolicy, &mut notices).await;
+                return Ok(());
+            }
+            News::Notice(Notice::StopAndKeep) => {
+                supervisor.stop(Ending::Keep, &mut notices).await;
+                return Ok(());
+            }
+            News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
+            News::FileChanged => {
+                supervisor.reload_if_changed(reload()).await;
+                supervisor.config_changed(false).await;
+            }
+            News::FileStill => supervisor.config_changed(true).await,
+            News::WorkerEnded => {}
+        }
+    }
+}
+
+enum News {
+    Notice(Notice),
+    FileChanged,
+    FileStill,
+    WorkerEnded,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    ByPolicy,
+    Keep,
+}
+
+struct Desk {
+    mail: mpsc::UnboundedSender<Mail>,
+    target: SharedTarget,
+}
+
+struct Supervisor<S, D, C> {
+    shared: Rc<Shared<S, D, C>>,
+    config: Rc<Config>,
+    watch: Option<Watch>,
+    still_at: Option<Instant>,
+    desks: BTreeMap<RunnerKey, Desk>,
+    workers: JoinSet<Leftover>,
+    patience: watch::Sender<Patience>,
+}
+
+impl<S, D, C> Supervisor<S, D, C>
+where
+    S: Server + 'static,
+    D: Disk + 'static,
+    C: Clock + 'static,
+{
+    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>) -> Self {
+        Self {
+            shared,
+            config: Rc::new(config),
+            watch,
+            still_at: None,
+            desks: BTreeMap::new(),
+            workers: JoinSet::new(),
+            patience: watch::channel(Patience::Finish).0,
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), Error> {
+        let (census, mut unfinished) = take_stock(&self.shared, &self.config).await?;
+        for remark in &census.remarks {
+            tracing::warn!("{remark}");
+        }
+        tracing::info!(runners = census.members.len(), enrollments = self.config.enrollments.len(), "serving");
+        for member in census.members {
+            let unfinished = unfinished.remove(&member.runner.record.key);
+            self.spawn(member, unfinished);
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, member: Member, unfinished: Option<Unfinished>) {
+        let key = member.runner.record.key.clone();
+        let (mail, mailbox) = mpsc::unbounded_channel();
+        let target = SharedTarget::new(member.runner.target().into());
+        let lines = Lines { target: Rc::clone(&target), mailbox, patience: self.patience.subscribe() };
+        let worker = Worker::new(Rc::clone(&self.shared), member, Rc::clone(&self.config), unfinished, lines);
+        self.workers.spawn_local(worker.run());
+        self.desks.insert(key, Desk { mail, target });
+    }
+
+    async fn next(&mut self, notices: &mut Notices) -> News {
+        let Self { watch, still_at, workers, .. } = self;
+        let changed = async {
+            match watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let still = async {
+            match still_at {
+                Some(at) => sleep_until(*at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            notice = notices.recv() => News::Notice(notice.unwrap_or(Notice::Stop)),
+            () = changed => {
+                self.still_at = Some(Instant::now() + STILL);
+                News::FileChanged
+            }
+            () = still => {
+                self.still_at = None;
+                News::FileStill
+            }
+            Some(ended) = workers.join_next() => {
+                self.dismiss(ended);
+                News::WorkerEnded
+            }
+        }
+    }
+
+    fn dismiss(&mut self, ended: Result<Leftover, tokio::task::JoinError>) {
+        match ended {
+            Ok(leftover) => {
+                self.desks.remove(&leftover.runner.record.key);
+            }
+            Err(error) => tracing::error!(%error, "a worker has died: restart the agent, and please report this"),
+        }
+    }
+
+    /// New settings on request: everybody looks again.
+    async fn reload(&mut self, config: Option<Config>) {
+        if let Some(config) = config {
+            self.take_settings(config);
+        }
+        self.config_changed(true).await;
+        self.tell(&Mail::Nudge);
+        tracing::info!("reloaded");
+    }
+
+    /// Settings after a file changed, which need not have been agent.toml.
+    async fn reload_if_changed(&mut self, config: Option<Config>) {
+        if let Some(config) = config
+            && config != *self.config
+        {
+            self.take_settings(config);
+            tracing::info!("agent.toml has changed: its settings are in force");
+        }
+    }
+
+    fn take_settings(&mut self, config: Config) {
+        self.config = Rc::new(config);
+        self.tell(&Mail::Settings(Rc::clone(&self.config)));
+    }
+
+    /// Lets every worker compare its entry, and takes in runners that nobody serves yet.
+    async fn config_changed(&mut self, settled: bool) {
+        self.tell(&Mail::Changed { settled });
+        match take_stock_of_new(&self.shared, &self.config, &self.desks).await {
+            Ok(census) => {
+                for remark in &census.remarks {
+                    tracing::debug!("{remark}");
+                }
+                for member in census.members {
+                    tracing::info!(runner = member.runner.label(), "serving a new runner");
+                    self.spawn(member, None);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "config.toml has changed and cannot be read: serving on with what is known")
+            }
+        }
+    }
+
+    fn tell(&self, mail: &Mail) {
+        for desk in self.desks.values() {
+            // A worker that has ended is dismissed when its task is joined.
+            let _ended = desk.mail.send(mail.clone());
+        }
+    }
+
+    /// Stops planning, lets what is under way finish, and unregisters last.
+    async fn stop(mut self, ending: Ending, notices: &mut Notices) {
+        let deadline = Instant::now() + self.config.shutdown.grace;
+        tracing::info!(unregister = ending == Ending::ByPolicy, "stopping");
+        self.tell(&Mail::Stop);
+        if ending == Ending::Keep {
+            self.patience.send_replace(Patience::GiveUpVerify);
+        }
+        let drained = tokio::select! {
+            biased;
+            leftovers = self.drain(deadline) => Some(leftovers),
+            () = second(notices) => None,
+        };
+        let (Some(leftovers), Ending::ByPolicy) = (drained, ending) else { return };
+        tokio::select! {
+            biased;
+            () = unregister_all(&self.shared, &self.config, leftovers, deadline) => {}
+            () = second(notices) => tracing::warn!("told to stop a second time: the next start finishes what was begun"),
+        }
+    }
+
+    /// Waits for the workers: half of the grace time for everything, then only for what changes something.
+    async fn drain(&mut self, deadline: Instant) -> Vec<Leftover> {
+        let mut leftovers = Vec::new();
+        let patient_until = deadline - self.config.shutdown.grace / 2;
+        for until in [patient_until, deadline] {
+            while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
+                leftovers.extend(ended.ok());
+            }
+            self.patience.send_replace(Patience::GiveUpVerify);
+        }
+        if !self.workers.is_empty() {
+            tracing::error!(
+                unfinished = self.workers.len(),
+                "the grace time is over while a request was under way: the journal lets the next start finish it"
+            );
+        }
+        leftovers
+    }
+}
+
+/// Completes with the next notice to stop.
+async fn second(notices: &mut Notices) {
+    loop {
+        match notices.recv().await {
+            Some(Notice::Stop | Notice::StopAndKeep) => return,
+            Some(Notice::Reload) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Finishes what was interrupted, then finds out who is to be served.
+pub(super) async fn take_stock<S: Server, D: Disk, C: Clock>(
+    shared: &Shared<S, D, C>,
+    config: &Config,
+) -> Result<(Census, BTreeMap<RunnerKey, Unfinished>), Error> {
+    let now = shared.wall();
+    let replayed = shared.ops.replay(now).await?;
+    let records = shared.ops.disk().records().await?;
+    for damaged in &records.damaged {
+        tracing::error!(error = %damaged, "a runner's record is damaged");
+    }
+    let snapshot = shared.ops.disk().read().await?;
+    Ok((census(config, records.records, &snapshot, now), replayed.unfinished.into_iter().collect()))
+}
+
+/// The part of the census that nobody serves yet.
+async fn take_stock_of_new<S: Server, D: Disk, C: Clock>(
+    shared: &Shared<S, D, C>,
+    config: &Config,
+    desks: &BTreeMap<RunnerKey, Desk>,
+) -> Result<Census, Error> {
+    let snapshot = shared.ops.disk().read().await?;
+    let records = shared.ops.disk().records().await?;
+    let mut census = census(config, records.records, &snapshot, shared.wall());
+    census.members.retain(|member| !is_served(&member.runner, &snapshot, desks));
+    Ok(census)
+}
+
+/// Whether a worker has this key, or answers for every entry that this runner would.
+fn is_served(runner: &Runner, snapshot: &Snapshot, desks: &BTreeMap<RunnerKey, Desk>) -> bool {
+    if desks.contains_key(&runner.record.key) {
+        return true;
+    }
+    let target = runner.target();
+    let mut own = snapshot.entries.iter().filter(|entry| target.matches(entry)).peekable();
+    own.peek().is_some() && own.all(|entry| desks.values().any(|desk| desk.target.borrow().matches(entry)))
+}

@@ -1,0 +1,494 @@
+//! The worker: one runner, from what is due to what became of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::census::Member;
+use super::{Config, RotatePolicy, Shared};
+use crate::clock::{Clock, ServerTime};
+use crate::lifecycle::{self, Moment, Outcome, Plan, Rules, State, Step, Trouble};
+use crate::model::{Origin, Timestamp};
+use crate::ops::{Disk, Enrollment, EntryFate, Error, Registration, Rotation, Runner, Server, Standing, Unfinished};
+
+/// What the supervisor tells a worker.
+#[derive(Clone, Debug)]
+pub(super) enum Mail {
+    /// Look now.
+    Nudge,
+    /// config.toml has changed.
+    Changed {
+        /// Whether it has been still for a while, so that what is missing is missing for good.
+        settled: bool,
+    },
+    /// New settings.
+    Settings(Rc<Config>),
+    /// Plan nothing more.
+    Stop,
+}
+
+/// How far a stopping worker may go on with a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Patience {
+    /// Let everything under way finish.
+    Finish,
+    /// Give up what changes nothing.
+    GiveUpVerify,
+}
+
+/// Where the supervisor can see which entries a worker answers for.
+pub(super) type SharedTarget = Rc<std::cell::RefCell<crate::store::Target>>;
+
+pub(super) struct Worker<S, D, C> {
+    shared: Rc<Shared<S, D, C>>,
+    runner: Runner,
+    enrollment: Option<Enrollment>,
+    config: Rc<Config>,
+    rules: Rules,
+    state: State,
+    time: ServerTime,
+    unfinished: Option<Unfinished>,
+    target: SharedTarget,
+    mailbox: mpsc::UnboundedReceiver<Mail>,
+    patience: watch::Receiver<Patience>,
+    /// Whether the failure that lasts was told already.
+    has_complained: bool,
+}
+
+/// What a worker leaves behind when it ends.
+pub(super) struct Leftover {
+    pub(super) runner: Runner,
+    pub(super) state: State,
+    pub(super) now: Timestamp,
+}
+
+/// The lines that tie a worker to its supervisor.
+pub(super) struct Lines {
+    pub(super) target: SharedTarget,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Mail>,
+    pub(super) patience: watch::Receiver<Patience>,
+}
+
+impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
+    pub(super) fn new(
+        shared: Rc<Shared<S, D, C>>,
+        member: Member,
+        config: Rc<Config>,
+        unfinished: Option<Unfinished>,
+        lines: Lines,
+    ) -> Self {
+        let Member { runner, enrollment } = member;
+        let time = ServerTime::assumed(shared.clock.read());
+        let now = time.now(shared.clock.read());
+        let rules = rules(&config, &runner, shared.ops.system_id());
+        let state = runner.initial_state(now);
+        let Lines { target, mailbox, patience } = lines;
+        let mut worker = Self {
+            shared,
+            runner,
+            enrollment,
+            config,
+            rules,
+            state,
+            time,
+            unfinished,
+            target,
+            mailbox,
+            patience,
+            has_complained: false,
+        };
+        match worker.unfinished {
+            Some(Unfinished::LostReset) => worker.enter(Outcome::Lost),
+            Some(Unfinished::Unsaved) => worker.enter(Outcome::Unsaved),
+            Some(Unfinished::Unregistration) | None => {}
+        }
+        worker
+    }
+
+    /// Serves the runner until it is told to stop or is retired.
+    pub(super) async fn run(mut self) -> Leftover {
+        self.finish_unregistration().await;
+        loop {
+            *self.target.borrow_mut() = self.runner.target();
+            let Some(plan) = lifecycle::plan(&self.state, &self.rules) else { break };
+            let nap = plan.at.since(self.now()).min(self.rules.timing.longest_nap);
+            tokio::select! {
+                biased;
+                mail = self.mailbox.recv() => match mail {
+                    None | Some(Mail::Stop) => break,
+                    Some(mail) => self.read(mail).await,
+                },
+                () = tokio::time::sleep(nap) => {
+                    self.look_at_clock();
+                    if plan.at <= self.now() {
+                        self.execute(plan).await;
+                    }
+                }
+            }
+        }
+        let now = self.now();
+        Leftover { runner: self.runner, state: self.state, now }
+    }
+
+    /// Makes one pass: what is due now, each kind of step once.
+    pub(super) async fn once(mut self) -> Leftover {
+        self.finish_unregistration().await;
+        let mut done = Vec::new();
+        while let Some(plan) = lifecycle::plan(&self.state, &self.rules) {
+            if plan.at > self.now() || done.contains(&plan.step) {
+                break;
+            }
+            done.push(plan.step);
+            self.execute(plan).await;
+        }
+        let now = self.now();
+        Leftover { runner: self.runner, state: self.state, now }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.now(self.shared.clock.read())
+    }
+
+    /// A wall clock that jumped means that a clock was set or the machine was paused: only the server
+    /// knows what time it is now.
+    fn look_at_clock(&mut self) {
+        let reading = self.shared.clock.read();
+        if self.time.is_doubtful(reading) {
+            tracing::info!(runner = self.runner.label(), "the clock has jumped: asking the server for the time");
+            self.time = self.time.accepted(reading);
+            self.enter(Outcome::Nudged);
+        }
+    }
+
+    async fn execute(&mut self, plan: Plan) {
+        tracing::debug!(runner = self.runner.label(), step = plan.step.word(), why = plan.why.word(), "due");
+        let result = match plan.step {
+            Step::Register => self.register().await,
+            Step::Verify => self.verify().await,
+            Step::Rotate => self.rotate().await,
+            Step::Save => self.save().await,
+        };
+        self.take_date();
+        match result {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    self.enter(outcome);
+                    self.stop_complaining();
+                }
+            }
+            Err(error) => {
+                self.complain(plan.step, &error);
+                self.enter(error.outcome());
+            }
+        }
+        self.settle().await;
+        self.note_state().await;
+    }
+
+    /// The server's time of the last answer, for all that is planned from it.
+    fn take_date(&mut self) {
+        if let Some(date) = self.runner.date.take() {
+            self.time = self.time.told(date, self.shared.clock.read());
+        }
+    }
+
+    async fn register(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(enrollment) = self.enrollment.clone() else { return Ok(Vec::new()) };
+        let now = self.now();
+        let registration = self.shared.ops.register(&enrollment, &mut self.runner, now).await?;
+        if let Registration::Registered { unsaved, .. } = &registration {
+            tracing::info!(runner = self.runner.label(), id = ?self.runner.record.id.map(crate::model::RunnerId::number), "registered");
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        self.rules = rules(&self.config, &self.runner, self.shared.ops.system_id());
+        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
+        Ok(with_unsaved(registration.outcome(), unsaved))
+    }
+
+    async fn verify(&mut self) -> Result<Vec<Outcome>, Error> {
+        let now = self.now();
+        if let Some(enrollment) = &self.enrollment
+            && let Some(held) = self.shared.ops.reseed(enrollment, &mut self.runner, now).await?
+        {
+            return Ok(vec![Outcome::Adopted(held)]);
+        }
+        let mut patience = self.patience.clone();
+        tokio::select! {
+            biased;
+            verification = self.shared.ops.verify(&mut self.runner, now) => Ok(vec![verification?.outcome()]),
+            _ = patience.wait_for(|patience| *patience >= Patience::GiveUpVerify) => Ok(Vec::new()),
+        }
+    }
+
+    async fn rotate(&mut self) -> Result<Vec<Outcome>, Error> {
+        let now = self.now();
+        let rotation = self.shared.ops.rotate(&mut self.runner, None, now).await?;
+        if let Rotation::Rotated { held, unsaved } = &rotation {
+            let expires_at = held.expiry.at().map(|at| at.to_string());
+            tracing::info!(runner = self.runner.label(), expires_at, "rotated the token");
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
+        Ok(with_unsaved(rotation.outcome(), unsaved))
+    }
+
+    async fn save(&mut self) -> Result<Vec<Outcome>, Error> {
+        match self.shared.ops.save(&mut self.runner).await {
+            Ok(()) => {
+                tracing::info!(runner = self.runner.label(), "config.toml holds the token now");
+                Ok(vec![Outcome::Saved])
+            }
+            Err(error) => {
+                tracing::error!(runner = self.runner.label(), %error, "config.toml still does not hold the token");
+                Ok(vec![Outcome::Unsaved])
+            }
+        }
+    }
+
+    fn tell_unsaved(&self, unsaved: Option<&crate::store::Error>) {
+        if let Some(error) = unsaved {
+            tracing::error!(
+                runner = self.runner.label(),
+                %error,
+                "config.toml does not hold the new token yet: it is safe in the state directory, and writing it is tried again"
+            );
+        }
+    }
+
+    /// Ends the journal of a lost reset once the old token has told what happened.
+    async fn settle(&mut self) {
+        let is_lost = matches!(self.state, State::Uncertain(_));
+        if is_lost {
+            self.unfinished = Some(Unfinished::LostReset);
+        } else if self.unfinished == Some(Unfinished::LostReset) {
+            match self.shared.ops.settle(&self.runner).await {
+                Ok(()) => self.unfinished = None,
+                Err(error) => tracing::warn!(runner = self.runner.label(), %error, "cannot clear the journal"),
+            }
+        }
+    }
+
+    /// A shutdown that was interrupted after it had asked the server to delete the runner.
+    async fn finish_unregistration(&mut self) {
+        if self.unfinished != Some(Unfinished::Unregistration) {
+            return;
+        }
+        let fate = EntryFate::at_shutdown(&self.runner.record);
+        let now = self.now();
+        match self.shared.ops.unregister(&mut self.runner, fate, now).await {
+            Ok(found) => {
+                tracing::info!(
+                    runner = self.runner.label(),
+                    ?found,
+                    "finished an unregistration that had been interrupted"
+                );
+                self.unfinished = None;
+                self.take_date();
+                let now = self.now();
+                self.state = if self.enrollment.is_some() {
+                    self.runner.initial_state(now)
+                } else {
+                    State::Retired { since: now }
+                };
+            }
+            Err(error) => {
+                tracing::warn!(runner = self.runner.label(), %error, "cannot finish an interrupted unregistration: serving the runner on");
+            }
+        }
+    }
+
+    async fn read(&mut self, mail: Mail) {
+        match mail {
+            Mail::Nudge => self.enter(Outcome::Nudged),
+            Mail::Changed { settled } => self.reconcile(settled).await,
+            Mail::Settings(config) => {
+                self.enrollment =
+                    config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
+                self.config = config;
+                self.rules = rules(&self.config, &self.runner, self.shared.ops.system_id());
+                self.enter(Outcome::Nudged);
+            }
+            Mail::Stop => {}
+        }
+    }
+
+    async fn reconcile(&mut self, settled: bool) {
+        if self.runner.record.credential.is_none() {
+            return self.look_at_seed();
+        }
+        let known = self.runner.record.credential.clone();
+        let standing = match self.shared.ops.reconcile(&mut self.runner).await {
+            Ok(standing) => standing,
+            Err(error) => {
+                tracing::warn!(runner = self.runner.label(), %error, "config.toml has changed and cannot be compared");
+                if matches!(self.state, State::Active(_)) {
+                    self.enter(Outcome::Unsaved);
+                }
+                return;
+            }
+        };
+        if self.runner.record.credential.is_none() {
+            tracing::info!(runner = self.runner.label(), "another process has unregistered it");
+            self.state = State::Retired { since: self.now() };
+            return;
+        }
+        if self.runner.record.credential != known
+            && let Some(held) = self.runner.held(self.now())
+        {
+            tracing::info!(runner = self.runner.label(), "another process has replaced the token");
+            self.enter(Outcome::Adopted(held));
+        }
+        match standing {
+            Standing::Foreign { .. } => self.enter(Outcome::Nudged),
+            Standing::Missing if settled => self.missing().await,
+            Standing::Ours | Standing::Stale | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
+        }
+    }
+
+    /// A registration that failed is tried again at once when its token was replaced.
+    fn look_at_seed(&mut self) {
+        let Some(enrollment) = &self.enrollment else { return };
+        let Ok(seed) = enrollment.seed.read() else { return };
+        if self.runner.record.seed != Some(seed.fingerprint()) {
+            self.enter(Outcome::Nudged);
+        }
+    }
+
+    /// The entry is gone for good: an enrollment wants it back, a person has taken any other away.
+    async fn missing(&mut self) {
+        let Some(enrollment) = self.enrollment.clone() else {
+            tracing::warn!(
+                runner = self.runner.label(),
+                "its entry was removed from config.toml: not serving it any more, and not unregistering it"
+            );
+            self.state = State::Retired { since: self.now() };
+            return;
+        };
+        match self.shared.ops.restore(&mut self.runner, &enrollment).await {
+            Ok(()) => tracing::warn!(
+                runner = self.runner.label(),
+                "its entry was gone from config.toml: put it back, since agent.toml enrolls it"
+            ),
+            Err(error) => {
+                tracing::error!(runner = self.runner.label(), %error, "cannot put its entry back into config.toml");
+                self.enter(Outcome::Unsaved);
+            }
+        }
+    }
+
+    fn enter(&mut self, outcome: Outcome) {
+        let moment = Moment { now: self.now(), chance: (self.shared.chance)() };
+        let before = self.state.word();
+        let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
+        self.state = lifecycle::apply(state, outcome, &self.rules, moment);
+        if self.state.word() != before {
+            tell_transition(&self.runner, before, &self.state, moment.now);
+        }
+    }
+
+    async fn note_state(&mut self) {
+        let (word, since) = (self.state.word(), self.state.since());
+        if let Err(error) = self.shared.ops.note_state(&mut self.runner, word, since).await {
+            tracing::warn!(runner = self.runner.label(), %error, "cannot write the runner's record");
+        }
+    }
+
+    /// A failure that lasts is told once, when it begins; its repetitions are for the debug log.
+    fn complain(&mut self, step: Step, error: &Error) {
+        let runner = self.runner.label();
+        let (step, hint) = (step.word(), error.hint());
+        if self.has_complained {
+            tracing::debug!(runner, step, %error, "failed again");
+        } else {
+            tracing::warn!(runner, step, %error, hint, "failed, trying again");
+            self.has_complained = true;
+        }
+    }
+
+    fn stop_complaining(&mut self) {
+        if std::mem::take(&mut self.has_complained) {
+            tracing::info!(runner = self.runner.label(), "works again");
+        }
+    }
+}
+
+fn with_unsaved(outcome: Outcome, unsaved: bool) -> Vec<Outcome> {
+    if unsaved { vec![outcome, Outcome::Unsaved] } else { vec![outcome] }
+}
+
+fn tell_transition(runner: &Runner, before: &str, state: &State, now: Timestamp) {
+    let (name, after) = (runner.label(), state.word());
+    match state {
+        State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
+            tracing::info!(runner = name, from = before, to = after, "changed its state");
+        }
+        State::Uncertain(_) => tracing::warn!(
+            runner = name,
+            from = before,
+            to = after,
+            "the answer to a rotation was lost: asking about the old token before anything else is done"
+        ),
+        State::Rejected(rejected) => tracing::error!(
+            runner = name,
+            from = before,
+            to = after,
+            rejection = ?rejected.rejection,
+            "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml"
+        ),
+        State::NotRenewable(state) => {
+            let left = state.held.left(now).map(crate::model::format_span);
+            tracing::error!(
+                runner = name,
+                from = before,
+                to = after,
+                left,
+                "the server does not renew this token: create the runner anew before the token expires"
+            );
+        }
+        State::Failed(failed) => tracing::error!(
+            runner = name,
+            from = before,
+            to = after,
+            trouble = failed.trouble.word(),
+            remedy = remedy(failed.trouble),
+            "cannot go on until somebody acts"
+        ),
+    }
+}
+
+fn remedy(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::RegistrationDisabled => {
+            "create the runner in GitLab's UI and give its glrt- token as `token` instead of the registration token"
+        }
+        Trouble::RegistrationRefused => "put a valid registration token where the enrollment reads it",
+        Trouble::GivenTokenRefused => "put the token of an existing runner where the enrollment reads it",
+        Trouble::Orphaned => "its project or group is gone: remove its entry, and enroll it elsewhere",
+        Trouble::Unassigned => "assign the runner to a project in GitLab",
+        Trouble::InvalidRequest => "correct the parameters that the server names",
+        Trouble::AccessDenied => "give an access token with the scope `manage_runner` or `api`",
+        Trouble::Unsupported => "this GitLab is too old for it",
+        Trouble::LocalFile => "make the file that the error names usable",
+    }
+}
+
+/// What governs a runner: the settings, its policy, and what its origin allows.
+pub(super) fn rules(config: &Config, runner: &Runner, system_id: &crate::model::SystemId) -> Rules {
+    let policy = config.policy_of(runner);
+    let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
+        RotatePolicy::Always => config.rotate.or(Some(crate::lifecycle::Share::DEFAULT)),
+        RotatePolicy::Off => None,
+        RotatePolicy::Auto => {
+            let is_ours = match runner.record.origin {
+                Origin::Registered => true,
+                Origin::Given => policy.shared != Some(true),
+                Origin::V1 => false,
+            };
+            config.rotate.filter(|_| is_ours && !runner.rotation_disabled)
+        }
+    };
+    let verify_interval: Duration =
+        if runner.record.enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
+    Rules { timing: config.timing.clone(), verify_interval, rotate, phase: runner.phase(system_id) }
+}

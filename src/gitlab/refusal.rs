@@ -1,0 +1,94 @@
+//! What a status that is no success means, endpoint by endpoint.
+
+use super::words::{Form, Words};
+use super::{Endpoint, Kind};
+
+/// Reads a refusal. The status decides, and the words only where GitLab uses one status for several
+/// things; without words of GitLab's own, only a throttle and a redirect say anything for certain.
+pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&Words>) -> Kind {
+    match (status, words) {
+        (300..=399, _) => Kind::Redirect,
+        (407, _) => Kind::ProxyAuthentication,
+        (429, _) => Kind::RateLimited,
+        (503, Some(Words { form: Form::Message, .. })) => Kind::Maintenance,
+        (501, Some(_)) => Kind::Unsupported,
+        (408 | 500..=599, _) => Kind::ServerError,
+        (_, None) => Kind::NotGitlab,
+        (400, Some(_)) => Kind::InvalidParameters,
+        (401, Some(_)) => unauthorized(endpoint),
+        (403, Some(words)) => forbidden(endpoint, words),
+        (404, Some(words)) => not_found(endpoint, words),
+        (405, Some(_)) => Kind::Unsupported,
+        (409, Some(words)) if words.mention("resource lock") => Kind::Locked,
+        (410, Some(_)) => gone(endpoint),
+        (412, Some(_)) => Kind::PreconditionFailed,
+        (422, Some(words)) => unprocessable(endpoint, words),
+        (_, Some(_)) => Kind::UnexpectedStatus,
+    }
+}
+
+/// Only an access token is answered so; a server without the call for managers takes `managers` for
+/// the id of a runner and wants one.
+fn unauthorized(endpoint: Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::ResetById => Kind::AccessTokenRefused,
+        Endpoint::DeleteManager => Kind::Unsupported,
+        Endpoint::Register | Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::Reset => Kind::UnexpectedStatus,
+    }
+}
+
+fn forbidden(endpoint: Endpoint, words: &Words) -> Kind {
+    match words.form {
+        Form::Message if words.mention("read-only instance") => Kind::ReadOnly,
+        Form::Error | Form::Message if words.mention("rotation deadline") => Kind::RotationClosed,
+        Form::OAuth => Kind::AccessTokenRights,
+        Form::Message if words.mention("runner is orphaned") => Kind::Orphaned,
+        Form::Message if is_plain_forbidden(&words.text) => match endpoint {
+            Endpoint::Register => Kind::RegistrationRefused,
+            Endpoint::ResetById => Kind::AccessTokenRights,
+            Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::Reset => Kind::TokenRefused,
+        },
+        Form::Message | Form::Fields | Form::Error => Kind::UnexpectedStatus,
+    }
+}
+
+/// `403 Forbidden` with or without a reason; gateways say `Forbidden` without the number.
+fn is_plain_forbidden(text: &str) -> bool {
+    text.strip_prefix("403 Forbidden").is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
+}
+
+/// GitLab's helpers say `message` when a record is missing; the router says `error` when the call is.
+fn not_found(endpoint: Endpoint, words: &Words) -> Kind {
+    match endpoint {
+        Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::ResetById if words.form == Form::Message => {
+            Kind::NotFound
+        }
+        Endpoint::Register
+        | Endpoint::Verify
+        | Endpoint::DeleteRunner
+        | Endpoint::DeleteManager
+        | Endpoint::Reset
+        | Endpoint::ResetById => Kind::Unsupported,
+    }
+}
+
+/// The number stands for a switched-off registration, or for a whole version of the API.
+fn gone(endpoint: Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Register => Kind::RegistrationDisabled,
+        Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::Reset | Endpoint::ResetById => {
+            Kind::Unsupported
+        }
+    }
+}
+
+fn unprocessable(endpoint: Endpoint, words: &Words) -> Kind {
+    if words.mention("orphaned") {
+        return Kind::Orphaned;
+    }
+    match endpoint {
+        Endpoint::Verify => Kind::Orphaned,
+        Endpoint::Reset | Endpoint::ResetById => Kind::Unassigned,
+        Endpoint::Register | Endpoint::DeleteRunner | Endpoint::DeleteManager => Kind::InvalidParameters,
+    }
+}

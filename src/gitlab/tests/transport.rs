@@ -1,0 +1,157 @@
+//! Connections: how many there are, and how they fail.
+
+use std::error::Error as _;
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+const ACCEPTED: &str = r#"{"id":42,"token":"glrt-runner-secret"}"#;
+
+#[tokio::test]
+async fn verifications_share_a_connection_and_changes_never_do() {
+    let server = Server::start(vec![Reply::json(200, ACCEPTED); 5]).await;
+    let client = client();
+    for _ in 0..3 {
+        call(&client, &server.site(), Endpoint::Verify).await.unwrap();
+    }
+    assert_eq!(server.connections(), 1);
+    for _ in 0..2 {
+        call(&client, &server.site(), Endpoint::Reset).await.unwrap();
+    }
+    assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_repeats_no_request() {
+    let Reply::Keep(bytes) = Reply::json(200, ACCEPTED) else { unreachable!() };
+    let server = Server::start(vec![Reply::Close(bytes); 10]).await;
+    let client = client();
+    for sent in 1..=5 {
+        call(&client, &server.site(), Endpoint::Verify).await.unwrap();
+        assert_eq!(server.requests().len(), 2 * sent - 1);
+        call(&client, &server.site(), Endpoint::Reset).await.unwrap();
+        assert_eq!(server.requests().len(), 2 * sent);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_answer_repeats_no_request() {
+    for endpoint in Endpoint::ALL {
+        let warm_up = if endpoint == Endpoint::Verify { Some(Reply::json(200, ACCEPTED)) } else { None };
+        let server = Server::start(warm_up.iter().cloned().chain([Reply::Close(Vec::new())])).await;
+        let client = client();
+        if warm_up.is_some() {
+            call(&client, &server.site(), endpoint).await.unwrap();
+        }
+        let error = call(&client, &server.site(), endpoint).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::ConnectionLost);
+        assert_eq!(server.requests().len(), 1 + usize::from(warm_up.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_executed_nothing() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = call(&client(), &site(&format!("http://{free}")), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Connect);
+    assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
+    assert_eq!(error.class(), ErrorClass::Unreachable);
+    assert_eq!(error.to_string(), format!("cannot rotate the runner's token at {free}: cannot connect"));
+    assert!(error.source().unwrap().to_string().contains("refused"));
+}
+
+#[tokio::test]
+async fn an_ipv6_literal_is_an_address() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
+    let free = listener.local_addr().unwrap();
+    drop(listener);
+    let error = call(&client(), &site(&format!("http://{free}/")), Endpoint::Verify).await.unwrap_err();
+    assert_eq!((error.kind(), error.host()), (Kind::Connect, free.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn an_unknown_name_executed_nothing() {
+    let error = call(&client(), &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NameLookup, "{error:?}");
+    assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
+}
+
+#[tokio::test]
+async fn a_handshake_that_takes_too_long_executed_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(Config { connect_timeout: Duration::from_millis(100), ..Config::default() });
+    let site = site(&format!("https://{}", listener.local_addr().unwrap()));
+    let error = call(&client, &site, Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ConnectTimeout, "{error:?}");
+    assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
+}
+
+#[tokio::test]
+async fn silence_after_sending_is_a_timeout() {
+    let error = failure(Endpoint::Reset, Reply::Silence).await;
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(error.to_string().contains(error.request_id()), "{error}");
+}
+
+#[tokio::test]
+async fn requests_to_one_host_wait_for_room() {
+    let server = Server::start(vec![Reply::Silence; 4]).await;
+    let client =
+        Client::new(Config { in_flight_per_host: 2, request_timeout: Duration::from_millis(300), ..Config::default() });
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, site) = (client.clone(), server.site());
+            tokio::spawn(async move { call(&client, &site, Endpoint::Verify).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(server.requests().len(), 2);
+    for call in calls {
+        call.await.unwrap().unwrap_err();
+    }
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
+    let proxy = Server::start([Reply::html(407), Reply::html(502)]).await;
+    let proxies = |no_proxy: &str| Proxies {
+        http: Some(format!("http://user:proxy-secret@{}", proxy.authority)),
+        https: None,
+        no_proxy: Some(no_proxy.to_owned()),
+    };
+    let through = Client::new(Config { proxies: proxies("other.example.com"), ..Config::default() });
+    let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::ProxyAuthentication);
+    assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
+    let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Unknown { retry_after: None });
+    assert_eq!(proxy.requests()[0].line, "POST http://gitlab.invalid/api/v4/runners/reset_authentication_token");
+    let config = Config { proxies: proxies("gitlab.invalid"), ..Config::default() };
+    assert!(!format!("{error:?} {config:?}").contains("proxy-secret"));
+    let error = call(&Client::new(config), &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NameLookup);
+}
+
+#[tokio::test]
+async fn a_proxy_that_tunnels_nothing_executed_nothing() {
+    let proxy = Server::start([Reply::html(407), Reply::html(502), Reply::Close(Vec::new())]).await;
+    let https = Some(format!("http://user:proxy-secret@{}", proxy.authority));
+    let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
+    for _ in 0..3 {
+        let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
+        assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None }, "{error:?}");
+        assert!(!format!("{error:?}").contains("proxy-secret"));
+    }
+    assert_eq!(proxy.requests()[0].line, "CONNECT gitlab.invalid:443");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_no_url_is_a_local_mistake() {
+    let https = Some("http://user:proxy-secret@[bad".to_owned());
+    let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
+    let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Verify).await.unwrap_err();
+    assert_eq!((error.kind(), error.class()), (Kind::ProxySetting, ErrorClass::Local));
+    assert!(!format!("{error} {error:?}").contains("proxy-secret"));
+}

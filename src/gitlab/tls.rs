@@ -1,0 +1,208 @@
+//! Whom to trust and what to present: the TLS side of a site.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use zeroize::Zeroizing;
+
+use crate::model::Site;
+
+use super::Kind;
+use super::error::Trouble;
+
+/// How many TLS sessions are kept for resumption: one per server that a daemon usually has, not the
+/// 256 of the default.
+const SESSIONS: usize = 8;
+
+/// The largest TLS file taken, in bytes: a bundle of all public authorities has a quarter of it.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The TLS files that make one connection differ from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Identity {
+    /// Unencrypted.
+    Plain,
+    /// Encrypted, by the files that exist.
+    Tls {
+        /// Authorities to trust besides the system's.
+        ca: Option<PathBuf>,
+        /// The chain to present, and the key to it.
+        client: Option<(PathBuf, PathBuf)>,
+    },
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// Finds the TLS files of a site: those its entry names, else those that lie ready for its host.
+    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, Trouble> {
+        if !site.url.is_https() {
+            return Ok(Self::Plain);
+        }
+        let host = site.url.host();
+        let ready = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
+        let ca = match &site.tls.ca_file {
+            Some(path) => Some(path.clone()),
+            None => ready(".crt")?,
+        };
+        let client = match (&site.tls.cert_file, &site.tls.key_file) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (Some(cert), None) => return Err(local_file("tls-key-file is missing beside tls-cert-file", cert)),
+            (None, Some(key)) => return Err(local_file("tls-cert-file is missing beside tls-key-file", key)),
+            (None, None) => ready(".auth.crt")?.zip(ready(".auth.key")?),
+        };
+        Ok(Self::Tls { ca, client })
+    }
+
+    /// The present state of its files.
+    pub(super) fn stamps(&self) -> Result<Vec<Stamp>, Trouble> {
+        self.files().map(|path| stamp(path).map_err(|error| unreadable(path, error))).collect()
+    }
+
+    /// Reads its files into what a connection needs.
+    pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, Trouble> {
+        let Self::Tls { ca, client } = self else { return configured(Arc::new(RootCertStore::empty()), None) };
+        let roots = match ca {
+            Some(path) => Arc::new(with_authorities(roots.load_or_none(), path)?),
+            None => roots.load()?,
+        };
+        configured(roots, client.as_ref())
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let (ca, client) = match self {
+            Self::Plain => (None, None),
+            Self::Tls { ca, client } => (ca.as_ref(), client.as_ref()),
+        };
+        ca.into_iter().chain(client.into_iter().flat_map(|(cert, key)| [cert, key]))
+    }
+}
+
+/// The authorities that this system trusts; loaded when first needed, and then shared.
+#[derive(Default)]
+pub(super) struct SystemRoots(OnceLock<Arc<RootCertStore>>);
+
+impl SystemRoots {
+    /// # Errors
+    /// [`Kind::LocalFile`] if the system has some and none can be read.
+    pub(super) fn load(&self) -> Result<Arc<RootCertStore>, Trouble> {
+        if let Some(roots) = self.0.get() {
+            return Ok(Arc::clone(roots));
+        }
+        let found = rustls_native_certs::load_native_certs();
+        if found.certs.is_empty()
+            && let Some(error) = found.errors.into_iter().next()
+        {
+            let what = "cannot load the system's certificate authorities";
+            return Err(Trouble::new(Kind::LocalFile).with_detail(what).with_source(error));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        Ok(Arc::clone(self.0.get_or_init(|| Arc::new(roots))))
+    }
+
+    /// The same where other authorities are given, so that a system without any does not matter.
+    fn load_or_none(&self) -> RootCertStore {
+        self.load().map_or_else(|_| RootCertStore::empty(), |roots| RootCertStore::clone(&roots))
+    }
+}
+
+fn with_authorities(mut roots: RootCertStore, path: &Path) -> Result<RootCertStore, Trouble> {
+    for certificate in certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| local_file("cannot use a certificate of", path).with_source(error))?;
+    }
+    Ok(roots)
+}
+
+fn configured(roots: Arc<RootCertStore>, client: Option<&(PathBuf, PathBuf)>) -> Result<ClientConfig, Trouble> {
+    let failed = |error: rustls::Error| Trouble::new(Kind::Tls).with_detail("cannot set up TLS").with_source(error);
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(failed)?.with_root_certificates(roots);
+    let mut config = match client {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let chain = certificates(cert)?;
+            let configured = builder.with_client_auth_cert(chain, private_key(key)?);
+            configured.map_err(|error| local_file("cannot use the client certificate", cert).with_source(error))?
+        }
+    };
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let pem = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| not_pem(path, error))?;
+    if certificates.is_empty() {
+        return Err(local_file("there is no PEM certificate in", path));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Trouble> {
+    let pem = read(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| not_pem(path, error))
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let file = fs::File::open(path).map_err(|error| unreadable(path, error))?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(local_file("more than 1 MiB in", path));
+    }
+    Ok(bytes)
+}
+
+/// The path if something is there; only "not found" means that nothing is.
+fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, Trouble> {
+    let Some(path) = path else { return Ok(None) };
+    match fs::metadata(&path) {
+        Ok(_) => Ok(Some(path)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(unreadable(&path, error)),
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(Stamp {
+        inode: (metadata.dev(), metadata.ino()),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Trouble {
+    local_file("cannot read the TLS file", path).with_source(error)
+}
+
+fn not_pem(path: &Path, error: rustls::pki_types::pem::Error) -> Trouble {
+    local_file("there is no usable PEM in", path).with_source(error)
+}
+
+fn local_file(what: &str, path: &Path) -> Trouble {
+    Trouble::new(Kind::LocalFile).with_detail(format!("{what} `{}`", path.display()))
+}

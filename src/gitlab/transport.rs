@@ -1,0 +1,271 @@
+//! Connections: one pair of HTTP clients per TLS identity, and one exchange over one of them.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, NoProxy, Proxy, Url};
+use rustls::{AlertDescription, CertificateError};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::model::Site;
+use crate::secret::Token;
+
+use super::error::Trouble;
+use super::tls::{Identity, Stamp, SystemRoots};
+use super::{Config, Kind, headers};
+
+/// The largest answer taken, in bytes: GitLab's have a few hundred.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// How long a connection that may be used again is kept: long enough for the runners of one pass,
+/// short enough that an idle daemon holds none.
+const KEPT_FOR: std::time::Duration = std::time::Duration::from_secs(20);
+
+const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
+
+/// All connections of a client.
+pub(super) struct Transport {
+    config: Config,
+    roots: SystemRoots,
+    pairs: Mutex<HashMap<Identity, (Vec<Stamp>, Pair)>>,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// The two HTTP clients of one TLS identity.
+#[derive(Clone)]
+struct Pair {
+    /// For calls that change something: it keeps no connection, since a request on one that the server
+    /// is closing may or may not have arrived.
+    fresh: reqwest::Client,
+    /// For calls that may be repeated: it uses its connections again.
+    kept: reqwest::Client,
+}
+
+/// One request as it goes out.
+pub(super) struct Outgoing<'a> {
+    pub(super) site: &'a Site,
+    pub(super) method: Method,
+    /// Below `/api/v4/`.
+    pub(super) path: &'a str,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) access_token: Option<&'a Token>,
+    pub(super) request_id: &'a str,
+    /// Whether an idle connection may carry it.
+    pub(super) on_kept_connection: bool,
+}
+
+/// One answer as it came in.
+pub(super) struct Incoming {
+    pub(super) status: u16,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Transport {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, roots: SystemRoots::default(), pairs: Mutex::default(), hosts: Mutex::default() }
+    }
+
+    /// Sends one request, once, when its host has room for it.
+    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Trouble> {
+        let host = self.host(&outgoing.site.url.authority());
+        let _room = host.acquire().await.ok();
+        let pair = self.pair(outgoing.site)?;
+        let client = if outgoing.on_kept_connection { &pair.kept } else { &pair.fresh };
+        let url = format!("{}/api/v4/{}", outgoing.site.url, outgoing.path);
+        let mut request = client
+            .request(outgoing.method, url)
+            .header(HeaderName::from_static("x-request-id"), outgoing.request_id)
+            .body(bytes::Bytes::from_owner(outgoing.body));
+        if let Some(token) = outgoing.access_token {
+            request = request.header(HeaderName::from_static("private-token"), sensitive(token)?);
+        }
+        let response = request.send().await.map_err(not_answered)?;
+        received(response).await
+    }
+
+    fn host(&self, authority: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.max(1)));
+        Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(room))
+    }
+
+    /// The clients for a site, made anew when one of its TLS files has changed.
+    fn pair(&self, site: &Site) -> Result<Pair, Trouble> {
+        let identity = Identity::of(site, self.config.certs_dir.as_deref())?;
+        let stamps = identity.stamps()?;
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((built_from, pair)) = pairs.get(&identity)
+            && *built_from == stamps
+        {
+            return Ok(pair.clone());
+        }
+        let pair = self.build(&identity)?;
+        pairs.insert(identity, (stamps, pair.clone()));
+        Ok(pair)
+    }
+
+    fn build(&self, identity: &Identity) -> Result<Pair, Trouble> {
+        let tls = identity.config(&self.roots)?;
+        let build = |kept: usize| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .retry(reqwest::retry::never())
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .http1_only()
+                .no_proxy()
+                .connect_timeout(self.config.connect_timeout)
+                .timeout(self.config.request_timeout)
+                .pool_max_idle_per_host(kept)
+                .pool_idle_timeout(KEPT_FOR)
+                .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
+                .default_headers(json_headers());
+            for proxy in self.proxies()? {
+                builder = builder.proxy(proxy);
+            }
+            builder.build().map_err(|error| {
+                Trouble::new(Kind::Tls).with_detail("cannot set up connections").with_source(error.without_url())
+            })
+        };
+        Ok(Pair { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
+    }
+
+    fn proxies(&self) -> Result<Vec<Proxy>, Trouble> {
+        let proxies = &self.config.proxies;
+        let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
+        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "for https"));
+        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "for http"));
+        let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
+            Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
+            // The cause would repeat the address, which may hold a password.
+            Err(_) => Err(Trouble::new(Kind::ProxySetting).with_detail(detail)),
+        };
+        https.into_iter().chain(http).map(proxy).collect()
+    }
+}
+
+fn json_headers() -> HeaderMap {
+    let json = HeaderValue::from_static("application/json");
+    HeaderMap::from_iter([(reqwest::header::ACCEPT, json.clone()), (reqwest::header::CONTENT_TYPE, json)])
+}
+
+fn sensitive(token: &Token) -> Result<HeaderValue, Trouble> {
+    let unusable = |_| Trouble::new(Kind::AccessTokenRefused).with_detail("it does not fit into a header");
+    let mut value = HeaderValue::from_str(token.expose()).map_err(unusable)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Reads an answer to its end, within bounds.
+async fn received(mut response: reqwest::Response) -> Result<Incoming, Trouble> {
+    let status = response.status().as_u16();
+    let body = read_body(&mut response).await;
+    let body = match body {
+        Ok(body) => body,
+        // These say all with their status.
+        Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
+        Err(trouble) => return Err(Trouble { status: Some(status), ..trouble }),
+    };
+    let url = response.url().clone();
+    Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
+}
+
+async fn read_body(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let announced = response.content_length().unwrap_or_default();
+    if announced > MAX_ANSWER_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(usize::try_from(announced).unwrap_or_default().max(1024)));
+    while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn too_large() -> Trouble {
+    Trouble::new(Kind::TooLarge).with_detail(format!("more than {} KiB", MAX_ANSWER_BYTES / 1024))
+}
+
+fn not_answered(error: reqwest::Error) -> Trouble {
+    let error = error.without_url();
+    let kind = match tls_error(&error) {
+        Some(tls) if error.is_connect() => tls_kind(tls),
+        // With TLS 1.3 the server looks at the client's certificate after the client has sent.
+        Some(tls) if tls_kind(tls) == Kind::TlsClientCertificate => Kind::TlsClientCertificate,
+        _ if error.is_connect() && error.is_timeout() => Kind::ConnectTimeout,
+        _ if error.is_connect() && error.is_dns() => Kind::NameLookup,
+        _ if error.is_connect() => Kind::Connect,
+        _ if error.is_timeout() => Kind::Timeout,
+        _ => Kind::ConnectionLost,
+    };
+    Trouble::new(kind).with_source(error)
+}
+
+/// Finds what TLS has to say among an error's causes; an `io::Error` hides its own from `source`.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause = StdError::source(error);
+    while let Some(error) = cause {
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = within.and_then(|within| within.downcast_ref()).or_else(|| error.downcast_ref());
+        if found.is_some() {
+            return found;
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn tls_kind(error: &rustls::Error) -> Kind {
+    match error {
+        rustls::Error::InvalidCertificate(error) => certificate_kind(error),
+        rustls::Error::AlertReceived(
+            AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::NoCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate,
+        ) => Kind::TlsClientCertificate,
+        _ => Kind::Tls,
+    }
+}
+
+fn certificate_kind(error: &CertificateError) -> Kind {
+    match error {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Kind::TlsName,
+        CertificateError::UnknownIssuer => Kind::TlsIssuer,
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Kind::TlsExpired,
+        _ => Kind::Tls,
+    }
+}
+
+impl Incoming {
+    /// Whether it can be an answer of GitLab's API.
+    pub(super) fn is_json(&self) -> bool {
+        headers::is_json(&self.headers)
+    }
+
+    /// What came where JSON was due; never its content.
+    pub(super) fn looks(&self) -> &'static str {
+        match self.body.trim_ascii_start().first() {
+            Some(b'<') => "an HTML page",
+            Some(_) => "a text that is not JSON",
+            None => "an empty answer",
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Why an operation did not do what it should, and what that means for the runner.
+
+use std::error::Error as _;
+
+use crate::gitlab::{self, Disposition, ErrorClass, Reason};
+use crate::lifecycle::{Outcome, Trouble};
+use crate::model::Timestamp;
+use crate::secret::SourceError;
+use crate::store::{self, ComposeError, EntryProblem};
+
+/// A call to a server that failed, with everything that is ever asked about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Whether the server may have acted, and what can be done next.
+    pub disposition: Disposition,
+    /// The kind of trouble.
+    pub class: ErrorClass,
+    /// The server's wall time, if this was a genuine answer.
+    pub date: Option<Timestamp>,
+    /// The failed act and its causes, in one line.
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+}
+
+impl From<gitlab::Error> for Failure {
+    fn from(error: gitlab::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(": ");
+            message.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self {
+            disposition: error.disposition(),
+            class: error.class(),
+            date: error.date(),
+            message,
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+}
+
+/// Why an operation did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Asking whether a token is good brought no acceptance; the server surely changed nothing.
+    #[error(transparent)]
+    Asking(Failure),
+    /// A call that makes or replaces a token failed.
+    #[error(transparent)]
+    Changing(Failure),
+    /// The disk failed; no token was spent.
+    #[error(transparent)]
+    Disk(#[from] store::Error),
+    /// The secret that the runner is made from cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SourceError),
+    /// No entry can be made from the template.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// The entry in config.toml cannot be used.
+    #[error("the entry of runner `{runner}` cannot be used: {problem}")]
+    Entry {
+        /// The runner's name or key.
+        runner: String,
+        /// What is wrong with it.
+        problem: EntryProblem,
+    },
+    /// The entry's token is an environment variable, which a rotation would make stale.
+    #[error("the token of runner `{runner}` is the variable `{variable}`, which a rotation would make stale")]
+    VariableToken {
+        /// The runner's name or key.
+        runner: String,
+        /// The variable's name.
+        variable: String,
+    },
+    /// The record has no token.
+    #[error("runner `{0}` has no token")]
+    NoToken(String),
+}
+
+impl Error {
+    /// What this means for the runner's state.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Asking(failure) => match failure.disposition {
+                Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
+                    Outcome::Deferred { retry_after }
+                }
+                Disposition::Refused | Disposition::Gone => Outcome::Refused,
+                Disposition::RotationClosed => Outcome::RotationClosed,
+                Disposition::Unsupported => Outcome::MustAct(Trouble::Unsupported),
+                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+            },
+            Self::Changing(failure) => match failure.disposition {
+                Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
+                Disposition::Unknown { .. } => Outcome::Lost,
+                Disposition::Refused | Disposition::Gone => Outcome::Refused,
+                Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
+                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+            },
+            // A token file may be about to appear; looking for it asks no server.
+            Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
+            Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoToken(_) => {
+                Outcome::MustAct(Trouble::LocalFile)
+            }
+        }
+    }
+
+    /// The server's failure, where that is what it is.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Asking(failure) | Self::Changing(failure) => Some(failure),
+            Self::Disk(_)
+            | Self::Secret(_)
+            | Self::Compose(_)
+            | Self::Entry { .. }
+            | Self::VariableToken { .. }
+            | Self::NoToken(_) => None,
+        }
+    }
+
+    /// What the user can do about it, where the message does not say so already.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.failure()?.hint.as_deref()
+    }
+}
+
+fn trouble(reason: Reason) -> Trouble {
+    match reason {
+        Reason::Parameters => Trouble::InvalidRequest,
+        Reason::RegistrationRefused => Trouble::RegistrationRefused,
+        Reason::RegistrationDisabled => Trouble::RegistrationDisabled,
+        Reason::AccessToken | Reason::AccessTokenRights => Trouble::AccessDenied,
+        Reason::Orphaned => Trouble::Orphaned,
+        Reason::Unassigned => Trouble::Unassigned,
+    }
+}

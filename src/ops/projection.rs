@@ -1,0 +1,125 @@
+//! config.toml as the projection of the records: how an entry stands to its record, and putting it right.
+
+use super::{Disk, Enrollment, Error, Ops, Runner, Server};
+use crate::model::{Credential, RunnerId};
+use crate::store::{self, Edit, Entry, EntryText, EntryToken, Snapshot};
+
+/// How the entry in config.toml stands to the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds our token.
+    Ours,
+    /// It holds a token that was retired: an old copy of the file came back.
+    Stale,
+    /// It holds a token that we do not know: somebody else rotated, or replaced it.
+    Foreign {
+        /// What it holds.
+        credential: Credential,
+        /// The number it carries.
+        id: Option<RunnerId>,
+    },
+    /// Its token is an environment variable.
+    Variable(String),
+    /// It cannot be used, or its token is missing.
+    Broken,
+    /// There is none.
+    Missing,
+}
+
+impl Standing {
+    /// Looks a runner up in config.toml. Of several entries the one that is least ours decides.
+    #[must_use]
+    pub fn of(runner: &Runner, snapshot: &Snapshot) -> Self {
+        let target = runner.target();
+        let mut standings =
+            snapshot.entries.iter().filter(|entry| target.matches(entry)).map(|entry| of_entry(runner, entry));
+        let Some(first) = standings.next() else { return Self::Missing };
+        standings.fold(first, |known, next| if known == Self::Ours { next } else { known })
+    }
+}
+
+fn of_entry(runner: &Runner, entry: &Entry) -> Standing {
+    match &entry.token {
+        EntryToken::Variable { name, .. } => Standing::Variable(name.clone()),
+        EntryToken::Absent | EntryToken::Unusable(_) => Standing::Broken,
+        EntryToken::Literal(token) => {
+            let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
+            if is_ours {
+                Standing::Ours
+            } else if runner.record.retired.contains(&token.fingerprint()) {
+                Standing::Stale
+            } else {
+                let credential =
+                    Credential { token: token.clone(), obtained_at: entry.obtained_at, expiry: entry.expiry };
+                Standing::Foreign { credential, id: entry.id }
+            }
+        }
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Writes the record's credential into config.toml, then the record, then ends the journal: what is
+    /// left to do when any of these failed before. An entry that is missing is made from the kept text.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
+    pub async fn save(&self, runner: &mut Runner) -> Result<(), Error> {
+        let _lock = self.disk.lock_runner(&runner.record.key, super::LOCK_WAIT).await?;
+        self.project(runner).await?;
+        self.disk.clear(&runner.record.key).await?;
+        Ok(())
+    }
+
+    /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
+    /// asking the server. Whether the record was changed by another process shows in the runner.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if config.toml cannot be read or written.
+    pub async fn reconcile(&self, runner: &mut Runner) -> Result<Standing, Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        runner.look_up(&snapshot);
+        let standing = Standing::of(runner, &snapshot);
+        if standing == Standing::Stale {
+            tracing::warn!(
+                runner = runner.label(),
+                "config.toml holds a token that was replaced: putting the current one back"
+            );
+            self.project(runner).await?;
+        }
+        Ok(standing)
+    }
+
+    /// Writes an entry anew that an enrollment wants and config.toml has lost.
+    ///
+    /// # Errors
+    /// [`Error::Compose`] or [`Error::Disk`].
+    pub async fn restore(&self, runner: &mut Runner, enrollment: &Enrollment) -> Result<(), Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        if Standing::of(runner, &snapshot) != Standing::Missing || runner.record.credential.is_none() {
+            return Ok(());
+        }
+        if runner.record.entry_text.is_none() {
+            runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
+        }
+        self.project(runner).await
+    }
+
+    /// The part of [`Ops::save`] that an operation does under its own lock.
+    pub(super) async fn project(&self, runner: &mut Runner) -> Result<(), Error> {
+        let Some(credential) = runner.record.credential.clone() else {
+            return Ok(self.disk.save_record(runner.record.clone()).await?);
+        };
+        let id = runner.record.id;
+        let renewed = match &runner.record.entry_text {
+            Some(text) => self.disk.edit(Edit::Insert { text: text.clone(), id, credential }).await,
+            None => self.disk.edit(Edit::Renew { target: runner.target(), id: None, credential }).await,
+        };
+        match renewed {
+            Ok(_) => runner.record.entry_text = None,
+            // An entry that a person removed is not brought back here, but the record stays right.
+            Err(store::Error::NoSuchEntry { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.disk.save_record(runner.record.clone()).await?)
+    }
+}

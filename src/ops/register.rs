@@ -1,0 +1,150 @@
+//! Register: make the runner that an enrollment asks for, and write its entry.
+
+use super::{Disk, Enrollment, Error, Failure, Ops, Runner, Seed, Server};
+use crate::gitlab::{Answer, RegisterParameters, Registered};
+use crate::lifecycle::{Held, Outcome};
+use crate::model::{Credential, Timestamp};
+use crate::secret::{Fingerprint, Token};
+use crate::store::{self, EntryText, Intent, JournalAnswer, Operation};
+
+/// What became of a registration that did not fail.
+#[derive(Debug)]
+pub enum Registration {
+    /// The runner was made, or its given token accepted.
+    Registered {
+        /// The token's times.
+        held: Held,
+        /// Why config.toml does not hold it yet; it is safe in the state directory.
+        unsaved: Option<store::Error>,
+    },
+    /// Another process had registered it meanwhile.
+    Already(Held),
+}
+
+impl Registration {
+    /// What this means for the runner's state.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Registered { held, .. } => Outcome::Registered(*held),
+            Self::Already(held) => Outcome::Adopted(*held),
+        }
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Makes the runner of an enrollment, unless its record already has one.
+    ///
+    /// # Errors
+    /// [`Error::Secret`], [`Error::Compose`] or [`Error::Disk`] before anything is sent;
+    /// [`Error::Changing`] when the request failed. If the server may have acted all the same, the log
+    /// names the runner that may have been left behind.
+    pub async fn register(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Registration, Error> {
+        let (_lock, _snapshot) = self.enter(runner).await?;
+        if let Some(held) = runner.held(now) {
+            return Ok(Registration::Already(held));
+        }
+        let seed = enrollment.seed.read()?;
+        self.disk.probe().await?;
+        self.prepare(enrollment, runner, seed.fingerprint(), now)?;
+        match enrollment.seed {
+            Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
+            Seed::Given(_) => self.take_given(runner, seed, now).await,
+        }
+    }
+
+    /// Fills the record with everything that writing the entry takes, before the token is spent.
+    fn prepare(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        seed: Fingerprint,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let record = &mut runner.record;
+        if record.entry_text.is_none() {
+            record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
+        }
+        record.origin = enrollment.seed.origin();
+        record.seed = Some(seed);
+        record.machine.clone_from(&self.identity.machine);
+        record.name = Some(enrollment.entry.name.clone());
+        record.first_seen_at = Some(now);
+        runner.executor.clone_from(&enrollment.entry.executor);
+        Ok(())
+    }
+
+    async fn register_anew(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        seed: &Token,
+        now: Timestamp,
+    ) -> Result<Registration, Error> {
+        let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
+        let description = parameters.description.clone().unwrap_or_default();
+        self.disk.save_record(runner.record.clone()).await?;
+        let operation = Operation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
+        let intent = Intent { operation, at: now, system_id: Some(self.identity.system_id.clone()) };
+        self.disk.begin(&runner.record.key, intent.clone()).await?;
+        let answer = self.server.register(&runner.site, seed, &parameters).await;
+        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        match answer {
+            Ok(answer) => Ok(self.keep_registered(runner, answer, now).await),
+            Err(failure) => Err(self.not_registered(runner, &intent, failure).await?),
+        }
+    }
+
+    async fn keep_registered(&self, runner: &mut Runner, answer: Answer<Registered>, now: Timestamp) -> Registration {
+        let obtained_at = answer.date.unwrap_or(now).whole_seconds();
+        let Registered { id, token, expiry } = answer.value;
+        let journaled =
+            JournalAnswer { id: Some(id), token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
+        if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
+            tracing::error!(runner = runner.label(), %error, "the journal did not take the new runner's token");
+        }
+        runner.record.id = Some(id);
+        runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
+        let unsaved = self.project_and_clear(runner).await.err();
+        Registration::Registered { held: Held::new(Some(obtained_at), expiry, obtained_at), unsaved }
+    }
+
+    async fn not_registered(&self, runner: &mut Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
+        let error = Error::Changing(failure);
+        if error.outcome() == Outcome::Lost {
+            warn_of_orphan(intent);
+        }
+        self.disk.clear(&runner.record.key).await?;
+        if runner.record.enrollment.is_none() {
+            self.disk.remove_record(&runner.record.key).await?;
+        }
+        Ok(error)
+    }
+
+    /// A given token needs no journal: whoever gave it can give it again.
+    async fn take_given(&self, runner: &mut Runner, token: Token, now: Timestamp) -> Result<Registration, Error> {
+        let verified = self.ask(runner, &token).await?;
+        let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
+        runner.record.id = verified.value.id;
+        runner.record.first_seen_at = Some(first_seen_at);
+        let expiry = verified.value.expiry;
+        runner.take(Credential { token, obtained_at: Some(first_seen_at), expiry });
+        let unsaved = self.project_and_clear(runner).await.err();
+        Ok(Registration::Registered { held: Held::new(Some(first_seen_at), expiry, first_seen_at), unsaved })
+    }
+}
+
+/// Says what a lost registration may have left behind, so that a person can find and delete it.
+pub(super) fn warn_of_orphan(intent: &Intent) {
+    if let Operation::Register { url, description, .. } = &intent.operation {
+        tracing::warn!(
+            %url, description, at = %intent.at,
+            "the answer to a registration was lost: GitLab may have made a runner with this description at this time that nobody holds the token of; delete it there if it is listed as never contacted"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Replay: finish what a crash interrupted, before anything is sent.
+
+use super::register::warn_of_orphan;
+use super::{Disk, EntryFate, Error, Ops, Runner, Server};
+use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
+use crate::store::{Operation, Pending};
+
+/// What a replay could not finish by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// A reset was sent and its answer never came to the disk: either token may be the valid one.
+    LostReset,
+    /// An unregistration was begun and perhaps executed.
+    Unregistration,
+    /// The credential is safe, but config.toml does not hold it yet.
+    Unsaved,
+}
+
+/// What a replay found.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Runners with something left to do.
+    pub unfinished: Vec<(RunnerKey, Unfinished)>,
+    /// How many journals were finished.
+    pub finished: usize,
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Finishes every journal as far as the disk alone allows.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if the state directory cannot be read. A config.toml that cannot be written makes
+    /// its runner unfinished instead.
+    pub async fn replay(&self, now: Timestamp) -> Result<Replayed, Error> {
+        let mut replayed = Replayed::default();
+        for pending in self.disk.pending().await? {
+            let key = pending.key.clone();
+            match self.replay_one(pending, now).await? {
+                Some(unfinished) => replayed.unfinished.push((key, unfinished)),
+                None => replayed.finished += 1,
+            }
+        }
+        Ok(replayed)
+    }
+
+    async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
+        let Ok(_lock) = self.disk.lock_runner(&pending.key, std::time::Duration::ZERO).await else {
+            // Another process is at it right now and will finish it.
+            return Ok(None);
+        };
+        let Some(record) = self.record(&pending.key).await? else {
+            return self.replay_without_record(&pending).await;
+        };
+        let site = Site { url: record.url.clone(), tls: TlsFiles::default() };
+        let mut runner = Runner::recorded(record, site);
+        match (&pending.intent.operation, pending.answer) {
+            (Operation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
+            (Operation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
+            (Operation::Register { .. }, None) => {
+                warn_of_orphan(&pending.intent);
+                self.disk.clear(&pending.key).await?;
+                if runner.record.enrollment.is_none() {
+                    self.disk.remove_record(&pending.key).await?;
+                }
+                Ok(None)
+            }
+            (Operation::Register { .. } | Operation::Rotate { .. }, Some(answer)) => {
+                let Some(token) = answer.token else {
+                    self.disk.clear(&pending.key).await?;
+                    return Ok(None);
+                };
+                runner.record.id = answer.id.or(runner.record.id);
+                runner.record.last_reset_at = answer.obtained_at;
+                runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
+                Ok(self.replay_token(&mut runner).await)
+            }
+            (Operation::Unregister { .. }, Some(_)) => {
+                let fate = EntryFate::at_shutdown(&runner.record);
+                self.retire(&mut runner, fate, now).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn replay_token(&self, runner: &mut Runner) -> Option<Unfinished> {
+        let fingerprint = runner.record.credential.as_ref().map(|credential| credential.token.fingerprint());
+        match self.project_and_clear(runner).await {
+            Ok(()) => {
+                tracing::info!(runner = runner.label(), token = ?fingerprint, "brought a token from the journal to config.toml");
+                None
+            }
+            Err(error) => {
+                tracing::error!(runner = runner.label(), token = ?fingerprint, %error, "config.toml does not take the token from the journal");
+                Some(Unfinished::Unsaved)
+            }
+        }
+    }
+
+    /// The record is written before a registration and after everything else, so only a rotation of a
+    /// runner that was never recorded, or a hand that removed the record, leads here.
+    async fn replay_without_record(&self, pending: &Pending) -> Result<Option<Unfinished>, Error> {
+        let (url, id, old) = match &pending.intent.operation {
+            Operation::Rotate { url, id, old } => (url, *id, Some(old.clone())),
+            Operation::Unregister { url, id, fingerprint, .. } => (url, *id, Some(fingerprint.clone())),
+            Operation::Register { url, .. } => (url, None, None),
+        };
+        let token = pending.answer.as_ref().and_then(|answer| answer.token.clone());
+        let Some(token) = token else {
+            warn_of_orphan(&pending.intent);
+            if matches!(pending.intent.operation, Operation::Rotate { .. }) && pending.answer.is_none() {
+                return Ok(Some(Unfinished::LostReset));
+            }
+            self.disk.clear(&pending.key).await?;
+            return Ok(None);
+        };
+        let answer = pending.answer.clone();
+        let site = Site { url: url.clone(), tls: TlsFiles::default() };
+        let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
+        let mut runner = Runner::blank(pending.key.clone(), origin, site);
+        runner.record.id = answer.as_ref().and_then(|answer| answer.id).or(id);
+        runner.record.retired.extend(old);
+        let obtained_at = answer.as_ref().and_then(|answer| answer.obtained_at);
+        let expiry = answer.map(|answer| answer.expiry).unwrap_or_default();
+        runner.take(Credential { token, obtained_at, expiry });
+        Ok(self.replay_token(&mut runner).await)
+    }
+}

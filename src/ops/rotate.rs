@@ -1,0 +1,152 @@
+//! Rotate: replace the token, so that no crash and no full disk loses the new one.
+
+use super::{Disk, Error, Failure, Ops, Runner, Server, Standing};
+use crate::gitlab::{Answer, Reset};
+use crate::lifecycle::{Held, Outcome};
+use crate::model::{Credential, Timestamp};
+use crate::secret::Token;
+use crate::store::{self, Intent, JournalAnswer, Operation};
+
+/// What became of a rotation that did not fail.
+#[derive(Debug)]
+pub enum Rotation {
+    /// The token was replaced.
+    Rotated {
+        /// The new token's times.
+        held: Held,
+        /// Why config.toml does not hold it yet; it is safe in the state directory.
+        unsaved: Option<store::Error>,
+    },
+    /// Somebody else had rotated already; their token is ours from now on.
+    Adopted(Held),
+    /// The server answered with the token we had.
+    Unchanged,
+}
+
+impl Rotation {
+    /// What this means for the runner's state.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Rotated { held, .. } => Outcome::Rotated(*held),
+            Self::Adopted(held) => Outcome::Adopted(*held),
+            Self::Unchanged => Outcome::NotRotated,
+        }
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Replaces the token, authenticated by itself or by an access token (which also works when it has
+    /// expired).
+    ///
+    /// Not to be cancelled once the request is out: the answer is the only place where the new token is
+    /// ever shown.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] before anything is sent; [`Error::Changing`] when the request failed, in which case
+    /// the journal stays until [`Ops::settle`] if the server may have acted.
+    pub async fn rotate(
+        &self,
+        runner: &mut Runner,
+        access_token: Option<&Token>,
+        now: Timestamp,
+    ) -> Result<Rotation, Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        match Standing::of(runner, &snapshot) {
+            Standing::Variable(variable) => {
+                return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
+            }
+            Standing::Foreign { credential, id } => {
+                if let Some(held) = self.adopt(runner, credential, id, now).await? {
+                    return Ok(Rotation::Adopted(held));
+                }
+            }
+            Standing::Ours | Standing::Stale | Standing::Broken | Standing::Missing => {}
+        }
+        self.disk.probe().await?;
+        let old = runner.token()?;
+        self.disk.begin(&runner.record.key, self.rotation_intent(runner, &old, now)).await?;
+        let answer = match self.reset(runner, &old, access_token).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let error = Error::Changing(failure);
+                if error.outcome() != Outcome::Lost {
+                    self.disk.clear(&runner.record.key).await?;
+                }
+                return Err(error);
+            }
+        };
+        if answer.value.token == old {
+            self.disk.clear(&runner.record.key).await?;
+            return Ok(Rotation::Unchanged);
+        }
+        Ok(self.keep(runner, answer, now).await)
+    }
+
+    /// Clears the journal of a reset whose answer was lost, once it is known what happened.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn settle(&self, runner: &Runner) -> Result<(), Error> {
+        Ok(self.disk.clear(&runner.record.key).await?)
+    }
+
+    /// Brings a new token to the disk. From here on nothing may lose it: whatever fails, the other places
+    /// are still tried, and it stays in memory for the next try.
+    async fn keep(&self, runner: &mut Runner, answer: Answer<Reset>, now: Timestamp) -> Rotation {
+        let obtained_at = answer.date.unwrap_or(now).whole_seconds();
+        let Reset { token, expiry } = answer.value;
+        let journaled = JournalAnswer { id: None, token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
+        if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
+            tracing::error!(runner = runner.label(), %error, "the journal did not take the new token");
+        }
+        runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
+        runner.record.last_reset_at = Some(obtained_at);
+        let held = Held::new(Some(obtained_at), expiry, obtained_at);
+        let unsaved = self.project_and_clear(runner).await.err();
+        Rotation::Rotated { held, unsaved }
+    }
+
+    pub(super) async fn project_and_clear(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        match self.project(runner).await {
+            Ok(()) => self.disk.clear(&runner.record.key).await,
+            Err(Error::Disk(error)) => {
+                // The record is the better place to wait in: it can be read without knowing the journal.
+                match self.disk.save_record(runner.record.clone()).await {
+                    Ok(()) => {}
+                    Err(also) => {
+                        tracing::error!(runner = runner.label(), error = %also, "the record did not take the new token")
+                    }
+                }
+                Err(error)
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn reset(
+        &self,
+        runner: &mut Runner,
+        old: &Token,
+        access_token: Option<&Token>,
+    ) -> Result<Answer<Reset>, Failure> {
+        let answer = match (access_token, runner.record.id) {
+            (Some(access_token), Some(id)) => self.server.reset_by_id(&runner.site, id, access_token).await,
+            _ => self.server.reset(&runner.site, old, &self.identity.system_id).await,
+        };
+        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        answer
+    }
+
+    fn rotation_intent(&self, runner: &Runner, old: &Token, now: Timestamp) -> Intent {
+        Intent {
+            operation: Operation::Rotate {
+                url: runner.record.url.clone(),
+                id: runner.record.id,
+                old: old.fingerprint(),
+            },
+            at: now,
+            system_id: Some(self.identity.system_id.clone()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One runner as the operations see it.
+
+use crate::lifecycle::{Fraction, Held, State};
+use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
+use crate::secret::{Token, sha256_hex};
+use crate::store::{Entry, EntryText, EntryToken, Record, Snapshot, Target};
+
+use super::Error;
+
+/// A runner that is served: its record, and how its server is reached.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    /// What is known of it; the truth.
+    pub record: Record,
+    /// Its server and TLS files.
+    pub site: Site,
+    /// The entry's executor, for reports.
+    pub executor: Option<String>,
+    /// Whether its entry switches automatic rotation off.
+    pub rotation_disabled: bool,
+    /// The `Date` of the last genuine answer; taken by whoever keeps the server's time.
+    pub date: Option<Timestamp>,
+}
+
+impl Runner {
+    /// A runner that is not registered yet.
+    #[must_use]
+    pub fn blank(key: RunnerKey, origin: Origin, site: Site) -> Self {
+        let record = Record {
+            key,
+            origin,
+            enrollment: None,
+            seed: None,
+            url: site.url.clone(),
+            id: None,
+            name: None,
+            credential: None,
+            retired: Vec::new(),
+            machine: None,
+            entry_text: None,
+            first_seen_at: None,
+            last_verify: None,
+            last_reset_at: None,
+            state: String::new(),
+            since: None,
+        };
+        Self { record, site, executor: None, rotation_disabled: false, date: None }
+    }
+
+    /// A runner that was only found in config.toml. How it came into being is told by its token, as far
+    /// as anything tells.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] if the entry cannot be used for requests.
+    pub fn found(entry: &Entry, now: Timestamp) -> Result<Self, Error> {
+        let (site, token) = entry.access().map_err(|problem| Error::Entry { runner: label(entry), problem })?;
+        let key = RunnerKey::found(&site.url, entry.id, &token.fingerprint());
+        let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
+        let mut runner = Self::blank(key, origin, site);
+        runner.record.id = entry.id;
+        runner.record.name.clone_from(&entry.name);
+        runner.record.first_seen_at = Some(now);
+        runner.record.credential = Some(Credential { token, obtained_at: entry.obtained_at, expiry: entry.expiry });
+        runner.executor.clone_from(&entry.executor);
+        Ok(runner)
+    }
+
+    /// A runner as its record has it.
+    #[must_use]
+    pub fn recorded(record: Record, site: Site) -> Self {
+        Self { record, site, executor: None, rotation_disabled: false, date: None }
+    }
+
+    /// The entries that belong to it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let current = self.record.credential.iter().map(|credential| credential.token.fingerprint());
+        Target {
+            url: self.record.url.clone(),
+            id: self.record.id,
+            fingerprints: current.chain(self.record.retired.iter().cloned()).collect(),
+        }
+    }
+
+    /// Takes from its entry what is not in the record: TLS files and executor.
+    pub fn look_up(&mut self, snapshot: &Snapshot) {
+        let target = self.target();
+        if let Some(entry) = snapshot.entries.iter().find(|entry| target.matches(entry)) {
+            self.site.tls.clone_from(&entry.tls);
+            self.executor.clone_from(&entry.executor);
+            self.rotation_disabled = entry.rotation_disabled || matches!(entry.token, EntryToken::Variable { .. });
+        }
+    }
+
+    /// Its name for people: the local name, else the key.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.record.name.as_deref().unwrap_or(self.record.key.as_str())
+    }
+
+    /// The times of its credential.
+    #[must_use]
+    pub fn held(&self, now: Timestamp) -> Option<Held> {
+        let credential = self.record.credential.as_ref()?;
+        let first_seen_at = self.record.first_seen_at.unwrap_or(now);
+        Some(Held::new(credential.obtained_at, credential.expiry, first_seen_at))
+    }
+
+    /// The state it starts in when it is read from disk.
+    #[must_use]
+    pub fn initial_state(&self, now: Timestamp) -> State {
+        match self.held(now) {
+            Some(held) => State::found(held, now, now),
+            None => State::unregistered(now),
+        }
+    }
+
+    /// Its fixed place within every spread, from this machine and its own identity.
+    #[must_use]
+    pub fn phase(&self, system_id: &crate::model::SystemId) -> Fraction {
+        let identity = match self.record.id {
+            Some(id) => format!("{system_id} {} {id}", self.record.url),
+            None => format!("{system_id} {} {}", self.record.url, self.record.key),
+        };
+        let bits = u32::from_str_radix(&sha256_hex(identity.as_bytes())[..8], 16).unwrap_or(0);
+        Fraction::from_bits(bits)
+    }
+
+    pub(super) fn token(&self) -> Result<Token, Error> {
+        let credential = self.record.credential.as_ref().ok_or_else(|| Error::NoToken(self.label().to_owned()))?;
+        Ok(credential.token.clone())
+    }
+
+    /// Takes a new credential; the old token becomes one that must not come back.
+    pub(super) fn take(&mut self, credential: Credential) {
+        if let Some(old) = self.record.credential.take()
+            && old.token != credential.token
+        {
+            self.record.retire(old.token.fingerprint());
+        }
+        let fingerprint = credential.token.fingerprint();
+        self.record.retired.retain(|retired| *retired != fingerprint);
+        self.record.credential = Some(credential);
+    }
+
+    /// Gives the credential up and keeps the entry's text for the next time.
+    pub(super) fn give_up(&mut self, entry_text: Option<EntryText>) {
+        if let Some(old) = self.record.credential.take() {
+            self.record.retire(old.token.fingerprint());
+        }
+        self.record.entry_text = entry_text.or_else(|| self.record.entry_text.take());
+        self.record.id = None;
+    }
+}
+
+/// An entry's name for people: its own, else its place in the file.
+fn label(entry: &Entry) -> String {
+    entry.name.clone().unwrap_or_else(|| format!("in line {}", entry.line))
+}

@@ -1,0 +1,141 @@
+//! Unregister: end a runner, or this machine's part in it.
+
+use super::{Disk, Error, Ops, Runner, Server};
+use crate::gitlab::Disposition;
+use crate::model::{Expiry, Origin, Timestamp};
+use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation, Record};
+
+/// What becomes of the `[[runners]]` entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryFate {
+    /// It stays with its token: what cannot be made again is not destroyed.
+    Keep,
+    /// It goes; its text is kept in the record, to be used when the runner is enrolled again.
+    KeepText,
+    /// It goes and the runner is forgotten; its text is kept among the dropped ones.
+    Drop,
+}
+
+impl EntryFate {
+    /// What an unregistration by the daemon does to the entry: a registered runner of an enrollment can be
+    /// made again from its kept text, a given one cannot be made again at all.
+    #[must_use]
+    pub fn at_shutdown(record: &Record) -> Self {
+        match (record.origin, &record.enrollment) {
+            (Origin::Given, _) => Self::Keep,
+            (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
+            (Origin::Registered | Origin::V1, None) => Self::Drop,
+        }
+    }
+}
+
+/// What an unregistration found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unregistration {
+    /// The server deleted it.
+    Deleted,
+    /// The server no longer knew it.
+    AlreadyGone,
+    /// The token is past its expiry, so the server's refusal does not tell: the runner may remain there.
+    MayRemain,
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Deletes a registered runner, or this machine's manager of a given one, and does to the entry what
+    /// `fate` says.
+    ///
+    /// # Errors
+    /// [`Error::Changing`] if the server did not say that it did it; the entry stays then. [`Error::Disk`] if
+    /// the journal cannot be written before, or the entry not be changed after.
+    pub async fn unregister(
+        &self,
+        runner: &mut Runner,
+        fate: EntryFate,
+        now: Timestamp,
+    ) -> Result<Unregistration, Error> {
+        let (_lock, _snapshot) = self.enter(runner).await?;
+        let token = runner.token()?;
+        let manager_only = runner.record.origin == Origin::Given;
+        let intent = Intent {
+            operation: Operation::Unregister {
+                url: runner.record.url.clone(),
+                id: runner.record.id,
+                fingerprint: token.fingerprint(),
+                manager_only,
+            },
+            at: now,
+            system_id: Some(self.identity.system_id.clone()),
+        };
+        self.disk.begin(&runner.record.key, intent).await?;
+        let answer = if manager_only {
+            self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await
+        } else {
+            self.server.delete_runner(&runner.site, &token).await
+        };
+        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        let found = match answer {
+            Ok(_) => Unregistration::Deleted,
+            Err(failure) => match failure.disposition {
+                Disposition::Refused | Disposition::Gone => gone(runner, now),
+                // A server that does not know the call has no managers either.
+                Disposition::Unsupported => Unregistration::AlreadyGone,
+                // It may have happened: the journal stays, and whoever finishes it asks again.
+                Disposition::Unknown { .. } => return Err(Error::Changing(failure)),
+                Disposition::NotExecuted { .. } | Disposition::RotationClosed | Disposition::MustAct(_) => {
+                    self.disk.clear(&runner.record.key).await?;
+                    return Err(Error::Changing(failure));
+                }
+            },
+        };
+        let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: runner.date };
+        self.disk.answered(&runner.record.key, done).await?;
+        self.retire(runner, fate, now).await?;
+        Ok(found)
+    }
+
+    /// The part after the server's answer; also what a replay finishes.
+    pub(super) async fn retire(&self, runner: &mut Runner, fate: EntryFate, now: Timestamp) -> Result<(), Error> {
+        "retired".clone_into(&mut runner.record.state);
+        runner.record.since = Some(now);
+        match fate {
+            EntryFate::Keep => self.disk.save_record(runner.record.clone()).await?,
+            EntryFate::KeepText => {
+                let text = self.remove_entry(runner).await?;
+                runner.give_up(text);
+                self.disk.save_record(runner.record.clone()).await?;
+            }
+            EntryFate::Drop => {
+                if let Some(text) = self.remove_entry(runner).await? {
+                    self.disk.keep_dropped(runner.label(), &text, now).await?;
+                }
+                self.disk.remove_record(&runner.record.key).await?;
+            }
+        }
+        Ok(self.disk.clear(&runner.record.key).await?)
+    }
+
+    /// Drops a runner's entry without asking the server, for one whose token was refused for good.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn drop_entry(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        let (_lock, _snapshot) = self.enter(runner).await?;
+        self.retire(runner, EntryFate::Drop, now).await
+    }
+
+    async fn remove_entry(&self, runner: &Runner) -> Result<Option<EntryText>, Error> {
+        match self.disk.edit(Edit::Remove { target: runner.target() }).await {
+            Ok(edited) => Ok(edited.removed.into_iter().next()),
+            Err(store::Error::NoSuchEntry { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn gone(runner: &Runner, now: Timestamp) -> Unregistration {
+    let now = runner.date.unwrap_or(now);
+    match runner.held(now) {
+        Some(held) if held.is_expired(now) => Unregistration::MayRemain,
+        _ => Unregistration::AlreadyGone,
+    }
+}

@@ -1,0 +1,162 @@
+//! Verify: ask whether the token is accepted, and learn what the answer tells.
+
+use super::{Disk, Enrollment, Error, Ops, Runner, Seed, Server, Standing};
+use crate::gitlab::{Answer, Info, Verified};
+use crate::lifecycle::{Held, Outcome};
+use crate::model::{Credential, Expiry, LastVerify, RunnerId, Timestamp};
+use crate::secret::Token;
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// Our token is accepted.
+    Accepted {
+        /// What the answer said about its end.
+        expiry: Expiry,
+    },
+    /// config.toml held a token that we did not know; it is accepted, and ours from now on.
+    Adopted(Held),
+}
+
+impl Verification {
+    /// What this means for the runner's state.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Accepted { expiry } => Outcome::Accepted { expiry: *expiry },
+            Self::Adopted(held) => Outcome::Adopted(*held),
+        }
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Asks the server about the runner's token; makes or refreshes this machine's manager there.
+    ///
+    /// # Errors
+    /// [`Error::Asking`] if the answer is no or none, [`Error::Disk`] if config.toml or the record cannot
+    /// be read or written.
+    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Verification, Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        match Standing::of(runner, &snapshot) {
+            Standing::Foreign { credential, id } => {
+                if let Some(held) = self.adopt(runner, credential, id, now).await? {
+                    return Ok(Verification::Adopted(held));
+                }
+                self.project(runner).await?;
+            }
+            Standing::Stale => self.project(runner).await?,
+            Standing::Ours | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
+        }
+        let expiry = self.verify_own(runner, now).await?;
+        Ok(Verification::Accepted { expiry })
+    }
+
+    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Expiry, Error> {
+        let token = runner.token()?;
+        let answer = self.ask(runner, &token).await;
+        note_verification(runner, &answer, now);
+        if let Ok(verified) = &answer {
+            learn(runner, verified, now);
+        }
+        self.disk.save_record(runner.record.clone()).await?;
+        Ok(answer?.value.expiry)
+    }
+
+    /// Takes a token that somebody else wrote into config.toml, if the server accepts it; `None` if it
+    /// refuses it.
+    pub(super) async fn adopt(
+        &self,
+        runner: &mut Runner,
+        credential: Credential,
+        id: Option<RunnerId>,
+        now: Timestamp,
+    ) -> Result<Option<Held>, Error> {
+        let verified = match self.ask(runner, &credential.token).await {
+            Ok(verified) => verified,
+            Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
+                tracing::warn!(
+                    runner = runner.label(),
+                    "the server refuses the new token that was found: keeping ours"
+                );
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "took over a new token that somebody else has put there");
+        runner.take(credential);
+        runner.record.id = id.or(runner.record.id);
+        runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
+        learn(runner, &verified, now);
+        self.disk.save_record(runner.record.clone()).await?;
+        Ok(runner.held(now))
+    }
+
+    /// Takes the token that a given enrollment now holds, if it is another than the record came of: its
+    /// giver has replaced it. `None` if it is the same or cannot be read.
+    ///
+    /// # Errors
+    /// As [`Ops::verify`].
+    pub async fn reseed(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Option<Held>, Error> {
+        let Seed::Given(source) = &enrollment.seed else { return Ok(None) };
+        let Ok(token) = source.read() else { return Ok(None) };
+        let (_lock, _snapshot) = self.enter(runner).await?;
+        let seed = Some(token.fingerprint());
+        if runner.record.seed == seed {
+            return Ok(None);
+        }
+        let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
+        let Some(held) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
+        runner.record.seed = seed;
+        self.project(runner).await?;
+        Ok(Some(held))
+    }
+
+    /// Sends one verify for a token and notes the server's time.
+    pub(super) async fn ask(&self, runner: &mut Runner, token: &Token) -> Result<Answer<Verified>, Error> {
+        let info: Option<&Info> = runner.record.enrollment.is_some().then_some(&self.identity.info);
+        let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
+        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        answer.map_err(Error::Asking)
+    }
+
+    /// Writes the lifecycle state into the record, so that `list` can tell it without the daemon.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn note_state(&self, runner: &mut Runner, word: &str, since: Timestamp) -> Result<(), Error> {
+        if runner.record.state == word && runner.record.since.is_some() {
+            return Ok(());
+        }
+        word.clone_into(&mut runner.record.state);
+        runner.record.since = Some(since);
+        Ok(self.disk.save_record(runner.record.clone()).await?)
+    }
+}
+
+fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Error>, now: Timestamp) {
+    let outcome = match answer {
+        Ok(_) => "accepted",
+        Err(error) => match error.outcome() {
+            Outcome::Refused => "refused",
+            Outcome::MustAct(trouble) => trouble.word(),
+            _ => "unanswered",
+        },
+    };
+    runner.record.last_verify = Some(LastVerify { at: runner.date.unwrap_or(now), outcome: outcome.to_owned() });
+}
+
+/// Takes from the answer what the record did not know: the number, and the token's end.
+fn learn(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
+    runner.record.id = runner.record.id.or(verified.value.id);
+    runner.record.first_seen_at = runner.record.first_seen_at.or(Some(verified.date.unwrap_or(now)));
+    if let Some(credential) = &mut runner.record.credential
+        && verified.value.expiry != Expiry::Unknown
+    {
+        credential.expiry = verified.value.expiry;
+    }
+}

@@ -1,0 +1,167 @@
+//! What the disk thread owns: where the files are, and each piece of work on them.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::compose::EntryText;
+use super::config_file::{ConfigFile, Reading};
+use super::edit::{Edit, Edited};
+use super::entry::Snapshot;
+use super::error::Error;
+use super::files::{Temporary, make_directory, read_file, replace_file, resolve};
+use super::hooks::Hooks;
+use super::replace::Place;
+use super::{Config, splice, system_id};
+use crate::model::{SystemId, Timestamp};
+use crate::secret::{Fingerprint, sha256_hex};
+
+/// Hex digits of the config path's hash that name its state directory.
+const STATE_NAME_DIGITS: usize = 12;
+
+/// The size of a journal file, which a probe asks for.
+const PROBE_BYTES: usize = 4096;
+
+/// The paths of one config.toml and its state.
+pub(super) struct Disk {
+    config: Config,
+    /// `STATE/<hash>`.
+    state: Option<PathBuf>,
+    system_id: Option<SystemId>,
+    hooks: Hooks,
+}
+
+impl Disk {
+    /// Makes the state directories, sees that they can be written, and finishes an interrupted write.
+    pub(super) fn open(config: Config, hooks: Hooks) -> Result<Self, Error> {
+        let path = resolve(&config.config_path)?;
+        let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
+        let disk = Self { config, state, system_id: None, hooks };
+        disk.probe_state()?;
+        if let Err(error) = disk.place(&path).replay() {
+            tracing::error!(%error, "an interrupted write of config.toml could not be finished");
+        }
+        Ok(disk)
+    }
+
+    /// The file that config.toml is now; a symbolic link may have been turned meanwhile.
+    pub(super) fn path(&self) -> Result<PathBuf, Error> {
+        resolve(&self.config.config_path)
+    }
+
+    /// `STATE/<hash>`.
+    pub(super) fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
+    /// The directory of records, journals and runner locks.
+    pub(super) fn runners(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|state| state.join("runners"))
+    }
+
+    pub(super) fn read(&self) -> Result<Snapshot, Error> {
+        let path = self.path()?;
+        let Some(content) = read_file(&path)? else {
+            return Ok(Snapshot { entries: Vec::new(), content: Fingerprint::of(b""), exists: false });
+        };
+        let text = self.place(&path).text(&content)?;
+        let entries = ConfigFile::parse(text, self.reading(&path))?.entries();
+        Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true })
+    }
+
+    /// Makes several changes with one replace; each has a result of its own.
+    pub(super) fn edit(&self, edits: &[Edit]) -> Vec<Result<Edited, Error>> {
+        match self.edit_together(edits) {
+            Ok(results) => results,
+            Err(error) => edits.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn edit_together(&self, edits: &[Edit]) -> Result<Vec<Result<Edited, Error>>, Error> {
+        let path = self.path()?;
+        let place = self.place(&path);
+        place.replay()?;
+        if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
+            make_directory(super::files::parent(&path))?;
+        } else if !path.exists() {
+            // There is nothing to lock, and perhaps no directory to lock it in.
+            let reading = self.reading(&path);
+            return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
+        }
+        let mut results = Vec::new();
+        place.replace(&mut |original| {
+            results.clear();
+            let mut text = original.to_owned();
+            for edit in edits {
+                let result = splice::apply(&text, edit, self.reading(&path));
+                results.push(result.map(|(edited_text, edited)| {
+                    text = edited_text;
+                    edited
+                }));
+            }
+            text
+        })?;
+        Ok(results)
+    }
+
+    pub(super) fn probe(&self) -> Result<(), Error> {
+        self.probe_state()?;
+        self.place(&self.path()?).probe()
+    }
+
+    pub(super) fn system_id(&mut self) -> Result<SystemId, Error> {
+        if let Some(system_id) = &self.system_id {
+            return Ok(system_id.clone());
+        }
+        let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path)?;
+        self.system_id = Some(system_id.clone());
+        Ok(system_id)
+    }
+
+    pub(super) fn machine(&self) -> Option<Fingerprint> {
+        system_id::machine(&self.config.machine_id_path)
+    }
+
+    /// Keeps the text of a dropped entry under a name that nothing has yet.
+    pub(super) fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
+        let Some(state) = &self.state else { return Ok(None) };
+        let directory = state.join("dropped");
+        make_directory(&directory)?;
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
+        let label: String = label.chars().map(plain).take(64).collect();
+        let at = at.whole_seconds().to_string().replace([':', '-'], "");
+        let names = (1..).map(|number: u32| match number {
+            1 => directory.join(format!("{at}-{label}.toml")),
+            number => directory.join(format!("{at}-{label}-{number}.toml")),
+        });
+        let Some(path) = names.into_iter().find(|path| !path.exists()) else { return Ok(None) };
+        replace_file(&path, text.expose().as_bytes())?;
+        Ok(Some(path))
+    }
+
+    fn place<'a>(&'a self, path: &'a Path) -> Place<'a> {
+        Place { path, state: self.state.as_deref(), hooks: &self.hooks }
+    }
+
+    fn reading<'a>(&self, path: &'a Path) -> Reading<'a> {
+        Reading { path, variables: self.config.variables }
+    }
+
+    /// Sees that the state directory takes a journal file now.
+    fn probe_state(&self) -> Result<(), Error> {
+        let Some(runners) = self.runners() else { return Ok(()) };
+        // The process id keeps two probes of two processes apart.
+        let name = format!(".probe-{}", std::process::id());
+        Temporary::create(runners.join(name))?.fill(&[b'#'; PROBE_BYTES])
+    }
+}
+
+/// Makes `STATE/<hash>/runners`, for the owner alone.
+fn make_state(root: &Path, config_path: &Path) -> Result<PathBuf, Error> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hash = sha256_hex(config_path.as_os_str().as_bytes());
+    let state = std::path::absolute(root).map_err(Error::disk("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
+    make_directory(&state.join("runners"))?;
+    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::disk("set the mode of", &state))?;
+    Ok(state)
+}

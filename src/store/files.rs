@@ -1,0 +1,183 @@
+//! Files that are there whole or not at all: temporary files, renames, and what makes both durable.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// How many symbolic links are followed to config.toml before they count as a ring.
+const MAX_LINKS: usize = 40;
+
+/// A file under a temporary name, which is removed unless it is renamed.
+pub(super) struct Temporary {
+    file: File,
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl Temporary {
+    /// Creates it for the owner alone, in place of one that a crash left over.
+    pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
+        remove_file(&path)?;
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = opened.map_err(Error::disk("create", &path))?;
+        Ok(Self { file, path, is_renamed: false })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets the final permission bits, whatever the umask made of them.
+    pub(super) fn set_mode(&self, mode: u32) -> Result<(), Error> {
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", &self.path))
+    }
+
+    /// Writes everything and waits until the disk has it.
+    pub(super) fn fill(&mut self, content: &[u8]) -> Result<(), Error> {
+        self.file.write_all(content).map_err(Error::disk("write", &self.path))?;
+        self.file.sync_all().map_err(Error::disk("write", &self.path))
+    }
+
+    /// Gives it its name, atomically; not yet durable.
+    pub(super) fn rename(mut self, name: &Path) -> io::Result<()> {
+        fs::rename(&self.path, name)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+
+    /// Gives it a name that nobody has; not yet durable.
+    pub(super) fn rename_if_free(mut self, name: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            // File systems without that flag; the race that is left is a few microseconds wide.
+            Err(rustix::io::Errno::INVAL) if !name.exists() => fs::rename(&self.path, name)?,
+            Err(errno) => return Err(errno.into()),
+        }
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_renamed
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "a temporary file stays");
+        }
+    }
+}
+
+/// Replaces a file of ours durably, readable for its owner alone.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut temporary = Temporary::create(temporary_name(path))?;
+    temporary.set_mode(0o600)?;
+    temporary.fill(content)?;
+    temporary.rename(path).map_err(Error::disk("replace", path))?;
+    sync_directory(parent(path))
+}
+
+/// Removes a file durably; an absent one is fine.
+pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
+    if remove_file(path)? { sync_directory(parent(path)) } else { Ok(()) }
+}
+
+/// Removes a file and says whether there was one.
+fn remove_file(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::disk("remove", path)(error)),
+    }
+}
+
+/// Reads a file; absent is not an error, unreadable is.
+pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::disk("read", path)(error)),
+    };
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(Error::disk("read", path))?;
+    Ok(Some(content))
+}
+
+/// Makes a directory and those above it for the owner alone; existing ones stay as they are.
+pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_directory(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_directory(parent(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(Error::disk("create", path)(error)),
+    }
+}
+
+/// Waits until the disk has what was created, renamed and removed in a directory.
+pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    match synced {
+        // File systems that cannot sync a directory.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced.map_err(Error::disk("sync", path)),
+    }
+}
+
+/// A file's directory; `.` for a bare name.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The fixed name of the temporary file beside a file.
+pub(super) fn temporary_name(path: &Path) -> PathBuf {
+    beside(path, "runner-agent.tmp")
+}
+
+/// A hidden name beside a file: `.config.toml.lock`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".");
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// The file that a path means, through symbolic links, whether it exists or not.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    let mut resolved = std::path::absolute(path).map_err(Error::disk("find", path))?;
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&resolved) {
+            Ok(link) => resolved = parent(&resolved).join(link),
+            Err(error) if is_no_link(&error) => return existing_parent_resolved(&resolved),
+            Err(error) => return Err(Error::disk("find", &resolved)(error)),
+        }
+    }
+    Err(Error::disk("find", path)(io::Error::other("too many symbolic links")))
+}
+
+fn is_no_link(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Resolves the part of a path that exists and keeps the rest.
+fn existing_parent_resolved(path: &Path) -> Result<PathBuf, Error> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
+    match parent.canonicalize() {
+        Ok(parent) => Ok(parent.join(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(existing_parent_resolved(parent)?.join(name)),
+        Err(error) => Err(Error::disk("find", parent)(error)),
+    }
+}

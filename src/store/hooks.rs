@@ -1,0 +1,51 @@
+//! Where tests reach into a replace; empty otherwise.
+
+use std::path::Path;
+
+#[cfg(test)]
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
+
+/// What a test wants to happen, or to know, in the middle of a replace.
+#[derive(Clone, Default)]
+pub(super) struct Hooks {
+    /// Called when the replacement is on the disk and the original is about to be compared.
+    #[cfg(test)]
+    pub(super) before_rename: Option<Arc<Mutex<dyn FnMut(&Path) + Send>>>,
+    /// Counts the replaces that happened.
+    #[cfg(test)]
+    pub(super) renames: Arc<AtomicU32>,
+    /// Takes config.toml for a mount point.
+    #[cfg(test)]
+    pub(super) mount_point: bool,
+}
+
+#[cfg(not(test))]
+impl Hooks {
+    pub(super) fn before_rename(&self, _path: &Path) {}
+
+    pub(super) fn renamed(&self) {}
+
+    pub(super) fn pretends_mount_point(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+impl Hooks {
+    pub(super) fn before_rename(&self, path: &Path) {
+        if let Some(hook) = &self.before_rename {
+            hook.lock().unwrap()(path);
+        }
+    }
+
+    pub(super) fn renamed(&self) {
+        self.renames.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn pretends_mount_point(&self) -> bool {
+        self.mount_point
+    }
+}

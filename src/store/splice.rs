@@ -1,0 +1,356 @@
+//! Edits of config.toml that leave every other byte as it is.
+//!
+//! The original text is cut open at the spans the parser gives; nothing is ever written out anew. Then the
+//! result is parsed again and compared as values with what it should say: a slip becomes
+//! [`Error::EditMismatch`], not a damaged file.
+
+use std::ops::Range;
+
+use toml_edit::{Document, TableLike};
+
+use super::compose::EntryText;
+use super::config_file::{ConfigFile, NEVER, Reading};
+use super::edit::{Edit, Edited, Target};
+use super::entry::{Entry, EntryToken};
+use super::error::Error;
+use super::sections::runs_of_entry;
+use super::tree::Tree;
+use crate::model::{Credential, Expiry, RunnerId};
+
+/// The keys of an entry that are never part of an [`EntryText`].
+pub(super) const CREDENTIAL_KEYS: [&str; 4] = ["id", "token", "token_obtained_at", "token_expires_at"];
+
+/// Makes one change of the text.
+///
+/// # Errors
+/// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
+pub(super) fn apply(text: &str, edit: &Edit, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+    match edit {
+        Edit::Renew { target, id, credential } => renew(text, target, *id, credential, reading),
+        Edit::Insert { text: entry_text, id, credential } => insert(text, entry_text, *id, credential, reading),
+        Edit::Remove { target } => remove(text, target, reading),
+    }
+}
+
+fn renew(
+    text: &str,
+    target: &Target,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    reading: Reading<'_>,
+) -> Result<(String, Edited), Error> {
+    let file = ConfigFile::parse(text, reading)?;
+    let entries = file.entries();
+    let matching: Vec<&Entry> = entries.iter().filter(|entry| is_renewed(entry, target, credential)).collect();
+    let Some(first) = matching.first() else {
+        return Err(no_such_entry(target, reading));
+    };
+    let literal: Vec<&Entry> =
+        matching.iter().copied().filter(|entry| !matches!(entry.token, EntryToken::Variable { .. })).collect();
+    if let (EntryToken::Variable { name, .. }, true) = (&first.token, literal.is_empty()) {
+        let (path, line) = (reading.path.to_owned(), first.line);
+        return Err(Error::VariableToken { path, line, variable: name.clone() });
+    }
+    let tables = file.tables();
+    let mut expected = Tree::of_document(&file.document);
+    let mut patches = Vec::new();
+    for entry in &literal {
+        let Some(table) = tables.get(entry.position) else { continue };
+        let values = wanted(*table, id, credential);
+        if let Some(tree) = expected.runners().and_then(|runners| runners.get_mut(entry.position)) {
+            values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
+        }
+        patches.extend(patches_for(&file, entry.position, *table, values));
+    }
+    let edited = spliced(text, patches);
+    check(&edited, &expected, reading)?;
+    Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
+}
+
+/// Whether an entry is to be renewed: also one that has the new token already, so that a change can be
+/// repeated.
+fn is_renewed(entry: &Entry, target: &Target, credential: &Credential) -> bool {
+    let is_done =
+        entry.url.as_ref() == Some(&target.url) && entry.token == EntryToken::Literal(credential.token.clone());
+    is_done || target.matches(entry)
+}
+
+fn insert(
+    text: &str,
+    entry_text: &EntryText,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    reading: Reading<'_>,
+) -> Result<(String, Edited), Error> {
+    let file = ConfigFile::parse(text, reading)?;
+    if let Some(url) = entry_text.url() {
+        let target = Target { url, id, fingerprints: vec![credential.token.fingerprint()] };
+        if file.entries().iter().any(|entry| is_renewed(entry, &target, credential)) {
+            return renew(text, &target, id, credential, reading);
+        }
+    }
+    if let Some(span) = file.inline_array() {
+        let line = text[..span.start].matches('\n').count() + 1;
+        return Err(Error::InlineRunners { path: reading.path.to_owned(), line });
+    }
+    let newline = newline_of(text);
+    let block = block(entry_text, newline, id, credential, reading)?;
+    let mut expected = Tree::of_document(&file.document);
+    let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
+    let mut block_tree = Tree::of_document(&ConfigFile::parse(&block, reading)?.document);
+    let new = block_tree.runners().and_then(Vec::pop).ok_or_else(mismatch)?;
+    expected.runners().ok_or_else(mismatch)?.push(new);
+
+    let edited = format!("{text}{}{block}", separator(text, newline));
+    check(&edited, &expected, reading)?;
+    Ok((edited, Edited { entries: 1, removed: Vec::new() }))
+}
+
+/// The text of a new entry with its credential.
+fn block(
+    entry_text: &EntryText,
+    newline: &str,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    reading: Reading<'_>,
+) -> Result<String, Error> {
+    let bare = entry_text.expose().replace('\n', newline);
+    let file = ConfigFile::parse(&bare, reading)?;
+    let tables = file.tables();
+    let table = *tables.first().ok_or_else(|| Error::EditMismatch { path: reading.path.to_owned() })?;
+    let mut expected = Tree::of_document(&file.document);
+    let values = wanted(table, id, credential);
+    if let Some(tree) = expected.runners().and_then(|runners| runners.first_mut()) {
+        values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
+    }
+    let block = spliced(&bare, patches_for(&file, 0, table, values));
+    check(&block, &expected, reading)?;
+    Ok(block)
+}
+
+fn remove(text: &str, target: &Target, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+    let file = ConfigFile::parse(text, reading)?;
+    let positions: Vec<usize> =
+        file.entries().iter().filter(|entry| target.matches(entry)).map(|entry| entry.position).collect();
+    if positions.is_empty() {
+        return Err(no_such_entry(target, reading));
+    }
+    let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
+    let mut expected = Tree::of_document(&file.document);
+    let mut edited = text.to_owned();
+    let mut removed = Vec::new();
+    for position in positions.iter().rev() {
+        expected.runners().ok_or_else(mismatch)?.remove(*position);
+        let (rest, entry_text) = take_out(&edited, *position, reading)?;
+        removed.insert(0, entry_text);
+        edited = rest;
+    }
+    check(&edited, &expected, reading)?;
+    Ok((edited, Edited { entries: positions.len(), removed }))
+}
+
+/// Cuts one entry out of the text.
+fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String, EntryText), Error> {
+    let file = ConfigFile::parse(text, reading)?;
+    let mismatch = |_| Error::EditMismatch { path: reading.path.to_owned() };
+    if let Some(array) = file.inline_array() {
+        let tables = file.tables();
+        let kept = tables.get(position).map_or_else(String::new, |table| rewritten(text, *table));
+        let kept = EntryText::parse(&kept).map_err(mismatch)?;
+        let cut = inline_cut(&array, &file.table_spans(), position);
+        return Ok((spliced(text, vec![Patch { span: cut, text: String::new() }]), kept));
+    }
+    let runs = runs_of_entry(&file, position);
+    let mut kept: String = runs.iter().map(|run| &text[run.span.start..run.text_end]).collect();
+    if !kept.ends_with('\n') {
+        kept.push('\n');
+    }
+    let kept = EntryText::parse(&kept).map_err(mismatch)?;
+    let cuts = runs.into_iter().map(|run| Patch { span: run.span, text: String::new() }).collect();
+    Ok((spliced(text, cuts), kept))
+}
+
+/// An inline table as a `[[runners]]` table, its values spelled as they were.
+fn rewritten(text: &str, table: &dyn TableLike) -> String {
+    let mut lines = "[[runners]]\n".to_owned();
+    for (key, value) in table.get_values() {
+        let key: Vec<&str> = key.iter().filter_map(|part| text.get(part.span()?)).collect();
+        let value = value.span().and_then(|span| text.get(span)).unwrap_or_default();
+        lines.push_str(&format!("  {} = {value}\n", key.join(".")));
+    }
+    lines
+}
+
+/// What to cut so that an array lacks one element and its comma.
+fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) -> Range<usize> {
+    let before = position.checked_sub(1).and_then(|before| elements.get(before));
+    match (elements.get(position), elements.get(position + 1), before) {
+        (Some(this), Some(next), _) => this.start..next.start,
+        (Some(this), None, Some(before)) => before.end..this.end,
+        (Some(_) | None, None, None) => array.start + 1..array.end - 1,
+        (None, _, _) => array.end..array.end,
+    }
+}
+
+/// Takes the credential out of the text of one entry, line by line.
+pub(super) fn without_credential(text: &str) -> Option<String> {
+    let document = Document::parse(text).ok()?;
+    let table = document.get("runners")?.as_array_of_tables()?.get(0)?;
+    let mut cuts = Vec::new();
+    for name in CREDENTIAL_KEYS {
+        let Some((key, item)) = table.get_key_value(name) else { continue };
+        let (key, value) = (key.span()?, item.as_value()?.span()?);
+        cuts.push(Patch { span: line_start(text, key.start)..line_end(text, value.end), text: String::new() });
+    }
+    Some(spliced(text, cuts))
+}
+
+/// A value that an entry should have.
+struct Wanted {
+    key: &'static str,
+    literal: String,
+    tree: Tree,
+}
+
+impl Wanted {
+    fn time(key: &'static str, literal: &str) -> Self {
+        Self { key, literal: literal.to_owned(), tree: Tree::Time(literal.to_owned()) }
+    }
+}
+
+/// The values that differ from what an entry has.
+fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    if let Some(number) = id.and_then(|id| i64::try_from(id.number()).ok()) {
+        wanted.push(Wanted { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
+    }
+    let token = credential.token.expose();
+    wanted.push(Wanted { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
+    let expires_at = match credential.expiry {
+        Expiry::At(expires_at) => Some(expires_at.whole_seconds().to_string()),
+        Expiry::Never => Some(NEVER.to_owned()),
+        Expiry::Unknown => table.contains_key("token_expires_at").then(|| NEVER.to_owned()),
+    };
+    if let (Some(obtained_at), Some(expires_at)) = (credential.obtained_at, expires_at) {
+        wanted.push(Wanted::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
+        wanted.push(Wanted::time("token_expires_at", &expires_at));
+    }
+    wanted.retain(|value| table.get(value.key).map(Tree::of_item).as_ref() != Some(&value.tree));
+    wanted
+}
+
+/// A replacement of one part of the text.
+struct Patch {
+    span: Range<usize>,
+    text: String,
+}
+
+/// Replaces the values that are there, and adds the others behind the token.
+fn patches_for(file: &ConfigFile<'_>, position: usize, table: &dyn TableLike, values: Vec<Wanted>) -> Vec<Patch> {
+    let mut patches = Vec::new();
+    let mut missing = Vec::new();
+    for value in values {
+        match table.get(value.key).map(|item| item.as_value().and_then(|value| value.span())) {
+            Some(Some(span)) => patches.push(Patch { span, text: value.literal }),
+            // A table where a value should be is left alone; the comparison afterwards refuses it.
+            Some(None) => {}
+            None => missing.push(format!("{} = {}", value.key, value.literal)),
+        }
+    }
+    if missing.is_empty() {
+        return patches;
+    }
+    let anchor = ["token", "id", "url", "name"].into_iter().find_map(|name| {
+        let (key, item) = table.get_key_value(name)?;
+        Some((key.span()?.start, item.as_value()?.span()?.end))
+    });
+    patches.push(if file.inline_array().is_some() {
+        missing_in_inline_table(anchor, &missing)
+    } else {
+        let header = file.table_spans().get(position).cloned().unwrap_or_default();
+        missing_lines(file.text, anchor, header.end, &missing)
+    });
+    patches
+}
+
+fn missing_in_inline_table(anchor: Option<(usize, usize)>, missing: &[String]) -> Patch {
+    let at = anchor.map_or(0, |(_, value_end)| value_end);
+    Patch { span: at..at, text: missing.iter().map(|pair| format!(", {pair}")).collect() }
+}
+
+/// New lines below the anchor's, indented like it, in the same newline style.
+fn missing_lines(text: &str, anchor: Option<(usize, usize)>, header_end: usize, missing: &[String]) -> Patch {
+    let indent = anchor.map_or("  ", |(key, _)| {
+        let before = &text[line_start(text, key)..key];
+        if before.trim_start_matches('\u{feff}').trim().is_empty() { before.trim_start_matches('\u{feff}') } else { "" }
+    });
+    let at = line_end(text, anchor.map_or(header_end, |(_, value_end)| value_end));
+    let newline = if text[..at].ends_with("\r\n") { "\r\n" } else { "\n" };
+    if text[..at].ends_with('\n') {
+        let lines = missing.iter().map(|pair| format!("{indent}{pair}{newline}")).collect();
+        return Patch { span: at..at, text: lines };
+    }
+    let newline = newline_of(text);
+    Patch { span: at..at, text: missing.iter().map(|pair| format!("{newline}{indent}{pair}")).collect() }
+}
+
+fn line_start(text: &str, offset: usize) -> usize {
+    text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
+}
+
+/// Behind the line break, or at the end of the text.
+fn line_end(text: &str, offset: usize) -> usize {
+    text[offset..].find('\n').map_or(text.len(), |newline| offset + newline + 1)
+}
+
+/// How the file ends its lines, judged by the first.
+fn newline_of(text: &str) -> &'static str {
+    match text.find('\n') {
+        Some(newline) if text[..newline].ends_with('\r') => "\r\n",
+        Some(_) | None => "\n",
+    }
+}
+
+/// What to put between the text and a new table: a blank line, unless it has one.
+fn separator(text: &str, newline: &str) -> String {
+    let body = text.trim_start_matches('\u{feff}');
+    if body.is_empty() {
+        return String::new();
+    }
+    let Some(lines) = body.strip_suffix('\n') else { return newline.repeat(2) };
+    let last = &lines[lines.rfind('\n').map_or(0, |newline| newline + 1)..];
+    if last.trim().is_empty() { String::new() } else { newline.to_owned() }
+}
+
+fn spliced(text: &str, mut patches: Vec<Patch>) -> String {
+    patches.sort_by_key(|patch| (patch.span.start, patch.span.end));
+    let mut result = String::with_capacity(text.len() + 256);
+    let mut done = 0;
+    for patch in patches {
+        result.push_str(text.get(done..patch.span.start).unwrap_or_default());
+        result.push_str(&patch.text);
+        done = patch.span.end;
+    }
+    result.push_str(text.get(done..).unwrap_or_default());
+    result
+}
+
+/// Makes sure that the result says what it should, and nothing else.
+fn check(edited: &str, expected: &Tree, reading: Reading<'_>) -> Result<(), Error> {
+    let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
+    let document = Document::parse(edited).map_err(|_| mismatch())?;
+    let (mut found, mut expected) = (Tree::of_document(&document), expected.clone());
+    // A file without `runners` and one with none mean the same.
+    found.runners();
+    expected.runners();
+    if found == expected { Ok(()) } else { Err(mismatch()) }
+}
+
+fn no_such_entry(target: &Target, reading: Reading<'_>) -> Error {
+    let runner = match (target.id, target.fingerprints.last()) {
+        (Some(id), _) => format!("runner {id} of {}", target.url),
+        (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),
+        (None, None) => format!("a runner without id and token of {}", target.url),
+    };
+    Error::NoSuchEntry { path: reading.path.to_owned(), runner }
+}

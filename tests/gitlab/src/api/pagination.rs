@@ -1,0 +1,90 @@
+//! Lists in pages.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::Answer;
+
+/// The length of a page unless the caller wants another.
+const USUAL_LENGTH: usize = 20;
+/// The longest page that there is; a wish for more is cut down in silence.
+const LONGEST: usize = 100;
+/// A list with more rows than this hides how many they are.
+const COUNTED_ROWS: usize = 10_000;
+
+/// The page that the caller wants.
+pub(super) struct Page {
+    number: usize,
+    length: usize,
+    has_totals: bool,
+}
+
+impl Page {
+    /// Reads `page` and `per_page`, or refuses with 400.
+    pub(super) fn read(call: &Call<'_>) -> Result<Self, Answer> {
+        let positive = |name: &str, usual: usize| match call.parameters.integer(name)? {
+            None => Ok(usual),
+            Some(number) => usize::try_from(number)
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| Answer::raw_error(400, format!("{name} does not have a valid value"))),
+        };
+        let number = positive("page", 1)?;
+        let length = positive("per_page", USUAL_LENGTH)?.min(LONGEST);
+        Ok(Self { number, length, has_totals: true })
+    }
+
+    /// Hides how many rows there are.
+    pub(super) fn without_totals(self) -> Self {
+        Self { has_totals: false, ..self }
+    }
+
+    /// Answers with this page of all rows.
+    pub(super) fn of(&self, call: &Call<'_>, rows: Vec<Value>) -> Answer {
+        let total = rows.len();
+        let pages = total.div_ceil(self.length).max(1);
+        let has_totals = self.has_totals && total <= COUNTED_ROWS;
+        let next = (self.number < pages).then_some(self.number + 1);
+        let previous = (self.number > 1).then(|| self.number - 1);
+        let start = (self.number - 1).saturating_mul(self.length);
+        let listed: Vec<Value> = rows.into_iter().skip(start).take(self.length).collect();
+
+        let mut links = Vec::new();
+        let mut link = |page: Option<usize>, relation: &str| {
+            if let Some(page) = page {
+                links.push(format!("<{}>; rel=\"{relation}\"", self.address(call, page)));
+            }
+        };
+        link(previous, "prev");
+        link(next, "next");
+        link(Some(1), "first");
+        link(has_totals.then_some(pages), "last");
+
+        let text = |page: Option<usize>| page.map(|page| page.to_string()).unwrap_or_default();
+        let answer = Answer::json(200, json!(listed))
+            .with_header("X-Page", self.number.to_string())
+            .with_header("X-Per-Page", self.length.to_string())
+            .with_header("X-Next-Page", text(next))
+            .with_header("X-Prev-Page", text(previous))
+            .with_header("Link", links.join(", "));
+        if !has_totals {
+            return answer;
+        }
+        answer.with_header("X-Total", total.to_string()).with_header("X-Total-Pages", pages.to_string())
+    }
+
+    /// The address of a page, which repeats all other parameters of the request, as GitLab does.
+    fn address(&self, call: &Call<'_>, page: usize) -> String {
+        let mut query = Vec::new();
+        for (name, value) in &call.parameters.0 {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if name != "page" && name != "per_page" {
+                query.push(format!("{name}={}", utf8_percent_encode(&text, NON_ALPHANUMERIC)));
+            }
+        }
+        query.push(format!("page={page}"));
+        query.push(format!("per_page={}", self.length));
+        format!("{}?{}", call.address, query.join("&"))
+    }
+}

@@ -1,0 +1,370 @@
+//! The GitLab that a test holds: what it can look at and turn.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::http::server::Server;
+use crate::http::tls::Tls;
+use crate::shared::{Shared, locked};
+use crate::state::State;
+use crate::state::access::{AccessToken, Validity};
+use crate::{
+    Builder, Endpoint, Fault, Group, IntoLife, Job, NewRunner, Order, Outage, Project, Request, Role, Runner,
+    RunnerType, Scope, Version,
+};
+
+/// How long before the server's present an expired token has ended.
+const AGO: SignedDuration = SignedDuration::from_secs(1);
+
+/// A running GitLab; it stops when this is dropped.
+pub struct Gitlab {
+    pub(crate) server: Server,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Gitlab {
+    /// Sets up a GitLab.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Starts a GitLab as the builder has it by default.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// The instance's address, without a slash at its end: `http://127.0.0.1:40123/gitlab`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.server.address, self.shared.base_path)
+    }
+
+    /// The address that is listened on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// The certificates, where HTTPS is served.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// The authority's certificate as PEM.
+    ///
+    /// # Panics
+    /// When plain HTTP is served.
+    #[must_use]
+    pub fn ca_pem(&self) -> String {
+        self.tls.as_ref().expect("a GitLab that serves HTTPS").ca_pem()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.shared.state)
+    }
+}
+
+/// Runners.
+impl Gitlab {
+    /// Creates a runner and returns its id and its token.
+    pub fn add_runner(&self, new: NewRunner) -> (u64, String) {
+        let mut state = self.state();
+        let runner = state.create_runner(new);
+        (runner.id, runner.token.clone())
+    }
+
+    /// All runners by their id.
+    #[must_use]
+    pub fn runners(&self) -> Vec<Runner> {
+        self.state().runners.values().cloned().collect()
+    }
+
+    /// The runner with this id.
+    #[must_use]
+    pub fn runner(&self, id: u64) -> Option<Runner> {
+        self.state().runners.get(&id).cloned()
+    }
+
+    /// The runner with this token, be it expired.
+    #[must_use]
+    pub fn runner_by_token(&self, token: &str) -> Option<Runner> {
+        self.state().runners.values().find(|runner| runner.token == token).cloned()
+    }
+
+    /// Ends a runner's token: it expired a second ago.
+    pub fn expire(&self, id: u64) {
+        let now = self.state().clock.now();
+        self.change(id, |runner| runner.token_expires_at = Some(now - AGO));
+    }
+
+    /// Lets a runner's token end at this instant by the server's clock, or never.
+    pub fn expire_at(&self, id: u64, expires_at: Option<Timestamp>) {
+        self.change(id, |runner| runner.token_expires_at = expires_at);
+    }
+
+    /// Rotates a runner's token as if someone else had, and returns the token that nobody was told.
+    ///
+    /// # Panics
+    /// When there is no such runner.
+    pub fn revoke(&self, id: u64) -> String {
+        self.state().rotate(id).expect("a runner with this id").token.clone()
+    }
+
+    /// Deletes a runner as if someone else had.
+    pub fn delete(&self, id: u64) {
+        self.state().runners.remove(&id);
+    }
+
+    /// Takes a runner's owner away: its projects and groups are gone.
+    pub fn orphan(&self, id: u64) {
+        self.change(id, |runner| {
+            runner.is_orphaned = true;
+            runner.projects.clear();
+            runner.groups.clear();
+        });
+    }
+
+    /// Pauses a runner or lets it go on.
+    pub fn set_paused(&self, id: u64, paused: bool) {
+        self.change(id, |runner| runner.paused = paused);
+    }
+
+    /// Forbids to rotate a runner's token from this instant on (releases from 18.10 on).
+    pub fn set_rotation_deadline(&self, id: u64, deadline: Option<Timestamp>) {
+        self.change(id, |runner| runner.rotation_deadline = deadline);
+    }
+
+    /// Forgets a runner's managers, as GitLab does with those that are silent for a week.
+    pub fn purge_managers(&self, id: u64) {
+        self.change(id, |runner| runner.managers.clear());
+    }
+
+    fn change(&self, id: u64, change: impl FnOnce(&mut Runner)) {
+        let mut state = self.state();
+        let now = state.clock.now();
+        let runner = state.runners.get_mut(&id).expect("a runner with this id");
+        change(runner);
+        runner.updated_at = now;
+    }
+}
+
+/// Settings.
+impl Gitlab {
+    /// The release that is imitated.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.state().version
+    }
+
+    /// Imitates another release from now on; tokens that were given out keep their form.
+    pub fn upgrade_to(&self, version: impl Into<Version>) {
+        self.state().version = version.into();
+    }
+
+    /// Changes the life of tokens that are given out from now on.
+    pub fn set_token_life(&self, life: impl IntoLife) {
+        self.state().token_life = life.into_life();
+    }
+
+    /// Switches registration tokens off for the whole instance.
+    pub fn disallow_registration(&self) {
+        self.state().registration.is_allowed = false;
+    }
+
+    /// Switches registration tokens on again for the whole instance.
+    pub fn allow_registration(&self) {
+        self.state().registration.is_allowed = true;
+    }
+
+    /// Switches the registration token of one project off.
+    pub fn disallow_registration_in_project(&self, id: u64) {
+        let mut state = self.state();
+        state.projects.get_mut(&id).expect("a project with this id").allows_registration = false;
+    }
+
+    /// Switches the registration token of one group off.
+    pub fn disallow_registration_in_group(&self, id: u64) {
+        let mut state = self.state();
+        state.groups.get_mut(&id).expect("a group with this id").allows_registration = false;
+    }
+
+    /// Refuses to register runners of one type.
+    pub fn refuse_to_register(&self, runner_type: RunnerType) {
+        self.state().registration.refused_types.push(runner_type);
+    }
+
+    /// Puts the server's whole clock ahead, or back by a negative span: the `Date` header as well as every expiry.
+    pub fn set_clock_skew(&self, skew: SignedDuration) {
+        self.state().clock.skew = skew;
+    }
+
+    /// Lets time pass on the server's clock.
+    pub fn advance(&self, span: Duration) {
+        let span = SignedDuration::try_from(span).expect("a span of time that a test can mean");
+        let mut state = self.state();
+        state.clock.skew = state.clock.skew.saturating_add(span);
+    }
+
+    /// The time on the server's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.state().clock.now()
+    }
+}
+
+/// Owners, jobs and tokens.
+impl Gitlab {
+    /// The registration token of the instance.
+    #[must_use]
+    pub fn instance_registration_token(&self) -> String {
+        self.state().registration.instance_token.clone()
+    }
+
+    /// Creates a project by its full path, such as `gitlab-org/gitlab`.
+    pub fn add_project(&self, path: &str) -> Project {
+        let mut state = self.state();
+        let id = state.next_id();
+        let version = state.version;
+        let registration_token = state.tokens.registration(version, false);
+        let project = Project { id, path: path.to_owned(), registration_token, allows_registration: true };
+        state.projects.insert(id, project.clone());
+        project
+    }
+
+    /// Creates a group by its full path, such as `gitlab-org`.
+    pub fn add_group(&self, path: &str) -> Group {
+        let mut state = self.state();
+        let id = state.next_id();
+        let version = state.version;
+        let registration_token = state.tokens.registration(version, false);
+        let group = Group { id, path: path.to_owned(), registration_token, allows_registration: true };
+        state.groups.insert(id, group.clone());
+        group
+    }
+
+    /// The project with this id, with the registration token that it has now.
+    #[must_use]
+    pub fn project(&self, id: u64) -> Option<Project> {
+        self.state().projects.get(&id).cloned()
+    }
+
+    /// The group with this id, with the registration token that it has now.
+    #[must_use]
+    pub fn group(&self, id: u64) -> Option<Group> {
+        self.state().groups.get(&id).cloned()
+    }
+
+    /// Lets a runner take a job, and returns the job's id.
+    pub fn add_job(&self, runner_id: u64, project_id: u64, system_id: Option<&str>, status: &str) -> u64 {
+        let mut state = self.state();
+        let id = state.next_id();
+        let created_at = state.clock.now();
+        let (system_id, status) = (system_id.map(str::to_owned), status.to_owned());
+        state.jobs.insert(id, Job { id, runner_id, project_id, system_id, status, created_at });
+        id
+    }
+
+    /// Makes an admin's access token with these scopes.
+    pub fn add_access_token<const N: usize>(&self, scopes: [Scope; N]) -> String {
+        self.add_access_token_of(Role::Admin, scopes)
+    }
+
+    /// Makes an access token of a user with this role.
+    pub fn add_access_token_of<const N: usize>(&self, role: Role, scopes: [Scope; N]) -> String {
+        let mut state = self.state();
+        let text = state.tokens.access();
+        let token = AccessToken { role, scopes: scopes.to_vec(), validity: Validity::Live };
+        state.access.0.insert(text.clone(), token);
+        text
+    }
+
+    /// Takes this text for an admin's access token with all rights.
+    pub fn accept_access_token(&self, text: &str) {
+        let token = AccessToken { role: Role::Admin, scopes: vec![Scope::Api], validity: Validity::Live };
+        self.state().access.0.insert(text.to_owned(), token);
+    }
+
+    /// Lets an access token be expired.
+    pub fn expire_access_token(&self, text: &str) {
+        self.set_validity(text, Validity::Expired);
+    }
+
+    /// Revokes an access token.
+    pub fn revoke_access_token(&self, text: &str) {
+        self.set_validity(text, Validity::Revoked);
+    }
+
+    fn set_validity(&self, text: &str, validity: Validity) {
+        self.state().access.0.get_mut(text).expect("an access token of this server").validity = validity;
+    }
+}
+
+/// Trouble.
+impl Gitlab {
+    /// Orders a fault for the next request to an endpoint; the handle says for more or for others.
+    pub fn order(&self, endpoint: Endpoint, fault: Fault) -> Order {
+        let number = locked(&self.shared.orders).place(endpoint, fault);
+        Order { number, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Forgets all orders; requests that were held go on.
+    pub fn clear_faults(&self) {
+        locked(&self.shared.orders).clear();
+    }
+
+    /// Begins an outage of the whole server, or ends it.
+    pub fn outage(&self, outage: Option<Outage>) {
+        *locked(&self.shared.outage) = outage;
+    }
+
+    /// Closes all connections and refuses new ones; the port stays reserved.
+    pub fn refuse_connections(&self) {
+        self.server.refuse_connections();
+    }
+
+    /// Accepts connections again, on the same port.
+    pub fn accept_connections(&self) {
+        self.server.accept_connections();
+    }
+
+    /// Closes all connections, as a restarted proxy does, and goes on accepting new ones.
+    pub fn cut_connections(&self) {
+        self.server.cut_connections();
+    }
+}
+
+/// The request log.
+impl Gitlab {
+    /// All requests since the start or the last [`Gitlab::clear_requests`], oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        locked(&self.shared.log).all()
+    }
+
+    /// The requests to one endpoint, oldest first.
+    #[must_use]
+    pub fn requests_to(&self, endpoint: Endpoint) -> Vec<Request> {
+        locked(&self.shared.log).to(endpoint)
+    }
+
+    /// Forgets all requests.
+    pub fn clear_requests(&self) {
+        locked(&self.shared.log).clear();
+    }
+
+    /// Blocks until this many requests to an endpoint are in the log, answered or not; says whether they came in time.
+    #[must_use]
+    pub fn wait_for_requests(&self, endpoint: Endpoint, count: usize, timeout: Duration) -> bool {
+        let log = locked(&self.shared.log);
+        let waited = self.shared.log_changed.wait_timeout_while(log, timeout, |log| log.count(endpoint) < count);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}

@@ -1,0 +1,187 @@
+//! The server's thread and its listening socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc as blocking};
+use std::thread::JoinHandle;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{self, Context};
+use crate::shared::Shared;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// The running server; it stops when this is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    commands: Option<mpsc::UnboundedSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a thread that serves; returns once it listens.
+    pub(crate) fn start(address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let socket = runtime.block_on(async { Socket::reserve(address)?.listening() })?;
+        let address = socket.address()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let doorman =
+            Doorman { shared, tls, origin: format!("{scheme}://{address}").into(), connections: JoinSet::new() };
+        let (commands, orders) = mpsc::unbounded_channel();
+        let thread = std::thread::Builder::new()
+            .name("gitlab".to_owned())
+            .spawn(move || runtime.block_on(doorman.work(socket, orders)))?;
+        Ok(Self { address, commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Closes all connections and the listening socket, but keeps the port.
+    pub(crate) fn refuse_connections(&self) {
+        self.obey(Command::Refuse);
+    }
+
+    /// Listens again on the same port.
+    pub(crate) fn accept_connections(&self) {
+        self.obey(Command::Accept);
+    }
+
+    /// Closes all connections and goes on listening.
+    pub(crate) fn cut_connections(&self) {
+        self.obey(Command::CutAll);
+    }
+
+    fn obey(&self, command: fn(blocking::Sender<()>) -> Command) {
+        let (done, obeyed) = blocking::channel();
+        if let Some(commands) = &self.commands {
+            commands.send(command(done)).expect("the server's thread lives as long as its handle");
+            obeyed.recv().expect("the server's thread obeys every command");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of that thread has been printed already.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// What the thread can be told to do; it answers when that is done.
+enum Command {
+    Refuse(blocking::Sender<()>),
+    Accept(blocking::Sender<()>),
+    CutAll(blocking::Sender<()>),
+}
+
+/// A socket that owns the port, whether or not it lets anyone in.
+enum Socket {
+    Listening(TcpListener),
+    /// Bound without listening: connections are refused, and nobody else can take the port.
+    Reserved(TcpSocket),
+}
+
+impl Socket {
+    fn reserve(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self::Reserved(socket))
+    }
+
+    fn listening(self) -> io::Result<Self> {
+        match self {
+            Self::Reserved(socket) => Ok(Self::Listening(socket.listen(BACKLOG)?)),
+            listening @ Self::Listening(_) => Ok(listening),
+        }
+    }
+
+    fn refusing(self) -> io::Result<Self> {
+        let address = self.address()?;
+        drop(self);
+        Self::reserve(address)
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Listening(listener) => listener.local_addr(),
+            Self::Reserved(socket) => socket.local_addr(),
+        }
+    }
+
+    /// Waits for a connection, for ever if none is let in.
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Listening(listener) => listener.accept().await,
+            Self::Reserved(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Lets connections in.
+struct Doorman {
+    shared: Arc<Shared>,
+    tls: Option<TlsAcceptor>,
+    origin: Arc<str>,
+    connections: JoinSet<()>,
+}
+
+impl Doorman {
+    async fn work(mut self, mut socket: Socket, mut orders: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    None => return,
+                    Some(command) => socket = self.obey(command, socket).await,
+                },
+                accepted = socket.accept() => {
+                    if let Ok((stream, peer)) = accepted {
+                        self.admit(stream, peer);
+                    }
+                }
+                Some(_ended) = self.connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command, socket: Socket) -> Socket {
+        let (socket, done) = match command {
+            Command::Refuse(done) => {
+                self.connections.shutdown().await;
+                (socket.refusing(), done)
+            }
+            Command::Accept(done) => (socket.listening(), done),
+            Command::CutAll(done) => {
+                self.connections.shutdown().await;
+                (Ok(socket), done)
+            }
+        };
+        let socket = socket.expect("the port is still ours");
+        // Whoever gave the command may have given up waiting.
+        let _gone = done.send(());
+        socket
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let context = Context { shared: Arc::clone(&self.shared), peer, origin: Arc::clone(&self.origin) };
+        let tls = self.tls.clone();
+        self.connections.spawn(async move {
+            // Without this, small answers on a kept connection wait for the client's delayed acknowledgement.
+            let _unsupported = stream.set_nodelay(true);
+            match tls {
+                None => connection::serve(stream, context).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection::serve(stream, context).await;
+                    }
+                }
+            }
+        });
+    }
+}

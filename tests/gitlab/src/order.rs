@@ -1,0 +1,150 @@
+//! Which requests a fault strikes, and how often.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::shared::{Shared, locked};
+use crate::{Endpoint, Fault};
+
+/// A fault that is placed, so that its reach can be narrowed or widened.
+///
+/// An order strikes once unless told otherwise. Several orders for one endpoint strike in the order in which they were
+/// placed. Dropping this handle leaves the order in place.
+pub struct Order {
+    pub(crate) number: usize,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Order {
+    /// Strikes this many times.
+    pub fn times(&self, times: usize) -> &Self {
+        self.change(|placed| placed.left = Some(times))
+    }
+
+    /// Strikes until [`Order::cancel`] or [`crate::Gitlab::clear_faults`].
+    pub fn always(&self) -> &Self {
+        self.change(|placed| placed.left = None)
+    }
+
+    /// Lets this many requests pass first.
+    pub fn after(&self, requests: usize) -> &Self {
+        self.change(|placed| placed.passes = requests)
+    }
+
+    /// Strikes only requests about one runner: by its id in the path or by its token in the parameters.
+    pub fn for_runner(&self, id: u64) -> &Self {
+        self.change(|placed| placed.runner = Some(id))
+    }
+
+    /// Lets all requests go on that this order holds or would hold.
+    pub fn release(&self) -> &Self {
+        self.change(|placed| {
+            placed.released.send_replace(true);
+        })
+    }
+
+    /// Takes the order back.
+    pub fn cancel(&self) {
+        locked(&self.shared.orders).placed.retain(|placed| placed.number != self.number);
+    }
+
+    /// How often the order has struck, 0 once it was cancelled.
+    #[must_use]
+    pub fn strikes(&self) -> usize {
+        let orders = locked(&self.shared.orders);
+        orders.placed.iter().find(|placed| placed.number == self.number).map_or(0, |placed| placed.strikes)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Placed)) -> &Self {
+        let mut orders = locked(&self.shared.orders);
+        if let Some(placed) = orders.placed.iter_mut().find(|placed| placed.number == self.number) {
+            change(placed);
+        }
+        drop(orders);
+        self
+    }
+}
+
+/// All orders that were placed and not cleared.
+#[derive(Default)]
+pub(crate) struct Orders {
+    placed: Vec<Placed>,
+    given: usize,
+}
+
+impl Orders {
+    /// Places an order that strikes once and returns its number.
+    pub(crate) fn place(&mut self, endpoint: Endpoint, fault: Fault) -> usize {
+        self.given += 1;
+        self.placed.push(Placed {
+            number: self.given,
+            endpoint,
+            fault,
+            left: Some(1),
+            passes: 0,
+            runner: None,
+            strikes: 0,
+            released: watch::Sender::new(false),
+        });
+        self.given
+    }
+
+    /// Takes the fault that strikes a request, if any does.
+    pub(crate) fn claim(&mut self, endpoint: Endpoint, runner: Option<u64>) -> Option<Claim> {
+        self.placed.iter_mut().find_map(|placed| placed.claim(endpoint, runner))
+    }
+
+    /// Forgets all orders; held requests go on.
+    pub(crate) fn clear(&mut self) {
+        self.placed.clear();
+    }
+}
+
+/// A fault that strikes a request now.
+pub(crate) struct Claim {
+    pub(crate) fault: Fault,
+    released: watch::Receiver<bool>,
+}
+
+impl Claim {
+    /// Waits as the fault demands.
+    pub(crate) async fn wait(&mut self) {
+        if !self.fault.delay.is_zero() {
+            tokio::time::sleep(self.fault.delay).await;
+        }
+        if self.fault.is_held {
+            // An error means that the order is gone, which lets the request go on as well.
+            let _gone = self.released.wait_for(|released| *released).await;
+        }
+    }
+}
+
+struct Placed {
+    number: usize,
+    endpoint: Endpoint,
+    fault: Fault,
+    /// How many strikes are left, `None` for no end.
+    left: Option<usize>,
+    /// How many requests pass before the first strike.
+    passes: usize,
+    runner: Option<u64>,
+    strikes: usize,
+    released: watch::Sender<bool>,
+}
+
+impl Placed {
+    fn claim(&mut self, endpoint: Endpoint, runner: Option<u64>) -> Option<Claim> {
+        let concerns = self.endpoint.covers(endpoint) && (self.runner.is_none() || self.runner == runner);
+        if !concerns || self.left == Some(0) {
+            return None;
+        }
+        if self.passes > 0 {
+            self.passes -= 1;
+            return None;
+        }
+        self.left = self.left.map(|left| left - 1);
+        self.strikes += 1;
+        Some(Claim { fault: self.fault.clone(), released: self.released.subscribe() })
+    }
+}

@@ -1,0 +1,110 @@
+//! All that this GitLab remembers, and the rules that need no HTTP.
+
+pub(crate) mod access;
+pub(crate) mod clock;
+pub(crate) mod job;
+pub(crate) mod manager;
+pub(crate) mod owner;
+pub(crate) mod registration;
+pub(crate) mod runner;
+pub(crate) mod token;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::Version;
+use access::AccessTokens;
+use clock::Clock;
+use job::Job;
+use owner::{Group, Project};
+use registration::Registration;
+use runner::{NewRunner, Runner};
+use token::Tokens;
+
+/// Since this release an expired token is refused.
+const EXPIRY_ENFORCED_SINCE: (u16, u16) = (15, 5);
+
+/// The database.
+pub(crate) struct State {
+    pub(crate) version: Version,
+    pub(crate) clock: Clock,
+    /// How long tokens live that are given out from now on.
+    pub(crate) token_life: Option<Duration>,
+    pub(crate) runners: BTreeMap<u64, Runner>,
+    pub(crate) projects: BTreeMap<u64, Project>,
+    pub(crate) groups: BTreeMap<u64, Group>,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) registration: Registration,
+    pub(crate) access: AccessTokens,
+    pub(crate) tokens: Tokens,
+    /// Whether releases up to 15.8 answer verify with the JSON string `"200"`.
+    pub(crate) verify_is_json_string: bool,
+    /// Whether the endpoints below `/ci/api/v1` are served whatever the release.
+    pub(crate) serves_v1: bool,
+    last_id: u64,
+}
+
+impl State {
+    pub(crate) fn new(version: Version) -> Self {
+        let mut tokens = Tokens::default();
+        Self {
+            version,
+            clock: Clock::default(),
+            token_life: None,
+            runners: BTreeMap::new(),
+            projects: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            registration: Registration::new(tokens.registration(version, true)),
+            access: AccessTokens::default(),
+            tokens,
+            verify_is_json_string: false,
+            serves_v1: false,
+            last_id: 0,
+        }
+    }
+
+    /// The next id; runners, projects, groups, jobs and managers share one sequence, so that no two are mixed up.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Creates a runner with a fresh token.
+    pub(crate) fn create_runner(&mut self, new: NewRunner) -> &mut Runner {
+        let id = self.next_id();
+        let now = self.clock.now();
+        let token = new.token.clone().unwrap_or_else(|| self.tokens.runner(self.version, new.runner_type, new.origin));
+        let expires_at = self.expiry_of_a_token_given_out_now();
+        let runner = Runner::new(id, token, expires_at, new, now);
+        self.runners.entry(id).or_insert(runner)
+    }
+
+    /// Gives a runner another token; the one before is dead at once.
+    pub(crate) fn rotate(&mut self, id: u64) -> Option<&mut Runner> {
+        let expires_at = self.expiry_of_a_token_given_out_now();
+        let now = self.clock.now();
+        let runner = self.runners.get_mut(&id)?;
+        runner.token = self.tokens.runner(self.version, runner.runner_type, runner.origin);
+        runner.token_expires_at = expires_at;
+        runner.rotation_deadline = None;
+        runner.updated_at = now;
+        runner.rotations += 1;
+        Some(runner)
+    }
+
+    /// Finds the runner that a token stands for, unless the token is refused as expired.
+    pub(crate) fn runner_by_live_token(&self, token: &str) -> Option<&Runner> {
+        let now = self.clock.now();
+        let (major, minor) = EXPIRY_ENFORCED_SINCE;
+        let is_enforced = self.version.is_at_least(major, minor);
+        let runner = self.runners.values().find(|runner| runner.token == token)?;
+        (!is_enforced || !runner.is_expired_at(now)).then_some(runner)
+    }
+
+    fn expiry_of_a_token_given_out_now(&self) -> Option<Timestamp> {
+        self.token_life.map(|life| self.clock.in_the_future(life))
+    }
+}
