@@ -21,7 +21,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment};
+pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
 pub use sources::{Environment, UserDirectories, variable};
@@ -100,7 +100,7 @@ fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scop
         file::read(&paths.agent_config, &text, environment, target, &mut findings.mistakes);
     }
     match scope {
-        Scope::Daemon => drafts.extend(variables::draft(environment, &mut findings.mistakes)),
+        Scope::Daemon => drafts.extend(variables::enrolled(environment)),
         Scope::Command => {}
     }
     agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);

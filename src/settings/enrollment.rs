@@ -19,22 +19,18 @@ use crate::store::{ComposeError, EntryText, NewEntry};
 pub struct Draft {
     /// Where it stands as a whole.
     pub place: Place,
-    /// Whether a URL was given, right or wrong.
-    pub has_url: bool,
-    /// Whether a registration token was given, right or wrong.
-    pub has_registration_token: bool,
-    /// Whether a created runner's token was given, right or wrong.
-    pub has_token: bool,
+    /// What was wrong with it when it was read.
+    pub(super) mistakes: Mistakes,
     /// What ties it to its state; the name unless given.
     pub key: Option<Placed<String>>,
     /// The local name; the machine's name unless given.
     pub name: Option<Placed<String>>,
-    /// The server's address.
-    pub url: Option<Placed<String>>,
-    /// Where the registration token is.
-    pub registration_token: Option<Placed<Source>>,
-    /// Where a created runner's own token is.
-    pub token: Option<Placed<Source>>,
+    /// The server's address; `None` inside for one that was given wrong.
+    pub url: Option<Placed<Option<String>>>,
+    /// Where the registration token is; `None` inside for a place that was given wrong.
+    pub registration_token: Option<Placed<Option<Source>>>,
+    /// Where a created runner's own token is; `None` inside for a place that was given wrong.
+    pub token: Option<Placed<Option<Source>>>,
     /// The description in GitLab; the name unless given.
     pub description: Option<Placed<String>>,
     /// Its tags.
@@ -133,9 +129,7 @@ impl Draft {
     pub fn at(place: Place) -> Self {
         Self {
             place,
-            has_url: false,
-            has_registration_token: false,
-            has_token: false,
+            mistakes: Mistakes::default(),
             key: None,
             name: None,
             url: None,
@@ -162,10 +156,52 @@ impl Draft {
         }
     }
 
+    /// Adds a mistake that was found while it was put together, such as a text that is no token.
+    pub fn add_mistake(&mut self, place: &Place, message: impl Into<String>) {
+        self.mistakes.add(place, message);
+    }
+
+    /// Fills in from `other` what is not given here. A token source of either kind outweighs both of `other`'s.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.mistakes.append(other.mistakes);
+        let has_seed = self.registration_token.is_some() || self.token.is_some();
+        let (registration_token, token) =
+            if has_seed { (self.registration_token, self.token) } else { (other.registration_token, other.token) };
+        Self {
+            place: self.place,
+            mistakes: self.mistakes,
+            key: self.key.or(other.key),
+            name: self.name.or(other.name),
+            url: self.url.or(other.url),
+            registration_token,
+            token,
+            description: self.description.or(other.description),
+            tag_list: self.tag_list.or(other.tag_list),
+            run_untagged: self.run_untagged.or(other.run_untagged),
+            locked: self.locked.or(other.locked),
+            access_level: self.access_level.or(other.access_level),
+            maximum_timeout: self.maximum_timeout.or(other.maximum_timeout),
+            paused: self.paused.or(other.paused),
+            maintenance_note: self.maintenance_note.or(other.maintenance_note),
+            executor: self.executor.or(other.executor),
+            shell: self.shell.or(other.shell),
+            limit: self.limit.or(other.limit),
+            request_concurrency: self.request_concurrency.or(other.request_concurrency),
+            output_limit: self.output_limit.or(other.output_limit),
+            tls_ca_file: self.tls_ca_file.or(other.tls_ca_file),
+            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
+            template: self.template.or(other.template),
+            settings: [other.settings, self.settings].concat(),
+        }
+    }
+
     fn validate(self, keyed: Keyed, environment: &Environment, findings: &mut Findings) -> Option<Enrollment> {
+        findings.mistakes.append(self.mistakes.clone());
         let name = self.name_or(environment);
         let url = self.server_url(&mut findings.mistakes);
-        let seed = self.seed(findings);
+        let seed = self.seed(&mut findings.mistakes);
         let parameters = self.parameters(&name, &mut findings.mistakes);
         let parameters = self.only_for_registration(parameters, seed.as_ref(), findings);
         let key = self.runner_key(keyed, url.as_ref(), environment, &mut findings.mistakes);
@@ -185,7 +221,7 @@ impl Draft {
             settings: self.settings.iter().map(|setting| setting.value.clone()).collect(),
         };
         self.check_entry(&entry, &mut findings.mistakes);
-        Some(Enrollment { key, site: Site { url, tls }, seed: seed.value, parameters, entry })
+        Some(Enrollment { key, site: Site { url, tls }, seed, parameters, entry })
     }
 
     fn name_or(&self, environment: &Environment) -> String {
@@ -221,28 +257,27 @@ impl Draft {
     }
 
     fn server_url(&self, mistakes: &mut Mistakes) -> Option<ServerUrl> {
-        if !self.has_url {
+        let Some(url) = &self.url else {
             mistakes.add(&self.place, format!("the server's address is missing: set {}", self.words().url));
-        }
-        let url = self.url.as_ref()?;
-        let parsed = url.value.parse();
+            return None;
+        };
+        let parsed = url.value.as_ref()?.parse();
         parsed.inspect_err(|error| mistakes.add(&url.place, format!("not a server's address: {error}"))).ok()
     }
 
-    fn seed(&self, findings: &mut Findings) -> Option<Placed<Seed>> {
+    fn seed(&self, mistakes: &mut Mistakes) -> Option<Seed> {
         let words = self.words();
-        match (self.has_registration_token, self.has_token) {
-            (true, true) => {
+        match (&self.registration_token, &self.token) {
+            (Some(_), Some(token)) => {
                 let message = format!("two token sources: set either {} or {}", words.registration_token, words.token);
-                let place = place(&self.token).or(place(&self.registration_token)).unwrap_or(&self.place);
-                findings.mistakes.add(place, message);
+                mistakes.add(&token.place, message);
                 None
             }
-            (false, true) => Some(self.token.clone()?.map(Seed::Given)),
-            (true, false) => Some(self.registration_token.clone()?.map(registration_seed)),
-            (false, false) => {
+            (None, Some(token)) => token.value.clone().map(Seed::Given),
+            (Some(token), None) => token.value.clone().map(registration_seed),
+            (None, None) => {
                 let message = format!("no token source: set {} or {}", words.registration_token, words.token);
-                findings.mistakes.add(&self.place, message);
+                mistakes.add(&self.place, message);
                 None
             }
         }
@@ -259,7 +294,7 @@ impl Draft {
             paused: value(&self.paused),
             access_level: self.access_level(mistakes),
             maximum_timeout: value(&self.maximum_timeout).filter(|timeout| !timeout.is_zero()),
-            info: Some(this_program()),
+            info: None,
         };
         for error in parameters.validate() {
             mistakes.add(self.place_of(&error), error.to_string());
@@ -298,10 +333,10 @@ impl Draft {
     fn only_for_registration(
         &self,
         parameters: RegisterParameters,
-        seed: Option<&Placed<Seed>>,
+        seed: Option<&Seed>,
         findings: &mut Findings,
     ) -> RegisterParameters {
-        let Some(Seed::Given(_)) = seed.map(|seed| &seed.value) else { return parameters };
+        let Some(Seed::Given(_)) = seed else { return parameters };
         let given = self.server_parameters();
         if self.token.is_some() {
             for (word, place) in given {
@@ -317,7 +352,7 @@ impl Draft {
                 words.join(", ")
             ));
         }
-        RegisterParameters { info: parameters.info, ..RegisterParameters::default() }
+        RegisterParameters::default()
     }
 
     fn server_parameters(&self) -> Vec<(&'static str, &Place)> {
@@ -428,7 +463,9 @@ fn registration_seed(source: Source) -> Seed {
     }
 }
 
-fn this_program() -> Info {
+/// What runners of this program tell about themselves.
+#[must_use]
+pub fn this_program() -> Info {
     Info {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -122,15 +122,17 @@ fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, mistakes: &mut Mist
 }
 
 fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Draft {
+    let places = ["url", "registration_token", "token"].map(|key| table.place_of(key));
+    let [url, registration_token, token] = places;
     let draft = Draft {
-        has_url: table.has("url"),
-        has_registration_token: table.has("registration_token"),
-        has_token: table.has("token"),
         name: table.text("name", mistakes),
         key: table.text("key", mistakes),
-        url: table.text("url", mistakes),
-        registration_token: source(&mut table, "registration_token", environment, mistakes),
-        token: source(&mut table, "token", environment, mistakes),
+        url: even_if_wrong(url, table.text("url", mistakes)),
+        registration_token: even_if_wrong(
+            registration_token,
+            source(&mut table, "registration_token", environment, mistakes),
+        ),
+        token: even_if_wrong(token, source(&mut table, "token", environment, mistakes)),
         tag_list: table.list("tag_list", mistakes),
         description: table.text("description", mistakes),
         run_untagged: table.boolean("run_untagged", mistakes),
@@ -154,6 +156,11 @@ fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistak
     draft
 }
 
+/// Keeps that something was given, so that it is not called missing as well.
+fn even_if_wrong<T>(place: Option<Place>, taken: Option<Placed<T>>) -> Option<Placed<Option<T>>> {
+    place.map(|place| Placed::new(taken.map(|placed| placed.value), place))
+}
+
 fn servers(root: &mut Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Vec<ServerAccess> {
     let mut servers: Vec<ServerAccess> = Vec::new();
     for table in root.tables("server", mistakes) {
@@ -168,7 +175,7 @@ fn servers(root: &mut Table<'_>, environment: &Environment, mistakes: &mut Mista
 }
 
 fn server(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Option<ServerAccess> {
-    for key in ["url", "access_token"].into_iter().filter(|key| !table.has(key)) {
+    for key in ["url", "access_token"].into_iter().filter(|key| table.place_of(key).is_none()) {
         mistakes.add(table.place(), format!("[[server]] needs `{key}`"));
     }
     let url = table.parsed("url", mistakes);
@@ -178,7 +185,7 @@ fn server(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistak
 }
 
 fn policy(mut table: Table<'_>, mistakes: &mut Mistakes) -> Option<Policy> {
-    if !["id", "name", "url"].iter().any(|key| table.has(key)) {
+    if ["id", "name", "url"].iter().all(|key| table.place_of(key).is_none()) {
         mistakes
             .add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to say which runner it is about");
     }

@@ -122,13 +122,18 @@ impl fmt::Display for Errors {
 impl std::error::Error for Errors {}
 
 /// Collects mistakes while the reading goes on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
     /// Adds one.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
         self.0.push(Mistake { place: place.clone(), message: message.into() });
+    }
+
+    /// Adds those that were collected elsewhere.
+    pub(super) fn append(&mut self, others: Self) {
+        self.0.extend(others.0);
     }
 
     /// How many there are.

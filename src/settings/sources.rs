@@ -53,7 +53,8 @@ impl Environment {
     }
 
     /// A variable's value as text; an empty one counts as not set.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
         self.value(name).map(|value| value.to_string_lossy().into_owned())
     }
 

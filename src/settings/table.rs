@@ -81,9 +81,9 @@ impl<'text> Table<'text> {
         &self.place
     }
 
-    /// Whether a key that was not taken yet is there.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.left.iter().any(|pair| pair.key == key)
+    /// Where a key that was not taken yet is.
+    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+        self.left.iter().find(|pair| pair.key == key).map(|pair| pair.place.clone())
     }
 
     /// Takes a text.

@@ -382,16 +382,43 @@ fn an_environment_shows_no_values() {
 #[test]
 fn register_finds_its_state_again_by_server_and_name() {
     let draft = |name: &str| Draft {
-        has_url: true,
-        has_token: true,
         name: Some(Placed::new(name.to_owned(), Place::Flag("--name"))),
-        url: Some(Placed::new("https://x".to_owned(), Place::Flag("--url"))),
-        token: Some(Placed::new(Source::File("/t".into()), Place::Flag("--token-file"))),
+        url: Some(Placed::new(Some("https://x".to_owned()), Place::Flag("--url"))),
+        token: Some(Placed::new(Some(Source::File("/t".into())), Place::Flag("--token-file"))),
         ..Draft::at(Place::Flag("register"))
     };
     let key = |name| enrollment(draft(name), &Environment::default()).unwrap().0.key;
     assert_eq!(key("My runner"), key("My runner"));
     assert_ne!(key("My runner"), key("Your runner"));
+}
+
+#[test]
+fn flags_outweigh_the_environment() {
+    let flag = |value: &str| Some(Placed::new(value.to_owned(), Place::Flag("--flag")));
+    let token = Some(Placed::new(Some(Source::File("/t".into())), Place::Flag("--token-file")));
+    let flags = Draft { name: flag("mine"), token, ..Draft::at(Place::Flag("register")) };
+    let environment = Environment::default()
+        .with("CI_SERVER_URL", "https://x")
+        .with("REGISTRATION_TOKEN", "GR1348941secret")
+        .with("RUNNER_NAME", "theirs")
+        .with("RUNNER_EXECUTOR", "shell");
+    let (enrollment, _) = enrollment(flags.or(Draft::of_environment(&environment)), &environment).unwrap();
+    assert_eq!(enrollment.entry.name, "mine");
+    assert_eq!(enrollment.seed, Seed::Given(Source::File("/t".into())));
+    assert_eq!(enrollment.entry.executor.as_deref(), Some("shell"));
+}
+
+#[test]
+fn a_template_without_exactly_one_entry_is_a_mistake() {
+    for (template, expected) in
+        [("", "0 [[runners]]"), ("[[runners]]\n[[runners]]\n", "2 [[runners]]"), ("[[", "line 1")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker.toml");
+        fs::write(&path, template).unwrap();
+        let message = mistakes(&format!("{ENROLL}template = \"{}\"", path.display()));
+        assert!(message.contains("agent.toml:6: ") && message.contains(expected), "{message}");
+    }
 }
 
 #[test]

@@ -10,44 +10,47 @@ use crate::gitlab::Proxies;
 use crate::model::parse_span;
 use crate::secret::{Source, Token};
 
-/// The runner that the environment describes, if one of the token variables is set.
-pub(super) fn draft(environment: &Environment, mistakes: &mut Mistakes) -> Option<Draft> {
-    let is_set = |names: [&str; 2]| names.iter().any(|name| environment.text(name).is_some());
-    let has_registration_token = is_set(REGISTRATION_TOKEN);
-    let has_token = is_set(TOKEN);
-    if !has_registration_token && !has_token {
+/// The runner that the environment makes the daemon enroll, if one of the token variables is set.
+pub(super) fn enrolled(environment: &Environment) -> Option<Draft> {
+    let draft = Draft::of_environment(environment);
+    if draft.registration_token.is_none() && draft.token.is_none() {
         return None;
     }
-    let variables = Variables { environment };
-    let place = Place::Variable("the environment");
-    Some(Draft {
-        has_url: environment.text("CI_SERVER_URL").is_some(),
-        has_registration_token,
-        has_token,
-        key: Some(Placed::new(ENVIRONMENT_KEY.to_owned(), place.clone())),
-        name: variables.text("RUNNER_NAME"),
-        url: variables.text("CI_SERVER_URL"),
-        registration_token: variables.source(REGISTRATION_TOKEN, mistakes),
-        token: variables.source(TOKEN, mistakes),
-        description: None,
-        tag_list: variables.text("RUNNER_TAG_LIST").map(|list| list.map(|list| split_list(&list))),
-        run_untagged: variables.parsed("REGISTER_RUN_UNTAGGED", parse_boolean, mistakes),
-        locked: variables.parsed("REGISTER_LOCKED", parse_boolean, mistakes),
-        access_level: variables.text("REGISTER_ACCESS_LEVEL"),
-        maximum_timeout: variables.parsed("REGISTER_MAXIMUM_TIMEOUT", parse_seconds, mistakes),
-        paused: variables.parsed("REGISTER_PAUSED", parse_boolean, mistakes),
-        maintenance_note: variables.text("REGISTER_MAINTENANCE_NOTE"),
-        executor: variables.text("RUNNER_EXECUTOR"),
-        shell: variables.text("RUNNER_SHELL"),
-        limit: variables.parsed("RUNNER_LIMIT", parse_number, mistakes),
-        request_concurrency: variables.parsed("RUNNER_REQUEST_CONCURRENCY", parse_number, mistakes),
-        output_limit: variables.parsed("RUNNER_OUTPUT_LIMIT", parse_number, mistakes),
-        tls_ca_file: variables.path("CI_SERVER_TLS_CA_FILE"),
-        tls_cert_file: variables.path("CI_SERVER_TLS_CERT_FILE"),
-        tls_key_file: variables.path("CI_SERVER_TLS_KEY_FILE"),
-        template: variables.path("TEMPLATE_CONFIG_FILE"),
-        ..Draft::at(place)
-    })
+    let key = Placed::new(ENVIRONMENT_KEY.to_owned(), draft.place.clone());
+    Some(Draft { key: Some(key), ..draft })
+}
+
+impl Draft {
+    /// What the official variables say about a runner.
+    #[must_use]
+    pub fn of_environment(environment: &Environment) -> Self {
+        let mut mistakes = Mistakes::default();
+        let variables = Variables { environment };
+        Self {
+            name: variables.text("RUNNER_NAME"),
+            url: variables.text("CI_SERVER_URL").map(|url| url.map(Some)),
+            registration_token: variables.source(REGISTRATION_TOKEN, &mut mistakes),
+            token: variables.source(TOKEN, &mut mistakes),
+            tag_list: variables.text("RUNNER_TAG_LIST").map(|list| list.map(|list| split_list(&list))),
+            run_untagged: variables.parsed("REGISTER_RUN_UNTAGGED", parse_boolean, &mut mistakes),
+            locked: variables.parsed("REGISTER_LOCKED", parse_boolean, &mut mistakes),
+            access_level: variables.text("REGISTER_ACCESS_LEVEL"),
+            maximum_timeout: variables.parsed("REGISTER_MAXIMUM_TIMEOUT", parse_seconds, &mut mistakes),
+            paused: variables.parsed("REGISTER_PAUSED", parse_boolean, &mut mistakes),
+            maintenance_note: variables.text("REGISTER_MAINTENANCE_NOTE"),
+            executor: variables.text("RUNNER_EXECUTOR"),
+            shell: variables.text("RUNNER_SHELL"),
+            limit: variables.parsed("RUNNER_LIMIT", parse_number, &mut mistakes),
+            request_concurrency: variables.parsed("RUNNER_REQUEST_CONCURRENCY", parse_number, &mut mistakes),
+            output_limit: variables.parsed("RUNNER_OUTPUT_LIMIT", parse_number, &mut mistakes),
+            tls_ca_file: variables.path("CI_SERVER_TLS_CA_FILE"),
+            tls_cert_file: variables.path("CI_SERVER_TLS_CERT_FILE"),
+            tls_key_file: variables.path("CI_SERVER_TLS_KEY_FILE"),
+            template: variables.path("TEMPLATE_CONFIG_FILE"),
+            mistakes,
+            ..Self::at(Place::Variable("the environment"))
+        }
+    }
 }
 
 /// The proxies in the names that Go programs read, upper case first.
@@ -120,20 +123,16 @@ impl Variables<'_> {
     }
 
     /// A secret that stands in one variable, or in the file that its twin names.
-    fn source(&self, [name, twin]: [&'static str; 2], mistakes: &mut Mistakes) -> Option<Placed<Source>> {
-        let file = self.path(twin).map(|path| path.map(Source::File));
+    fn source(&self, [name, twin]: [&'static str; 2], mistakes: &mut Mistakes) -> Option<Placed<Option<Source>>> {
+        let file = self.path(twin).map(|path| path.map(|path| Some(Source::File(path))));
         let Some(text) = self.environment.text(name) else { return file };
         let place = Place::Variable(name);
         if file.is_some() {
             mistakes.add(&place, format!("{name} and {twin} are both set: set one of them"));
         }
-        match Token::parse(text.trim()) {
-            Ok(token) => Some(Placed::new(Source::Value { token, origin: name.to_owned() }, place)),
-            Err(error) => {
-                mistakes.add(&place, error.to_string());
-                None
-            }
-        }
+        let token = Token::parse(text.trim()).inspect_err(|error| mistakes.add(&place, error.to_string()));
+        let source = token.ok().map(|token| Source::Value { token, origin: name.to_owned() });
+        Some(Placed::new(source, place))
     }
 }
 
