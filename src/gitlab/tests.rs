@@ -4,7 +4,7 @@ mod dispositions;
 mod requests;
 mod server;
 mod successes;
-mod tls;
+//mod tls;
 mod transport;
 
 use std::time::Duration;

@@ -285,10 +285,13 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
 
 fn lost(state: State, rules: &Rules, moment: Moment) -> State {
     let (held, losses) = match state {
-        State::Active(Active { held, losses, .. }) | State::Uncertain(Uncertain { held, losses, .. }) => (held, losses),
+        State::Active(Active { held, losses, .. }) => (held, losses),
         State::NotRenewable(NotRenewable { held, .. }) => (held, 0),
         State::Unregistered(state) => return State::Unregistered(lost_registration(state, rules, moment)),
-        State::Rejected(_) | State::Failed(_) | State::Retired { .. } => return deferred(state, None, rules, moment),
+        // No reset is sent in these states, so what was lost is the answer to a question.
+        State::Uncertain(_) | State::Rejected(_) | State::Failed(_) | State::Retired { .. } => {
+            return deferred(state, None, rules, moment);
+        }
     };
     let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(moment.now));
     State::Uncertain(Uncertain {

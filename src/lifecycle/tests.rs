@@ -1,1 +1,437 @@
+//! Every state with every outcome, and what must hold for all of them.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Expiry, Timestamp};
+
+const NOW: i64 = 1_000_000_000;
+const DAY: u64 = 86_400;
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_millis((NOW + secs) * 1000)
+}
+
+fn moment(secs: i64) -> Moment {
+    Moment { now: at(secs), chance: Fraction::ZERO }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn rules() -> Rules {
+    Rules {
+        timing: Timing::default(),
+        verify_interval: secs(3600),
+        rotate: Some(Share::DEFAULT),
+        phase: Fraction::ZERO,
+    }
+}
+
+/// A token issued at `NOW` that lives a day.
+fn held() -> Held {
+    held_for(DAY)
+}
+
+fn held_for(life_secs: u64) -> Held {
+    Held { obtained_at: at(0), expiry: Expiry::At(at(0).plus(secs(life_secs))) }
+}
+
+fn active() -> State {
+    apply(State::unregistered(at(0)), Outcome::Registered(held()), &rules(), moment(0))
+}
+
+fn after(state: State, outcomes: &[Outcome]) -> State {
+    outcomes.iter().fold(state, |state, outcome| apply(state, *outcome, &rules(), moment(1)))
+}
+
+fn every_state() -> Vec<State> {
+    let states = vec![
+        State::unregistered(at(0)),
+        active(),
+        after(active(), &[Outcome::Lost]),
+        after(active(), &[Outcome::Refused, Outcome::Refused]),
+        after(active(), &[Outcome::RotationClosed]),
+        after(active(), &[Outcome::MustAct(Trouble::Orphaned)]),
+        after(active(), &[Outcome::Unregistered]),
+    ];
+    let words: Vec<_> = states.iter().map(State::word).collect();
+    assert_eq!(words, ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"]);
+    states
+}
+
+#[test]
+fn every_state_answers_every_outcome() {
+    let accepted = Outcome::Accepted { expiry: Expiry::Unknown };
+    let deferred = Outcome::Deferred { retry_after: None };
+    let must_act = Outcome::MustAct(Trouble::Unassigned);
+    // From each state of `every_state`, in its order; `=` stays as it is in word.
+    #[rustfmt::skip]
+    let table: [(Outcome, [&str; 7]); 14] = [
+        (Outcome::Registered(held()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
+        (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
+        (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
+        (Outcome::Rotated(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
+        (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::RotationClosed,     ["=",       "not_renewable", "not_renewable", "not_renewable", "=",        "not_renewable", "="]),
+        (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Lost,               ["=",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
+        (must_act,                    ["failed",  "failed",        "failed",        "failed",   "failed",        "=",        "="]),
+        (Outcome::Adopted(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
+        (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
+    ];
+    for (outcome, expected) in table {
+        for (state, word) in every_state().into_iter().zip(expected) {
+            let before = state.word();
+            let expected = if word == "=" { before } else { word };
+            assert_eq!(apply(state, outcome, &rules(), moment(2)).word(), expected, "{before} × {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_token_is_verified_before_it_is_first_rotated() {
+    let overdue = State::found(held(), at(0), at(0).plus(secs(DAY * 9 / 10)));
+    assert_eq!(plan(&overdue, &rules()).unwrap().step, Step::Verify);
+    let verified = apply(overdue, Outcome::Accepted { expiry: held().expiry }, &rules(), moment(77_760));
+    let next = plan(&verified, &rules()).unwrap();
+    assert_eq!((next.step, next.why), (Step::Rotate, Why::ShareOfLife));
+}
+
+#[test]
+fn a_verify_that_never_works_does_not_hold_up_a_rotation() {
+    let overdue = State::found(held(), at(0), at(80_000));
+    let failed = apply(overdue, Outcome::Deferred { retry_after: None }, &rules(), moment(80_000));
+    assert_eq!(plan(&failed, &rules()).unwrap().step, Step::Rotate);
+}
+
+#[test]
+fn one_refusal_is_not_believed_but_the_second_is() {
+    let once = apply(active(), Outcome::Refused, &rules(), moment(10));
+    let next = plan(&once, &rules()).unwrap();
+    assert_eq!((next.step, next.why, next.at), (Step::Verify, Why::ConfirmRefusal, at(70)));
+    let State::Rejected(rejected) = apply(once, Outcome::Refused, &rules(), moment(70)) else { panic!() };
+    assert_eq!(rejected.rejection, Rejection::Refused);
+    assert_eq!(rejected.look_again_at, at(70 + 6 * 3600));
+}
+
+#[test]
+fn an_acceptance_clears_a_refusal() {
+    let once = apply(active(), Outcome::Refused, &rules(), moment(10));
+    let State::Active(cleared) = apply(once, Outcome::Accepted { expiry: Expiry::Unknown }, &rules(), moment(70))
+    else {
+        panic!()
+    };
+    assert_eq!(cleared.refused_at, None);
+}
+
+#[test]
+fn past_the_expiry_one_refusal_is_enough() {
+    let State::Rejected(rejected) = apply(active(), Outcome::Refused, &rules(), moment(90_000)) else { panic!() };
+    assert_eq!(rejected.rejection, Rejection::Expired);
+}
+
+#[test]
+fn a_lost_answer_is_settled_by_the_old_token_before_anything_else() {
+    let lost = apply(active(), Outcome::Lost, &rules(), moment(100));
+    assert_eq!(plan(&lost, &rules()).unwrap(), Plan { step: Step::Verify, at: at(160), why: Why::SettleLostAnswer });
+    let accepted = Outcome::Accepted { expiry: held().expiry };
+    let once = apply(lost.clone(), accepted, &rules(), moment(160));
+    assert_eq!(plan(&once, &rules()).unwrap().at, at(220));
+    let twice = apply(once, accepted, &rules(), moment(220));
+    assert_eq!(twice.word(), "active");
+    let State::Rejected(rejected) = apply(lost, Outcome::Refused, &rules(), moment(160)) else { panic!() };
+    assert_eq!(rejected.rejection, Rejection::Lost);
+}
+
+#[test]
+fn nudging_does_not_hurry_the_settling() {
+    let lost = apply(active(), Outcome::Lost, &rules(), moment(100));
+    assert_eq!(apply(lost.clone(), Outcome::Nudged, &rules(), moment(101)), lost);
+}
+
+#[test]
+fn resets_keep_their_distance_even_for_tokens_that_live_hardly_at_all() {
+    let state = apply(active(), Outcome::Rotated(held_for(3)), &rules(), moment(0));
+    let next = plan(&state, &rules()).unwrap();
+    assert_eq!((next.step, next.at), (Step::Rotate, at(5)));
+}
+
+#[test]
+fn the_same_token_again_is_no_rotation_and_no_loop() {
+    let due = active();
+    let state = apply(due, Outcome::NotRotated, &rules(), moment(60_000));
+    let next = plan(&state, &rules()).unwrap();
+    assert!(next.step != Step::Rotate || next.at >= at(60_600), "{next:?}");
+}
+
+#[test]
+fn the_servers_wish_is_obeyed_up_to_half_of_the_life_left() {
+    let wish = Outcome::Deferred { retry_after: Some(secs(10 * DAY)) };
+    let state = apply(active(), wish, &rules(), moment(86_400 - 600));
+    assert_eq!(plan(&state, &rules()).unwrap().at, at(86_400 - 300));
+    let state = apply(active(), wish, &rules(), moment(10));
+    assert_eq!(plan(&state, &rules()).unwrap().at, at(10 + 3600));
+}
+
+#[test]
+fn an_unwritten_token_is_written_before_anything_else_and_for_ever() {
+    let mut state = active();
+    for n in 1..50 {
+        state = apply(state, Outcome::Unsaved, &rules(), moment(n));
+        let next = plan(&state, &rules()).unwrap();
+        assert_eq!((next.step, next.why), (Step::Save, Why::Unsaved));
+        assert!(next.at <= at(n + 300));
+    }
+    assert_ne!(plan(&apply(state, Outcome::Saved, &rules(), moment(60)), &rules()).unwrap().step, Step::Save);
+}
+
+#[test]
+fn a_registration_that_may_have_happened_is_not_repeated_within_the_settling_time() {
+    let state = apply(State::unregistered(at(0)), Outcome::Lost, &rules(), moment(0));
+    assert!(plan(&state, &rules()).unwrap().at >= at(60));
+}
+
+#[test]
+fn an_impossible_time_of_issue_becomes_the_time_of_first_sight() {
+    let first_seen = at(1000);
+    let expiry = Expiry::At(at(5000));
+    for obtained_at in [None, Some(at(2000)), Some(at(5000)), Some(at(9000))] {
+        assert_eq!(Held::new(obtained_at, expiry, first_seen).obtained_at, first_seen, "{obtained_at:?}");
+    }
+    for obtained_at in [at(-100_000), at(1000), at(1200)] {
+        assert_eq!(Held::new(Some(obtained_at), expiry, first_seen).obtained_at, obtained_at);
+    }
+}
+
+#[test]
+fn an_end_that_is_learned_leads_to_a_rotation() {
+    let never = Held { obtained_at: at(0), expiry: Expiry::Unknown };
+    let state = State::found(never, at(0), at(0));
+    let learned = apply(state, Outcome::Accepted { expiry: held().expiry }, &rules(), moment(0));
+    let Some(Plan { step: Step::Verify, .. }) = plan(&learned, &rules()) else { panic!() };
+    assert_eq!(learned.held().unwrap().life(), Some(secs(DAY)));
+}
+
+/// Plays the server's part: every step is answered by `answer`, at the time it is due or a nap later.
+fn play(
+    mut state: State,
+    rules: &Rules,
+    until: Timestamp,
+    mut answer: impl FnMut(Plan) -> (Outcome, Fraction),
+) -> Vec<Plan> {
+    let mut now = at(0);
+    let mut requests = Vec::new();
+    while let Some(next) = plan(&state, rules) {
+        now = now.max(next.at);
+        if now > until {
+            break;
+        }
+        if next.step != Step::Save {
+            requests.push(Plan { at: now, ..next });
+        }
+        let (outcome, chance) = answer(next);
+        state = apply(state, outcome, rules, Moment { now, chance });
+    }
+    requests
+}
+
+fn any_fraction() -> impl Strategy<Value = Fraction> {
+    any::<u32>().prop_map(Fraction::from_bits)
+}
+
+fn any_expiry() -> impl Strategy<Value = Expiry> {
+    prop_oneof![
+        Just(Expiry::Unknown),
+        Just(Expiry::Never),
+        (-200_000_i64..2_000_000).prop_map(|offset| Expiry::At(at(offset))),
+    ]
+}
+
+fn any_held() -> impl Strategy<Value = Held> {
+    (prop::option::of(-200_000_i64..200_000), any_expiry(), -1000_i64..1000)
+        .prop_map(|(obtained, expiry, seen)| Held::new(obtained.map(at), expiry, at(seen)))
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        any_held().prop_map(Outcome::Registered),
+        any_expiry().prop_map(|expiry| Outcome::Accepted { expiry }),
+        Just(Outcome::Refused),
+        any_held().prop_map(Outcome::Rotated),
+        Just(Outcome::NotRotated),
+        Just(Outcome::RotationClosed),
+        prop::option::of(0_u64..10_000_000)
+            .prop_map(|wish| Outcome::Deferred { retry_after: wish.map(Duration::from_secs) }),
+        Just(Outcome::Lost),
+        Just(Outcome::MustAct(Trouble::Orphaned)),
+        any_held().prop_map(Outcome::Adopted),
+        Just(Outcome::Unsaved),
+        Just(Outcome::Saved),
+        Just(Outcome::Nudged),
+    ]
+}
+
+/// What must hold in every state that can be reached.
+fn assert_legal(state: &State, now: Timestamp) {
+    match state {
+        State::Active(active) => {
+            assert!(active.failures == 0 || active.retry_from >= active.since.min(now));
+            assert!(active.refused_at.is_none_or(|refused_at| refused_at <= now));
+        }
+        State::Uncertain(uncertain) => {
+            assert!(uncertain.accepted < 2, "a settled doubt is not kept");
+            assert!(uncertain.losses > 0);
+        }
+        State::Rejected(rejected) => {
+            assert!(rejected.rejection != Rejection::Expired || rejected.held.is_expired(rejected.since));
+        }
+        State::Unregistered(_) | State::NotRenewable(_) | State::Failed(_) | State::Retired { .. } => {}
+    }
+    assert!(state.since() <= now, "{state:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rotation_is_always_before_the_expiry_and_before_75_percent_of_the_life(
+        life in 1_u64..400 * DAY, percent in 10_u32..=74, phase in any_fraction()
+    ) {
+        let share: Share = format!("{percent}%").parse().unwrap();
+        let held = held_for(life);
+        let at = rotate_at(&held, share, phase).unwrap();
+        prop_assert!(at < held.expiry.at().unwrap());
+        prop_assert!(at < held.obtained_at.plus(secs(life).mul_f64(0.75)));
+        prop_assert!(at >= held.obtained_at);
+    }
+
+    #[test]
+    fn a_healthy_token_is_rotated_before_75_percent_of_every_life(
+        life in 10_u64..40 * DAY, phase in any_fraction(), draws in prop::collection::vec(any_fraction(), 8)
+    ) {
+        let rules = Rules { phase, ..rules() };
+        let mut held = held_for(life);
+        let mut state = State::found(held, at(0), at(0));
+        let mut now = at(0);
+        let mut rotations = 0;
+        for draw in draws.iter().cycle().take(400) {
+            let next = plan(&state, &rules).unwrap();
+            now = now.max(next.at);
+            let outcome = match next.step {
+                Step::Rotate => {
+                    rotations += 1;
+                    prop_assert!(now <= held.obtained_at.plus(secs(life).mul_f64(0.75)).max(held.obtained_at.plus(secs(5))));
+                    held = Held { obtained_at: now, expiry: Expiry::At(now.plus(secs(life))) };
+                    Outcome::Rotated(held)
+                }
+                _ => Outcome::Accepted { expiry: held.expiry },
+            };
+            state = apply(state, outcome, &rules, Moment { now, chance: *draw });
+            if rotations == 5 {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_outcomes_reaches_an_illegal_state(
+        held in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..60)
+    ) {
+        let rules = rules();
+        let mut now = at(0);
+        let mut state = State::found(held, at(0), now);
+        for (outcome, chance, passed) in steps {
+            now = now.plus(secs(passed.unsigned_abs()));
+            state = apply(state, outcome, &rules, Moment { now, chance });
+            assert_legal(&state, now);
+            let next = plan(&state, &rules);
+            prop_assert!(next.is_some());
+            prop_assert_eq!(plan(&state, &rules), next);
+        }
+    }
+
+    #[test]
+    fn nothing_is_planned_right_after_a_failure(
+        held in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
+        failure in prop_oneof![
+            Just(Outcome::Refused), Just(Outcome::Lost), Just(Outcome::NotRotated),
+            Just(Outcome::Deferred { retry_after: None }), Just(Outcome::MustAct(Trouble::Unassigned)),
+        ],
+    ) {
+        let rules = rules();
+        let mut now = at(0);
+        let mut state = State::found(held, at(0), now);
+        for (outcome, chance, passed) in steps {
+            now = now.plus(secs(passed.unsigned_abs()));
+            state = apply(state, outcome, &rules, Moment { now, chance });
+        }
+        let Some(before) = plan(&state, &rules) else { return Ok(()) };
+        if failure == Outcome::NotRotated && before.step != Step::Rotate {
+            return Ok(());
+        }
+        now = now.max(before.at);
+        state = apply(state, failure, &rules, Moment { now, chance: Fraction::ZERO });
+        let next = plan(&state, &rules).unwrap();
+        // What is left may be another step that was due anyway, but never the failed one at once.
+        prop_assert!(next.step == Step::Save || next.step != before.step || next.at >= now.plus(secs(2)), "{before:?} {next:?}");
+    }
+
+    #[test]
+    fn a_permanently_failing_server_sees_few_requests(
+        life in prop::option::of(20 * 3600_u64..40 * DAY),
+        chances in prop::collection::vec(any_fraction(), 1..50),
+        failure in prop_oneof![
+            Just(Outcome::Deferred { retry_after: None }), Just(Outcome::Refused),
+            Just(Outcome::Lost), Just(Outcome::MustAct(Trouble::Orphaned)),
+        ],
+        registered in any::<bool>(),
+    ) {
+        let expiry = life.map_or(Expiry::Never, |life| Expiry::At(at(0).plus(secs(life))));
+        let held = Held { obtained_at: at(0), expiry };
+        let state = if registered { State::found(held, at(0), at(0)) } else { State::unregistered(at(0)) };
+        let mut chances = chances.into_iter().cycle();
+        let requests = play(state, &rules(), at(6 * 3600), |_| (failure, chances.next().unwrap()));
+        let within = |from: i64, to: i64| requests.iter().filter(|plan| plan.at >= at(from) && plan.at < at(to)).count();
+        prop_assert!(within(0, 600) < 12, "{} in the first ten minutes", within(0, 600));
+        for hour in 0..5 {
+            prop_assert!(within(600 + hour * 3600, 4200 + hour * 3600) <= 20);
+        }
+    }
+
+    #[test]
+    fn a_server_that_loses_every_reset_sees_few_requests(chances in prop::collection::vec(any_fraction(), 1..50)) {
+        let overdue = Held { obtained_at: at(-70_000), expiry: Expiry::At(at(30 * 86_400)) };
+        let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
+        let overdue = Held { obtained_at: at(-400_000), ..overdue };
+        let mut chances = chances.into_iter().cycle();
+        let requests = play(State::found(overdue, at(0), at(0)), &rules, at(6 * 3600), |plan| {
+            let outcome = match plan.step {
+                Step::Rotate => Outcome::Lost,
+                _ => Outcome::Accepted { expiry: overdue.expiry },
+            };
+            (outcome, chances.next().unwrap())
+        });
+        let within = |from: i64, to: i64| requests.iter().filter(|plan| plan.at >= at(from) && plan.at < at(to)).count();
+        prop_assert!(within(0, 600) < 12, "{} in the first ten minutes", within(0, 600));
+        for hour in 0..5 {
+            prop_assert!(within(600 + hour * 3600, 4200 + hour * 3600) <= 20);
+        }
+    }
+
+    #[test]
+    fn the_delays_of_a_lasting_failure_never_shrink_while_life_is_long(chance in any_fraction()) {
+        let held = Held { obtained_at: at(0), expiry: Expiry::At(at(400 * 86_400)) };
+        let requests = play(State::found(held, at(0), at(0)), &rules(), at(4 * 3600), |_| {
+            (Outcome::Deferred { retry_after: None }, chance)
+        });
+        let delays: Vec<_> = requests.windows(2).map(|pair| pair[1].at.since(pair[0].at)).collect();
+        prop_assert!(delays.windows(2).all(|pair| pair[1] >= pair[0]), "{delays:?}");
+    }
+}

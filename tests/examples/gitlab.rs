@@ -1,2 +1,94 @@
-//! An example.
-fn main() {}
+//! A GitLab to play with: `cargo run --example gitlab -- --token-life 60s`, and then register a runner at it.
+
+#![allow(clippy::print_stdout, reason = "the terminal is all the user interface that there is")]
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use test_gitlab::{Builder, Gitlab, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span};
+
+/// Serves GitLab's Runners API on 127.0.0.1, with everything kept in memory. Ends on Ctrl-C.
+#[derive(Parser)]
+#[command(name = "gitlab")]
+struct Arguments {
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// How long runner tokens live, such as 60s, 2h or 7d, or `never`
+    #[arg(long, value_name = "SPAN", default_value = "never", value_parser = parse_life)]
+    token_life: Life,
+    /// The GitLab release to imitate, such as 15.1 or 18
+    #[arg(long, value_name = "VERSION", default_value_t, value_parser = parse_version)]
+    version: Version,
+    /// Serve HTTPS, and write the authority's certificate to DIR/ca.pem
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
+    /// The instance's registration token instead of a random one
+    #[arg(long, value_name = "TOKEN")]
+    registration_token: Option<String>,
+    /// An administrator's access token instead of a random one
+    #[arg(long, value_name = "TOKEN")]
+    access_token: Option<String>,
+    /// Do not print requests
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let gitlab = builder(&arguments)?.try_start()?;
+    let access_token = match arguments.access_token {
+        Some(access_token) => {
+            gitlab.accept_access_token(&access_token);
+            access_token
+        }
+        None => gitlab.add_access_token([Scope::Api]),
+    };
+    println!("GitLab {} at {}", gitlab.version(), gitlab.url());
+    println!("registration token: {}", gitlab.instance_registration_token());
+    println!("access token: {access_token}");
+    std::io::stdout().flush()?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn builder(arguments: &Arguments) -> Result<Builder, Box<dyn Error>> {
+    let mut builder =
+        Gitlab::builder().version(arguments.version).token_life(arguments.token_life.0).port(arguments.port);
+    if let Some(token) = &arguments.registration_token {
+        builder = builder.registration_token(token);
+    }
+    if let Some(directory) = &arguments.tls_dir {
+        let tls = Tls::self_signed(["localhost", "127.0.0.1"]);
+        std::fs::create_dir_all(directory)?;
+        std::fs::File::create(directory.join("ca.pem"))?.write_all(tls.ca_pem().as_bytes())?;
+        builder = builder.tls(tls);
+    }
+    if !arguments.quiet {
+        builder = builder.on_request(print);
+    }
+    Ok(builder)
+}
+
+/// Prints a request without its parameters, so that no token is ever shown.
+fn print(request: &Request) {
+    let status = request.status.map_or_else(|| "cut".to_owned(), |status| status.to_string());
+    // Nobody may be reading any more, which is no reason to stop serving.
+    let _closed = writeln!(std::io::stdout(), "{} {} {status}", request.method, request.bare_path());
+}
+
+/// The life of a token, `None` for ever.
+#[derive(Clone)]
+struct Life(Option<Duration>);
+
+fn parse_life(text: &str) -> Result<Life, ParseSpanError> {
+    if text == "never" { Ok(Life(None)) } else { parse_span(text).map(|life| Life(Some(life))) }
+}
+
+fn parse_version(text: &str) -> Result<Version, ParseVersionError> {
+    text.parse()
+}

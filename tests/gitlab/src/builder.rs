@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 use crate::http::server::Server;
 use crate::http::tls::Tls;
-use crate::shared::{Observer, Shared};
+use crate::shared::{Changes, Observer, Shared};
 use crate::state::State;
 use crate::{Gitlab, IntoLife, Request, Version};
 
@@ -122,7 +122,7 @@ impl Builder {
             state: Mutex::new(self.state),
             orders: Mutex::default(),
             log: Mutex::default(),
-            log_changed: Condvar::new(),
+            changes: Changes::default(),
             outage: Mutex::default(),
             observer: self.observer,
             base_path: self.base_path,

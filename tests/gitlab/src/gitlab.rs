@@ -1,8 +1,8 @@
 //! The GitLab that a test holds: what it can look at and turn.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -363,8 +363,25 @@ impl Gitlab {
     /// Blocks until this many requests to an endpoint are in the log, answered or not; says whether they came in time.
     #[must_use]
     pub fn wait_for_requests(&self, endpoint: Endpoint, count: usize, timeout: Duration) -> bool {
-        let log = locked(&self.shared.log);
-        let waited = self.shared.log_changed.wait_timeout_while(log, timeout, |log| log.count(endpoint) < count);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        self.wait_until(timeout, |gitlab| locked(&gitlab.shared.log).count(endpoint) >= count)
+    }
+
+    /// Blocks until this is true, which is asked again whenever a request comes or is answered; says whether it came
+    /// true in time.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "a test waits in real time, whatever clock its subject is given")]
+    pub fn wait_until(&self, timeout: Duration, is_true: impl Fn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let seen = self.shared.changes.count();
+            if is_true(self) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.shared.changes.wait_for_more_than(seen, left);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the server's thread and the tests share.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::order::Orders;
 use crate::outage::Outage;
@@ -15,8 +16,7 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) log: Mutex<Log>,
-    /// Told whenever the log grows or changes.
-    pub(crate) log_changed: Condvar,
+    pub(crate) changes: Changes,
     pub(crate) outage: Mutex<Option<Outage>>,
     pub(crate) observer: Option<Observer>,
     /// The relative URL root, `""` or like `/gitlab`.
@@ -26,4 +26,30 @@ pub(crate) struct Shared {
 /// Locks, also where another test thread panicked with the lock held.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts what happens on the server, so that tests can wait for it.
+#[derive(Default)]
+pub(crate) struct Changes {
+    count: Mutex<u64>,
+    grown: Condvar,
+}
+
+impl Changes {
+    /// How many changes there were.
+    pub(crate) fn count(&self) -> u64 {
+        *locked(&self.count)
+    }
+
+    /// Counts a change and wakes those who wait for one.
+    pub(crate) fn announce(&self) {
+        *locked(&self.count) += 1;
+        self.grown.notify_all();
+    }
+
+    /// Blocks until there were more changes than these, or for this long.
+    pub(crate) fn wait_for_more_than(&self, seen: u64, timeout: Duration) {
+        let waited = self.grown.wait_timeout_while(locked(&self.count), timeout, |count| *count <= seen);
+        drop(waited);
+    }
 }

@@ -27,14 +27,6 @@ fn rotations(gitlab: &Gitlab, id: u64) -> usize {
     gitlab.runner(id).unwrap().rotations
 }
 
-/// Says whether something comes true within two seconds.
-fn eventually(is_true: impl Fn() -> bool) -> bool {
-    (0..2000).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        is_true()
-    })
-}
-
 #[test]
 fn a_connection_cut_before_acting_changes_nothing() {
     let (gitlab, id, token) = with_runner();
@@ -233,7 +225,7 @@ fn the_server_acts_even_if_the_client_goes_away_meanwhile() {
     assert!(gitlab.wait_for_requests(Endpoint::Reset, 1, PATIENCE));
     drop(stream);
     order.release();
-    assert!(eventually(|| rotations(&gitlab, id) == 1));
+    assert!(gitlab.wait_until(PATIENCE, |gitlab| rotations(gitlab, id) == 1));
 }
 
 #[test]
@@ -242,7 +234,7 @@ fn a_delay_postpones_the_act_or_only_the_answer() {
     gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| send(&gitlab, "POST", RESET, token.clone()));
-        assert!(eventually(|| rotations(&gitlab, id) == 1));
+        assert!(gitlab.wait_until(PATIENCE, |gitlab| rotations(gitlab, id) == 1));
         assert!(!waiting.is_finished());
         gitlab.clear_faults();
         assert_eq!(waiting.join().unwrap().status, 201);
@@ -318,4 +310,13 @@ fn a_dropped_gitlab_no_longer_listens() {
 fn a_port_in_use_is_an_error() {
     let gitlab = Gitlab::start();
     assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
+}
+
+#[tokio::test]
+async fn asynchronous_tests_can_start_and_stop_it() {
+    let (gitlab, _, token) = with_runner();
+    assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
+    gitlab.refuse_connections();
+    gitlab.accept_connections();
+    assert_eq!(send(&gitlab, "POST", VERIFY, token).status, 200);
 }

@@ -102,6 +102,7 @@ async fn handle(context: Context, received: Received) -> Delivery {
             }
             let real = claim.fault.lets_act().then(|| act(&context, &received, &target));
             if claim.fault.moment == Moment::AfterActing {
+                shared.changes.announce();
                 claim.wait().await;
             }
             struck(&context, &received, &claim.fault, real)
@@ -133,7 +134,7 @@ fn begin(context: &Context, received: &Received, target: &Target) -> usize {
         received_at: Timestamp::now(),
         status: None,
     });
-    context.shared.log_changed.notify_all();
+    context.shared.changes.announce();
     number
 }
 
@@ -143,7 +144,7 @@ fn end(shared: &Shared, number: usize, delivery: &Delivery) {
         Delivery::Cut => None,
     };
     let request = locked(&shared.log).end(number, status);
-    shared.log_changed.notify_all();
+    shared.changes.announce();
     if let (Some(request), Some(observer)) = (request, &shared.observer) {
         observer(&request);
     }

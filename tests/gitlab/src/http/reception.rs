@@ -40,6 +40,7 @@ impl Received {
 async fn add_body(parameters: &mut Map<String, Value>, headers: &HeaderMap, body: &Bytes) {
     let content_type = content_type(headers);
     if content_type.starts_with("application/json") {
+        // JSON that is no object has no parameters; the official client sends `null`.
         if let Ok(Value::Object(fields)) = serde_json::from_slice(body) {
             parameters.extend(fields);
         }

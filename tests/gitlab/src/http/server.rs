@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc as blocking};
 use std::thread::JoinHandle;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -25,17 +26,23 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a thread that serves; returns once it listens.
+    ///
+    /// The thread makes its runtime itself, as a caller that is asynchronous may neither enter nor drop one.
     pub(crate) fn start(address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let socket = runtime.block_on(async { Socket::reserve(address)?.listening() })?;
-        let address = socket.address()?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let doorman =
-            Doorman { shared, tls, origin: format!("{scheme}://{address}").into(), connections: JoinSet::new() };
         let (commands, orders) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new()
-            .name("gitlab".to_owned())
-            .spawn(move || runtime.block_on(doorman.work(socket, orders)))?;
+        let (started, start) = blocking::channel();
+        let thread = std::thread::Builder::new().name("gitlab".to_owned()).spawn(move || {
+            // The caller waits for this message, so there is always someone to take it.
+            let report = |outcome| started.send(outcome).expect("a caller that waits");
+            match listen(address) {
+                Err(error) => report(Err(error)),
+                Ok((runtime, socket, address)) => {
+                    report(Ok(address));
+                    runtime.block_on(Doorman::new(address, tls, shared).work(socket, orders));
+                }
+            }
+        })?;
+        let address = start.recv().expect("the thread reports before it ends")?;
         Ok(Self { address, commands: Some(commands), thread: Some(thread) })
     }
 
@@ -71,6 +78,13 @@ impl Drop for Server {
             let _panicked = thread.join();
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<(Runtime, Socket, SocketAddr)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let socket = runtime.block_on(async { Socket::reserve(address)?.listening() })?;
+    let address = socket.address()?;
+    Ok((runtime, socket, address))
 }
 
 /// What the thread can be told to do; it answers when that is done.
@@ -133,6 +147,11 @@ struct Doorman {
 }
 
 impl Doorman {
+    fn new(address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Self { shared, tls, origin: format!("{scheme}://{address}").into(), connections: JoinSet::new() }
+    }
+
     async fn work(mut self, mut socket: Socket, mut orders: mpsc::UnboundedReceiver<Command>) {
         loop {
             tokio::select! {
