@@ -8,15 +8,26 @@
 //! This room fills the `Config` of `store`, `gitlab` and `agent`; none of them imports it. `toml` and
 //! `directories` are used here and nowhere else, and only `sources` reads the process's environment.
 
+mod enrollment;
+mod file;
 mod mistakes;
 mod paths;
 mod sources;
+mod table;
+mod variables;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
+pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
 pub use sources::{Environment, UserDirectories, variable};
+pub use variables::{parse_boolean, parse_seconds};
+
+use enrollment::Findings;
 
 use crate::{agent, gitlab, store};
 
@@ -44,18 +55,55 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// Reads agent.toml and the environment; called again with the same arguments at every reload.
+/// Reads agent.toml and the environment for the daemon; called again with the same arguments at every
+/// reload.
 ///
-/// Templates are read here, secrets are not: a token file may change or vanish once it was used.
+/// Templates are read here. Secrets stay where they are: a token file may change or vanish once it was used.
 ///
 /// # Errors
 /// [`Errors`] with every mistake that was found.
 pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Settings, Errors> {
+    read(overrides, environment, Scope::Daemon)
+}
+
+/// Reads agent.toml for a one-shot command, to which the environment's enrollment means nothing.
+///
+/// # Errors
+/// [`Errors`] with every mistake that was found.
+pub fn load_for_command(overrides: &Overrides, environment: &Environment) -> Result<Settings, Errors> {
+    read(overrides, environment, Scope::Command)
+}
+
+#[derive(Clone, Copy)]
+enum Scope {
+    Daemon,
+    Command,
+}
+
+fn read(overrides: &Overrides, environment: &Environment, scope: Scope) -> Result<Settings, Errors> {
     let paths = paths(overrides, environment);
-    Ok(Settings {
-        store: paths.store(),
-        gitlab: gitlab::Config { certs_dir: Some(paths.certs_dir()), ..gitlab::Config::default() },
-        agent: agent::Config::default(),
-        warnings: Vec::new(),
-    })
+    let text = file::text(&paths)?;
+    assemble(&paths, text, environment, scope)
+}
+
+fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scope: Scope) -> Result<Settings, Errors> {
+    let mut agent = agent::Config::default();
+    let mut gitlab = gitlab::Config {
+        certs_dir: Some(paths.certs_dir()),
+        proxies: variables::proxies(environment),
+        ..gitlab::Config::default()
+    };
+    let mut findings = Findings::default();
+    let mut drafts = Vec::new();
+    if let Some(text) = text {
+        let target = file::Target { agent: &mut agent, gitlab: &mut gitlab, drafts: &mut drafts };
+        file::read(&paths.agent_config, &text, environment, target, &mut findings.mistakes);
+    }
+    match scope {
+        Scope::Daemon => drafts.extend(variables::enrolled(environment)),
+        Scope::Command => {}
+    }
+    agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);
+    let Findings { mistakes, warnings } = findings;
+    mistakes.into_result(Settings { store: paths.store(), gitlab, agent, warnings })
 }

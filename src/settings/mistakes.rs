@@ -22,6 +22,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether no line or setting is named.
+    pub(super) fn is_whole_file(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Line { .. } | Self::Variable(_) | Self::Flag(_) => false,
+        }
+    }
+
     /// Whether the user typed it, so that the mistake is one of usage.
     #[must_use]
     pub fn is_argument(&self) -> bool {
@@ -114,13 +122,23 @@ impl fmt::Display for Errors {
 impl std::error::Error for Errors {}
 
 /// Collects mistakes while the reading goes on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
     /// Adds one.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
         self.0.push(Mistake { place: place.clone(), message: message.into() });
+    }
+
+    /// Adds those that were collected elsewhere.
+    pub(super) fn append(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The value if there was no mistake, else all of them, those of agent.toml by line.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What the process was started with.
 #[derive(Clone, Default)]
 pub struct Environment {
-    variables: BTreeMap<OsString, OsString>,
+    pub(super) variables: BTreeMap<OsString, OsString>,
     /// Whether the process runs as root.
     pub is_root: bool,
     /// The user's own directories; absent without a home.
@@ -53,7 +53,8 @@ impl Environment {
     }
 
     /// A variable's value as text; an empty one counts as not set.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
         self.value(name).map(|value| value.to_string_lossy().into_owned())
     }
 

@@ -1,0 +1,274 @@
+//! The raw shape of agent.toml.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::enrollment::Draft;
+use super::mistakes::{Mistake, Mistakes, Place, Placed};
+use super::table::{Document, Table};
+use super::{Environment, Errors, Paths};
+use crate::agent::{self, Policy, PolicySelector, RotatePolicy, Unregister};
+use crate::gitlab;
+use crate::lifecycle::Timing;
+use crate::model::RunnerId;
+use crate::ops::ServerAccess;
+use crate::secret::{Source, Token};
+
+/// What agent.toml changes: the configurations that it fills in place, and the runners it asks for.
+pub(super) struct Target<'target> {
+    pub(super) agent: &'target mut agent::Config,
+    pub(super) gitlab: &'target mut gitlab::Config,
+    pub(super) drafts: &'target mut Vec<Draft>,
+}
+
+const UNREGISTER: [(&str, Unregister); 3] =
+    [("never", Unregister::Never), ("enrolled", Unregister::Enrolled), ("all", Unregister::All)];
+
+const ROTATE: [(&str, RotatePolicy); 3] =
+    [("auto", RotatePolicy::Auto), ("always", RotatePolicy::Always), ("off", RotatePolicy::Off)];
+
+/// The text of agent.toml; a missing file is none, unless the user named it.
+pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
+    match std::fs::read_to_string(&paths.agent_config) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !paths.agent_config_is_named => Ok(None),
+        Err(error) => {
+            let place = Place::File(paths.agent_config.clone());
+            Err(Mistake { place, message: format!("cannot read it: {error}") }.into())
+        }
+    }
+}
+
+/// Reads the text of agent.toml into `target`.
+pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: Target<'_>, mistakes: &mut Mistakes) {
+    let document = Document::new(path, text);
+    let Some(tree) = document.parse(mistakes) else { return };
+    let mut root = document.root(&tree);
+    verify(&mut root, target.agent, mistakes);
+    rotate(&mut root, target.agent, mistakes);
+    shutdown(&mut root, target.agent, mistakes);
+    timing(&mut root, &mut target.agent.timing, mistakes);
+    gitlab(&mut root, target.gitlab, mistakes);
+    target.drafts.extend(root.tables("enroll", mistakes).into_iter().map(|table| enroll(table, environment, mistakes)));
+    target.agent.servers = servers(&mut root, environment, mistakes);
+    target.agent.policies =
+        root.tables("runner", mistakes).into_iter().filter_map(|table| policy(table, mistakes)).collect();
+    root.finish(mistakes);
+}
+
+fn verify(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "verify", mistakes) else { return };
+    set(&mut config.verify_enrolled, table.nonzero_span("interval", mistakes));
+    set(&mut config.verify_found, table.nonzero_span("found_interval", mistakes));
+    table.finish(mistakes);
+}
+
+fn rotate(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "rotate", mistakes) else { return };
+    match table.text("at", mistakes) {
+        None => {}
+        Some(at) if at.value == "off" => config.rotate = None,
+        Some(at) => match at.value.parse() {
+            Ok(share) => config.rotate = Some(share),
+            Err(error) => mistakes.add(&at.place, format!("`at`: {error}, or \"off\"")),
+        },
+    }
+    table.finish(mistakes);
+}
+
+fn shutdown(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "shutdown", mistakes) else { return };
+    set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, mistakes));
+    set(&mut config.shutdown.grace, table.span("grace", mistakes));
+    table.finish(mistakes);
+}
+
+fn timing(root: &mut Table<'_>, timing: &mut Timing, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "timing", mistakes) else { return };
+    let Timing {
+        between_resets,
+        between_resets_floor,
+        confirm_after,
+        settle_after,
+        backoff_first,
+        backoff_cap,
+        floor,
+        retry_after_cap,
+        look_again,
+        longest_nap,
+    } = timing;
+    set(between_resets, table.nonzero_span("between_resets", mistakes));
+    set(between_resets_floor, table.nonzero_span("between_resets_floor", mistakes));
+    set(confirm_after, table.nonzero_span("confirm_after", mistakes));
+    set(settle_after, table.nonzero_span("settle_after", mistakes));
+    set(backoff_first, table.nonzero_span("backoff_first", mistakes));
+    set(backoff_cap, table.nonzero_span("backoff_cap", mistakes));
+    set(floor, table.nonzero_span("floor", mistakes));
+    set(retry_after_cap, table.nonzero_span("retry_after_cap", mistakes));
+    set(look_again, table.nonzero_span("look_again", mistakes));
+    set(longest_nap, table.nonzero_span("longest_nap", mistakes));
+    table.finish(mistakes);
+}
+
+fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "gitlab", mistakes) else { return };
+    set(&mut config.connect_timeout, table.nonzero_span("connect_timeout", mistakes));
+    set(&mut config.request_timeout, table.nonzero_span("request_timeout", mistakes));
+    match table.number::<usize>("in_flight_per_host", mistakes) {
+        Some(number) if number.value == 0 => mistakes.add(&number.place, "`in_flight_per_host` must be at least 1"),
+        number => set(&mut config.in_flight_per_host, number),
+    }
+    table.finish(mistakes);
+}
+
+fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Draft {
+    let places = ["url", "registration_token", "token"].map(|key| table.place_of(key));
+    let [url, registration_token, token] = places;
+    let draft = Draft {
+        name: table.text("name", mistakes),
+        key: table.text("key", mistakes),
+        url: even_if_wrong(url, table.text("url", mistakes)),
+        registration_token: even_if_wrong(
+            registration_token,
+            source(&mut table, "registration_token", environment, mistakes),
+        ),
+        token: even_if_wrong(token, source(&mut table, "token", environment, mistakes)),
+        tag_list: table.list("tag_list", mistakes),
+        description: table.text("description", mistakes),
+        run_untagged: table.boolean("run_untagged", mistakes),
+        locked: table.boolean("locked", mistakes),
+        access_level: table.text("access_level", mistakes),
+        maximum_timeout: table.seconds("maximum_timeout", mistakes),
+        paused: table.boolean("paused", mistakes),
+        maintenance_note: table.text("maintenance_note", mistakes),
+        executor: table.text("executor", mistakes),
+        shell: table.text("shell", mistakes),
+        limit: table.number("limit", mistakes),
+        request_concurrency: table.number("request_concurrency", mistakes),
+        output_limit: table.number("output_limit", mistakes),
+        tls_ca_file: table.path("tls_ca_file", mistakes),
+        tls_cert_file: table.path("tls_cert_file", mistakes),
+        tls_key_file: table.path("tls_key_file", mistakes),
+        template: table.path("template", mistakes),
+        ..Draft::at(table.place().clone())
+    };
+    table.finish(mistakes);
+    draft
+}
+
+/// Keeps that something was given, so that it is not called missing as well.
+fn even_if_wrong<T>(place: Option<Place>, taken: Option<Placed<T>>) -> Option<Placed<Option<T>>> {
+    place.map(|place| Placed::new(taken.map(|placed| placed.value), place))
+}
+
+fn servers(root: &mut Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Vec<ServerAccess> {
+    let mut servers: Vec<ServerAccess> = Vec::new();
+    for table in root.tables("server", mistakes) {
+        let place = table.place().clone();
+        let Some(server) = server(table, environment, mistakes) else { continue };
+        if servers.iter().any(|known| known.url == server.url) {
+            mistakes.add(&place, format!("a second [[server]] for {}", server.url));
+        }
+        servers.push(server);
+    }
+    servers
+}
+
+fn server(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Option<ServerAccess> {
+    for key in ["url", "access_token"].into_iter().filter(|key| table.place_of(key).is_none()) {
+        mistakes.add(table.place(), format!("[[server]] needs `{key}`"));
+    }
+    let url = table.parsed("url", mistakes);
+    let access_token = source(&mut table, "access_token", environment, mistakes);
+    table.finish(mistakes);
+    Some(ServerAccess { url: url?.value, access_token: access_token?.value })
+}
+
+fn policy(mut table: Table<'_>, mistakes: &mut Mistakes) -> Option<Policy> {
+    if ["id", "name", "url"].iter().all(|key| table.place_of(key).is_none()) {
+        mistakes
+            .add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to say which runner it is about");
+    }
+    let before = mistakes.len();
+    let id = table.number::<u64>("id", mistakes).and_then(|id| match RunnerId::try_new(id.value) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            mistakes.add(&id.place, format!("`id`: {error}"));
+            None
+        }
+    });
+    let name = table.text("name", mistakes).map(|name| name.value);
+    let url = table.parsed("url", mistakes).map(|url| url.value);
+    let policy = Policy {
+        selector: PolicySelector { id, name, url },
+        rotate: table.word("rotate", &ROTATE, mistakes).map(|rotate| rotate.value),
+        unregister: table.word("unregister", &UNREGISTER, mistakes).map(|unregister| unregister.value),
+        shared: table.boolean("shared", mistakes).map(|shared| shared.value),
+    };
+    table.finish(mistakes);
+    (mistakes.len() == before).then_some(policy)
+}
+
+/// Takes the place of a secret: exactly one of `file`, `credential`, `env`.
+fn source(
+    table: &mut Table<'_>,
+    key: &'static str,
+    environment: &Environment,
+    mistakes: &mut Mistakes,
+) -> Option<Placed<Source>> {
+    let expected = "the place of the secret, { file = \"…\" }, { credential = \"…\" } or { env = \"…\" }";
+    let mut table = table.table(key, expected, mistakes)?;
+    let place = table.place().clone();
+    let before = mistakes.len();
+    let file = table.path("file", mistakes).map(|path| path.map(Source::File));
+    let credential = table.text("credential", mistakes);
+    let variable = table.text("env", mistakes);
+    table.finish(mistakes);
+    let given = usize::from(file.is_some()) + usize::from(credential.is_some()) + usize::from(variable.is_some());
+    if given != 1 {
+        if mistakes.len() == before {
+            mistakes.add(&place, format!("`{key}` needs exactly one of `file`, `credential` and `env`"));
+        }
+        return None;
+    }
+    match (credential, variable) {
+        (Some(name), _) => self::credential(&name, environment, mistakes),
+        (None, Some(name)) => self::variable(&name, environment, mistakes),
+        (None, None) => file,
+    }
+}
+
+fn credential(name: &Placed<String>, environment: &Environment, mistakes: &mut Mistakes) -> Option<Placed<Source>> {
+    let is_plain = Path::new(&name.value).file_name().is_some_and(|plain| plain == name.value.as_str());
+    if !is_plain {
+        mistakes.add(&name.place, "`credential` is the name that the unit's LoadCredential= gives it, not a path");
+        return None;
+    }
+    let directory = environment.path("CREDENTIALS_DIRECTORY");
+    let path = directory.map(|directory: PathBuf| directory.join(&name.value));
+    Some(Placed::new(Source::Credential { name: name.value.clone(), path }, name.place.clone()))
+}
+
+fn variable(name: &Placed<String>, environment: &Environment, mistakes: &mut Mistakes) -> Option<Placed<Source>> {
+    let Some(value) = environment.text(&name.value) else {
+        mistakes.add(&name.place, format!("the variable `{}` is not set", name.value));
+        return None;
+    };
+    match Token::parse(value.trim()) {
+        Ok(token) => Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone())),
+        Err(error) => {
+            mistakes.add(&name.place, format!("the variable `{}` does not hold a token: {error}", name.value));
+            None
+        }
+    }
+}
+
+fn section<'text>(root: &mut Table<'text>, key: &'static str, mistakes: &mut Mistakes) -> Option<Table<'text>> {
+    root.table(key, "a table", mistakes)
+}
+
+fn set<T>(target: &mut T, value: Option<Placed<T>>) {
+    if let Some(value) = value {
+        *target = value.value;
+    }
+}

@@ -1,0 +1,453 @@
+//! What becomes of agent.toml and the environment.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::agent::{RotatePolicy, Unregister};
+use crate::gitlab::AccessLevel;
+use crate::lifecycle::Timing;
+use crate::model::Site;
+use crate::ops::Seed;
+use crate::secret::{Source, Token};
+
+const ENROLL: &str = r#"
+[[enroll]]
+name = "build-1"
+url = "https://gitlab.example.com"
+registration_token = { file = "token" }
+"#;
+
+#[test]
+fn a_missing_agent_toml_at_the_default_place_means_defaults() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = load(&Overrides::default(), &user(directory.path())).unwrap();
+    assert_eq!(settings.agent, agent::Config::default());
+    assert_eq!(settings.store.config_path, directory.path().join(".gitlab-runner/config.toml"));
+    assert_eq!(settings.gitlab.certs_dir, Some(directory.path().join(".gitlab-runner/certs")));
+}
+
+#[test]
+fn a_missing_agent_toml_that_was_named_is_a_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let overrides = Overrides { agent_config: Some("absent.toml".into()), ..Overrides::default() };
+    let errors = load(&overrides, &user(directory.path())).unwrap_err();
+    assert!(errors.to_string().contains("absent.toml: cannot read it"), "{errors}");
+}
+
+#[test]
+fn an_unreadable_agent_toml_is_a_mistake_wherever_it_lies() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory.path().join("config/agent.toml")).unwrap();
+    assert!(load(&Overrides::default(), &user(directory.path())).is_err());
+}
+
+#[test]
+fn every_key_arrives_where_it_belongs() {
+    let settings = loaded(
+        r#"
+        [verify]
+        interval = "30m"
+        found_interval = "2d"
+        [rotate]
+        at = "50%"
+        [shutdown]
+        unregister = "all"
+        grace = "20s"
+        [timing]
+        between_resets = "1s"
+        between_resets_floor = "2s"
+        confirm_after = "3s"
+        settle_after = "4s"
+        backoff_first = "5s"
+        backoff_cap = "6s"
+        floor = "7s"
+        retry_after_cap = "8s"
+        look_again = "9s"
+        longest_nap = "10s"
+        [gitlab]
+        connect_timeout = "2s"
+        request_timeout = "9s"
+        in_flight_per_host = 2
+        [[server]]
+        url = "https://gitlab.example.com"
+        access_token = { file = "access" }
+        [[runner]]
+        id = 42
+        rotate = "always"
+        unregister = "never"
+        shared = true
+        "#,
+    );
+    let secs = Duration::from_secs;
+    let agent = settings.agent;
+    assert_eq!((agent.verify_enrolled, agent.verify_found), (secs(1800), secs(172_800)));
+    assert_eq!(agent.rotate, Some("50%".parse().unwrap()));
+    assert_eq!((agent.shutdown.unregister, agent.shutdown.grace), (Unregister::All, secs(20)));
+    let timing = Timing {
+        between_resets: secs(1),
+        between_resets_floor: secs(2),
+        confirm_after: secs(3),
+        settle_after: secs(4),
+        backoff_first: secs(5),
+        backoff_cap: secs(6),
+        floor: secs(7),
+        retry_after_cap: secs(8),
+        look_again: secs(9),
+        longest_nap: secs(10),
+    };
+    assert_eq!(agent.timing, timing);
+    assert_eq!((settings.gitlab.connect_timeout, settings.gitlab.request_timeout), (secs(2), secs(9)));
+    assert_eq!(settings.gitlab.in_flight_per_host, 2);
+    assert_eq!(agent.servers[0].access_token, Source::File("/etc/x/access".into()));
+    let policy = &agent.policies[0];
+    assert_eq!(policy.selector.id.map(u64::from), Some(42));
+    assert_eq!(
+        (policy.rotate, policy.unregister, policy.shared),
+        (Some(RotatePolicy::Always), Some(Unregister::Never), Some(true))
+    );
+}
+
+#[test]
+fn rotation_can_be_left_to_someone_else() {
+    assert_eq!(loaded("[rotate]\nat = \"off\"").agent.rotate, None);
+}
+
+#[test]
+fn an_enrollment_has_all_its_parameters() {
+    let settings = loaded(
+        r#"
+        [[enroll]]
+        name = "build-1"
+        key = "build"
+        url = "https://gitlab.example.com/"
+        registration_token = { file = "token" }
+        tag_list = "linux, docker"
+        description = "the builder"
+        run_untagged = true
+        locked = false
+        access_level = "ref_protected"
+        maximum_timeout = 3600
+        paused = true
+        maintenance_note = "ask Ada"
+        executor = "docker"
+        shell = "bash"
+        limit = 3
+        request_concurrency = 2
+        tls_ca_file = "ca.pem"
+        tls_cert_file = "/tls/cert.pem"
+        tls_key_file = "/tls/key.pem"
+        "#,
+    );
+    let enrollment = &settings.agent.enrollments[0];
+    assert_eq!((enrollment.key.as_str(), enrollment.entry.name.as_str()), ("build", "build-1"));
+    assert_eq!(enrollment.seed, Seed::Registration(Source::File("/etc/x/token".into())));
+    let parameters = &enrollment.parameters;
+    assert_eq!(parameters.tag_list, ["linux", "docker"]);
+    assert_eq!(parameters.description.as_deref(), Some("the builder"));
+    assert_eq!((parameters.run_untagged, parameters.locked, parameters.paused), (Some(true), Some(false), Some(true)));
+    assert_eq!(parameters.access_level, Some(AccessLevel::RefProtected));
+    assert_eq!(parameters.maximum_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(parameters.maintenance_note.as_deref(), Some("ask Ada"));
+    let entry = &enrollment.entry;
+    assert_eq!((entry.executor.as_deref(), entry.shell.as_deref()), (Some("docker"), Some("bash")));
+    assert_eq!((entry.limit, entry.request_concurrency), (Some(3), Some(2)));
+    assert_eq!(entry.tls.ca_file.as_deref(), Some(Path::new("/etc/x/ca.pem")));
+    assert_eq!(enrollment.site, Site { url: "https://gitlab.example.com".parse().unwrap(), tls: entry.tls.clone() });
+}
+
+#[test]
+fn what_is_not_said_is_as_in_the_official_runner() {
+    let untagged = &loaded(ENROLL).agent.enrollments[0];
+    assert_eq!(untagged.key.as_str(), "build-1");
+    assert_eq!(untagged.parameters.description.as_deref(), Some("build-1"));
+    assert_eq!((untagged.parameters.run_untagged, untagged.parameters.locked), (Some(true), Some(true)));
+    assert_eq!((untagged.parameters.paused, untagged.parameters.access_level), (None, None));
+    let tagged = &loaded(&format!("{ENROLL}tag_list = [\"linux\"]")).agent.enrollments[0];
+    assert_eq!(tagged.parameters.run_untagged, Some(false));
+}
+
+#[test]
+fn all_mistakes_are_named_at_once_with_their_lines() {
+    let text = r#"interval = "1h"
+[verify]
+interval = "soon"
+found_interval = 5
+[rotate]
+at = "80%"
+[shutdown]
+unregister = "sometimes"
+[timing]
+floor = "0s"
+[recover]
+register = "always"
+[gitlab]
+in_flight_per_host = 0
+[[enroll]]
+name = "a"
+url = "gitlab.example.com"
+token = { file = "a", env = "b" }
+[[enroll]]
+name = "b"
+registration_token = { env = "ABSENT" }
+tagList = ["x"]
+[[enroll]]
+name = "a"
+url = "https://gitlab.example.com"
+token = { file = "a" }
+registration_token = { credential = "../b" }
+[[server]]
+url = "https://gitlab.example.com"
+[[runner]]
+shared = true
+"#;
+    insta::assert_snapshot!(mistakes(text));
+}
+
+#[test]
+fn all_mistakes_of_syntax_are_named_at_once() {
+    insta::assert_snapshot!(mistakes("[verify\ninterval = \"1h\"\n[rotate]\nat = 66%\n"));
+}
+
+#[test]
+fn what_the_server_would_refuse_is_refused_with_the_limit() {
+    let long = "x".repeat(1025);
+    let tags: Vec<_> = (0..51).map(|number| format!("\"t{number}\"")).collect();
+    let text = format!(
+        "{ENROLL}description = \"{long}\"\ntag_list = [{}]\nmaximum_timeout = \"5m\"\naccess_level = \"open\"\n\
+         [[enroll]]\nname = \"c\"\nurl = \"https://x\"\nregistration_token = {{ file = \"t\" }}\nrun_untagged = false",
+        tags.join(", ")
+    );
+    insta::assert_snapshot!(mistakes(&text));
+}
+
+#[test]
+fn a_token_written_into_agent_toml_is_refused_without_showing_it() {
+    let message = mistakes("[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = \"glrt-secret\"");
+    assert!(message.contains("agent.toml:4: `token` must be the place of the secret"), "{message}");
+    assert!(!message.contains("glrt-secret"), "{message}");
+}
+
+#[test]
+fn a_created_runner_has_its_parameters_in_gitlab() {
+    let message = mistakes(
+        "[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = { file = \"t\" }\ntag_list = [\"x\"]\nlocked = true",
+    );
+    assert!(message.contains("agent.toml:5: `tag_list` is for a registration token"), "{message}");
+    assert!(message.contains("agent.toml:6: `locked` is for a registration token"), "{message}");
+}
+
+#[test]
+fn a_name_that_cannot_be_a_key_needs_one_beside_it() {
+    let text = ENROLL.replace("build-1", "Build machine 1");
+    assert!(mistakes(&text).contains("set `key`"));
+    let settings = loaded(&format!("{text}key = \"build-1\""));
+    assert_eq!(settings.agent.enrollments[0].entry.name, "Build machine 1");
+}
+
+#[test]
+fn an_unreadable_template_is_a_mistake() {
+    let message = mistakes(&format!("{ENROLL}template = \"docker.toml\""));
+    assert!(message.contains("agent.toml:6: cannot read the template `/etc/x/docker.toml`"), "{message}");
+}
+
+#[test]
+fn half_a_client_certificate_is_a_mistake() {
+    let message = mistakes(&format!("{ENROLL}tls_cert_file = \"cert.pem\""));
+    assert!(message.contains("agent.toml:6: a client certificate needs its key file too"), "{message}");
+}
+
+#[test]
+fn systemd_credentials_are_found_in_their_directory() {
+    let text = ENROLL.replace("file = \"token\"", "credential = \"gitlab\"");
+    let seed = |environment: &Environment| read_text(&text, environment).unwrap().agent.enrollments[0].seed.clone();
+    let credential = |path| Seed::Registration(Source::Credential { name: "gitlab".to_owned(), path });
+    assert_eq!(seed(&Environment::default()), credential(None));
+    let with_directory = Environment::default().with("CREDENTIALS_DIRECTORY", "/run/credentials");
+    assert_eq!(seed(&with_directory), credential(Some("/run/credentials/gitlab".into())));
+}
+
+#[test]
+fn the_environment_is_one_enrollment() {
+    let environment =
+        Environment { hostname: "host-1".to_owned(), current_dir: "/work".into(), ..Environment::default() }
+            .with("CI_SERVER_URL", "https://gitlab.example.com")
+            .with("REGISTRATION_TOKEN", "GR1348941secret")
+            .with("RUNNER_TAG_LIST", "linux,docker")
+            .with("REGISTER_LOCKED", "false")
+            .with("REGISTER_MAXIMUM_TIMEOUT", "3600")
+            .with("RUNNER_EXECUTOR", "docker")
+            .with("CI_SERVER_TLS_CA_FILE", "ca.pem");
+    let enrollments = read_text("", &environment).unwrap().agent.enrollments;
+    let [enrollment] = enrollments.as_slice() else { panic!("{enrollments:?}") };
+    assert_eq!((enrollment.key.as_str(), enrollment.entry.name.as_str()), (ENVIRONMENT_KEY, "host-1"));
+    assert_eq!(enrollment.seed, Seed::Registration(held("GR1348941secret", "REGISTRATION_TOKEN")));
+    assert_eq!(enrollment.parameters.tag_list, ["linux", "docker"]);
+    assert_eq!(enrollment.parameters.locked, Some(false));
+    assert_eq!(enrollment.entry.tls.ca_file.as_deref(), Some(Path::new("/work/ca.pem")));
+}
+
+#[test]
+fn an_address_alone_is_no_enrollment() {
+    let environment = Environment::default()
+        .with("CI_SERVER_URL", "https://gitlab.example.com")
+        .with("REGISTRATION_TOKEN", "")
+        .with("RUNNER_TAG_LIST", "linux");
+    assert!(read_text("", &environment).unwrap().agent.enrollments.is_empty());
+}
+
+#[test]
+fn all_mistakes_of_the_environment_are_named_at_once() {
+    let environment = Environment::default()
+        .with("REGISTRATION_TOKEN", "two words")
+        .with("REGISTRATION_TOKEN_FILE", "/run/secrets/token")
+        .with("REGISTER_LOCKED", "maybe")
+        .with("REGISTER_MAXIMUM_TIMEOUT", "long")
+        .with("RUNNER_LIMIT", "-1");
+    insta::assert_snapshot!(read_text("", &environment).unwrap_err());
+}
+
+#[test]
+fn a_created_runners_token_may_stand_in_for_a_registration_token() {
+    let environment = Environment { hostname: "host-1".to_owned(), ..Environment::default() }
+        .with("CI_SERVER_URL", "https://gitlab.example.com")
+        .with("REGISTRATION_TOKEN", "glrt-secret")
+        .with("RUNNER_TAG_LIST", "linux");
+    let settings = read_text("", &environment).unwrap();
+    let enrollment = &settings.agent.enrollments[0];
+    assert_eq!(enrollment.seed, Seed::Given(held("glrt-secret", "REGISTRATION_TOKEN")));
+    assert!(enrollment.parameters.tag_list.is_empty());
+    assert_eq!(
+        settings.warnings,
+        ["REGISTRATION_TOKEN: this is a created runner's own token, so tag_list are set in GitLab and ignored here"]
+    );
+}
+
+#[test]
+fn the_environment_and_an_enrollment_cannot_share_a_key() {
+    let environment =
+        Environment::default().with("CI_SERVER_URL", "https://x").with("CI_SERVER_TOKEN_FILE", "/run/token");
+    let errors = read_text(&format!("{ENROLL}key = \"env\""), &environment).unwrap_err();
+    assert!(
+        errors.to_string().contains("the key `env` is already that of the enrollment at /etc/x/agent.toml:6"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_one_shot_command_does_not_look_at_the_environments_enrollment() {
+    let environment = Environment::default().with("REGISTRATION_TOKEN", "not even one with an address");
+    let directory = tempfile::tempdir().unwrap();
+    let environment = Environment { user: user(directory.path()).user, ..environment };
+    assert!(load_for_command(&Overrides::default(), &environment).is_ok());
+    assert!(load(&Overrides::default(), &environment).is_err());
+}
+
+#[test]
+fn proxies_come_from_the_environment_in_either_case() {
+    let environment = Environment::default().with("HTTPS_PROXY", "http://a").with("https_proxy", "http://b");
+    let settings = read_text("", &environment.with("no_proxy", "localhost")).unwrap();
+    assert_eq!(settings.gitlab.proxies.https.as_deref(), Some("http://a"));
+    assert_eq!(settings.gitlab.proxies.no_proxy.as_deref(), Some("localhost"));
+}
+
+#[test]
+fn files_are_found_by_flag_then_variable_then_default() {
+    let environment = Environment { current_dir: "/work".into(), is_root: true, ..Environment::default() };
+    let defaults = paths(&Overrides::default(), &environment);
+    assert_eq!(defaults.config, Path::new("/etc/gitlab-runner/config.toml"));
+    assert_eq!(defaults.agent_config, Path::new("/etc/runner-agent/agent.toml"));
+    assert_eq!(defaults.state_root.as_deref(), Some(Path::new("/var/lib/runner-agent")));
+    let environment = environment
+        .with("CONFIG_FILE", "here.toml")
+        .with("RUNNER_AGENT_CONFIG", "/a/agent.toml")
+        .with("STATE_DIRECTORY", "/var/lib/private/a:/var/lib/b");
+    let of_variables = paths(&Overrides::default(), &environment);
+    assert_eq!(of_variables.config, Path::new("/work/here.toml"));
+    assert!(of_variables.agent_config_is_named);
+    assert_eq!(of_variables.state_root.as_deref(), Some(Path::new("/var/lib/private/a")));
+    let overrides = Overrides { config: Some("/b.toml".into()), state_dir: Some("s".into()), agent_config: None };
+    let of_flags = paths(&overrides, &environment);
+    assert_eq!(of_flags.config, Path::new("/b.toml"));
+    assert_eq!(of_flags.state_root.as_deref(), Some(Path::new("/work/s")));
+}
+
+#[test]
+fn an_environment_shows_no_values() {
+    let environment = Environment::default().with("REGISTRATION_TOKEN", "secret");
+    assert!(!format!("{environment:?}").contains("secret"));
+}
+
+#[test]
+fn register_finds_its_state_again_by_server_and_name() {
+    let draft = |name: &str| Draft {
+        name: Some(Placed::new(name.to_owned(), Place::Flag("--name"))),
+        url: Some(Placed::new(Some("https://x".to_owned()), Place::Flag("--url"))),
+        token: Some(Placed::new(Some(Source::File("/t".into())), Place::Flag("--token-file"))),
+        ..Draft::at(Place::Flag("register"))
+    };
+    let key = |name| enrollment(draft(name), &Environment::default()).unwrap().0.key;
+    assert_eq!(key("My runner"), key("My runner"));
+    assert_ne!(key("My runner"), key("Your runner"));
+}
+
+#[test]
+fn flags_outweigh_the_environment() {
+    let flag = |value: &str| Some(Placed::new(value.to_owned(), Place::Flag("--flag")));
+    let token = Some(Placed::new(Some(Source::File("/t".into())), Place::Flag("--token-file")));
+    let flags = Draft { name: flag("mine"), token, ..Draft::at(Place::Flag("register")) };
+    let environment = Environment::default()
+        .with("CI_SERVER_URL", "https://x")
+        .with("REGISTRATION_TOKEN", "GR1348941secret")
+        .with("RUNNER_NAME", "theirs")
+        .with("RUNNER_EXECUTOR", "shell");
+    let (enrollment, _) = enrollment(flags.or(Draft::of_environment(&environment)), &environment).unwrap();
+    assert_eq!(enrollment.entry.name, "mine");
+    assert_eq!(enrollment.seed, Seed::Given(Source::File("/t".into())));
+    assert_eq!(enrollment.entry.executor.as_deref(), Some("shell"));
+}
+
+#[test]
+fn a_template_without_exactly_one_entry_is_a_mistake() {
+    for (template, expected) in
+        [("", "0 [[runners]]"), ("[[runners]]\n[[runners]]\n", "2 [[runners]]"), ("[[", "line 1")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker.toml");
+        fs::write(&path, template).unwrap();
+        let message = mistakes(&format!("{ENROLL}template = \"{}\"", path.display()));
+        assert!(message.contains("agent.toml:6: ") && message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn mistakes_in_flags_are_mistakes_of_usage() {
+    let errors = enrollment(Draft::at(Place::Flag("register")), &Environment::default()).unwrap_err();
+    assert!(errors.is_usage());
+    assert_eq!(errors.mistakes().len(), 2);
+}
+
+/// Reads a text as `/etc/x/agent.toml`.
+fn loaded(text: &str) -> Settings {
+    read_text(text, &Environment::default()).unwrap()
+}
+
+fn mistakes(text: &str) -> String {
+    read_text(text, &Environment::default()).unwrap_err().to_string()
+}
+
+fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> {
+    let mut paths = paths(&Overrides::default(), environment);
+    paths.agent_config = "/etc/x/agent.toml".into();
+    assemble(&paths, Some(text.to_owned()), environment, Scope::Daemon)
+}
+
+fn held(token: &str, origin: &str) -> Source {
+    Source::Value { token: Token::parse(token).unwrap(), origin: origin.to_owned() }
+}
+
+fn user(home: &Path) -> Environment {
+    let user = UserDirectories { home: home.to_owned(), config: home.join("config"), state: home.join("state") };
+    Environment { user: Some(user), current_dir: home.to_owned(), ..Environment::default() }
+}
