@@ -188,6 +188,15 @@ impl Store {
         self.in_runners(record::read_all).await
     }
 
+    /// Reads one record; `None` for a runner that is not known.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if it cannot be read, [`Error::Record`] if it is damaged.
+    pub async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| record::read(runners, &key)).await
+    }
+
     /// Writes a record durably.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ impl Disk for Store {
     }
 
     async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error> {
-        Ok(Self::records(self).await?.records.into_iter().find(|record| record.key == *key))
+        Self::record(self, key).await
     }
 
     async fn records(&self) -> Result<Records, store::Error> {

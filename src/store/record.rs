@@ -110,7 +110,8 @@ pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Err
     Ok(keys)
 }
 
-fn read(directory: &Path, key: &RunnerKey) -> Result<Option<Record>, Error> {
+/// Reads one record; `None` if there is none.
+pub(super) fn read(directory: &Path, key: &RunnerKey) -> Result<Option<Record>, Error> {
     let path = directory.join(format!("{key}.json"));
     let Some(content) = read_file(&path)? else { return Ok(None) };
     let damaged = |reason: String| Error::Record { path: path.clone(), reason };
