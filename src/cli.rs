@@ -5,3 +5,79 @@
 //! here and nowhere else.
 
 pub mod arguments;
+mod context;
+mod error;
+mod exit;
+mod list;
+mod report;
+mod run;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::Parser as _;
+
+pub use exit::Exit;
+
+use arguments::{Arguments, Command};
+use context::Context;
+use error::Error;
+use report::Reporter;
+
+use crate::observe::{LogConfig, LogFormat, LogLevel, start_log};
+use crate::settings::Environment;
+use crate::signals::Signals;
+
+/// Does what the command line asks for, and says how it went.
+pub fn run(words: impl Iterator<Item = OsString>, environment: Environment, signals: io::Result<Signals>) -> Exit {
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => return report::usage(&error),
+    };
+    let reporter = Reporter::new(arguments.global.output);
+    match perform(arguments, environment, signals, &reporter) {
+        Ok(exit) => exit,
+        Err(error) => reporter.failed(&error),
+    }
+}
+
+fn perform(
+    arguments: Arguments,
+    environment: Environment,
+    signals: io::Result<Signals>,
+    reporter: &Reporter,
+) -> Result<Exit, Error> {
+    start_log(log_config(&arguments, &environment, reporter)?);
+    let signals = signals.map_err(Error::System)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
+    let context = Context::new(arguments.global.overrides(), environment, reporter);
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Run(arguments) => run::run(&context, &arguments, signals).await,
+            Command::List => list::list(&context).await,
+            Command::Register(_)
+            | Command::Verify(_)
+            | Command::Rotate(_)
+            | Command::Unregister(_)
+            | Command::Completions(_) => Err(Error::Usage("not there yet".to_owned())),
+        }
+    })
+}
+
+/// The daemon tells what happens; of a one-shot command the answer is enough, unless something is wrong.
+fn log_config(arguments: &Arguments, environment: &Environment, reporter: &Reporter) -> Result<LogConfig, Error> {
+    let word = |name: &str| environment.text(name);
+    let level = match (arguments.global.log_level, word("LOG_LEVEL")) {
+        (Some(level), _) => level,
+        (None, Some(word)) => word.parse().map_err(|error| Error::Usage(format!("LOG_LEVEL: {error}")))?,
+        (None, None) if matches!(arguments.command, Command::Run(_)) => LogLevel::Info,
+        (None, None) => LogLevel::Warn,
+    };
+    let format = match (arguments.global.log_format, word("LOG_FORMAT")) {
+        (Some(format), _) => format,
+        (None, Some(word)) => word.parse().map_err(|error| Error::Usage(format!("LOG_FORMAT: {error}")))?,
+        (None, None) => LogFormat::Text,
+    };
+    let is_coloured = reporter.is_stderr_terminal() && word("NO_COLOR").is_none();
+    Ok(LogConfig { format, level, is_coloured })
+}

@@ -160,6 +160,25 @@ pub fn hmac_sha256_hex(key: &[u8], message: &[u8]) -> String {
     hex(&mac.finalize().into_bytes())
 }
 
+/// 32 random bits of the system's.
+#[must_use]
+pub fn random_bits() -> u32 {
+    let mut bytes = [0; 4];
+    // Only a system without any source of chance fails here; then every draw is the same, and delays
+    // lose their jitter but keep their bounds.
+    let _drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
+}
+
+/// Keeps this process's memory, which holds tokens, out of core dumps and other users' debuggers.
+pub fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() || setrlimit(Resource::Core, none).is_err() {
+        tracing::warn!("cannot forbid core dumps, which would contain tokens");
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -365,7 +365,12 @@ impl Disk for MemoryDisk {
 
     async fn read(&self) -> Result<Snapshot, store::Error> {
         let state = self.state();
-        Ok(Snapshot { entries: state.entries.clone(), content: Fingerprint::of(b""), exists: true, takes_entries: true })
+        Ok(Snapshot {
+            entries: state.entries.clone(),
+            content: Fingerprint::of(b""),
+            exists: true,
+            takes_entries: true,
+        })
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {

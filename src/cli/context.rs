@@ -1,0 +1,88 @@
+//! What every command starts from.
+
+use super::Error;
+use super::report::Reporter;
+use crate::clock::{Clock as _, SystemClock};
+use crate::gitlab::Client;
+use crate::lifecycle::Fraction;
+use crate::model::Timestamp;
+use crate::ops::{Identity, Ops};
+use crate::settings::{self, Environment, Overrides, Settings};
+use crate::store::{self, Store};
+
+/// The world around a command, as main found it.
+pub struct Context<'a> {
+    /// What was given as flags.
+    pub overrides: Overrides,
+    /// What was given otherwise.
+    pub environment: Environment,
+    /// Where answers go.
+    pub reporter: &'a Reporter,
+}
+
+impl<'a> Context<'a> {
+    /// Puts it together.
+    pub fn new(overrides: Overrides, environment: Environment, reporter: &'a Reporter) -> Self {
+        Self { overrides, environment, reporter }
+    }
+
+    /// The settings of the daemon.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let settings = settings::load(&self.overrides, &self.environment)?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(settings)
+    }
+
+    /// The settings of a one-shot command.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn command_settings(&self) -> Result<Settings, Error> {
+        Ok(settings::load_for_command(&self.overrides, &self.environment)?)
+    }
+
+    /// The disk for a one-shot command: without a usable state directory it works too, with less safety.
+    ///
+    /// # Errors
+    /// What keeps config.toml from being used at all.
+    pub fn open_store(&self, config: store::Config) -> Result<Store, Error> {
+        match Store::open(config.clone()) {
+            Ok(store) => Ok(store),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "working without a state directory: a crash can lose a new token, and nothing is known of runners made before"
+                );
+                Ok(Store::open(store::Config { state_root: None, ..config })?)
+            }
+        }
+    }
+
+    /// This machine's wall clock.
+    pub fn now(&self) -> Timestamp {
+        SystemClock.read().wall
+    }
+}
+
+/// The operations on a disk, as this machine.
+///
+/// # Errors
+/// A `.runner_system_id` that cannot be used or made.
+pub async fn operations(store: Store, client: Client) -> Result<Ops<Client, Store>, Error> {
+    let identity = Identity {
+        system_id: store.system_id().await?,
+        machine: store.machine().await,
+        info: settings::this_program(),
+    };
+    Ok(Ops::new(client, store, identity))
+}
+
+/// A fresh draw of chance.
+pub fn chance() -> Fraction {
+    Fraction::from_bits(crate::secret::random_bits())
+}

@@ -1,0 +1,71 @@
+//! Why a command ended early, and with which exit code.
+
+use std::io;
+
+use super::Exit;
+use crate::gitlab::ErrorClass;
+use crate::ops;
+use crate::secret::SourceError;
+use crate::settings;
+use crate::store;
+
+/// Why a command ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line cannot mean anything, or means several things.
+    #[error("{0}")]
+    Usage(String),
+    /// The settings are wrong.
+    #[error("{0}")]
+    Settings(#[from] settings::Errors),
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SourceError),
+    /// An operation failed.
+    #[error(transparent)]
+    Operation(#[from] ops::Error),
+    /// The system did not give what every command needs.
+    #[error("cannot start")]
+    System(#[source] io::Error),
+}
+
+impl Error {
+    /// The exit code it ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Settings(errors) if errors.is_usage() => Exit::Usage,
+            Self::Settings(_) | Self::Store(_) | Self::Secret(_) => Exit::LocalFile,
+            Self::Operation(error) => of_operation(error),
+            Self::System(_) => Exit::Failed,
+        }
+    }
+
+    /// What the user can do about it, where the message does not say so already.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Operation(error) => error.hint(),
+            Self::Usage(_) | Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::System(_) => None,
+        }
+    }
+}
+
+/// The exit code of an operation that failed.
+pub fn of_operation(error: &ops::Error) -> Exit {
+    match error {
+        ops::Error::Asking(failure) | ops::Error::Changing(failure) => match failure.class {
+            ErrorClass::RefusedByServer => Exit::Refused,
+            ErrorClass::Unreachable => Exit::Unreachable,
+            ErrorClass::Local => Exit::LocalFile,
+        },
+        ops::Error::Disk(_)
+        | ops::Error::Secret(_)
+        | ops::Error::Compose(_)
+        | ops::Error::Entry { .. }
+        | ops::Error::VariableToken { .. }
+        | ops::Error::NoToken(_) => Exit::LocalFile,
+    }
+}

@@ -1,0 +1,80 @@
+//! The only writer to stdout and stderr besides the log: answers to stdout, everything else to stderr.
+
+use std::error::Error as _;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use super::arguments::Output;
+use super::{Error, Exit};
+use crate::model::{Report, RunnerReport};
+
+/// Writes answers in the form that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter {
+    output: Output,
+}
+
+impl Reporter {
+    /// Writes answers in this form.
+    pub fn new(output: Output) -> Self {
+        Self { output }
+    }
+
+    /// Whether answers are for scripts.
+    pub fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Whether a person sees stderr.
+    pub fn is_stderr_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
+    /// Tells about runners: as one JSON document, or else as the given text.
+    pub fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
+        match self.output {
+            Output::Text => self.answer(&text(&runners)),
+            Output::Json => match serde_json::to_string_pretty(&Report::new(runners)) {
+                Ok(document) => self.answer(&(document + "\n")),
+                Err(error) => self.remark(&format!("cannot write the answer as JSON: {error}")),
+            },
+        }
+    }
+
+    /// Writes an answer to stdout as it is. A reader that has gone away is no error.
+    pub fn answer(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        let _closed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
+    /// Writes a line for people to stderr.
+    pub fn remark(&self, line: &str) {
+        let _closed = writeln!(io::stderr().lock(), "{line}");
+    }
+
+    /// Says why a command ended early: the error with its causes, once, and what to do about it.
+    pub fn failed(&self, error: &Error) -> Exit {
+        self.remark(&format!("error: {}", chain(error)));
+        if let Some(hint) = error.hint() {
+            self.remark(&format!("hint: {hint}"));
+        }
+        error.exit()
+    }
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Shows what clap has to say: help and version on stdout, a wrong usage on stderr.
+pub fn usage(error: &clap::Error) -> Exit {
+    let _closed = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
