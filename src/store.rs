@@ -262,9 +262,8 @@ impl Store {
     }
 
     fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
-        let disk = Disk::open(config, hooks)?;
-        let (config_path, has_state) = (disk.path()?.into(), disk.state().is_some());
-        Ok(Self { sender: thread::start(disk)?, config_path, has_state })
+        let started = thread::start(config, hooks)?;
+        Ok(Self { sender: started.jobs, config_path: started.config_path.into(), has_state: started.has_state })
     }
 
     /// Has the disk thread do something and waits for what comes of it.

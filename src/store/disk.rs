@@ -9,7 +9,7 @@ use super::config_file::{ConfigFile, Reading};
 use super::edit::{Edit, Edited};
 use super::entry::Snapshot;
 use super::error::Error;
-use super::files::{Temporary, make_directory, read_file, replace_file, resolve};
+use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
 use super::hooks::Hooks;
 use super::replace::Place;
 use super::{Config, splice, system_id};
@@ -83,9 +83,10 @@ impl Disk {
         let path = self.path()?;
         let place = self.place(&path);
         place.replay()?;
+        let is_missing = read_file(&path)?.is_none();
         if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
-            make_directory(super::files::parent(&path))?;
-        } else if !path.exists() {
+            make_directory(parent(&path))?;
+        } else if is_missing {
             // There is nothing to lock, and perhaps no directory to lock it in.
             let reading = self.reading(&path);
             return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());

@@ -203,7 +203,7 @@ impl Error {
     }
 
     /// Makes the error of a system call on a path, to be used in `map_err`.
-    pub(super) fn disk(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn disk(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Disk { act, path, source: Arc::new(source) }
     }

@@ -14,7 +14,10 @@ use super::error::Error;
 /// How long the disk thread waits for another process that replaces config.toml, which takes milliseconds.
 const FILE_WAIT: Duration = Duration::from_secs(5);
 
-/// The pause between two tries to lock a file.
+/// The pause between two tries to lock config.toml.
+const FILE_RETRY: Duration = Duration::from_millis(5);
+
+/// The pause between two tries to lock a runner.
 pub(super) const RETRY: Duration = Duration::from_millis(50);
 
 /// The longest process id, in digits with its line break.
@@ -82,8 +85,8 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
                 return Err(Error::FileLocked { path: path.to_owned() });
             }
             Err(TryLockError::WouldBlock) => {
-                std::thread::sleep(RETRY);
-                left = left.saturating_sub(RETRY);
+                std::thread::sleep(FILE_RETRY);
+                left = left.saturating_sub(FILE_RETRY);
             }
         }
     }

@@ -1,13 +1,16 @@
 //! The one thread that touches the disk.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::sync::oneshot;
 
+use super::Config;
 use super::disk::Disk;
 use super::edit::{Edit, Edited};
 use super::error::Error;
+use super::hooks::Hooks;
 
 /// Something to do on the disk thread.
 pub(super) enum Job {
@@ -17,13 +20,36 @@ pub(super) enum Job {
     Edit(Edit, oneshot::Sender<Result<Edited, Error>>),
 }
 
-/// Starts the thread; it ends when the last sender is dropped.
-pub(super) fn start(disk: Disk) -> Result<Sender<Job>, Error> {
-    let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name("store".to_owned());
-    let started = thread.spawn(move || run(disk, &receiver));
-    started.map_err(Error::disk("start the thread for", std::path::Path::new("config.toml")))?;
-    Ok(sender)
+/// The thread as it is known outside of it.
+pub(super) struct Started {
+    pub(super) jobs: Sender<Job>,
+    pub(super) config_path: PathBuf,
+    pub(super) has_state: bool,
+}
+
+/// Starts the thread and waits until it has opened its files; it ends when the last sender is dropped.
+pub(super) fn start(config: Config, hooks: Hooks) -> Result<Started, Error> {
+    let (jobs, receiver) = channel();
+    let (opened, is_open) = channel();
+    let cannot_start = Error::disk("start the thread for", &config.config_path);
+    let work = move || match open(config, hooks) {
+        Ok((disk, config_path)) => {
+            let _ = opened.send(Ok((config_path, disk.state().is_some())));
+            run(disk, &receiver);
+        }
+        Err(error) => {
+            let _ = opened.send(Err(error));
+        }
+    };
+    std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(cannot_start)?;
+    let (config_path, has_state) = is_open.recv().map_err(|_| Error::Stopped)??;
+    Ok(Started { jobs, config_path, has_state })
+}
+
+fn open(config: Config, hooks: Hooks) -> Result<(Disk, PathBuf), Error> {
+    let disk = Disk::open(config, hooks)?;
+    let config_path = disk.path()?;
+    Ok((disk, config_path))
 }
 
 fn run(mut disk: Disk, receiver: &Receiver<Job>) {

@@ -380,3 +380,36 @@ fn only_tables_of_their_own_take_another_entry() {
     assert!(takes(&one_entry(1)) && takes(""));
     assert!(!takes(&format!("runners = [{{ url = \"{URL}\" }}]\n")));
 }
+
+#[test]
+fn two_processes_that_edit_at_once_lose_nothing() {
+    let home = Home::new();
+    let insert_many = |numbers: std::ops::Range<u64>| {
+        let store = home.open();
+        for number in numbers {
+            let text = EntryText::parse(&format!("[[runners]]\n  url = \"{URL}\"\n")).unwrap();
+            let credential = credential(&format!("token-{number}"));
+            block_on(store.edit(Edit::Insert { text, id: Some(id(number)), credential })).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| insert_many(1..21));
+        scope.spawn(|| insert_many(21..41));
+    });
+    assert_eq!(block_on(home.open().read()).unwrap().entries.len(), 40);
+}
+
+#[test]
+fn an_unreadable_file_is_not_taken_for_a_missing_one() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    let directory = home.config_path().parent().unwrap().to_owned();
+    set_mode(&directory, 0o000);
+    let results = (block_on(store.read()), block_on(store.edit(renew(1, "new"))));
+    let is_bound = std::fs::read(home.config_path()).is_err();
+    set_mode(&directory, 0o700);
+    if is_bound {
+        assert!(matches!(results.0, Err(Error::Disk { .. })));
+        assert!(matches!(results.1, Err(Error::Disk { .. })));
+    }
+}
