@@ -240,7 +240,7 @@ async fn an_old_copy_of_config_toml_is_put_right_without_a_request() {
     let script = async {
         sleep(secs(2700)).await;
         let current = bench.disk.tokens();
-        assert_ne!(current, [old.token.clone()]);
+        assert_ne!(current, std::slice::from_ref(&old.token));
         bench.disk.state().entries[0].token = EntryToken::Literal(old.token.clone());
         notices.send(Notice::Reload).unwrap();
         sleep(secs(1)).await;

@@ -11,18 +11,18 @@ use crate::settings::{self, Environment, Overrides, Settings};
 use crate::store::{self, Store};
 
 /// The world around a command, as main found it.
-pub struct Context<'a> {
+pub(super) struct Context<'a> {
     /// What was given as flags.
-    pub overrides: Overrides,
+    pub(super) overrides: Overrides,
     /// What was given otherwise.
-    pub environment: Environment,
+    pub(super) environment: Environment,
     /// Where answers go.
-    pub reporter: &'a Reporter,
+    pub(super) reporter: &'a Reporter,
 }
 
 impl<'a> Context<'a> {
     /// Puts it together.
-    pub fn new(overrides: Overrides, environment: Environment, reporter: &'a Reporter) -> Self {
+    pub(super) fn new(overrides: Overrides, environment: Environment, reporter: &'a Reporter) -> Self {
         Self { overrides, environment, reporter }
     }
 
@@ -30,7 +30,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// Every mistake in them.
-    pub fn settings(&self) -> Result<Settings, Error> {
+    pub(super) fn settings(&self) -> Result<Settings, Error> {
         let settings = settings::load(&self.overrides, &self.environment)?;
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
@@ -42,7 +42,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// Every mistake in them.
-    pub fn command_settings(&self) -> Result<Settings, Error> {
+    pub(super) fn command_settings(&self) -> Result<Settings, Error> {
         Ok(settings::load_for_command(&self.overrides, &self.environment)?)
     }
 
@@ -50,7 +50,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// What keeps config.toml from being used at all.
-    pub fn open_store(&self, config: store::Config) -> Result<Store, Error> {
+    pub(super) fn open_store(&self, config: store::Config) -> Result<Store, Error> {
         match Store::open(config.clone()) {
             Ok(store) => Ok(store),
             Err(error) => {
@@ -64,7 +64,7 @@ impl<'a> Context<'a> {
     }
 
     /// This machine's wall clock.
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         SystemClock.read().wall
     }
 }
@@ -73,7 +73,7 @@ impl<'a> Context<'a> {
 ///
 /// # Errors
 /// A `.runner_system_id` that cannot be used or made.
-pub async fn operations(store: Store, client: Client) -> Result<Ops<Client, Store>, Error> {
+pub(super) async fn operations(store: Store, client: Client) -> Result<Ops<Client, Store>, Error> {
     let identity = Identity {
         system_id: store.system_id().await?,
         machine: store.machine().await,
@@ -83,6 +83,6 @@ pub async fn operations(store: Store, client: Client) -> Result<Ops<Client, Stor
 }
 
 /// A fresh draw of chance.
-pub fn chance() -> Fraction {
+pub(super) fn chance() -> Fraction {
     Fraction::from_bits(crate::secret::random_bits())
 }

@@ -11,7 +11,7 @@ use crate::store;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The command line cannot mean anything, or means several things.
     #[error("{0}")]
     Usage(String),
@@ -34,7 +34,7 @@ pub enum Error {
 
 impl Error {
     /// The exit code it ends with.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
@@ -45,7 +45,7 @@ impl Error {
     }
 
     /// What the user can do about it, where the message does not say so already.
-    pub fn hint(&self) -> Option<&str> {
+    pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
             Self::Usage(_) | Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::System(_) => None,
@@ -54,7 +54,7 @@ impl Error {
 }
 
 /// The exit code of an operation that failed.
-pub fn of_operation(error: &ops::Error) -> Exit {
+pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
         ops::Error::Asking(failure) | ops::Error::Changing(failure) => match failure.class {
             ErrorClass::RefusedByServer => Exit::Refused,
@@ -66,6 +66,7 @@ pub fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::Compose(_)
         | ops::Error::Entry { .. }
         | ops::Error::VariableToken { .. }
+        | ops::Error::NoRoom
         | ops::Error::NoToken(_) => Exit::LocalFile,
     }
 }

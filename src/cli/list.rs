@@ -5,13 +5,13 @@ use super::{Error, Exit};
 use crate::model::RunnerReport;
 
 /// Lists the runners.
-pub async fn list(context: &Context<'_>) -> Result<Exit, Error> {
+pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     let _ = context;
     Err(Error::Usage("not there yet".to_owned()))
 }
 
 /// The runners as a table for people.
-pub fn table(runners: &[RunnerReport]) -> String {
+pub(super) fn table(runners: &[RunnerReport]) -> String {
     let _ = runners;
     String::new()
 }

@@ -1,6 +1,5 @@
 //! The only writer to stdout and stderr besides the log: answers to stdout, everything else to stderr.
 
-use std::error::Error as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::arguments::Output;
@@ -9,28 +8,28 @@ use crate::model::{Report, RunnerReport};
 
 /// Writes answers in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Reporter {
+pub(super) struct Reporter {
     output: Output,
 }
 
 impl Reporter {
     /// Writes answers in this form.
-    pub fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output) -> Self {
         Self { output }
     }
 
     /// Whether answers are for scripts.
-    pub fn is_json(&self) -> bool {
+    pub(super) fn is_json(&self) -> bool {
         self.output == Output::Json
     }
 
     /// Whether a person sees stderr.
-    pub fn is_stderr_terminal(&self) -> bool {
+    pub(super) fn is_stderr_terminal(&self) -> bool {
         io::stderr().is_terminal()
     }
 
     /// Tells about runners: as one JSON document, or else as the given text.
-    pub fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
+    pub(super) fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
         match self.output {
             Output::Text => self.answer(&text(&runners)),
             Output::Json => match serde_json::to_string_pretty(&Report::new(runners)) {
@@ -41,18 +40,18 @@ impl Reporter {
     }
 
     /// Writes an answer to stdout as it is. A reader that has gone away is no error.
-    pub fn answer(&self, text: &str) {
+    pub(super) fn answer(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         let _closed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     }
 
     /// Writes a line for people to stderr.
-    pub fn remark(&self, line: &str) {
+    pub(super) fn remark(&self, line: &str) {
         let _closed = writeln!(io::stderr().lock(), "{line}");
     }
 
     /// Says why a command ended early: the error with its causes, once, and what to do about it.
-    pub fn failed(&self, error: &Error) -> Exit {
+    pub(super) fn failed(&self, error: &Error) -> Exit {
         self.remark(&format!("error: {}", chain(error)));
         if let Some(hint) = error.hint() {
             self.remark(&format!("hint: {hint}"));
@@ -62,7 +61,7 @@ impl Reporter {
 }
 
 /// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -74,7 +73,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Shows what clap has to say: help and version on stdout, a wrong usage on stderr.
-pub fn usage(error: &clap::Error) -> Exit {
+pub(super) fn usage(error: &clap::Error) -> Exit {
     let _closed = error.print();
     if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }

@@ -18,7 +18,7 @@ use crate::signals::{Signal, Signals};
 use crate::store::Store;
 
 /// Runs until a signal ends it, or makes one pass.
-pub async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
+pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
     let Settings { store, gitlab, agent, .. } = context.settings()?;
     let store = Store::open(store)?;
     let _instance = store.lock_instance().await?;

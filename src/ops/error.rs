@@ -77,6 +77,11 @@ pub enum Error {
         /// The variable's name.
         variable: String,
     },
+    /// `runners` is written in a way that no entry can be added to.
+    #[error(
+        "config.toml writes `runners` as one array, to which no entry can be added: write each runner as [[runners]]"
+    )]
+    NoRoom,
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -105,7 +110,7 @@ impl Error {
             },
             // A token file may be about to appear; looking for it asks no server.
             Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
-            Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoToken(_) => {
+            Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoRoom | Self::NoToken(_) => {
                 Outcome::MustAct(Trouble::LocalFile)
             }
         }
@@ -121,6 +126,7 @@ impl Error {
             | Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }
+            | Self::NoRoom
             | Self::NoToken(_) => None,
         }
     }

@@ -45,9 +45,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         now: Timestamp,
     ) -> Result<Registration, Error> {
-        let (_lock, _snapshot) = self.enter(runner).await?;
+        let (_lock, snapshot) = self.enter(runner).await?;
         if let Some(held) = runner.held(now) {
             return Ok(Registration::Already(held));
+        }
+        if !snapshot.takes_entries {
+            return Err(Error::NoRoom);
         }
         let seed = enrollment.seed.read()?;
         self.disk.probe().await?;
