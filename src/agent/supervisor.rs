@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::census::Member;
 use super::shutdown::unregister_all;
 use super::worker::{Leftover, Lines, Mail, Patience, SharedTarget, Worker};
-use super::{Census, Config, Notice, Notices, Parts, Shared, Watch, census};
+use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Error, Runner, Server, Unfinished};
@@ -54,9 +54,13 @@ where
                 return Ok(());
             }
             News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
-            News::FileChanged => {
-                supervisor.reload_if_changed(reload()).await;
-                supervisor.config_changed(false).await;
+            News::Changed(changed) => {
+                if changed.settings {
+                    supervisor.settings_changed(reload()).await;
+                }
+                if changed.config {
+                    supervisor.config_changed(false).await;
+                }
             }
             News::FileStill => supervisor.config_changed(true).await,
             News::WorkerEnded => {}
@@ -66,7 +70,7 @@ where
 
 enum News {
     Notice(Notice),
-    FileChanged,
+    Changed(Changed),
     FileStill,
     WorkerEnded,
 }
@@ -150,9 +154,11 @@ where
         tokio::select! {
             biased;
             notice = notices.recv() => News::Notice(notice.unwrap_or(Notice::Stop)),
-            () = changed => {
-                self.still_at = Some(Instant::now() + STILL);
-                News::FileChanged
+            changed = changed => {
+                if changed.config {
+                    self.still_at = Some(Instant::now() + STILL);
+                }
+                News::Changed(changed)
             }
             () = still => {
                 self.still_at = None;
@@ -184,13 +190,16 @@ where
         tracing::info!("reloaded");
     }
 
-    /// Settings after a file changed, which need not have been agent.toml.
-    async fn reload_if_changed(&mut self, config: Option<Config>) {
-        if let Some(config) = config
-            && config != *self.config
-        {
-            self.take_settings(config);
-            tracing::info!("agent.toml has changed: its settings are in force");
+    /// Settings after one of their files changed: agent.toml, or a token file.
+    async fn settings_changed(&mut self, config: Option<Config>) {
+        match config {
+            Some(config) if config != *self.config => {
+                self.take_settings(config);
+                self.config_changed(false).await;
+                tracing::info!("agent.toml has changed: its settings are in force");
+            }
+            Some(_) => self.tell(&Mail::Changed { settled: false }),
+            None => {}
         }
     }
 

@@ -198,7 +198,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let now = self.now();
         let registration = self.shared.ops.register(&enrollment, &mut self.runner, now).await?;
         if let Registration::Registered { unsaved, .. } = &registration {
-            tracing::info!(runner = self.runner.label(), id = ?self.runner.record.id.map(crate::model::RunnerId::number), "registered");
+            tracing::info!(
+                runner = self.runner.label(),
+                id = self.runner.record.id.map(crate::model::RunnerId::number),
+                "registered"
+            );
             self.tell_unsaved(unsaved.as_ref());
         }
         self.rules = rules(&self.config, &self.runner, self.shared.ops.system_id());
@@ -420,6 +424,8 @@ fn with_unsaved(outcome: Outcome, unsaved: bool) -> Vec<Outcome> {
 fn tell_transition(runner: &Runner, before: &str, state: &State, now: Timestamp) {
     let (name, after) = (runner.label(), state.word());
     match state {
+        // That it was registered has been told already.
+        State::Active(_) if before == "unregistered" => {}
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
             tracing::info!(runner = name, from = before, to = after, "changed its state");
         }

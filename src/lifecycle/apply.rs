@@ -266,7 +266,10 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
-            State::Uncertain(Uncertain { failures, ask_at: delay(failures, Some(&state.held)), ..state })
+            // The reset itself has been a request, so asking again starts out slower than elsewhere.
+            let least = certainty_wait(timing, timing.settle_after, state.held.left(moment.now)) / 4;
+            let ask_at = delay(failures, Some(&state.held)).max(moment.now.plus(least));
+            State::Uncertain(Uncertain { failures, ask_at, ..state })
         }
         State::NotRenewable(state) => {
             let failures = state.failures.saturating_add(1);
