@@ -126,6 +126,11 @@ impl Runner {
         Fraction::from_bits(bits)
     }
 
+    /// Whether this token has replaced the one of another copy of the record.
+    pub(super) fn is_newer_than(&self, record: &Record) -> bool {
+        record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
+    }
+
     pub(super) fn token(&self) -> Result<Token, Error> {
         let credential = self.record.credential.as_ref().ok_or_else(|| Error::NoToken(self.label().to_owned()))?;
         Ok(credential.token.clone())

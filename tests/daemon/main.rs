@@ -3,7 +3,7 @@
 //! Time is real here, so tokens live seconds; no test asserts how long something took, only in which order
 //! and how often things happened.
 
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
