@@ -48,6 +48,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             // Another process is at it right now and will finish it.
             return Ok(None);
         };
+        // It may have finished since the journals were listed.
+        let Some(pending) = self.disk.pending().await?.into_iter().find(|now| now.key == pending.key) else {
+            return Ok(None);
+        };
         let Some(record) = self.record(&pending.key).await? else {
             return self.replay_without_record(&pending).await;
         };
@@ -63,18 +67,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
             (Operation::Register { .. }, None) => {
                 warn_of_orphan(&pending.intent);
                 self.disk.clear(&pending.key).await?;
-                if runner.record.enrollment.is_none() {
+                if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
                     self.disk.remove_record(&pending.key).await?;
                 }
                 Ok(None)
             }
-            (Operation::Register { .. } | Operation::Rotate { .. }, Some(answer)) => {
+            (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
                 let Some(token) = answer.token else {
                     self.disk.clear(&pending.key).await?;
                     return Ok(None);
                 };
                 runner.record.id = answer.id.or(runner.record.id);
-                runner.record.last_reset_at = answer.obtained_at;
+                match operation {
+                    Operation::Register { seed, .. } => {
+                        runner.record.origin = Origin::Registered;
+                        runner.record.seed = Some(seed.clone());
+                    }
+                    Operation::Rotate { .. } | Operation::Unregister { .. } => {
+                        runner.record.last_reset_at = answer.obtained_at;
+                    }
+                }
                 runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
                 Ok(self.replay_token(&mut runner).await)
             }
