@@ -50,6 +50,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             // Another process is at it right now and will finish it.
             return Ok(None);
         };
+        // It may have finished since the journals were listed.
+        let Some(pending) = self.disk.pending_of(&pending.key).await? else {
+            return Ok(None);
+        };
         let Some(record) = self.record(&pending.key).await? else {
             return self.replay_without_record(&pending).await;
         };
@@ -65,7 +69,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             (Operation::Register { .. }, None) => {
                 warn_of_orphan(&pending.intent);
                 self.disk.clear(&pending.key).await?;
-                if runner.record.enrollment.is_none() {
+                if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
                     self.disk.remove_record(&pending.key).await?;
                 }
                 Ok(None)
@@ -75,8 +79,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.retire(&mut runner, fate, now).await?;
                 Ok(None)
             }
-            (Operation::Register { .. } | Operation::Rotate { .. }, Some(answer)) => {
-                take_answer(&mut runner, answer);
+            (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
+                take_answer(&mut runner, &operation, answer);
                 Ok(self.replay_token(&mut runner).await)
             }
         }
@@ -94,7 +98,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         match operation {
             Operation::Register { .. } | Operation::Rotate { .. } => {
-                take_answer(runner, answer);
+                take_answer(runner, operation, answer);
                 Ok(self.project_and_clear(runner).await?)
             }
             // What it has deleted is found out by whoever asks the server next.
@@ -146,10 +150,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-fn take_answer(runner: &mut Runner, answer: JournalAnswer) {
+fn take_answer(runner: &mut Runner, operation: &Operation, answer: JournalAnswer) {
     runner.record.id = answer.id.or(runner.record.id);
+    match operation {
+        Operation::Register { seed, .. } => {
+            runner.record.origin = Origin::Registered;
+            runner.record.seed = Some(seed.clone());
+        }
+        Operation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,
+        Operation::Unregister { .. } => {}
+    }
     if let Some(token) = answer.token {
-        runner.record.last_reset_at = answer.obtained_at;
         runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
     }
 }
