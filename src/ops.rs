@@ -48,7 +48,7 @@ pub use register::Registration;
 pub use replay::{Replayed, Unfinished};
 pub use rotate::Rotation;
 pub use runner::Runner;
-pub use unregister::{EntryFate, Unregistration};
+pub use unregister::{EntryFate, RETIRED, Unregistration};
 pub use verify::Verification;
 
 /// How long an operation waits for another process that works on the same runner.
