@@ -45,6 +45,7 @@ impl Runner {
             first_seen_at: None,
             last_verify: None,
             last_reset_at: None,
+            recovered: None,
             state: String::new(),
             since: None,
         };
