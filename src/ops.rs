@@ -91,12 +91,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Locks a runner, then reads its record and config.toml again: what was known may be old.
     async fn enter(&self, runner: &mut Runner) -> Result<(D::RunnerLock, Snapshot), Error> {
+        let lock = self.lock(runner).await?;
+        let snapshot = self.disk.read().await?;
+        Ok((lock, snapshot))
+    }
+
+    /// The part of it that needs no config.toml.
+    async fn lock(&self, runner: &mut Runner) -> Result<D::RunnerLock, Error> {
         let lock = self.disk.lock_runner(&runner.record.key, LOCK_WAIT).await?;
         if let Some(record) = self.record(&runner.record.key).await? {
             runner.record = record;
         }
-        let snapshot = self.disk.read().await?;
-        Ok((lock, snapshot))
+        Ok(lock)
     }
 
     async fn record(&self, key: &RunnerKey) -> Result<Option<crate::store::Record>, Error> {

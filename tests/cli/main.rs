@@ -1,0 +1,6 @@
+//! The real binary, as users and scripts meet it.
+
+mod bench;
+mod help;
+mod list;
+mod register;
