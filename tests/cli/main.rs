@@ -4,3 +4,6 @@ mod bench;
 mod help;
 mod list;
 mod register;
+mod rotate;
+mod unregister;
+mod verify;
