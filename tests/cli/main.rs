@@ -1,5 +1,11 @@
 //! The real binary, as users and scripts meet it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests write files freely and stop at the first surprise"
+)]
+
 mod bench;
 mod help;
 mod list;
