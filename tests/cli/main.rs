@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod beside_daemon;
 mod help;
 mod list;
 mod register;

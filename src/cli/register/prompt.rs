@@ -60,9 +60,7 @@ impl Terminal for Person {
 
     fn secret(&mut self, question: &str) -> io::Result<String> {
         write!(io::stderr(), "{question}\n> ")?;
-        let secret = rpassword::read_password()?;
-        writeln!(io::stderr())?;
-        Ok(secret)
+        rpassword::read_password()
     }
 
     fn complain(&mut self, line: &str) {
