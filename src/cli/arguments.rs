@@ -3,6 +3,8 @@
 //! Flags only: what the environment says is filled in by `settings`, where an empty variable counts as
 //! not set. The variables are named in the help texts.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "the help texts speak of [[runners]], which are no links")]
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -160,6 +160,7 @@ impl Registrar {
     }
 
     async fn make(&self, mut runner: Runner, entry: Entry) -> Result<Told, Error> {
+        let before = runner.record.id;
         let unsaved = match self.request(&mut runner, entry).await? {
             Registration::Already(_) => return Ok(self.unchanged(&runner)),
             Registration::Registered { unsaved, .. } => unsaved,
@@ -180,7 +181,11 @@ impl Registrar {
         let report = of_runner(&runner, now);
         let path = self.bench.ops.disk().config_path().display();
         let line = format!("registered, its token {} and is in {path}", end(report.token_expires_at, now));
-        Ok(Told::done(report, "registered", line))
+        let mut told = Told::done(report, "registered", line);
+        told.hint = before.filter(|before| runner.record.id != Some(*before)).map(|before| {
+            format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
+        });
+        Ok(told)
     }
 
     /// Asks the server, again and again for as long as was granted while it surely did not act.

@@ -85,7 +85,7 @@ fn without_state_a_refused_entry_is_registered_anew_by_force_only() {
     let config = bench.config();
     bench.register(&["--name", "a"]).exits(3).says("hint: register anew into the same entry with --force");
     assert_eq!(bench.config(), config);
-    bench.register(&["--name", "a", "--force"]).exits(0);
+    bench.register(&["--name", "a", "--force"]).exits(0).says("the entry was that of runner 7 before");
     let runner = bench.gitlab.runners().remove(0);
     assert!(bench.config().contains(&runner.token));
     assert_eq!(bench.config().matches("[[runners]]").count(), 1);
@@ -387,4 +387,48 @@ fn without_a_state_directory_it_works_and_says_what_is_given_up() {
     assert_eq!(bench.gitlab.runners().len(), 1);
     bench.register(&["--name", "a", "--state-dir", "file"]).exits(0);
     assert_eq!(bench.gitlab.runners().len(), 1);
+}
+
+#[test]
+fn a_missing_directory_is_made_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new();
+    bench.register(&["--name", "a", "--config", "new/place/config.toml"]).exits(0);
+    let mode = |path: &str| std::fs::metadata(bench.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("new/place/config.toml"), mode("new/place")), (0o600, 0o700));
+}
+
+#[test]
+fn the_end_of_stdin_does_not_ask_and_names_what_is_missing() {
+    let bench = Bench::new();
+    let done = bench.run(&["register", "--url", &bench.gitlab.url()]);
+    done.exits(2).says("set --registration-token or --token");
+}
+
+#[test]
+fn forcing_what_is_refused_changes_nothing() {
+    let bench = Bench::new();
+    bench.register(&["--name", "a"]).exits(0);
+    let config = bench.config();
+    let words = ["register", "-n", "--name", "a", "--url", &bench.gitlab.url(), "-r", "wrong-one", "--force"];
+    bench.run(&words).exits(3);
+    assert_eq!(bench.config(), config);
+    bench.run(&["verify"]).exits(0);
+    assert_eq!(bench.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
+}
+
+#[test]
+fn an_interrupted_force_leaves_the_entry_and_is_not_taken_for_done() {
+    let bench = Bench::new();
+    bench.register(&["--name", "a"]).exits(0);
+    let hold = bench.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (bench.gitlab.url(), bench.gitlab.instance_registration_token());
+    let words = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
+    let child = bench.start(bench.command(&[&words[..], &["--force"]].concat()));
+    assert!(bench.gitlab.wait_for_requests(Endpoint::Register, 2, SOON));
+    bench.signal(&child, "INT");
+    hold.release();
+    bench.finish(child).exits(1).says("is unregistered again");
+    assert_eq!(bench.config().matches("[[runners]]").count(), 1);
+    bench.run(&words).exits(3).says("--force");
 }

@@ -106,6 +106,8 @@ fn entries_with_a_problem_are_told_and_the_others_go_on() {
     let done = bench.run(&["verify"]);
     done.exits(6).says("TOKEN_OF_RUNNER").says("it has no url");
     assert!(done.stdout.contains("`good`"));
+    bench.run(&["verify", "--name", "bare"]).exits(4).says("it has no url");
+    bench.run(&["unregister", "--name", "bare"]).exits(4);
     // A variable that is set is used, and stays a variable.
     let (_, token) = bench.gitlab.add_runner(test_gitlab::NewRunner::instance());
     bench.run_with(&["verify", "--name", "variable"], &[("TOKEN_OF_RUNNER", &token)]).exits(0);
@@ -180,4 +182,52 @@ fn a_daemon_that_is_busy_with_the_runner_is_named() {
     bench.finish(first).exits(0);
     bench.finish(second).exits(0);
     assert_eq!(bench.gitlab.requests_to(Endpoint::Verify).len(), 3);
+}
+
+#[test]
+fn nothing_that_any_command_tells_holds_a_token() {
+    let bench = Bench::with(Gitlab::builder().token_life("1h").start());
+    bench.register(&["--name", "a"]).exits(0);
+    bench.add_entry("dead", Some(99), "glrt-dead-and-gone");
+    bench.add_entry("variable", None, "$SOME_TOKEN");
+    let mut secrets = vec!["glrt-dead-and-gone".to_owned(), "glrt-in-a-variable".to_owned()];
+    let mut told = String::new();
+    for command in [&["list"][..], &["verify"], &["rotate", "--all"], &["verify", "--delete"], &["unregister", "--all"]]
+    {
+        secrets.push(bench.gitlab.runners()[0].token.clone());
+        for output in ["text", "json"] {
+            if command[0] == "unregister" && output == "json" {
+                continue;
+            }
+            let words = [command, &["--log-level", "trace", "--output", output]].concat();
+            let done = bench.run_with(&words, &[("SOME_TOKEN", "glrt-in-a-variable")]);
+            told.push_str(&(done.stdout + &done.stderr));
+            secrets.extend(bench.gitlab.runners().into_iter().map(|runner| runner.token));
+        }
+    }
+    assert!(told.lines().count() > 50, "{told}");
+    for secret in secrets {
+        assert!(!told.contains(&secret), "{secret}");
+    }
+    for request in bench.gitlab.requests() {
+        assert!(!request.path.contains('?'), "{}", request.path);
+    }
+}
+
+#[test]
+fn many_runners_are_asked_about_at_the_same_time() {
+    let bench = Bench::new();
+    for number in 0..12 {
+        bench.add_created(&format!("runner-{number}"));
+    }
+    let hold = bench.gitlab.order(Endpoint::Verify, Fault::hold());
+    let child = bench.start(bench.command(&["verify", "--output", "json"]));
+    // One that gets no answer does not keep the others.
+    assert!(bench.gitlab.wait_for_requests(Endpoint::Verify, 12, SOON));
+    hold.release();
+    let done = bench.finish(child);
+    let names: Vec<_> =
+        done.exits(0).runners().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<_> = (0..12).map(|number| format!("runner-{number}")).collect();
+    assert_eq!(names, expected, "in the order of the file");
 }
