@@ -1,6 +1,6 @@
 //! `register`.
 
-use test_gitlab::{Endpoint, Fault, Gitlab};
+use test_gitlab::{Endpoint, Fault, Gitlab, Tls};
 
 use crate::bench::{Bench, SOON};
 
@@ -431,4 +431,19 @@ fn an_interrupted_force_leaves_the_entry_and_is_not_taken_for_done() {
     bench.finish(child).exits(1).says("is unregistered again");
     assert_eq!(bench.config().matches("[[runners]]").count(), 1);
     bench.run(&words).exits(3).says("--force");
+}
+
+#[test]
+fn a_servers_certificate_is_trusted_by_the_file_that_the_entry_names() {
+    let bench = Bench::with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])).start());
+    bench.register(&["--name", "a"]).exits(5).says("certificate").says("hint: ");
+    bench.register(&["--name", "a", "--tls-ca-file", "nowhere.pem", "--wait", "5m"]).exits(4).says("nowhere.pem");
+    assert_eq!(bench.config(), "");
+    bench.write("ca.pem", &bench.gitlab.ca_pem());
+    bench.register(&["--name", "a", "--tls-ca-file", "ca.pem"]).exits(0);
+    assert!(bench.scrub(&bench.config()).contains("tls-ca-file = \"/DIR/ca.pem\""));
+    bench.run(&["verify"]).exits(0);
+    bench.run(&["rotate", "--all"]).exits(0);
+    bench.run(&["unregister", "--all"]).exits(0);
+    assert_eq!(bench.gitlab.runners().len(), 0);
 }

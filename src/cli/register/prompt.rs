@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::str::FromStr as _;
 
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
 use super::draft::tags;
@@ -73,12 +74,17 @@ impl Terminal for Person {
 /// # Errors
 /// [`Error::Usage`] at the end of the input, [`Error::Interrupted`].
 pub(super) async fn complete(draft: Draft, hostname: String, interrupt: &Interrupt) -> Result<Draft, Error> {
+    // A signal can come while a secret is typed and nothing is echoed.
+    let terminal = tcgetattr(io::stdin()).ok();
     let (answer, answered) = oneshot::channel();
     // A thread of its own, which the end of the process does not wait for.
     std::thread::spawn(move || answer.send(ask(draft, &hostname, &mut Person)).ok());
     let asked = tokio::select! {
         biased;
-        () = interrupt.asked() => return Err(interrupted()),
+        () = interrupt.asked() => {
+            let _restored = terminal.map(|terminal| tcsetattr(io::stdin(), OptionalActions::Now, &terminal));
+            return Err(interrupted());
+        }
         asked = answered => asked.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
     };
     asked.map_err(|error| match error.kind() {
