@@ -8,7 +8,10 @@
 //!   journal the intent · POST reset, once · journal the answer · replace config.toml · record · clear.
 //! - **register**: the same with POST /runners; the record takes the entry's text before the request, so
 //!   that whoever replays the journal can write the entry.
-//! - **unregister**: journal · delete · remove or keep the entry · record · clear.
+//! - **register again**, into the entry that there is: the same, but record and entry keep the old token until
+//!   the answer; the entry is found by that token, since its number is the old one.
+//! - **unregister**: journal · delete · remove or keep the entry · keep a dropped one's
+//!   text · record (an enrollment's stays, as retired) · clear. Needs no readable config.toml up to the entry.
 //! - **replay** at start: every journal is finished from its answer, or handed on as unfinished.
 //!
 //! A request that may have been executed without its answer reaching us leaves its journal in place;
