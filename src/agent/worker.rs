@@ -21,11 +21,22 @@ pub(super) enum Mail {
     Changed {
         /// Whether it has been still for a while, so that what is missing is missing for good.
         settled: bool,
+        /// What becomes of the runner if another process has unregistered it.
+        retired: Retired,
     },
     /// New settings.
     Settings(Rc<Config>),
     /// Plan nothing more.
     Stop,
+}
+
+/// What becomes of enrollments that another process has unregistered while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retired {
+    /// They stay away: somebody wanted it so.
+    Stay,
+    /// They are registered again: somebody asked for a new look.
+    ComeBack,
 }
 
 /// How far a stopping worker may go on with a verification.
@@ -305,7 +316,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Nudge => self.enter(Outcome::Nudged),
-            Mail::Changed { settled } => self.reconcile(settled).await,
+            Mail::Changed { settled, retired } => self.reconcile(settled, retired).await,
             Mail::Settings(config) => {
                 self.enrollment =
                     config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
@@ -317,7 +328,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    async fn reconcile(&mut self, settled: bool) {
+    async fn reconcile(&mut self, settled: bool, retired: Retired) {
         if self.runner.record.credential.is_none() {
             return self.look_at_seed();
         }
@@ -334,7 +345,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         if self.runner.record.credential.is_none() {
             tracing::info!(runner = self.runner.label(), "another process has unregistered it");
-            self.state = State::Retired { since: self.now() };
+            let now = self.now();
+            let comes_back = retired == Retired::ComeBack && self.enrollment.is_some();
+            self.state = if comes_back { State::unregistered(now) } else { State::Retired { since: now } };
             return;
         }
         if self.runner.record.credential != known

@@ -2,7 +2,7 @@
 
 use super::{Disk, Enrollment, Error, Ops, Runner, Server};
 use crate::model::{Credential, RunnerId};
-use crate::store::{self, Edit, Entry, EntryText, EntryToken, Snapshot};
+use crate::store::{self, Edit, Edited, Entry, EntryText, EntryToken, Snapshot, Target};
 
 /// How the entry in config.toml stands to the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +64,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
     pub async fn save(&self, runner: &mut Runner) -> Result<(), Error> {
-        let _lock = self.disk.lock_runner(&runner.record.key, super::LOCK_WAIT).await?;
+        let (_lock, _snapshot) = self.enter(runner).await?;
         self.project(runner).await?;
-        self.disk.clear(&runner.record.key).await?;
-        Ok(())
+        Ok(self.disk.clear(&runner.record.key).await?)
     }
 
     /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
@@ -112,7 +111,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let id = runner.record.id;
         let renewed = match &runner.record.entry_text {
             Some(text) => self.disk.edit(Edit::Insert { text: text.clone(), id, credential }).await,
-            None => self.disk.edit(Edit::Renew { target: runner.target(), id: None, credential }).await,
+            None => self.renew(runner, credential).await,
         };
         match renewed {
             Ok(_) => runner.record.entry_text = None,
@@ -121,5 +120,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(error) => return Err(error.into()),
         }
         Ok(self.disk.save_record(runner.record.clone()).await?)
+    }
+
+    /// An entry that carries another number but one of the runner's own tokens is from before it was
+    /// registered anew, and gets the new number too.
+    async fn renew(&self, runner: &Runner, credential: Credential) -> Result<Edited, store::Error> {
+        let renewal = Edit::Renew { target: runner.target(), id: None, credential: credential.clone() };
+        match self.disk.edit(renewal).await {
+            Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {
+                let target = Target { id: None, ..runner.target() };
+                self.disk.edit(Edit::Renew { target, id: runner.record.id, credential }).await
+            }
+            result => result,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Register: make the runner that an enrollment asks for, and write its entry.
 
-use super::{Disk, Enrollment, Error, Failure, Ops, Runner, Seed, Server};
+use super::{Disk, Enrollment, Error, Failure, Ops, Runner, Seed, Server, Standing};
 use crate::gitlab::{Answer, RegisterParameters, Registered};
 use crate::lifecycle::{Held, Outcome};
 use crate::model::{Credential, Timestamp};
@@ -57,7 +57,40 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.prepare(enrollment, runner, seed.fingerprint(), now)?;
         match enrollment.seed {
             Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
-            Seed::Given(_) => self.take_given(runner, seed, now).await,
+            Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
+        }
+    }
+
+    /// Makes the runner anew whatever its record holds, and puts number and token into the entry that it
+    /// has, whose other settings stay; a missing entry is made from the enrollment. Until the server has
+    /// answered, record and entry keep the old token; what it belongs to stays on the server.
+    ///
+    /// # Errors
+    /// As [`Ops::register`], and [`Error::VariableToken`] for an entry that cannot be given a token.
+    pub async fn register_again(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Registration, Error> {
+        let (_lock, snapshot) = self.enter(runner).await?;
+        let is_missing = match Standing::of(runner, &snapshot) {
+            Standing::Variable(variable) => {
+                return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
+            }
+            Standing::Missing if !snapshot.takes_entries => return Err(Error::NoRoom),
+            Standing::Missing => true,
+            Standing::Ours | Standing::Stale | Standing::Foreign { .. } | Standing::Broken => false,
+        };
+        let seed = enrollment.seed.read()?;
+        self.disk.probe().await?;
+        let text = runner.record.entry_text.take();
+        if is_missing {
+            runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
+        }
+        match enrollment.seed {
+            Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
+            Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
         }
     }
 
@@ -73,13 +106,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if record.entry_text.is_none() {
             record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
+        record.first_seen_at = Some(now);
+        runner.executor.clone_from(&enrollment.entry.executor);
+        self.note_origin(enrollment, runner, seed);
+        Ok(())
+    }
+
+    fn note_origin(&self, enrollment: &Enrollment, runner: &mut Runner, seed: Fingerprint) {
+        let record = &mut runner.record;
         record.origin = enrollment.seed.origin();
         record.seed = Some(seed);
         record.machine.clone_from(&self.identity.machine);
         record.name = Some(enrollment.entry.name.clone());
-        record.first_seen_at = Some(now);
-        runner.executor.clone_from(&enrollment.entry.executor);
-        Ok(())
     }
 
     async fn register_anew(
@@ -98,7 +136,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let answer = self.server.register(&runner.site, seed, &parameters).await;
         runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         match answer {
-            Ok(answer) => Ok(self.keep_registered(runner, answer, now).await),
+            Ok(answer) => {
+                self.note_origin(enrollment, runner, seed.fingerprint());
+                Ok(self.keep_registered(runner, answer, now).await)
+            }
             Err(failure) => Err(self.not_registered(runner, &intent, failure).await?),
         }
     }
@@ -123,15 +164,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
             warn_of_orphan(intent);
         }
         self.disk.clear(&runner.record.key).await?;
-        if runner.record.enrollment.is_none() {
+        // A record without an enrollment and a token was only made for this registration.
+        if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
             self.disk.remove_record(&runner.record.key).await?;
         }
         Ok(error)
     }
 
     /// A given token needs no journal: whoever gave it can give it again.
-    async fn take_given(&self, runner: &mut Runner, token: Token, now: Timestamp) -> Result<Registration, Error> {
+    async fn take_given(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        token: Token,
+        now: Timestamp,
+    ) -> Result<Registration, Error> {
         let verified = self.ask(runner, &token).await?;
+        self.note_origin(enrollment, runner, token.fingerprint());
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
         runner.record.id = verified.value.id;
         runner.record.first_seen_at = Some(first_seen_at);

@@ -1,5 +1,7 @@
 //! One runner as the operations see it.
 
+use std::path::PathBuf;
+
 use crate::lifecycle::{Fraction, Held, State};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Token, sha256_hex};
@@ -20,6 +22,8 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The `Date` of the last genuine answer; taken by whoever keeps the server's time.
     pub date: Option<Timestamp>,
+    /// Where the text of its entry is kept, once that was dropped.
+    pub dropped_to: Option<PathBuf>,
 }
 
 impl Runner {
@@ -44,7 +48,7 @@ impl Runner {
             state: String::new(),
             since: None,
         };
-        Self { record, site, executor: None, rotation_disabled: false, date: None }
+        Self { record, site, executor: None, rotation_disabled: false, date: None, dropped_to: None }
     }
 
     /// A runner that was only found in config.toml. How it came into being is told by its token, as far
@@ -68,7 +72,7 @@ impl Runner {
     /// A runner as its record has it.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
-        Self { record, site, executor: None, rotation_disabled: false, date: None }
+        Self { record, site, executor: None, rotation_disabled: false, date: None, dropped_to: None }
     }
 
     /// The entries that belong to it.
@@ -124,6 +128,11 @@ impl Runner {
         };
         let bits = u32::from_str_radix(&sha256_hex(identity.as_bytes())[..8], 16).unwrap_or(0);
         Fraction::from_bits(bits)
+    }
+
+    /// Whether this token has replaced the one of another copy of the record.
+    pub(super) fn is_newer_than(&self, record: &Record) -> bool {
+        record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
     }
 
     pub(super) fn token(&self) -> Result<Token, Error> {

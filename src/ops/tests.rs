@@ -363,3 +363,70 @@ async fn a_lost_unregistration_is_finished_by_the_next_start() {
     assert_eq!(done, Unregistration::AlreadyGone);
     assert!(bench.disk.tokens().is_empty());
 }
+
+#[tokio::test]
+async fn registering_again_puts_the_new_runner_into_the_same_entry() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let old = runner.record.clone();
+    let done = bench.ops.register_again(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+    assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
+    assert_ne!(runner.record.id, old.id);
+    let state = bench.disk.state();
+    assert_eq!(state.effects, ["probe", "record", "begin", "answered", "edit", "edit", "record", "clear"]);
+    assert_eq!(state.entries.len(), 1);
+    assert_eq!(state.entries[0].id, runner.record.id);
+    assert_eq!(state.entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));
+}
+
+#[tokio::test]
+async fn a_crash_while_registering_again_is_finished_in_the_same_entry() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.disk.fail("edit", 1);
+    let done = bench.ops.register_again(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
+    assert!(matches!(done, Registration::Registered { unsaved: Some(_), .. }));
+    // The record as it was before the answer: only the journal knows the new runner.
+    let mut before = runner.record.clone();
+    before.id = bench.disk.state().entries[0].id;
+    before.credential = bench.disk.state().entries[0].token.token().map(|token| crate::model::Credential {
+        token: token.clone(),
+        obtained_at: None,
+        expiry: Expiry::Unknown,
+    });
+    before.retired.clear();
+    before.seed = None;
+    bench.disk.state().records.insert(before.key.clone(), before);
+    assert_eq!(bench.ops.replay(now()).await.unwrap().finished, 1);
+    let state = bench.disk.state();
+    assert_eq!(state.entries.len(), 1);
+    assert_eq!(state.entries[0].id, runner.record.id);
+    assert_eq!(state.records[&runner.record.key].seed, Some(registration_token().fingerprint()));
+}
+
+#[tokio::test]
+async fn a_refused_registration_keeps_what_was_there_before() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let mut record = runner.record.clone();
+    record.enrollment = None;
+    bench.disk.state().records.insert(record.key.clone(), record.clone());
+    let (entries, wrong) = (bench.disk.state().entries.clone(), Token::parse("wrong").unwrap());
+    bench.ops.register_again(&enrollment(wrong), &mut runner, now()).await.unwrap_err();
+    let state = bench.disk.state();
+    assert_eq!(state.entries, entries);
+    assert_eq!(state.records[&record.key], record);
+}
+
+#[tokio::test]
+async fn a_dropped_entry_of_an_enrollment_leaves_a_retired_record() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.ops.drop_entry(&mut runner, now()).await.unwrap();
+    let state = bench.disk.state();
+    assert!(state.entries.is_empty());
+    let record = &state.records[&runner.record.key];
+    assert!(record.credential.is_none() && record.entry_text.is_some());
+    assert_eq!(record.state, "retired");
+    assert!(state.effects.contains(&"keep_dropped"));
+}

@@ -5,6 +5,9 @@ use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, Timestamp};
 use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation, Record};
 
+/// The state in the record of a runner that was unregistered.
+pub const RETIRED: &str = "retired";
+
 /// What becomes of the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
@@ -12,7 +15,9 @@ pub enum EntryFate {
     Keep,
     /// It goes; its text is kept in the record, to be used when the runner is enrolled again.
     KeepText,
-    /// It goes and the runner is forgotten; its text is kept among the dropped ones.
+    /// It goes; its text is kept among the dropped ones, and where, is told in [`Runner::dropped_to`]. The
+    /// runner is forgotten, save that an enrollment's record stays as retired, so that a running daemon does
+    /// not bring the entry back.
     Drop,
 }
 
@@ -95,7 +100,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// The part after the server's answer; also what a replay finishes.
     pub(super) async fn retire(&self, runner: &mut Runner, fate: EntryFate, now: Timestamp) -> Result<(), Error> {
-        "retired".clone_into(&mut runner.record.state);
+        RETIRED.clone_into(&mut runner.record.state);
         runner.record.since = Some(now);
         match fate {
             EntryFate::Keep => self.disk.save_record(runner.record.clone()).await?,
@@ -105,10 +110,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.disk.save_record(runner.record.clone()).await?;
             }
             EntryFate::Drop => {
-                if let Some(text) = self.remove_entry(runner).await? {
-                    self.disk.keep_dropped(runner.label(), &text, now).await?;
+                let text = self.remove_entry(runner).await?;
+                if let Some(text) = &text {
+                    runner.dropped_to = self.disk.keep_dropped(runner.label(), text, now).await?;
                 }
-                self.disk.remove_record(&runner.record.key).await?;
+                if runner.record.enrollment.is_some() {
+                    runner.give_up(text);
+                    self.disk.save_record(runner.record.clone()).await?;
+                } else {
+                    self.disk.remove_record(&runner.record.key).await?;
+                }
             }
         }
         Ok(self.disk.clear(&runner.record.key).await?)
