@@ -5,23 +5,35 @@
 //! here and nowhere else.
 
 pub mod arguments;
+mod completions;
 mod context;
 mod error;
 mod exit;
+mod interrupt;
 mod list;
+mod register;
 mod report;
+mod rotate;
 mod run;
+mod selection;
+mod told;
+mod unregister;
+mod verify;
+mod workbench;
 
 use std::ffi::OsString;
 use std::io;
 
 use clap::Parser as _;
+use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
 
 pub use exit::Exit;
 
 use arguments::{Arguments, Command};
 use context::Context;
 use error::Error;
+use interrupt::Interrupt;
 use report::Reporter;
 
 use crate::observe::{LogConfig, LogFormat, LogLevel, start_log};
@@ -51,16 +63,35 @@ fn perform(
     let signals = signals.map_err(Error::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let context = Context::new(arguments.global.overrides(), environment, reporter);
-    runtime.block_on(async {
-        match arguments.command {
-            Command::Run(arguments) => run::run(&context, &arguments, signals).await,
-            Command::List => list::list(&context).await,
-            Command::Register(_)
-            | Command::Verify(_)
-            | Command::Rotate(_)
-            | Command::Unregister(_)
-            | Command::Completions(_) => Err(Error::Usage("not there yet".to_owned())),
+    match arguments.command {
+        Command::Run(arguments) => runtime.block_on(run::run(&context, &arguments, signals)),
+        Command::List => runtime.block_on(list::list(&context)),
+        Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
+        Command::Register(arguments) => {
+            one_shot(&runtime, signals, reporter, |interrupt| register::register(&context, *arguments, interrupt))
         }
+        Command::Verify(arguments) => {
+            one_shot(&runtime, signals, reporter, |interrupt| verify::verify(&context, arguments, interrupt))
+        }
+        Command::Rotate(arguments) => {
+            one_shot(&runtime, signals, reporter, |interrupt| rotate::rotate(&context, arguments, interrupt))
+        }
+        Command::Unregister(arguments) => {
+            one_shot(&runtime, signals, reporter, |interrupt| unregister::unregister(&context, arguments, interrupt))
+        }
+    }
+}
+
+/// Runs a command that decides itself where an interrupt may end it.
+fn one_shot<Work: Future<Output = Result<Exit, Error>>>(
+    runtime: &Runtime,
+    signals: Signals,
+    reporter: &Reporter,
+    command: impl FnOnce(Interrupt) -> Work,
+) -> Result<Exit, Error> {
+    LocalSet::new().block_on(runtime, async {
+        let (interrupt, _counting) = Interrupt::count(signals, *reporter);
+        command(interrupt).await
     })
 }
 

@@ -65,7 +65,8 @@ pub struct Global {
     /// How the answer is written to stdout
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
-    /// The least weight of a line in the log, which goes to stderr [env: LOG_LEVEL] [default: info]
+    /// The least weight of a line in the log, which goes to stderr [env: LOG_LEVEL] [default: info for `run`,
+    /// else warn]
     #[arg(
         short = 'l',
         long, global = true, value_name = "LEVEL", value_parser = one_of::<LogLevel>(&["error", "warn", "info", "debug", "trace"]))]
@@ -135,13 +136,13 @@ pub struct RegisterArguments {
     #[arg(short, long, value_name = "URL")]
     pub url: Option<String>,
     /// A created runner's own token, which begins with glrt- [env: CI_SERVER_TOKEN]
-    #[arg(short, long, value_name = "TOKEN")]
+    #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
     /// The same from a file, or from stdin with `-` [env: CI_SERVER_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// A registration token [env: REGISTRATION_TOKEN]
-    #[arg(short, long, value_name = "TOKEN")]
+    #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "registration_token_file")]
     pub registration_token: Option<SecretArgument>,
     /// The same from a file, or from stdin with `-` [env: REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
@@ -230,6 +231,19 @@ pub struct EntryArguments {
     /// Longest job log, in KiB [env: RUNNER_OUTPUT_LIMIT]
     #[arg(long, value_name = "KIB")]
     pub output_limit: Option<u32>,
+    /// Ask for jobs strictly at each check interval [env: RUNNER_STRICT_CHECK_INTERVAL]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
+    pub strict_check_interval: Option<bool>,
+    /// Failed requests after which it counts as unhealthy [env: RUNNER_UNHEALTHY_REQUESTS_LIMIT]
+    #[arg(long, value_name = "NUMBER")]
+    pub unhealthy_requests_limit: Option<u32>,
+    /// How long it asks for no jobs once it is unhealthy
+    #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
+    pub unhealthy_interval: Option<Duration>,
+    /// How often the final state of a job is sent at most [env:
+    /// RUNNER_JOB_STATUS_FINAL_UPDATE_RETRY_LIMIT]
+    #[arg(long, value_name = "NUMBER")]
+    pub job_status_final_update_retry_limit: Option<u32>,
     /// A file with exactly one [[runners]] that the entry is made from, comments and all [env:
     /// TEMPLATE_CONFIG_FILE]
     #[arg(long, value_name = "FILE")]
@@ -277,7 +291,7 @@ pub struct RotateArguments {
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
     /// An access token, to rotate by runner id a token that is already refused
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub pat: Option<SecretArgument>,
     /// The same from a file, or from stdin with `-`
     #[arg(long, value_name = "FILE", conflicts_with = "pat")]
@@ -315,7 +329,7 @@ pub struct Selection {
     #[arg(short, long, value_name = "ID")]
     pub id: Option<RunnerId>,
     /// By the token
-    #[arg(short, long, value_name = "TOKEN", conflicts_with = "token_file")]
+    #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
     /// By the token in a file, or on stdin with `-`
     #[arg(long, value_name = "FILE")]
@@ -461,6 +475,12 @@ mod tests {
     fn everything_and_something_cannot_both_be_meant() {
         assert!(parse(&["rotate", "--all", "--name", "a"]).is_err());
         assert!(parse(&["unregister", "--all-runners", "--id", "1"]).is_err());
+    }
+
+    #[test]
+    fn a_token_may_begin_with_a_hyphen_as_gitlabs_random_ones_do() {
+        let token = register(&["-r", "-xyz_1"]).registration_token.unwrap().token().unwrap();
+        assert_eq!(token.expose(), "-xyz_1");
     }
 
     #[test]

@@ -27,6 +27,19 @@ pub(super) enum Error {
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// A command found out that it cannot do what was asked for.
+    #[error("{message}")]
+    Verdict {
+        /// The exit code it ends with.
+        exit: Exit,
+        /// What was found.
+        message: String,
+        /// What the user can do about it.
+        hint: Option<String>,
+    },
+    /// A signal ended the command before it was done.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
     /// The system did not give what every command needs.
     #[error("cannot start")]
     System(#[source] io::Error),
@@ -40,7 +53,8 @@ impl Error {
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) => Exit::LocalFile,
             Self::Operation(error) => of_operation(error),
-            Self::System(_) => Exit::Failed,
+            Self::Verdict { exit, .. } => *exit,
+            Self::Interrupted(_) | Self::System(_) => Exit::Failed,
         }
     }
 
@@ -48,7 +62,13 @@ impl Error {
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
-            Self::Usage(_) | Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::System(_) => None,
+            Self::Verdict { hint, .. } => hint.as_deref(),
+            Self::Usage(_)
+            | Self::Settings(_)
+            | Self::Store(_)
+            | Self::Secret(_)
+            | Self::Interrupted(_)
+            | Self::System(_) => None,
         }
     }
 }

@@ -1,17 +1,146 @@
 //! `list`: the runners in config.toml, without asking any server.
 
 use super::context::Context;
+use super::selection::{Candidate, candidates};
+use super::told::{end, of_entry, of_runner};
 use super::{Error, Exit};
-use crate::model::RunnerReport;
+use crate::agent;
+use crate::model::{RunnerReport, Timestamp};
+use crate::settings;
+use crate::store::{self, Store};
 
-/// Lists the runners.
+/// Lists the runners. Reads only: neither agent.toml nor a state directory is needed.
 pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
-    let _ = context;
-    Err(Error::Usage("not there yet".to_owned()))
+    let store = open(settings::paths(&context.overrides, &context.environment).store())?;
+    let snapshot = store.read().await?;
+    let records = store.records().await?;
+    for damaged in &records.damaged {
+        tracing::error!(error = %damaged, "a runner's record is damaged");
+    }
+    let now = context.now();
+    let candidates = candidates(&agent::Config::default(), records.records, &snapshot, [].into(), now);
+    if candidates.is_empty() && !context.reporter.is_json() {
+        context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
+        return Ok(Exit::Done);
+    }
+    let reports: Vec<_> = candidates.iter().flat_map(|candidate| reports(candidate, now)).collect();
+    if !context.reporter.is_json() {
+        for report in &reports {
+            if let Some(error) = &report.error {
+                context.reporter.remark(&format!("warning: runner {}: {error}", super::told::label(report)));
+            }
+        }
+    }
+    context.reporter.runners(reports, |runners| table(runners, now));
+    Ok(Exit::Done)
 }
 
+/// A state directory that is not there is not made.
+fn open(config: store::Config) -> Result<Store, Error> {
+    let state_root = config.state_root.clone().filter(|root| root.is_dir());
+    let alone = store::Config { state_root: None, ..config.clone() };
+    match Store::open(store::Config { state_root, ..config }) {
+        Ok(store) => Ok(store),
+        Err(error) => {
+            tracing::debug!(%error, "the state directory cannot be used");
+            Ok(Store::open(alone)?)
+        }
+    }
+}
+
+/// One report for each entry, and one for a runner whose entry waits to be written.
+fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
+    let known = candidate.runner.as_ref().ok().map(|runner| of_runner(runner, now));
+    if candidate.entries.is_empty() {
+        let error = "its entry is not in config.toml yet".to_owned();
+        return known.map(|known| RunnerReport { error: Some(error), ..known }).into_iter().collect();
+    }
+    let report = |entry: &store::Entry| {
+        let problems: Vec<_> = entry.problems.iter().map(ToString::to_string).collect();
+        let error = (!problems.is_empty()).then(|| format!("in line {}, {}", entry.line, problems.join("; ")));
+        let written = of_entry(entry);
+        match &known {
+            Some(known) => RunnerReport {
+                state: known.state.clone(),
+                since: known.since,
+                last_verify: known.last_verify.clone(),
+                id: written.id.or(known.id),
+                token_expires_at: written.token_expires_at.or(known.token_expires_at),
+                error,
+                ..written
+            },
+            None => RunnerReport { state: "unusable".to_owned(), error, ..written },
+        }
+    };
+    candidate.entries.iter().map(report).collect()
+}
+
+const HEADINGS: [&str; 7] = ["NAME", "ID", "URL", "EXECUTOR", "TOKEN", "STATE", "EXPIRES"];
+
 /// The runners as a table for people.
-pub(super) fn table(runners: &[RunnerReport]) -> String {
-    let _ = runners;
-    String::new()
+pub(super) fn table(runners: &[RunnerReport], now: Timestamp) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(runners.iter().map(|runner| row(runner, now)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
+    rows.iter().map(|row| line(row, &widths)).collect()
+}
+
+fn row(runner: &RunnerReport, now: Timestamp) -> [String; 7] {
+    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    [
+        or_dash(runner.name.as_deref().map(shown)),
+        or_dash(runner.id.map(|id| id.to_string())),
+        or_dash(runner.url.as_ref().map(ToString::to_string)),
+        or_dash(runner.executor.as_deref().map(shown)),
+        or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
+        runner.state.clone(),
+        runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
+    ]
+}
+
+/// The column says already what it is about.
+fn expiry(at: Timestamp, now: Timestamp) -> String {
+    end(Some(at), now).trim_start_matches("expires ").to_owned()
+}
+
+/// A text from config.toml without what could move the cursor.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+fn line(row: &[String], widths: &[usize]) -> String {
+    let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    cells.join("  ").trim_end().to_owned() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lines_up_and_tells_the_expiry_twice() {
+        let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+        let report = |name: &str, expires_at: Option<&str>| RunnerReport {
+            name: Some(name.to_owned()),
+            id: None,
+            url: Some("https://gitlab.example.com".parse().unwrap()),
+            executor: None,
+            token_fingerprint: None,
+            token_obtained_at: None,
+            token_expires_at: expires_at.map(|at| at.parse().unwrap()),
+            state: "active".to_owned(),
+            since: None,
+            last_verify: None,
+            next: None,
+            action: None,
+            error: None,
+        };
+        let runners = [
+            report("a", Some("2027-01-02T04:00:00Z")),
+            report("läufer-2", None),
+            report("b\u{1b}[2J", Some("2026-12-31T00:00:00Z")),
+        ];
+        insta::assert_snapshot!(table(&runners, now), @"");
+    }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::arguments::Output;
+use super::told::{Told, label};
 use super::{Error, Exit};
 use crate::model::{Report, RunnerReport};
 
@@ -36,6 +37,30 @@ impl Reporter {
                 Ok(document) => self.answer(&(document + "\n")),
                 Err(error) => self.remark(&format!("cannot write the answer as JSON: {error}")),
             },
+        }
+    }
+
+    /// Tells what became of runners: one JSON document, or else a line for each on stdout, and its error
+    /// with its hint on stderr. The exit code is that of all together.
+    pub(super) fn told(&self, told: Vec<Told>) -> Exit {
+        let exits: Vec<_> = told.iter().map(|told| told.exit).collect();
+        match self.output {
+            Output::Text => told.iter().for_each(|told| self.told_one(told)),
+            Output::Json => self.runners(told.into_iter().map(|told| told.report).collect(), |_| String::new()),
+        }
+        Exit::of_all(&exits)
+    }
+
+    fn told_one(&self, told: &Told) {
+        let label = label(&told.report);
+        if !told.line.is_empty() {
+            self.answer(&format!("runner {label}: {}\n", told.line));
+        }
+        if let Some(error) = &told.report.error {
+            self.remark(&format!("error: runner {label}: {error}"));
+        }
+        if let Some(hint) = &told.hint {
+            self.remark(&format!("hint: {hint}"));
         }
     }
 

@@ -82,7 +82,8 @@ fn seed_file(enrollment: &Enrollment) -> Option<PathBuf> {
 
 fn tell(context: &Context<'_>, runners: Vec<RunnerReport>) -> Exit {
     let exits: Vec<_> = runners.iter().map(exit_of).collect();
-    context.reporter.runners(runners, super::list::table);
+    let now = context.now();
+    context.reporter.runners(runners, |runners| super::list::table(runners, now));
     Exit::of_all(&exits)
 }
 

@@ -35,7 +35,7 @@ impl EntryFate {
 }
 
 /// What an unregistration found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unregistration {
     /// The server deleted it.
     Deleted,
@@ -51,14 +51,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Changing`] if the server did not say that it did it; the entry stays then. [`Error::Disk`] if
-    /// the journal cannot be written before, or the entry not be changed after.
+    /// the journal cannot be written before, or the entry not be changed after; the record's state is
+    /// `retired` then, and the journal lets the next start finish.
     pub async fn unregister(
         &self,
         runner: &mut Runner,
         fate: EntryFate,
         now: Timestamp,
     ) -> Result<Unregistration, Error> {
-        let (_lock, _snapshot) = self.enter(runner).await?;
+        // A config.toml that cannot be read is no reason to leave a runner behind.
+        let _lock = self.lock(runner).await?;
         let token = runner.token()?;
         let manager_only = runner.record.origin == Origin::Given;
         let intent = Intent {
@@ -130,7 +132,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Disk`].
     pub async fn drop_entry(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
-        let (_lock, _snapshot) = self.enter(runner).await?;
+        let _lock = self.lock(runner).await?;
         self.retire(runner, EntryFate::Drop, now).await
     }
 

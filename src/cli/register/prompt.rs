@@ -1,0 +1,262 @@
+//! Asks a person for what is missing, as the official `register` does.
+
+use std::io::{self, BufRead as _, Write as _};
+use std::str::FromStr as _;
+
+use tokio::sync::oneshot;
+
+use super::draft::tags;
+use crate::cli::Error;
+use crate::cli::interrupt::Interrupt;
+use crate::model::ServerUrl;
+use crate::secret::{Source, Token};
+use crate::settings::{Draft, Place, Placed};
+
+/// The executors that gitlab-runner knows, in the order in which it offers them.
+const EXECUTORS: [&str; 11] = [
+    "custom",
+    "ssh",
+    "parallels",
+    "docker-windows",
+    "docker+machine",
+    "docker-autoscaler",
+    "shell",
+    "virtualbox",
+    "docker",
+    "kubernetes",
+    "instance",
+];
+
+/// Where answers come from.
+pub(super) trait Terminal {
+    /// Asks and reads a line, without its end.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` at the end of the input.
+    fn line(&mut self, question: &str) -> io::Result<String>;
+
+    /// The same without showing what is typed.
+    ///
+    /// # Errors
+    /// As [`Terminal::line`].
+    fn secret(&mut self, question: &str) -> io::Result<String>;
+
+    /// Says what is wrong with an answer.
+    fn complain(&mut self, line: &str);
+}
+
+/// The person at stdin, who reads stderr: stdout is for the answer.
+struct Person;
+
+impl Terminal for Person {
+    fn line(&mut self, question: &str) -> io::Result<String> {
+        write!(io::stderr(), "{question}\n> ")?;
+        let mut line = String::new();
+        if io::stdin().lock().read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim().to_owned())
+    }
+
+    fn secret(&mut self, question: &str) -> io::Result<String> {
+        write!(io::stderr(), "{question}\n> ")?;
+        let secret = rpassword::read_password()?;
+        writeln!(io::stderr())?;
+        Ok(secret)
+    }
+
+    fn complain(&mut self, line: &str) {
+        let _closed = writeln!(io::stderr(), "{line}");
+    }
+}
+
+/// Asks for what is missing. Signals are heard while a person thinks.
+///
+/// # Errors
+/// [`Error::Usage`] at the end of the input, [`Error::Interrupted`].
+pub(super) async fn complete(draft: Draft, hostname: String, interrupt: &Interrupt) -> Result<Draft, Error> {
+    let (answer, answered) = oneshot::channel();
+    // A thread of its own, which the end of the process does not wait for.
+    std::thread::spawn(move || answer.send(ask(draft, &hostname, &mut Person)).ok());
+    let asked = tokio::select! {
+        biased;
+        () = interrupt.asked() => return Err(interrupted()),
+        asked = answered => asked.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+    };
+    asked.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Usage(
+            "the input ended before everything was answered: give flags, with --non-interactive to be asked nothing"
+                .to_owned(),
+        ),
+        io::ErrorKind::Interrupted => interrupted(),
+        _ => Error::System(error),
+    })
+}
+
+fn interrupted() -> Error {
+    Error::Interrupted("nothing was registered".to_owned())
+}
+
+/// Fills in what is missing.
+fn ask(mut draft: Draft, hostname: &str, terminal: &mut impl Terminal) -> io::Result<Draft> {
+    if draft.url.is_none() {
+        let url = valid(terminal, "Enter the GitLab instance URL (for example, https://gitlab.com/):", |text| {
+            ServerUrl::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+        })?;
+        draft.url = Some(typed(Some(url)));
+    }
+    if draft.token.is_none() && draft.registration_token.is_none() {
+        draft.registration_token = Some(typed(Some(ask_token(terminal)?)));
+    }
+    let default = (!hostname.is_empty()).then_some(hostname);
+    if is_created(&draft) {
+        if draft.name.is_none() {
+            let question = "Enter a name for the runner. This is stored only in the local config.toml file:";
+            draft.name = Some(typed(required(terminal, question, default)?));
+        }
+    } else {
+        if draft.name.is_none() {
+            draft.name = Some(typed(required(terminal, "Enter a description for the runner:", default)?));
+        }
+        if draft.tag_list.is_none() {
+            let list = terminal.line("Enter tags for the runner (comma-separated):")?;
+            draft.tag_list = Some(typed(tags(&list)));
+        }
+        if draft.maintenance_note.is_none() {
+            draft.maintenance_note = Some(typed(terminal.line("Enter optional maintenance note for the runner:")?));
+        }
+    }
+    if draft.executor.is_none() && draft.template.is_none() {
+        let question = format!("Enter an executor: {} (nothing for a runner of your own):", EXECUTORS.join(", "));
+        let executor = valid(terminal, &question, |text| match text {
+            "" => Ok(None),
+            known if EXECUTORS.contains(&known) => Ok(Some(known.to_owned())),
+            other => Err(format!("`{other}` is not one of them")),
+        })?;
+        draft.executor = executor.map(typed);
+    }
+    Ok(draft)
+}
+
+fn ask_token(terminal: &mut impl Terminal) -> io::Result<Source> {
+    loop {
+        let text = zeroize::Zeroizing::new(terminal.secret("Enter the registration token:")?);
+        match Token::parse(text.trim()) {
+            Ok(token) => return Ok(Source::Value { token, origin: "what was typed".to_owned() }),
+            Err(error) => terminal.complain(&error.to_string()),
+        }
+    }
+}
+
+/// Whether the token is a created runner's own.
+fn is_created(draft: &Draft) -> bool {
+    let seed = draft.registration_token.as_ref().and_then(|placed| placed.value.as_ref());
+    draft.token.is_some() || seed.and_then(|source| source.read().ok()).is_some_and(|token| token.looks_created())
+}
+
+/// Asks until there is an answer, or takes the default.
+fn required(terminal: &mut impl Terminal, question: &str, default: Option<&str>) -> io::Result<String> {
+    let question = default.map_or_else(|| question.to_owned(), |default| format!("{question}\n[{default}]:"));
+    loop {
+        let text = terminal.line(&question)?;
+        match (text.is_empty(), default) {
+            (false, _) => return Ok(text),
+            (true, Some(default)) => return Ok(default.to_owned()),
+            (true, None) => {}
+        }
+    }
+}
+
+/// Asks until the answer is right.
+fn valid<T>(terminal: &mut impl Terminal, question: &str, check: impl Fn(&str) -> Result<T, String>) -> io::Result<T> {
+    loop {
+        match check(&terminal.line(question)?) {
+            Ok(value) => return Ok(value),
+            Err(complaint) => terminal.complain(&complaint),
+        }
+    }
+}
+
+fn typed<T>(value: T) -> Placed<T> {
+    Placed::new(value, Place::Flag("what was typed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[derive(Default)]
+    struct Script {
+        answers: VecDeque<&'static str>,
+        heard: Vec<String>,
+    }
+
+    impl Terminal for Script {
+        fn line(&mut self, question: &str) -> io::Result<String> {
+            self.heard.push(question.to_owned());
+            self.answers.pop_front().map(str::to_owned).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        }
+
+        fn secret(&mut self, question: &str) -> io::Result<String> {
+            self.line(&format!("(hidden) {question}"))
+        }
+
+        fn complain(&mut self, line: &str) {
+            self.heard.push(format!("! {line}"));
+        }
+    }
+
+    fn script(answers: &[&'static str]) -> Script {
+        Script { answers: answers.iter().copied().collect(), heard: Vec::new() }
+    }
+
+    fn empty() -> Draft {
+        Draft::at(Place::Flag("register"))
+    }
+
+    #[test]
+    fn a_registration_token_brings_the_questions_of_the_official_command() {
+        let mut script = script(&["gitlab", "https://gitlab.example.com", "GR13", "", "a, b", "", "dcoker", "docker"]);
+        let draft = ask(empty(), "host-1", &mut script).unwrap();
+        assert_eq!(draft.name.unwrap().value, "host-1");
+        assert_eq!(draft.tag_list.unwrap().value, ["a", "b"]);
+        assert_eq!(draft.executor.unwrap().value, "docker");
+        insta::assert_snapshot!(script.heard.join("\n"), @"");
+    }
+
+    #[test]
+    fn a_created_runner_has_only_its_name_asked_for() {
+        let mut script = script(&["https://gitlab.example.com", "", "acme-glrt-abc", "mine", ""]);
+        let draft = ask(empty(), "host-1", &mut script).unwrap();
+        assert_eq!(draft.name.unwrap().value, "mine");
+        assert!(draft.tag_list.is_none() && draft.maintenance_note.is_none() && draft.executor.is_none());
+    }
+
+    #[test]
+    fn what_is_given_is_not_asked_for() {
+        let token = Token::parse("glrt-abc").unwrap();
+        let source = Source::Value { token, origin: "a test".to_owned() };
+        let mut draft = empty();
+        draft.url = Some(typed(Some("https://gitlab.example.com".to_owned())));
+        draft.token = Some(typed(Some(source)));
+        draft.name = Some(typed("a".to_owned()));
+        draft.executor = Some(typed("shell".to_owned()));
+        let mut script = script(&[]);
+        ask(draft, "host-1", &mut script).unwrap();
+        assert!(script.heard.is_empty());
+    }
+
+    #[test]
+    fn a_name_without_a_default_is_asked_for_until_it_comes() {
+        let mut script = script(&["", "", "b"]);
+        assert_eq!(required(&mut script, "Name:", None).unwrap(), "b");
+        assert_eq!(script.heard.len(), 3);
+    }
+
+    #[test]
+    fn the_end_of_the_input_is_told_apart() {
+        let error = ask(empty(), "", &mut script(&[])).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,196 @@
+//! Which runners a command is about.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::Error;
+use super::arguments::{SecretArgument, Selection};
+use crate::agent::{self, census};
+use crate::model::{RunnerKey, Timestamp};
+use crate::ops::{Runner, Unfinished};
+use crate::secret::{Source, Token, read_stream};
+use crate::settings::Environment;
+use crate::store::{Entry, EntryProblem, Record, Snapshot};
+
+/// A runner that a command can be about: found in config.toml, or in a record whose entry waits to be
+/// written.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// Its entries; several if config.toml repeats a runner.
+    pub(super) entries: Vec<Entry>,
+    /// The runner, or why its entry cannot be used.
+    pub(super) runner: Result<Runner, EntryProblem>,
+    /// What a crash left to be done.
+    pub(super) unfinished: Option<Unfinished>,
+}
+
+/// What is looked for, with its token read.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    selection: Selection,
+    /// The token that was given.
+    pub(super) token: Option<Token>,
+}
+
+/// Brings entries and records together as the daemon does, so that both use the same keys and locks.
+pub(super) fn candidates(
+    config: &agent::Config,
+    records: Vec<Record>,
+    snapshot: &Snapshot,
+    mut unfinished: BTreeMap<RunnerKey, Unfinished>,
+    now: Timestamp,
+) -> Vec<Candidate> {
+    let members = census(config, records, snapshot, now).members;
+    let mut runners: Vec<_> =
+        members.into_iter().map(|member| member.runner).filter(|runner| runner.record.credential.is_some()).collect();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for entry in &snapshot.entries {
+        if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.owns(entry)) {
+            candidate.entries.push(entry.clone());
+            continue;
+        }
+        let runner = match runners.iter().position(|runner| runner.target().matches(entry)) {
+            Some(position) => Ok(runners.remove(position)),
+            None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
+        };
+        candidates.push(Candidate { entries: vec![entry.clone()], runner, unfinished: None });
+    }
+    candidates.extend(runners.into_iter().map(|runner| Candidate {
+        entries: vec![],
+        runner: Ok(runner),
+        unfinished: None,
+    }));
+    for candidate in &mut candidates {
+        candidate.unfinished = candidate.runner.as_ref().ok().and_then(|runner| unfinished.remove(&runner.record.key));
+    }
+    candidates
+}
+
+impl Candidate {
+    fn owns(&self, entry: &Entry) -> bool {
+        self.runner.as_ref().is_ok_and(|runner| runner.target().matches(entry))
+    }
+
+    /// What tells it from others: its number and server, or the line of its entry.
+    fn description(&self) -> String {
+        let entry = self.entries.first();
+        let runner = self.runner.as_ref().ok();
+        let id = runner.and_then(|runner| runner.record.id).or(entry.and_then(|entry| entry.id));
+        let url = runner.map(|runner| &runner.record.url).or(entry.and_then(|entry| entry.url.as_ref()));
+        let place = entry.map(|entry| format!(" (line {})", entry.line)).unwrap_or_default();
+        match (id, url) {
+            (Some(id), Some(url)) => format!("--id {id} --url {url}{place}"),
+            (Some(id), None) => format!("--id {id}{place}"),
+            (None, Some(url)) => format!("no id at {url}{place}"),
+            (None, None) => format!("no id{place}"),
+        }
+    }
+}
+
+impl Wanted {
+    /// Reads the token of a selection.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] or [`Error::Secret`] for a token that cannot be had.
+    pub(super) fn new(selection: Selection, environment: &Environment) -> Result<Self, Error> {
+        let token = match (&selection.token, &selection.token_file) {
+            (Some(argument), _) => Some(argument_token("--token", argument)?),
+            (None, Some(path)) => Some(file_source(path, environment)?.read()?),
+            (None, None) => None,
+        };
+        Ok(Self { selection, token })
+    }
+
+    /// Whether nothing is looked for in particular.
+    pub(super) fn is_everything(&self) -> bool {
+        self.selection.is_empty()
+    }
+
+    /// The server, if it is given together with a token and nothing else: enough to do without an entry.
+    pub(super) fn without_entry(&self) -> Option<(crate::model::ServerUrl, Token)> {
+        let Selection { name: None, id: None, url: Some(url), .. } = &self.selection else { return None };
+        Some((url.clone(), self.token.clone()?))
+    }
+
+    /// Takes those that are meant. A server alone can mean several; everything else means one runner.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for none, and for several where one is meant, with what to choose by.
+    pub(super) fn choose(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
+        if self.is_everything() {
+            return Ok(candidates);
+        }
+        let chosen: Vec<_> = candidates.into_iter().filter(|candidate| self.matches(candidate)).collect();
+        let means_one = self.selection.name.is_some() || self.selection.id.is_some() || self.token.is_some();
+        match chosen.len() {
+            0 => Err(Error::Usage(format!("no runner in config.toml has {self}"))),
+            1 => Ok(chosen),
+            _ if !means_one => Ok(chosen),
+            number => {
+                let choices: Vec<_> =
+                    chosen.iter().map(|candidate| format!("\n  {}", candidate.description())).collect();
+                Err(Error::Usage(format!("{number} runners have {self}, choose one by{}", choices.concat())))
+            }
+        }
+    }
+
+    fn matches(&self, candidate: &Candidate) -> bool {
+        let Selection { name, url, id, .. } = &self.selection;
+        let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+        let entries = &candidate.entries;
+        let has_name = |name: &String| {
+            entries.iter().any(|entry| entry.name.as_ref() == Some(name))
+                || entries.is_empty() && record.is_some_and(|record| record.name.as_ref() == Some(name))
+        };
+        let has_url = |url| {
+            entries.iter().any(|entry| entry.url.as_ref() == Some(url))
+                || record.is_some_and(|record| record.url == *url)
+        };
+        let has_id = |id: &crate::model::RunnerId| {
+            entries.iter().any(|entry| entry.id == Some(*id)) || record.is_some_and(|record| record.id == Some(*id))
+        };
+        let has_token = |token: &Token| {
+            let current = record.and_then(|record| record.credential.as_ref());
+            entries.iter().any(|entry| entry.token.token() == Some(token))
+                || current.is_some_and(|credential| credential.token == *token)
+        };
+        name.as_ref().is_none_or(has_name)
+            && url.as_ref().is_none_or(has_url)
+            && id.as_ref().is_none_or(has_id)
+            && self.token.as_ref().is_none_or(has_token)
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    /// `the name `a` and the id 5`
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Selection { name, url, id, .. } = &self.selection;
+        let parts = [
+            name.as_ref().map(|name| format!("the name `{name}`")),
+            url.as_ref().map(|url| format!("the url {url}")),
+            id.as_ref().map(|id| format!("the id {id}")),
+            self.token.as_ref().map(|token| format!("the token with the fingerprint {}", token.fingerprint())),
+        ];
+        formatter.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" and "))
+    }
+}
+
+/// The secret of a flag.
+///
+/// # Errors
+/// [`Error::Usage`] naming the flag.
+pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<Token, Error> {
+    argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))
+}
+
+/// A secret that is in a file, or on stdin for `-`, which is read at once.
+///
+/// # Errors
+/// [`Error::Secret`] if stdin holds none.
+pub(super) fn file_source(path: &std::path::Path, environment: &Environment) -> Result<Source, Error> {
+    if path.as_os_str() != "-" {
+        return Ok(Source::File(environment.absolute(path)));
+    }
+    let token = read_stream(io::stdin().lock(), "stdin")?;
+    Ok(Source::Value { token, origin: "stdin".to_owned() })
+}

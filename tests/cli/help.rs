@@ -1,0 +1,59 @@
+//! Help texts and completions.
+
+use crate::bench::Bench;
+
+#[test]
+fn help_is_written_for_people() {
+    let bench = Bench::new();
+    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "completions"] {
+        let words: Vec<_> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let done = bench.run(&words);
+        done.exits(0);
+        assert!(done.stderr.is_empty());
+        let name = if command.is_empty() { "help" } else { command };
+        insta::assert_snapshot!(format!("help-{name}"), done.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_told() {
+    let done = Bench::new().run(&["--version"]);
+    assert_eq!(done.exits(0).stdout, concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = bench.run(&["completions", shell]);
+        done.exits(0);
+        for command in ["register", "verify", "rotate", "reset-token", "unregister", "list", "completions"] {
+            assert!(done.stdout.contains(command), "{shell} {command}");
+        }
+    }
+    bench.run(&["completions", "tcsh"]).exits(2);
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
+    let bench = Bench::new();
+    for words in [
+        &["registr"][..],
+        &["verify", "--id", "none"],
+        &["rotate"],
+        &["unregister"],
+        &["rotate", "--all-runners", "--name", "a"],
+        &["verify", "--token", "two words"],
+        &["register", "--locked=perhaps"],
+        &["register", "-n", "--url", "https://gitlab.example.com", "--token", "two words"],
+        &["register", "-n", "--url", "https://gitlab.example.com"],
+        &["register", "-n", "--url", "ftp://gitlab.example.com", "--token", "glrt-abc"],
+        &["register", "-n", "--url", "https://g.example.com", "--token", "glrt-a", "--registration-token", "b"],
+    ] {
+        let done = bench.run(words);
+        done.exits(2);
+        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{words:?}");
+        assert!(!done.stderr.contains("two words"), "{words:?}");
+    }
+    assert_eq!(bench.gitlab.requests().len(), 0);
+}
