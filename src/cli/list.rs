@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::selection::{Candidate, candidates};
-use super::told::{end, of_entry, of_runner};
+use super::told::{end, of_entry, of_runner, shown};
 use super::{Error, Exit};
 use crate::agent;
 use crate::model::{RunnerReport, Timestamp};
@@ -104,11 +104,6 @@ fn expiry(at: Timestamp, now: Timestamp) -> String {
     end(Some(at), now).trim_start_matches("expires ").to_owned()
 }
 
-/// A text from config.toml without what could move the cursor.
-fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
-}
-
 fn line(row: &[String], widths: &[usize]) -> String {
     let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
     cells.join("  ").trim_end().to_owned() + "\n"
@@ -141,6 +136,11 @@ mod tests {
             report("läufer-2", None),
             report("b\u{1b}[2J", Some("2026-12-31T00:00:00Z")),
         ];
-        insta::assert_snapshot!(table(&runners, now), @"");
+        insta::assert_snapshot!(table(&runners, now), @r"
+        NAME      ID  URL                         EXECUTOR  TOKEN  STATE   EXPIRES
+        a         -   https://gitlab.example.com  -         -      active  2027-01-02T04:00:00Z (in 1d 4h)
+        läufer-2  -   https://gitlab.example.com  -         -      active  -
+        b?[2J     -   https://gitlab.example.com  -         -      active  expired 2026-12-31T00:00:00Z (1d ago)
+        ");
     }
 }

@@ -88,9 +88,14 @@ fn state_or_unknown(state: &str) -> String {
     if state.is_empty() { "unknown".to_owned() } else { state.to_owned() }
 }
 
+/// A text from config.toml without what could move the cursor.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
 /// A runner's name for people, with what tells it from others of that name.
 pub(super) fn label(report: &RunnerReport) -> String {
-    match (&report.name, report.id, &report.url) {
+    match (report.name.as_deref().map(shown), report.id, &report.url) {
         (Some(name), Some(id), _) => format!("`{name}` (id {id})"),
         (Some(name), None, _) => format!("`{name}`"),
         (None, Some(id), Some(url)) => format!("(id {id} at {url})"),

@@ -20,7 +20,10 @@ fn a_registered_runner_is_deleted_and_its_entry_kept_aside() {
     assert!(!bench.state().contains(&token));
     let requests = bench.gitlab.requests();
     assert_eq!(requests.len(), 1);
-    assert_eq!((requests[0].endpoint, requests[0].header("content-type")), (Endpoint::Delete, Some("application/json")));
+    assert_eq!(
+        (requests[0].endpoint, requests[0].header("content-type")),
+        (Endpoint::Delete, Some("application/json"))
+    );
     assert!(!requests[0].path.contains(&token));
 }
 

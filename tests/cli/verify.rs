@@ -54,7 +54,9 @@ fn what_is_no_gitlab_answer_is_neither_valid_nor_refused_and_drops_nothing() {
     let bench = Bench::new();
     bench.add_created("a");
     let config = bench.config();
-    for fault in [Fault::html(200), Fault::html(403), Fault::redirect(302, "https://sso.example.com/"), Fault::status(500)] {
+    for fault in
+        [Fault::html(200), Fault::html(403), Fault::redirect(302, "https://sso.example.com/"), Fault::status(500)]
+    {
         bench.gitlab.order(Endpoint::Verify, fault);
         bench.run(&["verify", "--delete"]).exits(5);
         assert_eq!(bench.config(), config);
@@ -131,7 +133,8 @@ fn the_environment_selects_nobody() {
     let bench = Bench::new();
     bench.add_created("a");
     bench.add_created("b");
-    let variables = [("CI_SERVER_TOKEN", "glrt-other"), ("CI_SERVER_URL", "https://other.example.com"), ("RUNNER_NAME", "a")];
+    let variables =
+        [("CI_SERVER_TOKEN", "glrt-other"), ("CI_SERVER_URL", "https://other.example.com"), ("RUNNER_NAME", "a")];
     assert_eq!(bench.run_with(&["verify", "--output=json"], &variables).exits(0).runners().len(), 2);
 }
 

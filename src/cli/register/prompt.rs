@@ -60,9 +60,7 @@ impl Terminal for Person {
 
     fn secret(&mut self, question: &str) -> io::Result<String> {
         write!(io::stderr(), "{question}\n> ")?;
-        let secret = rpassword::read_password()?;
-        writeln!(io::stderr())?;
-        Ok(secret)
+        rpassword::read_password()
     }
 
     fn complain(&mut self, line: &str) {
@@ -222,7 +220,19 @@ mod tests {
         assert_eq!(draft.name.unwrap().value, "host-1");
         assert_eq!(draft.tag_list.unwrap().value, ["a", "b"]);
         assert_eq!(draft.executor.unwrap().value, "docker");
-        insta::assert_snapshot!(script.heard.join("\n"), @"");
+        insta::assert_snapshot!(script.heard.join("\n"), @r"
+        Enter the GitLab instance URL (for example, https://gitlab.com/):
+        ! not a URL (relative URL without a base), expected something like https://gitlab.example.com
+        Enter the GitLab instance URL (for example, https://gitlab.com/):
+        (hidden) Enter the registration token:
+        Enter a description for the runner:
+        [host-1]:
+        Enter tags for the runner (comma-separated):
+        Enter optional maintenance note for the runner:
+        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (nothing for a runner of your own):
+        ! `dcoker` is not one of them
+        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (nothing for a runner of your own):
+        ");
     }
 
     #[test]
