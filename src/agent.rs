@@ -31,7 +31,7 @@ pub use config::{
 };
 pub use once::once;
 pub use supervisor::run;
-pub use watch::Watch;
+pub use watch::{Changed, Watch, Watched};
 
 /// What the daemon is made of; tests bring their own.
 pub struct Parts<S, D, C> {

@@ -11,16 +11,23 @@
 //! | [`Unregistered`](State::Unregistered) | an enrollment with neither entry nor record | registered → Active; a human must act → Failed |
 //! | [`Active`](State::Active) | the credential is good as far as we know | refused twice, or once past its expiry → Rejected; a reset's answer lost → Uncertain; rotation closed → NotRenewable |
 //! | [`Uncertain`](State::Uncertain) | a reset was sent and its answer was lost | the OLD token accepted twice → Active; refused → Rejected |
-//! | [`Rejected`](State::Rejected) | the server refuses the token | accepted after all, or another credential adopted → Active |
+//! | [`Rejected`](State::Rejected) | the server refuses the token | a rung of the recovery ladder, an acceptance after all, or another credential → Active |
 //! | [`NotRenewable`](State::NotRenewable) | valid, but cannot be renewed | refused → Rejected |
 //! | [`Failed`](State::Failed) | a human must act | looked at again: any of the above |
 //! | [`Retired`](State::Retired) | unregistered | never |
 //!
-//! This room imports `model` and std only. The recovery ladder attaches to `Rejected`: a rung is one
-//! more [`Step`] that [`plan`] may choose there, and its outcome one more row of [`apply`].
+//! # The recovery ladder
+//!
+//! A refused token is first looked for in the record and in config.toml (which every verification does).
+//! Then, each rung only where [`Recovery`] allows it: [`Step::ResetById`], once in a token's life, and
+//! [`Step::RegisterAgain`]. A runner that the server no longer has was removed by somebody, and no rung
+//! brings it back.
+//!
+//! This room imports `model` and std only.
 
 mod apply;
 mod plan;
+mod recovery;
 mod schedule;
 mod state;
 
@@ -31,9 +38,10 @@ use std::time::Duration;
 
 pub use apply::{Moment, Outcome, apply};
 pub use plan::{Plan, Step, Why, plan};
+pub use recovery::{Recovery, RegisterAgain};
 pub use schedule::{Fraction, Share, rotate_at};
 pub use state::{
-    Active, Failed, Held, NotRenewable, Rejected, Rejection, State, Trouble, Uncertain, Unregistered, Unsaved,
+    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rungs, State, Trouble, Uncertain, Unregistered, Unsaved,
 };
 
 /// What governs one runner.
@@ -45,6 +53,8 @@ pub struct Rules {
     pub verify_interval: Duration,
     /// The share of a token's life after which it is replaced; `None` leaves rotation to someone else.
     pub rotate: Option<Share>,
+    /// What may be done about a refused token.
+    pub recovery: Recovery,
     /// This runner's place within every spread: fixed for a machine and runner, so that a fleet that
     /// was started in one second does not act in one second.
     pub phase: Fraction,

@@ -52,7 +52,7 @@ pub use register::Registration;
 pub use replay::{Replayed, Unfinished};
 pub use rotate::Rotation;
 pub use runner::Runner;
-pub use unregister::{EntryFate, Unregistration};
+pub use unregister::{EntryFate, RETIRED, Unregistration};
 pub use verify::Verification;
 
 /// How long an operation waits for another process that works on the same runner.
@@ -93,17 +93,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self.identity.system_id
     }
 
-    /// Locks a runner, then reads its record and config.toml again: what was known may be old.
+    /// Locks a runner, then reads its record and config.toml again, since what was known may be old, and
+    /// brings in an answer that another process had to leave in the journal.
     async fn enter(&self, runner: &mut Runner) -> Result<(D::RunnerLock, Snapshot), Error> {
         let lock = self.lock(runner).await?;
+        if let Some(pending) = self.disk.pending_of(&runner.record.key).await?
+            && let Some(answer) = pending.answer
+        {
+            self.finish(runner, &pending.intent.operation, answer).await?;
+        }
         let snapshot = self.disk.read().await?;
         Ok((lock, snapshot))
     }
 
-    /// The part of it that needs no config.toml.
+    /// Locks a runner and takes its record from the disk, unless the one in memory is newer because the
+    /// disk did not take it.
     async fn lock(&self, runner: &mut Runner) -> Result<D::RunnerLock, Error> {
         let lock = self.disk.lock_runner(&runner.record.key, LOCK_WAIT).await?;
-        if let Some(record) = self.record(&runner.record.key).await? {
+        if let Some(record) = self.record(&runner.record.key).await?
+            && !runner.is_newer_than(&record)
+        {
             runner.record = record;
         }
         Ok(lock)

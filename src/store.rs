@@ -251,6 +251,15 @@ impl Store {
         self.in_runners(journal::pending).await
     }
 
+    /// One runner's operation, if it was begun and not cleared.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| journal::pending_of(runners, &key)).await
+    }
+
     /// Keeps an entry that was dropped from config.toml under `dropped/`, and says where; without a state
     /// directory nothing is kept.
     ///

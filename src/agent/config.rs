@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lifecycle::{Share, Timing};
+use crate::lifecycle::{RegisterAgain, Share, Timing};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::{Enrollment, Runner, ServerAccess};
 
@@ -16,6 +16,8 @@ pub struct Config {
     pub verify_found: Duration,
     /// The share of a token's life after which it is replaced; `None` for never (`[rotate] at`).
     pub rotate: Option<Share>,
+    /// When a runner whose token is refused is registered anew (`[recover] register`).
+    pub register_again: RegisterAgain,
     /// What happens at the end (`[shutdown]`).
     pub shutdown: Shutdown,
     /// The numbers of the schedule (`[timing]`).
@@ -77,6 +79,14 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The access token for a server, where there is one.
+    #[must_use]
+    pub fn access_to(&self, url: &ServerUrl) -> Option<&ServerAccess> {
+        self.servers.iter().find(|server| server.url == *url)
+    }
+}
+
 impl PolicySelector {
     fn matches(&self, runner: &Runner) -> bool {
         let record = &runner.record;
@@ -123,6 +133,7 @@ impl Default for Config {
             verify_enrolled: VERIFY_ENROLLED,
             verify_found: VERIFY_FOUND,
             rotate: Some(Share::DEFAULT),
+            register_again: RegisterAgain::Expired,
             shutdown: Shutdown { unregister: Unregister::Enrolled, grace: GRACE },
             timing: Timing::default(),
             enrollments: Vec::new(),

@@ -49,7 +49,7 @@ async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, left
         }
         Ok(Unregistration::MayRemain) => tracing::warn!(
             runner = runner.label(),
-            id = ?runner.record.id.map(crate::model::RunnerId::number),
+            id = runner.record.id.map(crate::model::RunnerId::number),
             "its token has expired, so it could not be unregistered and may remain in GitLab: delete it there"
         ),
         Err(error) => tracing::error!(runner = runner.label(), %error, hint = error.hint(), "cannot unregister"),

@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::census::Member;
 use super::shutdown::unregister_all;
-use super::worker::{Leftover, Lines, Mail, Patience, SharedTarget, Worker};
-use super::{Census, Config, Notice, Notices, Parts, Shared, Watch, census};
+use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
+use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Error, Runner, Server, Unfinished};
+use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished};
 use crate::store::Snapshot;
 
 /// How long config.toml must have been still before an entry that is missing counts as removed:
@@ -54,11 +54,15 @@ where
                 return Ok(());
             }
             News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
-            News::FileChanged => {
-                supervisor.reload_if_changed(reload()).await;
-                supervisor.config_changed(false).await;
+            News::Changed(changed) => {
+                if changed.settings {
+                    supervisor.settings_changed(reload()).await;
+                }
+                if changed.config {
+                    supervisor.config_changed(false, Retired::Stay).await;
+                }
             }
-            News::FileStill => supervisor.config_changed(true).await,
+            News::FileStill => supervisor.config_changed(true, Retired::Stay).await,
             News::WorkerEnded => {}
         }
     }
@@ -66,7 +70,7 @@ where
 
 enum News {
     Notice(Notice),
-    FileChanged,
+    Changed(Changed),
     FileStill,
     WorkerEnded,
 }
@@ -150,9 +154,11 @@ where
         tokio::select! {
             biased;
             notice = notices.recv() => News::Notice(notice.unwrap_or(Notice::Stop)),
-            () = changed => {
-                self.still_at = Some(Instant::now() + STILL);
-                News::FileChanged
+            changed = changed => {
+                if changed.config {
+                    self.still_at = Some(Instant::now() + STILL);
+                }
+                News::Changed(changed)
             }
             () = still => {
                 self.still_at = None;
@@ -179,18 +185,21 @@ where
         if let Some(config) = config {
             self.take_settings(config);
         }
-        self.config_changed(true).await;
+        self.config_changed(true, Retired::ComeBack).await;
         self.tell(&Mail::Nudge);
         tracing::info!("reloaded");
     }
 
-    /// Settings after a file changed, which need not have been agent.toml.
-    async fn reload_if_changed(&mut self, config: Option<Config>) {
-        if let Some(config) = config
-            && config != *self.config
-        {
-            self.take_settings(config);
-            tracing::info!("agent.toml has changed: its settings are in force");
+    /// Settings after one of their files changed: agent.toml, or a token file.
+    async fn settings_changed(&mut self, config: Option<Config>) {
+        match config {
+            Some(config) if config != *self.config => {
+                self.take_settings(config);
+                self.config_changed(false, Retired::Stay).await;
+                tracing::info!("agent.toml has changed: its settings are in force");
+            }
+            Some(_) => self.tell(&Mail::Changed { settled: false, retired: Retired::Stay }),
+            None => {}
         }
     }
 
@@ -200,10 +209,11 @@ where
     }
 
     /// Lets every worker compare its entry, and takes in runners that nobody serves yet.
-    async fn config_changed(&mut self, settled: bool) {
-        self.tell(&Mail::Changed { settled });
+    async fn config_changed(&mut self, settled: bool, retired: Retired) {
+        self.tell(&Mail::Changed { settled, retired });
         match take_stock_of_new(&self.shared, &self.config, &self.desks).await {
-            Ok(census) => {
+            Ok(mut census) => {
+                census.members.retain(|member| retired == Retired::ComeBack || !is_retired(&member.runner));
                 for remark in &census.remarks {
                     tracing::debug!("{remark}");
                 }
@@ -303,6 +313,11 @@ async fn take_stock_of_new<S: Server, D: Disk, C: Clock>(
     let mut census = census(config, records.records, &snapshot, shared.wall());
     census.members.retain(|member| !is_served(&member.runner, &snapshot, desks));
     Ok(census)
+}
+
+/// Whether its record says that it was unregistered, which only another process does while this one runs.
+fn is_retired(runner: &Runner) -> bool {
+    runner.record.credential.is_none() && runner.record.state == RETIRED
 }
 
 /// Whether a worker has this key, or answers for every entry that this runner would.

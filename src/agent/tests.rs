@@ -306,3 +306,24 @@ async fn one_pass_registers_verifies_and_rotates_what_is_due() {
     }
     assert!(reports.iter().all(|report| report.state == "active"), "{reports:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_has_unregistered_stays_away_until_somebody_asks() {
+    let bench = Bench::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let script = async {
+        sleep(secs(10)).await;
+        let other = Ops::new(bench.server.clone(), bench.disk.clone(), identity());
+        let record = bench.disk.state().records.values().next().unwrap().clone();
+        let site = Site { url: url(), tls: TlsFiles::default() };
+        let mut runner = crate::ops::Runner::recorded(record, site);
+        other.unregister(&mut runner, crate::ops::EntryFate::Drop, bench.clock.truth()).await.unwrap();
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        assert_eq!(bench.server.runners().len(), 1, "a reload brings it back");
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+}

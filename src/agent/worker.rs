@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 use super::census::Member;
 use super::{Config, RotatePolicy, Shared};
 use crate::clock::{Clock, ServerTime};
-use crate::lifecycle::{self, Moment, Outcome, Plan, Rules, State, Step, Trouble};
-use crate::model::{Origin, Timestamp};
-use crate::ops::{Disk, Enrollment, EntryFate, Error, Registration, Rotation, Runner, Server, Standing, Unfinished};
+use crate::lifecycle::{self, Moment, Outcome, Plan, Recovery, RegisterAgain, Rules, State, Step, Trouble};
+use crate::model::{Origin, RunnerId, SystemId, Timestamp};
+use crate::ops::{
+    Disk, Enrollment, EntryFate, Error, Registration, Rotation, Runner, Seed, Server, Standing, Unfinished,
+};
 
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
@@ -21,11 +23,22 @@ pub(super) enum Mail {
     Changed {
         /// Whether it has been still for a while, so that what is missing is missing for good.
         settled: bool,
+        /// What becomes of the runner if another process has unregistered it.
+        retired: Retired,
     },
     /// New settings.
     Settings(Rc<Config>),
     /// Plan nothing more.
     Stop,
+}
+
+/// What becomes of enrollments that another process has unregistered while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retired {
+    /// They stay away: somebody wanted it so.
+    Stay,
+    /// They are registered again: somebody asked for a new look.
+    ComeBack,
 }
 
 /// How far a stopping worker may go on with a verification.
@@ -81,7 +94,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let Member { runner, enrollment } = member;
         let time = ServerTime::assumed(shared.clock.read());
         let now = time.now(shared.clock.read());
-        let rules = rules(&config, &runner, shared.ops.system_id());
+        let rules = rules(&config, &runner, enrollment.as_ref(), shared.ops.system_id());
         let state = runner.initial_state(now);
         let Lines { target, mailbox, patience } = lines;
         let mut worker = Self {
@@ -168,6 +181,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Step::Verify => self.verify().await,
             Step::Rotate => self.rotate().await,
             Step::Save => self.save().await,
+            Step::ResetById => self.reset_by_id().await,
+            Step::RegisterAgain => self.register_again().await,
         };
         self.take_date();
         match result {
@@ -198,10 +213,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let now = self.now();
         let registration = self.shared.ops.register(&enrollment, &mut self.runner, now).await?;
         if let Registration::Registered { unsaved, .. } = &registration {
-            tracing::info!(runner = self.runner.label(), id = ?self.runner.record.id.map(crate::model::RunnerId::number), "registered");
+            tracing::info!(
+                runner = self.runner.label(),
+                id = self.runner.record.id.map(RunnerId::number),
+                "registered"
+            );
             self.tell_unsaved(unsaved.as_ref());
         }
-        self.rules = rules(&self.config, &self.runner, self.shared.ops.system_id());
+        self.rules = self.current_rules();
         let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
         Ok(with_unsaved(registration.outcome(), unsaved))
     }
@@ -231,6 +250,42 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
         Ok(with_unsaved(rotation.outcome(), unsaved))
+    }
+
+    /// The rung of the ladder that needs an access token.
+    async fn reset_by_id(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(access) = self.config.access_to(&self.runner.record.url) else {
+            return Ok(vec![Outcome::MustAct(Trouble::AccessDenied)]);
+        };
+        let access_token = access.access_token.read()?;
+        let now = self.now();
+        let rotation = self.shared.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
+        if let Rotation::Rotated { unsaved, .. } = &rotation {
+            tracing::warn!(runner = self.runner.label(), "recovered: its token was reset with the access token");
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
+        Ok(with_unsaved(rotation.outcome(), unsaved))
+    }
+
+    /// The last rung of the ladder.
+    async fn register_again(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(enrollment) = self.enrollment.clone() else {
+            return Ok(vec![Outcome::MustAct(Trouble::RegistrationRefused)]);
+        };
+        let (now, old) = (self.now(), self.runner.record.id);
+        let registration = self.shared.ops.register_again(&enrollment, &mut self.runner, now).await?;
+        if let Registration::Registered { unsaved, .. } = &registration {
+            tracing::warn!(
+                runner = self.runner.label(),
+                old_id = old.map(RunnerId::number),
+                id = self.runner.record.id.map(RunnerId::number),
+                "recovered: registered anew into the same entry; the old runner may be deleted in GitLab"
+            );
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
+        Ok(with_unsaved(registration.outcome(), unsaved))
     }
 
     async fn save(&mut self) -> Result<Vec<Outcome>, Error> {
@@ -301,19 +356,19 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Nudge => self.enter(Outcome::Nudged),
-            Mail::Changed { settled } => self.reconcile(settled).await,
+            Mail::Changed { settled, retired } => self.reconcile(settled, retired).await,
             Mail::Settings(config) => {
                 self.enrollment =
                     config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
                 self.config = config;
-                self.rules = rules(&self.config, &self.runner, self.shared.ops.system_id());
+                self.rules = self.current_rules();
                 self.enter(Outcome::Nudged);
             }
             Mail::Stop => {}
         }
     }
 
-    async fn reconcile(&mut self, settled: bool) {
+    async fn reconcile(&mut self, settled: bool, retired: Retired) {
         if self.runner.record.credential.is_none() {
             return self.look_at_seed();
         }
@@ -330,7 +385,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         if self.runner.record.credential.is_none() {
             tracing::info!(runner = self.runner.label(), "another process has unregistered it");
-            self.state = State::Retired { since: self.now() };
+            let now = self.now();
+            let comes_back = retired == Retired::ComeBack && self.enrollment.is_some();
+            self.state = if comes_back { State::unregistered(now) } else { State::Retired { since: now } };
             return;
         }
         if self.runner.record.credential != known
@@ -383,8 +440,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
         if self.state.word() != before {
+            self.rules = self.current_rules();
             tell_transition(&self.runner, before, &self.state, moment.now);
         }
+    }
+
+    fn current_rules(&self) -> Rules {
+        rules(&self.config, &self.runner, self.enrollment.as_ref(), self.shared.ops.system_id())
     }
 
     async fn note_state(&mut self) {
@@ -420,6 +482,8 @@ fn with_unsaved(outcome: Outcome, unsaved: bool) -> Vec<Outcome> {
 fn tell_transition(runner: &Runner, before: &str, state: &State, now: Timestamp) {
     let (name, after) = (runner.label(), state.word());
     match state {
+        // That it was registered has been told already.
+        State::Active(_) if before == "unregistered" => {}
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
             tracing::info!(runner = name, from = before, to = after, "changed its state");
         }
@@ -474,7 +538,7 @@ fn remedy(trouble: Trouble) -> &'static str {
 }
 
 /// What governs a runner: the settings, its policy, and what its origin allows.
-pub(super) fn rules(config: &Config, runner: &Runner, system_id: &crate::model::SystemId) -> Rules {
+fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
     let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
         RotatePolicy::Always => config.rotate.or(Some(crate::lifecycle::Share::DEFAULT)),
@@ -490,5 +554,18 @@ pub(super) fn rules(config: &Config, runner: &Runner, system_id: &crate::model::
     };
     let verify_interval: Duration =
         if runner.record.enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
-    Rules { timing: config.timing.clone(), verify_interval, rotate, phase: runner.phase(system_id) }
+    let recovery = recovery(config, runner, enrollment, policy.shared == Some(true));
+    Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
+}
+
+/// Which rungs of the recovery ladder there are for a runner.
+fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, is_shared: bool) -> Recovery {
+    let record = &runner.record;
+    let token = record.credential.as_ref().map(|credential| credential.token.fingerprint());
+    let was_recovered = record.recovered.is_some() && record.recovered == token;
+    let can_register = enrollment.is_some_and(|enrollment| matches!(enrollment.seed, Seed::Registration(_)));
+    Recovery {
+        reset_by_id: config.access_to(&record.url).is_some() && record.id.is_some() && !is_shared && !was_recovered,
+        register: if can_register { config.register_again } else { RegisterAgain::Never },
+    }
 }

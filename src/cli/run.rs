@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Notice, Parts, Watch};
+use crate::agent::{self, Notice, Parts, Watch, Watched};
 use crate::clock::SystemClock;
 use crate::gitlab::Client;
 use crate::model::RunnerReport;
@@ -63,9 +63,12 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
 /// Watches config.toml, agent.toml and the token files; without it, HUP still works.
 fn watch(context: &Context<'_>, store: &Store, agent: &agent::Config) -> Option<Watch> {
     let Paths { agent_config, config, .. } = settings::paths(&context.overrides, &context.environment);
-    let mut files = vec![config, store.config_path().to_owned(), agent_config];
-    files.extend(agent.enrollments.iter().filter_map(seed_file));
-    Watch::new(&files)
+    let seeds = agent.enrollments.iter().filter_map(seed_file);
+    let watched = Watched {
+        config: vec![config, store.config_path().to_owned()],
+        settings: std::iter::once(agent_config).chain(seeds).collect(),
+    };
+    Watch::new(watched)
         .inspect_err(|error| tracing::warn!(%error, "cannot watch files for changes: send HUP after changing them"))
         .ok()
 }

@@ -6,7 +6,8 @@ use super::schedule::{
     Fraction, backoff, between_resets, certainty_wait, look_again_spacing, lost_backoff, obeyed, verify_spacing,
 };
 use super::{
-    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rules, State, Trouble, Uncertain, Unregistered, Unsaved,
+    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain,
+    Unregistered, Unsaved,
 };
 use crate::model::{Expiry, Timestamp};
 
@@ -37,6 +38,8 @@ pub enum Outcome {
     NotRotated,
     /// The server will not renew this token.
     RotationClosed,
+    /// The server no longer has the runner: somebody removed it.
+    Removed,
     /// Nothing happened that we know of, and asking again does no harm.
     Deferred {
         /// How long the server wishes to be left alone.
@@ -82,8 +85,9 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::NotRotated => not_rotated(state, rules, moment),
         Outcome::RotationClosed => rotation_closed(state, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
+        Outcome::Removed => removed(state, rules, moment),
         Outcome::Lost => lost(state, rules, moment),
-        Outcome::MustAct(trouble) => must_act(&state, trouble, rules, moment),
+        Outcome::MustAct(trouble) => must_act(state, trouble, rules, moment),
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
@@ -195,13 +199,17 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
             State::NotRenewable(NotRenewable { verify_at: now.plus(wait), refused_at: Some(refused_at), ..state })
         }
         State::Uncertain(state) => rejected(state.held, Some(Rejection::Lost), rules, now),
-        State::Rejected(state) => State::Rejected(Rejected {
-            look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
-            ..state
-        }),
+        State::Rejected(state) if rules.recovery.next_rung(&state).is_some() => {
+            State::Rejected(climb(state, rules, now))
+        }
+        // Another look found it refused still; what could not be registered then may be by now.
+        State::Rejected(state) => {
+            let rungs = Rungs { register_failed: false, ..state.rungs };
+            State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
+        }
         State::Failed(Failed { held: Some(held), .. }) => rejected(held, None, rules, now),
         State::Unregistered(_) | State::Failed(Failed { held: None, .. }) => {
-            must_act(&state, Trouble::GivenTokenRefused, rules, moment)
+            must_act(state, Trouble::GivenTokenRefused, rules, moment)
         }
         State::Retired { .. } => state,
     }
@@ -219,7 +227,45 @@ fn rejected(held: Held, rejection: Option<Rejection>, rules: &Rules, now: Timest
         held,
         rejection: rejection.unwrap_or(by_age),
         look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
+        rungs: Rungs::default(),
+        failures: 0,
+        recover_from: now,
     })
+}
+
+fn look_again(state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
+    Rejected { look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)), ..state }
+}
+
+/// The present rung has failed for good: the next one is tried at once.
+fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
+    match rules.recovery.next_rung(&state) {
+        Some(Step::ResetById) => state.rungs.reset_failed = true,
+        Some(Step::RegisterAgain) => state.rungs.register_failed = true,
+        Some(Step::Register | Step::Verify | Step::Rotate | Step::Save) | None => {}
+    }
+    look_again(Rejected { failures: 0, recover_from: now, ..state }, rules, now)
+}
+
+/// Somebody removed the runner on the server; so it stays, until somebody acts here too.
+fn removed(state: State, rules: &Rules, moment: Moment) -> State {
+    let state = match state {
+        State::Active(Active { held, .. })
+        | State::Uncertain(Uncertain { held, .. })
+        | State::NotRenewable(NotRenewable { held, .. })
+        | State::Failed(Failed { held: Some(held), .. }) => rejected(held, None, rules, moment.now),
+        State::Rejected(_)
+        | State::Retired { .. }
+        | State::Unregistered(_)
+        | State::Failed(Failed { held: None, .. }) => state,
+    };
+    match state {
+        State::Rejected(mut state) => {
+            state.rungs.is_removed = true;
+            State::Rejected(look_again(state, rules, moment.now))
+        }
+        other => other,
+    }
 }
 
 /// A reset that changes nothing will change nothing a moment later either.
@@ -229,11 +275,15 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
             let wait = between_resets(&rules.timing, active.held.life());
             State::Active(Active { reset_from: moment.now.plus(wait), failures: 0, retry_from: moment.now, ..active })
         }
+        State::Rejected(state) => State::Rejected(climb(state, rules, moment.now)),
         other => other,
     }
 }
 
 fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
+    if let State::Rejected(state) = state {
+        return State::Rejected(climb(state, rules, moment.now));
+    }
     match state.held() {
         Some(held) if !matches!(state, State::NotRenewable(_)) => State::NotRenewable(NotRenewable {
             since: moment.now,
@@ -266,16 +316,20 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
-            State::Uncertain(Uncertain { failures, ask_at: delay(failures, Some(&state.held)), ..state })
+            // The reset itself has been a request, so asking again starts out slower than elsewhere.
+            let least = certainty_wait(timing, timing.settle_after, state.held.left(moment.now)) / 4;
+            let ask_at = delay(failures, Some(&state.held)).max(moment.now.plus(least));
+            State::Uncertain(Uncertain { failures, ask_at, ..state })
         }
         State::NotRenewable(state) => {
             let failures = state.failures.saturating_add(1);
             State::NotRenewable(NotRenewable { failures, verify_at: delay(failures, Some(&state.held)), ..state })
         }
-        State::Rejected(state) => State::Rejected(Rejected {
-            look_again_at: moment.now.plus(look_again_spacing(timing, rules.phase)),
-            ..state
-        }),
+        State::Rejected(state) => {
+            let failures = state.failures.saturating_add(1);
+            let recover_from = delay(failures, None);
+            State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now))
+        }
         State::Failed(state) => {
             State::Failed(Failed { look_again_at: moment.now.plus(look_again_spacing(timing, rules.phase)), ..state })
         }
@@ -288,8 +342,13 @@ fn lost(state: State, rules: &Rules, moment: Moment) -> State {
         State::Active(Active { held, losses, .. }) => (held, losses),
         State::NotRenewable(NotRenewable { held, .. }) => (held, 0),
         State::Unregistered(state) => return State::Unregistered(lost_registration(state, rules, moment)),
+        State::Rejected(state) => {
+            let failures = state.failures.saturating_add(1);
+            let recover_from = settled_retry(failures, rules, moment);
+            return State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now));
+        }
         // No reset is sent in these states, so what was lost is the answer to a question.
-        State::Uncertain(_) | State::Rejected(_) | State::Failed(_) | State::Retired { .. } => {
+        State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
             return deferred(state, None, rules, moment);
         }
     };
@@ -308,12 +367,22 @@ fn lost(state: State, rules: &Rules, moment: Moment) -> State {
 /// leave one more runner behind.
 fn lost_registration(state: Unregistered, rules: &Rules, moment: Moment) -> Unregistered {
     let failures = state.failures.saturating_add(1);
-    let backoff = backoff(&rules.timing, failures, None, moment.now, moment.chance);
-    Unregistered { failures, retry_from: moment.now.plus(backoff.max(rules.timing.settle_after)), ..state }
+    Unregistered { failures, retry_from: settled_retry(failures, rules, moment), ..state }
 }
 
-fn must_act(state: &State, trouble: Trouble, rules: &Rules, moment: Moment) -> State {
-    let since = match state {
+/// The settling time doubles with each loss in a row: what each may have left behind adds up.
+fn settled_retry(failures: u32, rules: &Rules, moment: Moment) -> Timestamp {
+    let doubling = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    let settling = rules.timing.settle_after.saturating_mul(doubling).min(rules.timing.longest_nap);
+    let backoff = backoff(&rules.timing, failures, None, moment.now, moment.chance);
+    moment.now.plus(backoff.max(settling))
+}
+
+fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> State {
+    if let State::Rejected(state) = state {
+        return State::Rejected(climb(state, rules, moment.now));
+    }
+    let since = match &state {
         State::Failed(failed) if failed.trouble == trouble => failed.since,
         _ => moment.now,
     };
@@ -350,7 +419,10 @@ fn nudged(state: State, now: Timestamp) -> State {
         State::Unregistered(state) => State::Unregistered(Unregistered { retry_from: now, ..state }),
         State::Active(state) => State::Active(Active { verify_at: now, retry_from: now, ..state }),
         State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: now, ..state }),
-        State::Rejected(state) => State::Rejected(Rejected { look_again_at: now, ..state }),
+        State::Rejected(state) => {
+            let rungs = Rungs { is_removed: false, register_failed: false, ..state.rungs };
+            State::Rejected(Rejected { look_again_at: now, recover_from: now, rungs, ..state })
+        }
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
         // The settling time is there for the server's sake and cannot be hurried.
         State::Uncertain(_) | State::Retired { .. } => state,

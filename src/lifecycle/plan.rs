@@ -26,6 +26,10 @@ pub enum Step {
     Rotate,
     /// Write a credential that config.toml does not hold yet.
     Save,
+    /// Replace a refused token by the runner's number, with an access token.
+    ResetById,
+    /// Make the runner anew, into the same entry.
+    RegisterAgain,
 }
 
 impl Step {
@@ -37,6 +41,8 @@ impl Step {
             Self::Verify => "verify",
             Self::Rotate => "rotate",
             Self::Save => "save",
+            Self::ResetById => "reset_by_id",
+            Self::RegisterAgain => "register_again",
         }
     }
 }
@@ -60,6 +66,8 @@ pub enum Why {
     LookAgain,
     /// config.toml does not hold the credential.
     Unsaved,
+    /// The token is refused, and there is something to be done about it.
+    Recovery,
 }
 
 impl Why {
@@ -75,6 +83,7 @@ impl Why {
             Self::SettleLostAnswer => "settle_lost_answer",
             Self::LookAgain => "look_again",
             Self::Unsaved => "unsaved",
+            Self::Recovery => "recovery",
         }
     }
 }
@@ -92,7 +101,10 @@ pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
         }
         State::Active(state) => Some(plan_active(state, rules)),
         State::Uncertain(state) => Some(Plan { step: Step::Verify, at: state.ask_at, why: Why::SettleLostAnswer }),
-        State::Rejected(state) => Some(Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain }),
+        State::Rejected(state) => Some(match rules.recovery.next_rung(state) {
+            Some(step) => Plan { step, at: state.recover_from, why: Why::Recovery },
+            None => Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain },
+        }),
         State::NotRenewable(state) => {
             let why = match (state.refused_at, state.failures) {
                 (Some(_), _) => Why::ConfirmRefusal,

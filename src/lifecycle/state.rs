@@ -98,6 +98,23 @@ pub struct Rejected {
     pub rejection: Rejection,
     /// When the token is tried again.
     pub look_again_at: Timestamp,
+    /// How far up the recovery ladder it has come.
+    pub rungs: Rungs,
+    /// Tries of the present rung that failed in a row.
+    pub failures: u32,
+    /// No try of a rung before this time.
+    pub recover_from: Timestamp,
+}
+
+/// Which rungs of the recovery ladder have been tried and failed for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rungs {
+    /// The server declined to reset the token by its number.
+    pub reset_failed: bool,
+    /// The server declined to register it anew; tried again at the next look.
+    pub register_failed: bool,
+    /// The server no longer has the runner: somebody removed it, and it stays removed.
+    pub is_removed: bool,
 }
 
 /// How a token came to be refused, which decides what may be done about it.

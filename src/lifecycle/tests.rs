@@ -27,6 +27,7 @@ fn rules() -> Rules {
         timing: Timing::default(),
         verify_interval: secs(3600),
         rotate: Some(Share::DEFAULT),
+        recovery: Recovery::default(),
         phase: Fraction::ZERO,
     }
 }
@@ -70,16 +71,17 @@ fn every_state_answers_every_outcome() {
     let must_act = Outcome::MustAct(Trouble::Unassigned);
     // From each state of `every_state`, in its order; `=` stays as it is in word.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 14] = [
+    let table: [(Outcome, [&str; 7]); 15] = [
         (Outcome::Registered(held()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
         (Outcome::Rotated(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
-        (Outcome::RotationClosed,     ["=",       "not_renewable", "not_renewable", "not_renewable", "=",        "not_renewable", "="]),
+        (Outcome::RotationClosed,     ["=",       "not_renewable", "not_renewable", "=",        "=",             "not_renewable", "="]),
+        (Outcome::Removed,            ["=",       "rejected",      "rejected",      "=",        "rejected",      "rejected", "="]),
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Lost,               ["=",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
-        (must_act,                    ["failed",  "failed",        "failed",        "failed",   "failed",        "=",        "="]),
+        (must_act,                    ["failed",  "failed",        "failed",        "=",        "failed",        "=",        "="]),
         (Outcome::Adopted(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -219,6 +221,48 @@ fn an_end_that_is_learned_leads_to_a_rotation() {
     assert_eq!(learned.held().unwrap().life(), Some(secs(DAY)));
 }
 
+fn recovering(reset_by_id: bool, register: RegisterAgain) -> Rules {
+    Rules { recovery: Recovery { reset_by_id, register }, ..rules() }
+}
+
+fn next_step(state: &State, rules: &Rules) -> Step {
+    plan(state, rules).unwrap().step
+}
+
+#[test]
+fn the_ladder_is_climbed_rung_by_rung_and_each_only_where_it_is_allowed() {
+    let expired = apply(active(), Outcome::Refused, &rules(), moment(90_000));
+    assert_eq!(next_step(&expired, &rules()), Step::Verify);
+    assert_eq!(next_step(&expired, &recovering(false, RegisterAgain::Expired)), Step::RegisterAgain);
+    let both = recovering(true, RegisterAgain::Expired);
+    assert_eq!(plan(&expired, &both).unwrap(), Plan { step: Step::ResetById, at: at(90_000), why: Why::Recovery });
+    for decline in [Outcome::MustAct(Trouble::AccessDenied), Outcome::RotationClosed] {
+        let declined = apply(expired.clone(), decline, &both, moment(90_000));
+        assert_eq!(next_step(&declined, &both), Step::RegisterAgain, "{decline:?}");
+        let at_the_top = apply(declined, Outcome::MustAct(Trouble::RegistrationDisabled), &both, moment(90_000));
+        assert_eq!(plan(&at_the_top, &both).unwrap().at, at(90_000 + 6 * 3600));
+    }
+    let recovered = apply(expired, Outcome::Rotated(held()), &both, moment(90_000));
+    assert_eq!(recovered.word(), "active");
+}
+
+#[test]
+fn a_revoked_token_is_registered_anew_only_if_always_is_said() {
+    let revoked = after(active(), &[Outcome::Refused, Outcome::Refused]);
+    assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Expired)), Step::Verify);
+    assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Always)), Step::RegisterAgain);
+}
+
+#[test]
+fn a_runner_that_was_removed_stays_removed_until_somebody_asks() {
+    let rules = recovering(true, RegisterAgain::Always);
+    let expired = apply(active(), Outcome::Refused, &rules, moment(90_000));
+    let removed = apply(expired, Outcome::Removed, &rules, moment(90_000));
+    assert_eq!(next_step(&removed, &rules), Step::Verify);
+    let nudged = apply(removed, Outcome::Nudged, &rules, moment(90_001));
+    assert_eq!(next_step(&nudged, &rules), Step::ResetById);
+}
+
 /// Plays the server's part: every step is answered by `answer`, at the time it is due or a nap later.
 fn play(
     mut state: State,
@@ -236,6 +280,7 @@ fn play(
         if next.step != Step::Save {
             requests.push(Plan { at: now, ..next });
         }
+        assert!(requests.len() < 10_000, "a loop without a pause: {next:?}");
         let (outcome, chance) = answer(next);
         state = apply(state, outcome, rules, Moment { now, chance });
     }
@@ -267,6 +312,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         any_held().prop_map(Outcome::Rotated),
         Just(Outcome::NotRotated),
         Just(Outcome::RotationClosed),
+        Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
             .prop_map(|wish| Outcome::Deferred { retry_after: wish.map(Duration::from_secs) }),
         Just(Outcome::Lost),
@@ -391,13 +437,15 @@ proptest! {
             Just(Outcome::Deferred { retry_after: None }), Just(Outcome::Refused),
             Just(Outcome::Lost), Just(Outcome::MustAct(Trouble::Orphaned)),
         ],
-        registered in any::<bool>(),
+        registered in any::<bool>(), reset_by_id in any::<bool>(),
+        register in prop_oneof![Just(RegisterAgain::Never), Just(RegisterAgain::Expired), Just(RegisterAgain::Always)],
     ) {
+        let rules = recovering(reset_by_id, register);
         let expiry = life.map_or(Expiry::Never, |life| Expiry::At(at(0).plus(secs(life))));
         let held = Held { obtained_at: at(0), expiry };
         let state = if registered { State::found(held, at(0), at(0)) } else { State::unregistered(at(0)) };
         let mut chances = chances.into_iter().cycle();
-        let requests = play(state, &rules(), at(6 * 3600), |_| (failure, chances.next().unwrap()));
+        let requests = play(state, &rules, at(6 * 3600), |_| (failure, chances.next().unwrap()));
         let within = |from: i64, to: i64| requests.iter().filter(|plan| plan.at >= at(from) && plan.at < at(to)).count();
         prop_assert!(within(0, 600) < 12, "{} in the first ten minutes", within(0, 600));
         for hour in 0..5 {

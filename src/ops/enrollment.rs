@@ -30,6 +30,14 @@ pub enum Seed {
 }
 
 impl Seed {
+    /// What should be changed about the place that the secret is read from.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Self::Registration(source) | Self::Given(source) => source.remark(),
+        }
+    }
+
     /// Reads the secret.
     ///
     /// # Errors

@@ -104,7 +104,8 @@ impl Error {
             Self::Changing(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
                 Disposition::Unknown { .. } => Outcome::Lost,
-                Disposition::Refused | Disposition::Gone => Outcome::Refused,
+                Disposition::Refused => Outcome::Refused,
+                Disposition::Gone => Outcome::Removed,
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },

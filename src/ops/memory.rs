@@ -457,6 +457,10 @@ impl Disk for MemoryDisk {
         Ok(self.state().journal.values().cloned().collect())
     }
 
+    async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, store::Error> {
+        Ok(self.state().journal.get(key).cloned())
+    }
+
     async fn keep_dropped(
         &self,
         _label: &str,

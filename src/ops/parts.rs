@@ -109,6 +109,8 @@ pub trait Disk {
     async fn clear(&self, key: &RunnerKey) -> Result<(), store::Error>;
     /// The operations that were begun and not cleared.
     async fn pending(&self) -> Result<Vec<Pending>, store::Error>;
+    /// One runner's operation that was begun and not cleared.
+    async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, store::Error>;
     /// Keeps an entry that was dropped from config.toml.
     async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp)
     -> Result<Option<PathBuf>, store::Error>;
@@ -163,6 +165,10 @@ impl Disk for Store {
 
     async fn pending(&self) -> Result<Vec<Pending>, store::Error> {
         Self::pending(self).await
+    }
+
+    async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, store::Error> {
+        Self::pending_of(self, key).await
     }
 
     async fn keep_dropped(

@@ -64,10 +64,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
     pub async fn save(&self, runner: &mut Runner) -> Result<(), Error> {
-        let _lock = self.disk.lock_runner(&runner.record.key, super::LOCK_WAIT).await?;
+        let (_lock, _snapshot) = self.enter(runner).await?;
         self.project(runner).await?;
-        self.disk.clear(&runner.record.key).await?;
-        Ok(())
+        Ok(self.disk.clear(&runner.record.key).await?)
     }
 
     /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without

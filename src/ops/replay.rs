@@ -1,9 +1,11 @@
 //! Replay: finish what a crash interrupted, before anything is sent.
 
+use std::time::Duration;
+
 use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
-use crate::store::{Operation, Pending};
+use crate::store::{JournalAnswer, Operation, Pending};
 
 /// What a replay could not finish by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +46,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
-        let Ok(_lock) = self.disk.lock_runner(&pending.key, std::time::Duration::ZERO).await else {
+        let Ok(_lock) = self.disk.lock_runner(&pending.key, Duration::ZERO).await else {
             // Another process is at it right now and will finish it.
             return Ok(None);
         };
         // It may have finished since the journals were listed.
-        let Some(pending) = self.disk.pending().await?.into_iter().find(|now| now.key == pending.key) else {
+        let Some(pending) = self.disk.pending_of(&pending.key).await? else {
             return Ok(None);
         };
         let Some(record) = self.record(&pending.key).await? else {
@@ -57,9 +59,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         let site = Site { url: record.url.clone(), tls: TlsFiles::default() };
         let mut runner = Runner::recorded(record, site);
-        match (&pending.intent.operation, pending.answer) {
+        match (pending.intent.operation.clone(), pending.answer) {
             // The record got the new token although the journal did not.
-            (Operation::Rotate { old, .. }, None) if runner.record.retired.contains(old) => {
+            (Operation::Rotate { old, .. }, None) if runner.record.retired.contains(&old) => {
                 Ok(self.replay_token(&mut runner).await)
             }
             (Operation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
@@ -72,29 +74,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 Ok(None)
             }
-            (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
-                let Some(token) = answer.token else {
-                    self.disk.clear(&pending.key).await?;
-                    return Ok(None);
-                };
-                runner.record.id = answer.id.or(runner.record.id);
-                match operation {
-                    Operation::Register { seed, .. } => {
-                        runner.record.origin = Origin::Registered;
-                        runner.record.seed = Some(seed.clone());
-                    }
-                    Operation::Rotate { .. } | Operation::Unregister { .. } => {
-                        runner.record.last_reset_at = answer.obtained_at;
-                    }
-                }
-                runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
-                Ok(self.replay_token(&mut runner).await)
-            }
             (Operation::Unregister { .. }, Some(_)) => {
                 let fate = EntryFate::at_shutdown(&runner.record);
                 self.retire(&mut runner, fate, now).await?;
                 Ok(None)
             }
+            (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
+                take_answer(&mut runner, &operation, answer);
+                Ok(self.replay_token(&mut runner).await)
+            }
+        }
+    }
+
+    /// Brings an answer in whose process did not come that far; the caller holds the runner's lock.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; the journal stays then.
+    pub(super) async fn finish(
+        &self,
+        runner: &mut Runner,
+        operation: &Operation,
+        answer: JournalAnswer,
+    ) -> Result<(), Error> {
+        match operation {
+            Operation::Register { .. } | Operation::Rotate { .. } => {
+                take_answer(runner, operation, answer);
+                Ok(self.project_and_clear(runner).await?)
+            }
+            // What it has deleted is found out by whoever asks the server next.
+            Operation::Unregister { .. } => Ok(self.disk.clear(&runner.record.key).await?),
         }
     }
 
@@ -139,5 +147,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let expiry = answer.map(|answer| answer.expiry).unwrap_or_default();
         runner.take(Credential { token, obtained_at, expiry });
         Ok(self.replay_token(&mut runner).await)
+    }
+}
+
+fn take_answer(runner: &mut Runner, operation: &Operation, answer: JournalAnswer) {
+    runner.record.id = answer.id.or(runner.record.id);
+    match operation {
+        Operation::Register { seed, .. } => {
+            runner.record.origin = Origin::Registered;
+            runner.record.seed = Some(seed.clone());
+        }
+        Operation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,
+        Operation::Unregister { .. } => {}
+    }
+    if let Some(token) = answer.token {
+        runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
     }
 }

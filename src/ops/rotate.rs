@@ -80,7 +80,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.disk.clear(&runner.record.key).await?;
             return Ok(Rotation::Unchanged);
         }
-        Ok(self.keep(runner, answer, now).await)
+        let is_recovery = access_token.is_some();
+        Ok(self.keep(runner, answer, is_recovery, now).await)
     }
 
     /// Clears the journal of a reset whose answer was lost, once it is known what happened.
@@ -93,15 +94,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Brings a new token to the disk. From here on nothing may lose it: whatever fails, the other places
     /// are still tried, and it stays in memory for the next try.
-    async fn keep(&self, runner: &mut Runner, answer: Answer<Reset>, now: Timestamp) -> Rotation {
+    async fn keep(&self, runner: &mut Runner, answer: Answer<Reset>, is_recovery: bool, now: Timestamp) -> Rotation {
         let obtained_at = answer.date.unwrap_or(now).whole_seconds();
         let Reset { token, expiry } = answer.value;
         let journaled = JournalAnswer { id: None, token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
         if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
             tracing::error!(runner = runner.label(), %error, "the journal did not take the new token");
         }
-        runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
+        runner.record.recovered = is_recovery.then(|| token.fingerprint());
         runner.record.last_reset_at = Some(obtained_at);
+        runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
         let held = Held::new(Some(obtained_at), expiry, obtained_at);
         let unsaved = self.project_and_clear(runner).await.err();
         Rotation::Rotated { held, unsaved }

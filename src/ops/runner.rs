@@ -45,6 +45,7 @@ impl Runner {
             first_seen_at: None,
             last_verify: None,
             last_reset_at: None,
+            recovered: None,
             state: String::new(),
             since: None,
         };
@@ -128,6 +129,11 @@ impl Runner {
         };
         let bits = u32::from_str_radix(&sha256_hex(identity.as_bytes())[..8], 16).unwrap_or(0);
         Fraction::from_bits(bits)
+    }
+
+    /// Whether this token has replaced the one of another copy of the record.
+    pub(super) fn is_newer_than(&self, record: &Record) -> bool {
+        record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
     }
 
     pub(super) fn token(&self) -> Result<Token, Error> {

@@ -5,6 +5,9 @@ use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, Timestamp};
 use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation, Record};
 
+/// The state in the record of a runner that was unregistered.
+pub const RETIRED: &str = "retired";
+
 /// What becomes of the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
@@ -99,7 +102,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// The part after the server's answer; also what a replay finishes.
     pub(super) async fn retire(&self, runner: &mut Runner, fate: EntryFate, now: Timestamp) -> Result<(), Error> {
-        "retired".clone_into(&mut runner.record.state);
+        RETIRED.clone_into(&mut runner.record.state);
         runner.record.since = Some(now);
         match fate {
             EntryFate::Keep => self.disk.save_record(runner.record.clone()).await?,

@@ -132,6 +132,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.state == word && runner.record.since.is_some() {
             return Ok(());
         }
+        let _lock = self.lock(runner).await?;
         word.clone_into(&mut runner.record.state);
         runner.record.since = Some(since);
         Ok(self.disk.save_record(runner.record.clone()).await?)

@@ -63,6 +63,21 @@ pub enum SourceError {
 }
 
 impl Source {
+    /// What should be changed about the place although it can be used: a file that everybody can read.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        let path = match self {
+            Self::File(path) | Self::Credential { path: Some(path), .. } => path,
+            Self::Credential { path: None, .. } | Self::Value { .. } => return None,
+        };
+        let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        let is_open = mode & 0o004 != 0;
+        is_open.then(|| {
+            format!("everybody can read the token file `{}` (mode {mode:04o}): run `chmod o-r`", path.display())
+        })
+    }
+
     /// Reads the secret.
     ///
     /// # Errors
@@ -95,9 +110,6 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.is_file() && mode & 0o022 != 0 {
         return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
-    }
-    if metadata.is_file() && mode & 0o004 != 0 {
-        tracing::warn!(file = %path.display(), mode = format!("{mode:04o}"), "everybody can read this token file: run `chmod o-r`");
     }
     let mut text = Zeroizing::new(String::new());
     let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
@@ -144,6 +156,14 @@ mod tests {
             let (_directory, source) = file_with("glrt-abc", mode);
             assert!(matches!(source.read(), Err(SourceError::WritableByOthers { .. })), "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_file_that_everybody_can_read_is_remarked_on() {
+        let (_directory, source) = file_with("glrt-abc", 0o644);
+        assert!(source.remark().unwrap().contains("0644"));
+        let (_directory, source) = file_with("glrt-abc", 0o640);
+        assert_eq!(source.remark(), None);
     }
 
     #[test]

@@ -202,6 +202,7 @@ impl Draft {
         let name = self.name_or(environment);
         let url = self.server_url(&mut findings.mistakes);
         let seed = self.seed(&mut findings.mistakes);
+        findings.warnings.extend(seed.as_ref().and_then(Seed::remark));
         let parameters = self.parameters(&name, &mut findings.mistakes);
         let parameters = self.only_for_registration(parameters, seed.as_ref(), findings);
         let key = self.runner_key(keyed, url.as_ref(), environment, &mut findings.mistakes);

@@ -9,7 +9,7 @@ use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
 use crate::agent::{self, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
-use crate::lifecycle::Timing;
+use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::RunnerId;
 use crate::ops::ServerAccess;
 use crate::secret::{Source, Token};
@@ -23,6 +23,9 @@ pub(super) struct Target<'target> {
 
 const UNREGISTER: [(&str, Unregister); 3] =
     [("never", Unregister::Never), ("enrolled", Unregister::Enrolled), ("all", Unregister::All)];
+
+const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
+    [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
 
 const ROTATE: [(&str, RotatePolicy); 3] =
     [("auto", RotatePolicy::Auto), ("always", RotatePolicy::Always), ("off", RotatePolicy::Off)];
@@ -46,6 +49,7 @@ pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: T
     let mut root = document.root(&tree);
     verify(&mut root, target.agent, mistakes);
     rotate(&mut root, target.agent, mistakes);
+    recover(&mut root, target.agent, mistakes);
     shutdown(&mut root, target.agent, mistakes);
     timing(&mut root, &mut target.agent.timing, mistakes);
     gitlab(&mut root, target.gitlab, mistakes);
@@ -73,6 +77,12 @@ fn rotate(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mista
             Err(error) => mistakes.add(&at.place, format!("`at`: {error}, or \"off\"")),
         },
     }
+    table.finish(mistakes);
+}
+
+fn recover(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "recover", mistakes) else { return };
+    set(&mut config.register_again, table.word("register", &REGISTER_AGAIN, mistakes));
     table.finish(mistakes);
 }
 

@@ -149,6 +149,15 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
     Ok(pending)
 }
 
+/// Reads one runner's operation, if it was begun and not cleared.
+pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pending>, Error> {
+    let Some(content) = read_file(&path_of(directory, key))? else { return Ok(None) };
+    match Found::of(&content) {
+        Found::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
+        Found::NeverSent | Found::Foreign => Ok(None),
+    }
+}
+
 /// What a journal file holds.
 #[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 enum Found {

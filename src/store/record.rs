@@ -49,6 +49,8 @@ pub struct Record {
     pub last_verify: Option<LastVerify>,
     /// Server time of the last successful rotation.
     pub last_reset_at: Option<Timestamp>,
+    /// The token that came of a reset by the runner's number, which is done once in a token's life.
+    pub recovered: Option<Fingerprint>,
     /// The lifecycle state in snake case.
     pub state: String,
     /// Server time since which it is in that state.
@@ -151,6 +153,8 @@ struct Stored {
     first_seen_at: Option<Timestamp>,
     last_verify: Option<LastVerify>,
     last_reset_at: Option<Timestamp>,
+    #[serde(default)]
+    recovered: Option<Fingerprint>,
     state: String,
     since: Option<Timestamp>,
 }
@@ -185,6 +189,7 @@ impl Stored {
             first_seen_at: record.first_seen_at,
             last_verify: record.last_verify.clone(),
             last_reset_at: record.last_reset_at,
+            recovered: record.recovered.clone(),
             state: record.state.clone(),
             since: record.since,
         }
@@ -208,6 +213,7 @@ impl Stored {
             first_seen_at: self.first_seen_at,
             last_verify: self.last_verify,
             last_reset_at: self.last_reset_at,
+            recovered: self.recovered,
             state: self.state,
             since: self.since,
         })

@@ -166,8 +166,19 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
         kept.push('\n');
     }
     let kept = EntryText::parse(&kept).map_err(mismatch)?;
-    let cuts = runs.into_iter().map(|run| Patch { span: run.span, text: String::new() }).collect();
+    let cuts =
+        runs.into_iter().map(|run| Patch { span: with_separator(text, run.span), text: String::new() }).collect();
     Ok((spliced(text, cuts), kept))
+}
+
+/// Takes the blank line along that set the last entry of the file apart, so that an entry which comes and
+/// goes leaves no trace.
+fn with_separator(text: &str, span: Range<usize>) -> Range<usize> {
+    let above = &text[..span.start];
+    let Some(lines) = above.strip_suffix('\n').filter(|_| span.end == text.len()) else { return span };
+    let line_start = lines.rfind('\n').map_or(0, |newline| newline + 1);
+    let is_separator = line_start > 0 && lines[line_start..].trim().is_empty();
+    if is_separator { line_start..span.end } else { span }
 }
 
 /// An inline table as a `[[runners]]` table, its values spelled as they were.

@@ -1,2 +1,256 @@
-//! An example.
-fn main() {}
+//! A runner's whole life in a minute: `cargo run --example tour`.
+//!
+//! Starts a test GitLab on loopback whose tokens live twenty seconds, runs the real daemon against it in a
+//! temporary directory, and shows what happens. Fails loudly if any of it does not; leaves nothing behind.
+
+#![allow(clippy::print_stdout, reason = "the terminal is all the user interface that there is")]
+#![allow(clippy::disallowed_methods, reason = "the tour watches real processes in real time")]
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use test_gitlab::{Endpoint, Gitlab, Request, Runner};
+
+const TOKEN_LIFE: Duration = Duration::from_secs(20);
+
+/// The longest that any one thing may take: a life of the token, and time to spare on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+const CONFIG: &str = "concurrent = 1 # this comment stays\n";
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match tour() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nThe tour has FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tour() -> Outcome<()> {
+    let binary = build()?;
+    let began = Instant::now();
+    let stage = Stage::set(binary)?;
+
+    say("The daemon starts with one [[enroll]] in its agent.toml.");
+    let daemon = stage.start()?;
+    let runner = stage.await_registration()?;
+    say(&format!("It has registered runner {} and written its entry:", runner.id));
+    stage.show_config()?;
+
+    stage.await_requests(Endpoint::Verify, 1)?;
+    say("It has verified the token, with this machine's system_id.");
+
+    let first = stage.await_rotation(&runner)?;
+    say("It has rotated the token before it expired.");
+    let second = stage.await_rotation(&first)?;
+    say("And once more. The entry holds the third token now:");
+    stage.show_config()?;
+
+    say("The daemon is killed with -9 and started again.");
+    drop(daemon);
+    stage.gitlab.clear_requests();
+    let daemon = stage.start()?;
+    stage.await_requests(Endpoint::Verify, 1)?;
+    stage.check_that_nothing_was_made_twice(second.id)?;
+    say("It took its runner up again: no second registration, the same id.");
+
+    say("SIGTERM: the daemon unregisters its runner and ends.");
+    daemon.terminate()?;
+    stage.check_that_nothing_is_left()?;
+    say("The runner is gone from GitLab, its entry from config.toml, and the comment is still there.");
+
+    println!(
+        "\nDone in {} s: 1 registration, {} rotations in time, 1 crash survived, 1 unregistration.",
+        began.elapsed().as_secs(),
+        second.rotations
+    );
+    Ok(())
+}
+
+/// Builds the daemon beside this example, which cargo does not do by itself.
+fn build() -> Outcome<PathBuf> {
+    let example = std::env::current_exe()?;
+    let directory = example.parent().and_then(Path::parent).ok_or("the tour is run by cargo")?;
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--locked", "--quiet", "--bin", "runner-agent"]);
+        if directory.ends_with("release") {
+            build.arg("--release");
+        }
+        if let Some(target) = directory.parent() {
+            build.arg("--target-dir").arg(target);
+        }
+        if !build.current_dir(env!("CARGO_MANIFEST_DIR")).status()?.success() {
+            return Err("the daemon does not build".into());
+        }
+    }
+    Ok(directory.join("runner-agent"))
+}
+
+fn say(line: &str) {
+    println!("\n=> {line}");
+}
+
+/// A GitLab, and the directory that the daemon works in.
+struct Stage {
+    gitlab: Gitlab,
+    directory: tempfile::TempDir,
+    binary: PathBuf,
+}
+
+impl Stage {
+    fn set(binary: PathBuf) -> Outcome<Self> {
+        let gitlab = Gitlab::builder().token_life(TOKEN_LIFE).on_request(show_request).start();
+        let directory = tempfile::tempdir()?;
+        println!("GitLab {} at {}, with tokens that live {} s", gitlab.version(), gitlab.url(), TOKEN_LIFE.as_secs());
+        let stage = Self { gitlab, directory, binary };
+        stage.write("config.toml", CONFIG)?;
+        stage.write("token", &stage.gitlab.instance_registration_token())?;
+        stage.write("agent.toml", &stage.settings())?;
+        Ok(stage)
+    }
+
+    fn settings(&self) -> String {
+        format!(
+            "[verify]\ninterval = \"6s\"\n\n[[enroll]]\nname = \"tour\"\nurl = \"{}\"\nregistration_token = {{ file = \"token\" }}\n",
+            self.gitlab.url()
+        )
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) -> Outcome<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path(name))?;
+        Ok(file.write_all(content.as_bytes())?)
+    }
+
+    fn start(&self) -> Outcome<Daemon> {
+        let mut child = Command::new(&self.binary)
+            .arg("run")
+            .env_clear()
+            .env("CONFIG_FILE", self.path("config.toml"))
+            .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("STATE_DIRECTORY", self.path("state"))
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let log = child.stderr.take().ok_or("the daemon has no stderr")?;
+        thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                println!("   agent  | {line}");
+            }
+        });
+        Ok(Daemon(child))
+    }
+
+    fn await_registration(&self) -> Outcome<Runner> {
+        self.wait("the registration", |stage| {
+            let runner = stage.gitlab.runners().into_iter().next()?;
+            stage.config_holds(&runner.token).then_some(runner)
+        })
+    }
+
+    fn await_requests(&self, endpoint: Endpoint, count: usize) -> Outcome<()> {
+        self.wait("a verification", |stage| (stage.gitlab.requests_to(endpoint).len() >= count).then_some(()))
+    }
+
+    /// Waits for the next token, which has to come while the last one is still valid.
+    fn await_rotation(&self, last: &Runner) -> Outcome<Runner> {
+        let runner = self.wait("a rotation", |stage| {
+            let runner = stage.gitlab.runner(last.id)?;
+            (runner.token != last.token && stage.config_holds(&runner.token)).then_some(runner)
+        })?;
+        match (last.token_expires_at, runner.token_expires_at) {
+            (Some(expired_at), Some(expires_at)) if expires_at < expired_at + TOKEN_LIFE => Ok(runner),
+            _ => Err("the token was rotated only after it had expired".into()),
+        }
+    }
+
+    fn check_that_nothing_was_made_twice(&self, id: u64) -> Outcome<()> {
+        let ids: Vec<_> = self.gitlab.runners().iter().map(|runner| runner.id).collect();
+        if ids != [id] || !self.gitlab.requests_to(Endpoint::Register).is_empty() {
+            return Err(format!("the restart has registered again: runners {ids:?}").into());
+        }
+        Ok(())
+    }
+
+    fn check_that_nothing_is_left(&self) -> Outcome<()> {
+        if !self.gitlab.runners().is_empty() {
+            return Err("the runner is still registered".into());
+        }
+        let config = fs::read_to_string(self.path("config.toml"))?;
+        if config != CONFIG {
+            return Err(format!("config.toml is not what it was at the start:\n{config}").into());
+        }
+        Ok(())
+    }
+
+    fn config_holds(&self, token: &str) -> bool {
+        fs::read_to_string(self.path("config.toml")).is_ok_and(|config| config.contains(token))
+    }
+
+    fn show_config(&self) -> Outcome<()> {
+        for line in fs::read_to_string(self.path("config.toml"))?.lines() {
+            println!("   config | {}", shortened(line));
+        }
+        Ok(())
+    }
+
+    fn wait<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> Outcome<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look(self) {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{what} did not come within {} s", PATIENCE.as_secs()).into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A line of config.toml without most of the token: these are test tokens, but nobody should get used to it.
+fn shortened(line: &str) -> String {
+    match line.split_once("token = \"") {
+        Some((before, token)) => format!("{before}token = \"{}…\"", &token[..token.len().min(12)]),
+        None => line.to_owned(),
+    }
+}
+
+/// The daemon as a child process; killed with -9 when it is dropped.
+struct Daemon(Child);
+
+impl Daemon {
+    fn terminate(mut self) -> Outcome<()> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let status = self.0.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}").into()) }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+fn show_request(request: &Request) {
+    let status = request.status.map_or_else(|| "cut".to_owned(), |status| status.to_string());
+    println!("   gitlab | {} {} {status}", request.method, request.bare_path());
+}

@@ -81,6 +81,8 @@ fn foreign_lines(text: &str) -> Vec<&str> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn renewed_values_read_back_and_every_foreign_line_stays(text in document(), number in 1..=2_u64) {
         let (edited, done) = apply(&text, &renew(number, "renewed"), reading()).unwrap();
@@ -117,7 +119,12 @@ proptest! {
         prop_assert!(inserted.starts_with(&text));
         let (removed, done) = apply(&inserted, &Edit::Remove { target: target(3) }, reading()).unwrap();
         prop_assert_eq!(&done.removed, &[entry_text]);
-        prop_assert_eq!(removed.trim_end(), text.trim_end());
+        let is_complete = text.is_empty() || (text.ends_with('\n') && !text.replace('\r', "").ends_with("\n\n"));
+        if is_complete {
+            prop_assert_eq!(removed, text);
+        } else {
+            prop_assert_eq!(removed.trim_end(), text.trim_end());
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn record(key: &str) -> Record {
         first_seen_at: Some(time("2026-01-01T00:00:00Z")),
         last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: "accepted".to_owned() }),
         last_reset_at: Some(time("2026-01-03T00:00:00Z")),
+        recovered: None,
         state: "active".to_owned(),
         since: Some(time("2026-01-04T00:00:00Z")),
     }

@@ -1,0 +1,33 @@
+//! Tokens stay where they belong.
+
+use rustix::process::Signal;
+use test_gitlab::{Endpoint, Fault, Gitlab};
+
+use super::bench::Bench;
+
+#[test]
+fn through_a_whole_life_at_trace_level_no_log_holds_a_token() {
+    let settings = "[verify]\ninterval = \"1s\"\n[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"100ms\"\nsettle_after = \"200ms\"\n";
+    let bench = Bench::enrolling(Gitlab::builder().token_life("4s"), settings);
+    let mut tokens = vec![bench.gitlab.instance_registration_token()];
+    let daemon = bench.start_with(&["--log-level", "trace"]);
+    bench.wait_for_registration();
+    tokens.push(bench.gitlab.runners()[0].token.clone());
+    // Answers that repeat the secret in their words.
+    let echo = serde_json::json!({ "message": format!("500 {}", tokens[1]) });
+    bench.gitlab.order(Endpoint::Verify, Fault::json(500, echo));
+    bench.gitlab.order(Endpoint::Reset, Fault::cut());
+    bench.wait("a rotation", |bench| bench.gitlab.runners()[0].rotations >= 1 && bench.is_in_step());
+    tokens.push(bench.gitlab.runners()[0].token.clone());
+    let (_, log) = daemon.stop(Signal::QUIT);
+    tokens.push(bench.gitlab.runners()[0].token.clone());
+    assert!(log.len() > 1000, "the log is there");
+    for token in &tokens {
+        assert!(!log.contains(token.as_str()), "a token is in the log");
+    }
+    let registration_token = bench.files_with(&tokens[0]);
+    assert_eq!(registration_token, [std::path::PathBuf::from("token")]);
+    for path in bench.files_with(tokens.last().unwrap()) {
+        assert!(path.starts_with("state") || path.ends_with("config.toml"), "{path:?}");
+    }
+}
