@@ -181,7 +181,9 @@ unregister = "sometimes"
 [timing]
 floor = "0s"
 [recover]
-register = "always"
+register = "sometimes"
+[http]
+listen = []
 [gitlab]
 in_flight_per_host = 0
 [[enroll]]
