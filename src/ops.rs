@@ -7,7 +7,8 @@
 //! - **rotate**: lock the runner · read record and entry again (somebody rotated? adopt) · probe the disk ·
 //!   journal the intent · POST reset, once · journal the answer · replace config.toml · record · clear.
 //! - **register**: the same with POST /runners; the record takes the entry's text before the request, so
-//!   that whoever replays the journal can write the entry.
+//!   that whoever replays the journal can write the entry, and the token before config.toml does, so that a
+//!   daemon which sees the new entry finds whose it is.
 //! - **register again**, into the entry that there is: the same, but record and entry keep the old token until
 //!   the answer; the entry is found by that token, since its number is the old one.
 //! - **unregister**: journal · delete · remove or keep the entry · keep a dropped one's

@@ -154,6 +154,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         runner.record.id = Some(id);
         runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
+        self.claim(runner).await;
         let unsaved = self.project_and_clear(runner).await.err();
         Registration::Registered { held: Held::new(Some(obtained_at), expiry, obtained_at), unsaved }
     }
@@ -186,8 +187,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.first_seen_at = Some(first_seen_at);
         let expiry = verified.value.expiry;
         runner.take(Credential { token, obtained_at: Some(first_seen_at), expiry });
+        self.claim(runner).await;
         let unsaved = self.project_and_clear(runner).await.err();
         Ok(Registration::Registered { held: Held::new(Some(first_seen_at), expiry, first_seen_at), unsaved })
+    }
+
+    /// Writes the record before the entry: a daemon that sees a new entry has to find whose it is, or it
+    /// would serve it under another key.
+    async fn claim(&self, runner: &Runner) {
+        if let Err(error) = self.disk.save_record(runner.record.clone()).await {
+            tracing::error!(runner = runner.label(), %error, "the record did not take the new runner's token");
+        }
     }
 }
 

@@ -91,7 +91,10 @@ async fn register_writes_everything_down_before_and_after_the_one_request() {
     let mut runner = blank();
     let done = bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
     assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
-    assert_eq!(bench.disk.state().effects, ["probe", "record", "begin", "answered", "edit", "record", "clear"]);
+    assert_eq!(
+        bench.disk.state().effects,
+        ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
+    );
     assert_eq!(bench.server.calls(), ["register"]);
     assert_eq!(bench.disk.tokens(), [runner.record.credential.unwrap().token]);
 }
@@ -373,7 +376,7 @@ async fn registering_again_puts_the_new_runner_into_the_same_entry() {
     assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
     assert_ne!(runner.record.id, old.id);
     let state = bench.disk.state();
-    assert_eq!(state.effects, ["probe", "record", "begin", "answered", "edit", "edit", "record", "clear"]);
+    assert_eq!(state.effects, ["probe", "record", "begin", "answered", "record", "edit", "edit", "record", "clear"]);
     assert_eq!(state.entries.len(), 1);
     assert_eq!(state.entries[0].id, runner.record.id);
     assert_eq!(state.entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));

@@ -76,6 +76,8 @@ fn what_is_rotated_or_registered_by_hand_is_taken_over() {
     daemon.wait_for("another process has replaced the token");
     bench.register(&["--name", "b"]).exits(0);
     daemon.wait_for("serving a new runner");
+    // Under the key of the registration, so that a repeated one finds it.
+    assert_eq!(bench.register(&["--name", "b", "--output=json"]).exits(0).runner()["action"], "unchanged");
     daemon.quit(&bench);
     assert!(bench.config().contains(&bench.gitlab.runner(id).unwrap().token));
     assert_eq!(bench.config().matches("[[runners]]").count(), 2);
