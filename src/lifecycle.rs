@@ -39,7 +39,7 @@ use std::time::Duration;
 pub use apply::{Moment, Outcome, apply};
 pub use plan::{Plan, Step, Why, plan};
 pub use recovery::{Recovery, RegisterAgain};
-pub use schedule::{Fraction, Share, rotate_at};
+pub use schedule::{Fraction, Share, reset_from, rotate_at};
 pub use state::{
     Active, Failed, Held, NotRenewable, Rejected, Rejection, Rungs, State, Trouble, Uncertain, Unregistered, Unsaved,
 };

@@ -4,4 +4,19 @@
 
 mod log;
 
+use std::error::Error;
+
 pub use log::{LogConfig, LogFormat, LogLevel, LogWordError, start_log};
+
+/// An error with its causes in one line, as logs and messages show it.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

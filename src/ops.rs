@@ -4,7 +4,7 @@
 //! through the journal, so that at each point in time at least one durable place holds the token that
 //! the server accepts:
 //!
-//! - **rotate**: lock the runner · read record and entry again (somebody rotated? adopt) · probe the disk ·
+//! - **rotate**: lock the runner · read record and entry again (somebody rotated? adopt, and be done) · probe the disk ·
 //!   journal the intent · POST reset, once · journal the answer · replace config.toml · record · clear.
 //! - **register**: the same with POST /runners; the record takes the entry's text before the request, so
 //!   that whoever replays the journal can write the entry, and the token before config.toml does, so that a
@@ -40,18 +40,18 @@ mod tests;
 use std::time::Duration;
 
 use crate::gitlab::Info;
-use crate::model::{RunnerKey, SystemId};
+use crate::model::SystemId;
 use crate::secret::Fingerprint;
-use crate::store::Snapshot;
+use crate::store::{self, Intent, Operation, Pending, Snapshot};
 
 pub use enrollment::{Enrollment, Seed, ServerAccess};
 pub use error::{Error, Failure};
 pub use parts::{Disk, Server};
-pub use projection::Standing;
+pub use projection::{Reconciled, Standing};
 pub use register::Registration;
 pub use replay::{Replayed, Unfinished};
 pub use rotate::Rotation;
-pub use runner::Runner;
+pub use runner::{Runner, is_own};
 pub use unregister::{EntryFate, RETIRED, Unregistration};
 pub use verify::Verification;
 
@@ -95,7 +95,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Locks a runner, then reads its record and config.toml again, since what was known may be old, and
     /// brings in an answer that another process had to leave in the journal.
-    async fn enter(&self, runner: &mut Runner) -> Result<(D::RunnerLock, Snapshot), Error> {
+    async fn enter(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
+        let known = runner.record.credential.clone();
         let lock = self.lock(runner).await?;
         if let Some(pending) = self.disk.pending_of(&runner.record.key).await?
             && let Some(answer) = pending.answer
@@ -103,22 +104,49 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.finish(runner, &pending.intent.operation, answer).await?;
         }
         let snapshot = self.disk.read().await?;
-        Ok((lock, snapshot))
+        runner.look_up(&snapshot);
+        let is_replaced = runner.record.credential != known;
+        Ok(Entered { lock, snapshot, is_replaced })
     }
 
     /// Locks a runner and takes its record from the disk, unless the one in memory is newer because the
     /// disk did not take it.
     async fn lock(&self, runner: &mut Runner) -> Result<D::RunnerLock, Error> {
         let lock = self.disk.lock_runner(&runner.record.key, LOCK_WAIT).await?;
-        if let Some(record) = self.record(&runner.record.key).await?
-            && !runner.is_newer_than(&record)
-        {
+        let Some(record) = self.disk.record(&runner.record.key).await? else { return Ok(lock) };
+        if record.url != runner.site.url {
+            return Err(Error::OtherServer { runner: runner.label().to_owned(), recorded: record.url });
+        }
+        if !runner.is_newer_than(&record) {
             runner.record = record;
         }
         Ok(lock)
     }
 
-    async fn record(&self, key: &RunnerKey) -> Result<Option<crate::store::Record>, Error> {
-        Ok(self.disk.record(key).await?)
+    /// Writes the record, save that of a runner whose token is a variable: what is expanded is never written.
+    async fn remember(&self, runner: &Runner) -> Result<(), store::Error> {
+        if runner.variable.is_some() {
+            return Ok(());
+        }
+        self.disk.save_record(runner.record.clone()).await
     }
+
+    /// Whether a reset of this runner was sent whose answer nobody knows.
+    async fn check_settled(&self, runner: &Runner) -> Result<(), Error> {
+        match self.disk.pending_of(&runner.record.key).await? {
+            Some(Pending { intent: Intent { operation: Operation::Rotate { .. }, .. }, answer: None, .. }) => {
+                Err(store::Error::Unsettled { key: runner.record.key.clone() }.into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// What an operation starts from.
+struct Entered<L> {
+    #[expect(dead_code, reason = "held until the operation ends")]
+    lock: L,
+    snapshot: Snapshot,
+    /// Whether another process has replaced the credential meanwhile.
+    is_replaced: bool,
 }

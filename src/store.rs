@@ -170,6 +170,15 @@ impl Store {
         answered.await.map_err(|_| Error::Stopped)?
     }
 
+    /// The texts of a runner's entries as [`Edit::Remove`] would take them out, in the order of the file, so
+    /// that they can be kept before that.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`].
+    pub async fn texts(&self, target: Target) -> Result<Vec<EntryText>, Error> {
+        self.work(move |disk| disk.texts(&target)).await
+    }
+
     /// Does everything a replace of config.toml needs but the rename, and leaves nothing behind, so that no
     /// token is spent on a disk that cannot keep it.
     ///

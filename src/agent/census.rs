@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Config;
-use crate::model::{RunnerKey, Site, Timestamp, TlsFiles};
-use crate::ops::{Enrollment, Runner};
+use crate::model::{RunnerKey, Site, TlsFiles};
+use crate::ops::{Enrollment, Runner, is_own};
 use crate::store::{Entry, Record, Snapshot};
 
 /// One runner to be served.
@@ -23,27 +23,35 @@ pub struct Census {
     pub members: Vec<Member>,
     /// What people should know, one sentence each.
     pub remarks: Vec<String>,
+    /// Records that belong to no enrollment any more, with the key they had; to be written down before
+    /// anything is served.
+    pub renamed: Vec<(RunnerKey, Record)>,
 }
 
 /// Brings together what shall exist, what is known and what config.toml says.
 #[must_use]
-pub fn census(config: &Config, records: Vec<Record>, snapshot: &Snapshot, now: Timestamp) -> Census {
+pub fn census(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Census {
     let mut census = Census::default();
     let mut records = records;
     let mut claimed = BTreeSet::new();
     for enrollment in &config.enrollments {
-        let runner = enrolled(enrollment, &mut records, snapshot, now, &mut census.remarks);
+        let runner = enrolled(enrollment, &mut records, snapshot, &mut census);
         census.admit(runner, Some(enrollment.clone()), snapshot, &mut claimed);
     }
     for record in records {
+        let key = record.key.clone();
+        let was_enrolled = record.enrollment.is_some();
         let Some(runner) = recorded(record, snapshot, &claimed, &mut census.remarks) else { continue };
+        if was_enrolled {
+            census.renamed.push((key, runner.record.clone()));
+        }
         census.admit(runner, None, snapshot, &mut claimed);
     }
     for entry in &snapshot.entries {
         if claimed.contains(&entry.position) {
             continue;
         }
-        match Runner::found(entry, now) {
+        match Runner::found(entry) {
             Ok(runner) => census.admit(runner, None, snapshot, &mut claimed),
             Err(error) => census.remarks.push(error.to_string()),
         }
@@ -61,29 +69,24 @@ impl Census {
         claimed: &mut BTreeSet<usize>,
     ) {
         let target = runner.target();
-        claimed.extend(snapshot.entries.iter().filter(|entry| target.matches(entry)).map(|entry| entry.position));
+        claimed.extend(snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position));
         runner.look_up(snapshot);
         self.members.push(Member { runner, enrollment });
     }
 }
 
-fn enrolled(
-    enrollment: &Enrollment,
-    records: &mut Vec<Record>,
-    snapshot: &Snapshot,
-    now: Timestamp,
-    remarks: &mut Vec<String>,
-) -> Runner {
+fn enrolled(enrollment: &Enrollment, records: &mut Vec<Record>, snapshot: &Snapshot, census: &mut Census) -> Runner {
     let mut runner = match records.iter().position(|record| record.key == enrollment.key) {
         Some(position) if records[position].url == enrollment.site.url => {
             Runner::recorded(records.remove(position), enrollment.site.clone())
         }
         Some(position) => {
-            remarks.push(moved_away(enrollment, &mut records[position]));
+            census.remarks.push(moved_away(enrollment, &mut records[position]));
+            census.renamed.push((enrollment.key.clone(), records[position].clone()));
             blank(enrollment)
         }
         None => match same_name(enrollment, records, snapshot) {
-            Some(entry) => taken_over(enrollment, entry, now, remarks).unwrap_or_else(|| blank(enrollment)),
+            Some(entry) => taken_over(enrollment, entry, &mut census.remarks).unwrap_or_else(|| blank(enrollment)),
             None => blank(enrollment),
         },
     };
@@ -111,7 +114,7 @@ fn moved_away(enrollment: &Enrollment, record: &mut Record) -> String {
 /// make a second runner.
 fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snapshot) -> Option<&'a Entry> {
     let is_known = |entry: &Entry| {
-        records.iter().any(|record| Runner::recorded(record.clone(), site(record)).target().matches(entry))
+        records.iter().any(|record| is_own(&Runner::recorded(record.clone(), site(record)).target(), entry))
     };
     let mut candidates = snapshot.entries.iter().filter(|entry| {
         entry.name.as_deref() == Some(enrollment.entry.name.as_str())
@@ -122,8 +125,8 @@ fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snap
     candidates.next().filter(|_| candidates.next().is_none())
 }
 
-fn taken_over(enrollment: &Enrollment, entry: &Entry, now: Timestamp, remarks: &mut Vec<String>) -> Option<Runner> {
-    let mut runner = Runner::found(entry, now).ok()?;
+fn taken_over(enrollment: &Enrollment, entry: &Entry, remarks: &mut Vec<String>) -> Option<Runner> {
+    let mut runner = Runner::found(entry).ok()?;
     runner.record.key = enrollment.key.clone();
     remarks.push(format!(
         "config.toml already has a runner `{}` at {}, which enrollment `{}` takes over instead of registering another",
@@ -142,7 +145,7 @@ fn recorded(
     let site = site(&record);
     let mut runner = Runner::recorded(record, site);
     let target = runner.target();
-    let mut own = snapshot.entries.iter().filter(|entry| target.matches(entry));
+    let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
     let Some(entry) = own.next() else {
         if runner.record.entry_text.is_some() {
             return Some(runner);

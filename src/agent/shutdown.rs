@@ -3,39 +3,47 @@
 use std::rc::Rc;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
 
 use super::worker::Leftover;
 use super::{Config, Shared, Unregister};
 use crate::clock::Clock;
-use crate::lifecycle::State;
+use crate::lifecycle::{Rejection, State};
+use crate::observe::chain;
 use crate::ops::{Disk, EntryFate, Runner, Server, Unregistration};
 
-/// Unregisters those that the policy names; whoever does not make it in time stays registered, and
-/// the journal lets the next start finish.
-pub(super) async fn unregister_all<S, D, C>(
-    shared: &Rc<Shared<S, D, C>>,
-    config: &Config,
-    leftovers: Vec<Leftover>,
-    deadline: Instant,
-) where
+/// The unregistrations under way.
+pub(super) struct Farewell<S, D, C> {
+    shared: Rc<Shared<S, D, C>>,
+    config: Rc<Config>,
+    tasks: JoinSet<()>,
+}
+
+impl<S, D, C> Farewell<S, D, C>
+where
     S: Server + 'static,
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let mut tasks = JoinSet::new();
-    for leftover in leftovers {
-        if wants_unregistration(config, &leftover) {
-            let shared = Rc::clone(shared);
-            tasks.spawn_local(async move { unregister(&shared, leftover).await });
+    pub(super) fn new(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Self {
+        Self { shared, config, tasks: JoinSet::new() }
+    }
+
+    /// Begins to unregister a runner whose worker has ended, if the policy wants it.
+    pub(super) fn bid(&mut self, leftover: Leftover) {
+        if wants_unregistration(&self.config, &leftover) {
+            let shared = Rc::clone(&self.shared);
+            self.tasks.spawn_local(async move { unregister(&shared, leftover).await });
         }
     }
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout_at(deadline, all).await.is_err() {
-        tracing::error!(
-            unfinished = tasks.len(),
-            "the grace time is over before every runner was unregistered: the next start finishes what was begun"
-        );
+
+    /// Waits until all are done. Whoever is cut short stays registered, and the journal lets the next start
+    /// finish.
+    pub(super) async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.tasks.len()
     }
 }
 
@@ -52,7 +60,9 @@ async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, left
             id = runner.record.id.map(crate::model::RunnerId::number),
             "its token has expired, so it could not be unregistered and may remain in GitLab: delete it there"
         ),
-        Err(error) => tracing::error!(runner = runner.label(), %error, hint = error.hint(), "cannot unregister"),
+        Err(error) => {
+            tracing::error!(runner = runner.label(), error = chain(&error), hint = error.hint(), "cannot unregister")
+        }
     }
 }
 
@@ -61,16 +71,21 @@ fn wants_unregistration(config: &Config, leftover: &Leftover) -> bool {
     if runner.record.credential.is_none() || matches!(state, State::Retired { .. }) {
         return false;
     }
-    if matches!(state, State::Uncertain(_)) {
+    let is_lost = match state {
+        State::Uncertain(_) => true,
+        State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
+        _ => false,
+    };
+    if is_lost {
         tracing::warn!(
             runner = runner.label(),
-            "not unregistered: the answer to a rotation was lost, so its token may be another one"
+            "not unregistered: the answer to a rotation was lost, and with it the token that could; delete the runner in GitLab if it is not wanted"
         );
         return false;
     }
     match policy(config, runner) {
         Unregister::Never => false,
-        Unregister::Enrolled => runner.record.enrollment.is_some(),
+        Unregister::Enrolled => leftover.is_enrolled,
         Unregister::All => true,
     }
 }

@@ -1,6 +1,6 @@
 //! The supervisor: starts the workers, hands out news, and ends them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::census::Member;
-use super::shutdown::unregister_all;
+use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
 use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished};
+use crate::observe::chain;
+use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished, is_own};
 use crate::store::Snapshot;
 
 /// How long config.toml must have been still before an entry that is missing counts as removed:
@@ -63,7 +64,8 @@ where
                 }
             }
             News::FileStill => supervisor.config_changed(true, Retired::Stay).await,
-            News::WorkerEnded => {}
+            // It may have left its runner to the next census.
+            News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
         }
     }
 }
@@ -91,6 +93,8 @@ struct Supervisor<S, D, C> {
     config: Rc<Config>,
     watch: Option<Watch>,
     still_at: Option<Instant>,
+    /// Enrollments that another process has unregistered while this one runs.
+    retired_here: BTreeSet<RunnerKey>,
     desks: BTreeMap<RunnerKey, Desk>,
     workers: JoinSet<Leftover>,
     patience: watch::Sender<Patience>,
@@ -107,7 +111,9 @@ where
             shared,
             config: Rc::new(config),
             watch,
-            still_at: None,
+            // What is missing from the start on is missing for good once the file has been still.
+            still_at: Some(Instant::now() + STILL),
+            retired_here: BTreeSet::new(),
             desks: BTreeMap::new(),
             workers: JoinSet::new(),
             patience: watch::channel(Patience::Finish).0,
@@ -174,9 +180,15 @@ where
     fn dismiss(&mut self, ended: Result<Leftover, tokio::task::JoinError>) {
         match ended {
             Ok(leftover) => {
-                self.desks.remove(&leftover.runner.record.key);
+                let Leftover { runner, is_enrolled, .. } = leftover;
+                self.desks.remove(&runner.record.key);
+                if is_enrolled && is_retired(&runner) {
+                    self.retired_here.insert(runner.record.key);
+                }
             }
-            Err(error) => tracing::error!(%error, "a worker has died: restart the agent, and please report this"),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "a worker has died: restart the agent, and please report this")
+            }
         }
     }
 
@@ -204,6 +216,7 @@ where
     }
 
     fn take_settings(&mut self, config: Config) {
+        self.retired_here.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
         self.tell(&Mail::Settings(Rc::clone(&self.config)));
     }
@@ -211,9 +224,16 @@ where
     /// Lets every worker compare its entry, and takes in runners that nobody serves yet.
     async fn config_changed(&mut self, settled: bool, retired: Retired) {
         self.tell(&Mail::Changed { settled, retired });
+        self.take_in(retired).await;
+    }
+
+    /// Begins to serve whoever is not served yet.
+    async fn take_in(&mut self, retired: Retired) {
         match take_stock_of_new(&self.shared, &self.config, &self.desks).await {
             Ok(mut census) => {
-                census.members.retain(|member| retired == Retired::ComeBack || !is_retired(&member.runner));
+                let stays_away =
+                    |runner: &Runner| retired == Retired::Stay && self.retired_here.contains(&runner.record.key);
+                census.members.retain(|member| !stays_away(&member.runner));
                 for remark in &census.remarks {
                     tracing::debug!("{remark}");
                 }
@@ -223,7 +243,10 @@ where
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "config.toml has changed and cannot be read: serving on with what is known")
+                tracing::warn!(
+                    error = chain(&error),
+                    "config.toml has changed and cannot be read: serving on with what is known"
+                )
             }
         }
     }
@@ -235,7 +258,7 @@ where
         }
     }
 
-    /// Stops planning, lets what is under way finish, and unregisters last.
+    /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
     async fn stop(mut self, ending: Ending, notices: &mut Notices) {
         let deadline = Instant::now() + self.config.shutdown.grace;
         tracing::info!(unregister = ending == Ending::ByPolicy, "stopping");
@@ -243,36 +266,33 @@ where
         if ending == Ending::Keep {
             self.patience.send_replace(Patience::GiveUpVerify);
         }
-        let drained = tokio::select! {
-            biased;
-            leftovers = self.drain(deadline) => Some(leftovers),
-            () = second(notices) => None,
-        };
-        let (Some(leftovers), Ending::ByPolicy) = (drained, ending) else { return };
         tokio::select! {
             biased;
-            () = unregister_all(&self.shared, &self.config, leftovers, deadline) => {}
+            () = self.wind_up(ending, deadline) => {}
             () = second(notices) => tracing::warn!("told to stop a second time: the next start finishes what was begun"),
         }
     }
 
-    /// Waits for the workers: half of the grace time for everything, then only for what changes something.
-    async fn drain(&mut self, deadline: Instant) -> Vec<Leftover> {
-        let mut leftovers = Vec::new();
+    /// Half of the grace time is for everything that is under way, the rest only for what changes something.
+    async fn wind_up(&mut self, ending: Ending, deadline: Instant) {
+        let mut farewell = Farewell::new(Rc::clone(&self.shared), Rc::clone(&self.config));
         let patient_until = deadline - self.config.shutdown.grace / 2;
         for until in [patient_until, deadline] {
             while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
-                leftovers.extend(ended.ok());
+                match ended {
+                    Ok(leftover) if ending == Ending::ByPolicy => farewell.bid(leftover),
+                    Ok(_) | Err(_) => {}
+                }
             }
             self.patience.send_replace(Patience::GiveUpVerify);
         }
-        if !self.workers.is_empty() {
+        let is_late = timeout_at(deadline, farewell.finish()).await.is_err();
+        if is_late || !self.workers.is_empty() {
             tracing::error!(
-                unfinished = self.workers.len(),
-                "the grace time is over while a request was under way: the journal lets the next start finish it"
+                unfinished = self.workers.len() + farewell.under_way(),
+                "the grace time is over while requests were under way: the next start finishes what was begun"
             );
         }
-        leftovers
     }
 }
 
@@ -296,10 +316,20 @@ pub(super) async fn take_stock<S: Server, D: Disk, C: Clock>(
     let replayed = shared.ops.replay(now).await?;
     let records = shared.ops.disk().records().await?;
     for damaged in &records.damaged {
-        tracing::error!(error = %damaged, "a runner's record is damaged");
+        tracing::error!(error = chain(damaged), "a runner's record is damaged");
     }
     let snapshot = shared.ops.disk().read().await?;
-    Ok((census(config, records.records, &snapshot, now), replayed.unfinished.into_iter().collect()))
+    let census = census(config, records.records, &snapshot);
+    write_down(shared, &census).await?;
+    Ok((census, replayed.unfinished.into_iter().collect()))
+}
+
+/// Brings to the disk what the census has decided about records.
+async fn write_down<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, census: &Census) -> Result<(), Error> {
+    for (old, record) in &census.renamed {
+        shared.ops.rename_record(old, record.clone()).await?;
+    }
+    Ok(())
 }
 
 /// The part of the census that nobody serves yet.
@@ -310,7 +340,8 @@ async fn take_stock_of_new<S: Server, D: Disk, C: Clock>(
 ) -> Result<Census, Error> {
     let snapshot = shared.ops.disk().read().await?;
     let records = shared.ops.disk().records().await?;
-    let mut census = census(config, records.records, &snapshot, shared.wall());
+    let mut census = census(config, records.records, &snapshot);
+    write_down(shared, &census).await?;
     census.members.retain(|member| !is_served(&member.runner, &snapshot, desks));
     Ok(census)
 }
@@ -326,6 +357,6 @@ fn is_served(runner: &Runner, snapshot: &Snapshot, desks: &BTreeMap<RunnerKey, D
         return true;
     }
     let target = runner.target();
-    let mut own = snapshot.entries.iter().filter(|entry| target.matches(entry)).peekable();
-    own.peek().is_some() && own.all(|entry| desks.values().any(|desk| desk.target.borrow().matches(entry)))
+    let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry)).peekable();
+    own.peek().is_some() && own.all(|entry| desks.values().any(|desk| is_own(&desk.target.borrow(), entry)))
 }

@@ -10,6 +10,7 @@ use super::{Config, RotatePolicy, Shared};
 use crate::clock::{Clock, ServerTime};
 use crate::lifecycle::{self, Moment, Outcome, Plan, Recovery, RegisterAgain, Rules, State, Step, Trouble};
 use crate::model::{Origin, RunnerId, SystemId, Timestamp};
+use crate::observe::chain;
 use crate::ops::{
     Disk, Enrollment, EntryFate, Error, Registration, Rotation, Runner, Seed, Server, Standing, Unfinished,
 };
@@ -74,6 +75,8 @@ pub(super) struct Leftover {
     pub(super) runner: Runner,
     pub(super) state: State,
     pub(super) now: Timestamp,
+    /// Whether an enrollment can make it again.
+    pub(super) is_enrolled: bool,
 }
 
 /// The lines that tie a worker to its supervisor.
@@ -95,7 +98,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let time = ServerTime::assumed(shared.clock.read());
         let now = time.now(shared.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), shared.ops.system_id());
-        let state = runner.initial_state(now);
+        let state = runner.initial_state(&config.timing, now);
         let Lines { target, mailbox, patience } = lines;
         let mut worker = Self {
             shared,
@@ -112,7 +115,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             has_complained: false,
         };
         match worker.unfinished {
-            Some(Unfinished::LostReset) => worker.enter(Outcome::Lost),
+            Some(Unfinished::LostReset) => worker.enter(Outcome::Lost { retry_after: None }),
             Some(Unfinished::Unsaved) => worker.enter(Outcome::Unsaved),
             Some(Unfinished::Unregistration) | None => {}
         }
@@ -124,6 +127,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.finish_unregistration().await;
         loop {
             *self.target.borrow_mut() = self.runner.target();
+            self.rules = self.current_rules();
             let Some(plan) = lifecycle::plan(&self.state, &self.rules) else { break };
             let nap = plan.at.since(self.now()).min(self.rules.timing.longest_nap);
             tokio::select! {
@@ -140,14 +144,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 }
             }
         }
-        let now = self.now();
-        Leftover { runner: self.runner, state: self.state, now }
+        self.leave()
     }
 
     /// Makes one pass: what is due now, each kind of step once.
     pub(super) async fn once(mut self) -> Leftover {
         self.finish_unregistration().await;
+        self.reconcile(true, Retired::Stay).await;
         let mut done = Vec::new();
+        self.rules = self.current_rules();
         while let Some(plan) = lifecycle::plan(&self.state, &self.rules) {
             if plan.at > self.now() || done.contains(&plan.step) {
                 break;
@@ -155,8 +160,12 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             done.push(plan.step);
             self.execute(plan).await;
         }
+        self.leave()
+    }
+
+    fn leave(self) -> Leftover {
         let now = self.now();
-        Leftover { runner: self.runner, state: self.state, now }
+        Leftover { runner: self.runner, state: self.state, now, is_enrolled: self.enrollment.is_some() }
     }
 
     fn now(&self) -> Timestamp {
@@ -176,6 +185,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     async fn execute(&mut self, plan: Plan) {
         tracing::debug!(runner = self.runner.label(), step = plan.step.word(), why = plan.why.word(), "due");
+        if self.unfinished == Some(Unfinished::Unregistration) {
+            self.finish_unregistration().await;
+            if self.unfinished.is_some() {
+                return self.enter(Outcome::Deferred { retry_after: None });
+            }
+            return;
+        }
         let result = match plan.step {
             Step::Register => self.register().await,
             Step::Verify => self.verify().await,
@@ -189,7 +205,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Ok(outcomes) => {
                 for outcome in outcomes {
                     self.enter(outcome);
-                    self.stop_complaining();
+                    if outcome != Outcome::Unsaved {
+                        self.stop_complaining();
+                    }
                 }
             }
             Err(error) => {
@@ -227,15 +245,19 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     async fn verify(&mut self) -> Result<Vec<Outcome>, Error> {
         let now = self.now();
-        if let Some(enrollment) = &self.enrollment
-            && let Some(held) = self.shared.ops.reseed(enrollment, &mut self.runner, now).await?
-        {
-            return Ok(vec![Outcome::Adopted(held)]);
-        }
         let mut patience = self.patience.clone();
+        let (ops, runner, enrollment) = (&self.shared.ops, &mut self.runner, self.enrollment.as_ref());
+        let ask = async {
+            if let Some(enrollment) = enrollment
+                && let Some(held) = ops.reseed(enrollment, runner, now).await?
+            {
+                return Ok(vec![Outcome::Adopted(held)]);
+            }
+            Ok(vec![ops.verify(runner, now).await?.outcome()])
+        };
         tokio::select! {
             biased;
-            verification = self.shared.ops.verify(&mut self.runner, now) => Ok(vec![verification?.outcome()]),
+            outcomes = ask => outcomes,
             _ = patience.wait_for(|patience| *patience >= Patience::GiveUpVerify) => Ok(Vec::new()),
         }
     }
@@ -290,12 +312,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     async fn save(&mut self) -> Result<Vec<Outcome>, Error> {
         match self.shared.ops.save(&mut self.runner).await {
-            Ok(()) => {
+            Ok(Standing::Foreign { .. }) => Ok(vec![Outcome::Saved, Outcome::Nudged]),
+            Ok(_) => {
                 tracing::info!(runner = self.runner.label(), "config.toml holds the token now");
                 Ok(vec![Outcome::Saved])
             }
             Err(error) => {
-                tracing::error!(runner = self.runner.label(), %error, "config.toml still does not hold the token");
+                tracing::error!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "config.toml still does not hold the token"
+                );
                 Ok(vec![Outcome::Unsaved])
             }
         }
@@ -305,7 +332,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if let Some(error) = unsaved {
             tracing::error!(
                 runner = self.runner.label(),
-                %error,
+                error = chain(&error),
                 "config.toml does not hold the new token yet: it is safe in the state directory, and writing it is tried again"
             );
         }
@@ -317,9 +344,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if is_lost {
             self.unfinished = Some(Unfinished::LostReset);
         } else if self.unfinished == Some(Unfinished::LostReset) {
-            match self.shared.ops.settle(&self.runner).await {
+            match self.shared.ops.settle(&mut self.runner).await {
                 Ok(()) => self.unfinished = None,
-                Err(error) => tracing::warn!(runner = self.runner.label(), %error, "cannot clear the journal"),
+                Err(error) => {
+                    tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal")
+                }
             }
         }
     }
@@ -342,13 +371,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 self.take_date();
                 let now = self.now();
                 self.state = if self.enrollment.is_some() {
-                    self.runner.initial_state(now)
+                    self.runner.initial_state(&self.config.timing, now)
                 } else {
                     State::Retired { since: now }
                 };
             }
             Err(error) => {
-                tracing::warn!(runner = self.runner.label(), %error, "cannot finish an interrupted unregistration: serving the runner on");
+                tracing::warn!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "cannot finish an interrupted unregistration: serving the runner on"
+                );
             }
         }
     }
@@ -357,29 +390,44 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         match mail {
             Mail::Nudge => self.enter(Outcome::Nudged),
             Mail::Changed { settled, retired } => self.reconcile(settled, retired).await,
-            Mail::Settings(config) => {
-                self.enrollment =
-                    config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
-                self.config = config;
-                self.rules = self.current_rules();
-                self.enter(Outcome::Nudged);
-            }
+            Mail::Settings(config) => self.take_settings(config).await,
             Mail::Stop => {}
         }
     }
 
-    async fn reconcile(&mut self, settled: bool, retired: Retired) {
-        if self.runner.record.credential.is_none() {
-            return self.look_at_seed();
+    /// Takes new settings. A runner that no enrollment asks for any more is served on as one that was found,
+    /// and one whose enrollment now names another server is left to the next census.
+    async fn take_settings(&mut self, config: Rc<Config>) {
+        let wanted = config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
+        let was_enrolled = self.enrollment.is_some();
+        self.config = config;
+        let has_moved = wanted.as_ref().is_some_and(|wanted| wanted.site.url != self.runner.site.url);
+        if has_moved || (wanted.is_none() && self.runner.record.credential.is_none()) {
+            self.state = State::Retired { since: self.now() };
+            return;
         }
-        let known = self.runner.record.credential.clone();
-        let standing = match self.shared.ops.reconcile(&mut self.runner).await {
-            Ok(standing) => standing,
+        if wanted.is_some() != was_enrolled
+            && let Err(error) = self.shared.ops.note_enrollment(&mut self.runner, wanted.as_ref()).await
+        {
+            tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
+        }
+        self.enrollment = wanted;
+        self.enter(Outcome::Nudged);
+    }
+
+    async fn reconcile(&mut self, settled: bool, retired: Retired) {
+        self.look_at_seed();
+        if self.runner.record.credential.is_none() {
+            return;
+        }
+        let reconciled = match self.shared.ops.reconcile(&mut self.runner).await {
+            Ok(reconciled) => reconciled,
             Err(error) => {
-                tracing::warn!(runner = self.runner.label(), %error, "config.toml has changed and cannot be compared");
-                if matches!(self.state, State::Active(_)) {
-                    self.enter(Outcome::Unsaved);
-                }
+                tracing::warn!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "config.toml has changed and cannot be compared: serving on with what is known"
+                );
                 return;
             }
         };
@@ -390,22 +438,31 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.state = if comes_back { State::unregistered(now) } else { State::Retired { since: now } };
             return;
         }
-        if self.runner.record.credential != known
+        if reconciled.is_replaced
             && let Some(held) = self.runner.held(self.now())
         {
             tracing::info!(runner = self.runner.label(), "another process has replaced the token");
             self.enter(Outcome::Adopted(held));
         }
-        match standing {
+        if let Some(error) = reconciled.unsaved {
+            tracing::error!(
+                runner = self.runner.label(),
+                error = chain(&error),
+                "cannot put the current token back: trying again"
+            );
+            self.enter(Outcome::Unsaved);
+        }
+        match reconciled.standing {
             Standing::Foreign { .. } => self.enter(Outcome::Nudged),
             Standing::Missing if settled => self.missing().await,
             Standing::Ours | Standing::Stale | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
         }
     }
 
-    /// A registration that failed is tried again at once when its token was replaced.
+    /// What failed or was refused is tried again at once when the token that it is made from was replaced.
     fn look_at_seed(&mut self) {
-        let Some(enrollment) = &self.enrollment else { return };
+        let waits = matches!(self.state, State::Unregistered(_) | State::Failed(_) | State::Rejected(_));
+        let Some(enrollment) = self.enrollment.as_ref().filter(|_| waits) else { return };
         let Ok(seed) = enrollment.seed.read() else { return };
         if self.runner.record.seed != Some(seed.fingerprint()) {
             self.enter(Outcome::Nudged);
@@ -428,7 +485,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 "its entry was gone from config.toml: put it back, since agent.toml enrolls it"
             ),
             Err(error) => {
-                tracing::error!(runner = self.runner.label(), %error, "cannot put its entry back into config.toml");
+                tracing::error!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "cannot put its entry back into config.toml"
+                );
                 self.enter(Outcome::Unsaved);
             }
         }
@@ -440,7 +501,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
         if self.state.word() != before {
-            self.rules = self.current_rules();
             tell_transition(&self.runner, before, &self.state, moment.now);
         }
     }
@@ -452,7 +512,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn note_state(&mut self) {
         let (word, since) = (self.state.word(), self.state.since());
         if let Err(error) = self.shared.ops.note_state(&mut self.runner, word, since).await {
-            tracing::warn!(runner = self.runner.label(), %error, "cannot write the runner's record");
+            tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
     }
 
@@ -461,9 +521,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let runner = self.runner.label();
         let (step, hint) = (step.word(), error.hint());
         if self.has_complained {
-            tracing::debug!(runner, step, %error, "failed again");
+            tracing::debug!(runner, step, error = chain(&error), "failed again");
         } else {
-            tracing::warn!(runner, step, %error, hint, "failed, trying again");
+            tracing::warn!(runner, step, error = chain(&error), hint, "failed, trying again");
             self.has_complained = true;
         }
     }
@@ -544,16 +604,14 @@ fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, syst
         RotatePolicy::Always => config.rotate.or(Some(crate::lifecycle::Share::DEFAULT)),
         RotatePolicy::Off => None,
         RotatePolicy::Auto => {
-            let is_ours = match runner.record.origin {
-                Origin::Registered => true,
-                Origin::Given => policy.shared != Some(true),
+            let can_rotate = match runner.record.origin {
+                Origin::Registered | Origin::Given => policy.shared != Some(true) && runner.variable.is_none(),
                 Origin::V1 => false,
             };
-            config.rotate.filter(|_| is_ours && !runner.rotation_disabled)
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
         }
     };
-    let verify_interval: Duration =
-        if runner.record.enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
+    let verify_interval: Duration = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
     let recovery = recovery(config, runner, enrollment, policy.shared == Some(true));
     Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
 }

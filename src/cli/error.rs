@@ -16,7 +16,7 @@ pub(super) enum Error {
     #[error("{0}")]
     Usage(String),
     /// The settings are wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Settings(#[from] settings::Errors),
     /// The disk failed.
     #[error(transparent)]
@@ -76,17 +76,20 @@ impl Error {
 /// The exit code of an operation that failed.
 pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
-        ops::Error::Asking(failure) | ops::Error::Changing(failure) => match failure.class {
-            ErrorClass::RefusedByServer => Exit::Refused,
-            ErrorClass::Unreachable => Exit::Unreachable,
-            ErrorClass::Local => Exit::LocalFile,
-        },
+        ops::Error::Asking(failure) | ops::Error::Registering(failure) | ops::Error::Changing(failure) => {
+            match failure.class {
+                ErrorClass::RefusedByServer => Exit::Refused,
+                ErrorClass::Unreachable => Exit::Unreachable,
+                ErrorClass::Local => Exit::LocalFile,
+            }
+        }
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
         | ops::Error::Compose(_)
         | ops::Error::Entry { .. }
         | ops::Error::VariableToken { .. }
         | ops::Error::NoRoom
+        | ops::Error::OtherServer { .. }
         | ops::Error::NoToken(_) => Exit::LocalFile,
     }
 }

@@ -18,7 +18,7 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
         tracing::error!(error = %damaged, "a runner's record is damaged");
     }
     let now = context.now();
-    let candidates = candidates(&agent::Config::default(), records.records, &snapshot, [].into(), now);
+    let candidates = candidates(&agent::Config::default(), records.records, &snapshot, [].into());
     if candidates.is_empty() && !context.reporter.is_json() {
         context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
         return Ok(Exit::Done);

@@ -224,7 +224,7 @@ impl Registrar {
 
     /// Says what a lost answer may have left behind.
     fn explained(&self, error: ops::Error) -> Error {
-        if error.outcome() != Outcome::Lost {
+        if !matches!(error.outcome(), Outcome::Lost { .. }) {
             return error.into();
         }
         let description = self.enrollment.parameters.description.as_deref().unwrap_or_default();
@@ -244,7 +244,7 @@ impl Registrar {
                 return Err(last);
             }
             match self.bench.ops.save(runner).await {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) => last = error,
             }
         }

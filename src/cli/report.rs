@@ -6,6 +6,7 @@ use super::arguments::Output;
 use super::told::{Told, label};
 use super::{Error, Exit};
 use crate::model::{Report, RunnerReport};
+pub(super) use crate::observe::chain;
 
 /// Writes answers in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -83,18 +84,6 @@ impl Reporter {
         }
         error.exit()
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Shows what clap has to say: help and version on stdout, a wrong usage on stderr.

@@ -56,11 +56,11 @@ async fn rotate_one(
 ) -> Told {
     let rotated = match unfinished {
         Some(Unfinished::LostReset) => match settle(&bench, &mut runner).await {
-            Ok(()) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
+            Ok(_) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
             Err(error) => Err(error),
         },
         Some(Unfinished::Unsaved) => match bench.ops.save(&mut runner).await {
-            Ok(()) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
+            Ok(_) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
             Err(error) => Err(error.into()),
         },
         Some(Unfinished::Unregistration) | None => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
@@ -80,7 +80,7 @@ async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option
         });
     }
     let rotation = match bench.ops.rotate(runner, access_token, bench.now()).await {
-        Err(error) if error.outcome() == Outcome::Refused && access_token.is_none() => {
+        Err(error) if error.outcome() == Outcome::ResetRefused && access_token.is_none() => {
             match configured_access(bench, runner)? {
                 Some(token) => bench.ops.rotate(runner, Some(&token), bench.now()).await,
                 None => Err(error),
@@ -96,7 +96,7 @@ async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option
             message: "the server answered with the token that it was asked to replace".to_owned(),
             hint: None,
         }),
-        Err(error) if error.outcome() == Outcome::Lost => {
+        Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => {
             let failure = Error::from(error);
             bench.reporter.remark(&format!(
                 "runner `{}`: {}: finding out whether the token was replaced",
@@ -158,7 +158,7 @@ async fn save(bench: &Workbench, runner: &mut Runner, first: store::Error) -> Re
         }
         tokio::time::sleep(SAVE_PAUSE).await;
         match bench.ops.save(runner).await {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(error) => last = error,
         }
     }

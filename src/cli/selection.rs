@@ -6,8 +6,8 @@ use std::io;
 use super::Error;
 use super::arguments::{SecretArgument, Selection};
 use crate::agent::{self, census};
-use crate::model::{RunnerKey, Timestamp};
-use crate::ops::{Runner, Unfinished};
+use crate::model::RunnerKey;
+use crate::ops::{Runner, Unfinished, is_own};
 use crate::secret::{Source, Token, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
@@ -38,9 +38,8 @@ pub(super) fn candidates(
     records: Vec<Record>,
     snapshot: &Snapshot,
     mut unfinished: BTreeMap<RunnerKey, Unfinished>,
-    now: Timestamp,
 ) -> Vec<Candidate> {
-    let members = census(config, records, snapshot, now).members;
+    let members = census(config, records, snapshot).members;
     let mut runners: Vec<_> =
         members.into_iter().map(|member| member.runner).filter(|runner| runner.record.credential.is_some()).collect();
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -49,7 +48,7 @@ pub(super) fn candidates(
             candidate.entries.push(entry.clone());
             continue;
         }
-        let runner = match runners.iter().position(|runner| runner.target().matches(entry)) {
+        let runner = match runners.iter().position(|runner| is_own(&runner.target(), entry)) {
             Some(position) => Ok(runners.remove(position)),
             None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
         };
@@ -68,7 +67,7 @@ pub(super) fn candidates(
 
 impl Candidate {
     fn owns(&self, entry: &Entry) -> bool {
-        self.runner.as_ref().is_ok_and(|runner| runner.target().matches(entry))
+        self.runner.as_ref().is_ok_and(|runner| is_own(&runner.target(), entry))
     }
 
     /// What tells it from others: its number and server, or the line of its entry.

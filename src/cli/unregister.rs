@@ -71,7 +71,7 @@ async fn unregister_one(bench: Rc<Workbench>, mut runner: Runner, unfinished: Op
     }
     if unfinished == Some(Unfinished::Unsaved) {
         // The record holds the token that counts; the journal would keep the deletion from beginning.
-        if let Err(error) = bench.ops.settle(&runner).await {
+        if let Err(error) = bench.ops.settle(&mut runner).await {
             return Told::failed(of_runner(&runner, bench.now()), "failed", "not unregistered", &error.into());
         }
     }

@@ -81,7 +81,7 @@ impl Workbench {
             tracing::error!(error = %damaged, "a runner's record is damaged");
         }
         let snapshot = self.ops.disk().read().await?;
-        Ok(candidates(&self.agent, records.records, &snapshot, replayed, self.now()))
+        Ok(candidates(&self.agent, records.records, &snapshot, replayed))
     }
 
     /// Does the same to everybody that is wanted, all at the same time, and tells what became of each. The

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::schedule::{
-    Fraction, backoff, between_resets, certainty_wait, look_again_spacing, lost_backoff, obeyed, verify_spacing,
+    Fraction, backoff, between_resets, certainty_wait, doubled, look_again_spacing, obeyed, vain_backoff,
+    verify_spacing,
 };
 use super::{
     Active, Failed, Held, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain,
     Unregistered, Unsaved,
 };
-use crate::model::{Expiry, Timestamp};
+use crate::model::Timestamp;
 
 /// The time of an outcome, with the draw of chance that its delay may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,13 +26,12 @@ pub struct Moment {
 pub enum Outcome {
     /// The runner was made, or a given token was accepted for the first time.
     Registered(Held),
-    /// A genuine answer accepted the token.
-    Accepted {
-        /// What the answer said about its end; `Unknown` on servers that do not say.
-        expiry: Expiry,
-    },
-    /// A genuine answer refused the token.
+    /// A genuine answer accepted the token, whose times are now known to be these.
+    Accepted(Held),
+    /// A genuine answer to a question refused the token.
     Refused,
+    /// A genuine answer to a reset refused the token.
+    ResetRefused,
     /// The token was replaced.
     Rotated(Held),
     /// The answer to a reset was the token we had: nothing changed.
@@ -46,7 +46,10 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// The answer to a register or reset was lost: it may have happened.
-    Lost,
+    Lost {
+        /// How long the server wishes to be left alone.
+        retry_after: Option<Duration>,
+    },
     /// Nothing helps until a human acts.
     MustAct(Trouble),
     /// Another credential was found and is now held.
@@ -80,13 +83,14 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
                 ..good(held, reset_from, rules, moment.now)
             })
         }
-        Outcome::Accepted { expiry } => accepted(state, expiry, rules, moment),
+        Outcome::Accepted(held) => accepted(state, held, rules, moment.now),
         Outcome::Refused => refused(state, rules, moment),
+        Outcome::ResetRefused => refused(in_vain(state, Duration::ZERO, rules, moment.now), rules, moment),
         Outcome::NotRotated => not_rotated(state, rules, moment),
         Outcome::RotationClosed => rotation_closed(state, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
         Outcome::Removed => removed(state, rules, moment),
-        Outcome::Lost => lost(state, rules, moment),
+        Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
         Outcome::MustAct(trouble) => must_act(state, trouble, rules, moment),
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
@@ -103,7 +107,7 @@ fn good(held: Held, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Act
         reset_from,
         failures: 0,
         retry_from: now,
-        losses: 0,
+        resets_in_vain: 0,
         refused_at: None,
         unsaved: None,
     }
@@ -123,40 +127,24 @@ fn active_since(state: &State, now: Timestamp) -> Timestamp {
     }
 }
 
-fn learned(held: Held, expiry: Expiry) -> Held {
-    match expiry {
-        Expiry::Unknown => held,
-        // A life that would have ended before it began: the time of issue was wrong, the end is the server's word.
-        Expiry::At(at) if at <= held.obtained_at => Held { obtained_at: at, expiry },
-        Expiry::Never | Expiry::At(_) => Held { expiry, ..held },
-    }
-}
-
-fn accepted(state: State, expiry: Expiry, rules: &Rules, moment: Moment) -> State {
-    let now = moment.now;
+fn accepted(state: State, held: Held, rules: &Rules, now: Timestamp) -> State {
     match state {
-        State::Active(active) => {
-            let held = learned(active.held, expiry);
-            State::Active(Active {
-                since: active.since,
-                losses: active.losses,
-                unsaved: active.unsaved,
-                ..good(held, active.reset_from, rules, now)
-            })
-        }
-        State::Uncertain(uncertain) => accepted_again(uncertain, expiry, rules, now),
-        State::Rejected(Rejected { held, .. }) | State::Failed(Failed { held: Some(held), .. }) => {
-            State::Active(good(learned(held, expiry), Timestamp::EARLIEST, rules, now))
-        }
+        State::Active(active) => State::Active(Active {
+            since: active.since,
+            resets_in_vain: active.resets_in_vain,
+            unsaved: active.unsaved,
+            ..good(held, active.reset_from, rules, now)
+        }),
+        State::Uncertain(uncertain) => accepted_again(uncertain, held, rules, now),
         State::NotRenewable(state) => State::NotRenewable(NotRenewable {
-            held: learned(state.held, expiry),
+            held,
             verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
             failures: 0,
             refused_at: None,
             ..state
         }),
-        State::Unregistered(_) | State::Failed(Failed { held: None, .. }) => {
-            State::Active(good(Held::new(None, expiry, now), Timestamp::EARLIEST, rules, now))
+        State::Rejected(_) | State::Failed(_) | State::Unregistered(_) => {
+            State::Active(good(held, Timestamp::EARLIEST, rules, now))
         }
         State::Retired { .. } => state,
     }
@@ -164,15 +152,26 @@ fn accepted(state: State, expiry: Expiry, rules: &Rules, moment: Moment) -> Stat
 
 /// The old token still works: once may be a replica that lags behind the reset, twice is proof that
 /// the reset did not happen.
-fn accepted_again(state: Uncertain, expiry: Expiry, rules: &Rules, now: Timestamp) -> State {
-    let held = learned(state.held, expiry);
+fn accepted_again(state: Uncertain, held: Held, rules: &Rules, now: Timestamp) -> State {
     let accepted = state.accepted + 1;
     if accepted < 2 {
         let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(now));
         return State::Uncertain(Uncertain { held, ask_at: now.plus(wait), accepted, failures: 0, ..state });
     }
-    let reset_from = now.plus(lost_backoff(&rules.timing, state.losses, &held, now));
-    State::Active(Active { losses: state.losses, ..good(held, reset_from, rules, now) })
+    let reset_from = now.plus(vain_backoff(&rules.timing, state.resets_in_vain, &held, now));
+    State::Active(Active { resets_in_vain: state.resets_in_vain, ..good(held, reset_from, rules, now) })
+}
+
+/// A reset that brought no new token: the next one waits longer with each in a row, and at least `least`.
+fn in_vain(state: State, least: Duration, rules: &Rules, now: Timestamp) -> State {
+    match state {
+        State::Active(active) => {
+            let resets_in_vain = active.resets_in_vain.saturating_add(1);
+            let wait = vain_backoff(&rules.timing, resets_in_vain, &active.held, now).max(least);
+            State::Active(Active { resets_in_vain, reset_from: now.plus(wait), ..active })
+        }
+        other => other,
+    }
 }
 
 fn refused(state: State, rules: &Rules, moment: Moment) -> State {
@@ -271,12 +270,13 @@ fn removed(state: State, rules: &Rules, moment: Moment) -> State {
 /// A reset that changes nothing will change nothing a moment later either.
 fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
-        State::Active(active) => {
-            let wait = between_resets(&rules.timing, active.held.life());
-            State::Active(Active { reset_from: moment.now.plus(wait), failures: 0, retry_from: moment.now, ..active })
-        }
         State::Rejected(state) => State::Rejected(climb(state, rules, moment.now)),
-        other => other,
+        State::Active(active) => {
+            let least = between_resets(&rules.timing, active.held.life());
+            let active = Active { failures: 0, retry_from: moment.now, ..active };
+            in_vain(State::Active(active), least, rules, moment.now)
+        }
+        other => deferred(other, None, rules, moment),
     }
 }
 
@@ -284,15 +284,19 @@ fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
     if let State::Rejected(state) = state {
         return State::Rejected(climb(state, rules, moment.now));
     }
-    match state.held() {
-        Some(held) if !matches!(state, State::NotRenewable(_)) => State::NotRenewable(NotRenewable {
-            since: moment.now,
-            held: *held,
-            verify_at: moment.now.plus(verify_spacing(rules.verify_interval, rules.phase)),
-            failures: 0,
-            refused_at: None,
-        }),
-        _ => state,
+    let verify_at = moment.now.plus(verify_spacing(rules.verify_interval, rules.phase));
+    match state {
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at, ..state }),
+        state => match state.held() {
+            Some(held) => State::NotRenewable(NotRenewable {
+                since: moment.now,
+                held: *held,
+                verify_at,
+                failures: 0,
+                refused_at: None,
+            }),
+            None => must_act(state, Trouble::Unsupported, rules, moment),
+        },
     }
 }
 
@@ -327,29 +331,30 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         }
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
-            let recover_from = delay(failures, None);
-            State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now))
+            let retry_from = delay(failures, None);
+            State::Rejected(Rejected { failures, recover_from: retry_from, look_again_at: retry_from, ..state })
         }
         State::Failed(state) => {
-            State::Failed(Failed { look_again_at: moment.now.plus(look_again_spacing(timing, rules.phase)), ..state })
+            let failures = state.failures.saturating_add(1);
+            State::Failed(Failed { failures, look_again_at: delay(failures, None), ..state })
         }
         State::Retired { .. } => state,
     }
 }
 
-fn lost(state: State, rules: &Rules, moment: Moment) -> State {
-    let (held, losses) = match state {
-        State::Active(Active { held, losses, .. }) => (held, losses),
+fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
+    let (held, in_vain) = match state {
+        State::Active(Active { held, resets_in_vain, .. }) => (held, resets_in_vain),
         State::NotRenewable(NotRenewable { held, .. }) => (held, 0),
-        State::Unregistered(state) => return State::Unregistered(lost_registration(state, rules, moment)),
+        State::Unregistered(state) => return State::Unregistered(lost_registration(state, retry_after, rules, moment)),
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
-            let recover_from = settled_retry(failures, rules, moment);
+            let recover_from = settled_retry(failures, retry_after, rules, moment);
             return State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now));
         }
         // No reset is sent in these states, so what was lost is the answer to a question.
         State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
-            return deferred(state, None, rules, moment);
+            return deferred(state, retry_after, rules, moment);
         }
     };
     let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(moment.now));
@@ -359,28 +364,36 @@ fn lost(state: State, rules: &Rules, moment: Moment) -> State {
         ask_at: moment.now.plus(wait),
         accepted: 0,
         failures: 0,
-        losses: losses.saturating_add(1),
+        resets_in_vain: in_vain.saturating_add(1),
     })
 }
 
 /// A registration that may have happened is repeated only after the settling time: each repetition may
 /// leave one more runner behind.
-fn lost_registration(state: Unregistered, rules: &Rules, moment: Moment) -> Unregistered {
+fn lost_registration(
+    state: Unregistered,
+    retry_after: Option<Duration>,
+    rules: &Rules,
+    moment: Moment,
+) -> Unregistered {
     let failures = state.failures.saturating_add(1);
-    Unregistered { failures, retry_from: settled_retry(failures, rules, moment), ..state }
+    Unregistered { failures, retry_from: settled_retry(failures, retry_after, rules, moment), ..state }
 }
 
 /// The settling time doubles with each loss in a row: what each may have left behind adds up.
-fn settled_retry(failures: u32, rules: &Rules, moment: Moment) -> Timestamp {
-    let doubling = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    let settling = rules.timing.settle_after.saturating_mul(doubling).min(rules.timing.longest_nap);
+fn settled_retry(failures: u32, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> Timestamp {
+    let settling = doubled(rules.timing.settle_after, failures).min(rules.timing.look_again);
+    let wished = retry_after.map(|wish| obeyed(&rules.timing, wish, None)).unwrap_or_default();
     let backoff = backoff(&rules.timing, failures, None, moment.now, moment.chance);
-    moment.now.plus(backoff.max(settling))
+    moment.now.plus(backoff.max(settling).max(wished))
 }
 
 fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> State {
-    if let State::Rejected(state) = state {
-        return State::Rejected(climb(state, rules, moment.now));
+    match state {
+        State::Rejected(state) => return State::Rejected(climb(state, rules, moment.now)),
+        // A doubt is settled by a yes or a no to the old token, and by nothing else.
+        State::Uncertain(_) => return deferred(state, None, rules, moment),
+        _ => {}
     }
     let since = match &state {
         State::Failed(failed) if failed.trouble == trouble => failed.since,
@@ -390,6 +403,7 @@ fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> St
         since,
         held: state.held().copied(),
         trouble,
+        failures: 0,
         look_again_at: moment.now.plus(look_again_spacing(&rules.timing, rules.phase)),
     })
 }

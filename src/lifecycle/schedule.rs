@@ -110,9 +110,7 @@ pub(super) fn backoff(
     now: Timestamp,
     chance: Fraction,
 ) -> Duration {
-    let doubled =
-        timing.backoff_first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    let ceiling = doubled.min(timing.backoff_cap);
+    let ceiling = doubled(timing.backoff_first, failures).min(timing.backoff_cap);
     let fixed = ceiling.mul_f64(BACKOFF_FIXED);
     let delay = (fixed + chance.of(ceiling - fixed)).max(timing.floor);
     let Some((left, life)) = held.and_then(|held| Some((held.left(now)?, held.life()?))) else { return delay };
@@ -122,15 +120,25 @@ pub(super) fn backoff(
     delay.min((left / 4).max(life / LIFE_STEPS)).max(timing.floor)
 }
 
-/// The delay after a reset whose answer was lost and which then proved not to have happened: as long as
-/// the settling, doubling with each loss in a row.
-pub(super) fn lost_backoff(timing: &Timing, losses: u32, held: &Held, now: Timestamp) -> Duration {
-    let doubled = timing.settle_after.saturating_mul(1_u32.checked_shl(losses.saturating_sub(1)).unwrap_or(u32::MAX));
-    let wanted = doubled.min(timing.longest_nap);
+/// The delay after a reset that brought no new token: as long as the settling of a lost one, doubling with
+/// each in a row, while there is enough life left for it.
+pub(super) fn vain_backoff(timing: &Timing, resets: u32, held: &Held, now: Timestamp) -> Duration {
+    let wanted = doubled(timing.settle_after, resets).min(timing.look_again);
     match held.left(now) {
         Some(left) if !left.is_zero() => wanted.min(left / 4).max(timing.floor),
         _ => wanted.max(timing.floor),
     }
+}
+
+/// A span that doubles from the first time on.
+pub(super) fn doubled(span: Duration, times: u32) -> Duration {
+    span.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
+}
+
+/// The first moment at which a token may be reset that came of a reset itself.
+#[must_use]
+pub fn reset_from(timing: &Timing, held: &Held, last_reset_at: Option<Timestamp>) -> Timestamp {
+    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.plus(between_resets(timing, held.life())))
 }
 
 /// How long a server's wish to be left alone is obeyed.

@@ -53,8 +53,8 @@ pub struct Active {
     pub failures: u32,
     /// No request before this time.
     pub retry_from: Timestamp,
-    /// Resets in a row whose answers were lost.
-    pub losses: u32,
+    /// Resets in a row that brought no new token: lost, refused although the token is accepted, or unchanged.
+    pub resets_in_vain: u32,
     /// Time of a refusal that has yet to be confirmed.
     pub refused_at: Option<Timestamp>,
     /// Set while config.toml does not yet hold the credential.
@@ -83,8 +83,8 @@ pub struct Uncertain {
     pub accepted: u32,
     /// Asks that failed in a row.
     pub failures: u32,
-    /// Resets in a row whose answers were lost, this one included.
-    pub losses: u32,
+    /// Resets in a row that brought no new token, this one included.
+    pub resets_in_vain: u32,
 }
 
 /// Entered by refusals that count.
@@ -152,6 +152,8 @@ pub struct Failed {
     pub held: Option<Held>,
     /// What to act on.
     pub trouble: Trouble,
+    /// Looks that got no answer in a row.
+    pub failures: u32,
     /// When it is tried again.
     pub look_again_at: Timestamp,
 }
@@ -250,7 +252,7 @@ impl State {
             reset_from,
             failures: 0,
             retry_from: now,
-            losses: 0,
+            resets_in_vain: 0,
             refused_at: None,
             unsaved: None,
         })

@@ -1,10 +1,9 @@
 //! Why an operation did not do what it should, and what that means for the runner.
 
-use std::error::Error as _;
-
 use crate::gitlab::{self, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Trouble};
-use crate::model::Timestamp;
+use crate::model::{ServerUrl, Timestamp};
+use crate::observe::chain;
 use crate::secret::SourceError;
 use crate::store::{self, ComposeError, EntryProblem};
 
@@ -26,18 +25,11 @@ pub struct Failure {
 
 impl From<gitlab::Error> for Failure {
     fn from(error: gitlab::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
         Self {
             disposition: error.disposition(),
             class: error.class(),
             date: error.date(),
-            message,
+            message: chain(&error),
             hint: error.hint().map(str::to_owned),
         }
     }
@@ -49,7 +41,10 @@ pub enum Error {
     /// Asking whether a token is good brought no acceptance; the server surely changed nothing.
     #[error(transparent)]
     Asking(Failure),
-    /// A call that makes or replaces a token failed.
+    /// Making a runner failed.
+    #[error(transparent)]
+    Registering(Failure),
+    /// Replacing a token, or deleting what it belongs to, failed.
     #[error(transparent)]
     Changing(Failure),
     /// The disk failed; no token was spent.
@@ -82,6 +77,14 @@ pub enum Error {
         "config.toml writes `runners` as one array, to which no entry can be added: write each runner as [[runners]]"
     )]
     NoRoom,
+    /// The record under this key is of a runner on another server.
+    #[error("the record of runner `{runner}` belongs to {recorded}: give the enrollment another key")]
+    OtherServer {
+        /// The runner's name or key.
+        runner: String,
+        /// The server it belongs to.
+        recorded: ServerUrl,
+    },
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -101,19 +104,31 @@ impl Error {
                 Disposition::Unsupported => Outcome::MustAct(Trouble::Unsupported),
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },
+            Self::Registering(failure) => match failure.disposition {
+                Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
+                Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },
+                Disposition::Refused => Outcome::MustAct(Trouble::RegistrationRefused),
+                Disposition::Gone | Disposition::RotationClosed | Disposition::Unsupported => {
+                    Outcome::MustAct(Trouble::Unsupported)
+                }
+                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+            },
             Self::Changing(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
-                Disposition::Unknown { .. } => Outcome::Lost,
-                Disposition::Refused => Outcome::Refused,
+                Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },
+                Disposition::Refused => Outcome::ResetRefused,
                 Disposition::Gone => Outcome::Removed,
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },
             // A token file may be about to appear; looking for it asks no server.
             Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
-            Self::Compose(_) | Self::Entry { .. } | Self::VariableToken { .. } | Self::NoRoom | Self::NoToken(_) => {
-                Outcome::MustAct(Trouble::LocalFile)
-            }
+            Self::Compose(_)
+            | Self::Entry { .. }
+            | Self::VariableToken { .. }
+            | Self::NoRoom
+            | Self::OtherServer { .. }
+            | Self::NoToken(_) => Outcome::MustAct(Trouble::LocalFile),
         }
     }
 
@@ -121,13 +136,14 @@ impl Error {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Asking(failure) | Self::Changing(failure) => Some(failure),
+            Self::Asking(failure) | Self::Registering(failure) | Self::Changing(failure) => Some(failure),
             Self::Disk(_)
             | Self::Secret(_)
             | Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }
             | Self::NoRoom
+            | Self::OtherServer { .. }
             | Self::NoToken(_) => None,
         }
     }

@@ -344,6 +344,11 @@ fn entry(name: &str, id: Option<RunnerId>, credential: &Credential, position: us
     }
 }
 
+fn text_of(entry: &Entry) -> EntryText {
+    let name = entry.name.clone().unwrap_or_default();
+    EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
+}
+
 fn renew(state: &mut DiskState, target: &Target, id: Option<RunnerId>, credential: &Credential) -> usize {
     let mut renewed = 0;
     for entry in state.entries.iter_mut().filter(|entry| target.matches(entry)) {
@@ -396,9 +401,7 @@ impl Disk for MemoryDisk {
                 state.entries.retain(|entry| {
                     let goes = target.matches(entry);
                     if goes {
-                        let name = entry.name.clone().unwrap_or_default();
-                        let text = format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url());
-                        removed.push(EntryText::parse(&text).unwrap());
+                        removed.push(text_of(entry));
                     }
                     !goes
                 });
@@ -406,6 +409,12 @@ impl Disk for MemoryDisk {
                 if entries == 0 { Err(missing()) } else { Ok(Edited { entries, removed }) }
             }
         }
+    }
+
+    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error> {
+        let state = self.state();
+        let own = state.entries.iter().filter(|entry| target.matches(entry));
+        Ok(own.map(text_of).collect())
     }
 
     async fn probe(&self) -> Result<(), store::Error> {

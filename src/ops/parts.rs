@@ -7,7 +7,9 @@ use super::Failure;
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
-use crate::store::{self, Edit, Edited, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store};
+use crate::store::{
+    self, Edit, Edited, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store, Target,
+};
 
 /// The calls of a GitLab that operations make; each is one request, sent once.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
@@ -91,6 +93,8 @@ pub trait Disk {
     async fn read(&self) -> Result<Snapshot, store::Error>;
     /// Changes config.toml durably.
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error>;
+    /// The texts of a runner's entries, without their credentials.
+    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error>;
     /// Does everything a replace needs but the rename.
     async fn probe(&self) -> Result<(), store::Error>;
     /// Reads one record.
@@ -129,6 +133,10 @@ impl Disk for Store {
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
         Self::edit(self, edit).await
+    }
+
+    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error> {
+        Self::texts(self, target).await
     }
 
     async fn probe(&self) -> Result<(), store::Error> {

@@ -1,6 +1,6 @@
 //! config.toml as the projection of the records: how an entry stands to its record, and putting it right.
 
-use super::{Disk, Enrollment, Error, Ops, Runner, Server};
+use super::{Disk, Enrollment, Error, Ops, Runner, Server, is_own};
 use crate::model::{Credential, RunnerId};
 use crate::store::{self, Edit, Edited, Entry, EntryText, EntryToken, Snapshot, Target};
 
@@ -27,15 +27,36 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Looks a runner up in config.toml. Of several entries the one that is least ours decides.
+    /// Looks a runner up in config.toml. Of several entries the one decides that most has to be done about.
     #[must_use]
     pub fn of(runner: &Runner, snapshot: &Snapshot) -> Self {
         let target = runner.target();
-        let mut standings =
-            snapshot.entries.iter().filter(|entry| target.matches(entry)).map(|entry| of_entry(runner, entry));
-        let Some(first) = standings.next() else { return Self::Missing };
-        standings.fold(first, |known, next| if known == Self::Ours { next } else { known })
+        let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        own.map(|entry| of_entry(runner, entry)).max_by_key(Self::urgency).unwrap_or(Self::Missing)
     }
+
+    /// A token that nobody else has may not be overwritten unasked, so it outranks one that may.
+    fn urgency(&self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::Ours => 1,
+            Self::Broken => 2,
+            Self::Variable(_) => 3,
+            Self::Stale => 4,
+            Self::Foreign { .. } => 5,
+        }
+    }
+}
+
+/// What a comparison of entry and record found, and did.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// How the entry stood.
+    pub standing: Standing,
+    /// Whether another process has replaced the credential meanwhile.
+    pub is_replaced: bool,
+    /// Why an old copy could not be put right.
+    pub unsaved: Option<Error>,
 }
 
 fn of_entry(runner: &Runner, entry: &Entry) -> Standing {
@@ -59,33 +80,39 @@ fn of_entry(runner: &Runner, entry: &Entry) -> Standing {
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Writes the record's credential into config.toml, then the record, then ends the journal: what is
-    /// left to do when any of these failed before. An entry that is missing is made from the kept text.
+    /// left to do when any of these failed before. An entry that is missing is made from the kept text; one
+    /// that holds a token we do not know is left for a verification to decide about.
     ///
     /// # Errors
     /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
-    pub async fn save(&self, runner: &mut Runner) -> Result<(), Error> {
-        let (_lock, _snapshot) = self.enter(runner).await?;
-        self.project(runner).await?;
-        Ok(self.disk.clear(&runner.record.key).await?)
+    pub async fn save(&self, runner: &mut Runner) -> Result<Standing, Error> {
+        let entered = self.enter(runner).await?;
+        let standing = Standing::of(runner, &entered.snapshot);
+        match standing {
+            Standing::Foreign { .. } | Standing::Variable(_) => self.remember(runner).await?,
+            Standing::Ours | Standing::Stale | Standing::Broken | Standing::Missing => self.project(runner).await?,
+        }
+        self.disk.clear(&runner.record.key).await?;
+        Ok(standing)
     }
 
     /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
-    /// asking the server. Whether the record was changed by another process shows in the runner.
+    /// asking the server.
     ///
     /// # Errors
-    /// [`Error::Disk`] if config.toml cannot be read or written.
-    pub async fn reconcile(&self, runner: &mut Runner) -> Result<Standing, Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
-        runner.look_up(&snapshot);
-        let standing = Standing::of(runner, &snapshot);
+    /// [`Error::Disk`] if config.toml cannot be read.
+    pub async fn reconcile(&self, runner: &mut Runner) -> Result<Reconciled, Error> {
+        let entered = self.enter(runner).await?;
+        let standing = Standing::of(runner, &entered.snapshot);
+        let mut unsaved = None;
         if standing == Standing::Stale {
             tracing::warn!(
                 runner = runner.label(),
                 "config.toml holds a token that was replaced: putting the current one back"
             );
-            self.project(runner).await?;
+            unsaved = self.project(runner).await.err();
         }
-        Ok(standing)
+        Ok(Reconciled { standing, is_replaced: entered.is_replaced, unsaved })
     }
 
     /// Writes an entry anew that an enrollment wants and config.toml has lost.
@@ -93,8 +120,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Compose`] or [`Error::Disk`].
     pub async fn restore(&self, runner: &mut Runner, enrollment: &Enrollment) -> Result<(), Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
-        if Standing::of(runner, &snapshot) != Standing::Missing || runner.record.credential.is_none() {
+        let entered = self.enter(runner).await?;
+        if Standing::of(runner, &entered.snapshot) != Standing::Missing || runner.record.credential.is_none() {
             return Ok(());
         }
         if runner.record.entry_text.is_none() {
@@ -106,7 +133,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// The part of [`Ops::save`] that an operation does under its own lock.
     pub(super) async fn project(&self, runner: &mut Runner) -> Result<(), Error> {
         let Some(credential) = runner.record.credential.clone() else {
-            return Ok(self.disk.save_record(runner.record.clone()).await?);
+            return Ok(self.remember(runner).await?);
         };
         let id = runner.record.id;
         let renewed = match &runner.record.entry_text {
@@ -119,7 +146,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(store::Error::NoSuchEntry { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(self.disk.save_record(runner.record.clone()).await?)
+        Ok(self.remember(runner).await?)
     }
 
     /// An entry that carries another number but one of the runner's own tokens is from before it was

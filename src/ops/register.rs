@@ -1,9 +1,10 @@
 //! Register: make the runner that an enrollment asks for, and write its entry.
 
-use super::{Disk, Enrollment, Error, Failure, Ops, Runner, Seed, Server, Standing};
+use super::{Disk, Enrollment, Error, Failure, Ops, RETIRED, Runner, Seed, Server, Standing};
 use crate::gitlab::{Answer, RegisterParameters, Registered};
 use crate::lifecycle::{Held, Outcome};
 use crate::model::{Credential, Timestamp};
+use crate::observe::chain;
 use crate::secret::{Fingerprint, Token};
 use crate::store::{self, EntryText, Intent, JournalAnswer, Operation};
 
@@ -45,11 +46,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         now: Timestamp,
     ) -> Result<Registration, Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
+        let entered = self.enter(runner).await?;
         if let Some(held) = runner.held(now) {
             return Ok(Registration::Already(held));
         }
-        if !snapshot.takes_entries {
+        if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
         }
         let seed = enrollment.seed.read()?;
@@ -73,17 +74,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         now: Timestamp,
     ) -> Result<Registration, Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
-        let is_missing = match Standing::of(runner, &snapshot) {
+        let entered = self.enter(runner).await?;
+        let is_missing = match Standing::of(runner, &entered.snapshot) {
             Standing::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
-            Standing::Missing if !snapshot.takes_entries => return Err(Error::NoRoom),
+            Standing::Missing if !entered.snapshot.takes_entries => return Err(Error::NoRoom),
             Standing::Missing => true,
             Standing::Ours | Standing::Stale | Standing::Foreign { .. } | Standing::Broken => false,
         };
         let seed = enrollment.seed.read()?;
         self.disk.probe().await?;
+        self.check_settled(runner).await?;
         let text = runner.record.entry_text.take();
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
@@ -103,7 +105,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<(), Error> {
         let record = &mut runner.record;
-        if record.entry_text.is_none() {
+        // Only the text of an entry that was taken out is worth more than what the enrollment says now.
+        if record.entry_text.is_none() || record.state != RETIRED {
             record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
         record.first_seen_at = Some(now);
@@ -129,7 +132,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Registration, Error> {
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         let description = parameters.description.clone().unwrap_or_default();
-        self.disk.save_record(runner.record.clone()).await?;
+        self.remember(runner).await?;
         let operation = Operation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
         let intent = Intent { operation, at: now, system_id: Some(self.identity.system_id.clone()) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
@@ -150,7 +153,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let journaled =
             JournalAnswer { id: Some(id), token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
         if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
-            tracing::error!(runner = runner.label(), %error, "the journal did not take the new runner's token");
+            tracing::error!(
+                runner = runner.label(),
+                error = chain(&error),
+                "the journal did not take the new runner's token"
+            );
         }
         runner.record.id = Some(id);
         runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
@@ -160,8 +167,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn not_registered(&self, runner: &mut Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
-        let error = Error::Changing(failure);
-        if error.outcome() == Outcome::Lost {
+        let error = Error::Registering(failure);
+        if matches!(error.outcome(), Outcome::Lost { .. }) {
             warn_of_orphan(intent);
         }
         self.disk.clear(&runner.record.key).await?;
@@ -195,8 +202,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Writes the record before the entry: a daemon that sees a new entry has to find whose it is, or it
     /// would serve it under another key.
     async fn claim(&self, runner: &Runner) {
-        if let Err(error) = self.disk.save_record(runner.record.clone()).await {
-            tracing::error!(runner = runner.label(), %error, "the record did not take the new runner's token");
+        if let Err(error) = self.remember(runner).await {
+            tracing::error!(
+                runner = runner.label(),
+                error = chain(&error),
+                "the record did not take the new runner's token"
+            );
         }
     }
 }

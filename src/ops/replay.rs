@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
+use crate::observe::chain;
 use crate::store::{JournalAnswer, Operation, Pending};
 
 /// What a replay could not finish by itself.
@@ -36,10 +37,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn replay(&self, now: Timestamp) -> Result<Replayed, Error> {
         let mut replayed = Replayed::default();
         for pending in self.disk.pending().await? {
-            let key = pending.key.clone();
-            match self.replay_one(pending, now).await? {
-                Some(unfinished) => replayed.unfinished.push((key, unfinished)),
-                None => replayed.finished += 1,
+            let (key, operation) = (pending.key.clone(), pending.intent.operation.clone());
+            match self.replay_one(pending, now).await {
+                Ok(Some(unfinished)) => replayed.unfinished.push((key, unfinished)),
+                Ok(None) => replayed.finished += 1,
+                Err(error) => {
+                    tracing::error!(runner = %key, error = chain(&error), "cannot finish what was interrupted: trying again later");
+                    replayed.unfinished.push((key, unfinished(&operation)));
+                }
             }
         }
         Ok(replayed)
@@ -54,7 +59,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Some(pending) = self.disk.pending_of(&pending.key).await? else {
             return Ok(None);
         };
-        let Some(record) = self.record(&pending.key).await? else {
+        let Some(record) = self.disk.record(&pending.key).await? else {
             return self.replay_without_record(&pending).await;
         };
         let site = Site { url: record.url.clone(), tls: TlsFiles::default() };
@@ -86,7 +91,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    /// Brings an answer in whose process did not come that far; the caller holds the runner's lock.
+    /// Brings an answer into the record whose process did not come that far; the caller holds the runner's
+    /// lock, and compares record and entry next.
     ///
     /// # Errors
     /// [`Error::Disk`]; the journal stays then.
@@ -99,7 +105,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match operation {
             Operation::Register { .. } | Operation::Rotate { .. } => {
                 take_answer(runner, operation, answer);
-                Ok(self.project_and_clear(runner).await?)
+                self.remember(runner).await?;
+                Ok(self.disk.clear(&runner.record.key).await?)
             }
             // What it has deleted is found out by whoever asks the server next.
             Operation::Unregister { .. } => Ok(self.disk.clear(&runner.record.key).await?),
@@ -114,7 +121,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 None
             }
             Err(error) => {
-                tracing::error!(runner = runner.label(), token = ?fingerprint, %error, "config.toml does not take the token from the journal");
+                tracing::error!(runner = runner.label(), token = ?fingerprint, error = chain(&error), "config.toml does not take the token from the journal");
                 Some(Unfinished::Unsaved)
             }
         }
@@ -147,6 +154,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let expiry = answer.map(|answer| answer.expiry).unwrap_or_default();
         runner.take(Credential { token, obtained_at, expiry });
         Ok(self.replay_token(&mut runner).await)
+    }
+}
+
+/// What is left of an operation that could not be finished now.
+fn unfinished(operation: &Operation) -> Unfinished {
+    match operation {
+        Operation::Register { .. } | Operation::Rotate { .. } => Unfinished::Unsaved,
+        Operation::Unregister { .. } => Unfinished::Unregistration,
     }
 }
 

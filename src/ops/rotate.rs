@@ -4,6 +4,7 @@ use super::{Disk, Error, Failure, Ops, Runner, Server, Standing};
 use crate::gitlab::{Answer, Reset};
 use crate::lifecycle::{Held, Outcome};
 use crate::model::{Credential, Timestamp};
+use crate::observe::chain;
 use crate::secret::Token;
 use crate::store::{self, Intent, JournalAnswer, Operation};
 
@@ -51,8 +52,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         access_token: Option<&Token>,
         now: Timestamp,
     ) -> Result<Rotation, Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
-        match Standing::of(runner, &snapshot) {
+        let entered = self.enter(runner).await?;
+        if entered.is_replaced
+            && let Some(held) = runner.held(now)
+        {
+            return Ok(Rotation::Adopted(held));
+        }
+        match Standing::of(runner, &entered.snapshot) {
             Standing::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
@@ -63,6 +69,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             Standing::Ours | Standing::Stale | Standing::Broken | Standing::Missing => {}
         }
+        self.check_settled(runner).await?;
         self.disk.probe().await?;
         let old = runner.token()?;
         self.disk.begin(&runner.record.key, self.rotation_intent(runner, &old, now)).await?;
@@ -70,7 +77,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(answer) => answer,
             Err(failure) => {
                 let error = Error::Changing(failure);
-                if error.outcome() != Outcome::Lost {
+                if !matches!(error.outcome(), Outcome::Lost { .. }) {
                     self.disk.clear(&runner.record.key).await?;
                 }
                 return Err(error);
@@ -88,8 +95,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn settle(&self, runner: &Runner) -> Result<(), Error> {
-        Ok(self.disk.clear(&runner.record.key).await?)
+    pub async fn settle(&self, runner: &mut Runner) -> Result<(), Error> {
+        let _lock = self.lock(runner).await?;
+        match self.check_settled(runner).await {
+            Ok(()) => Ok(()),
+            Err(Error::Disk(store::Error::Unsettled { key })) => Ok(self.disk.clear(&key).await?),
+            Err(error) => Err(error),
+        }
     }
 
     /// Brings a new token to the disk. From here on nothing may lose it: whatever fails, the other places
@@ -99,7 +111,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Reset { token, expiry } = answer.value;
         let journaled = JournalAnswer { id: None, token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
         if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
-            tracing::error!(runner = runner.label(), %error, "the journal did not take the new token");
+            tracing::error!(runner = runner.label(), error = chain(&error), "the journal did not take the new token");
         }
         runner.record.recovered = is_recovery.then(|| token.fingerprint());
         runner.record.last_reset_at = Some(obtained_at);
@@ -114,10 +126,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(()) => self.disk.clear(&runner.record.key).await,
             Err(Error::Disk(error)) => {
                 // The record is the better place to wait in: it can be read without knowing the journal.
-                match self.disk.save_record(runner.record.clone()).await {
+                match self.remember(runner).await {
                     Ok(()) => {}
                     Err(also) => {
-                        tracing::error!(runner = runner.label(), error = %also, "the record did not take the new token")
+                        tracing::error!(
+                            runner = runner.label(),
+                            error = chain(&also),
+                            "the record did not take the new token"
+                        )
                     }
                 }
                 Err(error)

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::lifecycle::{Fraction, Held, State};
+use crate::lifecycle::{Fraction, Held, State, Timing, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Token, sha256_hex};
-use crate::store::{Entry, EntryText, EntryToken, Record, Snapshot, Target};
+use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
 
 use super::Error;
 
@@ -20,6 +20,8 @@ pub struct Runner {
     pub executor: Option<String>,
     /// Whether its entry switches automatic rotation off.
     pub rotation_disabled: bool,
+    /// The environment variable that its entry takes the token from; such a token is used, and never written.
+    pub variable: Option<String>,
     /// The `Date` of the last genuine answer; taken by whoever keeps the server's time.
     pub date: Option<Timestamp>,
     /// Where the text of its entry is kept, once that was dropped.
@@ -49,7 +51,7 @@ impl Runner {
             state: String::new(),
             since: None,
         };
-        Self { record, site, executor: None, rotation_disabled: false, date: None, dropped_to: None }
+        Self { record, site, executor: None, rotation_disabled: false, variable: None, date: None, dropped_to: None }
     }
 
     /// A runner that was only found in config.toml. How it came into being is told by its token, as far
@@ -57,23 +59,22 @@ impl Runner {
     ///
     /// # Errors
     /// [`Error::Entry`] if the entry cannot be used for requests.
-    pub fn found(entry: &Entry, now: Timestamp) -> Result<Self, Error> {
+    pub fn found(entry: &Entry) -> Result<Self, Error> {
         let (site, token) = entry.access().map_err(|problem| Error::Entry { runner: label(entry), problem })?;
         let key = RunnerKey::found(&site.url, entry.id, &token.fingerprint());
         let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
         let mut runner = Self::blank(key, origin, site);
         runner.record.id = entry.id;
         runner.record.name.clone_from(&entry.name);
-        runner.record.first_seen_at = Some(now);
         runner.record.credential = Some(Credential { token, obtained_at: entry.obtained_at, expiry: entry.expiry });
-        runner.executor.clone_from(&entry.executor);
+        runner.take_from(entry);
         Ok(runner)
     }
 
     /// A runner as its record has it.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
-        Self { record, site, executor: None, rotation_disabled: false, date: None, dropped_to: None }
+        Self { record, site, executor: None, rotation_disabled: false, variable: None, date: None, dropped_to: None }
     }
 
     /// The entries that belong to it.
@@ -87,13 +88,28 @@ impl Runner {
         }
     }
 
-    /// Takes from its entry what is not in the record: TLS files and executor.
+    /// Takes from its entry what is not in the record: TLS files, executor, and a token that is a variable.
     pub fn look_up(&mut self, snapshot: &Snapshot) {
         let target = self.target();
-        if let Some(entry) = snapshot.entries.iter().find(|entry| target.matches(entry)) {
-            self.site.tls.clone_from(&entry.tls);
-            self.executor.clone_from(&entry.executor);
-            self.rotation_disabled = entry.rotation_disabled || matches!(entry.token, EntryToken::Variable { .. });
+        if let Some(entry) = snapshot.entries.iter().find(|entry| is_own(&target, entry)) {
+            self.take_from(entry);
+        }
+    }
+
+    fn take_from(&mut self, entry: &Entry) {
+        self.site.tls.clone_from(&entry.tls);
+        self.executor.clone_from(&entry.executor);
+        self.rotation_disabled = entry.rotation_disabled;
+        let EntryToken::Variable { name, token } = &entry.token else {
+            self.variable = None;
+            return;
+        };
+        self.variable = Some(name.clone());
+        if let Some(token) = token
+            && self.record.credential.as_ref().is_none_or(|credential| credential.token != *token)
+        {
+            self.record.credential =
+                Some(Credential { token: token.clone(), obtained_at: entry.obtained_at, expiry: entry.expiry });
         }
     }
 
@@ -113,9 +129,9 @@ impl Runner {
 
     /// The state it starts in when it is read from disk.
     #[must_use]
-    pub fn initial_state(&self, now: Timestamp) -> State {
+    pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
         match self.held(now) {
-            Some(held) => State::found(held, now, now),
+            Some(held) => State::found(held, reset_from(timing, &held, self.record.last_reset_at), now),
             None => State::unregistered(now),
         }
     }
@@ -153,14 +169,20 @@ impl Runner {
         self.record.credential = Some(credential);
     }
 
-    /// Gives the credential up and keeps the entry's text for the next time.
-    pub(super) fn give_up(&mut self, entry_text: Option<EntryText>) {
+    /// Gives the credential up; the entry's text stays for the next time.
+    pub(super) fn give_up(&mut self) {
         if let Some(old) = self.record.credential.take() {
             self.record.retire(old.token.fingerprint());
         }
-        self.record.entry_text = entry_text.or_else(|| self.record.entry_text.take());
         self.record.id = None;
     }
+}
+
+/// Whether an entry belongs to a runner: by its number, or by a token of the runner's, whatever number it
+/// carries beside that.
+#[must_use]
+pub fn is_own(target: &Target, entry: &Entry) -> bool {
+    target.matches(entry) || Target { id: None, ..target.clone() }.matches(entry)
 }
 
 /// An entry's name for people: its own, else its place in the file.

@@ -198,24 +198,24 @@ async fn a_crash_after_the_answer_is_finished_by_a_replay() {
 #[tokio::test]
 async fn a_crash_before_the_answer_is_handed_on() {
     let bench = Bench::new();
-    let runner = bench.registered().await;
+    let mut runner = bench.registered().await;
     let old = runner.record.credential.clone().unwrap().token;
     let intent = rotation_intent(&old, runner.record.id.unwrap());
     bench.disk.begin(&runner.record.key, intent).await.unwrap();
     let replayed = bench.ops.replay(now()).await.unwrap();
     assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::LostReset)]);
     assert!(!bench.disk.state().journal.is_empty(), "kept until it is settled");
-    bench.ops.settle(&runner).await.unwrap();
+    bench.ops.settle(&mut runner).await.unwrap();
     assert!(bench.disk.state().journal.is_empty());
 }
 
 #[tokio::test]
 async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
     for (fault, expected, kept) in [
-        (Fault::ActAndLose, Outcome::Lost, true),
-        (Fault::Fail(UNKNOWN), Outcome::Lost, true),
+        (Fault::ActAndLose, Outcome::Lost { retry_after: None }, true),
+        (Fault::Fail(UNKNOWN), Outcome::Lost { retry_after: None }, true),
         (Fault::Fail(NOT_EXECUTED), Outcome::Deferred { retry_after: None }, false),
-        (Fault::Fail(Disposition::Refused), Outcome::Refused, false),
+        (Fault::Fail(Disposition::Refused), Outcome::ResetRefused, false),
         (Fault::Fail(Disposition::RotationClosed), Outcome::RotationClosed, false),
         (Fault::Fail(Disposition::Unsupported), Outcome::RotationClosed, false),
     ] {
@@ -247,9 +247,9 @@ async fn verify_learns_what_the_entry_did_not_say() {
     let bare = crate::model::Credential { expiry: Expiry::Unknown, obtained_at: None, ..credential };
     bench.disk.add_entry("found", None, &bare);
     let snapshot = bench.disk.read().await.unwrap();
-    let mut runner = Runner::found(&snapshot.entries[0], now()).unwrap();
+    let mut runner = Runner::found(&snapshot.entries[0]).unwrap();
     let verified = bench.ops.verify(&mut runner, now()).await.unwrap();
-    assert_eq!(verified, Verification::Accepted { expiry });
+    assert_eq!(verified, Verification::Accepted(runner.held(now()).unwrap()));
     assert_eq!(runner.record.id, Some(id));
     assert_eq!(runner.record.credential.as_ref().unwrap().expiry, expiry);
     assert_eq!(bench.disk.state().records.len(), 1);
@@ -264,7 +264,7 @@ async fn an_old_copy_is_put_right_without_a_request() {
     let current = bench.disk.tokens();
     bench.disk.state().entries = old_entries;
     let requests = bench.server.calls().len();
-    assert_eq!(bench.ops.reconcile(&mut runner).await.unwrap(), Standing::Stale);
+    assert_eq!(bench.ops.reconcile(&mut runner).await.unwrap().standing, Standing::Stale);
     assert_eq!(bench.disk.tokens(), current);
     assert_eq!(bench.server.calls().len(), requests);
 }

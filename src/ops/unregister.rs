@@ -1,9 +1,9 @@
 //! Unregister: end a runner, or this machine's part in it.
 
-use super::{Disk, Error, Ops, Runner, Server};
+use super::{Disk, Error, Ops, Runner, Server, Standing};
 use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, Timestamp};
-use crate::store::{self, Edit, EntryText, Intent, JournalAnswer, Operation, Record};
+use crate::store::{self, Edit, Intent, JournalAnswer, Operation, Record};
 
 /// The state in the record of a runner that was unregistered.
 pub const RETIRED: &str = "retired";
@@ -59,8 +59,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         fate: EntryFate,
         now: Timestamp,
     ) -> Result<Unregistration, Error> {
-        // A config.toml that cannot be read is no reason to leave a runner behind.
         let _lock = self.lock(runner).await?;
+        self.check_settled(runner).await?;
+        self.adopt_before_the_end(runner, now).await?;
         let token = runner.token()?;
         let manager_only = runner.record.origin == Origin::Given;
         let intent = Intent {
@@ -105,26 +106,59 @@ impl<S: Server, D: Disk> Ops<S, D> {
         RETIRED.clone_into(&mut runner.record.state);
         runner.record.since = Some(now);
         match fate {
-            EntryFate::Keep => self.disk.save_record(runner.record.clone()).await?,
+            EntryFate::Keep => self.remember(runner).await?,
             EntryFate::KeepText => {
-                let text = self.remove_entry(runner).await?;
-                runner.give_up(text);
-                self.disk.save_record(runner.record.clone()).await?;
+                self.keep_texts(runner, now).await?;
+                self.remove_entries(runner).await?;
+                runner.give_up();
+                self.remember(runner).await?;
             }
             EntryFate::Drop => {
-                let text = self.remove_entry(runner).await?;
-                if let Some(text) = &text {
-                    runner.dropped_to = self.disk.keep_dropped(runner.label(), text, now).await?;
-                }
+                self.drop_texts(runner, now).await?;
+                self.remove_entries(runner).await?;
                 if runner.record.enrollment.is_some() {
-                    runner.give_up(text);
-                    self.disk.save_record(runner.record.clone()).await?;
+                    runner.give_up();
+                    self.remember(runner).await?;
                 } else {
                     self.disk.remove_record(&runner.record.key).await?;
                 }
             }
         }
         Ok(self.disk.clear(&runner.record.key).await?)
+    }
+
+    /// Writes the first entry's text into the record, and those of its duplicates aside, before any of them
+    /// is taken out of config.toml.
+    async fn keep_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        let mut texts = self.disk.texts(runner.target()).await?.into_iter();
+        if let Some(text) = texts.next() {
+            runner.record.entry_text = Some(text);
+            self.remember(runner).await?;
+        }
+        for text in texts {
+            self.disk.keep_dropped(runner.label(), &text, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        for text in self.disk.texts(runner.target()).await? {
+            runner.dropped_to = self.disk.keep_dropped(runner.label(), &text, now).await?;
+            if runner.record.enrollment.is_some() {
+                runner.record.entry_text = Some(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// A token that somebody else has put into config.toml is the runner's by now, and ours is dead. A
+    /// config.toml that cannot be read is no reason to leave a runner behind.
+    async fn adopt_before_the_end(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        let Ok(snapshot) = self.disk.read().await else { return Ok(()) };
+        if let Standing::Foreign { credential, id } = Standing::of(runner, &snapshot) {
+            self.adopt(runner, credential, id, now).await?;
+        }
+        Ok(())
     }
 
     /// Drops a runner's entry without asking the server, for one whose token was refused for good.
@@ -136,10 +170,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.retire(runner, EntryFate::Drop, now).await
     }
 
-    async fn remove_entry(&self, runner: &Runner) -> Result<Option<EntryText>, Error> {
+    async fn remove_entries(&self, runner: &Runner) -> Result<(), Error> {
         match self.disk.edit(Edit::Remove { target: runner.target() }).await {
-            Ok(edited) => Ok(edited.removed.into_iter().next()),
-            Err(store::Error::NoSuchEntry { .. }) => Ok(None),
+            Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,19 +1,17 @@
 //! Verify: ask whether the token is accepted, and learn what the answer tells.
 
-use super::{Disk, Enrollment, Error, Ops, Runner, Seed, Server, Standing};
+use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, Runner, Seed, Server, Standing};
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Held, Outcome};
-use crate::model::{Credential, Expiry, LastVerify, RunnerId, Timestamp};
+use crate::model::{Credential, Expiry, LastVerify, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
+use crate::store::Record;
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// Our token is accepted.
-    Accepted {
-        /// What the answer said about its end.
-        expiry: Expiry,
-    },
+    /// Our token is accepted, and these are its times.
+    Accepted(Held),
     /// config.toml held a token that we did not know; it is accepted, and ours from now on.
     Adopted(Held),
 }
@@ -23,7 +21,7 @@ impl Verification {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Accepted { expiry } => Outcome::Accepted { expiry: *expiry },
+            Self::Accepted(held) => Outcome::Accepted(*held),
             Self::Adopted(held) => Outcome::Adopted(*held),
         }
     }
@@ -36,30 +34,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Asking`] if the answer is no or none, [`Error::Disk`] if config.toml or the record cannot
     /// be read or written.
     pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Verification, Error> {
-        let (_lock, snapshot) = self.enter(runner).await?;
-        match Standing::of(runner, &snapshot) {
-            Standing::Foreign { credential, id } => {
-                if let Some(held) = self.adopt(runner, credential, id, now).await? {
-                    return Ok(Verification::Adopted(held));
-                }
+        let entered = self.enter(runner).await?;
+        let standing = Standing::of(runner, &entered.snapshot);
+        if let Standing::Foreign { credential, id } = &standing
+            && let Some(held) = self.adopt(runner, credential.clone(), *id, now).await?
+        {
+            if Standing::of(runner, &entered.snapshot) != Standing::Ours {
                 self.project(runner).await?;
             }
-            Standing::Stale => self.project(runner).await?,
+            return Ok(Verification::Adopted(held));
+        }
+        let held = self.verify_own(runner, now).await?;
+        match standing {
+            // A token that was refused once may only be new to a replica; ours is known to be good.
+            Standing::Stale | Standing::Foreign { .. } => self.project(runner).await?,
             Standing::Ours | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
         }
-        let expiry = self.verify_own(runner, now).await?;
-        Ok(Verification::Accepted { expiry })
+        Ok(if entered.is_replaced { Verification::Adopted(held) } else { Verification::Accepted(held) })
     }
 
-    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Expiry, Error> {
+    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Held, Error> {
         let token = runner.token()?;
         let answer = self.ask(runner, &token).await;
         note_verification(runner, &answer, now);
         if let Ok(verified) = &answer {
             learn(runner, verified, now);
         }
-        self.disk.save_record(runner.record.clone()).await?;
-        Ok(answer?.value.expiry)
+        self.remember(runner).await?;
+        let answer = answer?;
+        runner.held(answer.date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))
     }
 
     /// Takes a token that somebody else wrote into config.toml, if the server accepts it; `None` if it
@@ -84,10 +87,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "took over a new token that somebody else has put there");
         runner.take(credential);
-        runner.record.id = id.or(runner.record.id);
+        runner.record.id = verified.value.id.or(id).or(runner.record.id);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         learn(runner, &verified, now);
-        self.disk.save_record(runner.record.clone()).await?;
+        self.remember(runner).await?;
         Ok(runner.held(now))
     }
 
@@ -104,7 +107,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Option<Held>, Error> {
         let Seed::Given(source) = &enrollment.seed else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
-        let (_lock, _snapshot) = self.enter(runner).await?;
+        let _entered = self.enter(runner).await?;
         let seed = Some(token.fingerprint());
         if runner.record.seed == seed {
             return Ok(None);
@@ -124,6 +127,30 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer.map_err(Error::Asking)
     }
 
+    /// Writes down which enrollment a runner belongs to from now on, or that it belongs to none.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn note_enrollment(&self, runner: &mut Runner, enrollment: Option<&Enrollment>) -> Result<(), Error> {
+        let _lock = self.lock(runner).await?;
+        runner.record.enrollment = enrollment.map(|enrollment| enrollment.key.as_str().to_owned());
+        Ok(self.remember(runner).await?)
+    }
+
+    /// Writes down a record that belongs to another enrollment or to none from now on, under its new key.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; a crash in between leaves both, of which the old one is moved again.
+    pub async fn rename_record(&self, old: &RunnerKey, record: Record) -> Result<(), Error> {
+        let _lock = self.disk.lock_runner(old, LOCK_WAIT).await?;
+        let key = record.key.clone();
+        self.disk.save_record(record).await?;
+        if *old == key {
+            return Ok(());
+        }
+        Ok(self.disk.remove_record(old).await?)
+    }
+
     /// Writes the lifecycle state into the record, so that `list` can tell it without the daemon.
     ///
     /// # Errors
@@ -135,7 +162,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         word.clone_into(&mut runner.record.state);
         runner.record.since = Some(since);
-        Ok(self.disk.save_record(runner.record.clone()).await?)
+        Ok(self.remember(runner).await?)
     }
 }
 
@@ -153,7 +180,7 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
 
 /// Takes from the answer what the record did not know: the number, and the token's end.
 fn learn(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
-    runner.record.id = runner.record.id.or(verified.value.id);
+    runner.record.id = verified.value.id.or(runner.record.id);
     runner.record.first_seen_at = runner.record.first_seen_at.or(Some(verified.date.unwrap_or(now)));
     if let Some(credential) = &mut runner.record.credential
         && verified.value.expiry != Expiry::Unknown

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::compose::EntryText;
 use super::config_file::{ConfigFile, Reading};
-use super::edit::{Edit, Edited};
+use super::edit::{Edit, Edited, Target};
 use super::entry::Snapshot;
 use super::error::Error;
 use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
@@ -69,6 +69,17 @@ impl Disk {
         let file = ConfigFile::parse(text, self.reading(&path))?;
         let (entries, takes_entries) = (file.entries(), file.inline_array().is_none());
         Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
+    }
+
+    pub(super) fn texts(&self, target: &Target) -> Result<Vec<EntryText>, Error> {
+        let path = self.path()?;
+        let Some(content) = read_file(&path)? else { return Ok(Vec::new()) };
+        let text = self.place(&path).text(&content)?;
+        match splice::apply(text, &Edit::Remove { target: target.clone() }, self.reading(&path)) {
+            Ok((_, edited)) => Ok(edited.removed),
+            Err(Error::NoSuchEntry { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes several changes with one replace; each has a result of its own.
