@@ -352,6 +352,31 @@ fn dropped_entries_are_kept_side_by_side() {
 }
 
 #[test]
+fn a_drain_waits_for_work_whose_asker_is_gone() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    block_on(async {
+        let busy = store.work(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        });
+        let asked = async { tokio::join!(busy, store.edit(renew(1, "new"))) };
+        assert!(tokio::time::timeout(Duration::ZERO, asked).await.is_err());
+        store.clone().drain().await;
+    });
+    assert!(home.read().contains("\"new\""));
+    drop(store);
+}
+
+#[test]
+fn a_drain_of_a_store_whose_thread_is_gone_ends() {
+    let home = Home::new();
+    let store = home.open();
+    let _gone: Result<(), Error> = block_on(store.work(|_| panic!("the thread ends here, on purpose")));
+    block_on(store.drain());
+}
+
+#[test]
 fn a_store_whose_thread_is_gone_says_so() {
     let home = Home::new();
     let store = home.open();
