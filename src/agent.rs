@@ -31,7 +31,7 @@ pub use config::{
 };
 pub use once::once;
 pub use supervisor::run;
-pub use watch::{Changed, Watch, Watched};
+pub use watch::{Changed, Watch, Watched, Watcher};
 
 /// What the daemon is made of; tests bring their own.
 pub struct Parts<S, D, C> {

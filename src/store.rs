@@ -279,6 +279,13 @@ impl Store {
         self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
     }
 
+    /// Waits until everything asked for so far is on the disk, also what nobody waits for any more: the
+    /// process must not end before. Cancelling it cancels nothing else.
+    pub async fn drain(&self) {
+        // A thread that is gone has nothing left to do.
+        let _stopped = self.work(|_| Ok(())).await;
+    }
+
     fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
         let started = thread::start(config, hooks)?;
         Ok(Self { sender: started.jobs, config_path: started.config_path.into(), has_state: started.has_state })

@@ -42,6 +42,12 @@ impl Client {
         Self(Arc::new(Transport::new(config)))
     }
 
+    /// Forgets client certificates, named authorities and those of the system, so that the next call reads
+    /// them again and connects anew. Calls under way are not disturbed.
+    pub fn forget_tls(&self) {
+        self.0.forget_tls();
+    }
+
     /// Makes a runner: `POST /runners`. Each success makes another one.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
@@ -97,15 +97,16 @@ impl Identity {
     }
 }
 
-/// The authorities that this system trusts; loaded when first needed, and then shared.
+/// The authorities that this system trusts; loaded when first needed, and then shared until forgotten.
 #[derive(Default)]
-pub(super) struct SystemRoots(OnceLock<Arc<RootCertStore>>);
+pub(super) struct SystemRoots(Mutex<Option<Arc<RootCertStore>>>);
 
 impl SystemRoots {
     /// # Errors
     /// [`Kind::LocalFile`] if the system has some and none can be read.
     pub(super) fn load(&self) -> Result<Arc<RootCertStore>, Trouble> {
-        if let Some(roots) = self.0.get() {
+        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(roots) = &*loaded {
             return Ok(Arc::clone(roots));
         }
         let found = rustls_native_certs::load_native_certs();
@@ -117,7 +118,12 @@ impl SystemRoots {
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
-        Ok(Arc::clone(self.0.get_or_init(|| Arc::new(roots))))
+        Ok(Arc::clone(loaded.insert(Arc::new(roots))))
+    }
+
+    /// Has the next use load them again.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The same where other authorities are given, so that a system without any does not matter.

@@ -89,6 +89,13 @@ impl Transport {
         received(response).await
     }
 
+    /// Drops what was built from TLS files and the system's authorities, idle connections included; what is
+    /// under way goes on with what it has.
+    pub(super) fn forget_tls(&self) {
+        self.roots.forget();
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn host(&self, authority: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.max(1)));

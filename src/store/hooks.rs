@@ -24,6 +24,9 @@ pub(super) struct Hooks {
     /// Takes config.toml for a mount point.
     #[cfg(test)]
     pub(super) mount_point: bool,
+    /// Refuses the space for a write in place.
+    #[cfg(test)]
+    pub(super) no_space: bool,
 }
 
 #[cfg(not(test))]
@@ -33,6 +36,10 @@ impl Hooks {
     pub(super) fn renamed(&self) {}
 
     pub(super) fn pretends_mount_point(&self) -> bool {
+        false
+    }
+
+    pub(super) fn has_no_space(&self) -> bool {
         false
     }
 }
@@ -51,5 +58,9 @@ impl Hooks {
 
     pub(super) fn pretends_mount_point(&self) -> bool {
         self.mount_point
+    }
+
+    pub(super) fn has_no_space(&self) -> bool {
+        self.no_space
     }
 }

@@ -44,12 +44,15 @@ pub(super) enum Tried {
     HeldBy(Option<u32>),
 }
 
-/// Tries to lock a file of ours and leaves this process's id in it.
+/// Tries to lock a file of ours and leaves this process's id in it, if the disk has room for that.
 pub(super) fn try_lock(path: &Path) -> Result<Tried, Error> {
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {
-            write_holder(&mut file).map_err(Error::disk("write", path))?;
+            // The lock holds without it: the id only tells others whom they wait for.
+            if let Err(error) = write_holder(&mut file) {
+                tracing::debug!(path = %path.display(), %error, "the lock file does not name this process");
+            }
             Ok(Tried::Locked(file))
         }
         Err(TryLockError::WouldBlock) => Ok(Tried::HeldBy(read_holder(&mut file))),
@@ -118,4 +121,14 @@ fn read_holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(MAX_HOLDER_BYTES).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_keeps_nobody_from_locking() {
+        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(Tried::Locked(_))));
+    }
 }

@@ -3,7 +3,7 @@
 //! In order: lock the sidecar, read, edit, write and sync a temporary file beside it, make sure that nobody
 //! changed the original meanwhile (else edit what is there now), rename, sync the directory. A file that is a
 //! mount point cannot be renamed onto: it is overwritten in place, from a complete copy in the state directory
-//! that is replayed if that was interrupted.
+//! that is replayed if that was interrupted, and only then: who edited the file since is right.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -25,8 +25,9 @@ pub(super) const MAX_TRIES: u32 = 5;
 /// The room that a probe asks for beyond the file's present size, in bytes: more than one new entry takes.
 const PROBE_MARGIN: usize = 4096;
 
-/// The first line of the complete copy.
-const COPY_HEADER: &str = "runner-agent copy 1 ";
+/// What the first line of the complete copy begins with; the length of the original and the checksum of
+/// all that follows come after it.
+const COPY_HEADER: &str = "runner-agent copy 2 ";
 
 /// The permission bits of others, which a file with tokens must not have.
 const KEPT_MODE: u32 = 0o770;
@@ -45,6 +46,24 @@ struct Original {
     content: Vec<u8>,
     /// Absent if there is no file.
     metadata: Option<Metadata>,
+}
+
+/// What a write in place goes from and to, as it is kept until that is done.
+struct Copied<'c> {
+    before: &'c [u8],
+    after: &'c [u8],
+}
+
+/// What became of a write in place whose copy is still there.
+enum Interrupted {
+    /// It never began.
+    Unwritten,
+    /// It was complete.
+    Written,
+    /// It ended in the middle.
+    Torn,
+    /// Somebody else has written the file since.
+    Superseded,
 }
 
 /// How a try to replace ended.
@@ -100,19 +119,32 @@ impl Place<'_> {
         self.temporary(&original)?.fill(&sample)
     }
 
-    /// Finishes a write in place that was interrupted.
+    /// Finishes a write in place that was interrupted, unless somebody has written the file since.
     pub(super) fn replay(&self) -> Result<(), Error> {
         let Some(copy) = self.copy() else { return Ok(()) };
-        let Some(stored) = read_file(&copy)? else { return Ok(()) };
-        let content = copied_content(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
-        let Some(current) = read_file(self.path)? else {
+        if read_file(&copy)?.is_none() {
+            return Ok(());
+        }
+        if read_file(self.path)?.is_none() {
             tracing::warn!(path = %self.path.display(), "config.toml is away; its interrupted write stays to be finished");
             return Ok(());
-        };
-        if current != content {
-            tracing::warn!(path = %self.path.display(), "finishing an interrupted write of config.toml");
-            let _lock = lock_itself(self.path)?;
-            self.write_in_place(content)?;
+        }
+        // Whoever is writing in place at this moment holds the lock, and takes its copy away before the end.
+        let _lock = lock_itself(self.path)?;
+        let Some(stored) = read_file(&copy)? else { return Ok(()) };
+        let copied = Copied::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
+        match copied.interrupted(&self.read_original()?.content) {
+            Interrupted::Unwritten | Interrupted::Written => {}
+            Interrupted::Torn => {
+                tracing::warn!(path = %self.path.display(), "finishing an interrupted write of config.toml");
+                self.fill_in_place(self.open_in_place(copied.after.len())?, copied.after)?;
+            }
+            Interrupted::Superseded => {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "config.toml was written by somebody else after an interrupted write: leaving it as it is"
+                );
+            }
         }
         remove_durably(&copy)
     }
@@ -190,35 +222,50 @@ impl Place<'_> {
 
     fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<Outcome, Error> {
         let copy = self.copy().ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-        let mut stored = format!("{COPY_HEADER}{}\n", sha256_hex(edited)).into_bytes();
-        stored.extend(edited);
-        replace_file(&copy, &stored)?;
+        replace_file(&copy, &Copied { before: &original.content, after: edited }.to_bytes())?;
         self.hooks.before_rename(self.path);
-        if !self.is_unchanged(original)? {
+        let opened = match self.is_unchanged(original) {
+            Ok(true) => self.open_in_place(edited.len()).map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let Ok(Some(file)) = opened else {
+            // Nothing is written, so there is nothing to finish later.
             remove_durably(&copy)?;
-            return Ok(Outcome::ChangedMeanwhile);
-        }
-        self.write_in_place(edited)?;
+            return opened.map(|_| Outcome::ChangedMeanwhile);
+        };
+        self.fill_in_place(file, edited)?;
         self.hooks.renamed();
         remove_durably(&copy)?;
         Ok(Outcome::Done)
     }
 
-    fn write_in_place(&self, content: &[u8]) -> Result<(), Error> {
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).open(self.path)?;
-            let metadata = file.metadata()?;
-            reserve(&file, metadata.len(), content.len())?;
+    /// Opens the file to be overwritten, and claims the space for that before the first byte is lost.
+    fn open_in_place(&self, needed: usize) -> Result<File, Error> {
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new().write(true).open(self.path)?;
+            if self.hooks.has_no_space() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            reserve(&file, file.metadata()?.len(), needed)?;
+            Ok(file)
+        };
+        open().map_err(Error::disk("overwrite", self.path))
+    }
+
+    fn fill_in_place(&self, mut file: File, content: &[u8]) -> Result<(), Error> {
+        let mut fill = || -> io::Result<()> {
+            let mode = file.metadata()?.mode();
             file.write_all(content)?;
             file.set_len(u64::try_from(content.len()).unwrap_or(u64::MAX))?;
-            if metadata.mode() & 0o777 & !KEPT_MODE != 0
-                && let Err(error) = file.set_permissions(Permissions::from_mode(metadata.mode() & KEPT_MODE))
+            if mode & 0o777 & !KEPT_MODE != 0
+                && let Err(error) = file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))
             {
                 tracing::warn!(path = %self.path.display(), %error, "others can read config.toml");
             }
             file.sync_all()
         };
-        write().map_err(Error::disk("overwrite", self.path))
+        fill().map_err(Error::disk("overwrite", self.path))
     }
 
     fn copy(&self) -> Option<PathBuf> {
@@ -226,7 +273,7 @@ impl Place<'_> {
     }
 }
 
-/// Claims the space that a longer content needs, before the first byte of the old one is lost.
+/// Claims the space that a longer content needs.
 fn reserve(file: &File, present: u64, needed: usize) -> io::Result<()> {
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     if needed <= present {
@@ -238,9 +285,46 @@ fn reserve(file: &File, present: u64, needed: usize) -> io::Result<()> {
     }
 }
 
-fn copied_content(stored: &[u8]) -> Option<&[u8]> {
-    let stored = stored.strip_prefix(COPY_HEADER.as_bytes())?;
-    let (checksum, content) = stored.split_at_checked(64)?;
-    let content = content.strip_prefix(b"\n")?;
-    (sha256_hex(content).as_bytes() == checksum).then_some(content)
+impl<'c> Copied<'c> {
+    fn to_bytes(&self) -> Vec<u8> {
+        let contents = [self.before, self.after].concat();
+        let header = format!("{COPY_HEADER}{} {}\n", self.before.len(), sha256_hex(&contents));
+        [header.as_bytes(), &contents].concat()
+    }
+
+    /// `None` for what was damaged, or is no copy.
+    fn parse(stored: &'c [u8]) -> Option<Self> {
+        let line_end = stored.iter().position(|byte| *byte == b'\n')?;
+        let (header, contents) = (std::str::from_utf8(&stored[..line_end]).ok()?, &stored[line_end + 1..]);
+        let (length, checksum) = header.strip_prefix(COPY_HEADER)?.split_once(' ')?;
+        let (before, after) = contents.split_at_checked(length.parse().ok()?)?;
+        (sha256_hex(contents) == checksum).then_some(Self { before, after })
+    }
+
+    fn interrupted(&self, current: &[u8]) -> Interrupted {
+        if current == self.before {
+            Interrupted::Unwritten
+        } else if current == self.after {
+            Interrupted::Written
+        } else if self.is_mixed(current) || !is_toml(current) {
+            Interrupted::Torn
+        } else {
+            Interrupted::Superseded
+        }
+    }
+
+    /// Whether every byte is one that was there before or one that was being written: a crash of the machine
+    /// may bring any part to the disk first. The file grows with what is written, and shrinks at once.
+    fn is_mixed(&self, current: &[u8]) -> bool {
+        let (from, to, present) = (self.before.len(), self.after.len(), current.len());
+        let is_of_either = |(position, byte): (usize, &u8)| {
+            self.after.get(position) == Some(byte) || self.before.get(position) == Some(byte)
+        };
+        (present == to || present == from || (from..to).contains(&present))
+            && current.iter().enumerate().all(is_of_either)
+    }
+}
+
+fn is_toml(content: &[u8]) -> bool {
+    std::str::from_utf8(content).is_ok_and(|text| toml_edit::Document::parse(text).is_ok())
 }

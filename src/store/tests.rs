@@ -112,6 +112,11 @@ impl Home {
         let mut found = std::fs::read_dir(self.directory.path().join("state")).unwrap();
         found.next().unwrap().unwrap().path()
     }
+
+    /// What a write in place is finished from.
+    fn copy(&self) -> PathBuf {
+        self.state().join("config.copy")
+    }
 }
 
 fn names(directory: &Path) -> Vec<String> {

@@ -99,3 +99,16 @@ fn a_hangup_verifies_now() {
     daemon.signal(Signal::HUP);
     bench.wait("a verification", |bench| bench.gitlab.requests_to(Endpoint::Verify).len() == 1);
 }
+
+#[test]
+fn a_token_file_that_a_later_enrollment_names_is_watched() {
+    let bench = Bench::new(Gitlab::builder());
+    let daemon = bench.serving();
+    std::fs::create_dir(bench.path("secrets")).unwrap();
+    bench.write("secrets/token", "GR1348941not-the-right-one");
+    let enrollment = bench.enrollment("build-1").replace("\"token\"", "\"secrets/token\"");
+    bench.write("agent.toml", &enrollment);
+    bench.wait("the complaint", |_| daemon.log().contains("ERROR"));
+    bench.write("secrets/token", &bench.gitlab.instance_registration_token());
+    bench.wait_for_registration();
+}

@@ -12,4 +12,5 @@ mod changes;
 mod crashes;
 mod ends;
 mod lives;
+mod once;
 mod secrets;

@@ -217,6 +217,42 @@ async fn a_changed_file_is_read_again() {
     assert_eq!(error.kind(), Kind::LocalFile);
 }
 
+/// Names the bundle that a test may overwrite; the system's own is never touched.
+const BUNDLE: &str = "RUNNER_AGENT_TEST_BUNDLE";
+
+/// Runs itself once more with a bundle of authorities of its own, since only a new process can be given a
+/// variable.
+#[test]
+fn the_systems_authorities_are_read_again_once_forgotten() {
+    let dir = TempDir::new().unwrap();
+    let bundle = file(&dir, "bundle.pem", &named_authority("Stranger").pem());
+    let inner = "gitlab::tests::tls::the_systems_authorities_in_a_process_of_its_own";
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", inner, "--ignored"]).env("SSL_CERT_FILE", &bundle).env(BUNDLE, &bundle);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "it is run by the_systems_authorities_are_read_again_once_forgotten"]
+async fn the_systems_authorities_in_a_process_of_its_own() {
+    let bundle = std::env::var_os(BUNDLE).unwrap();
+    let authority = authority();
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
+    let (client, site) = (client(), server.site(TlsFiles::default()));
+    let kind = async || call(&client, &site, Endpoint::Verify).await.map_err(|error| error.kind());
+    assert_eq!(kind().await, Err(Kind::TlsIssuer));
+    fs::write(&bundle, authority.pem()).unwrap();
+    assert_eq!(kind().await, Err(Kind::TlsIssuer), "read once");
+    client.forget_tls();
+    assert_eq!(kind().await, Ok(()));
+    // What was trusted once is not trusted for ever: not even over a connection that is open still.
+    fs::write(&bundle, named_authority("Stranger").pem()).unwrap();
+    client.clone().forget_tls();
+    assert_eq!(kind().await, Err(Kind::TlsIssuer));
+}
+
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named() {
     let (dir, authority) = (TempDir::new().unwrap(), authority());

@@ -239,28 +239,76 @@ fn a_mount_point_is_overwritten_in_place() {
     assert_eq!(names(home.config_path().parent().unwrap()), ["config.toml"]);
 }
 
+/// Renews the token of the one entry of a mount point, and brings the content before, the content after, and
+/// the copy as it was in the middle.
+fn overwritten(home: &mut Home) -> (String, String, Vec<u8>) {
+    home.hooks.mount_point = true;
+    let (before, copied) = (home.read(), Arc::new(Mutex::new(Vec::new())));
+    drop(home.open());
+    let (seen, copy) = (Arc::clone(&copied), home.copy());
+    home.hooks.before_rename =
+        Some(Arc::new(Mutex::new(move |_: &Path| *seen.lock().unwrap() = std::fs::read(&copy).unwrap())));
+    block_on(home.open().edit(renew(1, "new"))).unwrap();
+    home.hooks.before_rename = None;
+    let copied = copied.lock().unwrap().clone();
+    (before, home.read(), copied)
+}
+
 #[test]
 fn an_interrupted_write_in_place_is_finished_at_the_next_start() {
+    let shrinking = one_entry(1).replace("old", &"old".repeat(40));
+    for original in [one_entry(1), shrinking] {
+        let mut home = Home::with(&original);
+        let (before, after, copied) = overwritten(&mut home);
+        for written in 1..=after.len() {
+            let unwritten = before.get(written..).unwrap_or_default();
+            let torn = format!("{}{unwritten}", &after[..written]);
+            home.write(&torn);
+            std::fs::write(home.copy(), &copied).unwrap();
+            drop(home.open());
+            let expected = if torn == before { &before } else { &after };
+            assert_eq!(&home.read(), expected, "torn at {written}");
+            assert!(!home.copy().exists());
+        }
+    }
+}
+
+#[test]
+fn what_somebody_wrote_after_an_interrupted_write_in_place_stays() {
+    let mut home = Home::with(&one_entry(1));
+    let (before, after, copied) = overwritten(&mut home);
+    let reverted_and_edited = format!("concurrent = 4\n{before}");
+    let later = [reverted_and_edited, before.replace("old", "else"), after.replace("id = 1", "id = 7"), String::new()];
+    for later in later {
+        home.write(&later);
+        std::fs::write(home.copy(), &copied).unwrap();
+        drop(home.open());
+        assert_eq!(home.read(), later);
+        assert!(!home.copy().exists());
+    }
+}
+
+#[test]
+fn what_is_left_of_neither_and_no_toml_is_repaired() {
+    let mut home = Home::with(&one_entry(1));
+    let (_, after, copied) = overwritten(&mut home);
+    let with_a_hole = format!("{}\0\0\0", &after[..after.len() - 3]);
+    for broken in [&after[..10], &with_a_hole] {
+        home.write(broken);
+        std::fs::write(home.copy(), &copied).unwrap();
+        drop(home.open());
+        assert_eq!(home.read(), after);
+    }
+}
+
+#[test]
+fn a_write_in_place_that_found_no_space_leaves_nothing_to_be_finished() {
     let mut home = Home::with(&one_entry(1));
     home.hooks.mount_point = true;
-    let copied = Arc::new(Mutex::new(Vec::new()));
+    home.hooks.no_space = true;
     let store = home.open();
-    let copy = home.state().join("config.copy");
-    let (seen, from) = (Arc::clone(&copied), copy.clone());
-    home.hooks.before_rename =
-        Some(Arc::new(Mutex::new(move |_: &Path| *seen.lock().unwrap() = std::fs::read(&from).unwrap())));
-    drop(store);
-    block_on(home.open().edit(renew(1, "new"))).unwrap();
-    let after = home.read();
-
-    for torn in 0..after.len() {
-        std::fs::write(home.config_path(), &after[..torn]).unwrap();
-        std::fs::write(&copy, copied.lock().unwrap().as_slice()).unwrap();
-        let store = home.open();
-        assert_eq!(home.read(), after, "torn at {torn}");
-        assert!(!copy.exists());
-        drop(store);
-    }
+    assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::Disk { act: "overwrite", .. })));
+    assert_eq!((home.read(), names(&home.state())), (one_entry(1), vec!["runners".to_owned()]));
 }
 
 #[test]
@@ -349,6 +397,31 @@ fn dropped_entries_are_kept_side_by_side() {
     assert_ne!(first, second);
     assert_eq!(std::fs::read_to_string(&first).unwrap(), text.expose());
     assert_eq!(mode(&second), 0o600);
+}
+
+#[test]
+fn a_drain_waits_for_work_whose_asker_is_gone() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    block_on(async {
+        let busy = store.work(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        });
+        let asked = async { tokio::join!(busy, store.edit(renew(1, "new"))) };
+        assert!(tokio::time::timeout(Duration::ZERO, asked).await.is_err());
+        store.clone().drain().await;
+    });
+    assert!(home.read().contains("\"new\""));
+    drop(store);
+}
+
+#[test]
+fn a_drain_of_a_store_whose_thread_is_gone_ends() {
+    let home = Home::new();
+    let store = home.open();
+    let _gone: Result<(), Error> = block_on(store.work(|_| panic!("the thread ends here, on purpose")));
+    block_on(store.drain());
 }
 
 #[test]
