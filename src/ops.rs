@@ -98,15 +98,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn enter(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
         let known = runner.record.credential.clone();
         let lock = self.lock(runner).await?;
-        if let Some(pending) = self.disk.pending_of(&runner.record.key).await?
-            && let Some(answer) = pending.answer
-        {
-            self.finish(runner, &pending.intent.operation, answer).await?;
-        }
+        self.bring_in(runner).await?;
         let snapshot = self.disk.read().await?;
         runner.look_up(&snapshot);
         let is_replaced = runner.record.credential != known;
         Ok(Entered { lock, snapshot, is_replaced })
+    }
+
+    /// Takes an answer out of the journal that did not get any further; the caller holds the runner's lock.
+    async fn bring_in(&self, runner: &mut Runner) -> Result<(), Error> {
+        match self.disk.pending_of(&runner.record.key).await? {
+            Some(Pending { intent, answer: Some(answer), .. }) => self.finish(runner, &intent.operation, answer).await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Locks a runner and takes its record from the disk, unless the one in memory is newer because the

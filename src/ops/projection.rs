@@ -110,6 +110,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 runner = runner.label(),
                 "config.toml holds a token that was replaced: putting the current one back"
             );
+        }
+        if standing == Standing::Stale || (standing == Standing::Missing && runner.is_unwritten()) {
             unsaved = self.project(runner).await.err();
         }
         Ok(Reconciled { standing, is_replaced: entered.is_replaced, unsaved })

@@ -48,6 +48,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Registration, Error> {
         let entered = self.enter(runner).await?;
         if let Some(held) = runner.held(now) {
+            if runner.is_unwritten() {
+                self.project(runner).await?;
+            }
             return Ok(Registration::Already(held));
         }
         if !entered.snapshot.takes_entries {

@@ -147,6 +147,11 @@ impl Runner {
         Fraction::from_bits(bits)
     }
 
+    /// Whether its entry has yet to be written for the first time, or again after it was unregistered.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.record.credential.is_some() && self.record.entry_text.is_some()
+    }
+
     /// Whether this token has replaced the one of another copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
         record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))

@@ -60,6 +60,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Unregistration, Error> {
         let _lock = self.lock(runner).await?;
+        self.bring_in(runner).await?;
         self.check_settled(runner).await?;
         self.adopt_before_the_end(runner, now).await?;
         let token = runner.token()?;

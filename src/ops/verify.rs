@@ -48,6 +48,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match standing {
             // A token that was refused once may only be new to a replica; ours is known to be good.
             Standing::Stale | Standing::Foreign { .. } => self.project(runner).await?,
+            Standing::Missing if runner.is_unwritten() => self.project(runner).await?,
             Standing::Ours | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
         }
         Ok(if entered.is_replaced { Verification::Adopted(held) } else { Verification::Accepted(held) })

@@ -93,6 +93,7 @@ fn is_named_so(candidate: &Candidate, enrollment: &Enrollment) -> bool {
 }
 
 fn of_candidate(candidate: Candidate, seed: &Fingerprint) -> Result<Existing, Error> {
+    let has_entry = !candidate.entries.is_empty();
     let line = candidate.entries.first().map(|entry| entry.line).unwrap_or_default();
     let runner = candidate.runner.map_err(|problem| Error::Verdict {
         exit: Exit::LocalFile,
@@ -100,6 +101,7 @@ fn of_candidate(candidate: Candidate, seed: &Fingerprint) -> Result<Existing, Er
         hint: Some("or use another --name".to_owned()),
     })?;
     Ok(match &runner.record.seed {
+        Some(known) if known == seed && !has_entry => Existing::Gone(runner),
         Some(known) if known == seed => Existing::Same(runner),
         Some(_) => Existing::Other(runner),
         None => Existing::Unknown(runner),
