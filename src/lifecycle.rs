@@ -1,7 +1,7 @@
 //! What to do with one runner's credential, and when: pure decisions without clock, network or disk.
 //!
-//! [`plan`] looks at a [`State`] and says which [`Step`] is due at which server time and why;
-//! [`apply`] takes the state by value with the [`Outcome`] of a step and returns the next one. All times
+//! [`plan()`] looks at a [`State`] and says which [`Step`] is due at which server time and why;
+//! [`apply()`] takes the state by value with the [`Outcome`] of a step and returns the next one. All times
 //! are the server's wall time, handed in; chance comes in as a [`Fraction`].
 //!
 //! # States

@@ -88,6 +88,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self.disk
     }
 
+    /// Lets certificates be read again at their next use.
+    pub fn forget_tls(&self) {
+        self.server.forget_tls();
+    }
+
     /// This machine's name towards GitLab.
     pub fn system_id(&self) -> &SystemId {
         &self.identity.system_id

@@ -197,6 +197,7 @@ where
         if let Some(config) = config {
             self.take_settings(config);
         }
+        self.shared.ops.forget_tls();
         self.config_changed(true, Retired::ComeBack).await;
         self.tell(&Mail::Nudge);
         tracing::info!("reloaded");

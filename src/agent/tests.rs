@@ -327,3 +327,201 @@ async fn what_another_process_has_unregistered_stays_away_until_somebody_asks() 
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
 }
+
+/// An enrollment like the usual one, on another server.
+fn enrolled_elsewhere() -> Config {
+    let mut config = enrolled(registration_token());
+    config.enrollments[0].site.url = "https://elsewhere.example.com".parse().unwrap();
+    config.enrollments[0].entry.url = config.enrollments[0].site.url.clone();
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrollment_that_moves_leaves_its_old_runner_alone() {
+    let bench = Bench::new(None);
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    let (old_id, _) = bench.server.runners().into_iter().next().unwrap();
+    bench.run(enrolled_elsewhere(), secs(10), Notice::Stop).await;
+    assert!(bench.server.runners().contains_key(&old_id), "the old runner stays registered");
+    assert_eq!(bench.server.calls().iter().filter(|call| **call == "register").count(), 2);
+    let urls: Vec<_> = bench.disk.state().entries.iter().map(|entry| entry.url.clone().unwrap()).collect();
+    assert_eq!(urls, [url()], "the old entry stays, the new one went with its runner");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_is_no_longer_enrolled_is_not_unregistered() {
+    let bench = Bench::new(None);
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    bench.run(Config::default(), secs(10), Notice::Stop).await;
+    assert_eq!(bench.server.runners().len(), 1);
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrollment_that_vanishes_before_it_was_registered_ends_quietly() {
+    let bench = Bench::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let mut parts = bench.parts();
+    parts.reload = Box::new(|| Some(Config::default()));
+    let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
+    let script = async {
+        sleep(secs(10)).await;
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(3600)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+    assert_eq!(bench.server.calls(), ["register"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_registration_is_not_asked_again_and_again() {
+    let bench = Bench::new(None);
+    bench.server.order_always("register", Some(Fault::Fail(Disposition::Unsupported)));
+    bench.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["register"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_a_day_ahead_at_the_first_start_makes_no_rotation_late() {
+    let life = secs(7200);
+    let bench = Bench::new(Some(life));
+    *bench.clock.step.borrow_mut() = 86_400_000;
+    let credential = bench.add_found("found");
+    // Nobody wrote down when the token was issued.
+    bench.disk.state().entries[0].obtained_at = None;
+    bench.run(Config::default(), life, Notice::StopAndKeep).await;
+    let first = bench.server.requests().into_iter().find(|request| request.call == "reset").unwrap();
+    assert!(first.at < credential.expiry.at().unwrap());
+    assert_eq!(bench.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_by_number_holds_from_when_the_number_is_known() {
+    let bench = Bench::new(Some(secs(3600)));
+    let (id, credential) = bench.server.add_runner();
+    bench.disk.add_entry("found", None, &credential);
+    let selector = PolicySelector { id: Some(id), ..PolicySelector::default() };
+    let policy = Policy { selector, rotate: None, unregister: None, shared: Some(true) };
+    let config = Config { policies: vec![policy], ..Config::default() };
+    bench.run(config, secs(3500), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enrolled_entry_that_is_missing_at_the_start_comes_back() {
+    let bench = Bench::new(None);
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    bench.disk.state().entries.clear();
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    assert_eq!(bench.disk.tokens().len(), 1);
+    assert_eq!(bench.server.runners().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_accepted_but_never_renewed_is_left_in_peace() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.add_found("found");
+    bench.server.order_always("reset", Some(Fault::Fail(Disposition::Refused)));
+    bench.run(Config::default(), secs(86_000), Notice::StopAndKeep).await;
+    let calls = bench.server.calls().len();
+    assert!(calls < 60, "{calls} requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_unregistration_is_finished_however_long_the_server_is_down() {
+    let bench = Bench::new(None);
+    bench.server.order("delete_runner", Fault::ActAndLose);
+    bench.run(enrolled(registration_token()), secs(10), Notice::Stop).await;
+    assert!(bench.server.runners().is_empty());
+    bench.server.order_always("delete_runner", Some(Fault::Fail(NOT_EXECUTED)));
+    let server = bench.server.clone();
+    let recovery = async move {
+        sleep(secs(300)).await;
+        server.order_always("delete_runner", None);
+    };
+    tokio::join!(bench.run(enrolled(registration_token()), secs(1200), Notice::StopAndKeep), recovery);
+    assert_eq!(bench.server.runners().len(), 1, "registered anew");
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_worker_does_not_keep_the_others_from_being_unregistered() {
+    let bench = Bench::new(None);
+    bench.add_found("found");
+    let mut config = enrolled(registration_token());
+    config.shutdown.unregister = Unregister::All;
+    bench.server.order_always("delete_runner", Some(Fault::Fail(UNKNOWN)));
+    bench.run(config, secs(10), Notice::Stop).await;
+    let deletions = bench.server.calls().iter().filter(|call| **call == "delete_runner").count();
+    assert_eq!(deletions, 2);
+}
+
+fn with_access_token(mut config: Config) -> Config {
+    let token = Token::parse("glpat-access").unwrap();
+    let access_token = Source::Value { token, origin: "a test".to_owned() };
+    config.servers.push(crate::ops::ServerAccess { url: url(), access_token });
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_token_comes_back_within_two_minutes_with_an_access_token() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.server.order("reset", Fault::ActAndLose);
+    bench.run(with_access_token(Config::default()), secs(2400 + 180), Notice::StopAndKeep).await;
+    let requests = bench.server.requests();
+    let lost = requests.iter().find(|request| request.call == "reset").unwrap().at;
+    let recovered = requests.iter().find(|request| request.call == "reset_by_id").unwrap().at;
+    assert!(recovered.since(lost) <= secs(120));
+    let (_, served) = bench.server.runners().into_iter().next().unwrap();
+    assert_eq!(bench.disk.tokens(), [served.token]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_comes_back_with_a_registration_token() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    tokio::time::advance(secs(7200)).await;
+    bench.run(enrolled(registration_token()), secs(120), Notice::StopAndKeep).await;
+    assert_eq!(bench.disk.tokens().len(), 1, "into the same entry");
+    let token = bench.disk.tokens().remove(0);
+    assert!(bench.server.runners().values().any(|served| served.token == token));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_somebody_removed_stays_removed() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.add_found("found");
+    let id = bench.disk.state().entries[0].id.unwrap();
+    bench.server.remove_runner(id);
+    bench.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls(), ["verify", "verify", "reset_by_id"]);
+    assert!(bench.server.runners().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_by_number_is_not_fought_over() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.add_found("found");
+    let id = bench.disk.state().entries[0].id.unwrap();
+    let (server, clock) = (bench.server.clone(), bench.clock.clone());
+    // Another machine resets the same runner whenever ours has done so.
+    let rival = async move {
+        let access = Token::parse("glpat-rival").unwrap();
+        let site = Site { url: url(), tls: TlsFiles::default() };
+        for _ in 0..20 {
+            crate::ops::Server::reset_by_id(&server, &site, id, &access).await.unwrap();
+            sleep(secs(7200)).await;
+        }
+        clock
+    };
+    let mut config = with_access_token(Config::default());
+    config.verify_found = secs(600);
+    let ours = bench.run(config, secs(20 * 3600), Notice::StopAndKeep);
+    tokio::join!(ours, rival);
+    let mine = bench.server.requests();
+    let access = Token::parse("glpat-access").unwrap().fingerprint();
+    assert_eq!(mine.iter().filter(|request| request.call == "reset_by_id" && request.token == access).count(), 1);
+}

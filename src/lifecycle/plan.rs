@@ -90,7 +90,7 @@ impl Why {
 
 /// Says what comes next; `None` once the runner is retired.
 ///
-/// A function of the state alone: the time enters through [`apply`](super::apply), so asking twice
+/// A function of the state alone: the time enters through [`apply()`](super::apply()), so asking twice
 /// gives the same answer.
 #[must_use]
 pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {

@@ -387,11 +387,12 @@ impl Disk for MemoryDisk {
                 entries => Ok(Edited { entries, removed: Vec::new() }),
             },
             Edit::Insert { text, id, credential } => {
-                let target = Target { url: url(), id, fingerprints: vec![credential.token.fingerprint()] };
+                let url = text.url().unwrap_or_else(url);
+                let target = Target { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
                 if renew(&mut state, &target, id, &credential) == 0 {
                     let position = state.entries.len();
                     let name = text.name().unwrap_or_default();
-                    state.entries.push(entry(&name, id, &credential, position));
+                    state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }

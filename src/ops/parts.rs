@@ -14,6 +14,9 @@ use crate::store::{
 /// The calls of a GitLab that operations make; each is one request, sent once.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
 pub trait Server {
+    /// Reads certificates again at their next use.
+    fn forget_tls(&self) {}
+
     /// Makes a runner.
     async fn register(
         &self,
@@ -45,6 +48,10 @@ pub trait Server {
 }
 
 impl Server for gitlab::Client {
+    fn forget_tls(&self) {
+        Self::forget_tls(self);
+    }
+
     async fn register(
         &self,
         site: &Site,

@@ -433,3 +433,97 @@ async fn a_dropped_entry_of_an_enrollment_leaves_a_retired_record() {
     assert_eq!(record.state, "retired");
     assert!(state.effects.contains(&"keep_dropped"));
 }
+
+#[tokio::test]
+async fn a_foreign_token_that_is_refused_once_is_not_overwritten_by_a_dead_one() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    // Somebody else has rotated: ours is dead, and theirs is refused by a replica that lags behind.
+    let (elsewhere, disk) = (MemoryDisk::default(), bench.disk.clone());
+    let other = Ops::new(bench.server.clone(), elsewhere, identity());
+    let mut theirs = Runner::recorded(runner.record.clone(), runner.site.clone());
+    other.rotate(&mut theirs, None, now()).await.unwrap();
+    let token = theirs.record.credential.unwrap().token;
+    disk.state().entries[0].token = crate::store::EntryToken::Literal(token.clone());
+    bench.server.order("verify", Fault::Fail(Disposition::Refused));
+    assert_eq!(bench.ops.verify(&mut runner, now()).await.unwrap_err().outcome(), Outcome::Refused);
+    assert_eq!(bench.disk.tokens(), [token.clone()]);
+    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap(), Verification::Adopted(_)));
+    assert_eq!(runner.record.credential.unwrap().token, token);
+}
+
+#[tokio::test]
+async fn a_foreign_token_is_taken_over_before_its_runner_is_unregistered() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let other = Ops::new(bench.server.clone(), MemoryDisk::default(), identity());
+    let mut theirs = Runner::recorded(runner.record.clone(), runner.site.clone());
+    other.rotate(&mut theirs, None, now()).await.unwrap();
+    let token = theirs.record.credential.unwrap().token;
+    bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(token);
+    let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    assert_eq!(done, Unregistration::Deleted);
+    assert!(bench.server.runners().is_empty());
+}
+
+#[tokio::test]
+async fn no_second_reset_is_sent_before_a_lost_answer_is_settled() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.server.order("reset", Fault::ActAndLose);
+    bench.ops.rotate(&mut runner, None, now()).await.unwrap_err();
+    let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
+    assert!(matches!(bench.ops.rotate(&mut another, None, now()).await, Err(Error::Disk(_))));
+    assert!(matches!(bench.ops.unregister(&mut another, EntryFate::Drop, now()).await, Err(Error::Disk(_))));
+    assert_eq!(bench.server.calls(), ["register", "reset"]);
+    bench.ops.settle(&mut runner).await.unwrap();
+    assert!(matches!(bench.ops.rotate(&mut another, None, now()).await, Err(Error::Changing(_))));
+}
+
+#[tokio::test]
+async fn the_text_of_an_entry_is_kept_before_it_is_taken_out() {
+    for fate in [EntryFate::KeepText, EntryFate::Drop] {
+        let bench = Bench::new();
+        let mut runner = bench.registered().await;
+        bench.disk.fail("edit", 1);
+        bench.ops.unregister(&mut runner, fate, now()).await.unwrap_err();
+        let state = bench.disk.state();
+        let in_record = state.records[&runner.record.key].entry_text.is_some();
+        assert!(in_record || state.effects.contains(&"keep_dropped"), "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_rotated_a_moment_ago_is_not_rotated_again() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
+    bench.ops.rotate(&mut another, None, now()).await.unwrap();
+    assert!(matches!(bench.ops.rotate(&mut runner, None, now()).await.unwrap(), Rotation::Adopted(_)));
+    assert_eq!(bench.server.calls(), ["register", "reset"]);
+}
+
+#[tokio::test]
+async fn a_token_never_goes_to_another_server_than_its_own() {
+    let bench = Bench::new();
+    let runner = bench.registered().await;
+    let site = Site { url: "https://elsewhere.example.com".parse().unwrap(), tls: TlsFiles::default() };
+    let mut moved = Runner::blank(runner.record.key.clone(), Origin::Registered, site);
+    assert!(matches!(bench.ops.verify(&mut moved, now()).await, Err(Error::OtherServer { .. })));
+    assert_eq!(bench.server.calls(), ["register"]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_a_variable_is_never_written_down() {
+    let bench = Bench::new();
+    let (_, credential) = bench.server.add_runner();
+    bench.disk.add_entry("variable", None, &credential);
+    bench.disk.state().entries[0].token =
+        crate::store::EntryToken::Variable { name: "RUNNER_TOKEN".to_owned(), token: Some(credential.token) };
+    let snapshot = bench.disk.read().await.unwrap();
+    let mut runner = Runner::found(&snapshot.entries[0]).unwrap();
+    bench.ops.verify(&mut runner, now()).await.unwrap();
+    assert!(bench.disk.state().records.is_empty());
+    assert!(matches!(bench.ops.rotate(&mut runner, None, now()).await, Err(Error::VariableToken { .. })));
+    assert_eq!(bench.server.calls(), ["verify"]);
+}

@@ -19,7 +19,7 @@ use document::{Block, README, blocks, code, headings, marked, table_below};
 use stage::Stage;
 
 /// The tables of agent.toml that are there once, and have defaults.
-const SINGLE: [&str; 5] = ["verify", "rotate", "shutdown", "timing", "gitlab"];
+const SINGLE: [&str; 6] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab"];
 
 /// Those that can be there several times.
 const REPEATED: [&str; 3] = ["enroll", "server", "runner"];
