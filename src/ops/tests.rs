@@ -447,7 +447,7 @@ async fn a_foreign_token_that_is_refused_once_is_not_overwritten_by_a_dead_one()
     disk.state().entries[0].token = crate::store::EntryToken::Literal(token.clone());
     bench.server.order("verify", Fault::Fail(Disposition::Refused));
     assert_eq!(bench.ops.verify(&mut runner, now()).await.unwrap_err().outcome(), Outcome::Refused);
-    assert_eq!(bench.disk.tokens(), [token.clone()]);
+    assert_eq!(bench.disk.tokens(), std::slice::from_ref(&token));
     assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap(), Verification::Adopted(_)));
     assert_eq!(runner.record.credential.unwrap().token, token);
 }
