@@ -525,3 +525,14 @@ async fn a_reset_by_number_is_not_fought_over() {
     let access = Token::parse("glpat-access").unwrap().fingerprint();
     assert_eq!(mine.iter().filter(|request| request.call == "reset_by_id" && request.token == access).count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_came_with_a_copied_disk_counts_as_shared() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    bench.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+    bench.run(enrolled(registration_token()), secs(3500), Notice::Stop).await;
+    assert!(!bench.server.calls().contains(&"reset"), "it is not rotated");
+    assert_eq!(bench.server.calls().last(), Some(&"delete_manager"), "only this machine's part in it ends");
+    assert_eq!(bench.disk.tokens().len(), 1);
+}

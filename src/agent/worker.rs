@@ -600,19 +600,20 @@ fn remedy(trouble: Trouble) -> &'static str {
 /// What governs a runner: the settings, its policy, and what its origin allows.
 fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
+    let is_shared = policy.shared.unwrap_or(runner.record.is_copy);
     let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
         RotatePolicy::Always => config.rotate.or(Some(crate::lifecycle::Share::DEFAULT)),
         RotatePolicy::Off => None,
         RotatePolicy::Auto => {
             let can_rotate = match runner.record.origin {
-                Origin::Registered | Origin::Given => policy.shared != Some(true) && runner.variable.is_none(),
+                Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
                 Origin::V1 => false,
             };
             config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
         }
     };
     let verify_interval: Duration = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
-    let recovery = recovery(config, runner, enrollment, policy.shared == Some(true));
+    let recovery = recovery(config, runner, enrollment, is_shared);
     Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
 }
 

@@ -122,6 +122,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let record = &mut runner.record;
         record.origin = enrollment.seed.origin();
         record.seed = Some(seed);
+        record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
         record.name = Some(enrollment.entry.name.clone());
     }

@@ -27,6 +27,7 @@ impl EntryFate {
     #[must_use]
     pub fn at_shutdown(record: &Record) -> Self {
         match (record.origin, &record.enrollment) {
+            _ if record.is_copy => Self::Keep,
             (Origin::Given, _) => Self::Keep,
             (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
             (Origin::Registered | Origin::V1, None) => Self::Drop,
@@ -64,7 +65,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.check_settled(runner).await?;
         self.adopt_before_the_end(runner, now).await?;
         let token = runner.token()?;
-        let manager_only = runner.record.origin == Origin::Given;
+        let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
         let intent = Intent {
             operation: Operation::Unregister {
                 url: runner.record.url.clone(),

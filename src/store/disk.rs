@@ -11,6 +11,7 @@ use super::entry::Snapshot;
 use super::error::Error;
 use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
 use super::hooks::Hooks;
+use super::record::{self, Record};
 use super::replace::Place;
 use super::{Config, splice, system_id};
 use crate::model::{SystemId, Timestamp};
@@ -128,9 +129,34 @@ impl Disk {
         if let Some(system_id) = &self.system_id {
             return Ok(system_id.clone());
         }
+        self.notice_copy()?;
         let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path)?;
         self.system_id = Some(system_id.clone());
         Ok(system_id)
+    }
+
+    /// Notices a state directory that was copied to another machine (a golden image, a restored disk). The
+    /// machine that it came from may use the same tokens, so its runners count as shared from now on, and
+    /// this machine takes a name of its own; crash-safe in this order.
+    fn notice_copy(&self) -> Result<(), Error> {
+        let (Some(runners), Some(machine)) = (self.runners(), self.machine()) else { return Ok(()) };
+        let is_foreign = |record: &Record| record.machine.as_ref().is_some_and(|known| *known != machine);
+        let mut copied = record::read_all(&runners)?.records;
+        copied.retain(is_foreign);
+        if copied.is_empty() {
+            return Ok(());
+        }
+        system_id::take_over(&self.path()?, &self.config.machine_id_path)?;
+        tracing::error!(
+            runners = copied.len(),
+            "the state directory was copied from another machine: its runners count as shared and are not rotated here, and this machine has taken a system_id of its own; register runners of its own here, or say `shared = false` in a [[runner]] of agent.toml if the other machine is gone"
+        );
+        for mut record in copied {
+            record.machine = Some(machine.clone());
+            record.is_copy = true;
+            record::save(&runners, &record)?;
+        }
+        Ok(())
     }
 
     pub(super) fn machine(&self) -> Option<Fingerprint> {

@@ -51,6 +51,8 @@ pub struct Record {
     pub last_reset_at: Option<Timestamp>,
     /// The token that came of a reset by the runner's number, which is done once in a token's life.
     pub recovered: Option<Fingerprint>,
+    /// Whether it came with a copied disk, so that another machine may use its token too.
+    pub is_copy: bool,
     /// The lifecycle state in snake case.
     pub state: String,
     /// Server time since which it is in that state.
@@ -155,6 +157,8 @@ struct Stored {
     last_reset_at: Option<Timestamp>,
     #[serde(default)]
     recovered: Option<Fingerprint>,
+    #[serde(default)]
+    is_copy: bool,
     state: String,
     since: Option<Timestamp>,
 }
@@ -190,6 +194,7 @@ impl Stored {
             last_verify: record.last_verify.clone(),
             last_reset_at: record.last_reset_at,
             recovered: record.recovered.clone(),
+            is_copy: record.is_copy,
             state: record.state.clone(),
             since: record.since,
         }
@@ -214,6 +219,7 @@ impl Stored {
             last_verify: self.last_verify,
             last_reset_at: self.last_reset_at,
             recovered: self.recovered,
+            is_copy: self.is_copy,
             state: self.state,
             since: self.since,
         })
