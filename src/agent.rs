@@ -10,9 +10,11 @@
 mod census;
 mod config;
 mod once;
+mod rules;
 mod shutdown;
 mod status;
 mod supervisor;
+mod telling;
 mod watch;
 mod worker;
 
