@@ -32,7 +32,7 @@ pub use config::{
     Config, GRACE, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use once::once;
-pub use supervisor::run;
+pub use supervisor::{Farewells, run};
 pub use watch::{Changed, Watch, Watched, Watcher};
 
 /// What the daemon is made of; tests bring their own.

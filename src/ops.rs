@@ -142,6 +142,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Whether a reset of this runner was sent whose answer nobody knows.
+    pub async fn is_unsettled(&self, runner: &Runner) -> bool {
+        self.check_settled(runner).await.is_err()
+    }
+
+    /// Refuses to go on while a reset of this runner was sent whose answer nobody knows.
     async fn check_settled(&self, runner: &Runner) -> Result<(), Error> {
         match self.disk.pending_of(&runner.record.key).await? {
             Some(Pending { intent: Intent { operation: Operation::Rotate { .. }, .. }, answer: None, .. }) => {

@@ -34,8 +34,10 @@ pub enum TokenError {
     /// Longer than [`MAX_TOKEN_BYTES`].
     #[error("the token has {0} bytes, more than the {MAX_TOKEN_BYTES} a token can have")]
     TooLong(usize),
-    /// A character that would break a header or a TOML string.
-    #[error("the token has a character that no token has (white space, a quote, a control or non-ASCII character)")]
+    /// A character that would break a header or a TOML string, or make config.toml name a variable.
+    #[error(
+        "the token has a character that no token has (white space, a quote, `$`, a control or non-ASCII character)"
+    )]
     Character,
 }
 
@@ -51,7 +53,7 @@ impl Token {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong(text.len()));
         }
-        let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`');
+        let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`' | b'$');
         if !text.bytes().all(is_safe) {
             return Err(TokenError::Character);
         }
@@ -198,7 +200,7 @@ mod tests {
     fn what_would_break_a_header_or_a_toml_string_is_no_token() {
         assert_eq!(Token::parse(""), Err(TokenError::Empty));
         assert_eq!(Token::parse(&"x".repeat(600)), Err(TokenError::TooLong(600)));
-        for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök"] {
+        for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök", "$HOME", "glrt-${HOME}"] {
             assert_eq!(Token::parse(wrong), Err(TokenError::Character), "{wrong:?}");
         }
     }

@@ -63,6 +63,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         self.bring_in(runner).await?;
         self.check_settled(runner).await?;
+        if fate != EntryFate::Keep && !runner.is_unwritten() {
+            self.disk.probe().await?;
+        }
         self.adopt_before_the_end(runner, now).await?;
         let token = runner.token()?;
         let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
@@ -88,10 +91,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => match failure.disposition {
                 Disposition::Refused | Disposition::Gone => gone(runner, now),
                 // A server that does not know the call has no managers either.
-                Disposition::Unsupported => Unregistration::AlreadyGone,
+                Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
                 // It may have happened: the journal stays, and whoever finishes it asks again.
                 Disposition::Unknown { .. } => return Err(Error::Changing(failure)),
-                Disposition::NotExecuted { .. } | Disposition::RotationClosed | Disposition::MustAct(_) => {
+                Disposition::NotExecuted { .. }
+                | Disposition::RotationClosed
+                | Disposition::Unsupported
+                | Disposition::MustAct(_) => {
                     self.disk.clear(&runner.record.key).await?;
                     return Err(Error::Changing(failure));
                 }

@@ -102,11 +102,13 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 
 fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+    // Opening a named pipe would wait for its writer; what the shell hands over as a descriptor has one.
+    let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
+    if !is_descriptor && !path.metadata().map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is not a regular file")));
+    }
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.is_file() && mode & 0o022 != 0 {
         return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });

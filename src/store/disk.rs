@@ -1,7 +1,8 @@
 //! What the disk thread owns: where the files are, and each piece of work on them.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::compose::EntryText;
@@ -9,7 +10,7 @@ use super::config_file::{ConfigFile, Reading};
 use super::edit::{Edit, Edited, Target};
 use super::entry::Snapshot;
 use super::error::Error;
-use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
+use super::files::{make_directory, parent, read_file, remove_file, replace_file, resolve};
 use super::hooks::Hooks;
 use super::record::{self, Record};
 use super::replace::Place;
@@ -20,8 +21,9 @@ use crate::secret::{Fingerprint, sha256_hex};
 /// Hex digits of the config path's hash that name its state directory.
 const STATE_NAME_DIGITS: usize = 12;
 
-/// The size of a journal file, which a probe asks for.
-const PROBE_BYTES: usize = 4096;
+/// What an operation needs at its peak, which a probe asks for: a journal, a record, and its replacement
+/// beside it.
+const PROBE_BYTES: usize = 16 * 1024;
 
 /// The paths of one config.toml and its state.
 pub(super) struct Disk {
@@ -191,9 +193,15 @@ impl Disk {
     /// Sees that the state directory takes a journal file now.
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
-        // The process id keeps two probes of two processes apart.
-        let name = format!(".probe-{}", std::process::id());
-        Temporary::create(runners.join(name))?.fill(&[b'#'; PROBE_BYTES])
+        let path = runners.join(".probe");
+        // Two processes may probe at the same time, in the same file.
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| {
+            file.write_all(&[b'#'; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        remove_file(&path)?;
+        written.map_err(Error::disk("write", &path))
     }
 }
 

@@ -85,7 +85,8 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
         match read(directory, &key) {
             Ok(Some(record)) => found.records.push(record),
             Ok(None) => {}
-            Err(error) => found.damaged.push(error),
+            Err(error @ Error::Record { .. }) => found.damaged.push(error),
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

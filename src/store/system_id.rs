@@ -81,6 +81,7 @@ fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId
     let _lock = lock_sidecar(&beside(config_path, "lock"))?;
     let mut temporary = Temporary::create(temporary_name(path))?;
     temporary.set_mode(0o600)?;
+    temporary.give_to_owner_of(config_path);
     temporary.fill(text.as_bytes())?;
     match temporary.rename_if_free(path) {
         Ok(()) => sync_directory(parent(path)).map(|()| None),

@@ -71,6 +71,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn verify(&mut self) -> Result<Vec<Outcome>, Error> {
         let now = self.now();
         let mut patience = self.patience.clone();
+        let is_asking = matches!(self.state, State::Uncertain(_));
         let (ops, runner, enrollment) = (&self.shared.ops, &mut self.runner, self.enrollment.as_ref());
         let ask = async {
             if let Some(enrollment) = enrollment
@@ -78,7 +79,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             {
                 return Ok(vec![Outcome::Adopted(held)]);
             }
-            Ok(vec![ops.verify(runner, now).await?.outcome()])
+            match ops.verify(runner, now).await {
+                Ok(verification) => Ok(vec![verification.outcome()]),
+                // Another process may have been cut off in the middle of a reset; then its answer is lost.
+                Err(error) if !is_asking && error.outcome() == Outcome::Refused && ops.is_unsettled(runner).await => {
+                    Ok(vec![Outcome::Lost { retry_after: None }])
+                }
+                Err(error) => Err(error),
+            }
         };
         tokio::select! {
             biased;
