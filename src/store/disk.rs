@@ -11,6 +11,7 @@ use super::entry::Snapshot;
 use super::error::Error;
 use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
 use super::hooks::Hooks;
+use super::locks::lock_itself;
 use super::replace::Place;
 use super::{Config, splice, system_id};
 use crate::model::{SystemId, Timestamp};
@@ -165,9 +166,11 @@ impl Disk {
     /// Sees that the state directory takes a journal file now.
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
-        // The process id keeps two probes of two processes apart.
-        let name = format!(".probe-{}", std::process::id());
-        Temporary::create(runners.join(name))?.fill(&[b'#'; PROBE_BYTES])
+        // Keeps the probes of two processes apart, on file systems that can; the name is always the same, so
+        // that the next probe takes away what a kill leaves behind.
+        let _lock = lock_itself(&runners);
+        let mut probe = Temporary::create(runners.join(".probe"))?;
+        probe.fill(&[b'#'; PROBE_BYTES])
     }
 }
 

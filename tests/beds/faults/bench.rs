@@ -89,7 +89,7 @@ impl Bench {
         let mut command = if strace.is_empty() {
             Command::new(binary)
         } else {
-            // With -D the binary keeps the id of this shell, so that `$$` names it in a path.
+            // With -D the binary keeps the id of this shell, so that signals reach it.
             let mut command = Command::new("sh");
             let quoted: Vec<String> = strace.iter().map(|word| format!("\"{word}\"")).collect();
             let script = format!("exec strace -D -f -q {} -- {binary} \"$@\"", quoted.join(" "));

@@ -108,7 +108,8 @@ fn is_fixed(path: &str) -> bool {
     let Some((_, file)) = inside.split_once('/') else { return false };
     match file.split_once('/') {
         None => ["lock", "config.copy", ".config.copy.runner-agent.tmp", ".probe"].contains(&file),
-        Some(("dropped", name)) => !name.starts_with('.') && name.ends_with("Z-build-1.toml"),
+        Some(("dropped", name)) => !name.starts_with('.') && name.contains("Z-build-1") && name.ends_with(".toml"),
+        Some(("runners", ".probe")) => true,
         Some(("runners", name)) => is_fixed_of_runner(name),
         Some(_) => false,
     }

@@ -148,16 +148,15 @@ fn template(bench: &Bench, path: &str) -> Option<String> {
     if !below.starts_with("/config") && !below.starts_with("/state") {
         return None;
     }
-    let below = below.replace(&state_name(bench), "{state}").replace(&port(bench), "{port}");
-    let below = below.replace(&registered_key(bench), "{registered}");
-    Some(match (below.split_once("/.probe-"), below.split_once("/dropped/")) {
-        (Some((directory, _)), _) => format!("{directory}/.probe-{{process}}"),
-        (None, Some((directory, name))) => {
+    let below = below.replace(&state_name(bench), "{state}");
+    let below = below.replace(&registered_key(bench), "{registered}").replace(&server(bench), "{server}");
+    Some(match below.split_once("/dropped/") {
+        Some((directory, name)) => {
             let (time, rest) = name.split_once("Z-")?;
             let dot = if time.starts_with('.') { "." } else { "" };
             format!("{directory}/dropped/{dot}{{time}}-{rest}")
         }
-        (None, None) => below,
+        None => below,
     })
 }
 
@@ -165,9 +164,8 @@ fn template(bench: &Bench, path: &str) -> Option<String> {
 fn paths(bench: &Bench, template: &str) -> Vec<String> {
     let path = format!("{}{template}", bench.root().display())
         .replace("{state}", &state_name(bench))
-        .replace("{port}", &port(bench))
         .replace("{registered}", &registered_key(bench))
-        .replace("{process}", "$$");
+        .replace("{server}", &server(bench));
     if !path.contains("{time}") {
         return vec![path];
     }
@@ -186,6 +184,7 @@ fn registered_key(bench: &Bench) -> String {
     format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
 }
 
-fn port(bench: &Bench) -> String {
-    bench.gitlab.address().port().to_string()
+/// How the server is named in the keys of runners that were found in config.toml.
+fn server(bench: &Bench) -> String {
+    bench.gitlab.url().parse::<ServerUrl>().unwrap().file_name()
 }
