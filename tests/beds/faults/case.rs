@@ -1,0 +1,214 @@
+//! The cases: which fault strikes which piece of work, and how each is run.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use rustix::process::Signal;
+use test_gitlab::Fault;
+
+use super::bench::{Bench, PATIENCE};
+use super::oracle::check;
+use super::strace::{self, Call, Strike};
+use super::work::{Work, is_settled};
+
+/// One case of the matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    work: Work,
+    cut: Option<Cut>,
+    fault: Trouble,
+}
+
+/// When the connection is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Before,
+    After,
+}
+
+/// What happens to the disk or the process.
+#[derive(Clone, Debug)]
+enum Trouble {
+    None,
+    Strike(Call, Strike),
+    Full { directory: &'static str, takes_names: bool, is_during: bool },
+}
+
+/// All cases of the work that one of the wanted names could mean.
+pub(crate) fn all(wanted: &[String]) -> Vec<Case> {
+    let variants: Vec<(Work, Option<Cut>)> = Work::ALL
+        .into_iter()
+        .flat_map(|work| {
+            let cuts = [Some(Cut::Before), Some(Cut::After)].into_iter().filter(move |_| work.endpoint().is_some());
+            std::iter::once(None).chain(cuts).map(move |cut| (work, cut))
+        })
+        .filter(|(work, cut)| {
+            let name = prefix(*work, *cut);
+            wanted.is_empty() || wanted.iter().any(|wanted| wanted.starts_with(&name) || name.starts_with(wanted))
+        })
+        .collect();
+    let found: Mutex<Vec<(usize, Vec<Case>)>> = Mutex::default();
+    thread::scope(|scope| {
+        for (position, (work, cut)) in variants.iter().enumerate() {
+            let found = &found;
+            scope.spawn(move || {
+                let calls = record(*work, *cut).unwrap();
+                found.lock().unwrap().push((position, cases(*work, *cut, &calls)));
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap();
+    found.sort_by_key(|(position, _)| *position);
+    found.into_iter().flat_map(|(_, cases)| cases).collect()
+}
+
+fn prefix(work: Work, cut: Option<Cut>) -> String {
+    let cut = match cut {
+        None => "",
+        Some(Cut::Before) => "+cut-before",
+        Some(Cut::After) => "+cut-after",
+    };
+    format!("{}{cut}/", work.name())
+}
+
+fn record(work: Work, cut: Option<Cut>) -> Result<Vec<Call>, String> {
+    let bench = Bench::new(work.is_enrolling(), None);
+    work.prepare(&bench)?;
+    order(&bench, work, cut);
+    work.act(&bench, &strace::recording(&bench))?;
+    Ok(strace::recorded(&bench, work.begins_with()))
+}
+
+fn order(bench: &Bench, work: Work, cut: Option<Cut>) {
+    let Some(endpoint) = work.endpoint() else { return };
+    match cut {
+        None => {}
+        Some(Cut::Before) => drop(bench.gitlab.order(endpoint, Fault::cut())),
+        Some(Cut::After) => drop(bench.gitlab.order(endpoint, Fault::cut().after_acting())),
+    }
+}
+
+fn cases(work: Work, cut: Option<Cut>, calls: &[Call]) -> Vec<Case> {
+    let case = |fault| Case { work, cut, fault };
+    let mut cases = Vec::new();
+    if cut.is_some() {
+        cases.push(case(Trouble::None));
+    } else {
+        for call in calls {
+            let errors = call.errors().iter().map(|error| Strike::Error(error));
+            cases.extend(errors.map(|strike| case(Trouble::Strike(call.clone(), strike))));
+        }
+        for (directory, takes_names) in [("config", false), ("config", true), ("state", false), ("state", true)] {
+            for is_during in [false, true].into_iter().take(1 + usize::from(work.endpoint().is_some())) {
+                cases.push(case(Trouble::Full { directory, takes_names, is_during }));
+            }
+        }
+    }
+    // To open a file for reading changes nothing, so a kill there is a kill at the next change.
+    let changes = calls.iter().filter(|call| !call.is_reading);
+    cases.extend(changes.map(|call| case(Trouble::Strike(call.clone(), Strike::Kill))));
+    cases
+}
+
+impl Case {
+    pub(crate) fn name(&self) -> String {
+        let prefix = prefix(self.work, self.cut);
+        match &self.fault {
+            Trouble::None => format!("{prefix}alone"),
+            Trouble::Strike(call, Strike::Kill) => format!("{prefix}{}/{}/kill", call.syscall, call.number),
+            Trouble::Strike(call, Strike::Error(error)) => {
+                format!("{prefix}{}/{}/{error}", call.syscall, call.number)
+            }
+            Trouble::Full { directory, takes_names, is_during } => {
+                let what = if *takes_names { "inodes" } else { "space" };
+                format!("{prefix}full/{directory}/{what}/{}", if *is_during { "during" } else { "before" })
+            }
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match (&self.fault, self.cut) {
+            (Trouble::None, _) => "cut",
+            (Trouble::Strike(_, Strike::Kill), None) => "kill",
+            (Trouble::Strike(_, Strike::Kill), Some(_)) => "cut and kill",
+            (Trouble::Strike(_, Strike::Error(_)), _) => "error",
+            (Trouble::Full { .. }, _) => "full disk",
+        }
+    }
+
+    /// Runs it, and says what was lost.
+    pub(crate) fn run(&self) -> Result<(), String> {
+        let mounted = match self.fault {
+            Trouble::Full { directory, .. } => Some(directory),
+            Trouble::None | Trouble::Strike(..) => None,
+        };
+        let mut bench = Bench::new(self.work.is_enrolling(), mounted);
+        let result = self.run_in(&bench);
+        if result.is_err() && env::var_os("RUNNER_AGENT_BEDS_KEEP").is_some() {
+            println!("{} is kept in {}:\n{}", self.name(), bench.root().display(), bench.logs());
+            bench.keep();
+        }
+        result
+    }
+
+    fn run_in(&self, bench: &Bench) -> Result<(), String> {
+        self.work.prepare(bench)?;
+        order(bench, self.work, self.cut);
+        let status = match &self.fault {
+            Trouble::None => self.work.act(bench, &[])?,
+            Trouble::Strike(call, strike) => {
+                let status = self.work.act(bench, &call.words(bench, *strike))?;
+                if !strace::has_struck(bench) {
+                    return Err(format!("the fault did not strike: {call:?}"));
+                }
+                status
+            }
+            Trouble::Full { takes_names, is_during: false, .. } => {
+                bench.fill(*takes_names);
+                self.work.act(bench, &[])?
+            }
+            Trouble::Full { takes_names, is_during: true, .. } => self.fill_during(bench, *takes_names)?,
+        };
+        bench.make_room();
+        bench.gitlab.clear_faults();
+        if status.success()
+            && let Some(goal) = self.work.promise()
+        {
+            check(bench, goal).map_err(|lost| format!("it said that it was done, but {lost}"))?;
+        }
+        self.recover(bench)?;
+        self.work.repeat(bench).map_err(|lost| format!("when it is done again: {lost}"))
+    }
+
+    /// Fills the disk while the server holds the answer.
+    fn fill_during(&self, bench: &Bench, takes_names: bool) -> Result<std::process::ExitStatus, String> {
+        let endpoint = self.work.endpoint().unwrap();
+        let held = bench.gitlab.order(endpoint, Fault::hold().after_acting());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _came = bench.gitlab.wait_for_requests(endpoint, 1, PATIENCE);
+                bench.fill(takes_names);
+                held.release();
+            });
+            self.work.act(bench, &[])
+        })
+    }
+
+    /// Starts the daemon with the fault gone, and lets it settle.
+    fn recover(&self, bench: &Bench) -> Result<(), String> {
+        let goal = self.work.goal();
+        let mut daemon = bench.start(&["run"], &[]);
+        let began = Instant::now();
+        let is_settled = daemon.wait_for(Duration::from_secs(10), |daemon| is_settled(bench, daemon, goal));
+        if !is_settled {
+            let lost = check(bench, goal).err().unwrap_or_else(|| "the daemon does not serve".to_owned());
+            return Err(format!("{lost}, {:?} after the start", began.elapsed()));
+        }
+        daemon.signal(Signal::QUIT);
+        if !daemon.end()?.success() {
+            return Err("the daemon does not end well".to_owned());
+        }
+        check(bench, goal).map_err(|lost| format!("after it had settled: {lost}"))
+    }
+}

@@ -1,0 +1,145 @@
+//! What server and disk must look like when all is well.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::bench::{Bench, FOREIGN};
+
+/// What a daemon says of a registration whose answer it never saw, and what `register` says.
+const NAMES_AN_ORPHAN: [&str; 2] =
+    ["the answer to a registration was lost", "GitLab may have made the runner all the same"];
+
+/// The keys that are ours to change.
+const OURS: [&str; 6] = ["name", "url", "id", "token", "token_obtained_at", "token_expires_at"];
+
+/// How many runners there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    One,
+    None,
+    /// One or none, but the same on the server and in config.toml.
+    InStep,
+}
+
+/// Compares server and disk, and says what is wrong.
+pub(crate) fn check(bench: &Bench, goal: Goal) -> Result<(), String> {
+    let text = bench.config();
+    let config: Table = text.parse().map_err(|error| format!("config.toml does not parse: {error}"))?;
+    let mode = fs::metadata(bench.path("config/config.toml")).map_err(|error| error.to_string())?.permissions().mode();
+    if mode & 0o777 != 0o600 {
+        return Err(format!("config.toml has the mode {:o}", mode & 0o777));
+    }
+    check_foreign(&text)?;
+    check_runners(bench, &config, goal)?;
+    check_files(bench.root())
+}
+
+/// Everything by hand is there as it was, and nothing else but entries of ours.
+fn check_foreign(text: &str) -> Result<(), String> {
+    let ours = text.strip_prefix(FOREIGN).ok_or_else(|| format!("config.toml has lost what is not ours:\n{text}"))?;
+    for line in ours.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        if line != "[[runners]]" && line != "executor = \"shell\"" && !OURS.contains(&key) {
+            return Err(format!("config.toml has a line that nobody wanted: {line}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_runners(bench: &Bench, config: &Table, goal: Goal) -> Result<(), String> {
+    let entries = config.get("runners").and_then(Value::as_array).cloned().unwrap_or_default();
+    let of = |entry: &Value, key: &str| entry.get(key).map(ToString::to_string).unwrap_or_default();
+    let ours: Vec<&Value> = entries.iter().filter(|entry| of(entry, "name") == "\"build-1\"").collect();
+    if ours.len() + 1 != entries.len() {
+        return Err(format!("config.toml has {} entries, {} of them ours", entries.len(), ours.len()));
+    }
+    for entry in &ours {
+        let token = entry.get("token").and_then(Value::as_str).unwrap_or_default();
+        let Some(runner) = bench.gitlab.runner_by_token(token) else {
+            return Err("config.toml holds a token that the server refuses".to_owned());
+        };
+        if runner.token_expires_at.is_some_and(|at| at <= bench.gitlab.now()) {
+            return Err("config.toml holds a token that has expired".to_owned());
+        }
+        if of(entry, "id") != runner.id.to_string() {
+            return Err(format!("the entry of runner {} has the id {:?}", runner.id, of(entry, "id")));
+        }
+    }
+    let orphans = bench.gitlab.runners().len().saturating_sub(ours.len());
+    let named = orphans_named(bench);
+    if orphans > named {
+        return Err(format!("the server has {orphans} runners that no entry holds, and the log names {named}"));
+    }
+    let is_reached = match goal {
+        Goal::One => ours.len() == 1,
+        Goal::None => ours.is_empty(),
+        Goal::InStep => ours.len() <= 1,
+    };
+    if is_reached { Ok(()) } else { Err(format!("config.toml has {} entries of ours, not {goal:?}", ours.len())) }
+}
+
+fn orphans_named(bench: &Bench) -> usize {
+    let logs = bench.logs();
+    usize::from(NAMES_AN_ORPHAN.iter().any(|words| logs.contains(words)))
+}
+
+/// No file but those with a fixed name.
+fn check_files(root: &Path) -> Result<(), String> {
+    for directory in ["config", "state"] {
+        let mut found = Vec::new();
+        collect(&root.join(directory), &mut found);
+        for path in found {
+            let below = path.strip_prefix(&format!("{}/", root.display())).unwrap_or(&path);
+            if !is_fixed(below) {
+                return Err(format!("{below} is left over"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_fixed(path: &str) -> bool {
+    let Some((_, inside)) = path.split_once('/').filter(|(directory, _)| *directory == "state") else {
+        return is_fixed_beside_config(path);
+    };
+    let Some((_, file)) = inside.split_once('/') else { return false };
+    match file.split_once('/') {
+        None => ["lock", "config.copy", ".config.copy.runner-agent.tmp", ".probe"].contains(&file),
+        Some(("dropped", name)) => !name.starts_with('.') && name.contains("Z-build-1") && name.ends_with(".toml"),
+        Some(("runners", ".probe")) => true,
+        Some(("runners", name)) => is_fixed_of_runner(name),
+        Some(_) => false,
+    }
+}
+
+fn is_fixed_beside_config(path: &str) -> bool {
+    let names = [
+        "config.toml",
+        ".config.toml.lock",
+        ".config.toml.runner-agent.tmp",
+        ".runner_system_id",
+        "..runner_system_id.runner-agent.tmp",
+    ];
+    names.iter().any(|name| path.strip_prefix("config/") == Some(name))
+}
+
+/// A journal must be finished, so it is none of them.
+fn is_fixed_of_runner(name: &str) -> bool {
+    let (hidden, stem) = match name.strip_prefix('.').and_then(|name| name.strip_suffix(".runner-agent.tmp")) {
+        Some(stem) => (true, stem),
+        None => (false, name),
+    };
+    let Some((key, kind)) = stem.rsplit_once('.') else { return false };
+    let is_key = key == "build-1" || key.starts_with("register-") || key.contains('@');
+    is_key && (kind == "json" || (kind == "lock" && !hidden) || (kind == "pending" && hidden))
+}
+
+fn collect(directory: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().map_while(Result::ok) {
+        let path = entry.path();
+        if path.is_dir() { collect(&path, found) } else { found.push(path.display().to_string()) }
+    }
+}

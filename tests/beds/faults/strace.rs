@@ -1,0 +1,190 @@
+//! strace: which calls touch our directories, and a fault at one of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use runner_agent::model::ServerUrl;
+use runner_agent::secret::sha256_hex;
+
+use super::bench::{Bench, PATIENCE};
+
+/// Every call that changes a disk, or opens what is on it.
+const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir";
+
+/// How long a case may take until its last name with the time in it, in seconds.
+const NAMES_AHEAD: i64 = 60;
+
+/// A call as it was recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) syscall: String,
+    /// Its path, with placeholders for what differs between two runs.
+    path: String,
+    /// Which one of the calls of its thread with this name and path.
+    nth: usize,
+    /// Which one of all calls with this name.
+    pub(crate) number: usize,
+    pub(crate) is_reading: bool,
+}
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strike {
+    Error(&'static str),
+    Kill,
+}
+
+impl Call {
+    /// What can go wrong with it but a kill.
+    pub(crate) fn errors(&self) -> &'static [&'static str] {
+        match (self.syscall.as_str(), self.is_reading) {
+            ("openat", true) => &["EIO"],
+            ("openat", false) => &["ENOSPC", "EROFS"],
+            ("write" | "pwrite64", _) => &["EIO", "ENOSPC"],
+            ("rename" | "renameat" | "renameat2", _) => &["EIO", "ENOSPC", "EROFS"],
+            ("unlink" | "unlinkat", _) => &["EIO", "EROFS"],
+            ("mkdir", _) => &["ENOSPC", "EROFS"],
+            _ => &["EIO"],
+        }
+    }
+
+    /// The first call with this name and path.
+    pub(crate) fn first(syscall: &str, path: &str) -> Self {
+        Self { syscall: syscall.to_owned(), path: path.to_owned(), nth: 1, number: 1, is_reading: false }
+    }
+
+    /// The words that make strace strike at it.
+    pub(crate) fn words(&self, bench: &Bench, strike: Strike) -> Vec<String> {
+        let what = match strike {
+            Strike::Error(error) => format!("error={error}"),
+            Strike::Kill => "signal=KILL".to_owned(),
+        };
+        let mut words = vec!["-o".to_owned(), bench.path("struck").display().to_string()];
+        words.push(format!("--inject={}:{what}:when={}", self.syscall, self.nth));
+        words.push(format!("--trace={}", self.syscall));
+        for path in paths(bench, &self.path) {
+            words.extend(["-P".to_owned(), path]);
+        }
+        words
+    }
+}
+
+/// The words that make strace write down all calls.
+pub(crate) fn recording(bench: &Bench) -> Vec<String> {
+    let output = bench.path("recording").display().to_string();
+    ["-o", &output, "--seccomp-bpf", "-y", "-s", "0", &format!("--trace={CALLS}")].map(str::to_owned).to_vec()
+}
+
+/// What was written down, from the last signal of this name on.
+pub(crate) fn recorded(bench: &Bench, signal: Option<&str>) -> Vec<Call> {
+    let text = whole(bench);
+    let (mut nths, mut numbers) = (BTreeMap::new(), BTreeMap::new());
+    let mut calls = Vec::new();
+    let marker = signal.map(|signal| format!("--- {signal} "));
+    let mut has_begun = marker.is_none();
+    for line in text.lines() {
+        has_begun |= marker.as_ref().is_some_and(|marker| line.contains(marker));
+        let Some((thread, syscall, path, is_reading)) = parsed(line) else { continue };
+        let Some(path) = template(bench, &path) else { continue };
+        let nth: &mut usize = nths.entry((thread.to_owned(), syscall.to_owned(), path.clone())).or_default();
+        *nth += 1;
+        if has_begun {
+            let number: &mut usize = numbers.entry(syscall.to_owned()).or_default();
+            *number += 1;
+            calls.push(Call { syscall: syscall.to_owned(), path, nth: *nth, number: *number, is_reading });
+        }
+    }
+    calls
+}
+
+/// Whether the fault came; a kill shows in the exit status already.
+pub(crate) fn has_struck(bench: &Bench) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let text = fs::read_to_string(bench.path("struck")).unwrap_or_default();
+        if text.contains("INJECTED") || text.contains("killed by SIGKILL") {
+            return true;
+        }
+        if text.contains("+++ exited") || Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The recording once strace has finished it, which is after the process has ended.
+fn whole(bench: &Bench) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(bench.path("recording")).unwrap_or_default();
+        let threads = |end: &str| text.lines().filter(|line| line.contains(end)).count();
+        if threads("+++ exited") > 0 && text.ends_with("+++\n") || Instant::now() > deadline {
+            return text;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The thread, the call, its (first) path, and whether it only opens for reading.
+fn parsed(line: &str) -> Option<(&str, &str, String, bool)> {
+    let (thread, call) = line.split_once(' ')?;
+    let (syscall, arguments) = call.trim_start().split_once('(')?;
+    let path = match syscall {
+        "write" | "pwrite64" | "fsync" | "fdatasync" | "ftruncate" => {
+            arguments.split_once('<')?.1.split_once('>')?.0.to_owned()
+        }
+        _ => arguments.split('"').nth(1)?.to_owned(),
+    };
+    let is_reading = syscall == "openat" && arguments.contains("O_RDONLY");
+    Some((thread, syscall, path, is_reading))
+}
+
+/// A path below our directories, with placeholders; `None` for any other.
+fn template(bench: &Bench, path: &str) -> Option<String> {
+    let below = path.strip_prefix(bench.root().to_str()?)?;
+    if !below.starts_with("/config") && !below.starts_with("/state") {
+        return None;
+    }
+    let below = below.replace(&state_name(bench), "{state}");
+    let below = below.replace(&registered_key(bench), "{registered}").replace(&server(bench), "{server}");
+    Some(match below.split_once("/dropped/") {
+        Some((directory, name)) => {
+            let (time, rest) = name.split_once("Z-")?;
+            let dot = if time.starts_with('.') { "." } else { "" };
+            format!("{directory}/dropped/{dot}{{time}}-{rest}")
+        }
+        None => below,
+    })
+}
+
+/// What a path with placeholders can be in this bench.
+fn paths(bench: &Bench, template: &str) -> Vec<String> {
+    let path = format!("{}{template}", bench.root().display())
+        .replace("{state}", &state_name(bench))
+        .replace("{registered}", &registered_key(bench))
+        .replace("{server}", &server(bench));
+    if !path.contains("{time}") {
+        return vec![path];
+    }
+    let now = Timestamp::now().as_second();
+    let times = (now..now + NAMES_AHEAD).map(|second| Timestamp::from_second(second).unwrap().to_string());
+    times.map(|time| path.replace("{time}", &time.replace([':', '-'], ""))).collect()
+}
+
+fn state_name(bench: &Bench) -> String {
+    sha256_hex(bench.path("config/config.toml").to_str().unwrap().as_bytes())[..12].to_owned()
+}
+
+/// The key of what a one-shot `register` makes.
+fn registered_key(bench: &Bench) -> String {
+    let url: ServerUrl = bench.gitlab.url().parse().unwrap();
+    format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
+}
+
+/// How the server is named in the keys of runners that were found in config.toml.
+fn server(bench: &Bench) -> String {
+    bench.gitlab.url().parse::<ServerUrl>().unwrap().file_name()
+}

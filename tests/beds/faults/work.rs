@@ -1,0 +1,232 @@
+//! The pieces of work that are disturbed: what comes before, what is done, and what must hold afterwards.
+
+use std::fs;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
+use test_gitlab::{Endpoint, NewRunner};
+
+use super::bench::{Bench, PATIENCE, Process};
+use super::oracle::{Goal, check};
+use super::strace::{self, Strike};
+
+/// How long a daemon gets to do its work in spite of a fault, before it is stopped.
+const LONG_ENOUGH: Duration = Duration::from_secs(4);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// `register`, one shot.
+    Register,
+    /// The daemon's enrollment.
+    Enroll,
+    /// `rotate`, one shot.
+    Rotate,
+    /// `run --once` that finds a token which is due.
+    Once,
+    /// `unregister`, one shot.
+    Unregister,
+    /// The end of a daemon that unregisters what it has enrolled.
+    Shutdown,
+    /// The start of a daemon after a registration was killed.
+    ReplayRegister,
+    /// The same after a rotation whose answer was journaled.
+    ReplayRotate,
+    /// The same after a rotation whose answer was lost.
+    ReplayLost,
+    /// The same after an unregistration.
+    ReplayUnregister,
+}
+
+impl Work {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Register,
+        Self::Enroll,
+        Self::Rotate,
+        Self::Once,
+        Self::Unregister,
+        Self::Shutdown,
+        Self::ReplayRegister,
+        Self::ReplayRotate,
+        Self::ReplayLost,
+        Self::ReplayUnregister,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Enroll => "enroll",
+            Self::Rotate => "rotate",
+            Self::Once => "once",
+            Self::Unregister => "unregister",
+            Self::Shutdown => "shutdown",
+            Self::ReplayRegister => "replay-register",
+            Self::ReplayRotate => "replay-rotate",
+            Self::ReplayLost => "replay-lost",
+            Self::ReplayUnregister => "replay-unregister",
+        }
+    }
+
+    /// The request that it is about, where it is about one.
+    pub(crate) fn endpoint(self) -> Option<Endpoint> {
+        match self {
+            Self::Register | Self::Enroll => Some(Endpoint::Register),
+            Self::Rotate | Self::Once => Some(Endpoint::Reset),
+            Self::Unregister | Self::Shutdown => Some(Endpoint::Delete),
+            Self::ReplayLost => Some(Endpoint::ResetById),
+            Self::ReplayRegister | Self::ReplayRotate | Self::ReplayUnregister => None,
+        }
+    }
+
+    pub(crate) fn is_enrolling(self) -> bool {
+        matches!(self, Self::Enroll | Self::Shutdown)
+    }
+
+    /// From which signal on the calls belong to it.
+    pub(crate) fn begins_with(self) -> Option<&'static str> {
+        (self == Self::Shutdown).then_some("SIGTERM")
+    }
+
+    /// What must hold once the daemon has run without a fault.
+    pub(crate) fn goal(self) -> Goal {
+        match self {
+            Self::Register | Self::Unregister => Goal::InStep,
+            Self::ReplayUnregister => Goal::None,
+            Self::Enroll
+            | Self::Rotate
+            | Self::Once
+            | Self::Shutdown
+            | Self::ReplayRegister
+            | Self::ReplayRotate
+            | Self::ReplayLost => Goal::One,
+        }
+    }
+
+    /// Brings about what the work starts from.
+    pub(crate) fn prepare(self, bench: &Bench) -> Result<(), String> {
+        match self {
+            Self::Register | Self::Enroll => Ok(()),
+            Self::Rotate | Self::Unregister => must_succeed(register(bench, &[])?, bench),
+            Self::Once => {
+                add_due(bench);
+                Ok(())
+            }
+            Self::Shutdown => {
+                let mut daemon = bench.start(&["run"], &[]);
+                daemon.wait_for(PATIENCE, |daemon| is_settled(bench, daemon, Goal::One));
+                daemon.signal(Signal::QUIT);
+                must_succeed(daemon.end()?, bench)
+            }
+            Self::ReplayRegister => kill_at(Self::Register, bench, RENAME_OF_CONFIG),
+            Self::ReplayRotate => kill_at(Self::Rotate, bench, RENAME_OF_CONFIG),
+            Self::ReplayLost => {
+                kill_at(Self::Rotate, bench, ("pwrite64", "/state/{state}/runners/{registered}.pending"))
+            }
+            Self::ReplayUnregister => kill_at(Self::Unregister, bench, RENAME_OF_CONFIG),
+        }
+    }
+
+    /// Does it, with something in its way perhaps.
+    pub(crate) fn act(self, bench: &Bench, strace: &[String]) -> Result<ExitStatus, String> {
+        match self {
+            Self::Register => register(bench, strace),
+            Self::Rotate => bench.start(&["rotate", "--name", "build-1"], strace).end(),
+            Self::Once => bench.start(&["run", "--once"], strace).end(),
+            Self::Unregister => bench.start(&["unregister", "--name", "build-1"], strace).end(),
+            Self::Enroll
+            | Self::Shutdown
+            | Self::ReplayRegister
+            | Self::ReplayRotate
+            | Self::ReplayLost
+            | Self::ReplayUnregister => {
+                let mut daemon = bench.start(&["run"], strace);
+                daemon.wait_for(LONG_ENOUGH, |daemon| is_settled(bench, daemon, self.goal()));
+                daemon.signal(if self == Self::Shutdown { Signal::TERM } else { Signal::QUIT });
+                daemon.end()
+            }
+        }
+    }
+
+    /// What a user does after a one-shot command that failed: the same again.
+    pub(crate) fn repeat(self, bench: &Bench) -> Result<(), String> {
+        match self {
+            Self::Register => {
+                must_succeed(register(bench, &[])?, bench)?;
+                check(bench, Goal::One)
+            }
+            Self::Unregister => {
+                if !bench.gitlab.runners().is_empty() {
+                    must_succeed(self.act(bench, &[])?, bench)?;
+                }
+                check(bench, Goal::None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a one-shot command that says it is done has done.
+    pub(crate) fn promise(self) -> Option<Goal> {
+        match self {
+            Self::Register | Self::Rotate | Self::Once => Some(Goal::One),
+            Self::Unregister => Some(Goal::None),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a daemon has nothing left to do.
+pub(crate) fn is_settled(bench: &Bench, daemon: &Process, goal: Goal) -> bool {
+    let log = daemon.log();
+    log.contains("serving") && check(bench, goal).is_ok()
+}
+
+/// The call that makes the new config.toml the one that counts.
+const RENAME_OF_CONFIG: (&str, &str) = ("rename", "/config/.config.toml.runner-agent.tmp");
+
+fn kill_at(work: Work, bench: &Bench, (syscall, path): (&str, &str)) -> Result<(), String> {
+    work.prepare(bench)?;
+    let call = strace::Call::first(syscall, path);
+    work.act(bench, &call.words(bench, Strike::Kill))?;
+    if strace::has_struck(bench) {
+        fs::remove_file(bench.path("struck")).unwrap();
+        Ok(())
+    } else {
+        Err(format!("the kill that the case starts from did not strike: {}", bench.logs()))
+    }
+}
+
+fn register(bench: &Bench, strace: &[String]) -> Result<ExitStatus, String> {
+    let (url, token) = (bench.gitlab.url(), bench.path("token").display().to_string());
+    let words = [
+        "register",
+        "-n",
+        "--url",
+        &url,
+        "--registration-token-file",
+        &token,
+        "--name",
+        "build-1",
+        "--executor",
+        "shell",
+    ];
+    bench.start(&words, strace).end()
+}
+
+fn must_succeed(status: ExitStatus, bench: &Bench) -> Result<(), String> {
+    if status.success() { Ok(()) } else { Err(format!("fails without a fault, {status}: {}", bench.logs())) }
+}
+
+/// An entry that no record knows, whose token has used up most of its life.
+fn add_due(bench: &Bench) {
+    let (id, token) = bench.gitlab.add_runner(NewRunner::instance());
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let (from, to) = (now - SignedDuration::from_mins(50), now + SignedDuration::from_mins(10));
+    bench.gitlab.expire_at(id, Some(to));
+    let entry = format!(
+        "[[runners]]\n  name = \"build-1\"\n  url = \"{}\"\n  id = {id}\n  token = \"{token}\" # kept secret\n  \
+         token_obtained_at = {from}\n  token_expires_at = {to}\n  executor = \"shell\"\n",
+        bench.gitlab.url()
+    );
+    bench.write("config/config.toml", &(bench.config() + &entry));
+}
