@@ -10,6 +10,9 @@
 
 mod enrollment;
 mod file;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/checks/settings.rs"]
+pub mod fuzzing;
 mod mistakes;
 mod paths;
 mod sources;
