@@ -12,6 +12,7 @@ mod enrollment;
 mod file;
 mod mistakes;
 mod paths;
+mod secrets;
 mod sources;
 mod table;
 mod variables;
@@ -24,7 +25,8 @@ use std::path::PathBuf;
 pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
-pub use sources::{Environment, UserDirectories, variable};
+pub use secrets::secret_variables;
+pub use sources::{Environment, Start, UserDirectories, variable};
 pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;

@@ -393,6 +393,21 @@ impl Global {
     }
 }
 
+impl Arguments {
+    /// The secrets on the command line; a text that is no token is none, and ends the command at once.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Token> {
+        let (first, second) = match &self.command {
+            Command::Register(register) => (&register.token, &register.registration_token),
+            Command::Verify(verify) => (&verify.selection.token, &None),
+            Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
+            Command::Unregister(unregister) => (&unregister.selection.token, &None),
+            Command::Run(_) | Command::List | Command::Completions(_) => (&None, &None),
+        };
+        [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
+    }
+}
+
 impl Selection {
     /// Whether nothing was selected.
     #[must_use]
