@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use handover::{Hidden, Launch, execute_again, take as take_over};
-pub use source::{Source, SourceError, read_stream};
+pub use source::{Source, SourceError, read_descriptor, read_stream};
 
 /// The longest token taken, in bytes. Source: GitLab's column for tokens.
 pub const MAX_TOKEN_BYTES: usize = 512;

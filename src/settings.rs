@@ -105,6 +105,7 @@ fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scop
         Scope::Daemon => drafts.extend(variables::enrolled(environment)),
         Scope::Command => {}
     }
+    findings.warnings.extend(agent.servers.iter().filter_map(|server| server.access_token.remark()));
     agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);
     let Findings { mistakes, warnings } = findings;
     mistakes.into_result(Settings { store: paths.store(), gitlab, agent, warnings })
