@@ -102,7 +102,7 @@ fn own_number() -> OsString {
 }
 
 /// One thing that is handed over.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 enum Entry<'a> {
     Word { position: usize, word: &'a OsStr },
     Variable { name: &'a OsStr, value: &'a OsStr },
