@@ -175,6 +175,11 @@ impl Process {
     }
 
     pub(crate) fn end(mut self) -> Done {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_running() {
+            assert!(Instant::now() < deadline, "waited in vain for the end");
+            thread::sleep(Duration::from_millis(2));
+        }
         let code = self.child.wait().unwrap().code();
         let [stdout, stderr] = [self.stdout.take(), self.stderr.take()].map(|text| text.unwrap().join().unwrap());
         Done { code, stdout, stderr }
