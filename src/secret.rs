@@ -4,9 +4,11 @@
 //! zeroed on drop. Whoever needs the text says [`Token::expose`], which is easy to search for.
 //! All hashing lives here too, because a hash is all that may ever be shown of a secret.
 
+mod handover;
 mod source;
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use source::{Source, SourceError, read_stream};
+pub use handover::{Hidden, Launch, execute_again, take as take_over};
+pub use source::{Source, SourceError, read_descriptor, read_stream};
 
 /// The longest token taken, in bytes. Source: GitLab's column for tokens.
 pub const MAX_TOKEN_BYTES: usize = 512;
@@ -173,12 +176,15 @@ pub fn random_bits() -> u32 {
 }
 
 /// Keeps this process's memory, which holds tokens, out of core dumps and other users' debuggers.
-pub fn forbid_core_dumps() {
+///
+/// # Errors
+/// What the system said; all that can be done is done nevertheless.
+pub fn forbid_core_dumps() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() || setrlimit(Resource::Core, none).is_err() {
-        tracing::warn!("cannot forbid core dumps, which would contain tokens");
-    }
+    let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let no_size = setrlimit(Resource::Core, none);
+    Ok(not_dumpable.and(no_size)?)
 }
 
 fn hex(bytes: &[u8]) -> String {
