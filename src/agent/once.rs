@@ -10,8 +10,12 @@ use super::supervisor::take_stock;
 use super::worker::{Leftover, Lines, Patience, SharedTarget, Worker};
 use super::{Config, Parts, Shared};
 use crate::clock::Clock;
+use crate::lifecycle::State;
 use crate::model::RunnerReport;
 use crate::ops::{Disk, Error, Server};
+
+/// What is told of a runner whose token a pass could not bring to config.toml.
+const UNSAVED: &str = "config.toml does not take its new token, which the next start tries to write again";
 
 /// Makes one pass and tells how every runner stands after it.
 ///
@@ -52,5 +56,12 @@ where
     }
     let mut leftovers = workers.join_all().await;
     leftovers.sort_by_key(|(position, _)| *position);
-    Ok(leftovers.into_iter().map(|(_, Leftover { runner, state, .. })| report(&runner, &state, None)).collect())
+    Ok(leftovers.iter().map(|(_, leftover)| report_of(leftover)).collect())
+}
+
+fn report_of(leftover: &Leftover) -> RunnerReport {
+    let Leftover { runner, state, .. } = leftover;
+    let is_unsaved = matches!(state, State::Active(active) if active.unsaved.is_some());
+    let error = is_unsaved.then(|| UNSAVED.to_owned());
+    RunnerReport { error, ..report(runner, state, None) }
 }

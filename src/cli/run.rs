@@ -160,6 +160,9 @@ fn tell(context: &Context<'_>, runners: Vec<RunnerReport>) -> Exit {
 }
 
 fn exit_of(runner: &RunnerReport) -> Exit {
+    if runner.error.is_some() {
+        return Exit::LocalFile;
+    }
     match runner.state.as_str() {
         "active" if runner.last_verify.as_ref().is_none_or(|verify| verify.outcome == "accepted") => Exit::Done,
         "active" | "unregistered" | "uncertain" => Exit::Unreachable,
