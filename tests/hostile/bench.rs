@@ -112,7 +112,7 @@ impl Bench {
 
     pub(crate) fn register(&self, url: &str, words: &[&str]) -> Done {
         let token = self.gitlab.instance_registration_token();
-        let done = self.run(&[&["register", "-n", "--name", "a", "-u", url, "-r", &token], words].concat());
+        let done = self.run(&[&["register", "-n", "--name", "new", "-u", url, "-r", &token], words].concat());
         assert!(!done.shown().contains(&token), "{done:#?}");
         done
     }
@@ -157,7 +157,9 @@ impl Working {
         let done = Done { code: status.code(), stdout, stderr, peak_kib };
         assert!(done.peak_kib < MEMORY_BYTES / 1024, "{done:#?}");
         assert!(!done.shown().contains("panicked"), "{done:#?}");
-        let is_plain = |character: char| !character.is_control() && !matches!(character, '\u{200b}'..='\u{202e}');
+        let is_plain = |character: char| {
+            !character.is_control() && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        };
         assert!(done.shown().chars().all(|character| character == '\n' || is_plain(character)), "{done:#?}");
         done
     }
