@@ -6,7 +6,7 @@ use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
 use crate::observe::chain;
-use crate::store::{JournalAnswer, Operation, Pending};
+use crate::store::{self, JournalAnswer, Operation, Pending};
 
 /// What a replay could not finish by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +51,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
-        let Ok(_lock) = self.disk.lock_runner(&pending.key, Duration::ZERO).await else {
+        let _lock = match self.disk.lock_runner(&pending.key, Duration::ZERO).await {
+            Ok(lock) => lock,
             // Another process is at it right now and will finish it.
-            return Ok(None);
+            Err(store::Error::RunnerLocked { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         // It may have finished since the journals were listed.
         let Some(pending) = self.disk.pending_of(&pending.key).await? else {

@@ -105,7 +105,15 @@ pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Resul
     }
     let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
-    replace_file(&path, &content)
+    replace_file(&path, &content).inspect_err(|_| take_back(&path, &content))
+}
+
+/// Removes an intent that got its name and yet failed: it is not sent, and left there would look as if it was.
+fn take_back(path: &Path, content: &[u8]) {
+    let is_there = read_file(path).is_ok_and(|found| found.as_deref() == Some(content));
+    if is_there && let Err(error) = remove_durably(path) {
+        tracing::warn!(path = %path.display(), %error, "a request that is not sent stays in the journal");
+    }
 }
 
 /// Writes the answer into its slot, durably.

@@ -163,9 +163,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
-        let _gone = kill_process(Pid::from_child(&self.child), signal);
+    /// Not to one that has ended: its id may be another process's by now.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if !self.has_ended() {
+            kill_process(Pid::from_child(&self.child), signal).unwrap();
+        }
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
