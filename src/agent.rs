@@ -10,9 +10,11 @@
 mod census;
 mod config;
 mod once;
+mod rules;
 mod shutdown;
 mod status;
 mod supervisor;
+mod telling;
 mod watch;
 mod worker;
 
@@ -30,7 +32,7 @@ pub use config::{
     Config, GRACE, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use once::once;
-pub use supervisor::run;
+pub use supervisor::{Farewells, run};
 pub use watch::{Changed, Watch, Watched, Watcher};
 
 /// What the daemon is made of; tests bring their own.

@@ -9,6 +9,7 @@ mod completions;
 mod context;
 mod error;
 mod exit;
+mod handover;
 mod interrupt;
 mod list;
 mod register;
@@ -21,7 +22,6 @@ mod unregister;
 mod verify;
 mod workbench;
 
-use std::ffi::OsString;
 use std::io;
 
 use clap::Parser as _;
@@ -30,26 +30,51 @@ use tokio::task::LocalSet;
 
 pub use exit::Exit;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Output};
 use context::Context;
 use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
 use crate::observe::{LogConfig, LogFormat, LogLevel, start_log};
-use crate::settings::Environment;
+use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 
-/// Does what the command line asks for, and says how it went.
-pub fn run(words: impl Iterator<Item = OsString>, environment: Environment, signals: io::Result<Signals>) -> Exit {
-    let arguments = match Arguments::try_parse_from(words) {
+/// Does what the command line asks for, and says how it went. May execute the program again to do so.
+pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
+    let start = match start {
+        Ok(start) => start,
+        Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
+    };
+    let arguments = match Arguments::try_parse_from(&start.launch.words) {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error),
     };
     let reporter = Reporter::new(arguments.global.output);
-    match perform(arguments, environment, signals, &reporter) {
+    let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
+    match perform(arguments, start.environment, signals, secrecy, &reporter) {
         Ok(exit) => exit,
         Err(error) => reporter.failed(&error),
+    }
+}
+
+/// What was done before there was a log, so that secrets stay secret.
+struct Secrecy {
+    core_dumps: io::Result<()>,
+    handover: io::Result<()>,
+}
+
+impl Secrecy {
+    fn log(&self) {
+        if let Err(error) = &self.core_dumps {
+            tracing::warn!(%error, "cannot forbid core dumps, which would hold tokens");
+        }
+        if let Err(error) = &self.handover {
+            tracing::warn!(
+                %error,
+                "cannot hide the tokens that were given by the command line or the environment: other processes may read them in /proc"
+            );
+        }
     }
 }
 
@@ -57,10 +82,13 @@ fn perform(
     arguments: Arguments,
     environment: Environment,
     signals: io::Result<Signals>,
+    secrecy: Secrecy,
     reporter: &Reporter,
 ) -> Result<Exit, Error> {
     start_log(log_config(&arguments, &environment, reporter)?);
+    secrecy.log();
     let signals = signals.map_err(Error::System)?;
+    signals.release().map_err(Error::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let context = Context::new(arguments.global.overrides(), environment, reporter);
     match arguments.command {

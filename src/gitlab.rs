@@ -29,6 +29,8 @@ mod tests;
 
 pub use answer::{Answer, Registered, Reset, Verified};
 pub use client::Client;
+#[cfg(any(test, fuzzing))]
+pub use client::fuzzing;
 pub use config::{CONNECT_TIMEOUT, Config, IN_FLIGHT_PER_HOST, Proxies, REQUEST_TIMEOUT};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;

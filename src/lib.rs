@@ -60,7 +60,7 @@
 //! | `tracing-subscriber` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |
 //! | `hmac`, `sha2` | [`secret`] |
-//! | `signal-hook` | [`signals`] |
+//! | `signal-hook`, `nix` | [`signals`] |
 //! | `backoff` | [`retry`] |
 //!
 //! `tokio`, `tracing`, `serde`, `serde_json`, `thiserror`, `zeroize` and `rustix` (the system calls that std

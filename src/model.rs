@@ -4,6 +4,9 @@
 //! but `secret`. `jiff` and `url` are used here and nowhere else.
 
 mod address;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/checks/model.rs"]
+pub mod fuzzing;
 mod report;
 mod time;
 

@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::gitlab::Info;
 use crate::model::SystemId;
 use crate::secret::Fingerprint;
-use crate::store::{self, Intent, Operation, Pending, Snapshot};
+use crate::store::{self, Intent, Operation, Pending, Record, Snapshot};
 
 pub use enrollment::{Enrollment, Seed, ServerAccess};
 pub use error::{Error, Failure};
@@ -137,10 +137,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.variable.is_some() {
             return Ok(());
         }
-        self.disk.save_record(runner.record.clone()).await
+        let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
+        self.disk.save_record(Record { machine, ..runner.record.clone() }).await
     }
 
     /// Whether a reset of this runner was sent whose answer nobody knows.
+    pub async fn is_unsettled(&self, runner: &Runner) -> bool {
+        self.check_settled(runner).await.is_err()
+    }
+
+    /// Refuses to go on while a reset of this runner was sent whose answer nobody knows.
     async fn check_settled(&self, runner: &Runner) -> Result<(), Error> {
         match self.disk.pending_of(&runner.record.key).await? {
             Some(Pending { intent: Intent { operation: Operation::Rotate { .. }, .. }, answer: None, .. }) => {

@@ -4,9 +4,11 @@
 //! zeroed on drop. Whoever needs the text says [`Token::expose`], which is easy to search for.
 //! All hashing lives here too, because a hash is all that may ever be shown of a secret.
 
+mod handover;
 mod source;
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use source::{Source, SourceError, read_stream};
+pub use handover::{Hidden, Launch, execute_again, take as take_over};
+pub use source::{Source, SourceError, read_descriptor, read_stream};
 
 /// The longest token taken, in bytes. Source: GitLab's column for tokens.
 pub const MAX_TOKEN_BYTES: usize = 512;
@@ -34,8 +37,10 @@ pub enum TokenError {
     /// Longer than [`MAX_TOKEN_BYTES`].
     #[error("the token has {0} bytes, more than the {MAX_TOKEN_BYTES} a token can have")]
     TooLong(usize),
-    /// A character that would break a header or a TOML string.
-    #[error("the token has a character that no token has (white space, a quote, a control or non-ASCII character)")]
+    /// A character that would break a header or a TOML string, or make config.toml name a variable.
+    #[error(
+        "the token has a character that no token has (white space, a quote, `$`, a control or non-ASCII character)"
+    )]
     Character,
 }
 
@@ -51,7 +56,7 @@ impl Token {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong(text.len()));
         }
-        let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`');
+        let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`' | b'$');
         if !text.bytes().all(is_safe) {
             return Err(TokenError::Character);
         }
@@ -171,12 +176,15 @@ pub fn random_bits() -> u32 {
 }
 
 /// Keeps this process's memory, which holds tokens, out of core dumps and other users' debuggers.
-pub fn forbid_core_dumps() {
+///
+/// # Errors
+/// What the system said; all that can be done is done nevertheless.
+pub fn forbid_core_dumps() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() || setrlimit(Resource::Core, none).is_err() {
-        tracing::warn!("cannot forbid core dumps, which would contain tokens");
-    }
+    let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let no_size = setrlimit(Resource::Core, none);
+    Ok(not_dumpable.and(no_size)?)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -198,7 +206,7 @@ mod tests {
     fn what_would_break_a_header_or_a_toml_string_is_no_token() {
         assert_eq!(Token::parse(""), Err(TokenError::Empty));
         assert_eq!(Token::parse(&"x".repeat(600)), Err(TokenError::TooLong(600)));
-        for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök"] {
+        for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök", "$HOME", "glrt-${HOME}"] {
             assert_eq!(Token::parse(wrong), Err(TokenError::Character), "{wrong:?}");
         }
     }

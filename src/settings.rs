@@ -10,8 +10,12 @@
 
 mod enrollment;
 mod file;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/checks/settings.rs"]
+pub mod fuzzing;
 mod mistakes;
 mod paths;
+mod secrets;
 mod sources;
 mod table;
 mod variables;
@@ -24,7 +28,8 @@ use std::path::PathBuf;
 pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
-pub use sources::{Environment, UserDirectories, variable};
+pub use secrets::secret_variables;
+pub use sources::{Environment, Start, UserDirectories, variable};
 pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;
@@ -103,6 +108,7 @@ fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scop
         Scope::Daemon => drafts.extend(variables::enrolled(environment)),
         Scope::Command => {}
     }
+    findings.warnings.extend(agent.servers.iter().filter_map(|server| server.access_token.remark()));
     agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);
     let Findings { mistakes, warnings } = findings;
     mistakes.into_result(Settings { store: paths.store(), gitlab, agent, warnings })

@@ -1,7 +1,9 @@
 //! Signals as values that can be waited for.
 //!
 //! Installed before anything else in the process, because the default action of most of them ends it
-//! (of QUIT even with a core dump). `signal-hook` is used here and nowhere else.
+//! (of QUIT even with a core dump). Until [`Signals::release`] they are held back by the system, which
+//! outlasts that the process executes itself again: none is lost and none ends it in between.
+//! `signal-hook` and `nix` are used here and nowhere else.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use nix::sys::signal::{SigSet, Signal as Number};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::pipe;
 use tokio::io::{AsyncRead as _, ReadBuf};
@@ -51,11 +54,13 @@ enum Stream {
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions, for the rest of the process.
+    /// Takes the signals over from their default actions, for the rest of the process, and holds them back
+    /// until they are released. Meant for a process that has one thread still.
     ///
     /// # Errors
     /// What the system said, if a handler or its socket cannot be made.
     pub fn install() -> io::Result<Self> {
+        held().thread_block()?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,
@@ -64,6 +69,14 @@ impl Signals {
                 Arrivals::install(Signal::Hangup, SIGHUP)?,
             ],
         })
+    }
+
+    /// Lets those that were held back arrive, also where whoever started the process held them back.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn release(&self) -> io::Result<()> {
+        Ok(held().thread_unblock()?)
     }
 
     /// The next signal, which may have arrived before the call. Cancel safe: a dropped wait loses none.
@@ -79,6 +92,10 @@ impl Signals {
             .find_map(|arrivals| arrivals.poll(context).is_ready().then_some(arrivals.signal))
             .map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+fn held() -> SigSet {
+    [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT, Number::SIGHUP].into_iter().collect()
 }
 
 impl Arrivals {
@@ -124,7 +141,9 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn every_signal_is_delivered_even_if_it_came_before_the_first_wait() {
         let mut signals = Signals::install().unwrap();
-        for number in [SIGHUP, SIGTERM, SIGTERM, SIGQUIT] {
+        raise(SIGQUIT).unwrap();
+        signals.release().unwrap();
+        for number in [SIGHUP, SIGTERM, SIGTERM] {
             raise(number).unwrap();
         }
         let expected = [Signal::Terminate, Signal::Terminate, Signal::Quit, Signal::Hangup];

@@ -17,6 +17,9 @@ mod edit;
 mod entry;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/checks/store.rs"]
+pub mod fuzzing;
 mod hooks;
 mod journal;
 mod locks;

@@ -15,7 +15,8 @@ use crate::ops::{Disk, EntryFate, Runner, Server, Unregistration};
 pub(super) struct Farewell<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     config: Rc<Config>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<bool>,
+    failures: usize,
 }
 
 impl<S, D, C> Farewell<S, D, C>
@@ -25,7 +26,7 @@ where
     C: Clock + 'static,
 {
     pub(super) fn new(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Self {
-        Self { shared, config, tasks: JoinSet::new() }
+        Self { shared, config, tasks: JoinSet::new(), failures: 0 }
     }
 
     /// Begins to unregister a runner whose worker has ended, if the policy wants it.
@@ -39,7 +40,16 @@ where
     /// Waits until all are done. Whoever is cut short stays registered, and the journal lets the next start
     /// finish.
     pub(super) async fn finish(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = self.tasks.join_next().await {
+            if !ended.unwrap_or(false) {
+                self.failures += 1;
+            }
+        }
+    }
+
+    /// How many could not be unregistered.
+    pub(super) fn failures(&self) -> usize {
+        self.failures
     }
 
     pub(super) fn under_way(&self) -> usize {
@@ -47,10 +57,12 @@ where
     }
 }
 
-async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, leftover: Leftover) {
+async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, leftover: Leftover) -> bool {
     let Leftover { mut runner, now, .. } = leftover;
     let fate = EntryFate::at_shutdown(&runner.record);
-    match shared.ops.unregister(&mut runner, fate, now).await {
+    let result = shared.ops.unregister(&mut runner, fate, now).await;
+    let is_done = result.is_ok();
+    match result {
         Ok(Unregistration::Deleted) => tracing::info!(runner = runner.label(), "unregistered"),
         Ok(Unregistration::AlreadyGone) => {
             tracing::info!(runner = runner.label(), "unregistered: the server had already forgotten it")
@@ -64,6 +76,7 @@ async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, left
             tracing::error!(runner = runner.label(), error = chain(&error), hint = error.hint(), "cannot unregister")
         }
     }
+    is_done
 }
 
 fn wants_unregistration(config: &Config, leftover: &Leftover) -> bool {

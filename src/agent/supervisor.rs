@@ -26,7 +26,7 @@ const STILL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read at the start.
-pub async fn run<S, D, C>(config: Config, parts: Parts<S, D, C>, notices: Notices) -> Result<(), Error>
+pub async fn run<S, D, C>(config: Config, parts: Parts<S, D, C>, notices: Notices) -> Result<Farewells, Error>
 where
     S: Server + 'static,
     D: Disk + 'static,
@@ -35,7 +35,7 @@ where
     LocalSet::new().run_until(supervise(config, parts, notices)).await
 }
 
-async fn supervise<S, D, C>(config: Config, parts: Parts<S, D, C>, mut notices: Notices) -> Result<(), Error>
+async fn supervise<S, D, C>(config: Config, parts: Parts<S, D, C>, mut notices: Notices) -> Result<Farewells, Error>
 where
     S: Server + 'static,
     D: Disk + 'static,
@@ -47,12 +47,10 @@ where
     loop {
         match supervisor.next(&mut notices).await {
             News::Notice(Notice::Stop) => {
-                supervisor.stop(Ending::ByPolicy, &mut notices).await;
-                return Ok(());
+                return Ok(supervisor.stop(Ending::ByPolicy, &mut notices).await);
             }
             News::Notice(Notice::StopAndKeep) => {
-                supervisor.stop(Ending::Keep, &mut notices).await;
-                return Ok(());
+                return Ok(supervisor.stop(Ending::Keep, &mut notices).await);
             }
             News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
             News::Changed(changed) => {
@@ -68,6 +66,15 @@ where
             News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
         }
     }
+}
+
+/// How a stopped daemon leaves its runners behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewells {
+    /// As it should.
+    Done,
+    /// A runner that should have been unregistered was not, or a request was cut short; the log names it.
+    Unfinished,
 }
 
 enum News {
@@ -260,7 +267,7 @@ where
     }
 
     /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
-    async fn stop(mut self, ending: Ending, notices: &mut Notices) {
+    async fn stop(mut self, ending: Ending, notices: &mut Notices) -> Farewells {
         let deadline = Instant::now() + self.config.shutdown.grace;
         tracing::info!(unregister = ending == Ending::ByPolicy, "stopping");
         self.tell(&Mail::Stop);
@@ -269,13 +276,16 @@ where
         }
         tokio::select! {
             biased;
-            () = self.wind_up(ending, deadline) => {}
-            () = second(notices) => tracing::warn!("told to stop a second time: the next start finishes what was begun"),
+            farewells = self.wind_up(ending, deadline) => farewells,
+            () = second(notices) => {
+                tracing::warn!("told to stop a second time: the next start finishes what was begun");
+                Farewells::Unfinished
+            }
         }
     }
 
     /// Half of the grace time is for everything that is under way, the rest only for what changes something.
-    async fn wind_up(&mut self, ending: Ending, deadline: Instant) {
+    async fn wind_up(&mut self, ending: Ending, deadline: Instant) -> Farewells {
         let mut farewell = Farewell::new(Rc::clone(&self.shared), Rc::clone(&self.config));
         let patient_until = deadline - self.config.shutdown.grace / 2;
         for until in [patient_until, deadline] {
@@ -293,7 +303,9 @@ where
                 unfinished = self.workers.len() + farewell.under_way(),
                 "the grace time is over while requests were under way: the next start finishes what was begun"
             );
+            return Farewells::Unfinished;
         }
+        if farewell.failures() > 0 { Farewells::Unfinished } else { Farewells::Done }
     }
 }
 

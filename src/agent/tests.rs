@@ -525,3 +525,39 @@ async fn a_reset_by_number_is_not_fought_over() {
     let access = Token::parse("glpat-access").unwrap().fingerprint();
     assert_eq!(mine.iter().filter(|request| request.call == "reset_by_id" && request.token == access).count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_came_with_a_copied_disk_counts_as_shared() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    bench.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+    bench.run(enrolled(registration_token()), secs(3500), Notice::Stop).await;
+    assert!(!bench.server.calls().contains(&"reset"), "it is not rotated");
+    assert_eq!(bench.server.calls().last(), Some(&"delete_manager"), "only this machine's part in it ends");
+    assert_eq!(bench.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_another_process_left_unanswered_is_settled_by_the_daemon() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    // A one-shot is killed while its reset is outstanding, and the server has acted.
+    let other = Ops::new(bench.server.clone(), bench.disk.clone(), identity());
+    let record = bench.disk.state().records.values().next().unwrap().clone();
+    let mut runner = crate::ops::Runner::recorded(record, Site { url: url(), tls: TlsFiles::default() });
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let script = async {
+        sleep(secs(10)).await;
+        bench.server.order("reset", Fault::ActAndLose);
+        other.rotate(&mut runner, None, bench.clock.truth()).await.unwrap_err();
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(180)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+    let calls = bench.server.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "register").count(), 2, "{calls:?}");
+    assert!(bench.disk.state().journal.is_empty());
+}

@@ -140,13 +140,13 @@ pub struct RegisterArguments {
     /// A created runner's own token, which begins with glrt- [env: CI_SERVER_TOKEN]
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
-    /// The same from a file, or from stdin with `-` [env: CI_SERVER_TOKEN_FILE]
+    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: CI_SERVER_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// A registration token [env: REGISTRATION_TOKEN]
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "registration_token_file")]
     pub registration_token: Option<SecretArgument>,
-    /// The same from a file, or from stdin with `-` [env: REGISTRATION_TOKEN_FILE]
+    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
     /// How to trust the server, and who we are to it
@@ -295,7 +295,7 @@ pub struct RotateArguments {
     /// An access token, to rotate by runner id a token that is already refused
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub pat: Option<SecretArgument>,
-    /// The same from a file, or from stdin with `-`
+    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N
     #[arg(long, value_name = "FILE", conflicts_with = "pat")]
     pub pat_file: Option<PathBuf>,
 }
@@ -333,7 +333,7 @@ pub struct Selection {
     /// By the token
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
-    /// By the token in a file, or on stdin with `-`
+    /// By the token in a file, on stdin with `-`, or at an inherited descriptor with fd:N
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -390,6 +390,21 @@ impl Global {
             agent_config: self.agent_config.clone(),
             state_dir: self.state_dir.clone(),
         }
+    }
+}
+
+impl Arguments {
+    /// The secrets on the command line; a text that is no token is none, and ends the command at once.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Token> {
+        let (first, second) = match &self.command {
+            Command::Register(register) => (&register.token, &register.registration_token),
+            Command::Verify(verify) => (&verify.selection.token, &None),
+            Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
+            Command::Unregister(unregister) => (&unregister.selection.token, &None),
+            Command::Run(_) | Command::List | Command::Completions(_) => (&None, &None),
+        };
+        [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every command starts from.
 
 use super::Error;
-use super::report::Reporter;
+use super::report::{Reporter, chain};
 use crate::clock::{Clock as _, SystemClock};
 use crate::gitlab::Client;
 use crate::lifecycle::Fraction;
@@ -49,13 +49,19 @@ impl<'a> Context<'a> {
     /// The disk for a one-shot command: without a usable state directory it works too, with less safety.
     ///
     /// # Errors
-    /// What keeps config.toml from being used at all.
+    /// What keeps config.toml from being used at all, and a state directory that is there and cannot be used.
     pub(super) fn open_store(&self, config: store::Config) -> Result<Store, Error> {
+        // A directory that is there or was asked for holds what this command has to know; going on without
+        // it would be going on blind.
+        let is_wanted = self.overrides.state_dir.is_some()
+            || self.environment.text("STATE_DIRECTORY").is_some()
+            || config.state_root.as_ref().is_some_and(|root| root.exists());
         match Store::open(config.clone()) {
             Ok(store) => Ok(store),
+            Err(error) if is_wanted => Err(error.into()),
             Err(error) => {
                 tracing::warn!(
-                    %error,
+                    error = chain(&error),
                     "working without a state directory: a crash can lose a new token, and nothing is known of runners made before"
                 );
                 Ok(Store::open(store::Config { state_root: None, ..config })?)

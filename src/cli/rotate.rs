@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::arguments::RotateArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::selection::{Wanted, argument_token, file_source};
+use super::selection::{Wanted, argument_token, read_file};
 use super::told::{Told, end, of_runner};
 use super::workbench::{Nap, Workbench};
 use super::{Error, Exit};
@@ -38,7 +38,7 @@ pub(super) async fn rotate(
     }
     let access_token = match (&arguments.pat, &arguments.pat_file) {
         (Some(argument), _) => Some(argument_token("--pat", argument)?),
-        (None, Some(path)) => Some(file_source(path, &context.environment)?.read()?),
+        (None, Some(path)) => Some(read_file(path, &context.environment)?),
         (None, None) => None,
     };
     let wanted = Wanted::new(arguments.selection, &context.environment)?;
@@ -121,7 +121,11 @@ fn configured_access(bench: &Workbench, runner: &Runner) -> Result<Option<Token>
         return Ok(None);
     }
     let server = bench.agent.servers.iter().find(|server| server.url == runner.record.url);
-    Ok(server.map(|server| server.access_token.read()).transpose()?)
+    let Some(server) = server else { return Ok(None) };
+    if let Some(remark) = server.access_token.remark() {
+        tracing::warn!("{remark}");
+    }
+    Ok(Some(server.access_token.read()?))
 }
 
 async fn rotated(bench: &Workbench, runner: &mut Runner, unsaved: Option<store::Error>) -> Result<Told, Error> {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Notice, Parts, Watch, Watched, Watcher};
+use crate::agent::{self, Farewells, Notice, Parts, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
 use crate::gitlab::Client;
 use crate::model::RunnerReport;
@@ -48,6 +48,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
 async fn serve(agent: agent::Config, parts: DaemonParts, mut signals: Signals) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
     let pass_on = async {
+        // Never ends by itself.
         loop {
             let notice = match signals.next().await {
                 Signal::Terminate | Signal::Interrupt => Notice::Stop,
@@ -58,11 +59,14 @@ async fn serve(agent: agent::Config, parts: DaemonParts, mut signals: Signals) -
             let _ended = notices.send(notice);
         }
     };
-    tokio::select! {
+    let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
-        () = pass_on => {}
-    }
-    Ok(Exit::Done)
+        never = pass_on => never,
+    };
+    Ok(match farewells {
+        Farewells::Done => Exit::Done,
+        Farewells::Unfinished => Exit::Failed,
+    })
 }
 
 /// One pass. As with the other commands that end by themselves, any signal asks for an end: what is under

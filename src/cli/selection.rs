@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 
 use super::Error;
 use super::arguments::{SecretArgument, Selection};
 use crate::agent::{self, census};
 use crate::model::RunnerKey;
 use crate::ops::{Runner, Unfinished, is_own};
-use crate::secret::{Source, Token, read_stream};
+use crate::secret::{Source, Token, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
@@ -94,7 +95,7 @@ impl Wanted {
     pub(super) fn new(selection: Selection, environment: &Environment) -> Result<Self, Error> {
         let token = match (&selection.token, &selection.token_file) {
             (Some(argument), _) => Some(argument_token("--token", argument)?),
-            (None, Some(path)) => Some(file_source(path, environment)?.read()?),
+            (None, Some(path)) => Some(read_file(path, environment)?),
             (None, None) => None,
         };
         Ok(Self { selection, token })
@@ -182,14 +183,31 @@ pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<To
     argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))
 }
 
-/// A secret that is in a file, or on stdin for `-`, which is read at once.
+/// The secret of a flag that names a file; warns of one that everybody can read.
 ///
 /// # Errors
-/// [`Error::Secret`] if stdin holds none.
-pub(super) fn file_source(path: &std::path::Path, environment: &Environment) -> Result<Source, Error> {
-    if path.as_os_str() != "-" {
-        return Ok(Source::File(environment.absolute(path)));
+/// [`Error::Secret`] if it cannot be had.
+pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token, Error> {
+    let source = file_source(path, environment)?;
+    if let Some(remark) = source.remark() {
+        tracing::warn!("{remark}");
     }
-    let token = read_stream(io::stdin().lock(), "stdin")?;
-    Ok(Source::Value { token, origin: "stdin".to_owned() })
+    Ok(source.read()?)
+}
+
+/// A secret that is in a file; or on stdin for `-`, or at an inherited descriptor for `fd:3`, which are read
+/// at once.
+///
+/// # Errors
+/// [`Error::Secret`] if stdin or the descriptor hold none.
+pub(super) fn file_source(path: &Path, environment: &Environment) -> Result<Source, Error> {
+    let word = path.to_str().unwrap_or_default();
+    let descriptor = word.strip_prefix("fd:").and_then(|number| number.parse().ok());
+    let token = match descriptor {
+        Some(number) => read_descriptor(number)?,
+        None if word == "-" => read_stream(io::stdin().lock(), "stdin")?,
+        None => return Ok(Source::File(environment.absolute(path))),
+    };
+    let origin = if descriptor.is_some() { word } else { "stdin" };
+    Ok(Source::Value { token, origin: origin.to_owned() })
 }

@@ -16,6 +16,10 @@ use super::words::Words;
 use super::{Answer, Config, Endpoint, Error, Info, Kind, RegisterParameters, Registered, Reset, Verified};
 use super::{headers, refusal};
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/checks/gitlab.rs"]
+pub mod fuzzing;
+
 /// The client of any number of GitLab servers. Cloning is cheap, and clones share their connections.
 ///
 /// Every method sends one request, once, and fails with an [`Error`]. Dropping the future of a call

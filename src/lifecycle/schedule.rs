@@ -65,7 +65,7 @@ const VERIFY_SPREAD: f64 = 0.1;
 
 /// The part of a backoff's ceiling that is always waited; the rest is chance. Full jitter could draw
 /// zero again and again, and then nothing would bound the number of requests an hour.
-const BACKOFF_FIXED: f64 = 0.65;
+const BACKOFF_FIXED: f64 = 0.75;
 
 /// Near its expiry a token is retried at steps of its remaining life, but never more often than this
 /// part of its whole life: what keeps the last hour from becoming a storm.

@@ -59,10 +59,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let seed = enrollment.seed.read()?;
         self.disk.probe().await?;
         self.prepare(enrollment, runner, seed.fingerprint(), now)?;
-        match enrollment.seed {
-            Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
-            Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
-        }
+        self.make(enrollment, runner, seed, now).await
     }
 
     /// Makes the runner anew whatever its record holds, and puts number and token into the entry that it
@@ -93,6 +90,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
+        self.make(enrollment, runner, seed, now).await
+    }
+
+    async fn make(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        seed: Token,
+        now: Timestamp,
+    ) -> Result<Registration, Error> {
         match enrollment.seed {
             Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
             Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
@@ -122,6 +129,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let record = &mut runner.record;
         record.origin = enrollment.seed.origin();
         record.seed = Some(seed);
+        record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
         record.name = Some(enrollment.entry.name.clone());
     }

@@ -48,6 +48,7 @@ impl Runner {
             last_verify: None,
             last_reset_at: None,
             recovered: None,
+            is_copy: false,
             state: String::new(),
             since: None,
         };

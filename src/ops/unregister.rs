@@ -27,6 +27,7 @@ impl EntryFate {
     #[must_use]
     pub fn at_shutdown(record: &Record) -> Self {
         match (record.origin, &record.enrollment) {
+            _ if record.is_copy => Self::Keep,
             (Origin::Given, _) => Self::Keep,
             (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
             (Origin::Registered | Origin::V1, None) => Self::Drop,
@@ -62,9 +63,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         self.bring_in(runner).await?;
         self.check_settled(runner).await?;
+        if fate != EntryFate::Keep && !runner.is_unwritten() {
+            self.disk.probe().await?;
+        }
         self.adopt_before_the_end(runner, now).await?;
         let token = runner.token()?;
-        let manager_only = runner.record.origin == Origin::Given;
+        let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
         let intent = Intent {
             operation: Operation::Unregister {
                 url: runner.record.url.clone(),
@@ -87,10 +91,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => match failure.disposition {
                 Disposition::Refused | Disposition::Gone => gone(runner, now),
                 // A server that does not know the call has no managers either.
-                Disposition::Unsupported => Unregistration::AlreadyGone,
+                Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
                 // It may have happened: the journal stays, and whoever finishes it asks again.
                 Disposition::Unknown { .. } => return Err(Error::Changing(failure)),
-                Disposition::NotExecuted { .. } | Disposition::RotationClosed | Disposition::MustAct(_) => {
+                Disposition::NotExecuted { .. }
+                | Disposition::RotationClosed
+                | Disposition::Unsupported
+                | Disposition::MustAct(_) => {
                     self.disk.clear(&runner.record.key).await?;
                     return Err(Error::Changing(failure));
                 }

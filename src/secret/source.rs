@@ -1,10 +1,14 @@
 //! Where a secret comes from: read when it is needed, so that a replaced file is noticed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::RawFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Token, TokenError};
@@ -102,11 +106,13 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 
 fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+    // Opening a named pipe would wait for its writer; what the shell hands over as a descriptor has one.
+    let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
+    if !is_descriptor && !path.metadata().map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is not a regular file")));
+    }
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.is_file() && mode & 0o022 != 0 {
         return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
@@ -131,10 +137,38 @@ pub fn read_stream(stream: impl io::Read, origin: &str) -> Result<Token, SourceE
     parse(&text, origin.to_owned())
 }
 
+/// Reads a secret from a descriptor that whoever started this process left open for it.
+///
+/// The descriptor itself stays open, since this process starts no others.
+///
+/// # Errors
+/// [`SourceError`] naming the descriptor, also for one that this process has opened itself.
+pub fn read_descriptor(number: RawFd) -> Result<Token, SourceError> {
+    let origin = format!("fd:{number}");
+    let file = inherited(number).map_err(|source| SourceError::Unreadable { path: PathBuf::from(&origin), source })?;
+    read_stream(file, &origin)
+}
+
+/// A copy of an inherited descriptor. Those that this process opens itself are closed on executing.
+fn inherited(number: RawFd) -> io::Result<File> {
+    let information = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).map_err(|_| Errno::BADF)?;
+    let flags = information.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or_default();
+    if OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC) {
+        return Err(Errno::BADF.into());
+    }
+    let copy = pidfd_open(getpid(), PidfdFlags::empty())
+        .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
+    match copy {
+        Ok(copy) => Ok(copy.into()),
+        // Old kernels and containers do not have that; to open it again takes the right to.
+        Err(_) => File::open(format!("/proc/self/fd/{number}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn file_with(content: &str, mode: u32) -> (tempfile::TempDir, Source) {
         let directory = tempfile::tempdir().unwrap();
@@ -164,6 +198,18 @@ mod tests {
         assert!(source.remark().unwrap().contains("0644"));
         let (_directory, source) = file_with("glrt-abc", 0o640);
         assert_eq!(source.remark(), None);
+    }
+
+    #[test]
+    fn a_descriptor_that_was_not_inherited_is_none() {
+        use std::os::fd::AsRawFd as _;
+        let (directory, _) = file_with("glrt-abc", 0o600);
+        let own = File::open(directory.path().join("token")).unwrap();
+        for number in [own.as_raw_fd(), 1_000_000, -1] {
+            assert!(matches!(read_descriptor(number), Err(SourceError::Unreadable { .. })), "{number}");
+        }
+        rustix::io::fcntl_setfd(&own, rustix::io::FdFlags::empty()).unwrap();
+        assert_eq!(read_descriptor(own.as_raw_fd()).unwrap().expose(), "glrt-abc");
     }
 
     #[test]

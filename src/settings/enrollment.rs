@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
+use super::paths::read_text;
 use super::{Environment, Errors};
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
 use crate::model::{RunnerKey, ServerUrl, Site, TlsFiles};
@@ -200,6 +201,11 @@ impl Draft {
     fn validate(self, keyed: Keyed, environment: &Environment, findings: &mut Findings) -> Option<Enrollment> {
         findings.mistakes.append(self.mistakes.clone());
         let name = self.name_or(environment);
+        if let Some(given) = &self.name
+            && (name.trim().is_empty() || name.chars().any(char::is_control))
+        {
+            findings.mistakes.add(&given.place, "a name has at least one letter and no control characters");
+        }
         let url = self.server_url(&mut findings.mistakes);
         let seed = self.seed(&mut findings.mistakes);
         findings.warnings.extend(seed.as_ref().and_then(Seed::remark));
@@ -389,7 +395,7 @@ impl Draft {
 
     fn template_text(&self, mistakes: &mut Mistakes) -> Option<String> {
         let template = self.template.as_ref()?;
-        let text = std::fs::read_to_string(&template.value);
+        let text = read_text(&template.value);
         text.inspect_err(|error| {
             mistakes.add(&template.place, format!("cannot read the template `{}`: {error}", template.value.display()));
         })

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::enrollment::Draft;
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
+use super::paths::read_text;
 use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
 use crate::agent::{self, Policy, PolicySelector, RotatePolicy, Unregister};
@@ -32,7 +33,7 @@ const ROTATE: [(&str, RotatePolicy); 3] =
 
 /// The text of agent.toml; a missing file is none, unless the user named it.
 pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
-    match std::fs::read_to_string(&paths.agent_config) {
+    match read_text(&paths.agent_config) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !paths.agent_config_is_named => Ok(None),
         Err(error) => {

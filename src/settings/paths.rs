@@ -1,5 +1,7 @@
 //! Which files are meant.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
@@ -54,6 +56,22 @@ impl Paths {
     pub(super) fn certs_dir(&self) -> PathBuf {
         self.config.parent().unwrap_or(Path::new("")).join("certs")
     }
+}
+
+/// The longest agent.toml or template read, in bytes: far more than any person writes.
+const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Reads a file of the user's. Only a regular one: reading a pipe could wait for ever, a device never ends.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    let length = File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text)?;
+    if length as u64 > MAX_TEXT_BYTES {
+        return Err(io::Error::other(format!("it is longer than {MAX_TEXT_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 fn default_config(environment: &Environment) -> PathBuf {

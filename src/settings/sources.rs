@@ -1,11 +1,26 @@
-//! The world around the process: its variables, its user and its machine's name.
+//! The world around the process: its command line, its variables, its user and its machine's name.
 //!
-//! Besides main, only this file reads them; everything else is handed an [`Environment`].
+//! Only this file reads them; everything else is handed a [`Start`] or an [`Environment`].
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::secret::{Launch, take_over};
+
+/// How the process was started.
+#[derive(Clone, Default)]
+pub struct Start {
+    /// The command line and the variables, with the secrets that were handed over.
+    pub launch: Launch,
+    /// The same variables, and the rest of the world.
+    pub environment: Environment,
+    /// Whether the process has executed itself without its secrets already.
+    pub is_second: bool,
+}
 
 /// What the process was started with.
 #[derive(Clone, Default)]
@@ -32,12 +47,27 @@ pub struct UserDirectories {
     pub state: PathBuf,
 }
 
+impl Start {
+    /// Reads it from the process, once, before anything reads stdin.
+    ///
+    /// # Errors
+    /// If secrets were handed over and cannot be had.
+    pub fn of_process() -> io::Result<Self> {
+        let mut launch = Launch { words: std::env::args_os().collect(), variables: std::env::vars_os().collect() };
+        let is_second = take_over(&mut launch)?;
+        let variables = VARIABLES.get_or_init(|| launch.variables.clone());
+        let environment = Environment::of_process(variables.clone());
+        Ok(Self { launch, environment, is_second })
+    }
+}
+
+/// The variables that the process was started with, to expand entries by.
+static VARIABLES: OnceLock<BTreeMap<OsString, OsString>> = OnceLock::new();
+
 impl Environment {
-    /// Reads it from the process.
-    #[must_use]
-    pub fn of_process() -> Self {
+    fn of_process(variables: BTreeMap<OsString, OsString>) -> Self {
         Self {
-            variables: std::env::vars_os().collect(),
+            variables,
             is_root: rustix::process::geteuid().is_root(),
             user: user_directories(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -91,7 +121,7 @@ impl fmt::Debug for Environment {
 /// Looks up one variable of the process, to expand `token = "$NAME"` of an entry.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    VARIABLES.get()?.get(OsStr::new(name))?.to_str().map(str::to_owned)
 }
 
 fn user_directories() -> Option<UserDirectories> {

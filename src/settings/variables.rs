@@ -55,10 +55,11 @@ impl Draft {
 
 /// The proxies in the names that Go programs read, upper case first.
 pub(super) fn proxies(environment: &Environment) -> Proxies {
+    let [https, https_lower, http, http_lower] = PROXIES;
     let either = |upper, lower| environment.text(upper).or_else(|| environment.text(lower));
     Proxies {
-        https: either("HTTPS_PROXY", "https_proxy"),
-        http: either("HTTP_PROXY", "http_proxy"),
+        https: either(https, https_lower),
+        http: either(http, http_lower),
         no_proxy: either("NO_PROXY", "no_proxy"),
     }
 }
@@ -87,10 +88,13 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// The variable with a registration token, and its twin that names a file with it.
-const REGISTRATION_TOKEN: [&str; 2] = ["REGISTRATION_TOKEN", "REGISTRATION_TOKEN_FILE"];
+pub(super) const REGISTRATION_TOKEN: [&str; 2] = ["REGISTRATION_TOKEN", "REGISTRATION_TOKEN_FILE"];
 
 /// The same for a created runner's own token.
-const TOKEN: [&str; 2] = ["CI_SERVER_TOKEN", "CI_SERVER_TOKEN_FILE"];
+pub(super) const TOKEN: [&str; 2] = ["CI_SERVER_TOKEN", "CI_SERVER_TOKEN_FILE"];
+
+/// The variables with a proxy's address, which can hold a password.
+pub(super) const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 struct Variables<'environment> {
     environment: &'environment Environment,

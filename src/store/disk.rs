@@ -1,7 +1,8 @@
 //! What the disk thread owns: where the files are, and each piece of work on them.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::compose::EntryText;
@@ -9,9 +10,9 @@ use super::config_file::{ConfigFile, Reading};
 use super::edit::{Edit, Edited, Target};
 use super::entry::Snapshot;
 use super::error::Error;
-use super::files::{Temporary, make_directory, parent, read_file, replace_file, resolve};
+use super::files::{make_directory, parent, read_file, remove_file, replace_file, resolve};
 use super::hooks::Hooks;
-use super::locks::lock_itself;
+use super::record::{self, Record};
 use super::replace::Place;
 use super::{Config, splice, system_id};
 use crate::model::{SystemId, Timestamp};
@@ -20,8 +21,9 @@ use crate::secret::{Fingerprint, sha256_hex};
 /// Hex digits of the config path's hash that name its state directory.
 const STATE_NAME_DIGITS: usize = 12;
 
-/// The size of a journal file, which a probe asks for.
-const PROBE_BYTES: usize = 4096;
+/// What an operation needs at its peak, which a probe asks for: a journal, a record, and its replacement
+/// beside it.
+const PROBE_BYTES: usize = 16 * 1024;
 
 /// The paths of one config.toml and its state.
 pub(super) struct Disk {
@@ -129,9 +131,34 @@ impl Disk {
         if let Some(system_id) = &self.system_id {
             return Ok(system_id.clone());
         }
+        self.notice_copy()?;
         let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path)?;
         self.system_id = Some(system_id.clone());
         Ok(system_id)
+    }
+
+    /// Notices a state directory that was copied to another machine (a golden image, a restored disk). The
+    /// machine that it came from may use the same tokens, so its runners count as shared from now on, and
+    /// this machine takes a name of its own; crash-safe in this order.
+    fn notice_copy(&self) -> Result<(), Error> {
+        let (Some(runners), Some(machine)) = (self.runners(), self.machine()) else { return Ok(()) };
+        let is_foreign = |record: &Record| record.machine.as_ref().is_some_and(|known| *known != machine);
+        let mut copied = record::read_all(&runners)?.records;
+        copied.retain(is_foreign);
+        if copied.is_empty() {
+            return Ok(());
+        }
+        system_id::take_over(&self.path()?, &self.config.machine_id_path)?;
+        tracing::error!(
+            runners = copied.len(),
+            "the state directory was copied from another machine: its runners count as shared and are not rotated here, and this machine has taken a system_id of its own; register runners of its own here, or say `shared = false` in a [[runner]] of agent.toml if the other machine is gone"
+        );
+        for mut record in copied {
+            record.machine = Some(machine.clone());
+            record.is_copy = true;
+            record::save(&runners, &record)?;
+        }
+        Ok(())
     }
 
     pub(super) fn machine(&self) -> Option<Fingerprint> {
@@ -166,11 +193,15 @@ impl Disk {
     /// Sees that the state directory takes a journal file now.
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
-        // Keeps the probes of two processes apart, on file systems that can; the name is always the same, so
-        // that the next probe takes away what a kill leaves behind.
-        let _lock = lock_itself(&runners);
-        let mut probe = Temporary::create(runners.join(".probe"))?;
-        probe.fill(&[b'#'; PROBE_BYTES])
+        let path = runners.join(".probe");
+        // Two processes may probe at the same time, in the same file.
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| {
+            file.write_all(&[b'#'; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        remove_file(&path)?;
+        written.map_err(Error::disk("write", &path))
     }
 }
 

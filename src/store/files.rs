@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
@@ -37,6 +37,15 @@ impl Temporary {
     /// Sets the final permission bits, whatever the umask made of them.
     pub(super) fn set_mode(&self, mode: u32) -> Result<(), Error> {
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", &self.path))
+    }
+
+    /// Gives it to whoever owns another file, or the directory that would hold that: root works for others
+    /// here. Nobody else can, and need not.
+    pub(super) fn give_to_owner_of(&self, path: &Path) {
+        let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(parent(path))) else { return };
+        if let Err(error) = std::os::unix::fs::fchown(&self.file, Some(owner.uid()), Some(owner.gid())) {
+            tracing::debug!(%error, path = %self.path.display(), "the file keeps its owner");
+        }
     }
 
     /// Writes everything and waits until the disk has it.
@@ -91,7 +100,7 @@ pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
 }
 
 /// Removes a file and says whether there was one.
-fn remove_file(path: &Path) -> Result<bool, Error> {
+pub(super) fn remove_file(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

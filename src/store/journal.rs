@@ -168,7 +168,7 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
 
 /// What a journal file holds.
 #[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
-enum Found {
+pub(super) enum Found {
     Whole(Intent, Option<JournalAnswer>),
     /// The intent never came to the disk whole, so the request was not sent.
     NeverSent,
@@ -177,7 +177,7 @@ enum Found {
 }
 
 impl Found {
-    fn of(content: &[u8]) -> Self {
+    pub(super) fn of(content: &[u8]) -> Self {
         let Some(intent) = read_slot(content.get(..ANSWER_AT).unwrap_or(content)) else { return Self::NeverSent };
         let intent = serde_json::from_slice(intent).ok().and_then(StoredIntent::into_intent);
         let answer = content.get(ANSWER_AT..).and_then(read_slot);

@@ -51,6 +51,8 @@ pub struct Record {
     pub last_reset_at: Option<Timestamp>,
     /// The token that came of a reset by the runner's number, which is done once in a token's life.
     pub recovered: Option<Fingerprint>,
+    /// Whether it came with a copied disk, so that another machine may use its token too.
+    pub is_copy: bool,
     /// The lifecycle state in snake case.
     pub state: String,
     /// Server time since which it is in that state.
@@ -83,7 +85,8 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
         match read(directory, &key) {
             Ok(Some(record)) => found.records.push(record),
             Ok(None) => {}
-            Err(error) => found.damaged.push(error),
+            Err(error @ Error::Record { .. }) => found.damaged.push(error),
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
@@ -91,8 +94,7 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
 
 pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
     let path = directory.join(format!("{}.json", record.key));
-    let stored = serde_json::to_vec_pretty(&Stored::of(record));
-    let stored = stored.map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
+    let stored = content_of(record).map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
     replace_file(&path, &stored)
 }
 
@@ -116,18 +118,27 @@ pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Err
 pub(super) fn read(directory: &Path, key: &RunnerKey) -> Result<Option<Record>, Error> {
     let path = directory.join(format!("{key}.json"));
     let Some(content) = read_file(&path)? else { return Ok(None) };
-    let damaged = |reason: String| Error::Record { path: path.clone(), reason };
+    parse(&content, key).map(Some).map_err(|reason| Error::Record { path, reason })
+}
+
+/// What is written for a record.
+pub(super) fn content_of(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&Stored::of(record))
+}
+
+/// Understands what was written for `key`, or says why it cannot.
+pub(super) fn parse(content: &[u8], key: &RunnerKey) -> Result<Record, String> {
     // serde's own words can quote the content, so only the place is told.
     let at = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let schema: Schema = serde_json::from_slice(&content).map_err(|error| damaged(at(error)))?;
+    let schema: Schema = serde_json::from_slice(content).map_err(at)?;
     if schema.schema != SCHEMA {
-        return Err(damaged(format!("schema {} is not known", schema.schema)));
+        return Err(format!("schema {} is not known", schema.schema));
     }
-    let stored: Stored = serde_json::from_slice(&content).map_err(|error| damaged(at(error)))?;
+    let stored: Stored = serde_json::from_slice(content).map_err(at)?;
     if stored.key != *key {
-        return Err(damaged("it was written for another key".to_owned()));
+        return Err("it was written for another key".to_owned());
     }
-    stored.into_record().map(Some).map_err(|reason| damaged(reason.to_owned()))
+    stored.into_record().map_err(str::to_owned)
 }
 
 #[derive(Deserialize)]
@@ -155,6 +166,8 @@ struct Stored {
     last_reset_at: Option<Timestamp>,
     #[serde(default)]
     recovered: Option<Fingerprint>,
+    #[serde(default)]
+    is_copy: bool,
     state: String,
     since: Option<Timestamp>,
 }
@@ -190,6 +203,7 @@ impl Stored {
             last_verify: record.last_verify.clone(),
             last_reset_at: record.last_reset_at,
             recovered: record.recovered.clone(),
+            is_copy: record.is_copy,
             state: record.state.clone(),
             since: record.since,
         }
@@ -214,6 +228,7 @@ impl Stored {
             last_verify: self.last_verify,
             last_reset_at: self.last_reset_at,
             recovered: self.recovered,
+            is_copy: self.is_copy,
             state: self.state,
             since: self.since,
         })

@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use super::error::Error;
-use super::files::{Temporary, beside, make_directory, parent, read_file, sync_directory, temporary_name};
+use super::files::{
+    Temporary, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
+};
 use super::locks::lock_sidecar;
 use crate::model::SystemId;
 use crate::secret::{Fingerprint, hmac_sha256_hex};
@@ -29,7 +31,7 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
     }
     let machine_id = machine_id(machine_id_path)?;
     let text = match &machine_id {
-        Some(machine_id) => format!("s_{}", &hmac_sha256_hex(machine_id.as_bytes(), b"gitlab-runner")[..12]),
+        Some(machine_id) => derived(machine_id),
         None => format!("r_{}", random_word(path)?),
     };
     let system_id = text.parse().map_err(|_| Error::SystemId { path: path.to_owned() })?;
@@ -42,6 +44,21 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
         }
         Err(error) => Err(error),
     }
+}
+
+/// Puts this machine's own name in the place of one that came with a copied disk.
+///
+/// # Errors
+/// [`Error::Disk`].
+pub(super) fn take_over(config_path: &Path, machine_id_path: &Path) -> Result<(), Error> {
+    let path = &config_path.with_file_name(FILE_NAME);
+    let Some(machine_id) = machine_id(machine_id_path)? else { return Ok(()) };
+    let _lock = lock_sidecar(&beside(config_path, "lock"))?;
+    replace_file(path, derived(&machine_id).as_bytes())
+}
+
+fn derived(machine_id: &str) -> String {
+    format!("s_{}", &hmac_sha256_hex(machine_id.as_bytes(), b"gitlab-runner")[..12])
 }
 
 /// A hash that differs between machines and does not give the machine-id away.
@@ -64,6 +81,7 @@ fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId
     let _lock = lock_sidecar(&beside(config_path, "lock"))?;
     let mut temporary = Temporary::create(temporary_name(path))?;
     temporary.set_mode(0o600)?;
+    temporary.give_to_owner_of(config_path);
     temporary.fill(text.as_bytes())?;
     match temporary.rename_if_free(path) {
         Ok(()) => sync_directory(parent(path)).map(|()| None),

@@ -380,13 +380,35 @@ fn nothing_that_is_told_holds_a_token() {
 }
 
 #[test]
-fn without_a_state_directory_it_works_and_says_what_is_given_up() {
+fn a_state_directory_that_was_asked_for_and_cannot_be_used_costs_no_token() {
     let bench = Bench::new();
     bench.write("file", "");
-    bench.register(&["--name", "a", "--state-dir", "file"]).exits(0).says("working without a state directory");
-    assert_eq!(bench.gitlab.runners().len(), 1);
-    bench.register(&["--name", "a", "--state-dir", "file"]).exits(0);
-    assert_eq!(bench.gitlab.runners().len(), 1);
+    bench.register(&["--name", "a", "--state-dir", "file"]).exits(4).says("file`");
+    assert!(bench.gitlab.requests().is_empty());
+}
+
+#[test]
+fn a_pipe_where_a_file_should_be_is_refused_at_once() {
+    let bench = Bench::new();
+    let fifo = bench.path("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let url = bench.gitlab.url();
+    let words = ["register", "-n", "--name", "a", "--url", &url];
+    let in_token_file = ["--registration-token-file", "fifo"];
+    bench.run(&[&words[..], &in_token_file].concat()).exits(4).says("not a regular file");
+    bench.register(&["--name", "a", "--template-config", "fifo"]).says("not a regular file");
+    bench.register(&["--name", "a", "--agent-config", "fifo"]).exits(4).says("not a regular file");
+    assert!(bench.gitlab.requests().is_empty());
+}
+
+#[test]
+fn a_token_that_would_name_a_variable_is_no_token() {
+    let bench = Bench::new();
+    let answer = serde_json::json!({ "id": 1, "token": "$HOME", "token_expires_at": null });
+    bench.gitlab.order(Endpoint::Register, Fault::json(201, answer));
+    bench.register(&["--name", "a"]).exits(5);
+    assert!(!bench.config().contains("$HOME"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{LastVerify, Origin};
 
-fn record(key: &str) -> Record {
+pub(super) fn record(key: &str) -> Record {
     Record {
         key: RunnerKey::enrollment(key).unwrap(),
         origin: Origin::Registered,
@@ -18,6 +18,7 @@ fn record(key: &str) -> Record {
         last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: "accepted".to_owned() }),
         last_reset_at: Some(time("2026-01-03T00:00:00Z")),
         recovered: None,
+        is_copy: false,
         state: "active".to_owned(),
         since: Some(time("2026-01-04T00:00:00Z")),
     }

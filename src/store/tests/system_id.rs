@@ -83,3 +83,44 @@ fn only_a_derived_one_is_used_where_it_cannot_be_written() {
     assert!(system_id(&home).unwrap().starts_with("s_"));
     assert!(!file(&home).exists());
 }
+
+#[tokio::test]
+async fn a_state_directory_from_another_machine_gets_a_name_of_its_own_and_shares_its_runners() {
+    let directory = tempfile::tempdir().unwrap();
+    let machine_id = directory.path().join("machine-id");
+    std::fs::write(&machine_id, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let config = Config {
+        config_path: directory.path().join("config.toml"),
+        state_root: Some(directory.path().join("state")),
+        machine_id_path: machine_id.clone(),
+        variables: |_| None,
+    };
+    let original = Store::open(config.clone()).unwrap();
+    let name = original.system_id().await.unwrap();
+    let mut record = super::records::record("build-1");
+    record.machine = original.machine().await;
+    record.is_copy = false;
+    original.save_record(record.clone()).await.unwrap();
+    drop(original);
+
+    // The same machine again: nothing happens.
+    let again = Store::open(config.clone()).unwrap();
+    assert_eq!(again.system_id().await.unwrap(), name);
+    assert_eq!(again.record(&record.key).await.unwrap(), Some(record.clone()));
+    drop(again);
+
+    // The copy wakes up on another machine.
+    std::fs::write(&machine_id, "fedcba9876543210fedcba9876543210\n").unwrap();
+    let copy = Store::open(config.clone()).unwrap();
+    let new_name = copy.system_id().await.unwrap();
+    assert_ne!(new_name, name);
+    let copied = copy.record(&record.key).await.unwrap().unwrap();
+    assert!(copied.is_copy);
+    assert_eq!(copied.machine, copy.machine().await);
+    drop(copy);
+
+    // It is told once: from now on it is this machine's own.
+    let later = Store::open(config).unwrap();
+    assert_eq!(later.system_id().await.unwrap(), new_name);
+    assert_eq!(later.record(&record.key).await.unwrap(), Some(copied));
+}

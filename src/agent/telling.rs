@@ -1,0 +1,64 @@
+//! What the log says when a runner changes its state, and what to do about it.
+
+use crate::lifecycle::{State, Trouble};
+use crate::model::{Timestamp, format_span};
+use crate::ops::Runner;
+
+/// Tells about a state that was entered: errors are for somebody to act on.
+pub(super) fn tell_transition(runner: &Runner, before: &str, state: &State, now: Timestamp) {
+    let (name, after) = (runner.label(), state.word());
+    match state {
+        // That it was registered has been told already.
+        State::Active(_) if before == "unregistered" => {}
+        State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
+            tracing::info!(runner = name, from = before, to = after, "changed its state");
+        }
+        State::Uncertain(_) => tracing::warn!(
+            runner = name,
+            from = before,
+            to = after,
+            "the answer to a rotation was lost: asking about the old token before anything else is done"
+        ),
+        State::Rejected(rejected) => tracing::error!(
+            runner = name,
+            from = before,
+            to = after,
+            rejection = ?rejected.rejection,
+            "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml"
+        ),
+        State::NotRenewable(state) => {
+            let left = state.held.left(now).map(format_span);
+            tracing::error!(
+                runner = name,
+                from = before,
+                to = after,
+                left,
+                "the server does not renew this token: create the runner anew before the token expires"
+            );
+        }
+        State::Failed(failed) => tracing::error!(
+            runner = name,
+            from = before,
+            to = after,
+            trouble = failed.trouble.word(),
+            remedy = remedy(failed.trouble),
+            "cannot go on until somebody acts"
+        ),
+    }
+}
+
+fn remedy(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::RegistrationDisabled => {
+            "create the runner in GitLab's UI and give its glrt- token as `token` instead of the registration token"
+        }
+        Trouble::RegistrationRefused => "put a valid registration token where the enrollment reads it",
+        Trouble::GivenTokenRefused => "put the token of an existing runner where the enrollment reads it",
+        Trouble::Orphaned => "its project or group is gone: remove its entry, and enroll it elsewhere",
+        Trouble::Unassigned => "assign the runner to a project in GitLab",
+        Trouble::InvalidRequest => "correct the parameters that the server names",
+        Trouble::AccessDenied => "give an access token with the scope `manage_runner` or `api`",
+        Trouble::Unsupported => "this GitLab is too old for it",
+        Trouble::LocalFile => "make the file that the error names usable",
+    }
+}

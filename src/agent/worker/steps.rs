@@ -1,0 +1,225 @@
+//! The steps of a worker: what `lifecycle` planned, done by `ops`, and given back as outcomes.
+
+use super::{Patience, Worker};
+use crate::clock::Clock;
+use crate::lifecycle::{Outcome, Plan, State, Step, Trouble};
+use crate::model::RunnerId;
+use crate::observe::chain;
+use crate::ops::{Disk, EntryFate, Error, Registration, Rotation, Server, Standing, Unfinished};
+
+impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
+    pub(super) async fn execute(&mut self, plan: Plan) {
+        tracing::debug!(runner = self.runner.label(), step = plan.step.word(), why = plan.why.word(), "due");
+        if self.unfinished == Some(Unfinished::Unregistration) {
+            self.finish_unregistration().await;
+            if self.unfinished.is_some() {
+                return self.enter(Outcome::Deferred { retry_after: None });
+            }
+            return;
+        }
+        let result = match plan.step {
+            Step::Register => self.register().await,
+            Step::Verify => self.verify().await,
+            Step::Rotate => self.rotate().await,
+            Step::Save => self.save().await,
+            Step::ResetById => self.reset_by_id().await,
+            Step::RegisterAgain => self.register_again().await,
+        };
+        self.take_date();
+        match result {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    self.enter(outcome);
+                    if outcome != Outcome::Unsaved {
+                        self.stop_complaining();
+                    }
+                }
+            }
+            Err(error) => {
+                self.complain(plan.step, &error);
+                self.enter(error.outcome());
+            }
+        }
+        self.settle().await;
+        self.note_state().await;
+    }
+
+    /// The server's time of the last answer, for all that is planned from it.
+    fn take_date(&mut self) {
+        if let Some(date) = self.runner.date.take() {
+            self.time = self.time.told(date, self.shared.clock.read());
+        }
+    }
+
+    async fn register(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(enrollment) = self.enrollment.clone() else { return Ok(Vec::new()) };
+        let now = self.now();
+        let registration = self.shared.ops.register(&enrollment, &mut self.runner, now).await?;
+        if let Registration::Registered { unsaved, .. } = &registration {
+            tracing::info!(
+                runner = self.runner.label(),
+                id = self.runner.record.id.map(RunnerId::number),
+                "registered"
+            );
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        self.rules = self.current_rules();
+        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
+        Ok(with_unsaved(registration.outcome(), unsaved))
+    }
+
+    async fn verify(&mut self) -> Result<Vec<Outcome>, Error> {
+        let now = self.now();
+        let mut patience = self.patience.clone();
+        let is_asking = matches!(self.state, State::Uncertain(_));
+        let (ops, runner, enrollment) = (&self.shared.ops, &mut self.runner, self.enrollment.as_ref());
+        let ask = async {
+            if let Some(enrollment) = enrollment
+                && let Some(held) = ops.reseed(enrollment, runner, now).await?
+            {
+                return Ok(vec![Outcome::Adopted(held)]);
+            }
+            match ops.verify(runner, now).await {
+                Ok(verification) => Ok(vec![verification.outcome()]),
+                // Another process may have been cut off in the middle of a reset; then its answer is lost.
+                Err(error) if !is_asking && error.outcome() == Outcome::Refused && ops.is_unsettled(runner).await => {
+                    Ok(vec![Outcome::Lost { retry_after: None }])
+                }
+                Err(error) => Err(error),
+            }
+        };
+        tokio::select! {
+            biased;
+            outcomes = ask => outcomes,
+            _ = patience.wait_for(|patience| *patience >= Patience::GiveUpVerify) => Ok(Vec::new()),
+        }
+    }
+
+    async fn rotate(&mut self) -> Result<Vec<Outcome>, Error> {
+        let now = self.now();
+        let rotation = self.shared.ops.rotate(&mut self.runner, None, now).await?;
+        if let Rotation::Rotated { held, unsaved } = &rotation {
+            let expires_at = held.expiry.at().map(|at| at.to_string());
+            tracing::info!(runner = self.runner.label(), expires_at, "rotated the token");
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
+        Ok(with_unsaved(rotation.outcome(), unsaved))
+    }
+
+    /// The rung of the ladder that needs an access token.
+    async fn reset_by_id(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(access) = self.config.access_to(&self.runner.record.url) else {
+            return Ok(vec![Outcome::MustAct(Trouble::AccessDenied)]);
+        };
+        let access_token = access.access_token.read()?;
+        let now = self.now();
+        let rotation = self.shared.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
+        if let Rotation::Rotated { unsaved, .. } = &rotation {
+            tracing::warn!(runner = self.runner.label(), "recovered: its token was reset with the access token");
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
+        Ok(with_unsaved(rotation.outcome(), unsaved))
+    }
+
+    /// The last rung of the ladder.
+    async fn register_again(&mut self) -> Result<Vec<Outcome>, Error> {
+        let Some(enrollment) = self.enrollment.clone() else {
+            return Ok(vec![Outcome::MustAct(Trouble::RegistrationRefused)]);
+        };
+        let (now, old) = (self.now(), self.runner.record.id);
+        let registration = self.shared.ops.register_again(&enrollment, &mut self.runner, now).await?;
+        if let Registration::Registered { unsaved, .. } = &registration {
+            tracing::warn!(
+                runner = self.runner.label(),
+                old_id = old.map(RunnerId::number),
+                id = self.runner.record.id.map(RunnerId::number),
+                "recovered: registered anew into the same entry; the old runner may be deleted in GitLab"
+            );
+            self.tell_unsaved(unsaved.as_ref());
+        }
+        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
+        Ok(with_unsaved(registration.outcome(), unsaved))
+    }
+
+    async fn save(&mut self) -> Result<Vec<Outcome>, Error> {
+        match self.shared.ops.save(&mut self.runner).await {
+            Ok(Standing::Foreign { .. }) => Ok(vec![Outcome::Saved, Outcome::Nudged]),
+            Ok(_) => {
+                tracing::info!(runner = self.runner.label(), "config.toml holds the token now");
+                Ok(vec![Outcome::Saved])
+            }
+            Err(error) => {
+                tracing::error!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "config.toml still does not hold the token"
+                );
+                Ok(vec![Outcome::Unsaved])
+            }
+        }
+    }
+
+    fn tell_unsaved(&self, unsaved: Option<&crate::store::Error>) {
+        if let Some(error) = unsaved {
+            tracing::error!(
+                runner = self.runner.label(),
+                error = chain(&error),
+                "config.toml does not hold the new token yet: it is safe in the state directory, and writing it is tried again"
+            );
+        }
+    }
+
+    /// Ends the journal of a lost reset once the old token has told what happened.
+    async fn settle(&mut self) {
+        let is_lost = matches!(self.state, State::Uncertain(_));
+        if is_lost {
+            self.unfinished = Some(Unfinished::LostReset);
+        } else if self.unfinished == Some(Unfinished::LostReset) {
+            match self.shared.ops.settle(&mut self.runner).await {
+                Ok(()) => self.unfinished = None,
+                Err(error) => {
+                    tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal")
+                }
+            }
+        }
+    }
+
+    /// A shutdown that was interrupted after it had asked the server to delete the runner.
+    pub(super) async fn finish_unregistration(&mut self) {
+        if self.unfinished != Some(Unfinished::Unregistration) {
+            return;
+        }
+        let fate = EntryFate::at_shutdown(&self.runner.record);
+        let now = self.now();
+        match self.shared.ops.unregister(&mut self.runner, fate, now).await {
+            Ok(found) => {
+                tracing::info!(
+                    runner = self.runner.label(),
+                    ?found,
+                    "finished an unregistration that had been interrupted"
+                );
+                self.unfinished = None;
+                self.take_date();
+                let now = self.now();
+                self.state = if self.enrollment.is_some() {
+                    self.runner.initial_state(&self.config.timing, now)
+                } else {
+                    State::Retired { since: now }
+                };
+            }
+            Err(error) => {
+                tracing::warn!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "cannot finish an interrupted unregistration: serving the runner on"
+                );
+            }
+        }
+    }
+}
+
+fn with_unsaved(outcome: Outcome, unsaved: bool) -> Vec<Outcome> {
+    if unsaved { vec![outcome, Outcome::Unsaved] } else { vec![outcome] }
+}

@@ -1,0 +1,102 @@
+//! Which variables are secrets.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::variables::{PROXIES, REGISTRATION_TOKEN, TOKEN};
+use super::{Environment, Overrides, paths};
+
+/// Variables that hold access tokens wherever they are set.
+const ACCESS_TOKENS: [&str; 2] = ["GITLAB_TOKEN", "PRIVATE_TOKEN"];
+
+/// The variables that are set and hold secrets: those of the official names, those that agent.toml names as
+/// the place of a token or config.toml as a token, and proxies with a password.
+///
+/// What is wrong with the files is not told here; they are read again by whoever needs them.
+#[must_use]
+pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec<OsString> {
+    let paths = paths(overrides, environment);
+    let mut names: BTreeSet<String> =
+        [REGISTRATION_TOKEN[0], TOKEN[0]].into_iter().chain(ACCESS_TOKENS).map(str::to_owned).collect();
+    names.extend(PROXIES.into_iter().filter(|name| has_password(environment, name)).map(str::to_owned));
+    named_by_agent_toml(&Value::Table(table(&paths.agent_config)), &mut names);
+    names.extend(named_by_config_toml(&table(&paths.config)));
+    names.into_iter().filter(|name| environment.text(name).is_some()).map(OsString::from).collect()
+}
+
+fn has_password(environment: &Environment, name: &str) -> bool {
+    environment.text(name).is_some_and(|proxy| proxy.contains('@'))
+}
+
+/// Empty for what is no file, because a pipe can be read only once, and for what cannot be understood.
+fn table(path: &Path) -> Table {
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    let text = if is_file { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    text.trim_start_matches('\u{feff}').parse().unwrap_or_default()
+}
+
+/// Every `{ env = "NAME" }`, wherever it stands.
+fn named_by_agent_toml(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Table(table) => {
+            names.extend(table.get("env").and_then(Value::as_str).map(str::to_owned));
+            table.values().for_each(|value| named_by_agent_toml(value, names));
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_by_agent_toml(value, names)),
+        Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
+    }
+}
+
+/// Every `token = "$NAME"` or `"${NAME}"` of a `[[runners]]`.
+fn named_by_config_toml(config: &Table) -> impl Iterator<Item = String> {
+    let runners = config.get("runners").and_then(Value::as_array);
+    let tokens = runners.into_iter().flatten().filter_map(|runner| runner.get("token")?.as_str());
+    tokens.filter_map(|token| {
+        let name = token.strip_prefix('$')?;
+        Some(name.trim_start_matches('{').trim_end_matches('}').to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_secret_by_name_by_mention_and_by_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name, text| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let agent = "[[enroll]]\ntoken = { env = \"BUILD\" }\n[[server]]\naccess_token.env = \"ACCESS\"\n";
+        let config =
+            "\u{feff}[[runners]]\ntoken = \"$FIRST\"\n[[runners]]\ntoken = \"${SECOND}\"\n[[runners]]\nid = 1\n";
+        let overrides = Overrides {
+            agent_config: Some(write("agent.toml", agent)),
+            config: Some(write("config.toml", config)),
+            state_dir: None,
+        };
+        let named = ["ACCESS", "BUILD", "CI_SERVER_TOKEN", "FIRST", "GITLAB_TOKEN", "PRIVATE_TOKEN"];
+        let environment = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND"]).fold(
+            Environment::default().with("HTTP_PROXY", "http://proxy").with("RUNNER_NAME", "a"),
+            |environment, name| environment.with(name, "secret"),
+        );
+        let secret = secret_variables(&overrides, &environment.with("https_proxy", "http://me:password@proxy"));
+        let expected: Vec<_> = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND", "https_proxy"]).collect();
+        assert_eq!(secret, expected);
+    }
+
+    #[test]
+    fn what_is_not_set_is_not_named_and_unusable_files_name_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, "not TOML").unwrap();
+        let overrides = Overrides { agent_config: Some(path), ..Overrides::default() };
+        let environment = Environment::default().with("REGISTRATION_TOKEN", "");
+        assert!(secret_variables(&overrides, &environment).is_empty());
+    }
+}

@@ -1,0 +1,49 @@
+//! What must hold for any agent.toml.
+//!
+//! Compiled for fuzzing, and for tests, which feed it the corpus.
+
+use std::path::PathBuf;
+
+use super::{Environment, Paths, Place, Scope, assemble};
+
+/// What the variables of the environment hold that agent.toml can name.
+const SECRETS: [(&str, &str); 2] = [("GOOD", "glrt-of-the-environment"), ("BAD", "no token but secret")];
+
+/// Reads an agent.toml: settings or mistakes, and of the mistakes each one in a line that there is.
+pub fn settings(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let environment =
+        SECRETS.into_iter().fold(Environment::default(), |environment, (name, value)| environment.with(name, value));
+    let paths = Paths {
+        config: PathBuf::from("/nonexistent/config.toml"),
+        agent_config: PathBuf::from("/nonexistent/agent.toml"),
+        agent_config_is_named: true,
+        state_root: None,
+    };
+    for scope in [Scope::Daemon, Scope::Command] {
+        let told = match assemble(&paths, Some(text.to_owned()), &environment, scope) {
+            Ok(settings) => format!("{settings:?}"),
+            Err(errors) => {
+                assert!(!errors.mistakes().is_empty());
+                for mistake in errors.mistakes() {
+                    if let Place::Line { line, .. } = mistake.place {
+                        assert!((1..=text.split('\n').count()).contains(&line), "{mistake}");
+                    }
+                }
+                errors.to_string()
+            }
+        };
+        // What agent.toml itself says may be repeated.
+        for (_, secret) in SECRETS.into_iter().filter(|(_, secret)| !text.contains(secret)) {
+            assert!(!told.contains(secret), "a secret is told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_corpus_breaks_no_promise() {
+        crate::model::fuzzing::feed("settings", super::settings);
+    }
+}

@@ -1,0 +1,91 @@
+//! A server that answers every request in one way, down to the byte.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What is written to a client that has sent its request; an error means that the client has gone away.
+pub(crate) type Answer = fn(&mut TcpStream) -> io::Result<()>;
+
+/// Answers in threads of its own until the test program ends.
+pub(crate) struct Server {
+    address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub(crate) fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
+        let requests = Arc::clone(&server.requests);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let requests = Arc::clone(&requests);
+                thread::spawn(move || {
+                    // The client leaves when it has had enough.
+                    let _left = serve(stream, answer, &requests);
+                });
+            }
+        });
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+fn serve(mut stream: TcpStream, answer: Answer, requests: &AtomicUsize) -> io::Result<()> {
+    // Long beyond any patience of the client's.
+    stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut length = 0;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let lower = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if lower.is_empty() {
+            break;
+        }
+    }
+    io::copy(&mut reader.take(length), &mut io::sink())?;
+    requests.fetch_add(1, Ordering::SeqCst);
+    answer(&mut stream)?;
+    stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Sends the same bytes until the client leaves, or 1 GiB of them.
+pub(crate) fn flood(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let block = bytes.repeat((64 * 1024_usize).div_ceil(bytes.len()));
+    for _ in 0..(1 << 30) / block.len() {
+        stream.write_all(&block)?;
+    }
+    Ok(())
+}
+
+/// Sends a byte at a time, so slowly that the client gives up before the end.
+pub(crate) fn drip(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    for byte in bytes.iter().cycle() {
+        stream.write_all(&[*byte])?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Waits until the client leaves.
+pub(crate) fn silence(stream: &mut TcpStream) -> io::Result<()> {
+    io::copy(stream, &mut io::sink()).map(|_| ())
+}
