@@ -15,7 +15,8 @@ use super::work::{Work, is_settled};
 /// How often a fault is tried to be brought about.
 const CHANCES: u32 = 4;
 
-const NOT_STRUCK: &str = "the fault did not strike";
+/// How the words about a fault that never came begin.
+pub(crate) const NOT_STRUCK: &str = "the fault did not strike";
 
 /// One case of the matrix.
 #[derive(Clone, Debug)]

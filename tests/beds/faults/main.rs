@@ -81,7 +81,12 @@ struct Outcome {
     kind: &'static str,
     name: String,
     lost: Option<String>,
+    /// Whether the fault was there at all; a daemon does not make every call in every run.
+    has_come: bool,
 }
+
+/// One in so many faults may not come.
+const MAY_STAY_AWAY: usize = 100;
 
 fn run_all(cases: Vec<Case>) -> Vec<Outcome> {
     let queue = Mutex::new(VecDeque::from(cases));
@@ -106,7 +111,8 @@ fn run_all(cases: Vec<Case>) -> Vec<Outcome> {
 fn run(case: &Case) -> Outcome {
     let result = catch_unwind(AssertUnwindSafe(|| case.run()));
     let result = result.unwrap_or_else(|_| Err("the case itself broke".to_owned()));
-    Outcome { kind: case.kind(), name: case.name(), lost: result.err() }
+    let has_come = !result.as_ref().is_err_and(|lost| lost.starts_with(case::NOT_STRUCK));
+    Outcome { kind: case.kind(), name: case.name(), lost: result.err().filter(|_| has_come), has_come }
 }
 
 fn tell(results: &[Outcome], began: Instant) -> ExitCode {
@@ -121,6 +127,11 @@ fn tell(results: &[Outcome], began: Instant) -> ExitCode {
     }
     let failed = results.iter().filter(|outcome| outcome.lost.is_some()).count();
     println!("{} cases, {failed} lost something, {} s", results.len(), began.elapsed().as_secs());
-    println!("{} passed, {failed} failed", results.len() - failed);
-    if failed == 0 && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let away: Vec<&Outcome> = results.iter().filter(|outcome| !outcome.has_come).collect();
+    for outcome in &away {
+        println!("the fault did not come: {}", outcome.name);
+    }
+    let are_enough = away.len() * MAY_STAY_AWAY <= results.len();
+    println!("{} passed, {failed} failed", results.len() - failed - away.len());
+    if failed == 0 && are_enough && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

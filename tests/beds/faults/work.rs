@@ -15,6 +15,9 @@ use super::strace::{self, Strike};
 /// How long a daemon gets to do its work in spite of a fault, before it is stopped.
 const LONG_ENOUGH: Duration = Duration::from_secs(4);
 
+/// How long after that its last calls come, such as those that note its state.
+const LAST_CALLS: Duration = Duration::from_millis(200);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// `register`, one shot.
@@ -142,6 +145,7 @@ impl Work {
             | Self::ReplayUnregister => {
                 let mut daemon = bench.start(&["run"], strace);
                 daemon.wait_for(LONG_ENOUGH, |daemon| is_settled(bench, daemon, self.goal()));
+                daemon.wait_for(LAST_CALLS, |_| false);
                 daemon.signal(if self == Self::Shutdown { Signal::TERM } else { Signal::QUIT });
                 daemon.end()
             }
