@@ -12,7 +12,7 @@ use crate::secret::Token;
 use super::error::Trouble;
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
-use super::words::Words;
+use super::words::{self, Words};
 use super::{Answer, Config, Endpoint, Error, Info, Kind, RegisterParameters, Registered, Reset, Verified};
 use super::{headers, refusal};
 
@@ -214,7 +214,8 @@ fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Trouble {
     let words = if incoming.is_json() { Words::read(&incoming.body) } else { None };
     let kind = refusal::kind(endpoint, incoming.status, words.as_ref());
     let detail = if kind == Kind::Redirect {
-        headers::location_host(&incoming.headers, &incoming.url).map(|host| format!("to {host}"))
+        let host = headers::location_host(&incoming.headers, &incoming.url);
+        host.map(|host| format!("to {}", words::sanitized(&host, &[secret])))
     } else {
         (kind == Kind::NotGitlab).then(|| incoming.looks().to_owned())
     };

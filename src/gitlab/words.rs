@@ -1,5 +1,8 @@
 //! What the server says in its own words, and how much of it may be shown.
 
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::secret::Token;
@@ -72,12 +75,15 @@ fn fields_text(fields: &Map<String, Value>) -> String {
     fields.iter().map(field_text).collect::<Vec<_>>().join("; ")
 }
 
-/// One bounded line without control characters and without the secrets of the request.
-fn sanitized(text: &str, secrets: &[&Token]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets {
-        text = text.replace(secret.expose(), "[token]");
-    }
+/// One bounded line without control characters, without the secrets of the request, and without anything
+/// else that looks like one of GitLab's tokens: a server may well quote another one than ours.
+pub(super) fn sanitized(text: &str, secrets: &[&Token]) -> String {
+    let mut secrets: Vec<&str> = secrets.iter().map(|secret| secret.expose()).collect();
+    // The longest first, so that none is left in part behind one that it begins with.
+    secrets.sort_by_key(|secret| Reverse(secret.len()));
+    let text =
+        secrets.into_iter().fold(text.to_owned(), |text, secret| masked(&text, |rest| begins_with(rest, secret)));
+    let text = masked(&text, token_length);
     let plain: String = text.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MAX_WORDS_CHARS) {
@@ -85,6 +91,48 @@ fn sanitized(text: &str, secrets: &[&Token]) -> String {
         None => line,
     }
 }
+
+/// The text with `[token]` wherever `secret_length` finds a secret of that many bytes.
+fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(length) = secret_length(rest) {
+            shown.push_str("[token]");
+            rest = &rest[length..];
+        } else {
+            shown.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    shown
+}
+
+/// In any case of letters: a secret that became part of a host name is in lower case.
+fn begins_with(text: &str, secret: &str) -> Option<usize> {
+    let beginning = text.as_bytes().get(..secret.len())?;
+    beginning.eq_ignore_ascii_case(secret.as_bytes()).then_some(secret.len())
+}
+
+/// How many bytes of one of GitLab's tokens a text begins with: `glrt-…`, `glpat-…`, `GR1348941…`.
+fn token_length(text: &str) -> Option<usize> {
+    let length_while = |text: &str, is_part: fn(&u8) -> bool| text.bytes().take_while(is_part).count();
+    let prefix = if let Some(length) = begins_with(text, "GR1348941") {
+        length
+    } else {
+        begins_with(text, "gl")?;
+        let kind = length_while(text, u8::is_ascii_alphabetic);
+        (KINDS.contains(&kind) && text[kind..].starts_with('-')).then_some(kind + 1)?
+    };
+    let secret = length_while(&text[prefix..], |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    (secret >= SHORTEST_SECRET).then_some(prefix + secret)
+}
+
+/// How long the kinds are that tokens name themselves by, from `glrt` to `glagent`, with some room.
+const KINDS: RangeInclusive<usize> = 4..=9;
+
+/// Fewer characters than any token of GitLab's has behind its prefix, and more than a word in a sentence.
+const SHORTEST_SECRET: usize = 16;
 
 /// Control characters, and the invisible ones that reorder or hide text on a terminal.
 fn is_unprintable(c: char) -> bool {
@@ -145,6 +193,30 @@ mod tests {
         assert_eq!(shown, "no [31m runner has [token], [token]");
         let long = sanitized(&"ü".repeat(1000), &[]);
         assert_eq!(long.chars().count(), MAX_WORDS_CHARS + 1);
+    }
+
+    #[test]
+    fn no_token_of_gitlab_is_shown_whoever_it_belongs_to() {
+        for token in [
+            "glpat-xxxxxxxxxxxxxxxxxxxx",
+            "acme-glrt-t1_Abcdefghijklmnopqrst",
+            "glrt-t1_bTpwCw.01.0z1abcdef",
+            "GR1348941abcdefghijklmnopqrst",
+            "gr1348941abcdefghijklmnopqrst.example.com",
+            "glagent-abcdefghijklmnopqrstuvwxyz",
+        ] {
+            let shown = sanitized(&format!("who is ({token})?"), &[]);
+            assert!(shown.ends_with("[token])?") && !shown.contains("bcdef"), "{shown}");
+        }
+        for harmless in ["gl-runner-manager-of-somebody", "gluster-fs-manager", "glrt-short", "globally-unique"] {
+            assert_eq!(sanitized(harmless, &[]), harmless.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_any_case_and_behind_a_shorter_one() {
+        let (short, long) = (Token::parse("Secret").unwrap(), Token::parse("Secret-and-more").unwrap());
+        assert_eq!(sanitized("secret-AND-more.example.com Secret", &[&short, &long]), "[token].example.com [token]");
     }
 
     #[test]

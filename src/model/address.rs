@@ -71,10 +71,12 @@ impl ServerUrl {
     pub fn file_name(&self) -> String {
         let host: String =
             self.host().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(80).collect();
+        // A dot in front would make the file a hidden one.
+        let host = host.trim_matches('.');
         if self.as_str() == format!("https://{host}") {
-            return host;
+            return host.to_owned();
         }
-        format!("{}-{}", host.trim_matches('.'), &sha256_hex(self.as_str().as_bytes())[..8])
+        format!("{host}-{}", &sha256_hex(self.as_str().as_bytes())[..8])
     }
 }
 
@@ -95,9 +97,17 @@ impl FromStr for ServerUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(AddressError::Query);
         }
-        let path = url.path().trim_end_matches('/');
-        let path = path.strip_suffix("/ci").unwrap_or(path).trim_end_matches('/').to_owned();
+        // As often as it is there: what is kept has to mean the same when it is read back.
+        let mut path = url.path().trim_end_matches('/');
+        while let Some(root) = path.strip_suffix("/ci") {
+            path = root.trim_end_matches('/');
+        }
+        let path = path.to_owned();
         url.set_path(&path);
+        // Escapes have made it longer.
+        if url.as_str().len() > MAX_URL_BYTES {
+            return Err(AddressError::TooLong);
+        }
         Ok(Self(url))
     }
 }
@@ -137,6 +147,7 @@ mod tests {
             "https://gitlab.example.com/",
             "https://gitlab.example.com/ci",
             "https://gitlab.example.com/ci/",
+            "https://gitlab.example.com/ci//ci",
             "https://GitLab.example.com:443",
         ] {
             assert_eq!(address(same), plain, "{same}");
@@ -156,6 +167,8 @@ mod tests {
         for wrong in ["", "gitlab.example.com", "ftp://x", "https://u:p@x", "https://x/?a=b", "https://x/#f"] {
             assert!(wrong.parse::<ServerUrl>().is_err(), "{wrong}");
         }
+        let grows = format!("https://x/{}", "ü".repeat(MAX_URL_BYTES / 3));
+        assert_eq!(grows.parse::<ServerUrl>(), Err(AddressError::TooLong));
     }
 
     #[test]
@@ -167,10 +180,12 @@ mod tests {
             "https://gitlab.example.com/a/b",
             "https://gitlab.example.com/a_b",
             "https://[::1]",
+            "https://.example.com",
         ]
         .map(|text| address(text).file_name())
         .into();
-        assert_eq!(names.len(), 6);
+        assert_eq!(names.len(), 7);
+        assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
         assert!(names.contains("gitlab.example.com"));
         assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b))));
     }

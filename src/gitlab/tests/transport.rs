@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 
@@ -52,7 +52,10 @@ async fn a_cut_answer_repeats_no_request() {
 
 #[tokio::test]
 async fn a_refused_connection_executed_nothing() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound without listening: nobody else can take the port and answer.
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let free = deaf.local_addr().unwrap();
     let error = call(&client(), &site(&format!("http://{free}")), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Connect);
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
@@ -63,9 +66,9 @@ async fn a_refused_connection_executed_nothing() {
 
 #[tokio::test]
 async fn an_ipv6_literal_is_an_address() {
-    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return };
-    let free = listener.local_addr().unwrap();
-    drop(listener);
+    let deaf = TcpSocket::new_v6().unwrap();
+    let Ok(()) = deaf.bind("[::1]:0".parse().unwrap()) else { return };
+    let free = deaf.local_addr().unwrap();
     let error = call(&client(), &site(&format!("http://{free}/")), Endpoint::Verify).await.unwrap_err();
     assert_eq!((error.kind(), error.host()), (Kind::Connect, free.to_string().as_str()));
 }

@@ -10,7 +10,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::{Endpoint, Error, Incoming, Kind, Trouble, deleted, headers, refused, success, wire};
+use super::{Endpoint, Error, Incoming, Trouble, deleted, headers, refused, success, wire};
 use crate::model::Expiry;
 use crate::secret::Token;
 
@@ -29,10 +29,6 @@ pub fn answer(input: &[u8]) {
     } else {
         refused(endpoint, &incoming, &secret)
     };
-    // Not so yet: the host of a redirect is told as it is.
-    if trouble.kind == Kind::Redirect && headers::location_host(&incoming.headers, &incoming.url).is_some() {
-        return;
-    }
     let error = Error::new(endpoint, "gitlab.example.com".to_owned(), "0123456789abcdef".to_owned(), trouble);
     // With everything that can be told of it, what lies behind it included.
     let told = format!("{error} {} {:?}", error.hint().unwrap_or_default(), error.disposition());

@@ -49,20 +49,12 @@ fn token(text: &str) {
 /// An address is read back from the state directory as it was, and makes a plain file name.
 fn address(url: &ServerUrl) {
     let text = url.to_string();
-    // Not so yet: one that grows beyond the bound by its escapes, and one below `/ci`, are not read back.
-    if text.len() > MAX_URL_BYTES || text.ends_with("/ci") {
-        return;
-    }
     assert_eq!(text.parse().as_ref(), Ok(url), "{text}");
     assert!(text.len() <= MAX_URL_BYTES && !text.ends_with('/'), "{text}");
     assert!(text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['?', '#']), "{text}");
     assert!(text.starts_with(if url.is_https() { "https://" } else { "http://" }));
     assert!(!url.authority().contains('@'));
     assert!(!url.host().is_empty() && url.authority().contains(url.host()));
-    // Not so yet: a host that begins with a dot makes a hidden file name, which is no key.
-    if url.host().starts_with('.') {
-        return;
-    }
     for id in [None, RunnerId::try_new(7).ok()] {
         let key = RunnerKey::found(url, id, &Fingerprint::of(b"token"));
         assert!(is_plain(key.as_str()), "{key}");

@@ -105,6 +105,9 @@ impl Socket {
     fn reserve(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
+        // Lets `refusing` bind the port a second time before it gives the first hold on it up. A port that is
+        // chosen by the system is never one that somebody else has, with this or without it.
+        socket.set_reuseport(true)?;
         socket.bind(address)?;
         Ok(Self::Reserved(socket))
     }
@@ -116,10 +119,10 @@ impl Socket {
         }
     }
 
+    /// Stops listening without a moment in which the port is anybody's: connections that other programs
+    /// open take any port that is free just then.
     fn refusing(self) -> io::Result<Self> {
-        let address = self.address()?;
-        drop(self);
-        Self::reserve(address)
+        Self::reserve(self.address()?)
     }
 
     fn address(&self) -> io::Result<SocketAddr> {
