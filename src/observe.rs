@@ -2,11 +2,12 @@
 //!
 //! `tracing-subscriber` is used here and nowhere else; every room logs through `tracing`.
 
+mod journal;
 mod log;
 
 use std::error::Error;
 
-pub use log::{LogConfig, LogFormat, LogLevel, LogWordError, start_log};
+pub use log::{LogConfig, LogFormat, LogLevel, LogWordError, is_journal, start_log};
 
 /// An error with its causes in one line, as logs and messages show it.
 #[must_use]

@@ -73,8 +73,8 @@ pub struct Global {
         short = 'l',
         long, global = true, value_name = "LEVEL", value_parser = one_of::<LogLevel>(&["error", "warn", "info", "debug", "trace"]))]
     pub log_level: Option<LogLevel>,
-    /// How the log is written [env: LOG_FORMAT] [default: text]
-    #[arg(long, global = true, value_name = "FORMAT", value_parser = one_of::<LogFormat>(&["text", "json"]))]
+    /// How the log is written [env: LOG_FORMAT] [default: journald where stderr is systemd's journal, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = one_of::<LogFormat>(&["text", "json", "journald"]))]
     pub log_format: Option<LogFormat>,
 }
 
