@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! `arguments` is its grammar and `report` the only writer to stdout and stderr; every command is one
-//! file. Nobody imports this room but main. `clap`, `clap_complete`, `indicatif` and `rpassword` are used
-//! here and nowhere else.
+//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif` and `rpassword`
+//! are used here and nowhere else.
 
 pub mod arguments;
 mod completions;
@@ -12,6 +12,7 @@ mod exit;
 mod handover;
 mod interrupt;
 mod list;
+mod manual;
 mod register;
 mod report;
 mod rotate;
@@ -95,6 +96,7 @@ fn perform(
         Command::Run(arguments) => runtime.block_on(run::run(&context, &arguments, signals)),
         Command::List => runtime.block_on(list::list(&context)),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
+        Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {
             one_shot(&runtime, signals, reporter, |interrupt| register::register(&context, *arguments, interrupt))
         }

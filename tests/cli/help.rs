@@ -35,6 +35,27 @@ fn completions_know_every_command() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_every_command_that_help_lists() {
+    let bench = Bench::new();
+    let directory = bench.path("pages");
+    std::fs::create_dir(&directory).unwrap();
+    bench.run(&["manual", directory.to_str().unwrap()]).exits(0);
+    let help = bench.run(&["--help"]).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands.filter_map(|line| line.split_whitespace().next()).map(|name| format!("runner-agent-{name}.1"));
+    let mut expected: Vec<_> = names.chain(["runner-agent.1".to_owned()]).collect();
+    expected.sort();
+    let entries = std::fs::read_dir(&directory).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    pages.sort();
+    assert_eq!(pages, expected);
+    assert!(pages.len() > 5);
+    let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
+    assert!(page.contains("registration\\-token\\-file"), "{page}");
+    bench.run(&["manual", "/nowhere"]).exits(4);
+}
+
+#[test]
 fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
     let bench = Bench::new();
     for words in [
