@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::census::Member;
 use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
+use super::{Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
 use crate::observe::chain;
@@ -41,18 +41,22 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let Parts { ops, clock, chance, watch, mut reload } = parts;
+    let Parts { ops, clock, chance, watch, mut reload, progress } = parts;
+    // Whether anybody listens is none of its business.
+    let tell = |news| _ = progress.send(news);
     let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch);
     supervisor.start().await?;
-    loop {
+    tell(Progress::Serving);
+    let ending = loop {
         match supervisor.next(&mut notices).await {
-            News::Notice(Notice::Stop) => {
-                return Ok(supervisor.stop(Ending::ByPolicy, &mut notices).await);
+            News::Notice(Notice::Stop) => break Ending::ByPolicy,
+            News::Notice(Notice::StopAndKeep) => break Ending::Keep,
+            News::Notice(Notice::StopForReboot) => break supervisor.ending_at_reboot(),
+            News::Notice(Notice::Reload) => {
+                tell(Progress::Reloading);
+                supervisor.reload(reload()).await;
+                tell(Progress::Serving);
             }
-            News::Notice(Notice::StopAndKeep) => {
-                return Ok(supervisor.stop(Ending::Keep, &mut notices).await);
-            }
-            News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
             News::Changed(changed) => {
                 if changed.settings {
                     supervisor.settings_changed(reload()).await;
@@ -65,7 +69,9 @@ where
             // It may have left its runner to the next census.
             News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
         }
-    }
+    };
+    tell(Progress::Stopping);
+    Ok(supervisor.stop(ending, &mut notices).await)
 }
 
 /// How a stopped daemon leaves its runners behind.
@@ -266,6 +272,13 @@ where
         }
     }
 
+    fn ending_at_reboot(&self) -> Ending {
+        match self.config.shutdown.on_reboot {
+            OnReboot::Keep => Ending::Keep,
+            OnReboot::Unregister => Ending::ByPolicy,
+        }
+    }
+
     /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
     async fn stop(mut self, ending: Ending, notices: &mut Notices) -> Farewells {
         let deadline = Instant::now() + self.config.shutdown.grace;
@@ -313,7 +326,7 @@ where
 async fn second(notices: &mut Notices) {
     loop {
         match notices.recv().await {
-            Some(Notice::Stop | Notice::StopAndKeep) => return,
+            Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,
             Some(Notice::Reload) => {}
             None => std::future::pending().await,
         }

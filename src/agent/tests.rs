@@ -36,6 +36,7 @@ impl Bench {
             chance: || Fraction::ZERO,
             watch: None,
             reload: Box::new(|| None),
+            progress: mpsc::unbounded_channel().0,
         }
     }
 
