@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Farewells, Notice, Parts, Watch, Watched, Watcher};
+use crate::agent::{self, Farewells, Notice, Parts, Pulse, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
 use crate::gitlab::Client;
 use crate::model::RunnerReport;
@@ -34,6 +34,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
         ops: operations(store.clone(), Client::new(gitlab)).await?,
         clock: SystemClock,
         chance,
+        pulse: Pulse::new(),
         reload: files.reload(watch.as_ref().map(Watch::watcher)),
         watch,
     };
