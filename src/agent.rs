@@ -10,6 +10,7 @@
 mod census;
 mod config;
 mod once;
+mod pulse;
 mod rules;
 mod shutdown;
 mod status;
@@ -32,6 +33,7 @@ pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use once::once;
+pub use pulse::{BEAT, Pulse, STILL_WELL};
 pub use supervisor::{Farewells, run};
 pub use watch::{Changed, Watch, Watched, Watcher};
 
@@ -45,6 +47,8 @@ pub struct Parts<S, D, C> {
     pub chance: fn() -> Fraction,
     /// Tells that config.toml or agent.toml changed; `None` if they cannot be watched.
     pub watch: Option<Watch>,
+    /// Set by the supervisor's loop with every turn, for whoever wants to know that it turns.
+    pub pulse: Pulse,
     /// Brings the settings as they are now; `None` (after it said why) if they are unusable.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
     /// Hears how far the daemon is; nobody needs to listen.

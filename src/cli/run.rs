@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Farewells, Notice, Parts, Progress, Watch, Watched, Watcher};
+use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
 use crate::gitlab::Client;
 use crate::model::RunnerReport;
@@ -37,6 +37,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
         ops: operations(store.clone(), Client::new(gitlab)).await?,
         clock: SystemClock,
         chance,
+        pulse: Pulse::new(),
         reload: files.reload(watch.as_ref().map(Watch::watcher)),
         watch,
         progress,
@@ -59,10 +60,12 @@ async fn serve(
     signals: Signals,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
+    let pulse = parts.pulse.clone();
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
         never = pass_on(signals, &notices) => match never {},
         never = keep_posted(news) => match never {},
+        never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
     };
     Ok(match farewells {
         Farewells::Done => Exit::Done,

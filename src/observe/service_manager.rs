@@ -3,6 +3,7 @@
 //!
 //! Without a service manager everything here does nothing. `sd-notify` is used here and nowhere else.
 
+use std::convert::Infallible;
 use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use tokio::time::{sleep, timeout};
 
 /// How much longer the end may take, asked for again every half of it.
 const EXTENSION: Duration = Duration::from_secs(10);
+
+/// How often the watchdog is fed within the time after which it strikes.
+const MEALS: u32 = 3;
 
 /// How long the answer to a question may take; it comes in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,15 +43,15 @@ pub fn status(sentence: &str) {
     tell(&[NotifyState::Status(&sentence.replace(char::is_control, " "))]);
 }
 
-/// Feeds its watchdog.
-pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
-}
-
-/// How soon it misses a sign of life; `None` if it does not watch.
-#[must_use]
-pub fn watchdog() -> Option<Duration> {
-    sd_notify::watchdog_enabled()
+/// Feeds its watchdog for as long as the daemon is well; does nothing if none watches. Never ends.
+pub async fn feed_watchdog(is_well: impl Fn() -> bool) -> Infallible {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        if is_well() {
+            tell(&[NotifyState::Watchdog]);
+        }
+        sleep(limit / MEALS).await;
+    }
 }
 
 /// Tells it that the daemon ends, and keeps asking for time until the end is there.
