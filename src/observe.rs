@@ -1,9 +1,10 @@
-//! What the outside is told while the process runs: for now, the log.
+//! What the outside is told while the process runs: the log, and the service manager.
 //!
 //! `tracing-subscriber` is used here and nowhere else; every room logs through `tracing`.
 
 mod journal;
 mod log;
+pub mod service_manager;
 
 use std::error::Error;
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::census::Member;
 use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
+use super::{BEAT, Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
 use crate::observe::chain;
@@ -41,18 +41,23 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let Parts { ops, clock, chance, watch, mut reload } = parts;
-    let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch);
+    let Parts { ops, clock, chance, watch, pulse, mut reload, progress } = parts;
+    // Whether anybody listens is none of its business.
+    let tell = |news| _ = progress.send(news);
+    let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch, pulse);
     supervisor.start().await?;
-    loop {
+    tell(Progress::Serving);
+    let ending = loop {
+        supervisor.pulse.beat();
         match supervisor.next(&mut notices).await {
-            News::Notice(Notice::Stop) => {
-                return Ok(supervisor.stop(Ending::ByPolicy, &mut notices).await);
+            News::Notice(Notice::Stop) => break Ending::ByPolicy,
+            News::Notice(Notice::StopAndKeep) => break Ending::Keep,
+            News::Notice(Notice::StopForReboot) => break supervisor.ending_at_reboot(),
+            News::Notice(Notice::Reload) => {
+                tell(Progress::Reloading);
+                supervisor.reload(reload()).await;
+                tell(Progress::Serving);
             }
-            News::Notice(Notice::StopAndKeep) => {
-                return Ok(supervisor.stop(Ending::Keep, &mut notices).await);
-            }
-            News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
             News::Changed(changed) => {
                 if changed.settings {
                     supervisor.settings_changed(reload()).await;
@@ -64,8 +69,11 @@ where
             News::FileStill => supervisor.config_changed(true, Retired::Stay).await,
             // It may have left its runner to the next census.
             News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
+            News::None => {}
         }
-    }
+    };
+    tell(Progress::Stopping);
+    Ok(supervisor.stop(ending, &mut notices).await)
 }
 
 /// How a stopped daemon leaves its runners behind.
@@ -82,6 +90,8 @@ enum News {
     Changed(Changed),
     FileStill,
     WorkerEnded,
+    /// Time for a sign of life.
+    None,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,6 +109,7 @@ struct Supervisor<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     config: Rc<Config>,
     watch: Option<Watch>,
+    pulse: Pulse,
     still_at: Option<Instant>,
     /// Enrollments that another process has unregistered while this one runs.
     retired_here: BTreeSet<RunnerKey>,
@@ -113,11 +124,12 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>) -> Self {
+    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, pulse: Pulse) -> Self {
         Self {
             shared,
             config: Rc::new(config),
             watch,
+            pulse,
             // What is missing from the start on is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
             retired_here: BTreeSet::new(),
@@ -181,6 +193,7 @@ where
                 self.dismiss(ended);
                 News::WorkerEnded
             }
+            () = sleep(BEAT) => News::None,
         }
     }
 
@@ -266,6 +279,13 @@ where
         }
     }
 
+    fn ending_at_reboot(&self) -> Ending {
+        match self.config.shutdown.on_reboot {
+            OnReboot::Keep => Ending::Keep,
+            OnReboot::Unregister => Ending::ByPolicy,
+        }
+    }
+
     /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
     async fn stop(mut self, ending: Ending, notices: &mut Notices) -> Farewells {
         let deadline = Instant::now() + self.config.shutdown.grace;
@@ -274,9 +294,11 @@ where
         if ending == Ending::Keep {
             self.patience.send_replace(Patience::GiveUpVerify);
         }
+        let pulse = self.pulse.clone();
         tokio::select! {
             biased;
             farewells = self.wind_up(ending, deadline) => farewells,
+            () = pulse.keep_beating() => Farewells::Unfinished,
             () = second(notices) => {
                 tracing::warn!("told to stop a second time: the next start finishes what was begun");
                 Farewells::Unfinished
@@ -313,7 +335,7 @@ where
 async fn second(notices: &mut Notices) {
     loop {
         match notices.recv().await {
-            Some(Notice::Stop | Notice::StopAndKeep) => return,
+            Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,
             Some(Notice::Reload) => {}
             None => std::future::pending().await,
         }

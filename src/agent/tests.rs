@@ -35,7 +35,9 @@ impl Bench {
             clock: self.clock.clone(),
             chance: || Fraction::ZERO,
             watch: None,
+            pulse: Pulse::new(),
             reload: Box::new(|| None),
+            progress: mpsc::unbounded_channel().0,
         }
     }
 
@@ -560,4 +562,25 @@ async fn a_reset_that_another_process_left_unanswered_is_settled_by_the_daemon()
     let calls = bench.server.calls();
     assert_eq!(calls.iter().filter(|call| **call == "register").count(), 2, "{calls:?}");
     assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.server.order_always("delete_runner", Some(Fault::Hang));
+    let parts = bench.parts();
+    let pulse = parts.pulse.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let grace = secs(600);
+    let config = enrolled(registration_token());
+    let config = Config { shutdown: Shutdown { grace, ..config.shutdown.clone() }, ..config };
+    let watch = async {
+        sleep(secs(3600)).await;
+        assert!(pulse.age() <= BEAT, "idle: {:?}", pulse.age());
+        notices.send(Notice::Stop).unwrap();
+        sleep(grace / 2).await;
+        assert!(pulse.age() <= BEAT, "stopping: {:?}", pulse.age());
+    };
+    let (result, ()) = tokio::join!(run(config, parts, inbox), watch);
+    assert_eq!(result.unwrap(), Farewells::Unfinished);
 }

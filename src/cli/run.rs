@@ -1,5 +1,6 @@
 //! `run`: the daemon.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -9,10 +10,11 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Farewells, Notice, Parts, Watch, Watched, Watcher};
+use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
 use crate::gitlab::Client;
 use crate::model::RunnerReport;
+use crate::observe::service_manager;
 use crate::ops::{Enrollment, Seed};
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
@@ -30,43 +32,71 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
         config: store.config_path().to_owned(),
     };
     let watch = files.watch(&agent);
+    let (progress, news) = mpsc::unbounded_channel();
     let parts = Parts {
         ops: operations(store.clone(), Client::new(gitlab)).await?,
         clock: SystemClock,
         chance,
+        pulse: Pulse::new(),
         reload: files.reload(watch.as_ref().map(Watch::watcher)),
         watch,
+        progress,
     };
-    let ended =
-        if arguments.once { pass(context, agent, parts, signals).await } else { serve(agent, parts, signals).await };
+    let ended = if arguments.once {
+        pass(context, agent, parts, signals).await
+    } else {
+        serve(agent, parts, news, signals).await
+    };
     // Of what was given up, a new token may be on its way to the disk still.
-    store.drain().await;
+    service_manager::stopping(store.drain()).await;
     ended
 }
 
 /// The daemon, until a signal ends it.
-async fn serve(agent: agent::Config, parts: DaemonParts, mut signals: Signals) -> Result<Exit, Error> {
+async fn serve(
+    agent: agent::Config,
+    parts: DaemonParts,
+    news: mpsc::UnboundedReceiver<Progress>,
+    signals: Signals,
+) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
-    let pass_on = async {
-        // Never ends by itself.
-        loop {
-            let notice = match signals.next().await {
-                Signal::Terminate | Signal::Interrupt => Notice::Stop,
-                Signal::Quit => Notice::StopAndKeep,
-                Signal::Hangup => Notice::Reload,
-            };
-            // Once the daemon has ended, so does this.
-            let _ended = notices.send(notice);
-        }
-    };
+    let pulse = parts.pulse.clone();
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
-        never = pass_on => never,
+        never = pass_on(signals, &notices) => match never {},
+        never = keep_posted(news) => match never {},
+        never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
     };
     Ok(match farewells {
         Farewells::Done => Exit::Done,
         Farewells::Unfinished => Exit::Failed,
     })
+}
+
+/// Tells the daemon what the signals mean, until it has ended.
+async fn pass_on(mut signals: Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
+    loop {
+        let notice = match signals.next().await {
+            Signal::Terminate if service_manager::is_rebooting().await => Notice::StopForReboot,
+            Signal::Terminate | Signal::Interrupt => Notice::Stop,
+            Signal::Quit => Notice::StopAndKeep,
+            Signal::Hangup => Notice::Reload,
+        };
+        // Once the daemon has ended, so does this.
+        let _ended = notices.send(notice);
+    }
+}
+
+/// Tells the service manager how far the daemon is, until it has ended.
+async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible {
+    while let Some(progress) = news.recv().await {
+        match progress {
+            Progress::Serving => service_manager::ready(),
+            Progress::Reloading => service_manager::reloading(),
+            Progress::Stopping => break,
+        }
+    }
+    service_manager::stopping(std::future::pending()).await
 }
 
 /// One pass. As with the other commands that end by themselves, any signal asks for an end: what is under

@@ -56,6 +56,8 @@ pub(crate) enum Fault {
     ActAndLose,
     /// Answers a reset with the token that was sent.
     SameToken,
+    /// Never answers a deletion.
+    Hang,
 }
 
 /// One request that arrived.
@@ -162,7 +164,7 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
-            Some(Fault::SameToken) | None => match act(&mut state) {
+            Some(Fault::SameToken | Fault::Hang) | None => match act(&mut state) {
                 Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
                 Err(disposition) => Err(failure(disposition, Some(now))),
             },
@@ -231,6 +233,9 @@ impl Server for MemoryServer {
     }
 
     async fn delete_runner(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        if self.0.borrow().standing_faults.get("delete_runner") == Some(&Fault::Hang) {
+            std::future::pending::<()>().await;
+        }
         self.call("delete_runner", token, |state| {
             let (id, _) = state.find(token)?;
             state.runners.remove(&id);

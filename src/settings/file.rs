@@ -8,7 +8,7 @@ use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
-use crate::agent::{self, Policy, PolicySelector, RotatePolicy, Unregister};
+use crate::agent::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
 use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::RunnerId;
@@ -24,6 +24,8 @@ pub(super) struct Target<'target> {
 
 const UNREGISTER: [(&str, Unregister); 3] =
     [("never", Unregister::Never), ("enrolled", Unregister::Enrolled), ("all", Unregister::All)];
+
+const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister", OnReboot::Unregister)];
 
 const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
     [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
@@ -90,6 +92,7 @@ fn recover(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mist
 fn shutdown(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
     let Some(mut table) = section(root, "shutdown", mistakes) else { return };
     set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, mistakes));
+    set(&mut config.shutdown.on_reboot, table.word("on_reboot", &ON_REBOOT, mistakes));
     set(&mut config.shutdown.grace, table.span("grace", mistakes));
     table.finish(mistakes);
 }

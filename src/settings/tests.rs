@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::agent::{RotatePolicy, Unregister};
+use crate::agent::{OnReboot, RotatePolicy, Unregister};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
 use crate::model::Site;
@@ -54,6 +54,7 @@ fn every_key_arrives_where_it_belongs() {
         at = "50%"
         [shutdown]
         unregister = "all"
+        on_reboot = "unregister"
         grace = "20s"
         [timing]
         between_resets = "1s"
@@ -85,6 +86,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((agent.verify_enrolled, agent.verify_found), (secs(1800), secs(172_800)));
     assert_eq!(agent.rotate, Some("50%".parse().unwrap()));
     assert_eq!((agent.shutdown.unregister, agent.shutdown.grace), (Unregister::All, secs(20)));
+    assert_eq!(agent.shutdown.on_reboot, OnReboot::Unregister);
     let timing = Timing {
         between_resets: secs(1),
         between_resets_floor: secs(2),

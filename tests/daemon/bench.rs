@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use test_gitlab::{Builder, Gitlab};
 
 /// The longest that anything awaited may take on a busy machine: ten lives of a token take 40 s alone.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct Bench {
     pub gitlab: Gitlab,

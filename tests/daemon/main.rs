@@ -14,3 +14,4 @@ mod ends;
 mod lives;
 mod once;
 mod secrets;
+mod service;
