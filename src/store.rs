@@ -13,6 +13,7 @@
 mod compose;
 mod config_file;
 mod disk;
+mod dropped;
 mod edit;
 mod entry;
 mod error;

@@ -91,6 +91,8 @@ fn enrolled(token: Token) -> Config {
     Config { enrollments: vec![enrollment], ..Config::default() }
 }
 
+const HOUR: i64 = 3_600_000;
+
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
@@ -199,7 +201,7 @@ async fn a_config_that_cannot_be_written_is_tried_until_it_can() {
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
-    for skew_millis in [-3_600_000, 3_600_000] {
+    for skew_millis in [-HOUR, HOUR] {
         let life = secs(7200);
         let bench = Bench::new(Some(life));
         *bench.clock.step.borrow_mut() = skew_millis;
@@ -212,13 +214,40 @@ async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_token_is_counted_from_its_own_issue() {
+    let (enrolled, found) = (enrolled(registration_token()), Config::default());
+    for (config, skew_millis) in
+        [&enrolled, &found].into_iter().flat_map(|config| [0, -HOUR, HOUR].map(|skew| (config, skew)))
+    {
+        let life = secs(10 * 86_400);
+        let bench = Bench::new(Some(life));
+        *bench.clock.step.borrow_mut() = skew_millis;
+        if config.enrollments.is_empty() {
+            bench.add_found("found");
+        }
+        for _ in 0..2 {
+            bench.run(config.clone(), life * 3, Notice::StopAndKeep).await;
+        }
+        let issues: Vec<_> = bench.server.requests().into_iter().filter(|request| request.call != "verify").collect();
+        assert!(issues.len() > 8, "{} tokens in six lives", issues.len());
+        for pair in issues.windows(2) {
+            let share = pair[1].at.since(pair[0].at).div_duration_f64(life);
+            assert!(
+                (0.61..0.67).contains(&share),
+                "replaced after {share} of its life, with a skew of {skew_millis} ms"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_is_answered_by_one_question() {
     let bench = Bench::new(None);
     bench.add_found("found");
     let clock = bench.clock.clone();
     let jump = async move {
         sleep(secs(3600)).await;
-        *clock.step.borrow_mut() = 5 * 3_600_000;
+        *clock.step.borrow_mut() = 5 * HOUR;
     };
     tokio::join!(bench.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
     assert_eq!(bench.server.calls(), ["verify", "verify"]);
