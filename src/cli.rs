@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! `arguments` is its grammar and `report` the only writer to stdout and stderr; every command is one
-//! file. Nobody imports this room but main. `clap`, `clap_complete`, `indicatif` and `rpassword` are used
-//! here and nowhere else.
+//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif` and `rpassword`
+//! are used here and nowhere else.
 
 pub mod arguments;
 mod completions;
@@ -13,6 +13,7 @@ mod handover;
 mod health;
 mod interrupt;
 mod list;
+mod manual;
 mod register;
 mod report;
 mod rotate;
@@ -99,6 +100,7 @@ fn perform(
         Command::Status(arguments) => runtime.block_on(status::status(&context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(&context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
+        Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {
             one_shot(&runtime, signals, reporter, |interrupt| register::register(&context, *arguments, interrupt))
         }

@@ -7,7 +7,8 @@
 //!
 //! In flow a [`Site`](crate::model::Site), tokens and parameters; out flow typed answers with the
 //! server's `Date`. The room knows no file but the TLS material of a site, and imports `model` and
-//! `secret` only. `reqwest`, `rustls` and `rustls-native-certs` are used here and nowhere else.
+//! `secret` only. `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding` are used here and
+//! nowhere else.
 
 mod answer;
 mod client;
@@ -15,12 +16,14 @@ mod config;
 mod disposition;
 mod endpoint;
 mod error;
+pub mod fleet;
 mod headers;
 mod parameters;
 mod refusal;
 mod tls;
 mod transport;
 mod trust;
+mod v1;
 mod wire;
 mod words;
 

@@ -52,10 +52,10 @@
 //!
 //! | crate | used in |
 //! |---|---|
-//! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes` | [`gitlab`] |
+//! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
-//! | `clap`, `clap_complete`, `indicatif`, `rpassword` | [`cli`] |
+//! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` | [`cli`] |
 //! | `inotify`, `futures-util` | [`agent`] |
 //! | `tracing-subscriber`, `sd-notify` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |

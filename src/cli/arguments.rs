@@ -110,6 +110,9 @@ pub enum Command {
     Health(HealthArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
+    /// Write the pages for man, for whoever makes a package
+    #[command(hide = true)]
+    Manual(ManualArguments),
 }
 
 /// The daemon.
@@ -410,6 +413,14 @@ pub struct CompletionsArguments {
     pub shell: CompletionShell,
 }
 
+/// Writes a page for the program and one for each of its commands.
+#[derive(Args, Debug)]
+pub struct ManualArguments {
+    /// A directory that exists
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+}
+
 /// The shells that completions are printed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompletionShell {
@@ -469,7 +480,8 @@ impl Arguments {
             | Command::Rotate(_)
             | Command::Unregister(_)
             | Command::List
-            | Command::Completions(_) => files,
+            | Command::Completions(_)
+            | Command::Manual(_) => files,
         }
     }
 
@@ -481,9 +493,12 @@ impl Arguments {
             Command::Verify(verify) => (&verify.selection.token, &None),
             Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
-            Command::Run(_) | Command::List | Command::Status(_) | Command::Health(_) | Command::Completions(_) => {
-                (&None, &None)
-            }
+            Command::Run(_)
+            | Command::List
+            | Command::Status(_)
+            | Command::Health(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => (&None, &None),
         };
         [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
     }
