@@ -36,6 +36,8 @@ impl Bench {
             chance: || Fraction::ZERO,
             watch: None,
             pulse: Pulse::new(),
+            board: Board::default(),
+            tally: Tally::new(),
             reload: Box::new(|| None),
             progress: mpsc::unbounded_channel().0,
         }

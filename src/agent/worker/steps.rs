@@ -27,6 +27,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Step::RegisterAgain => self.register_again().await,
         };
         self.take_date();
+        self.count(plan.step, &result);
         match result {
             Ok(outcomes) => {
                 for outcome in outcomes {
@@ -48,7 +49,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The server's time of the last answer, for all that is planned from it.
     fn take_date(&mut self) {
         if let Some(date) = self.runner.date.take() {
-            self.time = self.time.told(date, self.shared.clock.read());
+            let reading = self.shared.clock.read();
+            self.time = self.time.told(date, reading);
+            self.skew_millis = Some(self.time.skew_millis(reading));
         }
     }
 
