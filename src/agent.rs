@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::lifecycle::Fraction;
+use crate::observe::{Board, Tally};
 use crate::ops::{Disk, Ops, Server};
 
 pub use census::{Census, Member, census};
@@ -51,6 +52,10 @@ pub struct Parts<S, D, C> {
     pub pulse: Pulse,
     /// Brings the settings as they are now; `None` (after it said why) if they are unusable.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
+    /// Where it tells how its runners stand.
+    pub board: Board,
+    /// Where it counts what it does.
+    pub tally: Tally,
     /// Hears how far the daemon is; nobody needs to listen.
     pub progress: mpsc::UnboundedSender<Progress>,
 }
@@ -87,6 +92,8 @@ struct Shared<S, D, C> {
     ops: Ops<S, D>,
     clock: C,
     chance: fn() -> Fraction,
+    board: Board,
+    tally: Tally,
 }
 
 impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {

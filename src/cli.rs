@@ -10,6 +10,7 @@ mod context;
 mod error;
 mod exit;
 mod handover;
+mod health;
 mod interrupt;
 mod list;
 mod manual;
@@ -18,6 +19,7 @@ mod report;
 mod rotate;
 mod run;
 mod selection;
+mod status;
 mod told;
 mod unregister;
 mod verify;
@@ -91,10 +93,12 @@ fn perform(
     let signals = signals.map_err(Error::System)?;
     signals.release().map_err(Error::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
-    let context = Context::new(arguments.global.overrides(), environment, reporter);
+    let context = Context::new(arguments.overrides(), environment, reporter);
     match arguments.command {
         Command::Run(arguments) => runtime.block_on(run::run(&context, &arguments, signals)),
         Command::List => runtime.block_on(list::list(&context)),
+        Command::Status(arguments) => runtime.block_on(status::status(&context, &arguments, signals)),
+        Command::Health(arguments) => Ok(runtime.block_on(health::health(&context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {

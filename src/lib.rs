@@ -52,7 +52,7 @@
 //!
 //! | crate | used in |
 //! |---|---|
-//! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes` | [`gitlab`] |
+//! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` | [`cli`] |

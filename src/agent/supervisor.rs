@@ -14,7 +14,7 @@ use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Work
 use super::{BEAT, Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
-use crate::observe::chain;
+use crate::observe::{Phase, chain};
 use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished, is_own};
 use crate::store::Snapshot;
 
@@ -41,11 +41,13 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let Parts { ops, clock, chance, watch, pulse, mut reload, progress } = parts;
+    let Parts { ops, clock, chance, watch, pulse, mut reload, board, tally, progress } = parts;
     // Whether anybody listens is none of its business.
     let tell = |news| _ = progress.send(news);
-    let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch, pulse);
+    let shared = Rc::new(Shared { ops, clock, chance, board: board.clone(), tally });
+    let mut supervisor = Supervisor::new(shared, config, watch, pulse);
     supervisor.start().await?;
+    board.enter(Phase::Serving);
     tell(Progress::Serving);
     let ending = loop {
         supervisor.pulse.beat();
@@ -72,6 +74,7 @@ where
             News::None => {}
         }
     };
+    board.enter(Phase::Stopping);
     tell(Progress::Stopping);
     Ok(supervisor.stop(ending, &mut notices).await)
 }
@@ -158,6 +161,8 @@ where
         let target = SharedTarget::new(member.runner.target().into());
         let lines = Lines { target: Rc::clone(&target), mailbox, patience: self.patience.subscribe() };
         let worker = Worker::new(Rc::clone(&self.shared), member, Rc::clone(&self.config), unfinished, lines);
+        // Whoever hears that the daemon serves shall find every runner.
+        worker.post();
         self.workers.spawn_local(worker.run());
         self.desks.insert(key, Desk { mail, target });
     }
@@ -202,6 +207,7 @@ where
             Ok(leftover) => {
                 let Leftover { runner, is_enrolled, .. } = leftover;
                 self.desks.remove(&runner.record.key);
+                self.shared.board.remove(&runner.record.key);
                 if is_enrolled && is_retired(&runner) {
                     self.retired_here.insert(runner.record.key);
                 }

@@ -15,6 +15,6 @@ pub(super) fn hand_over(start: &Start, arguments: &Arguments) -> io::Result<()> 
     if start.is_second || matches!(arguments.command, Command::Completions(_) | Command::Manual(_)) {
         return Ok(());
     }
-    let variables = secret_variables(&arguments.global.overrides(), &start.environment);
+    let variables = secret_variables(&arguments.overrides(), &start.environment);
     execute_again(&start.launch, &Hidden { secrets: arguments.secrets(), variables })
 }

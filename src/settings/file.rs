@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::enrollment::Draft;
+use super::http::Http;
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::table::{Document, Table};
@@ -20,6 +21,7 @@ pub(super) struct Target<'target> {
     pub(super) agent: &'target mut agent::Config,
     pub(super) gitlab: &'target mut gitlab::Config,
     pub(super) drafts: &'target mut Vec<Draft>,
+    pub(super) http: &'target mut Http,
 }
 
 const UNREGISTER: [(&str, Unregister); 3] =
@@ -56,6 +58,7 @@ pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: T
     shutdown(&mut root, target.agent, mistakes);
     timing(&mut root, &mut target.agent.timing, mistakes);
     gitlab(&mut root, target.gitlab, mistakes);
+    http(&mut root, target.http, mistakes);
     target.drafts.extend(root.tables("enroll", mistakes).into_iter().map(|table| enroll(table, environment, mistakes)));
     target.agent.servers = servers(&mut root, environment, mistakes);
     target.agent.policies =
@@ -132,6 +135,12 @@ fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, mistakes: &mut Mist
         Some(number) if number.value == 0 => mistakes.add(&number.place, "`in_flight_per_host` must be at least 1"),
         number => set(&mut config.in_flight_per_host, number),
     }
+    table.finish(mistakes);
+}
+
+fn http(root: &mut Table<'_>, http: &mut Http, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "http", mistakes) else { return };
+    *http = super::http::read(&mut table, mistakes);
     table.finish(mistakes);
 }
 

@@ -5,7 +5,8 @@ use crate::bench::Bench;
 #[test]
 fn help_is_written_for_people() {
     let bench = Bench::new();
-    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "completions"] {
+    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "status", "health", "completions"]
+    {
         let words: Vec<_> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let done = bench.run(&words);
         done.exits(0);
@@ -27,7 +28,9 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let done = bench.run(&["completions", shell]);
         done.exits(0);
-        for command in ["register", "verify", "rotate", "reset-token", "unregister", "list", "completions"] {
+        for command in
+            ["register", "verify", "rotate", "reset-token", "unregister", "list", "status", "health", "completions"]
+        {
             assert!(done.stdout.contains(command), "{shell} {command}");
         }
     }
