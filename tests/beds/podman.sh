@@ -13,7 +13,6 @@ make_podman() {
         mount -t tmpfs tmpfs /run && mkdir -p /run/lock /run/netns && ip link set lo up
         touch "$0" && exec sleep infinity' "$work/ready" &
     namespaces=$!
-    started+=("$namespaces")
     undo+=(drop_containers)
     eventually test -e "$work/ready"
 }
