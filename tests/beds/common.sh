@@ -37,7 +37,7 @@ check() {
     printf '  %s: %-6s %s\n' "$bed" "$result" "$sentence"
     if [[ $result == FAILED ]]; then
         sed 's/^/      /' "$work/said" | tail -n 40
-        declare -F explain >/dev/null && explain | sed 's/^/      | /'
+        if declare -F explain >/dev/null; then explain 2>&1 | sed 's/^/      | /' || true; fi
     fi
     return 0
 }

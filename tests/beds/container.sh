@@ -9,7 +9,7 @@
 packages podman crun buildah conmon iproute2 curl
 cargo build --locked --quiet --example gitlab
 make_podman
-there packaging/build-image --quiet >/dev/null
+there packaging/build-image --quiet >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 
 explain() { there podman logs --tail 20 agent; }
 
@@ -39,7 +39,7 @@ id() { agent list --output json | grep -o '"id": *[0-9]*'; }
 is_well() { agent status --wait ready --timeout 2m >/dev/null; }
 is_running() { [[ $(there podman inspect --format '{{.State.Running}}' agent) == true ]]; }
 has_ended() { ! is_running; }
-remove() { there podman rm --force --time 0 agent; }
+remove() { there podman rm --force --time 0 agent >/dev/null 2>&1; }
 pid() { there podman inspect --format '{{.State.Pid}}' agent; }
 
 # secret NAME TOKEN: a file that uid 65534 and group 0 may read.
@@ -51,8 +51,8 @@ at_most() { (($1 <= $2)) || { echo "$1 is more than $2"; return 1; }; }
 image_bytes() { there podman image inspect --format '{{.Size}}' runner-agent; }
 resident_kib() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid)/status"; }
 
-has_no_shell() { fails there podman run --rm --entrypoint /bin/sh runner-agent -c true && equal "$(files)" "$1"; }
-files() { find "$(there podman image mount runner-agent)" -type f -printf '%P\n' | sort | xargs; }
+has_no_shell() { fails there podman run --rm --network none --entrypoint /bin/sh runner-agent -c true && equal "$(files)" "$1"; }
+files() { there find "$(there podman image mount runner-agent)" -type f -printf '%P\n' | sort | xargs; }
 
 registers() { by_registration_token one --volume data:/data && is_well && equal "$(registrations)" 1 && id=$(id); }
 

@@ -32,7 +32,7 @@ settings() {
 # there COMMAND…: in those namespaces.
 there() {
     nsenter --target "$namespaces" --mount --net \
-        env CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf" "$@"
+        env --chdir="$PWD" CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf" "$@"
 }
 
 drop_containers() {
