@@ -7,7 +7,8 @@
 //!
 //! In flow a [`Site`](crate::model::Site), tokens and parameters; out flow typed answers with the
 //! server's `Date`. The room knows no file but the TLS material of a site, and imports `model` and
-//! `secret` only. `reqwest`, `rustls` and `rustls-native-certs` are used here and nowhere else.
+//! `secret` only. `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding` are used here and
+//! nowhere else.
 
 mod answer;
 mod client;
@@ -15,12 +16,14 @@ mod config;
 mod disposition;
 mod endpoint;
 mod error;
+pub mod fleet;
 mod headers;
 mod parameters;
 mod refusal;
 mod tls;
 mod transport;
 mod trust;
+mod v1;
 mod wire;
 mod words;
 
@@ -31,7 +34,7 @@ pub use answer::{Answer, Registered, Reset, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;
-pub use config::{CONNECT_TIMEOUT, Config, IN_FLIGHT_PER_HOST, Proxies, REQUEST_TIMEOUT};
+pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind};

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Exit;
 use crate::gitlab::ErrorClass;
+use crate::observe::{FaceError, QuestionError};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -27,6 +28,12 @@ pub(super) enum Error {
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// The daemon cannot answer where it was told to.
+    #[error(transparent)]
+    Face(#[from] FaceError),
+    /// A daemon did not answer.
+    #[error(transparent)]
+    Question(#[from] QuestionError),
     /// A command found out that it cannot do what was asked for.
     #[error("{message}")]
     Verdict {
@@ -51,7 +58,11 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
-            Self::Settings(_) | Self::Store(_) | Self::Secret(_) => Exit::LocalFile,
+            Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::Face(_) => Exit::LocalFile,
+            Self::Question(QuestionError::Connect { .. }) => Exit::LocalFile,
+            Self::Question(QuestionError::Absent(_) | QuestionError::Hung(_) | QuestionError::Broken { .. }) => {
+                Exit::Unreachable
+            }
             Self::Operation(error) => of_operation(error),
             Self::Verdict { exit, .. } => *exit,
             Self::Interrupted(_) | Self::System(_) => Exit::Failed,
@@ -63,6 +74,17 @@ impl Error {
         match self {
             Self::Operation(error) => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
+            Self::Face(error) => Some(match error {
+                FaceError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
+                FaceError::Tcp { .. } => {
+                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop who has it"
+                }
+            }),
+            Self::Question(error) => Some(match error {
+                QuestionError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
+                QuestionError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
+                QuestionError::Hung(_) | QuestionError::Broken { .. } => "look at its log, and restart it",
+            }),
             Self::Usage(_)
             | Self::Settings(_)
             | Self::Store(_)

@@ -1,5 +1,6 @@
 //! The calls.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,11 +10,12 @@ use zeroize::Zeroizing;
 use crate::model::{Expiry, RunnerId, Site, SystemId};
 use crate::secret::Token;
 
+use super::endpoint::Proof;
 use super::error::Trouble;
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
 use super::words::{self, Words};
-use super::{Answer, Config, Endpoint, Error, Info, Kind, RegisterParameters, Registered, Reset, Verified};
+use super::{Answer, Config, Endpoint, Error, Exchange, Info, Kind, RegisterParameters, Registered, Reset, Verified};
 use super::{headers, refusal};
 
 #[cfg(any(test, fuzzing))]
@@ -21,22 +23,29 @@ use super::{headers, refusal};
 pub mod fuzzing;
 
 /// The client of any number of GitLab servers. Cloning is cheap, and clones share their connections.
+/// The calls that an access token allows are those of its [`fleet`](Self::fleet).
 ///
 /// Every method sends one request, once, and fails with an [`Error`]. Dropping the future of a call
 /// cancels it, after which nobody can tell whether the server acted.
 #[derive(Clone)]
 pub struct Client(Arc<Transport>);
 
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Client")
+    }
+}
+
 /// One call, before it has a request id.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     endpoint: Endpoint,
     site: &'a Site,
+    /// Below the root of the endpoint's API, encoded, with its query.
     path: &'a str,
+    /// Empty for a request without one.
     body: Zeroizing<Vec<u8>>,
     /// The token that must not show up in anything that is reported.
     secret: &'a Token,
-    /// Whether `secret` is an access token and goes into a header.
-    is_access_token: bool,
 }
 
 impl Client {
@@ -130,12 +139,11 @@ impl Client {
     pub async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Error> {
         let path = format!("runners/{id}/reset_authentication_token");
         let call = Call::new(Endpoint::ResetById, site, &path, json(&EmptyRequest {}), access_token);
-        let call = Call { is_access_token: true, ..call };
         self.call(call, |incoming| success(incoming, wire::reset)).await
     }
 
     /// Sends one request and reads its answer; leaves one line in the log.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         call: Call<'_>,
         read: impl FnOnce(&Incoming) -> Result<T, Trouble>,
@@ -151,7 +159,10 @@ impl Client {
             Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
             Err(trouble) => Err(trouble),
         };
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let outcome_word = outcome.as_ref().map_or_else(|trouble| trouble.kind.label(), |_| "ok");
+        self.0.observe(&Exchange { endpoint, outcome: outcome_word, took });
         match outcome {
             Ok((value, incoming)) => {
                 let status = incoming.status;
@@ -176,25 +187,34 @@ impl Client {
 }
 
 impl<'a> Call<'a> {
-    fn new(endpoint: Endpoint, site: &'a Site, path: &'a str, body: Zeroizing<Vec<u8>>, secret: &'a Token) -> Self {
-        Self { endpoint, site, path, body, secret, is_access_token: false }
+    /// What a request goes out from; an access token goes into a header, any other is in the body already.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        site: &'a Site,
+        path: &'a str,
+        body: Zeroizing<Vec<u8>>,
+        secret: &'a Token,
+    ) -> Self {
+        Self { endpoint, site, path, body, secret }
     }
 
     fn outgoing(self, request_id: &'a str) -> Outgoing<'a> {
         Outgoing {
             site: self.site,
             method: self.endpoint.method(),
+            root: self.endpoint.root(),
             path: self.path,
             body: self.body,
-            access_token: self.is_access_token.then_some(self.secret),
+            access_token: (self.endpoint.proof() == Proof::Access).then_some(self.secret),
             request_id,
             on_kept_connection: !self.endpoint.changes_something(),
+            max_answer_bytes: self.endpoint.max_answer_bytes(),
         }
     }
 }
 
 /// Reads the body of a success: JSON by its own word and by its shape.
-fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Trouble> {
+pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Trouble> {
     if !incoming.is_json() {
         return Err(Trouble::new(Kind::NotGitlab).with_detail(incoming.looks()));
     }
@@ -202,7 +222,7 @@ fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) 
 }
 
 /// Reads the answer to a deletion, which is the status 204 and nothing else.
-fn deleted(incoming: &Incoming) -> Result<(), Trouble> {
+pub(super) fn deleted(incoming: &Incoming) -> Result<(), Trouble> {
     if incoming.status == 204 {
         return Ok(());
     }
@@ -231,7 +251,7 @@ fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Trouble {
 }
 
 /// Writes a request's body into memory that is zeroed when dropped.
-fn json(request: &impl Serialize) -> Zeroizing<Vec<u8>> {
+pub(super) fn json(request: &impl Serialize) -> Zeroizing<Vec<u8>> {
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_CAPACITY));
     #[expect(clippy::expect_used, reason = "plain structs of texts and numbers always serialize into memory")]
     serde_json::to_writer(&mut *body, request).expect("plain structs serialize into memory");

@@ -106,6 +106,8 @@ pub enum Kind {
     AccessTokenRefused,
     /// The access token's scope or its owner's role does not suffice (403).
     AccessTokenRights,
+    /// The runner is not one that this can be done to (403): locked, or of another kind.
+    Forbidden,
     /// The runner token is not accepted (403).
     TokenRefused,
     /// The registration token is not accepted (403).
@@ -120,7 +122,7 @@ pub enum Kind {
     Orphaned,
     /// The project runner is assigned to no project (422).
     Unassigned,
-    /// The runner or manager is not there (404).
+    /// The runner, manager, project or group is not there (404), or hidden.
     NotFound,
     /// This version of GitLab does not have the call (404, 405, 410, 501, or 401 for managers).
     Unsupported,
@@ -222,7 +224,7 @@ impl Error {
             Kind::RotationClosed => Disposition::RotationClosed,
             Kind::NotFound => Disposition::Gone,
             Kind::Unsupported => Disposition::Unsupported,
-            Kind::InvalidParameters => Disposition::MustAct(Reason::Parameters),
+            Kind::InvalidParameters | Kind::Forbidden => Disposition::MustAct(Reason::Parameters),
             Kind::AccessTokenRefused => Disposition::MustAct(Reason::AccessToken),
             Kind::AccessTokenRights => Disposition::MustAct(Reason::AccessTokenRights),
             Kind::RegistrationRefused => Disposition::MustAct(Reason::RegistrationRefused),
@@ -251,7 +253,10 @@ impl Error {
     /// What the user can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        self.0.trouble.kind.hint()
+        match self.0.trouble.kind {
+            Kind::AccessTokenRights => Some(self.0.endpoint.needs()),
+            kind => kind.hint(),
+        }
     }
 }
 
@@ -281,6 +286,7 @@ impl Kind {
             Self::InvalidParameters => "invalid_parameters",
             Self::AccessTokenRefused => "access_token_refused",
             Self::AccessTokenRights => "access_token_rights",
+            Self::Forbidden => "forbidden",
             Self::TokenRefused => "token_refused",
             Self::RegistrationRefused => "registration_refused",
             Self::RegistrationDisabled => "registration_disabled",
@@ -299,7 +305,7 @@ impl Kind {
     }
 
     /// What happened, in words that the detail, the status and the server's own words complete.
-    fn what(self) -> &'static str {
+    fn what(self, endpoint: Endpoint) -> &'static str {
         match self {
             Self::LocalFile => "a local file is unusable",
             Self::ProxySetting => "the proxy's address is not a URL",
@@ -322,6 +328,7 @@ impl Kind {
             Self::InvalidParameters => "the server finds fault with the parameters",
             Self::AccessTokenRefused => "the access token is wrong, expired or revoked",
             Self::AccessTokenRights => "the access token's scope or its owner's role does not suffice",
+            Self::Forbidden => "the server does not do that to this runner",
             Self::TokenRefused => "the server refuses the runner's token",
             Self::RegistrationRefused => "the server refuses the registration token",
             Self::RegistrationDisabled => "registration tokens are switched off on the server",
@@ -329,7 +336,7 @@ impl Kind {
             Self::ReadOnly => "the server takes no writes at the moment",
             Self::Orphaned => "the group or project that owned the runner is gone",
             Self::Unassigned => "the runner is assigned to no project",
-            Self::NotFound => "the server has no such runner or manager",
+            Self::NotFound => endpoint.object(),
             Self::Unsupported => "this version of GitLab does not have the call",
             Self::Locked => "the runner is busy with another request",
             Self::PreconditionFailed => "the runner has changed meanwhile",
@@ -359,9 +366,6 @@ impl Kind {
             Self::RegistrationDisabled => Some("create the runner in GitLab's UI and give its `glrt-` token"),
             Self::TokenRefused => Some("the runner was deleted, or its token expired or was rotated elsewhere"),
             Self::AccessTokenRefused => Some("take an access token that is valid"),
-            Self::AccessTokenRights => {
-                Some("the access token needs the scope `manage_runner` or `api`, of a user who may change the runner")
-            }
             Self::RotationClosed => Some("create a new runner in GitLab's UI before this token expires"),
             Self::Orphaned => Some("delete the runner and create a new one"),
             Self::Unassigned => Some("assign the runner to a project in GitLab's UI"),
@@ -374,6 +378,8 @@ impl Kind {
             | Self::UnexpectedAnswer
             | Self::UnexpectedStatus
             | Self::InvalidParameters
+            | Self::AccessTokenRights
+            | Self::Forbidden
             | Self::ReadOnly
             | Self::NotFound
             | Self::Unsupported
@@ -411,8 +417,8 @@ impl fmt::Display for Error {
         write!(formatter, "cannot {endpoint} at {host}: ")?;
         match (&trouble.detail, trouble.kind) {
             (Some(detail), Kind::LocalFile | Kind::ProxySetting | Kind::Tls) => formatter.write_str(detail)?,
-            (Some(detail), kind) => write!(formatter, "{}, {detail}", kind.what())?,
-            (None, kind) => formatter.write_str(kind.what())?,
+            (Some(detail), kind) => write!(formatter, "{}, {detail}", kind.what(*endpoint))?,
+            (None, kind) => formatter.write_str(kind.what(*endpoint))?,
         }
         match (trouble.said(), trouble.kind.is_after_sending()) {
             (Some(said), _) => write!(formatter, " ({said}; request {request_id})"),
@@ -439,7 +445,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 35] = [
+    const ALL: [Kind; 36] = [
         Kind::LocalFile,
         Kind::ProxySetting,
         Kind::NameLookup,
@@ -461,6 +467,7 @@ mod tests {
         Kind::InvalidParameters,
         Kind::AccessTokenRefused,
         Kind::AccessTokenRights,
+        Kind::Forbidden,
         Kind::TokenRefused,
         Kind::RegistrationRefused,
         Kind::RegistrationDisabled,
@@ -532,7 +539,10 @@ mod tests {
         for kind in ALL {
             let error = error(Trouble::new(kind));
             let must_act = matches!(error.disposition(), Disposition::MustAct(_));
-            assert!(!must_act || error.hint().is_some() || kind == Kind::InvalidParameters, "{kind:?}");
+            assert!(
+                !must_act || error.hint().is_some() || matches!(kind, Kind::InvalidParameters | Kind::Forbidden),
+                "{kind:?}"
+            );
         }
     }
 }

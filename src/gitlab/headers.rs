@@ -54,7 +54,8 @@ pub(super) fn location_host(headers: &HeaderMap, asked: &Url) -> Option<String> 
     Some(location.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// One header as text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 

@@ -1,5 +1,6 @@
 //! What a status that is no success means, endpoint by endpoint.
 
+use super::endpoint::Proof;
 use super::words::{Form, Words};
 use super::{Endpoint, Kind};
 
@@ -13,6 +14,8 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&Words>) -> Ki
         (503, Some(Words { form: Form::Message, .. })) => Kind::Maintenance,
         (501, Some(_)) => Kind::Unsupported,
         (408 | 500..=599, _) => Kind::ServerError,
+        // Since 10.0 these paths are nothing but missing pages.
+        (404, None) if endpoint.is_v1() => Kind::Unsupported,
         (_, None) => Kind::NotGitlab,
         (400, Some(_)) => Kind::InvalidParameters,
         (401, Some(_)) => unauthorized(endpoint),
@@ -20,6 +23,8 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&Words>) -> Ki
         (404, Some(words)) => not_found(endpoint, words),
         (405, Some(_)) => Kind::Unsupported,
         (409, Some(words)) if words.mention("resource lock") => Kind::Locked,
+        // Releases of long ago say so of a runner that is assigned already.
+        (409, Some(_)) if endpoint == Endpoint::Assign => Kind::InvalidParameters,
         (410, Some(_)) => gone(endpoint),
         (412, Some(_)) => Kind::PreconditionFailed,
         (422, Some(words)) => unprocessable(endpoint, words),
@@ -30,10 +35,10 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&Words>) -> Ki
 /// Only an access token is answered so; a server without the call for managers takes `managers` for
 /// the id of a runner and wants one.
 fn unauthorized(endpoint: Endpoint) -> Kind {
-    match endpoint {
-        Endpoint::ResetById => Kind::AccessTokenRefused,
-        Endpoint::DeleteManager => Kind::Unsupported,
-        Endpoint::Register | Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::Reset => Kind::UnexpectedStatus,
+    match endpoint.proof() {
+        Proof::Access => Kind::AccessTokenRefused,
+        Proof::Runner if endpoint == Endpoint::DeleteManager => Kind::Unsupported,
+        Proof::Runner | Proof::Registration => Kind::UnexpectedStatus,
     }
 }
 
@@ -43,10 +48,11 @@ fn forbidden(endpoint: Endpoint, words: &Words) -> Kind {
         Form::Error | Form::Message if words.mention("rotation deadline") => Kind::RotationClosed,
         Form::OAuth => Kind::AccessTokenRights,
         Form::Message if words.mention("runner is orphaned") => Kind::Orphaned,
-        Form::Message if is_plain_forbidden(&words.text) => match endpoint {
-            Endpoint::Register => Kind::RegistrationRefused,
-            Endpoint::ResetById => Kind::AccessTokenRights,
-            Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::Reset => Kind::TokenRefused,
+        Form::Message if is_plain_forbidden(&words.text) => match endpoint.proof() {
+            Proof::Registration => Kind::RegistrationRefused,
+            Proof::Access if is_about_the_runner(endpoint, words) => Kind::Forbidden,
+            Proof::Access => Kind::AccessTokenRights,
+            Proof::Runner => Kind::TokenRefused,
         },
         Form::Message | Form::Fields | Form::Error => Kind::UnexpectedStatus,
     }
@@ -57,28 +63,30 @@ fn is_plain_forbidden(text: &str) -> bool {
     text.strip_prefix("403 Forbidden").is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
 }
 
+/// Whether it is not the user that lacks a right but the runner that stands in the way: locked, of another
+/// kind, or of other projects too.
+fn is_about_the_runner(endpoint: Endpoint, words: &Words) -> bool {
+    matches!(endpoint, Endpoint::Assign | Endpoint::Unassign | Endpoint::DeleteById)
+        && words.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
+}
+
 /// GitLab's helpers say `message` when a record is missing; the router says `error` when the call is.
 fn not_found(endpoint: Endpoint, words: &Words) -> Kind {
+    let is_record = words.form == Form::Message;
     match endpoint {
-        Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::ResetById if words.form == Form::Message => {
-            Kind::NotFound
-        }
-        Endpoint::Register
-        | Endpoint::Verify
-        | Endpoint::DeleteRunner
-        | Endpoint::DeleteManager
-        | Endpoint::Reset
-        | Endpoint::ResetById => Kind::Unsupported,
+        // The first API has no other way to say that the parameters are wrong.
+        Endpoint::RegisterV1 if is_record => Kind::InvalidParameters,
+        Endpoint::DeleteRunner | Endpoint::DeleteManager if is_record => Kind::NotFound,
+        _ if is_record && endpoint.proof() == Proof::Access => Kind::NotFound,
+        _ => Kind::Unsupported,
     }
 }
 
 /// The number stands for a switched-off registration, or for a whole version of the API.
 fn gone(endpoint: Endpoint) -> Kind {
-    match endpoint {
-        Endpoint::Register => Kind::RegistrationDisabled,
-        Endpoint::Verify | Endpoint::DeleteRunner | Endpoint::DeleteManager | Endpoint::Reset | Endpoint::ResetById => {
-            Kind::Unsupported
-        }
+    match endpoint.proof() {
+        Proof::Registration => Kind::RegistrationDisabled,
+        Proof::Runner | Proof::Access => Kind::Unsupported,
     }
 }
 
@@ -89,6 +97,6 @@ fn unprocessable(endpoint: Endpoint, words: &Words) -> Kind {
     match endpoint {
         Endpoint::Verify => Kind::Orphaned,
         Endpoint::Reset | Endpoint::ResetById => Kind::Unassigned,
-        Endpoint::Register | Endpoint::DeleteRunner | Endpoint::DeleteManager => Kind::InvalidParameters,
+        _ => Kind::InvalidParameters,
     }
 }

@@ -1,6 +1,8 @@
 //! The client against a server that does as it is told, in real time on the loopback.
 
 mod dispositions;
+mod fleet;
+mod pages;
 mod requests;
 mod server;
 mod successes;
@@ -9,6 +11,9 @@ mod transport;
 
 use std::time::Duration;
 
+use super::fleet::{
+    JobFilters, NewRunner, NewRunnerOwner, OwnerName, RegistrationTokenScope, RunnerChanges, RunnerFilters, RunnerScope,
+};
 use super::*;
 use crate::model::{RunnerId, Site, SystemId, TlsFiles};
 use crate::secret::Token;
@@ -36,6 +41,24 @@ fn client() -> Client {
     Client::new(Config { request_timeout: Duration::from_millis(400), ..Config::default() })
 }
 
+/// The calls of the daemon.
+const LIFECYCLE: [Endpoint; 6] = [
+    Endpoint::Register,
+    Endpoint::Verify,
+    Endpoint::DeleteRunner,
+    Endpoint::DeleteManager,
+    Endpoint::Reset,
+    Endpoint::ResetById,
+];
+
+fn id() -> RunnerId {
+    RunnerId::try_new(42).unwrap()
+}
+
+fn owner() -> OwnerName {
+    "group/project".parse().unwrap()
+}
+
 /// Makes a call with the constants of these tests, and drops what a success says.
 async fn call(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Error> {
     match endpoint {
@@ -47,10 +70,53 @@ async fn call(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Er
         Endpoint::DeleteRunner => client.delete_runner(site, &token(RUNNER_TOKEN)).await.map(drop),
         Endpoint::DeleteManager => client.delete_manager(site, &token(RUNNER_TOKEN), &system_id()).await.map(drop),
         Endpoint::Reset => client.reset(site, &token(RUNNER_TOKEN), &system_id()).await.map(drop),
-        Endpoint::ResetById => {
-            let id = RunnerId::try_new(42).unwrap();
-            client.reset_by_id(site, id, &token(ACCESS_TOKEN)).await.map(drop)
+        Endpoint::RegisterV1 => {
+            let parameters = RegisterParameters::default();
+            client.register_v1(site, &token(REGISTRATION_TOKEN), &parameters).await.map(drop)
         }
+        Endpoint::DeleteV1 => client.delete_v1(site, &token(RUNNER_TOKEN)).await.map(drop),
+        Endpoint::ResetById => client.reset_by_id(site, id(), &token(ACCESS_TOKEN)).await.map(drop),
+        endpoint => manage(client, site, endpoint).await,
+    }
+}
+
+/// The same for the calls of the management API.
+async fn manage(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Error> {
+    let fleet = client.fleet(site.clone(), token(ACCESS_TOKEN));
+    let list = async |scope| fleet.runners(&scope, &RunnerFilters::default()).next_page().await.map(drop);
+    let reset = async |scope| fleet.reset_registration_token(&scope).await.map(drop);
+    match endpoint {
+        Endpoint::ListOwned => list(RunnerScope::Owned).await,
+        Endpoint::ListAll => list(RunnerScope::All).await,
+        Endpoint::ListOfProject => list(RunnerScope::Project(owner())).await,
+        Endpoint::ListOfGroup => list(RunnerScope::Group(owner())).await,
+        Endpoint::Show => fleet.runner(id(), true).await.map(drop),
+        Endpoint::Update => {
+            let changes = RunnerChanges { paused: Some(true), ..RunnerChanges::default() };
+            fleet.update(id(), &changes).await.map(drop)
+        }
+        Endpoint::DeleteById => fleet.delete(id()).await.map(drop),
+        Endpoint::ListJobs => fleet.jobs(id(), &JobFilters::default()).next_page().await.map(drop),
+        Endpoint::ListManagers => fleet.managers(id()).await.map(drop),
+        Endpoint::ListProjects => fleet.projects_of(id()).next_page().await.map(drop),
+        Endpoint::Assign => fleet.assign(&owner(), id()).await.map(drop),
+        Endpoint::Unassign => fleet.unassign(&owner(), id()).await.map(drop),
+        Endpoint::ResetInstanceRegistrationToken => reset(RegistrationTokenScope::Instance).await,
+        Endpoint::ResetProjectRegistrationToken => reset(RegistrationTokenScope::Project(owner())).await,
+        Endpoint::ResetGroupRegistrationToken => reset(RegistrationTokenScope::Group(owner())).await,
+        Endpoint::Create => fleet.create(&new_runner()).await.map(drop),
+        Endpoint::ShowProject => fleet.project(&owner()).await.map(drop),
+        Endpoint::ShowGroup => fleet.group(&owner()).await.map(drop),
+        _ => unreachable!("{endpoint:?} is a call of the daemon"),
+    }
+}
+
+fn new_runner() -> NewRunner {
+    NewRunner {
+        owner: NewRunnerOwner::Instance,
+        parameters: RegisterParameters::default(),
+        token_expires_at: None,
+        token_rotation_deadline: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, NoProxy, Proxy, Url};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::Semaphore;
@@ -16,10 +16,7 @@ use crate::secret::Token;
 
 use super::error::Trouble;
 use super::tls::{Identity, Stamp, SystemRoots};
-use super::{Config, Kind, headers};
-
-/// The largest answer taken, in bytes: GitLab's have a few hundred.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+use super::{Config, Exchange, Kind, headers};
 
 /// How long a connection that may be used again is kept: long enough for the runners of one pass,
 /// short enough that an idle daemon holds none.
@@ -49,13 +46,17 @@ struct Pair {
 pub(super) struct Outgoing<'a> {
     pub(super) site: &'a Site,
     pub(super) method: Method,
-    /// Below `/api/v4/`.
+    /// The API below the instance's address, without slashes around it.
+    pub(super) root: &'a str,
+    /// Below the root, with its query.
     pub(super) path: &'a str,
+    /// Empty for a request without one.
     pub(super) body: Zeroizing<Vec<u8>>,
     pub(super) access_token: Option<&'a Token>,
     pub(super) request_id: &'a str,
     /// Whether an idle connection may carry it.
     pub(super) on_kept_connection: bool,
+    pub(super) max_answer_bytes: usize,
 }
 
 /// One answer as it came in.
@@ -71,22 +72,31 @@ impl Transport {
         Self { config, roots: SystemRoots::default(), pairs: Mutex::default(), hosts: Mutex::default() }
     }
 
+    /// Tells whoever wants to know.
+    pub(super) fn observe(&self, exchange: &Exchange) {
+        if let Some(observer) = &self.config.observer {
+            observer.tell(exchange);
+        }
+    }
+
     /// Sends one request, once, when its host has room for it.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Trouble> {
         let host = self.host(&outgoing.site.url.authority());
         let _room = host.acquire().await.ok();
         let pair = self.pair(outgoing.site)?;
         let client = if outgoing.on_kept_connection { &pair.kept } else { &pair.fresh };
-        let url = format!("{}/api/v4/{}", outgoing.site.url, outgoing.path);
-        let mut request = client
-            .request(outgoing.method, url)
-            .header(HeaderName::from_static("x-request-id"), outgoing.request_id)
-            .body(bytes::Bytes::from_owner(outgoing.body));
+        let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
+        let mut request =
+            client.request(outgoing.method, url).header(HeaderName::from_static("x-request-id"), outgoing.request_id);
+        if !outgoing.body.is_empty() {
+            let json = HeaderValue::from_static("application/json");
+            request = request.header(CONTENT_TYPE, json).body(bytes::Bytes::from_owner(outgoing.body));
+        }
         if let Some(token) = outgoing.access_token {
             request = request.header(HeaderName::from_static("private-token"), sensitive(token)?);
         }
         let response = request.send().await.map_err(not_answered)?;
-        received(response).await
+        received(response, outgoing.max_answer_bytes).await
     }
 
     /// Drops what was built from TLS files and the system's authorities, idle connections included; what is
@@ -138,7 +148,7 @@ impl Transport {
                 .pool_max_idle_per_host(kept)
                 .pool_idle_timeout(KEPT_FOR)
                 .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
-                .default_headers(json_headers());
+                .default_headers(accepts_json());
             for proxy in self.proxies()? {
                 builder = builder.proxy(proxy);
             }
@@ -163,9 +173,8 @@ impl Transport {
     }
 }
 
-fn json_headers() -> HeaderMap {
-    let json = HeaderValue::from_static("application/json");
-    HeaderMap::from_iter([(reqwest::header::ACCEPT, json.clone()), (reqwest::header::CONTENT_TYPE, json)])
+fn accepts_json() -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
 }
 
 fn sensitive(token: &Token) -> Result<HeaderValue, Trouble> {
@@ -176,9 +185,9 @@ fn sensitive(token: &Token) -> Result<HeaderValue, Trouble> {
 }
 
 /// Reads an answer to its end, within bounds.
-async fn received(mut response: reqwest::Response) -> Result<Incoming, Trouble> {
+async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, Trouble> {
     let status = response.status().as_u16();
-    let body = read_body(&mut response).await;
+    let body = read_body(&mut response, max_bytes).await;
     let body = match body {
         Ok(body) => body,
         // These say all with their status.
@@ -189,23 +198,23 @@ async fn received(mut response: reqwest::Response) -> Result<Incoming, Trouble> 
     Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
 }
 
-async fn read_body(response: &mut reqwest::Response) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Trouble> {
     let announced = response.content_length().unwrap_or_default();
-    if announced > MAX_ANSWER_BYTES as u64 {
-        return Err(too_large());
+    if announced > max_bytes as u64 {
+        return Err(too_large(max_bytes));
     }
     let mut body = Zeroizing::new(Vec::with_capacity(usize::try_from(announced).unwrap_or_default().max(1024)));
     while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(too_large());
+        if body.len() + chunk.len() > max_bytes {
+            return Err(too_large(max_bytes));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-fn too_large() -> Trouble {
-    Trouble::new(Kind::TooLarge).with_detail(format!("more than {} KiB", MAX_ANSWER_BYTES / 1024))
+fn too_large(max_bytes: usize) -> Trouble {
+    Trouble::new(Kind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
 }
 
 fn not_answered(error: reqwest::Error) -> Trouble {

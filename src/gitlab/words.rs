@@ -57,7 +57,10 @@ impl Words {
         let is_oauth = matches!(error, "invalid_token" | "insufficient_scope" | "insufficient_granular_scope");
         let description = object.get("error_description").and_then(Value::as_str);
         let form = if is_oauth || description.is_some() { Form::OAuth } else { Form::Error };
-        let text = description.map_or_else(|| error.to_owned(), |description| format!("{error}: {description}"));
+        let mut text = description.map_or_else(|| error.to_owned(), |description| format!("{error}: {description}"));
+        if let Some(scope) = object.get("scope").and_then(Value::as_str) {
+            text.push_str(&format!(" (one of: {scope})"));
+        }
         Self { form, text }
     }
 }

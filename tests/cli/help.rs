@@ -5,7 +5,8 @@ use crate::bench::Bench;
 #[test]
 fn help_is_written_for_people() {
     let bench = Bench::new();
-    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "completions"] {
+    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "status", "health", "completions"]
+    {
         let words: Vec<_> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let done = bench.run(&words);
         done.exits(0);
@@ -27,11 +28,34 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let done = bench.run(&["completions", shell]);
         done.exits(0);
-        for command in ["register", "verify", "rotate", "reset-token", "unregister", "list", "completions"] {
+        for command in
+            ["register", "verify", "rotate", "reset-token", "unregister", "list", "status", "health", "completions"]
+        {
             assert!(done.stdout.contains(command), "{shell} {command}");
         }
     }
     bench.run(&["completions", "tcsh"]).exits(2);
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command_that_help_lists() {
+    let bench = Bench::new();
+    let directory = bench.path("pages");
+    std::fs::create_dir(&directory).unwrap();
+    bench.run(&["manual", directory.to_str().unwrap()]).exits(0);
+    let help = bench.run(&["--help"]).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands.filter_map(|line| line.split_whitespace().next()).map(|name| format!("runner-agent-{name}.1"));
+    let mut expected: Vec<_> = names.chain(["runner-agent.1".to_owned()]).collect();
+    expected.sort();
+    let entries = std::fs::read_dir(&directory).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    pages.sort();
+    assert_eq!(pages, expected);
+    assert!(pages.len() > 5);
+    let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
+    assert!(page.contains("registration\\-token\\-file"), "{page}");
+    bench.run(&["manual", "/nowhere"]).exits(4);
 }
 
 #[test]

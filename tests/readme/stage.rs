@@ -83,6 +83,7 @@ impl Stage {
             .env("HOME", self.directory.path())
             .env("CONFIG_FILE", self.path("config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("etc/agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"))
             .stdin(Stdio::null());
         shell

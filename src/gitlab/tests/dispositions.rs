@@ -6,12 +6,12 @@ use Disposition::{Gone, MustAct, Refused, RotationClosed, Unsupported};
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
 
-/// Sends every call and expects these dispositions, in the order of [`Endpoint::ALL`]: register,
+/// Sends every call and expects these dispositions, in the order of [`LIFECYCLE`]: register,
 /// verify, delete runner, delete manager, reset, reset by id.
 async fn expect(reply: Reply, expected: [Disposition; 6]) {
     let server = Server::start(vec![reply.clone(); 6]).await;
     let client = client();
-    for (endpoint, expected) in Endpoint::ALL.into_iter().zip(expected) {
+    for (endpoint, expected) in LIFECYCLE.into_iter().zip(expected) {
         let error = call(&client, &server.site(), endpoint).await.unwrap_err();
         assert_eq!(error.disposition(), expected, "{endpoint:?} {error}");
     }

@@ -97,6 +97,7 @@ impl Bench {
             .env("HOME", &self.root)
             .env("CONFIG_FILE", self.path("config/config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"));
         Process::start(command, log)
     }

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{Endpoint, Error, Incoming, Trouble, deleted, headers, refused, success, wire};
+use crate::gitlab::fleet;
 use crate::model::Expiry;
 use crate::secret::Token;
 
@@ -40,7 +43,7 @@ pub fn answer(input: &[u8]) {
 
 fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), Trouble> {
     let (token, expiry) = match endpoint {
-        Endpoint::Register => {
+        Endpoint::Register | Endpoint::RegisterV1 | Endpoint::Create => {
             let registered = success(incoming, wire::registered)?;
             assert!(i64::try_from(registered.id.number()).is_ok_and(|number| number > 0));
             (registered.token, registered.expiry)
@@ -50,16 +53,50 @@ fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(
             assert!(verified.id.is_some());
             (secret.clone(), verified.expiry)
         }
-        Endpoint::Reset | Endpoint::ResetById => {
+        Endpoint::Reset
+        | Endpoint::ResetById
+        | Endpoint::ResetInstanceRegistrationToken
+        | Endpoint::ResetProjectRegistrationToken
+        | Endpoint::ResetGroupRegistrationToken => {
             let reset = success(incoming, wire::reset)?;
             (reset.token, reset.expiry)
         }
-        Endpoint::DeleteRunner | Endpoint::DeleteManager => return deleted(incoming),
+        Endpoint::DeleteRunner
+        | Endpoint::DeleteManager
+        | Endpoint::DeleteById
+        | Endpoint::DeleteV1
+        | Endpoint::Unassign => {
+            return deleted(incoming);
+        }
+        Endpoint::ListOwned | Endpoint::ListAll | Endpoint::ListOfProject | Endpoint::ListOfGroup => {
+            return rows::<fleet::Runner>(incoming);
+        }
+        Endpoint::ListJobs => return rows::<fleet::Job>(incoming),
+        Endpoint::ListManagers => return rows::<fleet::Manager>(incoming),
+        Endpoint::ListProjects => return rows::<fleet::Project>(incoming),
+        Endpoint::Show | Endpoint::Update => return one::<fleet::RunnerDetails>(incoming),
+        Endpoint::Assign => return one::<fleet::Runner>(incoming),
+        Endpoint::ShowProject => return one::<fleet::Project>(incoming),
+        Endpoint::ShowGroup => return one::<fleet::Group>(incoming),
     };
     assert_eq!(Token::parse(token.expose()).as_ref(), Ok(&token));
     if let Expiry::At(at) = expiry {
         assert_eq!(at.to_string().parse(), Ok(at));
     }
+    Ok(())
+}
+
+fn rows<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), Trouble> {
+    one::<Vec<T>>(incoming)
+}
+
+/// What was understood of an answer is told to scripts, and can be understood again.
+fn one<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), Trouble> {
+    let read =
+        |body: &[u8]| serde_json::from_slice::<T>(body).map_err(|_| wire::Flaw("it is not the JSON that GitLab sends"));
+    let understood = success(incoming, read)?;
+    let written = serde_json::to_vec(&understood).unwrap();
+    drop(serde_json::from_slice::<T>(&written).unwrap());
     Ok(())
 }
 

@@ -55,6 +55,10 @@ pub enum Endpoint {
     ResetGroupRegistrationToken,
     /// `POST /user/runners`.
     CreateRunner,
+    /// `GET /projects/:id`.
+    ShowProject,
+    /// `GET /groups/:id`.
+    ShowGroup,
     /// `GET /version` and `GET /metadata`.
     Version,
     /// `POST /ci/api/v1/runners/register`.
@@ -134,6 +138,8 @@ fn get(segments: &[&str]) -> Endpoint {
         ["runners", _, "managers"] => Endpoint::ListManagers,
         ["runners", _, "projects"] => Endpoint::ListRunnerProjects,
         ["runners", _, "jobs"] => Endpoint::ListJobs,
+        ["projects", _] => Endpoint::ShowProject,
+        ["groups", _] => Endpoint::ShowGroup,
         ["projects", _, "runners"] => Endpoint::ListProjectRunners,
         ["groups", _, "runners"] => Endpoint::ListGroupRunners,
         ["version" | "metadata"] => Endpoint::Version,

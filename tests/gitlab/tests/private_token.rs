@@ -303,6 +303,53 @@ fn jobs_are_listed_newest_first() {
 }
 
 #[test]
+fn jobs_are_listed_by_cursor_too_since_16() {
+    let (gitlab, access_token) = gitlab("18");
+    let project = gitlab.add_project("a/b");
+    let (id, _) = gitlab.add_runner(NewRunner::project(project.id));
+    let jobs: Vec<u64> = (0..5).map(|_| gitlab.add_job(id, project.id, None, "success")).collect();
+    let get = |query: &str| get(&gitlab, &access_token, &format!("/runners/{id}/jobs?per_page=2&{query}"));
+    let first = get("pagination=keyset&order_by=id&sort=desc");
+    assert_eq!((ids(&first), first.header("x-next-page")), (vec![jobs[4], jobs[3]], None));
+    let cursor = first.header("x-next-cursor").unwrap();
+    assert!(first.header("link").unwrap().contains(&format!("cursor={cursor}")));
+    let second = get(&format!("pagination=keyset&order_by=id&sort=desc&cursor={cursor}"));
+    assert_eq!(ids(&second), [jobs[2], jobs[1]]);
+    let cursor = second.header("x-next-cursor").unwrap();
+    let last = get(&format!("pagination=keyset&order_by=id&sort=desc&cursor={cursor}"));
+    assert_eq!((ids(&last), last.header("x-next-cursor"), last.header("link")), (vec![jobs[0]], None, None));
+    assert_eq!((get("pagination=keyset").status, get("pagination=keyset&order_by=id&cursor=x").status), (405, 400));
+    gitlab.upgrade_to("15.0");
+    assert_eq!(get("pagination=keyset&order_by=id").header("x-next-page"), Some("2"));
+}
+
+#[test]
+fn a_release_before_14_8_knows_no_paused() {
+    let (gitlab, access_token) = gitlab("14.7");
+    let (id, _) = gitlab.add_runner(NewRunner::instance());
+    let update = |body: Value| send_as(&gitlab, &access_token, "PUT", &format!("/runners/{id}"), body);
+    let reply = update(json!({ "paused": true }));
+    assert_eq!(reply.status, 400);
+    assert!(reply.json()["error"].as_str().unwrap().ends_with("at least one parameter must be provided"));
+    let reply = update(json!({ "active": false }));
+    assert_eq!((reply.status, &reply.json()["active"], reply.json().get("paused")), (200, &json!(false), None));
+}
+
+#[test]
+fn projects_and_groups_are_found_by_number_and_by_path() {
+    let (gitlab, access_token) = gitlab("18");
+    let (project, group) = (gitlab.add_project("a/b"), gitlab.add_group("a"));
+    let id = |path: &str| get(&gitlab, &access_token, path).json()["id"].clone();
+    assert_eq!(
+        (id("/projects/a%2Fb"), id(&format!("/projects/{}", project.id))),
+        (json!(project.id), json!(project.id))
+    );
+    assert_eq!((id("/groups/a"), id(&format!("/groups/{}", group.id))), (json!(group.id), json!(group.id)));
+    assert_eq!(get(&gitlab, &access_token, "/projects/x").json(), json!({ "message": "404 Project Not Found" }));
+    assert_eq!(get(&gitlab, &access_token, "/groups/x").json(), json!({ "message": "404 Group Not Found" }));
+}
+
+#[test]
 fn registration_tokens_can_be_reset_at_each_level() {
     let (gitlab, access_token) = gitlab("16");
     let (project, group) = (gitlab.add_project("a/b"), gitlab.add_group("a"));

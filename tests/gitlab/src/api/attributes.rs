@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::parameters::Parameters;
-use crate::Answer;
 use crate::state::runner::{AccessLevel, Runner};
+use crate::{Answer, Version};
 
 /// The longest description and the longest note, in characters.
 const LONGEST_TEXT: usize = 1024;
@@ -28,23 +28,30 @@ pub(super) struct Attributes {
     paused: Option<bool>,
 }
 
-/// The names under which these attributes come.
-pub(super) const NAMES: [&str; 10] = [
-    "description",
-    "maintenance_note",
-    "maintainer_note",
-    "tag_list",
-    "run_untagged",
-    "locked",
-    "access_level",
-    "maximum_timeout",
-    "paused",
-    "active",
-];
+/// The names under which these attributes come in every release.
+const NAMES: [&str; 7] =
+    ["description", "active", "tag_list", "run_untagged", "locked", "access_level", "maximum_timeout"];
+
+/// Those that came with 14.8; a release before takes no notice of them.
+const NEWER_NAMES: [&str; 3] = ["paused", "maintenance_note", "maintainer_note"];
+
+/// The names under which these attributes come in a release.
+pub(super) fn names(version: Version) -> Vec<&'static str> {
+    let newer = if knows_newer_names(version) { &NEWER_NAMES[..] } else { &[] };
+    [&NAMES[..], newer].concat()
+}
+
+fn knows_newer_names(version: Version) -> bool {
+    version.is_at_least(14, 8)
+}
 
 impl Attributes {
     /// Reads the attributes, or refuses with 400 for a parameter of a wrong type.
-    pub(super) fn read(parameters: &Parameters) -> Result<Self, Answer> {
+    pub(super) fn read(version: Version, parameters: &Parameters) -> Result<Self, Answer> {
+        let mut parameters = parameters.clone();
+        if !knows_newer_names(version) {
+            parameters.0.retain(|name, _| !NEWER_NAMES.contains(&name.as_str()));
+        }
         parameters.exclusive(&["maintainer_note", "maintenance_note"])?;
         parameters.exclusive(&["paused", "active"])?;
         let active = parameters.boolean("active")?;

@@ -8,7 +8,7 @@ use crate::state::State;
 use crate::state::clock::iso8601;
 use crate::state::job::Job;
 use crate::state::manager::Manager;
-use crate::state::owner::Project;
+use crate::state::owner::{Group, Project};
 use crate::state::runner::{Runner, RunnerType};
 
 /// A runner is online for so long after a contact.
@@ -62,13 +62,8 @@ pub(super) fn runner_details(state: &State, found: &Runner, sees_owners: bool, w
     let info = recent.map_or(&found.info, |manager| &manager.info);
     let projects: Vec<Value> =
         found.projects.iter().filter(|_| sees_owners).filter_map(|id| state.projects.get(id)).map(project).collect();
-    let groups: Vec<Value> = found
-        .groups
-        .iter()
-        .filter(|_| sees_owners)
-        .filter_map(|id| state.groups.get(id))
-        .map(|group| json!({ "id": group.id, "name": last_segment(&group.path), "web_url": format!("http://localhost/groups/{}", group.path) }))
-        .collect();
+    let groups: Vec<Value> =
+        found.groups.iter().filter(|_| sees_owners).filter_map(|id| state.groups.get(id)).map(group).collect();
     let mut fields = runner(state, found);
     fields.extend(object(json!({
         "tag_list": found.tags,
@@ -117,13 +112,42 @@ pub(super) fn manager(state: &State, runner_id: u64, manager: &Manager) -> Value
 pub(super) fn job(state: &State, job: &Job) -> Value {
     json!({
         "id": job.id,
+        "ip_address": if state.version.is_at_least(17, 0) { Value::Null } else { json!("127.0.0.1") },
         "status": job.status,
         "stage": "test",
         "name": "test",
         "ref": "main",
         "tag": false,
+        "coverage": Value::Null,
         "created_at": iso8601(job.created_at),
+        "started_at": iso8601(job.created_at),
+        "finished_at": Value::Null,
+        "duration": Value::Null,
+        "user": user(),
+        "commit": {
+            "id": COMMIT,
+            "short_id": &COMMIT[..8],
+            "title": "Test",
+            "created_at": iso8601(job.created_at),
+            "parent_ids": [],
+            "message": "Test",
+            "author_name": "Administrator",
+            "author_email": "admin@example.com",
+            "authored_date": iso8601(job.created_at),
+            "committer_name": "Administrator",
+            "committer_email": "admin@example.com",
+            "committed_date": iso8601(job.created_at),
+        },
+        "pipeline": { "id": job.id, "sha": COMMIT, "ref": "main", "status": job.status },
         "project": state.projects.get(&job.project_id).map(project),
+    })
+}
+
+pub(super) fn group(group: &Group) -> Value {
+    json!({
+        "id": group.id,
+        "name": last_segment(&group.path),
+        "web_url": format!("http://localhost/groups/{}", group.path),
     })
 }
 
@@ -134,6 +158,21 @@ pub(super) fn project(project: &Project) -> Value {
         "name_with_namespace": project.path.replace('/', " / "),
         "path": last_segment(&project.path),
         "path_with_namespace": project.path,
+    })
+}
+
+/// The commit of every job.
+const COMMIT: &str = "97de212e80737a608d939f648d959671fb0a0142";
+
+/// The user of every job.
+fn user() -> Value {
+    json!({
+        "id": 1,
+        "name": "Administrator",
+        "username": "root",
+        "state": "active",
+        "avatar_url": Value::Null,
+        "web_url": "http://localhost/root",
     })
 }
 

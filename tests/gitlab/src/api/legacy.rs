@@ -9,7 +9,7 @@ use crate::Answer;
 /// `POST /ci/api/v1/runners/register`.
 pub(super) fn register(call: &mut Call<'_>) -> Outcome {
     let token = token(call)?;
-    let attributes = Attributes::read(call.parameters)?;
+    let attributes = Attributes::read(call.state.version, call.parameters)?;
     let new = call.state.registrant(&token).map_err(|_| Answer::error(403))?;
     if !attributes.violations(&[], true).is_empty() {
         return Err(Answer::error(404));

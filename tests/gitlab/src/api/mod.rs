@@ -71,6 +71,8 @@ fn dispatch(call: &mut Call<'_>) -> Outcome {
         Endpoint::ResetProjectRegistrationToken => registration_tokens::reset_project(call),
         Endpoint::ResetGroupRegistrationToken => registration_tokens::reset_group(call),
         Endpoint::CreateRunner => user_runners::create(call),
+        Endpoint::ShowProject => projects::show(call),
+        Endpoint::ShowGroup => runner_lists::show_group(call),
         Endpoint::Version => authentication::version(call),
         Endpoint::LegacyRegister => legacy::register(call),
         Endpoint::LegacyDelete => legacy::delete(call),

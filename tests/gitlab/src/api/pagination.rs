@@ -40,15 +40,15 @@ impl Page {
         Self { has_totals: false, ..self }
     }
 
-    /// Answers with this page of all rows.
-    pub(super) fn of(&self, call: &Call<'_>, rows: Vec<Value>) -> Answer {
+    /// Answers with this page of all rows; only those that are on it are shown.
+    pub(super) fn of<T>(&self, call: &Call<'_>, rows: Vec<T>, show: impl Fn(T) -> Value) -> Answer {
         let total = rows.len();
         let pages = total.div_ceil(self.length).max(1);
         let has_totals = self.has_totals && total <= COUNTED_ROWS;
         let next = (self.number < pages).then_some(self.number + 1);
         let previous = (self.number > 1).then(|| self.number - 1);
         let start = (self.number - 1).saturating_mul(self.length);
-        let listed: Vec<Value> = rows.into_iter().skip(start).take(self.length).collect();
+        let listed: Vec<Value> = rows.into_iter().skip(start).take(self.length).map(show).collect();
 
         let mut links = Vec::new();
         let mut link = |page: Option<usize>, relation: &str| {
@@ -74,16 +74,46 @@ impl Page {
         answer.with_header("X-Total", total.to_string()).with_header("X-Total-Pages", pages.to_string())
     }
 
+    /// Answers with as many rows as a page has from behind a cursor on, the number of the last row before; in
+    /// the order in which they are given, and without numbers of pages.
+    pub(super) fn behind_cursor<T>(
+        &self,
+        call: &Call<'_>,
+        rows: Vec<T>,
+        number: impl Fn(&T) -> u64,
+        show: impl Fn(T) -> Value,
+    ) -> Result<Answer, Answer> {
+        let cursor = call.parameters.text("cursor")?.map(|cursor| cursor.parse::<u64>());
+        let cursor = cursor.transpose().map_err(|_| Answer::raw_error(400, "cursor is invalid"))?;
+        let start = cursor.and_then(|cursor| rows.iter().position(|row| number(row) == cursor)).map_or(0, |at| at + 1);
+        let has_more = rows.len() > start + self.length;
+        let listed: Vec<T> = rows.into_iter().skip(start).take(self.length).collect();
+        let next = listed.last().filter(|_| has_more).map(|row| number(row).to_string());
+        let shown: Vec<Value> = listed.into_iter().map(show).collect();
+        let answer = Answer::json(200, json!(shown)).with_header("X-Per-Page", self.length.to_string());
+        Ok(match next {
+            None => answer,
+            Some(next) => {
+                let address = self.address_with(call, &["cursor"], &format!("cursor={next}"));
+                answer.with_header("X-NEXT-CURSOR", next).with_header("Link", format!("<{address}>; rel=\"next\""))
+            }
+        })
+    }
+
     /// The address of a page, which repeats all other parameters of the request, as GitLab does.
     fn address(&self, call: &Call<'_>, page: usize) -> String {
+        self.address_with(call, &["page"], &format!("page={page}"))
+    }
+
+    fn address_with(&self, call: &Call<'_>, replaced: &[&str], place: &str) -> String {
         let mut query = Vec::new();
         for (name, value) in &call.parameters.0 {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            if name != "page" && name != "per_page" {
+            if !replaced.contains(&name.as_str()) && name != "per_page" {
                 query.push(format!("{name}={}", utf8_percent_encode(&text, NON_ALPHANUMERIC)));
             }
         }
-        query.push(format!("page={page}"));
+        query.push(place.to_owned());
         query.push(format!("per_page={}", self.length));
         format!("{}?{}", call.address, query.join("&"))
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::filters::WIDE_SCOPES;
 use super::{Call, Outcome, authentication, entities, runner_lists};
 use crate::Answer;
+use crate::state::access::AccessToken;
 use crate::state::owner::Project;
 use crate::state::runner::RunnerType;
 
@@ -77,13 +78,23 @@ pub(super) fn unassign(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::empty(204))
 }
 
+/// `GET /projects/:id`.
+pub(super) fn show(call: &mut Call<'_>) -> Outcome {
+    Ok(Answer::json(200, entities::project(&visible(call)?.0)))
+}
+
 /// Finds the project that the path names by its id or its path; 404 where the caller does not see it.
 pub(super) fn managed(call: &Call<'_>) -> Result<Project, Answer> {
+    let (project, caller) = visible(call)?;
+    if caller.manages_owners() { Ok(project) } else { Err(Answer::error(403)) }
+}
+
+fn visible(call: &Call<'_>) -> Result<(Project, AccessToken), Answer> {
     let caller = authentication::authenticate(call)?;
     let name = call.target.segments.get(1).map(String::as_str).unwrap_or_default();
     let by_id = name.parse().ok().and_then(|id: u64| call.state.projects.get(&id));
     let project = by_id.or_else(|| call.state.projects.values().find(|project| project.path == name));
     let project =
         project.filter(|_| caller.sees_owners()).ok_or_else(|| Answer::message(404, "404 Project Not Found"))?;
-    if caller.manages_owners() { Ok(project.clone()) } else { Err(Answer::error(403)) }
+    Ok((project.clone(), caller))
 }

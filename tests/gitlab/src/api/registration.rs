@@ -12,7 +12,7 @@ pub(super) fn register(call: &mut Call<'_>) -> Outcome {
     let parameters = call.parameters;
     parameters.require(&["token"])?;
     let token = parameters.text("token")?.unwrap_or_default();
-    let attributes = Attributes::read(parameters)?;
+    let attributes = Attributes::read(call.state.version, parameters)?;
     let info = parameters.object("info")?.cloned().unwrap_or(Value::Null);
     let new = call.state.registrant(&token).map_err(|refusal| refused(call, refusal))?;
     let violations = attributes.violations(&[], true);

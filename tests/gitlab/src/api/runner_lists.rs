@@ -52,14 +52,17 @@ pub(super) fn of_group(call: &mut Call<'_>) -> Outcome {
 pub(super) fn listed(call: &Call<'_>, scopes: &[&str], belongs: impl Fn(&Runner) -> bool) -> Outcome {
     let page = Page::read(call)?;
     let filters = Filters::read(call, scopes)?;
-    let rows = call
-        .state
-        .runners
-        .values()
-        .filter(|runner| belongs(runner) && filters.let_pass(call.state, runner))
-        .map(|runner| Value::Object(entities::runner(call.state, runner)))
-        .collect();
-    Ok(page.of(call, rows))
+    let rows =
+        call.state.runners.values().filter(|runner| belongs(runner) && filters.let_pass(call.state, runner)).collect();
+    Ok(page.of(call, rows, |runner: &Runner| Value::Object(entities::runner(call.state, runner))))
+}
+
+/// `GET /groups/:id`.
+pub(super) fn show_group(call: &mut Call<'_>) -> Outcome {
+    let caller = authentication::authenticate(call)?;
+    let group = group(call).filter(|_| caller.sees_owners());
+    let group = group.ok_or_else(|| Answer::message(404, "404 Group Not Found"))?;
+    Ok(Answer::json(200, entities::group(group)))
 }
 
 /// The group that the path names by its id or its path.

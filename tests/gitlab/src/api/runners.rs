@@ -42,11 +42,12 @@ pub(super) fn show(call: &mut Call<'_>) -> Outcome {
 pub(super) fn update(call: &mut Call<'_>) -> Outcome {
     let caller = authentication::authenticate(call)?;
     let id = path_id(call)?;
-    if !attributes::NAMES.iter().any(|name| call.parameters.has(name)) {
-        let names = attributes::NAMES.join(", ");
+    let names = attributes::names(call.state.version);
+    if !names.iter().any(|name| call.parameters.has(name)) {
+        let names = names.join(", ");
         return Err(Answer::raw_error(400, format!("{names} are missing, at least one parameter must be provided")));
     }
-    let attributes = Attributes::read(call.parameters)?;
+    let attributes = Attributes::read(call.state.version, call.parameters)?;
     managed(call, &caller, id)?;
     let now = call.state.clock.now();
     let Some(runner) = call.state.runners.get_mut(&id) else {
@@ -92,8 +93,8 @@ pub(super) fn projects(call: &mut Call<'_>) -> Outcome {
     let page = Page::read(call)?;
     managed(call, &caller, id)?;
     let projects = &call.state.runners[&id].projects;
-    let listed = projects.iter().filter_map(|id| call.state.projects.get(id)).map(entities::project).collect();
-    Ok(page.of(call, listed))
+    let listed = projects.iter().filter_map(|id| call.state.projects.get(id)).collect();
+    Ok(page.of(call, listed, entities::project))
 }
 
 /// `GET /runners/:id/jobs`.
@@ -103,7 +104,9 @@ pub(super) fn jobs(call: &mut Call<'_>) -> Outcome {
     let page = Page::read(call)?;
     let status = call.parameters.choice("status", &JOB_STATUSES)?;
     let sort = call.parameters.choice("sort", &["asc", "desc"])?;
-    call.parameters.choice("order_by", &["id"])?;
+    let order = call.parameters.choice("order_by", &["id"])?;
+    let is_keyset = call.state.version.is_at_least(16, 0)
+        && call.parameters.choice("pagination", &["legacy", "keyset"])?.as_deref() == Some("keyset");
     let system_id = call.parameters.text("system_id")?;
     let runner = call.state.runners.get(&id).ok_or_else(|| unknown(call))?;
     if !caller.may_manage(runner) || (runner.runner_type == RunnerType::Instance && caller.role != Role::Admin) {
@@ -114,13 +117,19 @@ pub(super) fn jobs(call: &mut Call<'_>) -> Outcome {
             && status.as_ref().is_none_or(|status| *status == job.status)
             && system_id.as_ref().is_none_or(|system_id| Some(system_id) == job.system_id.as_ref())
     };
-    let mut listed: Vec<Value> =
-        call.state.jobs.values().filter(is_wanted).map(|job| entities::job(call.state, job)).collect();
+    if is_keyset && order.is_none() {
+        return Err(Answer::raw_error(405, "Keyset pagination is not yet available for this type of request"));
+    }
+    let mut listed: Vec<&Job> = call.state.jobs.values().filter(is_wanted).collect();
     if sort.as_deref() != Some("asc") {
         listed.reverse();
     }
+    let show = |job: &Job| entities::job(call.state, job);
+    if is_keyset {
+        return page.behind_cursor(call, listed, |job| job.id, show);
+    }
     let page = if system_id.is_some() { page.without_totals() } else { page };
-    Ok(page.of(call, listed))
+    Ok(page.of(call, listed, show))
 }
 
 /// `POST /runners/:id/reset_authentication_token`: also revives an expired token.

@@ -18,7 +18,7 @@ const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 pub(super) fn create(call: &mut Call<'_>) -> Outcome {
     let caller = authentication::authenticate(call)?;
     let runner_type = runner_type(call)?;
-    let attributes = Attributes::read(call.parameters)?;
+    let attributes = Attributes::read(call.state.version, call.parameters)?;
     let wishes = Wishes::read(call)?;
     let new = owned(call, runner_type)?;
     let is_permitted = match runner_type {

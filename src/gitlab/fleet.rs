@@ -1,0 +1,239 @@
+//! The management API: what a user's access token allows to do to runners.
+//!
+//! The habits are those of the whole room: one method is one request and one attempt, and fails with its
+//! [`Error`]. Only [`Pages`] makes as many requests as a list has pages. The access token goes into the header
+//! `PRIVATE-TOKEN` and nowhere else. Wire types are read leniently: unknown fields are ignored, all but the
+//! number of a thing may be missing, and written with the server's names.
+
+mod changes;
+mod job;
+mod lenient;
+mod owner;
+mod pages;
+mod query;
+mod runner;
+mod words;
+
+pub use changes::{NewRunner, NewRunnerOwner, PauseWord, RegistrationTokenScope, RunnerChanges};
+pub use job::{Commit, Job, Pipeline};
+pub use owner::{Group, OwnerName, OwnerNameError, Project, User};
+pub use pages::{LONGEST_PAGE, Pages, Row};
+pub use query::{JobFilters, RunnerFilters, RunnerScope};
+pub use runner::{Manager, Runner, RunnerDetails};
+pub use words::{DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerStatus, RunnerType, Sort, UnknownWord};
+
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::client::{Call, deleted, json, success};
+use super::wire::{self, EmptyRequest, Flaw};
+use super::{Answer, Client, Endpoint, Error, Registered, Reset};
+use crate::model::{RunnerId, Site};
+use crate::secret::Token;
+use changes::{AssignRequest, CreateRequest, UpdateRequest};
+
+/// The runners of one server, as an access token's user sees them.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    client: Client,
+    site: Site,
+    access_token: Token,
+}
+
+impl Client {
+    /// The management API of a site, for the user of an access token. Nothing is asked yet.
+    #[must_use]
+    pub fn fleet(&self, site: Site, access_token: Token) -> Fleet {
+        Fleet { client: self.clone(), site, access_token }
+    }
+}
+
+/// Lists.
+impl Fleet {
+    /// Runners: `GET /runners`, `/runners/all`, `/projects/:id/runners` or `/groups/:id/runners`.
+    #[must_use]
+    pub fn runners(&self, scope: &RunnerScope, filters: &RunnerFilters) -> Pages<'_, Runner> {
+        Pages::new(self, scope.endpoint(), scope.path(), filters.query())
+    }
+
+    /// The jobs that a runner took, as far as the user sees their projects: `GET /runners/:id/jobs`, by
+    /// cursors where the server has them.
+    #[must_use]
+    pub fn jobs(&self, id: RunnerId, filters: &JobFilters) -> Pages<'_, Job> {
+        // Cursors need the order to be said.
+        let sort = filters.sort.clone().or(Some(Sort::Descending));
+        let query = JobFilters { sort, ..filters.clone() }.query();
+        Pages::new(self, Endpoint::ListJobs, format!("runners/{id}/jobs"), query).by_cursor()
+    }
+
+    /// The projects that a runner is assigned to, as far as the user sees them: `GET /runners/:id/projects`.
+    #[must_use]
+    pub fn projects_of(&self, id: RunnerId) -> Pages<'_, Project> {
+        Pages::new(self, Endpoint::ListProjects, format!("runners/{id}/projects"), query::Query::default())
+    }
+
+    /// All machines that use a runner's token, in one answer: `GET /runners/:id/managers`. Since 17.1 or 17.2.
+    ///
+    /// # Errors
+    /// [`Error`]; unsupported by older servers.
+    pub async fn managers(&self, id: RunnerId) -> Result<Answer<Vec<Manager>>, Error> {
+        self.get(Endpoint::ListManagers, &format!("runners/{id}/managers")).await
+    }
+}
+
+/// One runner.
+impl Fleet {
+    /// All about a runner: `GET /runners/:id`. Without `with_projects` its projects are left out, since 18.6.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn runner(&self, id: RunnerId, with_projects: bool) -> Result<Answer<RunnerDetails>, Error> {
+        let query = query::Query::default();
+        let query = if with_projects { query } else { query.with("include_projects", false) };
+        self.get(Endpoint::Show, &query.behind(&format!("runners/{id}"))).await
+    }
+
+    /// Changes a runner: `PUT /runners/:id`.
+    ///
+    /// # Errors
+    /// [`Error`]; of invalid parameters also if nothing is changed.
+    pub async fn update(&self, id: RunnerId, changes: &RunnerChanges) -> Result<Answer<RunnerDetails>, Error> {
+        self.put(id, &UpdateRequest::new(changes, PauseWord::Paused)).await
+    }
+
+    /// Pauses a runner or lets it go on, in the word of a release: `PUT /runners/:id`.
+    ///
+    /// # Errors
+    /// [`Error`]; see [`Fleet::misses_pause_word`] for one that calls for the other word.
+    pub async fn set_paused(
+        &self,
+        id: RunnerId,
+        paused: bool,
+        word: PauseWord,
+    ) -> Result<Answer<RunnerDetails>, Error> {
+        let changes = RunnerChanges { paused: Some(paused), ..RunnerChanges::default() };
+        self.put(id, &UpdateRequest::new(&changes, word)).await
+    }
+
+    /// Whether a server before 14.8 failed to see any parameter in `paused`, so that `active` is its word.
+    #[must_use]
+    pub fn misses_pause_word(error: &Error) -> bool {
+        error.status() == Some(400) && error.words().is_some_and(|words| words.contains("at least one parameter"))
+    }
+
+    /// Deletes a runner with all its managers: `DELETE /runners/:id`.
+    ///
+    /// # Errors
+    /// [`Error`]; deleted twice is gone.
+    pub async fn delete(&self, id: RunnerId) -> Result<Answer<()>, Error> {
+        self.erase(Endpoint::DeleteById, &format!("runners/{id}")).await
+    }
+
+    /// Replaces a runner's token by a new one, which also revives an expired one:
+    /// `POST /runners/:id/reset_authentication_token`.
+    ///
+    /// # Errors
+    /// [`Error`]; as for [`Client::reset`].
+    pub async fn reset_token(&self, id: RunnerId) -> Result<Answer<Reset>, Error> {
+        self.client.reset_by_id(&self.site, id, &self.access_token).await
+    }
+
+    /// Makes a runner: `POST /user/runners`. Each success makes another one, and its token is told only here.
+    /// Since 15.10.
+    ///
+    /// # Errors
+    /// [`Error`]; an answer without a usable id and token is of unknown effect, since a runner was made.
+    pub async fn create(&self, new: &NewRunner) -> Result<Answer<Registered>, Error> {
+        self.post(Endpoint::Create, "user/runners", json(&CreateRequest::new(new)), wire::registered).await
+    }
+}
+
+/// Owners.
+impl Fleet {
+    /// Assigns a project runner to one more project: `POST /projects/:id/runners`.
+    ///
+    /// # Errors
+    /// [`Error`]; of invalid parameters if it is assigned already.
+    pub async fn assign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<Runner>, Error> {
+        let path = format!("projects/{}/runners", project.segment());
+        let body = json(&AssignRequest { runner_id: id.number() });
+        self.post(Endpoint::Assign, &path, body, object).await
+    }
+
+    /// Takes a project runner from a project that is not its owner: `DELETE /projects/:id/runners/:runner_id`.
+    ///
+    /// # Errors
+    /// [`Error`]; gone if it is not assigned to the project.
+    pub async fn unassign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<()>, Error> {
+        self.erase(Endpoint::Unassign, &format!("projects/{}/runners/{id}", project.segment())).await
+    }
+
+    /// Makes a registration token anew; the one before is dead at once. `POST …/runners/reset_registration_token`,
+    /// since 14.3, deprecated since 15.6.
+    ///
+    /// # Errors
+    /// [`Error`]; an answer without a usable token is of unknown effect.
+    pub async fn reset_registration_token(&self, scope: &RegistrationTokenScope) -> Result<Answer<Token>, Error> {
+        let (endpoint, owner) = match scope {
+            RegistrationTokenScope::Instance => (Endpoint::ResetInstanceRegistrationToken, String::new()),
+            RegistrationTokenScope::Project(project) => {
+                (Endpoint::ResetProjectRegistrationToken, format!("projects/{}/", project.segment()))
+            }
+            RegistrationTokenScope::Group(group) => {
+                (Endpoint::ResetGroupRegistrationToken, format!("groups/{}/", group.segment()))
+            }
+        };
+        let path = format!("{owner}runners/reset_registration_token");
+        let read = |body: &[u8]| Ok(wire::reset(body)?.token);
+        self.post(endpoint, &path, json(&EmptyRequest {}), read).await
+    }
+
+    /// The project of this name: `GET /projects/:id`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn project(&self, name: &OwnerName) -> Result<Answer<Project>, Error> {
+        self.get(Endpoint::ShowProject, &format!("projects/{}", name.segment())).await
+    }
+
+    /// The group of this name: `GET /groups/:id`, without its projects.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn group(&self, name: &OwnerName) -> Result<Answer<Group>, Error> {
+        self.get(Endpoint::ShowGroup, &format!("groups/{}?with_projects=false", name.segment())).await
+    }
+}
+
+impl Fleet {
+    async fn get<T: DeserializeOwned>(&self, endpoint: Endpoint, path: &str) -> Result<Answer<T>, Error> {
+        let call = Call::new(endpoint, &self.site, path, Zeroizing::default(), &self.access_token);
+        self.client.call(call, |incoming| success(incoming, object)).await
+    }
+
+    async fn put(&self, id: RunnerId, request: &UpdateRequest<'_>) -> Result<Answer<RunnerDetails>, Error> {
+        let path = format!("runners/{id}");
+        let call = Call::new(Endpoint::Update, &self.site, &path, json(request), &self.access_token);
+        self.client.call(call, |incoming| success(incoming, object)).await
+    }
+
+    async fn post<T>(
+        &self,
+        endpoint: Endpoint,
+        path: &str,
+        body: Zeroizing<Vec<u8>>,
+        read: impl FnOnce(&[u8]) -> Result<T, Flaw>,
+    ) -> Result<Answer<T>, Error> {
+        let call = Call::new(endpoint, &self.site, path, body, &self.access_token);
+        self.client.call(call, |incoming| success(incoming, read)).await
+    }
+
+    async fn erase(&self, endpoint: Endpoint, path: &str) -> Result<Answer<()>, Error> {
+        let call = Call::new(endpoint, &self.site, path, json(&EmptyRequest {}), &self.access_token);
+        self.client.call(call, deleted).await
+    }
+}
+
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Flaw> {
+    serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON that GitLab sends"))
+}

@@ -1,0 +1,202 @@
+//! What a caller wants of a runner: changes, and new ones.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::gitlab::{AccessLevel, RegisterParameters};
+use crate::model::Timestamp;
+
+/// What is changed about a runner; a field that is absent stays as it is, and one must be given.
+///
+/// Source: docs/api/runners, "Update runner's details".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunnerChanges {
+    /// The description.
+    pub description: Option<String>,
+    /// Whether it takes no jobs; since 14.8, before that see [`PauseWord`].
+    pub paused: Option<bool>,
+    /// All its tags from now on; none at all only while it takes jobs without tags.
+    pub tag_list: Option<Vec<String>>,
+    /// Whether it takes jobs without tags too.
+    pub run_untagged: Option<bool>,
+    /// Whether it cannot be assigned to further projects.
+    pub locked: Option<bool>,
+    /// Which refs it takes jobs of.
+    pub access_level: Option<AccessLevel>,
+    /// The longest a job may take, sent in whole seconds; `Some(None)` takes the limit away.
+    pub maximum_timeout: Option<Option<Duration>>,
+    /// The note for those who maintain it; since 16.10.
+    pub maintenance_note: Option<String>,
+}
+
+impl RunnerChanges {
+    /// Whether nothing is changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The parameter by which a release knows that a runner is paused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PauseWord {
+    /// `paused`, since 14.8.
+    #[default]
+    Paused,
+    /// Its inverse `active`, which 14.8 deprecated.
+    Active,
+}
+
+/// A runner that is to be made with an access token. Source: docs/api/users, "Create a runner linked to a user".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRunner {
+    /// Whom it belongs to.
+    pub owner: NewRunnerOwner,
+    /// What is told about it; its `info` is not sent, since the call has none.
+    pub parameters: RegisterParameters,
+    /// When its first token ends: five minutes to fifteen days ahead, and no later than the instance has it.
+    /// Since 18.10, ignored before.
+    pub token_expires_at: Option<Timestamp>,
+    /// Until when that token can be rotated, no later than it ends; at its very end never. Since 18.10, ignored
+    /// before.
+    pub token_rotation_deadline: Option<Timestamp>,
+}
+
+/// Whom a new runner belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewRunnerOwner {
+    /// The instance.
+    Instance,
+    /// A group, by its number.
+    Group(u64),
+    /// A project, by its number.
+    Project(u64),
+}
+
+/// Which registration token is made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistrationTokenScope {
+    /// The instance's.
+    Instance,
+    /// A project's.
+    Project(super::OwnerName),
+    /// A group's.
+    Group(super::OwnerName),
+}
+
+/// The body of `PUT /runners/:id`.
+#[derive(Serialize)]
+pub(super) struct UpdateRequest<'a> {
+    /// At most 1024 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Since 14.8; its inverse `active` must not be sent along.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    /// Deprecated since 14.8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active: Option<bool>,
+    /// Separated by commas, which every version splits; empty for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag_list: Option<String>,
+    /// `false` needs a tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_untagged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked: Option<bool>,
+    /// `not_protected` or `ref_protected`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_level: Option<&'static str>,
+    /// Whole seconds, at least 600; null for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maximum_timeout: Option<Option<u64>>,
+    /// At most 1024 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance_note: Option<&'a str>,
+}
+
+impl<'a> UpdateRequest<'a> {
+    pub(super) fn new(changes: &'a RunnerChanges, word: PauseWord) -> Self {
+        Self {
+            description: changes.description.as_deref(),
+            paused: changes.paused.filter(|_| word == PauseWord::Paused),
+            active: changes.paused.filter(|_| word == PauseWord::Active).map(|paused| !paused),
+            tag_list: changes.tag_list.as_ref().map(|tags| tags.join(",")),
+            run_untagged: changes.run_untagged,
+            locked: changes.locked,
+            access_level: changes.access_level.map(AccessLevel::as_str),
+            maximum_timeout: changes.maximum_timeout.map(|timeout| timeout.map(|timeout| timeout.as_secs())),
+            maintenance_note: changes.maintenance_note.as_deref(),
+        }
+    }
+}
+
+/// The body of `POST /user/runners`.
+#[derive(Serialize)]
+pub(super) struct CreateRequest<'a> {
+    /// Decides which of the two ids is needed.
+    runner_type: &'static str,
+    /// For `group_type`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<u64>,
+    /// For `project_type`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance_note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_untagged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag_list: Option<String>,
+    /// Whole seconds, at least 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maximum_timeout: Option<u64>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires_at: Option<Timestamp>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_rotation_deadline: Option<Timestamp>,
+}
+
+impl<'a> CreateRequest<'a> {
+    pub(super) fn new(new: &'a NewRunner) -> Self {
+        let (runner_type, group_id, project_id) = match new.owner {
+            NewRunnerOwner::Instance => ("instance_type", None, None),
+            NewRunnerOwner::Group(id) => ("group_type", Some(id), None),
+            NewRunnerOwner::Project(id) => ("project_type", None, Some(id)),
+        };
+        let parameters = &new.parameters;
+        Self {
+            runner_type,
+            group_id,
+            project_id,
+            description: parameters.description.as_deref(),
+            maintenance_note: parameters.maintenance_note.as_deref(),
+            paused: parameters.paused,
+            locked: parameters.locked,
+            access_level: parameters.access_level.map(AccessLevel::as_str),
+            run_untagged: parameters.run_untagged,
+            tag_list: (!parameters.tag_list.is_empty()).then(|| parameters.tag_list.join(",")),
+            maximum_timeout: parameters.maximum_timeout.as_ref().map(Duration::as_secs),
+            token_expires_at: new.token_expires_at,
+            token_rotation_deadline: new.token_rotation_deadline,
+        }
+    }
+}
+
+/// The body of `POST /projects/:id/runners`.
+#[derive(Serialize)]
+pub(super) struct AssignRequest {
+    /// The runner's number.
+    pub(super) runner_id: u64,
+}

@@ -1,0 +1,88 @@
+//! The first API, of 2016, which GitLab 10.0 removed: make a runner and delete it, nothing else.
+//!
+//! It has no verification, no rotation and no expiry. Never tried by itself: which API a server has is for the
+//! user to say.
+
+use serde::Serialize;
+
+use super::client::{Call, json, success};
+use super::error::Trouble;
+use super::wire::{self, Flaw};
+use super::{Answer, Client, Endpoint, Error, Info, RegisterParameters, Registered};
+use crate::gitlab::transport::Incoming;
+use crate::model::Site;
+use crate::secret::Token;
+
+/// The body of `POST /ci/api/v1/runners/register`. Source: the document of the API, and GitLab's code of 8.x.
+#[derive(Serialize)]
+struct RegisterRequest<'a> {
+    /// The registration token.
+    token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Separated by commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag_list: Option<String>,
+    /// `false` needs a tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_untagged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a Info>,
+}
+
+/// The body of `DELETE /ci/api/v1/runners/delete`.
+#[derive(Serialize)]
+struct DeleteRequest<'a> {
+    /// The runner's own token.
+    token: &'a str,
+}
+
+impl Client {
+    /// Makes a runner: `POST /ci/api/v1/runners/register`. Of the parameters only description, tags,
+    /// `run_untagged`, `locked` and `info` exist there. Each success makes another one; its token never ends.
+    ///
+    /// # Errors
+    /// [`Error`]; of invalid parameters for the 404 that stands for them.
+    pub async fn register_v1(
+        &self,
+        site: &Site,
+        registration_token: &Token,
+        parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Error> {
+        let tags = &parameters.tag_list;
+        let body = json(&RegisterRequest {
+            token: registration_token.expose(),
+            description: parameters.description.as_deref(),
+            tag_list: (!tags.is_empty()).then(|| tags.join(",")),
+            run_untagged: parameters.run_untagged,
+            locked: parameters.locked,
+            info: parameters.info.as_ref(),
+        });
+        let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, registration_token);
+        self.call(call, |incoming| success(incoming, wire::registered)).await
+    }
+
+    /// Deletes a runner: `DELETE /ci/api/v1/runners/delete`, which answers 200 with the runner that was.
+    ///
+    /// # Errors
+    /// [`Error`]; deleted twice is refused like any unknown token.
+    pub async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
+        let body = json(&DeleteRequest { token: token.expose() });
+        let call = Call::new(Endpoint::DeleteV1, site, "runners/delete", body, token);
+        self.call(call, deleted).await
+    }
+}
+
+/// What the answer tells of the runner is not documented, so that any JSON will do.
+fn deleted(incoming: &Incoming) -> Result<(), Trouble> {
+    match incoming.status {
+        204 => Ok(()),
+        _ => success(incoming, |body| {
+            serde_json::from_slice::<serde::de::IgnoredAny>(body)
+                .map(drop)
+                .map_err(|_| Flaw("it is not the JSON that GitLab sends"))
+        }),
+    }
+}
