@@ -89,12 +89,13 @@ async fn serve(
     face: Face,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
-    let pulse = parts.pulse.clone();
-    let sources = Sources { board: parts.board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
+    let (pulse, board) = (parts.pulse.clone(), parts.board.clone());
+    let sources = Sources { board: board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
         never = pass_on(signals, &notices) => match never {},
         never = keep_posted(news) => match never {},
+        never = keep_status(&board) => match never {},
         never = face.serve(sources) => match never {},
         never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
     };
@@ -142,6 +143,22 @@ async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible 
         }
     }
     service_manager::stopping(std::future::pending()).await
+}
+
+/// Tells the service manager how the runners stand, until the daemon has ended.
+async fn keep_status(board: &Board) -> Infallible {
+    let mut changes = board.changes();
+    let mut told = String::new();
+    loop {
+        let sentence = board.sentence();
+        if sentence != told {
+            service_manager::status(&sentence);
+            told = sentence;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// One pass. As with the other commands that end by themselves, any signal asks for an end: what is under
