@@ -88,6 +88,16 @@ pub enum Output {
     Json,
 }
 
+/// A version of GitLab's API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// That of GitLab since 9.0
+    #[default]
+    V4,
+    /// That of GitLab before 10.0, without verification, rotation and expiry
+    V1,
+}
+
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -149,6 +159,9 @@ pub struct RegisterArguments {
     /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
+    /// Which API to use; v1 is the one that GitLab had before 9.0, and is never chosen by itself
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
+    pub api: Api,
     /// How to trust the server, and who we are to it
     #[command(flatten)]
     pub tls: TlsArguments,
@@ -312,6 +325,9 @@ pub struct UnregisterArguments {
     /// All entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
+    /// Which API the runners were made through; known of those that were registered here
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub api: Option<Api>,
     /// For a --url and --token that have no entry.
     #[command(flatten)]
     pub tls: TlsArguments,

@@ -83,6 +83,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
                 ErrorClass::Local => Exit::LocalFile,
             }
         }
+        ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
         | ops::Error::Compose(_)

@@ -8,6 +8,7 @@
 
 mod bench;
 mod beside_daemon;
+mod first_api;
 mod help;
 mod list;
 mod register;
