@@ -55,7 +55,7 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
-//! | `clap`, `clap_complete`, `indicatif`, `rpassword` | [`cli`] |
+//! | `clap`, `clap_complete`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify`, `futures-util` | [`agent`] |
 //! | `tracing-subscriber` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::fleet::arguments::FleetArguments;
 use crate::model::{RunnerId, ServerUrl, parse_span};
 use crate::observe::{LogFormat, LogLevel};
 use crate::secret::{Token, TokenError};
@@ -86,6 +87,8 @@ pub enum Output {
     Text,
     /// For scripts: one JSON document
     Json,
+    /// For scripts: one JSON object a line, of what there can be many as soon as it is known
+    Jsonl,
 }
 
 /// A version of GitLab's API.
@@ -114,6 +117,8 @@ pub enum Command {
     Unregister(UnregisterArguments),
     /// List the runners in config.toml, without asking any server
     List,
+    /// Manage the runners of a GitLab with an access token
+    Fleet(Box<FleetArguments>),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
 }
@@ -418,7 +423,7 @@ impl Arguments {
             Command::Verify(verify) => (&verify.selection.token, &None),
             Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
-            Command::Run(_) | Command::List | Command::Completions(_) => (&None, &None),
+            Command::Run(_) | Command::List | Command::Fleet(_) | Command::Completions(_) => (&None, &None),
         };
         [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
     }
@@ -437,7 +442,7 @@ impl Selection {
 }
 
 /// A parser that shows its words in the help text.
-fn one_of<T>(words: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
+pub(super) fn one_of<T>(words: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Exit;
-use crate::gitlab::ErrorClass;
+use crate::gitlab::{self, ErrorClass};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -27,6 +27,21 @@ pub(super) enum Error {
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// A call of the management API failed.
+    #[error(transparent)]
+    Call {
+        /// How.
+        #[from]
+        error: gitlab::Error,
+    },
+    /// The same for want of a good access token, and where that came from.
+    #[error("{error}; it is {origin}")]
+    AccessToken {
+        /// How.
+        error: gitlab::Error,
+        /// Where the token came from, with its fingerprint.
+        origin: String,
+    },
     /// A command found out that it cannot do what was asked for.
     #[error("{message}")]
     Verdict {
@@ -53,6 +68,7 @@ impl Error {
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) => Exit::LocalFile,
             Self::Operation(error) => of_operation(error),
+            Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
             Self::Interrupted(_) | Self::System(_) => Exit::Failed,
         }
@@ -62,6 +78,7 @@ impl Error {
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
+            Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
             Self::Usage(_)
             | Self::Settings(_)
@@ -77,11 +94,7 @@ impl Error {
 pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
         ops::Error::Asking(failure) | ops::Error::Registering(failure) | ops::Error::Changing(failure) => {
-            match failure.class {
-                ErrorClass::RefusedByServer => Exit::Refused,
-                ErrorClass::Unreachable => Exit::Unreachable,
-                ErrorClass::Local => Exit::LocalFile,
-            }
+            of_class(failure.class)
         }
         ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
@@ -92,5 +105,13 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::NoRoom
         | ops::Error::OtherServer { .. }
         | ops::Error::NoToken(_) => Exit::LocalFile,
+    }
+}
+
+fn of_class(class: ErrorClass) -> Exit {
+    match class {
+        ErrorClass::RefusedByServer => Exit::Refused,
+        ErrorClass::Unreachable => Exit::Unreachable,
+        ErrorClass::Local => Exit::LocalFile,
     }
 }

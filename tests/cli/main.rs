@@ -9,6 +9,7 @@
 mod bench;
 mod beside_daemon;
 mod first_api;
+mod fleet;
 mod help;
 mod list;
 mod register;
