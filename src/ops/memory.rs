@@ -227,6 +227,29 @@ impl Server for MemoryServer {
         })
     }
 
+    async fn register_v1(
+        &self,
+        _site: &Site,
+        token: &Token,
+        _parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure> {
+        self.call("register_v1", token, |state| {
+            if state.registration_token != *token {
+                return Err(Disposition::MustAct(Reason::RegistrationRefused));
+            }
+            let (id, Reset { token, .. }) = state.make();
+            Ok(Registered { id, token, expiry: Expiry::Unknown })
+        })
+    }
+
+    async fn delete_v1(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        self.call("delete_v1", token, |state| {
+            let (id, _) = state.find(token)?;
+            state.runners.remove(&id);
+            Ok(())
+        })
+    }
+
     async fn verify(
         &self,
         _site: &Site,

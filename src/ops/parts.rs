@@ -26,6 +26,14 @@ pub trait Server {
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Failure>;
 
+    /// Makes a runner through the API of 2016.
+    async fn register_v1(
+        &self,
+        site: &Site,
+        registration_token: &Token,
+        parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure>;
+
     /// Asks whether a token is good, and until when.
     async fn verify(
         &self,
@@ -37,6 +45,9 @@ pub trait Server {
 
     /// Deletes a runner with all its managers.
     async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
+
+    /// Deletes a runner through the API of 2016.
+    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
 
     /// Deletes this machine's manager of a runner.
     async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure>;
@@ -77,6 +88,19 @@ impl Server for gitlab::Client {
 
     async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
         Ok(Self::delete_runner(self, site, token).await?)
+    }
+
+    async fn register_v1(
+        &self,
+        site: &Site,
+        registration_token: &Token,
+        parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure> {
+        Ok(Self::register_v1(self, site, registration_token, parameters).await?)
+    }
+
+    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        Ok(Self::delete_v1(self, site, token).await?)
     }
 
     async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure> {

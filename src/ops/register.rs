@@ -101,7 +101,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Registration, Error> {
         match enrollment.seed {
-            Seed::Registration(_) => self.register_anew(enrollment, runner, &seed, now).await,
+            Seed::Registration(_) | Seed::V1(_) => self.register_anew(enrollment, runner, &seed, now).await,
             Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
         }
     }
@@ -140,7 +140,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let operation = Operation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
         let intent = Intent { operation, at: now, system_id: Some(self.identity.system_id.clone()) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
-        let answer = self.server.register(&runner.site, seed, &parameters).await;
+        let answer = match enrollment.seed {
+            Seed::V1(_) => self.server.register_v1(&runner.site, seed, &parameters).await,
+            Seed::Registration(_) | Seed::Given(_) => self.server.register(&runner.site, seed, &parameters).await,
+        };
         runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         match answer {
             Ok(answer) => {

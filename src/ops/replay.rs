@@ -176,7 +176,10 @@ fn take_answer(runner: &mut Runner, operation: &Operation, answer: JournalAnswer
     runner.record.id = answer.id.or(runner.record.id);
     match operation {
         Operation::Register { seed, .. } => {
-            runner.record.origin = Origin::Registered;
+            // The record was written before the request, and says so where it went to the API of 2016.
+            if runner.record.origin != Origin::V1 {
+                runner.record.origin = Origin::Registered;
+            }
             runner.record.seed = Some(seed.clone());
         }
         Operation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,

@@ -84,10 +84,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             system_id: Some(self.identity.system_id.clone()),
         };
         self.disk.begin(&runner.record.key, intent).await?;
-        let answer = if manager_only {
-            self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await
-        } else {
-            self.server.delete_runner(&runner.site, &token).await
+        let answer = match runner.record.origin {
+            _ if manager_only => self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await,
+            Origin::V1 => self.server.delete_v1(&runner.site, &token).await,
+            Origin::Registered | Origin::Given => self.server.delete_runner(&runner.site, &token).await,
         };
         runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         let found = match answer {

@@ -28,6 +28,8 @@ pub struct Draft {
     pub name: Option<Placed<String>>,
     /// The server's address; `None` inside for one that was given wrong.
     pub url: Option<Placed<Option<String>>>,
+    /// Whether the registration token is for the API of 2016.
+    pub is_v1: bool,
     /// Where the registration token is; `None` inside for a place that was given wrong.
     pub registration_token: Option<Placed<Option<Source>>>,
     /// Where a created runner's own token is; `None` inside for a place that was given wrong.
@@ -69,6 +71,9 @@ pub struct Draft {
     /// Other keys of the entry, dotted, with their values as TOML text.
     pub settings: Vec<Placed<(String, String)>>,
 }
+
+/// What the API of 2016 can be told about a runner.
+const V1_PARAMETERS: [&str; 4] = ["description", "tag_list", "run_untagged", "locked"];
 
 /// The key of the enrollment that the environment describes.
 pub const ENVIRONMENT_KEY: &str = "env";
@@ -138,6 +143,7 @@ impl Draft {
             key: None,
             name: None,
             url: None,
+            is_v1: false,
             registration_token: None,
             token: None,
             description: None,
@@ -177,6 +183,7 @@ impl Draft {
             place: self.place,
             mistakes: self.mistakes,
             key: self.key.or(other.key),
+            is_v1: self.is_v1 || other.is_v1,
             name: self.name.or(other.name),
             url: self.url.or(other.url),
             registration_token,
@@ -285,7 +292,15 @@ impl Draft {
                 mistakes.add(&token.place, message);
                 None
             }
+            (None, Some(token)) if self.is_v1 => {
+                mistakes.add(
+                    &token.place,
+                    format!("the API v1 knows no created runners: set {} instead", words.registration_token),
+                );
+                None
+            }
             (None, Some(token)) => token.value.clone().map(Seed::Given),
+            (Some(token), None) if self.is_v1 => token.value.clone().map(Seed::V1),
             (Some(token), None) => token.value.clone().map(registration_seed),
             (None, None) => {
                 let message = format!("no token source: set {} or {}", words.registration_token, words.token);
@@ -348,8 +363,17 @@ impl Draft {
         seed: Option<&Seed>,
         findings: &mut Findings,
     ) -> RegisterParameters {
-        let Some(Seed::Given(_)) = seed else { return parameters };
         let given = self.server_parameters();
+        match seed {
+            Some(Seed::Given(_)) => {}
+            Some(Seed::V1(_)) => {
+                for (word, place) in given.into_iter().filter(|(word, _)| !V1_PARAMETERS.contains(word)) {
+                    findings.mistakes.add(place, format!("the API v1 has no `{word}`"));
+                }
+                return parameters;
+            }
+            Some(Seed::Registration(_)) | None => return parameters,
+        }
         if self.token.is_some() {
             for (word, place) in given {
                 findings
