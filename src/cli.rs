@@ -1,14 +1,15 @@
 //! The command line.
 //!
 //! `arguments` is its grammar and `report` the only writer to stdout and stderr; every command is one
-//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif` and `rpassword`
-//! are used here and nowhere else.
+//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` and
+//! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
 mod completions;
 mod context;
 mod error;
 mod exit;
+pub mod fleet;
 mod handover;
 mod health;
 mod interrupt;
@@ -109,6 +110,9 @@ fn perform(
         }
         Command::Rotate(arguments) => {
             one_shot(&runtime, signals, reporter, |interrupt| rotate::rotate(&context, arguments, interrupt))
+        }
+        Command::Fleet(arguments) => {
+            one_shot(&runtime, signals, reporter, |interrupt| fleet::fleet(&context, *arguments, interrupt))
         }
         Command::Unregister(arguments) => {
             one_shot(&runtime, signals, reporter, |interrupt| unregister::unregister(&context, arguments, interrupt))

@@ -56,7 +56,7 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
-//! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` | [`cli`] |
+//! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify`, `futures-util` | [`agent`] |
 //! | `tracing-subscriber`, `sd-notify`, `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |

@@ -8,6 +8,7 @@
 //! This room fills the `Config` of `store`, `gitlab` and `agent`; none of them imports it. `toml` and
 //! `directories` are used here and nowhere else, and only `sources` reads the process's environment.
 
+mod access;
 mod enrollment;
 mod file;
 #[cfg(any(test, fuzzing))]
@@ -26,6 +27,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use access::{access_token, credential};
 pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
 pub use mistakes::{Errors, Mistake, Place, Placed};

@@ -42,12 +42,18 @@ where
     C: Clock + 'static,
 {
     let Parts { ops, clock, chance, watch, pulse, mut reload, board, tally, progress } = parts;
-    // Whether anybody listens is none of its business.
-    let tell = |news| _ = progress.send(news);
     let shared = Rc::new(Shared { ops, clock, chance, board: board.clone(), tally });
+    let tell = |news| {
+        match news {
+            Progress::Serving => board.enter(Phase::Serving),
+            Progress::Reloading => {}
+            Progress::Stopping => board.enter(Phase::Stopping),
+        }
+        // Whether anybody listens is none of its business.
+        let _unheard = progress.send(news);
+    };
     let mut supervisor = Supervisor::new(shared, config, watch, pulse);
     supervisor.start().await?;
-    board.enter(Phase::Serving);
     tell(Progress::Serving);
     let ending = loop {
         supervisor.pulse.beat();
@@ -74,7 +80,6 @@ where
             News::None => {}
         }
     };
-    board.enter(Phase::Stopping);
     tell(Progress::Stopping);
     Ok(supervisor.stop(ending, &mut notices).await)
 }

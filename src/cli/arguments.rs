@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::fleet::arguments::FleetArguments;
 use crate::model::{RunnerId, ServerUrl, parse_span};
 use crate::observe::{LogFormat, LogLevel};
 use crate::secret::{Token, TokenError};
@@ -86,6 +87,18 @@ pub enum Output {
     Text,
     /// For scripts: one JSON document
     Json,
+    /// For scripts: one JSON object a line, of what there can be many as soon as it is known
+    Jsonl,
+}
+
+/// A version of GitLab's API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// That of GitLab since 9.0
+    #[default]
+    V4,
+    /// That of GitLab before 10.0, without verification, rotation and expiry
+    V1,
 }
 
 /// What is to be done.
@@ -108,6 +121,8 @@ pub enum Command {
     Status(StatusArguments),
     /// Ask the running daemon whether it is well, as a container's HEALTHCHECK
     Health(HealthArguments),
+    /// Manage the runners of a GitLab with an access token
+    Fleet(Box<FleetArguments>),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
     /// Write the pages for man, for whoever makes a package
@@ -214,6 +229,9 @@ pub struct RegisterArguments {
     /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
+    /// Which API to use; v1 is the one that GitLab had before 9.0, and is never chosen by itself
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
+    pub api: Api,
     /// How to trust the server, and who we are to it
     #[command(flatten)]
     pub tls: TlsArguments,
@@ -377,6 +395,9 @@ pub struct UnregisterArguments {
     /// All entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
+    /// Which API the runners were made through; known of those that were registered here
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub api: Option<Api>,
     /// For a --url and --token that have no entry.
     #[command(flatten)]
     pub tls: TlsArguments,
@@ -480,6 +501,7 @@ impl Arguments {
             | Command::Rotate(_)
             | Command::Unregister(_)
             | Command::List
+            | Command::Fleet(_)
             | Command::Completions(_)
             | Command::Manual(_) => files,
         }
@@ -497,6 +519,7 @@ impl Arguments {
             | Command::List
             | Command::Status(_)
             | Command::Health(_)
+            | Command::Fleet(_)
             | Command::Completions(_)
             | Command::Manual(_) => (&None, &None),
         };
@@ -517,7 +540,7 @@ impl Selection {
 }
 
 /// A parser that shows its words in the help text.
-fn one_of<T>(words: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
+pub(super) fn one_of<T>(words: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {

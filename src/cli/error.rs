@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Exit;
-use crate::gitlab::ErrorClass;
+use crate::gitlab::{self, ErrorClass};
 use crate::observe::{FaceError, QuestionError};
 use crate::ops;
 use crate::secret::SourceError;
@@ -34,6 +34,21 @@ pub(super) enum Error {
     /// A daemon did not answer.
     #[error(transparent)]
     Question(#[from] QuestionError),
+    /// A call of the management API failed.
+    #[error(transparent)]
+    Call {
+        /// How.
+        #[from]
+        error: gitlab::Error,
+    },
+    /// The same for want of a good access token, and where that came from.
+    #[error("{error}; it is {origin}")]
+    AccessToken {
+        /// How.
+        error: gitlab::Error,
+        /// Where the token came from, with its fingerprint.
+        origin: String,
+    },
     /// A command found out that it cannot do what was asked for.
     #[error("{message}")]
     Verdict {
@@ -64,6 +79,7 @@ impl Error {
                 Exit::Unreachable
             }
             Self::Operation(error) => of_operation(error),
+            Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
             Self::Interrupted(_) | Self::System(_) => Exit::Failed,
         }
@@ -73,6 +89,7 @@ impl Error {
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
+            Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
             Self::Face(error) => Some(match error {
                 FaceError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
@@ -99,12 +116,9 @@ impl Error {
 pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
         ops::Error::Asking(failure) | ops::Error::Registering(failure) | ops::Error::Changing(failure) => {
-            match failure.class {
-                ErrorClass::RefusedByServer => Exit::Refused,
-                ErrorClass::Unreachable => Exit::Unreachable,
-                ErrorClass::Local => Exit::LocalFile,
-            }
+            of_class(failure.class)
         }
+        ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
         | ops::Error::Compose(_)
@@ -113,5 +127,13 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::NoRoom
         | ops::Error::OtherServer { .. }
         | ops::Error::NoToken(_) => Exit::LocalFile,
+    }
+}
+
+fn of_class(class: ErrorClass) -> Exit {
+    match class {
+        ErrorClass::RefusedByServer => Exit::Refused,
+        ErrorClass::Unreachable => Exit::Unreachable,
+        ErrorClass::Local => Exit::LocalFile,
     }
 }

@@ -22,7 +22,24 @@ impl Reporter {
 
     /// Whether answers are for scripts.
     pub(super) fn is_json(&self) -> bool {
-        self.output == Output::Json
+        self.output != Output::Text
+    }
+
+    /// The form that was asked for.
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
+    /// How wide the terminal is that a person reads answers on, in columns; none if it is no terminal.
+    pub(super) fn stdout_width(&self) -> Option<usize> {
+        let stdout = io::stdout();
+        let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    }
+
+    /// Whether a person sees stdout.
+    pub(super) fn is_stdout_terminal(&self) -> bool {
+        io::stdout().is_terminal()
     }
 
     /// Whether a person sees stderr.
@@ -34,10 +51,15 @@ impl Reporter {
     pub(super) fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
         match self.output {
             Output::Text => self.answer(&text(&runners)),
-            Output::Json => match serde_json::to_string_pretty(&Report::new(runners)) {
-                Ok(document) => self.answer(&(document + "\n")),
-                Err(error) => self.remark(&format!("cannot write the answer as JSON: {error}")),
-            },
+            Output::Json => self.json(serde_json::to_string_pretty(&Report::new(runners))),
+            Output::Jsonl => runners.iter().for_each(|runner| self.json(serde_json::to_string(runner))),
+        }
+    }
+
+    fn json(&self, document: serde_json::Result<String>) {
+        match document {
+            Ok(document) => self.answer(&(document + "\n")),
+            Err(error) => self.remark(&format!("cannot write the answer as JSON: {error}")),
         }
     }
 
@@ -47,7 +69,9 @@ impl Reporter {
         let exits: Vec<_> = told.iter().map(|told| told.exit).collect();
         match self.output {
             Output::Text => told.iter().for_each(|told| self.told_one(told)),
-            Output::Json => self.runners(told.into_iter().map(|told| told.report).collect(), |_| String::new()),
+            Output::Json | Output::Jsonl => {
+                self.runners(told.into_iter().map(|told| told.report).collect(), |_| String::new())
+            }
         }
         Exit::of_all(&exits)
     }
@@ -67,8 +91,16 @@ impl Reporter {
 
     /// Writes an answer to stdout as it is. A reader that has gone away is no error.
     pub(super) fn answer(&self, text: &str) {
+        let _closed = self.try_answer(text);
+    }
+
+    /// Writes a part of a long answer to stdout as it is.
+    ///
+    /// # Errors
+    /// If nobody reads any more, so that the rest is for nobody.
+    pub(super) fn try_answer(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        let _closed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     }
 
     /// Writes a line for people to stderr.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::arguments::UnregisterArguments;
+use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::selection::Wanted;
@@ -24,6 +24,7 @@ pub(super) async fn unregister(
         return Err(Error::Usage("say which runners: --name, --url, --id, --token, or --all-runners".to_owned()));
     }
     let tls = tls_files(context, &arguments);
+    let api = arguments.api;
     let wanted = Wanted::new(arguments.selection, &context.environment)?;
     let work = async {
         let bench = Workbench::open(context, interrupt.clone()).await?;
@@ -31,10 +32,12 @@ pub(super) async fn unregister(
             && wanted.choose(bench.candidates().await?).is_err()
         {
             let reporter = bench.reporter;
-            let told = unregister_one(Rc::new(bench), stranger(url, token, tls), None).await;
+            let told = unregister_one(Rc::new(bench), through(api, stranger(url, token, tls)), None).await;
             return Ok(reporter.told(vec![told]));
         }
-        bench.for_all(&wanted, unregister_one).await
+        bench
+            .for_all(&wanted, |bench, runner, unfinished| unregister_one(bench, through(api, runner), unfinished))
+            .await
     };
     tokio::select! {
         biased;
@@ -49,6 +52,16 @@ fn stranger(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
     let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
     let mut runner = Runner::blank(key, origin, Site { url, tls });
     runner.record.credential = Some(Credential { token, obtained_at: None, expiry: Expiry::Unknown });
+    runner
+}
+
+/// The same runner, made through the API that the user names.
+fn through(api: Option<Api>, mut runner: Runner) -> Runner {
+    runner.record.origin = match (api, runner.record.origin) {
+        (Some(Api::V1), Origin::Registered) => Origin::V1,
+        (Some(Api::V4), Origin::V1) => Origin::Registered,
+        (_, origin) => origin,
+    };
     runner
 }
 

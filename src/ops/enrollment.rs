@@ -27,6 +27,8 @@ pub enum Seed {
     Registration(Source),
     /// A created runner's own token: it cannot.
     Given(Source),
+    /// A registration token that is shown to the API of 2016; only where the user says so.
+    V1(Source),
 }
 
 impl Seed {
@@ -34,7 +36,7 @@ impl Seed {
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         match self {
-            Self::Registration(source) | Self::Given(source) => source.remark(),
+            Self::Registration(source) | Self::Given(source) | Self::V1(source) => source.remark(),
         }
     }
 
@@ -44,7 +46,7 @@ impl Seed {
     /// [`SourceError`] naming the place it should come from.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
-            Self::Registration(source) | Self::Given(source) => source.read(),
+            Self::Registration(source) | Self::Given(source) | Self::V1(source) => source.read(),
         }
     }
 
@@ -54,6 +56,7 @@ impl Seed {
         match self {
             Self::Registration(_) => Origin::Registered,
             Self::Given(_) => Origin::Given,
+            Self::V1(_) => Origin::V1,
         }
     }
 }

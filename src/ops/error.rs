@@ -85,6 +85,9 @@ pub enum Error {
         /// The server it belongs to.
         recorded: ServerUrl,
     },
+    /// The API of 2016, through which the runner was made, has no such call.
+    #[error("runner `{0}` was made through the API v1, which has neither verification nor rotation")]
+    FirstApi(String),
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -121,6 +124,7 @@ impl Error {
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },
+            Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may be about to appear; looking for it asks no server.
             Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
@@ -144,6 +148,7 @@ impl Error {
             | Self::VariableToken { .. }
             | Self::NoRoom
             | Self::OtherServer { .. }
+            | Self::FirstApi(_)
             | Self::NoToken(_) => None,
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
+use crate::gitlab::fleet::Manager;
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
@@ -25,6 +26,14 @@ pub trait Server {
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Failure>;
 
+    /// Makes a runner through the API of 2016.
+    async fn register_v1(
+        &self,
+        site: &Site,
+        registration_token: &Token,
+        parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure>;
+
     /// Asks whether a token is good, and until when.
     async fn verify(
         &self,
@@ -37,6 +46,9 @@ pub trait Server {
     /// Deletes a runner with all its managers.
     async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
 
+    /// Deletes a runner through the API of 2016.
+    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
+
     /// Deletes this machine's manager of a runner.
     async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure>;
 
@@ -45,6 +57,9 @@ pub trait Server {
 
     /// Replaces a token by a new one with an access token.
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure>;
+
+    /// The machines that use a runner's token.
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure>;
 }
 
 impl Server for gitlab::Client {
@@ -75,6 +90,19 @@ impl Server for gitlab::Client {
         Ok(Self::delete_runner(self, site, token).await?)
     }
 
+    async fn register_v1(
+        &self,
+        site: &Site,
+        registration_token: &Token,
+        parameters: &RegisterParameters,
+    ) -> Result<Answer<Registered>, Failure> {
+        Ok(Self::register_v1(self, site, registration_token, parameters).await?)
+    }
+
+    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        Ok(Self::delete_v1(self, site, token).await?)
+    }
+
     async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure> {
         Ok(Self::delete_manager(self, site, token, system_id).await?)
     }
@@ -85,6 +113,10 @@ impl Server for gitlab::Client {
 
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
         Ok(Self::reset_by_id(self, site, id, access_token).await?)
+    }
+
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure> {
+        Ok(self.fleet(site.clone(), access_token.clone()).managers(id).await?)
     }
 }
 

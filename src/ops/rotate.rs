@@ -1,5 +1,6 @@
 //! Rotate: replace the token, so that no crash and no full disk loses the new one.
 
+use super::verify::refuse_first_api;
 use super::{Disk, Error, Failure, Ops, Runner, Server, Standing};
 use crate::gitlab::{Answer, Reset};
 use crate::lifecycle::{Held, Outcome};
@@ -53,6 +54,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Rotation, Error> {
         let entered = self.enter(runner).await?;
+        refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(held) = runner.held(now)
         {

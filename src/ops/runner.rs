@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::lifecycle::{Fraction, Held, State, Timing, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
-use crate::secret::{Token, sha256_hex};
+use crate::secret::{Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
 
 use super::Error;
@@ -158,17 +158,24 @@ impl Runner {
         record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
     }
 
+    /// Whether it has a token, and not this one.
+    pub(super) fn holds_another_than(&self, fingerprint: &Fingerprint) -> bool {
+        self.record.credential.as_ref().is_some_and(|credential| credential.token.fingerprint() != *fingerprint)
+    }
+
     pub(super) fn token(&self) -> Result<Token, Error> {
         let credential = self.record.credential.as_ref().ok_or_else(|| Error::NoToken(self.label().to_owned()))?;
         Ok(credential.token.clone())
     }
 
-    /// Takes a new credential; the old token becomes one that must not come back.
+    /// Takes a new credential, whose life begins anew; the old token becomes one that must not come back.
     pub(super) fn take(&mut self, credential: Credential) {
-        if let Some(old) = self.record.credential.take()
-            && old.token != credential.token
-        {
-            self.record.retire(old.token.fingerprint());
+        let old = self.record.credential.take().map(|old| old.token);
+        if old.as_ref() != Some(&credential.token) {
+            self.record.first_seen_at = credential.obtained_at;
+            if let Some(old) = old {
+                self.record.retire(old.fingerprint());
+            }
         }
         let fingerprint = credential.token.fingerprint();
         self.record.retired.retain(|retired| *retired != fingerprint);

@@ -62,6 +62,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Unregistration, Error> {
         let _lock = self.lock(runner).await?;
         self.bring_in(runner).await?;
+        if self.is_gone_already(runner).await? {
+            self.retire(runner, fate, now).await?;
+            return Ok(Unregistration::AlreadyGone);
+        }
         self.check_settled(runner).await?;
         if fate != EntryFate::Keep && !runner.is_unwritten() {
             self.disk.probe().await?;
@@ -80,10 +84,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             system_id: Some(self.identity.system_id.clone()),
         };
         self.disk.begin(&runner.record.key, intent).await?;
-        let answer = if manager_only {
-            self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await
-        } else {
-            self.server.delete_runner(&runner.site, &token).await
+        let answer = match runner.record.origin {
+            _ if manager_only => self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await,
+            Origin::V1 => self.server.delete_v1(&runner.site, &token).await,
+            Origin::Registered | Origin::Given => self.server.delete_runner(&runner.site, &token).await,
         };
         runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         let found = match answer {
@@ -107,6 +111,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.disk.answered(&runner.record.key, done).await?;
         self.retire(runner, fate, now).await?;
         Ok(found)
+    }
+
+    /// Whether the server has said so to a process that did not come to change the entry.
+    async fn is_gone_already(&self, runner: &Runner) -> Result<bool, Error> {
+        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(false) };
+        Ok(match (&pending.intent.operation, &pending.answer) {
+            (Operation::Unregister { fingerprint, .. }, Some(_)) => !runner.holds_another_than(fingerprint),
+            _ => false,
+        })
     }
 
     /// The part after the server's answer; also what a replay finishes.

@@ -3,7 +3,7 @@
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, Runner, Seed, Server, Standing};
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Held, Outcome};
-use crate::model::{Credential, Expiry, LastVerify, RunnerId, RunnerKey, Timestamp};
+use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
 use crate::store::Record;
 
@@ -27,14 +27,23 @@ impl Verification {
     }
 }
 
+/// Refuses what the API of 2016 does not have, before anything is sent.
+pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
+    match runner.record.origin {
+        Origin::V1 => Err(Error::FirstApi(runner.label().to_owned())),
+        Origin::Registered | Origin::Given => Ok(()),
+    }
+}
+
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Asks the server about the runner's token; makes or refreshes this machine's manager there.
     ///
     /// # Errors
     /// [`Error::Asking`] if the answer is no or none, [`Error::Disk`] if config.toml or the record cannot
-    /// be read or written.
+    /// be read or written, [`Error::FirstApi`] where the server has no such call.
     pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Verification, Error> {
         let entered = self.enter(runner).await?;
+        refuse_first_api(runner)?;
         let standing = Standing::of(runner, &entered.snapshot);
         if let Standing::Foreign { credential, id } = &standing
             && let Some(held) = self.adopt(runner, credential.clone(), *id, now).await?

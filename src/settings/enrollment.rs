@@ -22,12 +22,14 @@ pub struct Draft {
     pub place: Place,
     /// What was wrong with it when it was read.
     pub(super) mistakes: Mistakes,
-    /// What ties it to its state; the name unless given.
+    /// What ties it to its state; unless given, the name, or else [`UNNAMED_KEY`].
     pub key: Option<Placed<String>>,
-    /// The local name; the machine's name unless given.
+    /// The local name; unless given, the one it has already, or else the machine's.
     pub name: Option<Placed<String>>,
     /// The server's address; `None` inside for one that was given wrong.
     pub url: Option<Placed<Option<String>>>,
+    /// Whether the registration token is for the API of 2016.
+    pub is_v1: bool,
     /// Where the registration token is; `None` inside for a place that was given wrong.
     pub registration_token: Option<Placed<Option<Source>>>,
     /// Where a created runner's own token is; `None` inside for a place that was given wrong.
@@ -70,8 +72,15 @@ pub struct Draft {
     pub settings: Vec<Placed<(String, String)>>,
 }
 
+/// What the API of 2016 can be told about a runner.
+const V1_PARAMETERS: [&str; 4] = ["description", "tag_list", "run_untagged", "locked"];
+
 /// The key of the enrollment that the environment describes.
 pub const ENVIRONMENT_KEY: &str = "env";
+
+/// The key of an enrollment in agent.toml that has neither a key nor a name: not the machine's name, because
+/// that changes from container to container.
+const UNNAMED_KEY: &str = "default";
 
 /// What is collected while drafts are validated.
 #[derive(Debug, Default)]
@@ -102,7 +111,7 @@ pub(super) fn enrollments(drafts: Vec<Draft>, environment: &Environment, finding
     let mut seen: Vec<(String, Place)> = Vec::new();
     let mut enrollments = Vec::new();
     for draft in drafts {
-        let (key, place) = (draft.key_word(environment), draft.key_place());
+        let (key, place) = (draft.key_word(), draft.key_place());
         match seen.iter().find(|(other, _)| *other == key) {
             Some((_, other)) => findings.mistakes.add(
                 &place,
@@ -134,6 +143,7 @@ impl Draft {
             key: None,
             name: None,
             url: None,
+            is_v1: false,
             registration_token: None,
             token: None,
             description: None,
@@ -173,6 +183,7 @@ impl Draft {
             place: self.place,
             mistakes: self.mistakes,
             key: self.key.or(other.key),
+            is_v1: self.is_v1 || other.is_v1,
             name: self.name.or(other.name),
             url: self.url.or(other.url),
             registration_token,
@@ -232,11 +243,12 @@ impl Draft {
     }
 
     fn name_or(&self, environment: &Environment) -> String {
-        value(&self.name).unwrap_or_else(|| environment.hostname.clone())
+        let remembered = || environment.names.get(&self.key_word()).unwrap_or(&environment.hostname);
+        value(&self.name).unwrap_or_else(|| remembered().clone())
     }
 
-    fn key_word(&self, environment: &Environment) -> String {
-        value(&self.key).unwrap_or_else(|| self.name_or(environment))
+    fn key_word(&self) -> String {
+        value(&self.key).or_else(|| value(&self.name)).unwrap_or_else(|| UNNAMED_KEY.to_owned())
     }
 
     fn key_place(&self) -> Place {
@@ -255,7 +267,7 @@ impl Draft {
                 let identity = format!("{}\n{}", url?, self.name_or(environment));
                 format!("register-{}", &sha256_hex(identity.as_bytes())[..12])
             }
-            (Keyed::ByServerAndName | Keyed::ByWord, _) => self.key_word(environment),
+            (Keyed::ByServerAndName | Keyed::ByWord, _) => self.key_word(),
         };
         let hint = if self.key.is_none() { ": set `key`, because the name cannot be one" } else { "" };
         RunnerKey::enrollment(&word)
@@ -280,7 +292,15 @@ impl Draft {
                 mistakes.add(&token.place, message);
                 None
             }
+            (None, Some(token)) if self.is_v1 => {
+                mistakes.add(
+                    &token.place,
+                    format!("the API v1 knows no created runners: set {} instead", words.registration_token),
+                );
+                None
+            }
             (None, Some(token)) => token.value.clone().map(Seed::Given),
+            (Some(token), None) if self.is_v1 => token.value.clone().map(Seed::V1),
             (Some(token), None) => token.value.clone().map(registration_seed),
             (None, None) => {
                 let message = format!("no token source: set {} or {}", words.registration_token, words.token);
@@ -343,8 +363,17 @@ impl Draft {
         seed: Option<&Seed>,
         findings: &mut Findings,
     ) -> RegisterParameters {
-        let Some(Seed::Given(_)) = seed else { return parameters };
         let given = self.server_parameters();
+        match seed {
+            Some(Seed::Given(_)) => {}
+            Some(Seed::V1(_)) => {
+                for (word, place) in given.into_iter().filter(|(word, _)| !V1_PARAMETERS.contains(word)) {
+                    findings.mistakes.add(place, format!("the API v1 has no `{word}`"));
+                }
+                return parameters;
+            }
+            Some(Seed::Registration(_)) | None => return parameters,
+        }
         if self.token.is_some() {
             for (word, place) in given {
                 findings

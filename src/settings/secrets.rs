@@ -6,11 +6,9 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::access::ACCESS_TOKENS;
 use super::variables::{PROXIES, REGISTRATION_TOKEN, TOKEN};
 use super::{Environment, Overrides, paths};
-
-/// Variables that hold access tokens wherever they are set.
-const ACCESS_TOKENS: [&str; 2] = ["GITLAB_TOKEN", "PRIVATE_TOKEN"];
 
 /// The variables that are set and hold secrets: those of the official names, those that agent.toml names as
 /// the place of a token or config.toml as a token, and proxies with a password.
@@ -20,7 +18,7 @@ const ACCESS_TOKENS: [&str; 2] = ["GITLAB_TOKEN", "PRIVATE_TOKEN"];
 pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec<OsString> {
     let paths = paths(overrides, environment);
     let mut names: BTreeSet<String> =
-        [REGISTRATION_TOKEN[0], TOKEN[0]].into_iter().chain(ACCESS_TOKENS).map(str::to_owned).collect();
+        [REGISTRATION_TOKEN, TOKEN].iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
     names.extend(PROXIES.into_iter().filter(|name| has_password(environment, name)).map(str::to_owned));
     named_by_agent_toml(&Value::Table(table(&paths.agent_config)), &mut names);
     names.extend(named_by_config_toml(&table(&paths.config)));

@@ -5,13 +5,28 @@ use crate::bench::Bench;
 #[test]
 fn help_is_written_for_people() {
     let bench = Bench::new();
-    for command in ["", "run", "register", "verify", "rotate", "unregister", "list", "status", "health", "completions"]
-    {
-        let words: Vec<_> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+    for command in [
+        "",
+        "run",
+        "register",
+        "verify",
+        "rotate",
+        "unregister",
+        "list",
+        "status",
+        "health",
+        "completions",
+        "fleet",
+        "fleet list",
+        "fleet update",
+        "fleet delete",
+        "fleet create",
+    ] {
+        let words: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
         let done = bench.run(&words);
         done.exits(0);
         assert!(done.stderr.is_empty());
-        let name = if command.is_empty() { "help" } else { command };
+        let name = if command.is_empty() { "help".to_owned() } else { command.replace(' ', "-") };
         insta::assert_snapshot!(format!("help-{name}"), done.stdout);
     }
 }

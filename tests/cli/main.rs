@@ -8,6 +8,8 @@
 
 mod bench;
 mod beside_daemon;
+mod first_api;
+mod fleet;
 mod help;
 mod list;
 mod register;

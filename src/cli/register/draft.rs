@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Error;
 use crate::cli::arguments::{
-    EntryArguments, RegisterArguments, RegisterParameterArguments, SecretArgument, TlsArguments,
+    Api, EntryArguments, RegisterArguments, RegisterParameterArguments, SecretArgument, TlsArguments,
 };
 use crate::cli::selection::file_source;
 use crate::secret::Source;
@@ -30,6 +30,7 @@ pub(super) fn draft(arguments: RegisterArguments, environment: &Environment) -> 
         ("--registration-token-file", arguments.registration_token_file.as_deref()),
         environment,
     )?;
+    draft.is_v1 = arguments.api == Api::V1;
     draft.url = given("--url", arguments.url.map(Some));
     take_tls(&mut draft, arguments.tls, environment);
     take_parameters(&mut draft, arguments.parameters);

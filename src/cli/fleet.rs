@@ -1,0 +1,58 @@
+//! `fleet`: the runners of a server, managed with an access token; one file per command.
+
+pub mod arguments;
+mod bulk;
+mod change;
+mod create;
+mod delete;
+mod desk;
+mod jobs;
+mod list;
+mod managers;
+mod reset;
+mod rows;
+mod show;
+mod shown;
+mod table;
+mod targets;
+mod token_file;
+
+use arguments::{FleetArguments, FleetCommand};
+use desk::Desk;
+
+use super::context::Context;
+use super::interrupt::Interrupt;
+use super::{Error, Exit};
+
+/// Does what is asked for.
+pub(super) async fn fleet(
+    context: &Context<'_>,
+    arguments: FleetArguments,
+    interrupt: Interrupt,
+) -> Result<Exit, Error> {
+    let FleetArguments { access, command } = arguments;
+    if let FleetCommand::Delete(arguments) = &command
+        && let Some(path) = &arguments.runner_token_file
+    {
+        return delete::by_token(context, &access, path, arguments.conduct, interrupt).await;
+    }
+    let desk = Desk::open(context, &access, interrupt)?;
+    match command {
+        FleetCommand::List(arguments) => list::list(&desk, &arguments).await,
+        FleetCommand::Show(arguments) => show::show(&desk, &arguments).await,
+        FleetCommand::Jobs(arguments) => jobs::jobs(&desk, &arguments).await,
+        FleetCommand::Managers(arguments) => managers::managers(&desk, &arguments).await,
+        FleetCommand::Projects(arguments) => managers::projects(&desk, &arguments).await,
+        FleetCommand::Update(arguments) => change::update(desk, &arguments).await,
+        FleetCommand::Pause(arguments) => change::set_paused(desk, &arguments, true).await,
+        FleetCommand::Resume(arguments) => change::set_paused(desk, &arguments, false).await,
+        FleetCommand::Assign(arguments) => change::assign(desk, &arguments).await,
+        FleetCommand::Unassign(arguments) => change::unassign(desk, &arguments).await,
+        FleetCommand::Delete(arguments) => delete::delete(desk, &arguments).await,
+        FleetCommand::Create(arguments) => create::create(&desk, &context.environment, *arguments).await,
+        FleetCommand::ResetToken(arguments) => reset::token(&desk, &context.environment, &arguments).await,
+        FleetCommand::ResetRegistrationToken(arguments) => {
+            reset::registration_token(&desk, &context.environment, &arguments).await
+        }
+    }
+}

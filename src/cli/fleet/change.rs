@@ -1,0 +1,144 @@
+//! `fleet update`, `pause`, `resume`, `assign` and `unassign`.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::arguments::{AssignArguments, AttributeArguments, ChangeArguments, UnassignArguments, UpdateArguments};
+use super::bulk::{Act, Made, apply};
+use super::desk::Desk;
+use super::targets::{Target, targets};
+use crate::cli::{Error, Exit};
+use crate::gitlab::fleet::{Fleet, PauseWord, RunnerChanges};
+use crate::gitlab::{AccessLevel, RegisterParameters};
+
+/// Changes the settings of runners.
+pub(super) async fn update(desk: Desk, arguments: &UpdateArguments) -> Result<Exit, Error> {
+    let changes = changes(&arguments.changes)?;
+    if changes.is_empty() {
+        return Err(Error::Usage("say what changes: --description, --tag-list, --locked and the like".to_owned()));
+    }
+    let act = Act { verb: "change", done: "updated", is_grave: false };
+    let targets = targets(&desk, &arguments.targets, false).await?;
+    apply(desk, act, targets, arguments.conduct, |desk, target| update_one(desk, target, changes.clone())).await
+}
+
+async fn update_one(desk: Rc<Desk>, target: Target, changes: RunnerChanges) -> Result<Made, Error> {
+    let details = desk.change(async || desk.fleet.update(target.id, &changes).await).await?;
+    Ok(Made { line: "updated".to_owned(), answer: answer(&details) })
+}
+
+/// Pauses runners, or lets them go on.
+pub(super) async fn set_paused(desk: Desk, arguments: &ChangeArguments, paused: bool) -> Result<Exit, Error> {
+    let (verb, done) = if paused { ("pause", "paused") } else { ("resume", "resumed") };
+    let act = Act { verb, done, is_grave: false };
+    let targets = targets(&desk, &arguments.targets, false).await?;
+    apply(desk, act, targets, arguments.conduct, |desk, target| set_paused_one(desk, target, paused)).await
+}
+
+async fn set_paused_one(desk: Rc<Desk>, target: Target, paused: bool) -> Result<Made, Error> {
+    let set = async |word| desk.change(async || desk.fleet.set_paused(target.id, paused, word).await).await;
+    let details = match set(PauseWord::Paused).await {
+        Err(Error::Call { error }) if Fleet::misses_pause_word(&error) => set(PauseWord::Active).await?,
+        set => set?,
+    };
+    if details.runner.is_paused() == Some(!paused) {
+        return Err(Error::Verdict {
+            exit: Exit::Refused,
+            message: "the server took the change and did not make it".to_owned(),
+            hint: None,
+        });
+    }
+    let line = if paused { "paused" } else { "takes jobs again" };
+    Ok(Made { line: line.to_owned(), answer: answer(&details) })
+}
+
+/// Assigns runners to one more project.
+pub(super) async fn assign(desk: Desk, arguments: &AssignArguments) -> Result<Exit, Error> {
+    let act = Act { verb: "assign to a further project", done: "assigned", is_grave: false };
+    let targets = targets(&desk, &arguments.targets, false).await?;
+    let project = &arguments.to;
+    apply(desk, act, targets, arguments.conduct, |desk: Rc<Desk>, target| {
+        let project = project.clone();
+        async move {
+            let runner = desk.change(async || desk.fleet.assign(&project, target.id).await).await?;
+            Ok(Made { line: format!("assigned to {project}"), answer: answer(&runner) })
+        }
+    })
+    .await
+}
+
+/// Takes runners from a project.
+pub(super) async fn unassign(desk: Desk, arguments: &UnassignArguments) -> Result<Exit, Error> {
+    let act = Act { verb: "take from their project", done: "unassigned", is_grave: false };
+    let targets = targets(&desk, &arguments.targets, false).await?;
+    let project = &arguments.from;
+    apply(desk, act, targets, arguments.conduct, |desk: Rc<Desk>, target| {
+        let project = project.clone();
+        async move {
+            desk.change(async || desk.fleet.unassign(&project, target.id).await).await?;
+            Ok(Made { line: format!("not assigned to {project} any more"), answer: json!({ "id": target.id }) })
+        }
+    })
+    .await
+}
+
+/// What the server said, as scripts get it.
+fn answer(answer: &impl Serialize) -> Value {
+    serde_json::to_value(answer).unwrap_or_else(|_| json!({}))
+}
+
+/// What the flags change, checked for what the server would refuse.
+fn changes(arguments: &AttributeArguments) -> Result<RunnerChanges, Error> {
+    let parameters = parameters(arguments)?;
+    // An update need not repeat what is set already, such as the tags that `run_untagged` needs.
+    let untagged = RegisterParameters { run_untagged: None, ..parameters.clone() };
+    let changes = RunnerChanges {
+        description: parameters.description.clone(),
+        paused: None,
+        tag_list: arguments.tag_list.as_ref().map(|_| parameters.tag_list.clone()),
+        run_untagged: parameters.run_untagged,
+        locked: parameters.locked,
+        access_level: parameters.access_level,
+        maximum_timeout: arguments.maximum_timeout.map(|timeout| Some(timeout).filter(|timeout| !timeout.is_zero())),
+        maintenance_note: parameters.maintenance_note.clone(),
+    };
+    validated(&untagged).map(|()| changes)
+}
+
+/// What the flags say about a runner, not yet checked as a whole.
+///
+/// # Errors
+/// [`Error::Usage`] for an access level that is none.
+pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParameters, Error> {
+    let level = |word: &String| {
+        let levels = [AccessLevel::NotProtected, AccessLevel::RefProtected];
+        levels
+            .into_iter()
+            .find(|level| level.as_str() == word)
+            .ok_or_else(|| Error::Usage(format!("`{word}` is no access level: use not_protected or ref_protected")))
+    };
+    let tags = arguments.tag_list.as_deref().unwrap_or_default().split(',').map(str::trim);
+    Ok(RegisterParameters {
+        description: arguments.description.clone(),
+        maintenance_note: arguments.maintenance_note.clone(),
+        tag_list: tags.filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
+        run_untagged: arguments.run_untagged,
+        locked: arguments.locked,
+        paused: None,
+        access_level: arguments.access_level.as_ref().map(level).transpose()?,
+        maximum_timeout: arguments.maximum_timeout.filter(|timeout| *timeout != Duration::ZERO),
+        info: None,
+    })
+}
+
+/// Refuses what the server would refuse.
+///
+/// # Errors
+/// [`Error::Usage`] with everything that is wrong.
+pub(super) fn validated(parameters: &RegisterParameters) -> Result<(), Error> {
+    let mistakes: Vec<_> = parameters.validate().iter().map(ToString::to_string).collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(Error::Usage(mistakes.join("; "))) }
+}

@@ -1,0 +1,91 @@
+//! `fleet create`: a new runner, whose token goes where it is told.
+
+use serde_json::json;
+
+use super::arguments::CreateArguments;
+use super::change::{parameters, validated};
+use super::desk::Desk;
+use super::token_file::TokenFile;
+use crate::cli::report::chain;
+use crate::cli::told::end;
+use crate::cli::{Error, Exit};
+use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
+use crate::gitlab::{Disposition, RegisterParameters};
+use crate::model::Expiry;
+use crate::settings::Environment;
+
+/// Creates.
+pub(super) async fn create(desk: &Desk, environment: &Environment, arguments: CreateArguments) -> Result<Exit, Error> {
+    let new = wanted(desk, &arguments).await?;
+    let mut file = TokenFile::prepare(&arguments.token.write_token, environment)?;
+    let made = desk.change(async || desk.fleet.create(&new).await).await;
+    let made = made.map_err(|error| explained(error, &new))?;
+    if let Err(error) = file.fill(&made.token) {
+        return Err(Error::Verdict {
+            exit: error.exit(),
+            message: format!("{}; runner {} was made and nobody holds its token", chain(&error), made.id),
+            hint: Some(format!(
+                "delete it with `fleet delete {}`, or `fleet reset-token {}` elsewhere",
+                made.id, made.id
+            )),
+        });
+    }
+    let expires_at = match made.expiry {
+        Expiry::At(at) => Some(at),
+        Expiry::Never | Expiry::Unknown => None,
+    };
+    let path = file.path().display();
+    if desk.reporter.is_json() {
+        let row = json!({
+            "id": made.id, "token_expires_at": expires_at, "token_fingerprint": made.token.fingerprint().to_string(),
+            "token_file": path.to_string(), "action": "created", "error": null,
+        });
+        desk.reporter.answer(&format!("{}\n", json!({ "schema": 1, "runners": [row] })));
+    } else {
+        let end = end(expires_at, desk.now());
+        desk.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
+    }
+    Ok(Exit::Done)
+}
+
+/// What is wanted; a project or group given by its path is asked for its number.
+async fn wanted(desk: &Desk, arguments: &CreateArguments) -> Result<NewRunner, Error> {
+    let parameters = RegisterParameters { paused: arguments.paused, ..parameters(&arguments.attributes)? };
+    validated(&parameters)?;
+    Ok(NewRunner {
+        owner: owner(desk, arguments.project.as_ref(), arguments.group.as_ref()).await?,
+        parameters,
+        token_expires_at: arguments.token_expires_at,
+        token_rotation_deadline: arguments.token_rotation_deadline,
+    })
+}
+
+async fn owner(desk: &Desk, project: Option<&OwnerName>, group: Option<&OwnerName>) -> Result<NewRunnerOwner, Error> {
+    Ok(match (project, group) {
+        (Some(project), _) => NewRunnerOwner::Project(match project.number() {
+            Some(number) => number,
+            None => desk.ask(async || Ok(desk.fleet.project(project).await?.value)).await?.id,
+        }),
+        (None, Some(group)) => NewRunnerOwner::Group(match group.number() {
+            Some(number) => number,
+            None => desk.ask(async || Ok(desk.fleet.group(group).await?.value)).await?.id,
+        }),
+        (None, None) => NewRunnerOwner::Instance,
+    })
+}
+
+/// Says what a lost answer may have left behind.
+fn explained(error: Error, new: &NewRunner) -> Error {
+    let Error::Call { error: call } = &error else { return error };
+    if !matches!(call.disposition(), Disposition::Unknown { .. }) {
+        return error;
+    }
+    let description = new.parameters.description.as_deref().unwrap_or_default();
+    Error::Verdict {
+        exit: Exit::Unreachable,
+        message: chain(&error),
+        hint: Some(format!(
+            "GitLab may have made the runner all the same: before trying again, delete there what is described `{description}` and was never contacted"
+        )),
+    }
+}

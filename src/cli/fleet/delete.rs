@@ -1,0 +1,69 @@
+//! `fleet delete`: runners with all their managers, by number, by filters or by a runner's own token.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::arguments::{AccessArguments, ConductArguments, DeleteArguments};
+use super::bulk::{Act, Made, apply};
+use super::desk::{Address, Desk};
+use super::targets::{Target, targets};
+use crate::cli::context::Context;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::selection::read_file;
+use crate::cli::{Error, Exit};
+use crate::gitlab::Kind;
+
+/// What a deletion is called.
+const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
+
+/// Deletes.
+pub(super) async fn delete(desk: Desk, arguments: &DeleteArguments) -> Result<Exit, Error> {
+    let looks_up = !arguments.conduct.yes;
+    let targets = targets(&desk, &arguments.targets, looks_up).await?;
+    delete_all(desk, targets, arguments.conduct).await
+}
+
+/// Deletes these, once it is agreed to.
+pub(super) async fn delete_all(desk: Desk, targets: Vec<Target>, conduct: ConductArguments) -> Result<Exit, Error> {
+    apply(desk, ACT, targets, conduct, delete_one).await
+}
+
+/// A runner that is gone already counts as done.
+async fn delete_one(desk: Rc<Desk>, target: Target) -> Result<Made, Error> {
+    let answer = json!({ "id": target.id });
+    match desk.change(async || desk.fleet.delete(target.id).await).await {
+        Ok(()) => Ok(Made { line: "deleted".to_owned(), answer }),
+        Err(Error::Call { error }) if error.kind() == Kind::NotFound => {
+            Ok(Made { line: "was already gone".to_owned(), answer })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes the runner that a token belongs to, which needs no access token.
+pub(super) async fn by_token(
+    context: &Context<'_>,
+    access: &AccessArguments,
+    path: &Path,
+    conduct: ConductArguments,
+    interrupt: Interrupt,
+) -> Result<Exit, Error> {
+    let Address { site, client, .. } = Address::of(context, access)?;
+    let token = read_file(path, &context.environment)?;
+    let whose = format!("the runner whose token has the fingerprint {} at {}", token.fingerprint(), site.url);
+    if conduct.dry_run {
+        context.reporter.answer(&format!("{whose}: would be deleted\n"));
+        return Ok(Exit::Done);
+    }
+    if !conduct.yes {
+        return Err(Error::Usage(format!("this deletes {whose}, with all its managers: agree with --yes")));
+    }
+    if interrupt.is_asked() {
+        return Err(Error::Interrupted("nothing was deleted".to_owned()));
+    }
+    client.delete_runner(&site, &token).await?;
+    context.reporter.answer(&format!("{whose}: deleted\n"));
+    Ok(Exit::Done)
+}

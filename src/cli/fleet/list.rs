@@ -1,0 +1,74 @@
+//! `fleet list`: runners, as they arrive.
+
+use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
+use super::desk::Desk;
+use super::rows::{Rows, next_page, write_pages};
+use crate::cli::{Error, Exit};
+use crate::gitlab::fleet::{RunnerDetails, RunnerFilters, RunnerScope};
+
+/// Lists.
+pub(super) async fn list(desk: &Desk, arguments: &ListArguments) -> Result<Exit, Error> {
+    let (scope, filters) = (scope(&arguments.place), filters(&arguments.filters));
+    if arguments.details {
+        return with_details(desk, &scope, &filters, arguments.limit).await;
+    }
+    write_pages(desk, desk.fleet.runners(&scope, &filters), arguments.limit).await
+}
+
+async fn with_details(
+    desk: &Desk,
+    scope: &RunnerScope,
+    filters: &RunnerFilters,
+    limit: Option<usize>,
+) -> Result<Exit, Error> {
+    let mut rows = Rows::new::<RunnerDetails>(desk);
+    let written = write_details(desk, scope, filters, limit.unwrap_or(usize::MAX), &mut rows).await;
+    rows.finish(written.as_ref().err());
+    written.map(|()| Exit::Done)
+}
+
+async fn write_details(
+    desk: &Desk,
+    scope: &RunnerScope,
+    filters: &RunnerFilters,
+    limit: usize,
+    rows: &mut Rows,
+) -> Result<(), Error> {
+    let mut pages = desk.fleet.runners(scope, filters).of_length(limit);
+    while rows.count() < limit {
+        let Some(page) = next_page(desk, &mut pages).await? else { return Ok(()) };
+        let mut details = Vec::new();
+        for runner in page.into_iter().take(limit - rows.count()) {
+            if desk.interrupt.is_asked() {
+                break;
+            }
+            details.push(desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?);
+        }
+        if rows.add(&details).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Where runners are listed.
+pub(super) fn scope(place: &PlaceArguments) -> RunnerScope {
+    match (place.all, &place.project, &place.group) {
+        (true, _, _) => RunnerScope::All,
+        (false, Some(project), _) => RunnerScope::Project(project.clone()),
+        (false, None, Some(group)) => RunnerScope::Group(group.clone()),
+        (false, None, None) => RunnerScope::Owned,
+    }
+}
+
+/// Which of them.
+pub(super) fn filters(arguments: &FilterArguments) -> RunnerFilters {
+    RunnerFilters {
+        runner_type: arguments.runner_type.clone(),
+        status: arguments.status.clone(),
+        paused: arguments.paused,
+        tag_list: arguments.tags.clone(),
+        version_prefix: arguments.version_prefix.clone(),
+        scope: arguments.scope.clone(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Which runners a change is about.
+
+use std::collections::HashSet;
+
+use super::arguments::{FilterArguments, PlaceArguments, TargetArguments};
+use super::desk::Desk;
+use super::list::{filters, scope};
+use super::rows::next_page;
+use crate::cli::Error;
+use crate::cli::told::shown;
+use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerStatus};
+use crate::model::RunnerId;
+
+/// The most runners whose descriptions are looked up when they are given by number.
+const LOOKED_UP: usize = 20;
+
+/// One runner that is to be changed.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// Its number.
+    pub(super) id: RunnerId,
+    /// What is known of it; nothing if it was given by number and could not be looked up.
+    pub(super) runner: Option<Runner>,
+}
+
+impl Target {
+    /// Its number and what people call it: ``6 (`test-1`)``.
+    pub(super) fn label(&self) -> String {
+        let description = self.runner.as_ref().and_then(|runner| runner.description.as_deref());
+        match description.filter(|description| !description.is_empty()) {
+            Some(description) => format!("{} (`{}`)", self.id, shown(description)),
+            None => self.id.to_string(),
+        }
+    }
+}
+
+impl TargetArguments {
+    /// Whether runners are meant by filters rather than by number.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if neither is given, or both.
+    fn is_by_filters(&self) -> Result<bool, Error> {
+        let PlaceArguments { all, project, group } = &self.place;
+        let FilterArguments { runner_type, status, paused, tags, version_prefix, scope } = &self.filters;
+        let has_filters = *all
+            || project.is_some()
+            || group.is_some()
+            || runner_type.is_some()
+            || status.is_some()
+            || paused.is_some()
+            || !tags.is_empty()
+            || version_prefix.is_some()
+            || scope.is_some();
+        match (self.ids.is_empty(), has_filters) {
+            (false, false) => Ok(false),
+            (true, true) => Ok(true),
+            (true, false) => Err(Error::Usage(
+                "say which runners: by number, or by --status, --type, --tag and the like; --all for every runner of the instance"
+                    .to_owned(),
+            )),
+            (false, true) => Err(Error::Usage("give either numbers or filters, not both".to_owned())),
+        }
+    }
+}
+
+/// Finds out which runners are meant; those that were given by number are looked up if they are few.
+///
+/// # Errors
+/// [`Error::Usage`] for a selection that cannot be meant, and what the server says against listing.
+pub(super) async fn targets(desk: &Desk, arguments: &TargetArguments, looks_up: bool) -> Result<Vec<Target>, Error> {
+    if arguments.is_by_filters()? {
+        return listed(desk, arguments).await;
+    }
+    let mut seen = HashSet::new();
+    let ids: Vec<_> = arguments.ids.iter().copied().filter(|id| seen.insert(*id)).collect();
+    let looks_up = looks_up && ids.len() <= LOOKED_UP;
+    let mut targets = Vec::new();
+    for id in ids {
+        // What may be changed need not be visible; the change itself will tell.
+        let details = if looks_up { desk.fleet.runner(id, false).await.ok() } else { None };
+        targets.push(Target { id, runner: details.map(|answer| answer.value.runner) });
+    }
+    Ok(targets)
+}
+
+async fn listed(desk: &Desk, arguments: &TargetArguments) -> Result<Vec<Target>, Error> {
+    let filters = filters(&arguments.filters);
+    let scope = scope(&arguments.place);
+    let mut pages = desk.fleet.runners(&scope, &filters);
+    let mut targets = Vec::new();
+    while let Some(page) = next_page(desk, &mut pages).await? {
+        for runner in page.into_iter().filter(|runner| is_meant(runner, &filters)) {
+            if is_surely_meant(desk, &runner, &filters).await? {
+                targets.push(Target { id: runner.id, runner: Some(runner) });
+            }
+        }
+    }
+    Ok(targets)
+}
+
+/// A server takes no notice of a filter that it does not know yet, and would have everything changed.
+fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
+    let has_status = |status: &RunnerStatus| match status {
+        RunnerStatus::Active => runner.is_paused() != Some(true),
+        RunnerStatus::Paused => runner.is_paused() != Some(false),
+        // A paused runner's own status is not told.
+        status => runner.status.as_ref().is_none_or(|own| own == status || *own == RunnerStatus::Paused),
+    };
+    let is_of_type = |wanted| runner.runner_type.as_ref() == Some(wanted);
+    filters.runner_type.as_ref().is_none_or(is_of_type)
+        && filters.status.as_ref().is_none_or(has_status)
+        && filters.paused.is_none_or(|paused| runner.is_paused() == Some(paused))
+}
+
+/// The same for what only the details tell.
+async fn is_surely_meant(desk: &Desk, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
+    if filters.tag_list.is_empty() {
+        return Ok(true);
+    }
+    let details: RunnerDetails = desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?;
+    let has_tag = |tag: &String| details.tag_list.iter().flatten().any(|own| own == tag);
+    Ok(filters.tag_list.iter().all(has_tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_a_server_should_have_left_out_are_left_out() {
+        let runner: Runner = serde_json::from_value(json!({
+            "id": 1, "status": "online", "paused": false, "runner_type": "group_type",
+        }))
+        .unwrap();
+        let filters = |status: Option<&str>, runner_type: Option<&str>, paused| RunnerFilters {
+            status: status.map(|word| word.parse().unwrap()),
+            runner_type: runner_type.map(|word| word.parse().unwrap()),
+            paused,
+            ..RunnerFilters::default()
+        };
+        for (wanted, is_wanted) in [
+            (filters(None, None, None), true),
+            (filters(Some("online"), Some("group_type"), Some(false)), true),
+            (filters(Some("offline"), None, None), false),
+            (filters(Some("active"), None, None), true),
+            (filters(Some("paused"), None, None), false),
+            (filters(None, Some("project_type"), None), false),
+            (filters(None, None, Some(true)), false),
+        ] {
+            assert_eq!(is_meant(&runner, &wanted), is_wanted, "{wanted:?}");
+        }
+        let paused = Runner { status: Some(RunnerStatus::Paused), paused: Some(true), ..runner };
+        assert!(is_meant(&paused, &filters(Some("offline"), None, None)));
+    }
+}
