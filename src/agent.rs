@@ -10,6 +10,7 @@
 mod census;
 mod config;
 mod once;
+mod pulse;
 mod rules;
 mod shutdown;
 mod status;
@@ -25,13 +26,15 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::lifecycle::Fraction;
+use crate::observe::{Board, Tally};
 use crate::ops::{Disk, Ops, Server};
 
 pub use census::{Census, Member, census};
 pub use config::{
-    Config, GRACE, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
+    Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use once::once;
+pub use pulse::{BEAT, Pulse, STILL_WELL};
 pub use supervisor::{Farewells, run};
 pub use watch::{Changed, Watch, Watched, Watcher};
 
@@ -45,8 +48,27 @@ pub struct Parts<S, D, C> {
     pub chance: fn() -> Fraction,
     /// Tells that config.toml or agent.toml changed; `None` if they cannot be watched.
     pub watch: Option<Watch>,
+    /// Set by the supervisor's loop with every turn, for whoever wants to know that it turns.
+    pub pulse: Pulse,
     /// Brings the settings as they are now; `None` (after it said why) if they are unusable.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
+    /// Where it tells how its runners stand.
+    pub board: Board,
+    /// Where it counts what it does.
+    pub tally: Tally,
+    /// Hears how far the daemon is; nobody needs to listen.
+    pub progress: mpsc::UnboundedSender<Progress>,
+}
+
+/// How far the daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It supervises: what was interrupted is finished, and every runner has its worker.
+    Serving,
+    /// It was told to read settings and files again; [`Progress::Serving`] follows.
+    Reloading,
+    /// It was told to stop.
+    Stopping,
 }
 
 /// What the outside world tells the daemon.
@@ -56,6 +78,8 @@ pub enum Notice {
     Stop,
     /// Stop, and keep every registration.
     StopAndKeep,
+    /// Stop, because the machine starts anew: as `[shutdown] on_reboot` says.
+    StopForReboot,
     /// Read settings and files again, and verify now.
     Reload,
 }
@@ -68,6 +92,8 @@ struct Shared<S, D, C> {
     ops: Ops<S, D>,
     clock: C,
     chance: fn() -> Fraction,
+    board: Board,
+    tally: Tally,
 }
 
 impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {

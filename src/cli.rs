@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! `arguments` is its grammar and `report` the only writer to stdout and stderr; every command is one
-//! file. Nobody imports this room but main. `clap`, `clap_complete`, `indicatif`, `rpassword` and
+//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` and
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
@@ -11,13 +11,16 @@ mod error;
 mod exit;
 pub mod fleet;
 mod handover;
+mod health;
 mod interrupt;
 mod list;
+mod manual;
 mod register;
 mod report;
 mod rotate;
 mod run;
 mod selection;
+mod status;
 mod told;
 mod unregister;
 mod verify;
@@ -37,7 +40,7 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
-use crate::observe::{LogConfig, LogFormat, LogLevel, start_log};
+use crate::observe::{LogConfig, LogFormat, LogLevel, is_journal, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 
@@ -91,11 +94,14 @@ fn perform(
     let signals = signals.map_err(Error::System)?;
     signals.release().map_err(Error::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
-    let context = Context::new(arguments.global.overrides(), environment, reporter);
+    let context = Context::new(arguments.overrides(), environment, reporter);
     match arguments.command {
         Command::Run(arguments) => runtime.block_on(run::run(&context, &arguments, signals)),
         Command::List => runtime.block_on(list::list(&context)),
+        Command::Status(arguments) => runtime.block_on(status::status(&context, &arguments, signals)),
+        Command::Health(arguments) => Ok(runtime.block_on(health::health(&context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
+        Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {
             one_shot(&runtime, signals, reporter, |interrupt| register::register(&context, *arguments, interrupt))
         }
@@ -139,6 +145,7 @@ fn log_config(arguments: &Arguments, environment: &Environment, reporter: &Repor
     let format = match (arguments.global.log_format, word("LOG_FORMAT")) {
         (Some(format), _) => format,
         (None, Some(word)) => word.parse().map_err(|error| Error::Usage(format!("LOG_FORMAT: {error}")))?,
+        (None, None) if is_journal(word("JOURNAL_STREAM").as_deref()) => LogFormat::Journald,
         (None, None) => LogFormat::Text,
     };
     let is_coloured = reporter.is_stderr_terminal() && word("NO_COLOR").is_none();

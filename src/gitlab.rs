@@ -34,7 +34,7 @@ pub use answer::{Answer, Registered, Reset, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;
-pub use config::{CONNECT_TIMEOUT, Config, IN_FLIGHT_PER_HOST, Proxies, REQUEST_TIMEOUT};
+pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind};

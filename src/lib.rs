@@ -27,7 +27,7 @@
 //!   whether the server may have acted. Knows no disk but TLS files.
 //! - [`store`]: config.toml, edited by splicing; the state directory with records, journal and locks. One
 //!   thread does all disk work. Knows no server.
-//! - [`observe`]: the log.
+//! - [`observe`]: the log, and the service manager.
 //! - [`model`]: the words that all rooms share: times, addresses, ids, credentials, the JSON shape.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
@@ -55,9 +55,9 @@
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
-//! | `clap`, `clap_complete`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
+//! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify`, `futures-util` | [`agent`] |
-//! | `tracing-subscriber` | [`observe`] |
+//! | `tracing-subscriber`, `sd-notify` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |
 //! | `hmac`, `sha2` | [`secret`] |
 //! | `signal-hook`, `nix` | [`signals`] |

@@ -29,6 +29,7 @@ mod register;
 mod replay;
 mod rotate;
 mod runner;
+mod sharing;
 mod unregister;
 mod verify;
 

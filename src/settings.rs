@@ -14,6 +14,7 @@ mod file;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/checks/settings.rs"]
 pub mod fuzzing;
+mod http;
 mod mistakes;
 mod paths;
 mod secrets;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 pub use access::{access_token, credential};
 pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
+pub use http::PORT;
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
 pub use secrets::secret_variables;
@@ -36,6 +38,7 @@ pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
+use crate::observe::FaceConfig;
 use crate::{agent, gitlab, store};
 
 /// What was given on the command line; wins over everything else.
@@ -47,6 +50,12 @@ pub struct Overrides {
     pub agent_config: Option<PathBuf>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
+    /// `--socket`.
+    pub socket: Option<PathBuf>,
+    /// `--listen-address`; several are separated by commas.
+    pub listen_address: Option<String>,
+    /// `--allow-remote`.
+    pub allow_remote: Option<bool>,
 }
 
 /// Everything that was asked for, validated.
@@ -58,6 +67,8 @@ pub struct Settings {
     pub gitlab: gitlab::Config,
     /// For the daemon.
     pub agent: agent::Config,
+    /// For what the daemon answers.
+    pub face: FaceConfig,
     /// What is not wrong but surely not meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -90,10 +101,16 @@ enum Scope {
 fn read(overrides: &Overrides, environment: &Environment, scope: Scope) -> Result<Settings, Errors> {
     let paths = paths(overrides, environment);
     let text = file::text(&paths)?;
-    assemble(&paths, text, environment, scope)
+    assemble(&paths, text, overrides, environment, scope)
 }
 
-fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scope: Scope) -> Result<Settings, Errors> {
+fn assemble(
+    paths: &Paths,
+    text: Option<String>,
+    overrides: &Overrides,
+    environment: &Environment,
+    scope: Scope,
+) -> Result<Settings, Errors> {
     let mut agent = agent::Config::default();
     let mut gitlab = gitlab::Config {
         certs_dir: Some(paths.certs_dir()),
@@ -102,16 +119,21 @@ fn assemble(paths: &Paths, text: Option<String>, environment: &Environment, scop
     };
     let mut findings = Findings::default();
     let mut drafts = Vec::new();
+    let mut http = http::Http::default();
     if let Some(text) = text {
-        let target = file::Target { agent: &mut agent, gitlab: &mut gitlab, drafts: &mut drafts };
+        let target = file::Target { agent: &mut agent, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
         file::read(&paths.agent_config, &text, environment, target, &mut findings.mistakes);
     }
     match scope {
-        Scope::Daemon => drafts.extend(variables::enrolled(environment)),
+        Scope::Daemon => {
+            drafts.extend(variables::enrolled(environment));
+            http = http.outweighed(overrides, environment, &mut findings.mistakes);
+        }
         Scope::Command => {}
     }
     findings.warnings.extend(agent.servers.iter().filter_map(|server| server.access_token.remark()));
     agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);
+    let face = http.face(paths, &mut findings.mistakes);
     let Findings { mistakes, warnings } = findings;
-    mistakes.into_result(Settings { store: paths.store(), gitlab, agent, warnings })
+    mistakes.into_result(Settings { store: paths.store(), gitlab, agent, face, warnings })
 }

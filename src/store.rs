@@ -13,6 +13,7 @@
 mod compose;
 mod config_file;
 mod disk;
+mod dropped;
 mod edit;
 mod entry;
 mod error;
@@ -34,6 +35,7 @@ mod thread;
 mod tree;
 mod wire;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -76,6 +78,17 @@ pub struct Store {
     sender: Sender<Job>,
     config_path: Arc<Path>,
     has_state: bool,
+    observer: Option<Observer>,
+}
+
+/// Somebody who is told whether a change of config.toml is on the disk; must not wait.
+#[derive(Clone)]
+struct Observer(Arc<dyn Fn(bool) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Observer")
+    }
 }
 
 impl Store {
@@ -85,6 +98,13 @@ impl Store {
     /// [`Error::Disk`] if the state directory cannot be made or written.
     pub fn open(config: Config) -> Result<Self, Error> {
         Self::open_with(config, Hooks::default())
+    }
+
+    /// Has every [`Store::edit`] of this handle, and of clones made from it, told to a function: whether the
+    /// change is on the disk.
+    #[must_use]
+    pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Observer(Arc::new(observe))), ..self }
     }
 
     /// config.toml, with symbolic links resolved.
@@ -170,7 +190,11 @@ impl Store {
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
         self.sender.send(Job::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
-        answered.await.map_err(|_| Error::Stopped)?
+        let edited = answered.await.map_err(|_| Error::Stopped)?;
+        if let Some(Observer(observe)) = &self.observer {
+            observe(edited.is_ok());
+        }
+        edited
     }
 
     /// The texts of a runner's entries as [`Edit::Remove`] would take them out, in the order of the file, so
@@ -291,7 +315,12 @@ impl Store {
 
     fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
         let started = thread::start(config, hooks)?;
-        Ok(Self { sender: started.jobs, config_path: started.config_path.into(), has_state: started.has_state })
+        Ok(Self {
+            sender: started.jobs,
+            config_path: started.config_path.into(),
+            has_state: started.has_state,
+            observer: None,
+        })
     }
 
     /// Has the disk thread do something and waits for what comes of it.

@@ -35,8 +35,19 @@ pub struct Config {
 pub struct Shutdown {
     /// Which runners are unregistered.
     pub unregister: Unregister,
+    /// What a reboot of the machine does instead (`on_reboot`).
+    pub on_reboot: OnReboot,
     /// How long everything may take.
     pub grace: Duration,
+}
+
+/// What becomes of the runners when the machine starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReboot {
+    /// They stay registered: the daemon comes back with the machine.
+    Keep,
+    /// The same as when the daemon is stopped for any other reason.
+    Unregister,
 }
 
 /// Which runners are unregistered at shutdown.
@@ -134,7 +145,7 @@ impl Default for Config {
             verify_found: VERIFY_FOUND,
             rotate: Some(Share::DEFAULT),
             register_again: RegisterAgain::Expired,
-            shutdown: Shutdown { unregister: Unregister::Enrolled, grace: GRACE },
+            shutdown: Shutdown { unregister: Unregister::Enrolled, on_reboot: OnReboot::Keep, grace: GRACE },
             timing: Timing::default(),
             enrollments: Vec::new(),
             servers: Vec::new(),

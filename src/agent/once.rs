@@ -27,8 +27,8 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let Parts { ops, clock, chance, .. } = parts;
-    let shared = Rc::new(Shared { ops, clock, chance });
+    let Parts { ops, clock, chance, board, tally, .. } = parts;
+    let shared = Rc::new(Shared { ops, clock, chance, board, tally });
     LocalSet::new().run_until(pass(shared, Rc::new(config))).await
 }
 

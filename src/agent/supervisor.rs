@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::census::Member;
 use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{Census, Changed, Config, Notice, Notices, Parts, Shared, Watch, census};
+use super::{BEAT, Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
-use crate::observe::chain;
+use crate::observe::{Phase, chain};
 use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished, is_own};
 use crate::store::Snapshot;
 
@@ -41,18 +41,25 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    let Parts { ops, clock, chance, watch, mut reload } = parts;
-    let mut supervisor = Supervisor::new(Rc::new(Shared { ops, clock, chance }), config, watch);
+    let Parts { ops, clock, chance, watch, pulse, mut reload, board, tally, progress } = parts;
+    // Whether anybody listens is none of its business.
+    let tell = |news| _ = progress.send(news);
+    let shared = Rc::new(Shared { ops, clock, chance, board: board.clone(), tally });
+    let mut supervisor = Supervisor::new(shared, config, watch, pulse);
     supervisor.start().await?;
-    loop {
+    board.enter(Phase::Serving);
+    tell(Progress::Serving);
+    let ending = loop {
+        supervisor.pulse.beat();
         match supervisor.next(&mut notices).await {
-            News::Notice(Notice::Stop) => {
-                return Ok(supervisor.stop(Ending::ByPolicy, &mut notices).await);
+            News::Notice(Notice::Stop) => break Ending::ByPolicy,
+            News::Notice(Notice::StopAndKeep) => break Ending::Keep,
+            News::Notice(Notice::StopForReboot) => break supervisor.ending_at_reboot(),
+            News::Notice(Notice::Reload) => {
+                tell(Progress::Reloading);
+                supervisor.reload(reload()).await;
+                tell(Progress::Serving);
             }
-            News::Notice(Notice::StopAndKeep) => {
-                return Ok(supervisor.stop(Ending::Keep, &mut notices).await);
-            }
-            News::Notice(Notice::Reload) => supervisor.reload(reload()).await,
             News::Changed(changed) => {
                 if changed.settings {
                     supervisor.settings_changed(reload()).await;
@@ -64,8 +71,12 @@ where
             News::FileStill => supervisor.config_changed(true, Retired::Stay).await,
             // It may have left its runner to the next census.
             News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
+            News::None => {}
         }
-    }
+    };
+    board.enter(Phase::Stopping);
+    tell(Progress::Stopping);
+    Ok(supervisor.stop(ending, &mut notices).await)
 }
 
 /// How a stopped daemon leaves its runners behind.
@@ -82,6 +93,8 @@ enum News {
     Changed(Changed),
     FileStill,
     WorkerEnded,
+    /// Time for a sign of life.
+    None,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,6 +112,7 @@ struct Supervisor<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     config: Rc<Config>,
     watch: Option<Watch>,
+    pulse: Pulse,
     still_at: Option<Instant>,
     /// Enrollments that another process has unregistered while this one runs.
     retired_here: BTreeSet<RunnerKey>,
@@ -113,11 +127,12 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>) -> Self {
+    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, pulse: Pulse) -> Self {
         Self {
             shared,
             config: Rc::new(config),
             watch,
+            pulse,
             // What is missing from the start on is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
             retired_here: BTreeSet::new(),
@@ -146,6 +161,8 @@ where
         let target = SharedTarget::new(member.runner.target().into());
         let lines = Lines { target: Rc::clone(&target), mailbox, patience: self.patience.subscribe() };
         let worker = Worker::new(Rc::clone(&self.shared), member, Rc::clone(&self.config), unfinished, lines);
+        // Whoever hears that the daemon serves shall find every runner.
+        worker.post();
         self.workers.spawn_local(worker.run());
         self.desks.insert(key, Desk { mail, target });
     }
@@ -181,6 +198,7 @@ where
                 self.dismiss(ended);
                 News::WorkerEnded
             }
+            () = sleep(BEAT) => News::None,
         }
     }
 
@@ -189,6 +207,7 @@ where
             Ok(leftover) => {
                 let Leftover { runner, is_enrolled, .. } = leftover;
                 self.desks.remove(&runner.record.key);
+                self.shared.board.remove(&runner.record.key);
                 if is_enrolled && is_retired(&runner) {
                     self.retired_here.insert(runner.record.key);
                 }
@@ -266,6 +285,13 @@ where
         }
     }
 
+    fn ending_at_reboot(&self) -> Ending {
+        match self.config.shutdown.on_reboot {
+            OnReboot::Keep => Ending::Keep,
+            OnReboot::Unregister => Ending::ByPolicy,
+        }
+    }
+
     /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
     async fn stop(mut self, ending: Ending, notices: &mut Notices) -> Farewells {
         let deadline = Instant::now() + self.config.shutdown.grace;
@@ -274,9 +300,11 @@ where
         if ending == Ending::Keep {
             self.patience.send_replace(Patience::GiveUpVerify);
         }
+        let pulse = self.pulse.clone();
         tokio::select! {
             biased;
             farewells = self.wind_up(ending, deadline) => farewells,
+            () = pulse.keep_beating() => Farewells::Unfinished,
             () = second(notices) => {
                 tracing::warn!("told to stop a second time: the next start finishes what was begun");
                 Farewells::Unfinished
@@ -313,7 +341,7 @@ where
 async fn second(notices: &mut Notices) {
     loop {
         match notices.recv().await {
-            Some(Notice::Stop | Notice::StopAndKeep) => return,
+            Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,
             Some(Notice::Reload) => {}
             None => std::future::pending().await,
         }

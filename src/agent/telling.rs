@@ -13,28 +13,17 @@ pub(super) fn tell_transition(runner: &Runner, before: &str, state: &State, now:
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
             tracing::info!(runner = name, from = before, to = after, "changed its state");
         }
-        State::Uncertain(_) => tracing::warn!(
-            runner = name,
-            from = before,
-            to = after,
-            "the answer to a rotation was lost: asking about the old token before anything else is done"
-        ),
+        State::Uncertain(_) => tracing::warn!(runner = name, from = before, to = after, "{LOST}"),
         State::Rejected(rejected) => tracing::error!(
             runner = name,
             from = before,
             to = after,
             rejection = ?rejected.rejection,
-            "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml"
+            "{REFUSED}"
         ),
         State::NotRenewable(state) => {
             let left = state.held.left(now).map(format_span);
-            tracing::error!(
-                runner = name,
-                from = before,
-                to = after,
-                left,
-                "the server does not renew this token: create the runner anew before the token expires"
-            );
+            tracing::error!(runner = name, from = before, to = after, left, "{NOT_RENEWED}");
         }
         State::Failed(failed) => tracing::error!(
             runner = name,
@@ -42,10 +31,26 @@ pub(super) fn tell_transition(runner: &Runner, before: &str, state: &State, now:
             to = after,
             trouble = failed.trouble.word(),
             remedy = remedy(failed.trouble),
-            "cannot go on until somebody acts"
+            "{STUCK}"
         ),
     }
 }
+
+/// What is to be told about a state that is not as it should be, in one sentence with the remedy.
+pub(super) fn sentence(state: &State) -> Option<String> {
+    match state {
+        State::Active(_) | State::Unregistered(_) | State::Retired { .. } => None,
+        State::Uncertain(_) => Some(LOST.to_owned()),
+        State::Rejected(_) => Some(REFUSED.to_owned()),
+        State::NotRenewable(_) => Some(NOT_RENEWED.to_owned()),
+        State::Failed(failed) => Some(format!("{STUCK}: {}", remedy(failed.trouble))),
+    }
+}
+
+const LOST: &str = "the answer to a rotation was lost: asking about the old token before anything else is done";
+const REFUSED: &str = "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml";
+const NOT_RENEWED: &str = "the server does not renew this token: create the runner anew before the token expires";
+const STUCK: &str = "cannot go on until somebody acts";
 
 fn remedy(trouble: Trouble) -> &'static str {
     match trouble {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::lifecycle::Fraction;
-use crate::model::{Credential, Expiry, RunnerKey, Site, TlsFiles};
+use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, TlsFiles};
 use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
 use crate::ops::{Enrollment, Ops, Seed};
 use crate::secret::{Source, Token};
@@ -35,7 +35,11 @@ impl Bench {
             clock: self.clock.clone(),
             chance: || Fraction::ZERO,
             watch: None,
+            pulse: Pulse::new(),
+            board: Board::default(),
+            tally: Tally::new(),
             reload: Box::new(|| None),
+            progress: mpsc::unbounded_channel().0,
         }
     }
 
@@ -56,6 +60,14 @@ impl Bench {
         let (id, credential) = self.server.add_runner();
         self.disk.add_entry(name, Some(id), &credential);
         credential
+    }
+
+    /// A runner that was made in GitLab and is known to have been.
+    async fn add_created(&self) -> RunnerId {
+        self.add_found("created");
+        self.run(Config::default(), secs(10), Notice::StopAndKeep).await;
+        self.disk.state().records.values_mut().for_each(|record| record.origin = Origin::Given);
+        self.disk.state().entries[0].id.unwrap()
     }
 }
 
@@ -80,6 +92,8 @@ fn enrolled(token: Token) -> Config {
     };
     Config { enrollments: vec![enrollment], ..Config::default() }
 }
+
+const HOUR: i64 = 3_600_000;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -189,7 +203,7 @@ async fn a_config_that_cannot_be_written_is_tried_until_it_can() {
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
-    for skew_millis in [-3_600_000, 3_600_000] {
+    for skew_millis in [-HOUR, HOUR] {
         let life = secs(7200);
         let bench = Bench::new(Some(life));
         *bench.clock.step.borrow_mut() = skew_millis;
@@ -202,13 +216,40 @@ async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_token_is_counted_from_its_own_issue() {
+    let (enrolled, found) = (enrolled(registration_token()), Config::default());
+    for (config, skew_millis) in
+        [&enrolled, &found].into_iter().flat_map(|config| [0, -HOUR, HOUR].map(|skew| (config, skew)))
+    {
+        let life = secs(10 * 86_400);
+        let bench = Bench::new(Some(life));
+        *bench.clock.step.borrow_mut() = skew_millis;
+        if config.enrollments.is_empty() {
+            bench.add_found("found");
+        }
+        for _ in 0..2 {
+            bench.run(config.clone(), life * 3, Notice::StopAndKeep).await;
+        }
+        let issues: Vec<_> = bench.server.requests().into_iter().filter(|request| request.call != "verify").collect();
+        assert!(issues.len() > 8, "{} tokens in six lives", issues.len());
+        for pair in issues.windows(2) {
+            let share = pair[1].at.since(pair[0].at).div_duration_f64(life);
+            assert!(
+                (0.61..0.67).contains(&share),
+                "replaced after {share} of its life, with a skew of {skew_millis} ms"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_is_answered_by_one_question() {
     let bench = Bench::new(None);
     bench.add_found("found");
     let clock = bench.clock.clone();
     let jump = async move {
         sleep(secs(3600)).await;
-        *clock.step.borrow_mut() = 5 * 3_600_000;
+        *clock.step.borrow_mut() = 5 * HOUR;
     };
     tokio::join!(bench.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
     assert_eq!(bench.server.calls(), ["verify", "verify"]);
@@ -538,6 +579,48 @@ async fn a_runner_that_came_with_a_copied_disk_counts_as_shared() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_another_machine_uses_is_not_rotated_until_that_machine_is_gone() {
+    let life = secs(30 * 86_400);
+    let bench = Bench::new(Some(life));
+    let id = bench.add_created().await;
+    let other = async {
+        sleep(life * 61 / 100).await;
+        bench.server.contact_from(id, "s_another00001", bench.clock.truth());
+    };
+    let ours = bench.run(with_access_token(Config::default()), life * 67 / 100, Notice::StopAndKeep);
+    tokio::join!(ours, other);
+    let calls = bench.server.calls();
+    let asked = calls.iter().filter(|call| **call == "managers").count();
+    assert!(!calls.contains(&"reset") && (1..=12).contains(&asked), "{asked} questions");
+    bench.run(with_access_token(Config::default()), life * 10 / 100, Notice::StopAndKeep).await;
+    assert_eq!(bench.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_that_another_machine_uses_is_not_reset_by_its_number() {
+    let bench = Bench::new(Some(secs(3600)));
+    let id = bench.add_created().await;
+    let mut config = with_access_token(Config::default());
+    (config.rotate, config.verify_found) = (None, secs(600));
+    let other = async {
+        sleep(secs(3000)).await;
+        bench.server.contact_from(id, "s_another00001", bench.clock.truth());
+    };
+    tokio::join!(bench.run(config, secs(7200), Notice::StopAndKeep), other);
+    let calls = bench.server.calls();
+    assert!(calls.contains(&"managers") && !calls.contains(&"reset_by_id"), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_tell_who_uses_a_token_does_not_stop_its_rotation() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_created().await;
+    bench.server.order_always("managers", Some(Fault::Fail(NOT_EXECUTED)));
+    bench.run(with_access_token(Config::default()), secs(3000), Notice::StopAndKeep).await;
+    assert!(bench.server.calls().contains(&"reset"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_that_another_process_left_unanswered_is_settled_by_the_daemon() {
     let bench = Bench::new(Some(secs(86_400)));
     bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
@@ -560,4 +643,25 @@ async fn a_reset_that_another_process_left_unanswered_is_settled_by_the_daemon()
     let calls = bench.server.calls();
     assert_eq!(calls.iter().filter(|call| **call == "register").count(), 2, "{calls:?}");
     assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.server.order_always("delete_runner", Some(Fault::Hang));
+    let parts = bench.parts();
+    let pulse = parts.pulse.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let grace = secs(600);
+    let config = enrolled(registration_token());
+    let config = Config { shutdown: Shutdown { grace, ..config.shutdown.clone() }, ..config };
+    let watch = async {
+        sleep(secs(3600)).await;
+        assert!(pulse.age() <= BEAT, "idle: {:?}", pulse.age());
+        notices.send(Notice::Stop).unwrap();
+        sleep(grace / 2).await;
+        assert!(pulse.age() <= BEAT, "stopping: {:?}", pulse.age());
+    };
+    let (result, ()) = tokio::join!(run(config, parts, inbox), watch);
+    assert_eq!(result.unwrap(), Farewells::Unfinished);
 }

@@ -1,6 +1,7 @@
 //! The worker: one runner, from what is due to what became of it.
 
 mod news;
+mod posting;
 mod steps;
 
 use std::rc::Rc;
@@ -11,6 +12,8 @@ use super::census::Member;
 use super::rules::rules;
 use super::telling::tell_transition;
 use super::{Config, Shared};
+use posting::Acceptance;
+
 use crate::clock::{Clock, ServerTime};
 use crate::lifecycle::{self, Moment, Outcome, Rules, State, Step};
 use crate::model::Timestamp;
@@ -68,8 +71,11 @@ pub(super) struct Worker<S, D, C> {
     target: SharedTarget,
     mailbox: mpsc::UnboundedReceiver<Mail>,
     patience: watch::Receiver<Patience>,
-    /// Whether the failure that lasts was told already.
-    has_complained: bool,
+    /// Server time minus this machine's when the server told it last.
+    skew_millis: Option<i64>,
+    acceptance: Acceptance,
+    /// The failure that lasts, which was told already.
+    complaint: Option<String>,
 }
 
 /// What a worker leaves behind when it ends.
@@ -114,7 +120,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             target,
             mailbox,
             patience,
-            has_complained: false,
+            skew_millis: None,
+            acceptance: Acceptance::default(),
+            complaint: None,
         };
         match worker.unfinished {
             Some(Unfinished::LostReset) => worker.enter(Outcome::Lost { retry_after: None }),
@@ -131,6 +139,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             *self.target.borrow_mut() = self.runner.target();
             self.rules = self.current_rules();
             let Some(plan) = lifecycle::plan(&self.state, &self.rules) else { break };
+            self.post();
             let nap = plan.at.since(self.now()).min(self.rules.timing.longest_nap);
             tokio::select! {
                 biased;
@@ -188,6 +197,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     fn enter(&mut self, outcome: Outcome) {
         let moment = Moment { now: self.now(), chance: (self.shared.chance)() };
         let before = self.state.word();
+        self.acceptance = self.acceptance.after(&outcome);
         let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
         if self.state.word() != before {
@@ -210,16 +220,16 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     fn complain(&mut self, step: Step, error: &Error) {
         let runner = self.runner.label();
         let (step, hint) = (step.word(), error.hint());
-        if self.has_complained {
-            tracing::debug!(runner, step, error = chain(&error), "failed again");
+        if self.complaint.is_some() {
+            tracing::debug!(runner, step, error = chain(error), "failed again");
         } else {
-            tracing::warn!(runner, step, error = chain(&error), hint, "failed, trying again");
-            self.has_complained = true;
+            tracing::warn!(runner, step, error = chain(error), hint, "failed, trying again");
         }
+        self.complaint = Some(chain(error));
     }
 
     fn stop_complaining(&mut self) {
-        if std::mem::take(&mut self.has_complained) {
+        if self.complaint.take().is_some() {
             tracing::info!(runner = self.runner.label(), "works again");
         }
     }

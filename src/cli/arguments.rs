@@ -74,8 +74,8 @@ pub struct Global {
         short = 'l',
         long, global = true, value_name = "LEVEL", value_parser = one_of::<LogLevel>(&["error", "warn", "info", "debug", "trace"]))]
     pub log_level: Option<LogLevel>,
-    /// How the log is written [env: LOG_FORMAT] [default: text]
-    #[arg(long, global = true, value_name = "FORMAT", value_parser = one_of::<LogFormat>(&["text", "json"]))]
+    /// How the log is written [env: LOG_FORMAT] [default: journald where stderr is systemd's journal, else text]
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = one_of::<LogFormat>(&["text", "json", "journald"]))]
     pub log_format: Option<LogFormat>,
 }
 
@@ -119,8 +119,15 @@ pub enum Command {
     List,
     /// Manage the runners of a GitLab with an access token
     Fleet(Box<FleetArguments>),
+    /// Ask the running daemon how its runners stand, or wait until all are ready
+    Status(StatusArguments),
+    /// Ask the running daemon whether it is well, as a container's HEALTHCHECK
+    Health(HealthArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
+    /// Write the pages for man, for whoever makes a package
+    #[command(hide = true)]
+    Manual(ManualArguments),
 }
 
 /// The daemon.
@@ -137,6 +144,64 @@ pub struct RunArguments {
     /// Make one pass (enroll, verify, rotate what is due) and exit
     #[arg(long)]
     pub once: bool,
+    /// Answer at this address too, such as 127.0.0.1:9252; several are separated by commas [env:
+    /// LISTEN_ADDRESS]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
+    pub listen_address: Option<String>,
+    /// Let the address be one that other machines can reach [env: LISTEN_ALLOW_REMOTE]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
+    pub allow_remote: Option<bool>,
+    /// Where the socket is.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// Where the daemon's socket is.
+#[derive(Args, Debug)]
+pub struct SocketArgument {
+    /// The daemon's socket [default: agent.sock in $RUNTIME_DIRECTORY, for root in /run/runner-agent, else in
+    /// $XDG_RUNTIME_DIR/runner-agent; or in the state directory where that cannot be written]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Asks the running daemon how its runners stand.
+///
+/// Neither config.toml nor agent.toml is read. Without a daemon that answers the exit code is 5. With --wait it
+/// is 0 once every enrollment is registered and the server has accepted every token, and 1 if that takes longer
+/// than --timeout; a daemon that does not answer yet is waited for.
+#[derive(Args, Debug)]
+pub struct StatusArguments {
+    /// Wait until the daemon is ready
+    #[arg(long, value_enum, value_name = "FOR")]
+    pub wait: Option<Wait>,
+    /// How long to wait, such as 90s [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// Where the socket is.
+    #[command(flatten)]
+    pub socket: SocketArgument,
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// Every enrollment is registered, and the server has accepted every token
+    Ready,
+}
+
+/// Asks the running daemon whether it is well, and answers with one line and the exit code 0 or 1.
+///
+/// Well is a daemon whose loop turns, whatever its runners and their servers do. One that has not answered
+/// within 3 seconds is not.
+#[derive(Args, Debug)]
+pub struct HealthArguments {
+    /// Ask whether it is ready instead: every enrollment registered, every token accepted by its server
+    #[arg(long)]
+    pub ready: bool,
+    /// Where the socket is.
+    #[command(flatten)]
+    pub socket: SocketArgument,
 }
 
 /// Registers a runner; safe to repeat.
@@ -369,6 +434,14 @@ pub struct CompletionsArguments {
     pub shell: CompletionShell,
 }
 
+/// Writes a page for the program and one for each of its commands.
+#[derive(Args, Debug)]
+pub struct ManualArguments {
+    /// A directory that exists
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+}
+
 /// The shells that completions are printed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompletionShell {
@@ -402,19 +475,38 @@ impl FromStr for SecretArgument {
     }
 }
 
-impl Global {
-    /// The files that were named.
+impl Arguments {
+    /// What was given that outweighs the environment and agent.toml.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
-        Overrides {
-            config: self.config.clone(),
-            agent_config: self.agent_config.clone(),
-            state_dir: self.state_dir.clone(),
+        let Global { config, agent_config, state_dir, .. } = &self.global;
+        let files = Overrides {
+            config: config.clone(),
+            agent_config: agent_config.clone(),
+            state_dir: state_dir.clone(),
+            ..Overrides::default()
+        };
+        match &self.command {
+            Command::Run(run) => Overrides {
+                socket: run.socket.socket.clone(),
+                listen_address: run.listen_address.clone(),
+                allow_remote: run.allow_remote,
+                ..files
+            },
+            Command::Status(StatusArguments { socket, .. }) | Command::Health(HealthArguments { socket, .. }) => {
+                Overrides { socket: socket.socket.clone(), ..files }
+            }
+            Command::Register(_)
+            | Command::Verify(_)
+            | Command::Rotate(_)
+            | Command::Unregister(_)
+            | Command::List
+            | Command::Fleet(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => files,
         }
     }
-}
 
-impl Arguments {
     /// The secrets on the command line; a text that is no token is none, and ends the command at once.
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
@@ -423,7 +515,13 @@ impl Arguments {
             Command::Verify(verify) => (&verify.selection.token, &None),
             Command::Rotate(rotate) => (&rotate.selection.token, &rotate.pat),
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
-            Command::Run(_) | Command::List | Command::Fleet(_) | Command::Completions(_) => (&None, &None),
+            Command::Run(_)
+            | Command::List
+            | Command::Fleet(_)
+            | Command::Status(_)
+            | Command::Health(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => (&None, &None),
         };
         [first, second].into_iter().flatten().filter_map(|argument| argument.token().ok()).collect()
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Exit;
 use crate::gitlab::{self, ErrorClass};
+use crate::observe::{FaceError, QuestionError};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -42,6 +43,12 @@ pub(super) enum Error {
         /// Where the token came from, with its fingerprint.
         origin: String,
     },
+    /// The daemon cannot answer where it was told to.
+    #[error(transparent)]
+    Face(#[from] FaceError),
+    /// A daemon did not answer.
+    #[error(transparent)]
+    Question(#[from] QuestionError),
     /// A command found out that it cannot do what was asked for.
     #[error("{message}")]
     Verdict {
@@ -66,7 +73,11 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
-            Self::Settings(_) | Self::Store(_) | Self::Secret(_) => Exit::LocalFile,
+            Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::Face(_) => Exit::LocalFile,
+            Self::Question(QuestionError::Connect { .. }) => Exit::LocalFile,
+            Self::Question(QuestionError::Absent(_) | QuestionError::Hung(_) | QuestionError::Broken { .. }) => {
+                Exit::Unreachable
+            }
             Self::Operation(error) => of_operation(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
@@ -80,6 +91,17 @@ impl Error {
             Self::Operation(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
+            Self::Face(error) => Some(match error {
+                FaceError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
+                FaceError::Tcp { .. } => {
+                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop who has it"
+                }
+            }),
+            Self::Question(error) => Some(match error {
+                QuestionError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
+                QuestionError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
+                QuestionError::Hung(_) | QuestionError::Broken { .. } => "look at its log, and restart it",
+            }),
             Self::Usage(_)
             | Self::Settings(_)
             | Self::Store(_)

@@ -12,9 +12,9 @@ use crate::settings::{Start, secret_variables};
 /// # Errors
 /// What the system said; the process can go on as it is.
 pub(super) fn hand_over(start: &Start, arguments: &Arguments) -> io::Result<()> {
-    if start.is_second || matches!(arguments.command, Command::Completions(_)) {
+    if start.is_second || matches!(arguments.command, Command::Completions(_) | Command::Manual(_)) {
         return Ok(());
     }
-    let variables = secret_variables(&arguments.global.overrides(), &start.environment);
+    let variables = secret_variables(&arguments.overrides(), &start.environment);
     execute_again(&start.launch, &Hidden { secrets: arguments.secrets(), variables })
 }

@@ -5,7 +5,7 @@ use super::selection::{Candidate, candidates};
 use super::told::{end, of_entry, of_runner, shown};
 use super::{Error, Exit};
 use crate::agent;
-use crate::model::{RunnerReport, Timestamp};
+use crate::model::{NextStep, RunnerReport, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
 
@@ -75,20 +75,29 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
     candidate.entries.iter().map(report).collect()
 }
 
-const HEADINGS: [&str; 7] = ["NAME", "ID", "URL", "EXECUTOR", "TOKEN", "STATE", "EXPIRES"];
+const HEADINGS: [&str; 8] = ["NAME", "ID", "URL", "EXECUTOR", "TOKEN", "STATE", "EXPIRES", "NEXT"];
 
 /// The runners as a table for people.
 pub(super) fn table(runners: &[RunnerReport], now: Timestamp) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    columns(&HEADINGS[..7], runners, now)
+}
+
+/// The same with what the daemon does next.
+pub(super) fn table_with_next(runners: &[RunnerReport], now: Timestamp) -> String {
+    columns(&HEADINGS, runners, now)
+}
+
+fn columns(headings: &[&str], runners: &[RunnerReport], now: Timestamp) -> String {
+    let mut rows = vec![headings.iter().map(|&heading| heading.to_owned()).collect()];
     rows.extend(runners.iter().map(|runner| row(runner, now)));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
+    let widths: Vec<_> = (0..headings.len()).map(width).collect();
     rows.iter().map(|row| line(row, &widths)).collect()
 }
 
-fn row(runner: &RunnerReport, now: Timestamp) -> [String; 7] {
+fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
     let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
-    [
+    vec![
         or_dash(runner.name.as_deref().map(shown)),
         or_dash(runner.id.map(|id| id.to_string())),
         or_dash(runner.url.as_ref().map(ToString::to_string)),
@@ -96,7 +105,16 @@ fn row(runner: &RunnerReport, now: Timestamp) -> [String; 7] {
         or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
         runner.state.clone(),
         runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
+        or_dash(runner.next.as_ref().map(|next| next_step(next, now))),
     ]
+}
+
+/// When it is due and why: `rotate 2027-01-01T00:00:00Z (in 4h, before expiry)`.
+fn next_step(next: &NextStep, now: Timestamp) -> String {
+    let at = next.at.whole_seconds();
+    let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
+    let words = |text: &str| text.replace('_', " ");
+    format!("{} {at} ({when}, {})", words(&next.step), words(&next.why))
 }
 
 /// The column says already what it is about.

@@ -1,5 +1,6 @@
 //! `run`: the daemon.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -9,10 +10,11 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Farewells, Notice, Parts, Watch, Watched, Watcher};
+use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
-use crate::gitlab::Client;
+use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerReport;
+use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
 use crate::ops::{Enrollment, Seed};
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
@@ -21,52 +23,102 @@ use crate::store::Store;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals: Signals) -> Result<Exit, Error> {
-    let Settings { store, gitlab, agent, .. } = context.settings()?;
+    let Settings { store, mut gitlab, agent, face, .. } = context.settings()?;
     let store = Store::open(store)?;
     let _instance = store.lock_instance().await?;
+    let tally = Tally::new();
+    let store = counted(store, &mut gitlab, &tally);
     let files = Files {
         overrides: context.overrides.clone(),
         environment: context.environment.clone(),
         config: store.config_path().to_owned(),
+        face: face.clone(),
     };
     let watch = files.watch(&agent);
+    let (progress, news) = mpsc::unbounded_channel();
     let parts = Parts {
         ops: operations(store.clone(), Client::new(gitlab)).await?,
         clock: SystemClock,
         chance,
+        pulse: Pulse::new(),
         reload: files.reload(watch.as_ref().map(Watch::watcher)),
         watch,
+        board: Board::default(),
+        tally,
+        progress,
     };
-    let ended =
-        if arguments.once { pass(context, agent, parts, signals).await } else { serve(agent, parts, signals).await };
+    let ended = if arguments.once {
+        pass(context, agent, parts, signals).await
+    } else {
+        serve(agent, parts, news, signals, Face::listen(&face).await?).await
+    };
     // Of what was given up, a new token may be on its way to the disk still.
-    store.drain().await;
+    service_manager::stopping(store.drain()).await;
     ended
 }
 
 /// The daemon, until a signal ends it.
-async fn serve(agent: agent::Config, parts: DaemonParts, mut signals: Signals) -> Result<Exit, Error> {
+async fn serve(
+    agent: agent::Config,
+    parts: DaemonParts,
+    news: mpsc::UnboundedReceiver<Progress>,
+    signals: Signals,
+    face: Face,
+) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
-    let pass_on = async {
-        // Never ends by itself.
-        loop {
-            let notice = match signals.next().await {
-                Signal::Terminate | Signal::Interrupt => Notice::Stop,
-                Signal::Quit => Notice::StopAndKeep,
-                Signal::Hangup => Notice::Reload,
-            };
-            // Once the daemon has ended, so does this.
-            let _ended = notices.send(notice);
-        }
-    };
+    let pulse = parts.pulse.clone();
+    let sources = Sources { board: parts.board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
-        never = pass_on => never,
+        never = pass_on(signals, &notices) => match never {},
+        never = keep_posted(news) => match never {},
+        never = face.serve(sources) => match never {},
+        never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
     };
     Ok(match farewells {
         Farewells::Done => Exit::Done,
         Farewells::Unfinished => Exit::Failed,
     })
+}
+
+/// Has requests and changes of config.toml counted.
+fn counted(store: Store, gitlab: &mut gitlab::Config, tally: &Tally) -> Store {
+    let (requests, writes) = (tally.clone(), tally.clone());
+    gitlab.observer = Some(Observer::new(move |exchange| {
+        requests.requested(exchange.endpoint.label(), exchange.outcome, exchange.took);
+    }));
+    store.observed(move |is_done| writes.wrote_config(is_done))
+}
+
+fn is_well(pulse: &Pulse) -> Box<dyn Fn() -> bool + Send + Sync> {
+    let pulse = pulse.clone();
+    Box::new(move || pulse.is_well())
+}
+
+/// Tells the daemon what the signals mean, until it has ended.
+async fn pass_on(mut signals: Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
+    loop {
+        let notice = match signals.next().await {
+            Signal::Terminate if service_manager::is_rebooting().await => Notice::StopForReboot,
+            Signal::Terminate | Signal::Interrupt => Notice::Stop,
+            Signal::Quit => Notice::StopAndKeep,
+            Signal::Hangup => Notice::Reload,
+        };
+        // Once the daemon has ended, so does this.
+        let _ended = notices.send(notice);
+    }
+}
+
+/// Tells the service manager how far the daemon is, until it has ended.
+async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible {
+    while let Some(progress) = news.recv().await {
+        match progress {
+            Progress::Serving => service_manager::ready(),
+            Progress::Reloading => service_manager::reloading(),
+            Progress::Stopping => break,
+        }
+    }
+    service_manager::stopping(std::future::pending()).await
 }
 
 /// One pass. As with the other commands that end by themselves, any signal asks for an end: what is under
@@ -107,6 +159,8 @@ struct Files {
     environment: Environment,
     /// config.toml, with symbolic links resolved.
     config: PathBuf,
+    /// Where the daemon answers, which lasts until its end.
+    face: FaceConfig,
 }
 
 impl Files {
@@ -118,7 +172,10 @@ impl Files {
     /// Reads the settings again, and watches the token files that they name then.
     fn reload(self, mut watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<agent::Config>> {
         Box::new(move || match settings::load(&self.overrides, &self.environment) {
-            Ok(Settings { agent, .. }) => {
+            Ok(Settings { agent, face, .. }) => {
+                if face != self.face {
+                    tracing::warn!("the addresses in [http] take effect when the daemon is started anew");
+                }
                 if let Some(watcher) = &mut watcher {
                     watcher.watch(self.watched(&agent)).unwrap_or_else(|error| cannot_watch(&error));
                 }

@@ -49,7 +49,7 @@ impl Workbench {
     /// # Errors
     /// Wrong settings, and an unusable config.toml or `.runner_system_id`.
     pub(super) async fn open(context: &Context<'_>, interrupt: Interrupt) -> Result<Self, Error> {
-        let Settings { store, gitlab, agent, warnings } = context.command_settings()?;
+        let Settings { store, gitlab, agent, warnings, .. } = context.command_settings()?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }

@@ -15,7 +15,7 @@ use super::error::Trouble;
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
 use super::words::{self, Words};
-use super::{Answer, Config, Endpoint, Error, Info, Kind, RegisterParameters, Registered, Reset, Verified};
+use super::{Answer, Config, Endpoint, Error, Exchange, Info, Kind, RegisterParameters, Registered, Reset, Verified};
 use super::{headers, refusal};
 
 #[cfg(any(test, fuzzing))]
@@ -159,7 +159,10 @@ impl Client {
             Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
             Err(trouble) => Err(trouble),
         };
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let outcome_word = outcome.as_ref().map_or_else(|trouble| trouble.kind.label(), |_| "ok");
+        self.0.observe(&Exchange { endpoint, outcome: outcome_word, took });
         match outcome {
             Ok((value, incoming)) => {
                 let status = incoming.status;

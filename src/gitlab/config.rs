@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::Endpoint;
 
 /// How the client connects; the same for every site.
 #[derive(Clone, Debug)]
@@ -19,6 +22,41 @@ pub struct Config {
     pub proxies: Proxies,
     /// How many requests to one host may be under way at a time; at least one.
     pub in_flight_per_host: usize,
+    /// Told about every request when it has ended.
+    pub observer: Option<Observer>,
+}
+
+/// One request that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// What was called.
+    pub endpoint: Endpoint,
+    /// What came of it: `ok`, or the [label](super::Kind::label) of what went wrong.
+    pub outcome: &'static str,
+    /// From the call to its end; the wait for its turn counts too.
+    pub took: Duration,
+}
+
+/// Somebody who is told about requests; called on the caller's thread, so it must not wait.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(&Exchange) + Send + Sync>);
+
+impl Observer {
+    /// Tells each request to a function.
+    #[must_use]
+    pub fn new(observe: impl Fn(&Exchange) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observe))
+    }
+
+    pub(super) fn tell(&self, exchange: &Exchange) {
+        (self.0)(exchange);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Observer")
+    }
 }
 
 /// The default of [`Config::connect_timeout`].
@@ -39,6 +77,7 @@ impl Default for Config {
             certs_dir: None,
             proxies: Proxies::default(),
             in_flight_per_host: IN_FLIGHT_PER_HOST,
+            observer: None,
         }
     }
 }

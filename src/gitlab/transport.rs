@@ -16,7 +16,7 @@ use crate::secret::Token;
 
 use super::error::Trouble;
 use super::tls::{Identity, Stamp, SystemRoots};
-use super::{Config, Kind, headers};
+use super::{Config, Exchange, Kind, headers};
 
 /// How long a connection that may be used again is kept: long enough for the runners of one pass,
 /// short enough that an idle daemon holds none.
@@ -70,6 +70,13 @@ pub(super) struct Incoming {
 impl Transport {
     pub(super) fn new(config: Config) -> Self {
         Self { config, roots: SystemRoots::default(), pairs: Mutex::default(), hosts: Mutex::default() }
+    }
+
+    /// Tells whoever wants to know.
+    pub(super) fn observe(&self, exchange: &Exchange) {
+        if let Some(observer) = &self.config.observer {
+            observer.tell(exchange);
+        }
     }
 
     /// Sends one request, once, when its host has room for it.

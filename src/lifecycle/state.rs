@@ -242,6 +242,10 @@ impl Held {
 }
 
 impl State {
+    /// Every [`word`](Self::word).
+    pub const WORDS: [&'static str; 7] =
+        ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"];
+
     /// A credential that was found on disk: good until the server says otherwise, and checked at once.
     #[must_use]
     pub fn found(held: Held, reset_from: Timestamp, now: Timestamp) -> Self {

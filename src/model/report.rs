@@ -1,12 +1,12 @@
 //! What is told about a runner, in the one JSON shape that every command shares.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{RunnerId, ServerUrl, Timestamp};
 use crate::secret::Fingerprint;
 
 /// The whole answer of `list`, `verify`, `rotate`, `register`, `unregister` and the daemon's status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Raised when a field changes its meaning; new fields do not raise it.
     pub schema: u32,
@@ -26,7 +26,7 @@ impl Report {
 }
 
 /// One runner as it is told to people and scripts; never holds a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerReport {
     /// The local name, where the entry has one.
     pub name: Option<String>,
@@ -59,7 +59,7 @@ pub struct RunnerReport {
 }
 
 /// The last verification of a runner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastVerify {
     /// Server time of the answer.
     pub at: Timestamp,
@@ -68,7 +68,7 @@ pub struct LastVerify {
 }
 
 /// What the daemon will do next with a runner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
     /// The step in snake case.
     pub step: String,

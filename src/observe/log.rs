@@ -1,11 +1,13 @@
-//! The log: to stderr, for people or for machines.
+//! The log: to stderr for people or for machines, or to systemd's journal.
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
@@ -13,6 +15,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use super::journal::{self, Journal};
 use crate::clock::{Clock, SystemClock};
 
 /// How the log looks and how much of it there is.
@@ -34,6 +37,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for machines.
     Json,
+    /// Entries of systemd's journal with priorities and fields, instead of stderr.
+    Journald,
 }
 
 /// The least weight of a line in the log.
@@ -61,14 +66,37 @@ pub struct LogWordError(&'static str);
 const TALKATIVE: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
 /// Starts the log of this process; does nothing if it was started before.
+///
+/// Without a journal to write to, the log goes to stderr as text, and says so.
 pub fn start_log(config: LogConfig) {
+    let mut missing = None;
     let result = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(text(config, io::stderr)),
-        LogFormat::Json => tracing::subscriber::set_global_default(json(config, io::stderr)),
+        LogFormat::Text => set_global_default(text(config, io::stderr)),
+        LogFormat::Json => set_global_default(json(config, io::stderr)),
+        LogFormat::Journald => match Journal::connect(Path::new(journal::SOCKET)) {
+            Ok(journal) => set_global_default(json(config, journal)),
+            Err(error) => {
+                missing = Some(error);
+                set_global_default(text(config, io::stderr))
+            }
+        },
     };
     if result.is_err() {
         tracing::debug!("the log was started before");
     }
+    if let Some(error) = missing {
+        tracing::warn!(%error, socket = journal::SOCKET, "cannot write to the journal: the log goes to stderr");
+    }
+}
+
+/// Whether stderr leads to systemd's journal, which names the device and inode of the stream that it gave the
+/// process in `JOURNAL_STREAM`. A process that was started by another with a stderr of its own inherits the
+/// variable, but not the stream.
+#[must_use]
+pub fn is_journal(journal_stream: Option<&str>) -> bool {
+    let Some((device, inode)) = journal_stream.and_then(|stream| stream.split_once(':')) else { return false };
+    rustix::fs::fstat(rustix::stdio::stderr())
+        .is_ok_and(|stderr| device.parse() == Ok(stderr.st_dev) && inode.parse() == Ok(stderr.st_ino))
 }
 
 fn text<W>(config: LogConfig, writer: W) -> impl Subscriber
@@ -144,7 +172,8 @@ impl FromStr for LogFormat {
         match word.to_ascii_lowercase().as_str() {
             "text" | "runner" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(LogWordError("text, json")),
+            "journald" => Ok(Self::Journald),
+            _ => Err(LogWordError("text, json, journald")),
         }
     }
 }
@@ -217,6 +246,17 @@ mod tests {
         assert!(filter(LogLevel::Trace).would_enable("mio::poll", &tracing::Level::TRACE));
         assert!(filter(LogLevel::Debug).would_enable("runner_agent::ops", &tracing::Level::DEBUG));
         assert!(!filter(LogLevel::Error).would_enable("reqwest", &tracing::Level::WARN));
+    }
+
+    #[test]
+    fn the_journal_is_known_by_the_stream_that_it_gave() {
+        let stderr = rustix::fs::fstat(rustix::stdio::stderr()).unwrap();
+        assert!(is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
+        for other in
+            [None, Some(""), Some("8"), Some("x:y"), Some(&*format!("{}:{}", stderr.st_dev, stderr.st_ino + 1))]
+        {
+            assert!(!is_journal(other), "{other:?}");
+        }
     }
 
     #[test]

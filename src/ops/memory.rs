@@ -3,13 +3,14 @@
 //! Both answer at once, so that a paused clock only advances when everybody sleeps.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Disk, Failure, Identity, Server};
 use crate::clock::{Clock, Reading};
+use crate::gitlab::fleet::Manager;
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
@@ -56,6 +57,8 @@ pub(crate) enum Fault {
     ActAndLose,
     /// Answers a reset with the token that was sent.
     SameToken,
+    /// Never answers a deletion.
+    Hang,
 }
 
 /// One request that arrived.
@@ -70,7 +73,8 @@ pub(crate) struct Request {
 pub(crate) struct ServedRunner {
     pub(crate) token: Token,
     pub(crate) expiry: Expiry,
-    pub(crate) managers: BTreeSet<String>,
+    /// When each machine was heard of last, by its system id.
+    pub(crate) managers: BTreeMap<String, Timestamp>,
 }
 
 /// A GitLab of a few maps.
@@ -112,6 +116,13 @@ impl MemoryServer {
         let (id, reset) = state.make();
         let obtained_at = Some(state.clock.truth());
         (id, Credential { token: reset.token, obtained_at, expiry: reset.expiry })
+    }
+
+    /// Another machine uses a runner's token.
+    pub(crate) fn contact_from(&self, id: RunnerId, system_id: &str, at: Timestamp) {
+        let mut state = self.0.borrow_mut();
+        let runner = state.runners.get_mut(&id.number()).unwrap();
+        runner.managers.insert(system_id.to_owned(), at);
     }
 
     pub(crate) fn remove_runner(&self, id: RunnerId) {
@@ -162,7 +173,7 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
-            Some(Fault::SameToken) | None => match act(&mut state) {
+            Some(Fault::SameToken | Fault::Hang) | None => match act(&mut state) {
                 Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
                 Err(disposition) => Err(failure(disposition, Some(now))),
             },
@@ -179,7 +190,7 @@ impl ServerState {
         self.made += 1;
         let id = self.runners.len() as u64 + self.made * 100;
         let reset = self.issue();
-        let runner = ServedRunner { token: reset.token.clone(), expiry: reset.expiry, managers: BTreeSet::new() };
+        let runner = ServedRunner { token: reset.token.clone(), expiry: reset.expiry, managers: BTreeMap::new() };
         self.runners.insert(id, runner);
         (RunnerId::try_new(id).unwrap(), reset)
     }
@@ -247,13 +258,17 @@ impl Server for MemoryServer {
         _info: Option<&Info>,
     ) -> Result<Answer<Verified>, Failure> {
         self.call("verify", token, |state| {
+            let now = state.clock.truth();
             let (id, runner) = state.find(token)?;
-            runner.managers.insert(system_id.to_string());
+            runner.managers.insert(system_id.to_string(), now);
             Ok(Verified { id: RunnerId::try_new(id).ok(), expiry: runner.expiry, legacy: false })
         })
     }
 
     async fn delete_runner(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
+        if self.0.borrow().standing_faults.get("delete_runner") == Some(&Fault::Hang) {
+            std::future::pending::<()>().await;
+        }
         self.call("delete_runner", token, |state| {
             let (id, _) = state.find(token)?;
             state.runners.remove(&id);
@@ -264,7 +279,7 @@ impl Server for MemoryServer {
     async fn delete_manager(&self, _site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure> {
         self.call("delete_manager", token, |state| {
             let (_, runner) = state.find(token)?;
-            if runner.managers.remove(system_id.as_str()) { Ok(()) } else { Err(Disposition::Gone) }
+            runner.managers.remove(system_id.as_str()).map(drop).ok_or(Disposition::Gone)
         })
     }
 
@@ -297,6 +312,23 @@ impl Server for MemoryServer {
             Ok(reset)
         })
     }
+
+    async fn managers(
+        &self,
+        _site: &Site,
+        id: RunnerId,
+        access_token: &Token,
+    ) -> Result<Answer<Vec<Manager>>, Failure> {
+        self.call("managers", access_token, |state| {
+            let runner = state.runners.get(&id.number()).ok_or(Disposition::Gone)?;
+            Ok(runner.managers.iter().map(|(system_id, contacted_at)| manager(system_id, *contacted_at)).collect())
+        })
+    }
+}
+
+fn manager(system_id: &str, contacted_at: Timestamp) -> Manager {
+    let told = serde_json::json!({"id": 1, "system_id": system_id, "contacted_at": contacted_at.to_string()});
+    serde_json::from_value(told).unwrap()
 }
 
 /// A disk of a few maps.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
+use crate::gitlab::fleet::Manager;
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
@@ -56,6 +57,9 @@ pub trait Server {
 
     /// Replaces a token by a new one with an access token.
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure>;
+
+    /// The machines that use a runner's token.
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure>;
 }
 
 impl Server for gitlab::Client {
@@ -109,6 +113,10 @@ impl Server for gitlab::Client {
 
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
         Ok(Self::reset_by_id(self, site, id, access_token).await?)
+    }
+
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure> {
+        Ok(self.fleet(site.clone(), access_token.clone()).managers(id).await?)
     }
 }
 

@@ -58,7 +58,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let seed = enrollment.seed.read()?;
         self.disk.probe().await?;
-        self.prepare(enrollment, runner, seed.fingerprint(), now)?;
+        self.prepare(enrollment, runner, seed.fingerprint())?;
         self.make(enrollment, runner, seed, now).await
     }
 
@@ -107,19 +107,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Fills the record with everything that writing the entry takes, before the token is spent.
-    fn prepare(
-        &self,
-        enrollment: &Enrollment,
-        runner: &mut Runner,
-        seed: Fingerprint,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    fn prepare(&self, enrollment: &Enrollment, runner: &mut Runner, seed: Fingerprint) -> Result<(), Error> {
         let record = &mut runner.record;
         // Only the text of an entry that was taken out is worth more than what the enrollment says now.
         if record.entry_text.is_none() || record.state != RETIRED {
             record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
-        record.first_seen_at = Some(now);
         runner.executor.clone_from(&enrollment.entry.executor);
         self.note_origin(enrollment, runner, seed);
         Ok(())
@@ -205,7 +198,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.note_origin(enrollment, runner, token.fingerprint());
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
         runner.record.id = verified.value.id;
-        runner.record.first_seen_at = Some(first_seen_at);
         let expiry = verified.value.expiry;
         runner.take(Credential { token, obtained_at: Some(first_seen_at), expiry });
         self.claim(runner).await;

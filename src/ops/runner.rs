@@ -163,12 +163,14 @@ impl Runner {
         Ok(credential.token.clone())
     }
 
-    /// Takes a new credential; the old token becomes one that must not come back.
+    /// Takes a new credential, whose life begins anew; the old token becomes one that must not come back.
     pub(super) fn take(&mut self, credential: Credential) {
-        if let Some(old) = self.record.credential.take()
-            && old.token != credential.token
-        {
-            self.record.retire(old.token.fingerprint());
+        let old = self.record.credential.take().map(|old| old.token);
+        if old.as_ref() != Some(&credential.token) {
+            self.record.first_seen_at = credential.obtained_at;
+            if let Some(old) = old {
+                self.record.retire(old.fingerprint());
+            }
         }
         let fingerprint = credential.token.fingerprint();
         self.record.retired.retain(|retired| *retired != fingerprint);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -67,7 +67,8 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// What should be changed about the place although it can be used: a file that everybody can read.
+    /// What should be changed about the place although it can be used: a file that everybody can read, or one
+    /// of another user's that root uses.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         let path = match self {
@@ -75,11 +76,7 @@ impl Source {
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
         };
         let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        let is_open = mode & 0o004 != 0;
-        is_open.then(|| {
-            format!("everybody can read the token file `{}` (mode {mode:04o}): run `chmod o-r`", path.display())
-        })
+        exposure(path, metadata.mode() & 0o7777, metadata.uid(), rustix::process::geteuid().as_raw())
     }
 
     /// Reads the secret.
@@ -94,6 +91,17 @@ impl Source {
             Self::Value { token, .. } => Ok(token.clone()),
         }
     }
+}
+
+/// Who can get at a token file besides its user, and what to do about it. Only root has a say in who owns a
+/// file; other users, as in a container, take what they are given.
+fn exposure(path: &Path, mode: u32, owner: u32, user: u32) -> Option<String> {
+    let path = path.display();
+    if mode & 0o004 != 0 {
+        return Some(format!("everybody can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"));
+    }
+    let is_foreign = user == 0 && owner != 0;
+    is_foreign.then(|| format!("user {owner} can read and change the token file `{path}`: run `chown root`"))
 }
 
 /// Takes the secret out of a text, as a file or stdin has it.
@@ -198,6 +206,13 @@ mod tests {
         assert!(source.remark().unwrap().contains("0644"));
         let (_directory, source) = file_with("glrt-abc", 0o640);
         assert_eq!(source.remark(), None);
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_remarked_on_where_root_uses_it() {
+        let remark = |owner, user| exposure(Path::new("token"), 0o600, owner, user);
+        assert!(remark(1000, 0).unwrap().contains("user 1000"));
+        assert_eq!((remark(0, 0), remark(1000, 1000), remark(0, 1000), remark(1000, 65534)), (None, None, None, None));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::enrollment::Draft;
+use super::http::Http;
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
-use crate::agent::{self, Policy, PolicySelector, RotatePolicy, Unregister};
+use crate::agent::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
 use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::RunnerId;
@@ -20,10 +21,13 @@ pub(super) struct Target<'target> {
     pub(super) agent: &'target mut agent::Config,
     pub(super) gitlab: &'target mut gitlab::Config,
     pub(super) drafts: &'target mut Vec<Draft>,
+    pub(super) http: &'target mut Http,
 }
 
 const UNREGISTER: [(&str, Unregister); 3] =
     [("never", Unregister::Never), ("enrolled", Unregister::Enrolled), ("all", Unregister::All)];
+
+const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister", OnReboot::Unregister)];
 
 const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
     [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
@@ -54,6 +58,7 @@ pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: T
     shutdown(&mut root, target.agent, mistakes);
     timing(&mut root, &mut target.agent.timing, mistakes);
     gitlab(&mut root, target.gitlab, mistakes);
+    http(&mut root, target.http, mistakes);
     target.drafts.extend(root.tables("enroll", mistakes).into_iter().map(|table| enroll(table, environment, mistakes)));
     target.agent.servers = servers(&mut root, environment, mistakes);
     target.agent.policies =
@@ -90,6 +95,7 @@ fn recover(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mist
 fn shutdown(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
     let Some(mut table) = section(root, "shutdown", mistakes) else { return };
     set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, mistakes));
+    set(&mut config.shutdown.on_reboot, table.word("on_reboot", &ON_REBOOT, mistakes));
     set(&mut config.shutdown.grace, table.span("grace", mistakes));
     table.finish(mistakes);
 }
@@ -129,6 +135,12 @@ fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, mistakes: &mut Mist
         Some(number) if number.value == 0 => mistakes.add(&number.place, "`in_flight_per_host` must be at least 1"),
         number => set(&mut config.in_flight_per_host, number),
     }
+    table.finish(mistakes);
+}
+
+fn http(root: &mut Table<'_>, http: &mut Http, mistakes: &mut Mistakes) {
+    let Some(mut table) = section(root, "http", mistakes) else { return };
+    *http = super::http::read(&mut table, mistakes);
     table.finish(mistakes);
 }
 

@@ -18,11 +18,17 @@ pub struct Paths {
     pub agent_config_is_named: bool,
     /// The state directory; absent for a user without a home.
     pub state_root: Option<PathBuf>,
+    /// Where a daemon's socket can be, the likeliest place first.
+    pub sockets: Vec<PathBuf>,
+    /// Whether that place was named by the user, and is the only one.
+    pub socket_is_named: bool,
 }
 
 const ROOT_CONFIG: &str = "/etc/gitlab-runner/config.toml";
 const ROOT_AGENT_CONFIG: &str = "/etc/runner-agent/agent.toml";
 const ROOT_STATE: &str = "/var/lib/runner-agent";
+const ROOT_RUNTIME: &str = "/run/runner-agent";
+const SOCKET: &str = "agent.sock";
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Finds the files by flag, environment and default, without opening any of them.
@@ -31,12 +37,16 @@ pub fn paths(overrides: &Overrides, environment: &Environment) -> Paths {
     let flag = |path: &Option<PathBuf>| path.as_deref().map(|path| environment.absolute(path));
     let config = flag(&overrides.config).or_else(|| environment.path("CONFIG_FILE"));
     let agent_config = flag(&overrides.agent_config).or_else(|| environment.path("RUNNER_AGENT_CONFIG"));
-    let state_root = flag(&overrides.state_dir).or_else(|| first_state_directory(environment));
+    let state_root = flag(&overrides.state_dir).or_else(|| first_directory("STATE_DIRECTORY", environment));
+    let state_root = state_root.or_else(|| default_state(environment));
+    let socket = flag(&overrides.socket);
     Paths {
         config: config.unwrap_or_else(|| default_config(environment)),
         agent_config_is_named: agent_config.is_some(),
         agent_config: agent_config.unwrap_or_else(|| default_agent_config(environment)),
-        state_root: state_root.or_else(|| default_state(environment)),
+        socket_is_named: socket.is_some(),
+        sockets: socket.map_or_else(|| sockets(environment, state_root.as_deref()), |socket| vec![socket]),
+        state_root,
     }
 }
 
@@ -96,9 +106,20 @@ fn default_state(environment: &Environment) -> Option<PathBuf> {
     environment.user.as_ref().map(|user| user.state.clone())
 }
 
+/// The runtime directory, and the state directory for whom that one is not writable.
+fn sockets(environment: &Environment, state_root: Option<&Path>) -> Vec<PathBuf> {
+    let runtime = first_directory("RUNTIME_DIRECTORY", environment).or_else(|| {
+        if environment.is_root {
+            return Some(PathBuf::from(ROOT_RUNTIME));
+        }
+        environment.path("XDG_RUNTIME_DIR").map(|directory| directory.join("runner-agent"))
+    });
+    runtime.iter().map(PathBuf::as_path).chain(state_root).map(|directory| directory.join(SOCKET)).collect()
+}
+
 /// The service manager lists several directories with colons between them; the first is ours.
-fn first_state_directory(environment: &Environment) -> Option<PathBuf> {
-    let directories = environment.text("STATE_DIRECTORY")?;
+fn first_directory(variable: &str, environment: &Environment) -> Option<PathBuf> {
+    let directories = environment.text(variable)?;
     directories
         .split(':')
         .find(|directory| !directory.is_empty())

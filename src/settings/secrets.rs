@@ -76,7 +76,7 @@ mod tests {
         let overrides = Overrides {
             agent_config: Some(write("agent.toml", agent)),
             config: Some(write("config.toml", config)),
-            state_dir: None,
+            ..Overrides::default()
         };
         let named = ["ACCESS", "BUILD", "CI_SERVER_TOKEN", "FIRST", "GITLAB_TOKEN", "PRIVATE_TOKEN"];
         let environment = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND"]).fold(

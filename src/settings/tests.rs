@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::agent::{RotatePolicy, Unregister};
+use crate::agent::{OnReboot, RotatePolicy, Unregister};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
 use crate::model::Site;
@@ -54,6 +54,7 @@ fn every_key_arrives_where_it_belongs() {
         at = "50%"
         [shutdown]
         unregister = "all"
+        on_reboot = "unregister"
         grace = "20s"
         [timing]
         between_resets = "1s"
@@ -85,6 +86,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((agent.verify_enrolled, agent.verify_found), (secs(1800), secs(172_800)));
     assert_eq!(agent.rotate, Some("50%".parse().unwrap()));
     assert_eq!((agent.shutdown.unregister, agent.shutdown.grace), (Unregister::All, secs(20)));
+    assert_eq!(agent.shutdown.on_reboot, OnReboot::Unregister);
     let timing = Timing {
         between_resets: secs(1),
         between_resets_floor: secs(2),
@@ -182,7 +184,7 @@ unregister = "sometimes"
 floor = "0s"
 [recover]
 register = "sometimes"
-[http]
+[https]
 listen = []
 [gitlab]
 in_flight_per_host = 0
@@ -369,7 +371,7 @@ fn files_are_found_by_flag_then_variable_then_default() {
     assert_eq!(of_variables.config, Path::new("/work/here.toml"));
     assert!(of_variables.agent_config_is_named);
     assert_eq!(of_variables.state_root.as_deref(), Some(Path::new("/var/lib/private/a")));
-    let overrides = Overrides { config: Some("/b.toml".into()), state_dir: Some("s".into()), agent_config: None };
+    let overrides = Overrides { config: Some("/b.toml".into()), state_dir: Some("s".into()), ..Overrides::default() };
     let of_flags = paths(&overrides, &environment);
     assert_eq!(of_flags.config, Path::new("/b.toml"));
     assert_eq!(of_flags.state_root.as_deref(), Some(Path::new("/work/s")));
@@ -430,6 +432,53 @@ fn mistakes_in_flags_are_mistakes_of_usage() {
     assert_eq!(errors.mistakes().len(), 2);
 }
 
+#[test]
+fn only_this_machine_may_ask_unless_others_are_allowed_to() {
+    let loopback = loaded("[http]\nlisten = [\"127.0.0.1:9252\", \"[::1]:9252\", \"[::ffff:127.0.0.1]:80\"]\n");
+    assert_eq!(loopback.face.listen.len(), 3);
+    for address in ["0.0.0.0:9252", ":9252", "[::]:9252", "192.0.2.1"] {
+        let listen = format!("[http]\nlisten = [\"{address}\"]\n");
+        let told = mistakes(&listen);
+        assert!(told.starts_with("/etc/x/agent.toml:2: ") && told.contains("allow_remote = true"), "{told}");
+        assert_eq!(loaded(&format!("{listen}allow_remote = true\n")).face.listen.len(), 1);
+    }
+    assert!(mistakes("[http]\nlisten = \"here\"\nport = 1\n").lines().count() == 2);
+}
+
+#[test]
+fn a_flag_outweighs_a_variable_and_that_the_file_in_where_to_listen() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.toml");
+    std::fs::write(&path, "[http]\nlisten = [\"127.0.0.1:1\"]\n").unwrap();
+    let file = Overrides { agent_config: Some(path), ..Overrides::default() };
+    let listen = |overrides: &Overrides, environment: &Environment| load(overrides, environment).unwrap().face.listen;
+    let ports =
+        |addresses: Vec<std::net::SocketAddr>| -> Vec<_> { addresses.iter().map(|address| address.port()).collect() };
+    assert_eq!(ports(listen(&file, &Environment::default())), [1]);
+    let environment = Environment::default().with("LISTEN_ADDRESS", "127.0.0.1:2");
+    assert_eq!(ports(listen(&file, &environment)), [2]);
+    let flag = Overrides { listen_address: Some("127.0.0.1:3,[::1]:4".to_owned()), ..file.clone() };
+    assert_eq!(ports(listen(&flag, &environment)), [3, 4]);
+    let remote = Overrides { listen_address: Some("0.0.0.0:3".to_owned()), ..file };
+    assert!(load(&remote, &environment).unwrap_err().is_usage());
+    assert_eq!(ports(listen(&remote, &environment.with("LISTEN_ALLOW_REMOTE", "1"))), [3]);
+}
+
+#[test]
+fn the_socket_is_where_the_service_manager_the_user_or_a_flag_says() {
+    let sockets = |overrides: &Overrides, environment: &Environment| paths(overrides, environment).sockets;
+    let root = Environment { is_root: true, ..Environment::default() };
+    let default = Overrides::default();
+    let texts = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    assert_eq!(texts(sockets(&default, &root)), ["/run/runner-agent/agent.sock", "/var/lib/runner-agent/agent.sock"]);
+    let service = root.with("RUNTIME_DIRECTORY", "/run/a:/run/b").with("STATE_DIRECTORY", "/var/lib/a");
+    assert_eq!(texts(sockets(&default, &service)), ["/run/a/agent.sock", "/var/lib/a/agent.sock"]);
+    let user = user(Path::new("/home/a")).with("XDG_RUNTIME_DIR", "/run/user/1");
+    assert_eq!(texts(sockets(&default, &user)), ["/run/user/1/runner-agent/agent.sock", "/home/a/state/agent.sock"]);
+    let named = Overrides { socket: Some("/x/y.sock".into()), ..default };
+    assert_eq!(texts(sockets(&named, &user)), ["/x/y.sock"]);
+}
+
 /// Reads a text as `/etc/x/agent.toml`.
 fn loaded(text: &str) -> Settings {
     read_text(text, &Environment::default()).unwrap()
@@ -442,7 +491,7 @@ fn mistakes(text: &str) -> String {
 fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> {
     let mut paths = paths(&Overrides::default(), environment);
     paths.agent_config = "/etc/x/agent.toml".into();
-    assemble(&paths, Some(text.to_owned()), environment, Scope::Daemon)
+    assemble(&paths, Some(text.to_owned()), &Overrides::default(), environment, Scope::Daemon)
 }
 
 fn held(token: &str, origin: &str) -> Source {

@@ -10,11 +10,11 @@ use super::config_file::{ConfigFile, Reading};
 use super::edit::{Edit, Edited, Target};
 use super::entry::Snapshot;
 use super::error::Error;
-use super::files::{make_directory, parent, read_file, remove_file, replace_file, resolve};
+use super::files::{make_directory, parent, read_file, remove_file, resolve};
 use super::hooks::Hooks;
 use super::record::{self, Record};
 use super::replace::Place;
-use super::{Config, splice, system_id};
+use super::{Config, dropped, splice, system_id};
 use crate::model::{SystemId, Timestamp};
 use crate::secret::{Fingerprint, sha256_hex};
 
@@ -168,18 +168,7 @@ impl Disk {
     /// Keeps the text of a dropped entry under a name that nothing has yet.
     pub(super) fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
         let Some(state) = &self.state else { return Ok(None) };
-        let directory = state.join("dropped");
-        make_directory(&directory)?;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
-        let label: String = label.chars().map(plain).take(64).collect();
-        let at = at.whole_seconds().to_string().replace([':', '-'], "");
-        let names = (1..).map(|number: u32| match number {
-            1 => directory.join(format!("{at}-{label}.toml")),
-            number => directory.join(format!("{at}-{label}-{number}.toml")),
-        });
-        let Some(path) = names.into_iter().find(|path| !path.exists()) else { return Ok(None) };
-        replace_file(&path, text.expose().as_bytes())?;
-        Ok(Some(path))
+        dropped::keep(&state.join("dropped"), label, text, at)
     }
 
     fn place<'a>(&'a self, path: &'a Path) -> Place<'a> {

@@ -87,7 +87,12 @@ impl Drop for Temporary {
 
 /// Replaces a file of ours durably, readable for its owner alone.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut temporary = Temporary::create(temporary_name(path))?;
+    replace_file_through(&temporary_name(path), path, content)
+}
+
+/// The same by way of a temporary file of this name in the same directory.
+pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut temporary = Temporary::create(temporary.to_owned())?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
     temporary.rename(path).map_err(Error::disk("replace", path))?;

@@ -43,7 +43,7 @@ pub struct Record {
     pub machine: Option<Fingerprint>,
     /// Its entry while that is not in config.toml.
     pub entry_text: Option<EntryText>,
-    /// Server time at which the agent saw it first.
+    /// Server time at which the agent saw its credential first, where nobody told when that was issued.
     pub first_seen_at: Option<Timestamp>,
     /// The last verification.
     pub last_verify: Option<LastVerify>,

@@ -13,6 +13,8 @@ fn help_is_written_for_people() {
         "rotate",
         "unregister",
         "list",
+        "status",
+        "health",
         "completions",
         "fleet",
         "fleet list",
@@ -41,11 +43,37 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let done = bench.run(&["completions", shell]);
         done.exits(0);
-        for command in ["register", "verify", "rotate", "reset-token", "unregister", "list", "completions"] {
+        for command in
+            ["register", "verify", "rotate", "reset-token", "unregister", "list", "status", "health", "completions"]
+        {
             assert!(done.stdout.contains(command), "{shell} {command}");
         }
     }
     bench.run(&["completions", "tcsh"]).exits(2);
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command_that_help_lists() {
+    let bench = Bench::new();
+    let directory = bench.path("pages");
+    std::fs::create_dir(&directory).unwrap();
+    bench.run(&["manual", directory.to_str().unwrap()]).exits(0);
+    let pages_of = |words: &[&str], prefix: &str| -> Vec<String> {
+        let help = bench.run(&[words, &["--help"]].concat()).stdout;
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        commands.filter_map(|line| line.split_whitespace().next()).map(|name| format!("{prefix}-{name}.1")).collect()
+    };
+    let mut expected = [pages_of(&[], "runner-agent"), pages_of(&["fleet"], "runner-agent-fleet")].concat();
+    expected.push("runner-agent.1".to_owned());
+    expected.sort();
+    let entries = std::fs::read_dir(&directory).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    pages.sort();
+    assert_eq!(pages, expected);
+    assert!(pages.len() > 5);
+    let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
+    assert!(page.contains("registration\\-token\\-file"), "{page}");
+    bench.run(&["manual", "/nowhere"]).exits(4);
 }
 
 #[test]

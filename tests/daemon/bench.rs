@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use test_gitlab::{Builder, Gitlab};
 
 /// The longest that anything awaited may take on a busy machine: ten lives of a token take 40 s alone.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct Bench {
     pub gitlab: Gitlab,
@@ -67,6 +67,7 @@ impl Bench {
             .env("HOME", self.directory.path())
             .env("CONFIG_FILE", self.path("config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"));
         if !self.path("agent.toml").exists() {
             self.write("agent.toml", "");

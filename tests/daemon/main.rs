@@ -7,10 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "these tests watch real processes in real time")]
 
+mod asking;
 mod bench;
 mod changes;
 mod crashes;
 mod ends;
+mod face;
 mod lives;
 mod once;
 mod secrets;
+mod service;

@@ -144,6 +144,7 @@ impl Stage {
             .env_clear()
             .env("CONFIG_FILE", self.path("config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"))
             .stderr(Stdio::piped())
             .spawn()?;

@@ -93,6 +93,7 @@ impl Bench {
             .env("HOME", file("home"))
             .env("CONFIG_FILE", file("config.toml"))
             .env("RUNNER_AGENT_CONFIG", file("agent.toml"))
+            .env("RUNTIME_DIRECTORY", file("run"))
             .env("STATE_DIRECTORY", file("state"))
             .args(words)
             .stdin(Stdio::null())

@@ -53,17 +53,19 @@ fn every_command_block_runs_as_it_is_written_or_says_why_not() {
 
 #[test]
 fn the_complete_agent_toml_is_accepted_and_has_every_key() {
-    let text = marked(EXAMPLE);
-    let settings = loaded(&text).unwrap();
-    assert_eq!(settings.warnings, Vec::<String>::new());
-    let example: toml::Table = text.parse().unwrap();
+    assert_is_complete(&marked(EXAMPLE));
+}
+
+#[test]
+fn the_agent_toml_of_the_package_says_nothing_and_shows_every_key() {
+    let text = include_str!("../../packaging/agent.toml");
+    let (as_installed, absent) = (loaded(text).unwrap(), loaded("").unwrap());
+    assert_eq!(as_installed.agent, absent.agent);
+    let shown = uncommented(text);
+    assert_is_complete(&shown);
+    let (shown, documented): (toml::Table, toml::Table) = (shown.parse().unwrap(), marked(EXAMPLE).parse().unwrap());
     for name in SINGLE {
-        assert_eq!(keys_of(example[name].as_table().unwrap()), documented(name), "[{name}]");
-    }
-    for name in REPEATED {
-        let tables = example[name].as_array().unwrap();
-        let keys: BTreeSet<_> = tables.iter().flat_map(|table| keys_of(table.as_table().unwrap())).collect();
-        assert_eq!(keys, documented(name), "[[{name}]]");
+        assert_eq!(shown[name], documented[name], "[{name}]");
     }
 }
 
@@ -115,6 +117,13 @@ fn the_commands_are_those_of_the_command_line() {
     let rows = table_below("Commands");
     let documented: BTreeSet<_> = rows.iter().map(|row| row[0].split('`').nth(1).unwrap().to_owned()).collect();
     let commands: BTreeSet<_> = Arguments::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    assert_eq!(documented, commands);
+
+    let rows = table_below("Fleet");
+    let documented: BTreeSet<_> = rows.iter().map(|row| code(row[0]).replace("fleet ", "")).collect();
+    let command = Arguments::command();
+    let fleet = command.find_subcommand("fleet").unwrap();
+    let commands: BTreeSet<_> = fleet.get_subcommands().map(|it| it.get_name().to_owned()).collect();
     assert_eq!(documented, commands);
 }
 
@@ -193,6 +202,30 @@ fn shape_of_line(line: &str) -> String {
 }
 
 /// Loads an agent.toml in a directory that has the files which README's example names.
+/// Asserts that an agent.toml is accepted and has every key that README lists.
+fn assert_is_complete(text: &str) {
+    let settings = loaded(text).unwrap();
+    assert_eq!(settings.warnings, Vec::<String>::new());
+    let example: toml::Table = text.parse().unwrap();
+    for name in SINGLE {
+        assert_eq!(keys_of(example[name].as_table().unwrap()), documented(name), "[{name}]");
+    }
+    for name in REPEATED {
+        let tables = example[name].as_array().unwrap();
+        let keys: BTreeSet<_> = tables.iter().flat_map(|table| keys_of(table.as_table().unwrap())).collect();
+        assert_eq!(keys, documented(name), "[[{name}]]");
+    }
+}
+
+/// The text without the `#` of every line that has no space after it.
+fn uncommented(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting,
+        Some(_) | None => line,
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 fn loaded(text: &str) -> Result<Settings, Errors> {
     let directory = tempfile::tempdir().unwrap();
     let agent_config = directory.path().join("agent.toml");

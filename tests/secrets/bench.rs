@@ -84,6 +84,7 @@ impl Bench {
             .env("HOME", self.directory.path())
             .env("CONFIG_FILE", self.path("config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"))
             .args(words)
             .stdin(Stdio::null());

@@ -1,9 +1,10 @@
 //! The steps of a worker: what `lifecycle` planned, done by `ops`, and given back as outcomes.
 
 use super::{Patience, Worker};
+use crate::agent::RotatePolicy;
 use crate::clock::Clock;
 use crate::lifecycle::{Outcome, Plan, State, Step, Trouble};
-use crate::model::RunnerId;
+use crate::model::{Origin, RunnerId};
 use crate::observe::chain;
 use crate::ops::{Disk, EntryFate, Error, Registration, Rotation, Server, Standing, Unfinished};
 
@@ -26,6 +27,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Step::RegisterAgain => self.register_again().await,
         };
         self.take_date();
+        self.count(plan.step, &result);
         match result {
             Ok(outcomes) => {
                 for outcome in outcomes {
@@ -47,7 +49,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The server's time of the last answer, for all that is planned from it.
     fn take_date(&mut self) {
         if let Some(date) = self.runner.date.take() {
-            self.time = self.time.told(date, self.shared.clock.read());
+            let reading = self.shared.clock.read();
+            self.time = self.time.told(date, reading);
+            self.skew_millis = Some(self.time.skew_millis(reading));
         }
     }
 
@@ -96,6 +100,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     async fn rotate(&mut self) -> Result<Vec<Outcome>, Error> {
+        if self.is_used_elsewhere().await {
+            return Ok(vec![Outcome::NotRotated]);
+        }
         let now = self.now();
         let rotation = self.shared.ops.rotate(&mut self.runner, None, now).await?;
         if let Rotation::Rotated { held, unsaved } = &rotation {
@@ -107,12 +114,37 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         Ok(with_unsaved(rotation.outcome(), unsaved))
     }
 
+    /// Whether another machine uses the token too, which a reset would shut out. Only asked where nobody has
+    /// said so, and where there is an access token to ask with.
+    async fn is_used_elsewhere(&self) -> bool {
+        let policy = self.config.policy_of(&self.runner);
+        let is_decided = policy.shared.is_some() || policy.rotate == Some(RotatePolicy::Always);
+        if is_decided || self.runner.record.origin != Origin::Given {
+            return false;
+        }
+        let Some(access) = self.config.access_to(&self.runner.record.url) else { return false };
+        // An unreadable one is told of where it is needed.
+        let Ok(access_token) = access.access_token.read() else { return false };
+        let other = self.shared.ops.other_machine(&self.runner, &access_token, self.now()).await;
+        if let Some(system_id) = &other {
+            tracing::warn!(
+                runner = self.runner.label(),
+                system_id,
+                "its token is not replaced, because another machine uses it too: create a runner for each, or set `shared` of this [[runner]]"
+            );
+        }
+        other.is_some()
+    }
+
     /// The rung of the ladder that needs an access token.
     async fn reset_by_id(&mut self) -> Result<Vec<Outcome>, Error> {
         let Some(access) = self.config.access_to(&self.runner.record.url) else {
             return Ok(vec![Outcome::MustAct(Trouble::AccessDenied)]);
         };
         let access_token = access.access_token.read()?;
+        if self.is_used_elsewhere().await {
+            return Ok(vec![Outcome::NotRotated]);
+        }
         let now = self.now();
         let rotation = self.shared.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
         if let Rotation::Rotated { unsaved, .. } = &rotation {

@@ -400,6 +400,21 @@ fn dropped_entries_are_kept_side_by_side() {
 }
 
 #[test]
+fn what_a_crash_left_of_a_dropped_entry_goes_with_the_next() {
+    let home = Home::new();
+    let store = home.open();
+    let text = EntryText::parse("[[runners]]\nname = \"a\"\n").unwrap();
+    let keep = |at| block_on(store.keep_dropped("a", &text, time(at))).unwrap().unwrap();
+    let first = keep("2026-01-01T00:00:00Z");
+    let directory = first.parent().unwrap();
+    std::fs::write(directory.join(".entry.runner-agent.tmp"), "[[run").unwrap();
+    keep("2026-01-01T00:00:07Z");
+    let mut names: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["20260101T000000Z-a.toml", "20260101T000007Z-a.toml"]);
+}
+
+#[test]
 fn a_drain_waits_for_work_whose_asker_is_gone() {
     let home = Home::with(&one_entry(1));
     let store = home.open();

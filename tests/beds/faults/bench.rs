@@ -4,18 +4,12 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use test_gitlab::{Gitlab, Scope};
 
-/// The longest that one process may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-const NAP: Duration = Duration::from_millis(10);
+use super::process::Process;
 
 /// What else is in config.toml: none of it may change.
 pub(crate) const FOREIGN: &str = "# by hand\nconcurrent   =  4\n\n[session_server] # odd\n  session_timeout = 0x708\n\n\
@@ -103,11 +97,9 @@ impl Bench {
             .env("HOME", &self.root)
             .env("CONFIG_FILE", self.path("config/config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
-            .env("STATE_DIRECTORY", self.path("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap());
-        Process { child: command.spawn().unwrap(), log }
+            .env("RUNTIME_DIRECTORY", self.path("run"))
+            .env("STATE_DIRECTORY", self.path("state"));
+        Process::start(command, log)
     }
 
     /// All that any process has logged so far.
@@ -149,55 +141,5 @@ impl Drop for Bench {
             // What stays mounted ends with this program's own mounts.
             let _ended = Command::new("umount").arg("-l").arg(path).status();
         }
-    }
-}
-
-/// The binary as a child process; killed with -9 when it is dropped.
-pub(crate) struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Not to one that has ended: its id may be another process's by now.
-    pub(crate) fn signal(&mut self, signal: Signal) {
-        if !self.has_ended() {
-            kill_process(Pid::from_child(&self.child), signal).unwrap();
-        }
-    }
-
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
-    /// Waits for something, or for the end of the process; says whether it came.
-    pub(crate) fn wait_for(&mut self, patience: Duration, mut is_there: impl FnMut(&Self) -> bool) -> bool {
-        let deadline = Instant::now() + patience;
-        while !self.has_ended() && Instant::now() < deadline {
-            if is_there(self) {
-                return true;
-            }
-            thread::sleep(NAP);
-        }
-        is_there(self)
-    }
-
-    pub(crate) fn end(mut self) -> Result<ExitStatus, String> {
-        if !self.wait_for(PATIENCE, |_| false) && !self.has_ended() {
-            return Err("the process hangs".to_owned());
-        }
-        Ok(self.child.wait().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
     }
 }

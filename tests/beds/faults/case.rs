@@ -7,8 +7,9 @@ use std::{env, thread};
 use rustix::process::Signal;
 use test_gitlab::Fault;
 
-use super::bench::{Bench, PATIENCE};
+use super::bench::Bench;
 use super::oracle::check;
+use super::process::PATIENCE;
 use super::strace::{self, Call, Strike};
 use super::work::{Work, is_settled};
 

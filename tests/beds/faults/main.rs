@@ -17,6 +17,8 @@
 mod bench;
 mod case;
 mod oracle;
+#[path = "../process.rs"]
+mod process;
 mod strace;
 mod work;
 

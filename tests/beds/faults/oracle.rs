@@ -109,6 +109,7 @@ fn is_fixed(path: &str) -> bool {
     let Some((_, file)) = inside.split_once('/') else { return false };
     match file.split_once('/') {
         None => ["lock", "config.copy", ".config.copy.runner-agent.tmp", ".probe"].contains(&file),
+        Some(("dropped", ".entry.runner-agent.tmp")) => true,
         Some(("dropped", name)) => !name.starts_with('.') && name.contains("Z-build-1") && name.ends_with(".toml"),
         Some(("runners", ".probe")) => true,
         Some(("runners", name)) => is_fixed_of_runner(name),

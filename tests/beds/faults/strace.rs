@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use runner_agent::model::ServerUrl;
 use runner_agent::secret::sha256_hex;
 
-use super::bench::{Bench, PATIENCE};
+use super::bench::Bench;
+use super::process::PATIENCE;
 
 /// Every call that changes a disk, or opens what is on it.
 const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir";
@@ -150,14 +151,9 @@ fn template(bench: &Bench, path: &str) -> Option<String> {
     }
     let below = below.replace(&state_name(bench), "{state}");
     let below = below.replace(&registered_key(bench), "{registered}").replace(&server(bench), "{server}");
-    Some(match below.split_once("/dropped/") {
-        Some((directory, name)) => {
-            let (time, rest) = name.split_once("Z-")?;
-            let dot = if time.starts_with('.') { "." } else { "" };
-            format!("{directory}/dropped/{dot}{{time}}-{rest}")
-        }
-        None => below,
-    })
+    let dropped =
+        below.split_once("/dropped/").and_then(|(directory, name)| Some((directory, name.split_once("Z-")?.1)));
+    Some(dropped.map(|(directory, rest)| format!("{directory}/dropped/{{time}}-{rest}")).unwrap_or(below))
 }
 
 /// What a path with placeholders can be in this bench.

@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use test_gitlab::{Endpoint, NewRunner};
 
-use super::bench::{Bench, PATIENCE, Process};
+use super::bench::Bench;
 use super::oracle::{Goal, check};
+use super::process::{PATIENCE, Process};
 use super::strace::{self, Strike};
 
 /// How long a daemon gets to do its work in spite of a fault, before it is stopped.

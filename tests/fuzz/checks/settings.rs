@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::{Environment, Paths, Place, Scope, assemble};
+use super::{Environment, Overrides, Paths, Place, Scope, assemble};
 
 /// What the variables of the environment hold that agent.toml can name.
 const SECRETS: [(&str, &str); 2] = [("GOOD", "glrt-of-the-environment"), ("BAD", "no token but secret")];
@@ -19,9 +19,11 @@ pub fn settings(input: &[u8]) {
         agent_config: PathBuf::from("/nonexistent/agent.toml"),
         agent_config_is_named: true,
         state_root: None,
+        sockets: Vec::new(),
+        socket_is_named: false,
     };
     for scope in [Scope::Daemon, Scope::Command] {
-        let told = match assemble(&paths, Some(text.to_owned()), &environment, scope) {
+        let told = match assemble(&paths, Some(text.to_owned()), &Overrides::default(), &environment, scope) {
             Ok(settings) => format!("{settings:?}"),
             Err(errors) => {
                 assert!(!errors.mistakes().is_empty());

@@ -1,0 +1,133 @@
+//! What a worker tells the outside about its runner.
+
+use super::super::status::report;
+use super::super::telling::sentence;
+use super::Worker;
+use crate::clock::Clock;
+use crate::lifecycle::{self, Outcome, State, Step};
+use crate::model::RunnerReport;
+use crate::observe::{Deed, Ending, Posting};
+use crate::ops::{Disk, Error, Server};
+
+/// What the server said about the credential when it was asked last, in this life of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Acceptance {
+    /// It has not answered yet.
+    #[default]
+    Unknown,
+    /// It accepts it. A new token that the server issued, or that another of our processes has checked and
+    /// put there, counts too.
+    Accepted,
+    /// It refuses it.
+    Refused,
+}
+
+impl Acceptance {
+    /// What it is after an outcome: a question without an answer changes nothing.
+    pub(super) fn after(self, outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Registered(_) | Outcome::Accepted(_) | Outcome::Rotated(_) | Outcome::Adopted(_) => Self::Accepted,
+            Outcome::Refused | Outcome::ResetRefused | Outcome::Removed => Self::Refused,
+            Outcome::NotRotated
+            | Outcome::RotationClosed
+            | Outcome::Deferred { .. }
+            | Outcome::Lost { .. }
+            | Outcome::MustAct(_)
+            | Outcome::Unsaved
+            | Outcome::Saved
+            | Outcome::Nudged
+            | Outcome::Unregistered => self,
+        }
+    }
+}
+
+impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
+    /// Puts up how the runner stands and what comes next.
+    pub(in super::super) fn post(&self) {
+        let next = lifecycle::plan(&self.state, &self.rules);
+        let report = report(&self.runner, &self.state, next);
+        let wanted_name = self.enrollment.as_ref().map(|enrollment| enrollment.entry.name.clone());
+        let name = report.name.clone().or(wanted_name);
+        let posting = Posting {
+            label: name.clone().unwrap_or_else(|| self.runner.label().to_owned()),
+            report: RunnerReport { name, error: self.trouble(), ..report },
+            host: self.runner.record.url.authority(),
+            obstacle: self.obstacle(),
+            last_rotation_at: self.runner.record.last_reset_at,
+            time: self.time,
+            skew_millis: self.skew_millis,
+        };
+        self.shared.board.post(&self.runner.record.key, posting);
+    }
+
+    /// What is wrong with it, in one sentence.
+    fn trouble(&self) -> Option<String> {
+        let standing = sentence(&self.state).or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
+        join(standing, self.complaint.clone())
+    }
+
+    /// Why it is not ready, in one sentence.
+    fn obstacle(&self) -> Option<String> {
+        let obstacle = match (&self.state, self.acceptance) {
+            (State::Unregistered(_), _) => "it is not registered yet",
+            (State::Uncertain(_) | State::Rejected(_) | State::Failed(_), _) => return self.trouble(),
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Unknown) => {
+                "the server has not said yet whether it accepts the token"
+            }
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Refused) => {
+                "the server has refused the token and is asked again"
+            }
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) if self.is_unsaved() => UNSAVED,
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) | (State::Retired { .. }, _) => {
+                return None;
+            }
+        };
+        join(Some(obstacle.to_owned()), self.complaint.clone())
+    }
+
+    fn is_unsaved(&self) -> bool {
+        matches!(&self.state, State::Active(active) if active.unsaved.is_some())
+    }
+
+    /// Counts what became of a step that is counted.
+    pub(super) fn count(&self, step: Step, result: &Result<Vec<Outcome>, Error>) {
+        let deed = match step {
+            Step::Register => Deed::Registration,
+            Step::Rotate => Deed::Rotation,
+            Step::ResetById | Step::RegisterAgain => Deed::Recovery,
+            Step::Verify | Step::Save => return,
+        };
+        let ending = match result {
+            Ok(outcomes) => outcomes.first().copied().map(ending),
+            Err(error) => Some(ending(error.outcome())),
+        };
+        if let Some(ending) = ending {
+            self.shared.tally.did(deed, ending);
+        }
+    }
+}
+
+/// What is told of a runner whose new token config.toml does not hold.
+const UNSAVED: &str = "config.toml does not hold the token yet, writing it is tried again";
+
+fn join(standing: Option<String>, complaint: Option<String>) -> Option<String> {
+    match (standing, complaint) {
+        (Some(standing), Some(complaint)) => Some(format!("{standing}; {complaint}")),
+        (standing, complaint) => standing.or(complaint),
+    }
+}
+
+fn ending(outcome: Outcome) -> Ending {
+    match outcome {
+        Outcome::Registered(_) | Outcome::Accepted(_) | Outcome::Rotated(_) => Ending::Done,
+        Outcome::Adopted(_) => Ending::Adopted,
+        Outcome::NotRotated => Ending::Unchanged,
+        Outcome::Refused | Outcome::ResetRefused | Outcome::RotationClosed | Outcome::Removed | Outcome::MustAct(_) => {
+            Ending::Refused
+        }
+        Outcome::Lost { .. } => Ending::Lost,
+        Outcome::Deferred { .. } | Outcome::Unsaved | Outcome::Saved | Outcome::Nudged | Outcome::Unregistered => {
+            Ending::Failed
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `health`: whether the daemon is well, for a container's HEALTHCHECK.
+
+use super::arguments::HealthArguments;
+use super::context::Context;
+use super::{Exit, status};
+use crate::observe::{ask, chain};
+use crate::settings;
+
+/// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
+pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {
+    let sockets = settings::paths(&context.overrides, &context.environment).sockets;
+    let (question, yes) = if arguments.ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
+    let (line, exit) = match ask(&sockets, question).await {
+        Ok(reply) if reply.is_yes => (yes.to_owned(), Exit::Done),
+        Ok(reply) if arguments.ready => {
+            (format!("not ready: {}", status::reasons(&reply.body).join("; ")), Exit::Failed)
+        }
+        Ok(reply) => (format!("unhealthy: {}", String::from_utf8_lossy(&reply.body).trim()), Exit::Failed),
+        Err(error) => (format!("unhealthy: {}", chain(&error)), Exit::Failed),
+    };
+    context.reporter.answer(&format!("{line}\n"));
+    exit
+}

@@ -1,0 +1,175 @@
+//! The board: what the daemon tells about its runners, for whoever asks from outside.
+//!
+//! The daemon posts and never waits for a reader; a reader takes a copy. Nobody holds the lock across
+//! anything that could wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::{Reading, ServerTime};
+use crate::model::{RunnerId, RunnerKey, RunnerReport, Timestamp};
+
+/// What is posted about one runner; never holds a token.
+#[derive(Clone, Debug)]
+pub struct Posting {
+    /// How it stands.
+    pub report: RunnerReport,
+    /// Its name for people, also before it is registered: the local name, else the enrollment's key.
+    pub label: String,
+    /// The server's host, with its port where that is not the usual one.
+    pub host: String,
+    /// Why it is not ready, in one sentence; `None` if it is registered, the server accepted its credential
+    /// when asked last, and config.toml holds it.
+    pub obstacle: Option<String>,
+    /// Server time of the last token that was issued to it by a reset.
+    pub last_rotation_at: Option<Timestamp>,
+    /// The estimate of its server's time.
+    pub time: ServerTime,
+    /// Server time minus this machine's, in milliseconds, when the server told its time last.
+    pub skew_millis: Option<i64>,
+}
+
+/// How far the daemon has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It finds out whom it serves.
+    #[default]
+    Starting,
+    /// It serves.
+    Serving,
+    /// It unregisters, or lets what is under way finish.
+    Stopping,
+}
+
+/// Who is not ready, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Unready {
+    /// The runner's name for people; absent if the daemon itself is meant.
+    pub name: Option<String>,
+    /// GitLab's number, once known.
+    pub id: Option<RunnerId>,
+    /// The reason, in one sentence.
+    pub why: String,
+}
+
+/// Whether everything is as it should be: the body of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Readiness {
+    /// Whether every enrollment is registered and every credential accepted.
+    pub ready: bool,
+    /// Who keeps it from being so.
+    pub waiting_for: Vec<Unready>,
+}
+
+/// Where the daemon posts. Clones are the same board.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    phase: Phase,
+    /// In the order in which they were first posted.
+    postings: Vec<(RunnerKey, Posting)>,
+}
+
+impl Board {
+    /// Says how far the daemon has come.
+    pub fn enter(&self, phase: Phase) {
+        self.notes().phase = phase;
+    }
+
+    /// Puts up what is to be told about a runner, in place of what was told before.
+    pub fn post(&self, key: &RunnerKey, posting: Posting) {
+        let mut notes = self.notes();
+        match notes.postings.iter_mut().find(|(posted, _)| posted == key) {
+            Some((_, old)) => *old = posting,
+            None => notes.postings.push((key.clone(), posting)),
+        }
+    }
+
+    /// Takes down what was told about a runner.
+    pub fn remove(&self, key: &RunnerKey) {
+        self.notes().postings.retain(|(posted, _)| posted != key);
+    }
+
+    /// What is told about each runner.
+    #[must_use]
+    pub fn postings(&self) -> Vec<Posting> {
+        self.notes().postings.iter().map(|(_, posting)| posting.clone()).collect()
+    }
+
+    /// Whether everything is as it should be.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let notes = self.notes();
+        let of_daemon = match notes.phase {
+            Phase::Starting => Some("the daemon is starting"),
+            Phase::Serving => None,
+            Phase::Stopping => Some("the daemon is stopping"),
+        };
+        let of_daemon = of_daemon.map(|why| Unready { name: None, id: None, why: why.to_owned() });
+        let of_runners = notes.postings.iter().filter_map(|(_, posting)| {
+            let why = posting.obstacle.clone()?;
+            Some(Unready { name: Some(posting.label.clone()), id: posting.report.id, why })
+        });
+        let waiting_for: Vec<_> = of_daemon.into_iter().chain(of_runners).collect();
+        Readiness { ready: waiting_for.is_empty(), waiting_for }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Whoever panicked while posting has left whole postings behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Posting {
+    /// What is left of its token at `reading`, in seconds, negative once it has expired; `None` if it has no end.
+    #[must_use]
+    pub fn expires_in_secs(&self, reading: Reading) -> Option<f64> {
+        let left_millis = self.report.token_expires_at?.as_millis() - self.time.now(reading).as_millis();
+        Some(left_millis as f64 / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::tests::{key, posting};
+
+    fn names(board: &Board) -> Vec<Option<String>> {
+        board.readiness().waiting_for.into_iter().map(|unready| unready.name).collect()
+    }
+
+    #[test]
+    fn nobody_is_ready_before_the_daemon_serves_or_once_it_stops() {
+        let board = Board::default();
+        assert!(!board.readiness().ready, "it does not know yet whom it serves");
+        board.enter(Phase::Serving);
+        assert!(board.readiness().ready);
+        board.enter(Phase::Stopping);
+        assert_eq!(names(&board), [None]);
+    }
+
+    #[test]
+    fn everybody_who_is_not_ready_is_named_with_the_reason() {
+        let board = Board::default();
+        board.enter(Phase::Serving);
+        board.post(&key("a"), posting("a", Some(1), "active"));
+        assert!(board.readiness().ready);
+        let refused = Posting { obstacle: Some("refused".to_owned()), ..posting("b", Some(2), "rejected") };
+        board.post(&key("b"), refused);
+        let expected = Unready { name: Some("b".to_owned()), id: RunnerId::try_new(2).ok(), why: "refused".to_owned() };
+        assert_eq!(board.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
+        board.post(&key("b"), posting("b", Some(2), "active"));
+        assert!(board.readiness().ready);
+    }
+
+    #[test]
+    fn runners_keep_their_order_when_they_are_posted_again() {
+        let board = Board::default();
+        for name in ["z", "a", "z"] {
+            board.post(&key(name), posting(name, None, "active"));
+        }
+        let labels: Vec<_> = board.postings().into_iter().map(|posting| posting.label).collect();
+        assert_eq!(labels, ["z", "a"]);
+    }
+}

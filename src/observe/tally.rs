@@ -1,0 +1,157 @@
+//! The tally: what has happened since the process started, counted where it happens.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+/// How something ended that changes a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As it should.
+    Done,
+    /// Somebody else had done it already, and theirs was taken over.
+    Adopted,
+    /// The server answered with the token that there was.
+    Unchanged,
+    /// The server declined.
+    Refused,
+    /// The answer was lost, so that it may have happened.
+    Lost,
+    /// It did not happen and is tried again.
+    Failed,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Done, Self::Adopted, Self::Unchanged, Self::Refused, Self::Lost, Self::Failed];
+
+    /// The value of the label `outcome`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Adopted => "adopted",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a runner goes through that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Its token was to be replaced in time.
+    Rotation,
+    /// It was to be made.
+    Registration,
+    /// It was to be saved although its token was refused.
+    Recovery,
+}
+
+/// The counters. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    registry: Registry,
+    rotations: IntCounterVec,
+    registrations: IntCounterVec,
+    recoveries: IntCounterVec,
+    config_writes: IntCounterVec,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+}
+
+/// The upper bounds of the histogram of requests, in seconds: from a server next door to one that is given up.
+const DURATION_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+impl Tally {
+    /// Nothing has happened yet. What can happen to a runner is shown as zero from the start, so that the
+    /// first time is an increase.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let deeds = |what, help| {
+            let counter = counter(&registry, &format!("runner_agent_{what}_total"), help, &["outcome"]);
+            for ending in Ending::ALL {
+                let _zero = counter.with_label_values(&[ending.label()]);
+            }
+            counter
+        };
+        let rotations = deeds("rotations", "Rotations of tokens before their expiry.");
+        let registrations = deeds("registrations", "Registrations of runners that an enrollment asks for.");
+        let recoveries =
+            deeds("recoveries", "Recoveries of runners whose token was refused, by a reset or a new registration.");
+        let config_writes = counter(
+            &registry,
+            "runner_agent_config_writes_total",
+            "Changes of config.toml that were asked of the disk.",
+            &["outcome"],
+        );
+        for ending in [Ending::Done, Ending::Failed] {
+            let _zero = config_writes.with_label_values(&[ending.label()]);
+        }
+        let requests = counter(
+            &registry,
+            "runner_agent_api_requests_total",
+            "Requests to GitLab that have ended, answered or not.",
+            &["endpoint", "outcome"],
+        );
+        let durations = durations(&registry);
+        Self { registry, rotations, registrations, recoveries, config_writes, requests, durations }
+    }
+
+    /// Counts what became of a runner.
+    pub fn did(&self, deed: Deed, ending: Ending) {
+        let counter = match deed {
+            Deed::Rotation => &self.rotations,
+            Deed::Registration => &self.registrations,
+            Deed::Recovery => &self.recoveries,
+        };
+        counter.with_label_values(&[ending.label()]).inc();
+    }
+
+    /// Counts a change of config.toml.
+    pub fn wrote_config(&self, is_done: bool) {
+        let ending = if is_done { Ending::Done } else { Ending::Failed };
+        self.config_writes.with_label_values(&[ending.label()]).inc();
+    }
+
+    /// Counts a request; both labels are words of a fixed list.
+    pub fn requested(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
+        self.requests.with_label_values(&[endpoint, outcome]).inc();
+        let duration: Histogram = self.durations.with_label_values(&[endpoint]);
+        duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn durations(registry: &Registry) -> HistogramVec {
+    let options = HistogramOpts::new(
+        "runner_agent_api_request_duration_seconds",
+        "How long requests to GitLab took until they were answered or given up.",
+    );
+    registered(registry, HistogramVec::new(options.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]))
+}
+
+/// Adds a metric of this room to a registry of this room.
+#[expect(clippy::expect_used, reason = "every name is a constant of this room, different and well-formed")]
+pub(super) fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("its name is well-formed");
+    registry.register(Box::new(metric.clone())).expect("its name is its own");
+    metric
+}

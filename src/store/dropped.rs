@@ -1,0 +1,36 @@
+//! The texts of entries that were taken out of config.toml, side by side in a directory of their own.
+
+use std::path::{Path, PathBuf};
+
+use super::compose::EntryText;
+use super::error::Error;
+use super::files::{make_directory, replace_file_through};
+use super::locks::lock_itself;
+use crate::model::Timestamp;
+
+/// The longest part that a runner's name has in a file's name, in characters.
+const MAX_LABEL_CHARS: usize = 64;
+
+/// Where each is written first: one name for all, so that a crash leaves at most one such file, which the
+/// next text takes the place of.
+const TEMPORARY: &str = ".entry.runner-agent.tmp";
+
+/// Keeps a text durably under a name that nothing has yet, and says which.
+pub(super) fn keep(directory: &Path, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
+    make_directory(directory)?;
+    let _lock = lock_itself(directory)?;
+    let Some(path) = names(directory, label, at).find(|path| !path.exists()) else { return Ok(None) };
+    replace_file_through(&directory.join(TEMPORARY), &path, text.expose().as_bytes())?;
+    Ok(Some(path))
+}
+
+/// `20260101T000000Z-NAME.toml`, and from the second on with a number.
+fn names(directory: &Path, label: &str, at: Timestamp) -> impl Iterator<Item = PathBuf> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
+    let label: String = label.chars().map(plain).take(MAX_LABEL_CHARS).collect();
+    let at = at.whole_seconds().to_string().replace([':', '-'], "");
+    (1..).map(move |number: u32| match number {
+        1 => directory.join(format!("{at}-{label}.toml")),
+        number => directory.join(format!("{at}-{label}-{number}.toml")),
+    })
+}

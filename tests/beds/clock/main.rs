@@ -1,0 +1,72 @@
+//! A wall clock that is wrong, and one that jumps: no token is replaced late, and nothing becomes a storm.
+//!
+//! libfaketime shows the real binary another wall clock than the server's, while monotonic clocks go on as
+//! they do when a clock is set. Each trial has a daemon, a GitLab and tokens of 40 s of its own.
+//!
+//! Runs with `RUNNER_AGENT_BEDS=1` where libfaketime is installed; `cargo test --test wall_clock -- NAME…` runs
+//! the trials whose names begin with one of these.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "this is a test from its first line to its last"
+)]
+
+mod bench;
+#[path = "../process.rs"]
+mod process;
+mod trial;
+
+use std::env;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use trial::{TRIALS, Trial};
+
+/// The library for programs with threads, below the directory of an architecture.
+const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
+
+fn main() -> ExitCode {
+    let library = match library() {
+        Ok(library) => library,
+        Err(missing) => {
+            println!("wall_clock: skipped: {missing}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let wanted: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_wanted = |trial: &&Trial| wanted.is_empty() || wanted.iter().any(|wanted| trial.name.starts_with(wanted));
+    let began = Instant::now();
+    let (passed, failed): (Vec<bool>, Vec<bool>) = thread::scope(|scope| {
+        let trials = TRIALS.iter().filter(is_wanted).map(|trial| scope.spawn(|| has_passed(trial, &library)));
+        let trials: Vec<_> = trials.collect();
+        trials.into_iter().map(|trial| trial.join().unwrap()).partition(|has_passed| *has_passed)
+    });
+    println!("{} passed, {} failed, {} s", passed.len(), failed.len(), began.elapsed().as_secs());
+    if failed.is_empty() && !passed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn library() -> Result<PathBuf, &'static str> {
+    if env::var("RUNNER_AGENT_BEDS").as_deref() != Ok("1") {
+        return Err("RUNNER_AGENT_BEDS=1 is not set");
+    }
+    let architectures = fs::read_dir("/usr/lib").into_iter().flatten().map_while(Result::ok);
+    let places = architectures.map(|architecture| architecture.path().join(LIBRARY));
+    places.into_iter().find(|library| library.is_file()).ok_or("libfaketime is not installed")
+}
+
+fn has_passed(trial: &Trial, library: &Path) -> bool {
+    let result = catch_unwind(AssertUnwindSafe(|| trial.run(library)));
+    match result.unwrap_or_else(|_| Err("the trial itself broke".to_owned())) {
+        Ok(()) => println!("{}: ok", trial.name),
+        Err(wrong) => {
+            println!("{}: FAILED: {wrong}", trial.name);
+            return false;
+        }
+    }
+    true
+}

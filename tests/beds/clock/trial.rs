@@ -1,0 +1,154 @@
+//! The trials: how a clock is wrong, and what must hold all the same.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
+use test_gitlab::Endpoint;
+
+use super::bench::{Bench, INTERVAL, LIFE, NOTICED, first_time};
+use super::process::Process;
+
+/// How much of its life a token has at least behind it when it is replaced: 62 %, and the second that the
+/// server's `Date` does not tell.
+const LEAST_SHARE: f64 = 0.62;
+const UNTOLD: Duration = Duration::from_secs(2);
+
+/// How much earlier than its interval a check may come.
+const MOST_OFTEN: f64 = 0.9;
+
+/// How many checks beside the regular ones each start and each jump may bring.
+const EXTRA: usize = 2;
+
+/// How long the daemon gets to settle down after a rotation. A jump in the middle of a request is not one to
+/// it: the answer tells the server's time.
+const REST: Duration = Duration::from_secs(2);
+
+/// One way for a clock to be wrong.
+pub(crate) struct Trial {
+    pub(crate) name: &'static str,
+    /// By how many seconds the wall clock is ahead of the server's when the daemon starts.
+    begins_at: i64,
+    /// To how many it jumps later, one after the other.
+    jumps: &'static [i64],
+    /// Whether the server cannot be asked when it jumps.
+    is_server_away: bool,
+}
+
+const HOUR: i64 = 3600;
+
+pub(crate) const TRIALS: [Trial; 5] = [
+    Trial { name: "an-hour-ahead", begins_at: HOUR, jumps: &[], is_server_away: false },
+    Trial { name: "an-hour-behind", begins_at: -HOUR, jumps: &[], is_server_away: false },
+    Trial { name: "jumps-a-day-ahead", begins_at: 0, jumps: &[24 * HOUR], is_server_away: false },
+    Trial { name: "jumps-two-hours-back", begins_at: 0, jumps: &[-2 * HOUR], is_server_away: false },
+    Trial { name: "jumps-unheard", begins_at: 0, jumps: &[24 * HOUR, -2 * HOUR], is_server_away: true },
+];
+
+impl Trial {
+    /// Runs it, and says what was not as it must be.
+    pub(crate) fn run(&self, library: &Path) -> Result<(), String> {
+        let bench = Bench::new(library);
+        self.run_in(&bench).map_err(|wrong| format!("{wrong}\n{}", bench.logs()))
+    }
+
+    fn run_in(&self, bench: &Bench) -> Result<(), String> {
+        bench.put_clock(self.begins_at);
+        let mut daemon = bench.start();
+        wait_for_rotation(bench, &mut daemon)?;
+        check_clock(bench, &daemon, self.begins_at)?;
+        if self.jumps.is_empty() {
+            bench.stop(daemon, Signal::QUIT)?;
+            daemon = bench.start();
+            wait_for_rotation(bench, &mut daemon)?;
+        }
+        for jump in self.jumps {
+            self.jump(bench, &mut daemon, *jump)?;
+            wait_for_rotation(bench, &mut daemon)?;
+        }
+        check_entry(bench)?;
+        check_requests(bench)?;
+        bench.stop(daemon, Signal::TERM)?;
+        let remaining = bench.gitlab.runners().len();
+        if remaining == 0 { Ok(()) } else { Err("the runner was not unregistered".to_owned()) }
+    }
+
+    fn jump(&self, bench: &Bench, daemon: &mut Process, seconds: i64) -> Result<(), String> {
+        daemon.wait_for(REST, |_| false);
+        if self.is_server_away {
+            bench.gitlab.refuse_connections();
+        }
+        let told = |words: &str| bench.logs().matches(words).count();
+        let (noticed, failed) = (told(NOTICED), told("failed, trying again"));
+        bench.put_clock(seconds);
+        bench.wait_for(daemon, "the daemon to notice the jump", |_, _| told(NOTICED) > noticed)?;
+        if self.is_server_away {
+            bench.wait_for(daemon, "the daemon to ask in vain", |_, _| told("failed, trying again") > failed)?;
+            bench.gitlab.accept_connections();
+        }
+        Ok(())
+    }
+}
+
+fn wait_for_rotation(bench: &Bench, daemon: &mut Process) -> Result<(), String> {
+    let before = bench.rotations();
+    bench.wait_for(daemon, "a rotation", |bench, _| bench.rotations() > before)?;
+    let is_written = |bench: &Bench, _: &Process| {
+        let token = bench.entry().ok().and_then(|entry| entry.get("token")?.as_str().map(str::to_owned));
+        bench.runner().is_ok_and(|runner| token == Some(runner.token))
+    };
+    bench.wait_for(daemon, "the new token in config.toml", is_written)
+}
+
+/// The clock was wrong for the process, or the trial has tried nothing.
+fn check_clock(bench: &Bench, daemon: &Process, seconds: i64) -> Result<(), String> {
+    let began = first_time(&daemon.log()).ok_or("the log tells no time")?;
+    let expected = bench.gitlab.now() + SignedDuration::from_secs(seconds);
+    if began.duration_until(expected).abs() < SignedDuration::from_mins(10) {
+        Ok(())
+    } else {
+        Err(format!("the daemon's clock is not {seconds} s ahead: it began at {began}"))
+    }
+}
+
+/// config.toml tells the server's times.
+fn check_entry(bench: &Bench) -> Result<(), String> {
+    let (entry, runner) = (bench.entry()?, bench.runner()?);
+    let time = |key: &str| {
+        let value = entry.get(key).and_then(toml::Value::as_datetime).ok_or_else(|| format!("no {key}"))?;
+        value.to_string().parse::<Timestamp>().map_err(|error| error.to_string())
+    };
+    let (obtained_at, expires_at) = (time("token_obtained_at")?, time("token_expires_at")?);
+    let on_server = runner.token_expires_at.ok_or("the token has no expiry")?;
+    if expires_at.as_second() != on_server.as_second() {
+        return Err(format!("config.toml has the expiry {expires_at}, the server {on_server}"));
+    }
+    let life = expires_at.duration_since(obtained_at);
+    if (SignedDuration::try_from(LIFE).unwrap() - life).abs() > SignedDuration::from_secs(2) {
+        return Err(format!("config.toml has a token of {life:?}, obtained at {obtained_at}"));
+    }
+    Ok(())
+}
+
+/// Every request was accepted; no token was replaced early, and none was checked all the time.
+fn check_requests(bench: &Bench) -> Result<(), String> {
+    let all = bench.gitlab.requests();
+    if let Some(refused) = all.iter().find(|request| request.status.is_some_and(|status| status >= 400)) {
+        return Err(format!("{} {} was answered with {:?}", refused.method, refused.path, refused.status));
+    }
+    let of = |endpoint| bench.requests_to(endpoint);
+    let births = of(Endpoint::Register).into_iter().chain(of(Endpoint::Reset)).map(|request| request.received_at);
+    let births: Vec<Timestamp> = births.collect();
+    let least = SignedDuration::try_from(LIFE.mul_f64(LEAST_SHARE) - UNTOLD).unwrap();
+    if let Some(pair) = births.windows(2).find(|pair| pair[0].duration_until(pair[1]) < least) {
+        return Err(format!("a token of {} was replaced at {} already", pair[0], pair[1]));
+    }
+    if births.len() != 1 + bench.rotations() {
+        return Err(format!("{} requests made {} tokens", births.len(), 1 + bench.rotations()));
+    }
+    let regular = (bench.elapsed().as_secs_f64() / INTERVAL.mul_f64(MOST_OFTEN).as_secs_f64()).ceil();
+    let most = regular as usize + EXTRA * bench.surprises.get();
+    let others = all.len() - births.len();
+    if others <= most { Ok(()) } else { Err(format!("{others} checks within {:?}", bench.elapsed())) }
+}

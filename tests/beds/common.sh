@@ -1,0 +1,88 @@
+# What the beds share. A bed is a script that sets up the real thing, says one sentence after the other about
+# it, and fails at its end if one of them did not hold. It works in $work, which is gone afterwards, and ends
+# what it started.
+#
+# Sourced as `. common.sh NAME`.
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
+bed=$1
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+work=$(mktemp -d)
+failures=0
+started=()
+undo=()
+
+# Ends what was started and takes back what was set up, the newest first.
+clean_up() {
+    local index
+    for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
+        "${undo[index]}" || true
+    done
+    for index in "${started[@]}"; do
+        kill "$index" 2>/dev/null || true
+        wait "$index" 2>/dev/null || true
+    done
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+# check SENTENCE COMMAND…: says whether the sentence holds; if not, with what the command said.
+check() {
+    local sentence=$1 result=ok
+    shift
+    if ! "$@" >"$work/said" 2>&1; then
+        result=FAILED
+        failures=$((failures + 1))
+    fi
+    printf '  %s: %-6s %s\n' "$bed" "$result" "$sentence"
+    if [[ $result == FAILED ]]; then
+        sed 's/^/      /' "$work/said" | tail -n 40
+        declare -F explain >/dev/null && explain | sed 's/^/      | /'
+    fi
+    return 0
+}
+
+# The result of the whole bed.
+verdict() {
+    ((failures == 0)) || { printf '  %s: %d checks failed\n' "$bed" "$failures"; exit 1; }
+}
+
+# eventually COMMAND…: waits until it succeeds, for two minutes at most.
+eventually() {
+    local until=$((SECONDS + 120))
+    until "$@"; do
+        ((SECONDS < until)) || { echo "still not after two minutes: $*"; return 1; }
+        sleep 0.2
+    done
+}
+
+fails() { ! "$@"; }
+equal() { [[ $1 == "$2" ]] || { printf 'is      %s\nand not %s\n' "$1" "$2"; return 1; }; }
+has() { grep -q -e "$2" <<<"$1" || { printf '%s\ndoes not have %s\n' "$1" "$2"; return 1; }; }
+lacks() { ! has "$1" "$2" >/dev/null || { printf '%s\nhas %s\n' "$1" "$2"; return 1; }; }
+
+registration_token='bed-registration-token'
+gitlab_url=http://127.0.0.1:8080
+
+# start_gitlab PREFIX…: starts the test GitLab behind a prefix such as `ip netns exec NAME`, on an address that
+# only that network has.
+start_gitlab() {
+    "$@" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8080 --token-life 2h \
+        --registration-token "$registration_token" >"$work/gitlab.log" 2>&1 &
+    gitlab=$!
+    started+=("$gitlab")
+    eventually grep -q '^access token' "$work/gitlab.log"
+}
+
+# requests METHOD PATH STATUS: how many such requests the test GitLab has answered so.
+requests() { grep -c "^$1 /api/v4$2 $3" "$work/gitlab.log" || true; }
+touch "$work/gitlab.log"
+registrations() { requests POST /runners 201; }
+unregistrations() { requests DELETE /runners 204; }
+verifications() { requests POST /runners/verify 200; }
+
+# packages NAME…: installs what is missing, for whoever may.
+packages() {
+    dpkg -s "$@" >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1
+}

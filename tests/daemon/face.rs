@@ -1,0 +1,251 @@
+//! What the daemon answers, over its socket and over TCP.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use test_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
+
+use super::bench::{Bench, Daemon, PATIENCE};
+
+/// Sends one request and returns status, headers and body.
+fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (headers, body) = answer.split_once("\r\n\r\n").expect(&answer);
+    (headers[9..12].parse().unwrap(), headers.to_owned(), body.to_owned())
+}
+
+fn get(socket: &Path, path: &str) -> (u16, String) {
+    let (status, _, body) = exchange(UnixStream::connect(socket).unwrap(), &request("GET", path));
+    (status, body)
+}
+
+fn request(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// A series' value; `None` if there is none.
+fn value(socket: &Path, series: &str) -> Option<f64> {
+    let (_, text) = get(socket, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(series))?.trim().to_owned();
+    Some(line.parse().unwrap())
+}
+
+/// Where a daemon of this bench listens at a free port that `flags` asked for.
+fn port(bench: &Bench, daemon: &Daemon) -> u16 {
+    let mut port = None;
+    bench.wait("the daemon to listen", |_| {
+        let log = daemon.log();
+        port = log.split_once("addresses=[127.0.0.1:").and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        port.is_some()
+    });
+    port.unwrap()
+}
+
+#[test]
+fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
+    let bench = Bench::enrolling(Gitlab::builder().token_life(Duration::from_secs(3600)), "");
+    let daemon = bench.serving();
+    bench.wait_for_registration();
+    let socket = bench.path("run/agent.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(get(&socket, "/healthz"), (200, "ok\n".to_owned()));
+    bench.wait("readiness", |_| get(&socket, "/readyz").0 == 200);
+    let (status, body) = get(&socket, "/status");
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &report["schema"]), (200, &1.into()));
+    let runner = &report["runners"][0];
+    assert_eq!((&runner["name"], &runner["state"]), (&"build-1".into(), &"active".into()), "{body}");
+    assert!(runner["next"]["at"].is_string() && runner["token_expires_at"].is_string(), "{body}");
+    assert_eq!(get(&socket, "/metrics").0, 200);
+    assert_eq!(get(&socket, "/").0, 404);
+    let ask = |method: &str| exchange(UnixStream::connect(&socket).unwrap(), &request(method, "/status"));
+    let (status, headers, body) = ask("HEAD");
+    assert!(status == 200 && body.is_empty() && headers.contains("content-length"), "{headers}");
+    assert_eq!(ask("POST").0, 405);
+    let (status, log) = daemon.stop(Signal::TERM);
+    assert!(status.success(), "{log}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn readiness_is_what_the_server_said_last_and_names_who_waits() {
+    let bench = Bench::enrolling(Gitlab::builder(), "[timing]\nfloor = \"200ms\"\nconfirm_after = \"200ms\"\n");
+    let order = bench.gitlab.order(Endpoint::Register, Fault::json(503, serde_json::json!({ "message": "not now" })));
+    order.always();
+    let daemon = bench.serving();
+    let socket = bench.path("run/agent.sock");
+    bench.wait("the reason", |_| get(&socket, "/readyz").1.contains("not now"));
+    let (status, body) = get(&socket, "/readyz");
+    let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &readiness["waiting_for"][0]["name"]), (503, &"build-1".into()), "{body}");
+    order.cancel();
+    bench.wait("readiness", |_| get(&socket, "/readyz").0 == 200);
+    bench.gitlab.outage(Some(Outage::Unavailable));
+    daemon.signal(Signal::HUP);
+    bench.wait("a failing verification", |_| get(&socket, "/status").1.contains("unanswered"));
+    assert_eq!(get(&socket, "/readyz").0, 200, "an answer that did not come takes nothing back");
+    bench.gitlab.outage(None);
+    let runner = bench.gitlab.runners()[0].id;
+    bench.gitlab.delete(runner);
+    daemon.signal(Signal::HUP);
+    bench.wait("the refusal", |_| get(&socket, "/readyz").0 == 503);
+    assert_eq!(get(&socket, "/healthz").0, 200, "the daemon itself is well");
+    bench.wait("the state", |_| {
+        value(
+            &socket,
+            &format!(
+                "runner_agent_state{{host=\"{}\",id=\"{runner}\",name=\"build-1\",state=\"rejected\"}}",
+                host(&bench)
+            ),
+        ) == Some(1.0)
+    });
+}
+
+fn host(bench: &Bench) -> String {
+    bench.gitlab.url().trim_start_matches("http://").to_owned()
+}
+
+#[test]
+fn what_happens_is_counted_and_no_token_is_told() {
+    let settings = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
+    let bench = Bench::enrolling(Gitlab::builder().token_life(Duration::from_secs(4)), settings);
+    let daemon = bench.serving();
+    bench.wait_for_registration();
+    let socket = bench.path("run/agent.sock");
+    let first = bench.gitlab.runners()[0].clone();
+    let expiry = format!(
+        "runner_agent_token_expiry_timestamp_seconds{{host=\"{}\",id=\"{}\",name=\"build-1\"}}",
+        host(&bench),
+        first.id
+    );
+    bench.wait("the new runner to be told about", |_| value(&socket, &expiry).is_some());
+    let before = value(&socket, &expiry).unwrap();
+    bench.wait("two rotations", |_| value(&socket, "runner_agent_rotations_total{outcome=\"done\"}") >= Some(2.0));
+    assert!(value(&socket, &expiry).unwrap() > before, "the same labels across rotations");
+    let at_least_one = [
+        "runner_agent_registrations_total{outcome=\"done\"}",
+        "runner_agent_config_writes_total{outcome=\"done\"}",
+        "runner_agent_api_requests_total{endpoint=\"register\",outcome=\"ok\"}",
+        "runner_agent_api_requests_total{endpoint=\"reset\",outcome=\"ok\"}",
+        "runner_agent_api_request_duration_seconds_count{endpoint=\"reset\"}",
+    ];
+    for series in at_least_one {
+        assert!(value(&socket, series) >= Some(1.0), "{series}");
+    }
+    let told = get(&socket, "/metrics").1 + &get(&socket, "/status").1 + &get(&socket, "/readyz").1;
+    let sent: Vec<_> =
+        bench.gitlab.requests().iter().filter_map(|request| request.parameter("token").map(str::to_owned)).collect();
+    assert!(sent.len() >= 3);
+    for token in sent.iter().chain([&first.token]) {
+        assert!(!told.contains(token.as_str()), "{told}");
+    }
+    drop(daemon);
+}
+
+#[test]
+fn the_series_of_a_runner_that_is_gone_are_gone() {
+    let bench = Bench::new(Gitlab::builder());
+    let entry = |name: &str| {
+        let (id, token) = bench.gitlab.add_runner(NewRunner::instance());
+        format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\nid = {id}\ntoken = \"{token}\"\n", bench.gitlab.url())
+    };
+    let (stays, goes) = (entry("stays"), entry("goes"));
+    bench.write("config.toml", &format!("{stays}{goes}"));
+    let _daemon = bench.serving();
+    let socket = bench.path("run/agent.sock");
+    let has = |name: &str| get(&socket, "/metrics").1.contains(&format!("name=\"{name}\""));
+    assert!(has("stays") && has("goes"), "from the moment on at which it serves");
+    bench.write("config.toml", &stays);
+    bench.wait("its series to go", |_| !has("goes"));
+    assert!(has("stays"));
+}
+
+#[test]
+fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+    let bench = Bench::new(Gitlab::builder());
+    let socket = bench.path("run/agent.sock");
+    let daemon = bench.serving();
+    daemon.kill();
+    assert!(socket.exists(), "nobody could remove it");
+    let _daemon = bench.serving();
+    assert_eq!(get(&socket, "/healthz").0, 200);
+
+    let other = Bench::new(Gitlab::builder());
+    let mut command = other.command(&["run"]);
+    command.env("RUNTIME_DIRECTORY", bench.path("run"));
+    let second = Daemon::spawn(command);
+    other.wait("the second daemon to serve", |_| second.log().contains("serving"));
+    assert!(second.log().contains("another daemon listens at it"), "{}", second.log());
+    assert_eq!(get(&other.path("state/agent.sock"), "/healthz").0, 200, "it goes on beside its state");
+    second.stop(Signal::TERM);
+    assert_eq!(get(&socket, "/healthz").0, 200);
+
+    let named = other.start_with(&["--socket", socket.to_str().unwrap()]);
+    let (status, log) = named.end();
+    assert_eq!(status.code(), Some(4), "{log}");
+    assert!(log.contains("--socket") && socket.exists(), "{log}");
+}
+
+#[test]
+fn a_runtime_directory_that_cannot_be_written_is_done_without() {
+    let bench = Bench::new(Gitlab::builder());
+    bench.write("run", "not a directory, not even for root");
+    let daemon = bench.serving();
+    assert!(daemon.log().contains("cannot make the socket"), "{}", daemon.log());
+    assert_eq!(get(&bench.path("state/agent.sock"), "/healthz").0, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let bench = Bench::enrolling(Gitlab::builder(), &format!("[http]\nlisten = [\"{address}\"]\n"));
+    let (status, log) = bench.start().end();
+    assert_eq!(status.code(), Some(4), "{log}");
+    assert!(log.contains(&address) && log.contains("hint: choose another address"), "{log}");
+    assert!(bench.gitlab.requests().is_empty(), "nothing is begun that cannot be watched");
+
+    let bench = Bench::enrolling(Gitlab::builder(), "[http]\nlisten = [\"0.0.0.0:0\"]\n");
+    let (status, log) = bench.start().end();
+    assert_eq!(status.code(), Some(4), "{log}");
+    assert!(log.contains("agent.toml:2: ") && log.contains("allow_remote"), "{log}");
+    let (status, _) = bench.start_with(&["--listen-address", "0.0.0.0:0"]).end();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
+    let bench = Bench::new(Gitlab::builder());
+    let daemon = bench.start_with(&["--listen-address", "127.0.0.1:0"]);
+    let port = port(&bench, &daemon);
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut idle = connect();
+    let mut slow = connect();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost:").unwrap();
+    assert_eq!(exchange(connect(), &request("GET", "/healthz")).0, 200);
+    assert!(exchange(connect(), &request("GET", "/metrics")).1.contains("version=0.0.4"));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(100_000));
+    let mut loud = connect();
+    // The server may hang up before it has heard it all.
+    let _cut = loud.write_all(long.as_bytes());
+    let mut answer = Vec::new();
+    let _cut = loud.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+    for stream in [&mut idle, &mut slow] {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(!rest.starts_with(b"HTTP/1.1 2"));
+    }
+}

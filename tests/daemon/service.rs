@@ -1,0 +1,71 @@
+//! The daemon as a service: what it tells the service manager.
+
+use std::os::unix::net::UnixDatagram;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use test_gitlab::Gitlab;
+
+use super::bench::{Bench, Daemon, PATIENCE};
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_end() {
+    let bench = Bench::enrolling(Gitlab::builder(), "");
+    let (manager, daemon) = serviced(&bench);
+    manager.wait_for("READY=1");
+    manager.wait_for("WATCHDOG=1");
+    daemon.signal(Signal::HUP);
+    let reloading = manager.wait_for("RELOADING=1");
+    let stamp = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    assert!(stamp.is_some_and(|stamp| stamp.parse::<u64>().is_ok()), "{reloading}");
+    manager.wait_for("READY=1");
+    let (status, log) = daemon.stop(Signal::TERM);
+    assert!(status.success(), "{log}");
+    manager.wait_for("STOPPING=1");
+    manager.wait_for("EXTEND_TIMEOUT_USEC=10000000");
+}
+
+#[test]
+fn a_gitlab_that_is_down_does_not_hold_the_service_back() {
+    let bench = Bench::enrolling(Gitlab::builder(), "");
+    bench.gitlab.refuse_connections();
+    let (manager, _daemon) = serviced(&bench);
+    manager.wait_for("READY=1");
+}
+
+/// How soon the manager misses a sign of life.
+const WATCHDOG: Duration = Duration::from_secs(1);
+
+/// A service manager that only listens.
+struct Manager(UnixDatagram);
+
+fn serviced(bench: &Bench) -> (Manager, Daemon) {
+    let socket = bench.path("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let mut command = bench.command(&["run"]);
+    command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    (Manager(manager), Daemon::spawn(command))
+}
+
+impl Manager {
+    /// Waits for a message with this line; what comes before it is forgotten.
+    fn wait_for(&self, line: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "waited in vain for {line}");
+            match self.next() {
+                Some(message) if message.lines().any(|candidate| candidate == line) => return message,
+                Some(_) => {}
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}
