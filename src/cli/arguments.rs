@@ -517,6 +517,7 @@ impl Arguments {
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
             Command::Run(_)
             | Command::List
+            | Command::Fleet(_)
             | Command::Status(_)
             | Command::Health(_)
             | Command::Fleet(_)
