@@ -520,7 +520,6 @@ impl Arguments {
             | Command::Fleet(_)
             | Command::Status(_)
             | Command::Health(_)
-            | Command::Fleet(_)
             | Command::Completions(_)
             | Command::Manual(_) => (&None, &None),
         };
