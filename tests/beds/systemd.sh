@@ -201,7 +201,9 @@ no_drop_in impatience
 check 'a reboot keeps the runner'                                  keeps reboot
 check 'no process and no journal has a token'                      keeps_the_token_to_itself
 check 'switching the machine off unregisters'                      power_off_unregisters
-check 'the next boot registers anew'                               boot_registers
+rm "$work/root/etc/credstore/runner-registration-token"
+install -m 600 /dev/stdin "$work/token" <<<"$registration_token"
+check 'the next boot registers, by a credential of the machine'    boot_registers --load-credential="runner-registration-token:$work/token"
 check 'a stop unregisters'                                         stop_unregisters
 check 'an upgrade does not start what was stopped'                 upgrade_leaves_stopped
 
