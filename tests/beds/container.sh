@@ -84,7 +84,11 @@ comes_back_under_its_name() {
     remove && by_registration_token a-third --volume data:/data && is_well && has "$(agent list)" '^one ' && stop_unregisters 2
 }
 
-has_no_token() { lacks "$(tr '\0' '\n' <"/proc/$(pid)/environ" && log)" "$registration_token"; }
+has_no_token() {
+    local places
+    places=$(tr '\0' '\n' <"/proc/$(pid)/environ") && lacks "$places" "$registration_token" &&
+        has "$(log)" 'registered' && lacks "$(log)" "$registration_token"
+}
 
 is_warned_of_memory() {
     by_own_token --tmpfs /data:rw,mode=1777 && is_well && has "$(log)" 'mount a volume'
