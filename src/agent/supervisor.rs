@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::census::Member;
 use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{BEAT, Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
+use super::{Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
 use crate::observe::{Phase, chain};
@@ -173,7 +173,7 @@ where
     }
 
     async fn next(&mut self, notices: &mut Notices) -> News {
-        let Self { watch, still_at, workers, .. } = self;
+        let Self { watch, still_at, workers, pulse, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -203,7 +203,7 @@ where
                 self.dismiss(ended);
                 News::WorkerEnded
             }
-            () = sleep(BEAT) => News::None,
+            () = sleep(pulse.interval()) => News::None,
         }
     }
 

@@ -35,7 +35,7 @@ impl Bench {
             clock: self.clock.clone(),
             chance: || Fraction::ZERO,
             watch: None,
-            pulse: Pulse::new(),
+            pulse: Pulse::every(secs(3600)),
             board: Board::default(),
             tally: Tally::new(),
             reload: Box::new(|| None),
@@ -650,7 +650,8 @@ async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops(
     let bench = Bench::new(Some(secs(86_400)));
     bench.server.order_always("delete_runner", Some(Fault::Hang));
     let parts = bench.parts();
-    let pulse = parts.pulse.clone();
+    let pulse = Pulse::new();
+    let parts = Parts { pulse: pulse.clone(), ..parts };
     let (notices, inbox) = mpsc::unbounded_channel();
     let grace = secs(600);
     let config = enrolled(registration_token());

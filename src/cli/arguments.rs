@@ -517,9 +517,9 @@ impl Arguments {
             Command::Unregister(unregister) => (&unregister.selection.token, &None),
             Command::Run(_)
             | Command::List
+            | Command::Fleet(_)
             | Command::Status(_)
             | Command::Health(_)
-            | Command::Fleet(_)
             | Command::Completions(_)
             | Command::Manual(_) => (&None, &None),
         };

@@ -92,8 +92,3 @@ touch "$work/gitlab.log"
 registrations() { requests POST /runners 201; }
 unregistrations() { requests DELETE /runners 204; }
 verifications() { requests POST /runners/verify 200; }
-
-# packages NAME…: installs what is missing, for whoever may.
-packages() {
-    dpkg -s "$@" >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1
-}

@@ -6,7 +6,6 @@
 # shellcheck source=podman.sh
 . tests/beds/podman.sh
 
-packages podman crun buildah conmon iproute2 curl
 cargo build --locked --quiet --example gitlab
 make_podman
 there packaging/build-image --quiet >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }

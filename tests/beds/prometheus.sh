@@ -4,7 +4,6 @@
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" prometheus
 
-packages prometheus curl iproute2
 cargo build --locked --quiet --bin runner-agent --example gitlab
 
 # A network of its own, so that addresses need not be free on this machine.

@@ -6,12 +6,11 @@
 # shellcheck source=machine.sh
 . tests/beds/machine.sh
 
-packages systemd-container mmdebstrap iproute2 dpkg-dev
-command -v cargo-deb >/dev/null || cargo install cargo-deb --locked --quiet
 cargo build --locked --quiet --example gitlab
 rm -f dist/*.deb
-packaging/build-deb --quiet >/dev/null
-packaging/build-deb --quiet --deb-revision 2 >/dev/null
+for revision in 1 2; do
+    packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+done
 package() { echo "/packages/$(basename dist/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }

@@ -10,6 +10,7 @@
 mod client;
 mod ours;
 mod request;
+mod table;
 
 use std::collections::BTreeSet;
 

@@ -32,6 +32,12 @@ struct Arguments {
     /// An administrator's access token instead of a random one
     #[arg(long, value_name = "TOKEN")]
     access_token: Option<String>,
+    /// A project that is there, by its whole path such as `group/project`; can be repeated
+    #[arg(long, value_name = "PATH")]
+    project: Vec<String>,
+    /// A group that is there, by its whole path; can be repeated
+    #[arg(long, value_name = "PATH")]
+    group: Vec<String>,
     /// Do not print requests
     #[arg(long)]
     quiet: bool,
@@ -47,6 +53,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         None => gitlab.add_access_token([Scope::Api]),
     };
+    for path in &arguments.group {
+        gitlab.add_group(path);
+    }
+    for path in &arguments.project {
+        gitlab.add_project(path);
+    }
     println!("GitLab {} at {}", gitlab.version(), gitlab.url());
     println!("registration token: {}", gitlab.instance_registration_token());
     println!("access token: {access_token}");

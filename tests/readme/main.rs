@@ -126,6 +126,13 @@ fn the_commands_are_those_of_the_command_line() {
         .map(|it| it.get_name().to_owned())
         .collect();
     assert_eq!(documented, commands);
+
+    let rows = table_below("Fleet");
+    let documented: BTreeSet<_> = rows.iter().map(|row| code(row[0]).replace("fleet ", "")).collect();
+    let command = Arguments::command();
+    let fleet = command.find_subcommand("fleet").unwrap();
+    let commands: BTreeSet<_> = fleet.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    assert_eq!(documented, commands);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use test_gitlab::{Gitlab, NewRunner};
+use test_gitlab::{Gitlab, NewRunner, Scope};
 
 /// The instance that README speaks of.
 const EXAMPLE: &str = "https://gitlab.example.com";
@@ -40,6 +40,7 @@ impl Stage {
         let (_, created) = stage.gitlab.add_runner(NewRunner::instance());
         stage.write(&format!("{ETC}/registration-token"), &stage.gitlab.instance_registration_token());
         stage.write(&format!("{ETC}/runner-token"), &created);
+        stage.write(&format!("{ETC}/access-token"), &stage.gitlab.add_access_token([Scope::Api]));
         stage.write(&format!("{ETC}/agent.toml"), "");
         stage
     }

@@ -45,7 +45,7 @@ impl Site {
 
     /// So many runners of the instance; the numbers of all.
     pub(crate) fn add_runners(&self, count: usize) -> Vec<u64> {
-        (0..count).map(|n| self.gitlab().add_runner(NewRunner::instance().description(&format!("r{n}"))).0).collect()
+        (0..count).map(|n| self.gitlab().add_runner(NewRunner::instance().description(format!("r{n}"))).0).collect()
     }
 }
 

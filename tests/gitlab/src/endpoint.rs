@@ -59,6 +59,8 @@ pub enum Endpoint {
     ShowProject,
     /// `GET /groups/:id`.
     ShowGroup,
+    /// `GET /user`.
+    ShowUser,
     /// `GET /version` and `GET /metadata`.
     Version,
     /// `POST /ci/api/v1/runners/register`.
@@ -142,6 +144,7 @@ fn get(segments: &[&str]) -> Endpoint {
         ["groups", _] => Endpoint::ShowGroup,
         ["projects", _, "runners"] => Endpoint::ListProjectRunners,
         ["groups", _, "runners"] => Endpoint::ListGroupRunners,
+        ["user"] => Endpoint::ShowUser,
         ["version" | "metadata"] => Endpoint::Version,
         _ => Endpoint::Unknown,
     }

@@ -27,6 +27,18 @@ pub(super) fn authenticate(call: &Call<'_>) -> Result<AccessToken, Answer> {
     Ok(token.clone())
 }
 
+/// `GET /user`: whose access token it is.
+pub(super) fn user(call: &mut Call<'_>) -> Outcome {
+    let caller = authenticate(call)?;
+    let (id, name) = match caller.role {
+        Role::Admin => (1, "root"),
+        Role::Owner => (2, "owner"),
+        Role::Guest => (3, "guest"),
+        Role::Outsider => (4, "outsider"),
+    };
+    Ok(Answer::json(200, json!({ "id": id, "username": name, "name": name, "state": "active", "is_admin": id == 1 })))
+}
+
 /// `GET /version` and `GET /metadata`.
 pub(super) fn version(call: &mut Call<'_>) -> Outcome {
     authenticate(call)?;
@@ -78,7 +90,7 @@ fn accepted_scopes(call: &Call<'_>) -> Vec<Scope> {
         | Endpoint::ListRunnerProjects
         | Endpoint::ListJobs
         | Endpoint::ResetById => scopes.push(Scope::ManageRunner),
-        Endpoint::Version => scopes.push(Scope::ReadUser),
+        Endpoint::Version | Endpoint::ShowUser => scopes.push(Scope::ReadUser),
         _ => {}
     }
     scopes.retain(|scope| scope.exists_in(call.state.version));

@@ -73,6 +73,7 @@ fn dispatch(call: &mut Call<'_>) -> Outcome {
         Endpoint::CreateRunner => user_runners::create(call),
         Endpoint::ShowProject => projects::show(call),
         Endpoint::ShowGroup => runner_lists::show_group(call),
+        Endpoint::ShowUser => authentication::user(call),
         Endpoint::Version => authentication::version(call),
         Endpoint::LegacyRegister => legacy::register(call),
         Endpoint::LegacyDelete => legacy::delete(call),
