@@ -70,6 +70,9 @@ kill -HUP "$daemon"
 check 'a genuine check of the token shows'                         eventually has_verified
 metrics >"$work/metrics"
 check 'promtool has nothing to say about /metrics'                 content
+# shellcheck disable=SC2016
+sed -n '/^groups:/,/^```/ { /^```/d; p }' README.md >"$work/rules.yml"
+check 'promtool accepts the rules in README.md'                    promtool check rules "$work/rules.yml"
 check 'a real Prometheus scrapes it'                               is_up
 check 'it knows every metric'                                      has_all
 check 'it sees the runner as active'                               knows_the_runner
