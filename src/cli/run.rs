@@ -15,7 +15,7 @@ use crate::clock::SystemClock;
 use crate::gitlab::{self, Client, Observer};
 use crate::model::{RunnerKey, RunnerReport};
 use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
-use crate::ops::{Enrollment, Seed};
+use crate::ops::Enrollment;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::signals::{Signal, Signals};
@@ -243,11 +243,9 @@ fn cannot_watch(error: &io::Error) {
 }
 
 fn seed_file(enrollment: &Enrollment) -> Option<PathBuf> {
-    match &enrollment.seed {
-        Seed::Registration(Source::File(path)) | Seed::Given(Source::File(path)) | Seed::V1(Source::File(path)) => {
-            Some(path.clone())
-        }
-        Seed::Registration(_) | Seed::Given(_) | Seed::V1(_) => None,
+    match enrollment.seed.source() {
+        Source::File(path) => Some(path.clone()),
+        Source::Credential { .. } | Source::Value { .. } => None,
     }
 }
 
