@@ -15,7 +15,7 @@ use crate::clock::SystemClock;
 use crate::gitlab::{self, Client, Observer};
 use crate::model::{RunnerKey, RunnerReport};
 use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
-use crate::ops::Enrollment;
+use crate::ops::{Enrollment, Seed};
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::signals::{Signal, Signals};
