@@ -236,7 +236,8 @@ pub struct Credential {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Made with a registration token: it can be made again, and unregistering deletes it.
+    /// Made by us, with a registration token or an access token: it can be made again, and unregistering
+    /// deletes it.
     Registered,
     /// Its authentication token was given to us: only this machine's manager is ever deleted.
     Given,

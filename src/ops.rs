@@ -45,7 +45,7 @@ use crate::model::SystemId;
 use crate::secret::Fingerprint;
 use crate::store::{self, Intent, Operation, Pending, Record, Snapshot};
 
-pub use enrollment::{Enrollment, Seed, ServerAccess};
+pub use enrollment::{Creation, Enrollment, Seed, ServerAccess};
 pub use error::{Error, Failure};
 pub use parts::{Disk, Server};
 pub use projection::{Reconciled, Standing};

@@ -28,7 +28,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use access::{access_token, credential};
-pub use enrollment::{Draft, ENVIRONMENT_KEY, enrollment, this_program};
+pub use enrollment::{Draft, DraftCreation, ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
 pub use mistakes::{Errors, Mistake, Place, Placed};
 pub use paths::{Paths, paths};
@@ -132,7 +132,7 @@ fn assemble(
         Scope::Command => {}
     }
     findings.warnings.extend(agent.servers.iter().filter_map(|server| server.access_token.remark()));
-    agent.enrollments = enrollment::enrollments(drafts, environment, &mut findings);
+    agent.enrollments = enrollment::enrollments(drafts, environment, &agent.servers, &mut findings);
     let face = http.face(paths, &mut findings.mistakes);
     let Findings { mistakes, warnings } = findings;
     mistakes.into_result(Settings { store: paths.store(), gitlab, agent, face, warnings })

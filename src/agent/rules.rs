@@ -32,7 +32,8 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
     let record = &runner.record;
     let token = record.credential.as_ref().map(|credential| credential.token.fingerprint());
     let was_recovered = record.recovered.is_some() && record.recovered == token;
-    let can_register = enrollment.is_some_and(|enrollment| matches!(enrollment.seed, Seed::Registration(_)));
+    let can_register =
+        enrollment.is_some_and(|enrollment| matches!(enrollment.seed, Seed::Registration(_) | Seed::Created(_)));
     Recovery {
         reset_by_id: config.access_to(&record.url).is_some() && record.id.is_some() && !is_shared && !was_recovered,
         register: if can_register { config.register_again } else { RegisterAgain::Never },

@@ -295,7 +295,7 @@ pub struct RegisterParameterArguments {
 }
 
 /// What the new entry in config.toml gets.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Entry in config.toml")]
 pub struct EntryArguments {
     /// The local name; also the description in GitLab [env: RUNNER_NAME] [default: this machine's name]

@@ -9,6 +9,7 @@ mod desk;
 mod jobs;
 mod list;
 mod managers;
+mod prune;
 mod reset;
 mod rows;
 mod show;
@@ -49,7 +50,9 @@ pub(super) async fn fleet(
         FleetCommand::Assign(arguments) => change::assign(desk, &arguments).await,
         FleetCommand::Unassign(arguments) => change::unassign(desk, &arguments).await,
         FleetCommand::Delete(arguments) => delete::delete(desk, &arguments).await,
+        FleetCommand::Create(arguments) if arguments.enroll => create::enroll(context, desk, *arguments).await,
         FleetCommand::Create(arguments) => create::create(&desk, &context.environment, *arguments).await,
+        FleetCommand::Prune(arguments) => prune::prune(context, desk, &arguments).await,
         FleetCommand::ResetToken(arguments) => reset::token(&desk, &context.environment, &arguments).await,
         FleetCommand::ResetRegistrationToken(arguments) => {
             reset::registration_token(&desk, &context.environment, &arguments).await

@@ -12,13 +12,8 @@ use crate::store::{self, Store};
 /// Lists the runners. Reads only: neither agent.toml nor a state directory is needed.
 pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     let store = open(settings::paths(&context.overrides, &context.environment).store())?;
-    let snapshot = store.read().await?;
-    let records = store.records().await?;
-    for damaged in &records.damaged {
-        tracing::error!(error = %damaged, "a runner's record is damaged");
-    }
+    let candidates = everybody(&store).await?;
     let now = context.now();
-    let candidates = candidates(&agent::Config::default(), records.records, &snapshot, [].into());
     if candidates.is_empty() && !context.reporter.is_json() {
         context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
         return Ok(Exit::Done);
@@ -35,8 +30,24 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// A state directory that is not there is not made.
-fn open(config: store::Config) -> Result<Store, Error> {
+/// Everybody that this machine has an entry or a record of.
+///
+/// # Errors
+/// A config.toml or state directory that cannot be read.
+pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
+    let snapshot = store.read().await?;
+    let records = store.records().await?;
+    for damaged in &records.damaged {
+        tracing::error!(error = %damaged, "a runner's record is damaged");
+    }
+    Ok(candidates(&agent::Config::default(), records.records, &snapshot, [].into()))
+}
+
+/// Opens the disk for reading; a state directory that is not there is not made.
+///
+/// # Errors
+/// A config.toml that cannot be used.
+pub(super) fn open(config: store::Config) -> Result<Store, Error> {
     let state_root = config.state_root.clone().filter(|root| root.is_dir());
     let alone = store::Config { state_root: None, ..config.clone() };
     match Store::open(store::Config { state_root, ..config }) {

@@ -1,6 +1,6 @@
 //! `register`: makes a runner, or takes a created one, and writes its entry. Safe to repeat.
 
-mod draft;
+pub(super) mod draft;
 mod existing;
 mod prompt;
 
@@ -22,7 +22,7 @@ use crate::lifecycle::Outcome;
 use crate::model::{RunnerReport, format_span};
 use crate::ops::{self, Enrollment, EntryFate, Registration, Runner, Verification};
 use crate::retry::Delays;
-use crate::settings::{self, Environment, Mistake, Place, parse_boolean};
+use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
 use crate::store;
 
 /// How often an entry is tried to be written after the runner was made.
@@ -43,6 +43,20 @@ pub(super) async fn register(
     if !conduct.is_silent && io::stdin().is_terminal() {
         draft = prompt::complete(draft, context.environment.hostname.clone(), &interrupt).await?;
     }
+    enroll(context, draft, is_named, conduct, interrupt).await
+}
+
+/// Makes the runner of a draft that is complete.
+///
+/// # Errors
+/// Every mistake in the draft, and what keeps files from being used.
+pub(super) async fn enroll(
+    context: &Context<'_>,
+    draft: Draft,
+    is_named: bool,
+    conduct: Conduct,
+    interrupt: Interrupt,
+) -> Result<Exit, Error> {
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
     for warning in warnings {
         context.reporter.remark(&format!("warning: {warning}"));
@@ -58,7 +72,8 @@ pub(super) async fn register(
 }
 
 /// How it is done.
-struct Conduct {
+#[derive(Default)]
+pub(super) struct Conduct {
     is_silent: bool,
     leaves_runner: bool,
     wait: Duration,
@@ -66,6 +81,11 @@ struct Conduct {
 }
 
 impl Conduct {
+    /// Asks nobody, and waits this long for a server that is not there.
+    pub(super) fn waiting(wait: Duration, force: bool) -> Self {
+        Self { is_silent: true, wait, force, ..Self::default() }
+    }
+
     fn new(arguments: &RegisterConduct, environment: &Environment) -> Result<Self, Error> {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),

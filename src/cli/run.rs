@@ -243,11 +243,9 @@ fn cannot_watch(error: &io::Error) {
 }
 
 fn seed_file(enrollment: &Enrollment) -> Option<PathBuf> {
-    match &enrollment.seed {
-        Seed::Registration(Source::File(path)) | Seed::Given(Source::File(path)) | Seed::V1(Source::File(path)) => {
-            Some(path.clone())
-        }
-        Seed::Registration(_) | Seed::Given(_) | Seed::V1(_) => None,
+    match enrollment.seed.source() {
+        Source::File(path) => Some(path.clone()),
+        Source::Credential { .. } | Source::Value { .. } => None,
     }
 }
 

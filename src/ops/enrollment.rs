@@ -1,7 +1,8 @@
 //! Desired state: a runner that shall exist.
 
 use crate::gitlab::RegisterParameters;
-use crate::model::{Origin, RunnerKey, ServerUrl, Site};
+use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
+use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp};
 use crate::secret::{Source, SourceError, Token};
 use crate::store::NewEntry;
 
@@ -14,7 +15,7 @@ pub struct Enrollment {
     pub site: Site,
     /// What it is made from.
     pub seed: Seed,
-    /// What the server is told about it; counts for a [`Seed::Registration`] only.
+    /// What the server is told about it; counts unless it is a [`Seed::Given`].
     pub parameters: RegisterParameters,
     /// What its `[[runners]]` entry is made of.
     pub entry: NewEntry,
@@ -29,15 +30,41 @@ pub enum Seed {
     Given(Source),
     /// A registration token that is shown to the API of 2016; only where the user says so.
     V1(Source),
+    /// An access token that the runner is created with: it can be made again.
+    Created(Creation),
+}
+
+/// How a runner is created with an access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    /// An access token with the scope `create_runner` or `api`.
+    pub access_token: Source,
+    /// Whom the runner belongs to.
+    pub owner: NewRunnerOwner,
+    /// When its first token ends, where that is wished for; see [`NewRunner`].
+    pub token_expires_at: Option<Timestamp>,
+    /// Until when that token can be rotated; see [`NewRunner`].
+    pub token_rotation_deadline: Option<Timestamp>,
+}
+
+impl Creation {
+    /// What the server is asked for.
+    #[must_use]
+    pub fn request(&self, parameters: &RegisterParameters) -> NewRunner {
+        NewRunner {
+            owner: self.owner,
+            parameters: parameters.clone(),
+            token_expires_at: self.token_expires_at,
+            token_rotation_deadline: self.token_rotation_deadline,
+        }
+    }
 }
 
 impl Seed {
     /// What should be changed about the place that the secret is read from.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
-        match self {
-            Self::Registration(source) | Self::Given(source) | Self::V1(source) => source.remark(),
-        }
+        self.source().remark()
     }
 
     /// Reads the secret.
@@ -45,8 +72,15 @@ impl Seed {
     /// # Errors
     /// [`SourceError`] naming the place it should come from.
     pub fn read(&self) -> Result<Token, SourceError> {
+        self.source().read()
+    }
+
+    /// The place of the secret.
+    #[must_use]
+    pub fn source(&self) -> &Source {
         match self {
-            Self::Registration(source) | Self::Given(source) | Self::V1(source) => source.read(),
+            Self::Registration(source) | Self::Given(source) | Self::V1(source) => source,
+            Self::Created(creation) => &creation.access_token,
         }
     }
 
@@ -54,7 +88,7 @@ impl Seed {
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Registration(_) => Origin::Registered,
+            Self::Registration(_) | Self::Created(_) => Origin::Registered,
             Self::Given(_) => Origin::Given,
             Self::V1(_) => Origin::V1,
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Disk, Failure, Identity, Server};
 use crate::clock::{Clock, Reading};
-use crate::gitlab::fleet::Manager;
+use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
@@ -222,6 +222,18 @@ impl Server for MemoryServer {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
+            let (id, Reset { token, expiry }) = state.make();
+            Ok(Registered { id, token, expiry })
+        })
+    }
+
+    async fn create(
+        &self,
+        _site: &Site,
+        access_token: &Token,
+        _new: &NewRunner,
+    ) -> Result<Answer<Registered>, Failure> {
+        self.call("create", access_token, |state| {
             let (id, Reset { token, expiry }) = state.make();
             Ok(Registered { id, token, expiry })
         })

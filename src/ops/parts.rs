@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
-use crate::gitlab::fleet::Manager;
+use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
@@ -25,6 +25,9 @@ pub trait Server {
         registration_token: &Token,
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Failure>;
+
+    /// Makes a runner with an access token.
+    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Result<Answer<Registered>, Failure>;
 
     /// Makes a runner through the API of 2016.
     async fn register_v1(
@@ -88,6 +91,10 @@ impl Server for gitlab::Client {
 
     async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
         Ok(Self::delete_runner(self, site, token).await?)
+    }
+
+    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Result<Answer<Registered>, Failure> {
+        Ok(self.fleet(site.clone(), access_token.clone()).create(new).await?)
     }
 
     async fn register_v1(

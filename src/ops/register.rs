@@ -101,7 +101,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Registration, Error> {
         match enrollment.seed {
-            Seed::Registration(_) | Seed::V1(_) => self.register_anew(enrollment, runner, &seed, now).await,
+            Seed::Registration(_) | Seed::V1(_) | Seed::Created(_) => {
+                self.register_anew(enrollment, runner, &seed, now).await
+            }
             Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
         }
     }
@@ -140,7 +142,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let operation = Operation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
         let intent = Intent { operation, at: now, system_id: Some(self.identity.system_id.clone()) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
-        let answer = match enrollment.seed {
+        let answer = match &enrollment.seed {
+            Seed::Created(creation) => self.server.create(&runner.site, seed, &creation.request(&parameters)).await,
             Seed::V1(_) => self.server.register_v1(&runner.site, seed, &parameters).await,
             Seed::Registration(_) | Seed::Given(_) => self.server.register(&runner.site, seed, &parameters).await,
         };

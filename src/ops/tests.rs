@@ -100,6 +100,29 @@ async fn register_writes_everything_down_before_and_after_the_one_request() {
 }
 
 #[tokio::test]
+async fn a_creation_has_the_order_of_a_registration() {
+    let bench = Bench::new();
+    let mut runner = blank();
+    let mut enrollment = enrollment(registration_token());
+    let token = Token::parse("glpat-abc").unwrap();
+    enrollment.seed = Seed::Created(super::Creation {
+        access_token: Source::Value { token, origin: "a test".to_owned() },
+        owner: crate::gitlab::fleet::NewRunnerOwner::Group(7),
+        token_expires_at: None,
+        token_rotation_deadline: None,
+    });
+    bench.ops.register(&enrollment, &mut runner, now()).await.unwrap();
+    assert_eq!(
+        bench.disk.state().effects,
+        ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
+    );
+    assert_eq!(bench.server.calls(), ["create"]);
+    assert_eq!(bench.disk.tokens(), [runner.token().unwrap()]);
+    bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    assert_eq!(bench.server.calls(), ["create", "delete_runner"]);
+}
+
+#[tokio::test]
 async fn registering_again_changes_nothing() {
     let bench = Bench::new();
     let mut runner = bench.registered().await;

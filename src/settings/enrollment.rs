@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::{Environment, Errors};
+use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
-use crate::model::{RunnerKey, ServerUrl, Site, TlsFiles};
-use crate::ops::{Enrollment, Seed};
+use crate::model::{RunnerKey, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::ops::{Creation, Enrollment, Seed, ServerAccess};
 use crate::secret::{Source, sha256_hex};
 use crate::store::{ComposeError, EntryText, NewEntry};
 
@@ -34,6 +35,8 @@ pub struct Draft {
     pub registration_token: Option<Placed<Option<Source>>>,
     /// Where a created runner's own token is; `None` inside for a place that was given wrong.
     pub token: Option<Placed<Option<Source>>>,
+    /// How it is created with an access token; `None` inside for what was given wrong.
+    pub create: Option<Placed<Option<DraftCreation>>>,
     /// The description in GitLab; the name unless given.
     pub description: Option<Placed<String>>,
     /// Its tags.
@@ -75,6 +78,19 @@ pub struct Draft {
 /// What the API of 2016 can be told about a runner.
 const V1_PARAMETERS: [&str; 4] = ["description", "tag_list", "run_untagged", "locked"];
 
+/// How a runner is created with an access token, before it is known which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DraftCreation {
+    /// Whom it belongs to.
+    pub owner: NewRunnerOwner,
+    /// The access token; that of the server's `[[server]]` unless given.
+    pub access_token: Option<Source>,
+    /// When its first token ends, where that is wished for.
+    pub token_expires_at: Option<Timestamp>,
+    /// Until when that token can be rotated, where that is wished for.
+    pub token_rotation_deadline: Option<Timestamp>,
+}
+
 /// The key of the enrollment that the environment describes.
 pub const ENVIRONMENT_KEY: &str = "env";
 
@@ -99,7 +115,7 @@ pub(super) struct Findings {
 pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment, Vec<String>), Errors> {
     let mut findings = Findings::default();
     let place = draft.place.clone();
-    let enrollment = draft.validate(Keyed::ByServerAndName, environment, &mut findings);
+    let enrollment = draft.validate(Keyed::ByServerAndName, environment, &[], &mut findings);
     match findings.mistakes.into_result(enrollment)? {
         Some(enrollment) => Ok((enrollment, findings.warnings)),
         None => Err(Mistake { place, message: "not enough to make a runner of".to_owned() }.into()),
@@ -107,7 +123,14 @@ pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment
 }
 
 /// Validates the runners that the daemon makes exist; no two of them may have the same key.
-pub(super) fn enrollments(drafts: Vec<Draft>, environment: &Environment, findings: &mut Findings) -> Vec<Enrollment> {
+///
+/// `servers` has the access tokens to create runners with.
+pub(super) fn enrollments(
+    drafts: Vec<Draft>,
+    environment: &Environment,
+    servers: &[ServerAccess],
+    findings: &mut Findings,
+) -> Vec<Enrollment> {
     let mut seen: Vec<(String, Place)> = Vec::new();
     let mut enrollments = Vec::new();
     for draft in drafts {
@@ -119,7 +142,7 @@ pub(super) fn enrollments(drafts: Vec<Draft>, environment: &Environment, finding
             ),
             None => seen.push((key, place)),
         }
-        enrollments.extend(draft.validate(Keyed::ByWord, environment, findings));
+        enrollments.extend(draft.validate(Keyed::ByWord, environment, servers, findings));
     }
     enrollments
 }
@@ -146,6 +169,7 @@ impl Draft {
             is_v1: false,
             registration_token: None,
             token: None,
+            create: None,
             description: None,
             tag_list: None,
             run_untagged: None,
@@ -176,13 +200,14 @@ impl Draft {
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         self.mistakes.append(other.mistakes);
-        let has_seed = self.registration_token.is_some() || self.token.is_some();
+        let has_seed = self.registration_token.is_some() || self.token.is_some() || self.create.is_some();
         let (registration_token, token) =
             if has_seed { (self.registration_token, self.token) } else { (other.registration_token, other.token) };
         Self {
             place: self.place,
             mistakes: self.mistakes,
             key: self.key.or(other.key),
+            create: self.create.or(other.create),
             is_v1: self.is_v1 || other.is_v1,
             name: self.name.or(other.name),
             url: self.url.or(other.url),
@@ -209,7 +234,13 @@ impl Draft {
         }
     }
 
-    fn validate(self, keyed: Keyed, environment: &Environment, findings: &mut Findings) -> Option<Enrollment> {
+    fn validate(
+        self,
+        keyed: Keyed,
+        environment: &Environment,
+        servers: &[ServerAccess],
+        findings: &mut Findings,
+    ) -> Option<Enrollment> {
         findings.mistakes.append(self.mistakes.clone());
         let name = self.name_or(environment);
         if let Some(given) = &self.name
@@ -218,7 +249,7 @@ impl Draft {
             findings.mistakes.add(&given.place, "a name has at least one letter and no control characters");
         }
         let url = self.server_url(&mut findings.mistakes);
-        let seed = self.seed(&mut findings.mistakes);
+        let seed = self.seed(url.as_ref(), servers, &mut findings.mistakes);
         findings.warnings.extend(seed.as_ref().and_then(Seed::remark));
         let parameters = self.parameters(&name, &mut findings.mistakes);
         let parameters = self.only_for_registration(parameters, seed.as_ref(), findings);
@@ -284,8 +315,15 @@ impl Draft {
         parsed.inspect_err(|error| mistakes.add(&url.place, format!("not a server's address: {error}"))).ok()
     }
 
-    fn seed(&self, mistakes: &mut Mistakes) -> Option<Seed> {
+    fn seed(&self, url: Option<&ServerUrl>, servers: &[ServerAccess], mistakes: &mut Mistakes) -> Option<Seed> {
         let words = self.words();
+        if let Some(create) = &self.create {
+            if let Some(other) = place(&self.registration_token).or(place(&self.token)) {
+                mistakes.add(other, "a runner that is created needs no token: set either `create` or a token");
+                return None;
+            }
+            return creation(create, url, servers, mistakes).map(Seed::Created);
+        }
         match (&self.registration_token, &self.token) {
             (Some(_), Some(token)) => {
                 let message = format!("two token sources: set either {} or {}", words.registration_token, words.token);
@@ -303,7 +341,9 @@ impl Draft {
             (Some(token), None) if self.is_v1 => token.value.clone().map(Seed::V1),
             (Some(token), None) => token.value.clone().map(registration_seed),
             (None, None) => {
-                let message = format!("no token source: set {} or {}", words.registration_token, words.token);
+                let or_create = if matches!(self.place, Place::Line { .. }) { ", or `create`" } else { "" };
+                let message =
+                    format!("no token source: set {} or {}{or_create}", words.registration_token, words.token);
                 mistakes.add(&self.place, message);
                 None
             }
@@ -372,7 +412,7 @@ impl Draft {
                 }
                 return parameters;
             }
-            Some(Seed::Registration(_)) | None => return parameters,
+            Some(Seed::Registration(_) | Seed::Created(_)) | None => return parameters,
         }
         if self.token.is_some() {
             for (word, place) in given {
@@ -481,6 +521,29 @@ impl Draft {
             Place::Flag(_) => Words { url: "--url", registration_token: "--registration-token", token: "--token" },
         }
     }
+}
+
+/// The access token that a runner is created with.
+fn creation(
+    create: &Placed<Option<DraftCreation>>,
+    url: Option<&ServerUrl>,
+    servers: &[ServerAccess],
+    mistakes: &mut Mistakes,
+) -> Option<Creation> {
+    let DraftCreation { owner, access_token, token_expires_at, token_rotation_deadline } = create.value.clone()?;
+    let of_server = |url: &ServerUrl| servers.iter().find(|server| server.url == *url);
+    let access_token = match (access_token, url) {
+        (Some(source), _) => source,
+        (None, url) => match of_server(url?) {
+            Some(server) => server.access_token.clone(),
+            None => {
+                let message = format!("`create` needs a [[server]] for {} with an access token", url?);
+                mistakes.add(&create.place, message);
+                return None;
+            }
+        },
+    };
+    Some(Creation { access_token, owner, token_expires_at, token_rotation_deadline })
 }
 
 /// What things are called where a draft was written.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::enrollment::Draft;
+use super::enrollment::{Draft, DraftCreation};
 use super::http::Http;
 use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
@@ -11,6 +11,7 @@ use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
 use crate::agent::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
+use crate::gitlab::fleet::NewRunnerOwner;
 use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::RunnerId;
 use crate::ops::ServerAccess;
@@ -31,6 +32,16 @@ const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister
 
 const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
     [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Instance,
+    Group,
+    Project,
+}
+
+const RUNNER_TYPES: [(&str, Kind); 3] =
+    [("instance_type", Kind::Instance), ("group_type", Kind::Group), ("project_type", Kind::Project)];
 
 const ROTATE: [(&str, RotatePolicy); 3] =
     [("auto", RotatePolicy::Auto), ("always", RotatePolicy::Always), ("off", RotatePolicy::Off)];
@@ -145,8 +156,8 @@ fn http(root: &mut Table<'_>, http: &mut Http, mistakes: &mut Mistakes) {
 }
 
 fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Draft {
-    let places = ["url", "registration_token", "token"].map(|key| table.place_of(key));
-    let [url, registration_token, token] = places;
+    let places = ["url", "registration_token", "token", "create"].map(|key| table.place_of(key));
+    let [url, registration_token, token, create] = places;
     let draft = Draft {
         name: table.text("name", mistakes),
         key: table.text("key", mistakes),
@@ -156,6 +167,7 @@ fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistak
             source(&mut table, "registration_token", environment, mistakes),
         ),
         token: even_if_wrong(token, source(&mut table, "token", environment, mistakes)),
+        create: even_if_wrong(create, creation(&mut table, mistakes)),
         tag_list: table.list("tag_list", mistakes),
         description: table.text("description", mistakes),
         run_untagged: table.boolean("run_untagged", mistakes),
@@ -177,6 +189,33 @@ fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistak
     };
     table.finish(mistakes);
     draft
+}
+
+/// Reads `create`: whom the runner shall belong to.
+fn creation(table: &mut Table<'_>, mistakes: &mut Mistakes) -> Option<Placed<DraftCreation>> {
+    let expected = "a table such as { runner_type = \"group_type\", group_id = 7 }";
+    let mut table = table.table("create", expected, mistakes)?;
+    let place = table.place().clone();
+    let before = mistakes.len();
+    let kind = table.word("runner_type", &RUNNER_TYPES, mistakes);
+    let group = table.number("group_id", mistakes);
+    let project = table.number("project_id", mistakes);
+    table.finish(mistakes);
+    let owner = match (kind.map(|kind| kind.value), group, project) {
+        (Some(Kind::Instance), None, None) => Some(NewRunnerOwner::Instance),
+        (Some(Kind::Group), Some(group), None) => Some(NewRunnerOwner::Group(group.value)),
+        (Some(Kind::Project), None, Some(project)) => Some(NewRunnerOwner::Project(project.value)),
+        _ => None,
+    };
+    if owner.is_none() && mistakes.len() == before {
+        mistakes.add(
+            &place,
+            "`create` needs `runner_type`, with `group_id` for group_type and `project_id` for project_type alone",
+        );
+    }
+    let creation =
+        |owner| DraftCreation { owner, access_token: None, token_expires_at: None, token_rotation_deadline: None };
+    owner.map(|owner| Placed::new(creation(owner), place))
 }
 
 /// Keeps that something was given, so that it is not called missing as well.

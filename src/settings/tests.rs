@@ -273,6 +273,26 @@ fn systemd_credentials_are_found_in_their_directory() {
 }
 
 #[test]
+fn a_runner_is_created_with_the_access_token_of_its_server() {
+    let enroll = ENROLL.replace(
+        "registration_token = { file = \"token\" }",
+        "create = { runner_type = \"group_type\", group_id = 7 }",
+    );
+    let server = "[[server]]\nurl = \"https://gitlab.example.com\"\naccess_token = { file = \"access\" }\n";
+    let settings = read_text(&format!("{enroll}{server}"), &Environment::default()).unwrap();
+    let Seed::Created(creation) = &settings.agent.enrollments[0].seed else { panic!("no creation") };
+    assert_eq!(creation.access_token, Source::File("/etc/x/access".into()));
+    assert_eq!(creation.owner, crate::gitlab::fleet::NewRunnerOwner::Group(7));
+
+    let message = mistakes(&enroll);
+    assert!(message.contains("`create` needs a [[server]] for https://gitlab.example.com"), "{message}");
+    let elsewhere = server.replace("gitlab.example.com", "gitlab.example.org");
+    assert!(mistakes(&format!("{enroll}{elsewhere}")).contains("`create` needs a [[server]]"));
+    let both = format!("{enroll}token = {{ file = \"token\" }}\n{server}");
+    assert!(mistakes(&both).contains("set either `create` or a token"));
+}
+
+#[test]
 fn the_environment_is_one_enrollment() {
     let environment =
         Environment { hostname: "host-1".to_owned(), current_dir: "/work".into(), ..Environment::default() }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use test_gitlab::{Builder, Gitlab, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span};
+use test_gitlab::{
+    Builder, Gitlab, NewRunner, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span,
+};
 
 /// Serves GitLab's Runners API on 127.0.0.1, with everything kept in memory. Ends on Ctrl-C.
 #[derive(Parser)]
@@ -38,6 +40,9 @@ struct Arguments {
     /// A group that is there, by its whole path; can be repeated
     #[arg(long, value_name = "PATH")]
     group: Vec<String>,
+    /// How many instance runners are there
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    runners: usize,
     /// Do not print requests
     #[arg(long)]
     quiet: bool,
@@ -58,6 +63,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for path in &arguments.project {
         gitlab.add_project(path);
+    }
+    for number in 1..=arguments.runners {
+        gitlab.add_runner(NewRunner::instance().description(format!("runner {number}")).tags(["linux", "docker"]));
     }
     println!("GitLab {} at {}", gitlab.version(), gitlab.url());
     println!("registration token: {}", gitlab.instance_registration_token());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::arguments::{TlsArguments, one_of};
+use crate::cli::arguments::{EntryArguments, TlsArguments, one_of};
 use crate::gitlab::fleet::{DeprecatedScope, JobStatus, OwnerName, RunnerStatus, RunnerType, Sort};
 use crate::model::{RunnerId, ServerUrl, SystemId, Timestamp, parse_span};
 use crate::settings::{parse_boolean, parse_seconds};
@@ -96,6 +96,8 @@ pub enum FleetCommand {
     Delete(DeleteArguments),
     /// Create a runner
     Create(Box<CreateArguments>),
+    /// Delete runners that nobody has seen for long
+    Prune(PruneArguments),
     /// Give a runner a new token, by its number; also revives an expired one
     ResetToken(ResetTokenArguments),
     /// Make a registration token anew
@@ -325,7 +327,29 @@ pub struct DeleteArguments {
     pub conduct: ConductArguments,
 }
 
-/// Creates a runner. Its token is told only once, so say where it goes.
+/// Deletes runners that nobody has seen for long, and none that this machine serves.
+///
+/// Lists tell no times, so that each runner that is not online takes one more request. A runner that never was
+/// in contact counts from when it was made, which GitLab tells since 18.1; where it does not tell, it is left
+/// alone.
+#[derive(Args, Debug)]
+pub struct PruneArguments {
+    /// How long nobody has seen them, such as 30d
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    pub stale: Duration,
+    /// Where.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+    /// Which.
+    #[command(flatten)]
+    pub filters: FilterArguments,
+    /// How.
+    #[command(flatten)]
+    pub conduct: ConductArguments,
+}
+
+/// Creates a runner. Its token is told only once, so say where it goes: into a file, or with --enroll into
+/// config.toml, as `register` would, without passing through anybody's hands.
 #[derive(Args, Debug)]
 pub struct CreateArguments {
     /// For a project, by its number or path
@@ -337,9 +361,25 @@ pub struct CreateArguments {
     /// For the whole instance, as administrators can
     #[arg(long, help_heading = "For whom", conflicts_with_all = ["project", "group"], required_unless_present_any = ["project", "group"])]
     pub instance: bool,
-    /// Where its token goes.
+    /// Write its token to a file that does not exist yet, made for its owner alone
+    #[arg(
+        long,
+        help_heading = "New token",
+        value_name = "FILE",
+        required_unless_present = "enroll",
+        conflicts_with = "enroll"
+    )]
+    pub write_token: Option<PathBuf>,
+    /// Serve it on this machine: write its entry into config.toml. Safe to repeat: the same server, access token and
+    /// name make one runner
+    #[arg(long, help_heading = "New token")]
+    pub enroll: bool,
+    /// With --enroll: create it although there is a runner of this server and name, into the same entry
+    #[arg(long, help_heading = "New token", requires = "enroll")]
+    pub force: bool,
+    /// What the entry gets, with --enroll.
     #[command(flatten)]
-    pub token: NewTokenArguments,
+    pub entry: EntryArguments,
     /// Its settings.
     #[command(flatten)]
     pub attributes: AttributeArguments,

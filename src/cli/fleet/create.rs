@@ -6,18 +6,28 @@ use super::arguments::CreateArguments;
 use super::change::{parameters, validated};
 use super::desk::Desk;
 use super::token_file::TokenFile;
+use crate::cli::arguments::EntryArguments;
+use crate::cli::context::Context;
+use crate::cli::register::draft::{given, tags, take_entry};
+use crate::cli::register::{self, Conduct};
 use crate::cli::report::chain;
 use crate::cli::told::end;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::model::Expiry;
-use crate::settings::Environment;
+use crate::settings::{Draft, DraftCreation, Environment, Place};
 
 /// Creates.
 pub(super) async fn create(desk: &Desk, environment: &Environment, arguments: CreateArguments) -> Result<Exit, Error> {
+    if arguments.entry != EntryArguments::default() {
+        return Err(Error::Usage(
+            "--name, --executor and the like are for an entry in config.toml: add --enroll".to_owned(),
+        ));
+    }
     let new = wanted(desk, &arguments).await?;
-    let mut file = TokenFile::prepare(&arguments.token.write_token, environment)?;
+    let path = arguments.write_token.as_deref().ok_or_else(|| Error::Usage("--write-token is missing".to_owned()))?;
+    let mut file = TokenFile::prepare(path, environment)?;
     let made = desk.change(async || desk.fleet.create(&new).await).await;
     let made = made.map_err(|error| explained(error, &new))?;
     if let Err(error) = file.fill(&made.token) {
@@ -46,6 +56,36 @@ pub(super) async fn create(desk: &Desk, environment: &Environment, arguments: Cr
         desk.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
     }
     Ok(Exit::Done)
+}
+
+/// Creates, and writes its entry with the journal's safety, so that the token passes through nobody's hands.
+pub(super) async fn enroll(context: &Context<'_>, desk: Desk, arguments: CreateArguments) -> Result<Exit, Error> {
+    let CreateArguments { entry, attributes, paused, token_expires_at, token_rotation_deadline, .. } = arguments;
+    let owner = owner(&desk, arguments.project.as_ref(), arguments.group.as_ref()).await?;
+    let mut draft = Draft::at(Place::Flag("create"));
+    draft.url = given("--url", Some(Some(desk.site.url.to_string())));
+    let creation = DraftCreation {
+        owner,
+        access_token: Some(desk.access_token.clone()),
+        token_expires_at,
+        token_rotation_deadline,
+    };
+    draft.create = given("--instance", Some(Some(creation)));
+    draft.tls_ca_file = given("--tls-ca-file", desk.site.tls.ca_file.clone());
+    draft.tls_cert_file = given("--tls-cert-file", desk.site.tls.cert_file.clone());
+    draft.tls_key_file = given("--tls-key-file", desk.site.tls.key_file.clone());
+    draft.description = given("--description", attributes.description);
+    draft.tag_list = given("--tag-list", attributes.tag_list.as_deref().map(tags));
+    draft.run_untagged = given("--run-untagged", attributes.run_untagged);
+    draft.locked = given("--locked", attributes.locked);
+    draft.access_level = given("--access-level", attributes.access_level);
+    draft.maximum_timeout = given("--maximum-timeout", attributes.maximum_timeout);
+    draft.maintenance_note = given("--maintenance-note", attributes.maintenance_note);
+    draft.paused = given("--paused", paused);
+    let is_named = entry.name.is_some();
+    take_entry(&mut draft, entry, &context.environment);
+    let Desk { wait, interrupt, .. } = desk;
+    register::enroll(context, draft, is_named, Conduct::waiting(wait, arguments.force), interrupt).await
 }
 
 /// What is wanted; a project or group given by its path is asked for its number.

@@ -26,10 +26,12 @@ pub(super) struct Desk {
     pub(super) reporter: Reporter,
     /// Asks for an end.
     pub(super) interrupt: Interrupt,
+    /// Where the access token is.
+    pub(super) access_token: Source,
     /// Whether answers may be coloured.
     pub(super) is_coloured: bool,
     /// How long a server is waited for.
-    wait: Duration,
+    pub(super) wait: Duration,
     /// Where the access token came from.
     origin: String,
 }
@@ -79,6 +81,7 @@ impl Desk {
         let origin = format!("that of {}, with the fingerprint {}", place(&source), token.fingerprint());
         Ok(Self {
             fleet: client.fleet(site.clone(), token),
+            access_token: source,
             site,
             reporter: *context.reporter,
             interrupt,

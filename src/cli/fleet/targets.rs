@@ -90,7 +90,7 @@ async fn listed(desk: &Desk, arguments: &TargetArguments) -> Result<Vec<Target>,
     let mut targets = Vec::new();
     while let Some(page) = next_page(desk, &mut pages).await? {
         for runner in page.into_iter().filter(|runner| is_meant(runner, &filters)) {
-            if is_surely_meant(desk, &runner, &filters).await? {
+            if looks_meant(desk, &runner, &filters).await? {
                 targets.push(Target { id: runner.id, runner: Some(runner) });
             }
         }
@@ -98,8 +98,9 @@ async fn listed(desk: &Desk, arguments: &TargetArguments) -> Result<Vec<Target>,
     Ok(targets)
 }
 
-/// A server takes no notice of a filter that it does not know yet, and would have everything changed.
-fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
+/// Whether a row is one that was asked for: a server takes no notice of a filter that it does not know yet, and
+/// would have everything changed.
+pub(super) fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
     let has_status = |status: &RunnerStatus| match status {
         RunnerStatus::Active => runner.is_paused() != Some(true),
         RunnerStatus::Paused => runner.is_paused() != Some(false),
@@ -112,14 +113,21 @@ fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
         && filters.paused.is_none_or(|paused| runner.is_paused() == Some(paused))
 }
 
-/// The same for what only the details tell.
-async fn is_surely_meant(desk: &Desk, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
-    if filters.tag_list.is_empty() {
+/// Asks for the details where the filters are about what only they tell.
+async fn looks_meant(desk: &Desk, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
+    if filters.tag_list.is_empty() && filters.version_prefix.is_none() {
         return Ok(true);
     }
-    let details: RunnerDetails = desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?;
+    let details = desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?;
+    Ok(is_surely_meant(&details, filters))
+}
+
+/// The same for what only the details tell.
+pub(super) fn is_surely_meant(details: &RunnerDetails, filters: &RunnerFilters) -> bool {
     let has_tag = |tag: &String| details.tag_list.iter().flatten().any(|own| own == tag);
-    Ok(filters.tag_list.iter().all(has_tag))
+    let has_version =
+        |prefix: &String| details.version.as_ref().is_some_and(|version| version.starts_with(prefix.as_str()));
+    filters.tag_list.iter().all(has_tag) && filters.version_prefix.as_ref().is_none_or(has_version)
 }
 
 #[cfg(test)]
@@ -150,6 +158,19 @@ mod tests {
             (filters(None, None, Some(true)), false),
         ] {
             assert_eq!(is_meant(&runner, &wanted), is_wanted, "{wanted:?}");
+        }
+        let details: RunnerDetails =
+            serde_json::from_value(json!({ "id": 1, "tag_list": ["a", "b"], "version": "16.1.0" })).unwrap();
+        for (tags, version_prefix, is_wanted) in [
+            (vec![], None, true),
+            (vec!["a", "b"], Some("16.1"), true),
+            (vec!["a", "c"], None, false),
+            (vec!["a"], Some("16.2"), false),
+        ] {
+            let tag_list = tags.into_iter().map(str::to_owned).collect();
+            let version_prefix = version_prefix.map(str::to_owned);
+            let wanted = RunnerFilters { tag_list, version_prefix, ..RunnerFilters::default() };
+            assert_eq!(is_surely_meant(&details, &wanted), is_wanted, "{wanted:?}");
         }
         let paused = Runner { status: Some(RunnerStatus::Paused), paused: Some(true), ..runner };
         assert!(is_meant(&paused, &filters(Some("offline"), None, None)));

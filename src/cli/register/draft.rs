@@ -70,7 +70,8 @@ fn take_parameters(draft: &mut Draft, parameters: RegisterParameterArguments) {
 
 /// The official flags know one name only, which is the description too: a description without a name is
 /// both, and with a created runner's token it can only be meant as the local name.
-fn take_entry(draft: &mut Draft, entry: EntryArguments, environment: &Environment) {
+/// Takes what the entry gets.
+pub(in crate::cli) fn take_entry(draft: &mut Draft, entry: EntryArguments, environment: &Environment) {
     let (name, description) = match (given("--name", entry.name), draft.description.take()) {
         (None, Some(description)) => (Some(description), None),
         both => both,
@@ -138,11 +139,12 @@ fn setting(flag: &'static str, key: &str, value: Option<String>) -> Option<Setti
     Some(Placed::new((key.to_owned(), value?), Place::Flag(flag)))
 }
 
-fn given<T>(flag: &'static str, value: Option<T>) -> Option<Placed<T>> {
+/// What a flag says, if it was given.
+pub(in crate::cli) fn given<T>(flag: &'static str, value: Option<T>) -> Option<Placed<T>> {
     Some(Placed::new(value?, Place::Flag(flag)))
 }
 
 /// Takes a list apart at its commas.
-pub(super) fn tags(list: &str) -> Vec<String> {
+pub(in crate::cli) fn tags(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
 }

@@ -2,7 +2,9 @@
 
 mod access;
 mod changes;
+mod enroll;
 mod lists;
+mod prune;
 mod tokens;
 
 use test_gitlab::{Gitlab, NewRunner, Role, Scope};
