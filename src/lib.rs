@@ -27,7 +27,8 @@
 //!   whether the server may have acted. Knows no disk but TLS files.
 //! - [`store`]: config.toml, edited by splicing; the state directory with records, journal and locks. One
 //!   thread does all disk work. Knows no server.
-//! - [`observe`]: the log, and the service manager.
+//! - [`observe`]: the log, the service manager, and the face that the daemon shows to whoever asks: health,
+//!   readiness, status and metrics over a socket and HTTP; and the asking.
 //! - [`model`]: the words that all rooms share: times, addresses, ids, credentials, the JSON shape.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
@@ -41,11 +42,11 @@
 //! | `secret`, `signals`, `retry` | nothing of ours |
 //! | `model` | `secret` |
 //! | `clock`, `lifecycle` | `model` |
-//! | `observe` | `clock` |
+//! | `observe` | `clock`, `lifecycle`, `model` |
 //! | `gitlab`, `store` | `model`, `secret` |
 //! | `ops` | `gitlab`, `store`, `lifecycle`, `model`, `secret` |
-//! | `agent` | `ops`, `lifecycle`, `clock`, `model`, and of `store` the types that `ops` hands out |
-//! | `settings` | whose `Config` it fills: `agent`, `ops`, `lifecycle`, `gitlab`, `store`; `model`, `secret` |
+//! | `agent` | `ops`, `lifecycle`, `clock`, `model`, `observe`, and of `store` the types that `ops` hands out |
+//! | `settings` | whose `Config` it fills: `agent`, `ops`, `lifecycle`, `gitlab`, `store`, `observe`; `model`, `secret` |
 //! | `cli` | all of them |
 //!
 //! # Which crate is behind which door
@@ -57,7 +58,7 @@
 //! | `toml`, `directories` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify`, `futures-util` | [`agent`] |
-//! | `tracing-subscriber`, `sd-notify` | [`observe`] |
+//! | `tracing-subscriber`, `sd-notify`, `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`observe`] |
 //! | `jiff`, `url` | [`model`] |
 //! | `hmac`, `sha2` | [`secret`] |
 //! | `signal-hook`, `nix` | [`signals`] |

@@ -33,6 +33,7 @@ mod system_id;
 mod tests;
 mod thread;
 mod tree;
+mod volume;
 mod wire;
 
 use std::fmt;
@@ -117,6 +118,16 @@ impl Store {
     #[must_use]
     pub fn has_state(&self) -> bool {
         self.has_state
+    }
+
+    /// Whether the state is gone with the container that this process runs in: there is none, it is in memory,
+    /// or nothing is mounted for it. On a machine it means nothing. No where it cannot be found out.
+    pub async fn is_gone_with_container(&self) -> bool {
+        let answer = self.work(|disk| {
+            let Some(state) = disk.state() else { return Ok(true) };
+            volume::is_gone_with_container(state).map_err(Error::disk("examine", state))
+        });
+        answer.await.unwrap_or(false)
     }
 
     /// Becomes the one daemon for this config.toml. Without a state directory nothing is locked.

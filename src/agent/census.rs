@@ -38,6 +38,7 @@ pub fn census(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Cen
         let runner = enrolled(enrollment, &mut records, snapshot, &mut census);
         census.admit(runner, Some(enrollment.clone()), snapshot, &mut claimed);
     }
+    records.sort_by_cached_key(|record| position(record, snapshot));
     for record in records {
         let key = record.key.clone();
         let was_enrolled = record.enrollment.is_some();
@@ -57,6 +58,13 @@ pub fn census(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Cen
         }
     }
     census
+}
+
+/// Where its first entry is in config.toml; behind all others if it has none.
+fn position(record: &Record, snapshot: &Snapshot) -> usize {
+    let target = Runner::recorded(record.clone(), site(record)).target();
+    let own = snapshot.entries.iter().find(|entry| is_own(&target, entry));
+    own.map_or(usize::MAX, |entry| entry.position)
 }
 
 impl Census {

@@ -18,15 +18,28 @@ pub const STILL_WELL: Duration = Duration::from_secs(15);
 /// Time base: monotonic; a machine that sleeps does not make it old.
 #[derive(Clone, Debug)]
 pub struct Pulse {
+    interval: Duration,
     born: Instant,
     beat_at_millis: Arc<AtomicU64>,
 }
 
 impl Pulse {
-    /// A pulse that has just beaten.
+    /// A pulse that has just beaten, and beats every [`BEAT`].
     #[must_use]
     pub fn new() -> Self {
-        Self { born: Instant::now(), beat_at_millis: Arc::default() }
+        Self::every(BEAT)
+    }
+
+    /// A pulse that beats more seldom, for tests that live through days.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self { interval, born: Instant::now(), beat_at_millis: Arc::default() }
+    }
+
+    /// The longest time between two beats.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
     }
 
     /// Stamps it: the loop turns.
@@ -51,7 +64,7 @@ impl Pulse {
     pub async fn keep_beating(&self) {
         loop {
             self.beat();
-            sleep(BEAT).await;
+            sleep(self.interval).await;
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::census::Member;
 use super::shutdown::Farewell;
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{BEAT, Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
+use super::{Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
 use crate::observe::{Phase, chain};
@@ -42,12 +42,18 @@ where
     C: Clock + 'static,
 {
     let Parts { ops, clock, chance, watch, pulse, mut reload, board, tally, progress } = parts;
-    // Whether anybody listens is none of its business.
-    let tell = |news| _ = progress.send(news);
     let shared = Rc::new(Shared { ops, clock, chance, board: board.clone(), tally });
+    let tell = |news| {
+        match news {
+            Progress::Serving => board.enter(Phase::Serving),
+            Progress::Reloading => {}
+            Progress::Stopping => board.enter(Phase::Stopping),
+        }
+        // Whether anybody listens is none of its business.
+        let _unheard = progress.send(news);
+    };
     let mut supervisor = Supervisor::new(shared, config, watch, pulse);
     supervisor.start().await?;
-    board.enter(Phase::Serving);
     tell(Progress::Serving);
     let ending = loop {
         supervisor.pulse.beat();
@@ -74,7 +80,6 @@ where
             News::None => {}
         }
     };
-    board.enter(Phase::Stopping);
     tell(Progress::Stopping);
     Ok(supervisor.stop(ending, &mut notices).await)
 }
@@ -168,7 +173,7 @@ where
     }
 
     async fn next(&mut self, notices: &mut Notices) -> News {
-        let Self { watch, still_at, workers, .. } = self;
+        let Self { watch, still_at, workers, pulse, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -198,7 +203,7 @@ where
                 self.dismiss(ended);
                 News::WorkerEnded
             }
-            () = sleep(BEAT) => News::None,
+            () = sleep(pulse.interval()) => News::None,
         }
     }
 

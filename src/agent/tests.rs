@@ -35,7 +35,7 @@ impl Bench {
             clock: self.clock.clone(),
             chance: || Fraction::ZERO,
             watch: None,
-            pulse: Pulse::new(),
+            pulse: Pulse::every(secs(3600)),
             board: Board::default(),
             tally: Tally::new(),
             reload: Box::new(|| None),
@@ -650,7 +650,8 @@ async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops(
     let bench = Bench::new(Some(secs(86_400)));
     bench.server.order_always("delete_runner", Some(Fault::Hang));
     let parts = bench.parts();
-    let pulse = parts.pulse.clone();
+    let pulse = Pulse::new();
+    let parts = Parts { pulse: pulse.clone(), ..parts };
     let (notices, inbox) = mpsc::unbounded_channel();
     let grace = secs(600);
     let config = enrolled(registration_token());
@@ -664,4 +665,88 @@ async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops(
     };
     let (result, ()) = tokio::join!(run(config, parts, inbox), watch);
     assert_eq!(result.unwrap(), Farewells::Unfinished);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_follows_the_servers_last_word_and_nothing_else() {
+    let bench = Bench::new(Some(secs(86_400)));
+    bench.add_found("found");
+    bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
+    let parts = bench.parts();
+    let board = parts.board.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let why = || board.readiness().waiting_for.into_iter().map(|unready| unready.why).collect::<Vec<_>>().join("; ");
+    assert_eq!(why(), "the daemon is starting");
+    let look = async {
+        sleep(secs(30)).await;
+        assert!(why().contains("has not said yet"), "{}", why());
+        bench.server.order_always("verify", None);
+        sleep(secs(600)).await;
+        assert_eq!(why(), "");
+        bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(30)).await;
+        assert_eq!(why(), "", "no answer takes nothing back");
+        bench.server.order_always("verify", Some(Fault::Fail(Disposition::Refused)));
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(1200)).await;
+        assert!(why().contains("the server refuses the token"), "{}", why());
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    result.unwrap();
+    assert!(why().starts_with("the daemon is stopping"), "{}", why());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_config_toml_does_not_hold_is_not_ready() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.disk.fail("edit", u32::MAX);
+    let parts = bench.parts();
+    let (board, tally) = (parts.board.clone(), parts.tally.clone());
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let look = async {
+        sleep(secs(600)).await;
+        assert!(board.readiness().ready);
+        sleep(secs(2400)).await;
+        let posting = board.postings().remove(0);
+        assert!(posting.obstacle.is_some_and(|why| why.contains("config.toml does not hold the token")));
+        assert!(posting.last_rotation_at.is_some() && posting.report.next.is_some_and(|next| next.step == "save"));
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    result.unwrap();
+    let reading = Clock::read(&bench.clock);
+    let metrics = crate::observe::metrics(&tally, &board, reading).unwrap();
+    assert!(metrics.contains("runner_agent_rotations_total{outcome=\"done\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_ending_of_a_rotation_is_counted_as_what_it_was() {
+    for (fault, outcome) in [
+        (Fault::Fail(UNKNOWN), "lost"),
+        (Fault::Fail(NOT_EXECUTED), "failed"),
+        (Fault::Fail(Disposition::RotationClosed), "refused"),
+        (Fault::SameToken, "unchanged"),
+    ] {
+        let bench = Bench::new(Some(secs(3600)));
+        bench.add_found("found");
+        bench.server.order_always("reset", Some(fault));
+        let parts = bench.parts();
+        let (board, tally) = (parts.board.clone(), parts.tally.clone());
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let stop = async {
+            sleep(secs(2600)).await;
+            notices.send(Notice::StopAndKeep).unwrap();
+        };
+        let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), stop);
+        result.unwrap();
+        let metrics = crate::observe::metrics(&tally, &board, Clock::read(&bench.clock)).unwrap();
+        let counted: Vec<_> = metrics
+            .lines()
+            .filter(|line| line.starts_with("runner_agent_rotations_total{") && !line.ends_with(" 0"))
+            .collect();
+        assert!(counted.len() == 1 && counted[0].contains(&format!("\"{outcome}\"")), "{counted:?}");
+    }
 }

@@ -117,12 +117,12 @@ pub enum Command {
     Unregister(UnregisterArguments),
     /// List the runners in config.toml, without asking any server
     List,
-    /// Manage the runners of a GitLab with an access token
-    Fleet(Box<FleetArguments>),
     /// Ask the running daemon how its runners stand, or wait until all are ready
     Status(StatusArguments),
     /// Ask the running daemon whether it is well, as a container's HEALTHCHECK
     Health(HealthArguments),
+    /// Manage the runners of a GitLab with an access token
+    Fleet(Box<FleetArguments>),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
     /// Write the pages for man, for whoever makes a package

@@ -28,6 +28,12 @@ pub(super) enum Error {
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// The daemon cannot answer where it was told to.
+    #[error(transparent)]
+    Face(#[from] FaceError),
+    /// A daemon did not answer.
+    #[error(transparent)]
+    Question(#[from] QuestionError),
     /// A call of the management API failed.
     #[error(transparent)]
     Call {
@@ -43,12 +49,6 @@ pub(super) enum Error {
         /// Where the token came from, with its fingerprint.
         origin: String,
     },
-    /// The daemon cannot answer where it was told to.
-    #[error(transparent)]
-    Face(#[from] FaceError),
-    /// A daemon did not answer.
-    #[error(transparent)]
-    Question(#[from] QuestionError),
     /// A command found out that it cannot do what was asked for.
     #[error("{message}")]
     Verdict {

@@ -13,9 +13,9 @@ use super::{Error, Exit};
 use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
 use crate::clock::SystemClock;
 use crate::gitlab::{self, Client, Observer};
-use crate::model::RunnerReport;
+use crate::model::{RunnerKey, RunnerReport};
 use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
-use crate::ops::Enrollment;
+use crate::ops::{Enrollment, Seed};
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::signals::{Signal, Signals};
@@ -23,14 +23,18 @@ use crate::store::Store;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals: Signals) -> Result<Exit, Error> {
-    let Settings { store, mut gitlab, agent, face, .. } = context.settings()?;
-    let store = Store::open(store)?;
+    let store = Store::open(context.settings()?.store)?;
     let _instance = store.lock_instance().await?;
+    let environment = context.environment.clone().remembering(names(&store).await?);
+    let Settings { mut gitlab, agent, face, .. } = settings::load(&context.overrides, &environment)?;
+    if environment.is_container {
+        warn_of_lost_state(&store, &agent).await;
+    }
     let tally = Tally::new();
     let store = counted(store, &mut gitlab, &tally);
     let files = Files {
         overrides: context.overrides.clone(),
-        environment: context.environment.clone(),
+        environment,
         config: store.config_path().to_owned(),
         face: face.clone(),
     };
@@ -57,6 +61,25 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
     ended
 }
 
+/// What the runners that were enrolled before are called.
+async fn names(store: &Store) -> Result<Vec<(RunnerKey, String)>, Error> {
+    let records = store.records().await?.records;
+    Ok(records.into_iter().filter_map(|record| Some((record.key, record.name?))).collect())
+}
+
+/// A created runner's token is replaced by a new one that only the state knows: without it the next container
+/// has nothing but the old one.
+async fn warn_of_lost_state(store: &Store, agent: &agent::Config) {
+    let given = agent.enrollments.iter().find(|enrollment| matches!(enrollment.seed, Seed::Given(_)));
+    let Some(given) = given.filter(|_| agent.rotate.is_some()) else { return };
+    if store.is_gone_with_container().await {
+        tracing::warn!(
+            runner = given.entry.name,
+            "the state directory is gone with this container, and a rotated token with it, while the token that was given is dead then: mount a volume for the state directory"
+        );
+    }
+}
+
 /// The daemon, until a signal ends it.
 async fn serve(
     agent: agent::Config,
@@ -66,12 +89,13 @@ async fn serve(
     face: Face,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
-    let pulse = parts.pulse.clone();
-    let sources = Sources { board: parts.board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
+    let (pulse, board) = (parts.pulse.clone(), parts.board.clone());
+    let sources = Sources { board: board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
         never = pass_on(signals, &notices) => match never {},
         never = keep_posted(news) => match never {},
+        never = keep_status(&board) => match never {},
         never = face.serve(sources) => match never {},
         never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
     };
@@ -119,6 +143,22 @@ async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible 
         }
     }
     service_manager::stopping(std::future::pending()).await
+}
+
+/// Tells the service manager how the runners stand, until the daemon has ended.
+async fn keep_status(board: &Board) -> Infallible {
+    let mut changes = board.changes();
+    let mut told = String::new();
+    loop {
+        let sentence = board.sentence();
+        if sentence != told {
+            service_manager::status(&sentence);
+            told = sentence;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// One pass. As with the other commands that end by themselves, any signal asks for an end: what is under

@@ -10,7 +10,7 @@ use crate::secret::Fingerprint;
 pub struct Report {
     /// Raised when a field changes its meaning; new fields do not raise it.
     pub schema: u32,
-    /// One element a runner, in the order of config.toml.
+    /// One element a runner, in the order of config.toml; from the daemon those of enrollments first.
     pub runners: Vec<RunnerReport>,
 }
 
@@ -53,7 +53,7 @@ pub struct RunnerReport {
     /// What a one-shot command did to it, in snake case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Why it failed or needs a human, in one sentence.
+    /// Why it failed, needs a human or is not as it should be, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

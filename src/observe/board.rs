@@ -3,7 +3,10 @@
 //! The daemon posts and never waits for a reader; a reader takes a copy. Nobody holds the lock across
 //! anything that could wait.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 use crate::clock::{Reading, ServerTime};
 use crate::model::{RunnerId, RunnerKey, RunnerReport, Timestamp};
@@ -22,6 +25,8 @@ pub struct Posting {
     pub obstacle: Option<String>,
     /// Server time of the last token that was issued to it by a reset.
     pub last_rotation_at: Option<Timestamp>,
+    /// Server time from which the next one is due; `None` if its token is not replaced.
+    pub next_rotation_at: Option<Timestamp>,
     /// The estimate of its server's time.
     pub time: ServerTime,
     /// Server time minus this machine's, in milliseconds, when the server told its time last.
@@ -62,7 +67,10 @@ pub struct Readiness {
 
 /// Where the daemon posts. Clones are the same board.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Notes>>);
+pub struct Board {
+    notes: Arc<Mutex<Notes>>,
+    changes: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -75,6 +83,7 @@ impl Board {
     /// Says how far the daemon has come.
     pub fn enter(&self, phase: Phase) {
         self.notes().phase = phase;
+        self.changes.send_replace(());
     }
 
     /// Puts up what is to be told about a runner, in place of what was told before.
@@ -84,11 +93,13 @@ impl Board {
             Some((_, old)) => *old = posting,
             None => notes.postings.push((key.clone(), posting)),
         }
+        self.changes.send_replace(());
     }
 
     /// Takes down what was told about a runner.
     pub fn remove(&self, key: &RunnerKey) {
         self.notes().postings.retain(|(posted, _)| posted != key);
+        self.changes.send_replace(());
     }
 
     /// What is told about each runner.
@@ -115,9 +126,53 @@ impl Board {
         Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
 
+    /// Hears of every change; several that come at once count as one.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// How everything stands, for somebody who has a line to read.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let notes = self.notes();
+        let count = notes.postings.len();
+        let mut unwell = notes
+            .postings
+            .iter()
+            .filter_map(|(_, posting)| Some(format!("{}: {}", posting.label, posting.obstacle.as_ref()?)));
+        let first = unwell.next();
+        let others = unwell.count();
+        let well = count - others - usize::from(first.is_some());
+        let phase = match notes.phase {
+            Phase::Starting => "starting; ",
+            Phase::Serving => "",
+            Phase::Stopping => "stopping; ",
+        };
+        let mut sentence = match (count, well) {
+            (0, _) => format!("{phase}there is no runner to serve"),
+            (1, 1) => format!("{phase}1 runner is well"),
+            (_, _) if well == count => format!("{phase}{count} runners are well"),
+            (_, 1) => format!("{phase}1 of {count} runners is well"),
+            (_, _) => format!("{phase}{well} of {count} runners are well"),
+        };
+        // Writing to a text cannot fail.
+        if let Some(first) = first {
+            let _written = write!(sentence, "; {first}");
+        }
+        if others > 0 {
+            let _written = write!(sentence, " (and {others} more)");
+        }
+        let rotations = notes.postings.iter().filter_map(|(_, posting)| Some((posting.next_rotation_at?, posting)));
+        if let Some((at, posting)) = rotations.min_by_key(|(at, _)| *at) {
+            let _written = write!(sentence, "; next rotation at {} ({})", at.whole_seconds(), posting.label);
+        }
+        sentence
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // Whoever panicked while posting has left whole postings behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,6 +216,39 @@ mod tests {
         assert_eq!(board.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
         board.post(&key("b"), posting("b", Some(2), "active"));
         assert!(board.readiness().ready);
+    }
+
+    #[test]
+    fn one_sentence_tells_how_many_are_well_and_what_comes_next() {
+        let board = Board::default();
+        assert_eq!(board.sentence(), "starting; there is no runner to serve");
+        board.enter(Phase::Serving);
+        board.post(&key("a"), posting("a", Some(1), "active"));
+        assert_eq!(board.sentence(), "1 runner is well; next rotation at 2027-01-01T00:38:00Z (a)");
+        let later = Posting { next_rotation_at: None, ..posting("b", Some(2), "active") };
+        board.post(&key("b"), later.clone());
+        assert_eq!(board.sentence(), "2 runners are well; next rotation at 2027-01-01T00:38:00Z (a)");
+        board.remove(&key("a"));
+        let refused = Posting { obstacle: Some("the server refuses the token".to_owned()), ..later };
+        for name in ["b", "c"] {
+            board.post(&key(name), refused.clone());
+        }
+        board.post(&key("d"), posting("d", None, "active"));
+        let expected = "1 of 3 runners is well; b: the server refuses the token (and 1 more)";
+        assert_eq!(board.sentence(), expected);
+    }
+
+    #[tokio::test]
+    async fn every_change_is_heard_of() {
+        let board = Board::default();
+        let mut changes = board.changes();
+        assert!(!changes.has_changed().unwrap());
+        board.clone().enter(Phase::Serving);
+        changes.changed().await.unwrap();
+        board.post(&key("a"), posting("a", None, "active"));
+        changes.changed().await.unwrap();
+        board.remove(&key("a"));
+        changes.changed().await.unwrap();
     }
 
     #[test]

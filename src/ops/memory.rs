@@ -509,7 +509,8 @@ impl Disk for MemoryDisk {
 
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
         let mut state = self.effect("begin")?;
-        if state.journal.get(key).is_some_and(|pending| pending.answer.is_some()) {
+        let answer = state.journal.get(key).and_then(|pending| pending.answer.as_ref());
+        if answer.is_some_and(|answer| answer.token.is_some()) {
             return Err(store::Error::Unsettled { key: key.clone() });
         }
         state.journal.insert(key.clone(), Pending { key: key.clone(), intent, answer: None });

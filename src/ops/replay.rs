@@ -81,9 +81,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 Ok(None)
             }
-            (Operation::Unregister { .. }, Some(_)) => {
+            (Operation::Unregister { fingerprint, .. }, Some(_)) if !runner.holds_another_than(&fingerprint) => {
                 let fate = EntryFate::at_shutdown(&runner.record);
                 self.retire(&mut runner, fate, now).await?;
+                Ok(None)
+            }
+            // Somebody has put another token into the entry since.
+            (Operation::Unregister { .. }, Some(_)) => {
+                self.disk.clear(&pending.key).await?;
                 Ok(None)
             }
             (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
@@ -93,7 +98,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    /// Brings an answer into the record whose process did not come that far; the caller holds the runner's
+    /// Brings a token into the record whose process did not come that far; the caller holds the runner's
     /// lock, and compares record and entry next.
     ///
     /// # Errors
@@ -110,8 +115,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.remember(runner).await?;
                 Ok(self.disk.clear(&runner.record.key).await?)
             }
-            // What it has deleted is found out by whoever asks the server next.
-            Operation::Unregister { .. } => Ok(self.disk.clear(&runner.record.key).await?),
+            // It stays for whoever unregisters: the entry has yet to go, if nobody puts another token there.
+            Operation::Unregister { .. } => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::lifecycle::{Fraction, Held, State, Timing, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
-use crate::secret::{Token, sha256_hex};
+use crate::secret::{Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
 
 use super::Error;
@@ -156,6 +156,11 @@ impl Runner {
     /// Whether this token has replaced the one of another copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
         record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
+    }
+
+    /// Whether it has a token, and not this one.
+    pub(super) fn holds_another_than(&self, fingerprint: &Fingerprint) -> bool {
+        self.record.credential.as_ref().is_some_and(|credential| credential.token.fingerprint() != *fingerprint)
     }
 
     pub(super) fn token(&self) -> Result<Token, Error> {

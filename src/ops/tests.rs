@@ -391,6 +391,39 @@ async fn a_lost_unregistration_is_finished_by_the_next_start() {
 }
 
 #[tokio::test]
+async fn an_unregistration_that_the_disk_holds_up_is_finished_by_a_later_start() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.disk.fail("edit", 2);
+    bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    let replayed = bench.ops.replay(now()).await.unwrap();
+    assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
+    bench.ops.reconcile(&mut runner).await.unwrap();
+    bench.disk.fail("record", 1);
+    bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    assert_eq!(bench.ops.replay(now()).await.unwrap().finished, 1);
+    assert!(bench.disk.tokens().is_empty());
+    assert_eq!(bench.server.calls(), ["register", "delete_runner"]);
+}
+
+#[tokio::test]
+async fn an_interrupted_unregistration_does_not_end_a_token_that_came_later() {
+    let bench = Bench::new();
+    let mut runner = bench.registered().await;
+    bench.disk.fail("edit", 1);
+    bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    let (id, credential) = bench.server.add_runner();
+    bench.disk.state().entries.clear();
+    bench.disk.add_entry("build-1", Some(id), &credential);
+    runner.record.id = Some(id);
+    bench.disk.save_record(runner.record.clone()).await.unwrap();
+    bench.ops.verify(&mut runner, now()).await.unwrap();
+    assert_eq!(bench.ops.replay(now()).await.unwrap().finished, 1);
+    assert_eq!(bench.disk.tokens(), [credential.token]);
+    assert!(bench.disk.state().journal.is_empty());
+}
+
+#[tokio::test]
 async fn registering_again_puts_the_new_runner_into_the_same_entry() {
     let bench = Bench::new();
     let mut runner = bench.registered().await;

@@ -62,6 +62,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Unregistration, Error> {
         let _lock = self.lock(runner).await?;
         self.bring_in(runner).await?;
+        if self.is_gone_already(runner).await? {
+            self.retire(runner, fate, now).await?;
+            return Ok(Unregistration::AlreadyGone);
+        }
         self.check_settled(runner).await?;
         if fate != EntryFate::Keep && !runner.is_unwritten() {
             self.disk.probe().await?;
@@ -107,6 +111,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.disk.answered(&runner.record.key, done).await?;
         self.retire(runner, fate, now).await?;
         Ok(found)
+    }
+
+    /// Whether the server has said so to a process that did not come to change the entry.
+    async fn is_gone_already(&self, runner: &Runner) -> Result<bool, Error> {
+        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(false) };
+        Ok(match (&pending.intent.operation, &pending.answer) {
+            (Operation::Unregister { fingerprint, .. }, Some(_)) => !runner.holds_another_than(fingerprint),
+            _ => false,
+        })
     }
 
     /// The part after the server's answer; also what a replay finishes.

@@ -23,9 +23,9 @@ pub struct Draft {
     pub place: Place,
     /// What was wrong with it when it was read.
     pub(super) mistakes: Mistakes,
-    /// What ties it to its state; the name unless given.
+    /// What ties it to its state; unless given, the name, or else [`UNNAMED_KEY`].
     pub key: Option<Placed<String>>,
-    /// The local name; the machine's name unless given.
+    /// The local name; unless given, the one it has already, or else the machine's.
     pub name: Option<Placed<String>>,
     /// The server's address; `None` inside for one that was given wrong.
     pub url: Option<Placed<Option<String>>>,
@@ -94,6 +94,10 @@ pub struct DraftCreation {
 /// The key of the enrollment that the environment describes.
 pub const ENVIRONMENT_KEY: &str = "env";
 
+/// The key of an enrollment in agent.toml that has neither a key nor a name: not the machine's name, because
+/// that changes from container to container.
+const UNNAMED_KEY: &str = "default";
+
 /// What is collected while drafts are validated.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -130,7 +134,7 @@ pub(super) fn enrollments(
     let mut seen: Vec<(String, Place)> = Vec::new();
     let mut enrollments = Vec::new();
     for draft in drafts {
-        let (key, place) = (draft.key_word(environment), draft.key_place());
+        let (key, place) = (draft.key_word(), draft.key_place());
         match seen.iter().find(|(other, _)| *other == key) {
             Some((_, other)) => findings.mistakes.add(
                 &place,
@@ -270,11 +274,12 @@ impl Draft {
     }
 
     fn name_or(&self, environment: &Environment) -> String {
-        value(&self.name).unwrap_or_else(|| environment.hostname.clone())
+        let remembered = || environment.names.get(&self.key_word()).unwrap_or(&environment.hostname);
+        value(&self.name).unwrap_or_else(|| remembered().clone())
     }
 
-    fn key_word(&self, environment: &Environment) -> String {
-        value(&self.key).unwrap_or_else(|| self.name_or(environment))
+    fn key_word(&self) -> String {
+        value(&self.key).or_else(|| value(&self.name)).unwrap_or_else(|| UNNAMED_KEY.to_owned())
     }
 
     fn key_place(&self) -> Place {
@@ -293,7 +298,7 @@ impl Draft {
                 let identity = format!("{}\n{}", url?, self.name_or(environment));
                 format!("register-{}", &sha256_hex(identity.as_bytes())[..12])
             }
-            (Keyed::ByServerAndName | Keyed::ByWord, _) => self.key_word(environment),
+            (Keyed::ByServerAndName | Keyed::ByWord, _) => self.key_word(),
         };
         let hint = if self.key.is_none() { ": set `key`, because the name cannot be one" } else { "" };
         RunnerKey::enrollment(&word)

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::model::RunnerKey;
 use crate::secret::{Launch, take_over};
 
 /// How the process was started.
@@ -30,8 +31,12 @@ pub struct Environment {
     pub is_root: bool,
     /// The user's own directories; absent without a home.
     pub user: Option<UserDirectories>,
-    /// This machine's name: the default name of a runner.
+    /// This machine's name: the default name of a runner that has none yet.
     pub hostname: String,
+    /// What runners are called already, by the keys of their enrollments.
+    pub(super) names: BTreeMap<String, String>,
+    /// Whether this is the inside of a container, as opposed to a machine.
+    pub is_container: bool,
     /// What relative paths of flags and variables are relative to.
     pub current_dir: PathBuf,
 }
@@ -67,7 +72,9 @@ static VARIABLES: OnceLock<BTreeMap<OsString, OsString>> = OnceLock::new();
 impl Environment {
     fn of_process(variables: BTreeMap<OsString, OsString>) -> Self {
         Self {
+            is_container: is_container(&variables),
             variables,
+            names: BTreeMap::new(),
             is_root: rustix::process::geteuid().is_root(),
             user: user_directories(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -79,6 +86,15 @@ impl Environment {
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// The same, knowing what runners are called already, by the keys of their enrollments. One that agent.toml
+    /// and the environment give no name keeps the one it has, although each container is a machine of another
+    /// name.
+    #[must_use]
+    pub fn remembering(mut self, names: impl IntoIterator<Item = (RunnerKey, String)>) -> Self {
+        self.names.extend(names.into_iter().map(|(key, name)| (key.as_str().to_owned(), name)));
         self
     }
 
@@ -113,6 +129,8 @@ impl fmt::Debug for Environment {
             .field("is_root", &self.is_root)
             .field("user", &self.user)
             .field("hostname", &self.hostname)
+            .field("names", &self.names)
+            .field("is_container", &self.is_container)
             .field("current_dir", &self.current_dir)
             .finish()
     }
@@ -122,6 +140,13 @@ impl fmt::Debug for Environment {
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     VARIABLES.get()?.get(OsStr::new(name))?.to_str().map(str::to_owned)
+}
+
+/// By the marks that docker, podman and Kubernetes leave.
+fn is_container(variables: &BTreeMap<OsString, OsString>) -> bool {
+    let has_variable =
+        ["container", "KUBERNETES_SERVICE_HOST"].iter().any(|name| variables.contains_key(OsStr::new(name)));
+    has_variable || ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists())
 }
 
 fn user_directories() -> Option<UserDirectories> {

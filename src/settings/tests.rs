@@ -8,7 +8,7 @@ use super::*;
 use crate::agent::{OnReboot, RotatePolicy, Unregister};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
-use crate::model::Site;
+use crate::model::{RunnerKey, Site};
 use crate::ops::Seed;
 use crate::secret::{Source, Token};
 
@@ -310,6 +310,21 @@ fn the_environment_is_one_enrollment() {
     assert_eq!(enrollment.parameters.tag_list, ["linux", "docker"]);
     assert_eq!(enrollment.parameters.locked, Some(false));
     assert_eq!(enrollment.entry.tls.ca_file.as_deref(), Some(Path::new("/work/ca.pem")));
+}
+
+#[test]
+fn without_a_name_the_machine_is_named_only_if_nothing_is_remembered() {
+    let text = ENROLL.replace("name = \"build-1\"\n", "");
+    let environment = Environment { hostname: "host-1".to_owned(), ..Environment::default() };
+    let called = |environment: &Environment| {
+        let enrollment = read_text(&text, environment).unwrap().agent.enrollments[0].clone();
+        (enrollment.key.to_string(), enrollment.entry.name, enrollment.parameters.description.unwrap())
+    };
+    let all = |name: &str| ("default".to_owned(), name.to_owned(), name.to_owned());
+    assert_eq!(called(&environment), all("host-1"));
+    let names = [("default", "host-0"), ("build-1", "other")]
+        .map(|(key, name)| (RunnerKey::enrollment(key).unwrap(), name.to_owned()));
+    assert_eq!(called(&environment.remembering(names)), all("host-0"));
 }
 
 #[test]

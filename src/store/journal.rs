@@ -96,11 +96,12 @@ pub struct Pending {
     pub answer: Option<JournalAnswer>,
 }
 
-/// Writes the intent and room for the answer, durably.
+/// Writes the intent and room for the answer, durably. The answer to another one must have been cleared, lest
+/// a token be lost; that to an unregistration has none.
 pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
     let path = path_of(directory, key);
     match read_file(&path)?.as_deref().map(Found::of) {
-        None | Some(Found::NeverSent | Found::Whole(_, None)) => {}
+        None | Some(Found::NeverSent | Found::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {}
         Some(Found::Whole(_, Some(_)) | Found::Foreign) => return Err(Error::Unsettled { key: key.clone() }),
     }
     let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;

@@ -10,18 +10,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 work=$(mktemp -d)
 failures=0
-started=()
 undo=()
 
 # Ends what was started and takes back what was set up, the newest first.
 clean_up() {
-    local index
+    local index job
     for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
         "${undo[index]}" || true
     done
-    for index in "${started[@]}"; do
-        kill "$index" 2>/dev/null || true
-        wait "$index" 2>/dev/null || true
+    for job in $(jobs -pr); do
+        kill "$job" || true
+        wait "$job" || true
     done
     rm -rf "$work"
 }
@@ -38,7 +37,7 @@ check() {
     printf '  %s: %-6s %s\n' "$bed" "$result" "$sentence"
     if [[ $result == FAILED ]]; then
         sed 's/^/      /' "$work/said" | tail -n 40
-        declare -F explain >/dev/null && explain | sed 's/^/      | /'
+        if declare -F explain >/dev/null; then explain 2>&1 | sed 's/^/      | /' || true; fi
     fi
     return 0
 }
@@ -71,8 +70,20 @@ start_gitlab() {
     "$@" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8080 --token-life 2h \
         --registration-token "$registration_token" >"$work/gitlab.log" 2>&1 &
     gitlab=$!
-    started+=("$gitlab")
     eventually grep -q '^access token' "$work/gitlab.log"
+}
+
+stop_gitlab() {
+    kill "$gitlab"
+    wait "$gitlab" || true
+}
+
+# created_token PREFIX…: the token of a runner that was created as in GitLab's user interface.
+created_token() {
+    local access_token
+    access_token=$(sed -n 's/^access token: //p' "$work/gitlab.log")
+    "$@" curl --silent --fail --header "PRIVATE-TOKEN: $access_token" --data runner_type=instance_type \
+        "$gitlab_url/api/v4/user/runners" | sed 's/.*"token": *"\([^"]*\)".*/\1/'
 }
 
 # requests METHOD PATH STATUS: how many such requests the test GitLab has answered so.
@@ -81,8 +92,3 @@ touch "$work/gitlab.log"
 registrations() { requests POST /runners 201; }
 unregistrations() { requests DELETE /runners 204; }
 verifications() { requests POST /runners/verify 200; }
-
-# packages NAME…: installs what is missing, for whoever may.
-packages() {
-    dpkg -s "$@" >/dev/null 2>&1 || DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1
-}

@@ -1,6 +1,6 @@
 # A Debian 12 that systemd has booted, in a container of its own; sourced after common.sh. The test GitLab is
 # on its network. Its disk lasts as long as the bed.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2119,SC2120
 
 machine=runner-agent-bed-$$
 machine_log=$work/machine.log
@@ -31,7 +31,7 @@ make_machine() {
 
 drop_network() { ip netns delete "$machine"; }
 
-# boot: returns when systemd says that it is up.
+# boot OPTION…: with further options for systemd-nspawn; returns when systemd says that it is up.
 boot() {
     # In a mount namespace with cgroups v2 alone, and in a cgroup of its own.
     # shellcheck disable=SC2016
@@ -39,8 +39,8 @@ boot() {
         umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
         mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
         exec systemd-nspawn --quiet --boot --directory="$0" --machine="$1" --bind-ro="$2:/packages" \
-            --network-namespace-path="/run/netns/$1" --register=no --keep-unit --console=pipe --link-journal=no' \
-        "$work/root" "$machine" "$PWD/dist" </dev/null >>"$machine_log" 2>&1 &
+            --network-namespace-path="/run/netns/$1" --register=no --keep-unit --console=pipe --link-journal=no "${@:3}"' \
+        "$work/root" "$machine" "$PWD/dist" "$@" </dev/null >>"$machine_log" 2>&1 &
     container=$!
     eventually is_up
 }

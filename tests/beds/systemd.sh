@@ -6,12 +6,11 @@
 # shellcheck source=machine.sh
 . tests/beds/machine.sh
 
-packages systemd-container mmdebstrap iproute2 dpkg-dev
-command -v cargo-deb >/dev/null || cargo install cargo-deb --locked --quiet
 cargo build --locked --quiet --example gitlab
 rm -f dist/*.deb
-packaging/build-deb --quiet >/dev/null
-packaging/build-deb --quiet --deb-revision 2 >/dev/null
+for revision in 1 2; do
+    packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+done
 package() { echo "/packages/$(basename dist/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
@@ -102,10 +101,11 @@ start_registers() {
     unit start && is_well && equal "$(registrations)" $((made + 1)) && id=$(id)
 }
 
+# boot_registers OPTION…
 boot_registers() {
     local made
     made=$(registrations)
-    boot && is_well && equal "$(registrations)" $((made + 1)) && id=$(id)
+    boot "$@" && is_well && equal "$(registrations)" $((made + 1)) && id=$(id)
 }
 
 power_off_unregisters() {
@@ -118,6 +118,20 @@ power_off_unregisters() {
 upgrade_leaves_stopped() {
     unit stop && install_package 2 && fails is_active
 }
+
+# The example of a unit that registers once, started before there is a GitLab.
+registers_once() {
+    inside sed "s#https://gitlab.example.com#$gitlab_url#" /usr/share/doc/runner-agent/examples/register-once.service |
+        inside tee /etc/systemd/system/runner-register.service >/dev/null
+    stop_gitlab
+    inside systemctl daemon-reload && inside systemctl start --no-block runner-register &&
+        eventually has_failed_to_connect && equal "$(inside systemctl is-active runner-register)" activating &&
+        start_gitlab ip netns exec "$machine" && eventually has_registered_once && equal "$(registrations)" 1 &&
+        agent unregister --all-runners
+}
+
+has_failed_to_connect() { has "$(inside journalctl --unit runner-register --output cat --no-pager)" 'cannot connect'; }
+has_registered_once() { inside systemctl --quiet is-active runner-register; }
 
 stays_down_with_wrong_settings() {
     inside sh -c 'echo nonsense >>/etc/runner-agent/agent.toml'
@@ -144,6 +158,14 @@ purge_leaves_nothing() {
     inside apt-get purge -y runner-agent && equal "$(registrations)" "$(unregistrations)" &&
         equal "$(inside find / -xdev -path /packages -prune -o -name '*runner-agent*' -print)" '' &&
         inside test -e /etc/gitlab-runner/config.toml -a -e /etc/gitlab-runner/.runner_system_id
+}
+
+# As cloud-init would do it.
+is_provisioned() {
+    secret /run/credstore/runner-registration-token
+    inside mkdir -p /etc/runner-agent
+    enroll '{ credential = "runner-registration-token" }'
+    inside apt-get install -y -o Dpkg::Options::=--force-confold "$(package 1)" </dev/null && is_well
 }
 
 # --- The bed ------------------------------------------------------------------------------------------------------
@@ -183,7 +205,6 @@ check 'the next boot registers anew'                               boot_register
 check 'a stop unregisters'                                         stop_unregisters
 check 'an upgrade does not start what was stopped'                 upgrade_leaves_stopped
 
-inside rm /etc/credstore/runner-registration-token
 secret /root/token
 drop_in credential 'LoadCredential=runner-registration-token:/root/token'
 check 'LoadCredential= with a path gives the token'                start_registers
@@ -197,6 +218,7 @@ check 'and a stop unregisters once more'                           stop_unregist
 no_drop_in credential
 inside rm /etc/credstore.encrypted/runner-registration-token
 
+check 'a unit registers once, and waits for GitLab to be there'     registers_once
 check 'wrong settings are not tried again and again'               stays_down_with_wrong_settings
 secret /etc/runner-agent/registration-token
 enroll '{ file = "registration-token" }'
@@ -204,5 +226,6 @@ check 'a token file beside agent.toml is enough'                   start_registe
 check 'removing the package unregisters'                           remove_unregisters
 check 'installing it again brings everything back'                 comes_back
 check 'purging it unregisters, and leaves nothing but config.toml' purge_leaves_nothing
+check 'settings and token that are there before the package count' is_provisioned
 
 verdict

@@ -58,12 +58,9 @@ fn the_manual_has_a_page_for_every_command_that_help_lists() {
     let directory = bench.path("pages");
     std::fs::create_dir(&directory).unwrap();
     bench.run(&["manual", directory.to_str().unwrap()]).exits(0);
-    let pages_of = |words: &[&str], prefix: &str| -> Vec<String> {
-        let help = bench.run(&[words, &["--help"]].concat()).stdout;
-        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-        commands.filter_map(|line| line.split_whitespace().next()).map(|name| format!("{prefix}-{name}.1")).collect()
-    };
-    let mut expected = [pages_of(&[], "runner-agent"), pages_of(&["fleet"], "runner-agent-fleet")].concat();
+    let of_fleet = commands_in(&bench.run(&["fleet", "--help"]).stdout).into_iter().map(|name| format!("fleet-{name}"));
+    let names = commands_in(&bench.run(&["--help"]).stdout).into_iter().chain(of_fleet);
+    let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
     expected.push("runner-agent.1".to_owned());
     expected.sort();
     let entries = std::fs::read_dir(&directory).unwrap();
@@ -74,6 +71,12 @@ fn the_manual_has_a_page_for_every_command_that_help_lists() {
     let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
     assert!(page.contains("registration\\-token\\-file"), "{page}");
     bench.run(&["manual", "/nowhere"]).exits(4);
+}
+
+/// The commands that a help lists.
+fn commands_in(help: &str) -> Vec<String> {
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    commands.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
 }
 
 #[test]

@@ -249,3 +249,24 @@ fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
         assert!(!rest.starts_with(b"HTTP/1.1 2"));
     }
 }
+
+#[test]
+fn runners_are_told_in_the_order_of_the_file_also_after_a_restart() {
+    let bench = Bench::new(Gitlab::builder());
+    let names = ["f", "a", "e", "b", "d", "c"];
+    let mut added: Vec<_> = names.map(|_| bench.gitlab.add_runner(NewRunner::instance())).into();
+    added.reverse();
+    let entries = names.iter().zip(added).map(|(name, (id, token))| {
+        format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\nid = {id}\ntoken = \"{token}\"\n", bench.gitlab.url())
+    });
+    bench.write("config.toml", &entries.collect::<String>());
+    let socket = bench.path("run/agent.sock");
+    for _ in 0..2 {
+        let daemon = bench.serving();
+        bench.wait("every verification", |_| get(&socket, "/readyz").0 == 200);
+        let report: serde_json::Value = serde_json::from_str(&get(&socket, "/status").1).unwrap();
+        let told: Vec<_> = report["runners"].as_array().unwrap().iter().map(|runner| runner["name"].clone()).collect();
+        assert_eq!(told, names);
+        daemon.stop(Signal::QUIT);
+    }
+}

@@ -10,6 +10,7 @@
 mod asking;
 mod bench;
 mod changes;
+mod containers;
 mod crashes;
 mod ends;
 mod face;

@@ -14,6 +14,7 @@ fn the_service_manager_hears_of_start_reload_and_end() {
     let bench = Bench::enrolling(Gitlab::builder(), "");
     let (manager, daemon) = serviced(&bench);
     manager.wait_for("READY=1");
+    manager.wait_for_status("1 runner is well");
     manager.wait_for("WATCHDOG=1");
     daemon.signal(Signal::HUP);
     let reloading = manager.wait_for("RELOADING=1");
@@ -52,11 +53,19 @@ fn serviced(bench: &Bench) -> (Manager, Daemon) {
 impl Manager {
     /// Waits for a message with this line; what comes before it is forgotten.
     fn wait_for(&self, line: &str) -> String {
+        self.wait_until(line, |candidate| candidate == line)
+    }
+
+    fn wait_for_status(&self, beginning: &str) -> String {
+        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|told| told.starts_with(beginning)))
+    }
+
+    fn wait_until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < deadline, "waited in vain for {line}");
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
             match self.next() {
-                Some(message) if message.lines().any(|candidate| candidate == line) => return message,
+                Some(message) if message.lines().any(&is_it) => return message,
                 Some(_) => {}
                 None => thread::sleep(Duration::from_millis(10)),
             }

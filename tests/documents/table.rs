@@ -1,4 +1,4 @@
-//! docs/api.md: what it says of every call is so.
+//! api.md: what it says of every call is so.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use runner_agent::cli::arguments::Arguments;
 use crate::request::Documented;
 use crate::requests;
 
-const PAGE: &str = include_str!("../../docs/api.md");
+const PAGE: &str = include_str!("api.md");
 
 /// The rows of its tables: call, method, command and test, without their backticks.
 fn rows() -> Vec<[String; 4]> {
@@ -27,7 +27,7 @@ fn rows() -> Vec<[String; 4]> {
 fn every_call_of_the_documents_has_a_row() {
     let told: BTreeSet<String> = rows().into_iter().map(|[call, ..]| call).collect();
     for (documented, _) in requests() {
-        assert!(told.contains(&call(&documented)), "{} is not in docs/api.md", call(&documented));
+        assert!(told.contains(&call(&documented)), "{} is not in api.md", call(&documented));
     }
 }
 

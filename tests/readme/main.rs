@@ -19,7 +19,7 @@ use document::{Block, README, blocks, code, headings, marked, table_below};
 use stage::Stage;
 
 /// The tables of agent.toml that are there once, and have defaults.
-const SINGLE: [&str; 6] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab"];
+const SINGLE: [&str; 7] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab", "http"];
 
 /// Those that can be there several times.
 const REPEATED: [&str; 3] = ["enroll", "server", "runner"];
@@ -37,13 +37,16 @@ fn every_command_block_runs_as_it_is_written_or_says_why_not() {
             ("sh", Some("runs until stopped")) => stage.run_until_stopped(text),
             ("sh", None) => drop(stage.run(text)),
             ("console", None) => run_and_compare(&stage, &block),
+            ("console", Some("while the daemon runs")) => {
+                stage.run_beside_daemon(|| run_and_compare(&stage, &block));
+            }
             ("toml", Some(mark)) => {
                 if let Some(path) = mark.strip_prefix("written to: ") {
                     stage.write(path, text);
                 }
                 continue;
             }
-            ("json" | "ini", None) => continue,
+            ("json" | "ini" | "dockerfile" | "yaml", None) => continue,
             _ => panic!("README.md:{line}: a block of `{language}` marked {mark:?}: run it, or say why not"),
         }
         ran += 1;
@@ -93,6 +96,7 @@ fn the_defaults_of_agent_toml_are_those_of_the_code() {
     let (written, absent) = (loaded(&text).unwrap(), loaded("").unwrap());
     assert_eq!(written.agent, absent.agent);
     assert_eq!(format!("{:?}", written.gitlab), format!("{:?}", absent.gitlab));
+    assert_eq!(written.face, absent.face);
 
     let (documented, example): (toml::Table, toml::Table) = (text.parse().unwrap(), marked(EXAMPLE).parse().unwrap());
     for name in SINGLE {
@@ -116,7 +120,11 @@ fn the_exit_codes_are_those_of_the_code_and_of_the_help() {
 fn the_commands_are_those_of_the_command_line() {
     let rows = table_below("Commands");
     let documented: BTreeSet<_> = rows.iter().map(|row| row[0].split('`').nth(1).unwrap().to_owned()).collect();
-    let commands: BTreeSet<_> = Arguments::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    let commands: BTreeSet<_> = Arguments::command()
+        .get_subcommands()
+        .filter(|it| !it.is_hide_set())
+        .map(|it| it.get_name().to_owned())
+        .collect();
     assert_eq!(documented, commands);
 
     let rows = table_below("Fleet");

@@ -73,6 +73,14 @@ impl Stage {
         assert_eq!(self.gitlab.runners().len(), before, "TERM did not unregister the runner");
     }
 
+    /// Does something while a daemon serves, which is then stopped.
+    pub(crate) fn run_beside_daemon(&self, work: impl FnOnce()) {
+        let daemon = Daemon::start(self, "runner-agent run");
+        self.run("runner-agent status --wait ready");
+        work();
+        daemon.stop();
+    }
+
     fn shell(&self, script: &str) -> Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_runner-agent")).parent().unwrap();
         let mut shell = Command::new("/bin/sh");

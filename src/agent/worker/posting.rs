@@ -5,7 +5,7 @@ use super::super::telling::sentence;
 use super::Worker;
 use crate::clock::Clock;
 use crate::lifecycle::{self, Outcome, State, Step};
-use crate::model::RunnerReport;
+use crate::model::{RunnerReport, Timestamp};
 use crate::observe::{Deed, Ending, Posting};
 use crate::ops::{Disk, Error, Server};
 
@@ -54,10 +54,16 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             host: self.runner.record.url.authority(),
             obstacle: self.obstacle(),
             last_rotation_at: self.runner.record.last_reset_at,
+            next_rotation_at: self.next_rotation_at(),
             time: self.time,
             skew_millis: self.skew_millis,
         };
         self.shared.board.post(&self.runner.record.key, posting);
+    }
+
+    fn next_rotation_at(&self) -> Option<Timestamp> {
+        let State::Active(active) = &self.state else { return None };
+        lifecycle::rotate_at(&active.held, self.rules.rotate?, self.rules.phase)
     }
 
     /// What is wrong with it, in one sentence.

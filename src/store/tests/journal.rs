@@ -128,6 +128,16 @@ fn an_unsettled_answer_is_never_overwritten() {
 }
 
 #[test]
+fn an_answer_without_a_token_makes_room_for_the_next_operation() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.begin(&key(), rotate())).unwrap();
+    block_on(store.answered(&key(), JournalAnswer { token: None, ..answer("none") })).unwrap();
+    block_on(store.begin(&key(), rotate())).unwrap();
+    assert_eq!(pending(&store)[0].answer, None);
+}
+
+#[test]
 fn an_answer_to_nothing_is_refused() {
     let home = Home::new();
     let error = block_on(home.open().answered(&key(), answer("new"))).unwrap_err();

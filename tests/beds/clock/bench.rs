@@ -79,6 +79,7 @@ impl Bench {
             .env("HOME", self.directory.path())
             .env("CONFIG_FILE", self.path("config/config.toml"))
             .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
             .env("STATE_DIRECTORY", self.path("state"))
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.path("offset"))

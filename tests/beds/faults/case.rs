@@ -1,7 +1,7 @@
 //! The cases: which fault strikes which piece of work, and how each is run.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{env, thread};
 
 use rustix::process::Signal;
@@ -218,7 +218,7 @@ impl Case {
         let goal = self.work.goal();
         let mut daemon = bench.start(&["run"], &[]);
         let began = Instant::now();
-        let is_settled = daemon.wait_for(Duration::from_secs(10), |daemon| is_settled(bench, daemon, goal));
+        let is_settled = daemon.wait_for(PATIENCE, |daemon| is_settled(bench, daemon, goal));
         if !is_settled {
             let lost = check(bench, goal).err().unwrap_or_else(|| "the daemon does not serve".to_owned());
             return Err(format!("{lost}, {:?} after the start", began.elapsed()));

@@ -103,12 +103,9 @@ enum Socket {
 
 impl Socket {
     fn reserve(address: SocketAddr) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        // Lets `refusing` bind the port a second time before it gives the first hold on it up. A port that is
-        // chosen by the system is never one that somebody else has, with this or without it.
+        let socket = bound(address, false)?;
+        // From here on `refusing` may bind the port a second time, as nobody may before.
         socket.set_reuseport(true)?;
-        socket.bind(address)?;
         Ok(Self::Reserved(socket))
     }
 
@@ -122,7 +119,7 @@ impl Socket {
     /// Stops listening without a moment in which the port is anybody's: connections that other programs
     /// open take any port that is free just then.
     fn refusing(self) -> io::Result<Self> {
-        Self::reserve(self.address()?)
+        Ok(Self::Reserved(bound(self.address()?, true)?))
     }
 
     fn address(&self) -> io::Result<SocketAddr> {
@@ -139,6 +136,14 @@ impl Socket {
             Self::Reserved(_) => std::future::pending().await,
         }
     }
+}
+
+fn bound(address: SocketAddr, is_second: bool) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(is_second)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Lets connections in.

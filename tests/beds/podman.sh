@@ -1,0 +1,41 @@
+# podman in namespaces of its own, where cgroups, networks and images of the machine are not touched; sourced
+# after common.sh. What it runs sees the loopback network that the test GitLab is on.
+# shellcheck shell=bash disable=SC2154
+
+# make_podman: keeps the namespaces open until the bed ends.
+make_podman() {
+    settings >"$work/containers.conf"
+    printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/images"\nrunroot = "/run/images"\n' "$work" >"$work/storage.conf"
+    mkdir "$work/images"
+    # shellcheck disable=SC2016
+    unshare --mount --net --propagation private bash -c '
+        umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mount -t tmpfs tmpfs /run && mkdir -p /run/lock /run/netns && ip link set lo up
+        touch "$0" && exec sleep infinity' "$work/ready" &
+    namespaces=$!
+    undo+=(drop_containers)
+    eventually test -e "$work/ready"
+}
+
+settings() {
+    cat <<-'END'
+	[containers]
+	cgroups = "disabled"
+	default_ulimits = ["nofile=20000:20000", "nproc=1000:1000"]
+	[engine]
+	cgroup_manager = "cgroupfs"
+	events_logger = "file"
+	runtime = "crun"
+	END
+}
+
+# there COMMAND…: in those namespaces.
+there() {
+    nsenter --target "$namespaces" --mount --net \
+        env --chdir="$PWD" CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf" "$@"
+}
+
+drop_containers() {
+    there podman rm --all --force --time 0 --volumes >/dev/null 2>&1 || true
+    there umount "$work/images/overlay" >/dev/null 2>&1 || true
+}
