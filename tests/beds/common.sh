@@ -101,7 +101,8 @@ start_gitlab() {
 }
 
 stop_gitlab() {
-    end "$gitlab"
+    [[ -z ${gitlab:-} ]] || end "$gitlab"
+    gitlab=
 }
 
 # created_token PREFIX…: the token of a runner that was created as in GitLab's user interface.

@@ -62,6 +62,7 @@ drop_machine() {
     local process
     [[ -z ${container:-} ]] || end "$container"
     container=
+    stop_gitlab
     for process in $(ip netns pids "$machine" 2>/dev/null); do
         kill -KILL "$process" 2>/dev/null || true
     done

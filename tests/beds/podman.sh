@@ -37,6 +37,7 @@ there() {
 
 drop_containers() {
     there timeout --signal KILL 20 podman rm --all --force --time 0 --volumes >/dev/null 2>&1 || true
+    stop_gitlab
     clear_network "$namespaces"
     there umount --lazy "$work/images/overlay" >/dev/null 2>&1 || true
     end "$namespaces"

@@ -10,8 +10,6 @@ cargo build --locked --quiet --bin runner-agent --example gitlab
 # shellcheck disable=SC2016
 unshare --net sh -c 'ip link set lo up && touch "$0" && exec sleep infinity' "$work/ready" &
 network=$!
-undo+=(drop_network)
-drop_network() { clear_network "$network"; }
 eventually test -e "$work/ready"
 there=(nsenter --target "$network" --net)
 agent=("${there[@]}" env RUNTIME_DIRECTORY="$work/run" "${CARGO_TARGET_DIR:-target}/debug/runner-agent")
