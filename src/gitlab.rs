@@ -20,6 +20,7 @@ pub mod fleet;
 mod headers;
 mod parameters;
 mod refusal;
+mod rights;
 mod tls;
 mod transport;
 mod trust;

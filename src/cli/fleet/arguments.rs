@@ -1,14 +1,20 @@
 //! The grammar of `fleet`.
 
+mod shared;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+pub use shared::{
+    AttributeArguments, ConductArguments, FilterArguments, NewTokenArguments, PlaceArguments, TargetArguments,
+};
+
 use crate::cli::arguments::{EntryArguments, TlsArguments, one_of};
-use crate::gitlab::fleet::{DeprecatedScope, JobStatus, OwnerName, RunnerStatus, RunnerType, Sort};
+use crate::gitlab::fleet::{JobStatus, OwnerName, Sort};
 use crate::model::{RunnerId, ServerUrl, SystemId, Timestamp, parse_span};
-use crate::settings::{parse_boolean, parse_seconds};
+use crate::settings::parse_boolean;
 
 /// Manages the runners of a GitLab with an access token, whether they are on this machine or not.
 ///
@@ -104,45 +110,6 @@ pub enum FleetCommand {
     ResetRegistrationToken(ResetRegistrationTokenArguments),
 }
 
-/// Where runners are listed.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Where")]
-pub struct PlaceArguments {
-    /// Every runner of the instance, for administrators and auditors; else those that you manage
-    #[arg(long, conflicts_with_all = ["project", "group"])]
-    pub all: bool,
-    /// The runners that serve a project, by its number or path
-    #[arg(long, value_name = "PROJECT", conflicts_with = "group")]
-    pub project: Option<OwnerName>,
-    /// The runners that serve a group, by its number or path
-    #[arg(long, value_name = "GROUP")]
-    pub group: Option<OwnerName>,
-}
-
-/// Which runners of those listed; all given parts must match.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Which runners")]
-pub struct FilterArguments {
-    /// By whose jobs they take
-    #[arg(long = "type", value_name = "TYPE", value_parser = one_of::<RunnerType>(RunnerType::KNOWN))]
-    pub runner_type: Option<RunnerType>,
-    /// By how they are
-    #[arg(long, value_name = "STATUS", value_parser = one_of::<RunnerStatus>(RunnerStatus::KNOWN))]
-    pub status: Option<RunnerStatus>,
-    /// By whether they are paused
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
-    pub paused: Option<bool>,
-    /// By a tag, of which they must have all; can be repeated, or several be separated by commas
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
-    pub tags: Vec<String>,
-    /// By the beginning of their program's version, such as 16.1 (GitLab 16.6)
-    #[arg(long, value_name = "PREFIX")]
-    pub version_prefix: Option<String>,
-    /// The deprecated filter before --type, --status and --paused
-    #[arg(long, value_name = "SCOPE", hide_short_help = true, value_parser = one_of::<DeprecatedScope>(DeprecatedScope::KNOWN))]
-    pub scope: Option<DeprecatedScope>,
-}
-
 /// Lists runners.
 ///
 /// Rows are printed as they arrive. Without a limit every page is read.
@@ -160,32 +127,6 @@ pub struct ListArguments {
     /// With tags, last contact and the rest: one more request for each runner
     #[arg(long, help_heading = "How much")]
     pub details: bool,
-}
-
-/// Which runners a change is about: by number, or by filters.
-#[derive(Args, Clone, Debug, Default)]
-pub struct TargetArguments {
-    /// By their numbers in GitLab
-    #[arg(value_name = "ID")]
-    pub ids: Vec<RunnerId>,
-    /// Where.
-    #[command(flatten)]
-    pub place: PlaceArguments,
-    /// Which.
-    #[command(flatten)]
-    pub filters: FilterArguments,
-}
-
-/// How a change is made.
-#[derive(Args, Clone, Copy, Debug, Default)]
-#[command(next_help_heading = "Conduct")]
-pub struct ConductArguments {
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
-    /// Show what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
 }
 
 /// Changes runners.
@@ -230,33 +171,6 @@ pub struct UpdateArguments {
     /// How.
     #[command(flatten)]
     pub conduct: ConductArguments,
-}
-
-/// The settings of a runner in GitLab.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Settings in GitLab")]
-pub struct AttributeArguments {
-    /// Its description
-    #[arg(long, value_name = "TEXT")]
-    pub description: Option<String>,
-    /// All its tags from now on, separated by commas
-    #[arg(long, value_name = "TAGS")]
-    pub tag_list: Option<String>,
-    /// Take jobs without tags too
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
-    pub run_untagged: Option<bool>,
-    /// Let it not be assigned to further projects
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
-    pub locked: Option<bool>,
-    /// Which refs it takes jobs of: not_protected or ref_protected
-    #[arg(long, value_name = "LEVEL")]
-    pub access_level: Option<String>,
-    /// The longest a job may take, in seconds or as a duration such as 2h; 0 for no limit
-    #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
-    pub maximum_timeout: Option<Duration>,
-    /// A note for those who maintain it
-    #[arg(long, value_name = "TEXT")]
-    pub maintenance_note: Option<String>,
 }
 
 /// Lists the jobs that a runner took.
@@ -392,15 +306,6 @@ pub struct CreateArguments {
     /// Until when that token can be rotated; needs --token-expires-at (GitLab 18.10)
     #[arg(long, help_heading = "Settings in GitLab", value_name = "TIME", requires = "token_expires_at")]
     pub token_rotation_deadline: Option<Timestamp>,
-}
-
-/// Where a new token goes, since it is never printed.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "New token")]
-pub struct NewTokenArguments {
-    /// A file that does not exist yet, made for its owner alone
-    #[arg(long, value_name = "FILE")]
-    pub write_token: PathBuf,
 }
 
 /// Gives a runner a new token, by its number; the old one stops working at once.

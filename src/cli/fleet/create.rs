@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
-use crate::cli::register::draft::{given, tags, take_entry};
+use crate::cli::register::draft::{given, tags, take_entry, with_environment};
 use crate::cli::register::{self, Conduct};
 use crate::cli::report::chain;
 use crate::cli::told::end;
@@ -82,8 +82,9 @@ pub(super) async fn enroll(context: &Context<'_>, desk: Desk, arguments: CreateA
     draft.maximum_timeout = given("--maximum-timeout", attributes.maximum_timeout);
     draft.maintenance_note = given("--maintenance-note", attributes.maintenance_note);
     draft.paused = given("--paused", paused);
-    let is_named = entry.name.is_some();
     take_entry(&mut draft, entry, &context.environment);
+    let draft = with_environment(draft, &context.environment);
+    let is_named = draft.name.is_some();
     let Desk { wait, interrupt, .. } = desk;
     register::enroll(context, draft, is_named, Conduct::waiting(wait, arguments.force), interrupt).await
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::desk::Desk;
 use super::table::{Cell, Heading, Screen, Table};
@@ -129,15 +130,42 @@ async fn write<T: Row + Shown>(
     rows: &mut Rows,
 ) -> Result<(), Error> {
     let limit = limit.unwrap_or(usize::MAX);
-    let mut pages = pages.of_length(limit);
-    while rows.count() < limit {
-        let Some(mut page) = next_page(desk, &mut pages).await? else { return Ok(()) };
-        page.truncate(limit - rows.count());
-        if rows.add(&page).is_err() {
-            return Ok(());
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    let reading = read(desk, pages.of_length(limit), limit, sender);
+    let writing = async {
+        while let Some(page) = receiver.recv().await {
+            let mut page = page?;
+            // Lets the request for the next page out before this one is written.
+            tokio::task::yield_now().await;
+            page.truncate(limit - rows.count());
+            if rows.add(&page).is_err() {
+                break;
+            }
+        }
+        receiver.close();
+        Ok(())
+    };
+    let ((), written) = tokio::join!(reading, writing);
+    written
+}
+
+/// How many pages are read ahead of the one that is being written, so that the server works meanwhile.
+const AHEAD: usize = 1;
+
+/// Reads pages until there are enough rows, nobody wants more, or something goes wrong.
+async fn read<T: Row>(desk: &Desk, mut pages: Pages<'_, T>, limit: usize, sender: mpsc::Sender<Result<Vec<T>, Error>>) {
+    let mut count = 0;
+    while count < limit {
+        let page = match next_page(desk, &mut pages).await.transpose() {
+            None => return,
+            Some(page) => page,
+        };
+        let is_last = page.is_err();
+        count += page.as_ref().map_or(0, Vec::len);
+        if sender.send(page).await.is_err() || is_last {
+            return;
         }
     }
-    Ok(())
 }
 
 /// The next page of a list, unless an end is asked for.

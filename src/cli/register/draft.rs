@@ -35,9 +35,14 @@ pub(super) fn draft(arguments: RegisterArguments, environment: &Environment) -> 
     take_tls(&mut draft, arguments.tls, environment);
     take_parameters(&mut draft, arguments.parameters);
     take_entry(&mut draft, arguments.entry, environment);
+    Ok(with_environment(draft, environment))
+}
+
+/// Adds what the official variables say, which flags outweigh.
+pub(in crate::cli) fn with_environment(draft: Draft, environment: &Environment) -> Draft {
     let mut others = Draft::of_environment(environment);
     take_settings(&mut others, environment);
-    Ok(draft.or(others))
+    draft.or(others)
 }
 
 /// A secret from one of two flags.

@@ -26,6 +26,21 @@ fn a_runner_is_created_and_its_entry_written() {
 }
 
 #[test]
+fn the_official_variables_count_as_for_register() {
+    let site = Site::new();
+    let variables = [
+        ("GITLAB_TOKEN", site.access_token.as_str()),
+        ("RUNNER_NAME", "by-variable"),
+        ("RUNNER_TAG_LIST", "a,b"),
+        ("RUNNER_EXECUTOR", "docker"),
+    ];
+    site.fleet_with(&["create", "--enroll", "--instance", "--tag-list", "c"], &variables).exits(0);
+    let runner = &site.gitlab().runners()[0];
+    assert_eq!((runner.description.as_str(), runner.tags.clone()), ("by-variable", vec!["c".to_owned()]));
+    assert!(site.bench.config().contains("executor = \"docker\""));
+}
+
+#[test]
 fn creating_twice_makes_one_runner_unless_forced() {
     let site = Site::new();
     let create = [&CREATE[..], &["--instance"]].concat();
