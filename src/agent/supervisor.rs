@@ -178,12 +178,12 @@ where
         for remark in &census.remarks {
             tracing::warn!("{remark}");
         }
-        tracing::info!(runners = census.members.len(), enrollments = self.config.enrollments.len(), "serving");
         self.probe(&census).await;
         for member in census.members {
             let unfinished = unfinished.remove(&member.runner.record.key);
             self.spawn(member, unfinished);
         }
+        tracing::info!(runners = self.desks.len(), enrollments = self.config.enrollments.len(), "serving");
         Ok(())
     }
 
