@@ -15,10 +15,11 @@ undo=()
 # Ends what was started and takes back what was set up, the newest first; also after Ctrl-C or a stage's end.
 clean_up() {
     local index
-    # A second signal must not end this half-way. Unlike an ignored one, it is not handed to what runs here.
+    # Neither a failure nor a second signal must end this half-way; an ignored one would be so for all that runs here.
+    set +e
     trap : INT TERM HUP
     for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
-        "${undo[index]}" || true
+        "${undo[index]}"
     done
     # shellcheck disable=SC2046
     end $(jobs -pr)
