@@ -14,6 +14,7 @@ mod pulse;
 mod rules;
 mod shutdown;
 mod status;
+mod stock;
 mod supervisor;
 mod telling;
 mod watch;

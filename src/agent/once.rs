@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::status::report;
-use super::supervisor::take_stock;
+use super::stock::take_stock;
 use super::worker::{Leftover, Lines, Patience, SharedTarget, Worker};
 use super::{Config, Parts, Shared};
 use crate::clock::Clock;

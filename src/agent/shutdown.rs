@@ -9,7 +9,7 @@ use super::{Config, Shared, Unregister};
 use crate::clock::Clock;
 use crate::lifecycle::{Rejection, State};
 use crate::observe::chain;
-use crate::ops::{Disk, EntryFate, Runner, Server, Unregistration};
+use crate::ops::{Disk, EntryFate, Runner, Seed, Server, Unregistration};
 
 /// The unregistrations under way.
 pub(super) struct Farewell<S, D, C> {
@@ -98,8 +98,27 @@ fn wants_unregistration(config: &Config, leftover: &Leftover) -> bool {
     }
     match policy(config, runner) {
         Unregister::Never => false,
-        Unregister::Enrolled => leftover.is_enrolled,
+        Unregister::Enrolled => leftover.is_enrolled && can_be_made_again(config, runner),
         Unregister::All => true,
+    }
+}
+
+/// Whether the enrollment could make the runner once more. Of one that was given only this machine's part
+/// ends, which its next verification brings back.
+fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
+    let Some(enrollment) = config.enrollments.iter().find(|wanted| wanted.key == runner.record.key) else {
+        return false;
+    };
+    match enrollment.seed.read() {
+        Err(error) if !matches!(enrollment.seed, Seed::Given(_)) => {
+            tracing::warn!(
+                runner = runner.label(),
+                error = chain(&error),
+                "kept registered: what it was registered with is gone, so that it could not be made again"
+            );
+            false
+        }
+        Ok(_) | Err(_) => true,
     }
 }
 

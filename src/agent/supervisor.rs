@@ -1,4 +1,9 @@
 //! The supervisor: starts the workers, hands out news, and ends them.
+//!
+//! Its loop waits for nothing but news. What the disk has to say comes as news too, so that a slow one delays
+//! neither the sign of life nor a stop.
+
+mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -6,15 +11,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::census::Member;
-use super::shutdown::Farewell;
+use super::stock::{Count, count_again, take_stock};
 use super::worker::{Leftover, Lines, Mail, Patience, Retired, SharedTarget, Worker};
-use super::{Census, Changed, Config, Notice, Notices, OnReboot, Parts, Progress, Pulse, Shared, Watch, census};
+use super::{Census, Changed, Config, Notice, Notices, Parts, Progress, Pulse, Shared, Watch};
 use crate::clock::Clock;
 use crate::model::RunnerKey;
-use crate::observe::{Phase, chain};
+use crate::observe::{Board, Phase, chain};
 use crate::ops::{Disk, Error, RETIRED, Runner, Server, Unfinished, is_own};
 use crate::store::Snapshot;
 
@@ -42,45 +47,38 @@ where
     C: Clock + 'static,
 {
     let Parts { ops, clock, chance, watch, pulse, mut reload, board, tally, progress } = parts;
-    let shared = Rc::new(Shared { ops, clock, chance, board: board.clone(), tally });
-    let tell = |news| {
-        match news {
-            Progress::Serving => board.enter(Phase::Serving),
-            Progress::Reloading => {}
-            Progress::Stopping => board.enter(Phase::Stopping),
-        }
-        // Whether anybody listens is none of its business.
-        let _unheard = progress.send(news);
-    };
-    let mut supervisor = Supervisor::new(shared, config, watch, pulse);
-    supervisor.start().await?;
-    tell(Progress::Serving);
+    let shared = Rc::new(Shared { ops, clock, chance, board, tally });
+    let mut supervisor = Supervisor::new(shared, config, watch, pulse, progress);
+    let pulse = supervisor.pulse.clone();
+    tokio::select! {
+        biased;
+        started = supervisor.start() => started?,
+        () = pulse.keep_beating() => {}
+    }
+    supervisor.announce(Progress::Serving);
     let ending = loop {
         supervisor.pulse.beat();
         match supervisor.next(&mut notices).await {
             News::Notice(Notice::Stop) => break Ending::ByPolicy,
             News::Notice(Notice::StopAndKeep) => break Ending::Keep,
             News::Notice(Notice::StopForReboot) => break supervisor.ending_at_reboot(),
-            News::Notice(Notice::Reload) => {
-                tell(Progress::Reloading);
-                supervisor.reload(reload()).await;
-                tell(Progress::Serving);
-            }
+            News::Notice(Notice::Reload) => supervisor.reload(reload()),
             News::Changed(changed) => {
                 if changed.settings {
-                    supervisor.settings_changed(reload()).await;
+                    supervisor.settings_changed(reload());
                 }
                 if changed.config {
-                    supervisor.config_changed(false, Retired::Stay).await;
+                    supervisor.config_changed(false, Retired::Stay);
                 }
             }
-            News::FileStill => supervisor.config_changed(true, Retired::Stay).await,
+            News::FileStill => supervisor.config_changed(true, Retired::Stay),
+            News::Counted(retired, counted) => supervisor.counted(retired, counted),
             // It may have left its runner to the next census.
-            News::WorkerEnded => supervisor.take_in(Retired::Stay).await,
+            News::WorkerEnded => supervisor.take_in(Retired::Stay),
             News::None => {}
         }
     };
-    tell(Progress::Stopping);
+    supervisor.announce(Progress::Stopping);
     Ok(supervisor.stop(ending, &mut notices).await)
 }
 
@@ -97,6 +95,7 @@ enum News {
     Notice(Notice),
     Changed(Changed),
     FileStill,
+    Counted(Retired, Count),
     WorkerEnded,
     /// Time for a sign of life.
     None,
@@ -124,6 +123,12 @@ struct Supervisor<S, D, C> {
     desks: BTreeMap<RunnerKey, Desk>,
     workers: JoinSet<Leftover>,
     patience: watch::Sender<Patience>,
+    /// The census under way, one at a time: a disk that is slow holds up nothing but this.
+    counting: JoinSet<(Retired, Count)>,
+    /// That another census is wanted, since things have changed while this one was under way.
+    wanted: Option<Retired>,
+    is_reloading: bool,
+    progress: mpsc::UnboundedSender<Progress>,
 }
 
 impl<S, D, C> Supervisor<S, D, C>
@@ -132,7 +137,14 @@ where
     D: Disk + 'static,
     C: Clock + 'static,
 {
-    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, pulse: Pulse) -> Self {
+    fn new(
+        shared: Rc<Shared<S, D, C>>,
+        config: Config,
+        watch: Option<Watch>,
+        pulse: Pulse,
+        progress: mpsc::UnboundedSender<Progress>,
+    ) -> Self {
+        expect(&shared.board, &config);
         Self {
             shared,
             config: Rc::new(config),
@@ -144,7 +156,21 @@ where
             desks: BTreeMap::new(),
             workers: JoinSet::new(),
             patience: watch::channel(Patience::Finish).0,
+            counting: JoinSet::new(),
+            wanted: None,
+            is_reloading: false,
+            progress,
         }
+    }
+
+    fn announce(&self, progress: Progress) {
+        self.shared.board.enter(match progress {
+            Progress::Serving => Phase::Serving,
+            Progress::Reloading => Phase::Reloading,
+            Progress::Stopping => Phase::Stopping,
+        });
+        // Whether anybody listens is none of its business.
+        let _unheard = self.progress.send(progress);
     }
 
     async fn start(&mut self) -> Result<(), Error> {
@@ -173,7 +199,7 @@ where
     }
 
     async fn next(&mut self, notices: &mut Notices) -> News {
-        let Self { watch, still_at, workers, pulse, .. } = self;
+        let Self { watch, still_at, workers, pulse, counting, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -203,6 +229,11 @@ where
                 self.dismiss(ended);
                 News::WorkerEnded
             }
+            Some(counted) = counting.join_next() => match counted {
+                Ok((retired, counted)) => News::Counted(retired, counted),
+                // It has panicked, which has been printed; the next change of a file makes another.
+                Err(_) => News::None,
+            },
             () = sleep(pulse.interval()) => News::None,
         }
     }
@@ -224,22 +255,23 @@ where
     }
 
     /// New settings on request: everybody looks again.
-    async fn reload(&mut self, config: Option<Config>) {
+    fn reload(&mut self, config: Option<Config>) {
+        self.is_reloading = true;
+        self.announce(Progress::Reloading);
         if let Some(config) = config {
             self.take_settings(config);
         }
         self.shared.ops.forget_tls();
-        self.config_changed(true, Retired::ComeBack).await;
+        self.config_changed(true, Retired::ComeBack);
         self.tell(&Mail::Nudge);
-        tracing::info!("reloaded");
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.
-    async fn settings_changed(&mut self, config: Option<Config>) {
+    fn settings_changed(&mut self, config: Option<Config>) {
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(false, Retired::Stay).await;
+                self.config_changed(false, Retired::Stay);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
             Some(_) => self.tell(&Mail::Changed { settled: false, retired: Retired::Stay }),
@@ -249,36 +281,57 @@ where
 
     fn take_settings(&mut self, config: Config) {
         self.retired_here.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
+        expect(&self.shared.board, &config);
         self.config = Rc::new(config);
         self.tell(&Mail::Settings(Rc::clone(&self.config)));
     }
 
     /// Lets every worker compare its entry, and takes in runners that nobody serves yet.
-    async fn config_changed(&mut self, settled: bool, retired: Retired) {
+    fn config_changed(&mut self, settled: bool, retired: Retired) {
         self.tell(&Mail::Changed { settled, retired });
-        self.take_in(retired).await;
+        self.take_in(retired);
+    }
+
+    /// Finds out who is not served yet, now or after the census that is under way.
+    fn take_in(&mut self, retired: Retired) {
+        let wanted = self.wanted.map_or(retired, |wanted| wanted.max(retired));
+        if !self.counting.is_empty() {
+            self.wanted = Some(wanted);
+            return;
+        }
+        self.wanted = None;
+        let (shared, config) = (Rc::clone(&self.shared), Rc::clone(&self.config));
+        self.counting.spawn_local(async move { (wanted, count_again(&shared, &config).await) });
     }
 
     /// Begins to serve whoever is not served yet.
-    async fn take_in(&mut self, retired: Retired) {
-        match take_stock_of_new(&self.shared, &self.config, &self.desks).await {
-            Ok(mut census) => {
-                let stays_away =
-                    |runner: &Runner| retired == Retired::Stay && self.retired_here.contains(&runner.record.key);
-                census.members.retain(|member| !stays_away(&member.runner));
-                for remark in &census.remarks {
-                    tracing::debug!("{remark}");
-                }
-                for member in census.members {
-                    tracing::info!(runner = member.runner.label(), "serving a new runner");
-                    self.spawn(member, None);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "config.toml has changed and cannot be read: serving on with what is known"
-                )
+    fn counted(&mut self, retired: Retired, counted: Count) {
+        if self.wanted.is_some() {
+            // What it has found may not be so any more.
+            return self.take_in(retired);
+        }
+        match counted {
+            Ok((census, snapshot)) => self.serve_new(retired, census, &snapshot),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "config.toml has changed and cannot be read: serving on with what is known"
+            ),
+        }
+        if std::mem::take(&mut self.is_reloading) {
+            tracing::info!("reloaded");
+            self.announce(Progress::Serving);
+        }
+    }
+
+    fn serve_new(&mut self, retired: Retired, census: Census, snapshot: &Snapshot) {
+        for remark in &census.remarks {
+            tracing::debug!("{remark}");
+        }
+        for member in census.members {
+            let stays_away = retired == Retired::Stay && self.retired_here.contains(&member.runner.record.key);
+            if !stays_away && !is_served(&member.runner, snapshot, &self.desks) {
+                tracing::info!(runner = member.runner.label(), "serving a new runner");
+                self.spawn(member, None);
             }
         }
     }
@@ -289,107 +342,11 @@ where
             let _ended = desk.mail.send(mail.clone());
         }
     }
-
-    fn ending_at_reboot(&self) -> Ending {
-        match self.config.shutdown.on_reboot {
-            OnReboot::Keep => Ending::Keep,
-            OnReboot::Unregister => Ending::ByPolicy,
-        }
-    }
-
-    /// Stops planning, lets what is under way finish, and unregisters each runner as its worker ends.
-    async fn stop(mut self, ending: Ending, notices: &mut Notices) -> Farewells {
-        let deadline = Instant::now() + self.config.shutdown.grace;
-        tracing::info!(unregister = ending == Ending::ByPolicy, "stopping");
-        self.tell(&Mail::Stop);
-        if ending == Ending::Keep {
-            self.patience.send_replace(Patience::GiveUpVerify);
-        }
-        let pulse = self.pulse.clone();
-        tokio::select! {
-            biased;
-            farewells = self.wind_up(ending, deadline) => farewells,
-            () = pulse.keep_beating() => Farewells::Unfinished,
-            () = second(notices) => {
-                tracing::warn!("told to stop a second time: the next start finishes what was begun");
-                Farewells::Unfinished
-            }
-        }
-    }
-
-    /// Half of the grace time is for everything that is under way, the rest only for what changes something.
-    async fn wind_up(&mut self, ending: Ending, deadline: Instant) -> Farewells {
-        let mut farewell = Farewell::new(Rc::clone(&self.shared), Rc::clone(&self.config));
-        let patient_until = deadline - self.config.shutdown.grace / 2;
-        for until in [patient_until, deadline] {
-            while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
-                match ended {
-                    Ok(leftover) if ending == Ending::ByPolicy => farewell.bid(leftover),
-                    Ok(_) | Err(_) => {}
-                }
-            }
-            self.patience.send_replace(Patience::GiveUpVerify);
-        }
-        let is_late = timeout_at(deadline, farewell.finish()).await.is_err();
-        if is_late || !self.workers.is_empty() {
-            tracing::error!(
-                unfinished = self.workers.len() + farewell.under_way(),
-                "the grace time is over while requests were under way: the next start finishes what was begun"
-            );
-            return Farewells::Unfinished;
-        }
-        if farewell.failures() > 0 { Farewells::Unfinished } else { Farewells::Done }
-    }
 }
 
-/// Completes with the next notice to stop.
-async fn second(notices: &mut Notices) {
-    loop {
-        match notices.recv().await {
-            Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,
-            Some(Notice::Reload) => {}
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Finishes what was interrupted, then finds out who is to be served.
-pub(super) async fn take_stock<S: Server, D: Disk, C: Clock>(
-    shared: &Shared<S, D, C>,
-    config: &Config,
-) -> Result<(Census, BTreeMap<RunnerKey, Unfinished>), Error> {
-    let now = shared.wall();
-    let replayed = shared.ops.replay(now).await?;
-    let records = shared.ops.disk().records().await?;
-    for damaged in &records.damaged {
-        tracing::error!(error = chain(damaged), "a runner's record is damaged");
-    }
-    let snapshot = shared.ops.disk().read().await?;
-    let census = census(config, records.records, &snapshot);
-    write_down(shared, &census).await?;
-    Ok((census, replayed.unfinished.into_iter().collect()))
-}
-
-/// Brings to the disk what the census has decided about records.
-async fn write_down<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, census: &Census) -> Result<(), Error> {
-    for (old, record) in &census.renamed {
-        shared.ops.rename_record(old, record.clone()).await?;
-    }
-    Ok(())
-}
-
-/// The part of the census that nobody serves yet.
-async fn take_stock_of_new<S: Server, D: Disk, C: Clock>(
-    shared: &Shared<S, D, C>,
-    config: &Config,
-    desks: &BTreeMap<RunnerKey, Desk>,
-) -> Result<Census, Error> {
-    let snapshot = shared.ops.disk().read().await?;
-    let records = shared.ops.disk().records().await?;
-    let mut census = census(config, records.records, &snapshot);
-    write_down(shared, &census).await?;
-    census.members.retain(|member| !is_served(&member.runner, &snapshot, desks));
-    Ok(census)
+/// Tells the board which runners there have to be.
+fn expect(board: &Board, config: &Config) {
+    board.expect(config.enrollments.iter().map(|enrollment| enrollment.key.clone()).collect());
 }
 
 /// Whether its record says that it was unregistered, which only another process does while this one runs.

@@ -603,7 +603,7 @@ async fn a_refused_token_that_another_machine_uses_is_not_reset_by_its_number() 
     let mut config = with_access_token(Config::default());
     (config.rotate, config.verify_found) = (None, secs(600));
     let other = async {
-        sleep(secs(3000)).await;
+        sleep(secs(3700)).await;
         bench.server.contact_from(id, "s_another00001", bench.clock.truth());
     };
     tokio::join!(bench.run(config, secs(7200), Notice::StopAndKeep), other);
@@ -749,4 +749,63 @@ async fn each_ending_of_a_rotation_is_counted_as_what_it_was() {
             .collect();
         assert!(counted.len() == 1 && counted[0].contains(&format!("\"{outcome}\"")), "{counted:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.server.order_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
+    let parts = bench.parts();
+    let (board, clock) = (parts.board.clone(), bench.clock.clone());
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let mut config = enrolled(registration_token());
+    config.verify_enrolled = secs(60);
+    let daemon = run(config, parts, inbox);
+    let script = async {
+        sleep(secs(1800)).await;
+        assert!(board.readiness().ready);
+        sleep(secs(1200)).await;
+        let sentence = board.sentence(clock.read());
+        assert!(sentence.starts_with("0 of 1 runners are well; build-1: its token is due"), "{sentence}");
+        assert!(!sentence.contains("next rotation"), "{sentence}");
+        bench.server.order_always("reset", None);
+        sleep(secs(400)).await;
+        assert!(board.readiness().ready, "{:?}", board.readiness());
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_could_not_be_made_again_is_not_unregistered() {
+    let bench = Bench::new(None);
+    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    let mut config = enrolled(registration_token());
+    config.enrollments[0].seed = Seed::Registration(Source::File("/nowhere/token".into()));
+    bench.run(config.clone(), secs(10), Notice::Stop).await;
+    assert_eq!((bench.server.runners().len(), bench.disk.tokens().len()), (1, 1));
+    config.shutdown.unregister = Unregister::All;
+    bench.run(config, secs(10), Notice::Stop).await;
+    assert!(bench.server.runners().is_empty(), "who asks for all gets it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_stuck_silences_neither_the_pulse_nor_a_stop() {
+    let bench = Bench::new(Some(secs(86_400)));
+    let parts = Parts { pulse: Pulse::new(), ..bench.parts() };
+    let (pulse, board) = (parts.pulse.clone(), parts.board.clone());
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let daemon = run(enrolled(registration_token()), parts, inbox);
+    let script = async {
+        sleep(secs(100)).await;
+        assert!(board.readiness().ready);
+        bench.disk.state().is_stuck = true;
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(300)).await;
+        assert!(pulse.is_well() && !board.readiness().ready);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(tokio::time::timeout(secs(500), daemon), script);
+    result.unwrap().unwrap();
 }

@@ -1,5 +1,6 @@
 //! The worker: one runner, from what is due to what became of it.
 
+mod complaint;
 mod news;
 mod posting;
 mod steps;
@@ -12,13 +13,14 @@ use super::census::Member;
 use super::rules::rules;
 use super::telling::tell_transition;
 use super::{Config, Shared};
+use complaint::Complaint;
 use posting::Acceptance;
 
 use crate::clock::{Clock, ServerTime};
-use crate::lifecycle::{self, Moment, Outcome, Rules, State, Step};
+use crate::lifecycle::{self, Moment, Outcome, Rules, State};
 use crate::model::Timestamp;
 use crate::observe::chain;
-use crate::ops::{Disk, Enrollment, Error, Runner, Server, Unfinished};
+use crate::ops::{Disk, Enrollment, Runner, Server, Unfinished};
 
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ pub(super) enum Mail {
 }
 
 /// What becomes of enrollments that another process has unregistered while the daemon runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Retired {
     /// They stay away: somebody wanted it so.
     Stay,
@@ -75,7 +77,7 @@ pub(super) struct Worker<S, D, C> {
     skew_millis: Option<i64>,
     acceptance: Acceptance,
     /// The failure that lasts, which was told already.
-    complaint: Option<String>,
+    complaint: Option<Complaint>,
 }
 
 /// What a worker leaves behind when it ends.
@@ -213,24 +215,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let (word, since) = (self.state.word(), self.state.since());
         if let Err(error) = self.shared.ops.note_state(&mut self.runner, word, since).await {
             tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
-        }
-    }
-
-    /// A failure that lasts is told once, when it begins; its repetitions are for the debug log.
-    fn complain(&mut self, step: Step, error: &Error) {
-        let runner = self.runner.label();
-        let (step, hint) = (step.word(), error.hint());
-        if self.complaint.is_some() {
-            tracing::debug!(runner, step, error = chain(error), "failed again");
-        } else {
-            tracing::warn!(runner, step, error = chain(error), hint, "failed, trying again");
-        }
-        self.complaint = Some(chain(error));
-    }
-
-    fn stop_complaining(&mut self) {
-        if self.complaint.take().is_some() {
-            tracing::info!(runner = self.runner.label(), "works again");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -11,7 +12,7 @@ use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
 use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::gitlab::{self, Client, Observer};
 use crate::model::{RunnerKey, RunnerReport};
 use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
@@ -22,7 +23,7 @@ use crate::signals::{Signal, Signals};
 use crate::store::Store;
 
 /// Runs until a signal ends it, or makes one pass.
-pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals: Signals) -> Result<Exit, Error> {
+pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
     let store = Store::open(context.settings()?.store)?;
     let _instance = store.lock_instance().await?;
     let environment = context.environment.clone().remembering(names(&store).await?);
@@ -52,12 +53,12 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, signals
         progress,
     };
     let ended = if arguments.once {
-        pass(context, agent, parts, signals).await
+        pass(context, agent, parts, &mut signals).await
     } else {
-        serve(agent, parts, news, signals, Face::listen(&face).await?).await
+        serve(agent, parts, news, &mut signals, Face::listen(&face).await?).await
     };
     // Of what was given up, a new token may be on its way to the disk still.
-    service_manager::stopping(store.drain()).await;
+    service_manager::stopping(drain(&store, &mut signals)).await;
     ended
 }
 
@@ -80,12 +81,35 @@ async fn warn_of_lost_state(store: &Store, agent: &agent::Config) {
     }
 }
 
+/// Waits for what is on its way to the disk, as long as a disk may be slow.
+async fn drain(store: &Store, signals: &mut Signals) {
+    let mut drained = pin!(store.drain());
+    let mut limit = pin!(tokio::time::sleep(SLOW_DISK));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut drained => return,
+            () = &mut limit => {
+                tracing::error!("the disk does not take what is on its way to it: ending without");
+                return;
+            }
+            _ = signals.next() => tracing::warn!(
+                seconds = SLOW_DISK.as_secs(),
+                "told to stop again: still waiting for the disk, since a new token may be on its way to it"
+            ),
+        }
+    }
+}
+
+/// How long the end waits for a disk: as long as systemd waits for a service unless told otherwise.
+const SLOW_DISK: Duration = Duration::from_secs(90);
+
 /// The daemon, until a signal ends it.
 async fn serve(
     agent: agent::Config,
     parts: DaemonParts,
     news: mpsc::UnboundedReceiver<Progress>,
-    signals: Signals,
+    signals: &mut Signals,
     face: Face,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
@@ -120,7 +144,7 @@ fn is_well(pulse: &Pulse) -> Box<dyn Fn() -> bool + Send + Sync> {
 }
 
 /// Tells the daemon what the signals mean, until it has ended.
-async fn pass_on(mut signals: Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
+async fn pass_on(signals: &mut Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
     loop {
         let notice = match signals.next().await {
             Signal::Terminate if service_manager::is_rebooting().await => Notice::StopForReboot,
@@ -150,7 +174,7 @@ async fn keep_status(board: &Board) -> Infallible {
     let mut changes = board.changes();
     let mut told = String::new();
     loop {
-        let sentence = board.sentence();
+        let sentence = board.sentence(SystemClock.read());
         if sentence != told {
             service_manager::status(&sentence);
             told = sentence;
@@ -167,7 +191,7 @@ async fn pass(
     context: &Context<'_>,
     agent: agent::Config,
     parts: DaemonParts,
-    mut signals: Signals,
+    signals: &mut Signals,
 ) -> Result<Exit, Error> {
     let grace = agent.shutdown.grace;
     let mut pass = pin!(agent::once(agent, parts));

@@ -36,6 +36,8 @@ pub enum Outcome {
     Rotated(Held),
     /// The answer to a reset was the token we had: nothing changed.
     NotRotated,
+    /// A reset was due and not sent, since it would shut out somebody else.
+    Withheld,
     /// The server will not renew this token.
     RotationClosed,
     /// The server no longer has the runner: somebody removed it.
@@ -86,7 +88,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Accepted(held) => accepted(state, held, rules, moment.now),
         Outcome::Refused => refused(state, rules, moment),
         Outcome::ResetRefused => refused(in_vain(state, Duration::ZERO, rules, moment.now), rules, moment),
-        Outcome::NotRotated => not_rotated(state, rules, moment),
+        Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
         Outcome::RotationClosed => rotation_closed(state, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
         Outcome::Removed => removed(state, rules, moment),

@@ -72,13 +72,14 @@ fn every_state_answers_every_outcome() {
     let must_act = Outcome::MustAct(Trouble::Unassigned);
     // From each state of `every_state`, in its order; `=` stays as it is in word.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 16] = [
+    let table: [(Outcome, [&str; 7]); 17] = [
         (Outcome::Registered(held()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
         (Outcome::ResetRefused,       ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
         (Outcome::Rotated(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Withheld,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::RotationClosed,     ["failed",  "not_renewable", "not_renewable", "=",        "=",             "not_renewable", "="]),
         (Outcome::Removed,            ["=",       "rejected",      "rejected",      "=",        "rejected",      "rejected", "="]),
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -320,6 +321,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::ResetRefused),
         any_held().prop_map(Outcome::Rotated),
         Just(Outcome::NotRotated),
+        Just(Outcome::Withheld),
         Just(Outcome::RotationClosed),
         Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
@@ -428,7 +430,7 @@ proptest! {
             state = apply(state, outcome, &rules, Moment { now, chance });
         }
         let Some(before) = plan(&state, &rules) else { return Ok(()) };
-        if failure == Outcome::NotRotated && before.step != Step::Rotate {
+        if matches!(failure, Outcome::NotRotated | Outcome::Withheld) && before.step != Step::Rotate {
             return Ok(());
         }
         now = now.max(before.at);

@@ -3,7 +3,6 @@
 //! The daemon posts and never waits for a reader; a reader takes a copy. Nobody holds the lock across
 //! anything that could wait.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -41,6 +40,8 @@ pub enum Phase {
     Starting,
     /// It serves.
     Serving,
+    /// It reads its settings again, and finds out whom it serves then.
+    Reloading,
     /// It unregisters, or lets what is under way finish.
     Stopping,
 }
@@ -75,6 +76,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Notes {
     phase: Phase,
+    /// The runners that there have to be.
+    expected: Vec<RunnerKey>,
     /// In the order in which they were first posted.
     postings: Vec<(RunnerKey, Posting)>,
 }
@@ -83,6 +86,12 @@ impl Board {
     /// Says how far the daemon has come.
     pub fn enter(&self, phase: Phase) {
         self.notes().phase = phase;
+        self.changes.send_replace(());
+    }
+
+    /// Says which runners there have to be; one that nothing is posted about is not ready.
+    pub fn expect(&self, keys: Vec<RunnerKey>) {
+        self.notes().expected = keys;
         self.changes.send_replace(());
     }
 
@@ -115,14 +124,11 @@ impl Board {
         let of_daemon = match notes.phase {
             Phase::Starting => Some("the daemon is starting"),
             Phase::Serving => None,
+            Phase::Reloading => Some("the daemon is reading its settings again"),
             Phase::Stopping => Some("the daemon is stopping"),
         };
         let of_daemon = of_daemon.map(|why| Unready { name: None, id: None, why: why.to_owned() });
-        let of_runners = notes.postings.iter().filter_map(|(_, posting)| {
-            let why = posting.obstacle.clone()?;
-            Some(Unready { name: Some(posting.label.clone()), id: posting.report.id, why })
-        });
-        let waiting_for: Vec<_> = of_daemon.into_iter().chain(of_runners).collect();
+        let waiting_for: Vec<_> = of_daemon.into_iter().chain(notes.unready()).collect();
         Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
 
@@ -132,47 +138,81 @@ impl Board {
         self.changes.subscribe()
     }
 
-    /// How everything stands, for somebody who has a line to read.
+    /// How everything stands at `reading`, for somebody who has a line to read.
     #[must_use]
-    pub fn sentence(&self) -> String {
+    pub fn sentence(&self, reading: Reading) -> String {
         let notes = self.notes();
-        let count = notes.postings.len();
-        let mut unwell = notes
-            .postings
-            .iter()
-            .filter_map(|(_, posting)| Some(format!("{}: {}", posting.label, posting.obstacle.as_ref()?)));
-        let first = unwell.next();
-        let others = unwell.count();
-        let well = count - others - usize::from(first.is_some());
-        let phase = match notes.phase {
-            Phase::Starting => "starting; ",
-            Phase::Serving => "",
-            Phase::Stopping => "stopping; ",
-        };
-        let mut sentence = match (count, well) {
-            (0, _) => format!("{phase}there is no runner to serve"),
-            (1, 1) => format!("{phase}1 runner is well"),
-            (_, _) if well == count => format!("{phase}{count} runners are well"),
-            (_, 1) => format!("{phase}1 of {count} runners is well"),
-            (_, _) => format!("{phase}{well} of {count} runners are well"),
-        };
-        // Writing to a text cannot fail.
-        if let Some(first) = first {
-            let _written = write!(sentence, "; {first}");
+        let unready: Vec<_> = notes.unready().collect();
+        let count = notes.postings.len() + notes.missing().count();
+        let mut clauses = vec![match (notes.phase, count) {
+            (Phase::Starting, 0) => "starting".to_owned(),
+            (phase, count) => format!("{}{}", phase.prefix(), well(count - unready.len(), count)),
+        }];
+        if let Some(Unready { name, why, .. }) = unready.first() {
+            let more = if unready.len() > 1 { format!(" (and {} more)", unready.len() - 1) } else { String::new() };
+            clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
         }
-        if others > 0 {
-            let _written = write!(sentence, " (and {others} more)");
-        }
-        let rotations = notes.postings.iter().filter_map(|(_, posting)| Some((posting.next_rotation_at?, posting)));
-        if let Some((at, posting)) = rotations.min_by_key(|(at, _)| *at) {
-            let _written = write!(sentence, "; next rotation at {} ({})", at.whole_seconds(), posting.label);
-        }
-        sentence
+        clauses.extend(notes.next_rotation(reading));
+        clauses.join("; ")
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // Whoever panicked while posting has left whole postings behind.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notes {
+    /// Who is not as it should be, and why.
+    fn unready(&self) -> impl Iterator<Item = Unready> {
+        let posted = self.postings.iter().filter_map(|(_, posting)| {
+            let why = posting.obstacle.clone()?;
+            Some(Unready { name: Some(posting.label.clone()), id: posting.report.id, why })
+        });
+        posted.chain(self.missing().map(|key| Unready {
+            name: Some(key.to_string()),
+            id: None,
+            why: MISSING.to_owned(),
+        }))
+    }
+
+    /// The runners that there have to be and that nobody serves.
+    fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
+        // Before it serves, nobody is missed.
+        let expected = if self.phase == Phase::Starting { [].iter() } else { self.expected.iter() };
+        expected.filter(|key| !self.postings.iter().any(|(posted, _)| posted == *key))
+    }
+
+    /// The earliest rotation that is still to come.
+    fn next_rotation(&self, reading: Reading) -> Option<String> {
+        let to_come = |posting: &Posting| posting.next_rotation_at.filter(|at| *at > posting.time.now(reading));
+        let rotations = self.postings.iter().filter_map(|(_, posting)| Some((to_come(posting)?, posting)));
+        let (at, posting) = rotations.min_by_key(|(at, _)| *at)?;
+        Some(format!("next rotation at {} ({})", at.whole_seconds(), posting.label))
+    }
+}
+
+/// Why a runner that there has to be and that nobody serves is not ready.
+const MISSING: &str = "nobody serves it; if it was unregistered, a reload registers it again";
+
+impl Phase {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Starting => "starting; ",
+            Self::Serving => "",
+            Self::Reloading => "reloading; ",
+            Self::Stopping => "stopping; ",
+        }
+    }
+}
+
+fn well(well: usize, count: usize) -> String {
+    match (well, count) {
+        (_, 0) => "there is no runner to serve".to_owned(),
+        (1, 1) => "1 runner is well".to_owned(),
+        (well, count) if well == count => format!("{count} runners are well"),
+        (1, count) => format!("1 of {count} runners is well"),
+        (well, count) => format!("{well} of {count} runners are well"),
     }
 }
 
@@ -221,13 +261,14 @@ mod tests {
     #[test]
     fn one_sentence_tells_how_many_are_well_and_what_comes_next() {
         let board = Board::default();
-        assert_eq!(board.sentence(), "starting; there is no runner to serve");
+        assert_eq!(sentence(&board), "starting");
         board.enter(Phase::Serving);
+        assert_eq!(sentence(&board), "there is no runner to serve");
         board.post(&key("a"), posting("a", Some(1), "active"));
-        assert_eq!(board.sentence(), "1 runner is well; next rotation at 2027-01-01T00:38:00Z (a)");
+        assert_eq!(sentence(&board), "1 runner is well; next rotation at 2027-01-01T00:38:00Z (a)");
         let later = Posting { next_rotation_at: None, ..posting("b", Some(2), "active") };
         board.post(&key("b"), later.clone());
-        assert_eq!(board.sentence(), "2 runners are well; next rotation at 2027-01-01T00:38:00Z (a)");
+        assert_eq!(sentence(&board), "2 runners are well; next rotation at 2027-01-01T00:38:00Z (a)");
         board.remove(&key("a"));
         let refused = Posting { obstacle: Some("the server refuses the token".to_owned()), ..later };
         for name in ["b", "c"] {
@@ -235,7 +276,43 @@ mod tests {
         }
         board.post(&key("d"), posting("d", None, "active"));
         let expected = "1 of 3 runners is well; b: the server refuses the token (and 1 more)";
-        assert_eq!(board.sentence(), expected);
+        assert_eq!(sentence(&board), expected);
+    }
+
+    #[test]
+    fn a_rotation_that_lies_in_the_past_is_not_the_next_one() {
+        let board = Board::default();
+        board.enter(Phase::Serving);
+        let late = Posting {
+            next_rotation_at: Some("2027-01-01T00:31:00Z".parse().unwrap()),
+            ..posting("a", Some(1), "active")
+        };
+        board.post(&key("a"), late);
+        assert_eq!(sentence(&board), "1 runner is well", "the server is a minute and a half ahead");
+    }
+
+    #[test]
+    fn a_runner_that_has_to_be_there_and_is_not_is_missed() {
+        let board = Board::default();
+        board.expect(vec![key("a"), key("b")]);
+        assert_eq!(sentence(&board), "starting");
+        board.enter(Phase::Serving);
+        board.post(&key("a"), posting("a", None, "active"));
+        assert_eq!(names(&board), [Some("b".to_owned())]);
+        assert!(sentence(&board).starts_with("1 of 2 runners is well; b: nobody serves it"), "{}", sentence(&board));
+        board.post(&key("b"), posting("b", None, "active"));
+        assert!(board.readiness().ready);
+    }
+
+    #[test]
+    fn nothing_is_ready_while_settings_are_read() {
+        let board = Board::default();
+        board.enter(Phase::Reloading);
+        assert_eq!(names(&board), [None]);
+    }
+
+    fn sentence(board: &Board) -> String {
+        board.sentence(crate::observe::tests::now())
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tracing_subscriber::fmt::MakeWriter;
@@ -19,6 +20,9 @@ pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// The name under which `journalctl -t` finds the entries.
 const IDENTIFIER: &str = "runner-agent";
+
+/// How long a journal that is stuck may hold up the daemon for an entry, which is then lost.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Turns each line of the log for machines into an entry of the journal.
 #[derive(Clone)]
@@ -34,6 +38,7 @@ impl Journal {
     /// What the system said.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(PATIENCE))?;
         socket.send_to(&[], path)?;
         Ok(Self { socket: Arc::new(socket), path: path.to_owned() })
     }

@@ -14,6 +14,8 @@ pub enum Ending {
     Adopted,
     /// The server answered with the token that there was.
     Unchanged,
+    /// Not asked for, since it would shut out another machine.
+    Withheld,
     /// The server declined.
     Refused,
     /// The answer was lost, so that it may have happened.
@@ -24,7 +26,8 @@ pub enum Ending {
 
 impl Ending {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Done, Self::Adopted, Self::Unchanged, Self::Refused, Self::Lost, Self::Failed];
+    pub const ALL: [Self; 7] =
+        [Self::Done, Self::Adopted, Self::Unchanged, Self::Withheld, Self::Refused, Self::Lost, Self::Failed];
 
     /// The value of the label `outcome`.
     #[must_use]
@@ -33,6 +36,7 @@ impl Ending {
             Self::Done => "done",
             Self::Adopted => "adopted",
             Self::Unchanged => "unchanged",
+            Self::Withheld => "withheld",
             Self::Refused => "refused",
             Self::Lost => "lost",
             Self::Failed => "failed",

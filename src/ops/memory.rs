@@ -354,6 +354,8 @@ pub(crate) struct DiskState {
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// Every effect, in order.
     pub(crate) effects: Vec<&'static str>,
+    /// Whether it answers no more, as one on a network that is gone.
+    pub(crate) is_stuck: bool,
     /// How often each effect still fails.
     pub(crate) failing: BTreeMap<&'static str, u32>,
 }
@@ -436,6 +438,9 @@ impl Disk for MemoryDisk {
     }
 
     async fn read(&self) -> Result<Snapshot, store::Error> {
+        if self.state().is_stuck {
+            std::future::pending::<()>().await;
+        }
         let state = self.state();
         Ok(Snapshot {
             entries: state.entries.clone(),

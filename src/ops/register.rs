@@ -31,6 +31,15 @@ impl Registration {
             Self::Already(held) => Outcome::Adopted(*held),
         }
     }
+
+    /// Why config.toml does not hold the new token yet.
+    #[must_use]
+    pub fn unsaved(&self) -> Option<&store::Error> {
+        match self {
+            Self::Registered { unsaved, .. } => unsaved.as_ref(),
+            Self::Already(_) => None,
+        }
+    }
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {

@@ -35,6 +35,15 @@ impl Rotation {
             Self::Unchanged => Outcome::NotRotated,
         }
     }
+
+    /// Why config.toml does not hold the new token yet.
+    #[must_use]
+    pub fn unsaved(&self) -> Option<&store::Error> {
+        match self {
+            Self::Rotated { unsaved, .. } => unsaved.as_ref(),
+            Self::Adopted(_) | Self::Unchanged => None,
+        }
+    }
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {

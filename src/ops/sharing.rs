@@ -9,7 +9,8 @@ use crate::observe::chain;
 use crate::secret::Token;
 
 /// How lately a machine was heard of that counts as one that uses the token: a night's sleep and a day's
-/// holiday are less than this, and a machine that was replaced is forgotten by then.
+/// holiday are less than this, and a machine that was replaced is forgotten by then. At most half of what is
+/// left of the token, so that one that was replaced does not let the token expire.
 const LATELY: Duration = Duration::from_secs(2 * 24 * 3600);
 
 /// What GitLab calls a machine that told no name, such as ours may have been to an older program.
@@ -24,7 +25,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let managers = self.server.managers(&runner.site, runner.record.id?, access_token).await;
         match managers {
             Ok(answer) => {
-                let is_other = |manager: &Manager| is_lately_seen(manager, now) && !self.is_this_machine(manager);
+                let since = lately(runner, now);
+                let is_seen = |manager: &Manager| manager.contacted_at.is_some_and(|at| at > since);
+                let is_other = |manager: &Manager| is_seen(manager) && !self.is_this_machine(manager);
                 answer.value.into_iter().find(is_other)?.system_id
             }
             Err(error) => {
@@ -43,6 +46,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-fn is_lately_seen(manager: &Manager, now: Timestamp) -> bool {
-    manager.contacted_at.is_some_and(|at| at.plus(LATELY) > now)
+/// Since when a machine has to have been heard of. Whoever was after the token has expired has a newer one.
+fn lately(runner: &Runner, now: Timestamp) -> Timestamp {
+    let Some(held) = runner.held(now) else { return now.minus(LATELY) };
+    match held.expiry.at() {
+        Some(expires_at) if expires_at <= now => expires_at,
+        Some(_) | None => now.minus(held.left(now).map_or(LATELY, |left| LATELY.min(left / 2))),
+    }
 }

@@ -7,11 +7,11 @@
 . tests/beds/machine.sh
 
 cargo build --locked --quiet --example gitlab
-rm -f dist/*.deb
+mkdir "$work/packages"
 for revision in 1 2; do
-    packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+    DIST=$work/packages packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 done
-package() { echo "/packages/$(basename dist/runner-agent_*-"$1"_*.deb)"; }
+package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
 
@@ -27,7 +27,8 @@ journal() { inside journalctl --unit runner-agent --output cat --no-pager; }
 
 # keeps COMMAND…: does something to the agent, and asserts that it is well afterwards, as the runner that it was.
 keeps() {
-    local before=$id deleted
+    local before deleted
+    before=$(id)
     deleted=$(unregistrations)
     "$@" && is_well && equal "$(id)" "$before" && equal "$(unregistrations)" "$deleted"
 }
@@ -98,14 +99,14 @@ stop_unregisters() {
 start_registers() {
     local made
     made=$(registrations)
-    unit start && is_well && equal "$(registrations)" $((made + 1)) && id=$(id)
+    unit start && is_well && equal "$(registrations)" $((made + 1))
 }
 
 # boot_registers OPTION…
 boot_registers() {
     local made
     made=$(registrations)
-    boot "$@" && is_well && equal "$(registrations)" $((made + 1)) && id=$(id)
+    boot "$@" && is_well && equal "$(registrations)" $((made + 1))
 }
 
 power_off_unregisters() {
@@ -117,6 +118,16 @@ power_off_unregisters() {
 
 upgrade_leaves_stopped() {
     unit stop && install_package 2 && fails is_active
+}
+
+# recipe LANGUAGE: what README.md says in it about encrypted tokens.
+recipe() { sed -n '/^\*\*Encrypted\*\* /,/^\*\*The sandbox/p' README.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
+
+# By these words, with root for sudo and a file for whoever types the token.
+encrypts() {
+    # shellcheck disable=SC2016
+    inside bash -euo pipefail -c 'sudo() { "$@"; }; systemd-ask-password() { cat /root/token; }; eval "$1"' - "$(recipe sh)" &&
+        inside test -s /etc/credstore.encrypted/runner-registration-token
 }
 
 # The example of a unit that registers once, started before there is a GitLab.
@@ -160,6 +171,39 @@ purge_leaves_nothing() {
         inside test -e /etc/gitlab-runner/config.toml -a -e /etc/gitlab-runner/.runner_system_id
 }
 
+# As a package leaves it that gives gitlab-runner a group or a user of its own.
+belongs_to() {
+    inside id gitlab-runner >/dev/null 2>&1 || inside useradd --system --user-group gitlab-runner
+    inside chown -R "$1" /etc/gitlab-runner
+    inside chmod 640 /etc/gitlab-runner/config.toml
+}
+
+group_is_told() {
+    local made
+    made=$(registrations)
+    unit start && eventually told_of 'cannot keep the owner 0:' && told_of 'SupplementaryGroups=' && unit stop &&
+        equal "$(registrations)" "$made"
+}
+
+user_is_told() {
+    fails unit start && told_of 'cannot read ./etc/gitlab-runner/config.toml' && told_of 'CapabilityBoundingSet='
+}
+
+told_of() { has "$(journal)" "$1" >/dev/null; }
+
+# example EXPRESSION: the drop-in for such files, after sed has changed it.
+example() {
+    inside sed "$1" /usr/share/doc/runner-agent/examples/config-of-another.conf |
+        inside tee /etc/systemd/system/runner-agent.service.d/config-of-another.conf >/dev/null
+    inside systemctl daemon-reload
+}
+
+keeps_owner() {
+    start_registers && equal "$(owner)" "$1" && stop_unregisters && equal "$(owner)" "$1"
+}
+
+owner() { inside stat --format '%U:%G %a' /etc/gitlab-runner/config.toml; }
+
 # As cloud-init would do it.
 is_provisioned() {
     secret /run/credstore/runner-registration-token
@@ -186,7 +230,6 @@ check 'after a boot with GitLab down the agent is up, and not ready' ready_witho
 start_gitlab ip netns exec "$machine"
 check 'once GitLab is there the runner is registered and well'     is_well
 check 'the token came by a credential that needs no drop-in'       equal "$(registrations)" 1
-id=$(id)
 check 'systemctl status says it in a sentence'                     has "$(unit status --no-pager)" 'Status: ".*1 .*well'
 check 'runner-agent status shows one well runner'                  has "$(agent status)" 'bed .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
@@ -201,7 +244,9 @@ no_drop_in impatience
 check 'a reboot keeps the runner'                                  keeps reboot
 check 'no process and no journal has a token'                      keeps_the_token_to_itself
 check 'switching the machine off unregisters'                      power_off_unregisters
-check 'the next boot registers anew'                               boot_registers
+rm "$work/root/etc/credstore/runner-registration-token"
+install -m 600 /dev/stdin "$work/token" <<<"$registration_token"
+check 'the next boot registers, by a credential of the machine'    boot_registers --load-credential="runner-registration-token:$work/token"
 check 'a stop unregisters'                                         stop_unregisters
 check 'an upgrade does not start what was stopped'                 upgrade_leaves_stopped
 
@@ -209,14 +254,25 @@ secret /root/token
 drop_in credential 'LoadCredential=runner-registration-token:/root/token'
 check 'LoadCredential= with a path gives the token'                start_registers
 check 'and a stop unregisters again'                               stop_unregisters
-inside mkdir -p /etc/credstore.encrypted
-inside systemd-creds encrypt --quiet --with-key=host --name=runner-registration-token /root/token /etc/credstore.encrypted/runner-registration-token 2>/dev/null
+check 'the commands of README.md encrypt the token'                encrypts
 inside rm /root/token
-drop_in credential 'LoadCredentialEncrypted=runner-registration-token:/etc/credstore.encrypted/runner-registration-token'
+drop_in credential "$(recipe ini | sed '/^#/d; /^\[/d')"
 check 'LoadCredentialEncrypted= gives the token'                   start_registers
 check 'and a stop unregisters once more'                           stop_unregisters
 no_drop_in credential
 inside rm /etc/credstore.encrypted/runner-registration-token
+
+belongs_to root:gitlab-runner
+check 'for a config.toml of a group, root is told what it lacks'   group_is_told
+example ''
+check 'with the example of a drop-in the group keeps it'           keeps_owner 'root:gitlab-runner 640'
+no_drop_in config-of-another
+belongs_to gitlab-runner:gitlab-runner
+check 'so it is told of a directory of another user'               user_is_told
+example 's/^#Cap/Cap/'
+check 'with capabilities the user keeps config.toml'               keeps_owner 'gitlab-runner:gitlab-runner 640'
+no_drop_in config-of-another
+belongs_to root:root
 
 check 'a unit registers once, and waits for GitLab to be there'     registers_once
 check 'wrong settings are not tried again and again'               stays_down_with_wrong_settings

@@ -3,6 +3,7 @@
 use super::super::status::report;
 use super::super::telling::sentence;
 use super::Worker;
+use super::complaint::Complaint;
 use crate::clock::Clock;
 use crate::lifecycle::{self, Outcome, State, Step};
 use crate::model::{RunnerReport, Timestamp};
@@ -29,6 +30,7 @@ impl Acceptance {
             Outcome::Registered(_) | Outcome::Accepted(_) | Outcome::Rotated(_) | Outcome::Adopted(_) => Self::Accepted,
             Outcome::Refused | Outcome::ResetRefused | Outcome::Removed => Self::Refused,
             Outcome::NotRotated
+            | Outcome::Withheld
             | Outcome::RotationClosed
             | Outcome::Deferred { .. }
             | Outcome::Lost { .. }
@@ -69,7 +71,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// What is wrong with it, in one sentence.
     fn trouble(&self) -> Option<String> {
         let standing = sentence(&self.state).or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
-        join(standing, self.complaint.clone())
+        join(standing, self.complaint_text())
     }
 
     /// Why it is not ready, in one sentence.
@@ -84,11 +86,20 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 "the server has refused the token and is asked again"
             }
             (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) if self.is_unsaved() => UNSAVED,
+            (State::Active(_), Acceptance::Accepted) if self.cannot_rotate() => CANNOT_ROTATE,
             (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) | (State::Retired { .. }, _) => {
                 return None;
             }
         };
-        join(Some(obstacle.to_owned()), self.complaint.clone())
+        join(Some(obstacle.to_owned()), self.complaint_text())
+    }
+
+    fn cannot_rotate(&self) -> bool {
+        self.complaint.as_ref().is_some_and(Complaint::is_about_rotation)
+    }
+
+    fn complaint_text(&self) -> Option<String> {
+        self.complaint.as_ref().map(|complaint| complaint.text.clone())
     }
 
     fn is_unsaved(&self) -> bool {
@@ -116,6 +127,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 /// What is told of a runner whose new token config.toml does not hold.
 const UNSAVED: &str = "config.toml does not hold the token yet, writing it is tried again";
 
+/// What is told of a runner whose token was due to be replaced, and could not be.
+const CANNOT_ROTATE: &str = "its token is due to be replaced, which fails";
+
 fn join(standing: Option<String>, complaint: Option<String>) -> Option<String> {
     match (standing, complaint) {
         (Some(standing), Some(complaint)) => Some(format!("{standing}; {complaint}")),
@@ -128,6 +142,7 @@ fn ending(outcome: Outcome) -> Ending {
         Outcome::Registered(_) | Outcome::Accepted(_) | Outcome::Rotated(_) => Ending::Done,
         Outcome::Adopted(_) => Ending::Adopted,
         Outcome::NotRotated => Ending::Unchanged,
+        Outcome::Withheld => Ending::Withheld,
         Outcome::Refused | Outcome::ResetRefused | Outcome::RotationClosed | Outcome::Removed | Outcome::MustAct(_) => {
             Ending::Refused
         }

@@ -7,6 +7,7 @@ use crate::lifecycle::{Outcome, Plan, State, Step, Trouble};
 use crate::model::{Origin, RunnerId};
 use crate::observe::chain;
 use crate::ops::{Disk, EntryFate, Error, Registration, Rotation, Server, Standing, Unfinished};
+use crate::store;
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn execute(&mut self, plan: Plan) {
@@ -32,13 +33,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Ok(outcomes) => {
                 for outcome in outcomes {
                     self.enter(outcome);
-                    if outcome != Outcome::Unsaved {
-                        self.stop_complaining();
-                    }
+                    self.stop_complaining(outcome);
                 }
             }
             Err(error) => {
-                self.complain(plan.step, &error);
+                self.complain(plan.step, chain(&error), error.hint());
                 self.enter(error.outcome());
             }
         }
@@ -68,8 +67,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.tell_unsaved(unsaved.as_ref());
         }
         self.rules = self.current_rules();
-        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
-        Ok(with_unsaved(registration.outcome(), unsaved))
+        Ok(outcomes(registration.outcome(), registration.unsaved()))
     }
 
     async fn verify(&mut self) -> Result<Vec<Outcome>, Error> {
@@ -101,7 +99,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     async fn rotate(&mut self) -> Result<Vec<Outcome>, Error> {
         if self.is_used_elsewhere().await {
-            return Ok(vec![Outcome::NotRotated]);
+            return Ok(vec![Outcome::Withheld]);
         }
         let now = self.now();
         let rotation = self.shared.ops.rotate(&mut self.runner, None, now).await?;
@@ -110,13 +108,12 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::info!(runner = self.runner.label(), expires_at, "rotated the token");
             self.tell_unsaved(unsaved.as_ref());
         }
-        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
-        Ok(with_unsaved(rotation.outcome(), unsaved))
+        Ok(outcomes(rotation.outcome(), rotation.unsaved()))
     }
 
     /// Whether another machine uses the token too, which a reset would shut out. Only asked where nobody has
     /// said so, and where there is an access token to ask with.
-    async fn is_used_elsewhere(&self) -> bool {
+    async fn is_used_elsewhere(&mut self) -> bool {
         let policy = self.config.policy_of(&self.runner);
         let is_decided = policy.shared.is_some() || policy.rotate == Some(RotatePolicy::Always);
         if is_decided || self.runner.record.origin != Origin::Given {
@@ -125,15 +122,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let Some(access) = self.config.access_to(&self.runner.record.url) else { return false };
         // An unreadable one is told of where it is needed.
         let Ok(access_token) = access.access_token.read() else { return false };
-        let other = self.shared.ops.other_machine(&self.runner, &access_token, self.now()).await;
-        if let Some(system_id) = &other {
-            tracing::warn!(
-                runner = self.runner.label(),
-                system_id,
-                "its token is not replaced, because another machine uses it too: create a runner for each, or set `shared` of this [[runner]]"
-            );
-        }
-        other.is_some()
+        let Some(other) = self.shared.ops.other_machine(&self.runner, &access_token, self.now()).await else {
+            return false;
+        };
+        let hint = "create a runner for each machine, or say `shared = true` or `rotate = \"always\"` in a [[runner]]";
+        let text = format!("another machine ({other}) uses its token too, and would be shut out");
+        self.complain(Step::Rotate, text, Some(hint));
+        true
     }
 
     /// The rung of the ladder that needs an access token.
@@ -143,7 +138,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         let access_token = access.access_token.read()?;
         if self.is_used_elsewhere().await {
-            return Ok(vec![Outcome::NotRotated]);
+            return Ok(vec![Outcome::Withheld]);
         }
         let now = self.now();
         let rotation = self.shared.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
@@ -151,8 +146,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::warn!(runner = self.runner.label(), "recovered: its token was reset with the access token");
             self.tell_unsaved(unsaved.as_ref());
         }
-        let unsaved = matches!(rotation, Rotation::Rotated { unsaved: Some(_), .. });
-        Ok(with_unsaved(rotation.outcome(), unsaved))
+        Ok(outcomes(rotation.outcome(), rotation.unsaved()))
     }
 
     /// The last rung of the ladder.
@@ -171,8 +165,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             self.tell_unsaved(unsaved.as_ref());
         }
-        let unsaved = matches!(registration, Registration::Registered { unsaved: Some(_), .. });
-        Ok(with_unsaved(registration.outcome(), unsaved))
+        Ok(outcomes(registration.outcome(), registration.unsaved()))
     }
 
     async fn save(&mut self) -> Result<Vec<Outcome>, Error> {
@@ -193,7 +186,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    fn tell_unsaved(&self, unsaved: Option<&crate::store::Error>) {
+    fn tell_unsaved(&self, unsaved: Option<&store::Error>) {
         if let Some(error) = unsaved {
             tracing::error!(
                 runner = self.runner.label(),
@@ -252,6 +245,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 }
 
-fn with_unsaved(outcome: Outcome, unsaved: bool) -> Vec<Outcome> {
-    if unsaved { vec![outcome, Outcome::Unsaved] } else { vec![outcome] }
+fn outcomes(outcome: Outcome, unsaved: Option<&store::Error>) -> Vec<Outcome> {
+    std::iter::once(outcome).chain(unsaved.map(|_| Outcome::Unsaved)).collect()
 }
