@@ -1,15 +1,18 @@
 //! Where a new token is written: a file of its own, which is there before the token is asked for.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Error, Exit};
-use crate::secret::Token;
+use crate::secret::{MAX_TOKEN_BYTES, Token};
 use crate::settings::Environment;
 
-/// A file that waits for a token. Removed again unless it gets one.
+/// The longest token and the end of its line.
+const LONGEST_LINE: usize = MAX_TOKEN_BYTES + 1;
+
+/// A file that waits for a token, with the space for the longest one. Removed again unless it gets one.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
@@ -18,15 +21,18 @@ pub(super) struct TokenFile {
 }
 
 impl TokenFile {
-    /// Makes the file, for its owner alone, so that no token is asked for that has no place.
+    /// Makes the file, for its owner alone, and fills it with empty lines, so that no token is asked for that has
+    /// no place: a disk that is full says so now.
     ///
     /// # Errors
-    /// [`Exit::LocalFile`] if it is there already or cannot be made.
+    /// [`Exit::LocalFile`] if it is there already or cannot be made as large as it may have to be.
     pub(super) fn prepare(path: &Path, environment: &Environment) -> Result<Self, Error> {
         let path = environment.absolute(path);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = made.map_err(|error| unusable(&path, &error))?;
-        Ok(Self { path, file, is_filled: false })
+        let made = Self { path, file, is_filled: false };
+        made.write(&[b'\n'; LONGEST_LINE]).map_err(|error| unusable(&made.path, &error))?;
+        Ok(made)
     }
 
     /// Where it is.
@@ -34,17 +40,25 @@ impl TokenFile {
         &self.path
     }
 
-    /// Writes the token, durably.
+    /// Writes the token over the empty lines, durably.
     ///
     /// # Errors
     /// [`Exit::LocalFile`]; the token is lost then.
     pub(super) fn fill(&mut self, token: &Token) -> Result<(), Error> {
         let line = zeroize::Zeroizing::new(format!("{}\n", token.expose()));
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_all());
-        let written = written.and_then(|()| File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all());
-        written.map_err(|error| unusable(&self.path, &error))?;
+        self.write(line.as_bytes()).map_err(|error| unusable(&self.path, &error))?;
         self.is_filled = true;
+        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        // What is left of the empty lines does no harm.
+        let _left = self.file.set_len(length).and_then(|()| self.file.sync_all());
         Ok(())
+    }
+
+    /// Writes the beginning of the file, durably.
+    fn write(&self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(content, 0)?;
+        self.file.sync_all()?;
+        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
 }
 
@@ -67,7 +81,7 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 
@@ -79,6 +93,20 @@ mod tests {
         assert!(path.exists());
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_space_for_the_longest_token_is_there_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let mut file = TokenFile::prepare(&path, &Environment::default()).unwrap();
+        let longest = "x".repeat(MAX_TOKEN_BYTES);
+        let before = path.metadata().unwrap();
+        assert!(before.len() > longest.len() as u64 && before.blocks() > 0, "{before:?}");
+        file.fill(&Token::parse(&longest).unwrap()).unwrap();
+        let after = path.metadata().unwrap();
+        assert_eq!((after.len(), after.blocks()), (before.len(), before.blocks()));
+        assert_eq!(after.ino(), before.ino());
     }
 
     #[test]
