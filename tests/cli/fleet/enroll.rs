@@ -63,7 +63,7 @@ fn what_was_created_here_is_deleted_by_unregister() {
 }
 
 #[test]
-fn a_kill_after_the_answer_loses_no_runner() {
+fn a_creation_whose_answer_is_lost_is_sent_once_and_named() {
     let site = Site::new();
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&CREATE[..], &["--instance", "--wait", "5s"]].concat());
