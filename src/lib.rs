@@ -24,7 +24,8 @@
 //! - [`ops`]: register, verify, rotate, unregister and replay, each in the order of effects that loses no
 //!   token. Knows server and disk through two traits only, so that both can be memory in tests.
 //! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt; an error says
-//!   whether the server may have acted. Knows no disk but TLS files.
+//!   whether the server may have acted. [`gitlab::fleet`] is the part that an access token opens, with lists as
+//!   streams of pages. Knows no disk but TLS files.
 //! - [`store`]: config.toml, edited by splicing; the state directory with records, journal and locks. One
 //!   thread does all disk work. Knows no server.
 //! - [`observe`]: the log, the service manager, and the face that the daemon shows to whoever asks: health,

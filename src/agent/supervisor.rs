@@ -178,12 +178,28 @@ where
         for remark in &census.remarks {
             tracing::warn!("{remark}");
         }
-        tracing::info!(runners = census.members.len(), enrollments = self.config.enrollments.len(), "serving");
+        self.probe(&census).await;
         for member in census.members {
             let unfinished = unfinished.remove(&member.runner.record.key);
             self.spawn(member, unfinished);
         }
+        tracing::info!(runners = self.desks.len(), enrollments = self.config.enrollments.len(), "serving");
         Ok(())
+    }
+
+    /// What would fail at the first rotation is told while somebody is looking.
+    async fn probe(&self, census: &Census) {
+        if census.members.is_empty() {
+            return;
+        }
+        if let Err(error) = self.shared.ops.disk().probe().await {
+            let error = Error::Disk(error);
+            tracing::warn!(
+                error = chain(&error),
+                hint = error.hint(),
+                "config.toml cannot be replaced: no runner can be registered and no token rotated until it can"
+            );
+        }
     }
 
     fn spawn(&mut self, member: Member, unfinished: Option<Unfinished>) {

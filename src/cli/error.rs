@@ -97,6 +97,7 @@ impl Error {
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
+            Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
             Self::Face(error) => Some(match error {
@@ -116,12 +117,7 @@ impl Error {
                 QuestionError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
                 QuestionError::Hung(_) | QuestionError::Broken { .. } => "look at its log, and restart it",
             }),
-            Self::Usage(_)
-            | Self::Settings(_)
-            | Self::Store(_)
-            | Self::Secret(_)
-            | Self::Interrupted(_)
-            | Self::System(_) => None,
+            Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
         }
     }
 }

@@ -108,7 +108,7 @@ impl Transport {
 
     fn host(&self, authority: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.max(1)));
+        let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
         Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(room))
     }
 

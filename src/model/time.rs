@@ -135,8 +135,15 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
             Duration::try_from(span).map_err(|_| expected())?
         }
     };
-    days.checked_add(rest).ok_or_else(expected)
+    let span = days.checked_add(rest).ok_or_else(expected)?;
+    if span > LONGEST_SPAN {
+        return Err(format!("`{text}` is longer than a hundred years"));
+    }
+    Ok(span)
 }
+
+/// The longest span that is taken: what is added to a time has to be a time still.
+const LONGEST_SPAN: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
 
 /// Writes a span for people, with its two greatest units: `1h 30m`, `2d 4h`, `850ms`.
 #[must_use]
@@ -196,7 +203,7 @@ mod tests {
         for (text, secs) in [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("2d", 172_800), ("1d 2h", 93_600)] {
             assert_eq!(parse_span(text), Ok(Duration::from_secs(secs)), "{text}");
         }
-        for wrong in ["", "10", "-5m", "soon", "1x"] {
+        for wrong in ["", "10", "-5m", "soon", "1x", "9223372036854775807s", "36600d"] {
             assert!(parse_span(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -20,6 +20,9 @@ const EXTENSION: Duration = Duration::from_secs(10);
 /// How often the watchdog is fed within the time after which it strikes.
 const MEALS: u32 = 3;
 
+/// The shortest time between two of them, so that a limit which no process could keep is not a busy loop.
+const BETWEEN_MEALS: Duration = Duration::from_millis(50);
+
 /// How long the answer to a question may take; it comes in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -47,12 +50,14 @@ pub fn status(sentence: &str) {
 
 /// Feeds its watchdog for as long as the daemon is well; does nothing if none watches. Never ends.
 pub async fn feed_watchdog(is_well: impl Fn() -> bool) -> Infallible {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
+        return std::future::pending().await;
+    };
     loop {
         if is_well() {
             tell(&[NotifyState::Watchdog]);
         }
-        sleep(limit / MEALS).await;
+        sleep((limit / MEALS).max(BETWEEN_MEALS)).await;
     }
 }
 

@@ -156,6 +156,9 @@ impl Error {
     /// What the user can do about it, where the message does not say so already.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
+        if let Self::Disk(error) = self {
+            return error.hint();
+        }
         self.failure()?.hint.as_deref()
     }
 }

@@ -23,7 +23,7 @@ pub struct Draft {
     pub place: Place,
     /// What was wrong with it when it was read.
     pub(super) mistakes: Mistakes,
-    /// What ties it to its state; unless given, the name, or else [`UNNAMED_KEY`].
+    /// What ties it to its state; unless given, the name, or else `default`.
     pub key: Option<Placed<String>>,
     /// The local name; unless given, the one it has already, or else the machine's.
     pub name: Option<Placed<String>>,

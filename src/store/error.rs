@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use crate::model::RunnerKey;
 
+const RUN_AS_OWNER: &str = "run as that user or as root, or change the file's owner";
+
+const GIVE_CAPABILITIES: &str = "it is root without the capability for this, as in the sandbox of its service: give the file to root, or the service its group by `SupplementaryGroups=`, or another user's files by `CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER` in a drop-in";
+
 /// Why the disk did not do what was asked; never contains a token or a file's content.
 ///
 /// It can be cloned because changes that share one replace of config.toml share its failure.
@@ -91,7 +95,7 @@ pub enum Error {
         tries: u32,
     },
     /// The replacement would belong to somebody else.
-    #[error("cannot keep the owner {uid}:{gid} of `{}`: run as that user or as root, or change the file's owner", path.display())]
+    #[error("cannot keep the owner {uid}:{gid} of `{}`", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -202,6 +206,19 @@ impl Error {
         }
     }
 
+    /// What the user can do about it, where the message does not say so already.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint_for(rustix::process::geteuid().is_root())
+    }
+
+    /// The same for root, who is refused only for want of a capability, or for another user.
+    fn hint_for(&self, is_root: bool) -> Option<&'static str> {
+        let is_owner = matches!(self, Self::Owner { .. });
+        let is_refused = matches!(self, Self::Disk { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+        if is_root { (is_owner || is_refused).then_some(GIVE_CAPABILITIES) } else { is_owner.then_some(RUN_AS_OWNER) }
+    }
+
     /// Makes the error of a system call on a path, to be used in `map_err`.
     pub(super) fn disk(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
@@ -211,4 +228,22 @@ impl Error {
 
 fn by(holder: Option<u32>) -> String {
     holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_that_is_refused_is_told_of_capabilities() {
+        let disk = |kind: io::ErrorKind| Error::disk("read", Path::new("/config.toml"))(kind.into());
+        let owner = Error::Owner { path: "/config.toml".into(), uid: 0, gid: 999 };
+        for (error, for_root, for_others) in [
+            (disk(io::ErrorKind::PermissionDenied), Some(GIVE_CAPABILITIES), None),
+            (disk(io::ErrorKind::StorageFull), None, None),
+            (owner, Some(GIVE_CAPABILITIES), Some(RUN_AS_OWNER)),
+        ] {
+            assert_eq!((error.hint_for(true), error.hint_for(false)), (for_root, for_others), "{error}");
+        }
+    }
 }

@@ -189,10 +189,10 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
         match fs::read_link(&resolved) {
             Ok(link) => resolved = parent(&resolved).join(link),
             Err(error) if is_no_link(&error) => return existing_parent_resolved(&resolved),
-            Err(error) => return Err(Error::disk("find", &resolved)(error)),
+            Err(error) => return Err(Error::disk("read", &resolved)(error)),
         }
     }
-    Err(Error::disk("find", path)(io::Error::other("too many symbolic links")))
+    Err(Error::disk("read", path)(io::Error::other("too many symbolic links")))
 }
 
 fn is_no_link(error: &io::Error) -> bool {
@@ -205,6 +205,6 @@ fn existing_parent_resolved(path: &Path) -> Result<PathBuf, Error> {
     match parent.canonicalize() {
         Ok(parent) => Ok(parent.join(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(existing_parent_resolved(parent)?.join(name)),
-        Err(error) => Err(Error::disk("find", parent)(error)),
+        Err(error) => Err(Error::disk("read", parent)(error)),
     }
 }

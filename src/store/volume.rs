@@ -13,8 +13,12 @@ const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// Whether a directory is gone with its container: it is in memory, or on the container's own root file
 /// system because nothing is mounted for it.
 pub(super) fn is_gone_with_container(directory: &Path) -> io::Result<bool> {
-    let is_in_memory = IN_MEMORY.contains(&statfs(directory)?.f_type);
-    Ok(is_in_memory || mount(directory)? == mount(Path::new("/"))?)
+    Ok(is_gone(statfs(directory)?.f_type, mount(directory)?, mount(Path::new("/"))?))
+}
+
+/// The same by a directory's type of file system, the mount that it is on, and the mount of `/`.
+fn is_gone(file_system: FsWord, mount: u64, root: u64) -> bool {
+    IN_MEMORY.contains(&file_system) || mount == root
 }
 
 /// The number of the mount that a path is on. Kernels before 5.8 do not tell; there all mounts look alike.
@@ -26,11 +30,29 @@ fn mount(path: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    const EXT4: FsWord = 0xef53;
+    const OVERLAY: FsWord = 0x794c_7630;
+    const TMPFS: FsWord = IN_MEMORY[0];
+    const RAMFS: FsWord = IN_MEMORY[1];
+
     #[test]
     fn only_what_is_mounted_from_a_disk_outlives_a_container() {
-        for (directory, expected) in [("/", true), ("/usr", true), ("/dev/shm", true), ("/proc", false)] {
-            assert_eq!(is_gone_with_container(Path::new(directory)).unwrap(), expected, "{directory}");
+        for (file_system, mount, root, expected) in [
+            (EXT4, 7, 3, false),
+            (OVERLAY, 7, 3, false),
+            (EXT4, 3, 3, true),
+            (OVERLAY, 3, 3, true),
+            (TMPFS, 7, 3, true),
+            (RAMFS, 7, 3, true),
+            (EXT4, 0, 0, true),
+        ] {
+            assert_eq!(is_gone(file_system, mount, root), expected, "{file_system:#x} on {mount}, / on {root}");
         }
+    }
+
+    #[test]
+    fn a_directory_of_the_machine_is_looked_at() {
+        assert!(is_gone_with_container(Path::new("/")).unwrap());
         assert!(is_gone_with_container(Path::new("/nowhere")).is_err());
     }
 }

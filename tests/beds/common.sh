@@ -12,19 +12,47 @@ work=$(mktemp -d)
 failures=0
 undo=()
 
-# Ends what was started and takes back what was set up, the newest first.
+# Ends what was started and takes back what was set up, the newest first; also after Ctrl-C or a stage's end.
 clean_up() {
-    local index job
+    local index
+    # Neither a failure nor a second signal must end this half-way; an ignored one would be so for all that runs here.
+    set +e
+    trap : INT TERM HUP
     for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
-        "${undo[index]}" || true
+        "${undo[index]}"
     done
-    for job in $(jobs -pr); do
-        kill "$job" || true
-        wait "$job" || true
-    done
-    rm -rf "$work"
+    # shellcheck disable=SC2046
+    end $(jobs -pr)
+    rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# end PROCESS…: asks children to end, also those that were stopped, and kills who is still there ten seconds later.
+end() {
+    local until=$((SECONDS + 10)) process
+    for process; do
+        kill -TERM "$process" 2>/dev/null || true
+        kill -CONT "$process" 2>/dev/null || true
+    done
+    for process; do
+        while kill -0 "$process" 2>/dev/null && ((SECONDS < until)); do sleep 0.1; done
+        kill -KILL "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+}
+
+# clear_network PROCESS: kills what is left in the network namespace of this process, besides itself.
+clear_network() {
+    local network process
+    network=$(readlink "/proc/$1/ns/net") || return 0
+    [[ $network != "$(readlink /proc/self/ns/net)" ]] || return 0
+    for process in /proc/[0-9]*; do
+        [[ ${process#/proc/} != "$1" && $(readlink "$process/ns/net" 2>/dev/null) == "$network" ]] || continue
+        kill -KILL "${process#/proc/}" 2>/dev/null || true
+    done
+}
 
 # check SENTENCE COMMAND…: says whether the sentence holds; if not, with what the command said.
 check() {
@@ -74,8 +102,8 @@ start_gitlab() {
 }
 
 stop_gitlab() {
-    kill "$gitlab"
-    wait "$gitlab" || true
+    [[ -z ${gitlab:-} ]] || end "$gitlab"
+    gitlab=
 }
 
 # created_token PREFIX…: the token of a runner that was created as in GitLab's user interface.

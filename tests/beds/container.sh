@@ -8,7 +8,8 @@
 
 cargo build --locked --quiet --example gitlab
 make_podman
-there packaging/build-image --quiet >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+# Files of the image do not depend on whose umask it is.
+(umask 077 && there packaging/build-image --quiet) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 
 explain() { there podman logs --tail 20 agent; }
 
@@ -84,14 +85,26 @@ comes_back_under_its_name() {
     remove && by_registration_token a-third --volume data:/data && is_well && has "$(agent list)" '^one ' && stop_unregisters 2
 }
 
-has_no_token() {
-    local places
-    places=$(tr '\0' '\n' <"/proc/$(pid)/environ") && lacks "$places" "$registration_token" &&
-        has "$(log)" 'registered' && lacks "$(log)" "$registration_token"
+# lacks_tokens: neither the token to register with nor the runner's own is where others may look.
+lacks_tokens() {
+    local places token
+    token=$(sed -n 's/^ *token = "\(.*\)"/\1/p' "/proc/$(pid)/root/data/config.toml")
+    places=$(tr '\0' '\n' <"/proc/$(pid)/environ" && tr '\0' '\n' <"/proc/$(pid)/cmdline" && log) || return
+    [[ -n $token ]] && has "$places" registered && lacks "$places" "$registration_token" && lacks "$places" "$token"
+}
+
+# The variable is taken away from the process, whatever podman itself knows of it.
+hands_over() {
+    remove && run one --volume over:/data --env REGISTRATION_TOKEN="$registration_token" && is_well && lacks_tokens
 }
 
 is_warned_of_memory() {
     by_own_token --tmpfs /data:rw,mode=1777 && is_well && has "$(log)" 'mount a volume'
+}
+
+is_warned_without_a_volume() {
+    remove && by_own_token --read-only=false && is_well && has "$(log)" 'mount a volume' &&
+        grep -q token "/proc/$(pid)/root/data/config.toml"
 }
 
 is_content_with_a_volume() {
@@ -116,7 +129,7 @@ printf '  %s: the agent has %s KiB resident\n' "$bed" "$(resident_kib)"
 check 'the agent has at most 12 MiB resident'                      at_most "$(resident_kib)" $((12 * 1024))
 check 'it runs as uid 65534, without capabilities'                 has "$(cat "/proc/$(pid)/status")" '^CapEff:.*0000000000000000'
 check 'the health check passes'                                    healthy
-check 'no token is in its environment or its log'                  has_no_token
+check 'no token is in its environment or its log'                  lacks_tokens
 check 'it survives a kill as the same runner'                      survives_a_kill
 check 'so does a new container of another name on its volume'      survives_a_new_container
 check 'the health check fails while it hangs'                      health_fails_when_it_hangs
@@ -127,8 +140,10 @@ remove
 start_gitlab nsenter --target "$namespaces" --net
 secret own-token "$(created_token nsenter --target "$namespaces" --net)"
 check 'a given token whose state is in memory is warned of'        is_warned_of_memory
+check 'so is one without a volume'                                 is_warned_without_a_volume
 check 'on a volume it is not'                                      is_content_with_a_volume
 check 'any other user in group 0 will do'                          takes_any_user
+check 'no token stays of one that was given in the environment'    hands_over
 remove
 
 verdict

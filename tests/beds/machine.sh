@@ -5,31 +5,15 @@
 machine=runner-agent-bed-$$
 machine_log=$work/machine.log
 
-# The Debian that every bed begins with, made once and kept.
-debian() {
-    local root=target/beds/bookworm
-    if [[ ! -e $root.complete ]]; then
-        rm -rf "$root"
-        mkdir -p target/beds
-        mmdebstrap --quiet --variant=minbase \
-            --include=systemd,systemd-sysv,dbus,libnss-systemd,procps,ca-certificates \
-            --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$root"
-        # What the bed installs is installed whole.
-        rm "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
-        touch "$root.complete"
-    fi
-    echo "$root"
-}
-
 # make_machine: its disk and its network.
 make_machine() {
-    cp -a --reflink=auto "$(debian)" "$work/root"
-    ip netns add "$machine"
     undo+=(drop_network drop_machine)
+    cp -a --reflink=auto "$(tests/beds/debian)" "$work/root"
+    ip netns add "$machine"
     ip -n "$machine" link set lo up
 }
 
-drop_network() { ip netns delete "$machine"; }
+drop_network() { ip netns delete "$machine" 2>/dev/null; }
 
 # boot OPTION…: with further options for systemd-nspawn; returns when systemd says that it is up.
 boot() {
@@ -40,7 +24,7 @@ boot() {
         mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
         exec systemd-nspawn --quiet --boot --directory="$0" --machine="$1" --bind-ro="$2:/packages" \
             --network-namespace-path="/run/netns/$1" --register=no --keep-unit --console=pipe --link-journal=no "${@:3}"' \
-        "$work/root" "$machine" "$PWD/dist" "$@" </dev/null >>"$machine_log" 2>&1 &
+        "$work/root" "$machine" "$work/packages" "$@" </dev/null >>"$machine_log" 2>&1 &
     container=$!
     eventually is_up
 }
@@ -75,17 +59,21 @@ power_off() {
 }
 
 drop_machine() {
-    if [[ -n ${container:-} ]]; then
-        kill -TERM "$container" 2>/dev/null || true
-        wait "$container" || true
-        container=
-    fi
+    local process
+    [[ -z ${container:-} ]] || end "$container"
+    container=
+    stop_gitlab
+    for process in $(ip netns pids "$machine" 2>/dev/null); do
+        kill -KILL "$process" 2>/dev/null || true
+    done
     drop_cgroup
 }
 
+# A cgroup can be removed once its last process is gone.
 drop_cgroup() {
     # shellcheck disable=SC2016
-    unshare --mount --propagation private bash -c '
+    timeout --signal KILL 10 unshare --mount --propagation private bash -c '
         umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
-        find "/sys/fs/cgroup/$0" -depth -type d -exec rmdir {} +' "$machine" 2>/dev/null || true
+        cd /sys/fs/cgroup
+        while [[ -d $0 ]] && ! find "$0" -depth -type d -exec rmdir {} +; do sleep 0.2; done' "$machine" 2>/dev/null || true
 }

@@ -36,6 +36,9 @@ there() {
 }
 
 drop_containers() {
-    there podman rm --all --force --time 0 --volumes >/dev/null 2>&1 || true
-    there umount "$work/images/overlay" >/dev/null 2>&1 || true
+    there timeout --signal KILL 20 podman rm --all --force --time 0 --volumes >/dev/null 2>&1 || true
+    stop_gitlab
+    clear_network "$namespaces"
+    there umount --lazy "$work/images/overlay" >/dev/null 2>&1 || true
+    end "$namespaces"
 }

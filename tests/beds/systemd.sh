@@ -7,11 +7,11 @@
 . tests/beds/machine.sh
 
 cargo build --locked --quiet --example gitlab
-rm -f dist/*.deb
+mkdir "$work/packages"
 for revision in 1 2; do
-    packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+    DIST=$work/packages packaging/build-deb --quiet --deb-revision "$revision" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 done
-package() { echo "/packages/$(basename dist/runner-agent_*-"$1"_*.deb)"; }
+package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.deb)"; }
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
 
@@ -120,6 +120,16 @@ upgrade_leaves_stopped() {
     unit stop && install_package 2 && fails is_active
 }
 
+# recipe LANGUAGE: what README.md says in it about encrypted tokens.
+recipe() { sed -n '/^\*\*Encrypted\*\* /,/^\*\*The sandbox/p' README.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
+
+# By these words, with root for sudo and a file for whoever types the token.
+encrypts() {
+    # shellcheck disable=SC2016
+    inside bash -euo pipefail -c 'sudo() { "$@"; }; systemd-ask-password() { cat /root/token; }; eval "$1"' - "$(recipe sh)" &&
+        inside test -s /etc/credstore.encrypted/runner-registration-token
+}
+
 # The example of a unit that registers once, started before there is a GitLab.
 registers_once() {
     inside sed "s#https://gitlab.example.com#$gitlab_url#" /usr/share/doc/runner-agent/examples/register-once.service |
@@ -160,6 +170,39 @@ purge_leaves_nothing() {
         equal "$(inside find / -xdev -path /packages -prune -o -name '*runner-agent*' -print)" '' &&
         inside test -e /etc/gitlab-runner/config.toml -a -e /etc/gitlab-runner/.runner_system_id
 }
+
+# As a package leaves it that gives gitlab-runner a group or a user of its own.
+belongs_to() {
+    inside id gitlab-runner >/dev/null 2>&1 || inside useradd --system --user-group gitlab-runner
+    inside chown -R "$1" /etc/gitlab-runner
+    inside chmod 640 /etc/gitlab-runner/config.toml
+}
+
+group_is_told() {
+    local made
+    made=$(registrations)
+    unit start && eventually told_of 'cannot keep the owner 0:' && told_of 'SupplementaryGroups=' && unit stop &&
+        equal "$(registrations)" "$made"
+}
+
+user_is_told() {
+    fails unit start && told_of 'cannot read ./etc/gitlab-runner/config.toml' && told_of 'CapabilityBoundingSet='
+}
+
+told_of() { has "$(journal)" "$1" >/dev/null; }
+
+# example EXPRESSION: the drop-in for such files, after sed has changed it.
+example() {
+    inside sed "$1" /usr/share/doc/runner-agent/examples/config-of-another.conf |
+        inside tee /etc/systemd/system/runner-agent.service.d/config-of-another.conf >/dev/null
+    inside systemctl daemon-reload
+}
+
+keeps_owner() {
+    start_registers && equal "$(owner)" "$1" && stop_unregisters && equal "$(owner)" "$1"
+}
+
+owner() { inside stat --format '%U:%G %a' /etc/gitlab-runner/config.toml; }
 
 # As cloud-init would do it.
 is_provisioned() {
@@ -211,14 +254,25 @@ secret /root/token
 drop_in credential 'LoadCredential=runner-registration-token:/root/token'
 check 'LoadCredential= with a path gives the token'                start_registers
 check 'and a stop unregisters again'                               stop_unregisters
-inside mkdir -p /etc/credstore.encrypted
-inside systemd-creds encrypt --quiet --with-key=host --name=runner-registration-token /root/token /etc/credstore.encrypted/runner-registration-token 2>/dev/null
+check 'the commands of README.md encrypt the token'                encrypts
 inside rm /root/token
-drop_in credential 'LoadCredentialEncrypted=runner-registration-token:/etc/credstore.encrypted/runner-registration-token'
+drop_in credential "$(recipe ini | sed '/^#/d; /^\[/d')"
 check 'LoadCredentialEncrypted= gives the token'                   start_registers
 check 'and a stop unregisters once more'                           stop_unregisters
 no_drop_in credential
 inside rm /etc/credstore.encrypted/runner-registration-token
+
+belongs_to root:gitlab-runner
+check 'for a config.toml of a group, root is told what it lacks'   group_is_told
+example ''
+check 'with the example of a drop-in the group keeps it'           keeps_owner 'root:gitlab-runner 640'
+no_drop_in config-of-another
+belongs_to gitlab-runner:gitlab-runner
+check 'so it is told of a directory of another user'               user_is_told
+example 's/^#Cap/Cap/'
+check 'with capabilities the user keeps config.toml'               keeps_owner 'gitlab-runner:gitlab-runner 640'
+no_drop_in config-of-another
+belongs_to root:root
 
 check 'a unit registers once, and waits for GitLab to be there'     registers_once
 check 'wrong settings are not tried again and again'               stays_down_with_wrong_settings

@@ -57,6 +57,21 @@ fn status_tells_what_is_wrong_and_how_long_it_waited_for_it() {
 }
 
 #[test]
+fn an_enrollment_whose_runner_was_unregistered_is_not_ready_until_a_reload() {
+    let bench = Bench::enrolling(Gitlab::builder(), "");
+    let daemon = bench.serving();
+    assert_eq!(bench.ask(&["status", "--wait", "ready"]).status.code(), Some(0));
+    assert_eq!(bench.ask(&["unregister", "--name", "build-1"]).status.code(), Some(0));
+    bench.wait("the daemon to miss its runner", |bench| {
+        let (code, stdout, _) = texts(&bench.ask(&["health", "--ready"]));
+        code == Some(1) && stdout.contains("nobody serves it")
+    });
+    daemon.signal(Signal::HUP);
+    bench.wait_for_registration();
+    assert_eq!(bench.ask(&["status", "--wait", "ready"]).status.code(), Some(0));
+}
+
+#[test]
 fn status_waits_for_a_daemon_that_is_not_there_yet() {
     let bench = Bench::enrolling(Gitlab::builder(), "");
     let mut command = bench.command(&["status", "--wait", "ready", "--timeout", "10m"]);

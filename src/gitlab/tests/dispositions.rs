@@ -10,7 +10,7 @@ const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None }
 /// verify, delete runner, delete manager, reset, reset by id.
 async fn expect(reply: Reply, expected: [Disposition; 6]) {
     let server = Server::start(vec![reply.clone(); 6]).await;
-    let client = client();
+    let client = client_for(&reply);
     for (endpoint, expected) in LIFECYCLE.into_iter().zip(expected) {
         let error = call(&client, &server.site(), endpoint).await.unwrap_err();
         assert_eq!(error.disposition(), expected, "{endpoint:?} {error}");

@@ -13,8 +13,8 @@ use test_gitlab::{Endpoint, Gitlab, Request, Runner};
 
 use super::process::{PATIENCE, Process};
 
-/// How long a token lives. A third of it is left when it is replaced: what a busy machine may take.
-pub(crate) const LIFE: Duration = Duration::from_secs(40);
+/// How long a token lives. Half of it is left when it is replaced: what a busy machine may take.
+pub(crate) const LIFE: Duration = Duration::from_secs(60);
 
 /// How often the token is checked.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(20);
@@ -22,7 +22,8 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(20);
 /// What the daemon says of a jump.
 pub(crate) const NOTICED: &str = "the clock has jumped";
 
-const SETTINGS: &str = "[verify]\ninterval = \"20s\"\n[timing]\nlongest_nap = \"1s\"\n[shutdown]\ngrace = \"5s\"\n";
+const SETTINGS: &str = "[rotate]\nat = \"50%\"\n[verify]\ninterval = \"20s\"\n[timing]\nlongest_nap = \"1s\"\n\
+    [shutdown]\ngrace = \"5s\"\n";
 
 pub(crate) struct Bench {
     pub(crate) gitlab: Gitlab,

@@ -1,7 +1,7 @@
 //! A wall clock that is wrong, and one that jumps: no token is replaced late, and nothing becomes a storm.
 //!
 //! libfaketime shows the real binary another wall clock than the server's, while monotonic clocks go on as
-//! they do when a clock is set. Each trial has a daemon, a GitLab and tokens of 40 s of its own.
+//! they do when a clock is set. Each trial has a daemon, a GitLab and tokens of 60 s of its own.
 //!
 //! Runs with `RUNNER_AGENT_BEDS=1` where libfaketime is installed; `cargo test --test wall_clock -- NAME…` runs
 //! the trials whose names begin with one of these.

@@ -208,6 +208,32 @@ fn whoever_reads_only_the_beginning_ends_the_list() {
     assert!(site.gitlab().requests().len() < 15);
 }
 
+/// The most memory that a list takes which ends with this page, in KiB.
+fn peak_memory(site: &Site, pages: usize) -> u64 {
+    let held = site.gitlab().order(Endpoint::ListAllRunners, Fault::hold());
+    held.after(pages - 1);
+    site.gitlab().clear_requests();
+    let url = site.gitlab().url();
+    let mut command = site.bench.command(&["fleet", "--url", &url, "list", "--all", "--output", "jsonl"]);
+    command.env("GITLAB_TOKEN", &site.access_token).stdout(std::process::Stdio::null());
+    let child = site.bench.start(command);
+    assert!(site.gitlab().wait_for_requests(Endpoint::ListAllRunners, pages, SOON));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    site.gitlab().clear_faults();
+    site.bench.finish(child).exits(0);
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn a_long_list_takes_no_more_memory_than_a_short_one() {
+    let site = Site::new();
+    site.add_runners(8000);
+    let (short, long) = (peak_memory(&site, 8), peak_memory(&site, 80));
+    // The numbers of the rows, to know those that come twice, and no row.
+    assert!(long < short + 2048, "{short} KiB for 800 rows, {long} KiB for 8000");
+}
+
 #[test]
 fn all_about_a_runner_is_shown() {
     let site = Site::of_version("18.5");

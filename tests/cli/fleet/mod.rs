@@ -5,6 +5,7 @@ mod changes;
 mod enroll;
 mod lists;
 mod prune;
+mod terminal;
 mod tokens;
 
 use test_gitlab::{Gitlab, NewRunner, Role, Scope};
