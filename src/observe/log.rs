@@ -267,6 +267,9 @@ mod tests {
     }
 
     fn logged(log: impl FnOnce(Buffer)) -> String {
+        // With a single subscriber, tracing lets whichever thread comes by first decide for all whether a line
+        // is written at all, and the other tests' threads have no subscriber.
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
         let buffer = Buffer::default();
         log(buffer.clone());
         let bytes = buffer.0.lock().unwrap().clone();

@@ -148,6 +148,9 @@ async fn one_line_of_log_per_request_without_any_token() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    // With a single subscriber, tracing lets whichever thread comes by first decide for all whether a line is
+    // written at all, and the other tests' threads have no subscriber.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
     for endpoint in Endpoint::ALL {
         for reply in [Reply::html(500), Reply::json(403, r#"{"message":"403 Forbidden"}"#), Reply::Close(Vec::new())] {
