@@ -56,10 +56,8 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
     };
     let reporter = Reporter::new(arguments.global.output);
     let secrecy = Secrecy { core_dumps, handover: handover::hand_over(&start, &arguments) };
-    match perform(arguments, start.environment, signals, secrecy, &reporter) {
-        Ok(exit) => exit,
-        Err(error) => reporter.failed(&error),
-    }
+    let exit = perform(arguments, start.environment, signals, secrecy, &reporter);
+    reporter.end(exit.unwrap_or_else(|error| reporter.failed(&error)))
 }
 
 /// What was done before there was a log, so that secrets stay secret.

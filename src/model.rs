@@ -8,6 +8,7 @@ mod address;
 #[path = "../tests/fuzz/checks/model.rs"]
 pub mod fuzzing;
 mod report;
+mod text;
 mod time;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
+pub use text::is_unprintable;
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 
 use crate::secret::{Fingerprint, Token};

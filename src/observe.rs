@@ -26,7 +26,7 @@ pub use board::{Board, Phase, Posting, Readiness, Unready};
 pub use face::{Config as FaceConfig, Error as FaceError, Face};
 pub use log::{LogConfig, LogFormat, LogLevel, LogWordError, is_journal, start_log};
 pub use metrics::metrics;
-pub use question::{ANSWER_TIME, QuestionError, Reply, ask};
+pub use question::{ANSWER_TIME, Addressee, QuestionError, Reply, ask};
 pub use tally::{Deed, Ending, Tally};
 
 /// An error with its causes in one line, as logs and messages show it.

@@ -31,7 +31,7 @@ pub use access::{access_token, credential};
 pub use enrollment::{Draft, DraftCreation, ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
 pub use mistakes::{Errors, Mistake, Place, Placed};
-pub use paths::{Paths, paths};
+pub use paths::{Paths, mark, paths};
 pub use secrets::secret_variables;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use variables::{parse_boolean, parse_seconds};

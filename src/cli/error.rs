@@ -68,6 +68,11 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// Whether the server does not have what a call is about, or not any more.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Call { error } if error.status() == Some(404))
+    }
+
     /// The exit code it ends with.
     pub(super) fn exit(&self) -> Exit {
         match self {
@@ -75,9 +80,12 @@ impl Error {
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::Face(_) => Exit::LocalFile,
             Self::Question(QuestionError::Connect { .. }) => Exit::LocalFile,
-            Self::Question(QuestionError::Absent(_) | QuestionError::Hung(_) | QuestionError::Broken { .. }) => {
-                Exit::Unreachable
-            }
+            Self::Question(
+                QuestionError::Absent(_)
+                | QuestionError::Stranger(_)
+                | QuestionError::Hung(_)
+                | QuestionError::Broken { .. },
+            ) => Exit::Unreachable,
             Self::Operation(error) => of_operation(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
@@ -100,6 +108,12 @@ impl Error {
             }),
             Self::Question(error) => Some(match error {
                 QuestionError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
+                QuestionError::Stranger(_) => {
+                    "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
+                }
+                QuestionError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
+                    "name another place with --socket, to the daemon too"
+                }
                 QuestionError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
                 QuestionError::Hung(_) | QuestionError::Broken { .. } => "look at its log, and restart it",
             }),

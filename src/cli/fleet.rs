@@ -25,12 +25,27 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::{Error, Exit};
 
-/// Does what is asked for.
+/// Does what is asked for. A second signal ends it at once, whatever is under way.
 pub(super) async fn fleet(
     context: &Context<'_>,
     arguments: FleetArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
+    // An entry that is being written knows itself what a second signal may leave behind.
+    if matches!(&arguments.command, FleetCommand::Create(create) if create.enroll) {
+        return perform(context, arguments, interrupt).await;
+    }
+    tokio::select! {
+        biased;
+        () = interrupt.insisted() => Err(Error::Interrupted(
+            "a change that was under way may have been made, and its answer is lost: look with `fleet list` or `fleet show`"
+                .to_owned(),
+        )),
+        result = perform(context, arguments, interrupt.clone()) => result,
+    }
+}
+
+async fn perform(context: &Context<'_>, arguments: FleetArguments, interrupt: Interrupt) -> Result<Exit, Error> {
     let FleetArguments { access, command } = arguments;
     if let FleetCommand::Delete(arguments) = &command
         && let Some(path) = &arguments.runner_token_file

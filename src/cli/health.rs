@@ -2,15 +2,16 @@
 
 use super::arguments::HealthArguments;
 use super::context::Context;
+use super::told::shown;
 use super::{Exit, status};
 use crate::observe::{ask, chain};
 use crate::settings;
 
 /// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
 pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {
-    let sockets = settings::paths(&context.overrides, &context.environment).sockets;
+    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
     let (question, yes) = if arguments.ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
-    let (line, exit) = match ask(&sockets, question).await {
+    let (line, exit) = match ask(&daemon, question).await {
         Ok(reply) if reply.is_yes => (yes.to_owned(), Exit::Done),
         Ok(reply) if arguments.ready => {
             (format!("not ready: {}", status::reasons(&reply.body).join("; ")), Exit::Failed)
@@ -18,6 +19,6 @@ pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -
         Ok(reply) => (format!("unhealthy: {}", String::from_utf8_lossy(&reply.body).trim()), Exit::Failed),
         Err(error) => (format!("unhealthy: {}", chain(&error)), Exit::Failed),
     };
-    context.reporter.answer(&format!("{line}\n"));
+    context.reporter.answer(&format!("{}\n", shown(&line)));
     exit
 }

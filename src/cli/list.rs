@@ -22,7 +22,7 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     if !context.reporter.is_json() {
         for report in &reports {
             if let Some(error) = &report.error {
-                context.reporter.remark(&format!("warning: runner {}: {error}", super::told::label(report)));
+                context.reporter.remark(&format!("warning: runner {}: {}", super::told::label(report), shown(error)));
             }
         }
     }
@@ -114,7 +114,7 @@ fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
         or_dash(runner.url.as_ref().map(ToString::to_string)),
         or_dash(runner.executor.as_deref().map(shown)),
         or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
-        runner.state.clone(),
+        or_dash(Some(shown(&runner.state))),
         runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
         or_dash(runner.next.as_ref().map(|next| next_step(next, now))),
     ]
@@ -124,7 +124,7 @@ fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
 fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
-    let words = |text: &str| text.replace('_', " ");
+    let words = |text: &str| shown(&text.replace('_', " "));
     format!("{} {at} ({when}, {})", words(&next.step), words(&next.why))
 }
 

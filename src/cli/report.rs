@@ -1,12 +1,16 @@
 //! The only writer to stdout and stderr besides the log: answers to stdout, everything else to stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use super::arguments::Output;
-use super::told::{Told, label};
+use super::told::{Told, label, shown};
 use super::{Error, Exit};
 use crate::model::{Report, RunnerReport};
 pub(super) use crate::observe::chain;
+
+/// Why an answer did not come to stdout, which the process has one of.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
 
 /// Writes answers in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -82,25 +86,38 @@ impl Reporter {
             self.answer(&format!("runner {label}: {}\n", told.line));
         }
         if let Some(error) = &told.report.error {
-            self.remark(&format!("error: runner {label}: {error}"));
+            self.remark(&format!("error: runner {label}: {}", shown(error)));
         }
         if let Some(hint) = &told.hint {
             self.remark(&format!("hint: {hint}"));
         }
     }
 
-    /// Writes an answer to stdout as it is. A reader that has gone away is no error.
+    /// Writes an answer to stdout as it is. A reader that has gone away is no error; what else keeps it from being
+    /// written is told at the [`end`](Self::end).
     pub(super) fn answer(&self, text: &str) {
-        let _closed = self.try_answer(text);
+        let _told_at_the_end = self.try_answer(text);
     }
 
     /// Writes a part of a long answer to stdout as it is.
     ///
     /// # Errors
-    /// If nobody reads any more, so that the rest is for nobody.
+    /// If nobody reads any more or it cannot be written, so that the rest is for nobody.
     pub(super) fn try_answer(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        written.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _first_counts = UNWRITTEN.set(error.to_string());
+            }
+        })
+    }
+
+    /// The exit code with which the program ends: an answer that could not be written is no success.
+    pub(super) fn end(&self, exit: Exit) -> Exit {
+        let Some(error) = UNWRITTEN.get() else { return exit };
+        self.remark(&format!("error: cannot write the answer: {error}"));
+        if exit == Exit::Done { Exit::Failed } else { exit }
     }
 
     /// Writes a line for people to stderr.
@@ -120,6 +137,10 @@ impl Reporter {
 
 /// Shows what clap has to say: help and version on stdout, a wrong usage on stderr.
 pub(super) fn usage(error: &clap::Error) -> Exit {
-    let _closed = error.print();
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    let is_unwritten = error.print().is_err_and(|failure| failure.kind() != io::ErrorKind::BrokenPipe);
+    match (error.use_stderr(), is_unwritten) {
+        (true, _) => Exit::Usage,
+        (false, true) => Exit::Failed,
+        (false, false) => Exit::Done,
+    }
 }

@@ -55,7 +55,8 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
     let ended = if arguments.once {
         pass(context, agent, parts, &mut signals).await
     } else {
-        serve(agent, parts, news, &mut signals, Face::listen(&face).await?).await
+        let mark = settings::mark(store.config_path());
+        serve(agent, parts, news, &mut signals, Face::listen(&face).await?, mark).await
     };
     // Of what was given up, a new token may be on its way to the disk still.
     service_manager::stopping(drain(&store, &mut signals)).await;
@@ -111,10 +112,11 @@ async fn serve(
     news: mpsc::UnboundedReceiver<Progress>,
     signals: &mut Signals,
     face: Face,
+    mark: String,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
     let (pulse, board) = (parts.pulse.clone(), parts.board.clone());
-    let sources = Sources { board: board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
+    let sources = Sources { mark, board: board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
     let farewells = tokio::select! {
         result = agent::run(agent, parts, inbox) => result?,
         never = pass_on(signals, &notices) => match never {},

@@ -1,17 +1,16 @@
 //! `status`: how the runners of a running daemon stand, and waiting until they are ready.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
-use super::told::label;
+use super::told::{label, shown};
 use super::{Error, Exit};
 use crate::model::{Report, RunnerReport, Timestamp, format_span};
-use crate::observe::{QuestionError, Readiness, Unready, ask, chain};
+use crate::observe::{Addressee, QuestionError, Readiness, Unready, ask, chain};
 use crate::settings;
 use crate::signals::Signals;
 
@@ -27,24 +26,26 @@ pub(super) async fn status(
     arguments: &StatusArguments,
     mut signals: Signals,
 ) -> Result<Exit, Error> {
-    let sockets = settings::paths(&context.overrides, &context.environment).sockets;
+    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
     let Some(Wait::Ready) = arguments.wait else {
-        tell(context, &sockets).await?;
+        tell(context, &daemon).await?;
         return Ok(Exit::Done);
     };
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
     let waited = tokio::select! {
         biased;
-        waited = wait(&sockets, timeout) => waited?,
+        waited = wait(&daemon, timeout) => waited?,
         _ = signals.next() => return Err(Error::Interrupted("while waiting for the daemon".to_owned())),
     };
-    let told = tell(context, &sockets).await;
     match waited {
-        Waited::Ready => told.map(|()| Exit::Done),
-        // What it waits for is told in any case; that there is nothing else to tell is part of it.
-        Waited::For(reasons) => {
+        Waited::Ready => tell(context, &daemon).await.map(|()| Exit::Done),
+        Waited::For { reasons, has_answered } => {
+            if has_answered {
+                // What it waits for is told in any case; that there is nothing else to tell is part of it.
+                tell(context, &daemon).await.ok();
+            }
             context.reporter.remark(&format!("error: not ready after {}", format_span(timeout)));
-            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {reason}")));
+            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", shown(reason))));
             Ok(Exit::Failed)
         }
     }
@@ -52,27 +53,39 @@ pub(super) async fn status(
 
 enum Waited {
     Ready,
-    /// Why not, one sentence each.
-    For(Vec<String>),
+    For {
+        /// Why not, one sentence each.
+        reasons: Vec<String>,
+        /// Whether that came from the daemon.
+        has_answered: bool,
+    },
 }
 
 /// Asks until the daemon is ready; one that does not answer is not ready yet.
-async fn wait(sockets: &[PathBuf], timeout: Duration) -> Result<Waited, Error> {
-    let deadline = Instant::now() + timeout;
+async fn wait(daemon: &Addressee, patience: Duration) -> Result<Waited, Error> {
+    let began = Instant::now();
+    let deadline = began.checked_add(patience).unwrap_or(began + FOR_EVER);
     loop {
-        let reasons = match ask(sockets, "/readyz").await {
-            Ok(reply) if reply.is_yes => return Ok(Waited::Ready),
-            Ok(reply) => reasons(&reply.body),
-            Err(error @ QuestionError::Connect { .. }) => return Err(error.into()),
-            Err(error) => vec![chain(&error)],
+        // Whoever gives no time at all has one answer waited for.
+        let asked = timeout_at(deadline.max(Instant::now() + POLL), ask(daemon, "/readyz")).await;
+        let (reasons, has_answered) = match asked {
+            Ok(Ok(reply)) if reply.is_yes => return Ok(Waited::Ready),
+            Ok(Ok(reply)) => (reasons(&reply.body), true),
+            // With several places the daemon may come at the next one.
+            Ok(Err(error @ QuestionError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
+            Ok(Err(error)) => (vec![chain(&error)], false),
+            Err(_) => (vec!["the daemon has not answered in this time".to_owned()], false),
         };
         let now = Instant::now();
         if now >= deadline {
-            return Ok(Waited::For(reasons));
+            return Ok(Waited::For { reasons, has_answered });
         }
         sleep(POLL.min(deadline - now)).await;
     }
 }
+
+/// As long as nobody waits, and short enough to be added to any time.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What a daemon that is not ready waits for, one sentence each.
 pub(super) fn reasons(body: &[u8]) -> Vec<String> {
@@ -85,14 +98,14 @@ pub(super) fn reasons(body: &[u8]) -> Vec<String> {
 fn reason(unready: &Unready) -> String {
     let Unready { name, id, why } = unready;
     match (name, id) {
-        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", super::told::shown(name)),
-        (Some(name), None) => format!("runner `{}`: {why}", super::told::shown(name)),
+        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", shown(name)),
+        (Some(name), None) => format!("runner `{}`: {why}", shown(name)),
         (None, _) => why.clone(),
     }
 }
 
-async fn tell(context: &Context<'_>, sockets: &[PathBuf]) -> Result<(), Error> {
-    let reply = ask(sockets, "/status").await?;
+async fn tell(context: &Context<'_>, daemon: &Addressee) -> Result<(), Error> {
+    let reply = ask(daemon, "/status").await?;
     let report: Report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
         exit: Exit::Unreachable,
         message: format!("the daemon's answer cannot be understood: {error}"),
@@ -109,6 +122,24 @@ fn text(runners: &[RunnerReport], now: Timestamp) -> String {
     }
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
     let sentences: String =
-        troubles.map(|(runner, trouble)| format!("\nrunner {}: {trouble}\n", label(runner))).collect();
+        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), shown(trouble))).collect();
     table_with_next(runners, now) + &sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_daemon_says_moves_no_cursor() {
+        let trick = "a\u{1b}[2J\u{202e}b\u{2028}c\u{200b}";
+        let report: Report = serde_json::from_value(serde_json::json!({ "schema": 1, "runners": [{
+            "name": trick, "executor": trick, "state": trick, "error": trick,
+            "next": { "step": trick, "at": "2027-01-01T00:00:00Z", "why": trick },
+        }] }))
+        .unwrap();
+        let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(text.matches("a?[2J?b?c?").count(), 6 + 1, "the name comes twice: {text}");
+        assert!(!text.chars().any(|character| character != '\n' && crate::model::is_unprintable(character)));
+    }
 }

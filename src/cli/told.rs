@@ -1,7 +1,7 @@
 //! What is told about each runner when a command is done with it.
 
 use super::{Error, Exit};
-use crate::model::{RunnerReport, Timestamp, format_span};
+use crate::model::{RunnerReport, Timestamp, format_span, is_unprintable};
 use crate::ops::Runner;
 use crate::store::{Entry, EntryProblem};
 
@@ -88,9 +88,9 @@ fn state_or_unknown(state: &str) -> String {
     if state.is_empty() { "unknown".to_owned() } else { state.to_owned() }
 }
 
-/// A text from config.toml without what could move the cursor.
+/// A text of somebody else's without what could move the cursor or hide something.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    text.chars().map(|character| if is_unprintable(character) { '?' } else { character }).collect()
 }
 
 /// A runner's name for people, with what tells it from others of that name.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::model::is_unprintable;
 use crate::secret::Token;
 
 /// The most of a server's words that is kept, in characters: a line or two in a log.
@@ -136,12 +137,6 @@ const KINDS: RangeInclusive<usize> = 4..=9;
 
 /// Fewer characters than any token of GitLab's has behind its prefix, and more than a word in a sentence.
 const SHORTEST_SECRET: usize = 16;
-
-/// Control characters, and the invisible ones that reorder or hide text on a terminal.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,8 @@ use crate::model::Report;
 
 /// What is told comes from here; nothing of it is waited for.
 pub struct Sources {
+    /// What tells the daemon from another one on this machine, in hexadecimal digits; a header of every answer.
+    pub mark: String,
     /// What the daemon says about its runners.
     pub board: Board,
     /// What was counted.
@@ -25,11 +27,22 @@ pub struct Sources {
 /// A whole answer.
 pub(super) type Answer = Response<Full<Bytes>>;
 
+/// The header that tells which daemon answers.
+pub(super) const MARK: &str = "runner-agent-config";
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Sources {
     pub(super) fn answer(&self, method: &Method, path: &str) -> Answer {
+        let mut answer = self.unmarked(method, path);
+        if let Ok(mark) = HeaderValue::from_str(&self.mark) {
+            answer.headers_mut().insert(MARK, mark);
+        }
+        answer
+    }
+
+    fn unmarked(&self, method: &Method, path: &str) -> Answer {
         let answer: fn(&Self) -> Answer = match path {
             "/healthz" => Self::health,
             "/readyz" => Self::readiness,
@@ -93,14 +106,7 @@ mod tests {
 
     use super::*;
     use crate::observe::Phase;
-    use crate::observe::tests::{key, posting};
-
-    fn sources(is_well: bool) -> Sources {
-        let board = Board::default();
-        board.enter(Phase::Serving);
-        board.post(&key("a"), posting("a", Some(1), "active"));
-        Sources { board, tally: Tally::new(), is_well: Box::new(move || is_well) }
-    }
+    use crate::observe::tests::{posting, sources};
 
     #[tokio::test]
     async fn the_status_is_the_shape_that_every_command_writes() {

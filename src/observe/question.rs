@@ -7,11 +7,13 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use super::answers::MARK;
 
 /// How long a daemon may take to answer before it counts as hung.
 pub const ANSWER_TIME: Duration = Duration::from_secs(3);
@@ -28,13 +30,16 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// No answer from a daemon.
+/// No answer from the daemon that is meant; of several places that is told which says most, the last one first.
 #[derive(Debug, thiserror::Error)]
 pub enum QuestionError {
     /// Nobody listens at any of the places.
     #[error("no daemon answers at {}", places(.0))]
     Absent(Vec<PathBuf>),
-    /// The socket cannot be used by this user.
+    /// Who listens there is another one.
+    #[error("the daemon at {} serves another config.toml than the one that is meant", .0.display())]
+    Stranger(PathBuf),
+    /// The socket cannot be used by this user, or by nobody.
     #[error("cannot connect to the daemon at {}", path.display())]
     Connect {
         /// The socket.
@@ -42,9 +47,6 @@ pub enum QuestionError {
         /// Why.
         source: io::Error,
     },
-    /// It does not answer in time.
-    #[error("the daemon at {} has not answered within {} s", .0.display(), ANSWER_TIME.as_secs())]
-    Hung(PathBuf),
     /// What it said is no answer.
     #[error("the daemon at {} has not answered in a way that can be understood", path.display())]
     Broken {
@@ -53,21 +55,52 @@ pub enum QuestionError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It does not answer in time.
+    #[error("the daemon at {} has not answered within {} s", .0.display(), ANSWER_TIME.as_secs())]
+    Hung(PathBuf),
 }
 
-/// Asks the daemon that listens at the first of these sockets where any does.
+impl QuestionError {
+    /// How much it says about the daemon that is meant.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Absent(_) => 0,
+            Self::Stranger(_) => 1,
+            Self::Connect { .. } => 2,
+            Self::Broken { .. } => 3,
+            Self::Hung(_) => 4,
+        }
+    }
+}
+
+/// Which daemon is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    /// Where it can listen, the likeliest place first.
+    pub sockets: Vec<PathBuf>,
+    /// The [`Sources::mark`](super::Sources::mark) that it answers with; `None` if whoever listens is meant.
+    pub mark: Option<String>,
+}
+
+/// Asks the daemon that is meant, at the first of its places where it answers: a daemon that cannot have one place
+/// goes on to the next, and so does who asks.
 ///
 /// # Errors
 /// [`QuestionError`].
-pub async fn ask(sockets: &[PathBuf], question: &str) -> Result<Reply, QuestionError> {
-    for path in sockets {
-        match timeout(ANSWER_TIME, ask_at(path, question)).await {
-            Err(_) => return Err(QuestionError::Hung(path.clone())),
-            Ok(Err(QuestionError::Connect { source, .. })) if is_absence(&source) => {}
-            Ok(answered) => return answered,
+pub async fn ask(whom: &Addressee, question: &str) -> Result<Reply, QuestionError> {
+    let mut found = QuestionError::Absent(whom.sockets.clone());
+    for path in &whom.sockets {
+        let asked = timeout(ANSWER_TIME, ask_at(path, whom.mark.as_deref(), question)).await;
+        let error = match asked.unwrap_or_else(|_| Err(QuestionError::Hung(path.clone()))) {
+            Ok(reply) => return Ok(reply),
+            Err(QuestionError::Connect { source, .. }) if is_absence(&source) => continue,
+            Err(error) => error,
+        };
+        if error.weight() > found.weight() {
+            found = error;
         }
     }
-    Err(QuestionError::Absent(sockets.to_vec()))
+    Err(found)
 }
 
 /// Whether there is no socket, or nobody behind it.
@@ -75,25 +108,48 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-async fn ask_at(path: &Path, question: &str) -> Result<Reply, QuestionError> {
-    let stream = UnixStream::connect(path).await;
+async fn ask_at(path: &Path, mark: Option<&str>, question: &str) -> Result<Reply, QuestionError> {
+    let stream = connect(path).await;
     let stream = stream.map_err(|source| QuestionError::Connect { path: path.to_owned(), source })?;
-    converse(stream, question).await.map_err(|source| QuestionError::Broken { path: path.to_owned(), source })
+    let conversed = converse(stream, question).await;
+    let (own, reply) = conversed.map_err(|source| QuestionError::Broken { path: path.to_owned(), source })?;
+    // Who does not say whom it serves is taken for the one that is meant.
+    match (mark, own) {
+        (Some(wanted), Some(own)) if own != wanted => Err(QuestionError::Stranger(path.to_owned())),
+        _ => Ok(reply),
+    }
 }
 
-async fn converse(stream: UnixStream, question: &str) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
+/// Connects, as soon as the daemon takes one more: it may be busy, or hang.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// The pause before a daemon that has no room for one more is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A daemon's mark, where it has one, and what it said.
+type Marked = (Option<HeaderValue>, Reply);
+
+async fn converse(stream: UnixStream, question: &str) -> Result<Marked, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(question).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let is_yes = response.status() == StatusCode::OK;
+        let mark = response.headers().get(MARK).cloned();
         let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
-        Ok(Reply { is_yes, body: body.into() })
+        Ok((mark, Reply { is_yes, body: body.into() }))
     };
     // The connection ends with the answer, but does its work only while it is polled.
     let connected = async {
         connection.await?;
-        std::future::pending::<Result<Reply, Box<dyn std::error::Error + Send + Sync>>>().await
+        std::future::pending::<Result<Marked, Box<dyn std::error::Error + Send + Sync>>>().await
     };
     tokio::select! {
         answer = answer => answer,
@@ -104,4 +160,80 @@ async fn converse(stream: UnixStream, question: &str) -> Result<Reply, Box<dyn s
 fn places(paths: &[PathBuf]) -> String {
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     if paths.is_empty() { "any socket: there is no place for one".to_owned() } else { paths.join(" or ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+    use crate::observe::tests::sources;
+    use crate::observe::{Face, FaceConfig};
+
+    /// Serves a face at a socket until it is dropped.
+    async fn daemon(socket: &Path, mark: &str) -> tokio::task::JoinHandle<std::convert::Infallible> {
+        let config = FaceConfig { sockets: vec![socket.to_owned()], is_socket_named: true, listen: Vec::new() };
+        let sources = super::super::Sources { mark: mark.to_owned(), ..sources(true) };
+        tokio::spawn(Face::listen(&config).await.unwrap().serve(sources))
+    }
+
+    fn whom(sockets: &[&Path], mark: Option<&str>) -> Addressee {
+        Addressee { sockets: sockets.iter().map(|path| (*path).to_owned()).collect(), mark: mark.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn the_daemon_that_is_meant_is_found_behind_another_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (directory.path().join("1.sock"), directory.path().join("2.sock"));
+        let (_a, _b) = (daemon(&first, "a").await, daemon(&second, "b").await);
+        let both = [first.as_path(), &second];
+        assert!(ask(&whom(&both, Some("b")), "/healthz").await.unwrap().is_yes);
+        assert!(ask(&whom(&both[1..], None), "/healthz").await.unwrap().is_yes, "whoever listens there");
+        let error = ask(&whom(&both, Some("c")), "/healthz").await.unwrap_err();
+        assert!(matches!(&error, QuestionError::Stranger(path) if *path == first), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_used_leads_on_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, circle) = (directory.path().join("1.sock"), directory.path().join("circle"));
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        let long = directory.path().join("x".repeat(200));
+        let _daemon = daemon(&socket, "a").await;
+        for place in [circle.as_path(), &circle.join("agent.sock"), &long, &directory.path().join("absent")] {
+            assert!(ask(&whom(&[place, &socket], Some("a")), "/healthz").await.unwrap().is_yes, "{place:?}");
+        }
+        let error = ask(&whom(&[&directory.path().join("absent"), &circle, &long], None), "/").await.unwrap_err();
+        assert!(matches!(&error, QuestionError::Connect { path, .. } if *path == circle), "{error}");
+        let error = ask(&whom(&[&directory.path().join("absent")], None), "/").await.unwrap_err();
+        assert!(matches!(error, QuestionError::Absent(_)), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_takes_nobody_more_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let _listener = socket.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        let error = ask(&whom(&[&path], None), "/healthz").await.unwrap_err();
+        assert!(matches!(&error, QuestionError::Hung(at) if *at == path), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_says_most_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (broken, other) = (directory.path().join("broken.sock"), directory.path().join("other.sock"));
+        let listener = UnixListener::bind(&broken).unwrap();
+        thread::spawn(move || listener.accept().unwrap().0.shutdown(Shutdown::Both));
+        let _other = daemon(&other, "a").await;
+        let error = ask(&whom(&[&other, &broken], Some("b")), "/healthz").await.unwrap_err();
+        assert!(matches!(&error, QuestionError::Broken { path, .. } if *path == broken), "{error}");
+    }
 }

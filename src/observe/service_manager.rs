@@ -12,6 +12,8 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::model::is_unprintable;
+
 /// How much longer the end may take, asked for again every half of it.
 const EXTENSION: Duration = Duration::from_secs(10);
 
@@ -43,7 +45,7 @@ pub fn reloading() {
 /// Tells it in one sentence how the daemon is doing.
 pub fn status(sentence: &str) {
     // A line break would begin a message of its own.
-    tell(&[NotifyState::Status(&sentence.replace(char::is_control, " "))]);
+    tell(&[NotifyState::Status(&sentence.replace(is_unprintable, " "))]);
 }
 
 /// Feeds its watchdog for as long as the daemon is well; does nothing if none watches. Never ends.

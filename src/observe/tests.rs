@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-use super::Posting;
+use super::{Board, Phase, Posting, Sources, Tally};
 use crate::clock::{Reading, ServerTime};
 use crate::model::{LastVerify, NextStep, RunnerId, RunnerKey, RunnerReport, Timestamp};
 
 pub(super) fn key(name: &str) -> RunnerKey {
     RunnerKey::enrollment(name).unwrap()
+}
+
+/// A daemon that serves one runner.
+pub(super) fn sources(is_well: bool) -> Sources {
+    let board = Board::default();
+    board.enter(Phase::Serving);
+    board.post(&key("a"), posting("a", Some(1), "active"));
+    Sources { mark: "a".to_owned(), board, tally: Tally::new(), is_well: Box::new(move || is_well) }
 }
 
 /// Half an hour after the year has begun.

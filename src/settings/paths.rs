@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
+use crate::observe::Addressee;
+use crate::secret::sha256_hex;
 use crate::store;
 
 /// The files that a command works on.
@@ -62,11 +64,31 @@ impl Paths {
         }
     }
 
+    /// The daemon that works on these files; whoever listens at the socket if the user has named one.
+    #[must_use]
+    pub fn addressee(&self) -> Addressee {
+        let mark = (!self.socket_is_named).then(|| mark(&self.config));
+        Addressee { sockets: self.sockets.clone(), mark }
+    }
+
     /// Where certificates are looked for that no entry names.
     pub(super) fn certs_dir(&self) -> PathBuf {
         self.config.parent().unwrap_or(Path::new("")).join("certs")
     }
 }
+
+/// What tells the daemon of one config.toml from that of another, without telling where it is: the beginning of the
+/// SHA-256 of its path, with symbolic links resolved as far as there is something.
+#[must_use]
+pub fn mark(config: &Path) -> String {
+    let beside = || Some(config.parent()?.canonicalize().ok()?.join(config.file_name()?));
+    let resolved = config.canonicalize().ok().or_else(beside);
+    let path = resolved.as_deref().unwrap_or(config).as_os_str().as_encoded_bytes();
+    sha256_hex(path).chars().take(MARK_DIGITS).collect()
+}
+
+/// Enough to tell apart all files of a machine.
+const MARK_DIGITS: usize = 16;
 
 /// The longest agent.toml or template read, in bytes: far more than any person writes.
 const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;

@@ -111,3 +111,49 @@ fn a_daemon_that_hangs_is_not_healthy() {
     daemon.signal(Signal::CONT);
     bench.wait("its recovery", |bench| texts(&bench.ask(&["health"])).0 == Some(0));
 }
+
+#[test]
+fn waiting_for_a_daemon_that_hangs_ends_in_time() {
+    let bench = Bench::new(Gitlab::builder());
+    let daemon = bench.serving();
+    daemon.signal(Signal::STOP);
+    let (code, stdout, stderr) = texts(&bench.ask(&["status", "--wait", "ready", "--timeout", "1s"]));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    // Sooner than any answer is given up.
+    assert!(stderr.contains("not ready after 1s") && !stderr.contains("within 3 s"), "{stderr}");
+    daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn a_wait_without_end_begins() {
+    let bench = Bench::new(Gitlab::builder());
+    let _daemon = bench.serving();
+    let (code, _, stderr) = texts(&bench.ask(&["status", "--wait", "ready", "--timeout", "36500d"]));
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn nobody_is_told_of_another_daemon() {
+    let bench = Bench::enrolling(Gitlab::builder(), "");
+    let first = bench.serving();
+    bench.wait_for_registration();
+    std::fs::create_dir(bench.path("second")).unwrap();
+    bench.write("second.toml", "");
+    let own = |words: &[&str]| {
+        let mut command = bench.command(words);
+        command.env("CONFIG_FILE", bench.path("second/config.toml")).env("STATE_DIRECTORY", bench.path("second/state"));
+        command.env("RUNNER_AGENT_CONFIG", bench.path("second.toml")).stdin(Stdio::null());
+        command
+    };
+    let asked = texts(&own(&["status"]).output().unwrap());
+    assert_eq!((asked.0, asked.1.as_str()), (Some(5), ""));
+    assert!(asked.2.contains("serves another config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
+    let second = super::bench::Daemon::spawn(own(&["run"]));
+    bench.wait("the second daemon", |_| texts(&own(&["health"]).output().unwrap()).0 == Some(0));
+    let told = texts(&own(&["status"]).output().unwrap());
+    assert_eq!(told, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
+    assert!(texts(&bench.ask(&["status"])).1.contains("build-1"));
+    drop(first);
+    assert_eq!(texts(&bench.ask(&["status"])).0, Some(5), "the second one is not taken for the first");
+    drop(second);
+}

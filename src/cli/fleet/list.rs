@@ -4,7 +4,7 @@ use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
 use super::desk::Desk;
 use super::rows::{Rows, next_page, write_pages};
 use crate::cli::{Error, Exit};
-use crate::gitlab::fleet::{RunnerDetails, RunnerFilters, RunnerScope};
+use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerScope};
 
 /// Lists.
 pub(super) async fn list(desk: &Desk, arguments: &ListArguments) -> Result<Exit, Error> {
@@ -37,18 +37,30 @@ async fn write_details(
     let mut pages = desk.fleet.runners(scope, filters).of_length(limit);
     while rows.count() < limit {
         let Some(page) = next_page(desk, &mut pages).await? else { return Ok(()) };
-        let mut details = Vec::new();
-        for runner in page.into_iter().take(limit - rows.count()) {
-            if desk.interrupt.is_asked() {
-                break;
-            }
-            details.push(desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?);
-        }
+        let (details, end) = details(desk, page.into_iter().take(limit - rows.count())).await;
         if rows.add(&details).is_err() {
             return Ok(());
         }
+        end?;
     }
     Ok(())
+}
+
+/// The details of some runners, as far as they can be had, and what kept the rest from it. A runner that was
+/// deleted since it was listed has none.
+async fn details(desk: &Desk, runners: impl Iterator<Item = Runner>) -> (Vec<RunnerDetails>, Result<(), Error>) {
+    let mut details = Vec::new();
+    for runner in runners {
+        if desk.interrupt.is_asked() {
+            break;
+        }
+        match desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await {
+            Ok(found) => details.push(found),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return (details, Err(error)),
+        }
+    }
+    (details, Ok(()))
 }
 
 /// Where runners are listed.

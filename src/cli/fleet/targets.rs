@@ -118,8 +118,12 @@ async fn looks_meant(desk: &Desk, runner: &Runner, filters: &RunnerFilters) -> R
     if filters.tag_list.is_empty() && filters.version_prefix.is_none() {
         return Ok(true);
     }
-    let details = desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await?;
-    Ok(is_surely_meant(&details, filters))
+    match desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await {
+        Ok(details) => Ok(is_surely_meant(&details, filters)),
+        // It was deleted since it was listed.
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The same for what only the details tell.

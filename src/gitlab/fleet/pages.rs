@@ -172,15 +172,20 @@ impl<'a, R: Row> Pages<'a, R> {
         match headers::text(&incoming.headers, NEXT_PAGE) {
             Some("") => Ok(Next::End),
             Some(text) => match text.parse::<u64>() {
-                Ok(next) if next > page => Ok(Next::Page(next)),
-                _ => Err(unexpected("the next page that it names is none")),
+                Ok(next) if next > page && next <= LAST_PAGE => Ok(Next::Page(next)),
+                Ok(next) => Err(unexpected(&format!("behind page {page} it names page {next}"))),
+                Err(_) => Err(unexpected("the next page that it names is none")),
             },
             // A proxy may have dropped the header: a full page has another behind it, perhaps an empty one.
-            None if rows >= self.length => Ok(Next::Page(page + 1)),
+            None if rows >= self.length && page < LAST_PAGE => Ok(Next::Page(page + 1)),
+            None if rows >= self.length => Err(unexpected(&format!("page {page} is not the last one"))),
             None => Ok(Next::End),
         }
     }
 }
+
+/// The number of the last page that there could be: no database counts more rows.
+const LAST_PAGE: u64 = i64::MAX.unsigned_abs();
 
 /// The number of the next page; empty on the last one.
 const NEXT_PAGE: &str = "x-next-page";

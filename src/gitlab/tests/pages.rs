@@ -87,6 +87,19 @@ async fn a_next_page_that_lies_behind_ends_the_list_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() {
+    let first = |next| [page([1, 2], next), Reply::json(200, &rows([3, 4]))];
+    for (next, detail) in [
+        ("18446744073709551615", "behind page 1 it names page 18446744073709551615"),
+        ("9223372036854775807", "page 9223372036854775807 is not the last one"),
+    ] {
+        let error = read(&Server::start(first(next)).await).await.1.unwrap();
+        assert_eq!(error.kind(), Kind::UnexpectedAnswer);
+        assert!(error.to_string().contains(detail), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn without_the_header_a_full_page_has_another_behind_it() {
     let bare = |ids: &[u64]| Reply::json(200, &rows(ids.iter().copied()));
     let server = Server::start([bare(&[1, 2]), bare(&[3, 4]), bare(&[5])]).await;

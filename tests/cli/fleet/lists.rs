@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use test_gitlab::{Endpoint, Fault, NewRunner};
 
 use super::{Site, ids, rows};
-use crate::bench::SOON;
+use crate::bench::{Done, SOON};
 
 #[test]
 fn every_page_is_read_and_a_limit_ends_it() {
@@ -112,6 +112,71 @@ fn a_list_that_breaks_prints_what_was_read_and_exits_5() {
             _ => assert_eq!(done.stdout.lines().count(), 100),
         }
     }
+}
+
+#[test]
+fn details_leave_out_who_is_gone_and_print_what_was_read_before_a_break() {
+    let site = Site::new();
+    let all = site.add_runners(5);
+    let gone = || Fault::json(404, json!({ "message": "404 Not found" }));
+    site.gitlab().order(Endpoint::ShowRunner, gone()).after(1);
+    let done = site.fleet(&["list", "--all", "--details", "--output", "json"]);
+    assert_eq!(ids(&rows(done.exits(0), "runners")), [all[0], all[2], all[3], all[4]]);
+
+    site.gitlab().order(Endpoint::ShowRunner, Fault::status(502)).after(3);
+    let broken = site.fleet(&["list", "--all", "--details", "--output", "json"]);
+    assert_eq!(ids(&rows(broken.exits(5), "runners")), all[..3]);
+
+    let tagged = [1, 2].map(|_| site.gitlab().add_runner(NewRunner::instance().tags(["x"])).0);
+    site.gitlab().order(Endpoint::ShowRunner, gone());
+    let meant = site.fleet(&["pause", "--all", "--tag", "x", "--yes", "--output", "json"]);
+    assert_eq!(ids(&rows(meant.exits(0), "runners")), tagged[1..]);
+}
+
+/// Runs the binary with its answers going to a disk that is full.
+fn run_full(site: &Site, words: &[&str]) -> Done {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = site.bench.command(words);
+    command.stdout(full).env("GITLAB_TOKEN", &site.access_token);
+    site.bench.finish(site.bench.start(command))
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let site = Site::new();
+    let project = site.gitlab().add_project("a/b");
+    let id = site.gitlab().add_runner(NewRunner::project(project.id)).0.to_string();
+    let url = site.gitlab().url();
+    for output in ["text", "json", "jsonl"] {
+        for words in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
+            let words = [&["fleet", "--url", &url], words, &["--output", output]].concat();
+            run_full(&site, &words).exits(1).says("error: cannot write the answer: No space");
+        }
+    }
+    for words in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
+        run_full(&site, words).exits(1).says("cannot write the answer");
+    }
+    run_full(&site, &["--help"]).exits(1);
+}
+
+#[test]
+fn a_second_signal_ends_a_request_at_once() {
+    let site = Site::new();
+    let (id, _) = site.gitlab().add_runner(NewRunner::instance());
+    let url = site.gitlab().url();
+    site.gitlab().order(Endpoint::ResetById, Fault::hold());
+    let id = id.to_string();
+    let words = ["fleet", "--url", &url, "reset-token", &id, "--write-token", "token"];
+    // Longer than any test waits.
+    site.bench.write("agent.toml", "[gitlab]\nrequest_timeout = \"1h\"\n");
+    let mut command = site.bench.command(&words);
+    command.env("GITLAB_TOKEN", &site.access_token);
+    let child = site.bench.start(command);
+    assert!(site.gitlab().wait_for_requests(Endpoint::ResetById, 1, SOON));
+    site.bench.signal(&child, "INT");
+    site.bench.signal(&child, "TERM");
+    let done = site.bench.finish(child);
+    done.exits(1).says("interrupted: a change that was under way may have been made");
 }
 
 #[test]
