@@ -21,7 +21,7 @@ explain() { tail -n 20 "$work/agent.log" "$work/prometheus.log"; }
 metrics() { "${there[@]}" curl --silent --fail http://127.0.0.1:9252/metrics; }
 scraped() { "${there[@]}" curl --silent --fail --get http://127.0.0.1:9090/api/v1/query --data-urlencode "query=$1"; }
 has_scraped() { grep -q '"value"' <<<"$(scraped "$1")"; }
-is_well() { "${agent[@]}" status --wait ready --timeout 2m >/dev/null; }
+is_well() { "${agent[@]}" status --config "$work/config.toml" --wait ready --timeout 2m >/dev/null; }
 
 has_verified() { has "$(metrics)" '^runner_agent_last_verify_timestamp_seconds{.*} [1-9]'; }
 content() { equal "$(promtool check metrics <"$work/metrics" 2>&1)" ''; }
