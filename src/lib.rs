@@ -45,7 +45,7 @@
 //! | `clock`, `lifecycle` | `model` |
 //! | `observe` | `clock`, `lifecycle`, `model` |
 //! | `gitlab`, `store` | `model`, `secret` |
-//! | `ops` | `gitlab`, `store`, `lifecycle`, `model`, `secret` |
+//! | `ops` | `gitlab`, `store`, `lifecycle`, `model`, `secret`; of `observe` how an error is told in a line |
 //! | `agent` | `ops`, `lifecycle`, `clock`, `model`, `observe`, and of `store` the types that `ops` hands out |
 //! | `settings` | whose `Config` it fills: `agent`, `ops`, `lifecycle`, `gitlab`, `store`, `observe`; `model`, `secret` |
 //! | `cli` | all of them |

@@ -30,9 +30,9 @@ impl Pulse {
         Self::every(BEAT)
     }
 
-    /// A pulse that beats more seldom, for tests that live through days.
+    /// A pulse that beats every so often: tests live through days.
     #[must_use]
-    pub fn every(interval: Duration) -> Self {
+    pub(super) fn every(interval: Duration) -> Self {
         Self { interval, born: Instant::now(), beat_at_millis: Arc::default() }
     }
 

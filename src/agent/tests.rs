@@ -809,3 +809,27 @@ async fn a_disk_that_is_stuck_silences_neither_the_pulse_nor_a_stop() {
     let (result, ()) = tokio::join!(tokio::time::timeout(secs(500), daemon), script);
     result.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_fails_is_told_after_a_rotation_that_failed() {
+    let bench = Bench::new(Some(secs(3600)));
+    bench.add_found("found");
+    bench.server.order_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
+    let parts = bench.parts();
+    let board = parts.board.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let mut config = with_access_token(Config::default());
+    config.verify_found = secs(600);
+    config.servers[0].access_token = Source::File("/nowhere/access".into());
+    let daemon = run(config, parts, inbox);
+    let script = async {
+        sleep(secs(3700)).await;
+        bench.server.order_always("reset", None);
+        sleep(secs(1700)).await;
+        let readiness = board.readiness();
+        assert!(readiness.waiting_for[0].why.contains("/nowhere/access"), "{readiness:?}");
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
+}

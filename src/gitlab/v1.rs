@@ -3,41 +3,13 @@
 //! It has no verification, no rotation and no expiry. Never tried by itself: which API a server has is for the
 //! user to say.
 
-use serde::Serialize;
-
 use super::client::{Call, json, success};
 use super::error::Trouble;
-use super::wire::{self, Flaw};
-use super::{Answer, Client, Endpoint, Error, Info, RegisterParameters, Registered};
-use crate::gitlab::transport::Incoming;
+use super::transport::Incoming;
+use super::wire::{self, Flaw, RegisterRequest, TokenRequest};
+use super::{Answer, Client, Endpoint, Error, RegisterParameters, Registered};
 use crate::model::Site;
 use crate::secret::Token;
-
-/// The body of `POST /ci/api/v1/runners/register`. Source: the document of the API, and GitLab's code of 8.x.
-#[derive(Serialize)]
-struct RegisterRequest<'a> {
-    /// The registration token.
-    token: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    /// Separated by commas.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag_list: Option<String>,
-    /// `false` needs a tag.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_untagged: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    locked: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a Info>,
-}
-
-/// The body of `DELETE /ci/api/v1/runners/delete`.
-#[derive(Serialize)]
-struct DeleteRequest<'a> {
-    /// The runner's own token.
-    token: &'a str,
-}
 
 impl Client {
     /// Makes a runner: `POST /ci/api/v1/runners/register`. Of the parameters only description, tags,
@@ -51,15 +23,7 @@ impl Client {
         registration_token: &Token,
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Error> {
-        let tags = &parameters.tag_list;
-        let body = json(&RegisterRequest {
-            token: registration_token.expose(),
-            description: parameters.description.as_deref(),
-            tag_list: (!tags.is_empty()).then(|| tags.join(",")),
-            run_untagged: parameters.run_untagged,
-            locked: parameters.locked,
-            info: parameters.info.as_ref(),
-        });
+        let body = json(&RegisterRequest::of_first_api(registration_token, parameters));
         let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, registration_token);
         self.call(call, |incoming| success(incoming, wire::registered)).await
     }
@@ -69,7 +33,7 @@ impl Client {
     /// # Errors
     /// [`Error`]; deleted twice is refused like any unknown token.
     pub async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
-        let body = json(&DeleteRequest { token: token.expose() });
+        let body = json(&TokenRequest::new(token, None, None));
         let call = Call::new(Endpoint::DeleteV1, site, "runners/delete", body, token);
         self.call(call, deleted).await
     }

@@ -63,6 +63,18 @@ impl<'a> RegisterRequest<'a> {
             info: parameters.info.as_ref(),
         }
     }
+
+    /// The same for `POST /ci/api/v1/runners/register`, which knows fewer parameters. Source: the document of
+    /// the API of 2016, and GitLab's code of 8.x.
+    pub(super) fn of_first_api(token: &'a Token, parameters: &'a RegisterParameters) -> Self {
+        Self {
+            maintenance_note: None,
+            paused: None,
+            access_level: None,
+            maximum_timeout: None,
+            ..Self::new(token, parameters)
+        }
+    }
 }
 
 /// The body of the calls that a runner's token authenticates. Source: docs/api/runners.

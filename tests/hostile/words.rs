@@ -79,8 +79,11 @@ fn a_redirect_to_the_token_does_not_show_it() {
     let bench = Bench::new();
     let token = "glrt-0123456789abcdefghij";
     bench.write_entry(&bench.gitlab.url(), 7, token);
-    // Not so yet where the host itself repeats it.
-    for location in [format!("https://example.com/?{token}"), format!("https://x/{token}#{token}")] {
+    for location in [
+        format!("https://example.com/?{token}"),
+        format!("https://x/{token}#{token}"),
+        format!("https://{token}.example.com/"),
+    ] {
         let answer = Answer::redirect(302, &location);
         bench.gitlab.order(Endpoint::Verify, Fault::answer(answer));
         let done = bench.run(&["verify", "--name", "a", "--log-level", "trace"]);

@@ -30,7 +30,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) fn complain(&mut self, step: Step, text: String, hint: Option<&str>) {
         let (runner, word) = (self.runner.label(), step.word());
         let left = self.state.held().and_then(|held| held.left(self.now()));
-        let former = self.complaint.take().filter(|former| former.step == step || former.is_about_rotation());
+        // That a question fails too is no news while the token cannot be replaced.
+        let outlasts = |former: &Complaint| former.is_about_rotation() && step == Step::Verify;
+        let former = self.complaint.take().filter(|former| former.step == step || outlasts(former));
         let mut loud_below = left.map(|left| left / 2);
         match &former {
             None => tracing::warn!(runner, step = word, error = text, hint, "failed, trying again"),
@@ -43,7 +45,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 tracing::debug!(runner, step = word, error = text, "failed again");
             }
         }
-        // That a question fails too is no news while the token cannot be replaced.
         self.complaint = match former {
             Some(former) if former.step != step => Some(former),
             Some(_) | None => Some(Complaint { step, text, loud_below }),
