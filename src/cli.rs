@@ -15,16 +15,16 @@ mod health;
 mod interrupt;
 mod list;
 mod manual;
+mod outcome;
 mod register;
 mod report;
 mod rotate;
 mod run;
 mod selection;
+mod session;
 mod status;
-mod told;
 mod unregister;
 mod verify;
-mod workbench;
 
 use std::io;
 
@@ -40,7 +40,7 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
-use crate::observe::{LogConfig, LogFormat, LogLevel, is_journal, start_log};
+use crate::log::{LogConfig, LogFormat, LogLevel, is_journal, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 

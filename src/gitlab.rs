@@ -16,6 +16,7 @@ mod config;
 mod disposition;
 mod endpoint;
 mod error;
+mod error_body;
 pub mod fleet;
 mod headers;
 mod parameters;
@@ -26,7 +27,6 @@ mod transport;
 mod trust;
 mod v1;
 mod wire;
-mod words;
 
 #[cfg(test)]
 mod tests;

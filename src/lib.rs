@@ -70,17 +70,21 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write files and read clocks freely"))]
 
-pub mod agent;
 #[allow(rustdoc::broken_intra_doc_links, reason = "its doc comments are help texts, where [[runners]] is no link")]
 pub mod cli;
 pub mod clock;
+pub mod daemon;
+pub mod engine;
+pub mod error_chain;
 pub mod gitlab;
 pub mod lifecycle;
+pub mod log;
 pub mod model;
-pub mod observe;
 pub mod ops;
 pub mod retry;
 pub mod secret;
 pub mod settings;
 pub mod signals;
+pub mod status;
 pub mod store;
+pub mod systemd;

@@ -36,12 +36,13 @@ mod tests;
 
 use std::time::Duration;
 
+pub use crate::model::{Step, Trouble, Why};
 pub use apply::{Moment, Outcome, apply};
-pub use plan::{Plan, Step, Why, plan};
+pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
 pub use schedule::{Fraction, Share, reset_from, rotate_at};
 pub use state::{
-    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rungs, State, Trouble, Uncertain, Unregistered, Unsaved,
+    Active, Failed, NotRenewable, Rejected, Rejection, Rungs, State, Uncertain, Unregistered, Unsaved, Validity,
 };
 
 /// What governs one runner.

@@ -7,6 +7,7 @@ mod address;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/checks/model.rs"]
 pub mod fuzzing;
+mod names;
 mod report;
 mod text;
 mod time;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
+pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use text::is_unprintable;
 pub use time::{Timestamp, TimestampError, format_span, parse_span};

@@ -23,7 +23,7 @@
 
 mod enrollment;
 mod error;
-mod parts;
+mod ports;
 mod projection;
 mod register;
 mod replay;
@@ -43,17 +43,17 @@ use std::time::Duration;
 use crate::gitlab::Info;
 use crate::model::SystemId;
 use crate::secret::Fingerprint;
-use crate::store::{self, Intent, Operation, Pending, Record, Snapshot};
+use crate::store::{self, Intent, JournalOperation, Pending, Record, Snapshot};
 
-pub use enrollment::{Creation, Enrollment, Seed, ServerAccess};
+pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess};
 pub use error::{Error, Failure};
-pub use parts::{Disk, Server};
-pub use projection::{Reconciled, Standing};
+pub use ports::{Disk, Server};
+pub use projection::{EntryStatus, Reconciled};
 pub use register::Registration;
 pub use replay::{Replayed, Unfinished};
 pub use rotate::Rotation;
 pub use runner::{Runner, is_own};
-pub use unregister::{EntryFate, RETIRED, Unregistration};
+pub use unregister::{EntryFate, Unregistration};
 pub use verify::Verification;
 
 /// How long an operation waits for another process that works on the same runner.
@@ -150,9 +150,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Refuses to go on while a reset of this runner was sent whose answer nobody knows.
     async fn check_settled(&self, runner: &Runner) -> Result<(), Error> {
         match self.disk.pending_of(&runner.record.key).await? {
-            Some(Pending { intent: Intent { operation: Operation::Rotate { .. }, .. }, answer: None, .. }) => {
-                Err(store::Error::Unsettled { key: runner.record.key.clone() }.into())
-            }
+            Some(Pending {
+                intent: Intent { operation: JournalOperation::Rotate { .. }, .. }, answer: None, ..
+            }) => Err(store::Error::Unsettled { key: runner.record.key.clone() }.into()),
             Some(_) | None => Ok(()),
         }
     }

@@ -9,13 +9,13 @@
 //! `directories` are used here and nowhere else, and only `sources` reads the process's environment.
 
 mod access;
+mod diagnostics;
 mod enrollment;
 mod file;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/checks/settings.rs"]
 pub mod fuzzing;
 mod http;
-mod mistakes;
 mod paths;
 mod secrets;
 mod sources;
@@ -28,18 +28,18 @@ mod tests;
 use std::path::PathBuf;
 
 pub use access::{access_token, credential};
+pub use diagnostics::{Errors, Mistake, Place, Placed};
 pub use enrollment::{Draft, DraftCreation, ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
-pub use mistakes::{Errors, Mistake, Place, Placed};
-pub use paths::{Paths, mark, paths};
+pub use paths::{Paths, instance_id, paths};
 pub use secrets::secret_variables;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
-use crate::observe::FaceConfig;
-use crate::{agent, gitlab, store};
+use crate::status::StatusServerConfig;
+use crate::{engine, gitlab, store};
 
 /// What was given on the command line; wins over everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,9 +66,9 @@ pub struct Settings {
     /// For the client.
     pub gitlab: gitlab::Config,
     /// For the daemon.
-    pub agent: agent::Config,
+    pub engine: engine::Config,
     /// For what the daemon answers.
-    pub face: FaceConfig,
+    pub status_server: StatusServerConfig,
     /// What is not wrong but surely not meant, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -111,7 +111,7 @@ fn assemble(
     environment: &Environment,
     scope: Scope,
 ) -> Result<Settings, Errors> {
-    let mut agent = agent::Config::default();
+    let mut engine = engine::Config::default();
     let mut gitlab = gitlab::Config {
         certs_dir: Some(paths.certs_dir()),
         proxies: variables::proxies(environment),
@@ -121,19 +121,19 @@ fn assemble(
     let mut drafts = Vec::new();
     let mut http = http::Http::default();
     if let Some(text) = text {
-        let target = file::Target { agent: &mut agent, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
-        file::read(&paths.agent_config, &text, environment, target, &mut findings.mistakes);
+        let target = file::Target { engine: &mut engine, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
+        file::read(&paths.agent_config, &text, environment, target, &mut findings.diagnostics);
     }
     match scope {
         Scope::Daemon => {
             drafts.extend(variables::enrolled(environment));
-            http = http.outweighed(overrides, environment, &mut findings.mistakes);
+            http = http.outweighed(overrides, environment, &mut findings.diagnostics);
         }
         Scope::Command => {}
     }
-    findings.warnings.extend(agent.servers.iter().filter_map(|server| server.access_token.remark()));
-    agent.enrollments = enrollment::enrollments(drafts, environment, &agent.servers, &mut findings);
-    let face = http.face(paths, &mut findings.mistakes);
-    let Findings { mistakes, warnings } = findings;
-    mistakes.into_result(Settings { store: paths.store(), gitlab, agent, face, warnings })
+    findings.warnings.extend(engine.servers.iter().filter_map(|server| server.access_token.remark()));
+    engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &mut findings);
+    let status_server = http.status_server(paths, &mut findings.diagnostics);
+    let Findings { diagnostics, warnings } = findings;
+    diagnostics.into_result(Settings { store: paths.store(), gitlab, engine, status_server, warnings })
 }

@@ -60,7 +60,7 @@ impl Signals {
     /// # Errors
     /// What the system said, if a handler or its socket cannot be made.
     pub fn install() -> io::Result<Self> {
-        held().thread_block()?;
+        validity().thread_block()?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,
@@ -76,7 +76,7 @@ impl Signals {
     /// # Errors
     /// What the system said.
     pub fn release(&self) -> io::Result<()> {
-        Ok(held().thread_unblock()?)
+        Ok(validity().thread_unblock()?)
     }
 
     /// The next signal, which may have arrived before the call. Cancel safe: a dropped wait loses none.
@@ -94,7 +94,7 @@ impl Signals {
     }
 }
 
-fn held() -> SigSet {
+fn validity() -> SigSet {
     [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT, Number::SIGHUP].into_iter().collect()
 }
 

@@ -48,11 +48,11 @@ pub use compose::{ComposeError, EntryText, NewEntry};
 pub use edit::{Edit, Edited, Target};
 pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
 pub use error::{Error, ErrorKind};
-pub use journal::{Intent, JournalAnswer, MAX_DESCRIPTION_CHARS, Operation, Pending};
+pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_RETIRED, Record, Records};
 
-use disk::Disk;
+use disk::BlockingStore;
 use hooks::Hooks;
 use locks::Tried;
 use thread::Job;
@@ -79,14 +79,14 @@ pub struct Store {
     sender: Sender<Job>,
     config_path: Arc<Path>,
     has_state: bool,
-    observer: Option<Observer>,
+    observer: Option<WriteObserver>,
 }
 
 /// Somebody who is told whether a change of config.toml is on the disk; must not wait.
 #[derive(Clone)]
-struct Observer(Arc<dyn Fn(bool) + Send + Sync>);
+struct WriteObserver(Arc<dyn Fn(bool) + Send + Sync>);
 
-impl fmt::Debug for Observer {
+impl fmt::Debug for WriteObserver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Observer")
     }
@@ -105,7 +105,7 @@ impl Store {
     /// change is on the disk.
     #[must_use]
     pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
-        Self { observer: Some(Observer(Arc::new(observe))), ..self }
+        Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
     }
 
     /// config.toml, with symbolic links resolved.
@@ -177,7 +177,7 @@ impl Store {
     /// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`] for one that cannot be read
     /// or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
-        self.work(Disk::system_id).await
+        self.work(BlockingStore::system_id).await
     }
 
     /// A hash that differs between machines, to notice a copied disk; absent without a machine-id.
@@ -202,7 +202,7 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         self.sender.send(Job::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
-        if let Some(Observer(observe)) = &self.observer {
+        if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
         }
         edited
@@ -337,7 +337,7 @@ impl Store {
     /// Has the disk thread do something and waits for what comes of it.
     async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Disk) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&mut BlockingStore) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let job = Job::Work(Box::new(move |disk| {

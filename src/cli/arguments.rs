@@ -14,8 +14,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::fleet::arguments::FleetArguments;
+use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, parse_span};
-use crate::observe::{LogFormat, LogLevel};
 use crate::secret::{Token, TokenError};
 use crate::settings::{Overrides, parse_boolean, parse_seconds};
 
@@ -237,7 +237,7 @@ pub struct RegisterArguments {
     pub tls: TlsArguments,
     /// How it is done
     #[command(flatten)]
-    pub conduct: RegisterConduct,
+    pub conduct: RegisterConfirmArgs,
     /// What the server is told
     #[command(flatten)]
     pub parameters: RegisterParameterArguments,
@@ -249,7 +249,7 @@ pub struct RegisterArguments {
 /// How a registration is done.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Conduct")]
-pub struct RegisterConduct {
+pub struct RegisterConfirmArgs {
     /// Ask nothing, even on a terminal [env: REGISTER_NON_INTERACTIVE]
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub non_interactive: Option<bool>,

@@ -1,8 +1,9 @@
 //! What every command starts from.
 
 use super::Error;
-use super::report::{Reporter, chain};
+use super::report::Reporter;
 use crate::clock::{Clock as _, SystemClock};
+use crate::error_chain::chain;
 use crate::gitlab::Client;
 use crate::lifecycle::Fraction;
 use crate::model::Timestamp;

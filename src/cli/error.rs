@@ -4,10 +4,10 @@ use std::io;
 
 use super::Exit;
 use crate::gitlab::{self, ErrorClass};
-use crate::observe::{FaceError, QuestionError};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
+use crate::status::{StatusClientError, StatusServerError};
 use crate::store;
 
 /// Why a command ended early.
@@ -30,10 +30,10 @@ pub(super) enum Error {
     Operation(#[from] ops::Error),
     /// The daemon cannot answer where it was told to.
     #[error(transparent)]
-    Face(#[from] FaceError),
+    StatusServer(#[from] StatusServerError),
     /// A daemon did not answer.
     #[error(transparent)]
-    Question(#[from] QuestionError),
+    Question(#[from] StatusClientError),
     /// A call of the management API failed.
     #[error(transparent)]
     Call {
@@ -78,13 +78,13 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Settings(errors) if errors.is_usage() => Exit::Usage,
-            Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::Face(_) => Exit::LocalFile,
-            Self::Question(QuestionError::Connect { .. }) => Exit::LocalFile,
+            Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::StatusServer(_) => Exit::LocalFile,
+            Self::Question(StatusClientError::Connect { .. }) => Exit::LocalFile,
             Self::Question(
-                QuestionError::Absent(_)
-                | QuestionError::Stranger(_)
-                | QuestionError::Hung(_)
-                | QuestionError::Broken { .. },
+                StatusClientError::Absent(_)
+                | StatusClientError::Stranger(_)
+                | StatusClientError::Hung(_)
+                | StatusClientError::Broken { .. },
             ) => Exit::Unreachable,
             Self::Operation(error) => of_operation(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
@@ -100,22 +100,22 @@ impl Error {
             Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
-            Self::Face(error) => Some(match error {
-                FaceError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
-                FaceError::Tcp { .. } => {
+            Self::StatusServer(error) => Some(match error {
+                StatusServerError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
+                StatusServerError::Tcp { .. } => {
                     "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop who has it"
                 }
             }),
             Self::Question(error) => Some(match error {
-                QuestionError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
-                QuestionError::Stranger(_) => {
+                StatusClientError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
+                StatusClientError::Stranger(_) => {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
                 }
-                QuestionError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
+                StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                     "name another place with --socket, to the daemon too"
                 }
-                QuestionError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
-                QuestionError::Hung(_) | QuestionError::Broken { .. } => "look at its log, and restart it",
+                StatusClientError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
+                StatusClientError::Hung(_) | StatusClientError::Broken { .. } => "look at its log, and restart it",
             }),
             Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
         }

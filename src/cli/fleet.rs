@@ -5,13 +5,13 @@ mod bulk;
 mod change;
 mod create;
 mod delete;
-mod desk;
 mod jobs;
 mod list;
 mod managers;
 mod prune;
 mod reset;
 mod rows;
+mod session;
 mod show;
 mod shown;
 mod table;
@@ -19,7 +19,7 @@ mod targets;
 mod token_file;
 
 use arguments::{FleetArguments, FleetCommand};
-use desk::Desk;
+use session::FleetSession;
 
 use super::context::Context;
 use super::interrupt::Interrupt;
@@ -52,25 +52,25 @@ async fn perform(context: &Context<'_>, arguments: FleetArguments, interrupt: In
     {
         return delete::by_token(context, &access, path, arguments.conduct, interrupt).await;
     }
-    let desk = Desk::open(context, &access, interrupt)?;
+    let session = FleetSession::open(context, &access, interrupt)?;
     match command {
-        FleetCommand::List(arguments) => list::list(&desk, &arguments).await,
-        FleetCommand::Show(arguments) => show::show(&desk, &arguments).await,
-        FleetCommand::Jobs(arguments) => jobs::jobs(&desk, &arguments).await,
-        FleetCommand::Managers(arguments) => managers::managers(&desk, &arguments).await,
-        FleetCommand::Projects(arguments) => managers::projects(&desk, &arguments).await,
-        FleetCommand::Update(arguments) => change::update(desk, &arguments).await,
-        FleetCommand::Pause(arguments) => change::set_paused(desk, &arguments, true).await,
-        FleetCommand::Resume(arguments) => change::set_paused(desk, &arguments, false).await,
-        FleetCommand::Assign(arguments) => change::assign(desk, &arguments).await,
-        FleetCommand::Unassign(arguments) => change::unassign(desk, &arguments).await,
-        FleetCommand::Delete(arguments) => delete::delete(desk, &arguments).await,
-        FleetCommand::Create(arguments) if arguments.enroll => create::enroll(context, desk, *arguments).await,
-        FleetCommand::Create(arguments) => create::create(&desk, &context.environment, *arguments).await,
-        FleetCommand::Prune(arguments) => prune::prune(context, desk, &arguments).await,
-        FleetCommand::ResetToken(arguments) => reset::token(&desk, &context.environment, &arguments).await,
+        FleetCommand::List(arguments) => list::list(&session, &arguments).await,
+        FleetCommand::Show(arguments) => show::show(&session, &arguments).await,
+        FleetCommand::Jobs(arguments) => jobs::jobs(&session, &arguments).await,
+        FleetCommand::Managers(arguments) => managers::managers(&session, &arguments).await,
+        FleetCommand::Projects(arguments) => managers::projects(&session, &arguments).await,
+        FleetCommand::Update(arguments) => change::update(session, &arguments).await,
+        FleetCommand::Pause(arguments) => change::set_paused(session, &arguments, true).await,
+        FleetCommand::Resume(arguments) => change::set_paused(session, &arguments, false).await,
+        FleetCommand::Assign(arguments) => change::assign(session, &arguments).await,
+        FleetCommand::Unassign(arguments) => change::unassign(session, &arguments).await,
+        FleetCommand::Delete(arguments) => delete::delete(session, &arguments).await,
+        FleetCommand::Create(arguments) if arguments.enroll => create::enroll(context, session, *arguments).await,
+        FleetCommand::Create(arguments) => create::create(&session, &context.environment, *arguments).await,
+        FleetCommand::Prune(arguments) => prune::prune(context, session, &arguments).await,
+        FleetCommand::ResetToken(arguments) => reset::token(&session, &context.environment, &arguments).await,
         FleetCommand::ResetRegistrationToken(arguments) => {
-            reset::registration_token(&desk, &context.environment, &arguments).await
+            reset::registration_token(&session, &context.environment, &arguments).await
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::arguments::HealthArguments;
 use super::context::Context;
-use super::told::shown;
+use super::outcome::shown;
 use super::{Exit, status};
-use crate::observe::{ask, chain};
+use crate::error_chain::chain;
 use crate::settings;
+use crate::status::ask;
 
 /// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
 pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {

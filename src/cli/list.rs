@@ -1,11 +1,11 @@
 //! `list`: the runners in config.toml, without asking any server.
 
 use super::context::Context;
+use super::outcome::{end, of_entry, of_runner, shown};
 use super::selection::{Candidate, candidates};
-use super::told::{end, of_entry, of_runner, shown};
 use super::{Error, Exit};
-use crate::agent;
-use crate::model::{NextStep, RunnerReport, Timestamp, format_span};
+use crate::engine;
+use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
 
@@ -22,7 +22,11 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     if !context.reporter.is_json() {
         for report in &reports {
             if let Some(error) = &report.error {
-                context.reporter.remark(&format!("warning: runner {}: {}", super::told::label(report), shown(error)));
+                context.reporter.remark(&format!(
+                    "warning: runner {}: {}",
+                    super::outcome::label(report),
+                    shown(error)
+                ));
             }
         }
     }
@@ -40,7 +44,7 @@ pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
     for damaged in &records.damaged {
         tracing::error!(error = %damaged, "a runner's record is damaged");
     }
-    Ok(candidates(&agent::Config::default(), records.records, &snapshot, [].into()))
+    Ok(candidates(&engine::Config::default(), records.records, &snapshot, [].into()))
 }
 
 /// Opens the disk for reading; a state directory that is not there is not made.
@@ -72,7 +76,7 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
         let written = of_entry(entry);
         match &known {
             Some(known) => RunnerReport {
-                state: known.state.clone(),
+                state: known.state,
                 since: known.since,
                 last_verify: known.last_verify.clone(),
                 id: written.id.or(known.id),
@@ -80,7 +84,7 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
                 error,
                 ..written
             },
-            None => RunnerReport { state: "unusable".to_owned(), error, ..written },
+            None => RunnerReport { state: StateName::Unusable, error, ..written },
         }
     };
     candidate.entries.iter().map(report).collect()
@@ -114,7 +118,7 @@ fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
         or_dash(runner.url.as_ref().map(ToString::to_string)),
         or_dash(runner.executor.as_deref().map(shown)),
         or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
-        or_dash(Some(shown(&runner.state))),
+        or_dash(Some(runner.state.to_string())),
         runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
         or_dash(runner.next.as_ref().map(|next| next_step(next, now))),
     ]
@@ -125,7 +129,7 @@ fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
     let words = |text: &str| shown(&text.replace('_', " "));
-    format!("{} {at} ({when}, {})", words(&next.step), words(&next.why))
+    format!("{} {at} ({when}, {})", words(next.step.as_str()), words(next.why.as_str()))
 }
 
 /// The column says already what it is about.
@@ -153,7 +157,7 @@ mod tests {
             token_fingerprint: None,
             token_obtained_at: None,
             token_expires_at: expires_at.map(|at| at.parse().unwrap()),
-            state: "active".to_owned(),
+            state: StateName::Active,
             since: None,
             last_verify: None,
             next: None,

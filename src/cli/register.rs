@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use existing::Existing;
 
-use super::arguments::{RegisterArguments, RegisterConduct};
+use super::arguments::{RegisterArguments, RegisterConfirmArgs};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::report::chain;
-use super::told::{Told, end, of_runner};
-use super::workbench::{Nap, Workbench};
+use super::outcome::{RunnerOutcome, end, of_runner};
+use super::session::{CommandSession, Nap};
 use super::{Error, Exit};
 use crate::clock::{Clock as _, SystemClock};
+use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::Outcome;
-use crate::model::{RunnerReport, format_span};
+use crate::model::{Action, RunnerReport, StateName, format_span};
 use crate::ops::{self, Enrollment, EntryFate, Registration, Runner, Verification};
 use crate::retry::Delays;
 use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
@@ -37,7 +37,7 @@ pub(super) async fn register(
     arguments: RegisterArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    let conduct = Conduct::new(&arguments.conduct, &context.environment)?;
+    let conduct = RegisterConfirm::new(&arguments.conduct, &context.environment)?;
     let mut draft = draft::draft(arguments, &context.environment)?;
     let is_named = draft.name.is_some();
     if !conduct.is_silent && io::stdin().is_terminal() {
@@ -54,15 +54,15 @@ pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,
     is_named: bool,
-    conduct: Conduct,
+    conduct: RegisterConfirm,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
     for warning in warnings {
         context.reporter.remark(&format!("warning: {warning}"));
     }
-    let bench = Workbench::open(context, interrupt).await?;
-    let registrar = Registrar { bench, enrollment, conduct, is_named };
+    let session = CommandSession::open(context, interrupt).await?;
+    let registrar = Registrar { session, enrollment, conduct, is_named };
     let told = match registrar.register().await {
         Ok(told) => told,
         Err(error @ Error::Usage(_)) => return Err(error),
@@ -73,20 +73,20 @@ pub(super) async fn enroll(
 
 /// How it is done.
 #[derive(Default)]
-pub(super) struct Conduct {
+pub(super) struct RegisterConfirm {
     is_silent: bool,
     leaves_runner: bool,
     wait: Duration,
     force: bool,
 }
 
-impl Conduct {
+impl RegisterConfirm {
     /// Asks nobody, and waits this long for a server that is not there.
     pub(super) fn waiting(wait: Duration, force: bool) -> Self {
         Self { is_silent: true, wait, force, ..Self::default() }
     }
 
-    fn new(arguments: &RegisterConduct, environment: &Environment) -> Result<Self, Error> {
+    fn new(arguments: &RegisterConfirmArgs, environment: &Environment) -> Result<Self, Error> {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
@@ -103,16 +103,16 @@ impl Conduct {
 }
 
 struct Registrar {
-    bench: Workbench,
+    session: CommandSession,
     enrollment: Enrollment,
-    conduct: Conduct,
+    conduct: RegisterConfirm,
     /// Whether the user chose the name.
     is_named: bool,
 }
 
 impl Registrar {
-    async fn register(&self) -> Result<Told, Error> {
-        match Existing::find(&self.bench, &self.enrollment).await? {
+    async fn register(&self) -> Result<RunnerOutcome, Error> {
+        match Existing::find(&self.session, &self.enrollment).await? {
             Existing::None => self.make(self.blank(), Entry::New).await,
             existing if self.conduct.force => {
                 self.make(self.sited(existing.into_runner(self.blank())), Entry::Same).await
@@ -123,14 +123,14 @@ impl Registrar {
             Existing::Unknown(runner) => self.check(runner, self.is_named).await,
             Existing::Other(runner) => Err(taken(
                 &self.enrollment,
-                &format!("{} came of another token", super::told::label(&of_runner(&runner, self.bench.now()))),
+                &format!("{} came of another token", super::outcome::label(&of_runner(&runner, self.session.now()))),
             )),
         }
     }
 
     fn blank(&self) -> Runner {
         let mut runner =
-            Runner::blank(self.enrollment.key.clone(), self.enrollment.seed.origin(), self.enrollment.site.clone());
+            Runner::blank(self.enrollment.key.clone(), self.enrollment.source.origin(), self.enrollment.site.clone());
         runner.record.name = Some(self.enrollment.entry.name.clone());
         runner
     }
@@ -143,43 +143,43 @@ impl Registrar {
         runner
     }
 
-    fn unchanged(&self, runner: &Runner) -> Told {
-        let now = self.bench.now();
-        Told::done(of_runner(runner, now), "unchanged", "registered already, nothing was changed")
+    fn unchanged(&self, runner: &Runner) -> RunnerOutcome {
+        let now = self.session.now();
+        RunnerOutcome::done(of_runner(runner, now), Action::Unchanged, "registered already, nothing was changed")
     }
 
     /// The record knows the runner, but somebody has taken its entry away.
-    async fn restore(&self, mut runner: Runner) -> Result<Told, Error> {
-        match self.bench.ops.verify(&mut runner, self.bench.now()).await {
+    async fn restore(&self, mut runner: Runner) -> Result<RunnerOutcome, Error> {
+        match self.session.ops.verify(&mut runner, self.session.now()).await {
             Ok(_) => {}
             Err(error) => return Err(with_force_hint(error)),
         }
-        self.bench.ops.restore(&mut runner, &self.enrollment).await?;
+        self.session.ops.restore(&mut runner, &self.enrollment).await?;
         let line = "registered already, its entry was gone from config.toml and is back";
-        Ok(Told::done(of_runner(&runner, self.bench.now()), "restored", line))
+        Ok(RunnerOutcome::done(of_runner(&runner, self.session.now()), Action::Restored, line))
     }
 
     /// An entry that no record tells the origin of: good if the server accepts it, and if it is surely the
     /// one that is meant.
-    async fn check(&self, mut runner: Runner, is_meant: bool) -> Result<Told, Error> {
-        let verification = self.bench.ops.verify(&mut runner, self.bench.now()).await.map_err(with_force_hint)?;
-        let report = of_runner(&runner, self.bench.now());
-        let label = super::told::label(&report);
+    async fn check(&self, mut runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
+        let verification = self.session.ops.verify(&mut runner, self.session.now()).await.map_err(with_force_hint)?;
+        let report = of_runner(&runner, self.session.now());
+        let label = super::outcome::label(&report);
         if !is_meant {
             return Err(taken(&self.enrollment, &format!("{label} is there already")));
         }
         let action = match verification {
-            Verification::Accepted { .. } => "unchanged",
-            Verification::Adopted(_) => "adopted",
+            Verification::Accepted { .. } => Action::Unchanged,
+            Verification::Adopted(_) => Action::Adopted,
         };
-        self.bench.reporter.remark(&format!(
+        self.session.reporter.remark(&format!(
             "warning: config.toml has runner {label} at {} already, whose token is accepted: nothing was registered",
             self.enrollment.site.url
         ));
-        Ok(Told::done(report, action, "there already, nothing was changed"))
+        Ok(RunnerOutcome::done(report, action, "there already, nothing was changed"))
     }
 
-    async fn make(&self, mut runner: Runner, entry: Entry) -> Result<Told, Error> {
+    async fn make(&self, mut runner: Runner, entry: Entry) -> Result<RunnerOutcome, Error> {
         let before = runner.record.id;
         let unsaved = match self.request(&mut runner, entry).await? {
             Registration::Already(_) => return Ok(self.unchanged(&runner)),
@@ -192,16 +192,16 @@ impl Registrar {
         }
         // Lets a signal in that came while the disk was busy.
         tokio::task::yield_now().await;
-        if self.bench.interrupt.is_asked() && !self.conduct.leaves_runner {
+        if self.session.interrupt.is_asked() && !self.conduct.leaves_runner {
             let undone = self.undo(&mut runner, entry).await;
             return Err(Error::Interrupted(undone));
         }
-        let now = runner.date.unwrap_or_else(|| self.bench.now());
-        self.bench.ops.note_state(&mut runner, "active", now).await?;
+        let now = runner.date.unwrap_or_else(|| self.session.now());
+        self.session.ops.note_state(&mut runner, StateName::Active, now).await?;
         let report = of_runner(&runner, now);
-        let path = self.bench.ops.disk().config_path().display();
+        let path = self.session.ops.disk().config_path().display();
         let line = format!("registered, its token {} and is in {path}", end(report.token_expires_at, now));
-        let mut told = Told::done(report, "registered", line);
+        let mut told = RunnerOutcome::done(report, Action::Registered, line);
         told.hint = before.filter(|before| runner.record.id != Some(*before)).map(|before| {
             format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
         });
@@ -215,13 +215,13 @@ impl Registrar {
         let mut delays = Delays::within(self.conduct.wait);
         let mut is_first = true;
         loop {
-            if self.bench.interrupt.is_asked() {
+            if self.session.interrupt.is_asked() {
                 return Err(Error::Interrupted("nothing was registered".to_owned()));
             }
-            let now = self.bench.now();
+            let now = self.session.now();
             let asked = match entry {
-                Entry::New => self.bench.ops.register(&self.enrollment, runner, now).await,
-                Entry::Same => self.bench.ops.register_again(&self.enrollment, runner, now).await,
+                Entry::New => self.session.ops.register(&self.enrollment, runner, now).await,
+                Entry::Same => self.session.ops.register_again(&self.enrollment, runner, now).await,
             };
             let error = match asked {
                 Ok(registration) => return Ok(registration),
@@ -234,9 +234,9 @@ impl Registrar {
             let Some(delay) = delays.next() else { return Err(self.explained(error)) };
             if std::mem::take(&mut is_first) {
                 let error = Error::from(error);
-                self.bench.reporter.remark(&format!("waiting up to {}: {}", format_span(left), chain(&error)));
+                self.session.reporter.remark(&format!("waiting up to {}: {}", format_span(left), chain(&error)));
             }
-            if self.bench.nap(delay.max(wish).min(left)).await == Nap::Interrupted {
+            if self.session.nap(delay.max(wish).min(left)).await == Nap::Interrupted {
                 return Err(Error::Interrupted("nothing was registered".to_owned()));
             }
         }
@@ -260,10 +260,10 @@ impl Registrar {
     async fn save(&self, runner: &mut Runner, first: store::Error) -> Result<(), ops::Error> {
         let mut last = ops::Error::from(first);
         for _ in 0..SAVE_TRIES {
-            if self.bench.nap(SAVE_PAUSE).await == Nap::Interrupted {
+            if self.session.nap(SAVE_PAUSE).await == Nap::Interrupted {
                 return Err(last);
             }
-            match self.bench.ops.save(runner).await {
+            match self.session.ops.save(runner).await {
                 Ok(_) => return Ok(()),
                 Err(error) => last = error,
             }
@@ -278,7 +278,7 @@ impl Registrar {
             let undone = self.undo(runner, entry).await;
             return Error::Verdict { exit: Exit::LocalFile, message: format!("{because}; {undone}"), hint: None };
         }
-        let kept = if self.bench.ops.disk().has_state() {
+        let kept = if self.session.ops.disk().has_state() {
             "its token is safe in the state directory, and the next command writes it"
         } else {
             "its token is lost, because there is no state directory"
@@ -295,25 +295,25 @@ impl Registrar {
         let made = id_of(runner);
         let undo = async {
             // The record holds the token; an answer in the journal would keep the deletion from beginning.
-            self.bench.ops.settle(runner).await?;
+            self.session.ops.settle(runner).await?;
             let fate = match entry {
                 Entry::New => EntryFate::Drop,
                 Entry::Same => EntryFate::Keep,
             };
-            let undone = self.bench.ops.unregister(runner, fate, self.bench.now()).await;
+            let undone = self.session.ops.unregister(runner, fate, self.session.now()).await;
             if entry == Entry::Same {
                 // A token that is dead is not to be taken for one that came of this registration token.
                 runner.record.seed = None;
-                self.bench.ops.disk().save_record(runner.record.clone()).await?;
+                self.session.ops.disk().save_record(runner.record.clone()).await?;
             }
             undone
         };
         let undone = tokio::select! {
             biased;
-            () = self.bench.interrupt.insisted() => None,
+            () = self.session.interrupt.insisted() => None,
             undone = undo => Some(undone),
         };
-        let is_gone = runner.record.state == "retired";
+        let is_gone = runner.record.state == Some(StateName::Retired);
         match undone {
             Some(Ok(_)) => format!("runner {made}, which was made, is unregistered again"),
             // What the disk did not take is finished by the journal.
@@ -328,13 +328,13 @@ impl Registrar {
         }
     }
 
-    fn failed(&self, error: &Error) -> Told {
+    fn failed(&self, error: &Error) -> RunnerOutcome {
         let report = RunnerReport {
             executor: self.enrollment.entry.executor.clone(),
-            ..of_runner(&self.blank(), self.bench.now())
+            ..of_runner(&self.blank(), self.session.now())
         };
-        let action = if error.exit() == Exit::Refused { "refused" } else { "failed" };
-        Told::failed(report, action, "", error)
+        let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
+        RunnerOutcome::failed(report, action, "", error)
     }
 }
 

@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
 use super::arguments::Output;
-use super::told::{Told, label, shown};
+use super::outcome::{RunnerOutcome, label, shown};
 use super::{Error, Exit};
+use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport};
-pub(super) use crate::observe::chain;
 
 /// Why an answer did not come to stdout, which the process has one of.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
@@ -69,7 +69,7 @@ impl Reporter {
 
     /// Tells what became of runners: one JSON document, or else a line for each on stdout, and its error
     /// with its hint on stderr. The exit code is that of all together.
-    pub(super) fn told(&self, told: Vec<Told>) -> Exit {
+    pub(super) fn told(&self, told: Vec<RunnerOutcome>) -> Exit {
         let exits: Vec<_> = told.iter().map(|told| told.exit).collect();
         match self.output {
             Output::Text => told.iter().for_each(|told| self.told_one(told)),
@@ -80,7 +80,7 @@ impl Reporter {
         Exit::of_all(&exits)
     }
 
-    fn told_one(&self, told: &Told) {
+    fn told_one(&self, told: &RunnerOutcome) {
         let label = label(&told.report);
         if !told.line.is_empty() {
             self.answer(&format!("runner {label}: {}\n", told.line));

@@ -1,15 +1,17 @@
 //! `rotate`: replaces tokens by new ones.
 
+use crate::model::{Action, StateName};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::arguments::RotateArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::selection::{Wanted, argument_token, read_file};
-use super::told::{Told, end, of_runner};
-use super::workbench::{Nap, Workbench};
+use super::outcome::{RunnerOutcome, end, of_runner};
+use super::selection::{RunnerSelector, argument_token, read_file};
+use super::session::{CommandSession, Nap};
 use super::{Error, Exit};
+use crate::error_chain::chain;
 use crate::lifecycle::Outcome;
 use crate::ops::{self, Rotation, Runner, Unfinished};
 use crate::secret::Token;
@@ -41,37 +43,41 @@ pub(super) async fn rotate(
         (None, Some(path)) => Some(read_file(path, &context.environment)?),
         (None, None) => None,
     };
-    let wanted = Wanted::new(arguments.selection, &context.environment)?;
-    let bench = Workbench::open(context, interrupt).await?;
-    bench
-        .for_all(&wanted, |bench, runner, unfinished| rotate_one(bench, runner, unfinished, access_token.clone()))
+    let wanted = RunnerSelector::new(arguments.selection, &context.environment)?;
+    let session = CommandSession::open(context, interrupt).await?;
+    session
+        .for_all(&wanted, |session, runner, unfinished| rotate_one(session, runner, unfinished, access_token.clone()))
         .await
 }
 
 async fn rotate_one(
-    bench: Rc<Workbench>,
+    session: Rc<CommandSession>,
     mut runner: Runner,
     unfinished: Option<Unfinished>,
     access_token: Option<Token>,
-) -> Told {
+) -> RunnerOutcome {
     let rotated = match unfinished {
-        Some(Unfinished::LostReset) => match settle(&bench, &mut runner).await {
-            Ok(_) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
+        Some(Unfinished::LostReset) => match settle(&session, &mut runner).await {
+            Ok(_) => try_rotate(&session, &mut runner, access_token.as_ref()).await,
             Err(error) => Err(error),
         },
-        Some(Unfinished::Unsaved) => match bench.ops.save(&mut runner).await {
-            Ok(_) => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
+        Some(Unfinished::Unsaved) => match session.ops.save(&mut runner).await {
+            Ok(_) => try_rotate(&session, &mut runner, access_token.as_ref()).await,
             Err(error) => Err(error.into()),
         },
-        Some(Unfinished::Unregistration) | None => try_rotate(&bench, &mut runner, access_token.as_ref()).await,
+        Some(Unfinished::Unregistration) | None => try_rotate(&session, &mut runner, access_token.as_ref()).await,
     };
     rotated.unwrap_or_else(|error| {
-        let action = if error.exit() == Exit::Refused { "refused" } else { "failed" };
-        Told::failed(of_runner(&runner, bench.now()), action, "not rotated", &error)
+        let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
+        RunnerOutcome::failed(of_runner(&runner, session.now()), action, "not rotated", &error)
     })
 }
 
-async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option<&Token>) -> Result<Told, Error> {
+async fn try_rotate(
+    session: &CommandSession,
+    runner: &mut Runner,
+    access_token: Option<&Token>,
+) -> Result<RunnerOutcome, Error> {
     if access_token.is_some() && runner.record.id.is_none() {
         return Err(Error::Verdict {
             exit: Exit::LocalFile,
@@ -79,18 +85,18 @@ async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option
             hint: Some("write its `id` into config.toml, or leave the access token out".to_owned()),
         });
     }
-    let rotation = match bench.ops.rotate(runner, access_token, bench.now()).await {
+    let rotation = match session.ops.rotate(runner, access_token, session.now()).await {
         Err(error) if error.outcome() == Outcome::ResetRefused && access_token.is_none() => {
-            match configured_access(bench, runner)? {
-                Some(token) => bench.ops.rotate(runner, Some(&token), bench.now()).await,
+            match configured_access(session, runner)? {
+                Some(token) => session.ops.rotate(runner, Some(&token), session.now()).await,
                 None => Err(error),
             }
         }
         result => result,
     };
     match rotation {
-        Ok(Rotation::Rotated { unsaved, .. }) => rotated(bench, runner, unsaved).await,
-        Ok(Rotation::Adopted(_)) => Ok(adopted(bench, runner)),
+        Ok(Rotation::Rotated { unsaved, .. }) => rotated(session, runner, unsaved).await,
+        Ok(Rotation::Adopted(_)) => Ok(adopted(session, runner)),
         Ok(Rotation::Unchanged) => Err(Error::Verdict {
             exit: Exit::Refused,
             message: "the server answered with the token that it was asked to replace".to_owned(),
@@ -98,12 +104,12 @@ async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option
         }),
         Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => {
             let failure = Error::from(error);
-            bench.reporter.remark(&format!(
+            session.reporter.remark(&format!(
                 "runner `{}`: {}: finding out whether the token was replaced",
                 runner.label(),
-                super::report::chain(&failure)
+                chain(&failure)
             ));
-            settle(bench, runner).await?;
+            settle(session, runner).await?;
             Err(Error::Verdict {
                 exit: Exit::Unreachable,
                 message: "the answer to the rotation was lost, and it did not happen: the old token is still accepted"
@@ -116,11 +122,11 @@ async fn try_rotate(bench: &Workbench, runner: &mut Runner, access_token: Option
 }
 
 /// The access token that agent.toml has for this runner's server, for a token that is refused already.
-fn configured_access(bench: &Workbench, runner: &Runner) -> Result<Option<Token>, Error> {
+fn configured_access(session: &CommandSession, runner: &Runner) -> Result<Option<Token>, Error> {
     if runner.record.id.is_none() {
         return Ok(None);
     }
-    let server = bench.agent.servers.iter().find(|server| server.url == runner.record.url);
+    let server = session.config.servers.iter().find(|server| server.url == runner.record.url);
     let Some(server) = server else { return Ok(None) };
     if let Some(remark) = server.access_token.remark() {
         tracing::warn!("{remark}");
@@ -128,40 +134,48 @@ fn configured_access(bench: &Workbench, runner: &Runner) -> Result<Option<Token>
     Ok(Some(server.access_token.read()?))
 }
 
-async fn rotated(bench: &Workbench, runner: &mut Runner, unsaved: Option<store::Error>) -> Result<Told, Error> {
+async fn rotated(
+    session: &CommandSession,
+    runner: &mut Runner,
+    unsaved: Option<store::Error>,
+) -> Result<RunnerOutcome, Error> {
     if let Some(error) = unsaved {
-        save(bench, runner, error).await?;
+        save(session, runner, error).await?;
     }
-    let now = runner.date.unwrap_or_else(|| bench.now());
-    bench.ops.note_state(runner, "active", now).await?;
+    let now = runner.date.unwrap_or_else(|| session.now());
+    session.ops.note_state(runner, StateName::Active, now).await?;
     let report = of_runner(runner, now);
     let end = end(report.token_expires_at, now);
-    Ok(Told::done(report, "rotated", format!("has a new token, which {end}")))
+    Ok(RunnerOutcome::done(report, Action::Rotated, format!("has a new token, which {end}")))
 }
 
-fn adopted(bench: &Workbench, runner: &Runner) -> Told {
-    let now = runner.date.unwrap_or_else(|| bench.now());
+fn adopted(session: &CommandSession, runner: &Runner) -> RunnerOutcome {
+    let now = runner.date.unwrap_or_else(|| session.now());
     let report = of_runner(runner, now);
     let end = end(report.token_expires_at, now);
-    Told::done(report, "adopted", format!("somebody else has rotated it already, the new token is accepted and {end}"))
+    RunnerOutcome::done(
+        report,
+        Action::Adopted,
+        format!("somebody else has rotated it already, the new token is accepted and {end}"),
+    )
 }
 
 /// Writes a new token into config.toml, however long it takes if nothing else holds it.
-async fn save(bench: &Workbench, runner: &mut Runner, first: store::Error) -> Result<(), Error> {
-    let is_safe = bench.ops.disk().has_state();
+async fn save(session: &CommandSession, runner: &mut Runner, first: store::Error) -> Result<(), Error> {
+    let is_safe = session.ops.disk().has_state();
     let mut last = ops::Error::from(first);
     let mut tries = 0;
     while !is_safe || tries < SAVE_TRIES {
         tries += 1;
         if !is_safe {
-            bench.reporter.remark(&format!(
+            session.reporter.remark(&format!(
                 "error: the new token of runner `{}` is nowhere but in memory, trying again: {}",
                 runner.label(),
-                super::report::chain(&last)
+                chain(&last)
             ));
         }
         tokio::time::sleep(SAVE_PAUSE).await;
-        match bench.ops.save(runner).await {
+        match session.ops.save(runner).await {
             Ok(_) => return Ok(()),
             Err(error) => last = error,
         }
@@ -175,7 +189,7 @@ pub(super) fn unsaved(error: &ops::Error) -> Error {
         exit: Exit::LocalFile,
         message: format!(
             "the new token is safe in the state directory, but config.toml does not take it: {}",
-            super::report::chain(error)
+            chain(error)
         ),
         hint: Some("correct that, then run any command on this runner: it writes the token first".to_owned()),
     }
@@ -185,23 +199,23 @@ pub(super) fn unsaved(error: &ops::Error) -> Error {
 ///
 /// # Errors
 /// If it happened, so that the new token is lost; or if it cannot be found out now.
-async fn settle(bench: &Workbench, runner: &mut Runner) -> Result<(), Error> {
+async fn settle(session: &CommandSession, runner: &mut Runner) -> Result<(), Error> {
     let mut accepted = 0;
     let mut last = None;
     for _ in 0..ASKS {
-        if bench.nap(bench.certainty_wait(runner, bench.timing().settle_after)).await == Nap::Interrupted {
+        if session.nap(session.certainty_wait(runner, session.timing().settle_after)).await == Nap::Interrupted {
             return Err(Error::Interrupted(UNSETTLED.to_owned()));
         }
-        match bench.ops.verify(runner, bench.now()).await {
+        match session.ops.verify(runner, session.now()).await {
             Ok(_) => accepted += 1,
-            Err(error) if error.outcome() == Outcome::Refused => return Err(lost(bench, runner).await?),
+            Err(error) if error.outcome() == Outcome::Refused => return Err(lost(session, runner).await?),
             Err(error) => last = Some(error),
         }
         if accepted == ACCEPTED_ENOUGH {
-            return Ok(bench.ops.settle(runner).await?);
+            return Ok(session.ops.settle(runner).await?);
         }
     }
-    let reason = last.map_or_else(String::new, |error| format!(": {}", super::report::chain(&error)));
+    let reason = last.map_or_else(String::new, |error| format!(": {}", chain(&error)));
     Err(Error::Verdict {
         exit: Exit::Unreachable,
         message: format!("{UNSETTLED}{reason}"),
@@ -211,9 +225,9 @@ async fn settle(bench: &Workbench, runner: &mut Runner) -> Result<(), Error> {
 
 const UNSETTLED: &str = "the answer to the rotation was lost, and it is not known whether it happened";
 
-async fn lost(bench: &Workbench, runner: &mut Runner) -> Result<Error, Error> {
-    bench.ops.settle(runner).await?;
-    bench.ops.note_state(runner, "rejected", bench.now()).await?;
+async fn lost(session: &CommandSession, runner: &mut Runner) -> Result<Error, Error> {
+    session.ops.settle(runner).await?;
+    session.ops.note_state(runner, StateName::Rejected, session.now()).await?;
     Ok(Error::Verdict {
         exit: Exit::Refused,
         message: "the answer to the rotation was lost, and the old token is refused now: the new one is lost"

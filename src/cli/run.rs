@@ -11,55 +11,57 @@ use tokio::sync::mpsc;
 use super::arguments::RunArguments;
 use super::context::{Context, chance, operations};
 use super::{Error, Exit};
-use crate::agent::{self, Farewells, Notice, Parts, Progress, Pulse, Watch, Watched, Watcher};
 use crate::clock::{Clock, SystemClock};
+use crate::daemon::{self, Heartbeat, Notice, Parts, Progress, ShutdownOutcome, Watch, Watched, Watcher};
+use crate::engine;
 use crate::gitlab::{self, Client, Observer};
-use crate::model::{RunnerKey, RunnerReport};
-use crate::observe::{Board, Face, FaceConfig, Sources, Tally, service_manager};
-use crate::ops::{Enrollment, Seed};
+use crate::model::{RunnerKey, RunnerReport, StateName, VerifyOutcome};
+use crate::ops::{Enrollment, RegistrationSource};
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::signals::{Signal, Signals};
+use crate::status::{Counters, Sources, StatusRegistry, StatusServer, StatusServerConfig};
 use crate::store::Store;
+use crate::systemd;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
     let store = Store::open(context.settings()?.store)?;
     let _instance = store.lock_instance().await?;
     let environment = context.environment.clone().remembering(names(&store).await?);
-    let Settings { mut gitlab, agent, face, .. } = settings::load(&context.overrides, &environment)?;
+    let Settings { mut gitlab, engine: config, status_server, .. } = settings::load(&context.overrides, &environment)?;
     if environment.is_container {
-        warn_of_lost_state(&store, &agent).await;
+        warn_of_lost_state(&store, &config).await;
     }
-    let tally = Tally::new();
-    let store = counted(store, &mut gitlab, &tally);
+    let counters = Counters::new();
+    let store = counted(store, &mut gitlab, &counters);
     let files = Files {
         overrides: context.overrides.clone(),
         environment,
         config: store.config_path().to_owned(),
-        face: face.clone(),
+        status_server: status_server.clone(),
     };
-    let watch = files.watch(&agent);
+    let watch = files.watch(&config);
     let (progress, news) = mpsc::unbounded_channel();
     let parts = Parts {
         ops: operations(store.clone(), Client::new(gitlab)).await?,
         clock: SystemClock,
         chance,
-        pulse: Pulse::new(),
+        heartbeat: Heartbeat::new(),
         reload: files.reload(watch.as_ref().map(Watch::watcher)),
         watch,
-        board: Board::default(),
-        tally,
+        registry: StatusRegistry::default(),
+        counters,
         progress,
     };
     let ended = if arguments.once {
-        pass(context, agent, parts, &mut signals).await
+        pass(context, config, parts, &mut signals).await
     } else {
-        let mark = settings::mark(store.config_path());
-        serve(agent, parts, news, &mut signals, Face::listen(&face).await?, mark).await
+        let instance_id = settings::instance_id(store.config_path());
+        serve(config, parts, news, &mut signals, StatusServer::listen(&status_server).await?, instance_id).await
     };
     // Of what was given up, a new token may be on its way to the disk still.
-    service_manager::stopping(drain(&store, &mut signals)).await;
+    systemd::stopping(drain(&store, &mut signals)).await;
     ended
 }
 
@@ -71,9 +73,9 @@ async fn names(store: &Store) -> Result<Vec<(RunnerKey, String)>, Error> {
 
 /// A created runner's token is replaced by a new one that only the state knows: without it the next container
 /// has nothing but the old one.
-async fn warn_of_lost_state(store: &Store, agent: &agent::Config) {
-    let given = agent.enrollments.iter().find(|enrollment| matches!(enrollment.seed, Seed::Given(_)));
-    let Some(given) = given.filter(|_| agent.rotate.is_some()) else { return };
+async fn warn_of_lost_state(store: &Store, config: &engine::Config) {
+    let given = config.enrollments.iter().find(|enrollment| matches!(enrollment.source, RegistrationSource::Given(_)));
+    let Some(given) = given.filter(|_| config.rotate.is_some()) else { return };
     if store.is_gone_with_container().await {
         tracing::warn!(
             runner = given.entry.name,
@@ -107,49 +109,54 @@ const SLOW_DISK: Duration = Duration::from_secs(90);
 
 /// The daemon, until a signal ends it.
 async fn serve(
-    agent: agent::Config,
+    config: engine::Config,
     parts: DaemonParts,
     news: mpsc::UnboundedReceiver<Progress>,
     signals: &mut Signals,
-    face: Face,
-    mark: String,
+    status_server: StatusServer,
+    instance_id: String,
 ) -> Result<Exit, Error> {
     let (notices, inbox) = mpsc::unbounded_channel();
-    let (pulse, board) = (parts.pulse.clone(), parts.board.clone());
-    let sources = Sources { mark, board: board.clone(), tally: parts.tally.clone(), is_well: is_well(&pulse) };
-    let farewells = tokio::select! {
-        result = agent::run(agent, parts, inbox) => result?,
+    let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
+    let sources = Sources {
+        instance_id,
+        registry: registry.clone(),
+        counters: parts.counters.clone(),
+        is_well: is_well(&heartbeat),
+    };
+    let outcome = tokio::select! {
+        result = daemon::run(config, parts, inbox) => result?,
         never = pass_on(signals, &notices) => match never {},
         never = keep_posted(news) => match never {},
-        never = keep_status(&board) => match never {},
-        never = face.serve(sources) => match never {},
-        never = service_manager::feed_watchdog(|| pulse.is_well()) => match never {},
+        never = keep_status(&registry) => match never {},
+        never = status_server.serve(sources) => match never {},
+        never = systemd::feed_watchdog(|| heartbeat.is_well()) => match never {},
     };
-    Ok(match farewells {
-        Farewells::Done => Exit::Done,
-        Farewells::Unfinished => Exit::Failed,
+    Ok(match outcome {
+        ShutdownOutcome::Done => Exit::Done,
+        ShutdownOutcome::Unfinished => Exit::Failed,
     })
 }
 
 /// Has requests and changes of config.toml counted.
-fn counted(store: Store, gitlab: &mut gitlab::Config, tally: &Tally) -> Store {
-    let (requests, writes) = (tally.clone(), tally.clone());
+fn counted(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
+    let (requests, writes) = (counters.clone(), counters.clone());
     gitlab.observer = Some(Observer::new(move |exchange| {
         requests.requested(exchange.endpoint.label(), exchange.outcome, exchange.took);
     }));
     store.observed(move |is_done| writes.wrote_config(is_done))
 }
 
-fn is_well(pulse: &Pulse) -> Box<dyn Fn() -> bool + Send + Sync> {
-    let pulse = pulse.clone();
-    Box::new(move || pulse.is_well())
+fn is_well(heartbeat: &Heartbeat) -> Box<dyn Fn() -> bool + Send + Sync> {
+    let heartbeat = heartbeat.clone();
+    Box::new(move || heartbeat.is_well())
 }
 
 /// Tells the daemon what the signals mean, until it has ended.
 async fn pass_on(signals: &mut Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
     loop {
         let notice = match signals.next().await {
-            Signal::Terminate if service_manager::is_rebooting().await => Notice::StopForReboot,
+            Signal::Terminate if systemd::is_rebooting().await => Notice::StopForReboot,
             Signal::Terminate | Signal::Interrupt => Notice::Stop,
             Signal::Quit => Notice::StopAndKeep,
             Signal::Hangup => Notice::Reload,
@@ -163,22 +170,22 @@ async fn pass_on(signals: &mut Signals, notices: &mpsc::UnboundedSender<Notice>)
 async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible {
     while let Some(progress) = news.recv().await {
         match progress {
-            Progress::Serving => service_manager::ready(),
-            Progress::Reloading => service_manager::reloading(),
+            Progress::Serving => systemd::ready(),
+            Progress::Reloading => systemd::reloading(),
             Progress::Stopping => break,
         }
     }
-    service_manager::stopping(std::future::pending()).await
+    systemd::stopping(std::future::pending()).await
 }
 
 /// Tells the service manager how the runners stand, until the daemon has ended.
-async fn keep_status(board: &Board) -> Infallible {
-    let mut changes = board.changes();
+async fn keep_status(registry: &StatusRegistry) -> Infallible {
+    let mut changes = registry.changes();
     let mut told = String::new();
     loop {
-        let sentence = board.sentence(SystemClock.read());
+        let sentence = registry.sentence(SystemClock.read());
         if sentence != told {
-            service_manager::status(&sentence);
+            systemd::status(&sentence);
             told = sentence;
         }
         if changes.changed().await.is_err() {
@@ -191,12 +198,12 @@ async fn keep_status(board: &Board) -> Infallible {
 /// way has the grace time to finish, and a second signal takes that away.
 async fn pass(
     context: &Context<'_>,
-    agent: agent::Config,
+    config: engine::Config,
     parts: DaemonParts,
     signals: &mut Signals,
 ) -> Result<Exit, Error> {
-    let grace = agent.shutdown.grace;
-    let mut pass = pin!(agent::once(agent, parts));
+    let grace = config.shutdown.grace;
+    let mut pass = pin!(daemon::once(config, parts));
     let runners = tokio::select! {
         biased;
         runners = &mut pass => runners?,
@@ -226,26 +233,26 @@ struct Files {
     /// config.toml, with symbolic links resolved.
     config: PathBuf,
     /// Where the daemon answers, which lasts until its end.
-    face: FaceConfig,
+    status_server: StatusServerConfig,
 }
 
 impl Files {
     /// Watches config.toml, agent.toml and the token files; without it, HUP still works.
-    fn watch(&self, agent: &agent::Config) -> Option<Watch> {
-        Watch::new(self.watched(agent)).inspect_err(cannot_watch).ok()
+    fn watch(&self, config: &engine::Config) -> Option<Watch> {
+        Watch::new(self.watched(config)).inspect_err(cannot_watch).ok()
     }
 
     /// Reads the settings again, and watches the token files that they name then.
-    fn reload(self, mut watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<agent::Config>> {
+    fn reload(self, mut watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<engine::Config>> {
         Box::new(move || match settings::load(&self.overrides, &self.environment) {
-            Ok(Settings { agent, face, .. }) => {
-                if face != self.face {
+            Ok(Settings { engine: config, status_server, .. }) => {
+                if status_server != self.status_server {
                     tracing::warn!("the addresses in [http] take effect when the daemon is started anew");
                 }
                 if let Some(watcher) = &mut watcher {
-                    watcher.watch(self.watched(&agent)).unwrap_or_else(|error| cannot_watch(&error));
+                    watcher.watch(self.watched(&config)).unwrap_or_else(|error| cannot_watch(&error));
                 }
-                Some(agent)
+                Some(config)
             }
             Err(errors) => {
                 tracing::error!("the settings are wrong, those from before stay in force: {errors}");
@@ -254,11 +261,11 @@ impl Files {
         })
     }
 
-    fn watched(&self, agent: &agent::Config) -> Watched {
-        let Paths { agent_config, config, .. } = settings::paths(&self.overrides, &self.environment);
-        let seeds = agent.enrollments.iter().filter_map(seed_file);
+    fn watched(&self, config: &engine::Config) -> Watched {
+        let Paths { agent_config, config: path, .. } = settings::paths(&self.overrides, &self.environment);
+        let seeds = config.enrollments.iter().filter_map(seed_file);
         Watched {
-            config: vec![config, self.config.clone()],
+            config: vec![path, self.config.clone()],
             settings: std::iter::once(agent_config).chain(seeds).collect(),
         }
     }
@@ -269,7 +276,7 @@ fn cannot_watch(error: &io::Error) {
 }
 
 fn seed_file(enrollment: &Enrollment) -> Option<PathBuf> {
-    match enrollment.seed.source() {
+    match enrollment.source.secret_source() {
         Source::File(path) => Some(path.clone()),
         Source::Credential { .. } | Source::Value { .. } => None,
     }
@@ -286,9 +293,15 @@ fn exit_of(runner: &RunnerReport) -> Exit {
     if runner.error.is_some() {
         return Exit::LocalFile;
     }
-    match runner.state.as_str() {
-        "active" if runner.last_verify.as_ref().is_none_or(|verify| verify.outcome == "accepted") => Exit::Done,
-        "active" | "unregistered" | "uncertain" => Exit::Unreachable,
-        _ => Exit::Refused,
+    let is_accepted = runner.last_verify.as_ref().is_none_or(|verify| verify.outcome == VerifyOutcome::Accepted);
+    match runner.state {
+        StateName::Active if is_accepted => Exit::Done,
+        StateName::Active | StateName::Unregistered | StateName::Uncertain => Exit::Unreachable,
+        StateName::Rejected
+        | StateName::NotRenewable
+        | StateName::Failed
+        | StateName::Retired
+        | StateName::Unusable
+        | StateName::Unknown => Exit::Refused,
     }
 }

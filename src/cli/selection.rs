@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Error;
 use super::arguments::{SecretArgument, Selection};
-use crate::agent::{self, census};
+use crate::engine::{self, inventory};
 use crate::model::RunnerKey;
 use crate::ops::{Runner, Unfinished, is_own};
 use crate::secret::{Source, Token, read_descriptor, read_stream};
@@ -27,7 +27,7 @@ pub(super) struct Candidate {
 
 /// What is looked for, with its token read.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct RunnerSelector {
     selection: Selection,
     /// The token that was given.
     pub(super) token: Option<Token>,
@@ -35,12 +35,12 @@ pub(super) struct Wanted {
 
 /// Brings entries and records together as the daemon does, so that both use the same keys and locks.
 pub(super) fn candidates(
-    config: &agent::Config,
+    config: &engine::Config,
     records: Vec<Record>,
     snapshot: &Snapshot,
     mut unfinished: BTreeMap<RunnerKey, Unfinished>,
 ) -> Vec<Candidate> {
-    let members = census(config, records, snapshot).members;
+    let members = inventory(config, records, snapshot).members;
     let mut runners: Vec<_> =
         members.into_iter().map(|member| member.runner).filter(|runner| runner.record.credential.is_some()).collect();
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -87,7 +87,7 @@ impl Candidate {
     }
 }
 
-impl Wanted {
+impl RunnerSelector {
     /// Reads the token of a selection.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for RunnerSelector {
     /// `the name `a` and the id 5`
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Selection { name, url, id, .. } = &self.selection;

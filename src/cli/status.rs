@@ -7,12 +7,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
-use super::told::{label, shown};
+use super::outcome::{label, shown};
 use super::{Error, Exit};
+use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport, Timestamp, format_span};
-use crate::observe::{Addressee, QuestionError, Readiness, Unready, ask, chain};
 use crate::settings;
 use crate::signals::Signals;
+use crate::status::{Readiness, StatusClient, StatusClientError, Unready, ask};
 
 /// How often a daemon is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(500);
@@ -62,9 +63,9 @@ enum Waited {
 }
 
 /// Asks until the daemon is ready; one that does not answer is not ready yet.
-async fn wait(daemon: &Addressee, patience: Duration) -> Result<Waited, Error> {
+async fn wait(daemon: &StatusClient, drain_mode: Duration) -> Result<Waited, Error> {
     let began = Instant::now();
-    let deadline = began.checked_add(patience).unwrap_or(began + FOR_EVER);
+    let deadline = began.checked_add(drain_mode).unwrap_or(began + FOR_EVER);
     loop {
         // Whoever gives no time at all has one answer waited for.
         let asked = timeout_at(deadline.max(Instant::now() + POLL), ask(daemon, "/readyz")).await;
@@ -72,7 +73,7 @@ async fn wait(daemon: &Addressee, patience: Duration) -> Result<Waited, Error> {
             Ok(Ok(reply)) if reply.is_yes => return Ok(Waited::Ready),
             Ok(Ok(reply)) => (reasons(&reply.body), true),
             // With several places the daemon may come at the next one.
-            Ok(Err(error @ QuestionError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
+            Ok(Err(error @ StatusClientError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
             Ok(Err(error)) => (vec![chain(&error)], false),
             Err(_) => (vec!["the daemon has not answered in this time".to_owned()], false),
         };
@@ -104,7 +105,7 @@ fn reason(unready: &Unready) -> String {
     }
 }
 
-async fn tell(context: &Context<'_>, daemon: &Addressee) -> Result<(), Error> {
+async fn tell(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
     let reply = ask(daemon, "/status").await?;
     let report: Report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
         exit: Exit::Unreachable,
@@ -139,7 +140,7 @@ mod tests {
         }] }))
         .unwrap();
         let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(text.matches("a?[2J?b?c?").count(), 6 + 1, "the name comes twice: {text}");
+        assert_eq!(text.matches("a?[2J?b?c?").count(), 3 + 1, "the name comes twice, and names that are unknown not at all: {text}");
         assert!(!text.chars().any(|character| character != '\n' && crate::model::is_unprintable(character)));
     }
 }

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::selection::Wanted;
-use super::told::{Told, of_runner};
-use super::workbench::Workbench;
+use super::outcome::{RunnerOutcome, of_runner};
+use super::selection::RunnerSelector;
+use super::session::CommandSession;
 use super::{Error, Exit};
-use crate::model::{Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, TlsFiles};
+use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
 use crate::secret::Token;
 
@@ -25,18 +25,18 @@ pub(super) async fn unregister(
     }
     let tls = tls_files(context, &arguments);
     let api = arguments.api;
-    let wanted = Wanted::new(arguments.selection, &context.environment)?;
+    let wanted = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
-        let bench = Workbench::open(context, interrupt.clone()).await?;
+        let session = CommandSession::open(context, interrupt.clone()).await?;
         if let Some((url, token)) = wanted.without_entry()
-            && wanted.choose(bench.candidates().await?).is_err()
+            && wanted.choose(session.candidates().await?).is_err()
         {
-            let reporter = bench.reporter;
-            let told = unregister_one(Rc::new(bench), through(api, stranger(url, token, tls)), None).await;
+            let reporter = session.reporter;
+            let told = unregister_one(Rc::new(session), through(api, stranger(url, token, tls)), None).await;
             return Ok(reporter.told(vec![told]));
         }
-        bench
-            .for_all(&wanted, |bench, runner, unfinished| unregister_one(bench, through(api, runner), unfinished))
+        session
+            .for_all(&wanted, |session, runner, unfinished| unregister_one(session, through(api, runner), unfinished))
             .await
     };
     tokio::select! {
@@ -77,49 +77,58 @@ fn tls_files(context: &Context<'_>, arguments: &UnregisterArguments) -> TlsFiles
     }
 }
 
-async fn unregister_one(bench: Rc<Workbench>, mut runner: Runner, unfinished: Option<Unfinished>) -> Told {
-    if bench.interrupt.is_asked() {
+async fn unregister_one(
+    session: Rc<CommandSession>,
+    mut runner: Runner,
+    unfinished: Option<Unfinished>,
+) -> RunnerOutcome {
+    if session.interrupt.is_asked() {
         let error = Error::Interrupted("not begun".to_owned());
-        return Told::failed(of_runner(&runner, bench.now()), "failed", "not unregistered", &error);
+        return RunnerOutcome::failed(of_runner(&runner, session.now()), Action::Failed, "not unregistered", &error);
     }
     if unfinished == Some(Unfinished::Unsaved) {
         // The record holds the token that counts; the journal would keep the deletion from beginning.
-        if let Err(error) = bench.ops.settle(&mut runner).await {
-            return Told::failed(of_runner(&runner, bench.now()), "failed", "not unregistered", &error.into());
+        if let Err(error) = session.ops.settle(&mut runner).await {
+            return RunnerOutcome::failed(
+                of_runner(&runner, session.now()),
+                Action::Failed,
+                "not unregistered",
+                &error.into(),
+            );
         }
     }
-    let before = of_runner(&runner, bench.now());
-    let is_enrolled = bench.agent.enrollments.iter().any(|enrollment| enrollment.key == runner.record.key);
-    match bench.ops.unregister(&mut runner, EntryFate::Drop, bench.now()).await {
+    let before = of_runner(&runner, session.now());
+    let is_enrolled = session.config.enrollments.iter().any(|enrollment| enrollment.key == runner.record.key);
+    match session.ops.unregister(&mut runner, EntryFate::Drop, session.now()).await {
         Ok(found) => {
             // Whose reset was lost is refused for that reason.
             let is_doubtful = unfinished == Some(Unfinished::LostReset) && found == Unregistration::AlreadyGone;
             let found = if is_doubtful { Unregistration::MayRemain } else { found };
-            let report = RunnerReport { state: "retired".to_owned(), ..before };
+            let report = RunnerReport { state: StateName::Retired, ..before };
             done(&runner, report, found, is_enrolled)
         }
         Err(error) => {
             let error = Error::from(error);
-            let action = if error.exit() == Exit::Refused { "refused" } else { "failed" };
-            Told::failed(before, action, "not unregistered", &error)
+            let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
+            RunnerOutcome::failed(before, action, "not unregistered", &error)
         }
     }
 }
 
-fn done(runner: &Runner, report: RunnerReport, found: Unregistration, is_enrolled: bool) -> Told {
+fn done(runner: &Runner, report: RunnerReport, found: Unregistration, is_enrolled: bool) -> RunnerOutcome {
     let kept = match &runner.dropped_to {
         Some(path) => format!("; its entry is kept in {}", path.display()),
         None => String::new(),
     };
     let (action, line) = match (found, runner.record.origin) {
         (Unregistration::Deleted, Origin::Given) => {
-            ("unregistered", "this machine's runner manager is deleted, the runner itself remains in GitLab")
+            (Action::Unregistered, "this machine's runner manager is deleted, the runner itself remains in GitLab")
         }
-        (Unregistration::Deleted, Origin::Registered | Origin::V1) => ("unregistered", "unregistered"),
-        (Unregistration::AlreadyGone, _) => ("already_gone", "was already gone"),
-        (Unregistration::MayRemain, _) => ("may_remain", "its token is not accepted any more"),
+        (Unregistration::Deleted, Origin::Registered | Origin::V1) => (Action::Unregistered, "unregistered"),
+        (Unregistration::AlreadyGone, _) => (Action::AlreadyGone, "was already gone"),
+        (Unregistration::MayRemain, _) => (Action::MayRemain, "its token is not accepted any more"),
     };
-    let mut told = Told::done(report, action, format!("{line}{kept}"));
+    let mut told = RunnerOutcome::done(report, action, format!("{line}{kept}"));
     told.hint = match found {
         Unregistration::MayRemain => Some("the runner may remain in GitLab: delete it there".to_owned()),
         Unregistration::Deleted | Unregistration::AlreadyGone if is_enrolled => {

@@ -1,13 +1,14 @@
 //! `verify`: asks the servers whether they accept the tokens.
 
+use crate::model::{Action, StateName};
 use std::rc::Rc;
 
 use super::arguments::VerifyArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::selection::Wanted;
-use super::told::{Told, end, of_runner};
-use super::workbench::{Nap, Workbench};
+use super::outcome::{RunnerOutcome, end, of_runner};
+use super::selection::RunnerSelector;
+use super::session::{CommandSession, Nap};
 use super::{Error, Exit};
 use crate::lifecycle::Outcome;
 use crate::ops::{self, Runner, Verification};
@@ -19,11 +20,11 @@ pub(super) async fn verify(
     arguments: VerifyArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    let wanted = Wanted::new(arguments.selection, &context.environment)?;
+    let wanted = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
-        let bench = Workbench::open(context, interrupt.clone()).await?;
+        let session = CommandSession::open(context, interrupt.clone()).await?;
         let deletes = arguments.delete;
-        bench.for_all(&wanted, |bench, runner, _| verify_one(bench, runner, deletes)).await
+        session.for_all(&wanted, |session, runner, _| verify_one(session, runner, deletes)).await
     };
     let end = async {
         // An entry that is being dropped is dropped wholly.
@@ -36,65 +37,67 @@ pub(super) async fn verify(
     }
 }
 
-async fn verify_one(bench: Rc<Workbench>, mut runner: Runner, deletes: bool) -> Told {
-    match ask(&bench, &mut runner).await {
+async fn verify_one(session: Rc<CommandSession>, mut runner: Runner, deletes: bool) -> RunnerOutcome {
+    match ask(&session, &mut runner).await {
         Ok(told) => told,
         Err(error) if deletes && error.outcome() == Outcome::Refused => {
-            confirm_and_drop(&bench, &mut runner, error).await
+            confirm_and_drop(&session, &mut runner, error).await
         }
-        Err(error) => not_verified(&bench, &runner, error),
+        Err(error) => not_verified(&session, &runner, error),
     }
 }
 
-async fn ask(bench: &Workbench, runner: &mut Runner) -> Result<Told, ops::Error> {
-    let verification = bench.ops.verify(runner, bench.now()).await?;
-    let now = runner.date.unwrap_or_else(|| bench.now());
-    bench.ops.note_state(runner, "active", now).await?;
+async fn ask(session: &CommandSession, runner: &mut Runner) -> Result<RunnerOutcome, ops::Error> {
+    let verification = session.ops.verify(runner, session.now()).await?;
+    let now = runner.date.unwrap_or_else(|| session.now());
+    session.ops.note_state(runner, StateName::Active, now).await?;
     let report = of_runner(runner, now);
     let end = end(report.token_expires_at, now);
     Ok(match verification {
-        Verification::Accepted { .. } => Told::done(report, "verified", format!("accepted, {end}")),
-        Verification::Adopted(_) => {
-            Told::done(report, "adopted", format!("accepted, with a token that somebody else has put there, {end}"))
-        }
+        Verification::Accepted { .. } => RunnerOutcome::done(report, Action::Verified, format!("accepted, {end}")),
+        Verification::Adopted(_) => RunnerOutcome::done(
+            report,
+            Action::Adopted,
+            format!("accepted, with a token that somebody else has put there, {end}"),
+        ),
     })
 }
 
 /// One refusal can come of a server that is being restored; the one that counts comes later.
-async fn confirm_and_drop(bench: &Workbench, runner: &mut Runner, refused: ops::Error) -> Told {
-    let wait = bench.certainty_wait(runner, bench.timing().confirm_after);
-    if bench.nap(wait).await == Nap::Interrupted {
-        return not_verified(bench, runner, refused);
+async fn confirm_and_drop(session: &CommandSession, runner: &mut Runner, refused: ops::Error) -> RunnerOutcome {
+    let wait = session.certainty_wait(runner, session.timing().confirm_after);
+    if session.nap(wait).await == Nap::Interrupted {
+        return not_verified(session, runner, refused);
     }
-    match ask(bench, runner).await {
+    match ask(session, runner).await {
         Ok(told) => told,
-        Err(error) if error.outcome() == Outcome::Refused => drop_entry(bench, runner).await,
-        Err(error) => not_verified(bench, runner, error),
+        Err(error) if error.outcome() == Outcome::Refused => drop_entry(session, runner).await,
+        Err(error) => not_verified(session, runner, error),
     }
 }
 
-async fn drop_entry(bench: &Workbench, runner: &mut Runner) -> Told {
-    let before = of_runner(runner, bench.now());
-    match bench.ops.drop_entry(runner, bench.now()).await {
+async fn drop_entry(session: &CommandSession, runner: &mut Runner) -> RunnerOutcome {
+    let before = of_runner(runner, session.now());
+    match session.ops.drop_entry(runner, session.now()).await {
         Ok(()) => {
             let kept = match &runner.dropped_to {
                 Some(path) => format!("what was dropped is kept in {}", path.display()),
                 None => "nothing of it is kept without a state directory".to_owned(),
             };
-            let report = crate::model::RunnerReport { state: "retired".to_owned(), ..before };
-            Told::done(report, "dropped", format!("refused twice and dropped from config.toml, {kept}"))
+            let report = crate::model::RunnerReport { state: StateName::Retired, ..before };
+            RunnerOutcome::done(report, Action::Dropped, format!("refused twice and dropped from config.toml, {kept}"))
         }
-        Err(error) => Told::failed(before, "refused", "refused, and not dropped", &error.into()),
+        Err(error) => RunnerOutcome::failed(before, Action::Refused, "refused, and not dropped", &error.into()),
     }
 }
 
-fn not_verified(bench: &Workbench, runner: &Runner, error: ops::Error) -> Told {
-    let report = of_runner(runner, bench.now());
+fn not_verified(session: &CommandSession, runner: &Runner, error: ops::Error) -> RunnerOutcome {
+    let report = of_runner(runner, session.now());
     let (action, line) = match error.outcome() {
-        Outcome::Refused => ("refused", "refused"),
-        Outcome::MustAct(_) | Outcome::RotationClosed => ("failed", "not verified, somebody must act"),
-        _ if error.failure().is_some() => ("unanswered", "not known, the server did not say"),
-        _ => ("failed", "not verified"),
+        Outcome::Refused => (Action::Refused, "refused"),
+        Outcome::MustAct(_) | Outcome::RotationClosed => (Action::Failed, "not verified, somebody must act"),
+        _ if error.failure().is_some() => (Action::Unanswered, "not known, the server did not say"),
+        _ => (Action::Failed, "not verified"),
     };
-    Told::failed(report, action, line, &error.into())
+    RunnerOutcome::failed(report, action, line, &error.into())
 }

@@ -11,10 +11,10 @@ use crate::model::{Expiry, RunnerId, Site, SystemId};
 use crate::secret::Token;
 
 use super::endpoint::Proof;
-use super::error::Trouble;
+use super::error::Fault;
+use super::error_body::{self, ErrorTexts};
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
-use super::words::{self, Words};
 use super::{Answer, Config, Endpoint, Error, Exchange, Info, Kind, RegisterParameters, Registered, Reset, Verified};
 use super::{headers, refusal};
 
@@ -146,14 +146,14 @@ impl Client {
     pub(super) async fn call<T>(
         &self,
         call: Call<'_>,
-        read: impl FnOnce(&Incoming) -> Result<T, Trouble>,
+        read: impl FnOnce(&Incoming) -> Result<T, Fault>,
     ) -> Result<Answer<T>, Error> {
         let request_id = request_id();
         let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
             Ok(incoming) if (200..=299).contains(&incoming.status) => {
-                let value = read(&incoming).map_err(|trouble| Trouble { status: Some(incoming.status), ..trouble });
+                let value = read(&incoming).map_err(|trouble| Fault { status: Some(incoming.status), ..trouble });
                 value.map(|value| (value, incoming))
             }
             Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
@@ -214,15 +214,15 @@ impl<'a> Call<'a> {
 }
 
 /// Reads the body of a success: JSON by its own word and by its shape.
-pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Trouble> {
+pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Fault> {
     if !incoming.is_json() {
-        return Err(Trouble::new(Kind::NotGitlab).with_detail(incoming.looks()));
+        return Err(Fault::new(Kind::NotGitlab).with_detail(incoming.looks()));
     }
-    read(&incoming.body).map_err(|Flaw(flaw)| Trouble::new(Kind::UnexpectedAnswer).with_detail(flaw))
+    read(&incoming.body).map_err(|Flaw(flaw)| Fault::new(Kind::UnexpectedAnswer).with_detail(flaw))
 }
 
 /// Reads the answer to a deletion, which is the status 204 and nothing else.
-pub(super) fn deleted(incoming: &Incoming) -> Result<(), Trouble> {
+pub(super) fn deleted(incoming: &Incoming) -> Result<(), Fault> {
     if incoming.status == 204 {
         return Ok(());
     }
@@ -230,16 +230,16 @@ pub(super) fn deleted(incoming: &Incoming) -> Result<(), Trouble> {
 }
 
 /// Reads an answer that is no success.
-fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Trouble {
-    let words = if incoming.is_json() { Words::read(&incoming.body) } else { None };
+fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Fault {
+    let words = if incoming.is_json() { ErrorTexts::read(&incoming.body) } else { None };
     let kind = refusal::kind(endpoint, incoming.status, words.as_ref());
     let detail = if kind == Kind::Redirect {
         let host = headers::location_host(&incoming.headers, &incoming.url);
-        host.map(|host| format!("to {}", words::sanitized(&host, &[secret])))
+        host.map(|host| format!("to {}", error_body::sanitized(&host, &[secret])))
     } else {
         (kind == Kind::NotGitlab).then(|| incoming.looks().to_owned())
     };
-    Trouble {
+    Fault {
         kind,
         status: Some(incoming.status),
         date: words.as_ref().and_then(|_| headers::date(&incoming.headers)),

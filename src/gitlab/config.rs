@@ -22,7 +22,7 @@ pub struct Config {
     pub proxies: Proxies,
     /// How many requests to one host may be under way at a time; at least one.
     pub in_flight_per_host: usize,
-    /// Told about every request when it has ended.
+    /// RunnerOutcome about every request when it has ended.
     pub observer: Option<Observer>,
 }
 

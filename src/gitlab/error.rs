@@ -17,12 +17,12 @@ struct Parts {
     endpoint: Endpoint,
     host: String,
     request_id: String,
-    trouble: Trouble,
+    trouble: Fault,
 }
 
 /// What came instead of the answer.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct Fault {
     pub(super) kind: Kind,
     pub(super) status: Option<u16>,
     /// The server's words, fit to be shown.
@@ -37,7 +37,7 @@ pub(super) struct Trouble {
 /// What lies behind an error.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
-impl Trouble {
+impl Fault {
     pub(super) fn new(kind: Kind) -> Self {
         Self { kind, status: None, words: None, detail: None, date: None, retry_after: None, source: None }
     }
@@ -139,7 +139,7 @@ pub enum Kind {
 }
 
 impl Error {
-    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, trouble: Trouble) -> Self {
+    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, trouble: Fault) -> Self {
         Self(Box::new(Parts { endpoint, host, request_id, trouble }))
     }
 
@@ -484,7 +484,7 @@ mod tests {
         Kind::ServerError,
     ];
 
-    fn error(trouble: Trouble) -> Error {
+    fn error(trouble: Fault) -> Error {
         Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), trouble)
     }
 
@@ -497,16 +497,12 @@ mod tests {
 
     #[test]
     fn messages_name_act_host_and_request() {
-        let answered = Trouble {
-            status: Some(403),
-            words: Some("403 Forbidden - no".to_owned()),
-            ..Trouble::new(Kind::TokenRefused)
-        };
-        let failed = Trouble { status: Some(500), words: Some("Oops".to_owned()), ..Trouble::new(Kind::ServerError) };
-        let redirected =
-            Trouble { status: Some(302), ..Trouble::new(Kind::Redirect).with_detail("to sso.example.com") };
-        let lost = Trouble::new(Kind::Timeout);
-        let unread = Trouble::new(Kind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
+        let answered =
+            Fault { status: Some(403), words: Some("403 Forbidden - no".to_owned()), ..Fault::new(Kind::TokenRefused) };
+        let failed = Fault { status: Some(500), words: Some("Oops".to_owned()), ..Fault::new(Kind::ServerError) };
+        let redirected = Fault { status: Some(302), ..Fault::new(Kind::Redirect).with_detail("to sso.example.com") };
+        let lost = Fault::new(Kind::Timeout);
+        let unread = Fault::new(Kind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
         for (trouble, end) in [
             (answered, "the server refuses the runner's token (403 Forbidden - no; request 1f)"),
             (failed, "the server failed (500: Oops; request 1f)"),
@@ -523,7 +519,7 @@ mod tests {
     fn only_what_may_be_repeated_has_a_wait() {
         let wait = Some(Duration::from_secs(60));
         for kind in ALL {
-            let error = error(Trouble { retry_after: wait, ..Trouble::new(kind) });
+            let error = error(Fault { retry_after: wait, ..Fault::new(kind) });
             if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } = error.disposition()
             {
                 assert_eq!(retry_after, wait, "{kind:?}");
@@ -537,7 +533,7 @@ mod tests {
     #[test]
     fn whoever_must_act_is_told_how() {
         for kind in ALL {
-            let error = error(Trouble::new(kind));
+            let error = error(Fault::new(kind));
             let must_act = matches!(error.disposition(), Disposition::MustAct(_));
             assert!(
                 !must_act || error.hint().is_some() || matches!(kind, Kind::InvalidParameters | Kind::Forbidden),

@@ -6,21 +6,21 @@
 //! number of a thing may be missing, and written with the server's names.
 
 mod changes;
+mod enums;
 mod job;
 mod lenient;
 mod owner;
 mod pages;
 mod query;
 mod runner;
-mod words;
 
 pub use changes::{NewRunner, NewRunnerOwner, PauseWord, RegistrationTokenScope, RunnerChanges};
+pub use enums::{DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerStatus, RunnerType, Sort, UnknownWord};
 pub use job::{Commit, Job, Pipeline};
 pub use owner::{Group, OwnerName, OwnerNameError, Project, User};
 pub use pages::{LONGEST_PAGE, Pages, Row};
 pub use query::{JobFilters, RunnerFilters, RunnerScope};
 pub use runner::{Manager, Runner, RunnerDetails};
-pub use words::{DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerStatus, RunnerType, Sort, UnknownWord};
 
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;

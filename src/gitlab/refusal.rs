@@ -1,17 +1,17 @@
 //! What a status that is no success means, endpoint by endpoint.
 
 use super::endpoint::Proof;
-use super::words::{Form, Words};
+use super::error_body::{ErrorTexts, Form};
 use super::{Endpoint, Kind};
 
 /// Reads a refusal. The status decides, and the words only where GitLab uses one status for several
 /// things; without words of GitLab's own, only a throttle and a redirect say anything for certain.
-pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&Words>) -> Kind {
+pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&ErrorTexts>) -> Kind {
     match (status, words) {
         (300..=399, _) => Kind::Redirect,
         (407, _) => Kind::ProxyAuthentication,
         (429, _) => Kind::RateLimited,
-        (503, Some(Words { form: Form::Message, .. })) => Kind::Maintenance,
+        (503, Some(ErrorTexts { form: Form::Message, .. })) => Kind::Maintenance,
         (501, Some(_)) => Kind::Unsupported,
         (408 | 500..=599, _) => Kind::ServerError,
         // Since 10.0 these paths are nothing but missing pages.
@@ -42,7 +42,7 @@ fn unauthorized(endpoint: Endpoint) -> Kind {
     }
 }
 
-fn forbidden(endpoint: Endpoint, words: &Words) -> Kind {
+fn forbidden(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
     match words.form {
         Form::Message if words.mention("read-only instance") => Kind::ReadOnly,
         Form::Error | Form::Message if words.mention("rotation deadline") => Kind::RotationClosed,
@@ -65,13 +65,13 @@ fn is_plain_forbidden(text: &str) -> bool {
 
 /// Whether it is not the user that lacks a right but the runner that stands in the way: locked, of another
 /// kind, or of other projects too.
-fn is_about_the_runner(endpoint: Endpoint, words: &Words) -> bool {
+fn is_about_the_runner(endpoint: Endpoint, words: &ErrorTexts) -> bool {
     matches!(endpoint, Endpoint::Assign | Endpoint::Unassign | Endpoint::DeleteById)
         && words.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
 }
 
 /// GitLab's helpers say `message` when a record is missing; the router says `error` when the call is.
-fn not_found(endpoint: Endpoint, words: &Words) -> Kind {
+fn not_found(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
     let is_record = words.form == Form::Message;
     match endpoint {
         // The first API has no other way to say that the parameters are wrong.
@@ -90,7 +90,7 @@ fn gone(endpoint: Endpoint) -> Kind {
     }
 }
 
-fn unprocessable(endpoint: Endpoint, words: &Words) -> Kind {
+fn unprocessable(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
     if words.mention("orphaned") {
         return Kind::Orphaned;
     }

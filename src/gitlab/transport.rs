@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use crate::model::Site;
 use crate::secret::Token;
 
-use super::error::Trouble;
-use super::tls::{Identity, Stamp, SystemRoots};
+use super::error::Fault;
+use super::tls::{ClientCertificate, Stamp, SystemRoots};
 use super::{Config, Exchange, Kind, headers};
 
 /// How long a connection that may be used again is kept: long enough for the runners of one pass,
@@ -28,7 +28,7 @@ const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Transport {
     config: Config,
     roots: SystemRoots,
-    pairs: Mutex<HashMap<Identity, (Vec<Stamp>, Pair)>>,
+    pairs: Mutex<HashMap<ClientCertificate, (Vec<Stamp>, Pair)>>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
@@ -80,7 +80,7 @@ impl Transport {
     }
 
     /// Sends one request, once, when its host has room for it.
-    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Trouble> {
+    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Fault> {
         let host = self.host(&outgoing.site.url.authority());
         let _room = host.acquire().await.ok();
         let pair = self.pair(outgoing.site)?;
@@ -113,11 +113,11 @@ impl Transport {
     }
 
     /// The clients for a site, made anew when one of its TLS files has changed.
-    fn pair(&self, site: &Site) -> Result<Pair, Trouble> {
+    fn pair(&self, site: &Site) -> Result<Pair, Fault> {
         let identity = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
-            Identity::of(site, self.config.certs_dir.as_deref())?
+            ClientCertificate::of(site, self.config.certs_dir.as_deref())?
         } else {
-            Identity::Plain
+            ClientCertificate::Plain
         };
         let stamps = identity.stamps()?;
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +131,7 @@ impl Transport {
         Ok(pair)
     }
 
-    fn build(&self, identity: &Identity) -> Result<Pair, Trouble> {
+    fn build(&self, identity: &ClientCertificate) -> Result<Pair, Fault> {
         let tls = identity.config(&self.roots)?;
         // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
@@ -153,13 +153,13 @@ impl Transport {
                 builder = builder.proxy(proxy);
             }
             builder.build().map_err(|error| {
-                Trouble::new(Kind::Tls).with_detail("cannot set up connections").with_source(error.without_url())
+                Fault::new(Kind::Tls).with_detail("cannot set up connections").with_source(error.without_url())
             })
         };
         Ok(Pair { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
     }
 
-    fn proxies(&self) -> Result<Vec<Proxy>, Trouble> {
+    fn proxies(&self) -> Result<Vec<Proxy>, Fault> {
         let proxies = &self.config.proxies;
         let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
         let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
@@ -167,7 +167,7 @@ impl Transport {
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
             // The cause would repeat the address, which may hold a password.
-            Err(_) => Err(Trouble::new(Kind::ProxySetting).with_detail(detail)),
+            Err(_) => Err(Fault::new(Kind::ProxySetting).with_detail(detail)),
         };
         https.into_iter().chain(http).map(proxy).collect()
     }
@@ -177,28 +177,28 @@ fn accepts_json() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
 }
 
-fn sensitive(token: &Token) -> Result<HeaderValue, Trouble> {
-    let unusable = |_| Trouble::new(Kind::AccessTokenRefused).with_detail("it does not fit into a header");
+fn sensitive(token: &Token) -> Result<HeaderValue, Fault> {
+    let unusable = |_| Fault::new(Kind::AccessTokenRefused).with_detail("it does not fit into a header");
     let mut value = HeaderValue::from_str(token.expose()).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// Reads an answer to its end, within bounds.
-async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, Trouble> {
+async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, Fault> {
     let status = response.status().as_u16();
     let body = read_body(&mut response, max_bytes).await;
     let body = match body {
         Ok(body) => body,
         // These say all with their status.
         Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
-        Err(trouble) => return Err(Trouble { status: Some(status), ..trouble }),
+        Err(trouble) => return Err(Fault { status: Some(status), ..trouble }),
     };
     let url = response.url().clone();
     Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
 }
 
-async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let announced = response.content_length().unwrap_or_default();
     if announced > max_bytes as u64 {
         return Err(too_large(max_bytes));
@@ -213,11 +213,11 @@ async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result
     Ok(body)
 }
 
-fn too_large(max_bytes: usize) -> Trouble {
-    Trouble::new(Kind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
+fn too_large(max_bytes: usize) -> Fault {
+    Fault::new(Kind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
 }
 
-fn not_answered(error: reqwest::Error) -> Trouble {
+fn not_answered(error: reqwest::Error) -> Fault {
     let error = error.without_url();
     let kind = match tls_error(&error) {
         Some(tls) if error.is_connect() => tls_kind(tls),
@@ -229,7 +229,7 @@ fn not_answered(error: reqwest::Error) -> Trouble {
         _ if error.is_timeout() => Kind::Timeout,
         _ => Kind::ConnectionLost,
     };
-    Trouble::new(kind).with_source(error)
+    Fault::new(kind).with_source(error)
 }
 
 /// Finds what TLS has to say among an error's causes.

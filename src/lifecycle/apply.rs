@@ -7,8 +7,8 @@ use super::schedule::{
     verify_spacing,
 };
 use super::{
-    Active, Failed, Held, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain,
-    Unregistered, Unsaved,
+    Active, Failed, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain, Unregistered,
+    Unsaved, Validity,
 };
 use crate::model::Timestamp;
 
@@ -25,15 +25,15 @@ pub struct Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The runner was made, or a given token was accepted for the first time.
-    Registered(Held),
+    Registered(Validity),
     /// A genuine answer accepted the token, whose times are now known to be these.
-    Accepted(Held),
+    Accepted(Validity),
     /// A genuine answer to a question refused the token.
     Refused,
     /// A genuine answer to a reset refused the token.
     ResetRefused,
     /// The token was replaced.
-    Rotated(Held),
+    Rotated(Validity),
     /// The answer to a reset was the token we had: nothing changed.
     NotRotated,
     /// A reset was due and not sent, since it would shut out somebody else.
@@ -55,7 +55,7 @@ pub enum Outcome {
     /// Nothing helps until a human acts.
     MustAct(Trouble),
     /// Another credential was found and is now held.
-    Adopted(Held),
+    Adopted(Validity),
     /// The credential could not be written to config.toml.
     Unsaved,
     /// The credential is in config.toml after all.
@@ -75,17 +75,17 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
     match outcome {
         Outcome::Unregistered => State::Retired { since: moment.now },
         _ if matches!(state, State::Retired { .. }) => state,
-        Outcome::Registered(held) | Outcome::Adopted(held) => {
-            State::Active(good(held, reset_time(&state), rules, moment.now))
+        Outcome::Registered(validity) | Outcome::Adopted(validity) => {
+            State::Active(good(validity, reset_time(&state), rules, moment.now))
         }
-        Outcome::Rotated(held) => {
-            let reset_from = moment.now.plus(between_resets(&rules.timing, held.life()));
+        Outcome::Rotated(validity) => {
+            let reset_from = moment.now.plus(between_resets(&rules.timing, validity.life()));
             State::Active(Active {
                 since: active_since(&state, moment.now),
-                ..good(held, reset_from, rules, moment.now)
+                ..good(validity, reset_from, rules, moment.now)
             })
         }
-        Outcome::Accepted(held) => accepted(state, held, rules, moment.now),
+        Outcome::Accepted(validity) => accepted(state, validity, rules, moment.now),
         Outcome::Refused => refused(state, rules, moment),
         Outcome::ResetRefused => refused(in_vain(state, Duration::ZERO, rules, moment.now), rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
@@ -101,10 +101,10 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
 }
 
 /// A credential that a genuine answer has just proven good.
-fn good(held: Held, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
+fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
     Active {
         since: now,
-        held,
+        validity,
         verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
         reset_from,
         failures: 0,
@@ -129,24 +129,24 @@ fn active_since(state: &State, now: Timestamp) -> Timestamp {
     }
 }
 
-fn accepted(state: State, held: Held, rules: &Rules, now: Timestamp) -> State {
+fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> State {
     match state {
         State::Active(active) => State::Active(Active {
             since: active.since,
             resets_in_vain: active.resets_in_vain,
             unsaved: active.unsaved,
-            ..good(held, active.reset_from, rules, now)
+            ..good(validity, active.reset_from, rules, now)
         }),
-        State::Uncertain(uncertain) => accepted_again(uncertain, held, rules, now),
+        State::Uncertain(uncertain) => accepted_again(uncertain, validity, rules, now),
         State::NotRenewable(state) => State::NotRenewable(NotRenewable {
-            held,
+            validity,
             verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
             failures: 0,
             refused_at: None,
             ..state
         }),
         State::Rejected(_) | State::Failed(_) | State::Unregistered(_) => {
-            State::Active(good(held, Timestamp::EARLIEST, rules, now))
+            State::Active(good(validity, Timestamp::EARLIEST, rules, now))
         }
         State::Retired { .. } => state,
     }
@@ -154,14 +154,14 @@ fn accepted(state: State, held: Held, rules: &Rules, now: Timestamp) -> State {
 
 /// The old token still works: once may be a replica that lags behind the reset, twice is proof that
 /// the reset did not happen.
-fn accepted_again(state: Uncertain, held: Held, rules: &Rules, now: Timestamp) -> State {
+fn accepted_again(state: Uncertain, validity: Validity, rules: &Rules, now: Timestamp) -> State {
     let accepted = state.accepted + 1;
     if accepted < 2 {
-        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(now));
-        return State::Uncertain(Uncertain { held, ask_at: now.plus(wait), accepted, failures: 0, ..state });
+        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(now));
+        return State::Uncertain(Uncertain { validity, ask_at: now.plus(wait), accepted, failures: 0, ..state });
     }
-    let reset_from = now.plus(vain_backoff(&rules.timing, state.resets_in_vain, &held, now));
-    State::Active(Active { resets_in_vain: state.resets_in_vain, ..good(held, reset_from, rules, now) })
+    let reset_from = now.plus(vain_backoff(&rules.timing, state.resets_in_vain, &validity, now));
+    State::Active(Active { resets_in_vain: state.resets_in_vain, ..good(validity, reset_from, rules, now) })
 }
 
 /// A reset that brought no new token: the next one waits longer with each in a row, and at least `least`.
@@ -169,7 +169,7 @@ fn in_vain(state: State, least: Duration, rules: &Rules, now: Timestamp) -> Stat
     match state {
         State::Active(active) => {
             let resets_in_vain = active.resets_in_vain.saturating_add(1);
-            let wait = vain_backoff(&rules.timing, resets_in_vain, &active.held, now).max(least);
+            let wait = vain_backoff(&rules.timing, resets_in_vain, &active.validity, now).max(least);
             State::Active(Active { resets_in_vain, reset_from: now.plus(wait), ..active })
         }
         other => other,
@@ -180,10 +180,10 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
     let now = moment.now;
     match state {
         State::Active(active) => {
-            let Some(refused_at) = first_refusal(&active.held, active.refused_at, now) else {
-                return rejected(active.held, None, rules, now);
+            let Some(refused_at) = first_refusal(&active.validity, active.refused_at, now) else {
+                return rejected(active.validity, None, rules, now);
             };
-            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.held.left(now));
+            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
             State::Active(Active {
                 verify_at: now.plus(wait),
                 retry_from: now,
@@ -193,13 +193,13 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
             })
         }
         State::NotRenewable(state) => {
-            let Some(refused_at) = first_refusal(&state.held, state.refused_at, now) else {
-                return rejected(state.held, None, rules, now);
+            let Some(refused_at) = first_refusal(&state.validity, state.refused_at, now) else {
+                return rejected(state.validity, None, rules, now);
             };
-            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, state.held.left(now));
+            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now));
             State::NotRenewable(NotRenewable { verify_at: now.plus(wait), refused_at: Some(refused_at), ..state })
         }
-        State::Uncertain(state) => rejected(state.held, Some(Rejection::Lost), rules, now),
+        State::Uncertain(state) => rejected(state.validity, Some(Rejection::Lost), rules, now),
         State::Rejected(state) if rules.recovery.next_rung(&state).is_some() => {
             State::Rejected(climb(state, rules, now))
         }
@@ -208,8 +208,8 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
             let rungs = Rungs { register_failed: false, ..state.rungs };
             State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
         }
-        State::Failed(Failed { held: Some(held), .. }) => rejected(held, None, rules, now),
-        State::Unregistered(_) | State::Failed(Failed { held: None, .. }) => {
+        State::Failed(Failed { validity: Some(validity), .. }) => rejected(validity, None, rules, now),
+        State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
             must_act(state, Trouble::GivenTokenRefused, rules, moment)
         }
         State::Retired { .. } => state,
@@ -217,15 +217,15 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
 }
 
 /// The refusal that needs to be confirmed; none if this one counts: the second, or one past the expiry.
-fn first_refusal(held: &Held, refused_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    (refused_at.is_none() && !held.is_expired(now)).then_some(now)
+fn first_refusal(validity: &Validity, refused_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    (refused_at.is_none() && !validity.is_expired(now)).then_some(now)
 }
 
-fn rejected(held: Held, rejection: Option<Rejection>, rules: &Rules, now: Timestamp) -> State {
-    let by_age = if held.is_expired(now) { Rejection::Expired } else { Rejection::Refused };
+fn rejected(validity: Validity, rejection: Option<Rejection>, rules: &Rules, now: Timestamp) -> State {
+    let by_age = if validity.is_expired(now) { Rejection::Expired } else { Rejection::Refused };
     State::Rejected(Rejected {
         since: now,
-        held,
+        validity,
         rejection: rejection.unwrap_or(by_age),
         look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
         rungs: Rungs::default(),
@@ -251,14 +251,14 @@ fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
 /// Somebody removed the runner on the server; so it stays, until somebody acts here too.
 fn removed(state: State, rules: &Rules, moment: Moment) -> State {
     let state = match state {
-        State::Active(Active { held, .. })
-        | State::Uncertain(Uncertain { held, .. })
-        | State::NotRenewable(NotRenewable { held, .. })
-        | State::Failed(Failed { held: Some(held), .. }) => rejected(held, None, rules, moment.now),
+        State::Active(Active { validity, .. })
+        | State::Uncertain(Uncertain { validity, .. })
+        | State::NotRenewable(NotRenewable { validity, .. })
+        | State::Failed(Failed { validity: Some(validity), .. }) => rejected(validity, None, rules, moment.now),
         State::Rejected(_)
         | State::Retired { .. }
         | State::Unregistered(_)
-        | State::Failed(Failed { held: None, .. }) => state,
+        | State::Failed(Failed { validity: None, .. }) => state,
     };
     match state {
         State::Rejected(mut state) => {
@@ -274,7 +274,7 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
         State::Rejected(state) => State::Rejected(climb(state, rules, moment.now)),
         State::Active(active) => {
-            let least = between_resets(&rules.timing, active.held.life());
+            let least = between_resets(&rules.timing, active.validity.life());
             let active = Active { failures: 0, retry_from: moment.now, ..active };
             in_vain(State::Active(active), least, rules, moment.now)
         }
@@ -289,10 +289,10 @@ fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
     let verify_at = moment.now.plus(verify_spacing(rules.verify_interval, rules.phase));
     match state {
         State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at, ..state }),
-        state => match state.held() {
-            Some(held) => State::NotRenewable(NotRenewable {
+        state => match state.validity() {
+            Some(validity) => State::NotRenewable(NotRenewable {
                 since: moment.now,
-                held: *held,
+                validity: *validity,
                 verify_at,
                 failures: 0,
                 refused_at: None,
@@ -304,9 +304,10 @@ fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
 
 fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
     let timing = &rules.timing;
-    let delay = |failures: u32, held: Option<&Held>| {
-        let backoff = backoff(timing, failures, held, moment.now, moment.chance);
-        let wished = retry_after.map(|wish| obeyed(timing, wish, held.and_then(|held| held.left(moment.now))));
+    let delay = |failures: u32, validity: Option<&Validity>| {
+        let backoff = backoff(timing, failures, validity, moment.now, moment.chance);
+        let wished =
+            retry_after.map(|wish| obeyed(timing, wish, validity.and_then(|validity| validity.left(moment.now))));
         moment.now.plus(wished.unwrap_or_default().max(backoff))
     };
     match state {
@@ -316,20 +317,20 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         }
         State::Active(state) => {
             let failures = state.failures.saturating_add(1);
-            let retry_from = delay(failures, Some(&state.held));
+            let retry_from = delay(failures, Some(&state.validity));
             // A failed check is repeated sooner than the interval would have it.
             State::Active(Active { failures, retry_from, verify_at: state.verify_at.min(retry_from), ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
             // The reset itself has been a request, so asking again starts out slower than elsewhere.
-            let least = certainty_wait(timing, timing.settle_after, state.held.left(moment.now)) / 4;
-            let ask_at = delay(failures, Some(&state.held)).max(moment.now.plus(least));
+            let least = certainty_wait(timing, timing.settle_after, state.validity.left(moment.now)) / 4;
+            let ask_at = delay(failures, Some(&state.validity)).max(moment.now.plus(least));
             State::Uncertain(Uncertain { failures, ask_at, ..state })
         }
         State::NotRenewable(state) => {
             let failures = state.failures.saturating_add(1);
-            State::NotRenewable(NotRenewable { failures, verify_at: delay(failures, Some(&state.held)), ..state })
+            State::NotRenewable(NotRenewable { failures, verify_at: delay(failures, Some(&state.validity)), ..state })
         }
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
@@ -345,9 +346,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
 }
 
 fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
-    let (held, in_vain) = match state {
-        State::Active(Active { held, resets_in_vain, .. }) => (held, resets_in_vain),
-        State::NotRenewable(NotRenewable { held, .. }) => (held, 0),
+    let (validity, in_vain) = match state {
+        State::Active(Active { validity, resets_in_vain, .. }) => (validity, resets_in_vain),
+        State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
         State::Unregistered(state) => return State::Unregistered(lost_registration(state, retry_after, rules, moment)),
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
@@ -359,10 +360,10 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
             return deferred(state, retry_after, rules, moment);
         }
     };
-    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, held.left(moment.now));
+    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(moment.now));
     State::Uncertain(Uncertain {
         since: moment.now,
-        held,
+        validity,
         ask_at: moment.now.plus(wait),
         accepted: 0,
         failures: 0,
@@ -403,7 +404,7 @@ fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> St
     };
     State::Failed(Failed {
         since,
-        held: state.held().copied(),
+        validity: state.validity().copied(),
         trouble,
         failures: 0,
         look_again_at: moment.now.plus(look_again_spacing(&rules.timing, rules.phase)),
@@ -414,7 +415,7 @@ fn unsaved(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
         State::Active(active) => {
             let failures = active.unsaved.as_ref().map_or(0, |unsaved| unsaved.failures).saturating_add(1);
-            let delay = backoff(&rules.timing, failures, Some(&active.held), moment.now, moment.chance);
+            let delay = backoff(&rules.timing, failures, Some(&active.validity), moment.now, moment.chance);
             State::Active(Active { unsaved: Some(Unsaved { failures, retry_from: moment.now.plus(delay) }), ..active })
         }
         other => other,

@@ -2,7 +2,7 @@
 
 use super::schedule::rotate_at;
 use super::{Active, Failed, Rules, State};
-use crate::model::Timestamp;
+use crate::model::{Step, Timestamp, Why};
 
 /// One thing to do, when, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,79 +13,6 @@ pub struct Plan {
     pub at: Timestamp,
     /// The reason, for people.
     pub why: Why,
-}
-
-/// Something that `ops` knows how to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Make the runner.
-    Register,
-    /// Ask whether the token is accepted.
-    Verify,
-    /// Replace the token.
-    Rotate,
-    /// Write a credential that config.toml does not hold yet.
-    Save,
-    /// Replace a refused token by the runner's number, with an access token.
-    ResetById,
-    /// Make the runner anew, into the same entry.
-    RegisterAgain,
-}
-
-impl Step {
-    /// The step in snake case.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Register => "register",
-            Self::Verify => "verify",
-            Self::Rotate => "rotate",
-            Self::Save => "save",
-            Self::ResetById => "reset_by_id",
-            Self::RegisterAgain => "register_again",
-        }
-    }
-}
-
-/// The reason for a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The enrollment has no runner yet.
-    NotRegistered,
-    /// It is time for the regular check.
-    Interval,
-    /// The share of the token's life has passed.
-    ShareOfLife,
-    /// The last request failed.
-    Retry,
-    /// A refusal needs to be confirmed.
-    ConfirmRefusal,
-    /// A reset's answer was lost.
-    SettleLostAnswer,
-    /// A rejected or failed runner is looked at again.
-    LookAgain,
-    /// config.toml does not hold the credential.
-    Unsaved,
-    /// The token is refused, and there is something to be done about it.
-    Recovery,
-}
-
-impl Why {
-    /// The reason in snake case.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::NotRegistered => "not_registered",
-            Self::Interval => "interval",
-            Self::ShareOfLife => "share_of_life",
-            Self::Retry => "retry",
-            Self::ConfirmRefusal => "confirm_refusal",
-            Self::SettleLostAnswer => "settle_lost_answer",
-            Self::LookAgain => "look_again",
-            Self::Unsaved => "unsaved",
-            Self::Recovery => "recovery",
-        }
-    }
 }
 
 /// Says what comes next; `None` once the runner is retired.
@@ -149,13 +76,13 @@ fn plan_verify(state: &Active) -> Plan {
 }
 
 fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
-    let share_at = rotate_at(&state.held, rules.rotate?, rules.phase)?;
+    let share_at = rotate_at(&state.validity, rules.rotate?, rules.phase)?;
     let at = share_at.max(state.reset_from).max(state.retry_from);
     let why = if state.failures == 0 { Why::ShareOfLife } else { Why::Retry };
     Some(Plan { step: Step::Rotate, at, why })
 }
 
 fn plan_failed(state: &Failed) -> Plan {
-    let step = if state.held.is_some() { Step::Verify } else { Step::Register };
+    let step = if state.validity.is_some() { Step::Verify } else { Step::Register };
     Plan { step, at: state.look_again_at, why: Why::LookAgain }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Held, Timing};
+use super::{Timing, Validity};
 use crate::model::Timestamp;
 
 /// A number from 0 (included) to 1 (excluded): a phase, or a draw of chance.
@@ -73,9 +73,9 @@ const LIFE_STEPS: u32 = 64;
 
 /// When the token is replaced: the share of its life, earlier by the phase; `None` if it never expires.
 #[must_use]
-pub fn rotate_at(held: &Held, share: Share, phase: Fraction) -> Option<Timestamp> {
-    let life = held.life()?;
-    Some(held.obtained_at.plus(life.mul_f64(share.0 - ROTATE_SPREAD * phase.0)))
+pub fn rotate_at(validity: &Validity, share: Share, phase: Fraction) -> Option<Timestamp> {
+    let life = validity.life()?;
+    Some(validity.obtained_at.plus(life.mul_f64(share.0 - ROTATE_SPREAD * phase.0)))
 }
 
 /// The time until the next regular verification.
@@ -106,14 +106,16 @@ pub(super) fn certainty_wait(timing: &Timing, wanted: Duration, left: Option<Dur
 pub(super) fn backoff(
     timing: &Timing,
     failures: u32,
-    held: Option<&Held>,
+    validity: Option<&Validity>,
     now: Timestamp,
     chance: Fraction,
 ) -> Duration {
     let ceiling = doubled(timing.backoff_first, failures).min(timing.backoff_cap);
     let fixed = ceiling.mul_f64(BACKOFF_FIXED);
     let delay = (fixed + chance.of(ceiling - fixed)).max(timing.floor);
-    let Some((left, life)) = held.and_then(|held| Some((held.left(now)?, held.life()?))) else { return delay };
+    let Some((left, life)) = validity.and_then(|validity| Some((validity.left(now)?, validity.life()?))) else {
+        return delay;
+    };
     if left.is_zero() {
         return delay;
     }
@@ -122,9 +124,9 @@ pub(super) fn backoff(
 
 /// The delay after a reset that brought no new token: as long as the settling of a lost one, doubling with
 /// each in a row, while there is enough life left for it.
-pub(super) fn vain_backoff(timing: &Timing, resets: u32, held: &Held, now: Timestamp) -> Duration {
+pub(super) fn vain_backoff(timing: &Timing, resets: u32, validity: &Validity, now: Timestamp) -> Duration {
     let wanted = doubled(timing.settle_after, resets).min(timing.look_again);
-    match held.left(now) {
+    match validity.left(now) {
         Some(left) if !left.is_zero() => wanted.min(left / 4).max(timing.floor),
         _ => wanted.max(timing.floor),
     }
@@ -137,8 +139,8 @@ pub(super) fn doubled(span: Duration, times: u32) -> Duration {
 
 /// The first moment at which a token may be reset that came of a reset itself.
 #[must_use]
-pub fn reset_from(timing: &Timing, held: &Held, last_reset_at: Option<Timestamp>) -> Timestamp {
-    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.plus(between_resets(timing, held.life())))
+pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>) -> Timestamp {
+    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.plus(between_resets(timing, validity.life())))
 }
 
 /// How long a server's wish to be left alone is obeyed.

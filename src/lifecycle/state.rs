@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Expiry, Timestamp};
+use crate::model::{Expiry, StateName, Timestamp, Trouble};
 
 /// The state of one runner. Every `since` is the server time of entry into the state.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub struct Active {
     /// Time of entry.
     pub since: Timestamp,
     /// The credential's times.
-    pub held: Held,
+    pub validity: Validity,
     /// When it is checked next.
     pub verify_at: Timestamp,
     /// No reset before this time, whatever the life says.
@@ -76,7 +76,7 @@ pub struct Uncertain {
     /// Time of entry.
     pub since: Timestamp,
     /// The OLD credential's times.
-    pub held: Held,
+    pub validity: Validity,
     /// When the old token is asked about next.
     pub ask_at: Timestamp,
     /// How often it was accepted since; twice settles it.
@@ -93,7 +93,7 @@ pub struct Rejected {
     /// Time of entry.
     pub since: Timestamp,
     /// The refused credential's times.
-    pub held: Held,
+    pub validity: Validity,
     /// What it looks like.
     pub rejection: Rejection,
     /// When the token is tried again.
@@ -134,7 +134,7 @@ pub struct NotRenewable {
     /// Time of entry.
     pub since: Timestamp,
     /// The credential's times.
-    pub held: Held,
+    pub validity: Validity,
     /// When it is checked next.
     pub verify_at: Timestamp,
     /// Checks that failed in a row.
@@ -149,7 +149,7 @@ pub struct Failed {
     /// Time of entry.
     pub since: Timestamp,
     /// The credential's times; none if there never was one.
-    pub held: Option<Held>,
+    pub validity: Option<Validity>,
     /// What to act on.
     pub trouble: Trouble,
     /// Looks that got no answer in a row.
@@ -158,50 +158,9 @@ pub struct Failed {
     pub look_again_at: Timestamp,
 }
 
-/// What a human must act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// 410: this GitLab no longer takes registration tokens.
-    RegistrationDisabled,
-    /// The registration token is wrong.
-    RegistrationRefused,
-    /// The token that an enrollment gave is refused.
-    GivenTokenRefused,
-    /// The runner's project or group is gone.
-    Orphaned,
-    /// The runner is assigned to no project.
-    Unassigned,
-    /// The server rejects our parameters.
-    InvalidRequest,
-    /// The access token is wrong or not allowed to.
-    AccessDenied,
-    /// The server does not offer what is needed.
-    Unsupported,
-    /// A secret or TLS file on this machine cannot be used.
-    LocalFile,
-}
-
-impl Trouble {
-    /// A stable word for logs, metrics and JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::RegistrationDisabled => "registration_disabled",
-            Self::RegistrationRefused => "registration_refused",
-            Self::GivenTokenRefused => "given_token_refused",
-            Self::Orphaned => "orphaned",
-            Self::Unassigned => "unassigned",
-            Self::InvalidRequest => "invalid_request",
-            Self::AccessDenied => "access_denied",
-            Self::Unsupported => "unsupported",
-            Self::LocalFile => "local_file",
-        }
-    }
-}
-
 /// What is known of a credential's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Validity {
     /// Server time of issue, or of first sight where nobody wrote that down.
     pub obtained_at: Timestamp,
     /// When the server will stop accepting it.
@@ -211,7 +170,7 @@ pub struct Held {
 /// How far ahead of the server's clock a time of issue may lie and still be believed.
 const OBTAINED_TOLERANCE: Duration = Duration::from_secs(300);
 
-impl Held {
+impl Validity {
     /// Believes a time of issue only where it can be true; else the token's life is counted from when
     /// it was first seen.
     #[must_use]
@@ -242,16 +201,12 @@ impl Held {
 }
 
 impl State {
-    /// Every [`word`](Self::word).
-    pub const WORDS: [&'static str; 7] =
-        ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"];
-
     /// A credential that was found on disk: good until the server says otherwise, and checked at once.
     #[must_use]
-    pub fn found(held: Held, reset_from: Timestamp, now: Timestamp) -> Self {
+    pub fn found(validity: Validity, reset_from: Timestamp, now: Timestamp) -> Self {
         Self::Active(Active {
             since: now,
-            held,
+            validity,
             verify_at: now,
             reset_from,
             failures: 0,
@@ -268,17 +223,17 @@ impl State {
         Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now })
     }
 
-    /// The state in snake case, as in the JSON shape and the metrics.
+    /// The state's name, as in the JSON shape and the metrics.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn name(&self) -> StateName {
         match self {
-            Self::Unregistered(_) => "unregistered",
-            Self::Active(_) => "active",
-            Self::Uncertain(_) => "uncertain",
-            Self::Rejected(_) => "rejected",
-            Self::NotRenewable(_) => "not_renewable",
-            Self::Failed(_) => "failed",
-            Self::Retired { .. } => "retired",
+            Self::Unregistered(_) => StateName::Unregistered,
+            Self::Active(_) => StateName::Active,
+            Self::Uncertain(_) => StateName::Uncertain,
+            Self::Rejected(_) => StateName::Rejected,
+            Self::NotRenewable(_) => StateName::NotRenewable,
+            Self::Failed(_) => StateName::Failed,
+            Self::Retired { .. } => StateName::Retired,
         }
     }
 
@@ -298,14 +253,14 @@ impl State {
 
     /// The times of the credential it holds, if it holds one.
     #[must_use]
-    pub fn held(&self) -> Option<&Held> {
+    pub fn validity(&self) -> Option<&Validity> {
         match self {
             Self::Unregistered(_) | Self::Retired { .. } => None,
-            Self::Active(state) => Some(&state.held),
-            Self::Uncertain(state) => Some(&state.held),
-            Self::Rejected(state) => Some(&state.held),
-            Self::NotRenewable(state) => Some(&state.held),
-            Self::Failed(state) => state.held.as_ref(),
+            Self::Active(state) => Some(&state.validity),
+            Self::Uncertain(state) => Some(&state.validity),
+            Self::Rejected(state) => Some(&state.validity),
+            Self::NotRenewable(state) => Some(&state.validity),
+            Self::Failed(state) => state.validity.as_ref(),
         }
     }
 }

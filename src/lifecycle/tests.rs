@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Expiry, Timestamp};
+use crate::model::{Expiry, StateName, Timestamp};
 
 const NOW: i64 = 1_000_000_000;
 const DAY: u64 = 86_400;
@@ -34,16 +34,16 @@ fn rules() -> Rules {
 }
 
 /// A token issued at `NOW` that lives a day.
-fn held() -> Held {
+fn validity() -> Validity {
     held_for(DAY)
 }
 
-fn held_for(life_secs: u64) -> Held {
-    Held { obtained_at: at(0), expiry: Expiry::At(at(0).plus(secs(life_secs))) }
+fn held_for(life_secs: u64) -> Validity {
+    Validity { obtained_at: at(0), expiry: Expiry::At(at(0).plus(secs(life_secs))) }
 }
 
 fn active() -> State {
-    apply(State::unregistered(at(0)), Outcome::Registered(held()), &rules(), moment(0))
+    apply(State::unregistered(at(0)), Outcome::Registered(validity()), &rules(), moment(0))
 }
 
 fn after(state: State, outcomes: &[Outcome]) -> State {
@@ -60,24 +60,24 @@ fn every_state() -> Vec<State> {
         after(active(), &[Outcome::MustAct(Trouble::Orphaned)]),
         after(active(), &[Outcome::Unregistered]),
     ];
-    let words: Vec<_> = states.iter().map(State::word).collect();
+    let words: Vec<_> = states.iter().map(|state| state.name().as_str()).collect();
     assert_eq!(words, ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"]);
     states
 }
 
 #[test]
 fn every_state_answers_every_outcome() {
-    let accepted = Outcome::Accepted(held());
+    let accepted = Outcome::Accepted(validity());
     let deferred = Outcome::Deferred { retry_after: None };
     let must_act = Outcome::MustAct(Trouble::Unassigned);
     // From each state of `every_state`, in its order; `=` stays as it is in word.
     #[rustfmt::skip]
     let table: [(Outcome, [&str; 7]); 17] = [
-        (Outcome::Registered(held()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
+        (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
         (Outcome::ResetRefused,       ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
-        (Outcome::Rotated(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
+        (Outcome::Rotated(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Withheld,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::RotationClosed,     ["failed",  "not_renewable", "not_renewable", "=",        "=",             "not_renewable", "="]),
@@ -85,7 +85,7 @@ fn every_state_answers_every_outcome() {
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Lost { retry_after: None },               ["=",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
         (must_act,                    ["failed",  "failed",        "=",             "=",        "failed",        "=",        "="]),
-        (Outcome::Adopted(held()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
+        (Outcome::Adopted(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -93,25 +93,25 @@ fn every_state_answers_every_outcome() {
     ];
     for (outcome, expected) in table {
         for (state, word) in every_state().into_iter().zip(expected) {
-            let before = state.word();
+            let before = state.name().as_str();
             let expected = if word == "=" { before } else { word };
-            assert_eq!(apply(state, outcome, &rules(), moment(2)).word(), expected, "{before} × {outcome:?}");
+            assert_eq!(apply(state, outcome, &rules(), moment(2)).name().as_str(), expected, "{before} × {outcome:?}");
         }
     }
 }
 
 #[test]
 fn a_token_is_verified_before_it_is_first_rotated() {
-    let overdue = State::found(held(), at(0), at(0).plus(secs(DAY * 9 / 10)));
+    let overdue = State::found(validity(), at(0), at(0).plus(secs(DAY * 9 / 10)));
     assert_eq!(plan(&overdue, &rules()).unwrap().step, Step::Verify);
-    let verified = apply(overdue, Outcome::Accepted(held()), &rules(), moment(77_760));
+    let verified = apply(overdue, Outcome::Accepted(validity()), &rules(), moment(77_760));
     let next = plan(&verified, &rules()).unwrap();
     assert_eq!((next.step, next.why), (Step::Rotate, Why::ShareOfLife));
 }
 
 #[test]
 fn a_verify_that_never_works_does_not_hold_up_a_rotation() {
-    let overdue = State::found(held(), at(0), at(80_000));
+    let overdue = State::found(validity(), at(0), at(80_000));
     let failed = apply(overdue, Outcome::Deferred { retry_after: None }, &rules(), moment(80_000));
     assert_eq!(plan(&failed, &rules()).unwrap().step, Step::Rotate);
 }
@@ -129,7 +129,7 @@ fn one_refusal_is_not_believed_but_the_second_is() {
 #[test]
 fn an_acceptance_clears_a_refusal() {
     let once = apply(active(), Outcome::Refused, &rules(), moment(10));
-    let State::Active(cleared) = apply(once, Outcome::Accepted(held()), &rules(), moment(70)) else { panic!() };
+    let State::Active(cleared) = apply(once, Outcome::Accepted(validity()), &rules(), moment(70)) else { panic!() };
     assert_eq!(cleared.refused_at, None);
 }
 
@@ -143,11 +143,11 @@ fn past_the_expiry_one_refusal_is_enough() {
 fn a_lost_answer_is_settled_by_the_old_token_before_anything_else() {
     let lost = apply(active(), Outcome::Lost { retry_after: None }, &rules(), moment(100));
     assert_eq!(plan(&lost, &rules()).unwrap(), Plan { step: Step::Verify, at: at(160), why: Why::SettleLostAnswer });
-    let accepted = Outcome::Accepted(held());
+    let accepted = Outcome::Accepted(validity());
     let once = apply(lost.clone(), accepted, &rules(), moment(160));
     assert_eq!(plan(&once, &rules()).unwrap().at, at(220));
     let twice = apply(once, accepted, &rules(), moment(220));
-    assert_eq!(twice.word(), "active");
+    assert_eq!(twice.name(), StateName::Active);
     let State::Rejected(rejected) = apply(lost, Outcome::Refused, &rules(), moment(160)) else { panic!() };
     assert_eq!(rejected.rejection, Rejection::Lost);
 }
@@ -205,20 +205,20 @@ fn an_impossible_time_of_issue_becomes_the_time_of_first_sight() {
     let first_seen = at(1000);
     let expiry = Expiry::At(at(5000));
     for obtained_at in [None, Some(at(2000)), Some(at(5000)), Some(at(9000))] {
-        assert_eq!(Held::new(obtained_at, expiry, first_seen).obtained_at, first_seen, "{obtained_at:?}");
+        assert_eq!(Validity::new(obtained_at, expiry, first_seen).obtained_at, first_seen, "{obtained_at:?}");
     }
     for obtained_at in [at(-100_000), at(1000), at(1200)] {
-        assert_eq!(Held::new(Some(obtained_at), expiry, first_seen).obtained_at, obtained_at);
+        assert_eq!(Validity::new(Some(obtained_at), expiry, first_seen).obtained_at, obtained_at);
     }
 }
 
 #[test]
 fn an_end_that_is_learned_leads_to_a_rotation() {
-    let never = Held { obtained_at: at(0), expiry: Expiry::Unknown };
+    let never = Validity { obtained_at: at(0), expiry: Expiry::Unknown };
     let state = State::found(never, at(0), at(0));
-    let learned = apply(state, Outcome::Accepted(held()), &rules(), moment(0));
+    let learned = apply(state, Outcome::Accepted(validity()), &rules(), moment(0));
     let Some(Plan { step: Step::Verify, .. }) = plan(&learned, &rules()) else { panic!() };
-    assert_eq!(learned.held().unwrap().life(), Some(secs(DAY)));
+    assert_eq!(learned.validity().unwrap().life(), Some(secs(DAY)));
 }
 
 fn recovering(reset_by_id: bool, register: RegisterAgain) -> Rules {
@@ -242,8 +242,8 @@ fn the_ladder_is_climbed_rung_by_rung_and_each_only_where_it_is_allowed() {
         let at_the_top = apply(declined, Outcome::MustAct(Trouble::RegistrationDisabled), &both, moment(90_000));
         assert_eq!(plan(&at_the_top, &both).unwrap().at, at(90_000 + 6 * 3600));
     }
-    let recovered = apply(expired, Outcome::Rotated(held()), &both, moment(90_000));
-    assert_eq!(recovered.word(), "active");
+    let recovered = apply(expired, Outcome::Rotated(validity()), &both, moment(90_000));
+    assert_eq!(recovered.name(), StateName::Active);
 }
 
 #[test]
@@ -308,9 +308,9 @@ fn any_expiry() -> impl Strategy<Value = Expiry> {
     ]
 }
 
-fn any_held() -> impl Strategy<Value = Held> {
+fn any_held() -> impl Strategy<Value = Validity> {
     (prop::option::of(-200_000_i64..200_000), any_expiry(), -1000_i64..1000)
-        .prop_map(|(obtained, expiry, seen)| Held::new(obtained.map(at), expiry, at(seen)))
+        .prop_map(|(obtained, expiry, seen)| Validity::new(obtained.map(at), expiry, at(seen)))
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {
@@ -347,7 +347,7 @@ fn assert_legal(state: &State, now: Timestamp) {
             assert!(uncertain.resets_in_vain > 0);
         }
         State::Rejected(rejected) => {
-            assert!(rejected.rejection != Rejection::Expired || rejected.held.is_expired(rejected.since));
+            assert!(rejected.rejection != Rejection::Expired || rejected.validity.is_expired(rejected.since));
         }
         State::Unregistered(_) | State::NotRenewable(_) | State::Failed(_) | State::Retired { .. } => {}
     }
@@ -362,11 +362,11 @@ proptest! {
         life in 1_u64..400 * DAY, percent in 10_u32..=74, phase in any_fraction()
     ) {
         let share: Share = format!("{percent}%").parse().unwrap();
-        let held = held_for(life);
-        let at = rotate_at(&held, share, phase).unwrap();
-        prop_assert!(at < held.expiry.at().unwrap());
-        prop_assert!(at < held.obtained_at.plus(secs(life).mul_f64(0.75)));
-        prop_assert!(at >= held.obtained_at);
+        let validity = held_for(life);
+        let at = rotate_at(&validity, share, phase).unwrap();
+        prop_assert!(at < validity.expiry.at().unwrap());
+        prop_assert!(at < validity.obtained_at.plus(secs(life).mul_f64(0.75)));
+        prop_assert!(at >= validity.obtained_at);
     }
 
     #[test]
@@ -374,8 +374,8 @@ proptest! {
         life in 10_u64..40 * DAY, phase in any_fraction(), draws in prop::collection::vec(any_fraction(), 8)
     ) {
         let rules = Rules { phase, ..rules() };
-        let mut held = held_for(life);
-        let mut state = State::found(held, at(0), at(0));
+        let mut validity = held_for(life);
+        let mut state = State::found(validity, at(0), at(0));
         let mut now = at(0);
         let mut rotations = 0;
         for draw in draws.iter().cycle().take(400) {
@@ -384,11 +384,11 @@ proptest! {
             let outcome = match next.step {
                 Step::Rotate => {
                     rotations += 1;
-                    prop_assert!(now <= held.obtained_at.plus(secs(life).mul_f64(0.75)).max(held.obtained_at.plus(secs(5))));
-                    held = Held { obtained_at: now, expiry: Expiry::At(now.plus(secs(life))) };
-                    Outcome::Rotated(held)
+                    prop_assert!(now <= validity.obtained_at.plus(secs(life).mul_f64(0.75)).max(validity.obtained_at.plus(secs(5))));
+                    validity = Validity { obtained_at: now, expiry: Expiry::At(now.plus(secs(life))) };
+                    Outcome::Rotated(validity)
                 }
-                _ => Outcome::Accepted(held),
+                _ => Outcome::Accepted(validity),
             };
             state = apply(state, outcome, &rules, Moment { now, chance: *draw });
             if rotations == 5 {
@@ -399,11 +399,11 @@ proptest! {
 
     #[test]
     fn no_sequence_of_outcomes_reaches_an_illegal_state(
-        held in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..60)
+        validity in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..60)
     ) {
         let rules = rules();
         let mut now = at(0);
-        let mut state = State::found(held, at(0), now);
+        let mut state = State::found(validity, at(0), now);
         for (outcome, chance, passed) in steps {
             now = now.plus(secs(passed.unsigned_abs()));
             state = apply(state, outcome, &rules, Moment { now, chance });
@@ -416,7 +416,7 @@ proptest! {
 
     #[test]
     fn nothing_is_planned_right_after_a_failure(
-        held in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
+        validity in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
         failure in prop_oneof![
             Just(Outcome::Refused), Just(LOST), Just(Outcome::NotRotated),
             Just(Outcome::Deferred { retry_after: None }), Just(Outcome::MustAct(Trouble::Unassigned)),
@@ -424,7 +424,7 @@ proptest! {
     ) {
         let rules = rules();
         let mut now = at(0);
-        let mut state = State::found(held, at(0), now);
+        let mut state = State::found(validity, at(0), now);
         for (outcome, chance, passed) in steps {
             now = now.plus(secs(passed.unsigned_abs()));
             state = apply(state, outcome, &rules, Moment { now, chance });
@@ -457,8 +457,8 @@ proptest! {
     ) {
         let rules = recovering(reset_by_id, register);
         let expiry = life.map_or(Expiry::Never, |life| Expiry::At(at(0).plus(secs(life))));
-        let held = Held { obtained_at: at(0), expiry };
-        let state = if registered { State::found(held, at(0), at(0)) } else { State::unregistered(at(0)) };
+        let validity = Validity { obtained_at: at(0), expiry };
+        let state = if registered { State::found(validity, at(0), at(0)) } else { State::unregistered(at(0)) };
         let mut chances = chances.into_iter().cycle();
         let requests = play(state, &rules, at(6 * 3600), |_| (failure, chances.next().unwrap()));
         assert_few(&requests);
@@ -473,12 +473,12 @@ proptest! {
         ],
         registered in any::<bool>(),
     ) {
-        let held = Held { obtained_at: at(-400_000), expiry: Expiry::At(at(30 * 86_400)) };
+        let validity = Validity { obtained_at: at(-400_000), expiry: Expiry::At(at(30 * 86_400)) };
         let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
-        let state = if registered { State::found(held, at(0), at(0)) } else { State::unregistered(at(0)) };
+        let state = if registered { State::found(validity, at(0), at(0)) } else { State::unregistered(at(0)) };
         let mut chances = chances.into_iter().cycle();
         let requests = play(state, &rules, at(6 * 3600), |plan| {
-            let outcome = if plan.step == Step::Verify { Outcome::Accepted(held) } else { answer };
+            let outcome = if plan.step == Step::Verify { Outcome::Accepted(validity) } else { answer };
             (outcome, chances.next().unwrap())
         });
         assert_few(&requests);
@@ -486,9 +486,9 @@ proptest! {
 
     #[test]
     fn a_server_that_loses_every_reset_sees_few_requests(chances in prop::collection::vec(any_fraction(), 1..50)) {
-        let overdue = Held { obtained_at: at(-70_000), expiry: Expiry::At(at(30 * 86_400)) };
+        let overdue = Validity { obtained_at: at(-70_000), expiry: Expiry::At(at(30 * 86_400)) };
         let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
-        let overdue = Held { obtained_at: at(-400_000), ..overdue };
+        let overdue = Validity { obtained_at: at(-400_000), ..overdue };
         let mut chances = chances.into_iter().cycle();
         let requests = play(State::found(overdue, at(0), at(0)), &rules, at(6 * 3600), |plan| {
             let outcome = match plan.step {
@@ -502,8 +502,8 @@ proptest! {
 
     #[test]
     fn the_delays_of_a_lasting_failure_never_shrink_while_life_is_long(chance in any_fraction()) {
-        let held = Held { obtained_at: at(0), expiry: Expiry::At(at(400 * 86_400)) };
-        let requests = play(State::found(held, at(0), at(0)), &rules(), at(4 * 3600), |_| {
+        let validity = Validity { obtained_at: at(0), expiry: Expiry::At(at(400 * 86_400)) };
+        let requests = play(State::found(validity, at(0), at(0)), &rules(), at(4 * 3600), |_| {
             (Outcome::Deferred { retry_after: None }, chance)
         });
         let delays: Vec<_> = requests.windows(2).map(|pair| pair[1].at.since(pair[0].at)).collect();

@@ -1,8 +1,10 @@
 //! What is told about a runner, in the one JSON shape that every command shares.
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-use super::{RunnerId, ServerUrl, Timestamp};
+use super::{Action, RunnerId, ServerUrl, StateName, Step, Timestamp, VerifyOutcome, Why};
 use crate::secret::Fingerprint;
 
 /// The whole answer of `list`, `verify`, `rotate`, `register`, `unregister` and the daemon's status.
@@ -42,20 +44,26 @@ pub struct RunnerReport {
     pub token_obtained_at: Option<Timestamp>,
     /// Server time at which it stops working; null for never and for unknown.
     pub token_expires_at: Option<Timestamp>,
-    /// The lifecycle state in snake case.
-    pub state: String,
+    /// The lifecycle state.
+    pub state: StateName,
     /// Server time since which it is in that state.
     pub since: Option<Timestamp>,
     /// The last check that got a genuine answer or none.
     pub last_verify: Option<LastVerify>,
     /// What comes next; absent outside the daemon.
+    #[serde(deserialize_with = "if_known")]
     pub next: Option<NextStep>,
-    /// What a one-shot command did to it, in snake case.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
+    /// What a one-shot command did to it.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// Why it failed, needs a human or is not as it should be, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// Reads a value that a later version may name in a way that this one does not know.
+fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
 /// The last verification of a runner.
@@ -63,17 +71,17 @@ pub struct RunnerReport {
 pub struct LastVerify {
     /// Server time of the answer.
     pub at: Timestamp,
-    /// `accepted`, `refused`, or what kept it from being either, in snake case.
-    pub outcome: String,
+    /// What it found.
+    pub outcome: VerifyOutcome,
 }
 
 /// What the daemon will do next with a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
-    /// The step in snake case.
-    pub step: String,
+    /// The step.
+    pub step: Step,
     /// Server time at which it is due.
     pub at: Timestamp,
-    /// The reason, in snake case.
-    pub why: String,
+    /// The reason.
+    pub why: Why,
 }

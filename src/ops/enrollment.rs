@@ -14,8 +14,8 @@ pub struct Enrollment {
     /// Its instance and how to trust it.
     pub site: Site,
     /// What it is made from.
-    pub seed: Seed,
-    /// What the server is told about it; counts unless it is a [`Seed::Given`].
+    pub source: RegistrationSource,
+    /// What the server is told about it; counts unless it is a [`RegistrationSource::Given`].
     pub parameters: RegisterParameters,
     /// What its `[[runners]]` entry is made of.
     pub entry: NewEntry,
@@ -23,7 +23,7 @@ pub struct Enrollment {
 
 /// The secret that a runner is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seed {
+pub enum RegistrationSource {
     /// A registration token: the runner can be made again.
     Registration(Source),
     /// A created runner's own token: it cannot.
@@ -60,11 +60,11 @@ impl Creation {
     }
 }
 
-impl Seed {
+impl RegistrationSource {
     /// What should be changed about the place that the secret is read from.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
-        self.source().remark()
+        self.secret_source().remark()
     }
 
     /// Reads the secret.
@@ -72,12 +72,12 @@ impl Seed {
     /// # Errors
     /// [`SourceError`] naming the place it should come from.
     pub fn read(&self) -> Result<Token, SourceError> {
-        self.source().read()
+        self.secret_source().read()
     }
 
     /// The place of the secret.
     #[must_use]
-    pub fn source(&self) -> &Source {
+    pub fn secret_source(&self) -> &Source {
         match self {
             Self::Registration(source) | Self::Given(source) | Self::V1(source) => source,
             Self::Created(creation) => &creation.access_token,

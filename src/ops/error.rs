@@ -1,9 +1,9 @@
 //! Why an operation did not do what it should, and what that means for the runner.
 
+use crate::error_chain::chain;
 use crate::gitlab::{self, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Trouble};
 use crate::model::{ServerUrl, Timestamp};
-use crate::observe::chain;
 use crate::secret::SourceError;
 use crate::store::{self, ComposeError, EntryProblem};
 

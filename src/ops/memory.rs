@@ -15,8 +15,8 @@ use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParam
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
 use crate::store::{
-    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, Operation, Pending, Record, Records,
-    Snapshot, Target,
+    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending, Record,
+    Records, Snapshot, Target,
 };
 
 /// The wall time at which every test begins.
@@ -570,6 +570,6 @@ pub(crate) fn identity() -> Identity {
 
 /// An intent as a crash would have left it.
 pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
-    let operation = Operation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
+    let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
     Intent { operation, at: Timestamp::from_millis(START), system_id: None }
 }

@@ -6,7 +6,7 @@ use crate::store::{self, Edit, Edited, Entry, EntryText, EntryToken, Snapshot, T
 
 /// How the entry in config.toml stands to the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum EntryStatus {
     /// It holds our token.
     Ours,
     /// It holds a token that was retired: an old copy of the file came back.
@@ -26,7 +26,7 @@ pub enum Standing {
     Missing,
 }
 
-impl Standing {
+impl EntryStatus {
     /// Looks a runner up in config.toml. Of several entries the one decides that most has to be done about.
     #[must_use]
     pub fn of(runner: &Runner, snapshot: &Snapshot) -> Self {
@@ -52,27 +52,27 @@ impl Standing {
 #[derive(Debug)]
 pub struct Reconciled {
     /// How the entry stood.
-    pub standing: Standing,
+    pub entry_status: EntryStatus,
     /// Whether another process has replaced the credential meanwhile.
     pub is_replaced: bool,
     /// Why an old copy could not be put right.
     pub unsaved: Option<Error>,
 }
 
-fn of_entry(runner: &Runner, entry: &Entry) -> Standing {
+fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
     match &entry.token {
-        EntryToken::Variable { name, .. } => Standing::Variable(name.clone()),
-        EntryToken::Absent | EntryToken::Unusable(_) => Standing::Broken,
+        EntryToken::Variable { name, .. } => EntryStatus::Variable(name.clone()),
+        EntryToken::Absent | EntryToken::Unusable(_) => EntryStatus::Broken,
         EntryToken::Literal(token) => {
             let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
             if is_ours {
-                Standing::Ours
+                EntryStatus::Ours
             } else if runner.record.retired.contains(&token.fingerprint()) {
-                Standing::Stale
+                EntryStatus::Stale
             } else {
                 let credential =
                     Credential { token: token.clone(), obtained_at: entry.obtained_at, expiry: entry.expiry };
-                Standing::Foreign { credential, id: entry.id }
+                EntryStatus::Foreign { credential, id: entry.id }
             }
         }
     }
@@ -85,15 +85,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
-    pub async fn save(&self, runner: &mut Runner) -> Result<Standing, Error> {
+    pub async fn save(&self, runner: &mut Runner) -> Result<EntryStatus, Error> {
         let entered = self.enter(runner).await?;
-        let standing = Standing::of(runner, &entered.snapshot);
-        match standing {
-            Standing::Foreign { .. } | Standing::Variable(_) => self.remember(runner).await?,
-            Standing::Ours | Standing::Stale | Standing::Broken | Standing::Missing => self.project(runner).await?,
+        let entry_status = EntryStatus::of(runner, &entered.snapshot);
+        match entry_status {
+            EntryStatus::Foreign { .. } | EntryStatus::Variable(_) => self.remember(runner).await?,
+            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {
+                self.project(runner).await?
+            }
         }
         self.disk.clear(&runner.record.key).await?;
-        Ok(standing)
+        Ok(entry_status)
     }
 
     /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
@@ -103,18 +105,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`] if config.toml cannot be read.
     pub async fn reconcile(&self, runner: &mut Runner) -> Result<Reconciled, Error> {
         let entered = self.enter(runner).await?;
-        let standing = Standing::of(runner, &entered.snapshot);
+        let entry_status = EntryStatus::of(runner, &entered.snapshot);
         let mut unsaved = None;
-        if standing == Standing::Stale {
+        if entry_status == EntryStatus::Stale {
             tracing::warn!(
                 runner = runner.label(),
                 "config.toml holds a token that was replaced: putting the current one back"
             );
         }
-        if standing == Standing::Stale || (standing == Standing::Missing && runner.is_unwritten()) {
+        if entry_status == EntryStatus::Stale || (entry_status == EntryStatus::Missing && runner.is_unwritten()) {
             unsaved = self.project(runner).await.err();
         }
-        Ok(Reconciled { standing, is_replaced: entered.is_replaced, unsaved })
+        Ok(Reconciled { entry_status, is_replaced: entered.is_replaced, unsaved })
     }
 
     /// Writes an entry anew that an enrollment wants and config.toml has lost.
@@ -123,7 +125,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Compose`] or [`Error::Disk`].
     pub async fn restore(&self, runner: &mut Runner, enrollment: &Enrollment) -> Result<(), Error> {
         let entered = self.enter(runner).await?;
-        if Standing::of(runner, &entered.snapshot) != Standing::Missing || runner.record.credential.is_none() {
+        if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Missing || runner.record.credential.is_none() {
             return Ok(());
         }
         if runner.record.entry_text.is_none() {

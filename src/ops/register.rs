@@ -1,12 +1,12 @@
 //! Register: make the runner that an enrollment asks for, and write its entry.
 
-use super::{Disk, Enrollment, Error, Failure, Ops, RETIRED, Runner, Seed, Server, Standing};
+use super::{Disk, Enrollment, EntryStatus, Error, Failure, Ops, RegistrationSource, Runner, Server};
+use crate::error_chain::chain;
 use crate::gitlab::{Answer, RegisterParameters, Registered};
-use crate::lifecycle::{Held, Outcome};
-use crate::model::{Credential, Timestamp};
-use crate::observe::chain;
+use crate::lifecycle::{Outcome, Validity};
+use crate::model::{Credential, StateName, Timestamp};
 use crate::secret::{Fingerprint, Token};
-use crate::store::{self, EntryText, Intent, JournalAnswer, Operation};
+use crate::store::{self, EntryText, Intent, JournalAnswer, JournalOperation};
 
 /// What became of a registration that did not fail.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub enum Registration {
     /// The runner was made, or its given token accepted.
     Registered {
         /// The token's times.
-        held: Held,
+        validity: Validity,
         /// Why config.toml does not hold it yet; it is safe in the state directory.
         unsaved: Option<store::Error>,
     },
     /// Another process had registered it meanwhile.
-    Already(Held),
+    Already(Validity),
 }
 
 impl Registration {
@@ -27,8 +27,8 @@ impl Registration {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Registered { held, .. } => Outcome::Registered(*held),
-            Self::Already(held) => Outcome::Adopted(*held),
+            Self::Registered { validity, .. } => Outcome::Registered(*validity),
+            Self::Already(validity) => Outcome::Adopted(*validity),
         }
     }
 
@@ -56,16 +56,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Registration, Error> {
         let entered = self.enter(runner).await?;
-        if let Some(held) = runner.held(now) {
+        if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
                 self.project(runner).await?;
             }
-            return Ok(Registration::Already(held));
+            return Ok(Registration::Already(validity));
         }
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
         }
-        let seed = enrollment.seed.read()?;
+        let seed = enrollment.source.read()?;
         self.disk.probe().await?;
         self.prepare(enrollment, runner, seed.fingerprint())?;
         self.make(enrollment, runner, seed, now).await
@@ -84,15 +84,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Registration, Error> {
         let entered = self.enter(runner).await?;
-        let is_missing = match Standing::of(runner, &entered.snapshot) {
-            Standing::Variable(variable) => {
+        let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
+            EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
-            Standing::Missing if !entered.snapshot.takes_entries => return Err(Error::NoRoom),
-            Standing::Missing => true,
-            Standing::Ours | Standing::Stale | Standing::Foreign { .. } | Standing::Broken => false,
+            EntryStatus::Missing if !entered.snapshot.takes_entries => return Err(Error::NoRoom),
+            EntryStatus::Missing => true,
+            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
         };
-        let seed = enrollment.seed.read()?;
+        let seed = enrollment.source.read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
         let text = runner.record.entry_text.take();
@@ -109,11 +109,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         seed: Token,
         now: Timestamp,
     ) -> Result<Registration, Error> {
-        match enrollment.seed {
-            Seed::Registration(_) | Seed::V1(_) | Seed::Created(_) => {
+        match enrollment.source {
+            RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => {
                 self.register_anew(enrollment, runner, &seed, now).await
             }
-            Seed::Given(_) => self.take_given(enrollment, runner, seed, now).await,
+            RegistrationSource::Given(_) => self.take_given(enrollment, runner, seed, now).await,
         }
     }
 
@@ -121,7 +121,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     fn prepare(&self, enrollment: &Enrollment, runner: &mut Runner, seed: Fingerprint) -> Result<(), Error> {
         let record = &mut runner.record;
         // Only the text of an entry that was taken out is worth more than what the enrollment says now.
-        if record.entry_text.is_none() || record.state != RETIRED {
+        if record.entry_text.is_none() || record.state != Some(StateName::Retired) {
             record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
         runner.executor.clone_from(&enrollment.entry.executor);
@@ -131,7 +131,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     fn note_origin(&self, enrollment: &Enrollment, runner: &mut Runner, seed: Fingerprint) {
         let record = &mut runner.record;
-        record.origin = enrollment.seed.origin();
+        record.origin = enrollment.source.origin();
         record.seed = Some(seed);
         record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
@@ -148,13 +148,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         let description = parameters.description.clone().unwrap_or_default();
         self.remember(runner).await?;
-        let operation = Operation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
+        let operation =
+            JournalOperation::Register { url: runner.record.url.clone(), description, seed: seed.fingerprint() };
         let intent = Intent { operation, at: now, system_id: Some(self.identity.system_id.clone()) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
-        let answer = match &enrollment.seed {
-            Seed::Created(creation) => self.server.create(&runner.site, seed, &creation.request(&parameters)).await,
-            Seed::V1(_) => self.server.register_v1(&runner.site, seed, &parameters).await,
-            Seed::Registration(_) | Seed::Given(_) => self.server.register(&runner.site, seed, &parameters).await,
+        let answer = match &enrollment.source {
+            RegistrationSource::Created(creation) => {
+                self.server.create(&runner.site, seed, &creation.request(&parameters)).await
+            }
+            RegistrationSource::V1(_) => self.server.register_v1(&runner.site, seed, &parameters).await,
+            RegistrationSource::Registration(_) | RegistrationSource::Given(_) => {
+                self.server.register(&runner.site, seed, &parameters).await
+            }
         };
         runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         match answer {
@@ -182,7 +187,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
         self.claim(runner).await;
         let unsaved = self.project_and_clear(runner).await.err();
-        Registration::Registered { held: Held::new(Some(obtained_at), expiry, obtained_at), unsaved }
+        Registration::Registered { validity: Validity::new(Some(obtained_at), expiry, obtained_at), unsaved }
     }
 
     async fn not_registered(&self, runner: &mut Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
@@ -214,7 +219,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: Some(first_seen_at), expiry });
         self.claim(runner).await;
         let unsaved = self.project_and_clear(runner).await.err();
-        Ok(Registration::Registered { held: Held::new(Some(first_seen_at), expiry, first_seen_at), unsaved })
+        Ok(Registration::Registered { validity: Validity::new(Some(first_seen_at), expiry, first_seen_at), unsaved })
     }
 
     /// Writes the record before the entry: a daemon that sees a new entry has to find whose it is, or it
@@ -232,7 +237,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// Says what a lost registration may have left behind, so that a person can find and delete it.
 pub(super) fn warn_of_orphan(intent: &Intent) {
-    if let Operation::Register { url, description, .. } = &intent.operation {
+    if let JournalOperation::Register { url, description, .. } = &intent.operation {
         tracing::warn!(
             %url, description, at = %intent.at,
             "the answer to a registration was lost: GitLab may have made a runner with this description at this time that nobody holds the token of; delete it there if it is listed as never contacted"

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
+use crate::error_chain::chain;
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
-use crate::observe::chain;
-use crate::store::{self, JournalAnswer, Operation, Pending};
+use crate::store::{self, JournalAnswer, JournalOperation, Pending};
 
 /// What a replay could not finish by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,12 +68,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut runner = Runner::recorded(record, site);
         match (pending.intent.operation.clone(), pending.answer) {
             // The record got the new token although the journal did not.
-            (Operation::Rotate { old, .. }, None) if runner.record.retired.contains(&old) => {
+            (JournalOperation::Rotate { old, .. }, None) if runner.record.retired.contains(&old) => {
                 Ok(self.replay_token(&mut runner).await)
             }
-            (Operation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
-            (Operation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
-            (Operation::Register { .. }, None) => {
+            (JournalOperation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
+            (JournalOperation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
+            (JournalOperation::Register { .. }, None) => {
                 warn_of_orphan(&pending.intent);
                 self.disk.clear(&pending.key).await?;
                 if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
@@ -81,17 +81,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 Ok(None)
             }
-            (Operation::Unregister { fingerprint, .. }, Some(_)) if !runner.holds_another_than(&fingerprint) => {
+            (JournalOperation::Unregister { fingerprint, .. }, Some(_)) if !runner.holds_another_than(&fingerprint) => {
                 let fate = EntryFate::at_shutdown(&runner.record);
                 self.retire(&mut runner, fate, now).await?;
                 Ok(None)
             }
             // Somebody has put another token into the entry since.
-            (Operation::Unregister { .. }, Some(_)) => {
+            (JournalOperation::Unregister { .. }, Some(_)) => {
                 self.disk.clear(&pending.key).await?;
                 Ok(None)
             }
-            (operation @ (Operation::Register { .. } | Operation::Rotate { .. }), Some(answer)) => {
+            (operation @ (JournalOperation::Register { .. } | JournalOperation::Rotate { .. }), Some(answer)) => {
                 take_answer(&mut runner, &operation, answer);
                 Ok(self.replay_token(&mut runner).await)
             }
@@ -106,17 +106,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub(super) async fn finish(
         &self,
         runner: &mut Runner,
-        operation: &Operation,
+        operation: &JournalOperation,
         answer: JournalAnswer,
     ) -> Result<(), Error> {
         match operation {
-            Operation::Register { .. } | Operation::Rotate { .. } => {
+            JournalOperation::Register { .. } | JournalOperation::Rotate { .. } => {
                 take_answer(runner, operation, answer);
                 self.remember(runner).await?;
                 Ok(self.disk.clear(&runner.record.key).await?)
             }
             // It stays for whoever unregisters: the entry has yet to go, if nobody puts another token there.
-            Operation::Unregister { .. } => Ok(()),
+            JournalOperation::Unregister { .. } => Ok(()),
         }
     }
 
@@ -138,14 +138,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// runner that was never recorded, or a hand that removed the record, leads here.
     async fn replay_without_record(&self, pending: &Pending) -> Result<Option<Unfinished>, Error> {
         let (url, id, old) = match &pending.intent.operation {
-            Operation::Rotate { url, id, old } => (url, *id, Some(old.clone())),
-            Operation::Unregister { url, id, fingerprint, .. } => (url, *id, Some(fingerprint.clone())),
-            Operation::Register { url, .. } => (url, None, None),
+            JournalOperation::Rotate { url, id, old } => (url, *id, Some(old.clone())),
+            JournalOperation::Unregister { url, id, fingerprint, .. } => (url, *id, Some(fingerprint.clone())),
+            JournalOperation::Register { url, .. } => (url, None, None),
         };
         let token = pending.answer.as_ref().and_then(|answer| answer.token.clone());
         let Some(token) = token else {
             warn_of_orphan(&pending.intent);
-            if matches!(pending.intent.operation, Operation::Rotate { .. }) && pending.answer.is_none() {
+            if matches!(pending.intent.operation, JournalOperation::Rotate { .. }) && pending.answer.is_none() {
                 return Ok(Some(Unfinished::LostReset));
             }
             self.disk.clear(&pending.key).await?;
@@ -165,25 +165,25 @@ impl<S: Server, D: Disk> Ops<S, D> {
 }
 
 /// What is left of an operation that could not be finished now.
-fn unfinished(operation: &Operation) -> Unfinished {
+fn unfinished(operation: &JournalOperation) -> Unfinished {
     match operation {
-        Operation::Register { .. } | Operation::Rotate { .. } => Unfinished::Unsaved,
-        Operation::Unregister { .. } => Unfinished::Unregistration,
+        JournalOperation::Register { .. } | JournalOperation::Rotate { .. } => Unfinished::Unsaved,
+        JournalOperation::Unregister { .. } => Unfinished::Unregistration,
     }
 }
 
-fn take_answer(runner: &mut Runner, operation: &Operation, answer: JournalAnswer) {
+fn take_answer(runner: &mut Runner, operation: &JournalOperation, answer: JournalAnswer) {
     runner.record.id = answer.id.or(runner.record.id);
     match operation {
-        Operation::Register { seed, .. } => {
+        JournalOperation::Register { seed, .. } => {
             // The record was written before the request, and says so where it went to the API of 2016.
             if runner.record.origin != Origin::V1 {
                 runner.record.origin = Origin::Registered;
             }
             runner.record.seed = Some(seed.clone());
         }
-        Operation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,
-        Operation::Unregister { .. } => {}
+        JournalOperation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,
+        JournalOperation::Unregister { .. } => {}
     }
     if let Some(token) = answer.token {
         runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });

@@ -1,13 +1,13 @@
 //! Rotate: replace the token, so that no crash and no full disk loses the new one.
 
 use super::verify::refuse_first_api;
-use super::{Disk, Error, Failure, Ops, Runner, Server, Standing};
+use super::{Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
+use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset};
-use crate::lifecycle::{Held, Outcome};
+use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Credential, Timestamp};
-use crate::observe::chain;
 use crate::secret::Token;
-use crate::store::{self, Intent, JournalAnswer, Operation};
+use crate::store::{self, Intent, JournalAnswer, JournalOperation};
 
 /// What became of a rotation that did not fail.
 #[derive(Debug)]
@@ -15,12 +15,12 @@ pub enum Rotation {
     /// The token was replaced.
     Rotated {
         /// The new token's times.
-        held: Held,
+        validity: Validity,
         /// Why config.toml does not hold it yet; it is safe in the state directory.
         unsaved: Option<store::Error>,
     },
     /// Somebody else had rotated already; their token is ours from now on.
-    Adopted(Held),
+    Adopted(Validity),
     /// The server answered with the token we had.
     Unchanged,
 }
@@ -30,8 +30,8 @@ impl Rotation {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Rotated { held, .. } => Outcome::Rotated(*held),
-            Self::Adopted(held) => Outcome::Adopted(*held),
+            Self::Rotated { validity, .. } => Outcome::Rotated(*validity),
+            Self::Adopted(validity) => Outcome::Adopted(*validity),
             Self::Unchanged => Outcome::NotRotated,
         }
     }
@@ -65,20 +65,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
-            && let Some(held) = runner.held(now)
+            && let Some(validity) = runner.validity(now)
         {
-            return Ok(Rotation::Adopted(held));
+            return Ok(Rotation::Adopted(validity));
         }
-        match Standing::of(runner, &entered.snapshot) {
-            Standing::Variable(variable) => {
+        match EntryStatus::of(runner, &entered.snapshot) {
+            EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
-            Standing::Foreign { credential, id } => {
-                if let Some(held) = self.adopt(runner, credential, id, now).await? {
-                    return Ok(Rotation::Adopted(held));
+            EntryStatus::Foreign { credential, id } => {
+                if let Some(validity) = self.adopt(runner, credential, id, now).await? {
+                    return Ok(Rotation::Adopted(validity));
                 }
             }
-            Standing::Ours | Standing::Stale | Standing::Broken | Standing::Missing => {}
+            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {}
         }
         self.check_settled(runner).await?;
         self.disk.probe().await?;
@@ -127,9 +127,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.recovered = is_recovery.then(|| token.fingerprint());
         runner.record.last_reset_at = Some(obtained_at);
         runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
-        let held = Held::new(Some(obtained_at), expiry, obtained_at);
+        let validity = Validity::new(Some(obtained_at), expiry, obtained_at);
         let unsaved = self.project_and_clear(runner).await.err();
-        Rotation::Rotated { held, unsaved }
+        Rotation::Rotated { validity, unsaved }
     }
 
     pub(super) async fn project_and_clear(&self, runner: &mut Runner) -> Result<(), store::Error> {
@@ -169,7 +169,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     fn rotation_intent(&self, runner: &Runner, old: &Token, now: Timestamp) -> Intent {
         Intent {
-            operation: Operation::Rotate {
+            operation: JournalOperation::Rotate {
                 url: runner.record.url.clone(),
                 id: runner.record.id,
                 old: old.fingerprint(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::lifecycle::{Fraction, Held, State, Timing, reset_from};
+use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
@@ -49,7 +49,7 @@ impl Runner {
             last_reset_at: None,
             recovered: None,
             is_copy: false,
-            state: String::new(),
+            state: None,
             since: None,
         };
         Self { record, site, executor: None, rotation_disabled: false, variable: None, date: None, dropped_to: None }
@@ -122,17 +122,17 @@ impl Runner {
 
     /// The times of its credential.
     #[must_use]
-    pub fn held(&self, now: Timestamp) -> Option<Held> {
+    pub fn validity(&self, now: Timestamp) -> Option<Validity> {
         let credential = self.record.credential.as_ref()?;
         let first_seen_at = self.record.first_seen_at.unwrap_or(now);
-        Some(Held::new(credential.obtained_at, credential.expiry, first_seen_at))
+        Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
     }
 
     /// The state it starts in when it is read from disk.
     #[must_use]
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
-        match self.held(now) {
-            Some(held) => State::found(held, reset_from(timing, &held, self.record.last_reset_at), now),
+        match self.validity(now) {
+            Some(validity) => State::found(validity, reset_from(timing, &validity, self.record.last_reset_at), now),
             None => State::unregistered(now),
         }
     }

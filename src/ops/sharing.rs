@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Disk, Ops, Runner, Server};
+use crate::error_chain::chain;
 use crate::gitlab::fleet::Manager;
 use crate::model::Timestamp;
-use crate::observe::chain;
 use crate::secret::Token;
 
 /// How lately a machine was heard of that counts as one that uses the token: a night's sleep and a day's
@@ -48,9 +48,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// Since when a machine has to have been heard of. Whoever was after the token has expired has a newer one.
 fn lately(runner: &Runner, now: Timestamp) -> Timestamp {
-    let Some(held) = runner.held(now) else { return now.minus(LATELY) };
-    match held.expiry.at() {
+    let Some(validity) = runner.validity(now) else { return now.minus(LATELY) };
+    match validity.expiry.at() {
         Some(expires_at) if expires_at <= now => expires_at,
-        Some(_) | None => now.minus(held.left(now).map_or(LATELY, |left| LATELY.min(left / 2))),
+        Some(_) | None => now.minus(validity.left(now).map_or(LATELY, |left| LATELY.min(left / 2))),
     }
 }

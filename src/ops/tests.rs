@@ -8,7 +8,7 @@ use super::memory::{
 use super::*;
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::lifecycle::{Outcome, Trouble};
-use crate::model::{Expiry, Origin, Site, Timestamp, TlsFiles};
+use crate::model::{Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
 use crate::store::{JournalAnswer, NewEntry, Pending};
 
@@ -61,7 +61,7 @@ fn enrollment(token: Token) -> Enrollment {
     Enrollment {
         key: crate::model::RunnerKey::enrollment("build-1").unwrap(),
         site: Site { url: url.clone(), tls: TlsFiles::default() },
-        seed: Seed::Registration(Source::Value { token, origin: "a test".to_owned() }),
+        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
         parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
         entry: NewEntry {
             template: None,
@@ -105,7 +105,7 @@ async fn a_creation_has_the_order_of_a_registration() {
     let mut runner = blank();
     let mut enrollment = enrollment(registration_token());
     let token = Token::parse("glpat-abc").unwrap();
-    enrollment.seed = Seed::Created(super::Creation {
+    enrollment.source = RegistrationSource::Created(super::Creation {
         access_token: Source::Value { token, origin: "a test".to_owned() },
         owner: crate::gitlab::fleet::NewRunnerOwner::Group(7),
         token_expires_at: None,
@@ -272,7 +272,7 @@ async fn verify_learns_what_the_entry_did_not_say() {
     let snapshot = bench.disk.read().await.unwrap();
     let mut runner = Runner::found(&snapshot.entries[0]).unwrap();
     let verified = bench.ops.verify(&mut runner, now()).await.unwrap();
-    assert_eq!(verified, Verification::Accepted(runner.held(now()).unwrap()));
+    assert_eq!(verified, Verification::Accepted(runner.validity(now()).unwrap()));
     assert_eq!(runner.record.id, Some(id));
     assert_eq!(runner.record.credential.as_ref().unwrap().expiry, expiry);
     assert_eq!(bench.disk.state().records.len(), 1);
@@ -287,7 +287,7 @@ async fn an_old_copy_is_put_right_without_a_request() {
     let current = bench.disk.tokens();
     bench.disk.state().entries = old_entries;
     let requests = bench.server.calls().len();
-    assert_eq!(bench.ops.reconcile(&mut runner).await.unwrap().standing, Standing::Stale);
+    assert_eq!(bench.ops.reconcile(&mut runner).await.unwrap().entry_status, EntryStatus::Stale);
     assert_eq!(bench.disk.tokens(), current);
     assert_eq!(bench.server.calls().len(), requests);
 }
@@ -348,7 +348,7 @@ async fn of_a_given_runner_only_the_manager_goes() {
     let bench = Bench::new();
     let (_, credential) = bench.server.add_runner();
     let mut enrollment = enrollment(credential.token.clone());
-    enrollment.seed = Seed::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    enrollment.source = RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
     bench.ops.register(&enrollment, &mut runner, now()).await.unwrap();
     assert_eq!(bench.server.calls(), ["verify"]);
@@ -486,7 +486,7 @@ async fn a_dropped_entry_of_an_enrollment_leaves_a_retired_record() {
     assert!(state.entries.is_empty());
     let record = &state.records[&runner.record.key];
     assert!(record.credential.is_none() && record.entry_text.is_some());
-    assert_eq!(record.state, "retired");
+    assert_eq!(record.state, Some(StateName::Retired));
     assert!(state.effects.contains(&"keep_dropped"));
 }
 

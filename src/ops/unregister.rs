@@ -1,12 +1,9 @@
 //! Unregister: end a runner, or this machine's part in it.
 
-use super::{Disk, Error, Ops, Runner, Server, Standing};
+use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
 use crate::gitlab::Disposition;
-use crate::model::{Expiry, Origin, Timestamp};
-use crate::store::{self, Edit, Intent, JournalAnswer, Operation, Record};
-
-/// The state in the record of a runner that was unregistered.
-pub const RETIRED: &str = "retired";
+use crate::model::{Expiry, Origin, StateName, Timestamp};
+use crate::store::{self, Edit, Intent, JournalAnswer, JournalOperation, Record};
 
 /// What becomes of the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +71,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let token = runner.token()?;
         let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
         let intent = Intent {
-            operation: Operation::Unregister {
+            operation: JournalOperation::Unregister {
                 url: runner.record.url.clone(),
                 id: runner.record.id,
                 fingerprint: token.fingerprint(),
@@ -117,14 +114,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn is_gone_already(&self, runner: &Runner) -> Result<bool, Error> {
         let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(false) };
         Ok(match (&pending.intent.operation, &pending.answer) {
-            (Operation::Unregister { fingerprint, .. }, Some(_)) => !runner.holds_another_than(fingerprint),
+            (JournalOperation::Unregister { fingerprint, .. }, Some(_)) => !runner.holds_another_than(fingerprint),
             _ => false,
         })
     }
 
     /// The part after the server's answer; also what a replay finishes.
     pub(super) async fn retire(&self, runner: &mut Runner, fate: EntryFate, now: Timestamp) -> Result<(), Error> {
-        RETIRED.clone_into(&mut runner.record.state);
+        runner.record.state = Some(StateName::Retired);
         runner.record.since = Some(now);
         match fate {
             EntryFate::Keep => self.remember(runner).await?,
@@ -176,7 +173,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// config.toml that cannot be read is no reason to leave a runner behind.
     async fn adopt_before_the_end(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
         let Ok(snapshot) = self.disk.read().await else { return Ok(()) };
-        if let Standing::Foreign { credential, id } = Standing::of(runner, &snapshot) {
+        if let EntryStatus::Foreign { credential, id } = EntryStatus::of(runner, &snapshot) {
             self.adopt(runner, credential, id, now).await?;
         }
         Ok(())
@@ -201,8 +198,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 fn gone(runner: &Runner, now: Timestamp) -> Unregistration {
     let now = runner.date.unwrap_or(now);
-    match runner.held(now) {
-        Some(held) if held.is_expired(now) => Unregistration::MayRemain,
+    match runner.validity(now) {
+        Some(validity) if validity.is_expired(now) => Unregistration::MayRemain,
         _ => Unregistration::AlreadyGone,
     }
 }

@@ -1,9 +1,9 @@
 //! Verify: ask whether the token is accepted, and learn what the answer tells.
 
-use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, Runner, Seed, Server, Standing};
+use super::{Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::gitlab::{Answer, Info, Verified};
-use crate::lifecycle::{Held, Outcome};
-use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, Timestamp};
+use crate::lifecycle::{Outcome, Validity};
+use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
 use crate::secret::Token;
 use crate::store::Record;
 
@@ -11,9 +11,9 @@ use crate::store::Record;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
     /// Our token is accepted, and these are its times.
-    Accepted(Held),
+    Accepted(Validity),
     /// config.toml held a token that we did not know; it is accepted, and ours from now on.
-    Adopted(Held),
+    Adopted(Validity),
 }
 
 impl Verification {
@@ -21,8 +21,8 @@ impl Verification {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Accepted(held) => Outcome::Accepted(*held),
-            Self::Adopted(held) => Outcome::Adopted(*held),
+            Self::Accepted(validity) => Outcome::Accepted(*validity),
+            Self::Adopted(validity) => Outcome::Adopted(*validity),
         }
     }
 }
@@ -44,26 +44,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Verification, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
-        let standing = Standing::of(runner, &entered.snapshot);
-        if let Standing::Foreign { credential, id } = &standing
-            && let Some(held) = self.adopt(runner, credential.clone(), *id, now).await?
+        let entry_status = EntryStatus::of(runner, &entered.snapshot);
+        if let EntryStatus::Foreign { credential, id } = &entry_status
+            && let Some(validity) = self.adopt(runner, credential.clone(), *id, now).await?
         {
-            if Standing::of(runner, &entered.snapshot) != Standing::Ours {
+            if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Ours {
                 self.project(runner).await?;
             }
-            return Ok(Verification::Adopted(held));
+            return Ok(Verification::Adopted(validity));
         }
-        let held = self.verify_own(runner, now).await?;
-        match standing {
+        let validity = self.verify_own(runner, now).await?;
+        match entry_status {
             // A token that was refused once may only be new to a replica; ours is known to be good.
-            Standing::Stale | Standing::Foreign { .. } => self.project(runner).await?,
-            Standing::Missing if runner.is_unwritten() => self.project(runner).await?,
-            Standing::Ours | Standing::Variable(_) | Standing::Broken | Standing::Missing => {}
+            EntryStatus::Stale | EntryStatus::Foreign { .. } => self.project(runner).await?,
+            EntryStatus::Missing if runner.is_unwritten() => self.project(runner).await?,
+            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
         }
-        Ok(if entered.is_replaced { Verification::Adopted(held) } else { Verification::Accepted(held) })
+        Ok(if entered.is_replaced { Verification::Adopted(validity) } else { Verification::Accepted(validity) })
     }
 
-    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Held, Error> {
+    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Validity, Error> {
         let token = runner.token()?;
         let answer = self.ask(runner, &token).await;
         note_verification(runner, &answer, now);
@@ -72,7 +72,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.remember(runner).await?;
         let answer = answer?;
-        runner.held(answer.date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))
+        runner.validity(answer.date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))
     }
 
     /// Takes a token that somebody else wrote into config.toml, if the server accepts it; `None` if it
@@ -83,7 +83,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         credential: Credential,
         id: Option<RunnerId>,
         now: Timestamp,
-    ) -> Result<Option<Held>, Error> {
+    ) -> Result<Option<Validity>, Error> {
         let verified = match self.ask(runner, &credential.token).await {
             Ok(verified) => verified,
             Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
@@ -101,7 +101,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         learn(runner, &verified, now);
         self.remember(runner).await?;
-        Ok(runner.held(now))
+        Ok(runner.validity(now))
     }
 
     /// Takes the token that a given enrollment now holds, if it is another than the record came of: its
@@ -114,8 +114,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         now: Timestamp,
-    ) -> Result<Option<Held>, Error> {
-        let Seed::Given(source) = &enrollment.seed else { return Ok(None) };
+    ) -> Result<Option<Validity>, Error> {
+        let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
         let _entered = self.enter(runner).await?;
         let seed = Some(token.fingerprint());
@@ -123,10 +123,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(None);
         }
         let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
-        let Some(held) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
+        let Some(validity) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
         runner.record.seed = seed;
         self.project(runner).await?;
-        Ok(Some(held))
+        Ok(Some(validity))
     }
 
     /// Sends one verify for a token and notes the server's time.
@@ -165,12 +165,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn note_state(&self, runner: &mut Runner, word: &str, since: Timestamp) -> Result<(), Error> {
-        if runner.record.state == word && runner.record.since.is_some() {
+    pub async fn note_state(&self, runner: &mut Runner, state: StateName, since: Timestamp) -> Result<(), Error> {
+        if runner.record.state == Some(state) && runner.record.since.is_some() {
             return Ok(());
         }
         let _lock = self.lock(runner).await?;
-        word.clone_into(&mut runner.record.state);
+        runner.record.state = Some(state);
         runner.record.since = Some(since);
         Ok(self.remember(runner).await?)
     }
@@ -178,14 +178,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Error>, now: Timestamp) {
     let outcome = match answer {
-        Ok(_) => "accepted",
+        Ok(_) => VerifyOutcome::Accepted,
         Err(error) => match error.outcome() {
-            Outcome::Refused => "refused",
-            Outcome::MustAct(trouble) => trouble.word(),
-            _ => "unanswered",
+            Outcome::Refused => VerifyOutcome::Refused,
+            Outcome::MustAct(trouble) => VerifyOutcome::Trouble(trouble),
+            _ => VerifyOutcome::Unanswered,
         },
     };
-    runner.record.last_verify = Some(LastVerify { at: runner.date.unwrap_or(now), outcome: outcome.to_owned() });
+    runner.record.last_verify = Some(LastVerify { at: runner.date.unwrap_or(now), outcome });
 }
 
 /// Takes from the answer what the record did not know: the number, and the token's end.

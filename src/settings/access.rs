@@ -1,6 +1,6 @@
 //! Which access token a command uses, where the command line does not say.
 
-use super::mistakes::Place;
+use super::diagnostics::Place;
 use super::{Environment, Errors, Mistake};
 use crate::secret::{Source, Token};
 

@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::mistakes::{Mistake, Mistakes, Place, Placed};
+use super::diagnostics::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::{Environment, Errors};
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
 use crate::model::{RunnerKey, ServerUrl, Site, Timestamp, TlsFiles};
-use crate::ops::{Creation, Enrollment, Seed, ServerAccess};
+use crate::ops::{Creation, Enrollment, RegistrationSource, ServerAccess};
 use crate::secret::{Source, sha256_hex};
 use crate::store::{ComposeError, EntryText, NewEntry};
 
@@ -22,7 +22,7 @@ pub struct Draft {
     /// Where it stands as a whole.
     pub place: Place,
     /// What was wrong with it when it was read.
-    pub(super) mistakes: Mistakes,
+    pub(super) diagnostics: Mistakes,
     /// What ties it to its state; unless given, the name, or else `default`.
     pub key: Option<Placed<String>>,
     /// The local name; unless given, the one it has already, or else the machine's.
@@ -101,7 +101,7 @@ const UNNAMED_KEY: &str = "default";
 /// What is collected while drafts are validated.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) mistakes: Mistakes,
+    pub(super) diagnostics: Mistakes,
     pub(super) warnings: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment
     let mut findings = Findings::default();
     let place = draft.place.clone();
     let enrollment = draft.validate(Keyed::ByServerAndName, environment, &[], &mut findings);
-    match findings.mistakes.into_result(enrollment)? {
+    match findings.diagnostics.into_result(enrollment)? {
         Some(enrollment) => Ok((enrollment, findings.warnings)),
         None => Err(Mistake { place, message: "not enough to make a runner of".to_owned() }.into()),
     }
@@ -136,7 +136,7 @@ pub(super) fn enrollments(
     for draft in drafts {
         let (key, place) = (draft.key_word(), draft.key_place());
         match seen.iter().find(|(other, _)| *other == key) {
-            Some((_, other)) => findings.mistakes.add(
+            Some((_, other)) => findings.diagnostics.add(
                 &place,
                 format!("the key `{key}` is already that of the enrollment at {other}: set `key` or another `name`"),
             ),
@@ -162,7 +162,7 @@ impl Draft {
     pub fn at(place: Place) -> Self {
         Self {
             place,
-            mistakes: Mistakes::default(),
+            diagnostics: Mistakes::default(),
             key: None,
             name: None,
             url: None,
@@ -193,19 +193,19 @@ impl Draft {
 
     /// Adds a mistake that was found while it was put together, such as a text that is no token.
     pub fn add_mistake(&mut self, place: &Place, message: impl Into<String>) {
-        self.mistakes.add(place, message);
+        self.diagnostics.add(place, message);
     }
 
     /// Fills in from `other` what is not given here. A token source of either kind outweighs both of `other`'s.
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
-        self.mistakes.append(other.mistakes);
+        self.diagnostics.append(other.diagnostics);
         let has_seed = self.registration_token.is_some() || self.token.is_some() || self.create.is_some();
         let (registration_token, token) =
             if has_seed { (self.registration_token, self.token) } else { (other.registration_token, other.token) };
         Self {
             place: self.place,
-            mistakes: self.mistakes,
+            diagnostics: self.diagnostics,
             key: self.key.or(other.key),
             create: self.create.or(other.create),
             is_v1: self.is_v1 || other.is_v1,
@@ -241,22 +241,22 @@ impl Draft {
         servers: &[ServerAccess],
         findings: &mut Findings,
     ) -> Option<Enrollment> {
-        findings.mistakes.append(self.mistakes.clone());
+        findings.diagnostics.append(self.diagnostics.clone());
         let name = self.name_or(environment);
         if let Some(given) = &self.name
             && (name.trim().is_empty() || name.chars().any(char::is_control))
         {
-            findings.mistakes.add(&given.place, "a name has at least one letter and no control characters");
+            findings.diagnostics.add(&given.place, "a name has at least one letter and no control characters");
         }
-        let url = self.server_url(&mut findings.mistakes);
-        let seed = self.seed(url.as_ref(), servers, &mut findings.mistakes);
-        findings.warnings.extend(seed.as_ref().and_then(Seed::remark));
-        let parameters = self.parameters(&name, &mut findings.mistakes);
-        let parameters = self.only_for_registration(parameters, seed.as_ref(), findings);
-        let key = self.runner_key(keyed, url.as_ref(), environment, &mut findings.mistakes);
-        let tls = self.tls(&mut findings.mistakes);
-        let template = self.template_text(&mut findings.mistakes);
-        let (key, url, seed) = (key?, url?, seed?);
+        let url = self.server_url(&mut findings.diagnostics);
+        let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
+        findings.warnings.extend(source.as_ref().and_then(RegistrationSource::remark));
+        let parameters = self.parameters(&name, &mut findings.diagnostics);
+        let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
+        let key = self.runner_key(keyed, url.as_ref(), environment, &mut findings.diagnostics);
+        let tls = self.tls(&mut findings.diagnostics);
+        let template = self.template_text(&mut findings.diagnostics);
+        let (key, url, source) = (key?, url?, source?);
         let entry = NewEntry {
             template,
             name,
@@ -269,8 +269,8 @@ impl Draft {
             tls: tls.clone(),
             settings: self.settings.iter().map(|setting| setting.value.clone()).collect(),
         };
-        self.check_entry(&entry, &mut findings.mistakes);
-        Some(Enrollment { key, site: Site { url, tls }, seed, parameters, entry })
+        self.check_entry(&entry, &mut findings.diagnostics);
+        Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry })
     }
 
     fn name_or(&self, environment: &Environment) -> String {
@@ -291,7 +291,7 @@ impl Draft {
         keyed: Keyed,
         url: Option<&ServerUrl>,
         environment: &Environment,
-        mistakes: &mut Mistakes,
+        diagnostics: &mut Mistakes,
     ) -> Option<RunnerKey> {
         let word = match (keyed, url) {
             (Keyed::ByServerAndName, url) if self.key.is_none() => {
@@ -302,55 +302,60 @@ impl Draft {
         };
         let hint = if self.key.is_none() { ": set `key`, because the name cannot be one" } else { "" };
         RunnerKey::enrollment(&word)
-            .inspect_err(|error| mistakes.add(&self.key_place(), format!("`{word}` is no key: {error}{hint}")))
+            .inspect_err(|error| diagnostics.add(&self.key_place(), format!("`{word}` is no key: {error}{hint}")))
             .ok()
     }
 
-    fn server_url(&self, mistakes: &mut Mistakes) -> Option<ServerUrl> {
+    fn server_url(&self, diagnostics: &mut Mistakes) -> Option<ServerUrl> {
         let Some(url) = &self.url else {
-            mistakes.add(&self.place, format!("the server's address is missing: set {}", self.words().url));
+            diagnostics.add(&self.place, format!("the server's address is missing: set {}", self.words().url));
             return None;
         };
         let parsed = url.value.as_ref()?.parse();
-        parsed.inspect_err(|error| mistakes.add(&url.place, format!("not a server's address: {error}"))).ok()
+        parsed.inspect_err(|error| diagnostics.add(&url.place, format!("not a server's address: {error}"))).ok()
     }
 
-    fn seed(&self, url: Option<&ServerUrl>, servers: &[ServerAccess], mistakes: &mut Mistakes) -> Option<Seed> {
+    fn source(
+        &self,
+        url: Option<&ServerUrl>,
+        servers: &[ServerAccess],
+        diagnostics: &mut Mistakes,
+    ) -> Option<RegistrationSource> {
         let words = self.words();
         if let Some(create) = &self.create {
             if let Some(other) = place(&self.registration_token).or(place(&self.token)) {
-                mistakes.add(other, "a runner that is created needs no token: set either `create` or a token");
+                diagnostics.add(other, "a runner that is created needs no token: set either `create` or a token");
                 return None;
             }
-            return creation(create, url, servers, mistakes).map(Seed::Created);
+            return creation(create, url, servers, diagnostics).map(RegistrationSource::Created);
         }
         match (&self.registration_token, &self.token) {
             (Some(_), Some(token)) => {
                 let message = format!("two token sources: set either {} or {}", words.registration_token, words.token);
-                mistakes.add(&token.place, message);
+                diagnostics.add(&token.place, message);
                 None
             }
             (None, Some(token)) if self.is_v1 => {
-                mistakes.add(
+                diagnostics.add(
                     &token.place,
                     format!("the API v1 knows no created runners: set {} instead", words.registration_token),
                 );
                 None
             }
-            (None, Some(token)) => token.value.clone().map(Seed::Given),
-            (Some(token), None) if self.is_v1 => token.value.clone().map(Seed::V1),
+            (None, Some(token)) => token.value.clone().map(RegistrationSource::Given),
+            (Some(token), None) if self.is_v1 => token.value.clone().map(RegistrationSource::V1),
             (Some(token), None) => token.value.clone().map(registration_seed),
             (None, None) => {
                 let or_create = if matches!(self.place, Place::Line { .. }) { ", or `create`" } else { "" };
                 let message =
                     format!("no token source: set {} or {}{or_create}", words.registration_token, words.token);
-                mistakes.add(&self.place, message);
+                diagnostics.add(&self.place, message);
                 None
             }
         }
     }
 
-    fn parameters(&self, name: &str, mistakes: &mut Mistakes) -> RegisterParameters {
+    fn parameters(&self, name: &str, diagnostics: &mut Mistakes) -> RegisterParameters {
         let tag_list = value(&self.tag_list).unwrap_or_default();
         let parameters = RegisterParameters {
             description: value(&self.description).or_else(|| Some(name.to_owned())),
@@ -359,23 +364,23 @@ impl Draft {
             tag_list,
             locked: Some(value(&self.locked).unwrap_or(true)),
             paused: value(&self.paused),
-            access_level: self.access_level(mistakes),
+            access_level: self.access_level(diagnostics),
             maximum_timeout: value(&self.maximum_timeout).filter(|timeout| !timeout.is_zero()),
             info: None,
         };
         for error in parameters.validate() {
-            mistakes.add(self.place_of(&error), error.to_string());
+            diagnostics.add(self.place_of(&error), error.to_string());
         }
         parameters
     }
 
-    fn access_level(&self, mistakes: &mut Mistakes) -> Option<AccessLevel> {
+    fn access_level(&self, diagnostics: &mut Mistakes) -> Option<AccessLevel> {
         let word = self.access_level.as_ref().filter(|word| !word.value.is_empty())?;
         let levels = [AccessLevel::NotProtected, AccessLevel::RefProtected];
         let level = levels.into_iter().find(|level| level.as_str() == word.value);
         if level.is_none() {
             let message = format!("`{}` is no access level: use not_protected or ref_protected", word.value);
-            mistakes.add(&word.place, message);
+            diagnostics.add(&word.place, message);
         }
         level
     }
@@ -400,24 +405,24 @@ impl Draft {
     fn only_for_registration(
         &self,
         parameters: RegisterParameters,
-        seed: Option<&Seed>,
+        source: Option<&RegistrationSource>,
         findings: &mut Findings,
     ) -> RegisterParameters {
         let given = self.server_parameters();
-        match seed {
-            Some(Seed::Given(_)) => {}
-            Some(Seed::V1(_)) => {
+        match source {
+            Some(RegistrationSource::Given(_)) => {}
+            Some(RegistrationSource::V1(_)) => {
                 for (word, place) in given.into_iter().filter(|(word, _)| !V1_PARAMETERS.contains(word)) {
-                    findings.mistakes.add(place, format!("the API v1 has no `{word}`"));
+                    findings.diagnostics.add(place, format!("the API v1 has no `{word}`"));
                 }
                 return parameters;
             }
-            Some(Seed::Registration(_) | Seed::Created(_)) | None => return parameters,
+            Some(RegistrationSource::Registration(_) | RegistrationSource::Created(_)) | None => return parameters,
         }
         if self.token.is_some() {
             for (word, place) in given {
                 findings
-                    .mistakes
+                    .diagnostics
                     .add(place, format!("`{word}` is for a registration token: a created runner has it set in GitLab"));
             }
         } else if !given.is_empty() {
@@ -447,12 +452,12 @@ impl Draft {
         .collect()
     }
 
-    fn tls(&self, mistakes: &mut Mistakes) -> TlsFiles {
+    fn tls(&self, diagnostics: &mut Mistakes) -> TlsFiles {
         match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(certificate), None) => {
-                mistakes.add(&certificate.place, "a client certificate needs its key file too")
+                diagnostics.add(&certificate.place, "a client certificate needs its key file too")
             }
-            (None, Some(key)) => mistakes.add(&key.place, "a client key needs its certificate file too"),
+            (None, Some(key)) => diagnostics.add(&key.place, "a client key needs its certificate file too"),
             (Some(_), Some(_)) | (None, None) => {}
         }
         TlsFiles {
@@ -462,34 +467,35 @@ impl Draft {
         }
     }
 
-    fn template_text(&self, mistakes: &mut Mistakes) -> Option<String> {
+    fn template_text(&self, diagnostics: &mut Mistakes) -> Option<String> {
         let template = self.template.as_ref()?;
         let text = read_text(&template.value);
         text.inspect_err(|error| {
-            mistakes.add(&template.place, format!("cannot read the template `{}`: {error}", template.value.display()));
+            diagnostics
+                .add(&template.place, format!("cannot read the template `{}`: {error}", template.value.display()));
         })
         .ok()
     }
 
     /// Tries each setting alone, the template alone, and only if all are right, both together.
-    fn check_entry(&self, entry: &NewEntry, mistakes: &mut Mistakes) {
-        let before = mistakes.len();
+    fn check_entry(&self, entry: &NewEntry, diagnostics: &mut Mistakes) {
+        let before = diagnostics.len();
         for setting in &self.settings {
             let alone = NewEntry { template: None, settings: vec![setting.value.clone()], ..entry.clone() };
-            self.check_text(&alone, Some(&setting.place), mistakes);
+            self.check_text(&alone, Some(&setting.place), diagnostics);
         }
         if self.template.is_some() && entry.template.is_some() {
             let alone = NewEntry { settings: Vec::new(), ..entry.clone() };
-            self.check_text(&alone, place(&self.template), mistakes);
+            self.check_text(&alone, place(&self.template), diagnostics);
         }
-        if mistakes.len() == before && !self.settings.is_empty() {
-            self.check_text(entry, self.settings.first().map(|setting| &setting.place), mistakes);
+        if diagnostics.len() == before && !self.settings.is_empty() {
+            self.check_text(entry, self.settings.first().map(|setting| &setting.place), diagnostics);
         }
     }
 
-    fn check_text(&self, entry: &NewEntry, place: Option<&Place>, mistakes: &mut Mistakes) {
+    fn check_text(&self, entry: &NewEntry, place: Option<&Place>, diagnostics: &mut Mistakes) {
         let Err(error) = EntryText::compose(entry) else { return };
-        mistakes.add(place.unwrap_or(&self.place), self.explain(&error));
+        diagnostics.add(place.unwrap_or(&self.place), self.explain(&error));
     }
 
     fn explain(&self, error: &ComposeError) -> String {
@@ -528,7 +534,7 @@ fn creation(
     create: &Placed<Option<DraftCreation>>,
     url: Option<&ServerUrl>,
     servers: &[ServerAccess],
-    mistakes: &mut Mistakes,
+    diagnostics: &mut Mistakes,
 ) -> Option<Creation> {
     let DraftCreation { owner, access_token, token_expires_at, token_rotation_deadline } = create.value.clone()?;
     let of_server = |url: &ServerUrl| servers.iter().find(|server| server.url == *url);
@@ -538,7 +544,7 @@ fn creation(
             Some(server) => server.access_token.clone(),
             None => {
                 let message = format!("`create` needs a [[server]] for {} with an access token", url?);
-                mistakes.add(&create.place, message);
+                diagnostics.add(&create.place, message);
                 return None;
             }
         },
@@ -555,10 +561,10 @@ struct Words {
 
 /// A registration token, unless it is a created runner's own. What cannot be read now is taken for what
 /// it was called; whoever needs it will say why it cannot be read.
-fn registration_seed(source: Source) -> Seed {
+fn registration_seed(source: Source) -> RegistrationSource {
     match source.read() {
-        Ok(token) if token.looks_created() => Seed::Given(source),
-        Ok(_) | Err(_) => Seed::Registration(source),
+        Ok(token) if token.looks_created() => RegistrationSource::Given(source),
+        Ok(_) | Err(_) => RegistrationSource::Registration(source),
     }
 }
 

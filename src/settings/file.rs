@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::diagnostics::{Mistake, Mistakes, Place, Placed};
 use super::enrollment::{Draft, DraftCreation};
 use super::http::Http;
-use super::mistakes::{Mistake, Mistakes, Place, Placed};
 use super::paths::read_text;
 use super::table::{Document, Table};
 use super::{Environment, Errors, Paths};
-use crate::agent::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
+use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
 use crate::gitlab::fleet::NewRunnerOwner;
 use crate::lifecycle::{RegisterAgain, Timing};
@@ -19,7 +19,7 @@ use crate::secret::{Source, Token};
 
 /// What agent.toml changes: the configurations that it fills in place, and the runners it asks for.
 pub(super) struct Target<'target> {
-    pub(super) agent: &'target mut agent::Config,
+    pub(super) engine: &'target mut engine::Config,
     pub(super) gitlab: &'target mut gitlab::Config,
     pub(super) drafts: &'target mut Vec<Draft>,
     pub(super) http: &'target mut Http,
@@ -59,60 +59,62 @@ pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
 }
 
 /// Reads the text of agent.toml into `target`.
-pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: Target<'_>, mistakes: &mut Mistakes) {
+pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: Target<'_>, diagnostics: &mut Mistakes) {
     let document = Document::new(path, text);
-    let Some(tree) = document.parse(mistakes) else { return };
+    let Some(tree) = document.parse(diagnostics) else { return };
     let mut root = document.root(&tree);
-    verify(&mut root, target.agent, mistakes);
-    rotate(&mut root, target.agent, mistakes);
-    recover(&mut root, target.agent, mistakes);
-    shutdown(&mut root, target.agent, mistakes);
-    timing(&mut root, &mut target.agent.timing, mistakes);
-    gitlab(&mut root, target.gitlab, mistakes);
-    http(&mut root, target.http, mistakes);
-    target.drafts.extend(root.tables("enroll", mistakes).into_iter().map(|table| enroll(table, environment, mistakes)));
-    target.agent.servers = servers(&mut root, environment, mistakes);
-    target.agent.policies =
-        root.tables("runner", mistakes).into_iter().filter_map(|table| policy(table, mistakes)).collect();
-    root.finish(mistakes);
+    verify(&mut root, target.engine, diagnostics);
+    rotate(&mut root, target.engine, diagnostics);
+    recover(&mut root, target.engine, diagnostics);
+    shutdown(&mut root, target.engine, diagnostics);
+    timing(&mut root, &mut target.engine.timing, diagnostics);
+    gitlab(&mut root, target.gitlab, diagnostics);
+    http(&mut root, target.http, diagnostics);
+    target
+        .drafts
+        .extend(root.tables("enroll", diagnostics).into_iter().map(|table| enroll(table, environment, diagnostics)));
+    target.engine.servers = servers(&mut root, environment, diagnostics);
+    target.engine.policies =
+        root.tables("runner", diagnostics).into_iter().filter_map(|table| policy(table, diagnostics)).collect();
+    root.finish(diagnostics);
 }
 
-fn verify(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "verify", mistakes) else { return };
-    set(&mut config.verify_enrolled, table.nonzero_span("interval", mistakes));
-    set(&mut config.verify_found, table.nonzero_span("found_interval", mistakes));
-    table.finish(mistakes);
+fn verify(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "verify", diagnostics) else { return };
+    set(&mut config.verify_enrolled, table.nonzero_span("interval", diagnostics));
+    set(&mut config.verify_found, table.nonzero_span("found_interval", diagnostics));
+    table.finish(diagnostics);
 }
 
-fn rotate(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "rotate", mistakes) else { return };
-    match table.text("at", mistakes) {
+fn rotate(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "rotate", diagnostics) else { return };
+    match table.text("at", diagnostics) {
         None => {}
         Some(at) if at.value == "off" => config.rotate = None,
         Some(at) => match at.value.parse() {
             Ok(share) => config.rotate = Some(share),
-            Err(error) => mistakes.add(&at.place, format!("`at`: {error}, or \"off\"")),
+            Err(error) => diagnostics.add(&at.place, format!("`at`: {error}, or \"off\"")),
         },
     }
-    table.finish(mistakes);
+    table.finish(diagnostics);
 }
 
-fn recover(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "recover", mistakes) else { return };
-    set(&mut config.register_again, table.word("register", &REGISTER_AGAIN, mistakes));
-    table.finish(mistakes);
+fn recover(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "recover", diagnostics) else { return };
+    set(&mut config.register_again, table.word("register", &REGISTER_AGAIN, diagnostics));
+    table.finish(diagnostics);
 }
 
-fn shutdown(root: &mut Table<'_>, config: &mut agent::Config, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "shutdown", mistakes) else { return };
-    set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, mistakes));
-    set(&mut config.shutdown.on_reboot, table.word("on_reboot", &ON_REBOOT, mistakes));
-    set(&mut config.shutdown.grace, table.span("grace", mistakes));
-    table.finish(mistakes);
+fn shutdown(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "shutdown", diagnostics) else { return };
+    set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, diagnostics));
+    set(&mut config.shutdown.on_reboot, table.word("on_reboot", &ON_REBOOT, diagnostics));
+    set(&mut config.shutdown.grace, table.span("grace", diagnostics));
+    table.finish(diagnostics);
 }
 
-fn timing(root: &mut Table<'_>, timing: &mut Timing, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "timing", mistakes) else { return };
+fn timing(root: &mut Table<'_>, timing: &mut Timing, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "timing", diagnostics) else { return };
     let Timing {
         between_resets,
         between_resets_floor,
@@ -125,90 +127,90 @@ fn timing(root: &mut Table<'_>, timing: &mut Timing, mistakes: &mut Mistakes) {
         look_again,
         longest_nap,
     } = timing;
-    set(between_resets, table.nonzero_span("between_resets", mistakes));
-    set(between_resets_floor, table.nonzero_span("between_resets_floor", mistakes));
-    set(confirm_after, table.nonzero_span("confirm_after", mistakes));
-    set(settle_after, table.nonzero_span("settle_after", mistakes));
-    set(backoff_first, table.nonzero_span("backoff_first", mistakes));
-    set(backoff_cap, table.nonzero_span("backoff_cap", mistakes));
-    set(floor, table.nonzero_span("floor", mistakes));
-    set(retry_after_cap, table.nonzero_span("retry_after_cap", mistakes));
-    set(look_again, table.nonzero_span("look_again", mistakes));
-    set(longest_nap, table.nonzero_span("longest_nap", mistakes));
-    table.finish(mistakes);
+    set(between_resets, table.nonzero_span("between_resets", diagnostics));
+    set(between_resets_floor, table.nonzero_span("between_resets_floor", diagnostics));
+    set(confirm_after, table.nonzero_span("confirm_after", diagnostics));
+    set(settle_after, table.nonzero_span("settle_after", diagnostics));
+    set(backoff_first, table.nonzero_span("backoff_first", diagnostics));
+    set(backoff_cap, table.nonzero_span("backoff_cap", diagnostics));
+    set(floor, table.nonzero_span("floor", diagnostics));
+    set(retry_after_cap, table.nonzero_span("retry_after_cap", diagnostics));
+    set(look_again, table.nonzero_span("look_again", diagnostics));
+    set(longest_nap, table.nonzero_span("longest_nap", diagnostics));
+    table.finish(diagnostics);
 }
 
-fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "gitlab", mistakes) else { return };
-    set(&mut config.connect_timeout, table.nonzero_span("connect_timeout", mistakes));
-    set(&mut config.request_timeout, table.nonzero_span("request_timeout", mistakes));
-    match table.number::<usize>("in_flight_per_host", mistakes) {
-        Some(number) if number.value == 0 => mistakes.add(&number.place, "`in_flight_per_host` must be at least 1"),
+fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "gitlab", diagnostics) else { return };
+    set(&mut config.connect_timeout, table.nonzero_span("connect_timeout", diagnostics));
+    set(&mut config.request_timeout, table.nonzero_span("request_timeout", diagnostics));
+    match table.number::<usize>("in_flight_per_host", diagnostics) {
+        Some(number) if number.value == 0 => diagnostics.add(&number.place, "`in_flight_per_host` must be at least 1"),
         number => set(&mut config.in_flight_per_host, number),
     }
-    table.finish(mistakes);
+    table.finish(diagnostics);
 }
 
-fn http(root: &mut Table<'_>, http: &mut Http, mistakes: &mut Mistakes) {
-    let Some(mut table) = section(root, "http", mistakes) else { return };
-    *http = super::http::read(&mut table, mistakes);
-    table.finish(mistakes);
+fn http(root: &mut Table<'_>, http: &mut Http, diagnostics: &mut Mistakes) {
+    let Some(mut table) = section(root, "http", diagnostics) else { return };
+    *http = super::http::read(&mut table, diagnostics);
+    table.finish(diagnostics);
 }
 
-fn enroll(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Draft {
+fn enroll(mut table: Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Draft {
     let places = ["url", "registration_token", "token", "create"].map(|key| table.place_of(key));
     let [url, registration_token, token, create] = places;
     let draft = Draft {
-        name: table.text("name", mistakes),
-        key: table.text("key", mistakes),
-        url: even_if_wrong(url, table.text("url", mistakes)),
+        name: table.text("name", diagnostics),
+        key: table.text("key", diagnostics),
+        url: even_if_wrong(url, table.text("url", diagnostics)),
         registration_token: even_if_wrong(
             registration_token,
-            source(&mut table, "registration_token", environment, mistakes),
+            source(&mut table, "registration_token", environment, diagnostics),
         ),
-        token: even_if_wrong(token, source(&mut table, "token", environment, mistakes)),
-        create: even_if_wrong(create, creation(&mut table, mistakes)),
-        tag_list: table.list("tag_list", mistakes),
-        description: table.text("description", mistakes),
-        run_untagged: table.boolean("run_untagged", mistakes),
-        locked: table.boolean("locked", mistakes),
-        access_level: table.text("access_level", mistakes),
-        maximum_timeout: table.seconds("maximum_timeout", mistakes),
-        paused: table.boolean("paused", mistakes),
-        maintenance_note: table.text("maintenance_note", mistakes),
-        executor: table.text("executor", mistakes),
-        shell: table.text("shell", mistakes),
-        limit: table.number("limit", mistakes),
-        request_concurrency: table.number("request_concurrency", mistakes),
-        output_limit: table.number("output_limit", mistakes),
-        tls_ca_file: table.path("tls_ca_file", mistakes),
-        tls_cert_file: table.path("tls_cert_file", mistakes),
-        tls_key_file: table.path("tls_key_file", mistakes),
-        template: table.path("template", mistakes),
+        token: even_if_wrong(token, source(&mut table, "token", environment, diagnostics)),
+        create: even_if_wrong(create, creation(&mut table, diagnostics)),
+        tag_list: table.list("tag_list", diagnostics),
+        description: table.text("description", diagnostics),
+        run_untagged: table.boolean("run_untagged", diagnostics),
+        locked: table.boolean("locked", diagnostics),
+        access_level: table.text("access_level", diagnostics),
+        maximum_timeout: table.seconds("maximum_timeout", diagnostics),
+        paused: table.boolean("paused", diagnostics),
+        maintenance_note: table.text("maintenance_note", diagnostics),
+        executor: table.text("executor", diagnostics),
+        shell: table.text("shell", diagnostics),
+        limit: table.number("limit", diagnostics),
+        request_concurrency: table.number("request_concurrency", diagnostics),
+        output_limit: table.number("output_limit", diagnostics),
+        tls_ca_file: table.path("tls_ca_file", diagnostics),
+        tls_cert_file: table.path("tls_cert_file", diagnostics),
+        tls_key_file: table.path("tls_key_file", diagnostics),
+        template: table.path("template", diagnostics),
         ..Draft::at(table.place().clone())
     };
-    table.finish(mistakes);
+    table.finish(diagnostics);
     draft
 }
 
 /// Reads `create`: whom the runner shall belong to.
-fn creation(table: &mut Table<'_>, mistakes: &mut Mistakes) -> Option<Placed<DraftCreation>> {
+fn creation(table: &mut Table<'_>, diagnostics: &mut Mistakes) -> Option<Placed<DraftCreation>> {
     let expected = "a table such as { runner_type = \"group_type\", group_id = 7 }";
-    let mut table = table.table("create", expected, mistakes)?;
+    let mut table = table.table("create", expected, diagnostics)?;
     let place = table.place().clone();
-    let before = mistakes.len();
-    let kind = table.word("runner_type", &RUNNER_TYPES, mistakes);
-    let group = table.number("group_id", mistakes);
-    let project = table.number("project_id", mistakes);
-    table.finish(mistakes);
+    let before = diagnostics.len();
+    let kind = table.word("runner_type", &RUNNER_TYPES, diagnostics);
+    let group = table.number("group_id", diagnostics);
+    let project = table.number("project_id", diagnostics);
+    table.finish(diagnostics);
     let owner = match (kind.map(|kind| kind.value), group, project) {
         (Some(Kind::Instance), None, None) => Some(NewRunnerOwner::Instance),
         (Some(Kind::Group), Some(group), None) => Some(NewRunnerOwner::Group(group.value)),
         (Some(Kind::Project), None, Some(project)) => Some(NewRunnerOwner::Project(project.value)),
         _ => None,
     };
-    if owner.is_none() && mistakes.len() == before {
-        mistakes.add(
+    if owner.is_none() && diagnostics.len() == before {
+        diagnostics.add(
             &place,
             "`create` needs `runner_type`, with `group_id` for group_type and `project_id` for project_type alone",
         );
@@ -223,52 +225,52 @@ fn even_if_wrong<T>(place: Option<Place>, taken: Option<Placed<T>>) -> Option<Pl
     place.map(|place| Placed::new(taken.map(|placed| placed.value), place))
 }
 
-fn servers(root: &mut Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Vec<ServerAccess> {
+fn servers(root: &mut Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Vec<ServerAccess> {
     let mut servers: Vec<ServerAccess> = Vec::new();
-    for table in root.tables("server", mistakes) {
+    for table in root.tables("server", diagnostics) {
         let place = table.place().clone();
-        let Some(server) = server(table, environment, mistakes) else { continue };
+        let Some(server) = server(table, environment, diagnostics) else { continue };
         if servers.iter().any(|known| known.url == server.url) {
-            mistakes.add(&place, format!("a second [[server]] for {}", server.url));
+            diagnostics.add(&place, format!("a second [[server]] for {}", server.url));
         }
         servers.push(server);
     }
     servers
 }
 
-fn server(mut table: Table<'_>, environment: &Environment, mistakes: &mut Mistakes) -> Option<ServerAccess> {
+fn server(mut table: Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<ServerAccess> {
     for key in ["url", "access_token"].into_iter().filter(|key| table.place_of(key).is_none()) {
-        mistakes.add(table.place(), format!("[[server]] needs `{key}`"));
+        diagnostics.add(table.place(), format!("[[server]] needs `{key}`"));
     }
-    let url = table.parsed("url", mistakes);
-    let access_token = source(&mut table, "access_token", environment, mistakes);
-    table.finish(mistakes);
+    let url = table.parsed("url", diagnostics);
+    let access_token = source(&mut table, "access_token", environment, diagnostics);
+    table.finish(diagnostics);
     Some(ServerAccess { url: url?.value, access_token: access_token?.value })
 }
 
-fn policy(mut table: Table<'_>, mistakes: &mut Mistakes) -> Option<Policy> {
+fn policy(mut table: Table<'_>, diagnostics: &mut Mistakes) -> Option<Policy> {
     if ["id", "name", "url"].iter().all(|key| table.place_of(key).is_none()) {
-        mistakes
+        diagnostics
             .add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to say which runner it is about");
     }
-    let before = mistakes.len();
-    let id = table.number::<u64>("id", mistakes).and_then(|id| match RunnerId::try_new(id.value) {
+    let before = diagnostics.len();
+    let id = table.number::<u64>("id", diagnostics).and_then(|id| match RunnerId::try_new(id.value) {
         Ok(id) => Some(id),
         Err(error) => {
-            mistakes.add(&id.place, format!("`id`: {error}"));
+            diagnostics.add(&id.place, format!("`id`: {error}"));
             None
         }
     });
-    let name = table.text("name", mistakes).map(|name| name.value);
-    let url = table.parsed("url", mistakes).map(|url| url.value);
+    let name = table.text("name", diagnostics).map(|name| name.value);
+    let url = table.parsed("url", diagnostics).map(|url| url.value);
     let policy = Policy {
         selector: PolicySelector { id, name, url },
-        rotate: table.word("rotate", &ROTATE, mistakes).map(|rotate| rotate.value),
-        unregister: table.word("unregister", &UNREGISTER, mistakes).map(|unregister| unregister.value),
-        shared: table.boolean("shared", mistakes).map(|shared| shared.value),
+        rotate: table.word("rotate", &ROTATE, diagnostics).map(|rotate| rotate.value),
+        unregister: table.word("unregister", &UNREGISTER, diagnostics).map(|unregister| unregister.value),
+        shared: table.boolean("shared", diagnostics).map(|shared| shared.value),
     };
-    table.finish(mistakes);
-    (mistakes.len() == before).then_some(policy)
+    table.finish(diagnostics);
+    (diagnostics.len() == before).then_some(policy)
 }
 
 /// Takes the place of a secret: exactly one of `file`, `credential`, `env`.
@@ -276,34 +278,34 @@ fn source(
     table: &mut Table<'_>,
     key: &'static str,
     environment: &Environment,
-    mistakes: &mut Mistakes,
+    diagnostics: &mut Mistakes,
 ) -> Option<Placed<Source>> {
     let expected = "the place of the secret, { file = \"…\" }, { credential = \"…\" } or { env = \"…\" }";
-    let mut table = table.table(key, expected, mistakes)?;
+    let mut table = table.table(key, expected, diagnostics)?;
     let place = table.place().clone();
-    let before = mistakes.len();
-    let file = table.path("file", mistakes).map(|path| path.map(Source::File));
-    let credential = table.text("credential", mistakes);
-    let variable = table.text("env", mistakes);
-    table.finish(mistakes);
+    let before = diagnostics.len();
+    let file = table.path("file", diagnostics).map(|path| path.map(Source::File));
+    let credential = table.text("credential", diagnostics);
+    let variable = table.text("env", diagnostics);
+    table.finish(diagnostics);
     let given = usize::from(file.is_some()) + usize::from(credential.is_some()) + usize::from(variable.is_some());
     if given != 1 {
-        if mistakes.len() == before {
-            mistakes.add(&place, format!("`{key}` needs exactly one of `file`, `credential` and `env`"));
+        if diagnostics.len() == before {
+            diagnostics.add(&place, format!("`{key}` needs exactly one of `file`, `credential` and `env`"));
         }
         return None;
     }
     match (credential, variable) {
-        (Some(name), _) => self::credential(&name, environment, mistakes),
-        (None, Some(name)) => self::variable(&name, environment, mistakes),
+        (Some(name), _) => self::credential(&name, environment, diagnostics),
+        (None, Some(name)) => self::variable(&name, environment, diagnostics),
         (None, None) => file,
     }
 }
 
-fn credential(name: &Placed<String>, environment: &Environment, mistakes: &mut Mistakes) -> Option<Placed<Source>> {
+fn credential(name: &Placed<String>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<Placed<Source>> {
     let is_plain = Path::new(&name.value).file_name().is_some_and(|plain| plain == name.value.as_str());
     if !is_plain {
-        mistakes.add(&name.place, "`credential` is the name that the unit's LoadCredential= gives it, not a path");
+        diagnostics.add(&name.place, "`credential` is the name that the unit's LoadCredential= gives it, not a path");
         return None;
     }
     let directory = environment.path("CREDENTIALS_DIRECTORY");
@@ -311,22 +313,22 @@ fn credential(name: &Placed<String>, environment: &Environment, mistakes: &mut M
     Some(Placed::new(Source::Credential { name: name.value.clone(), path }, name.place.clone()))
 }
 
-fn variable(name: &Placed<String>, environment: &Environment, mistakes: &mut Mistakes) -> Option<Placed<Source>> {
+fn variable(name: &Placed<String>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<Placed<Source>> {
     let Some(value) = environment.text(&name.value) else {
-        mistakes.add(&name.place, format!("the variable `{}` is not set", name.value));
+        diagnostics.add(&name.place, format!("the variable `{}` is not set", name.value));
         return None;
     };
     match Token::parse(value.trim()) {
         Ok(token) => Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone())),
         Err(error) => {
-            mistakes.add(&name.place, format!("the variable `{}` does not hold a token: {error}", name.value));
+            diagnostics.add(&name.place, format!("the variable `{}` does not hold a token: {error}", name.value));
             None
         }
     }
 }
 
-fn section<'text>(root: &mut Table<'text>, key: &'static str, mistakes: &mut Mistakes) -> Option<Table<'text>> {
-    root.table(key, "a table", mistakes)
+fn section<'text>(root: &mut Table<'text>, key: &'static str, diagnostics: &mut Mistakes) -> Option<Table<'text>> {
+    root.table(key, "a table", diagnostics)
 }
 
 fn set<T>(target: &mut T, value: Option<Placed<T>>) {

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::mistakes::{Mistakes, Place, Placed};
+use super::diagnostics::{Mistakes, Place, Placed};
 use super::table::{Table, split_list};
 use super::{Environment, Overrides, Paths, parse_boolean};
-use crate::observe::FaceConfig;
+use crate::status::StatusServerConfig;
 
 /// The port where the address names none; the official one for a runner's metrics.
 pub const PORT: u16 = 9252;
@@ -18,9 +18,9 @@ pub(super) struct Http {
 }
 
 /// Reads the table.
-pub(super) fn read(table: &mut Table<'_>, mistakes: &mut Mistakes) -> Http {
-    let listen = table.list("listen", mistakes);
-    let allow_remote = table.boolean("allow_remote", mistakes).map(|allow_remote| allow_remote.value);
+pub(super) fn read(table: &mut Table<'_>, diagnostics: &mut Mistakes) -> Http {
+    let listen = table.list("listen", diagnostics);
+    let allow_remote = table.boolean("allow_remote", diagnostics).map(|allow_remote| allow_remote.value);
     Http { listen: listen.map(each).unwrap_or_default(), allow_remote }
 }
 
@@ -30,7 +30,7 @@ impl Http {
         mut self,
         overrides: &Overrides,
         environment: &Environment,
-        mistakes: &mut Mistakes,
+        diagnostics: &mut Mistakes,
     ) -> Self {
         let flag = overrides.listen_address.clone().map(|text| (text, Place::Flag("--listen-address")));
         let variable = || environment.text("LISTEN_ADDRESS").map(|text| (text, Place::Variable("LISTEN_ADDRESS")));
@@ -38,29 +38,31 @@ impl Http {
             self.listen = each(Placed::new(split_list(&text), place));
         }
         let variable = environment.text("LISTEN_ALLOW_REMOTE").and_then(|text| {
-            parse_boolean(&text).inspect_err(|error| mistakes.add(&Place::Variable("LISTEN_ALLOW_REMOTE"), error)).ok()
+            parse_boolean(&text)
+                .inspect_err(|error| diagnostics.add(&Place::Variable("LISTEN_ALLOW_REMOTE"), error))
+                .ok()
         });
         self.allow_remote = overrides.allow_remote.or(variable).or(self.allow_remote);
         self
     }
 
     /// The addresses and sockets that are meant.
-    pub(super) fn face(&self, paths: &Paths, mistakes: &mut Mistakes) -> FaceConfig {
+    pub(super) fn status_server(&self, paths: &Paths, diagnostics: &mut Mistakes) -> StatusServerConfig {
         let mut listen = Vec::new();
         for text in &self.listen {
             match address(&text.value) {
-                None => mistakes.add(
+                None => diagnostics.add(
                     &text.place,
                     format!("`{}` is no address to listen at: write it as 127.0.0.1:{PORT}", text.value),
                 ),
                 Some(address) if !address.ip().to_canonical().is_loopback() && self.allow_remote != Some(true) => {
-                    mistakes.add(&text.place, remote(address));
+                    diagnostics.add(&text.place, remote(address));
                 }
                 Some(address) if listen.contains(&address) => {}
                 Some(address) => listen.push(address),
             }
         }
-        FaceConfig { sockets: paths.sockets.clone(), is_socket_named: paths.socket_is_named, listen }
+        StatusServerConfig { sockets: paths.sockets.clone(), is_socket_named: paths.socket_is_named, listen }
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
-use crate::observe::Addressee;
 use crate::secret::sha256_hex;
+use crate::status::StatusClient;
 use crate::store;
 
 /// The files that a command works on.
@@ -66,9 +66,9 @@ impl Paths {
 
     /// The daemon that works on these files; whoever listens at the socket if the user has named one.
     #[must_use]
-    pub fn addressee(&self) -> Addressee {
-        let mark = (!self.socket_is_named).then(|| mark(&self.config));
-        Addressee { sockets: self.sockets.clone(), mark }
+    pub fn addressee(&self) -> StatusClient {
+        let instance_id = (!self.socket_is_named).then(|| instance_id(&self.config));
+        StatusClient { sockets: self.sockets.clone(), instance_id }
     }
 
     /// Where certificates are looked for that no entry names.
@@ -80,7 +80,7 @@ impl Paths {
 /// What tells the daemon of one config.toml from that of another, without telling where it is: the beginning of the
 /// SHA-256 of its path, with symbolic links resolved as far as there is something.
 #[must_use]
-pub fn mark(config: &Path) -> String {
+pub fn instance_id(config: &Path) -> String {
     let beside = || Some(config.parent()?.canonicalize().ok()?.join(config.file_name()?));
     let resolved = config.canonicalize().ok().or_else(beside);
     let path = resolved.as_deref().unwrap_or(config).as_os_str().as_encoded_bytes();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistakes::{Mistakes, Place, Placed};
+use super::diagnostics::{Mistakes, Place, Placed};
 use crate::model::parse_span;
 
 /// The text of agent.toml and where it lies.
@@ -43,10 +43,10 @@ impl<'text> Document<'text> {
     }
 
     /// Understands the text; every mistake of syntax is added.
-    pub(super) fn parse(&self, mistakes: &mut Mistakes) -> Option<Spanned<DeTable<'text>>> {
+    pub(super) fn parse(&self, diagnostics: &mut Mistakes) -> Option<Spanned<DeTable<'text>>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
-            mistakes.add(&self.place(error.span().unwrap_or_default()), error.message());
+            diagnostics.add(&self.place(error.span().unwrap_or_default()), error.message());
         }
         errors.is_empty().then_some(table)
     }
@@ -87,40 +87,40 @@ impl<'text> Table<'text> {
     }
 
     /// Takes a text.
-    pub(super) fn text(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<String>> {
-        self.value(key, "a text in quotes", mistakes, |value| value.as_str().map(str::to_owned))
+    pub(super) fn text(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<String>> {
+        self.value(key, "a text in quotes", diagnostics, |value| value.as_str().map(str::to_owned))
     }
 
     /// Takes a path, relative to the directory of agent.toml.
-    pub(super) fn path(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<PathBuf>> {
-        let text = self.text(key, mistakes)?;
+    pub(super) fn path(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<PathBuf>> {
+        let text = self.text(key, diagnostics)?;
         if text.value.is_empty() {
-            mistakes.add(&text.place, format!("`{key}` is empty"));
+            diagnostics.add(&text.place, format!("`{key}` is empty"));
             return None;
         }
         Some(text.map(|path| self.document.resolve(&path)))
     }
 
     /// Takes `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<bool>> {
-        self.value(key, "true or false", mistakes, DeValue::as_bool)
+    pub(super) fn boolean(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<bool>> {
+        self.value(key, "true or false", diagnostics, DeValue::as_bool)
     }
 
     /// Takes a whole number.
-    pub(super) fn number<N: FromStr>(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<N>> {
-        self.value(key, "a whole number that is not negative", mistakes, number_of)
+    pub(super) fn number<N: FromStr>(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<N>> {
+        self.value(key, "a whole number that is not negative", diagnostics, number_of)
     }
 
     /// Takes a text that stands for something.
-    pub(super) fn parsed<T>(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<T>>
+    pub(super) fn parsed<T>(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<T>>
     where
         T: FromStr<Err: Display>,
     {
-        let text = self.text(key, mistakes)?;
+        let text = self.text(key, diagnostics)?;
         match text.value.parse() {
             Ok(value) => Some(Placed::new(value, text.place)),
             Err(error) => {
-                mistakes.add(&text.place, format!("`{key}`: {error}"));
+                diagnostics.add(&text.place, format!("`{key}`: {error}"));
                 None
             }
         }
@@ -131,49 +131,49 @@ impl<'text> Table<'text> {
         &mut self,
         key: &'static str,
         words: &[(&str, T)],
-        mistakes: &mut Mistakes,
+        diagnostics: &mut Mistakes,
     ) -> Option<Placed<T>> {
-        let text = self.text(key, mistakes)?;
+        let text = self.text(key, diagnostics)?;
         let found = words.iter().find(|(word, _)| *word == text.value);
         if found.is_none() {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            mistakes.add(&text.place, format!("`{key}` must be one of {}, not `{}`", words.join(", "), text.value));
+            diagnostics.add(&text.place, format!("`{key}` must be one of {}, not `{}`", words.join(", "), text.value));
         }
         found.map(|(_, value)| Placed::new(*value, text.place))
     }
 
     /// Takes a duration of zero or more.
-    pub(super) fn span(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<Duration>> {
-        let text = self.value(key, "a duration in quotes, such as \"90s\"", mistakes, text_of)?;
-        span_of(key, text, mistakes)
+    pub(super) fn span(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
+        let text = self.value(key, "a duration in quotes, such as \"90s\"", diagnostics, text_of)?;
+        span_of(key, text, diagnostics)
     }
 
     /// Takes a duration of more than zero.
-    pub(super) fn nonzero_span(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<Duration>> {
-        let span = self.span(key, mistakes)?;
+    pub(super) fn nonzero_span(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
+        let span = self.span(key, diagnostics)?;
         if span.value.is_zero() {
-            mistakes.add(&span.place, format!("`{key}` must be more than zero"));
+            diagnostics.add(&span.place, format!("`{key}` must be more than zero"));
             return None;
         }
         Some(span)
     }
 
     /// Takes a number of seconds or a duration.
-    pub(super) fn seconds(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<Duration>> {
+    pub(super) fn seconds(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
         let expected = "a number of seconds or a duration in quotes";
-        let either = self.value(key, expected, mistakes, |value| match number_of(value) {
+        let either = self.value(key, expected, diagnostics, |value| match number_of(value) {
             Some(secs) => Some(Ok(Duration::from_secs(secs))),
             None => Some(Err(text_of(value)?)),
         })?;
         match either.value {
             Ok(span) => Some(Placed::new(span, either.place)),
-            Err(text) => span_of(key, Placed::new(text, either.place), mistakes),
+            Err(text) => span_of(key, Placed::new(text, either.place), diagnostics),
         }
     }
 
     /// Takes a list of texts, or one text with commas in it.
-    pub(super) fn list(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Placed<Vec<String>>> {
-        self.value(key, "a list of texts in quotes", mistakes, |value| match value {
+    pub(super) fn list(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Vec<String>>> {
+        self.value(key, "a list of texts in quotes", diagnostics, |value| match value {
             DeValue::String(text) => Some(split_list(text)),
             DeValue::Array(items) => items.iter().map(|item| text_of(item.get_ref())).collect(),
             _ => None,
@@ -181,16 +181,21 @@ impl<'text> Table<'text> {
     }
 
     /// Takes a table, and says in the caller's words what is wrong with anything else.
-    pub(super) fn table(&mut self, key: &'static str, expected: &str, mistakes: &mut Mistakes) -> Option<Table<'text>> {
-        let table = self.value(key, expected, mistakes, DeValue::as_table)?;
+    pub(super) fn table(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        diagnostics: &mut Mistakes,
+    ) -> Option<Table<'text>> {
+        let table = self.value(key, expected, diagnostics, DeValue::as_table)?;
         let title = if self.place.is_whole_file() { format!("[{key}]") } else { format!("`{key}`") };
         Some(self.document.table(title, table.place, table.value))
     }
 
     /// Takes a list of tables.
-    pub(super) fn tables(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Vec<Table<'text>> {
+    pub(super) fn tables(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Vec<Table<'text>> {
         let expected = format!("a list of tables, each written as [[{key}]]");
-        let tables = self.value(key, &expected, mistakes, |value| {
+        let tables = self.value(key, &expected, diagnostics, |value| {
             let items = value.as_array()?.iter();
             items.map(|item| Some((item.span(), item.get_ref().as_table()?))).collect::<Option<Vec<_>>>()
         });
@@ -200,10 +205,10 @@ impl<'text> Table<'text> {
     }
 
     /// Adds a mistake for each key that nobody took.
-    pub(super) fn finish(self, mistakes: &mut Mistakes) {
+    pub(super) fn finish(self, diagnostics: &mut Mistakes) {
         for pair in &self.left {
             let known = self.known.join(", ");
-            mistakes.add(&pair.place, format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title));
+            diagnostics.add(&pair.place, format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title));
         }
     }
 
@@ -211,7 +216,7 @@ impl<'text> Table<'text> {
         &mut self,
         key: &'static str,
         expected: &str,
-        mistakes: &mut Mistakes,
+        diagnostics: &mut Mistakes,
         convert: impl FnOnce(&'text DeValue<'text>) -> Option<T>,
     ) -> Option<Placed<T>> {
         self.known.push(key);
@@ -219,7 +224,7 @@ impl<'text> Table<'text> {
         let pair = self.left.swap_remove(index);
         let value = convert(pair.value);
         if value.is_none() {
-            mistakes.add(&pair.place, format!("`{key}` must be {expected}, not {}", article(pair.value)));
+            diagnostics.add(&pair.place, format!("`{key}` must be {expected}, not {}", article(pair.value)));
         }
         Some(Placed::new(value?, pair.place))
     }
@@ -238,11 +243,11 @@ fn number_of<N: FromStr>(value: &DeValue<'_>) -> Option<N> {
     value.as_integer().filter(|number| number.radix() == 10)?.as_str().parse().ok()
 }
 
-fn span_of(key: &str, text: Placed<String>, mistakes: &mut Mistakes) -> Option<Placed<Duration>> {
+fn span_of(key: &str, text: Placed<String>, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
     match parse_span(&text.value) {
         Ok(span) => Some(Placed::new(span, text.place)),
         Err(error) => {
-            mistakes.add(&text.place, format!("`{key}`: {error}"));
+            diagnostics.add(&text.place, format!("`{key}`: {error}"));
             None
         }
     }

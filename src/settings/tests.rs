@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::agent::{OnReboot, RotatePolicy, Unregister};
+use crate::engine::{OnReboot, RotatePolicy, Unregister};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
 use crate::model::{RunnerKey, Site};
-use crate::ops::Seed;
+use crate::ops::RegistrationSource;
 use crate::secret::{Source, Token};
 
 const ENROLL: &str = r#"
@@ -23,7 +23,7 @@ registration_token = { file = "token" }
 fn a_missing_agent_toml_at_the_default_place_means_defaults() {
     let directory = tempfile::tempdir().unwrap();
     let settings = load(&Overrides::default(), &user(directory.path())).unwrap();
-    assert_eq!(settings.agent, agent::Config::default());
+    assert_eq!(settings.engine, engine::Config::default());
     assert_eq!(settings.store.config_path, directory.path().join(".gitlab-runner/config.toml"));
     assert_eq!(settings.gitlab.certs_dir, Some(directory.path().join(".gitlab-runner/certs")));
 }
@@ -82,11 +82,11 @@ fn every_key_arrives_where_it_belongs() {
         "#,
     );
     let secs = Duration::from_secs;
-    let agent = settings.agent;
-    assert_eq!((agent.verify_enrolled, agent.verify_found), (secs(1800), secs(172_800)));
-    assert_eq!(agent.rotate, Some("50%".parse().unwrap()));
-    assert_eq!((agent.shutdown.unregister, agent.shutdown.grace), (Unregister::All, secs(20)));
-    assert_eq!(agent.shutdown.on_reboot, OnReboot::Unregister);
+    let engine = settings.engine;
+    assert_eq!((engine.verify_enrolled, engine.verify_found), (secs(1800), secs(172_800)));
+    assert_eq!(engine.rotate, Some("50%".parse().unwrap()));
+    assert_eq!((engine.shutdown.unregister, engine.shutdown.grace), (Unregister::All, secs(20)));
+    assert_eq!(engine.shutdown.on_reboot, OnReboot::Unregister);
     let timing = Timing {
         between_resets: secs(1),
         between_resets_floor: secs(2),
@@ -99,11 +99,11 @@ fn every_key_arrives_where_it_belongs() {
         look_again: secs(9),
         longest_nap: secs(10),
     };
-    assert_eq!(agent.timing, timing);
+    assert_eq!(engine.timing, timing);
     assert_eq!((settings.gitlab.connect_timeout, settings.gitlab.request_timeout), (secs(2), secs(9)));
     assert_eq!(settings.gitlab.in_flight_per_host, 2);
-    assert_eq!(agent.servers[0].access_token, Source::File("/etc/x/access".into()));
-    let policy = &agent.policies[0];
+    assert_eq!(engine.servers[0].access_token, Source::File("/etc/x/access".into()));
+    let policy = &engine.policies[0];
     assert_eq!(policy.selector.id.map(u64::from), Some(42));
     assert_eq!(
         (policy.rotate, policy.unregister, policy.shared),
@@ -113,7 +113,7 @@ fn every_key_arrives_where_it_belongs() {
 
 #[test]
 fn rotation_can_be_left_to_someone_else() {
-    assert_eq!(loaded("[rotate]\nat = \"off\"").agent.rotate, None);
+    assert_eq!(loaded("[rotate]\nat = \"off\"").engine.rotate, None);
 }
 
 #[test]
@@ -142,9 +142,9 @@ fn an_enrollment_has_all_its_parameters() {
         tls_key_file = "/tls/key.pem"
         "#,
     );
-    let enrollment = &settings.agent.enrollments[0];
+    let enrollment = &settings.engine.enrollments[0];
     assert_eq!((enrollment.key.as_str(), enrollment.entry.name.as_str()), ("build", "build-1"));
-    assert_eq!(enrollment.seed, Seed::Registration(Source::File("/etc/x/token".into())));
+    assert_eq!(enrollment.source, RegistrationSource::Registration(Source::File("/etc/x/token".into())));
     let parameters = &enrollment.parameters;
     assert_eq!(parameters.tag_list, ["linux", "docker"]);
     assert_eq!(parameters.description.as_deref(), Some("the builder"));
@@ -161,12 +161,12 @@ fn an_enrollment_has_all_its_parameters() {
 
 #[test]
 fn what_is_not_said_is_as_in_the_official_runner() {
-    let untagged = &loaded(ENROLL).agent.enrollments[0];
+    let untagged = &loaded(ENROLL).engine.enrollments[0];
     assert_eq!(untagged.key.as_str(), "build-1");
     assert_eq!(untagged.parameters.description.as_deref(), Some("build-1"));
     assert_eq!((untagged.parameters.run_untagged, untagged.parameters.locked), (Some(true), Some(true)));
     assert_eq!((untagged.parameters.paused, untagged.parameters.access_level), (None, None));
-    let tagged = &loaded(&format!("{ENROLL}tag_list = [\"linux\"]")).agent.enrollments[0];
+    let tagged = &loaded(&format!("{ENROLL}tag_list = [\"linux\"]")).engine.enrollments[0];
     assert_eq!(tagged.parameters.run_untagged, Some(false));
 }
 
@@ -206,12 +206,12 @@ url = "https://gitlab.example.com"
 [[runner]]
 shared = true
 "#;
-    insta::assert_snapshot!(mistakes(text));
+    insta::assert_snapshot!(diagnostics(text));
 }
 
 #[test]
 fn all_mistakes_of_syntax_are_named_at_once() {
-    insta::assert_snapshot!(mistakes("[verify\ninterval = \"1h\"\n[rotate]\nat = 66%\n"));
+    insta::assert_snapshot!(diagnostics("[verify\ninterval = \"1h\"\n[rotate]\nat = 66%\n"));
 }
 
 #[test]
@@ -223,19 +223,19 @@ fn what_the_server_would_refuse_is_refused_with_the_limit() {
          [[enroll]]\nname = \"c\"\nurl = \"https://x\"\nregistration_token = {{ file = \"t\" }}\nrun_untagged = false",
         tags.join(", ")
     );
-    insta::assert_snapshot!(mistakes(&text));
+    insta::assert_snapshot!(diagnostics(&text));
 }
 
 #[test]
 fn a_token_written_into_agent_toml_is_refused_without_showing_it() {
-    let message = mistakes("[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = \"glrt-secret\"");
+    let message = diagnostics("[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = \"glrt-secret\"");
     assert!(message.contains("agent.toml:4: `token` must be the place of the secret"), "{message}");
     assert!(!message.contains("glrt-secret"), "{message}");
 }
 
 #[test]
 fn a_created_runner_has_its_parameters_in_gitlab() {
-    let message = mistakes(
+    let message = diagnostics(
         "[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = { file = \"t\" }\ntag_list = [\"x\"]\nlocked = true",
     );
     assert!(message.contains("agent.toml:5: `tag_list` is for a registration token"), "{message}");
@@ -245,28 +245,28 @@ fn a_created_runner_has_its_parameters_in_gitlab() {
 #[test]
 fn a_name_that_cannot_be_a_key_needs_one_beside_it() {
     let text = ENROLL.replace("build-1", "Build machine 1");
-    assert!(mistakes(&text).contains("set `key`"));
+    assert!(diagnostics(&text).contains("set `key`"));
     let settings = loaded(&format!("{text}key = \"build-1\""));
-    assert_eq!(settings.agent.enrollments[0].entry.name, "Build machine 1");
+    assert_eq!(settings.engine.enrollments[0].entry.name, "Build machine 1");
 }
 
 #[test]
 fn an_unreadable_template_is_a_mistake() {
-    let message = mistakes(&format!("{ENROLL}template = \"docker.toml\""));
+    let message = diagnostics(&format!("{ENROLL}template = \"docker.toml\""));
     assert!(message.contains("agent.toml:6: cannot read the template `/etc/x/docker.toml`"), "{message}");
 }
 
 #[test]
 fn half_a_client_certificate_is_a_mistake() {
-    let message = mistakes(&format!("{ENROLL}tls_cert_file = \"cert.pem\""));
+    let message = diagnostics(&format!("{ENROLL}tls_cert_file = \"cert.pem\""));
     assert!(message.contains("agent.toml:6: a client certificate needs its key file too"), "{message}");
 }
 
 #[test]
 fn systemd_credentials_are_found_in_their_directory() {
     let text = ENROLL.replace("file = \"token\"", "credential = \"gitlab\"");
-    let seed = |environment: &Environment| read_text(&text, environment).unwrap().agent.enrollments[0].seed.clone();
-    let credential = |path| Seed::Registration(Source::Credential { name: "gitlab".to_owned(), path });
+    let seed = |environment: &Environment| read_text(&text, environment).unwrap().engine.enrollments[0].source.clone();
+    let credential = |path| RegistrationSource::Registration(Source::Credential { name: "gitlab".to_owned(), path });
     assert_eq!(seed(&Environment::default()), credential(None));
     let with_directory = Environment::default().with("CREDENTIALS_DIRECTORY", "/run/credentials");
     assert_eq!(seed(&with_directory), credential(Some("/run/credentials/gitlab".into())));
@@ -280,16 +280,16 @@ fn a_runner_is_created_with_the_access_token_of_its_server() {
     );
     let server = "[[server]]\nurl = \"https://gitlab.example.com\"\naccess_token = { file = \"access\" }\n";
     let settings = read_text(&format!("{enroll}{server}"), &Environment::default()).unwrap();
-    let Seed::Created(creation) = &settings.agent.enrollments[0].seed else { panic!("no creation") };
+    let RegistrationSource::Created(creation) = &settings.engine.enrollments[0].source else { panic!("no creation") };
     assert_eq!(creation.access_token, Source::File("/etc/x/access".into()));
     assert_eq!(creation.owner, crate::gitlab::fleet::NewRunnerOwner::Group(7));
 
-    let message = mistakes(&enroll);
+    let message = diagnostics(&enroll);
     assert!(message.contains("`create` needs a [[server]] for https://gitlab.example.com"), "{message}");
     let elsewhere = server.replace("gitlab.example.com", "gitlab.example.org");
-    assert!(mistakes(&format!("{enroll}{elsewhere}")).contains("`create` needs a [[server]]"));
+    assert!(diagnostics(&format!("{enroll}{elsewhere}")).contains("`create` needs a [[server]]"));
     let both = format!("{enroll}token = {{ file = \"token\" }}\n{server}");
-    assert!(mistakes(&both).contains("set either `create` or a token"));
+    assert!(diagnostics(&both).contains("set either `create` or a token"));
 }
 
 #[test]
@@ -303,10 +303,10 @@ fn the_environment_is_one_enrollment() {
             .with("REGISTER_MAXIMUM_TIMEOUT", "3600")
             .with("RUNNER_EXECUTOR", "docker")
             .with("CI_SERVER_TLS_CA_FILE", "ca.pem");
-    let enrollments = read_text("", &environment).unwrap().agent.enrollments;
+    let enrollments = read_text("", &environment).unwrap().engine.enrollments;
     let [enrollment] = enrollments.as_slice() else { panic!("{enrollments:?}") };
     assert_eq!((enrollment.key.as_str(), enrollment.entry.name.as_str()), (ENVIRONMENT_KEY, "host-1"));
-    assert_eq!(enrollment.seed, Seed::Registration(held("GR1348941secret", "REGISTRATION_TOKEN")));
+    assert_eq!(enrollment.source, RegistrationSource::Registration(validity("GR1348941secret", "REGISTRATION_TOKEN")));
     assert_eq!(enrollment.parameters.tag_list, ["linux", "docker"]);
     assert_eq!(enrollment.parameters.locked, Some(false));
     assert_eq!(enrollment.entry.tls.ca_file.as_deref(), Some(Path::new("/work/ca.pem")));
@@ -317,7 +317,7 @@ fn without_a_name_the_machine_is_named_only_if_nothing_is_remembered() {
     let text = ENROLL.replace("name = \"build-1\"\n", "");
     let environment = Environment { hostname: "host-1".to_owned(), ..Environment::default() };
     let called = |environment: &Environment| {
-        let enrollment = read_text(&text, environment).unwrap().agent.enrollments[0].clone();
+        let enrollment = read_text(&text, environment).unwrap().engine.enrollments[0].clone();
         (enrollment.key.to_string(), enrollment.entry.name, enrollment.parameters.description.unwrap())
     };
     let all = |name: &str| ("default".to_owned(), name.to_owned(), name.to_owned());
@@ -333,7 +333,7 @@ fn an_address_alone_is_no_enrollment() {
         .with("CI_SERVER_URL", "https://gitlab.example.com")
         .with("REGISTRATION_TOKEN", "")
         .with("RUNNER_TAG_LIST", "linux");
-    assert!(read_text("", &environment).unwrap().agent.enrollments.is_empty());
+    assert!(read_text("", &environment).unwrap().engine.enrollments.is_empty());
 }
 
 #[test]
@@ -354,8 +354,8 @@ fn a_created_runners_token_may_stand_in_for_a_registration_token() {
         .with("REGISTRATION_TOKEN", "glrt-secret")
         .with("RUNNER_TAG_LIST", "linux");
     let settings = read_text("", &environment).unwrap();
-    let enrollment = &settings.agent.enrollments[0];
-    assert_eq!(enrollment.seed, Seed::Given(held("glrt-secret", "REGISTRATION_TOKEN")));
+    let enrollment = &settings.engine.enrollments[0];
+    assert_eq!(enrollment.source, RegistrationSource::Given(validity("glrt-secret", "REGISTRATION_TOKEN")));
     assert!(enrollment.parameters.tag_list.is_empty());
     assert_eq!(
         settings.warnings,
@@ -443,7 +443,7 @@ fn flags_outweigh_the_environment() {
         .with("RUNNER_EXECUTOR", "shell");
     let (enrollment, _) = enrollment(flags.or(Draft::of_environment(&environment)), &environment).unwrap();
     assert_eq!(enrollment.entry.name, "mine");
-    assert_eq!(enrollment.seed, Seed::Given(Source::File("/t".into())));
+    assert_eq!(enrollment.source, RegistrationSource::Given(Source::File("/t".into())));
     assert_eq!(enrollment.entry.executor.as_deref(), Some("shell"));
 }
 
@@ -455,7 +455,7 @@ fn a_template_without_exactly_one_entry_is_a_mistake() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.toml");
         fs::write(&path, template).unwrap();
-        let message = mistakes(&format!("{ENROLL}template = \"{}\"", path.display()));
+        let message = diagnostics(&format!("{ENROLL}template = \"{}\"", path.display()));
         assert!(message.contains("agent.toml:6: ") && message.contains(expected), "{message}");
     }
 }
@@ -464,20 +464,20 @@ fn a_template_without_exactly_one_entry_is_a_mistake() {
 fn mistakes_in_flags_are_mistakes_of_usage() {
     let errors = enrollment(Draft::at(Place::Flag("register")), &Environment::default()).unwrap_err();
     assert!(errors.is_usage());
-    assert_eq!(errors.mistakes().len(), 2);
+    assert_eq!(errors.diagnostics().len(), 2);
 }
 
 #[test]
 fn only_this_machine_may_ask_unless_others_are_allowed_to() {
     let loopback = loaded("[http]\nlisten = [\"127.0.0.1:9252\", \"[::1]:9252\", \"[::ffff:127.0.0.1]:80\"]\n");
-    assert_eq!(loopback.face.listen.len(), 3);
+    assert_eq!(loopback.status_server.listen.len(), 3);
     for address in ["0.0.0.0:9252", ":9252", "[::]:9252", "192.0.2.1"] {
         let listen = format!("[http]\nlisten = [\"{address}\"]\n");
-        let told = mistakes(&listen);
+        let told = diagnostics(&listen);
         assert!(told.starts_with("/etc/x/agent.toml:2: ") && told.contains("allow_remote = true"), "{told}");
-        assert_eq!(loaded(&format!("{listen}allow_remote = true\n")).face.listen.len(), 1);
+        assert_eq!(loaded(&format!("{listen}allow_remote = true\n")).status_server.listen.len(), 1);
     }
-    assert!(mistakes("[http]\nlisten = \"here\"\nport = 1\n").lines().count() == 2);
+    assert!(diagnostics("[http]\nlisten = \"here\"\nport = 1\n").lines().count() == 2);
 }
 
 #[test]
@@ -486,7 +486,8 @@ fn a_flag_outweighs_a_variable_and_that_the_file_in_where_to_listen() {
     let path = directory.path().join("agent.toml");
     std::fs::write(&path, "[http]\nlisten = [\"127.0.0.1:1\"]\n").unwrap();
     let file = Overrides { agent_config: Some(path), ..Overrides::default() };
-    let listen = |overrides: &Overrides, environment: &Environment| load(overrides, environment).unwrap().face.listen;
+    let listen =
+        |overrides: &Overrides, environment: &Environment| load(overrides, environment).unwrap().status_server.listen;
     let ports =
         |addresses: Vec<std::net::SocketAddr>| -> Vec<_> { addresses.iter().map(|address| address.port()).collect() };
     assert_eq!(ports(listen(&file, &Environment::default())), [1]);
@@ -519,7 +520,7 @@ fn loaded(text: &str) -> Settings {
     read_text(text, &Environment::default()).unwrap()
 }
 
-fn mistakes(text: &str) -> String {
+fn diagnostics(text: &str) -> String {
     read_text(text, &Environment::default()).unwrap_err().to_string()
 }
 
@@ -529,7 +530,7 @@ fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> 
     assemble(&paths, Some(text.to_owned()), &Overrides::default(), environment, Scope::Daemon)
 }
 
-fn held(token: &str, origin: &str) -> Source {
+fn validity(token: &str, origin: &str) -> Source {
     Source::Value { token: Token::parse(token).unwrap(), origin: origin.to_owned() }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Environment;
+use super::diagnostics::{Mistakes, Place, Placed};
 use super::enrollment::{Draft, ENVIRONMENT_KEY};
-use super::mistakes::{Mistakes, Place, Placed};
 use super::table::split_list;
 use crate::gitlab::Proxies;
 use crate::model::parse_span;
@@ -24,30 +24,30 @@ impl Draft {
     /// What the official variables say about a runner.
     #[must_use]
     pub fn of_environment(environment: &Environment) -> Self {
-        let mut mistakes = Mistakes::default();
+        let mut diagnostics = Mistakes::default();
         let variables = Variables { environment };
         Self {
             name: variables.text("RUNNER_NAME"),
             url: variables.text("CI_SERVER_URL").map(|url| url.map(Some)),
-            registration_token: variables.source(REGISTRATION_TOKEN, &mut mistakes),
-            token: variables.source(TOKEN, &mut mistakes),
+            registration_token: variables.source(REGISTRATION_TOKEN, &mut diagnostics),
+            token: variables.source(TOKEN, &mut diagnostics),
             tag_list: variables.text("RUNNER_TAG_LIST").map(|list| list.map(|list| split_list(&list))),
-            run_untagged: variables.parsed("REGISTER_RUN_UNTAGGED", parse_boolean, &mut mistakes),
-            locked: variables.parsed("REGISTER_LOCKED", parse_boolean, &mut mistakes),
+            run_untagged: variables.parsed("REGISTER_RUN_UNTAGGED", parse_boolean, &mut diagnostics),
+            locked: variables.parsed("REGISTER_LOCKED", parse_boolean, &mut diagnostics),
             access_level: variables.text("REGISTER_ACCESS_LEVEL"),
-            maximum_timeout: variables.parsed("REGISTER_MAXIMUM_TIMEOUT", parse_seconds, &mut mistakes),
-            paused: variables.parsed("REGISTER_PAUSED", parse_boolean, &mut mistakes),
+            maximum_timeout: variables.parsed("REGISTER_MAXIMUM_TIMEOUT", parse_seconds, &mut diagnostics),
+            paused: variables.parsed("REGISTER_PAUSED", parse_boolean, &mut diagnostics),
             maintenance_note: variables.text("REGISTER_MAINTENANCE_NOTE"),
             executor: variables.text("RUNNER_EXECUTOR"),
             shell: variables.text("RUNNER_SHELL"),
-            limit: variables.parsed("RUNNER_LIMIT", parse_number, &mut mistakes),
-            request_concurrency: variables.parsed("RUNNER_REQUEST_CONCURRENCY", parse_number, &mut mistakes),
-            output_limit: variables.parsed("RUNNER_OUTPUT_LIMIT", parse_number, &mut mistakes),
+            limit: variables.parsed("RUNNER_LIMIT", parse_number, &mut diagnostics),
+            request_concurrency: variables.parsed("RUNNER_REQUEST_CONCURRENCY", parse_number, &mut diagnostics),
+            output_limit: variables.parsed("RUNNER_OUTPUT_LIMIT", parse_number, &mut diagnostics),
             tls_ca_file: variables.path("CI_SERVER_TLS_CA_FILE"),
             tls_cert_file: variables.path("CI_SERVER_TLS_CERT_FILE"),
             tls_key_file: variables.path("CI_SERVER_TLS_KEY_FILE"),
             template: variables.path("TEMPLATE_CONFIG_FILE"),
-            mistakes,
+            diagnostics,
             ..Self::at(Place::Variable("the environment"))
         }
     }
@@ -113,28 +113,28 @@ impl Variables<'_> {
         &self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
-        mistakes: &mut Mistakes,
+        diagnostics: &mut Mistakes,
     ) -> Option<Placed<T>> {
         let text = self.environment.text(name)?;
         let place = Place::Variable(name);
         match parse(&text) {
             Ok(value) => Some(Placed::new(value, place)),
             Err(error) => {
-                mistakes.add(&place, error);
+                diagnostics.add(&place, error);
                 None
             }
         }
     }
 
     /// A secret that stands in one variable, or in the file that its twin names.
-    fn source(&self, [name, twin]: [&'static str; 2], mistakes: &mut Mistakes) -> Option<Placed<Option<Source>>> {
+    fn source(&self, [name, twin]: [&'static str; 2], diagnostics: &mut Mistakes) -> Option<Placed<Option<Source>>> {
         let file = self.path(twin).map(|path| path.map(|path| Some(Source::File(path))));
         let Some(text) = self.environment.text(name) else { return file };
         let place = Place::Variable(name);
         if file.is_some() {
-            mistakes.add(&place, format!("{name} and {twin} are both set: set one of them"));
+            diagnostics.add(&place, format!("{name} and {twin} are both set: set one of them"));
         }
-        let token = Token::parse(text.trim()).inspect_err(|error| mistakes.add(&place, error.to_string()));
+        let token = Token::parse(text.trim()).inspect_err(|error| diagnostics.add(&place, error.to_string()));
         let source = token.ok().map(|token| Source::Value { token, origin: name.to_owned() });
         Some(Placed::new(source, place))
     }

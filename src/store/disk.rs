@@ -13,7 +13,7 @@ use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
 use super::hooks::Hooks;
 use super::record::{self, Record};
-use super::replace::Place;
+use super::replace::ReplaceTarget;
 use super::{Config, dropped, splice, system_id};
 use crate::model::{SystemId, Timestamp};
 use crate::secret::{Fingerprint, sha256_hex};
@@ -26,7 +26,7 @@ const STATE_NAME_DIGITS: usize = 12;
 const PROBE_BYTES: usize = 16 * 1024;
 
 /// The paths of one config.toml and its state.
-pub(super) struct Disk {
+pub(super) struct BlockingStore {
     config: Config,
     /// `STATE/<hash>`.
     state: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub(super) struct Disk {
     hooks: Hooks,
 }
 
-impl Disk {
+impl BlockingStore {
     /// Makes the state directories, sees that they can be written, and finishes an interrupted write.
     pub(super) fn open(config: Config, hooks: Hooks) -> Result<Self, Error> {
         let path = resolve(&config.config_path)?;
@@ -171,8 +171,8 @@ impl Disk {
         dropped::keep(&state.join("dropped"), label, text, at)
     }
 
-    fn place<'a>(&'a self, path: &'a Path) -> Place<'a> {
-        Place { path, state: self.state.as_deref(), hooks: &self.hooks }
+    fn place<'a>(&'a self, path: &'a Path) -> ReplaceTarget<'a> {
+        ReplaceTarget { path, state: self.state.as_deref(), hooks: &self.hooks }
     }
 
     fn reading<'a>(&self, path: &'a Path) -> Reading<'a> {

@@ -31,7 +31,7 @@ const ANSWER_AT: usize = 3072;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
     /// What it asks for.
-    pub operation: Operation,
+    pub operation: JournalOperation,
     /// Server time, as far as known.
     pub at: Timestamp,
     /// The manager it is sent as.
@@ -40,7 +40,7 @@ pub struct Intent {
 
 /// What a request asks for, with what is needed to settle it after a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum JournalOperation {
     /// A new runner.
     Register {
         /// The instance.
@@ -239,12 +239,12 @@ struct StoredAnswer {
 impl StoredIntent {
     fn of(intent: &Intent) -> Self {
         let operation = match intent.operation.clone() {
-            Operation::Register { url, description, seed } => {
+            JournalOperation::Register { url, description, seed } => {
                 let description = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
                 StoredOperation::Register { url, description, seed }
             }
-            Operation::Rotate { url, id, old } => StoredOperation::Rotate { url, id, old },
-            Operation::Unregister { url, id, fingerprint, manager_only } => {
+            JournalOperation::Rotate { url, id, old } => StoredOperation::Rotate { url, id, old },
+            JournalOperation::Unregister { url, id, fingerprint, manager_only } => {
                 StoredOperation::Unregister { url, id, fingerprint, manager_only }
             }
         };
@@ -253,10 +253,12 @@ impl StoredIntent {
 
     fn into_intent(self) -> Option<Intent> {
         let operation = match self.operation {
-            StoredOperation::Register { url, description, seed } => Operation::Register { url, description, seed },
-            StoredOperation::Rotate { url, id, old } => Operation::Rotate { url, id, old },
+            StoredOperation::Register { url, description, seed } => {
+                JournalOperation::Register { url, description, seed }
+            }
+            StoredOperation::Rotate { url, id, old } => JournalOperation::Rotate { url, id, old },
             StoredOperation::Unregister { url, id, fingerprint, manager_only } => {
-                Operation::Unregister { url, id, fingerprint, manager_only }
+                JournalOperation::Unregister { url, id, fingerprint, manager_only }
             }
         };
         let system_id = self.system_id.map(|text| text.parse()).transpose().ok()?;

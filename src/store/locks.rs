@@ -23,14 +23,14 @@ pub(super) const RETRY: Duration = Duration::from_millis(50);
 /// The longest process id, in digits with its line break.
 const MAX_HOLDER_BYTES: u64 = 32;
 
-/// Held by the daemon that serves a config.toml; dropping it lets the next one in.
+/// Validity by the daemon that serves a config.toml; dropping it lets the next one in.
 #[derive(Debug)]
 #[must_use = "the lock ends when it is dropped"]
 pub struct InstanceLock {
     pub(super) _file: Option<File>,
 }
 
-/// Held during one operation on one runner; dropping it lets the next one in.
+/// Validity during one operation on one runner; dropping it lets the next one in.
 #[derive(Debug)]
 #[must_use = "the lock ends when it is dropped"]
 pub struct RunnerLock {

@@ -9,7 +9,7 @@ use super::compose::EntryText;
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{StoredExpiry, stored_token};
-use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, Timestamp};
+use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::Fingerprint;
 
 /// Raised when a field changes its meaning; a record of a later schema is not understood.
@@ -53,8 +53,8 @@ pub struct Record {
     pub recovered: Option<Fingerprint>,
     /// Whether it came with a copied disk, so that another machine may use its token too.
     pub is_copy: bool,
-    /// The lifecycle state in snake case.
-    pub state: String,
+    /// The lifecycle state; absent before a server was asked.
+    pub state: Option<StateName>,
     /// Server time since which it is in that state.
     pub since: Option<Timestamp>,
 }
@@ -204,7 +204,7 @@ impl Stored {
             last_reset_at: record.last_reset_at,
             recovered: record.recovered.clone(),
             is_copy: record.is_copy,
-            state: record.state.clone(),
+            state: record.state.map_or("", StateName::as_str).to_owned(),
             since: record.since,
         }
     }
@@ -229,7 +229,7 @@ impl Stored {
             last_reset_at: self.last_reset_at,
             recovered: self.recovered,
             is_copy: self.is_copy,
-            state: self.state,
+            state: StateName::from_name(&self.state),
             since: self.since,
         })
     }

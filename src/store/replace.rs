@@ -33,7 +33,7 @@ const COPY_HEADER: &str = "runner-agent copy 2 ";
 const KEPT_MODE: u32 = 0o770;
 
 /// Where config.toml is, and what there is to replace it with.
-pub(super) struct Place<'a> {
+pub(super) struct ReplaceTarget<'a> {
     /// The resolved path.
     pub(super) path: &'a Path,
     /// This config.toml's state directory.
@@ -72,7 +72,7 @@ enum Outcome {
     ChangedMeanwhile,
 }
 
-impl Place<'_> {
+impl ReplaceTarget<'_> {
     /// Reads the file, has it edited, and replaces it if that changed anything; `edit` is called again with
     /// the new content if somebody changed the file meanwhile.
     ///

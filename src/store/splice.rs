@@ -217,34 +217,34 @@ pub(super) fn without_credential(text: &str) -> Option<String> {
 }
 
 /// A value that an entry should have.
-struct Wanted {
+struct WantedFields {
     key: &'static str,
     literal: String,
     tree: Tree,
 }
 
-impl Wanted {
+impl WantedFields {
     fn time(key: &'static str, literal: &str) -> Self {
         Self { key, literal: literal.to_owned(), tree: Tree::Time(literal.to_owned()) }
     }
 }
 
 /// The values that differ from what an entry has.
-fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<Wanted> {
+fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<WantedFields> {
     let mut wanted = Vec::new();
     if let Some(number) = id.and_then(|id| i64::try_from(id.number()).ok()) {
-        wanted.push(Wanted { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
+        wanted.push(WantedFields { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
     }
     let token = credential.token.expose();
-    wanted.push(Wanted { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
+    wanted.push(WantedFields { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
     let expires_at = match credential.expiry {
         Expiry::At(expires_at) => Some(expires_at.whole_seconds().to_string()),
         Expiry::Never => Some(NEVER.to_owned()),
         Expiry::Unknown => table.contains_key("token_expires_at").then(|| NEVER.to_owned()),
     };
     if let (Some(obtained_at), Some(expires_at)) = (credential.obtained_at, expires_at) {
-        wanted.push(Wanted::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
-        wanted.push(Wanted::time("token_expires_at", &expires_at));
+        wanted.push(WantedFields::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
+        wanted.push(WantedFields::time("token_expires_at", &expires_at));
     }
     wanted.retain(|value| table.get(value.key).map(Tree::of_item).as_ref() != Some(&value.tree));
     wanted
@@ -257,7 +257,7 @@ struct Patch {
 }
 
 /// Replaces the values that are there, and adds the others behind the token.
-fn patches_for(file: &ConfigFile<'_>, position: usize, table: &dyn TableLike, values: Vec<Wanted>) -> Vec<Patch> {
+fn patches_for(file: &ConfigFile<'_>, position: usize, table: &dyn TableLike, values: Vec<WantedFields>) -> Vec<Patch> {
     let mut patches = Vec::new();
     let mut missing = Vec::new();
     for value in values {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::Config;
-use super::disk::Disk;
+use super::disk::BlockingStore;
 use super::edit::{Edit, Edited};
 use super::error::Error;
 use super::hooks::Hooks;
@@ -15,7 +15,7 @@ use super::hooks::Hooks;
 /// Something to do on the disk thread.
 pub(super) enum Job {
     /// Anything but a change of config.toml; it answers by itself.
-    Work(Box<dyn FnOnce(&mut Disk) + Send>),
+    Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
     /// A change of config.toml, made together with the others that wait.
     Edit(Edit, oneshot::Sender<Result<Edited, Error>>),
 }
@@ -46,13 +46,13 @@ pub(super) fn start(config: Config, hooks: Hooks) -> Result<Started, Error> {
     Ok(Started { jobs, config_path, has_state })
 }
 
-fn open(config: Config, hooks: Hooks) -> Result<(Disk, PathBuf), Error> {
-    let disk = Disk::open(config, hooks)?;
+fn open(config: Config, hooks: Hooks) -> Result<(BlockingStore, PathBuf), Error> {
+    let disk = BlockingStore::open(config, hooks)?;
     let config_path = disk.path()?;
     Ok((disk, config_path))
 }
 
-fn run(mut disk: Disk, receiver: &Receiver<Job>) {
+fn run(mut disk: BlockingStore, receiver: &Receiver<Job>) {
     let mut waiting = VecDeque::new();
     while let Some(job) = waiting.pop_front().or_else(|| receiver.recv().ok()) {
         waiting.extend(receiver.try_iter());
@@ -65,7 +65,11 @@ fn run(mut disk: Disk, receiver: &Receiver<Job>) {
 
 /// Makes a change and all others that wait, wherever they stand in the queue: who waits for one change asks
 /// for nothing else meanwhile.
-fn edit_together(disk: &Disk, first: (Edit, oneshot::Sender<Result<Edited, Error>>), waiting: &mut VecDeque<Job>) {
+fn edit_together(
+    disk: &BlockingStore,
+    first: (Edit, oneshot::Sender<Result<Edited, Error>>),
+    waiting: &mut VecDeque<Job>,
+) {
     let (mut edits, mut answers) = (vec![first.0], vec![first.1]);
     for job in std::mem::take(waiting) {
         match job {

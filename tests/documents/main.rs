@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
-#[path = "../gitlab/tests/client/mod.rs"]
+#[path = "../fake-gitlab/tests/client/mod.rs"]
 #[allow(unused, reason = "made for more than is used here")]
 mod client;
 mod ours;

@@ -12,7 +12,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use runner_agent::cli::Exit;
 use runner_agent::cli::arguments::Arguments;
-use runner_agent::model::{LastVerify, Report, RunnerReport};
+use runner_agent::model::{LastVerify, Report, RunnerReport, StateName, VerifyOutcome};
 use runner_agent::settings::{Environment, Errors, Overrides, Settings, load};
 
 use document::{Block, README, blocks, code, headings, marked, table_below};
@@ -63,7 +63,7 @@ fn the_complete_agent_toml_is_accepted_and_has_every_key() {
 fn the_agent_toml_of_the_package_says_nothing_and_shows_every_key() {
     let text = include_str!("../../packaging/agent.toml");
     let (as_installed, absent) = (loaded(text).unwrap(), loaded("").unwrap());
-    assert_eq!(as_installed.agent, absent.agent);
+    assert_eq!(as_installed.engine, absent.engine);
     let shown = uncommented(text);
     assert_is_complete(&shown);
     let (shown, documented): (toml::Table, toml::Table) = (shown.parse().unwrap(), marked(EXAMPLE).parse().unwrap());
@@ -94,9 +94,9 @@ fn the_defaults_of_agent_toml_are_those_of_the_code() {
         }
     }
     let (written, absent) = (loaded(&text).unwrap(), loaded("").unwrap());
-    assert_eq!(written.agent, absent.agent);
+    assert_eq!(written.engine, absent.engine);
     assert_eq!(format!("{:?}", written.gitlab), format!("{:?}", absent.gitlab));
-    assert_eq!(written.face, absent.face);
+    assert_eq!(written.status_server, absent.status_server);
 
     let (documented, example): (toml::Table, toml::Table) = (text.parse().unwrap(), marked(EXAMPLE).parse().unwrap());
     for name in SINGLE {
@@ -278,9 +278,9 @@ fn report() -> RunnerReport {
         token_fingerprint: None,
         token_obtained_at: None,
         token_expires_at: None,
-        state: "active".to_owned(),
+        state: StateName::Active,
         since: None,
-        last_verify: Some(LastVerify { at, outcome: "accepted".to_owned() }),
+        last_verify: Some(LastVerify { at, outcome: VerifyOutcome::Accepted }),
         next: None,
         action: None,
         error: None,

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::arguments::ConductArguments;
-use super::desk::Desk;
 use super::rows::Shown as _;
+use super::session::FleetSession;
 use super::table::{Screen, Table};
 use super::targets::Target;
 use crate::cli::arguments::Output;
-use crate::cli::report::{Reporter, chain};
+use crate::cli::report::Reporter;
 use crate::cli::{Error, Exit};
+use crate::error_chain::chain;
 use crate::gitlab::fleet::Runner;
 
 /// How many changes are under way at a time; the client bounds how many of them are on the wire.
@@ -50,17 +51,17 @@ pub(super) struct Made {
 /// # Errors
 /// [`Error::Usage`] if nobody agreed.
 pub(super) async fn apply<Work, Future>(
-    desk: Desk,
+    session: FleetSession,
     act: Act,
     targets: Vec<Target>,
     conduct: ConductArguments,
     work: Work,
 ) -> Result<Exit, Error>
 where
-    Work: Fn(Rc<Desk>, Target) -> Future,
+    Work: Fn(Rc<FleetSession>, Target) -> Future,
     Future: std::future::Future<Output = Result<Made, Error>> + 'static,
 {
-    let mut told = Telling::new(desk.reporter);
+    let mut told = Telling::new(session.reporter);
     if targets.is_empty() {
         told.nobody();
         return Ok(Exit::Done);
@@ -72,15 +73,15 @@ where
         }
         return Ok(told.finish());
     }
-    agree(&desk, act, &targets, conduct).await?;
-    let bar = progress(&desk.reporter, targets.len());
-    let desk = Rc::new(desk);
+    agree(&session, act, &targets, conduct).await?;
+    let bar = progress(&session.reporter, targets.len());
+    let session = Rc::new(session);
     let mut waiting = targets.into_iter();
     let mut tasks = JoinSet::new();
     loop {
-        while tasks.len() < UNDER_WAY && !desk.interrupt.is_asked() {
+        while tasks.len() < UNDER_WAY && !session.interrupt.is_asked() {
             let Some(target) = waiting.next() else { break };
-            let task = work(Rc::clone(&desk), target.clone());
+            let task = work(Rc::clone(&session), target.clone());
             tasks.spawn_local(async move { (target, task.await) });
         }
         let Some(done) = tasks.join_next().await else { break };
@@ -105,7 +106,7 @@ fn known(target: &Target) -> Value {
 ///
 /// # Errors
 /// [`Error::Usage`] if nobody can be asked, and [`Error::Interrupted`] if the answer is no.
-async fn agree(desk: &Desk, act: Act, targets: &[Target], conduct: ConductArguments) -> Result<(), Error> {
+async fn agree(session: &FleetSession, act: Act, targets: &[Target], conduct: ConductArguments) -> Result<(), Error> {
     if conduct.yes || (targets.len() == 1 && !act.is_grave) {
         return Ok(());
     }
@@ -113,7 +114,12 @@ async fn agree(desk: &Desk, act: Act, targets: &[Target], conduct: ConductArgume
         1 => "this runner".to_owned(),
         number => format!("these {number} runners"),
     };
-    desk.reporter.remark(&format!("This will {} {number} at {}:\n{}", act.verb, desk.site.url, preview(desk, targets)));
+    session.reporter.remark(&format!(
+        "This will {} {number} at {}:\n{}",
+        act.verb,
+        session.site.url,
+        preview(session, targets)
+    ));
     if !io::stdin().is_terminal() {
         return Err(Error::Usage(
             "nobody can be asked here: agree with --yes, or look first with --dry-run".to_owned(),
@@ -124,7 +130,7 @@ async fn agree(desk: &Desk, act: Act, targets: &[Target], conduct: ConductArgume
     std::thread::spawn(move || answer.send(asked()).ok());
     tokio::select! {
         biased;
-        () = desk.interrupt.asked() => Err(Error::Interrupted("nothing was changed".to_owned())),
+        () = session.interrupt.asked() => Err(Error::Interrupted("nothing was changed".to_owned())),
         agreed = answered => match agreed {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(Error::Verdict {
@@ -144,10 +150,10 @@ fn asked() -> bool {
 }
 
 /// The first of them, for people.
-fn preview(desk: &Desk, targets: &[Target]) -> String {
+fn preview(session: &FleetSession, targets: &[Target]) -> String {
     let known: Vec<_> = targets.iter().take(SHOWN).filter_map(|target| target.runner.as_ref()).collect();
     let mut text = if known.len() == targets.len().min(SHOWN) {
-        let cells: Vec<_> = known.iter().map(|runner| runner.cells(desk.now())).collect();
+        let cells: Vec<_> = known.iter().map(|runner| runner.cells(session.now())).collect();
         Table::new(Runner::headings(), Screen::default()).lines(&cells)
     } else {
         targets.iter().take(SHOWN).map(|target| format!("runner {}\n", target.label())).collect()

@@ -8,38 +8,43 @@ use serde_json::{Value, json};
 
 use super::arguments::{AssignArguments, AttributeArguments, ChangeArguments, UnassignArguments, UpdateArguments};
 use super::bulk::{Act, Made, apply};
-use super::desk::Desk;
+use super::session::FleetSession;
 use super::targets::{Target, targets};
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::{Fleet, PauseWord, RunnerChanges};
 use crate::gitlab::{AccessLevel, RegisterParameters};
 
 /// Changes the settings of runners.
-pub(super) async fn update(desk: Desk, arguments: &UpdateArguments) -> Result<Exit, Error> {
+pub(super) async fn update(session: FleetSession, arguments: &UpdateArguments) -> Result<Exit, Error> {
     let changes = changes(&arguments.changes)?;
     if changes.is_empty() {
         return Err(Error::Usage("say what changes: --description, --tag-list, --locked and the like".to_owned()));
     }
     let act = Act { verb: "change", done: "updated", is_grave: false };
-    let targets = targets(&desk, &arguments.targets, false).await?;
-    apply(desk, act, targets, arguments.conduct, |desk, target| update_one(desk, target, changes.clone())).await
+    let targets = targets(&session, &arguments.targets, false).await?;
+    apply(session, act, targets, arguments.conduct, |session, target| update_one(session, target, changes.clone()))
+        .await
 }
 
-async fn update_one(desk: Rc<Desk>, target: Target, changes: RunnerChanges) -> Result<Made, Error> {
-    let details = desk.change(async || desk.fleet.update(target.id, &changes).await).await?;
+async fn update_one(session: Rc<FleetSession>, target: Target, changes: RunnerChanges) -> Result<Made, Error> {
+    let details = session.change(async || session.fleet.update(target.id, &changes).await).await?;
     Ok(Made { line: "updated".to_owned(), answer: answer(&details) })
 }
 
 /// Pauses runners, or lets them go on.
-pub(super) async fn set_paused(desk: Desk, arguments: &ChangeArguments, paused: bool) -> Result<Exit, Error> {
+pub(super) async fn set_paused(
+    session: FleetSession,
+    arguments: &ChangeArguments,
+    paused: bool,
+) -> Result<Exit, Error> {
     let (verb, done) = if paused { ("pause", "paused") } else { ("resume", "resumed") };
     let act = Act { verb, done, is_grave: false };
-    let targets = targets(&desk, &arguments.targets, false).await?;
-    apply(desk, act, targets, arguments.conduct, |desk, target| set_paused_one(desk, target, paused)).await
+    let targets = targets(&session, &arguments.targets, false).await?;
+    apply(session, act, targets, arguments.conduct, |session, target| set_paused_one(session, target, paused)).await
 }
 
-async fn set_paused_one(desk: Rc<Desk>, target: Target, paused: bool) -> Result<Made, Error> {
-    let set = async |word| desk.change(async || desk.fleet.set_paused(target.id, paused, word).await).await;
+async fn set_paused_one(session: Rc<FleetSession>, target: Target, paused: bool) -> Result<Made, Error> {
+    let set = async |word| session.change(async || session.fleet.set_paused(target.id, paused, word).await).await;
     let details = match set(PauseWord::Paused).await {
         Err(Error::Call { error }) if Fleet::misses_pause_word(&error) => set(PauseWord::Active).await?,
         set => set?,
@@ -56,14 +61,14 @@ async fn set_paused_one(desk: Rc<Desk>, target: Target, paused: bool) -> Result<
 }
 
 /// Assigns runners to one more project.
-pub(super) async fn assign(desk: Desk, arguments: &AssignArguments) -> Result<Exit, Error> {
+pub(super) async fn assign(session: FleetSession, arguments: &AssignArguments) -> Result<Exit, Error> {
     let act = Act { verb: "assign to a further project", done: "assigned", is_grave: false };
-    let targets = targets(&desk, &arguments.targets, false).await?;
+    let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.to;
-    apply(desk, act, targets, arguments.conduct, |desk: Rc<Desk>, target| {
+    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
-            let runner = desk.change(async || desk.fleet.assign(&project, target.id).await).await?;
+            let runner = session.change(async || session.fleet.assign(&project, target.id).await).await?;
             Ok(Made { line: format!("assigned to {project}"), answer: answer(&runner) })
         }
     })
@@ -71,14 +76,14 @@ pub(super) async fn assign(desk: Desk, arguments: &AssignArguments) -> Result<Ex
 }
 
 /// Takes runners from a project.
-pub(super) async fn unassign(desk: Desk, arguments: &UnassignArguments) -> Result<Exit, Error> {
+pub(super) async fn unassign(session: FleetSession, arguments: &UnassignArguments) -> Result<Exit, Error> {
     let act = Act { verb: "take from their project", done: "unassigned", is_grave: false };
-    let targets = targets(&desk, &arguments.targets, false).await?;
+    let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.from;
-    apply(desk, act, targets, arguments.conduct, |desk: Rc<Desk>, target| {
+    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
-            desk.change(async || desk.fleet.unassign(&project, target.id).await).await?;
+            session.change(async || session.fleet.unassign(&project, target.id).await).await?;
             Ok(Made { line: format!("not assigned to {project} any more"), answer: json!({ "id": target.id }) })
         }
     })
@@ -139,6 +144,6 @@ pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParam
 /// # Errors
 /// [`Error::Usage`] with everything that is wrong.
 pub(super) fn validated(parameters: &RegisterParameters) -> Result<(), Error> {
-    let mistakes: Vec<_> = parameters.validate().iter().map(ToString::to_string).collect();
-    if mistakes.is_empty() { Ok(()) } else { Err(Error::Usage(mistakes.join("; "))) }
+    let diagnostics: Vec<_> = parameters.validate().iter().map(ToString::to_string).collect();
+    if diagnostics.is_empty() { Ok(()) } else { Err(Error::Usage(diagnostics.join("; "))) }
 }

@@ -4,31 +4,35 @@ use serde_json::json;
 
 use super::arguments::CreateArguments;
 use super::change::{parameters, validated};
-use super::desk::Desk;
+use super::session::FleetSession;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
+use crate::cli::outcome::end;
 use crate::cli::register::draft::{given, tags, take_entry, with_environment};
-use crate::cli::register::{self, Conduct};
-use crate::cli::report::chain;
-use crate::cli::told::end;
+use crate::cli::register::{self, RegisterConfirm};
 use crate::cli::{Error, Exit};
+use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::model::Expiry;
 use crate::settings::{Draft, DraftCreation, Environment, Place};
 
 /// Creates.
-pub(super) async fn create(desk: &Desk, environment: &Environment, arguments: CreateArguments) -> Result<Exit, Error> {
+pub(super) async fn create(
+    session: &FleetSession,
+    environment: &Environment,
+    arguments: CreateArguments,
+) -> Result<Exit, Error> {
     if arguments.entry != EntryArguments::default() {
         return Err(Error::Usage(
             "--name, --executor and the like are for an entry in config.toml: add --enroll".to_owned(),
         ));
     }
-    let new = wanted(desk, &arguments).await?;
+    let new = wanted(session, &arguments).await?;
     let path = arguments.write_token.as_deref().ok_or_else(|| Error::Usage("--write-token is missing".to_owned()))?;
     let mut file = TokenFile::prepare(path, environment)?;
-    let made = desk.change(async || desk.fleet.create(&new).await).await;
+    let made = session.change(async || session.fleet.create(&new).await).await;
     let made = made.map_err(|error| explained(error, &new))?;
     if let Err(error) = file.fill(&made.token) {
         return Err(Error::Verdict {
@@ -45,35 +49,39 @@ pub(super) async fn create(desk: &Desk, environment: &Environment, arguments: Cr
         Expiry::Never | Expiry::Unknown => None,
     };
     let path = file.path().display();
-    if desk.reporter.is_json() {
+    if session.reporter.is_json() {
         let row = json!({
             "id": made.id, "token_expires_at": expires_at, "token_fingerprint": made.token.fingerprint().to_string(),
             "token_file": path.to_string(), "action": "created", "error": null,
         });
-        desk.reporter.answer(&format!("{}\n", json!({ "schema": 1, "runners": [row] })));
+        session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "runners": [row] })));
     } else {
-        let end = end(expires_at, desk.now());
-        desk.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
+        let end = end(expires_at, session.now());
+        session.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
     }
     Ok(Exit::Done)
 }
 
 /// Creates, and writes its entry with the journal's safety, so that the token passes through nobody's hands.
-pub(super) async fn enroll(context: &Context<'_>, desk: Desk, arguments: CreateArguments) -> Result<Exit, Error> {
+pub(super) async fn enroll(
+    context: &Context<'_>,
+    session: FleetSession,
+    arguments: CreateArguments,
+) -> Result<Exit, Error> {
     let CreateArguments { entry, attributes, paused, token_expires_at, token_rotation_deadline, .. } = arguments;
-    let owner = owner(&desk, arguments.project.as_ref(), arguments.group.as_ref()).await?;
+    let owner = owner(&session, arguments.project.as_ref(), arguments.group.as_ref()).await?;
     let mut draft = Draft::at(Place::Flag("create"));
-    draft.url = given("--url", Some(Some(desk.site.url.to_string())));
+    draft.url = given("--url", Some(Some(session.site.url.to_string())));
     let creation = DraftCreation {
         owner,
-        access_token: Some(desk.access_token.clone()),
+        access_token: Some(session.access_token.clone()),
         token_expires_at,
         token_rotation_deadline,
     };
     draft.create = given("--instance", Some(Some(creation)));
-    draft.tls_ca_file = given("--tls-ca-file", desk.site.tls.ca_file.clone());
-    draft.tls_cert_file = given("--tls-cert-file", desk.site.tls.cert_file.clone());
-    draft.tls_key_file = given("--tls-key-file", desk.site.tls.key_file.clone());
+    draft.tls_ca_file = given("--tls-ca-file", session.site.tls.ca_file.clone());
+    draft.tls_cert_file = given("--tls-cert-file", session.site.tls.cert_file.clone());
+    draft.tls_key_file = given("--tls-key-file", session.site.tls.key_file.clone());
     draft.description = given("--description", attributes.description);
     draft.tag_list = given("--tag-list", attributes.tag_list.as_deref().map(tags));
     draft.run_untagged = given("--run-untagged", attributes.run_untagged);
@@ -85,31 +93,35 @@ pub(super) async fn enroll(context: &Context<'_>, desk: Desk, arguments: CreateA
     take_entry(&mut draft, entry, &context.environment);
     let draft = with_environment(draft, &context.environment);
     let is_named = draft.name.is_some();
-    let Desk { wait, interrupt, .. } = desk;
-    register::enroll(context, draft, is_named, Conduct::waiting(wait, arguments.force), interrupt).await
+    let FleetSession { wait, interrupt, .. } = session;
+    register::enroll(context, draft, is_named, RegisterConfirm::waiting(wait, arguments.force), interrupt).await
 }
 
 /// What is wanted; a project or group given by its path is asked for its number.
-async fn wanted(desk: &Desk, arguments: &CreateArguments) -> Result<NewRunner, Error> {
+async fn wanted(session: &FleetSession, arguments: &CreateArguments) -> Result<NewRunner, Error> {
     let parameters = RegisterParameters { paused: arguments.paused, ..parameters(&arguments.attributes)? };
     validated(&parameters)?;
     Ok(NewRunner {
-        owner: owner(desk, arguments.project.as_ref(), arguments.group.as_ref()).await?,
+        owner: owner(session, arguments.project.as_ref(), arguments.group.as_ref()).await?,
         parameters,
         token_expires_at: arguments.token_expires_at,
         token_rotation_deadline: arguments.token_rotation_deadline,
     })
 }
 
-async fn owner(desk: &Desk, project: Option<&OwnerName>, group: Option<&OwnerName>) -> Result<NewRunnerOwner, Error> {
+async fn owner(
+    session: &FleetSession,
+    project: Option<&OwnerName>,
+    group: Option<&OwnerName>,
+) -> Result<NewRunnerOwner, Error> {
     Ok(match (project, group) {
         (Some(project), _) => NewRunnerOwner::Project(match project.number() {
             Some(number) => number,
-            None => desk.ask(async || Ok(desk.fleet.project(project).await?.value)).await?.id,
+            None => session.ask(async || Ok(session.fleet.project(project).await?.value)).await?.id,
         }),
         (None, Some(group)) => NewRunnerOwner::Group(match group.number() {
             Some(number) => number,
-            None => desk.ask(async || Ok(desk.fleet.group(group).await?.value)).await?.id,
+            None => session.ask(async || Ok(session.fleet.group(group).await?.value)).await?.id,
         }),
         (None, None) => NewRunnerOwner::Instance,
     })

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::arguments::{AccessArguments, ConductArguments, DeleteArguments};
 use super::bulk::{Act, Made, apply};
-use super::desk::{Address, Desk};
+use super::session::{Address, FleetSession};
 use super::targets::{Target, targets};
 use crate::cli::context::Context;
 use crate::cli::interrupt::Interrupt;
@@ -19,21 +19,25 @@ use crate::gitlab::Kind;
 const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
 
 /// Deletes.
-pub(super) async fn delete(desk: Desk, arguments: &DeleteArguments) -> Result<Exit, Error> {
+pub(super) async fn delete(session: FleetSession, arguments: &DeleteArguments) -> Result<Exit, Error> {
     let looks_up = !arguments.conduct.yes;
-    let targets = targets(&desk, &arguments.targets, looks_up).await?;
-    delete_all(desk, targets, arguments.conduct).await
+    let targets = targets(&session, &arguments.targets, looks_up).await?;
+    delete_all(session, targets, arguments.conduct).await
 }
 
 /// Deletes these, once it is agreed to.
-pub(super) async fn delete_all(desk: Desk, targets: Vec<Target>, conduct: ConductArguments) -> Result<Exit, Error> {
-    apply(desk, ACT, targets, conduct, delete_one).await
+pub(super) async fn delete_all(
+    session: FleetSession,
+    targets: Vec<Target>,
+    conduct: ConductArguments,
+) -> Result<Exit, Error> {
+    apply(session, ACT, targets, conduct, delete_one).await
 }
 
 /// A runner that is gone already counts as done.
-async fn delete_one(desk: Rc<Desk>, target: Target) -> Result<Made, Error> {
+async fn delete_one(session: Rc<FleetSession>, target: Target) -> Result<Made, Error> {
     let answer = json!({ "id": target.id });
-    match desk.change(async || desk.fleet.delete(target.id).await).await {
+    match session.change(async || session.fleet.delete(target.id).await).await {
         Ok(()) => Ok(Made { line: "deleted".to_owned(), answer }),
         Err(Error::Call { error }) if error.kind() == Kind::NotFound => {
             Ok(Made { line: "was already gone".to_owned(), answer })

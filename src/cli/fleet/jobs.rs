@@ -1,18 +1,18 @@
 //! `fleet jobs`: the jobs that a runner took.
 
 use super::arguments::JobsArguments;
-use super::desk::Desk;
 use super::rows::write_pages;
+use super::session::FleetSession;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::JobFilters;
 
 /// Lists them.
-pub(super) async fn jobs(desk: &Desk, arguments: &JobsArguments) -> Result<Exit, Error> {
+pub(super) async fn jobs(session: &FleetSession, arguments: &JobsArguments) -> Result<Exit, Error> {
     let filters = JobFilters {
         status: arguments.status.clone(),
         system_id: arguments.system_id.clone(),
         sort: arguments.sort.clone(),
     };
     let limit = (!arguments.all).then_some(arguments.limit);
-    write_pages(desk, desk.fleet.jobs(arguments.id, &filters), limit).await
+    write_pages(session, session.fleet.jobs(arguments.id, &filters), limit).await
 }

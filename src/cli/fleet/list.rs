@@ -1,43 +1,43 @@
 //! `fleet list`: runners, as they arrive.
 
 use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
-use super::desk::Desk;
 use super::rows::{Rows, next_page, write_pages};
+use super::session::FleetSession;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerScope};
 
 /// Lists.
-pub(super) async fn list(desk: &Desk, arguments: &ListArguments) -> Result<Exit, Error> {
+pub(super) async fn list(session: &FleetSession, arguments: &ListArguments) -> Result<Exit, Error> {
     let (scope, filters) = (scope(&arguments.place), filters(&arguments.filters));
     if arguments.details {
-        return with_details(desk, &scope, &filters, arguments.limit).await;
+        return with_details(session, &scope, &filters, arguments.limit).await;
     }
-    write_pages(desk, desk.fleet.runners(&scope, &filters), arguments.limit).await
+    write_pages(session, session.fleet.runners(&scope, &filters), arguments.limit).await
 }
 
 async fn with_details(
-    desk: &Desk,
+    session: &FleetSession,
     scope: &RunnerScope,
     filters: &RunnerFilters,
     limit: Option<usize>,
 ) -> Result<Exit, Error> {
-    let mut rows = Rows::new::<RunnerDetails>(desk);
-    let written = write_details(desk, scope, filters, limit.unwrap_or(usize::MAX), &mut rows).await;
+    let mut rows = Rows::new::<RunnerDetails>(session);
+    let written = write_details(session, scope, filters, limit.unwrap_or(usize::MAX), &mut rows).await;
     rows.finish(written.as_ref().err());
     written.map(|()| Exit::Done)
 }
 
 async fn write_details(
-    desk: &Desk,
+    session: &FleetSession,
     scope: &RunnerScope,
     filters: &RunnerFilters,
     limit: usize,
     rows: &mut Rows,
 ) -> Result<(), Error> {
-    let mut pages = desk.fleet.runners(scope, filters).of_length(limit);
+    let mut pages = session.fleet.runners(scope, filters).of_length(limit);
     while rows.count() < limit {
-        let Some(page) = next_page(desk, &mut pages).await? else { return Ok(()) };
-        let (details, end) = details(desk, page.into_iter().take(limit - rows.count())).await;
+        let Some(page) = next_page(session, &mut pages).await? else { return Ok(()) };
+        let (details, end) = details(session, page.into_iter().take(limit - rows.count())).await;
         if rows.add(&details).is_err() {
             return Ok(());
         }
@@ -48,13 +48,16 @@ async fn write_details(
 
 /// The details of some runners, as far as they can be had, and what kept the rest from it. A runner that was
 /// deleted since it was listed has none.
-async fn details(desk: &Desk, runners: impl Iterator<Item = Runner>) -> (Vec<RunnerDetails>, Result<(), Error>) {
+async fn details(
+    session: &FleetSession,
+    runners: impl Iterator<Item = Runner>,
+) -> (Vec<RunnerDetails>, Result<(), Error>) {
     let mut details = Vec::new();
     for runner in runners {
-        if desk.interrupt.is_asked() {
+        if session.interrupt.is_asked() {
             break;
         }
-        match desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await {
+        match session.ask(async || Ok(session.fleet.runner(runner.id, false).await?.value)).await {
             Ok(found) => details.push(found),
             Err(error) if error.is_not_found() => {}
             Err(error) => return (details, Err(error)),

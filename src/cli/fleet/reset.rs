@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::arguments::{ResetRegistrationTokenArguments, ResetTokenArguments};
-use super::desk::Desk;
+use super::session::FleetSession;
 use super::token_file::TokenFile;
-use crate::cli::report::chain;
-use crate::cli::told::end;
+use crate::cli::outcome::end;
 use crate::cli::{Error, Exit};
+use crate::error_chain::chain;
 use crate::gitlab::Disposition;
 use crate::gitlab::fleet::RegistrationTokenScope;
 use crate::model::Timestamp;
@@ -16,21 +16,21 @@ use crate::settings::Environment;
 
 /// Gives a runner a new token.
 pub(super) async fn token(
-    desk: &Desk,
+    session: &FleetSession,
     environment: &Environment,
     arguments: &ResetTokenArguments,
 ) -> Result<Exit, Error> {
     let file = TokenFile::prepare(&arguments.token.write_token, environment)?;
     let id = arguments.id;
-    let reset = desk.change(async || desk.fleet.reset_token(id).await).await;
+    let reset = session.change(async || session.fleet.reset_token(id).await).await;
     let reset = reset.map_err(|error| explained(error, "the runner's old token may be dead"))?;
     let told = New { what: format!("runner {id}"), token: reset.token, expires_at: reset.expiry.at() };
-    told.hand_out(desk, file, &json!({ "id": id }))
+    told.hand_out(session, file, &json!({ "id": id }))
 }
 
 /// Makes a registration token anew.
 pub(super) async fn registration_token(
-    desk: &Desk,
+    session: &FleetSession,
     environment: &Environment,
     arguments: &ResetRegistrationTokenArguments,
 ) -> Result<Exit, Error> {
@@ -40,9 +40,9 @@ pub(super) async fn registration_token(
         (None, Some(group)) => (RegistrationTokenScope::Group(group.clone()), format!("group {group}")),
         (None, None) => (RegistrationTokenScope::Instance, "instance".to_owned()),
     };
-    let token = desk.change(async || desk.fleet.reset_registration_token(&scope).await).await;
+    let token = session.change(async || session.fleet.reset_registration_token(&scope).await).await;
     let token = token.map_err(|error| explained(error, "the old registration token may be dead"))?;
-    New { what: what.clone(), token, expires_at: None }.hand_out(desk, file, &json!({ "of": what }))
+    New { what: what.clone(), token, expires_at: None }.hand_out(session, file, &json!({ "of": what }))
 }
 
 /// A token that nobody but this process holds.
@@ -53,7 +53,7 @@ struct New {
 }
 
 impl New {
-    fn hand_out(self, desk: &Desk, mut file: TokenFile, row: &Value) -> Result<Exit, Error> {
+    fn hand_out(self, session: &FleetSession, mut file: TokenFile, row: &Value) -> Result<Exit, Error> {
         if let Err(error) = file.fill(&self.token) {
             return Err(Error::Verdict {
                 exit: error.exit(),
@@ -62,17 +62,17 @@ impl New {
             });
         }
         let path = file.path().display();
-        if desk.reporter.is_json() {
+        if session.reporter.is_json() {
             let mut fields: Map<String, Value> = row.as_object().cloned().unwrap_or_default();
             fields.insert("token_expires_at".to_owned(), json!(self.expires_at));
             fields.insert("token_fingerprint".to_owned(), json!(self.token.fingerprint().to_string()));
             fields.insert("token_file".to_owned(), json!(path.to_string()));
             fields.insert("action".to_owned(), json!("reset"));
             fields.insert("error".to_owned(), Value::Null);
-            desk.reporter.answer(&format!("{}\n", json!({ "schema": 1, "tokens": [fields] })));
+            session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "tokens": [fields] })));
         } else {
-            let end = end(self.expires_at, desk.now());
-            desk.reporter.answer(&format!("{}: reset, the new token {end} and is in {path}\n", self.what));
+            let end = end(self.expires_at, session.now());
+            session.reporter.answer(&format!("{}: reset, the new token {end} and is in {path}\n", self.what));
         }
         Ok(Exit::Done)
     }

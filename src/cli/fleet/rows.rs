@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::desk::Desk;
+use super::session::FleetSession;
 use super::table::{Cell, Heading, Screen, Table};
 use crate::cli::arguments::Output;
-use crate::cli::report::{Reporter, chain};
+use crate::cli::report::Reporter;
 use crate::cli::{Error, Exit};
+use crate::error_chain::chain;
 use crate::gitlab::fleet::{Pages, Row};
 use crate::model::Timestamp;
 
@@ -41,13 +42,13 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Writes nothing yet.
-    pub(super) fn new<T: Shown>(desk: &Desk) -> Self {
-        let screen = Screen { width: desk.reporter.stdout_width(), is_coloured: desk.is_coloured };
+    pub(super) fn new<T: Shown>(session: &FleetSession) -> Self {
+        let screen = Screen { width: session.reporter.stdout_width(), is_coloured: session.is_coloured };
         Self {
             name: T::NAME,
-            reporter: desk.reporter,
+            reporter: session.reporter,
             table: Table::new(T::headings(), screen),
-            now: desk.now(),
+            now: session.now(),
             count: 0,
         }
     }
@@ -113,25 +114,25 @@ impl Rows {
 /// # Errors
 /// The failure that ended the list, and [`Error::Interrupted`].
 pub(super) async fn write_pages<T: Row + Shown>(
-    desk: &Desk,
+    session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
 ) -> Result<Exit, Error> {
-    let mut rows = Rows::new::<T>(desk);
-    let written = write(desk, pages, limit, &mut rows).await;
+    let mut rows = Rows::new::<T>(session);
+    let written = write(session, pages, limit, &mut rows).await;
     rows.finish(written.as_ref().err());
     written.map(|()| Exit::Done)
 }
 
 async fn write<T: Row + Shown>(
-    desk: &Desk,
+    session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
     rows: &mut Rows,
 ) -> Result<(), Error> {
     let limit = limit.unwrap_or(usize::MAX);
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    let reading = read(desk, pages.of_length(limit), limit, sender);
+    let reading = read(session, pages.of_length(limit), limit, sender);
     let writing = async {
         while let Some(page) = receiver.recv().await {
             let mut page = page?;
@@ -153,10 +154,15 @@ async fn write<T: Row + Shown>(
 const AHEAD: usize = 1;
 
 /// Reads pages until there are enough rows, nobody wants more, or something goes wrong.
-async fn read<T: Row>(desk: &Desk, mut pages: Pages<'_, T>, limit: usize, sender: mpsc::Sender<Result<Vec<T>, Error>>) {
+async fn read<T: Row>(
+    session: &FleetSession,
+    mut pages: Pages<'_, T>,
+    limit: usize,
+    sender: mpsc::Sender<Result<Vec<T>, Error>>,
+) {
     let mut count = 0;
     while count < limit {
-        let page = match next_page(desk, &mut pages).await.transpose() {
+        let page = match next_page(session, &mut pages).await.transpose() {
             None => return,
             Some(page) => page,
         };
@@ -172,10 +178,13 @@ async fn read<T: Row>(desk: &Desk, mut pages: Pages<'_, T>, limit: usize, sender
 ///
 /// # Errors
 /// That of the request, and [`Error::Interrupted`].
-pub(super) async fn next_page<T: Row>(desk: &Desk, pages: &mut Pages<'_, T>) -> Result<Option<Vec<T>>, Error> {
+pub(super) async fn next_page<T: Row>(
+    session: &FleetSession,
+    pages: &mut Pages<'_, T>,
+) -> Result<Option<Vec<T>>, Error> {
     tokio::select! {
         biased;
-        () = desk.interrupt.asked() => Err(Error::Interrupted("the list was not read to its end".to_owned())),
-        page = desk.ask(async || pages.next_page().await) => page,
+        () = session.interrupt.asked() => Err(Error::Interrupted("the list was not read to its end".to_owned())),
+        page = session.ask(async || pages.next_page().await) => page,
     }
 }

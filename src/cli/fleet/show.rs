@@ -1,40 +1,40 @@
 //! `fleet show`: all about some runners.
 
 use super::arguments::ShowArguments;
-use super::desk::Desk;
 use super::rows::Rows;
+use super::session::FleetSession;
 use super::shown::{ago, seen};
 use crate::cli::arguments::Output;
-use crate::cli::report::chain;
-use crate::cli::told::shown;
+use crate::cli::outcome::shown;
 use crate::cli::{Error, Exit};
+use crate::error_chain::chain;
 use crate::gitlab::fleet::RunnerDetails;
 use crate::model::{Timestamp, format_span};
 
 /// Shows them, one after the other; those that cannot be shown are named.
-pub(super) async fn show(desk: &Desk, arguments: &ShowArguments) -> Result<Exit, Error> {
-    let mut rows = Rows::new::<RunnerDetails>(desk);
+pub(super) async fn show(session: &FleetSession, arguments: &ShowArguments) -> Result<Exit, Error> {
+    let mut rows = Rows::new::<RunnerDetails>(session);
     let mut exits = Vec::new();
     for (position, id) in arguments.ids.iter().enumerate() {
-        let asked = desk.ask(async || Ok(desk.fleet.runner(*id, !arguments.no_projects).await?.value)).await;
+        let asked = session.ask(async || Ok(session.fleet.runner(*id, !arguments.no_projects).await?.value)).await;
         let details = match asked {
             Ok(details) => details,
             Err(error) if arguments.ids.len() == 1 => return Err(error),
             Err(error) => {
-                desk.reporter.remark(&format!("error: runner {id}: {}", chain(&error)));
+                session.reporter.remark(&format!("error: runner {id}: {}", chain(&error)));
                 exits.push(error.exit());
                 continue;
             }
         };
         exits.push(Exit::Done);
-        if desk.reporter.output() == Output::Text {
+        if session.reporter.output() == Output::Text {
             let gap = if position == 0 { "" } else { "\n" };
-            desk.reporter.answer(&(gap.to_owned() + &page(&details, desk.now())));
+            session.reporter.answer(&(gap.to_owned() + &page(&details, session.now())));
         } else if rows.add(&[details]).is_err() {
             return Ok(Exit::Done);
         }
     }
-    if desk.reporter.is_json() {
+    if session.reporter.is_json() {
         rows.finish(None);
     }
     Ok(Exit::of_all(&exits))

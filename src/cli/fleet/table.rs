@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::told::shown;
+use crate::cli::outcome::shown;
 
 /// Between two columns.
 const GAP: usize = 2;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::arguments::{FilterArguments, PlaceArguments, TargetArguments};
-use super::desk::Desk;
 use super::list::{filters, scope};
 use super::rows::next_page;
+use super::session::FleetSession;
 use crate::cli::Error;
-use crate::cli::told::shown;
+use crate::cli::outcome::shown;
 use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerStatus};
 use crate::model::RunnerId;
 
@@ -67,9 +67,13 @@ impl TargetArguments {
 ///
 /// # Errors
 /// [`Error::Usage`] for a selection that cannot be meant, and what the server says against listing.
-pub(super) async fn targets(desk: &Desk, arguments: &TargetArguments, looks_up: bool) -> Result<Vec<Target>, Error> {
+pub(super) async fn targets(
+    session: &FleetSession,
+    arguments: &TargetArguments,
+    looks_up: bool,
+) -> Result<Vec<Target>, Error> {
     if arguments.is_by_filters()? {
-        return listed(desk, arguments).await;
+        return listed(session, arguments).await;
     }
     let mut seen = HashSet::new();
     let ids: Vec<_> = arguments.ids.iter().copied().filter(|id| seen.insert(*id)).collect();
@@ -77,20 +81,20 @@ pub(super) async fn targets(desk: &Desk, arguments: &TargetArguments, looks_up: 
     let mut targets = Vec::new();
     for id in ids {
         // What may be changed need not be visible; the change itself will tell.
-        let details = if looks_up { desk.fleet.runner(id, false).await.ok() } else { None };
+        let details = if looks_up { session.fleet.runner(id, false).await.ok() } else { None };
         targets.push(Target { id, runner: details.map(|answer| answer.value.runner) });
     }
     Ok(targets)
 }
 
-async fn listed(desk: &Desk, arguments: &TargetArguments) -> Result<Vec<Target>, Error> {
+async fn listed(session: &FleetSession, arguments: &TargetArguments) -> Result<Vec<Target>, Error> {
     let filters = filters(&arguments.filters);
     let scope = scope(&arguments.place);
-    let mut pages = desk.fleet.runners(&scope, &filters);
+    let mut pages = session.fleet.runners(&scope, &filters);
     let mut targets = Vec::new();
-    while let Some(page) = next_page(desk, &mut pages).await? {
+    while let Some(page) = next_page(session, &mut pages).await? {
         for runner in page.into_iter().filter(|runner| is_meant(runner, &filters)) {
-            if looks_meant(desk, &runner, &filters).await? {
+            if looks_meant(session, &runner, &filters).await? {
                 targets.push(Target { id: runner.id, runner: Some(runner) });
             }
         }
@@ -114,11 +118,11 @@ pub(super) fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
 }
 
 /// Asks for the details where the filters are about what only they tell.
-async fn looks_meant(desk: &Desk, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
+async fn looks_meant(session: &FleetSession, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
     if filters.tag_list.is_empty() && filters.version_prefix.is_none() {
         return Ok(true);
     }
-    match desk.ask(async || Ok(desk.fleet.runner(runner.id, false).await?.value)).await {
+    match session.ask(async || Ok(session.fleet.runner(runner.id, false).await?.value)).await {
         Ok(details) => Ok(is_surely_meant(&details, filters)),
         // It was deleted since it was listed.
         Err(error) if error.is_not_found() => Ok(false),

@@ -1,9 +1,9 @@
 //! Whether the runner that is to be registered is there already.
 
 use crate::cli::selection::Candidate;
-use crate::cli::workbench::Workbench;
+use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
-use crate::ops::{Enrollment, Runner, Seed};
+use crate::ops::{Enrollment, RegistrationSource, Runner};
 use crate::secret::{Fingerprint, Token};
 use crate::store::Record;
 
@@ -29,10 +29,10 @@ impl Existing {
     ///
     /// # Errors
     /// [`Error::Usage`] for several runners of this name, and what keeps files from being read.
-    pub(super) async fn find(bench: &Workbench, enrollment: &Enrollment) -> Result<Self, Error> {
-        let seed = enrollment.seed.read()?;
-        let mut candidates = bench.candidates().await?;
-        if matches!(enrollment.seed, Seed::Given(_))
+    pub(super) async fn find(session: &CommandSession, enrollment: &Enrollment) -> Result<Self, Error> {
+        let seed = enrollment.source.read()?;
+        let mut candidates = session.candidates().await?;
+        if matches!(enrollment.source, RegistrationSource::Given(_))
             && let Some(position) = candidates.iter().position(|candidate| holds(candidate, enrollment, &seed))
         {
             let Candidate { runner, .. } = candidates.swap_remove(position);
@@ -43,7 +43,7 @@ impl Existing {
         candidates.retain(|candidate| is_named_so(candidate, enrollment));
         match (candidates.pop(), candidates.len()) {
             (None, _) => {
-                let record = bench.ops.disk().record(&enrollment.key).await.map_err(crate::ops::Error::from)?;
+                let record = session.ops.disk().record(&enrollment.key).await.map_err(crate::ops::Error::from)?;
                 Ok(record.and_then(|record| gone(record, enrollment, &seed)).unwrap_or(Self::None))
             }
             (Some(candidate), 0) => of_candidate(candidate, &seed.fingerprint()),

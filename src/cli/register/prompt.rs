@@ -176,7 +176,7 @@ fn valid<T>(terminal: &mut impl Terminal, question: &str, check: impl Fn(&str) -
     loop {
         match check(&terminal.line(question)?) {
             Ok(value) => return Ok(value),
-            Err(complaint) => terminal.complain(&complaint),
+            Err(ongoing_failure) => terminal.complain(&ongoing_failure),
         }
     }
 }

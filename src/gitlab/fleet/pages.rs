@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::query::Query;
 use super::{Fleet, Job, Project, Runner};
 use crate::gitlab::client::{Call, success};
-use crate::gitlab::error::Trouble;
+use crate::gitlab::error::Fault;
 use crate::gitlab::headers;
 use crate::gitlab::transport::Incoming;
 use crate::gitlab::wire::Flaw;
@@ -141,7 +141,7 @@ impl<'a, R: Row> Pages<'a, R> {
     }
 
     /// Reads a page, and where the list goes on behind it.
-    fn read(&self, incoming: &Incoming) -> Result<(Vec<R>, Next), Trouble> {
+    fn read(&self, incoming: &Incoming) -> Result<(Vec<R>, Next), Fault> {
         let rows: Vec<R> = success(incoming, |body| {
             serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON list that GitLab sends"))
         })?;
@@ -155,7 +155,7 @@ impl<'a, R: Row> Pages<'a, R> {
         Ok((rows, next))
     }
 
-    fn next_after(&self, incoming: &Incoming, rows: usize) -> Result<Next, Trouble> {
+    fn next_after(&self, incoming: &Incoming, rows: usize) -> Result<Next, Fault> {
         let page = match &self.next {
             Next::Page(page) => *page,
             Next::FirstByCursor | Next::Cursor(_) => match cursor(incoming) {
@@ -206,6 +206,6 @@ fn parameter(url: &Url, wanted: &str) -> Option<String> {
     url.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
 }
 
-fn unexpected(detail: &str) -> Trouble {
-    Trouble::new(Kind::UnexpectedAnswer).with_detail(detail)
+fn unexpected(detail: &str) -> Fault {
+    Fault::new(Kind::UnexpectedAnswer).with_detail(detail)
 }

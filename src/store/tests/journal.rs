@@ -6,7 +6,7 @@ fn key() -> RunnerKey {
 
 fn rotate() -> Intent {
     Intent {
-        operation: Operation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old") },
+        operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old") },
         at: time("2026-01-01T00:00:00Z"),
         system_id: Some("s_0123456789ab".parse().unwrap()),
     }
@@ -64,8 +64,8 @@ fn every_operation_reads_back_at_its_longest() {
     let at = time("2026-01-01T00:00:00Z");
     let seed = fingerprint("seed");
     let operations = [
-        Operation::Register { url: longest.clone(), description: "\u{1}".repeat(200), seed: seed.clone() },
-        Operation::Unregister { url: longest, id: None, fingerprint: seed, manager_only: true },
+        JournalOperation::Register { url: longest.clone(), description: "\u{1}".repeat(200), seed: seed.clone() },
+        JournalOperation::Unregister { url: longest, id: None, fingerprint: seed, manager_only: true },
     ];
     for operation in operations {
         let intent = Intent { operation, at, system_id: None };
@@ -78,10 +78,10 @@ fn every_operation_reads_back_at_its_longest() {
 fn a_long_description_is_cut() {
     let home = Home::new();
     let store = home.open();
-    let operation = Operation::Register { url: url(), description: "ü".repeat(900), seed: fingerprint("seed") };
+    let operation = JournalOperation::Register { url: url(), description: "ü".repeat(900), seed: fingerprint("seed") };
     let intent = Intent { operation, at: time("2026-01-01T00:00:00Z"), system_id: None };
     block_on(store.begin(&key(), intent)).unwrap();
-    let Operation::Register { description, .. } = pending(&store).remove(0).intent.operation else { panic!() };
+    let JournalOperation::Register { description, .. } = pending(&store).remove(0).intent.operation else { panic!() };
     assert_eq!(description, "ü".repeat(200));
 }
 

@@ -4,7 +4,7 @@ use super::super::config_file::ConfigFile;
 use super::super::splice::apply;
 use super::*;
 
-/// Lines that mean nothing to the agent.
+/// RunnerChannels that mean nothing to the agent.
 fn filler() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),

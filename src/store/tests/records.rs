@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{LastVerify, Origin};
+use crate::model::{LastVerify, Origin, StateName, VerifyOutcome};
 
 pub(super) fn record(key: &str) -> Record {
     Record {
@@ -15,11 +15,11 @@ pub(super) fn record(key: &str) -> Record {
         machine: Some(fingerprint("machine")),
         entry_text: Some(EntryText::parse("# mine\n[[runners]]\n  name = \"build\"\n").unwrap()),
         first_seen_at: Some(time("2026-01-01T00:00:00Z")),
-        last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: "accepted".to_owned() }),
+        last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: VerifyOutcome::Accepted }),
         last_reset_at: Some(time("2026-01-03T00:00:00Z")),
         recovered: None,
         is_copy: false,
-        state: "active".to_owned(),
+        state: Some(StateName::Active),
         since: Some(time("2026-01-04T00:00:00Z")),
     }
 }

@@ -26,8 +26,8 @@ pub fn settings(input: &[u8]) {
         let told = match assemble(&paths, Some(text.to_owned()), &Overrides::default(), &environment, scope) {
             Ok(settings) => format!("{settings:?}"),
             Err(errors) => {
-                assert!(!errors.mistakes().is_empty());
-                for mistake in errors.mistakes() {
+                assert!(!errors.diagnostics().is_empty());
+                for mistake in errors.diagnostics() {
                     if let Place::Line { line, .. } = mistake.place {
                         assert!((1..=text.split('\n').count()).contains(&line), "{mistake}");
                     }

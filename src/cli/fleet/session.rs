@@ -1,0 +1,239 @@
+//! What every `fleet` command works at: a server, an access token, and patience.
+
+use std::time::Duration;
+
+use super::arguments::AccessArguments;
+use crate::cli::context::Context;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::report::Reporter;
+use crate::cli::selection::file_source;
+use crate::cli::{Error, Exit};
+use crate::clock::{Clock as _, SystemClock};
+use crate::error_chain::chain;
+use crate::gitlab::fleet::Fleet;
+use crate::gitlab::{self, Answer, Client, Disposition, Kind};
+use crate::model::{ServerUrl, Site, Timestamp, TlsFiles, format_span};
+use crate::retry::Delays;
+use crate::secret::Source;
+use crate::settings::{self, Settings};
+
+/// A server and who asks it.
+pub(super) struct FleetSession {
+    /// The calls.
+    pub(super) fleet: Fleet,
+    /// The server.
+    pub(super) site: Site,
+    /// Where people are told.
+    pub(super) reporter: Reporter,
+    /// Asks for an end.
+    pub(super) interrupt: Interrupt,
+    /// Where the access token is.
+    pub(super) access_token: Source,
+    /// Whether answers may be coloured.
+    pub(super) is_coloured: bool,
+    /// How long a server is waited for.
+    pub(super) wait: Duration,
+    /// Where the access token came from.
+    origin: String,
+}
+
+/// A server, without anybody who asks it yet.
+pub(super) struct Address {
+    /// The server.
+    pub(super) site: Site,
+    /// For its calls.
+    pub(super) client: Client,
+    settings: Settings,
+}
+
+impl Address {
+    /// Finds out which server is meant.
+    ///
+    /// # Errors
+    /// Wrong settings, and [`Error::Usage`] if no address is given or named.
+    pub(super) fn of(context: &Context<'_>, arguments: &AccessArguments) -> Result<Self, Error> {
+        let settings = context.command_settings()?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        let tls = tls_files(context, arguments);
+        let url = address(context, arguments, &settings)?;
+        let client = Client::new(settings.gitlab.clone());
+        Ok(Self { site: Site { url, tls }, client, settings })
+    }
+}
+
+impl FleetSession {
+    /// Finds the server and the access token; asks nothing yet.
+    ///
+    /// # Errors
+    /// As [`Address::of`], and if no access token is given or it cannot be read.
+    pub(super) fn open(
+        context: &Context<'_>,
+        arguments: &AccessArguments,
+        interrupt: Interrupt,
+    ) -> Result<Self, Error> {
+        let Address { site, client, settings } = Address::of(context, arguments)?;
+        let source = access_token(context, arguments, &settings, &site.url)?;
+        if let Some(remark) = source.remark() {
+            tracing::warn!("{remark}");
+        }
+        let token = source.read()?;
+        let origin = format!("that of {}, with the fingerprint {}", place(&source), token.fingerprint());
+        Ok(Self {
+            fleet: client.fleet(site.clone(), token),
+            access_token: source,
+            site,
+            reporter: *context.reporter,
+            interrupt,
+            is_coloured: context.reporter.is_stdout_terminal() && context.environment.text("NO_COLOR").is_none(),
+            wait: arguments.wait.unwrap_or_default(),
+            origin,
+        })
+    }
+
+    /// This machine's wall clock.
+    pub(super) fn now(&self) -> Timestamp {
+        SystemClock.read().wall
+    }
+
+    /// Asks without changing anything, again and again for as long as was granted.
+    ///
+    /// # Errors
+    /// The last failure, and [`Error::Interrupted`].
+    pub(super) async fn ask<T>(&self, call: impl AsyncFnMut() -> Result<T, gitlab::Error>) -> Result<T, Error> {
+        self.persevere(call, |error| match error.disposition() {
+            Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
+                Some(retry_after.unwrap_or_default())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Changes something, again and again for as long as was granted while the server surely did not act.
+    ///
+    /// # Errors
+    /// As [`FleetSession::ask`].
+    pub(super) async fn change<T>(
+        &self,
+        mut call: impl AsyncFnMut() -> Result<Answer<T>, gitlab::Error>,
+    ) -> Result<T, Error> {
+        let call = async || Ok(call().await?.value);
+        self.persevere(call, |error| match error.disposition() {
+            Disposition::NotExecuted { retry_after } => Some(retry_after.unwrap_or_default()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn persevere<T>(
+        &self,
+        mut call: impl AsyncFnMut() -> Result<T, gitlab::Error>,
+        wish: impl Fn(&gitlab::Error) -> Option<Duration>,
+    ) -> Result<T, Error> {
+        let mut delays = Delays::within(self.wait);
+        let mut is_first = true;
+        loop {
+            let error = match call().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let repeatable = wish(&error).filter(|_| !matches!(error.kind(), Kind::LocalFile | Kind::ProxySetting));
+            // A connection that was kept from the page before may just have been closed.
+            if is_first && repeatable.is_some() && error.kind() == Kind::ConnectionLost {
+                is_first = false;
+                continue;
+            }
+            let (Some(wish), Some(delay)) = (repeatable, delays.next()) else { return Err(self.explained(error)) };
+            is_first = false;
+            let nap = delay.max(wish);
+            delays.spent(nap.saturating_sub(delay));
+            if wish > self.wait {
+                return Err(self.explained(error));
+            }
+            self.reporter.remark(&format!("trying again in {}: {}", format_span(nap), chain(&error)));
+            tokio::select! {
+                biased;
+                () = self.interrupt.asked() => return Err(Error::Interrupted("waiting for the server".to_owned())),
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+    }
+
+    /// Says where a token came from that is not accepted.
+    pub(super) fn explained(&self, error: gitlab::Error) -> Error {
+        match error.kind() {
+            Kind::AccessTokenRefused | Kind::AccessTokenRights => {
+                Error::AccessToken { error, origin: self.origin.clone() }
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// The TLS files of flags and variables.
+fn tls_files(context: &Context<'_>, arguments: &AccessArguments) -> TlsFiles {
+    let file = |flag: &Option<std::path::PathBuf>, variable: &str| {
+        let path = flag.clone().or_else(|| context.environment.text(variable).map(Into::into));
+        path.map(|path| context.environment.absolute(&path))
+    };
+    TlsFiles {
+        ca_file: file(&arguments.tls_ca_file, "CI_SERVER_TLS_CA_FILE"),
+        cert_file: file(&arguments.tls_cert_file, "CI_SERVER_TLS_CERT_FILE"),
+        key_file: file(&arguments.tls_key_file, "CI_SERVER_TLS_KEY_FILE"),
+    }
+}
+
+fn address(context: &Context<'_>, arguments: &AccessArguments, settings: &Settings) -> Result<ServerUrl, Error> {
+    if let Some(url) = &arguments.url {
+        return Ok(url.clone());
+    }
+    if let Some(text) = context.environment.text("CI_SERVER_URL") {
+        return text.parse().map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server's address: {error}")));
+    }
+    match settings.engine.servers.as_slice() {
+        [only] => Ok(only.url.clone()),
+        servers => Err(Error::Usage(format!(
+            "which server? give --url or CI_SERVER_URL; agent.toml has {} [[server]], of which none is chosen",
+            servers.len()
+        ))),
+    }
+}
+
+fn access_token(
+    context: &Context<'_>,
+    arguments: &AccessArguments,
+    settings: &Settings,
+    url: &ServerUrl,
+) -> Result<Source, Error> {
+    if let Some(path) = &arguments.access_token_file {
+        return file_source(path, &context.environment);
+    }
+    if let Some(name) = &arguments.access_token_credential {
+        return Ok(settings::credential(name, &context.environment));
+    }
+    if let Some(source) = settings::access_token(&context.environment)? {
+        return Ok(source);
+    }
+    match settings.engine.access_to(url) {
+        Some(access) => Ok(access.access_token.clone()),
+        None => Err(Error::Verdict {
+            exit: Exit::Usage,
+            message: format!("no access token for {url}"),
+            hint: Some(
+                "give --access-token-file FILE (`-` for stdin, fd:N for a descriptor), --access-token-credential NAME, GITLAB_TOKEN or PRIVATE_TOKEN (or GITLAB_TOKEN_FILE, PRIVATE_TOKEN_FILE), or a [[server]] in agent.toml"
+                    .to_owned(),
+            ),
+        }),
+    }
+}
+
+/// A place in words.
+fn place(source: &Source) -> String {
+    match source {
+        Source::File(path) => format!("the file `{}`", path.display()),
+        Source::Credential { name, .. } => format!("the systemd credential `{name}`"),
+        Source::Value { origin, .. } => origin.clone(),
+    }
+}

@@ -1,0 +1,95 @@
+//! The sign of life: a stamp that the supervisor's loop sets with every turn and anyone may read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// The longest time between two turns of a loop that is well: often enough to feed a watchdog of a minute,
+/// seldom enough to cost nothing.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a loop may be silent before it counts as hung: some beats, for a machine that is busy.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// When the loop has turned last. Clones share one stamp.
+///
+/// Time base: monotonic; a machine that sleeps does not make it old.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    interval: Duration,
+    born: Instant,
+    beat_at_millis: Arc<AtomicU64>,
+}
+
+impl Heartbeat {
+    /// A pulse that has just beaten, and beats every [`HEARTBEAT_INTERVAL`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::every(HEARTBEAT_INTERVAL)
+    }
+
+    /// A pulse that beats every so often: tests live through days.
+    #[must_use]
+    pub(super) fn every(interval: Duration) -> Self {
+        Self { interval, born: Instant::now(), beat_at_millis: Arc::default() }
+    }
+
+    /// The longest time between two beats.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Stamps it: the loop turns.
+    pub fn beat(&self) {
+        self.beat_at_millis.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// How long ago it has beaten.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let beat_at = self.beat_at_millis.load(Ordering::Relaxed);
+        Duration::from_millis(self.millis().saturating_sub(beat_at))
+    }
+
+    /// Whether the loop turns: it has, within [`HEARTBEAT_TIMEOUT`].
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.age() <= HEARTBEAT_TIMEOUT
+    }
+
+    /// Goes on beating for as long as it is polled; never ends.
+    pub async fn keep_beating(&self) {
+        loop {
+            self.beat();
+            sleep(self.interval).await;
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pulse_ages_until_it_beats() {
+        let heartbeat = Heartbeat::new();
+        let reader = heartbeat.clone();
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!((reader.age(), reader.is_well()), (Duration::from_secs(60), false));
+        heartbeat.beat();
+        assert_eq!((reader.age(), reader.is_well()), (Duration::ZERO, true));
+    }
+}

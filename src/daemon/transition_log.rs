@@ -1,0 +1,69 @@
+//! What the log says when a runner changes its state, and what to do about it.
+
+use crate::lifecycle::{State, Trouble};
+use crate::model::{StateName, Timestamp, format_span};
+use crate::ops::Runner;
+
+/// Tells about a state that was entered: errors are for somebody to act on.
+pub(super) fn tell_transition(runner: &Runner, before: StateName, state: &State, now: Timestamp) {
+    let (name, after) = (runner.label(), state.name().as_str());
+    match state {
+        // That it was registered has been told already.
+        State::Active(_) if before == StateName::Unregistered => {}
+        State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
+            tracing::info!(runner = name, from = before.as_str(), to = after, "changed its state");
+        }
+        State::Uncertain(_) => tracing::warn!(runner = name, from = before.as_str(), to = after, "{LOST}"),
+        State::Rejected(rejected) => tracing::error!(
+            runner = name,
+            from = before.as_str(),
+            to = after,
+            rejection = ?rejected.rejection,
+            "{REFUSED}"
+        ),
+        State::NotRenewable(state) => {
+            let left = state.validity.left(now).map(format_span);
+            tracing::error!(runner = name, from = before.as_str(), to = after, left, "{NOT_RENEWED}");
+        }
+        State::Failed(failed) => tracing::error!(
+            runner = name,
+            from = before.as_str(),
+            to = after,
+            trouble = failed.trouble.as_str(),
+            remedy = remedy(failed.trouble),
+            "{STUCK}"
+        ),
+    }
+}
+
+/// What is to be told about a state that is not as it should be, in one sentence with the remedy.
+pub(super) fn sentence(state: &State) -> Option<String> {
+    match state {
+        State::Active(_) | State::Unregistered(_) | State::Retired { .. } => None,
+        State::Uncertain(_) => Some(LOST.to_owned()),
+        State::Rejected(_) => Some(REFUSED.to_owned()),
+        State::NotRenewable(_) => Some(NOT_RENEWED.to_owned()),
+        State::Failed(failed) => Some(format!("{STUCK}: {}", remedy(failed.trouble))),
+    }
+}
+
+const LOST: &str = "the answer to a rotation was lost: asking about the old token before anything else is done";
+const REFUSED: &str = "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml";
+const NOT_RENEWED: &str = "the server does not renew this token: create the runner anew before the token expires";
+const STUCK: &str = "cannot go on until somebody acts";
+
+fn remedy(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::RegistrationDisabled => {
+            "create the runner in GitLab's UI and give its glrt- token as `token` instead of the registration token"
+        }
+        Trouble::RegistrationRefused => "put a valid registration token where the enrollment reads it",
+        Trouble::GivenTokenRefused => "put the token of an existing runner where the enrollment reads it",
+        Trouble::Orphaned => "its project or group is gone: remove its entry, and enroll it elsewhere",
+        Trouble::Unassigned => "assign the runner to a project in GitLab",
+        Trouble::InvalidRequest => "correct the parameters that the server names",
+        Trouble::AccessDenied => "give an access token with the scope `manage_runner` or `api`",
+        Trouble::Unsupported => "this GitLab is too old for it",
+        Trouble::LocalFile => "make the file that the error names usable",
+    }
+}

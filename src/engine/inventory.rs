@@ -1,0 +1,183 @@
+//! Who is served: enrollments, records and entries brought together.
+
+use std::collections::BTreeSet;
+
+use super::Config;
+use crate::model::{RunnerKey, Site, TlsFiles};
+use crate::ops::{Enrollment, Runner, is_own};
+use crate::store::{Entry, Record, Snapshot};
+
+/// One runner to be served.
+#[derive(Clone, Debug)]
+pub struct ManagedRunner {
+    /// The runner, registered or not.
+    pub runner: Runner,
+    /// What asked for it; `None` for an entry that was only found.
+    pub enrollment: Option<Enrollment>,
+}
+
+/// Who is served, and what cannot be.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// The runners: enrollments first, then entries in the order of the file.
+    pub members: Vec<ManagedRunner>,
+    /// What people should know, one sentence each.
+    pub remarks: Vec<String>,
+    /// Records that belong to no enrollment any more, with the key they had; to be written down before
+    /// anything is served.
+    pub renamed: Vec<(RunnerKey, Record)>,
+}
+
+/// Brings together what shall exist, what is known and what config.toml says.
+#[must_use]
+pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
+    let mut inventory = Inventory::default();
+    let mut records = records;
+    let mut claimed = BTreeSet::new();
+    for enrollment in &config.enrollments {
+        let runner = enrolled(enrollment, &mut records, snapshot, &mut inventory);
+        inventory.admit(runner, Some(enrollment.clone()), snapshot, &mut claimed);
+    }
+    records.sort_by_cached_key(|record| position(record, snapshot));
+    for record in records {
+        let key = record.key.clone();
+        let was_enrolled = record.enrollment.is_some();
+        let Some(runner) = recorded(record, snapshot, &claimed, &mut inventory.remarks) else { continue };
+        if was_enrolled {
+            inventory.renamed.push((key, runner.record.clone()));
+        }
+        inventory.admit(runner, None, snapshot, &mut claimed);
+    }
+    for entry in &snapshot.entries {
+        if claimed.contains(&entry.position) {
+            continue;
+        }
+        match Runner::found(entry) {
+            Ok(runner) => inventory.admit(runner, None, snapshot, &mut claimed),
+            Err(error) => inventory.remarks.push(error.to_string()),
+        }
+    }
+    inventory
+}
+
+/// Where its first entry is in config.toml; behind all others if it has none.
+fn position(record: &Record, snapshot: &Snapshot) -> usize {
+    let target = Runner::recorded(record.clone(), site(record)).target();
+    let own = snapshot.entries.iter().find(|entry| is_own(&target, entry));
+    own.map_or(usize::MAX, |entry| entry.position)
+}
+
+impl Inventory {
+    /// Takes a runner in, and with it all entries that are its own.
+    fn admit(
+        &mut self,
+        mut runner: Runner,
+        enrollment: Option<Enrollment>,
+        snapshot: &Snapshot,
+        claimed: &mut BTreeSet<usize>,
+    ) {
+        let target = runner.target();
+        claimed.extend(snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position));
+        runner.look_up(snapshot);
+        self.members.push(ManagedRunner { runner, enrollment });
+    }
+}
+
+fn enrolled(
+    enrollment: &Enrollment,
+    records: &mut Vec<Record>,
+    snapshot: &Snapshot,
+    inventory: &mut Inventory,
+) -> Runner {
+    let mut runner = match records.iter().position(|record| record.key == enrollment.key) {
+        Some(position) if records[position].url == enrollment.site.url => {
+            Runner::recorded(records.remove(position), enrollment.site.clone())
+        }
+        Some(position) => {
+            inventory.remarks.push(moved_away(enrollment, &mut records[position]));
+            inventory.renamed.push((enrollment.key.clone(), records[position].clone()));
+            blank(enrollment)
+        }
+        None => match same_name(enrollment, records, snapshot) {
+            Some(entry) => taken_over(enrollment, entry, &mut inventory.remarks).unwrap_or_else(|| blank(enrollment)),
+            None => blank(enrollment),
+        },
+    };
+    runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
+    runner
+}
+
+fn blank(enrollment: &Enrollment) -> Runner {
+    Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone())
+}
+
+/// The key now asks for a runner on another server; the old one is served on as a found one.
+fn moved_away(enrollment: &Enrollment, record: &mut Record) -> String {
+    if let Some(credential) = &record.credential {
+        record.key = RunnerKey::found(&record.url, record.id, &credential.token.fingerprint());
+    }
+    record.enrollment = None;
+    format!(
+        "enrollment `{}` now names {}: its runner at {} stays as it is, unregister it by hand if it is not wanted any more",
+        enrollment.key, enrollment.site.url, record.url
+    )
+}
+
+/// The one usable entry of this name and server that no record knows: a lost state directory must not
+/// make a second runner.
+fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snapshot) -> Option<&'a Entry> {
+    let is_known = |entry: &Entry| {
+        records.iter().any(|record| is_own(&Runner::recorded(record.clone(), site(record)).target(), entry))
+    };
+    let mut candidates = snapshot.entries.iter().filter(|entry| {
+        entry.name.as_deref() == Some(enrollment.entry.name.as_str())
+            && entry.url.as_ref() == Some(&enrollment.site.url)
+            && entry.access().is_ok()
+            && !is_known(entry)
+    });
+    candidates.next().filter(|_| candidates.next().is_none())
+}
+
+fn taken_over(enrollment: &Enrollment, entry: &Entry, remarks: &mut Vec<String>) -> Option<Runner> {
+    let mut runner = Runner::found(entry).ok()?;
+    runner.record.key = enrollment.key.clone();
+    remarks.push(format!(
+        "config.toml already has a runner `{}` at {}, which enrollment `{}` takes over instead of registering another",
+        enrollment.entry.name, enrollment.site.url, enrollment.key
+    ));
+    Some(runner)
+}
+
+fn recorded(
+    record: Record,
+    snapshot: &Snapshot,
+    claimed: &BTreeSet<usize>,
+    remarks: &mut Vec<String>,
+) -> Option<Runner> {
+    record.credential.as_ref()?;
+    let site = site(&record);
+    let mut runner = Runner::recorded(record, site);
+    let target = runner.target();
+    let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+    let Some(entry) = own.next() else {
+        if runner.record.entry_text.is_some() {
+            return Some(runner);
+        }
+        remarks.push(format!(
+            "runner `{}` at {} is no longer in config.toml and is not served: put its entry back, or remove its record `{}.json`",
+            runner.label(),
+            runner.record.url,
+            runner.record.key
+        ));
+        return None;
+    };
+    if claimed.contains(&entry.position) {
+        return None;
+    }
+    runner.record.enrollment = None;
+    Some(runner)
+}
+
+fn site(record: &Record) -> Site {
+    Site { url: record.url.clone(), tls: TlsFiles::default() }
+}

@@ -1,0 +1,42 @@
+//! What governs a runner: the settings, its policy, and what its origin allows.
+
+use std::time::Duration;
+
+use super::{Config, RotatePolicy};
+use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share};
+use crate::model::{Origin, SystemId};
+use crate::ops::{Enrollment, RegistrationSource, Runner};
+
+/// What governs a runner: the settings, its policy, and what its origin allows.
+pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
+    let policy = config.policy_of(runner);
+    let is_shared = policy.shared.unwrap_or(runner.record.is_copy);
+    let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
+        RotatePolicy::Always => config.rotate.or(Some(Share::DEFAULT)),
+        RotatePolicy::Off => None,
+        RotatePolicy::Auto => {
+            let can_rotate = match runner.record.origin {
+                Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
+                Origin::V1 => false,
+            };
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
+        }
+    };
+    let verify_interval: Duration = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
+    let recovery = recovery(config, runner, enrollment, is_shared);
+    Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
+}
+
+/// Which rungs of the recovery ladder there are for a runner.
+fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, is_shared: bool) -> Recovery {
+    let record = &runner.record;
+    let token = record.credential.as_ref().map(|credential| credential.token.fingerprint());
+    let was_recovered = record.recovered.is_some() && record.recovered == token;
+    let can_register = enrollment.is_some_and(|enrollment| {
+        matches!(enrollment.source, RegistrationSource::Registration(_) | RegistrationSource::Created(_))
+    });
+    Recovery {
+        reset_by_id: config.access_to(&record.url).is_some() && record.id.is_some() && !is_shared && !was_recovered,
+        register: if can_register { config.register_again } else { RegisterAgain::Never },
+    }
+}

@@ -1,0 +1,242 @@
+//! Enums whose variants have one fixed name each in logs, JSON, metrics and records.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Declares an enum together with its names: `as_str`, `from_name`, `Display` and serde all use this one list.
+///
+/// Deserializing an unknown name is an error, unless the list ends with `else VARIANT`.
+macro_rules! named_enum {
+    (
+        $(#[$meta:meta])*
+        pub enum $enum:ident { $($(#[$variant_meta:meta])* $variant:ident = $name:literal,)+ }
+        $(else $fallback:ident)?
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $enum { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $enum {
+            /// Every variant, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The variant's name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The variant of this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $enum {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl Serialize for $enum {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $enum {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let known = Self::from_name(&name);
+                $(let known = known.or(Some(Self::$fallback));)?
+                known.ok_or_else(|| serde::de::Error::unknown_variant(&name, &[$($name,)+]))
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// The state of a runner, as reported.
+    pub enum StateName {
+        /// An enrollment without a runner.
+        Unregistered = "unregistered",
+        /// The credential is good as far as we know.
+        Active = "active",
+        /// A reset was sent and its answer was lost.
+        Uncertain = "uncertain",
+        /// The server refuses the token.
+        Rejected = "rejected",
+        /// The token is valid, but the server will not renew it.
+        NotRenewable = "not_renewable",
+        /// A human must act.
+        Failed = "failed",
+        /// Unregistered by us.
+        Retired = "retired",
+        /// Its entry cannot be used. Only `list` reports it.
+        Unusable = "unusable",
+        /// No server was asked about it yet.
+        Unknown = "unknown",
+    }
+    else Unknown
+}
+
+named_enum! {
+    /// Something that `ops` can do for a runner.
+    pub enum Step {
+        /// Make the runner.
+        Register = "register",
+        /// Ask whether the token is accepted.
+        Verify = "verify",
+        /// Replace the token.
+        Rotate = "rotate",
+        /// Write a credential that config.toml does not hold yet.
+        Save = "save",
+        /// Replace a refused token by the runner's id, with an access token.
+        ResetById = "reset_by_id",
+        /// Make the runner anew, into the same entry.
+        RegisterAgain = "register_again",
+    }
+}
+
+named_enum! {
+    /// The reason for a step.
+    pub enum Why {
+        /// The enrollment has no runner yet.
+        NotRegistered = "not_registered",
+        /// It is time for the regular check.
+        Interval = "interval",
+        /// The share of the token's life has passed.
+        ShareOfLife = "share_of_life",
+        /// The last request failed.
+        Retry = "retry",
+        /// A refusal needs to be confirmed.
+        ConfirmRefusal = "confirm_refusal",
+        /// A reset's answer was lost.
+        SettleLostAnswer = "settle_lost_answer",
+        /// A rejected or failed runner is looked at again.
+        LookAgain = "look_again",
+        /// config.toml does not hold the credential.
+        Unsaved = "unsaved",
+        /// The token is refused, and something can be done about it.
+        Recovery = "recovery",
+    }
+}
+
+named_enum! {
+    /// What a human must act on.
+    pub enum Trouble {
+        /// 410: this GitLab no longer takes registration tokens.
+        RegistrationDisabled = "registration_disabled",
+        /// The registration token is wrong.
+        RegistrationRefused = "registration_refused",
+        /// The token that an enrollment gave is refused.
+        GivenTokenRefused = "given_token_refused",
+        /// The runner's project or group is gone.
+        Orphaned = "orphaned",
+        /// The runner is assigned to no project.
+        Unassigned = "unassigned",
+        /// The server rejects our parameters.
+        InvalidRequest = "invalid_request",
+        /// The access token is wrong, or lacks the rights.
+        AccessDenied = "access_denied",
+        /// The server does not offer what is needed.
+        Unsupported = "unsupported",
+        /// A secret or TLS file on this machine cannot be used.
+        LocalFile = "local_file",
+    }
+}
+
+named_enum! {
+    /// What a command did with a runner.
+    pub enum Action {
+        /// The server accepted the token.
+        Verified = "verified",
+        /// A token that another process wrote was accepted and taken over.
+        Adopted = "adopted",
+        /// The server refused.
+        Refused = "refused",
+        /// The server gave no answer that says yes or no.
+        Unanswered = "unanswered",
+        /// The token was refused and its entry dropped from config.toml.
+        Dropped = "dropped",
+        /// The token was replaced.
+        Rotated = "rotated",
+        /// The runner was registered.
+        Registered = "registered",
+        /// The runner was registered already.
+        Unchanged = "unchanged",
+        /// The runner was registered already; its entry was put back into config.toml.
+        Restored = "restored",
+        /// The server deleted the runner or its manager.
+        Unregistered = "unregistered",
+        /// The server no longer had the runner.
+        AlreadyGone = "already_gone",
+        /// The token is not accepted, so the runner may remain in GitLab.
+        MayRemain = "may_remain",
+        /// The command failed for another reason.
+        Failed = "failed",
+    }
+}
+
+/// The result of the last verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "&'static str")]
+pub enum VerifyOutcome {
+    /// A genuine answer accepted the token.
+    Accepted,
+    /// A genuine answer refused it.
+    Refused,
+    /// There was no answer that says either.
+    Unanswered,
+    /// A human must act before the server says either.
+    Trouble(Trouble),
+}
+
+impl From<VerifyOutcome> for &'static str {
+    fn from(outcome: VerifyOutcome) -> Self {
+        match outcome {
+            VerifyOutcome::Accepted => "accepted",
+            VerifyOutcome::Refused => "refused",
+            VerifyOutcome::Unanswered => "unanswered",
+            VerifyOutcome::Trouble(trouble) => trouble.as_str(),
+        }
+    }
+}
+
+impl From<String> for VerifyOutcome {
+    /// A name of a later version says neither yes nor no to this one.
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "accepted" => Self::Accepted,
+            "refused" => Self::Refused,
+            name => Trouble::from_name(name).map_or(Self::Unanswered, Self::Trouble),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_leads_back_to_its_variant() {
+        for state in StateName::ALL {
+            let json = serde_json::to_string(state).unwrap();
+            assert_eq!(serde_json::from_str::<StateName>(&json).unwrap(), *state, "{json}");
+        }
+        let outcomes = [VerifyOutcome::Accepted, VerifyOutcome::Refused, VerifyOutcome::Unanswered];
+        for outcome in Trouble::ALL.iter().copied().map(VerifyOutcome::Trouble).chain(outcomes) {
+            let json = serde_json::to_string(&outcome).unwrap();
+            assert_eq!(serde_json::from_str::<VerifyOutcome>(&json).unwrap(), outcome, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_later_version_is_readable() {
+        assert_eq!(serde_json::from_str::<StateName>("\"paused\"").unwrap(), StateName::Unknown);
+        assert_eq!(serde_json::from_str::<VerifyOutcome>("\"paused\"").unwrap(), VerifyOutcome::Unanswered);
+        assert!(serde_json::from_str::<Step>("\"dance\"").is_err());
+    }
+}

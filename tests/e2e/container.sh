@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# The container image under podman, as strict as a platform may run it, with the test GitLab on its network.
+# shellcheck source-path=SCRIPTDIR
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh" container
+# shellcheck source=podman.sh
+. tests/e2e/podman.sh
+
+cargo build --locked --quiet --example gitlab
+make_podman
+# Files of the image do not depend on whose umask it is.
+(umask 077 && there packaging/build-image --quiet) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+
+explain() { there podman logs --tail 20 agent; }
+
+# --- What is asked of the container -----------------------------------------------------------------------------
+
+# run NAME OPTION…: the image as uid 65534, with nothing that it does not need.
+run() {
+    local hostname=$1
+    shift
+    there podman run --detach --name agent --hostname "$hostname" --network host --read-only --read-only-tmpfs=false \
+        --cap-drop all --security-opt no-new-privileges --user 65534 \
+        --env CI_SERVER_URL="$gitlab_url" "$@" runner-agent
+}
+
+by_registration_token() {
+    run "$@" --volume "$work/token:/run/secrets/token:ro" --env REGISTRATION_TOKEN_FILE=/run/secrets/token
+}
+
+by_own_token() {
+    run one --volume "$work/own-token:/run/secrets/token:ro" --env CI_SERVER_TOKEN_FILE=/run/secrets/token "$@"
+}
+
+agent() { there podman exec agent /runner-agent "$@"; }
+log() { there podman logs agent 2>&1; }
+healthy() { there podman healthcheck run agent; }
+id() { agent list --output json | grep -o '"id": *[0-9]*'; }
+is_well() { agent status --wait ready --timeout 2m >/dev/null; }
+is_running() { [[ $(there podman inspect --format '{{.State.Running}}' agent) == true ]]; }
+has_ended() { ! is_running; }
+remove() { there podman rm --force --time 0 agent >/dev/null 2>&1; }
+pid() { there podman inspect --format '{{.State.Pid}}' agent; }
+
+# secret NAME TOKEN: a file that uid 65534 and group 0 may read.
+secret() { install -m 640 -o 65534 -g 0 /dev/stdin "$work/$1" <<<"$2"; }
+
+# --- Each of these is one check ---------------------------------------------------------------------------------
+
+at_most() { (($1 <= $2)) || { echo "$1 is more than $2"; return 1; }; }
+image_bytes() { there podman image inspect --format '{{.Size}}' runner-agent; }
+resident_kib() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pid)/status"; }
+
+has_no_shell() { fails there podman run --rm --network none --entrypoint /bin/sh runner-agent -c true && equal "$(files)" "$1"; }
+files() { there find "$(there podman image mount runner-agent)" -type f -printf '%P\n' | sort | xargs; }
+
+registers() { by_registration_token one --volume data:/data && is_well && equal "$(registrations)" 1 && id=$(id); }
+
+survives_a_kill() {
+    there podman kill --signal KILL agent && eventually has_ended && there podman start agent && is_well &&
+        equal "$(id)" "$id" && equal "$(registrations)" 1
+}
+
+survives_a_new_container() {
+    there podman kill --signal KILL agent && remove && by_registration_token another --volume data:/data && is_well &&
+        equal "$(id)" "$id" && equal "$(registrations)" 1 && has "$(agent list)" '^one '
+}
+
+health_fails_when_it_hangs() {
+    there podman kill --signal STOP agent && fails healthy
+    there podman kill --signal CONT agent && eventually healthy
+}
+
+not_ready_without_gitlab() {
+    remove && stop_gitlab && by_registration_token one --volume data:/data && eventually healthy && fails agent health --ready
+}
+
+stop_unregisters() {
+    # podman's ten seconds, after which it kills.
+    there podman stop agent && equal "$(there podman inspect --format '{{.State.ExitCode}}' agent)" 0 &&
+        equal "$(unregistrations)" "$1"
+}
+
+comes_back_under_its_name() {
+    remove && by_registration_token a-third --volume data:/data && is_well && has "$(agent list)" '^one ' && stop_unregisters 2
+}
+
+# lacks_tokens: neither the token to register with nor the runner's own is where others may look.
+lacks_tokens() {
+    local places token
+    token=$(sed -n 's/^ *token = "\(.*\)"/\1/p' "/proc/$(pid)/root/data/config.toml")
+    places=$(tr '\0' '\n' <"/proc/$(pid)/environ" && tr '\0' '\n' <"/proc/$(pid)/cmdline" && log) || return
+    [[ -n $token ]] && has "$places" registered && lacks "$places" "$registration_token" && lacks "$places" "$token"
+}
+
+# The variable is taken away from the process, whatever podman itself knows of it.
+hands_over() {
+    remove && run one --volume over:/data --env REGISTRATION_TOKEN="$registration_token" && is_well && lacks_tokens
+}
+
+is_warned_of_memory() {
+    by_own_token --tmpfs /data:rw,mode=1777 && is_well && has "$(log)" 'mount a volume'
+}
+
+is_warned_without_a_volume() {
+    remove && by_own_token --read-only=false && is_well && has "$(log)" 'mount a volume' &&
+        grep -q token "/proc/$(pid)/root/data/config.toml"
+}
+
+is_content_with_a_volume() {
+    remove && by_own_token --volume own:/data && is_well && lacks "$(log)" 'mount a volume'
+}
+
+takes_any_user() {
+    remove && by_registration_token one --volume any:/data --user 1234567:0 && is_well
+}
+
+# --- The bed ----------------------------------------------------------------------------------------------------------
+
+chmod 711 "$work"
+secret token "$registration_token"
+start_gitlab nsenter --target "$namespaces" --net
+
+printf '  %s: the image has %s bytes\n' "$bed" "$(image_bytes)"
+check 'the image is at most 15 MiB'                                at_most "$(image_bytes)" $((15 * 1024 * 1024))
+check 'it holds the agent and the authorities, and no shell'       has_no_shell 'etc/ssl/certs/ca-certificates.crt runner-agent'
+check 'an address and a token file are enough to register'         registers
+printf '  %s: the agent has %s KiB resident\n' "$bed" "$(resident_kib)"
+check 'the agent has at most 12 MiB resident'                      at_most "$(resident_kib)" $((12 * 1024))
+check 'it runs as uid 65534, without capabilities'                 has "$(cat "/proc/$(pid)/status")" '^CapEff:.*0000000000000000'
+check 'the health check passes'                                    healthy
+check 'no token is in its environment or its log'                  lacks_tokens
+check 'it survives a kill as the same runner'                      survives_a_kill
+check 'so does a new container of another name on its volume'      survives_a_new_container
+check 'the health check fails while it hangs'                      health_fails_when_it_hangs
+check 'a stop unregisters within its ten seconds'                  stop_unregisters 1
+check 'the next container registers it by the name it had'         comes_back_under_its_name
+check 'with GitLab down it is healthy, and not ready'              not_ready_without_gitlab
+remove
+start_gitlab nsenter --target "$namespaces" --net
+secret own-token "$(created_token nsenter --target "$namespaces" --net)"
+check 'a given token whose state is in memory is warned of'        is_warned_of_memory
+check 'so is one without a volume'                                 is_warned_without_a_volume
+check 'on a volume it is not'                                      is_content_with_a_volume
+check 'any other user in group 0 will do'                          takes_any_user
+check 'no token stays of one that was given in the environment'    hands_over
+remove
+
+verdict

@@ -1,0 +1,79 @@
+# A Debian 12 that systemd has booted, in a container of its own; sourced after common.sh. The test GitLab is
+# on its network. Its disk lasts as long as the bed.
+# shellcheck shell=bash disable=SC2154,SC2119,SC2120
+
+machine=runner-agent-bed-$$
+machine_log=$work/machine.log
+
+# make_machine: its disk and its network.
+make_machine() {
+    undo+=(drop_network drop_machine)
+    cp -a --reflink=auto "$(tests/e2e/debian)" "$work/root"
+    ip netns add "$machine"
+    ip -n "$machine" link set lo up
+}
+
+drop_network() { ip netns delete "$machine" 2>/dev/null; }
+
+# boot OPTION…: with further options for systemd-nspawn; returns when systemd says that it is up.
+boot() {
+    # In a mount namespace with cgroups v2 alone, and in a cgroup of its own.
+    # shellcheck disable=SC2016
+    setsid unshare --mount --propagation private bash -c '
+        umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mkdir -p "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
+        exec systemd-nspawn --quiet --boot --directory="$0" --machine="$1" --bind-ro="$2:/packages" \
+            --network-namespace-path="/run/netns/$1" --register=no --keep-unit --console=pipe --link-journal=no "${@:3}"' \
+        "$work/root" "$machine" "$work/packages" "$@" </dev/null >>"$machine_log" 2>&1 &
+    container=$!
+    eventually is_up
+}
+
+# The container's own number of processes begins anew with every boot: the first is systemd.
+inside() {
+    nsenter -t "$(pgrep -P "$container" -x systemd)" --all \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
+}
+
+is_up() {
+    local state
+    state=$(inside systemctl is-system-running 2>/dev/null) || true
+    [[ $state == running || $state == degraded ]]
+}
+
+# reboot: as `systemctl reboot` does it. Such a container ends with 133, and has to be booted anew.
+reboot() {
+    local code=0
+    inside systemctl reboot || true
+    wait "$container" || code=$?
+    container=
+    ((code == 133)) || { echo "the machine ended with $code"; return 1; }
+    boot
+}
+
+# power_off: as `systemctl poweroff` does it.
+power_off() {
+    inside systemctl poweroff || true
+    wait "$container" || true
+    container=
+}
+
+drop_machine() {
+    local process
+    [[ -z ${container:-} ]] || end "$container"
+    container=
+    stop_gitlab
+    for process in $(ip netns pids "$machine" 2>/dev/null); do
+        kill -KILL "$process" 2>/dev/null || true
+    done
+    drop_cgroup
+}
+
+# A cgroup can be removed once its last process is gone.
+drop_cgroup() {
+    # shellcheck disable=SC2016
+    timeout --signal KILL 10 unshare --mount --propagation private bash -c '
+        umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        cd /sys/fs/cgroup
+        while [[ -d $0 ]] && ! find "$0" -depth -type d -exec rmdir {} +; do sleep 0.2; done' "$machine" 2>/dev/null || true
+}
