@@ -38,7 +38,7 @@ pub use client::fuzzing;
 pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
-pub use error::{Error, Kind};
+pub use error::{Error, ErrorKind};
 pub use parameters::{
     AccessLevel, Info, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, MAX_TEXT_CHARS, MIN_MAXIMUM_TIMEOUT, ParameterError,
     RegisterParameters,

@@ -10,12 +10,14 @@ use zeroize::Zeroizing;
 use crate::model::{Expiry, RunnerId, Site, SystemId};
 use crate::secret::Token;
 
-use super::endpoint::Proof;
-use super::error::Fault;
-use super::error_body::{self, ErrorTexts};
+use super::endpoint::TokenKind;
+use super::error::CallFailure;
+use super::error_body::{self, ErrorBody};
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
-use super::{Answer, Config, Endpoint, Error, Exchange, Info, Kind, RegisterParameters, Registered, Reset, Verified};
+use super::{
+    Answer, Config, Endpoint, Error, ErrorKind, Exchange, Info, RegisterParameters, Registered, Reset, Verified,
+};
 use super::{headers, refusal};
 
 #[cfg(any(test, fuzzing))]
@@ -146,22 +148,22 @@ impl Client {
     pub(super) async fn call<T>(
         &self,
         call: Call<'_>,
-        read: impl FnOnce(&Incoming) -> Result<T, Fault>,
+        read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
     ) -> Result<Answer<T>, Error> {
         let request_id = request_id();
         let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
             Ok(incoming) if (200..=299).contains(&incoming.status) => {
-                let value = read(&incoming).map_err(|trouble| Fault { status: Some(incoming.status), ..trouble });
+                let value = read(&incoming).map_err(|failure| CallFailure { status: Some(incoming.status), ..failure });
                 value.map(|value| (value, incoming))
             }
             Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
-            Err(trouble) => Err(trouble),
+            Err(failure) => Err(failure),
         };
         let took = started.elapsed();
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let outcome_word = outcome.as_ref().map_or_else(|trouble| trouble.kind.label(), |_| "ok");
+        let outcome_word = outcome.as_ref().map_or_else(|failure| failure.kind.label(), |_| "ok");
         self.0.observe(&Exchange { endpoint, outcome: outcome_word, took });
         match outcome {
             Ok((value, incoming)) => {
@@ -169,8 +171,8 @@ impl Client {
                 tracing::debug!(endpoint = endpoint.label(), host, request_id, status, elapsed_ms, "request answered");
                 Ok(Answer { value, date: headers::date(&incoming.headers), request_id })
             }
-            Err(trouble) => {
-                let (kind, status) = (trouble.kind.label(), trouble.status);
+            Err(failure) => {
+                let (kind, status) = (failure.kind.label(), failure.status);
                 tracing::debug!(
                     endpoint = endpoint.label(),
                     host,
@@ -180,7 +182,7 @@ impl Client {
                     elapsed_ms,
                     "request failed"
                 );
-                Err(Error::new(endpoint, host, request_id, trouble))
+                Err(Error::new(endpoint, host, request_id, failure))
             }
         }
     }
@@ -205,7 +207,7 @@ impl<'a> Call<'a> {
             root: self.endpoint.root(),
             path: self.path,
             body: self.body,
-            access_token: (self.endpoint.proof() == Proof::Access).then_some(self.secret),
+            access_token: (self.endpoint.token_kind() == TokenKind::Access).then_some(self.secret),
             request_id,
             on_kept_connection: !self.endpoint.changes_something(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),
@@ -214,15 +216,15 @@ impl<'a> Call<'a> {
 }
 
 /// Reads the body of a success: JSON by its own word and by its shape.
-pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Fault> {
+pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, CallFailure> {
     if !incoming.is_json() {
-        return Err(Fault::new(Kind::NotGitlab).with_detail(incoming.looks()));
+        return Err(CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.looks()));
     }
-    read(&incoming.body).map_err(|Flaw(flaw)| Fault::new(Kind::UnexpectedAnswer).with_detail(flaw))
+    read(&incoming.body).map_err(|Flaw(flaw)| CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw))
 }
 
 /// Reads the answer to a deletion, which is the status 204 and nothing else.
-pub(super) fn deleted(incoming: &Incoming) -> Result<(), Fault> {
+pub(super) fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
     if incoming.status == 204 {
         return Ok(());
     }
@@ -230,22 +232,22 @@ pub(super) fn deleted(incoming: &Incoming) -> Result<(), Fault> {
 }
 
 /// Reads an answer that is no success.
-fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Fault {
-    let words = if incoming.is_json() { ErrorTexts::read(&incoming.body) } else { None };
-    let kind = refusal::kind(endpoint, incoming.status, words.as_ref());
-    let detail = if kind == Kind::Redirect {
+fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> CallFailure {
+    let body = if incoming.is_json() { ErrorBody::read(&incoming.body) } else { None };
+    let kind = refusal::kind(endpoint, incoming.status, body.as_ref());
+    let detail = if kind == ErrorKind::Redirect {
         let host = headers::location_host(&incoming.headers, &incoming.url);
         host.map(|host| format!("to {}", error_body::sanitized(&host, &[secret])))
     } else {
-        (kind == Kind::NotGitlab).then(|| incoming.looks().to_owned())
+        (kind == ErrorKind::NotGitlab).then(|| incoming.looks().to_owned())
     };
-    Fault {
+    CallFailure {
         kind,
         status: Some(incoming.status),
-        date: words.as_ref().and_then(|_| headers::date(&incoming.headers)),
-        words: words.map(|words| words.shown(&[secret])),
+        date: body.as_ref().and_then(|_| headers::date(&incoming.headers)),
+        server_message: body.map(|body| body.shown(&[secret])),
         detail,
-        retry_after: headers::retry_after(&incoming.headers, kind == Kind::RateLimited),
+        retry_after: headers::retry_after(&incoming.headers, kind == ErrorKind::RateLimited),
         source: None,
     }
 }

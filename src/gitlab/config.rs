@@ -31,7 +31,7 @@ pub struct Config {
 pub struct Exchange {
     /// What was called.
     pub endpoint: Endpoint,
-    /// What came of it: `ok`, or the [label](super::Kind::label) of what went wrong.
+    /// What came of it: `ok`, or the [label](super::ErrorKind::label) of what went wrong.
     pub outcome: &'static str,
     /// From the call to its end; the wait for its turn counts too.
     pub took: Duration,

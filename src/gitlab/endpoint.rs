@@ -69,7 +69,7 @@ pub enum Endpoint {
 
 /// What a call shows to prove that it may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(super) enum TokenKind {
     /// A registration token, in the body.
     Registration,
     /// A runner's own token, in the body.
@@ -207,10 +207,10 @@ impl Endpoint {
         self.method() != Method::GET && self != Self::Verify
     }
 
-    pub(super) fn proof(self) -> Proof {
+    pub(super) fn token_kind(self) -> TokenKind {
         match self {
-            Self::Register | Self::RegisterV1 => Proof::Registration,
-            Self::Verify | Self::DeleteRunner | Self::DeleteManager | Self::Reset | Self::DeleteV1 => Proof::Runner,
+            Self::Register | Self::RegisterV1 => TokenKind::Registration,
+            Self::Verify | Self::DeleteRunner | Self::DeleteManager | Self::Reset | Self::DeleteV1 => TokenKind::Runner,
             Self::ResetById
             | Self::ListOwned
             | Self::ListAll
@@ -229,7 +229,7 @@ impl Endpoint {
             | Self::ResetGroupRegistrationToken
             | Self::Create
             | Self::ShowProject
-            | Self::ShowGroup => Proof::Access,
+            | Self::ShowGroup => TokenKind::Access,
         }
     }
 

@@ -10,23 +10,23 @@ use super::{Disposition, Endpoint, ErrorClass, Reason};
 
 /// A failed call: what was asked of whom, and what came instead. Holds no token and no body.
 #[derive(Debug)]
-pub struct Error(Box<Parts>);
+pub struct Error(Box<FailedCall>);
 
 #[derive(Debug)]
-struct Parts {
+struct FailedCall {
     endpoint: Endpoint,
     host: String,
     request_id: String,
-    trouble: Fault,
+    failure: CallFailure,
 }
 
 /// What came instead of the answer.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) kind: Kind,
+pub(super) struct CallFailure {
+    pub(super) kind: ErrorKind,
     pub(super) status: Option<u16>,
     /// The server's words, fit to be shown.
-    pub(super) words: Option<String>,
+    pub(super) server_message: Option<String>,
     /// What the kind does not say: the file, the host of a redirect, the flaw of an answer.
     pub(super) detail: Option<String>,
     pub(super) date: Option<Timestamp>,
@@ -37,9 +37,9 @@ pub(super) struct Fault {
 /// What lies behind an error.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
-impl Fault {
-    pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, status: None, words: None, detail: None, date: None, retry_after: None, source: None }
+impl CallFailure {
+    pub(super) fn new(kind: ErrorKind) -> Self {
+        Self { kind, status: None, server_message: None, detail: None, date: None, retry_after: None, source: None }
     }
 
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
@@ -53,9 +53,9 @@ impl Fault {
     /// The status and the server's words, which mostly begin with the status themselves.
     fn said(&self) -> Option<String> {
         let status = self.status?.to_string();
-        match &self.words {
-            Some(words) if words.starts_with(&status) => Some(words.clone()),
-            Some(words) => Some(format!("{status}: {words}")),
+        match &self.server_message {
+            Some(server_message) if server_message.starts_with(&status) => Some(server_message.clone()),
+            Some(server_message) => Some(format!("{status}: {server_message}")),
             None => Some(status),
         }
     }
@@ -63,7 +63,7 @@ impl Fault {
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ErrorKind {
     /// A TLS file of this machine cannot be used.
     LocalFile,
     /// A proxy's address cannot be one.
@@ -139,8 +139,8 @@ pub enum Kind {
 }
 
 impl Error {
-    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, trouble: Fault) -> Self {
-        Self(Box::new(Parts { endpoint, host, request_id, trouble }))
+    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, failure: CallFailure) -> Self {
+        Self(Box::new(FailedCall { endpoint, host, request_id, failure }))
     }
 
     /// The call that failed.
@@ -151,8 +151,8 @@ impl Error {
 
     /// What went wrong.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.0.trouble.kind
+    pub fn kind(&self) -> ErrorKind {
+        self.0.failure.kind
     }
 
     /// The host and port that were asked.
@@ -170,74 +170,74 @@ impl Error {
     /// The answer's HTTP status; absent if there was no answer.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        self.0.trouble.status
+        self.0.failure.status
     }
 
     /// The server's own words, made safe to show: short, plain, without any secret of the request.
     #[must_use]
-    pub fn words(&self) -> Option<&str> {
-        self.0.trouble.words.as_deref()
+    pub fn server_message(&self) -> Option<&str> {
+        self.0.failure.server_message.as_deref()
     }
 
     /// The server's wall time when it answered; absent if what answered may not be GitLab.
     #[must_use]
     pub fn date(&self) -> Option<Timestamp> {
-        self.0.trouble.date
+        self.0.failure.date
     }
 
     /// How long the server asked to wait, at most a day.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.trouble.retry_after
+        self.0.failure.retry_after
     }
 
     /// Whether the call may have taken effect, and what can be done next.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
-        let retry_after = self.0.trouble.retry_after;
-        match self.0.trouble.kind {
-            Kind::LocalFile
-            | Kind::ProxySetting
-            | Kind::NameLookup
-            | Kind::Connect
-            | Kind::ConnectTimeout
-            | Kind::TlsName
-            | Kind::TlsIssuer
-            | Kind::TlsExpired
-            | Kind::TlsClientCertificate
-            | Kind::Tls
-            | Kind::ProxyAuthentication
-            | Kind::Redirect
-            | Kind::ReadOnly
-            | Kind::Locked
-            | Kind::PreconditionFailed
-            | Kind::RateLimited
-            | Kind::Maintenance => Disposition::NotExecuted { retry_after },
-            Kind::Timeout
-            | Kind::ConnectionLost
-            | Kind::TooLarge
-            | Kind::NotGitlab
-            | Kind::UnexpectedAnswer
-            | Kind::UnexpectedStatus
-            | Kind::ServerError => Disposition::Unknown { retry_after },
-            Kind::TokenRefused => Disposition::Refused,
-            Kind::RotationClosed => Disposition::RotationClosed,
-            Kind::NotFound => Disposition::Gone,
-            Kind::Unsupported => Disposition::Unsupported,
-            Kind::InvalidParameters | Kind::Forbidden => Disposition::MustAct(Reason::Parameters),
-            Kind::AccessTokenRefused => Disposition::MustAct(Reason::AccessToken),
-            Kind::AccessTokenRights => Disposition::MustAct(Reason::AccessTokenRights),
-            Kind::RegistrationRefused => Disposition::MustAct(Reason::RegistrationRefused),
-            Kind::RegistrationDisabled => Disposition::MustAct(Reason::RegistrationDisabled),
-            Kind::Orphaned => Disposition::MustAct(Reason::Orphaned),
-            Kind::Unassigned => Disposition::MustAct(Reason::Unassigned),
+        let retry_after = self.0.failure.retry_after;
+        match self.0.failure.kind {
+            ErrorKind::LocalFile
+            | ErrorKind::ProxySetting
+            | ErrorKind::NameLookup
+            | ErrorKind::Connect
+            | ErrorKind::ConnectTimeout
+            | ErrorKind::TlsName
+            | ErrorKind::TlsIssuer
+            | ErrorKind::TlsExpired
+            | ErrorKind::TlsClientCertificate
+            | ErrorKind::Tls
+            | ErrorKind::ProxyAuthentication
+            | ErrorKind::Redirect
+            | ErrorKind::ReadOnly
+            | ErrorKind::Locked
+            | ErrorKind::PreconditionFailed
+            | ErrorKind::RateLimited
+            | ErrorKind::Maintenance => Disposition::NotExecuted { retry_after },
+            ErrorKind::Timeout
+            | ErrorKind::ConnectionLost
+            | ErrorKind::TooLarge
+            | ErrorKind::NotGitlab
+            | ErrorKind::UnexpectedAnswer
+            | ErrorKind::UnexpectedStatus
+            | ErrorKind::ServerError => Disposition::Unknown { retry_after },
+            ErrorKind::TokenRefused => Disposition::Refused,
+            ErrorKind::RotationClosed => Disposition::RotationClosed,
+            ErrorKind::NotFound => Disposition::Gone,
+            ErrorKind::Unsupported => Disposition::Unsupported,
+            ErrorKind::InvalidParameters | ErrorKind::Forbidden => Disposition::MustAct(Reason::Parameters),
+            ErrorKind::AccessTokenRefused => Disposition::MustAct(Reason::AccessToken),
+            ErrorKind::AccessTokenRights => Disposition::MustAct(Reason::AccessTokenRights),
+            ErrorKind::RegistrationRefused => Disposition::MustAct(Reason::RegistrationRefused),
+            ErrorKind::RegistrationDisabled => Disposition::MustAct(Reason::RegistrationDisabled),
+            ErrorKind::Orphaned => Disposition::MustAct(Reason::Orphaned),
+            ErrorKind::Unassigned => Disposition::MustAct(Reason::Unassigned),
         }
     }
 
-    /// The kind of trouble, as a command's exit code tells it.
+    /// The kind of failure, as a command's exit code tells it.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
-        if matches!(self.0.trouble.kind, Kind::LocalFile | Kind::ProxySetting) {
+        if matches!(self.0.failure.kind, ErrorKind::LocalFile | ErrorKind::ProxySetting) {
             return ErrorClass::Local;
         }
         match self.disposition() {
@@ -253,14 +253,14 @@ impl Error {
     /// What the user can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match self.0.trouble.kind {
-            Kind::AccessTokenRights => Some(self.0.endpoint.needs()),
+        match self.0.failure.kind {
+            ErrorKind::AccessTokenRights => Some(self.0.endpoint.needs()),
             kind => kind.hint(),
         }
     }
 }
 
-impl Kind {
+impl ErrorKind {
     /// A stable word for logs and metric labels.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -413,14 +413,16 @@ impl fmt::Display for Error {
     /// `cannot verify the runner at gitlab.example.com: the server failed (500: the server's words;
     /// request 1f…)`; the cause is left to [`source`](StdError::source).
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { endpoint, host, request_id, trouble } = &*self.0;
+        let FailedCall { endpoint, host, request_id, failure } = &*self.0;
         write!(formatter, "cannot {endpoint} at {host}: ")?;
-        match (&trouble.detail, trouble.kind) {
-            (Some(detail), Kind::LocalFile | Kind::ProxySetting | Kind::Tls) => formatter.write_str(detail)?,
+        match (&failure.detail, failure.kind) {
+            (Some(detail), ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls) => {
+                formatter.write_str(detail)?
+            }
             (Some(detail), kind) => write!(formatter, "{}, {detail}", kind.what(*endpoint))?,
             (None, kind) => formatter.write_str(kind.what(*endpoint))?,
         }
-        match (trouble.said(), trouble.kind.is_after_sending()) {
+        match (failure.said(), failure.kind.is_after_sending()) {
             (Some(said), _) => write!(formatter, " ({said}; request {request_id})"),
             (None, true) => write!(formatter, " (request {request_id})"),
             (None, false) => Ok(()),
@@ -431,7 +433,7 @@ impl fmt::Display for Error {
 impl StdError for Error {
     /// The innermost cause: what lies between only says again that a request failed.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        let mut innermost: &(dyn StdError + 'static) = self.0.trouble.source.as_deref()?;
+        let mut innermost: &(dyn StdError + 'static) = self.0.failure.source.as_deref()?;
         while let Some(source) = innermost.source() {
             innermost = source;
         }
@@ -445,47 +447,47 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Kind; 36] = [
-        Kind::LocalFile,
-        Kind::ProxySetting,
-        Kind::NameLookup,
-        Kind::Connect,
-        Kind::ConnectTimeout,
-        Kind::TlsName,
-        Kind::TlsIssuer,
-        Kind::TlsExpired,
-        Kind::TlsClientCertificate,
-        Kind::Tls,
-        Kind::ProxyAuthentication,
-        Kind::Timeout,
-        Kind::ConnectionLost,
-        Kind::TooLarge,
-        Kind::Redirect,
-        Kind::NotGitlab,
-        Kind::UnexpectedAnswer,
-        Kind::UnexpectedStatus,
-        Kind::InvalidParameters,
-        Kind::AccessTokenRefused,
-        Kind::AccessTokenRights,
-        Kind::Forbidden,
-        Kind::TokenRefused,
-        Kind::RegistrationRefused,
-        Kind::RegistrationDisabled,
-        Kind::RotationClosed,
-        Kind::ReadOnly,
-        Kind::Orphaned,
-        Kind::Unassigned,
-        Kind::NotFound,
-        Kind::Unsupported,
-        Kind::Locked,
-        Kind::PreconditionFailed,
-        Kind::RateLimited,
-        Kind::Maintenance,
-        Kind::ServerError,
+    const ALL: [ErrorKind; 36] = [
+        ErrorKind::LocalFile,
+        ErrorKind::ProxySetting,
+        ErrorKind::NameLookup,
+        ErrorKind::Connect,
+        ErrorKind::ConnectTimeout,
+        ErrorKind::TlsName,
+        ErrorKind::TlsIssuer,
+        ErrorKind::TlsExpired,
+        ErrorKind::TlsClientCertificate,
+        ErrorKind::Tls,
+        ErrorKind::ProxyAuthentication,
+        ErrorKind::Timeout,
+        ErrorKind::ConnectionLost,
+        ErrorKind::TooLarge,
+        ErrorKind::Redirect,
+        ErrorKind::NotGitlab,
+        ErrorKind::UnexpectedAnswer,
+        ErrorKind::UnexpectedStatus,
+        ErrorKind::InvalidParameters,
+        ErrorKind::AccessTokenRefused,
+        ErrorKind::AccessTokenRights,
+        ErrorKind::Forbidden,
+        ErrorKind::TokenRefused,
+        ErrorKind::RegistrationRefused,
+        ErrorKind::RegistrationDisabled,
+        ErrorKind::RotationClosed,
+        ErrorKind::ReadOnly,
+        ErrorKind::Orphaned,
+        ErrorKind::Unassigned,
+        ErrorKind::NotFound,
+        ErrorKind::Unsupported,
+        ErrorKind::Locked,
+        ErrorKind::PreconditionFailed,
+        ErrorKind::RateLimited,
+        ErrorKind::Maintenance,
+        ErrorKind::ServerError,
     ];
 
-    fn error(trouble: Fault) -> Error {
-        Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), trouble)
+    fn error(failure: CallFailure) -> Error {
+        Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), failure)
     }
 
     #[test]
@@ -497,13 +499,23 @@ mod tests {
 
     #[test]
     fn messages_name_act_host_and_request() {
-        let answered =
-            Fault { status: Some(403), words: Some("403 Forbidden - no".to_owned()), ..Fault::new(Kind::TokenRefused) };
-        let failed = Fault { status: Some(500), words: Some("Oops".to_owned()), ..Fault::new(Kind::ServerError) };
-        let redirected = Fault { status: Some(302), ..Fault::new(Kind::Redirect).with_detail("to sso.example.com") };
-        let lost = Fault::new(Kind::Timeout);
-        let unread = Fault::new(Kind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
-        for (trouble, end) in [
+        let answered = CallFailure {
+            status: Some(403),
+            server_message: Some("403 Forbidden - no".to_owned()),
+            ..CallFailure::new(ErrorKind::TokenRefused)
+        };
+        let failed = CallFailure {
+            status: Some(500),
+            server_message: Some("Oops".to_owned()),
+            ..CallFailure::new(ErrorKind::ServerError)
+        };
+        let redirected = CallFailure {
+            status: Some(302),
+            ..CallFailure::new(ErrorKind::Redirect).with_detail("to sso.example.com")
+        };
+        let lost = CallFailure::new(ErrorKind::Timeout);
+        let unread = CallFailure::new(ErrorKind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
+        for (failure, end) in [
             (answered, "the server refuses the runner's token (403 Forbidden - no; request 1f)"),
             (failed, "the server failed (500: Oops; request 1f)"),
             (redirected, "a redirect instead of an answer, to sso.example.com (302; request 1f)"),
@@ -511,7 +523,7 @@ mod tests {
             (unread, "cannot read the TLS file `/ca.pem`"),
         ] {
             let expected = format!("cannot verify the runner at gitlab.example.com: {end}");
-            assert_eq!(error(trouble).to_string(), expected);
+            assert_eq!(error(failure).to_string(), expected);
         }
     }
 
@@ -519,7 +531,7 @@ mod tests {
     fn only_what_may_be_repeated_has_a_wait() {
         let wait = Some(Duration::from_secs(60));
         for kind in ALL {
-            let error = error(Fault { retry_after: wait, ..Fault::new(kind) });
+            let error = error(CallFailure { retry_after: wait, ..CallFailure::new(kind) });
             if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } = error.disposition()
             {
                 assert_eq!(retry_after, wait, "{kind:?}");
@@ -533,10 +545,12 @@ mod tests {
     #[test]
     fn whoever_must_act_is_told_how() {
         for kind in ALL {
-            let error = error(Fault::new(kind));
+            let error = error(CallFailure::new(kind));
             let must_act = matches!(error.disposition(), Disposition::MustAct(_));
             assert!(
-                !must_act || error.hint().is_some() || matches!(kind, Kind::InvalidParameters | Kind::Forbidden),
+                !must_act
+                    || error.hint().is_some()
+                    || matches!(kind, ErrorKind::InvalidParameters | ErrorKind::Forbidden),
                 "{kind:?}"
             );
         }

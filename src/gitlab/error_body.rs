@@ -26,13 +26,13 @@ pub(super) enum Form {
 
 /// A genuine refusal: JSON of one of GitLab's own forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ErrorTexts {
+pub(super) struct ErrorBody {
     pub(super) form: Form,
     /// The text, unbounded and not yet safe to show.
     pub(super) text: String,
 }
 
-impl ErrorTexts {
+impl ErrorBody {
     /// Reads a refusal; `None` for anything that GitLab's API does not send.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let object: Map<String, Value> = serde_json::from_slice(body).ok()?;
@@ -170,7 +170,7 @@ mod tests {
                 "400 (Bad request) \"token\" not given",
             ),
         ] {
-            let words = ErrorTexts::read(body.as_bytes()).unwrap();
+            let words = ErrorBody::read(body.as_bytes()).unwrap();
             assert_eq!((words.form, words.text.as_str()), (form, text));
         }
     }
@@ -180,7 +180,7 @@ mod tests {
         for body in
             ["", "Retry later", "<html>", "{}", "[]", "\"403 Forbidden\"", "{\"message\":7}", "{\"detail\":\"x\"}"]
         {
-            assert_eq!(ErrorTexts::read(body.as_bytes()), None, "{body}");
+            assert_eq!(ErrorBody::read(body.as_bytes()), None, "{body}");
         }
     }
 

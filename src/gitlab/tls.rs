@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::model::Site;
 
-use super::Kind;
-use super::error::Fault;
+use super::ErrorKind;
+use super::error::CallFailure;
 use super::trust::Trust;
 
 /// How many TLS sessions are kept for resumption: one per server that a daemon usually has, not the
@@ -28,7 +28,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The TLS files that make one connection differ from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum ClientCertificate {
+pub(super) enum TlsProfile {
     /// Unencrypted.
     Plain,
     /// Encrypted, by the files that exist.
@@ -49,10 +49,10 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-impl ClientCertificate {
+impl TlsProfile {
     /// Finds the TLS files of a site to which encrypted connections are made: those its entry names,
     /// else those that lie ready for its host.
-    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, Fault> {
+    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, CallFailure> {
         let host = site.url.host();
         let ready = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
         let ca = match &site.tls.ca_file {
@@ -69,12 +69,12 @@ impl ClientCertificate {
     }
 
     /// The present state of its files.
-    pub(super) fn stamps(&self) -> Result<Vec<Stamp>, Fault> {
+    pub(super) fn stamps(&self) -> Result<Vec<Stamp>, CallFailure> {
         self.files().map(|path| stamp(path).map_err(|error| unreadable(path, error))).collect()
     }
 
     /// Reads its files into what a connection needs.
-    pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, Fault> {
+    pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, CallFailure> {
         let Self::Tls { ca, client } = self else {
             return configured(Arc::new(RootCertStore::empty()), Vec::new(), None);
         };
@@ -103,8 +103,8 @@ pub(super) struct SystemRoots(Mutex<Option<Arc<RootCertStore>>>);
 
 impl SystemRoots {
     /// # Errors
-    /// [`Kind::LocalFile`] if the system has some and none can be read.
-    pub(super) fn load(&self) -> Result<Arc<RootCertStore>, Fault> {
+    /// [`ErrorKind::LocalFile`] if the system has some and none can be read.
+    pub(super) fn load(&self) -> Result<Arc<RootCertStore>, CallFailure> {
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(roots) = &*loaded {
             return Ok(Arc::clone(roots));
@@ -114,7 +114,7 @@ impl SystemRoots {
             && let Some(error) = found.errors.into_iter().next()
         {
             let what = "cannot load the system's certificate authorities";
-            return Err(Fault::new(Kind::LocalFile).with_detail(what).with_source(error));
+            return Err(CallFailure::new(ErrorKind::LocalFile).with_detail(what).with_source(error));
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
@@ -136,9 +136,10 @@ fn configured(
     roots: Arc<RootCertStore>,
     named: Vec<CertificateDer<'static>>,
     client: Option<&(PathBuf, PathBuf)>,
-) -> Result<ClientConfig, Fault> {
+) -> Result<ClientConfig, CallFailure> {
     let provider = Arc::new(ring::default_provider());
-    let failed = |error: rustls::Error| Fault::new(Kind::Tls).with_detail("cannot set up TLS").with_source(error);
+    let failed =
+        |error: rustls::Error| CallFailure::new(ErrorKind::Tls).with_detail("cannot set up TLS").with_source(error);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
     let builder = if named.is_empty() {
@@ -161,7 +162,7 @@ fn configured(
     Ok(config)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CallFailure> {
     let pem = read(path)?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| not_pem(path, error))?;
@@ -171,12 +172,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CallFailure> {
     let pem = read(path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| not_pem(path, error))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
     let file = fs::File::open(path).map_err(|error| unreadable(path, error))?;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
@@ -187,7 +188,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 /// The path if something is there; only "not found" means that nothing is.
-fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
+fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, CallFailure> {
     let Some(path) = path else { return Ok(None) };
     match fs::metadata(&path) {
         Ok(_) => Ok(Some(path)),
@@ -209,14 +210,14 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
     })
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Fault {
+fn unreadable(path: &Path, error: io::Error) -> CallFailure {
     local_file("cannot read the TLS file", path).with_source(error)
 }
 
-fn not_pem(path: &Path, error: rustls::pki_types::pem::Error) -> Fault {
+fn not_pem(path: &Path, error: rustls::pki_types::pem::Error) -> CallFailure {
     local_file("there is no usable PEM in", path).with_source(error)
 }
 
-fn local_file(what: &str, path: &Path) -> Fault {
-    Fault::new(Kind::LocalFile).with_detail(format!("{what} `{}`", path.display()))
+fn local_file(what: &str, path: &Path) -> CallFailure {
+    CallFailure::new(ErrorKind::LocalFile).with_detail(format!("{what} `{}`", path.display()))
 }

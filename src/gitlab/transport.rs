@@ -1,4 +1,4 @@
-//! Connections: one pair of HTTP clients per TLS identity, and one exchange over one of them.
+//! Connections: two HTTP clients per TLS profile, and one exchange over one of them.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use crate::model::Site;
 use crate::secret::Token;
 
-use super::error::Fault;
-use super::tls::{ClientCertificate, Stamp, SystemRoots};
-use super::{Config, Exchange, Kind, headers};
+use super::error::CallFailure;
+use super::tls::{Stamp, SystemRoots, TlsProfile};
+use super::{Config, ErrorKind, Exchange, headers};
 
 /// How long a connection that may be used again is kept: long enough for the runners of one pass,
 /// short enough that an idle daemon holds none.
@@ -28,13 +28,13 @@ const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Transport {
     config: Config,
     roots: SystemRoots,
-    pairs: Mutex<HashMap<ClientCertificate, (Vec<Stamp>, Pair)>>,
+    clients: Mutex<HashMap<TlsProfile, (Vec<Stamp>, HttpClients)>>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-/// The two HTTP clients of one TLS identity.
+/// The two HTTP clients of one TLS profile.
 #[derive(Clone)]
-struct Pair {
+struct HttpClients {
     /// For calls that change something: it keeps no connection, since a request on one that the server
     /// is closing may or may not have arrived.
     fresh: reqwest::Client,
@@ -69,7 +69,7 @@ pub(super) struct Incoming {
 
 impl Transport {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, roots: SystemRoots::default(), pairs: Mutex::default(), hosts: Mutex::default() }
+        Self { config, roots: SystemRoots::default(), clients: Mutex::default(), hosts: Mutex::default() }
     }
 
     /// Tells whoever wants to know.
@@ -80,11 +80,11 @@ impl Transport {
     }
 
     /// Sends one request, once, when its host has room for it.
-    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Fault> {
+    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
         let _room = host.acquire().await.ok();
-        let pair = self.pair(outgoing.site)?;
-        let client = if outgoing.on_kept_connection { &pair.kept } else { &pair.fresh };
+        let clients = self.clients(outgoing.site)?;
+        let client = if outgoing.on_kept_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
             client.request(outgoing.method, url).header(HeaderName::from_static("x-request-id"), outgoing.request_id);
@@ -103,7 +103,7 @@ impl Transport {
     /// under way goes on with what it has.
     pub(super) fn forget_tls(&self) {
         self.roots.forget();
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn host(&self, authority: &str) -> Arc<Semaphore> {
@@ -113,26 +113,26 @@ impl Transport {
     }
 
     /// The clients for a site, made anew when one of its TLS files has changed.
-    fn pair(&self, site: &Site) -> Result<Pair, Fault> {
-        let identity = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
-            ClientCertificate::of(site, self.config.certs_dir.as_deref())?
+    fn clients(&self, site: &Site) -> Result<HttpClients, CallFailure> {
+        let profile = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
+            TlsProfile::of(site, self.config.certs_dir.as_deref())?
         } else {
-            ClientCertificate::Plain
+            TlsProfile::Plain
         };
-        let stamps = identity.stamps()?;
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built_from, pair)) = pairs.get(&identity)
+        let stamps = profile.stamps()?;
+        let mut cached = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((built_from, clients)) = cached.get(&profile)
             && *built_from == stamps
         {
-            return Ok(pair.clone());
+            return Ok(clients.clone());
         }
-        let pair = self.build(&identity)?;
-        pairs.insert(identity, (stamps, pair.clone()));
-        Ok(pair)
+        let clients = self.build(&profile)?;
+        cached.insert(profile, (stamps, clients.clone()));
+        Ok(clients)
     }
 
-    fn build(&self, identity: &ClientCertificate) -> Result<Pair, Fault> {
-        let tls = identity.config(&self.roots)?;
+    fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
+        let tls = profile.config(&self.roots)?;
         // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
@@ -153,13 +153,15 @@ impl Transport {
                 builder = builder.proxy(proxy);
             }
             builder.build().map_err(|error| {
-                Fault::new(Kind::Tls).with_detail("cannot set up connections").with_source(error.without_url())
+                CallFailure::new(ErrorKind::Tls)
+                    .with_detail("cannot set up connections")
+                    .with_source(error.without_url())
             })
         };
-        Ok(Pair { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
+        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
     }
 
-    fn proxies(&self) -> Result<Vec<Proxy>, Fault> {
+    fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {
         let proxies = &self.config.proxies;
         let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
         let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
@@ -167,7 +169,7 @@ impl Transport {
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
             // The cause would repeat the address, which may hold a password.
-            Err(_) => Err(Fault::new(Kind::ProxySetting).with_detail(detail)),
+            Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
         };
         https.into_iter().chain(http).map(proxy).collect()
     }
@@ -177,28 +179,28 @@ fn accepts_json() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
 }
 
-fn sensitive(token: &Token) -> Result<HeaderValue, Fault> {
-    let unusable = |_| Fault::new(Kind::AccessTokenRefused).with_detail("it does not fit into a header");
+fn sensitive(token: &Token) -> Result<HeaderValue, CallFailure> {
+    let unusable = |_| CallFailure::new(ErrorKind::AccessTokenRefused).with_detail("it does not fit into a header");
     let mut value = HeaderValue::from_str(token.expose()).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// Reads an answer to its end, within bounds.
-async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, Fault> {
+async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, CallFailure> {
     let status = response.status().as_u16();
     let body = read_body(&mut response, max_bytes).await;
     let body = match body {
         Ok(body) => body,
         // These say all with their status.
         Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
-        Err(trouble) => return Err(Fault { status: Some(status), ..trouble }),
+        Err(failure) => return Err(CallFailure { status: Some(status), ..failure }),
     };
     let url = response.url().clone();
     Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
 }
 
-async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
     let announced = response.content_length().unwrap_or_default();
     if announced > max_bytes as u64 {
         return Err(too_large(max_bytes));
@@ -213,23 +215,23 @@ async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result
     Ok(body)
 }
 
-fn too_large(max_bytes: usize) -> Fault {
-    Fault::new(Kind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
+fn too_large(max_bytes: usize) -> CallFailure {
+    CallFailure::new(ErrorKind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
 }
 
-fn not_answered(error: reqwest::Error) -> Fault {
+fn not_answered(error: reqwest::Error) -> CallFailure {
     let error = error.without_url();
     let kind = match tls_error(&error) {
         Some(tls) if error.is_connect() => tls_kind(tls),
         // With TLS 1.3 the server looks at the client's certificate after the client has sent.
-        Some(tls) if tls_kind(tls) == Kind::TlsClientCertificate => Kind::TlsClientCertificate,
-        _ if error.is_connect() && error.is_timeout() => Kind::ConnectTimeout,
-        _ if error.is_connect() && error.is_dns() => Kind::NameLookup,
-        _ if error.is_connect() => Kind::Connect,
-        _ if error.is_timeout() => Kind::Timeout,
-        _ => Kind::ConnectionLost,
+        Some(tls) if tls_kind(tls) == ErrorKind::TlsClientCertificate => ErrorKind::TlsClientCertificate,
+        _ if error.is_connect() && error.is_timeout() => ErrorKind::ConnectTimeout,
+        _ if error.is_connect() && error.is_dns() => ErrorKind::NameLookup,
+        _ if error.is_connect() => ErrorKind::Connect,
+        _ if error.is_timeout() => ErrorKind::Timeout,
+        _ => ErrorKind::ConnectionLost,
     };
-    Fault::new(kind).with_source(error)
+    CallFailure::new(kind).with_source(error)
 }
 
 /// Finds what TLS has to say among an error's causes.
@@ -246,7 +248,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     None
 }
 
-fn tls_kind(error: &rustls::Error) -> Kind {
+fn tls_kind(error: &rustls::Error) -> ErrorKind {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate_kind(error),
         rustls::Error::AlertReceived(
@@ -259,21 +261,21 @@ fn tls_kind(error: &rustls::Error) -> Kind {
             | AlertDescription::NoCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate,
-        ) => Kind::TlsClientCertificate,
-        _ => Kind::Tls,
+        ) => ErrorKind::TlsClientCertificate,
+        _ => ErrorKind::Tls,
     }
 }
 
-fn certificate_kind(error: &CertificateError) -> Kind {
+fn certificate_kind(error: &CertificateError) -> ErrorKind {
     match error {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Kind::TlsName,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => ErrorKind::TlsName,
         // An authority of the right name with another key: made anew, and the old one still trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::TlsIssuer,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => ErrorKind::TlsIssuer,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => Kind::TlsExpired,
-        _ => Kind::Tls,
+        | CertificateError::NotValidYetContext { .. } => ErrorKind::TlsExpired,
+        _ => ErrorKind::Tls,
     }
 }
 

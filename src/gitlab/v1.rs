@@ -4,7 +4,7 @@
 //! user to say.
 
 use super::client::{Call, json, success};
-use super::error::Fault;
+use super::error::CallFailure;
 use super::transport::Incoming;
 use super::wire::{self, Flaw, RegisterRequest, TokenRequest};
 use super::{Answer, Client, Endpoint, Error, RegisterParameters, Registered};
@@ -40,7 +40,7 @@ impl Client {
 }
 
 /// What the answer tells of the runner is not documented, so that any JSON will do.
-fn deleted(incoming: &Incoming) -> Result<(), Fault> {
+fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
     match incoming.status {
         204 => Ok(()),
         _ => success(incoming, |body| {

@@ -45,21 +45,21 @@ pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 mod tests {
     use serde_json::{from_value, json};
 
-    use crate::gitlab::fleet::{Manager, Runner};
+    use crate::gitlab::fleet::{FleetRunner, Manager};
 
     #[test]
     fn an_id_is_a_number_or_its_digits() {
         for id in [json!(6), json!("6")] {
-            assert_eq!(from_value::<Runner>(json!({ "id": id })).unwrap().id.number(), 6);
+            assert_eq!(from_value::<FleetRunner>(json!({ "id": id })).unwrap().id.number(), 6);
         }
         for id in [json!(0), json!(-1), json!("x"), json!(null), json!([]), json!("9223372036854775808")] {
-            assert!(from_value::<Runner>(json!({ "id": id })).is_err(), "{id}");
+            assert!(from_value::<FleetRunner>(json!({ "id": id })).is_err(), "{id}");
         }
     }
 
     #[test]
     fn everything_but_the_id_may_be_missing_null_or_new() {
-        let bare: Runner = from_value(json!({ "id": 1, "novel": [1], "online": null, "status": null })).unwrap();
+        let bare: FleetRunner = from_value(json!({ "id": 1, "novel": [1], "online": null, "status": null })).unwrap();
         assert_eq!((bare.online, bare.status, bare.paused, bare.created_at), (None, None, None, None));
         let odd: Manager = from_value(json!({ "id": 1, "contacted_at": "yesterday" })).unwrap();
         assert_eq!(odd.contacted_at, None);
