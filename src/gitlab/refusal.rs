@@ -1,11 +1,11 @@
-//! What a status that is no success means, endpoint by endpoint.
+//! The meaning of each error status, per endpoint.
 
 use super::endpoint::TokenKind;
 use super::error_body::{ErrorBody, Form};
 use super::{Endpoint, ErrorKind};
 
-/// Reads a refusal. The status decides, and the body only where GitLab uses one status for several
-/// things; without a body of GitLab's own, only a throttle and a redirect say anything for certain.
+/// Classifies an error answer. The status decides, and the body only if GitLab uses one status for several errors.
+/// Without a GitLab error body only a few statuses are certain, such as a redirect or a throttle.
 pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) -> ErrorKind {
     match (status, body) {
         (300..=399, _) => ErrorKind::Redirect,
@@ -14,7 +14,7 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) ->
         (503, Some(ErrorBody { form: Form::Message, .. })) => ErrorKind::Maintenance,
         (501, Some(_)) => ErrorKind::Unsupported,
         (408 | 500..=599, _) => ErrorKind::ServerError,
-        // Since 10.0 these paths are nothing but missing pages.
+        // Since 10.0 these paths are ordinary missing pages.
         (404, None) if endpoint.is_v1() => ErrorKind::Unsupported,
         (_, None) => ErrorKind::NotGitlab,
         (400, Some(_)) => ErrorKind::InvalidParameters,
@@ -22,8 +22,8 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) ->
         (403, Some(body)) => forbidden(endpoint, body),
         (404, Some(body)) => not_found(endpoint, body),
         (405, Some(_)) => ErrorKind::Unsupported,
-        (409, Some(body)) if body.mention("resource lock") => ErrorKind::Locked,
-        // Releases of long ago say so of a runner that is assigned already.
+        (409, Some(body)) if body.mentions("resource lock") => ErrorKind::Locked,
+        // Old releases answer so if the runner is already assigned.
         (409, Some(_)) if endpoint == Endpoint::Assign => ErrorKind::InvalidParameters,
         (410, Some(_)) => gone(endpoint),
         (412, Some(_)) => ErrorKind::PreconditionFailed,
@@ -32,8 +32,8 @@ pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) ->
     }
 }
 
-/// Only an access token is answered so; a server without the call for managers takes `managers` for
-/// the id of a runner and wants one.
+/// Servers send 401 only for access tokens. One that does not know the call for managers takes `managers` for a
+/// runner id and asks for an access token.
 fn unauthorized(endpoint: Endpoint) -> ErrorKind {
     match endpoint.token_kind() {
         TokenKind::Access => ErrorKind::AccessTokenRefused,
@@ -44,13 +44,13 @@ fn unauthorized(endpoint: Endpoint) -> ErrorKind {
 
 fn forbidden(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
     match body.form {
-        Form::Message if body.mention("read-only instance") => ErrorKind::ReadOnly,
-        Form::Error | Form::Message if body.mention("rotation deadline") => ErrorKind::RotationClosed,
+        Form::Message if body.mentions("read-only instance") => ErrorKind::ReadOnly,
+        Form::Error | Form::Message if body.mentions("rotation deadline") => ErrorKind::RotationClosed,
         Form::OAuth => ErrorKind::AccessTokenRights,
-        Form::Message if body.mention("runner is orphaned") => ErrorKind::Orphaned,
+        Form::Message if body.mentions("runner is orphaned") => ErrorKind::Orphaned,
         Form::Message if is_plain_forbidden(&body.text) => match endpoint.token_kind() {
             TokenKind::Registration => ErrorKind::RegistrationRefused,
-            TokenKind::Access if is_about_the_runner(endpoint, body) => ErrorKind::Forbidden,
+            TokenKind::Access if is_runner_the_obstacle(endpoint, body) => ErrorKind::Forbidden,
             TokenKind::Access => ErrorKind::AccessTokenRights,
             TokenKind::Runner => ErrorKind::TokenRefused,
         },
@@ -58,23 +58,23 @@ fn forbidden(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
     }
 }
 
-/// `403 Forbidden` with or without a reason; gateways say `Forbidden` without the number.
+/// Whether the text is `403 Forbidden`, with or without a reason. Gateways send `Forbidden` without the number.
 fn is_plain_forbidden(text: &str) -> bool {
     text.strip_prefix("403 Forbidden").is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
 }
 
-/// Whether it is not the user that lacks a right but the runner that stands in the way: locked, of another
-/// kind, or of other projects too.
-fn is_about_the_runner(endpoint: Endpoint, body: &ErrorBody) -> bool {
+/// Whether the runner is the obstacle, not the user's rights: it is locked, of another type, or assigned to
+/// other projects too.
+fn is_runner_the_obstacle(endpoint: Endpoint, body: &ErrorBody) -> bool {
     matches!(endpoint, Endpoint::Assign | Endpoint::Unassign | Endpoint::DeleteById)
         && body.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
 }
 
-/// GitLab's helpers say `message` when a record is missing; the router says `error` when the call is.
+/// GitLab sends `message` for a missing record, and `error` for a missing route.
 fn not_found(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
     let is_record = body.form == Form::Message;
     match endpoint {
-        // The first API has no other way to say that the parameters are wrong.
+        // The API of 2016 answers so to invalid parameters.
         Endpoint::RegisterV1 if is_record => ErrorKind::InvalidParameters,
         Endpoint::DeleteRunner | Endpoint::DeleteManager if is_record => ErrorKind::NotFound,
         _ if is_record && endpoint.token_kind() == TokenKind::Access => ErrorKind::NotFound,
@@ -82,7 +82,7 @@ fn not_found(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
     }
 }
 
-/// The number stands for a switched-off registration, or for a whole version of the API.
+/// 410 stands for disabled registration tokens, or for a removed API version.
 fn gone(endpoint: Endpoint) -> ErrorKind {
     match endpoint.token_kind() {
         TokenKind::Registration => ErrorKind::RegistrationDisabled,
@@ -91,7 +91,7 @@ fn gone(endpoint: Endpoint) -> ErrorKind {
 }
 
 fn unprocessable(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
-    if body.mention("orphaned") {
+    if body.mentions("orphaned") {
         return ErrorKind::Orphaned;
     }
     match endpoint {

@@ -75,7 +75,7 @@ impl Transport {
     /// Tells whoever wants to know.
     pub(super) fn observe(&self, exchange: &Exchange) {
         if let Some(observer) = &self.config.observer {
-            observer.tell(exchange);
+            observer.notify(exchange);
         }
     }
 

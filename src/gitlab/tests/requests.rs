@@ -44,7 +44,7 @@ async fn every_call_has_its_method_path_and_body() {
 
 #[tokio::test]
 async fn headers_say_json_who_asks_and_which_request() {
-    for endpoint in Endpoint::ALL {
+    for &endpoint in Endpoint::ALL {
         let server = ScriptedServer::start([Reply::html(500)]).await;
         let error = call(&client(), &server.site(), endpoint).await.unwrap_err();
         let request = &server.requests()[0];
@@ -152,7 +152,7 @@ async fn one_line_of_log_per_request_without_any_token() {
     // written at all, and the other tests' threads have no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
-    for endpoint in Endpoint::ALL {
+    for &endpoint in Endpoint::ALL {
         for reply in [Reply::html(500), Reply::json(403, r#"{"message":"403 Forbidden"}"#), Reply::Close(Vec::new())] {
             failure(endpoint, reply).await;
         }

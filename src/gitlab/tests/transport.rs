@@ -37,7 +37,7 @@ async fn a_kept_connection_that_was_closed_repeats_no_request() {
 
 #[tokio::test]
 async fn a_cut_answer_repeats_no_request() {
-    for endpoint in Endpoint::ALL {
+    for &endpoint in Endpoint::ALL {
         let warm_up = if endpoint == Endpoint::Verify { Some(Reply::json(200, ACCEPTED)) } else { None };
         let server = ScriptedServer::start(warm_up.iter().cloned().chain([Reply::Close(Vec::new())])).await;
         let client = client();

@@ -106,7 +106,7 @@ fn parse(input: &[u8]) -> Option<(Endpoint, Incoming)> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let mut first = std::str::from_utf8(lines.next()?).ok()?.split(' ');
     let label = first.next()?;
-    let endpoint = Endpoint::ALL.into_iter().find(|endpoint| endpoint.label() == label)?;
+    let endpoint = Endpoint::from_name(label)?;
     let status = first.next()?.parse().ok().filter(|status| (100..=999).contains(status))?;
     let mut headers = HeaderMap::new();
     for line in lines {
