@@ -207,7 +207,7 @@ impl<'a> Call<'a> {
             body: self.body,
             access_token: (self.endpoint.token_kind() == TokenKind::Access).then_some(self.secret),
             request_id,
-            on_kept_connection: !self.endpoint.has_side_effects(),
+            reuses_connection: !self.endpoint.has_side_effects(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),
         }
     }
@@ -216,7 +216,7 @@ impl<'a> Call<'a> {
 /// Reads the body of a success, which must be JSON by its content type and its syntax.
 pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, CallFailure> {
     if !incoming.is_json() {
-        return Err(CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.looks()));
+        return Err(CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.description()));
     }
     read(&incoming.body).map_err(|Flaw(flaw)| CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw))
 }
@@ -237,7 +237,7 @@ fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> CallFailu
         let host = headers::location_host(&incoming.headers, &incoming.url);
         host.map(|host| format!("to {}", error_body::sanitized(&host, &[secret])))
     } else {
-        (kind == ErrorKind::NotGitlab).then(|| incoming.looks().to_owned())
+        (kind == ErrorKind::NotGitlab).then(|| incoming.description().to_owned())
     };
     CallFailure {
         kind,

@@ -8,7 +8,6 @@
 mod changes;
 mod enums;
 mod job;
-mod lenient;
 mod owner;
 mod pages;
 mod query;

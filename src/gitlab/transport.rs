@@ -1,4 +1,4 @@
-//! Connections: two HTTP clients per TLS profile, and one exchange over one of them.
+//! Connections: two HTTP clients per TLS profile, and a request over one of them.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -15,12 +15,12 @@ use crate::model::Site;
 use crate::secret::Token;
 
 use super::error::CallFailure;
-use super::tls::{Stamp, SystemRoots, TlsProfile};
+use super::tls::{FileStamp, SystemRoots, TlsProfile};
 use super::{Config, ErrorKind, Exchange, headers};
 
-/// How long a connection that may be used again is kept: long enough for the runners of one pass,
-/// short enough that an idle daemon holds none.
-const KEPT_FOR: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
+/// has none open.
+const IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
 const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -28,38 +28,38 @@ const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Transport {
     config: Config,
     roots: SystemRoots,
-    clients: Mutex<HashMap<TlsProfile, (Vec<Stamp>, HttpClients)>>,
+    clients: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// The two HTTP clients of one TLS profile.
 #[derive(Clone)]
 struct HttpClients {
-    /// For calls that change something: it keeps no connection, since a request on one that the server
-    /// is closing may or may not have arrived.
+    /// For calls with side effects. It never reuses a connection: the server may be closing it, and the request may
+    /// or may not arrive.
     fresh: reqwest::Client,
-    /// For calls that may be repeated: it uses its connections again.
+    /// For calls that may be repeated. It reuses connections.
     kept: reqwest::Client,
 }
 
-/// One request as it goes out.
+/// One request to send.
 pub(super) struct Outgoing<'a> {
     pub(super) site: &'a Site,
     pub(super) method: Method,
-    /// The API below the instance's address, without slashes around it.
+    /// The API root below the instance's address, without slashes around it.
     pub(super) root: &'a str,
-    /// Below the root, with its query.
+    /// Relative to the root, with its query.
     pub(super) path: &'a str,
-    /// Empty for a request without one.
+    /// Empty for a request without a body.
     pub(super) body: Zeroizing<Vec<u8>>,
     pub(super) access_token: Option<&'a Token>,
     pub(super) request_id: &'a str,
-    /// Whether an idle connection may carry it.
-    pub(super) on_kept_connection: bool,
+    /// Whether an idle connection may be reused.
+    pub(super) reuses_connection: bool,
     pub(super) max_answer_bytes: usize,
 }
 
-/// One answer as it came in.
+/// One received answer.
 pub(super) struct Incoming {
     pub(super) status: u16,
     pub(super) url: Url,
@@ -72,19 +72,19 @@ impl Transport {
         Self { config, roots: SystemRoots::default(), clients: Mutex::default(), hosts: Mutex::default() }
     }
 
-    /// Tells whoever wants to know.
+    /// Notifies the observer, if there is one.
     pub(super) fn observe(&self, exchange: &Exchange) {
         if let Some(observer) = &self.config.observer {
             observer.notify(exchange);
         }
     }
 
-    /// Sends one request, once, when its host has room for it.
+    /// Waits for a free slot of the host and sends one request, once.
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
-        let _room = host.acquire().await.ok();
+        let _slot = host.acquire().await.ok();
         let clients = self.clients(outgoing.site)?;
-        let client = if outgoing.on_kept_connection { &clients.kept } else { &clients.fresh };
+        let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
             client.request(outgoing.method, url).header(HeaderName::from_static("x-request-id"), outgoing.request_id);
@@ -99,8 +99,8 @@ impl Transport {
         received(response, outgoing.max_answer_bytes).await
     }
 
-    /// Drops what was built from TLS files and the system's authorities, idle connections included; what is
-    /// under way goes on with what it has.
+    /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
+    /// flight continue.
     pub(super) fn forget_tls(&self) {
         self.roots.forget();
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -108,11 +108,11 @@ impl Transport {
 
     fn host(&self, authority: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
-        Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(room))
+        let slots = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
+        Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(slots))
     }
 
-    /// The clients for a site, made anew when one of its TLS files has changed.
+    /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed.
     fn clients(&self, site: &Site) -> Result<HttpClients, CallFailure> {
         let profile = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
             TlsProfile::of(site, self.config.certs_dir.as_deref())?
@@ -133,7 +133,7 @@ impl Transport {
 
     fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
         let tls = profile.config(&self.roots)?;
-        // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
+        // If the request timeout expired while connecting, it would be unknown whether anything was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
             let mut builder = reqwest::Client::builder()
@@ -146,7 +146,7 @@ impl Transport {
                 .connect_timeout(connect_timeout)
                 .timeout(self.config.request_timeout)
                 .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(KEPT_FOR)
+                .pool_idle_timeout(IDLE_TIMEOUT)
                 .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
                 .default_headers(accepts_json());
             for proxy in self.proxies()? {
@@ -168,7 +168,7 @@ impl Transport {
         let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
-            // The cause would repeat the address, which may hold a password.
+            // The cause contains the address, and that may contain a password.
             Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
         };
         https.into_iter().chain(http).map(proxy).collect()
@@ -180,19 +180,19 @@ fn accepts_json() -> HeaderMap {
 }
 
 fn sensitive(token: &Token) -> Result<HeaderValue, CallFailure> {
-    let unusable = |_| CallFailure::new(ErrorKind::AccessTokenRefused).with_detail("it does not fit into a header");
+    let unusable = |_| CallFailure::new(ErrorKind::AccessTokenRefused).with_detail("it is not a valid header value");
     let mut value = HeaderValue::from_str(token.expose()).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Reads an answer to its end, within bounds.
+/// Reads an answer to its end, up to the size limit.
 async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, CallFailure> {
     let status = response.status().as_u16();
     let body = read_body(&mut response, max_bytes).await;
     let body = match body {
         Ok(body) => body,
-        // These say all with their status.
+        // Their status says everything.
         Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
         Err(failure) => return Err(CallFailure { status: Some(status), ..failure }),
     };
@@ -223,7 +223,7 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
     let error = error.without_url();
     let kind = match tls_error(&error) {
         Some(tls) if error.is_connect() => tls_kind(tls),
-        // With TLS 1.3 the server looks at the client's certificate after the client has sent.
+        // With TLS 1.3 the server checks the client certificate after the client has sent its request.
         Some(tls) if tls_kind(tls) == ErrorKind::TlsClientCertificate => ErrorKind::TlsClientCertificate,
         _ if error.is_connect() && error.is_timeout() => ErrorKind::ConnectTimeout,
         _ if error.is_connect() && error.is_dns() => ErrorKind::NameLookup,
@@ -234,7 +234,7 @@ fn not_answered(error: reqwest::Error) -> CallFailure {
     CallFailure::new(kind).with_source(error)
 }
 
-/// Finds what TLS has to say among an error's causes.
+/// Finds the TLS error among an error's causes.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = StdError::source(error);
     while let Some(error) = cause {
@@ -269,7 +269,7 @@ fn tls_kind(error: &rustls::Error) -> ErrorKind {
 fn certificate_kind(error: &CertificateError) -> ErrorKind {
     match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => ErrorKind::TlsName,
-        // An authority of the right name with another key: made anew, and the old one still trusted.
+        // A bad signature: the authority has a new key, and the old one is still trusted.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => ErrorKind::TlsIssuer,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
@@ -280,16 +280,16 @@ fn certificate_kind(error: &CertificateError) -> ErrorKind {
 }
 
 impl Incoming {
-    /// Whether it can be an answer of GitLab's API.
+    /// Whether the answer can be from GitLab's API.
     pub(super) fn is_json(&self) -> bool {
         headers::is_json(&self.headers)
     }
 
-    /// What came where JSON was due; never its content.
-    pub(super) fn looks(&self) -> &'static str {
+    /// Describes an answer that is not JSON, without its content.
+    pub(super) fn description(&self) -> &'static str {
         match self.body.trim_ascii_start().first() {
             Some(b'<') => "an HTML page",
-            Some(_) => "a text that is not JSON",
+            Some(_) => "text that is not JSON",
             None => "an empty answer",
         }
     }

@@ -22,7 +22,7 @@ impl Client {
         registration_token: &Token,
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Error> {
-        let body = json(&RegisterRequest::of_first_api(registration_token, parameters));
+        let body = json(&RegisterRequest::new_v1(registration_token, parameters));
         let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, registration_token);
         self.call(call, |incoming| success(incoming, wire::registered)).await
     }

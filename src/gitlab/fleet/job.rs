@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{number, time};
+use crate::gitlab::lenient::{number, time};
 use super::{JobStatus, Project, User};
 use crate::model::Timestamp;
 

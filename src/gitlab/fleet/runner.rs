@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{optional_number, runner_id, time};
+use crate::gitlab::lenient::{optional_number, runner_id, time};
 use super::{ContactStatus, Group, JobExecution, Project, RefAccess, RunnerType, User};
 use crate::model::{RunnerId, Timestamp};
 
@@ -116,7 +116,7 @@ pub struct RunnerDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manager {
     /// The manager's number.
-    #[serde(deserialize_with = "super::lenient::number")]
+    #[serde(deserialize_with = "crate::gitlab::lenient::number")]
     pub id: u64,
     /// The machine's name to GitLab; `<legacy>` for calls that named none.
     #[serde(default)]
