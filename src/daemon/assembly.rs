@@ -170,7 +170,7 @@ async fn warn_of_lost_state(store: &Store, config: &Config) {
 fn count_requests_and_writes(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
     let (requests, writes) = (counters.clone(), counters.clone());
     gitlab.observer = Some(Observer::new(move |exchange| {
-        requests.requested(exchange.endpoint.label(), exchange.outcome, exchange.took);
+        requests.requested(exchange.endpoint.as_str(), exchange.outcome, exchange.took);
     }));
     store.observed(move |is_done| writes.wrote_config(is_done))
 }
