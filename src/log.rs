@@ -62,10 +62,10 @@ pub enum LogLevel {
 /// A word that names no format or level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of {0}")]
-pub struct LogWordError(&'static str);
+pub struct UnknownLogName(&'static str);
 
 /// Libraries that could print headers or bodies when they are asked for details.
-const TALKATIVE: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
+const WARN_ONLY_TARGETS: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
 /// Starts the log of this process; does nothing if it was started before.
 ///
@@ -95,7 +95,7 @@ pub fn start_log(config: LogConfig) {
 /// process in `JOURNAL_STREAM`. A process that was started by another with a stderr of its own inherits the
 /// variable, but not the stream.
 #[must_use]
-pub fn is_journal(journal_stream: Option<&str>) -> bool {
+pub fn is_stderr_journal(journal_stream: Option<&str>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(|stream| stream.split_once(':')) else { return false };
     rustix::fs::fstat(rustix::stdio::stderr())
         .is_ok_and(|stderr| device.parse() == Ok(stderr.st_dev) && inode.parse() == Ok(stderr.st_ino))
@@ -134,8 +134,8 @@ where
 fn filter(level: LogLevel) -> Targets {
     let ours = level.filter();
     let libraries = if ours == LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
-    let talkative = TALKATIVE.map(|name| (name, ours.min(LevelFilter::WARN)));
-    Targets::new().with_default(libraries).with_target("runner_agent", ours).with_targets(talkative)
+    let warn_only = WARN_ONLY_TARGETS.map(|name| (name, ours.min(LevelFilter::WARN)));
+    Targets::new().with_default(libraries).with_target("runner_agent", ours).with_targets(warn_only)
 }
 
 impl LogLevel {
@@ -151,31 +151,31 @@ impl LogLevel {
 }
 
 impl FromStr for LogLevel {
-    type Err = LogWordError;
+    type Err = UnknownLogName;
 
     /// Takes gitlab-runner's levels too, since both read the same variable.
-    fn from_str(word: &str) -> Result<Self, LogWordError> {
+    fn from_str(word: &str) -> Result<Self, UnknownLogName> {
         match word.to_ascii_lowercase().as_str() {
             "error" | "fatal" | "panic" => Ok(Self::Error),
             "warn" | "warning" => Ok(Self::Warn),
             "info" => Ok(Self::Info),
             "debug" => Ok(Self::Debug),
             "trace" => Ok(Self::Trace),
-            _ => Err(LogWordError("error, warn, info, debug, trace")),
+            _ => Err(UnknownLogName("error, warn, info, debug, trace")),
         }
     }
 }
 
 impl FromStr for LogFormat {
-    type Err = LogWordError;
+    type Err = UnknownLogName;
 
     /// Takes gitlab-runner's own format for text, since both read the same variable.
-    fn from_str(word: &str) -> Result<Self, LogWordError> {
+    fn from_str(word: &str) -> Result<Self, UnknownLogName> {
         match word.to_ascii_lowercase().as_str() {
             "text" | "runner" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             "journald" => Ok(Self::Journald),
-            _ => Err(LogWordError("text, json, journald")),
+            _ => Err(UnknownLogName("text, json, journald")),
         }
     }
 }
@@ -253,11 +253,11 @@ mod tests {
     #[test]
     fn the_journal_is_known_by_the_stream_that_it_gave() {
         let stderr = rustix::fs::fstat(rustix::stdio::stderr()).unwrap();
-        assert!(is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
+        assert!(is_stderr_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
         for other in
             [None, Some(""), Some("8"), Some("x:y"), Some(&*format!("{}:{}", stderr.st_dev, stderr.st_ino + 1))]
         {
-            assert!(!is_journal(other), "{other:?}");
+            assert!(!is_stderr_journal(other), "{other:?}");
         }
     }
 

@@ -5,19 +5,19 @@
 //!
 //! `hyper` with `hyper-util` and `http-body-util`, and `prometheus` are used here and nowhere else.
 
-mod answers;
 mod client;
 mod counters;
 mod metrics;
 mod registry;
+mod routes;
 mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use answers::Sources;
-pub use client::{ANSWER_TIME, StatusClient, StatusClientError, StatusReply, ask};
+pub use client::{StatusClient, StatusClientError, StatusResponse};
 pub use counters::{Counters, Operation, OperationOutcome};
 pub use metrics::metrics;
-pub use registry::{Phase, Readiness, RunnerStatus, StatusRegistry, Unready};
+pub use registry::{NotReadyReason, Phase, Readiness, RunnerStatus, StatusRegistry};
+pub use routes::Sources;
 pub use server::{Config as StatusServerConfig, Error as StatusServerError, StatusServer};

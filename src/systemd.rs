@@ -30,45 +30,45 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REBOOTS: [&str; 3] = ["reboot.target", "kexec.target", "soft-reboot.target"];
 
 /// Tells the service manager that the daemon does its work.
-pub fn ready() {
-    tell(&[NotifyState::Ready]);
+pub fn notify_ready() {
+    notify(&[NotifyState::Ready]);
 }
 
-/// Tells it that files are read again, until it is [`ready`].
-pub fn reloading() {
+/// Tells it that files are read again, until it is [`notify_ready`].
+pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
 /// Tells it in one sentence how the daemon is doing.
-pub fn status(sentence: &str) {
+pub fn notify_status(sentence: &str) {
     // A line break would begin a message of its own.
-    tell(&[NotifyState::Status(&sentence.replace(is_unprintable, " "))]);
+    notify(&[NotifyState::Status(&sentence.replace(is_unprintable, " "))]);
 }
 
 /// Feeds its watchdog for as long as the daemon is well; does nothing if none watches. Never ends.
-pub async fn feed_watchdog(is_well: impl Fn() -> bool) -> Infallible {
+pub async fn ping_watchdog(is_alive: impl Fn() -> bool) -> Infallible {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
     };
     loop {
-        if is_well() {
-            tell(&[NotifyState::Watchdog]);
+        if is_alive() {
+            notify(&[NotifyState::Watchdog]);
         }
         sleep((limit / MEALS).max(BETWEEN_MEALS)).await;
     }
 }
 
 /// Tells it that the daemon ends, and keeps asking for time until the end is there.
-pub async fn stopping<T>(end: impl Future<Output = T>) -> T {
-    tell(&[NotifyState::Stopping]);
+pub async fn notify_stopping_during<T>(end: impl Future<Output = T>) -> T {
+    notify(&[NotifyState::Stopping]);
     let ask_for_time = async {
         // Never ends by itself.
         loop {
             let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
-            tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
             sleep(EXTENSION / 2).await;
         }
     };
@@ -125,7 +125,7 @@ fn has_reboot(jobs: &str) -> bool {
     })
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the service manager does not listen");
     }

@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
         serve(config, parts, news, &mut signals, StatusServer::listen(&status_server).await?, instance_id).await
     };
     // Of what was given up, a new token may be on its way to the disk still.
-    systemd::stopping(drain(&store, &mut signals)).await;
+    systemd::notify_stopping_during(drain(&store, &mut signals)).await;
     ended
 }
 
@@ -122,7 +122,7 @@ async fn serve(
         instance_id,
         registry: registry.clone(),
         counters: parts.counters.clone(),
-        is_well: is_well(&heartbeat),
+        is_alive: is_alive(&heartbeat),
     };
     let outcome = tokio::select! {
         result = daemon::run(config, parts, inbox) => result?,
@@ -130,7 +130,7 @@ async fn serve(
         never = keep_posted(news) => match never {},
         never = keep_status(&registry) => match never {},
         never = status_server.serve(sources) => match never {},
-        never = systemd::feed_watchdog(|| heartbeat.is_well()) => match never {},
+        never = systemd::ping_watchdog(|| heartbeat.is_well()) => match never {},
     };
     Ok(match outcome {
         ShutdownOutcome::Done => Exit::Done,
@@ -142,12 +142,12 @@ async fn serve(
 fn counted(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
     let (requests, writes) = (counters.clone(), counters.clone());
     gitlab.observer = Some(Observer::new(move |exchange| {
-        requests.requested(exchange.endpoint.label(), exchange.outcome, exchange.took);
+        requests.count_request(exchange.endpoint.label(), exchange.outcome, exchange.took);
     }));
-    store.observed(move |is_done| writes.wrote_config(is_done))
+    store.observed(move |is_done| writes.count_config_write(is_done))
 }
 
-fn is_well(heartbeat: &Heartbeat) -> Box<dyn Fn() -> bool + Send + Sync> {
+fn is_alive(heartbeat: &Heartbeat) -> Box<dyn Fn() -> bool + Send + Sync> {
     let heartbeat = heartbeat.clone();
     Box::new(move || heartbeat.is_well())
 }
@@ -170,12 +170,12 @@ async fn pass_on(signals: &mut Signals, notices: &mpsc::UnboundedSender<Notice>)
 async fn keep_posted(mut news: mpsc::UnboundedReceiver<Progress>) -> Infallible {
     while let Some(progress) = news.recv().await {
         match progress {
-            Progress::Serving => systemd::ready(),
-            Progress::Reloading => systemd::reloading(),
+            Progress::Serving => systemd::notify_ready(),
+            Progress::Reloading => systemd::notify_reloading(),
             Progress::Stopping => break,
         }
     }
-    systemd::stopping(std::future::pending()).await
+    systemd::notify_stopping_during(std::future::pending()).await
 }
 
 /// Tells the service manager how the runners stand, until the daemon has ended.
@@ -183,9 +183,9 @@ async fn keep_status(registry: &StatusRegistry) -> Infallible {
     let mut changes = registry.changes();
     let mut told = String::new();
     loop {
-        let sentence = registry.sentence(SystemClock.read());
+        let sentence = registry.summary(SystemClock.read());
         if sentence != told {
-            systemd::status(&sentence);
+            systemd::notify_status(&sentence);
             told = sentence;
         }
         if changes.changed().await.is_err() {

@@ -366,7 +366,7 @@ where
 
 /// Tells the board which runners there have to be.
 fn expect(registry: &StatusRegistry, config: &Config) {
-    registry.expect(config.enrollments.iter().map(|enrollment| enrollment.key.clone()).collect());
+    registry.expect_runners(config.enrollments.iter().map(|enrollment| enrollment.key.clone()).collect());
 }
 
 /// Whether its record says that it was unregistered, which only another process does while this one runs.

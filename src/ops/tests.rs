@@ -348,7 +348,8 @@ async fn of_a_given_runner_only_the_manager_goes() {
     let bench = Bench::new();
     let (_, credential) = bench.server.add_runner();
     let mut enrollment = enrollment(credential.token.clone());
-    enrollment.source = RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    enrollment.source =
+        RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
     bench.ops.register(&enrollment, &mut runner, now()).await.unwrap();
     assert_eq!(bench.server.calls(), ["verify"]);

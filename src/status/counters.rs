@@ -107,7 +107,7 @@ impl Counters {
     }
 
     /// Counts what became of a runner.
-    pub fn count(&self, operation: Operation, outcome: OperationOutcome) {
+    pub fn count_operation(&self, operation: Operation, outcome: OperationOutcome) {
         let counter = match operation {
             Operation::Rotation => &self.rotations,
             Operation::Registration => &self.registrations,
@@ -117,13 +117,13 @@ impl Counters {
     }
 
     /// Counts a change of config.toml.
-    pub fn wrote_config(&self, is_done: bool) {
+    pub fn count_config_write(&self, is_done: bool) {
         let outcome = if is_done { OperationOutcome::Done } else { OperationOutcome::Failed };
         self.config_writes.with_label_values(&[outcome.label()]).inc();
     }
 
     /// Counts a request; both labels are words of a fixed list.
-    pub fn requested(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
+    pub fn count_request(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
         self.requests.with_label_values(&[endpoint, outcome]).inc();
         let duration: Histogram = self.durations.with_label_values(&[endpoint]);
         duration.observe(took.as_secs_f64());

@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn the_text_is_the_one_that_dashboards_rely_on() {
         let (counters, registry) = (Counters::new(), StatusRegistry::default());
-        counters.requested("verify", "ok", Duration::from_millis(20));
-        counters.requested("verify", "timeout", Duration::from_secs(31));
-        counters.count(Operation::Rotation, OperationOutcome::Done);
-        counters.wrote_config(true);
+        counters.count_request("verify", "ok", Duration::from_millis(20));
+        counters.count_request("verify", "timeout", Duration::from_secs(31));
+        counters.count_operation(Operation::Rotation, OperationOutcome::Done);
+        counters.count_config_write(true);
         registry.enter(Phase::Serving);
         registry.update(&key("build-1"), status("build-1", Some(7), StateName::Active));
         registry.update(&key("wanted"), status("a \"quoted\"\nname", None, StateName::Unregistered));

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::answers::Sources;
+use super::routes::Sources;
 use super::socket::Socket;
 use crate::error_chain::chain;
 
@@ -29,7 +29,7 @@ pub struct Config {
     /// Where its unix socket may be: at the first place where it can be made.
     pub sockets: Vec<PathBuf>,
     /// Whether the user has named the place, so that the daemon does not start without it.
-    pub is_socket_named: bool,
+    pub is_socket_required: bool,
     /// The TCP addresses.
     pub listen: Vec<SocketAddr>,
 }
@@ -83,7 +83,7 @@ impl StatusServer {
     /// # Errors
     /// [`Error`] if a place that was asked for cannot be had.
     pub async fn listen(config: &Config) -> Result<Self, Error> {
-        let socket = if config.is_socket_named { named(&config.sockets)? } else { usable(&config.sockets) };
+        let socket = if config.is_socket_required { named(&config.sockets)? } else { usable(&config.sockets) };
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;

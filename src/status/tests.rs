@@ -13,11 +13,11 @@ pub(super) fn key(name: &str) -> RunnerKey {
 }
 
 /// A daemon that serves one runner.
-pub(super) fn sources(is_well: bool) -> Sources {
+pub(super) fn sources(is_alive: bool) -> Sources {
     let registry = StatusRegistry::default();
     registry.enter(Phase::Serving);
     registry.update(&key("a"), status("a", Some(1), StateName::Active));
-    Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_well: Box::new(move || is_well) }
+    Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_alive: Box::new(move || is_alive) }
 }
 
 /// Half an hour after the year has begun.
@@ -50,7 +50,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
     RunnerStatus {
         label: name.to_owned(),
         host: "gitlab.example.com:8443".to_owned(),
-        obstacle: None,
+        not_ready_because: None,
         next_rotation_at: id.map(|_| at("2027-01-01T00:38:00Z")),
         last_rotation_at: id.map(|_| at("2026-12-31T23:59:59Z")),
         time: ServerTime::assumed(began).told(at("2027-01-01T00:01:30Z"), began),

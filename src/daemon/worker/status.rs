@@ -54,7 +54,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             label: name.clone().unwrap_or_else(|| self.runner.label().to_owned()),
             report: RunnerReport { name, error: self.trouble(), ..report },
             host: self.runner.record.url.authority(),
-            obstacle: self.obstacle(),
+            not_ready_because: self.not_ready_because(),
             last_rotation_at: self.runner.record.last_reset_at,
             next_rotation_at: self.next_rotation_at(),
             time: self.time,
@@ -75,7 +75,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// Why it is not ready, in one sentence.
-    fn obstacle(&self) -> Option<String> {
+    fn not_ready_because(&self) -> Option<String> {
         let obstacle = match (&self.state, self.acceptance) {
             (State::Unregistered(_), _) => "it is not registered yet",
             (State::Uncertain(_) | State::Rejected(_) | State::Failed(_), _) => return self.trouble(),
@@ -119,7 +119,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Err(error) => Some(operation_outcome(error.outcome())),
         };
         if let Some(operation_outcome) = operation_outcome {
-            self.shared.counters.count(deed, operation_outcome);
+            self.shared.counters.count_operation(deed, operation_outcome);
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Sources {
     /// What was counted.
     pub counters: Counters,
     /// Whether the daemon's loop turns.
-    pub is_well: Box<dyn Fn() -> bool + Send + Sync>,
+    pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A whole answer.
@@ -59,7 +59,7 @@ impl Sources {
     }
 
     fn health(&self) -> Answer {
-        if (self.is_well)() {
+        if (self.is_alive)() {
             respond(StatusCode::OK, TEXT, "ok\n")
         } else {
             respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's loop does not turn\n")
