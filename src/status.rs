@@ -1,7 +1,7 @@
-//! What the daemon reports while it runs, and the client that asks for it.
+//! The status of a running daemon: health, readiness, runners and metrics over a unix socket and HTTP.
 //!
-//! The daemon updates a [`StatusRegistry`] and counts in [`Counters`]; the [`StatusServer`] serves both as health,
-//! readiness, status and metrics. [`StatusClient`] is the other side, for the commands that ask a daemon.
+//! The daemon updates a [`StatusRegistry`] and [`Counters`], the [`StatusServer`] serves both, and commands query it
+//! with a [`StatusClient`].
 //!
 //! `hyper` with `hyper-util` and `http-body-util`, and `prometheus` are used here and nowhere else.
 
