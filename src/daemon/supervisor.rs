@@ -153,7 +153,7 @@ where
     /// A runner that an enrollment asks for and that is not served is reported as missing.
     fn expect_enrolled(&self) {
         let keys = self.config.enrollments.iter().map(|enrollment| enrollment.key.clone());
-        self.shared.registry.expect(keys.collect());
+        self.shared.registry.expect_runners(keys.collect());
     }
 
     async fn start(&mut self) -> Result<(), Error> {
