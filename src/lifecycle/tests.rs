@@ -15,7 +15,7 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_millis((NOW + secs) * 1000)
 }
 
-fn moment(secs: i64) -> Moment {
+pub(super) fn moment(secs: i64) -> Moment {
     Moment { now: at(secs), chance: Fraction::ZERO }
 }
 
@@ -23,7 +23,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         timing: Timing::default(),
         verify_interval: secs(3600),
@@ -34,7 +34,7 @@ fn rules() -> Rules {
 }
 
 /// A token issued at `NOW` that lives a day.
-fn validity() -> Validity {
+pub(super) fn validity() -> Validity {
     held_for(DAY)
 }
 
