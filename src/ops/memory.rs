@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Disk, Failure, Identity, Server};
+use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Token};
+use crate::secret::{Fingerprint, Source, Token};
 use crate::store::{
-    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending, Record,
-    Records, Snapshot, Target,
+    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry, Pending,
+    Record, Records, Snapshot, Target,
 };
 
 /// The wall time at which every test begins.
@@ -551,6 +551,29 @@ impl Disk for MemoryDisk {
         _at: Timestamp,
     ) -> Result<Option<PathBuf>, store::Error> {
         self.effect("keep_dropped").map(|_| None)
+    }
+}
+
+/// An enrollment by registration token.
+pub(crate) fn enrollment(token: Token) -> Enrollment {
+    let url = url();
+    Enrollment {
+        key: RunnerKey::enrollment("build-1").unwrap(),
+        site: Site { url: url.clone(), tls: TlsFiles::default() },
+        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
+        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
+        entry: NewEntry {
+            template: None,
+            name: "build-1".to_owned(),
+            url,
+            executor: None,
+            shell: None,
+            limit: None,
+            request_concurrency: None,
+            output_limit: None,
+            tls: TlsFiles::default(),
+            settings: Vec::new(),
+        },
     }
 }
 

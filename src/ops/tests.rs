@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::memory::{
-    Fault, MemoryDisk, MemoryServer, START, TokioClock, identity, registration_token, rotation_intent, url,
+    Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent,
 };
 use super::*;
-use crate::gitlab::{Disposition, RegisterParameters};
+use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Trouble};
 use crate::model::{Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
-use crate::store::{JournalAnswer, NewEntry, Pending};
+use crate::store::{JournalAnswer, Pending};
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -53,28 +53,6 @@ impl Bench {
             });
             assert!(in_config || in_records || in_journal, "{context}: the token of runner {id} is lost");
         }
-    }
-}
-
-fn enrollment(token: Token) -> Enrollment {
-    let url = url();
-    Enrollment {
-        key: crate::model::RunnerKey::enrollment("build-1").unwrap(),
-        site: Site { url: url.clone(), tls: TlsFiles::default() },
-        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
-        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
-        entry: NewEntry {
-            template: None,
-            name: "build-1".to_owned(),
-            url,
-            executor: None,
-            shell: None,
-            limit: None,
-            request_concurrency: None,
-            output_limit: None,
-            tls: TlsFiles::default(),
-            settings: Vec::new(),
-        },
     }
 }
 
