@@ -16,6 +16,7 @@ mod disk;
 mod dropped;
 mod edit;
 mod entry;
+mod entry_text;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ pub mod fuzzing;
 mod hooks;
 mod journal;
 mod locks;
+mod patch;
 mod record;
 mod replace;
 mod sections;
@@ -44,13 +46,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use compose::{ComposeError, EntryText, NewEntry};
-pub use edit::{Edit, Edited, Target};
+pub use compose::NewEntry;
+pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
+pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
 pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending};
 pub use locks::{InstanceLock, RunnerLock};
-pub use record::{MAX_RETIRED, Record, Records};
+pub use record::{MAX_FORMER_TOKENS, Record, Records};
 
 use disk::BlockingStore;
 use hooks::Hooks;
@@ -213,7 +216,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::read`].
-    pub async fn texts(&self, target: Target) -> Result<Vec<EntryText>, Error> {
+    pub async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, Error> {
         self.work(move |disk| disk.texts(&target)).await
     }
 

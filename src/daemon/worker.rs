@@ -58,7 +58,7 @@ pub(super) enum DrainMode {
 }
 
 /// Where the supervisor can see which entries a worker answers for.
-pub(super) type SharedTarget = Rc<std::cell::RefCell<crate::store::Target>>;
+pub(super) type SharedTarget = Rc<std::cell::RefCell<crate::store::EntrySelector>>;
 
 pub(super) struct Worker<S, D, C> {
     shared: Rc<Shared<S, D, C>>,

@@ -9,7 +9,7 @@ use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, V
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
 use crate::store::{
-    self, Edit, Edited, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store, Target,
+    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
 
 /// The calls of a GitLab that operations make; each is one request, sent once.
@@ -140,7 +140,7 @@ pub trait Disk {
     /// Changes config.toml durably.
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error>;
     /// The texts of a runner's entries, without their credentials.
-    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error>;
+    async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error>;
     /// Does everything a replace needs but the rename.
     async fn probe(&self) -> Result<(), store::Error>;
     /// Reads one record.
@@ -181,7 +181,7 @@ impl Disk for Store {
         Self::edit(self, edit).await
     }
 
-    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error> {
+    async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error> {
         Self::texts(self, target).await
     }
 

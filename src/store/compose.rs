@@ -1,22 +1,15 @@
-//! The text of one `[[runners]]` entry without its credential.
+//! Composes the text of a new `[[runners]]` entry.
 
 use std::fmt;
 use std::path::Path;
 
-use toml_edit::{ArrayOfTables, Decor, Document, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
+use toml_edit::{ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
-use super::config_file::syntax;
-use super::splice::{CREDENTIAL_KEYS, without_credential};
+use super::entry_text::{CREDENTIAL_KEYS, ComposeError, EntryText};
 use crate::model::{ServerUrl, TlsFiles};
 
 /// What gitlab-runner indents each level by.
 const INDENT: &str = "  ";
-
-/// The TOML text of one `[[runners]]` entry, comments and all, without its number, token and times.
-///
-/// Its `Debug` shows nothing of it: executor settings can hold secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EntryText(String);
 
 /// What a new entry is made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,36 +34,6 @@ pub struct NewEntry {
     pub tls: TlsFiles,
     /// Any other keys, dotted (`docker.image`), with their values as TOML text (`"alpine"`).
     pub settings: Vec<(String, String)>,
-}
-
-/// Why no entry can be made of a template and settings; never contains their values.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ComposeError {
-    /// The template is not TOML.
-    #[error("cannot understand the template at line {line}, column {column}: {message}")]
-    Syntax {
-        /// Counted from 1.
-        line: usize,
-        /// In characters, counted from 1.
-        column: usize,
-        /// What the parser expected.
-        message: String,
-    },
-    /// The template has no entry, or several.
-    #[error("the template has {0} [[runners]] entries, but exactly one is needed")]
-    EntryCount(usize),
-    /// A setting's key cannot be one.
-    #[error("`{0}` is not a key such as docker.image")]
-    SettingKey(String),
-    /// A setting's value is not a TOML value.
-    #[error("the value of `{0}` is not a TOML value: text needs quotes, as in docker.image=\"alpine\"")]
-    SettingValue(String),
-    /// A setting is one of the keys that have a place of their own.
-    #[error("`{0}` cannot be set this way")]
-    SettingReserved(String),
-    /// A setting does not fit into the template.
-    #[error("`{0}` does not fit the template, where a part of that key is something else than a table")]
-    SettingConflict(String),
 }
 
 impl EntryText {
@@ -100,54 +63,6 @@ impl EntryText {
         document.insert("runners", Item::ArrayOfTables(tables));
         Self::parse(&document.to_string())
     }
-
-    /// Takes back a text that was kept, without its number, token and times.
-    ///
-    /// # Errors
-    /// [`ComposeError`] for what is not the text of one entry.
-    pub fn parse(text: &str) -> Result<Self, ComposeError> {
-        let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-        let text = text.trim_start_matches('\n').to_owned();
-        let document = Document::parse(text.as_str()).map_err(|error| syntax_error(&text, &error))?;
-        let is_alone = document.iter().all(|(key, _)| key == "runners");
-        match document.get("runners").and_then(Item::as_array_of_tables) {
-            Some(tables) if tables.len() == 1 && is_alone => {}
-            Some(tables) => return Err(ComposeError::EntryCount(tables.len())),
-            None => return Err(ComposeError::EntryCount(0)),
-        }
-        let text = without_credential(&text).ok_or(ComposeError::EntryCount(0))?;
-        Ok(Self(text))
-    }
-
-    /// The text, which may hold secrets of the executor's.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The entry's name.
-    #[must_use]
-    pub fn name(&self) -> Option<String> {
-        self.value("name")
-    }
-
-    /// The entry's instance.
-    #[must_use]
-    pub fn url(&self) -> Option<ServerUrl> {
-        self.value("url")?.parse().ok()
-    }
-
-    fn value(&self, key: &str) -> Option<String> {
-        let document = Document::parse(self.0.as_str()).ok()?;
-        let table = document.get("runners")?.as_array_of_tables()?.get(0)?;
-        table.get(key)?.as_str().map(str::to_owned)
-    }
-}
-
-impl fmt::Debug for EntryText {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "EntryText({} bytes)", self.0.len())
-    }
 }
 
 impl fmt::Debug for NewEntry {
@@ -159,7 +74,7 @@ impl fmt::Debug for NewEntry {
 /// The one entry of a template, as a table.
 fn template_table(template: &str) -> Result<Table, ComposeError> {
     let parsed: Result<DocumentMut, _> = template.parse();
-    let mut document = parsed.map_err(|error| syntax_error(template, &error))?;
+    let mut document = parsed.map_err(|error| ComposeError::syntax(template, &error))?;
     let item = document.remove("runners").unwrap_or_default();
     let tables = item.into_array_of_tables().map_err(|_| ComposeError::EntryCount(0))?;
     let count = tables.len();
@@ -168,11 +83,6 @@ fn template_table(template: &str) -> Result<Table, ComposeError> {
         (Some(table), None) => Ok(table),
         (Some(_) | None, _) => Err(ComposeError::EntryCount(count)),
     }
-}
-
-fn syntax_error(text: &str, error: &toml_edit::TomlError) -> ComposeError {
-    let (line, column, message) = syntax(text, error);
-    ComposeError::Syntax { line, column, message }
 }
 
 /// The keys of registration's own, in the official order.

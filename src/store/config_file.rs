@@ -7,6 +7,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::entry::{Entry, EntryProblem, EntryToken};
 use super::error::Error;
+use super::patch::{line_number, syntax_error};
 use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsFiles};
 use crate::secret::{Token, TokenError};
 
@@ -40,7 +41,7 @@ impl<'t> ConfigFile<'t> {
     /// [`Error::Syntax`] or [`Error::RunnersShape`].
     pub(super) fn parse(text: &'t str, reading: Reading<'_>) -> Result<Self, Error> {
         let document = Document::parse(text).map_err(|error| {
-            let (line, column, message) = syntax(text, &error);
+            let (line, column, message) = syntax_error(text, &error);
             Error::Syntax { path: reading.path.to_owned(), line, column, message }
         })?;
         let file = Self { text, document, path: reading.path.to_owned(), variables: reading.variables };
@@ -71,7 +72,9 @@ impl<'t> ConfigFile<'t> {
     pub(super) fn entries(&self) -> Vec<Entry> {
         let spans = self.table_spans();
         let tables = self.tables().into_iter().zip(spans).enumerate();
-        tables.map(|(position, (table, span))| self.entry(position, line_of(self.text, span.start), table)).collect()
+        tables
+            .map(|(position, (table, span))| self.entry(position, line_number(self.text, span.start), table))
+            .collect()
     }
 
     /// Where each entry's header, or inline table, is.
@@ -91,7 +94,7 @@ impl<'t> ConfigFile<'t> {
             Some((_, Item::Value(Value::Array(array)))) if array.iter().all(Value::is_inline_table) => return Ok(()),
             Some((key, item)) => item.span().or_else(|| key.span()).unwrap_or_default().start,
         };
-        Err(Error::RunnersShape { path: self.path.clone(), line: line_of(self.text, start) })
+        Err(Error::RunnersShape { path: self.path.clone(), line: line_number(self.text, start) })
     }
 
     fn entry(&self, position: usize, line: usize, table: &dyn TableLike) -> Entry {
@@ -119,17 +122,6 @@ impl<'t> ConfigFile<'t> {
             problems: keys.problems,
         }
     }
-}
-
-/// Where and why a text is not TOML: line and column from 1, and a message without the text.
-pub(super) fn syntax(text: &str, error: &toml_edit::TomlError) -> (usize, usize, String) {
-    let offset = error.span().map_or(text.len(), |span| span.start).min(text.len());
-    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    (line_of(text, offset), text[line_start..offset].chars().count() + 1, error.message().to_owned())
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// Reads the keys of one entry and notes what is wrong with them.

@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::compose::EntryText;
 use super::config_file::{ConfigFile, Reading};
-use super::edit::{Edit, Edited, Target};
+use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::Snapshot;
+use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
 use super::hooks::Hooks;
@@ -74,7 +74,7 @@ impl BlockingStore {
         Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
     }
 
-    pub(super) fn texts(&self, target: &Target) -> Result<Vec<EntryText>, Error> {
+    pub(super) fn texts(&self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
         let path = self.path()?;
         let Some(content) = read_file(&path)? else { return Ok(Vec::new()) };
         let text = self.place(&path).text(&content)?;

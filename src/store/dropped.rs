@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::compose::EntryText;
+use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, replace_file_through};
 use super::locks::lock_itself;

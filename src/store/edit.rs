@@ -1,13 +1,13 @@
 //! The changes that may be made to config.toml.
 
-use super::compose::EntryText;
 use super::entry::Entry;
+use super::entry_text::EntryText;
 use crate::model::{Credential, RunnerId, ServerUrl};
 use crate::secret::Fingerprint;
 
 /// Which entries a change is about: all that belong to one runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct EntrySelector {
     /// The instance.
     pub url: ServerUrl,
     /// The runner's number, once known.
@@ -22,7 +22,7 @@ pub enum Edit {
     /// Sets token and times of every entry of the runner.
     Renew {
         /// The runner.
-        target: Target,
+        target: EntrySelector,
         /// Written where the entry has another or none.
         id: Option<RunnerId>,
         /// The new token with its times.
@@ -40,7 +40,7 @@ pub enum Edit {
     /// Takes every entry of the runner out, with its sub-tables and the comment above it.
     Remove {
         /// The runner.
-        target: Target,
+        target: EntrySelector,
     },
 }
 
@@ -53,7 +53,7 @@ pub struct Edited {
     pub removed: Vec<EntryText>,
 }
 
-impl Target {
+impl EntrySelector {
     /// Whether an entry belongs to this runner: same instance, and same number where both have one, else
     /// one of its tokens.
     #[must_use]

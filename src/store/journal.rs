@@ -8,12 +8,12 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::record::keys;
-use super::wire::{StoredExpiry, stored_token};
+use super::wire::{StoredExpiry, optional_text};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
 
@@ -28,24 +28,27 @@ const FILE_BYTES: usize = 4096;
 const ANSWER_AT: usize = 3072;
 
 /// A request that is about to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// What it asks for.
     pub operation: JournalOperation,
     /// Server time, as far as known.
     pub at: Timestamp,
     /// The manager it is sent as.
+    #[serde(default, with = "optional_text")]
     pub system_id: Option<SystemId>,
 }
 
 /// What a request asks for, with what is needed to settle it after a crash.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JournalOperation {
     /// A new runner.
     Register {
         /// The instance.
         url: ServerUrl,
         /// Its description there, cut to [`MAX_DESCRIPTION_CHARS`].
+        #[serde(serialize_with = "truncated")]
         description: String,
         /// Of the registration token.
         seed: Fingerprint,
@@ -73,13 +76,18 @@ pub enum JournalOperation {
 }
 
 /// What the server answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// `remote = "Self"`: like a [`Record`](super::Record), it must not be serialized by accident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JournalAnswer {
     /// The runner's number, where the answer has one.
     pub id: Option<RunnerId>,
     /// The new token; absent when the runner is gone.
+    #[serde(default, with = "optional_text")]
     pub token: Option<Token>,
     /// When it stops working.
+    #[serde(with = "StoredExpiry")]
     pub expiry: Expiry,
     /// Server time of the answer.
     pub obtained_at: Option<Timestamp>,
@@ -104,7 +112,7 @@ pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Resul
         None | Some(Found::NeverSent | Found::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {}
         Some(Found::Whole(_, Some(_)) | Found::Foreign) => return Err(Error::Unsettled { key: key.clone() }),
     }
-    let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;
+    let mut content = slot(intent, ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
     replace_file(&path, &content).inspect_err(|_| take_back(&path, &content))
 }
@@ -127,7 +135,7 @@ pub(super) fn answered(directory: &Path, key: &RunnerKey, answer: &JournalAnswer
         }
         Err(error) => return Err(Error::disk("write", &path)(error)),
     };
-    let slot = slot(&StoredAnswer::of(answer), FILE_BYTES - ANSWER_AT, &path)?;
+    let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
     let written = file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
     written.map_err(Error::disk("write", &path))
 }
@@ -180,12 +188,12 @@ pub(super) enum Found {
 impl Found {
     pub(super) fn of(content: &[u8]) -> Self {
         let Some(intent) = read_slot(content.get(..ANSWER_AT).unwrap_or(content)) else { return Self::NeverSent };
-        let intent = serde_json::from_slice(intent).ok().and_then(StoredIntent::into_intent);
+        let intent = serde_json::from_slice(intent).ok();
         let answer = content.get(ANSWER_AT..).and_then(read_slot);
-        let answer = answer.map(|json| serde_json::from_slice(json).ok().and_then(StoredAnswer::into_answer));
+        let answer = answer.map(|json| serde_json::from_slice(json).ok());
         match (intent, answer) {
             (Some(intent), None) => Self::Whole(intent, None),
-            (Some(intent), Some(Some(answer))) => Self::Whole(intent, Some(answer)),
+            (Some(intent), Some(Some(StoredAnswer(answer)))) => Self::Whole(intent, Some(answer)),
             (None, _) | (Some(_), Some(None)) => Self::Foreign,
         }
     }
@@ -214,73 +222,8 @@ fn read_slot(slot: &[u8]) -> Option<&[u8]> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredIntent {
-    operation: StoredOperation,
-    at: Timestamp,
-    system_id: Option<String>,
-}
+struct StoredAnswer(#[serde(with = "JournalAnswer")] JournalAnswer);
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredOperation {
-    Register { url: ServerUrl, description: String, seed: Fingerprint },
-    Rotate { url: ServerUrl, id: Option<RunnerId>, old: Fingerprint },
-    Unregister { url: ServerUrl, id: Option<RunnerId>, fingerprint: Fingerprint, manager_only: bool },
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredAnswer {
-    id: Option<RunnerId>,
-    token: Option<String>,
-    expiry: StoredExpiry,
-    obtained_at: Option<Timestamp>,
-}
-
-impl StoredIntent {
-    fn of(intent: &Intent) -> Self {
-        let operation = match intent.operation.clone() {
-            JournalOperation::Register { url, description, seed } => {
-                let description = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
-                StoredOperation::Register { url, description, seed }
-            }
-            JournalOperation::Rotate { url, id, old } => StoredOperation::Rotate { url, id, old },
-            JournalOperation::Unregister { url, id, fingerprint, manager_only } => {
-                StoredOperation::Unregister { url, id, fingerprint, manager_only }
-            }
-        };
-        Self { operation, at: intent.at, system_id: intent.system_id.as_ref().map(ToString::to_string) }
-    }
-
-    fn into_intent(self) -> Option<Intent> {
-        let operation = match self.operation {
-            StoredOperation::Register { url, description, seed } => {
-                JournalOperation::Register { url, description, seed }
-            }
-            StoredOperation::Rotate { url, id, old } => JournalOperation::Rotate { url, id, old },
-            StoredOperation::Unregister { url, id, fingerprint, manager_only } => {
-                JournalOperation::Unregister { url, id, fingerprint, manager_only }
-            }
-        };
-        let system_id = self.system_id.map(|text| text.parse()).transpose().ok()?;
-        Some(Intent { operation, at: self.at, system_id })
-    }
-}
-
-impl StoredAnswer {
-    fn of(answer: &JournalAnswer) -> Self {
-        Self {
-            id: answer.id,
-            token: answer.token.as_ref().map(|token| token.expose().to_owned()),
-            expiry: answer.expiry.into(),
-            obtained_at: answer.obtained_at,
-        }
-    }
-
-    fn into_answer(self) -> Option<JournalAnswer> {
-        let token = match self.token {
-            Some(text) => Some(stored_token(&text)?),
-            None => None,
-        };
-        Some(JournalAnswer { id: self.id, token, expiry: self.expiry.into(), obtained_at: self.obtained_at })
-    }
+fn truncated<S: Serializer>(description: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&description.chars().take(MAX_DESCRIPTION_CHARS).collect::<String>())
 }

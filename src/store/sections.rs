@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml_edit::{Item, RawString, Table};
 
 use super::config_file::ConfigFile;
+use super::patch::line_start;
 
 /// The lines of one entry that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,16 +95,16 @@ fn collect(table: &Table, owner: Option<usize>, sections: &mut Vec<Section>) {
 
 /// Where the header below a gap begins, with its indentation and the comments directly above it.
 fn comment_start(text: &str, gap: &Range<usize>) -> usize {
-    let mut start = gap.start + text[gap.clone()].rfind('\n').map_or(0, |newline| newline + 1);
-    while start > gap.start {
-        let before = &text[gap.start..start - 1];
-        let line_start = gap.start + before.rfind('\n').map_or(0, |newline| newline + 1);
-        if !is_comment(&text[line_start..start]) {
+    let gap_text = &text[gap.clone()];
+    let mut start = line_start(gap_text, gap_text.len());
+    while start > 0 {
+        let above = line_start(gap_text, start - 1);
+        if !is_comment(&gap_text[above..start]) {
             break;
         }
-        start = line_start;
+        start = above;
     }
-    start
+    gap.start + start
 }
 
 /// Where the lines above a gap end: with the comments directly below them, and with the blank lines too.

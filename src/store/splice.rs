@@ -8,17 +8,15 @@ use std::ops::Range;
 
 use toml_edit::{Document, TableLike};
 
-use super::compose::EntryText;
 use super::config_file::{ConfigFile, NEVER, Reading};
-use super::edit::{Edit, Edited, Target};
+use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::{Entry, EntryToken};
+use super::entry_text::EntryText;
 use super::error::Error;
+use super::patch::{Patch, line_end, line_number, line_start, patched};
 use super::sections::runs_of_entry;
 use super::tree::Tree;
 use crate::model::{Credential, Expiry, RunnerId};
-
-/// The keys of an entry that are never part of an [`EntryText`].
-pub(super) const CREDENTIAL_KEYS: [&str; 4] = ["id", "token", "token_obtained_at", "token_expires_at"];
 
 /// Makes one change of the text.
 ///
@@ -34,7 +32,7 @@ pub(super) fn apply(text: &str, edit: &Edit, reading: Reading<'_>) -> Result<(St
 
 fn renew(
     text: &str,
-    target: &Target,
+    target: &EntrySelector,
     id: Option<RunnerId>,
     credential: &Credential,
     reading: Reading<'_>,
@@ -62,14 +60,14 @@ fn renew(
         }
         patches.extend(patches_for(&file, entry.position, *table, values));
     }
-    let edited = spliced(text, patches);
+    let edited = patched(text, patches);
     check(&edited, &expected, reading)?;
     Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
 }
 
 /// Whether an entry is to be renewed: also one that has the new token already, so that a change can be
 /// repeated.
-fn is_renewed(entry: &Entry, target: &Target, credential: &Credential) -> bool {
+fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
     let is_done =
         entry.url.as_ref() == Some(&target.url) && entry.token == EntryToken::Literal(credential.token.clone());
     is_done || target.matches(entry)
@@ -84,13 +82,13 @@ fn insert(
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     if let Some(url) = entry_text.url() {
-        let target = Target { url, id, fingerprints: vec![credential.token.fingerprint()] };
+        let target = EntrySelector { url, id, fingerprints: vec![credential.token.fingerprint()] };
         if file.entries().iter().any(|entry| is_renewed(entry, &target, credential)) {
             return renew(text, &target, id, credential, reading);
         }
     }
     if let Some(span) = file.inline_array() {
-        let line = text[..span.start].matches('\n').count() + 1;
+        let line = line_number(text, span.start);
         return Err(Error::InlineRunners { path: reading.path.to_owned(), line });
     }
     let newline = newline_of(text);
@@ -123,12 +121,12 @@ fn block(
     if let Some(tree) = expected.runners().and_then(|runners| runners.first_mut()) {
         values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
     }
-    let block = spliced(&bare, patches_for(&file, 0, table, values));
+    let block = patched(&bare, patches_for(&file, 0, table, values));
     check(&block, &expected, reading)?;
     Ok(block)
 }
 
-fn remove(text: &str, target: &Target, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+fn remove(text: &str, target: &EntrySelector, reading: Reading<'_>) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let positions: Vec<usize> =
         file.entries().iter().filter(|entry| target.matches(entry)).map(|entry| entry.position).collect();
@@ -158,7 +156,7 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
         let kept = tables.get(position).map_or_else(String::new, |table| rewritten(text, *table));
         let kept = EntryText::parse(&kept).map_err(mismatch)?;
         let cut = inline_cut(&array, &file.table_spans(), position);
-        return Ok((spliced(text, vec![Patch { span: cut, text: String::new() }]), kept));
+        return Ok((patched(text, vec![Patch::removal(cut)]), kept));
     }
     let runs = runs_of_entry(&file, position);
     let mut kept: String = runs.iter().map(|run| &text[run.span.start..run.text_end]).collect();
@@ -166,9 +164,8 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
         kept.push('\n');
     }
     let kept = EntryText::parse(&kept).map_err(mismatch)?;
-    let cuts =
-        runs.into_iter().map(|run| Patch { span: with_separator(text, run.span), text: String::new() }).collect();
-    Ok((spliced(text, cuts), kept))
+    let cuts = runs.into_iter().map(|run| Patch::removal(with_separator(text, run.span))).collect();
+    Ok((patched(text, cuts), kept))
 }
 
 /// Takes the blank line along that set the last entry of the file apart, so that an entry which comes and
@@ -176,9 +173,9 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
 fn with_separator(text: &str, span: Range<usize>) -> Range<usize> {
     let above = &text[..span.start];
     let Some(lines) = above.strip_suffix('\n').filter(|_| span.end == text.len()) else { return span };
-    let line_start = lines.rfind('\n').map_or(0, |newline| newline + 1);
-    let is_separator = line_start > 0 && lines[line_start..].trim().is_empty();
-    if is_separator { line_start..span.end } else { span }
+    let start = line_start(lines, lines.len());
+    let is_separator = start > 0 && lines[start..].trim().is_empty();
+    if is_separator { start..span.end } else { span }
 }
 
 /// An inline table as a `[[runners]]` table, its values spelled as they were.
@@ -201,19 +198,6 @@ fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) 
         (Some(_) | None, None, None) => array.start + 1..array.end - 1,
         (None, _, _) => array.end..array.end,
     }
-}
-
-/// Takes the credential out of the text of one entry, line by line.
-pub(super) fn without_credential(text: &str) -> Option<String> {
-    let document = Document::parse(text).ok()?;
-    let table = document.get("runners")?.as_array_of_tables()?.get(0)?;
-    let mut cuts = Vec::new();
-    for name in CREDENTIAL_KEYS {
-        let Some((key, item)) = table.get_key_value(name) else { continue };
-        let (key, value) = (key.span()?, item.as_value()?.span()?);
-        cuts.push(Patch { span: line_start(text, key.start)..line_end(text, value.end), text: String::new() });
-    }
-    Some(spliced(text, cuts))
 }
 
 /// A value that an entry should have.
@@ -248,12 +232,6 @@ fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) 
     }
     wanted.retain(|value| table.get(value.key).map(Tree::of_item).as_ref() != Some(&value.tree));
     wanted
-}
-
-/// A replacement of one part of the text.
-struct Patch {
-    span: Range<usize>,
-    text: String,
 }
 
 /// Replaces the values that are there, and adds the others behind the token.
@@ -305,15 +283,6 @@ fn missing_lines(text: &str, anchor: Option<(usize, usize)>, header_end: usize, 
     Patch { span: at..at, text: missing.iter().map(|pair| format!("{newline}{indent}{pair}")).collect() }
 }
 
-fn line_start(text: &str, offset: usize) -> usize {
-    text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
-}
-
-/// Behind the line break, or at the end of the text.
-fn line_end(text: &str, offset: usize) -> usize {
-    text[offset..].find('\n').map_or(text.len(), |newline| offset + newline + 1)
-}
-
 /// How the file ends its lines, judged by the first.
 fn newline_of(text: &str) -> &'static str {
     match text.find('\n') {
@@ -329,21 +298,8 @@ fn separator(text: &str, newline: &str) -> String {
         return String::new();
     }
     let Some(lines) = body.strip_suffix('\n') else { return newline.repeat(2) };
-    let last = &lines[lines.rfind('\n').map_or(0, |newline| newline + 1)..];
+    let last = &lines[line_start(lines, lines.len())..];
     if last.trim().is_empty() { String::new() } else { newline.to_owned() }
-}
-
-fn spliced(text: &str, mut patches: Vec<Patch>) -> String {
-    patches.sort_by_key(|patch| (patch.span.start, patch.span.end));
-    let mut result = String::with_capacity(text.len() + 256);
-    let mut done = 0;
-    for patch in patches {
-        result.push_str(text.get(done..patch.span.start).unwrap_or_default());
-        result.push_str(&patch.text);
-        done = patch.span.end;
-    }
-    result.push_str(text.get(done..).unwrap_or_default());
-    result
 }
 
 /// Makes sure that the result says what it should, and nothing else.
@@ -357,7 +313,7 @@ fn check(edited: &str, expected: &Tree, reading: Reading<'_>) -> Result<(), Erro
     if found == expected { Ok(()) } else { Err(mismatch()) }
 }
 
-fn no_such_entry(target: &Target, reading: Reading<'_>) -> Error {
+fn no_such_entry(target: &EntrySelector, reading: Reading<'_>) -> Error {
     let runner = match (target.id, target.fingerprints.last()) {
         (Some(id), _) => format!("runner {id} of {}", target.url),
         (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),

@@ -56,8 +56,8 @@ fn credential(text: &str) -> Credential {
     }
 }
 
-fn target(number: u64) -> Target {
-    Target { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
+fn target(number: u64) -> EntrySelector {
+    EntrySelector { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
 }
 
 fn renew(number: u64, text: &str) -> Edit {
