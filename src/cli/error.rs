@@ -3,6 +3,8 @@
 use std::io;
 
 use super::Exit;
+use crate::daemon::StartError;
+use crate::engine::StepFailure;
 use crate::gitlab::{self, ErrorClass};
 use crate::ops;
 use crate::secret::SourceError;
@@ -65,6 +67,30 @@ pub(super) enum Error {
     /// The system did not give what every command needs.
     #[error("cannot start")]
     System(#[source] io::Error),
+}
+
+impl From<StepFailure> for Error {
+    fn from(failure: StepFailure) -> Self {
+        match failure {
+            StepFailure::Operation(error) | StepFailure::Unsaved(error) => error.into(),
+            StepFailure::UsedElsewhere { .. } => Self::Verdict {
+                exit: Exit::Failed,
+                message: failure.to_string(),
+                hint: failure.hint().map(str::to_owned),
+            },
+        }
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Settings(errors) => errors.into(),
+            StartError::Store(error) => error.into(),
+            StartError::StatusServer(error) => error.into(),
+            StartError::Operation(error) => error.into(),
+        }
+    }
 }
 
 impl Error {

@@ -140,7 +140,11 @@ mod tests {
         }] }))
         .unwrap();
         let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(text.matches("a?[2J?b?c?").count(), 3 + 1, "the name comes twice, and names that are unknown not at all: {text}");
+        assert_eq!(
+            text.matches("a?[2J?b?c?").count(),
+            3 + 1,
+            "the name comes twice, and names that are unknown not at all: {text}"
+        );
         assert!(!text.chars().any(|character| character != '\n' && crate::model::is_unprintable(character)));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Reading, ServerTime};
 use crate::model::{RunnerId, RunnerKey, RunnerReport, Timestamp};
@@ -76,6 +76,7 @@ pub struct StatusRegistry {
 #[derive(Debug, Default)]
 struct RegistryState {
     phase: Phase,
+    phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The runners that there have to be.
     expected: Vec<RunnerKey>,
     /// In the order in which they were first posted.
@@ -85,7 +86,10 @@ struct RegistryState {
 impl StatusRegistry {
     /// Says how far the daemon has come.
     pub fn enter(&self, phase: Phase) {
-        self.state().phase = phase;
+        let mut state = self.state();
+        state.phase = phase;
+        state.phase_subscribers.retain(|subscriber| subscriber.send(phase).is_ok());
+        drop(state);
         self.changes.send_replace(());
     }
 
@@ -130,6 +134,14 @@ impl StatusRegistry {
         let of_daemon = of_daemon.map(|why| Unready { name: None, id: None, why: why.to_owned() });
         let waiting_for: Vec<_> = of_daemon.into_iter().chain(state.unready()).collect();
         Readiness { ready: waiting_for.is_empty(), waiting_for }
+    }
+
+    /// Delivers every phase that is entered after this call, in order.
+    #[must_use]
+    pub fn phases(&self) -> mpsc::UnboundedReceiver<Phase> {
+        let (subscriber, phases) = mpsc::unbounded_channel();
+        self.state().phase_subscribers.push(subscriber);
+        phases
     }
 
     /// Hears of every change; several that come at once count as one.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use runner_agent::gitlab::fleet::{
-    DeprecatedScope, Fleet, JobFilters, PauseWord, RegistrationTokenScope, RunnerChanges, RunnerFilters, RunnerScope,
-    Sort,
+    DeprecatedScope, Fleet, JobFilters, PauseParameter, RegistrationTokenScope, RunnerChanges, RunnerFilters,
+    RunnerScope, Sort,
 };
 use runner_agent::gitlab::{AccessLevel, Answer, Client, Config, Error, Info, RegisterParameters};
 use runner_agent::model::{Expiry, RunnerId, Site, SystemId, TlsFiles};
@@ -132,7 +132,7 @@ impl Ours {
     async fn update(&self, asked: &Request) -> Result<Value, Error> {
         let id = id(asked, 1);
         if let Some(active) = text(asked, "active") {
-            return Ok(told(self.fleet.set_paused(id, active == "false", PauseWord::Active).await?));
+            return Ok(told(self.fleet.set_paused(id, active == "false", PauseParameter::Active).await?));
         }
         let changes = RunnerChanges {
             description: text(asked, "description"),
@@ -179,7 +179,7 @@ impl Ours {
             }
             "PUT /runners/:id" => {
                 drop(fleet.update(id, &full_changes()).await);
-                drop(fleet.set_paused(id, true, PauseWord::Active).await);
+                drop(fleet.set_paused(id, true, PauseParameter::Active).await);
             }
             "POST /projects/:id/runners" => drop(fleet.assign(&"6".parse().unwrap(), id).await),
             other => panic!("no call {other}"),
