@@ -10,9 +10,9 @@
 //!
 //! Imports `model` and `secret` only. Times are passed in.
 
+mod blocking;
 mod compose;
 mod config_file;
-mod disk;
 mod dropped;
 mod edit;
 mod entry;
@@ -22,7 +22,6 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/checks/store.rs"]
 pub mod fuzzing;
-mod hooks;
 mod journal;
 mod locks;
 mod patch;
@@ -31,6 +30,7 @@ mod replace;
 mod sections;
 mod splice;
 mod system_id;
+mod test_hooks;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -55,10 +55,10 @@ pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
 
-use disk::BlockingStore;
-use hooks::Hooks;
-use locks::Tried;
-use thread::Job;
+use blocking::BlockingStore;
+use locks::LockAttempt;
+use test_hooks::TestHooks;
+use thread::DiskTask;
 
 use crate::model::{RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
@@ -79,7 +79,7 @@ pub struct Config {
 /// A handle to the disk; clones share one thread.
 #[derive(Clone, Debug)]
 pub struct Store {
-    sender: Sender<Job>,
+    sender: Sender<DiskTask>,
     config_path: Arc<Path>,
     has_state: bool,
     observer: Option<WriteObserver>,
@@ -99,9 +99,9 @@ impl Store {
     /// Starts the disk thread, makes the state directories and finishes an interrupted write in place.
     ///
     /// # Errors
-    /// [`Error::Disk`] if the state directory cannot be made or written.
+    /// [`Error::Io`] if the state directory cannot be made or written.
     pub fn open(config: Config) -> Result<Self, Error> {
-        Self::open_with(config, Hooks::default())
+        Self::open_with(config, TestHooks::default())
     }
 
     /// Has every [`Store::edit`] of this handle, and of clones made from it, told to a function: whether the
@@ -128,7 +128,7 @@ impl Store {
     pub async fn is_gone_with_container(&self) -> bool {
         let answer = self.work(|disk| {
             let Some(state) = disk.state() else { return Ok(true) };
-            volume::is_gone_with_container(state).map_err(Error::disk("examine", state))
+            volume::is_gone_with_container(state).map_err(Error::io("examine", state))
         });
         answer.await.unwrap_or(false)
     }
@@ -144,8 +144,8 @@ impl Store {
         });
         match tried.await? {
             None => Ok(InstanceLock { _file: None }),
-            Some((Tried::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((Tried::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
+            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
+            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
         }
     }
 
@@ -161,11 +161,11 @@ impl Store {
                 self.work(move |disk| disk.runners().map(|runners| locks::try_lock(&runners.join(name))).transpose());
             match tried.await? {
                 None => return Ok(RunnerLock { _file: None }),
-                Some(Tried::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
-                Some(Tried::HeldBy(holder)) if left.is_zero() => {
+                Some(LockAttempt::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
+                Some(LockAttempt::HeldBy(holder)) if left.is_zero() => {
                     return Err(Error::RunnerLocked { key: key.clone(), holder });
                 }
-                Some(Tried::HeldBy(_)) => {}
+                Some(LockAttempt::HeldBy(_)) => {}
             }
             let pause = locks::RETRY.min(left);
             tokio::time::sleep(pause).await;
@@ -177,7 +177,7 @@ impl Store {
     /// it is missing and never replaced.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`] for one that cannot be read
+    /// [`Error::SystemId`] for a file that holds something else, [`Error::Io`] for one that cannot be read
     /// or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
@@ -191,7 +191,7 @@ impl Store {
     /// Reads config.toml; a missing file has no entries.
     ///
     /// # Errors
-    /// [`Error::Disk`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
+    /// [`Error::Io`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
     pub async fn read(&self) -> Result<Snapshot, Error> {
         self.work(|disk| disk.read()).await
     }
@@ -203,7 +203,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(Job::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
@@ -233,7 +233,7 @@ impl Store {
     /// Reads all records; a damaged one does not hide the others.
     ///
     /// # Errors
-    /// [`Error::Disk`] if the directory cannot be read.
+    /// [`Error::Io`] if the directory cannot be read.
     pub async fn records(&self) -> Result<Records, Error> {
         self.in_runners(record::read_all).await
     }
@@ -241,7 +241,7 @@ impl Store {
     /// Reads one record; `None` for a runner that is not known.
     ///
     /// # Errors
-    /// [`Error::Disk`] if it cannot be read, [`Error::Record`] if it is damaged.
+    /// [`Error::Io`] if it cannot be read, [`Error::Record`] if it is damaged.
     pub async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::read(runners, &key)).await
@@ -250,7 +250,7 @@ impl Store {
     /// Writes a record durably.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn save_record(&self, record: Record) -> Result<(), Error> {
         self.in_runners(move |runners| record::save(runners, &record)).await
     }
@@ -258,7 +258,7 @@ impl Store {
     /// Forgets a runner; one that is not known is fine.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn remove_record(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::remove(runners, &key)).await
@@ -267,7 +267,7 @@ impl Store {
     /// Writes down what is about to be asked, durably and with room for the answer, before it is asked.
     ///
     /// # Errors
-    /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Disk`].
+    /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
@@ -276,7 +276,7 @@ impl Store {
     /// Adds the answer in place, durably; needs no free space.
     ///
     /// # Errors
-    /// [`Error::NotBegun`], [`Error::Disk`].
+    /// [`Error::NotBegun`], [`Error::Io`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
@@ -285,7 +285,7 @@ impl Store {
     /// Ends an operation; one that was never begun is fine.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::clear(runners, &key)).await
@@ -296,7 +296,7 @@ impl Store {
     /// log, and keeps its runner from [`Store::begin`].
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn pending(&self) -> Result<Vec<Pending>, Error> {
         self.in_runners(journal::pending).await
     }
@@ -304,7 +304,7 @@ impl Store {
     /// One runner's operation, if it was begun and not cleared.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::pending_of(runners, &key)).await
@@ -314,7 +314,7 @@ impl Store {
     /// directory nothing is kept.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
         let (label, text) = (label.to_owned(), text.clone());
         self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
@@ -327,7 +327,7 @@ impl Store {
         let _stopped = self.work(|_| Ok(())).await;
     }
 
-    fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
+    fn open_with(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let started = thread::start(config, hooks)?;
         Ok(Self {
             sender: started.jobs,
@@ -343,7 +343,7 @@ impl Store {
         work: impl FnOnce(&mut BlockingStore) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let job = Job::Work(Box::new(move |disk| {
+        let job = DiskTask::Work(Box::new(move |disk| {
             // Who does not wait any more does not need to know.
             let _ = answer.send(work(disk));
         }));

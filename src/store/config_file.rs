@@ -19,7 +19,7 @@ const NO_ROTATION: &str = "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION";
 
 /// What the text of config.toml is read with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading<'a> {
+pub(super) struct ParseContext<'a> {
     /// For messages.
     pub(super) path: &'a Path,
     /// Looks an environment variable up.
@@ -39,7 +39,7 @@ impl<'t> ConfigFile<'t> {
     ///
     /// # Errors
     /// [`Error::Syntax`] or [`Error::RunnersShape`].
-    pub(super) fn parse(text: &'t str, reading: Reading<'_>) -> Result<Self, Error> {
+    pub(super) fn parse(text: &'t str, reading: ParseContext<'_>) -> Result<Self, Error> {
         let document = Document::parse(text).map_err(|error| {
             let (line, column, message) = syntax_error(text, &error);
             Error::Syntax { path: reading.path.to_owned(), line, column, message }
@@ -98,7 +98,7 @@ impl<'t> ConfigFile<'t> {
     }
 
     fn entry(&self, position: usize, line: usize, table: &dyn TableLike) -> Entry {
-        let mut keys = Keys { table, problems: Vec::new() };
+        let mut keys = EntryReader { table, problems: Vec::new() };
         let url = keys.url();
         let token = keys.token(self.variables);
         let id = keys.id();
@@ -125,12 +125,12 @@ impl<'t> ConfigFile<'t> {
 }
 
 /// Reads the keys of one entry and notes what is wrong with them.
-struct Keys<'t> {
+struct EntryReader<'t> {
     table: &'t dyn TableLike,
     problems: Vec<EntryProblem>,
 }
 
-impl Keys<'_> {
+impl EntryReader<'_> {
     fn url(&mut self) -> Option<ServerUrl> {
         let Some(text) = self.text("url") else {
             if !self.table.contains_key("url") {

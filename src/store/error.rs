@@ -17,7 +17,7 @@ const GIVE_CAPABILITIES: &str = "it is root without the capability for this, as 
 pub enum Error {
     /// The system refused; the source says why.
     #[error("cannot {act} `{}`", path.display())]
-    BlockingStore {
+    Io {
         /// What was attempted: `read`, `create`, `replace`.
         act: &'static str,
         /// On which file or directory.
@@ -190,7 +190,7 @@ impl Error {
             Self::InstanceLocked { .. } | Self::RunnerLocked { .. } | Self::FileLocked { .. } => ErrorKind::Locked,
             Self::NoSuchEntry { .. } => ErrorKind::NoSuchEntry,
             Self::VariableToken { .. } | Self::InlineRunners { .. } | Self::EditMismatch { .. } => ErrorKind::Refused,
-            Self::BlockingStore { .. }
+            Self::Io { .. }
             | Self::NotText { .. }
             | Self::Syntax { .. }
             | Self::RunnersShape { .. }
@@ -215,15 +215,14 @@ impl Error {
     /// The same for root, who is refused only for want of a capability, or for another user.
     fn hint_for(&self, is_root: bool) -> Option<&'static str> {
         let is_owner = matches!(self, Self::Owner { .. });
-        let is_refused =
-            matches!(self, Self::BlockingStore { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+        let is_refused = matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
         if is_root { (is_owner || is_refused).then_some(GIVE_CAPABILITIES) } else { is_owner.then_some(RUN_AS_OWNER) }
     }
 
     /// Makes the error of a system call on a path, to be used in `map_err`.
-    pub(super) fn disk(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+    pub(super) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::BlockingStore { act, path, source: Arc::new(source) }
+        move |source| Self::Io { act, path, source: Arc::new(source) }
     }
 }
 
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn root_that_is_refused_is_told_of_capabilities() {
-        let disk = |kind: io::ErrorKind| Error::disk("read", Path::new("/config.toml"))(kind.into());
+        let disk = |kind: io::ErrorKind| Error::io("read", Path::new("/config.toml"))(kind.into());
         let owner = Error::Owner { path: "/config.toml".into(), uid: 0, gid: 999 };
         for (error, for_root, for_others) in [
             (disk(io::ErrorKind::PermissionDenied), Some(GIVE_CAPABILITIES), None),

@@ -11,18 +11,18 @@ use super::error::Error;
 const MAX_LINKS: usize = 40;
 
 /// A file under a temporary name, which is removed unless it is renamed.
-pub(super) struct Temporary {
+pub(super) struct TemporaryFile {
     file: File,
     path: PathBuf,
     is_renamed: bool,
 }
 
-impl Temporary {
+impl TemporaryFile {
     /// Creates it for the owner alone, in place of one that a crash left over.
     pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
         remove_file(&path)?;
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = opened.map_err(Error::disk("create", &path))?;
+        let file = opened.map_err(Error::io("create", &path))?;
         Ok(Self { file, path, is_renamed: false })
     }
 
@@ -36,7 +36,7 @@ impl Temporary {
 
     /// Sets the final permission bits, whatever the umask made of them.
     pub(super) fn set_mode(&self, mode: u32) -> Result<(), Error> {
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", &self.path))
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &self.path))
     }
 
     /// Gives it to whoever owns another file, or the directory that would hold that: root works for others
@@ -50,8 +50,8 @@ impl Temporary {
 
     /// Writes everything and waits until the disk has it.
     pub(super) fn fill(&mut self, content: &[u8]) -> Result<(), Error> {
-        self.file.write_all(content).map_err(Error::disk("write", &self.path))?;
-        self.file.sync_all().map_err(Error::disk("write", &self.path))
+        self.file.write_all(content).map_err(Error::io("write", &self.path))?;
+        self.file.sync_all().map_err(Error::io("write", &self.path))
     }
 
     /// Gives it its name, atomically; not yet durable.
@@ -75,7 +75,7 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.is_renamed
             && let Err(error) = fs::remove_file(&self.path)
@@ -92,10 +92,10 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// The same by way of a temporary file of this name in the same directory.
 pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut temporary = Temporary::create(temporary.to_owned())?;
+    let mut temporary = TemporaryFile::create(temporary.to_owned())?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
-    temporary.rename(path).map_err(Error::disk("replace", path))?;
+    temporary.rename(path).map_err(Error::io("replace", path))?;
     sync_directory(parent(path))
 }
 
@@ -109,7 +109,7 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::disk("remove", path)(error)),
+        Err(error) => Err(Error::io("remove", path)(error)),
     }
 }
 
@@ -134,7 +134,7 @@ pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadat
     match read() {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::disk("read", path)(error)),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_directory(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(Error::disk("create", path)(error)),
+        Err(error) => Err(Error::io("create", path)(error)),
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
     match synced {
         // File systems that cannot sync a directory.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced.map_err(Error::disk("sync", path)),
+        synced => synced.map_err(Error::io("sync", path)),
     }
 }
 
@@ -184,15 +184,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// The file that a path means, through symbolic links, whether it exists or not.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
-    let mut resolved = std::path::absolute(path).map_err(Error::disk("find", path))?;
+    let mut resolved = std::path::absolute(path).map_err(Error::io("find", path))?;
     for _ in 0..MAX_LINKS {
         match fs::read_link(&resolved) {
             Ok(link) => resolved = parent(&resolved).join(link),
             Err(error) if is_no_link(&error) => return existing_parent_resolved(&resolved),
-            Err(error) => return Err(Error::disk("read", &resolved)(error)),
+            Err(error) => return Err(Error::io("read", &resolved)(error)),
         }
     }
-    Err(Error::disk("read", path)(io::Error::other("too many symbolic links")))
+    Err(Error::io("read", path)(io::Error::other("too many symbolic links")))
 }
 
 fn is_no_link(error: &io::Error) -> bool {
@@ -205,6 +205,6 @@ fn existing_parent_resolved(path: &Path) -> Result<PathBuf, Error> {
     match parent.canonicalize() {
         Ok(parent) => Ok(parent.join(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(existing_parent_resolved(parent)?.join(name)),
-        Err(error) => Err(Error::disk("read", parent)(error)),
+        Err(error) => Err(Error::io("read", parent)(error)),
     }
 }

@@ -108,9 +108,13 @@ pub struct Pending {
 /// a token be lost; that to an unregistration has none.
 pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
     let path = path_of(directory, key);
-    match read_file(&path)?.as_deref().map(Found::of) {
-        None | Some(Found::NeverSent | Found::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {}
-        Some(Found::Whole(_, Some(_)) | Found::Foreign) => return Err(Error::Unsettled { key: key.clone() }),
+    match read_file(&path)?.as_deref().map(JournalContent::of) {
+        None
+        | Some(JournalContent::NeverSent | JournalContent::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {
+        }
+        Some(JournalContent::Whole(_, Some(_)) | JournalContent::Foreign) => {
+            return Err(Error::Unsettled { key: key.clone() });
+        }
     }
     let mut content = slot(intent, ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
@@ -133,11 +137,11 @@ pub(super) fn answered(directory: &Path, key: &RunnerKey, answer: &JournalAnswer
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::NotBegun { key: key.clone() });
         }
-        Err(error) => return Err(Error::disk("write", &path)(error)),
+        Err(error) => return Err(Error::io("write", &path)(error)),
     };
     let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
     let written = file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
-    written.map_err(Error::disk("write", &path))
+    written.map_err(Error::io("write", &path))
 }
 
 /// Ends an operation.
@@ -150,13 +154,13 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for key in keys(directory, ".pending")? {
         let Some(content) = read_file(&path_of(directory, &key))? else { continue };
-        match Found::of(&content) {
-            Found::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
-            Found::NeverSent => {
+        match JournalContent::of(&content) {
+            JournalContent::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
+            JournalContent::NeverSent => {
                 tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
                 clear(directory, &key)?;
             }
-            Found::Foreign => {
+            JournalContent::Foreign => {
                 let path = path_of(directory, &key);
                 tracing::error!(runner = %key, path = %path.display(),
                     "the journal was written by another version of runner-agent and stays: start that version once");
@@ -169,15 +173,15 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
 /// Reads one runner's operation, if it was begun and not cleared.
 pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pending>, Error> {
     let Some(content) = read_file(&path_of(directory, key))? else { return Ok(None) };
-    match Found::of(&content) {
-        Found::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
-        Found::NeverSent | Found::Foreign => Ok(None),
+    match JournalContent::of(&content) {
+        JournalContent::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
+        JournalContent::NeverSent | JournalContent::Foreign => Ok(None),
     }
 }
 
 /// What a journal file holds.
 #[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
-pub(super) enum Found {
+pub(super) enum JournalContent {
     Whole(Intent, Option<JournalAnswer>),
     /// The intent never came to the disk whole, so the request was not sent.
     NeverSent,
@@ -185,7 +189,7 @@ pub(super) enum Found {
     Foreign,
 }
 
-impl Found {
+impl JournalContent {
     pub(super) fn of(content: &[u8]) -> Self {
         let Some(intent) = read_slot(content.get(..ANSWER_AT).unwrap_or(content)) else { return Self::NeverSent };
         let intent = serde_json::from_slice(intent).ok();
@@ -204,7 +208,7 @@ fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
 }
 
 fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Error> {
-    let too_long = |error: std::io::Error| Error::disk("write", path)(error);
+    let too_long = |error: std::io::Error| Error::io("write", path)(error);
     let json = serde_json::to_string(value).map_err(|error| too_long(error.into()))?;
     let mut slot = format!("{}\n{json}\n", sha256_hex(json.as_bytes())).into_bytes();
     if slot.len() > size {

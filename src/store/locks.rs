@@ -38,14 +38,14 @@ pub struct RunnerLock {
 }
 
 /// What came of a try to lock.
-pub(super) enum Tried {
+pub(super) enum LockAttempt {
     Locked(File),
     /// By the process that wrote its id there.
     HeldBy(Option<u32>),
 }
 
 /// Tries to lock a file of ours and leaves this process's id in it, if the disk has room for that.
-pub(super) fn try_lock(path: &Path) -> Result<Tried, Error> {
+pub(super) fn try_lock(path: &Path) -> Result<LockAttempt, Error> {
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {
@@ -53,10 +53,10 @@ pub(super) fn try_lock(path: &Path) -> Result<Tried, Error> {
             if let Err(error) = write_holder(&mut file) {
                 tracing::debug!(path = %path.display(), %error, "the lock file does not name this process");
             }
-            Ok(Tried::Locked(file))
+            Ok(LockAttempt::Locked(file))
         }
-        Err(TryLockError::WouldBlock) => Ok(Tried::HeldBy(read_holder(&mut file))),
-        Err(TryLockError::Error(error)) => Err(Error::disk("lock", path)(error)),
+        Err(TryLockError::WouldBlock) => Ok(LockAttempt::HeldBy(read_holder(&mut file))),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) fn lock_sidecar(path: &Path) -> Result<File, Error> {
 
 /// Locks a file itself, for one that is overwritten in place.
 pub(super) fn lock_itself(path: &Path) -> Result<File, Error> {
-    let file = File::open(path).map_err(Error::disk("read", path))?;
+    let file = File::open(path).map_err(Error::io("read", path))?;
     wait_for(&file, path)?;
     Ok(file)
 }
@@ -83,7 +83,7 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(Error::disk("lock", path)(error)),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if left.is_zero() => {
                 return Err(Error::FileLocked { path: path.to_owned() });
             }
@@ -99,7 +99,7 @@ fn open(path: &Path) -> Result<File, Error> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-    options.open(path).map_err(Error::disk("open the lock file", path))
+    options.open(path).map_err(Error::io("open the lock file", path))
 }
 
 /// Lets the owner of the directory lock too what root created there.
@@ -129,6 +129,6 @@ mod tests {
 
     #[test]
     fn a_full_disk_keeps_nobody_from_locking() {
-        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(Tried::Locked(_))));
+        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(LockAttempt::Locked(_))));
     }
 }

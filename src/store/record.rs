@@ -115,8 +115,8 @@ pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
 /// The keys whose files with this suffix are in a directory, sorted.
 pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
     let mut keys = Vec::new();
-    for file in fs::read_dir(directory).map_err(Error::disk("read", directory))? {
-        let name = file.map_err(Error::disk("read", directory))?.file_name();
+    for file in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+        let name = file.map_err(Error::io("read", directory))?.file_name();
         let stem = name.to_str().and_then(|name| name.strip_suffix(suffix));
         keys.extend(stem.and_then(|stem| RunnerKey::try_from(stem.to_owned()).ok()));
     }

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    Temporary, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
+    TemporaryFile, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
     sync_directory, temporary_name,
 };
-use super::hooks::Hooks;
 use super::locks::{lock_itself, lock_sidecar};
+use super::test_hooks::TestHooks;
 use crate::secret::sha256_hex;
 
 /// How often a change by somebody else, between reading and renaming, is taken up.
@@ -38,7 +38,7 @@ pub(super) struct ReplaceTarget<'a> {
     pub(super) path: &'a Path,
     /// This config.toml's state directory.
     pub(super) state: Option<&'a Path>,
-    pub(super) hooks: &'a Hooks,
+    pub(super) hooks: &'a TestHooks,
 }
 
 /// config.toml as it was read.
@@ -49,7 +49,7 @@ struct Original {
 }
 
 /// What a write in place goes from and to, as it is kept until that is done.
-struct Copied<'c> {
+struct RecoveryCopy<'c> {
     before: &'c [u8],
     after: &'c [u8],
 }
@@ -67,7 +67,7 @@ enum Interrupted {
 }
 
 /// How a try to replace ended.
-enum Outcome {
+enum ReplaceAttempt {
     Done,
     ChangedMeanwhile,
 }
@@ -94,8 +94,8 @@ impl ReplaceTarget<'_> {
                 self.rename(&original, edited.as_bytes())?
             };
             match outcome {
-                Outcome::Done => return Ok(()),
-                Outcome::ChangedMeanwhile => {
+                ReplaceAttempt::Done => return Ok(()),
+                ReplaceAttempt::ChangedMeanwhile => {
                     tracing::debug!(path = %self.path.display(), "config.toml was changed meanwhile, editing it again");
                 }
             }
@@ -113,8 +113,8 @@ impl ReplaceTarget<'_> {
         sample.extend(std::iter::repeat_n(b'#', PROBE_MARGIN));
         if is_mount_point {
             let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-            OpenOptions::new().write(true).open(self.path).map_err(Error::disk("write", self.path))?;
-            return Temporary::create(state.join(".probe"))?.fill(&sample);
+            OpenOptions::new().write(true).open(self.path).map_err(Error::io("write", self.path))?;
+            return TemporaryFile::create(state.join(".probe"))?.fill(&sample);
         }
         self.temporary(&original)?.fill(&sample)
     }
@@ -132,7 +132,7 @@ impl ReplaceTarget<'_> {
         // Whoever is writing in place at this moment holds the lock, and takes its copy away before the end.
         let _lock = lock_itself(self.path)?;
         let Some(stored) = read_file(&copy)? else { return Ok(()) };
-        let copied = Copied::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
+        let copied = RecoveryCopy::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
         match copied.interrupted(&self.read_original()?.content) {
             Interrupted::Unwritten | Interrupted::Written => {}
             Interrupted::Torn => {
@@ -177,35 +177,35 @@ impl ReplaceTarget<'_> {
             return Ok(());
         }
         let synced = File::open(self.path).and_then(|file| file.sync_all());
-        synced.map_err(Error::disk("sync", self.path))?;
+        synced.map_err(Error::io("sync", self.path))?;
         sync_directory(parent(self.path))
     }
 
-    fn rename(&self, original: &Original, edited: &[u8]) -> Result<Outcome, Error> {
+    fn rename(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
         let mut temporary = self.temporary(original)?;
         temporary.fill(edited)?;
         self.hooks.before_rename(self.path);
         if !self.is_unchanged(original)? {
-            return Ok(Outcome::ChangedMeanwhile);
+            return Ok(ReplaceAttempt::ChangedMeanwhile);
         }
         match temporary.rename(self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return self.overwrite(original, edited),
-            Err(error) => return Err(Error::disk("replace", self.path)(error)),
+            Err(error) => return Err(Error::io("replace", self.path)(error)),
         }
         self.hooks.renamed();
         sync_directory(parent(self.path))?;
-        Ok(Outcome::Done)
+        Ok(ReplaceAttempt::Done)
     }
 
     /// The replacement, still empty, with the owner and mode it will have.
-    fn temporary(&self, original: &Original) -> Result<Temporary, Error> {
-        let temporary = Temporary::create(temporary_name(self.path))?;
+    fn temporary(&self, original: &Original) -> Result<TemporaryFile, Error> {
+        let temporary = TemporaryFile::create(temporary_name(self.path))?;
         let Some(wanted) = &original.metadata else {
             temporary.set_mode(0o600)?;
             return Ok(temporary);
         };
-        let made = temporary.file().metadata().map_err(Error::disk("read", temporary.path()))?;
+        let made = temporary.file().metadata().map_err(Error::io("read", temporary.path()))?;
         let uid = (made.uid() != wanted.uid()).then_some(wanted.uid());
         let gid = (made.gid() != wanted.gid()).then_some(wanted.gid());
         if (uid.is_some() || gid.is_some()) && fchown(temporary.file(), uid, gid).is_err() {
@@ -220,9 +220,9 @@ impl ReplaceTarget<'_> {
         Ok(now.content == original.content && now.metadata.is_some() == original.metadata.is_some())
     }
 
-    fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<Outcome, Error> {
+    fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
         let copy = self.copy().ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-        replace_file(&copy, &Copied { before: &original.content, after: edited }.to_bytes())?;
+        replace_file(&copy, &RecoveryCopy { before: &original.content, after: edited }.to_bytes())?;
         self.hooks.before_rename(self.path);
         let opened = match self.is_unchanged(original) {
             Ok(true) => self.open_in_place(edited.len()).map(Some),
@@ -232,12 +232,12 @@ impl ReplaceTarget<'_> {
         let Ok(Some(file)) = opened else {
             // Nothing is written, so there is nothing to finish later.
             remove_durably(&copy)?;
-            return opened.map(|_| Outcome::ChangedMeanwhile);
+            return opened.map(|_| ReplaceAttempt::ChangedMeanwhile);
         };
         self.fill_in_place(file, edited)?;
         self.hooks.renamed();
         remove_durably(&copy)?;
-        Ok(Outcome::Done)
+        Ok(ReplaceAttempt::Done)
     }
 
     /// Opens the file to be overwritten, and claims the space for that before the first byte is lost.
@@ -250,7 +250,7 @@ impl ReplaceTarget<'_> {
             reserve(&file, file.metadata()?.len(), needed)?;
             Ok(file)
         };
-        open().map_err(Error::disk("overwrite", self.path))
+        open().map_err(Error::io("overwrite", self.path))
     }
 
     fn fill_in_place(&self, mut file: File, content: &[u8]) -> Result<(), Error> {
@@ -265,7 +265,7 @@ impl ReplaceTarget<'_> {
             }
             file.sync_all()
         };
-        fill().map_err(Error::disk("overwrite", self.path))
+        fill().map_err(Error::io("overwrite", self.path))
     }
 
     fn copy(&self) -> Option<PathBuf> {
@@ -285,7 +285,7 @@ fn reserve(file: &File, present: u64, needed: usize) -> io::Result<()> {
     }
 }
 
-impl<'c> Copied<'c> {
+impl<'c> RecoveryCopy<'c> {
     fn to_bytes(&self) -> Vec<u8> {
         let contents = [self.before, self.after].concat();
         let header = format!("{COPY_HEADER}{} {}\n", self.before.len(), sha256_hex(&contents));

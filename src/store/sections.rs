@@ -9,7 +9,7 @@ use super::patch::line_start;
 
 /// The lines of one entry that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct EntryLines {
     /// What goes when the entry goes, including the blank lines below it.
     pub(super) span: Range<usize>,
     /// Where its last line ends, before those blank lines.
@@ -28,11 +28,11 @@ struct Section {
 ///
 /// A comment belongs to the header below it when no blank line is between them, else to the lines directly
 /// above it; what stands between blank lines belongs to nobody.
-pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<Run> {
+pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<EntryLines> {
     let text = file.text;
     let sections = sections(file);
     let trailing = file.document.trailing().span().unwrap_or(text.len()..text.len());
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<EntryLines> = Vec::new();
     let mut is_continued = false;
     for (index, section) in sections.iter().enumerate() {
         if section.owner != Some(position) {
@@ -45,8 +45,8 @@ pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<Run> 
             None => end_before(text, &trailing, trailing.end),
         };
         match runs.last_mut() {
-            Some(run) if is_continued => *run = Run { span: run.span.start..end, text_end },
-            Some(_) | None => runs.push(Run { span: comment_start(text, &section.gap)..end, text_end }),
+            Some(run) if is_continued => *run = EntryLines { span: run.span.start..end, text_end },
+            Some(_) | None => runs.push(EntryLines { span: comment_start(text, &section.gap)..end, text_end }),
         }
         is_continued = true;
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, TableLike};
 
-use super::config_file::{ConfigFile, NEVER, Reading};
+use super::config_file::{ConfigFile, NEVER, ParseContext};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::{Entry, EntryToken};
 use super::entry_text::EntryText;
@@ -22,7 +22,7 @@ use crate::model::{Credential, Expiry, RunnerId};
 ///
 /// # Errors
 /// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
-pub(super) fn apply(text: &str, edit: &Edit, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+pub(super) fn apply(text: &str, edit: &Edit, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     match edit {
         Edit::Renew { target, id, credential } => renew(text, target, *id, credential, reading),
         Edit::Insert { text: entry_text, id, credential } => insert(text, entry_text, *id, credential, reading),
@@ -35,7 +35,7 @@ fn renew(
     target: &EntrySelector,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let entries = file.entries();
@@ -54,7 +54,7 @@ fn renew(
     let mut patches = Vec::new();
     for entry in &literal {
         let Some(table) = tables.get(entry.position) else { continue };
-        let values = wanted(*table, id, credential);
+        let values = credential_fields(*table, id, credential);
         if let Some(tree) = expected.runners().and_then(|runners| runners.get_mut(entry.position)) {
             values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
         }
@@ -78,7 +78,7 @@ fn insert(
     entry_text: &EntryText,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     if let Some(url) = entry_text.url() {
@@ -110,14 +110,14 @@ fn block(
     newline: &str,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<String, Error> {
     let bare = entry_text.expose().replace('\n', newline);
     let file = ConfigFile::parse(&bare, reading)?;
     let tables = file.tables();
     let table = *tables.first().ok_or_else(|| Error::EditMismatch { path: reading.path.to_owned() })?;
     let mut expected = Tree::of_document(&file.document);
-    let values = wanted(table, id, credential);
+    let values = credential_fields(table, id, credential);
     if let Some(tree) = expected.runners().and_then(|runners| runners.first_mut()) {
         values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
     }
@@ -126,7 +126,7 @@ fn block(
     Ok(block)
 }
 
-fn remove(text: &str, target: &EntrySelector, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+fn remove(text: &str, target: &EntrySelector, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let positions: Vec<usize> =
         file.entries().iter().filter(|entry| target.matches(entry)).map(|entry| entry.position).collect();
@@ -148,7 +148,7 @@ fn remove(text: &str, target: &EntrySelector, reading: Reading<'_>) -> Result<(S
 }
 
 /// Cuts one entry out of the text.
-fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String, EntryText), Error> {
+fn take_out(text: &str, position: usize, reading: ParseContext<'_>) -> Result<(String, EntryText), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let mismatch = |_| Error::EditMismatch { path: reading.path.to_owned() };
     if let Some(array) = file.inline_array() {
@@ -201,41 +201,46 @@ fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) 
 }
 
 /// A value that an entry should have.
-struct WantedFields {
+struct CredentialField {
     key: &'static str,
     literal: String,
     tree: Tree,
 }
 
-impl WantedFields {
+impl CredentialField {
     fn time(key: &'static str, literal: &str) -> Self {
         Self { key, literal: literal.to_owned(), tree: Tree::Time(literal.to_owned()) }
     }
 }
 
 /// The values that differ from what an entry has.
-fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<WantedFields> {
+fn credential_fields(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<CredentialField> {
     let mut wanted = Vec::new();
     if let Some(number) = id.and_then(|id| i64::try_from(id.number()).ok()) {
-        wanted.push(WantedFields { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
+        wanted.push(CredentialField { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
     }
     let token = credential.token.expose();
-    wanted.push(WantedFields { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
+    wanted.push(CredentialField { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
     let expires_at = match credential.expiry {
         Expiry::At(expires_at) => Some(expires_at.whole_seconds().to_string()),
         Expiry::Never => Some(NEVER.to_owned()),
         Expiry::Unknown => table.contains_key("token_expires_at").then(|| NEVER.to_owned()),
     };
     if let (Some(obtained_at), Some(expires_at)) = (credential.obtained_at, expires_at) {
-        wanted.push(WantedFields::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
-        wanted.push(WantedFields::time("token_expires_at", &expires_at));
+        wanted.push(CredentialField::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
+        wanted.push(CredentialField::time("token_expires_at", &expires_at));
     }
     wanted.retain(|value| table.get(value.key).map(Tree::of_item).as_ref() != Some(&value.tree));
     wanted
 }
 
 /// Replaces the values that are there, and adds the others behind the token.
-fn patches_for(file: &ConfigFile<'_>, position: usize, table: &dyn TableLike, values: Vec<WantedFields>) -> Vec<Patch> {
+fn patches_for(
+    file: &ConfigFile<'_>,
+    position: usize,
+    table: &dyn TableLike,
+    values: Vec<CredentialField>,
+) -> Vec<Patch> {
     let mut patches = Vec::new();
     let mut missing = Vec::new();
     for value in values {
@@ -303,7 +308,7 @@ fn separator(text: &str, newline: &str) -> String {
 }
 
 /// Makes sure that the result says what it should, and nothing else.
-fn check(edited: &str, expected: &Tree, reading: Reading<'_>) -> Result<(), Error> {
+fn check(edited: &str, expected: &Tree, reading: ParseContext<'_>) -> Result<(), Error> {
     let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
     let document = Document::parse(edited).map_err(|_| mismatch())?;
     let (mut found, mut expected) = (Tree::of_document(&document), expected.clone());
@@ -313,7 +318,7 @@ fn check(edited: &str, expected: &Tree, reading: Reading<'_>) -> Result<(), Erro
     if found == expected { Ok(()) } else { Err(mismatch()) }
 }
 
-fn no_such_entry(target: &EntrySelector, reading: Reading<'_>) -> Error {
+fn no_such_entry(target: &EntrySelector, reading: ParseContext<'_>) -> Error {
     let runner = match (target.id, target.fingerprints.last()) {
         (Some(id), _) => format!("runner {id} of {}", target.url),
         (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),

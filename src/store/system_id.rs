@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::error::Error;
 use super::files::{
-    Temporary, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
+    TemporaryFile, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
 };
 use super::locks::lock_sidecar;
 use crate::model::SystemId;
@@ -23,7 +23,7 @@ const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 /// written down.
 ///
 /// # Errors
-/// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`].
+/// [`Error::SystemId`] for a file that holds something else, [`Error::Io`].
 pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Result<SystemId, Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     if let Some(system_id) = read(path)? {
@@ -49,7 +49,7 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
 /// Puts this machine's own name in the place of one that came with a copied disk.
 ///
 /// # Errors
-/// [`Error::Disk`].
+/// [`Error::Io`].
 pub(super) fn take_over(config_path: &Path, machine_id_path: &Path) -> Result<(), Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     let Some(machine_id) = machine_id(machine_id_path)? else { return Ok(()) };
@@ -79,14 +79,14 @@ fn read(path: &Path) -> Result<Option<SystemId>, Error> {
 fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
     make_directory(parent(path))?;
     let _lock = lock_sidecar(&beside(config_path, "lock"))?;
-    let mut temporary = Temporary::create(temporary_name(path))?;
+    let mut temporary = TemporaryFile::create(temporary_name(path))?;
     temporary.set_mode(0o600)?;
     temporary.give_to_owner_of(config_path);
     temporary.fill(text.as_bytes())?;
     match temporary.rename_if_free(path) {
         Ok(()) => sync_directory(parent(path)).map(|()| None),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
-        Err(error) => Err(Error::disk("create", path)(error)),
+        Err(error) => Err(Error::io("create", path)(error)),
     }
 }
 
@@ -102,7 +102,7 @@ fn random_word(path: &Path) -> Result<String, Error> {
     while word.len() < 12 {
         let mut bytes = [0_u8; 32];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| Error::disk("create", path)(errno.into()))?;
+            .map_err(|errno| Error::io("create", path)(errno.into()))?;
         // Bytes beyond a multiple of the alphabet's length would favour its first characters.
         let usable = bytes.iter().filter(|byte| usize::from(**byte) < 256 - 256 % ALPHABET.len());
         let letters = usable.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));

@@ -77,11 +77,16 @@ impl StoredText for Option<StateName> {
 pub(super) mod text {
     use super::*;
 
-    pub(in crate::store) fn serialize<T: StoredText, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<T: StoredText, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_text().serialize(serializer)
     }
 
-    pub(in crate::store) fn deserialize<'de, T: StoredText, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    pub(in crate::store) fn deserialize<'de, T: StoredText, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
         T::from_text(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("invalid text"))
     }
 }
@@ -90,11 +95,16 @@ pub(super) mod text {
 pub(super) mod optional_text {
     use super::*;
 
-    pub(in crate::store) fn serialize<T: StoredText, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<T: StoredText, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_ref().map(T::as_text).serialize(serializer)
     }
 
-    pub(in crate::store) fn deserialize<'de, T: StoredText, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    pub(in crate::store) fn deserialize<'de, T: StoredText, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
         T::from_text(&text).map(Some).ok_or_else(|| D::Error::custom("invalid text"))
     }
@@ -110,11 +120,16 @@ pub(super) mod optional_credential {
     #[derive(Deserialize)]
     struct Read(#[serde(with = "StoredCredential")] Credential);
 
-    pub(in crate::store) fn serialize<S: Serializer>(value: &Option<Credential>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(
+        value: &Option<Credential>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_ref().map(Written).serialize(serializer)
     }
 
-    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credential>, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Credential>, D::Error> {
         Ok(Option::deserialize(deserializer)?.map(|Read(credential)| credential))
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use toml_edit::Document;
 
-use super::config_file::{ConfigFile, Reading};
+use super::config_file::{ConfigFile, ParseContext};
 use super::entry_text::CREDENTIAL_KEYS;
 use super::splice::apply;
 use super::{Edit, EntrySelector, EntryText, Error, NewEntry, journal, record};
@@ -253,7 +253,7 @@ fn slot(json: &[u8], size: usize) -> Option<Vec<u8>> {
 }
 
 fn read_journal(content: &[u8]) -> Option<(journal::Intent, Option<journal::JournalAnswer>)> {
-    let journal::Found::Whole(intent, answer) = journal::Found::of(content) else { return None };
+    let journal::JournalContent::Whole(intent, answer) = journal::JournalContent::of(content) else { return None };
     assert!(has_right_sum(content), "an intent with a wrong checksum");
     if let Some(answer) = &answer {
         assert!(has_right_sum(&content[ANSWER_AT..]), "an answer with a wrong checksum");
@@ -277,9 +277,9 @@ fn credential() -> Credential {
     }
 }
 
-fn reading() -> Reading<'static> {
+fn reading() -> ParseContext<'static> {
     let variables = |name: &str| (name == "RUNNER_TOKEN").then(|| "glrt-from-variable".to_owned());
-    Reading { path: Path::new("config.toml"), variables }
+    ParseContext { path: Path::new("config.toml"), variables }
 }
 
 #[cfg(test)]

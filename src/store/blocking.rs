@@ -5,15 +5,15 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::config_file::{ConfigFile, Reading};
+use super::config_file::{ConfigFile, ParseContext};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::Snapshot;
 use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
-use super::hooks::Hooks;
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
+use super::test_hooks::TestHooks;
 use super::{Config, dropped, splice, system_id};
 use crate::model::{SystemId, Timestamp};
 use crate::secret::{Fingerprint, sha256_hex};
@@ -31,12 +31,12 @@ pub(super) struct BlockingStore {
     /// `STATE/<hash>`.
     state: Option<PathBuf>,
     system_id: Option<SystemId>,
-    hooks: Hooks,
+    hooks: TestHooks,
 }
 
 impl BlockingStore {
     /// Makes the state directories, sees that they can be written, and finishes an interrupted write.
-    pub(super) fn open(config: Config, hooks: Hooks) -> Result<Self, Error> {
+    pub(super) fn open(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let path = resolve(&config.config_path)?;
         let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
         let disk = Self { config, state, system_id: None, hooks };
@@ -175,8 +175,8 @@ impl BlockingStore {
         ReplaceTarget { path, state: self.state.as_deref(), hooks: &self.hooks }
     }
 
-    fn reading<'a>(&self, path: &'a Path) -> Reading<'a> {
-        Reading { path, variables: self.config.variables }
+    fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
+        ParseContext { path, variables: self.config.variables }
     }
 
     /// Sees that the state directory takes a journal file now.
@@ -190,7 +190,7 @@ impl BlockingStore {
             file.sync_all()
         });
         remove_file(&path)?;
-        written.map_err(Error::disk("write", &path))
+        written.map_err(Error::io("write", &path))
     }
 }
 
@@ -198,8 +198,8 @@ impl BlockingStore {
 fn make_state(root: &Path, config_path: &Path) -> Result<PathBuf, Error> {
     use std::os::unix::ffi::OsStrExt as _;
     let hash = sha256_hex(config_path.as_os_str().as_bytes());
-    let state = std::path::absolute(root).map_err(Error::disk("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
+    let state = std::path::absolute(root).map_err(Error::io("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
     make_directory(&state.join("runners"))?;
-    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::disk("set the mode of", &state))?;
+    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", &state))?;
     Ok(state)
 }

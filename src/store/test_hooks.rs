@@ -14,7 +14,7 @@ pub(super) type Hook = dyn FnMut(&Path) + Send;
 
 /// What a test wants to happen, or to know, in the middle of a replace.
 #[derive(Clone, Default)]
-pub(super) struct Hooks {
+pub(super) struct TestHooks {
     /// Called when the replacement is on the disk and the original is about to be compared.
     #[cfg(test)]
     pub(super) before_rename: Option<Arc<Mutex<Hook>>>,
@@ -30,7 +30,7 @@ pub(super) struct Hooks {
 }
 
 #[cfg(not(test))]
-impl Hooks {
+impl TestHooks {
     pub(super) fn before_rename(&self, _path: &Path) {}
 
     pub(super) fn renamed(&self) {}
@@ -45,7 +45,7 @@ impl Hooks {
 }
 
 #[cfg(test)]
-impl Hooks {
+impl TestHooks {
     pub(super) fn before_rename(&self, path: &Path) {
         if let Some(hook) = &self.before_rename {
             hook.lock().unwrap()(path);
