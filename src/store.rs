@@ -1,14 +1,12 @@
-//! The disk: config.toml, the state directory, locks.
+//! config.toml, the state directory, and locks.
 //!
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
 //! daemon's `lock`, `runners/<key>.json` (the record), `<key>.lock` and `<key>.pending` (the journal),
 //! `dropped/`, and `config.copy` while a mount point is being overwritten.
 //!
-//! One thread does all disk work in the order it was asked for, save that changes of config.toml which
-//! wait together share one replace. A future that is dropped does not undo its work.
-//!
-//! Imports `model` and `secret` only. Times are passed in.
+//! One thread does all disk work in order of request; queued changes of config.toml share one replace.
+//! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
 mod blocking;
 mod compose;
@@ -76,7 +74,7 @@ pub struct Config {
     pub variables: fn(&str) -> Option<String>,
 }
 
-/// A handle to the disk; clones share one thread.
+/// A handle to the disk thread; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     sender: Sender<DiskTask>,
@@ -85,13 +83,13 @@ pub struct Store {
     observer: Option<WriteObserver>,
 }
 
-/// Somebody who is told whether a change of config.toml is on the disk; must not wait.
+/// A callback that receives whether a change of config.toml was written; it must not block.
 #[derive(Clone)]
 struct WriteObserver(Arc<dyn Fn(bool) + Send + Sync>);
 
 impl fmt::Debug for WriteObserver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Observer")
+        formatter.write_str("WriteObserver")
     }
 }
 
@@ -104,8 +102,7 @@ impl Store {
         Self::open_with(config, TestHooks::default())
     }
 
-    /// Has every [`Store::edit`] of this handle, and of clones made from it, told to a function: whether the
-    /// change is on the disk.
+    /// Calls `observe` after every [`Store::edit`] of this handle and its clones, with whether it succeeded.
     #[must_use]
     pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
@@ -123,8 +120,8 @@ impl Store {
         self.has_state
     }
 
-    /// Whether the state is gone with the container that this process runs in: there is none, it is in memory,
-    /// or nothing is mounted for it. On a machine it means nothing. No where it cannot be found out.
+    /// Whether the state is lost with this container: no state directory, or one in memory or without a mount.
+    /// Meaningless outside a container. Returns false if it cannot be determined.
     pub async fn is_gone_with_container(&self) -> bool {
         let answer = self.work(|disk| {
             let Some(state) = disk.state() else { return Ok(true) };
@@ -133,10 +130,10 @@ impl Store {
         answer.await.unwrap_or(false)
     }
 
-    /// Becomes the one daemon for this config.toml. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if there is one already.
+    /// [`Error::InstanceLocked`] if another daemon holds the lock.
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
         let tried = self.work(|disk| {
             let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
@@ -149,7 +146,7 @@ impl Store {
         }
     }
 
-    /// Keeps other processes from working on one runner. Without a state directory nothing is locked.
+    /// Locks one runner against other processes. Without a state directory nothing is locked.
     ///
     /// # Errors
     /// [`Error::RunnerLocked`] if it is still locked after `wait`.
@@ -173,17 +170,16 @@ impl Store {
         }
     }
 
-    /// This machine's name towards GitLab, from `.runner_system_id` beside config.toml, which is created if
-    /// it is missing and never replaced.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
+    /// an existing one is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for a file that holds something else, [`Error::Io`] for one that cannot be read
-    /// or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
 
-    /// A hash that differs between machines, to notice a copied disk; absent without a machine-id.
+    /// A hash of the machine-id that reveals a copied disk; `None` without a machine-id.
     pub async fn machine(&self) -> Option<Fingerprint> {
         self.work(|disk| Ok(disk.machine())).await.ok().flatten()
     }
@@ -211,8 +207,7 @@ impl Store {
         edited
     }
 
-    /// The texts of a runner's entries as [`Edit::Remove`] would take them out, in the order of the file, so
-    /// that they can be kept before that.
+    /// Returns the entries that [`Edit::Remove`] would remove, in the order of the file, to keep them first.
     ///
     /// # Errors
     /// Those of [`Store::read`].
@@ -220,12 +215,12 @@ impl Store {
         self.work(move |disk| disk.texts(&target)).await
     }
 
-    /// Does everything a replace of config.toml needs but the rename, and leaves nothing behind, so that no
-    /// token is spent on a disk that cannot keep it.
+    /// Rehearses a replace of config.toml up to the rename, and cleans up. This finds an unusable disk before a
+    /// token is requested.
     ///
     /// # Errors
     /// Those of [`Store::read`], and what a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`]
-    /// would fail with. Whether a new entry can be added is told by [`Snapshot::takes_entries`].
+    /// would fail with. [`Snapshot::takes_entries`] says whether an entry can be added.
     pub async fn probe(&self) -> Result<(), Error> {
         self.work(|disk| disk.probe()).await
     }
@@ -238,7 +233,7 @@ impl Store {
         self.in_runners(record::read_all).await
     }
 
-    /// Reads one record; `None` for a runner that is not known.
+    /// Reads one record; `None` for an unknown runner.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Record`] if it is damaged.
@@ -255,7 +250,7 @@ impl Store {
         self.in_runners(move |runners| record::save(runners, &record)).await
     }
 
-    /// Forgets a runner; one that is not known is fine.
+    /// Removes a record; a missing one is not an error.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -264,16 +259,16 @@ impl Store {
         self.in_runners(move |runners| record::remove(runners, &key)).await
     }
 
-    /// Writes down what is about to be asked, durably and with room for the answer, before it is asked.
+    /// Journals a request before it is sent, durably and with space for the answer.
     ///
     /// # Errors
-    /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Io`].
+    /// [`Error::Unsettled`] if the previous answer is not settled, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
     }
 
-    /// Adds the answer in place, durably; needs no free space.
+    /// Writes the answer in place, durably; needs no free space.
     ///
     /// # Errors
     /// [`Error::NotBegun`], [`Error::Io`].
@@ -282,7 +277,7 @@ impl Store {
         self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
     }
 
-    /// Ends an operation; one that was never begun is fine.
+    /// Removes a runner's journal; a missing one is not an error.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -291,9 +286,8 @@ impl Store {
         self.in_runners(move |runners| journal::clear(runners, &key)).await
     }
 
-    /// The operations that were begun and not cleared, by key. One whose intent never came to the disk
-    /// whole was never sent and is cleared; one that another version wrote is left alone, with an error in the
-    /// log, and keeps its runner from [`Store::begin`].
+    /// Returns the operations that were begun and not cleared, by key. An incomplete intent was never sent and is
+    /// cleared. A journal of another version is kept and logged as an error; it blocks [`Store::begin`].
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -301,7 +295,7 @@ impl Store {
         self.in_runners(journal::pending).await
     }
 
-    /// One runner's operation, if it was begun and not cleared.
+    /// Returns one runner's operation, if it was begun and not cleared.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -310,7 +304,7 @@ impl Store {
         self.in_runners(move |runners| journal::pending_of(runners, &key)).await
     }
 
-    /// Keeps an entry that was dropped from config.toml under `dropped/`, and says where; without a state
+    /// Keeps an entry that was removed from config.toml under `dropped/` and returns its path. Without a state
     /// directory nothing is kept.
     ///
     /// # Errors
@@ -320,10 +314,10 @@ impl Store {
         self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
     }
 
-    /// Waits until everything asked for so far is on the disk, also what nobody waits for any more: the
-    /// process must not end before. Cancelling it cancels nothing else.
+    /// Waits for all queued disk work, including cancelled calls. Await it before the process exits. Cancelling it
+    /// cancels nothing else.
     pub async fn drain(&self) {
-        // A thread that is gone has nothing left to do.
+        // A stopped thread has no work left.
         let _stopped = self.work(|_| Ok(())).await;
     }
 
@@ -337,21 +331,21 @@ impl Store {
         })
     }
 
-    /// Has the disk thread do something and waits for what comes of it.
+    /// Runs `work` on the disk thread and returns its result.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut BlockingStore) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let job = DiskTask::Work(Box::new(move |disk| {
-            // Who does not wait any more does not need to know.
+            // A dropped receiver means that the caller was cancelled.
             let _ = answer.send(work(disk));
         }));
         self.sender.send(job).map_err(|_| Error::Stopped)?;
         answered.await.map_err(|_| Error::Stopped)?
     }
 
-    /// The same in the directory of records and journals; nothing is done where there is none.
+    /// Runs `work` in the directory of records and journals; returns the default without one.
     async fn in_runners<T: Default + Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,

@@ -8,13 +8,13 @@ use toml_edit::{ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Key, Table
 use super::entry_text::{CREDENTIAL_KEYS, ComposeError, EntryText};
 use crate::model::{ServerUrl, TlsFiles};
 
-/// What gitlab-runner indents each level by.
+/// gitlab-runner's indentation per level.
 const INDENT: &str = "  ";
 
-/// What a new entry is made of.
+/// The settings of a new entry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// The text of a template file with exactly one `[[runners]]`; its name, url, id and token do not count.
+    /// The text of a template file with exactly one `[[runners]]`; its name, url, id and token are ignored.
     pub template: Option<String>,
     /// The local name.
     pub name: String,
@@ -24,11 +24,11 @@ pub struct NewEntry {
     pub executor: Option<String>,
     /// The shell's name.
     pub shell: Option<String>,
-    /// Jobs at the same time.
+    /// Maximum number of concurrent jobs.
     pub limit: Option<u32>,
-    /// Requests for jobs at the same time.
+    /// Maximum number of concurrent job requests.
     pub request_concurrency: Option<u32>,
-    /// Longest job log, in KiB.
+    /// Maximum job log size, in KiB.
     pub output_limit: Option<u32>,
     /// How to trust the server.
     pub tls: TlsFiles,
@@ -37,10 +37,10 @@ pub struct NewEntry {
 }
 
 impl EntryText {
-    /// Makes the text of a new entry.
+    /// Composes the text of a new entry.
     ///
     /// # Errors
-    /// [`ComposeError`] for a template or a setting that cannot be used.
+    /// [`ComposeError`] for an invalid template or setting.
     pub fn compose(entry: &NewEntry) -> Result<Self, ComposeError> {
         let mut table = match &entry.template {
             Some(template) => template_table(template)?,
@@ -55,7 +55,7 @@ impl EntryText {
         for (key, value) in &entry.settings {
             set(&mut table, key, value)?;
         }
-        // The official order, with all that is not registration's own left where it was.
+        // gitlab-runner's order for its keys; all others keep their position.
         table.sort_values_by(|one, _, other, _| rank(one).cmp(&rank(other)));
         let mut tables = ArrayOfTables::new();
         tables.push(table);
@@ -85,7 +85,7 @@ fn template_table(template: &str) -> Result<Table, ComposeError> {
     }
 }
 
-/// The keys of registration's own, in the official order.
+/// The first keys of an entry, in gitlab-runner's order.
 const ORDER: [&str; 3] = ["name", "url", "executor"];
 
 fn rank(key: &Key) -> usize {
@@ -111,7 +111,7 @@ fn fields(entry: &NewEntry) -> Vec<(&'static str, Value)> {
     fields
 }
 
-/// Sets one key of a table; the comment behind a value that is replaced stays.
+/// Sets one key of a table; keeps the comment after a replaced value.
 fn put(table: &mut dyn TableLike, key: &str, mut value: Value, indent: &str) {
     if let Some(old) = table.get_mut(key).and_then(Item::as_value_mut) {
         *value.decor_mut() = old.decor().clone();
@@ -123,7 +123,7 @@ fn put(table: &mut dyn TableLike, key: &str, mut value: Value, indent: &str) {
     table.entry_format(&key_with_indent).or_insert(Item::Value(value.decorated(" ", "")));
 }
 
-/// Sets one dotted key to a value given as text.
+/// Sets one dotted key to a TOML value.
 fn set(table: &mut Table, dotted: &str, value: &str) -> Result<(), ComposeError> {
     let key_error = || ComposeError::SettingKey(dotted.to_owned());
     let path = Key::parse(dotted).map_err(|_| key_error())?;

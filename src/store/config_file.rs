@@ -1,4 +1,4 @@
-//! The text of config.toml, understood: which entries it has, and where they are written.
+//! Parses config.toml into entries and their positions.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use super::patch::{line_number, syntax_error};
 use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsFiles};
 use crate::secret::{Token, TokenError};
 
-/// How config.toml writes that a token never expires, or that a time is not known.
+/// In config.toml: the token never expires, or the time is unknown.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The feature flag that keeps an entry's token from being rotated.
+/// The feature flag that disables rotation of an entry's token.
 const NO_ROTATION: &str = "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION";
 
-/// What the text of config.toml is read with.
+/// The parser's context.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ParseContext<'a> {
     /// For messages.
@@ -60,7 +60,7 @@ impl<'t> ConfigFile<'t> {
         }
     }
 
-    /// The span of `runners = [...]`, if that is how the entries are written.
+    /// The span of `runners = [...]`, if the entries are inline.
     pub(super) fn inline_array(&self) -> Option<Range<usize>> {
         match self.document.get("runners") {
             Some(Item::Value(Value::Array(array))) => array.span(),
@@ -77,7 +77,7 @@ impl<'t> ConfigFile<'t> {
             .collect()
     }
 
-    /// Where each entry's header, or inline table, is.
+    /// The span of each entry's header or inline table.
     pub(super) fn table_spans(&self) -> Vec<Range<usize>> {
         match self.document.get("runners") {
             Some(Item::ArrayOfTables(tables)) => tables.iter().map(|table| table.span().unwrap_or_default()).collect(),
@@ -124,7 +124,7 @@ impl<'t> ConfigFile<'t> {
     }
 }
 
-/// Reads the keys of one entry and notes what is wrong with them.
+/// Reads the keys of one entry and collects problems.
 struct EntryReader<'t> {
     table: &'t dyn TableLike,
     problems: Vec<EntryProblem>,

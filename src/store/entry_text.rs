@@ -32,17 +32,17 @@ pub enum ComposeError {
     /// The template has no entry, or several.
     #[error("the template has {0} [[runners]] entries, but exactly one is needed")]
     EntryCount(usize),
-    /// A setting's key cannot be one.
+    /// A setting's key is invalid.
     #[error("`{0}` is not a key such as docker.image")]
     SettingKey(String),
     /// A setting's value is not a TOML value.
     #[error("the value of `{0}` is not a TOML value: text needs quotes, as in docker.image=\"alpine\"")]
     SettingValue(String),
-    /// A setting is one of the keys that have a place of their own.
+    /// A setting has an option of its own.
     #[error("`{0}` cannot be set this way")]
     SettingReserved(String),
     /// A setting does not fit into the template.
-    #[error("`{0}` does not fit the template, where a part of that key is something else than a table")]
+    #[error("`{0}` does not fit the template, where a part of that key is not a table")]
     SettingConflict(String),
 }
 
@@ -54,10 +54,10 @@ impl ComposeError {
 }
 
 impl EntryText {
-    /// Takes back a text that was kept, without its number, token and times.
+    /// Parses the text of one entry and removes its id, token and times.
     ///
     /// # Errors
-    /// [`ComposeError`] for what is not the text of one entry.
+    /// [`ComposeError`] if the text is not exactly one entry.
     pub fn parse(text: &str) -> Result<Self, ComposeError> {
         let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
         let text = text.trim_start_matches('\n').to_owned();
@@ -72,7 +72,7 @@ impl EntryText {
         Ok(Self(text))
     }
 
-    /// The text, which may hold secrets of the executor's.
+    /// The text; its executor settings can contain secrets.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,8 +1,8 @@
-//! The journal: what is about to be asked of the server, and what it answered.
+//! The journal: one request to the server, and its answer.
 //!
-//! A file of fixed size with two slots, the intent and the answer. It takes all its space before the request
-//! is sent, so that writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and one
-//! of JSON, padded with spaces; a slot whose checksum is wrong was never written whole.
+//! A file of fixed size with two slots, the intent and the answer. It is allocated before the request is sent:
+//! writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and a line of JSON, padded
+//! with spaces; a wrong checksum marks an incomplete write.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -17,7 +17,7 @@ use super::wire::{StoredExpiry, optional_text};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
 
-/// The longest description kept of a registration, in characters.
+/// The maximum length of a journaled description, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 200;
 
 /// The size of the file, in bytes.
@@ -30,60 +30,60 @@ const ANSWER_AT: usize = 3072;
 /// A request that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// What it asks for.
+    /// The requested operation.
     pub operation: JournalOperation,
-    /// Server time, as far as known.
+    /// Estimated server time.
     pub at: Timestamp,
-    /// The manager it is sent as.
+    /// The runner manager that sends it.
     #[serde(default, with = "optional_text")]
     pub system_id: Option<SystemId>,
 }
 
-/// What a request asks for, with what is needed to settle it after a crash.
+/// The operation of a request, with the data to settle it after a crash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalOperation {
-    /// A new runner.
+    /// Creates a runner.
     Register {
         /// The instance.
         url: ServerUrl,
-        /// Its description there, cut to [`MAX_DESCRIPTION_CHARS`].
+        /// Its description, truncated to [`MAX_DESCRIPTION_CHARS`].
         #[serde(serialize_with = "truncated")]
         description: String,
-        /// Of the registration token.
+        /// Fingerprint of the registration token.
         seed: Fingerprint,
     },
-    /// A new token.
+    /// Replaces a token.
     Rotate {
         /// The instance.
         url: ServerUrl,
         /// The runner.
         id: Option<RunnerId>,
-        /// Of the token that is replaced.
+        /// Fingerprint of the replaced token.
         old: Fingerprint,
     },
-    /// The end of a runner or of its manager on this machine.
+    /// Deletes a runner or its manager on this machine.
     Unregister {
         /// The instance.
         url: ServerUrl,
         /// The runner.
         id: Option<RunnerId>,
-        /// Of its token.
+        /// Fingerprint of its token.
         fingerprint: Fingerprint,
         /// Whether only this machine's manager is deleted.
         manager_only: bool,
     },
 }
 
-/// What the server answered.
+/// The server's answer.
 ///
 /// `remote = "Self"`: like a [`Record`](super::Record), it must not be serialized by accident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct JournalAnswer {
-    /// The runner's number, where the answer has one.
+    /// The runner's id, if the answer contains one.
     pub id: Option<RunnerId>,
-    /// The new token; absent when the runner is gone.
+    /// The new token; absent once the runner is deleted.
     #[serde(default, with = "optional_text")]
     pub token: Option<Token>,
     /// When it stops working.
@@ -98,14 +98,13 @@ pub struct JournalAnswer {
 pub struct Pending {
     /// The runner.
     pub key: RunnerKey,
-    /// What was asked.
+    /// The request.
     pub intent: Intent,
-    /// What was answered, if that came to the disk.
+    /// The answer, if it was written.
     pub answer: Option<JournalAnswer>,
 }
 
-/// Writes the intent and room for the answer, durably. The answer to another one must have been cleared, lest
-/// a token be lost; that to an unregistration has none.
+/// Writes the intent and space for the answer, durably. Refuses to overwrite an answer that contains a token.
 pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
     let path = path_of(directory, key);
     match read_file(&path)?.as_deref().map(JournalContent::of) {
@@ -121,11 +120,11 @@ pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Resul
     replace_file(&path, &content).inspect_err(|_| take_back(&path, &content))
 }
 
-/// Removes an intent that got its name and yet failed: it is not sent, and left there would look as if it was.
+/// Removes an intent whose write failed after the rename: it would look like a sent request.
 fn take_back(path: &Path, content: &[u8]) {
     let is_there = read_file(path).is_ok_and(|found| found.as_deref() == Some(content));
     if is_there && let Err(error) = remove_durably(path) {
-        tracing::warn!(path = %path.display(), %error, "a request that is not sent stays in the journal");
+        tracing::warn!(path = %path.display(), %error, "cannot remove a request from the journal that was not sent");
     }
 }
 
@@ -149,7 +148,7 @@ pub(super) fn clear(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&path_of(directory, key))
 }
 
-/// Reads what was begun and not cleared.
+/// Reads the operations that were begun and not cleared.
 pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for key in keys(directory, ".pending")? {
@@ -157,13 +156,13 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
         match JournalContent::of(&content) {
             JournalContent::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
             JournalContent::NeverSent => {
-                tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
+                tracing::warn!(runner = %key, "removing an incomplete journal: its request was never sent");
                 clear(directory, &key)?;
             }
             JournalContent::Foreign => {
                 let path = path_of(directory, &key);
                 tracing::error!(runner = %key, path = %path.display(),
-                    "the journal was written by another version of runner-agent and stays: start that version once");
+                    "keeping a journal of another version of runner-agent: start that version once to settle it");
             }
         }
     }
@@ -179,13 +178,13 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
     }
 }
 
-/// What a journal file holds.
-#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
+/// The content of a journal file.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
 pub(super) enum JournalContent {
     Whole(Intent, Option<JournalAnswer>),
-    /// The intent never came to the disk whole, so the request was not sent.
+    /// The intent is incomplete: the request was not sent.
     NeverSent,
-    /// Written whole, in words that are not ours.
+    /// Complete, but not understood.
     Foreign,
 }
 
@@ -212,13 +211,13 @@ fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Er
     let json = serde_json::to_string(value).map_err(|error| too_long(error.into()))?;
     let mut slot = format!("{}\n{json}\n", sha256_hex(json.as_bytes())).into_bytes();
     if slot.len() > size {
-        return Err(too_long(std::io::Error::other("it does not fit its slot")));
+        return Err(too_long(std::io::Error::other("the journal entry is too long")));
     }
     slot.resize(size, b' ');
     Ok(slot)
 }
 
-/// The JSON in a slot that was written whole.
+/// The JSON of a completely written slot.
 fn read_slot(slot: &[u8]) -> Option<&[u8]> {
     let mut lines = slot.splitn(3, |byte| *byte == b'\n');
     let (checksum, json, _padding) = (lines.next()?, lines.next()?, lines.next()?);

@@ -1,4 +1,4 @@
-//! What is known of a runner besides its entry: the truth that config.toml is projected from.
+//! Runner records: the source of truth that config.toml is projected from.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,10 @@ use super::wire::{optional_credential, optional_text, text};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::Fingerprint;
 
-/// Raised when a field changes its meaning; a record of a later schema is not understood.
+/// Incremented when a field changes its meaning; other schemas are rejected.
 const SCHEMA: u32 = 1;
 
-/// How many retired tokens a record remembers.
+/// The number of former tokens that a record keeps.
 pub const MAX_FORMER_TOKENS: usize = 16;
 
 /// One runner's record.
@@ -72,14 +72,14 @@ pub struct Record {
 /// All records of one config.toml.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// Those that can be read, by key.
+    /// The valid ones, by key.
     pub records: Vec<Record>,
-    /// One error for each that cannot.
+    /// One error per damaged record.
     pub damaged: Vec<Error>,
 }
 
 impl Record {
-    /// Remembers a token as one that must not come back; forgets the oldest beyond [`MAX_FORMER_TOKENS`].
+    /// Adds a token that must not come back; drops the oldest beyond [`MAX_FORMER_TOKENS`].
     pub fn add_former_token(&mut self, fingerprint: Fingerprint) {
         self.former_tokens.retain(|known| *known != fingerprint);
         self.former_tokens.push(fingerprint);
@@ -112,7 +112,7 @@ pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&directory.join(format!("{key}.json")))
 }
 
-/// The keys whose files with this suffix are in a directory, sorted.
+/// Lists the runner keys of files with this suffix, sorted.
 pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
     let mut keys = Vec::new();
     for file in fs::read_dir(directory).map_err(Error::io("read", directory))? {

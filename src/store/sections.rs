@@ -1,4 +1,4 @@
-//! Which lines of config.toml belong to which entry: headers, sub-tables and the comments above them.
+//! Maps lines of config.toml to entries: headers, sub-tables and the comments above them.
 
 use std::ops::Range;
 
@@ -7,16 +7,16 @@ use toml_edit::{Item, RawString, Table};
 use super::config_file::ConfigFile;
 use super::patch::line_start;
 
-/// The lines of one entry that follow each other.
+/// Consecutive lines of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EntryLines {
-    /// What goes when the entry goes, including the blank lines below it.
+    /// Removed with the entry, including the blank lines below.
     pub(super) span: Range<usize>,
-    /// Where its last line ends, before those blank lines.
+    /// The end of its last line, before those blank lines.
     pub(super) text_end: usize,
 }
 
-/// One header, whoever it belongs to.
+/// One table header.
 struct Section {
     header: usize,
     /// White space and comments between the last line of the section before and this header.
@@ -27,7 +27,7 @@ struct Section {
 /// The runs of lines that make up the `[[runners]]` entry at `position`.
 ///
 /// A comment belongs to the header below it when no blank line is between them, else to the lines directly
-/// above it; what stands between blank lines belongs to nobody.
+/// above it; a comment between blank lines belongs to no entry.
 pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<EntryLines> {
     let text = file.text;
     let sections = sections(file);
@@ -93,7 +93,7 @@ fn collect(table: &Table, owner: Option<usize>, sections: &mut Vec<Section>) {
     }
 }
 
-/// Where the header below a gap begins, with its indentation and the comments directly above it.
+/// The start of the header below a gap, including indentation and comments directly above.
 fn comment_start(text: &str, gap: &Range<usize>) -> usize {
     let gap_text = &text[gap.clone()];
     let mut start = line_start(gap_text, gap_text.len());
@@ -107,7 +107,7 @@ fn comment_start(text: &str, gap: &Range<usize>) -> usize {
     gap.start + start
 }
 
-/// Where the lines above a gap end: with the comments directly below them, and with the blank lines too.
+/// The end of the lines above a gap: after the comments directly below them, and after the blank lines.
 fn end_before(text: &str, gap: &Range<usize>, limit: usize) -> (usize, usize) {
     let lines = |from: usize| text[from..limit.max(from)].split_inclusive('\n');
     let comments: usize = lines(gap.start).take_while(|line| is_comment(line)).map(str::len).sum();

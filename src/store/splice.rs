@@ -1,8 +1,7 @@
-//! Edits of config.toml that leave every other byte as it is.
+//! Edits config.toml and preserves every other byte.
 //!
-//! The original text is cut open at the spans the parser gives; nothing is ever written out anew. Then the
-//! result is parsed again and compared as values with what it should say: a slip becomes
-//! [`Error::EditMismatch`], not a damaged file.
+//! Splices the original text at the parser's spans and never reserializes it. The result is parsed again and its
+//! values are compared with the expected ones: a mistake becomes [`Error::EditMismatch`], not a damaged file.
 
 use std::ops::Range;
 
@@ -18,7 +17,7 @@ use super::sections::runs_of_entry;
 use super::tree::Tree;
 use crate::model::{Credential, Expiry, RunnerId};
 
-/// Makes one change of the text.
+/// Applies one change to the text.
 ///
 /// # Errors
 /// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
@@ -65,8 +64,7 @@ fn renew(
     Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
 }
 
-/// Whether an entry is to be renewed: also one that has the new token already, so that a change can be
-/// repeated.
+/// Whether to renew an entry. An entry with the new token counts: this makes the edit idempotent.
 fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
     let is_done =
         entry.url.as_ref() == Some(&target.url) && entry.token == EntryToken::Literal(credential.token.clone());
@@ -147,7 +145,7 @@ fn remove(text: &str, target: &EntrySelector, reading: ParseContext<'_>) -> Resu
     Ok((edited, Edited { entries: positions.len(), removed }))
 }
 
-/// Cuts one entry out of the text.
+/// Removes one entry and returns the rest and the entry.
 fn take_out(text: &str, position: usize, reading: ParseContext<'_>) -> Result<(String, EntryText), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let mismatch = |_| Error::EditMismatch { path: reading.path.to_owned() };
@@ -168,8 +166,7 @@ fn take_out(text: &str, position: usize, reading: ParseContext<'_>) -> Result<(S
     Ok((patched(text, cuts), kept))
 }
 
-/// Takes the blank line along that set the last entry of the file apart, so that an entry which comes and
-/// goes leaves no trace.
+/// Includes the blank line above the last entry of the file: inserting and removing an entry restores the file.
 fn with_separator(text: &str, span: Range<usize>) -> Range<usize> {
     let above = &text[..span.start];
     let Some(lines) = above.strip_suffix('\n').filter(|_| span.end == text.len()) else { return span };
@@ -178,7 +175,7 @@ fn with_separator(text: &str, span: Range<usize>) -> Range<usize> {
     if is_separator { start..span.end } else { span }
 }
 
-/// An inline table as a `[[runners]]` table, its values spelled as they were.
+/// Rewrites an inline table as a `[[runners]]` table; values keep their formatting.
 fn rewritten(text: &str, table: &dyn TableLike) -> String {
     let mut lines = "[[runners]]\n".to_owned();
     for (key, value) in table.get_values() {
@@ -189,7 +186,7 @@ fn rewritten(text: &str, table: &dyn TableLike) -> String {
     lines
 }
 
-/// What to cut so that an array lacks one element and its comma.
+/// The span of one array element and its comma.
 fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) -> Range<usize> {
     let before = position.checked_sub(1).and_then(|before| elements.get(before));
     match (elements.get(position), elements.get(position + 1), before) {
@@ -200,7 +197,7 @@ fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) 
     }
 }
 
-/// A value that an entry should have.
+/// A key that a renewal sets.
 struct CredentialField {
     key: &'static str,
     literal: String,
@@ -213,7 +210,7 @@ impl CredentialField {
     }
 }
 
-/// The values that differ from what an entry has.
+/// The keys whose values differ from the entry's.
 fn credential_fields(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<CredentialField> {
     let mut wanted = Vec::new();
     if let Some(number) = id.and_then(|id| i64::try_from(id.number()).ok()) {
@@ -234,7 +231,7 @@ fn credential_fields(table: &dyn TableLike, id: Option<RunnerId>, credential: &C
     wanted
 }
 
-/// Replaces the values that are there, and adds the others behind the token.
+/// Replaces existing values and adds missing keys after the token.
 fn patches_for(
     file: &ConfigFile<'_>,
     position: usize,
@@ -246,7 +243,7 @@ fn patches_for(
     for value in values {
         match table.get(value.key).map(|item| item.as_value().and_then(|value| value.span())) {
             Some(Some(span)) => patches.push(Patch { span, text: value.literal }),
-            // A table where a value should be is left alone; the comparison afterwards refuses it.
+            // A table in place of a value is not edited; `check` rejects it.
             Some(None) => {}
             None => missing.push(format!("{} = {}", value.key, value.literal)),
         }
@@ -288,7 +285,7 @@ fn missing_lines(text: &str, anchor: Option<(usize, usize)>, header_end: usize, 
     Patch { span: at..at, text: missing.iter().map(|pair| format!("{newline}{indent}{pair}")).collect() }
 }
 
-/// How the file ends its lines, judged by the first.
+/// The file's line ending, taken from its first line.
 fn newline_of(text: &str) -> &'static str {
     match text.find('\n') {
         Some(newline) if text[..newline].ends_with('\r') => "\r\n",
@@ -296,7 +293,7 @@ fn newline_of(text: &str) -> &'static str {
     }
 }
 
-/// What to put between the text and a new table: a blank line, unless it has one.
+/// The text before a new table: a blank line, unless there is one.
 fn separator(text: &str, newline: &str) -> String {
     let body = text.trim_start_matches('\u{feff}');
     if body.is_empty() {
@@ -307,12 +304,12 @@ fn separator(text: &str, newline: &str) -> String {
     if last.trim().is_empty() { String::new() } else { newline.to_owned() }
 }
 
-/// Makes sure that the result says what it should, and nothing else.
+/// Compares the edited text with the expected values.
 fn check(edited: &str, expected: &Tree, reading: ParseContext<'_>) -> Result<(), Error> {
     let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
     let document = Document::parse(edited).map_err(|_| mismatch())?;
     let (mut found, mut expected) = (Tree::of_document(&document), expected.clone());
-    // A file without `runners` and one with none mean the same.
+    // A missing `runners` equals an empty one.
     found.runners();
     expected.runners();
     if found == expected { Ok(()) } else { Err(mismatch()) }
@@ -322,7 +319,7 @@ fn no_such_entry(target: &EntrySelector, reading: ParseContext<'_>) -> Error {
     let runner = match (target.id, target.fingerprints.last()) {
         (Some(id), _) => format!("runner {id} of {}", target.url),
         (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),
-        (None, None) => format!("a runner without id and token of {}", target.url),
+        (None, None) => format!("a runner without id or token of {}", target.url),
     };
     Error::NoSuchEntry { path: reading.path.to_owned(), runner }
 }

@@ -1,4 +1,4 @@
-//! The machine's name towards GitLab, in the official file and by the official derivation.
+//! The machine's system_id, in gitlab-runner's file and by its derivation.
 
 use std::io;
 use std::path::Path;
@@ -14,16 +14,15 @@ use crate::secret::{Fingerprint, hmac_sha256_hex};
 /// The file beside config.toml.
 const FILE_NAME: &str = ".runner_system_id";
 
-/// What a random system_id is made of.
+/// The characters of a random system_id.
 const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 /// Reads the file beside config.toml, or creates it.
 ///
-/// A name that is derived from the machine-id is the same every time, so it is used even where it cannot be
-/// written down.
+/// A system_id that is derived from the machine-id is stable: it is used even if the file cannot be written.
 ///
 /// # Errors
-/// [`Error::SystemId`] for a file that holds something else, [`Error::Io`].
+/// [`Error::SystemId`] for an invalid file, [`Error::Io`].
 pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Result<SystemId, Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     if let Some(system_id) = read(path)? {
@@ -39,14 +38,14 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
         Ok(None) => Ok(system_id),
         Ok(Some(theirs)) => Ok(theirs),
         Err(error) if machine_id.is_some() => {
-            tracing::debug!(%error, "the system_id stays unwritten; it can be derived again");
+            tracing::debug!(%error, "cannot write the system_id; it will be derived again");
             Ok(system_id)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Puts this machine's own name in the place of one that came with a copied disk.
+/// Replaces the system_id of a copied disk by this machine's own.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -61,7 +60,7 @@ fn derived(machine_id: &str) -> String {
     format!("s_{}", &hmac_sha256_hex(machine_id.as_bytes(), b"gitlab-runner")[..12])
 }
 
-/// A hash that differs between machines and does not give the machine-id away.
+/// A hash of the machine-id that does not reveal it.
 pub(super) fn machine(machine_id_path: &Path) -> Option<Fingerprint> {
     let machine_id = machine_id(machine_id_path).ok()??;
     Some(Fingerprint::of(hmac_sha256_hex(machine_id.as_bytes(), b"runner-agent machine").as_bytes()))
@@ -75,7 +74,7 @@ fn read(path: &Path) -> Result<Option<SystemId>, Error> {
     Ok(Some(system_id))
 }
 
-/// Writes the file durably; if somebody else was faster, theirs counts.
+/// Creates the file durably; returns the existing system_id if another process was faster.
 fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
     make_directory(parent(path))?;
     let _lock = lock_sidecar(&beside(config_path, "lock"))?;
@@ -90,7 +89,7 @@ fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId
     }
 }
 
-/// The machine-id; absent where there is none, or none yet.
+/// The machine-id; `None` if missing or uninitialized.
 fn machine_id(path: &Path) -> Result<Option<String>, Error> {
     let Some(content) = read_file(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).trim().to_owned();
@@ -103,7 +102,7 @@ fn random_word(path: &Path) -> Result<String, Error> {
         let mut bytes = [0_u8; 32];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| Error::io("create", path)(errno.into()))?;
-        // Bytes beyond a multiple of the alphabet's length would favour its first characters.
+        // Larger bytes would bias towards the alphabet's first characters.
         let usable = bytes.iter().filter(|byte| usize::from(**byte) < 256 - 256 % ALPHABET.len());
         let letters = usable.map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
         word.extend(letters.take(12 - word.len()));

@@ -12,22 +12,22 @@ use super::edit::{Edit, Edited};
 use super::error::Error;
 use super::test_hooks::TestHooks;
 
-/// Something to do on the disk thread.
+/// A task for the disk thread.
 pub(super) enum DiskTask {
-    /// Anything but a change of config.toml; it answers by itself.
+    /// Any task but a change of config.toml; it sends its own result.
     Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
-    /// A change of config.toml, made together with the others that wait.
+    /// A change of config.toml, made together with other queued changes.
     Edit(Edit, oneshot::Sender<Result<Edited, Error>>),
 }
 
-/// The thread as it is known outside of it.
+/// The handle of the started thread.
 pub(super) struct DiskThread {
     pub(super) jobs: Sender<DiskTask>,
     pub(super) config_path: PathBuf,
     pub(super) has_state: bool,
 }
 
-/// Starts the thread and waits until it has opened its files; it ends when the last sender is dropped.
+/// Starts the thread and waits until it is open; it stops when the last sender is dropped.
 pub(super) fn start(config: Config, hooks: TestHooks) -> Result<DiskThread, Error> {
     let (jobs, receiver) = channel();
     let (opened, is_open) = channel();
@@ -63,8 +63,7 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
     }
 }
 
-/// Makes a change and all others that wait, wherever they stand in the queue: who waits for one change asks
-/// for nothing else meanwhile.
+/// Makes a change and all other queued ones, at any position in the queue: a caller has one request at a time.
 fn edit_together(
     disk: &BlockingStore,
     first: (Edit, oneshot::Sender<Result<Edited, Error>>),
@@ -81,7 +80,7 @@ fn edit_together(
         }
     }
     for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
-        // Who does not wait any more does not need to know.
+        // A dropped receiver means that the caller was cancelled.
         let _ = answer.send(result);
     }
 }
