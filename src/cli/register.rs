@@ -22,7 +22,7 @@ use crate::lifecycle::Outcome;
 use crate::model::{Action, RunnerReport, StateName, format_span};
 use crate::ops::{self, Enrollment, EntryFate, Registration, Runner, Verification};
 use crate::retry::Delays;
-use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
+use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
 use crate::store;
 
 /// How often an entry is tried to be written after the runner was made.
@@ -90,7 +90,7 @@ impl RegisterConfirm {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
-                .map_err(|message| settings::Errors::from(Mistake { place: Place::Variable(variable), message })),
+                .map_err(|message| settings::Errors::from(Diagnostic { place: Place::Variable(variable), message })),
             (None, None) => Ok(false),
         };
         Ok(Self {

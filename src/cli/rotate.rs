@@ -128,7 +128,7 @@ fn configured_access(session: &CommandSession, runner: &Runner) -> Result<Option
     }
     let server = session.config.servers.iter().find(|server| server.url == runner.record.url);
     let Some(server) = server else { return Ok(None) };
-    if let Some(remark) = server.access_token.remark() {
+    if let Some(remark) = server.access_token.warning() {
         tracing::warn!("{remark}");
     }
     Ok(Some(server.access_token.read()?))

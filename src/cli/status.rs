@@ -27,7 +27,7 @@ pub(super) async fn status(
     arguments: &StatusArguments,
     mut signals: Signals,
 ) -> Result<Exit, Error> {
-    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
+    let daemon = settings::paths(&context.overrides, &context.environment).status_client();
     let Some(Wait::Ready) = arguments.wait else {
         tell(context, &daemon).await?;
         return Ok(Exit::Done);
@@ -140,7 +140,11 @@ mod tests {
         }] }))
         .unwrap();
         let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(text.matches("a?[2J?b?c?").count(), 3 + 1, "the name comes twice, and names that are unknown not at all: {text}");
+        assert_eq!(
+            text.matches("a?[2J?b?c?").count(),
+            3 + 1,
+            "the name comes twice, and names that are unknown not at all: {text}"
+        );
         assert!(!text.chars().any(|character| character != '\n' && crate::model::is_unprintable(character)));
     }
 }

@@ -104,7 +104,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         lines: RunnerChannels,
     ) -> Self {
         let ManagedRunner { runner, enrollment } = member;
-        let time = ServerTime::assumed(shared.engine.clock.read());
+        let time = ServerTime::from_local(shared.engine.clock.read());
         let now = time.now(shared.engine.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), shared.engine.ops.system_id());
         let state = runner.initial_state(&config.timing, now);
@@ -190,7 +190,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let reading = self.shared.engine.clock.read();
         if self.time.is_doubtful(reading) {
             tracing::info!(runner = self.runner.label(), "the clock has jumped: asking the server for the time");
-            self.time = self.time.accepted(reading);
+            self.time = self.time.accept_jump(reading);
             self.enter(Outcome::Nudged);
         }
     }

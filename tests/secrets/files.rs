@@ -39,7 +39,7 @@ fn a_file_that_everybody_can_read_is_warned_of() {
         let bench = Bench::new();
         let token = with_entry(&bench);
         bench.write_with("secret", &token, 0o644);
-        run(&bench, words).says("everybody can read the token file").tells_nothing_of(&[&token]);
+        run(&bench, words).says("all users can read the token file").tells_nothing_of(&[&token]);
         bench.write_with("secret", &token, 0o640);
         assert!(!run(&bench, words).stderr.contains("everybody"), "{words:?}");
     }

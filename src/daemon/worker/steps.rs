@@ -49,7 +49,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     fn take_date(&mut self) {
         if let Some(date) = self.runner.date.take() {
             let reading = self.shared.engine.clock.read();
-            self.time = self.time.told(date, reading);
+            self.time = self.time.with_date(date, reading);
             self.skew_millis = Some(self.time.skew_millis(reading));
         }
     }
