@@ -18,7 +18,7 @@ pub struct Reading {
 }
 
 /// A source of time; tests implement their own.
-pub trait Clock {
+pub trait Clock: 'static {
     /// Reads both clocks.
     fn read(&self) -> Reading;
 }

@@ -17,7 +17,7 @@ use crate::cli::arguments::Output;
 use crate::cli::report::Reporter;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
-use crate::gitlab::fleet::Runner;
+use crate::gitlab::fleet::FleetRunner;
 
 /// How many changes are under way at a time; the client bounds how many of them are on the wire.
 const UNDER_WAY: usize = 8;
@@ -154,7 +154,7 @@ fn preview(session: &FleetSession, targets: &[Target]) -> String {
     let known: Vec<_> = targets.iter().take(SHOWN).filter_map(|target| target.runner.as_ref()).collect();
     let mut text = if known.len() == targets.len().min(SHOWN) {
         let cells: Vec<_> = known.iter().map(|runner| runner.cells(session.now())).collect();
-        Table::new(Runner::headings(), Screen::default()).lines(&cells)
+        Table::new(FleetRunner::headings(), Screen::default()).lines(&cells)
     } else {
         targets.iter().take(SHOWN).map(|target| format!("runner {}\n", target.label())).collect()
     };

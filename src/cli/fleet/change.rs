@@ -11,7 +11,7 @@ use super::bulk::{Act, Made, apply};
 use super::session::FleetSession;
 use super::targets::{Target, targets};
 use crate::cli::{Error, Exit};
-use crate::gitlab::fleet::{Fleet, PauseWord, RunnerChanges};
+use crate::gitlab::fleet::{Fleet, PauseParameter, RunnerChanges};
 use crate::gitlab::{AccessLevel, RegisterParameters};
 
 /// Changes the settings of runners.
@@ -45,8 +45,8 @@ pub(super) async fn set_paused(
 
 async fn set_paused_one(session: Rc<FleetSession>, target: Target, paused: bool) -> Result<Made, Error> {
     let set = async |word| session.change(async || session.fleet.set_paused(target.id, paused, word).await).await;
-    let details = match set(PauseWord::Paused).await {
-        Err(Error::Call { error }) if Fleet::misses_pause_word(&error) => set(PauseWord::Active).await?,
+    let details = match set(PauseParameter::Paused).await {
+        Err(Error::Call { error }) if Fleet::needs_active_parameter(&error) => set(PauseParameter::Active).await?,
         set => set?,
     };
     if details.runner.is_paused() == Some(!paused) {

@@ -13,7 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::selection::read_file;
 use crate::cli::{Error, Exit};
-use crate::gitlab::Kind;
+use crate::gitlab::ErrorKind;
 
 /// What a deletion is called.
 const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
@@ -39,7 +39,7 @@ async fn delete_one(session: Rc<FleetSession>, target: Target) -> Result<Made, E
     let answer = json!({ "id": target.id });
     match session.change(async || session.fleet.delete(target.id).await).await {
         Ok(()) => Ok(Made { line: "deleted".to_owned(), answer }),
-        Err(Error::Call { error }) if error.kind() == Kind::NotFound => {
+        Err(Error::Call { error }) if error.kind() == ErrorKind::NotFound => {
             Ok(Made { line: "was already gone".to_owned(), answer })
         }
         Err(error) => Err(error),

@@ -4,7 +4,7 @@ use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
 use super::rows::{Rows, next_page, write_pages};
 use super::session::FleetSession;
 use crate::cli::{Error, Exit};
-use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerScope};
+use crate::gitlab::fleet::{FleetRunner, RunnerDetails, RunnerFilters, RunnerScope};
 
 /// Lists.
 pub(super) async fn list(session: &FleetSession, arguments: &ListArguments) -> Result<Exit, Error> {
@@ -50,7 +50,7 @@ async fn write_details(
 /// deleted since it was listed has none.
 async fn details(
     session: &FleetSession,
-    runners: impl Iterator<Item = Runner>,
+    runners: impl Iterator<Item = FleetRunner>,
 ) -> (Vec<RunnerDetails>, Result<(), Error>) {
     let mut details = Vec::new();
     for runner in runners {

@@ -10,7 +10,7 @@ use super::session::FleetSession;
 use super::targets::{Target, is_meant, is_surely_meant};
 use crate::cli::context::Context;
 use crate::cli::{Error, Exit, list};
-use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerStatus};
+use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails};
 use crate::model::{RunnerId, Timestamp, format_span};
 use crate::settings;
 
@@ -42,7 +42,7 @@ async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet
     let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
     let mut served = HashSet::new();
     for candidate in list::everybody(&store).await? {
-        let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+        let record = candidate.record();
         let of_entries = candidate.entries.iter().map(|entry| (entry.url.as_ref(), entry.id, entry.name.as_deref()));
         let of_record = record.map(|record| (Some(&record.url), record.id, record.name.as_deref()));
         let known: Vec<_> = of_entries.chain(of_record).filter(|(url, ..)| *url == Some(&session.site.url)).collect();
@@ -63,14 +63,14 @@ async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet
 }
 
 /// Those that are not online, or whose status does not say.
-async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Vec<Runner>, Error> {
+async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Vec<FleetRunner>, Error> {
     let filters = filters(&arguments.filters);
     let scope = scope(&arguments.place);
     let mut pages = session.fleet.runners(&scope, &filters);
     let mut silent = Vec::new();
     while let Some(page) = next_page(session, &mut pages).await? {
-        let is_silent = |runner: &Runner| {
-            is_meant(runner, &filters) && runner.status != Some(RunnerStatus::Online) && runner.online != Some(true)
+        let is_silent = |runner: &FleetRunner| {
+            is_meant(runner, &filters) && runner.status != Some(ContactStatus::Online) && runner.online != Some(true)
         };
         silent.extend(page.into_iter().filter(is_silent));
     }
@@ -78,7 +78,11 @@ async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Ve
 }
 
 /// Those of them that were last seen, or else made, long enough ago.
-async fn stale(session: &FleetSession, silent: Vec<Runner>, arguments: &PruneArguments) -> Result<Vec<Target>, Error> {
+async fn stale(
+    session: &FleetSession,
+    silent: Vec<FleetRunner>,
+    arguments: &PruneArguments,
+) -> Result<Vec<Target>, Error> {
     let filters = filters(&arguments.filters);
     let mut stale = Vec::new();
     let mut unknown = 0_usize;

@@ -11,7 +11,7 @@ use crate::cli::{Error, Exit};
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::Fleet;
-use crate::gitlab::{self, Answer, Client, Disposition, Kind};
+use crate::gitlab::{self, Answer, Client, Disposition, ErrorKind};
 use crate::model::{ServerUrl, Site, Timestamp, TlsFiles, format_span};
 use crate::retry::Delays;
 use crate::secret::Source;
@@ -139,9 +139,10 @@ impl FleetSession {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let repeatable = wish(&error).filter(|_| !matches!(error.kind(), Kind::LocalFile | Kind::ProxySetting));
+            let repeatable =
+                wish(&error).filter(|_| !matches!(error.kind(), ErrorKind::LocalFile | ErrorKind::ProxySetting));
             // A connection that was kept from the page before may just have been closed.
-            if is_first && repeatable.is_some() && error.kind() == Kind::ConnectionLost {
+            if is_first && repeatable.is_some() && error.kind() == ErrorKind::ConnectionLost {
                 is_first = false;
                 continue;
             }
@@ -164,7 +165,7 @@ impl FleetSession {
     /// Says where a token came from that is not accepted.
     pub(super) fn explained(&self, error: gitlab::Error) -> Error {
         match error.kind() {
-            Kind::AccessTokenRefused | Kind::AccessTokenRights => {
+            ErrorKind::AccessTokenRefused | ErrorKind::AccessTokenRights => {
                 Error::AccessToken { error, origin: self.origin.clone() }
             }
             _ => error.into(),

@@ -8,7 +8,7 @@ use super::rows::next_page;
 use super::session::FleetSession;
 use crate::cli::Error;
 use crate::cli::outcome::shown;
-use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerStatus};
+use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails, RunnerFilters};
 use crate::model::RunnerId;
 
 /// The most runners whose descriptions are looked up when they are given by number.
@@ -20,7 +20,7 @@ pub(super) struct Target {
     /// Its number.
     pub(super) id: RunnerId,
     /// What is known of it; nothing if it was given by number and could not be looked up.
-    pub(super) runner: Option<Runner>,
+    pub(super) runner: Option<FleetRunner>,
 }
 
 impl Target {
@@ -104,12 +104,12 @@ async fn listed(session: &FleetSession, arguments: &TargetArguments) -> Result<V
 
 /// Whether a row is one that was asked for: a server takes no notice of a filter that it does not know yet, and
 /// would have everything changed.
-pub(super) fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
-    let has_status = |status: &RunnerStatus| match status {
-        RunnerStatus::Active => runner.is_paused() != Some(true),
-        RunnerStatus::Paused => runner.is_paused() != Some(false),
+pub(super) fn is_meant(runner: &FleetRunner, filters: &RunnerFilters) -> bool {
+    let has_status = |status: &ContactStatus| match status {
+        ContactStatus::Active => runner.is_paused() != Some(true),
+        ContactStatus::Paused => runner.is_paused() != Some(false),
         // A paused runner's own status is not told.
-        status => runner.status.as_ref().is_none_or(|own| own == status || *own == RunnerStatus::Paused),
+        status => runner.status.as_ref().is_none_or(|own| own == status || *own == ContactStatus::Paused),
     };
     let is_of_type = |wanted| runner.runner_type.as_ref() == Some(wanted);
     filters.runner_type.as_ref().is_none_or(is_of_type)
@@ -118,7 +118,7 @@ pub(super) fn is_meant(runner: &Runner, filters: &RunnerFilters) -> bool {
 }
 
 /// Asks for the details where the filters are about what only they tell.
-async fn looks_meant(session: &FleetSession, runner: &Runner, filters: &RunnerFilters) -> Result<bool, Error> {
+async fn looks_meant(session: &FleetSession, runner: &FleetRunner, filters: &RunnerFilters) -> Result<bool, Error> {
     if filters.tag_list.is_empty() && filters.version_prefix.is_none() {
         return Ok(true);
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn rows_that_a_server_should_have_left_out_are_left_out() {
-        let runner: Runner = serde_json::from_value(json!({
+        let runner: FleetRunner = serde_json::from_value(json!({
             "id": 1, "status": "online", "paused": false, "runner_type": "group_type",
         }))
         .unwrap();
@@ -180,7 +180,7 @@ mod tests {
             let wanted = RunnerFilters { tag_list, version_prefix, ..RunnerFilters::default() };
             assert_eq!(is_surely_meant(&details, &wanted), is_wanted, "{wanted:?}");
         }
-        let paused = Runner { status: Some(RunnerStatus::Paused), paused: Some(true), ..runner };
+        let paused = FleetRunner { status: Some(ContactStatus::Paused), paused: Some(true), ..runner };
         assert!(is_meant(&paused, &filters(Some("offline"), None, None)));
     }
 }
