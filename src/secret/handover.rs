@@ -161,20 +161,14 @@ fn without(mut bytes: &[u8], secret: &Token) -> Vec<u8> {
 fn write(items: &[HiddenItem<'_>]) -> Zeroizing<Vec<u8>> {
     let mut message = Zeroizing::new(Vec::new());
     for item in items {
-        match item {
-            HiddenItem::Argument { position, argument } => {
-                message.extend(position.to_string().as_bytes());
-                message.push(0);
-                message.extend(argument.as_bytes());
-            }
-            HiddenItem::Variable { name, value } => {
-                message.push(b'$');
-                message.extend(name.as_bytes());
-                message.push(0);
-                message.extend(value.as_bytes());
-            }
+        let (name, value) = match item {
+            HiddenItem::Argument { position, argument } => (position.to_string().into_bytes(), argument),
+            HiddenItem::Variable { name, value } => ([b"$", name.as_bytes()].concat(), value),
+        };
+        for text in [&name, value.as_bytes()] {
+            message.extend(text);
+            message.push(0);
         }
-        message.push(0);
     }
     message
 }

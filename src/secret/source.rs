@@ -124,10 +124,15 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     if metadata.is_file() && mode & 0o022 != 0 {
         return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
     }
+    parse(&read_text(file).map_err(unreadable)?, origin)
+}
+
+/// Reads a text that may have white space around a token, but not much more.
+fn read_text(stream: impl io::Read) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
-    file.take(bound).read_to_string(&mut text).map_err(unreadable)?;
-    parse(&text, origin)
+    stream.take(bound).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Reads a secret from an open stream, such as stdin or an inherited descriptor.
@@ -135,13 +140,8 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
 /// # Errors
 /// [`SourceError`] naming `origin`.
 pub fn read_stream(stream: impl io::Read, origin: &str) -> Result<Token, SourceError> {
-    let mut text = Zeroizing::new(String::new());
-    let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
-    stream
-        .take(bound)
-        .read_to_string(&mut text)
-        .map_err(|source| SourceError::Unreadable { path: PathBuf::from(origin), source })?;
-    parse(&text, origin.to_owned())
+    let unreadable = |source| SourceError::Unreadable { path: PathBuf::from(origin), source };
+    parse(&read_text(stream).map_err(unreadable)?, origin.to_owned())
 }
 
 /// Reads a secret from an inherited descriptor.

@@ -24,19 +24,13 @@ pub enum Place {
 impl Place {
     /// Whether the place is a whole file.
     pub(super) fn is_whole_file(&self) -> bool {
-        match self {
-            Self::File(_) => true,
-            Self::Line { .. } | Self::Variable(_) | Self::Flag(_) => false,
-        }
+        matches!(self, Self::File(_))
     }
 
     /// Whether the setting came from the command line, which makes an error a usage error.
     #[must_use]
     pub fn is_argument(&self) -> bool {
-        match self {
-            Self::Flag(_) => true,
-            Self::Line { .. } | Self::File(_) | Self::Variable(_) => false,
-        }
+        matches!(self, Self::Flag(_))
     }
 }
 

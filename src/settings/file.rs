@@ -232,12 +232,9 @@ fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<P
         diagnostics.add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to select runners");
     }
     let before = diagnostics.len();
-    let id = table.number::<u64>("id", diagnostics).and_then(|id| match RunnerId::try_new(id.value) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            diagnostics.add(&id.place, format!("`id`: {error}"));
-            None
-        }
+    let id = table.number::<u64>("id", diagnostics).and_then(|id| {
+        let invalid = |error: &_| diagnostics.add(&id.place, format!("`id`: {error}"));
+        RunnerId::try_new(id.value).inspect_err(invalid).ok()
     });
     let name = table.text("name", diagnostics).map(|name| name.value);
     let url = table.parsed("url", diagnostics).map(|url| url.value);
@@ -298,13 +295,10 @@ fn variable(name: &Placed<String>, environment: &Environment, diagnostics: &mut 
         diagnostics.add(&name.place, format!("the variable `{}` is not set", name.value));
         return None;
     };
-    match Token::parse(value.trim()) {
-        Ok(token) => Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone())),
-        Err(error) => {
-            diagnostics.add(&name.place, format!("the variable `{}` does not hold a token: {error}", name.value));
-            None
-        }
-    }
+    let invalid =
+        |error: &_| diagnostics.add(&name.place, format!("the variable `{}` holds no token: {error}", name.value));
+    let token = Token::parse(value.trim()).inspect_err(invalid).ok()?;
+    Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone()))
 }
 
 fn section<'text>(

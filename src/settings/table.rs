@@ -117,13 +117,8 @@ impl<'text> TableReader<'text> {
         T: FromStr<Err: Display>,
     {
         let text = self.text(key, diagnostics)?;
-        match text.value.parse() {
-            Ok(value) => Some(Placed::new(value, text.place)),
-            Err(error) => {
-                diagnostics.add(&text.place, format!("`{key}`: {error}"));
-                None
-            }
-        }
+        let invalid = |error: &T::Err| diagnostics.add(&text.place, format!("`{key}`: {error}"));
+        Some(Placed::new(text.value.parse().inspect_err(invalid).ok()?, text.place))
     }
 
     /// Reads one of a few names.
@@ -248,13 +243,8 @@ fn number_of<N: FromStr>(value: &DeValue<'_>) -> Option<N> {
 }
 
 fn span_of(key: &str, text: Placed<String>, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
-    match parse_span(&text.value) {
-        Ok(span) => Some(Placed::new(span, text.place)),
-        Err(error) => {
-            diagnostics.add(&text.place, format!("`{key}`: {error}"));
-            None
-        }
-    }
+    let span = parse_span(&text.value).inspect_err(|error| diagnostics.add(&text.place, format!("`{key}`: {error}")));
+    Some(Placed::new(span.ok()?, text.place))
 }
 
 /// Describes a value for messages; never the value itself, which could be a misplaced secret.

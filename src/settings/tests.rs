@@ -265,7 +265,8 @@ fn a_client_certificate_needs_a_key() {
 #[test]
 fn systemd_credentials_are_read_from_their_directory() {
     let text = ENROLL.replace("file = \"token\"", "credential = \"gitlab\"");
-    let source = |environment: &Environment| read_text(&text, environment).unwrap().engine.enrollments[0].source.clone();
+    let source =
+        |environment: &Environment| read_text(&text, environment).unwrap().engine.enrollments[0].source.clone();
     let credential = |path| RegistrationSource::Registration(Source::Credential { name: "gitlab".to_owned(), path });
     assert_eq!(source(&Environment::default()), credential(None));
     let with_directory = Environment::default().with("CREDENTIALS_DIRECTORY", "/run/credentials");
@@ -285,7 +286,10 @@ fn a_runner_is_created_with_the_access_token_of_its_server() {
     assert_eq!(creation.owner, crate::gitlab::fleet::NewRunnerOwner::Group(7));
 
     let message = diagnostics(&enroll);
-    assert!(message.contains("`create` needs an access token: add a [[server]] for https://gitlab.example.com"), "{message}");
+    assert!(
+        message.contains("`create` needs an access token: add a [[server]] for https://gitlab.example.com"),
+        "{message}"
+    );
     let elsewhere = server.replace("gitlab.example.com", "gitlab.example.org");
     assert!(diagnostics(&format!("{enroll}{elsewhere}")).contains("`create` needs an access token"));
     let both = format!("{enroll}token = {{ file = \"token\" }}\n{server}");
@@ -368,10 +372,7 @@ fn the_environment_and_an_enrollment_cannot_share_a_key() {
     let environment =
         Environment::default().with("CI_SERVER_URL", "https://x").with("CI_SERVER_TOKEN_FILE", "/run/token");
     let errors = read_text(&format!("{ENROLL}key = \"env\""), &environment).unwrap_err();
-    assert!(
-        errors.to_string().contains("the enrollment at /etc/x/agent.toml:6 has the key `env` too"),
-        "{errors}"
-    );
+    assert!(errors.to_string().contains("the enrollment at /etc/x/agent.toml:6 has the key `env` too"), "{errors}");
 }
 
 #[test]
