@@ -20,7 +20,7 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
-use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
+use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
 
 /// Registers a runner, and reports what became of it.
 pub(super) async fn register(
@@ -81,7 +81,7 @@ impl RegisterConfirm {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
-                .map_err(|message| settings::Errors::from(Mistake { place: Place::Variable(variable), message })),
+                .map_err(|message| settings::Errors::from(Diagnostic { place: Place::Variable(variable), message })),
             (None, None) => Ok(false),
         };
         Ok(Self {
