@@ -90,8 +90,8 @@ async fn a_next_page_that_lies_behind_ends_the_list_with_an_error() {
 async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() {
     let first = |next| [page([1, 2], next), Reply::json(200, &rows([3, 4]))];
     for (next, detail) in [
-        ("18446744073709551615", "behind page 1 it names page 18446744073709551615"),
-        ("9223372036854775807", "page 9223372036854775807 is not the last one"),
+        ("18446744073709551615", "page 1 names page 18446744073709551615 as the next one"),
+        ("9223372036854775807", "page 9223372036854775807 must be the last one, but is full"),
     ] {
         let error = read(&ScriptedServer::start(first(next)).await).await.1.unwrap();
         assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
