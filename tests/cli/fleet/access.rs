@@ -104,9 +104,9 @@ fn a_project_that_is_not_found_may_be_hidden() {
     let outsider = site.gitlab().add_access_token_of(Role::Outsider, [Scope::Api]);
     for (project, token) in [("a/b", &outsider), ("a/c", &site.access_token)] {
         let done = site.fleet_with(&["list", "--project", project], &[("GITLAB_TOKEN", token)]);
-        done.exits(3).says("there is no such project, or it is hidden from the access token's user");
+        done.exits(3).says("no such project, or the access token's user cannot see it");
     }
-    site.fleet(&["list", "--group", "x y"]).exits(3).says("there is no such group, or it is hidden");
+    site.fleet(&["list", "--group", "x y"]).exits(3).says("no such group, or the access token's user cannot see it");
 }
 
 #[test]
