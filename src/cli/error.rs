@@ -3,6 +3,8 @@
 use std::io;
 
 use super::Exit;
+use crate::daemon::StartError;
+use crate::engine::StepFailure;
 use crate::gitlab::{self, ErrorClass};
 use crate::ops;
 use crate::secret::SourceError;
@@ -67,6 +69,30 @@ pub(super) enum Error {
     System(#[source] io::Error),
 }
 
+impl From<StepFailure> for Error {
+    fn from(failure: StepFailure) -> Self {
+        match failure {
+            StepFailure::Operation(error) | StepFailure::Unsaved(error) => error.into(),
+            StepFailure::UsedElsewhere { .. } => Self::Verdict {
+                exit: Exit::Failed,
+                message: failure.to_string(),
+                hint: failure.hint().map(str::to_owned),
+            },
+        }
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Settings(errors) => errors.into(),
+            StartError::Store(error) => error.into(),
+            StartError::StatusServer(error) => error.into(),
+            StartError::Operation(error) => error.into(),
+        }
+    }
+}
+
 impl Error {
     /// Whether the server does not have what a call is about, or not any more.
     pub(super) fn is_not_found(&self) -> bool {
@@ -81,10 +107,10 @@ impl Error {
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::StatusServer(_) => Exit::LocalFile,
             Self::Question(StatusClientError::Connect { .. }) => Exit::LocalFile,
             Self::Question(
-                StatusClientError::Absent(_)
-                | StatusClientError::Stranger(_)
-                | StatusClientError::Hung(_)
-                | StatusClientError::Broken { .. },
+                StatusClientError::NotRunning(_)
+                | StatusClientError::OtherInstance(_)
+                | StatusClientError::TimedOut(_)
+                | StatusClientError::InvalidResponse { .. },
             ) => Exit::Unreachable,
             Self::Operation(error) => of_operation(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
@@ -107,15 +133,19 @@ impl Error {
                 }
             }),
             Self::Question(error) => Some(match error {
-                StatusClientError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
-                StatusClientError::Stranger(_) => {
+                StatusClientError::NotRunning(_) => {
+                    "start it with `runner-agent run`, or name its socket with --socket"
+                }
+                StatusClientError::OtherInstance(_) => {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
                 }
                 StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                     "name another place with --socket, to the daemon too"
                 }
                 StatusClientError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
-                StatusClientError::Hung(_) | StatusClientError::Broken { .. } => "look at its log, and restart it",
+                StatusClientError::TimedOut(_) | StatusClientError::InvalidResponse { .. } => {
+                    "look at its log, and restart it"
+                }
             }),
             Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
         }

@@ -1,10 +1,10 @@
 //! `list`: the runners in config.toml, without asking any server.
 
 use super::context::Context;
-use super::outcome::{end, of_entry, of_runner, shown};
+use super::outcome::{end, of_entry, shown};
 use super::selection::{Candidate, candidates};
 use super::{Error, Exit};
-use crate::engine;
+use crate::engine::{Config, inventory, record_report};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
@@ -44,7 +44,7 @@ pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
     for damaged in &records.damaged {
         tracing::error!(error = %damaged, "a runner's record is damaged");
     }
-    Ok(candidates(&engine::Config::default(), records.records, &snapshot, [].into()))
+    Ok(candidates(inventory(&Config::default(), records.records, &snapshot), &snapshot))
 }
 
 /// Opens the disk for reading; a state directory that is not there is not made.
@@ -65,7 +65,7 @@ pub(super) fn open(config: store::Config) -> Result<Store, Error> {
 
 /// One report for each entry, and one for a runner whose entry waits to be written.
 fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
-    let known = candidate.runner.as_ref().ok().map(|runner| of_runner(runner, now));
+    let known = candidate.runner.as_ref().ok().map(|managed| record_report(&managed.runner, now));
     if candidate.entries.is_empty() {
         let error = "its entry is not in config.toml yet".to_owned();
         return known.map(|known| RunnerReport { error: Some(error), ..known }).into_iter().collect();

@@ -3,7 +3,6 @@
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::model::{Action, RunnerReport, StateName, Timestamp, format_span, is_unprintable};
-use crate::ops::Runner;
 use crate::store::{Entry, EntryProblem};
 
 /// What became of one runner.
@@ -40,27 +39,6 @@ impl RunnerOutcome {
             hint: None,
         };
         Self::failed(of_entry(entry), Action::Failed, "not done: its entry cannot be used", &error)
-    }
-}
-
-/// Tells about a runner as its record has it.
-pub(super) fn of_runner(runner: &Runner, now: Timestamp) -> RunnerReport {
-    let record = &runner.record;
-    let validity = runner.validity(now);
-    RunnerReport {
-        name: record.name.clone(),
-        id: record.id,
-        url: Some(record.url.clone()),
-        executor: runner.executor.clone(),
-        token_fingerprint: record.credential.as_ref().map(|credential| credential.token.fingerprint()),
-        token_obtained_at: validity.map(|validity| validity.obtained_at),
-        token_expires_at: validity.and_then(|validity| validity.expiry.at()),
-        state: record.state.unwrap_or(StateName::Unknown),
-        since: record.since,
-        last_verify: record.last_verify.clone(),
-        next: None,
-        action: None,
-        error: None,
     }
 }
 

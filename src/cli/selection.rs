@@ -1,14 +1,12 @@
 //! Which runners a command is about.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use super::Error;
 use super::arguments::{SecretArgument, Selection};
-use crate::engine::{self, inventory};
-use crate::model::RunnerKey;
-use crate::ops::{Runner, Unfinished, is_own};
+use crate::engine::{Inventory, ManagedRunner};
+use crate::ops::is_own;
 use crate::secret::{Source, Token, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
@@ -20,9 +18,7 @@ pub(super) struct Candidate {
     /// Its entries; several if config.toml repeats a runner.
     pub(super) entries: Vec<Entry>,
     /// The runner, or why its entry cannot be used.
-    pub(super) runner: Result<Runner, EntryProblem>,
-    /// What a crash left to be done.
-    pub(super) unfinished: Option<Unfinished>,
+    pub(super) runner: Result<ManagedRunner, EntryProblem>,
 }
 
 /// What is looked for, with its token read.
@@ -33,50 +29,44 @@ pub(super) struct RunnerSelector {
     pub(super) token: Option<Token>,
 }
 
-/// Brings entries and records together as the daemon does, so that both use the same keys and locks.
-pub(super) fn candidates(
-    config: &engine::Config,
-    records: Vec<Record>,
-    snapshot: &Snapshot,
-    mut unfinished: BTreeMap<RunnerKey, Unfinished>,
-) -> Vec<Candidate> {
-    let members = inventory(config, records, snapshot).members;
-    let mut runners: Vec<_> =
-        members.into_iter().map(|member| member.runner).filter(|runner| runner.record.credential.is_some()).collect();
+/// Arranges an inventory by the entries of config.toml; runners whose entry waits to be written come last.
+pub(super) fn candidates(inventory: Inventory, snapshot: &Snapshot) -> Vec<Candidate> {
+    let registered = |managed: &ManagedRunner| managed.runner.record.credential.is_some();
+    // A command drives a runner as it is: what an enrollment wants is the daemon's to do.
+    let found = |managed| ManagedRunner { enrollment: None, ..managed };
+    let mut runners: Vec<_> = inventory.runners.into_iter().filter(registered).map(found).collect();
     let mut candidates: Vec<Candidate> = Vec::new();
     for entry in &snapshot.entries {
         if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.owns(entry)) {
             candidate.entries.push(entry.clone());
             continue;
         }
-        let runner = match runners.iter().position(|runner| is_own(&runner.target(), entry)) {
+        let runner = match runners.iter().position(|managed| is_own(&managed.runner.target(), entry)) {
             Some(position) => Ok(runners.remove(position)),
             None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
         };
-        candidates.push(Candidate { entries: vec![entry.clone()], runner, unfinished: None });
+        candidates.push(Candidate { entries: vec![entry.clone()], runner });
     }
-    candidates.extend(runners.into_iter().map(|runner| Candidate {
-        entries: vec![],
-        runner: Ok(runner),
-        unfinished: None,
-    }));
-    for candidate in &mut candidates {
-        candidate.unfinished = candidate.runner.as_ref().ok().and_then(|runner| unfinished.remove(&runner.record.key));
-    }
+    candidates.extend(runners.into_iter().map(|runner| Candidate { entries: vec![], runner: Ok(runner) }));
     candidates
 }
 
 impl Candidate {
     fn owns(&self, entry: &Entry) -> bool {
-        self.runner.as_ref().is_ok_and(|runner| is_own(&runner.target(), entry))
+        self.runner.as_ref().is_ok_and(|managed| is_own(&managed.runner.target(), entry))
+    }
+
+    /// The runner's record, if its entry can be used.
+    pub(super) fn record(&self) -> Option<&Record> {
+        self.runner.as_ref().ok().map(|managed| &managed.runner.record)
     }
 
     /// What tells it from others: its number and server, or the line of its entry.
     fn description(&self) -> String {
         let entry = self.entries.first();
-        let runner = self.runner.as_ref().ok();
-        let id = runner.and_then(|runner| runner.record.id).or(entry.and_then(|entry| entry.id));
-        let url = runner.map(|runner| &runner.record.url).or(entry.and_then(|entry| entry.url.as_ref()));
+        let record = self.record();
+        let id = record.and_then(|record| record.id).or(entry.and_then(|entry| entry.id));
+        let url = record.map(|record| &record.url).or(entry.and_then(|entry| entry.url.as_ref()));
         let place = entry.map(|entry| format!(" (line {})", entry.line)).unwrap_or_default();
         match (id, url) {
             (Some(id), Some(url)) => format!("--id {id} --url {url}{place}"),
@@ -136,7 +126,7 @@ impl RunnerSelector {
 
     fn matches(&self, candidate: &Candidate) -> bool {
         let Selection { name, url, id, .. } = &self.selection;
-        let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+        let record = candidate.record();
         let entries = &candidate.entries;
         let has_name = |name: &String| {
             entries.iter().any(|entry| entry.name.as_ref() == Some(name))

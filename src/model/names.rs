@@ -96,6 +96,8 @@ named_enum! {
         ResetById = "reset_by_id",
         /// Register the runner again, into the same entry.
         RegisterAgain = "register_again",
+        /// Delete the runner, or this machine's manager of it.
+        Unregister = "unregister",
     }
 }
 
@@ -120,6 +122,8 @@ named_enum! {
         Unsaved = "unsaved",
         /// The token is refused, and something can be done about it.
         Recovery = "recovery",
+        /// A person or a stop asks for it.
+        Requested = "requested",
     }
 }
 

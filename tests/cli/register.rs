@@ -246,7 +246,7 @@ fn a_lost_answer_is_not_asked_for_again() {
     let bench = Bench::new();
     bench.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
     let done = bench.register(&["--name", "a", "--wait", "5m"]);
-    done.exits(5).says("was never contacted").says("described `a`");
+    done.exits(5).says("was never contacted").says("description `a`");
     assert_eq!(bench.gitlab.requests().len(), 1);
     assert_eq!(bench.config(), "");
 }

@@ -77,7 +77,7 @@ fn an_entry_is_dropped_after_two_refusals_and_kept_in_the_state_directory() {
     assert!(stdout.contains("runner `dead` (id 99): refused twice and dropped"), "{stdout}");
     assert_eq!(bench.gitlab.requests_to(Endpoint::Verify).len(), 3);
     assert!(bench.config().contains("\"good\"") && !bench.config().contains("\"dead\""));
-    let kept = done.stdout.split("kept in ").nth(1).unwrap().trim();
+    let kept = done.stdout.split("a copy of the entry is in ").nth(1).unwrap().trim();
     let kept = std::fs::read_to_string(kept).unwrap();
     assert!(kept.contains("name = \"dead\"") && kept.contains("executor = \"shell\"") && !kept.contains("glrt-dead"));
 }

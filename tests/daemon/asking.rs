@@ -64,7 +64,7 @@ fn an_enrollment_whose_runner_was_unregistered_is_not_ready_until_a_reload() {
     assert_eq!(bench.ask(&["unregister", "--name", "build-1"]).status.code(), Some(0));
     bench.wait("the daemon to miss its runner", |bench| {
         let (code, stdout, _) = texts(&bench.ask(&["health", "--ready"]));
-        code == Some(1) && stdout.contains("nobody serves it")
+        code == Some(1) && stdout.contains("it is not served")
     });
     daemon.signal(Signal::HUP);
     bench.wait_for_registration();
@@ -147,7 +147,7 @@ fn nobody_is_told_of_another_daemon() {
     };
     let asked = texts(&own(&["status"]).output().unwrap());
     assert_eq!((asked.0, asked.1.as_str()), (Some(5), ""));
-    assert!(asked.2.contains("serves another config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
+    assert!(asked.2.contains("serves a different config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
     let second = super::bench::Daemon::spawn(own(&["run"]));
     bench.wait("the second daemon", |_| texts(&own(&["health"]).output().unwrap()).0 == Some(0));
     let told = texts(&own(&["status"]).output().unwrap());

@@ -65,7 +65,7 @@ fn an_enrollment_that_is_added_is_registered_without_a_restart() {
     let mut daemon = bench.start();
     bench.wait_for_registration();
     bench.write("agent.toml", "nonsense = 1");
-    bench.wait("the complaint", |_| daemon.log().contains("those from before stay in force"));
+    bench.wait("the complaint", |_| daemon.log().contains("keeping the previous ones"));
     bench.write("agent.toml", &format!("{}{}", bench.enrollment("build-1"), bench.enrollment("build-2")));
     bench.wait("the second runner", |bench| bench.gitlab.runners().len() == 2 && bench.is_in_step());
     assert!(daemon.is_running());

@@ -199,7 +199,7 @@ fn a_runtime_directory_that_cannot_be_written_is_done_without() {
     let bench = Bench::new(Gitlab::builder());
     bench.write("run", "not a directory, not even for root");
     let daemon = bench.serving();
-    assert!(daemon.log().contains("cannot make the socket"), "{}", daemon.log());
+    assert!(daemon.log().contains("cannot create the socket"), "{}", daemon.log());
     assert_eq!(get(&bench.path("state/agent.sock"), "/healthz").0, 200);
 }
 

@@ -14,7 +14,7 @@ fn the_service_manager_hears_of_start_reload_and_end() {
     let bench = Bench::enrolling(Gitlab::builder(), "");
     let (manager, daemon) = serviced(&bench);
     manager.wait_for("READY=1");
-    manager.wait_for_status("1 runner is well");
+    manager.wait_for_status("1 runner ready");
     manager.wait_for("WATCHDOG=1");
     daemon.signal(Signal::HUP);
     let reloading = manager.wait_for("RELOADING=1");

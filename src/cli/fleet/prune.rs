@@ -42,7 +42,7 @@ async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet
     let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
     let mut served = HashSet::new();
     for candidate in list::everybody(&store).await? {
-        let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+        let record = candidate.record();
         let of_entries = candidate.entries.iter().map(|entry| (entry.url.as_ref(), entry.id, entry.name.as_deref()));
         let of_record = record.map(|record| (Some(&record.url), record.id, record.name.as_deref()));
         let known: Vec<_> = of_entries.chain(of_record).filter(|(url, ..)| *url == Some(&session.site.url)).collect();
