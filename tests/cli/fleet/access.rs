@@ -88,12 +88,12 @@ fn what_a_token_may_not_do_is_said_with_the_scope_or_role_that_is_missing() {
         .exits(3)
         .says("one of: api read_api")
         .says("`read_api` or `api`");
-    site.fleet_with(&["list", "--all"], &[("GITLAB_TOKEN", &owner)]).exits(3).says("an administrator or auditor");
+    site.fleet_with(&["list", "--all"], &[("GITLAB_TOKEN", &owner)]).exits(3).says("an administrator's or auditor's access token");
     site.fleet_with(&["pause", &id.to_string()], &[("GITLAB_TOKEN", &guest)])
         .exits(3)
-        .says("who may change the runner");
+        .says("its user must be allowed to change the runner");
     let done = site.fleet_with(&["create", "--instance", "--write-token", "t"], &[("GITLAB_TOKEN", &owner)]);
-    done.exits(3).says("for the instance an administrator");
+    done.exits(3).says("for an instance runner an administrator");
     assert!(!site.bench.path("t").exists());
 }
 

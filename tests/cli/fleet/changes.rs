@@ -53,7 +53,7 @@ fn settings_are_changed_and_taken_away() {
 
     site.gitlab().clear_requests();
     site.fleet(&["update", &text]).exits(2).says("say what changes");
-    site.fleet(&["update", &text, "--maximum-timeout", "5m"]).exits(2).says("less than the 600 s");
+    site.fleet(&["update", &text, "--maximum-timeout", "5m"]).exits(2).says("at least 600 s");
     site.fleet(&["update", &text, "--access-level", "open"]).exits(2).says("no access level");
     site.fleet(&["update", "--description", "x"]).exits(2).says("say which runners");
     site.fleet(&["update", &text, "--all", "--description", "x"]).exits(2).says("not both");
