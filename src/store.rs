@@ -19,7 +19,6 @@ mod entry;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/store.rs"]
 pub mod fuzzing;
 mod hooks;
 mod journal;
