@@ -13,7 +13,6 @@ mod draft;
 mod enrollment;
 mod file;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/settings.rs"]
 pub mod fuzzing;
 mod http;
 mod paths;

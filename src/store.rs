@@ -18,7 +18,6 @@ mod entry_text;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/store.rs"]
 pub mod fuzzing;
 mod journal;
 mod locks;

@@ -1,8 +1,8 @@
-//! What must hold for any config.toml, template, record and journal.
+//! Checks for any config.toml, template, record and journal.
 //!
-//! Compiled for fuzzing, and for tests, which feed it the corpus.
+//! Compiled for fuzzing, and for tests, which run the corpus.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise has to stop the run")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed check stops the run")]
 
 use std::ops::Range;
 use std::path::Path;
@@ -287,7 +287,7 @@ mod tests {
     use crate::model::fuzzing::feed;
 
     #[test]
-    fn the_corpus_breaks_no_promise() {
+    fn the_corpus_passes_every_check() {
         feed("splice", super::splice);
         feed("compose", super::compose);
         feed("record", super::record);
