@@ -16,6 +16,7 @@ mod interrupt;
 mod list;
 mod manual;
 mod outcome;
+mod progress;
 mod register;
 mod report;
 mod rotate;
@@ -23,6 +24,7 @@ mod run;
 mod selection;
 mod session;
 mod status;
+mod text;
 mod unregister;
 mod verify;
 

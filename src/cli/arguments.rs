@@ -237,7 +237,7 @@ pub struct RegisterArguments {
     pub tls: TlsArguments,
     /// How it is done
     #[command(flatten)]
-    pub conduct: RegisterConfirmArgs,
+    pub mode: RegisterModeArgs,
     /// What the server is told
     #[command(flatten)]
     pub parameters: RegisterParameterArguments,
@@ -249,7 +249,7 @@ pub struct RegisterArguments {
 /// How a registration is done.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Conduct")]
-pub struct RegisterConfirmArgs {
+pub struct RegisterModeArgs {
     /// Ask nothing, even on a terminal [env: REGISTER_NON_INTERACTIVE]
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub non_interactive: Option<bool>,
@@ -570,7 +570,7 @@ mod tests {
         for (flag, expected) in [("--locked", true), ("--locked=true", true), ("--locked=false", false)] {
             assert_eq!(register(&[flag]).parameters.locked, Some(expected), "{flag}");
         }
-        assert_eq!(register(&["-n"]).conduct.non_interactive, Some(true));
+        assert_eq!(register(&["-n"]).mode.non_interactive, Some(true));
         assert_eq!(register(&[]).parameters.locked, None);
     }
 

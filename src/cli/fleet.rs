@@ -50,7 +50,7 @@ async fn perform(context: &Context<'_>, arguments: FleetArguments, interrupt: In
     if let FleetCommand::Delete(arguments) = &command
         && let Some(path) = &arguments.runner_token_file
     {
-        return delete::by_token(context, &access, path, arguments.conduct, interrupt).await;
+        return delete::by_token(context, &access, path, arguments.confirm, interrupt).await;
     }
     let session = FleetSession::open(context, &access, interrupt)?;
     match command {

@@ -2,7 +2,7 @@
 
 use super::arguments::HealthArguments;
 use super::context::Context;
-use super::outcome::shown;
+use super::text::printable;
 use super::{Exit, status};
 use crate::error_chain::chain;
 use crate::settings;
@@ -20,6 +20,6 @@ pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -
         Ok(reply) => (format!("unhealthy: {}", String::from_utf8_lossy(&reply.body).trim()), Exit::Failed),
         Err(error) => (format!("unhealthy: {}", chain(&error)), Exit::Failed),
     };
-    context.reporter.answer(&format!("{}\n", shown(&line)));
+    context.reporter.answer(&format!("{}\n", printable(&line)));
     exit
 }

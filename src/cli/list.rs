@@ -1,8 +1,9 @@
 //! `list`: the runners in config.toml, without asking any server.
 
 use super::context::Context;
-use super::outcome::{end, of_entry, of_runner, shown};
+use super::outcome::{of_entry, of_runner};
 use super::selection::{Candidate, candidates};
+use super::text::{expiry_text, printable};
 use super::{Error, Exit};
 use crate::engine;
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
@@ -12,7 +13,7 @@ use crate::store::{self, Store};
 /// Lists the runners. Reads only: neither agent.toml nor a state directory is needed.
 pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     let store = open(settings::paths(&context.overrides, &context.environment).store())?;
-    let candidates = everybody(&store).await?;
+    let candidates = read_candidates(&store).await?;
     let now = context.now();
     if candidates.is_empty() && !context.reporter.is_json() {
         context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
@@ -24,8 +25,8 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
             if let Some(error) = &report.error {
                 context.reporter.remark(&format!(
                     "warning: runner {}: {}",
-                    super::outcome::label(report),
-                    shown(error)
+                    super::text::label(report),
+                    printable(error)
                 ));
             }
         }
@@ -38,7 +39,7 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
 ///
 /// # Errors
 /// A config.toml or state directory that cannot be read.
-pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
+pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Error> {
     let snapshot = store.read().await?;
     let records = store.records().await?;
     for damaged in &records.damaged {
@@ -113,10 +114,10 @@ fn columns(headings: &[&str], runners: &[RunnerReport], now: Timestamp) -> Strin
 fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
     let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     vec![
-        or_dash(runner.name.as_deref().map(shown)),
+        or_dash(runner.name.as_deref().map(printable)),
         or_dash(runner.id.map(|id| id.to_string())),
         or_dash(runner.url.as_ref().map(ToString::to_string)),
-        or_dash(runner.executor.as_deref().map(shown)),
+        or_dash(runner.executor.as_deref().map(printable)),
         or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
         or_dash(Some(runner.state.to_string())),
         runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
@@ -128,13 +129,13 @@ fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
 fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
-    let words = |text: &str| shown(&text.replace('_', " "));
+    let words = |text: &str| printable(&text.replace('_', " "));
     format!("{} {at} ({when}, {})", words(next.step.as_str()), words(next.why.as_str()))
 }
 
 /// The column says already what it is about.
 fn expiry(at: Timestamp, now: Timestamp) -> String {
-    end(Some(at), now).trim_start_matches("expires ").to_owned()
+    expiry_text(Some(at), now).trim_start_matches("expires ").to_owned()
 }
 
 fn line(row: &[String], widths: &[usize]) -> String {

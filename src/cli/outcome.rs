@@ -2,7 +2,7 @@
 
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::model::{Action, RunnerReport, StateName, Timestamp, format_span, is_unprintable};
+use crate::model::{Action, RunnerReport, StateName, Timestamp};
 use crate::ops::Runner;
 use crate::store::{Entry, EntryProblem};
 
@@ -80,31 +80,5 @@ pub(super) fn of_entry(entry: &Entry) -> RunnerReport {
         next: None,
         action: None,
         error: None,
-    }
-}
-
-/// A text of somebody else's without what could move the cursor or hide something.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|character| if is_unprintable(character) { '?' } else { character }).collect()
-}
-
-/// A runner's name for people, with what tells it from others of that name.
-pub(super) fn label(report: &RunnerReport) -> String {
-    match (report.name.as_deref().map(shown), report.id, &report.url) {
-        (Some(name), Some(id), _) => format!("`{name}` (id {id})"),
-        (Some(name), None, _) => format!("`{name}`"),
-        (None, Some(id), Some(url)) => format!("(id {id} at {url})"),
-        (None, Some(id), None) => format!("(id {id})"),
-        (None, None, Some(url)) => format!("(at {url})"),
-        (None, None, None) => "(without a name)".to_owned(),
-    }
-}
-
-/// When a token ends: `expires 2027-01-15T08:00:00Z (in 2d 4h)`.
-pub(super) fn end(expires_at: Option<Timestamp>, now: Timestamp) -> String {
-    match expires_at.map(Timestamp::whole_seconds) {
-        None => "does not expire".to_owned(),
-        Some(at) if at <= now => format!("expired {at} ({} ago)", format_span(now.since(at))),
-        Some(at) => format!("expires {at} (in {})", format_span(at.since(now))),
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use existing::Existing;
 
-use super::arguments::{RegisterArguments, RegisterConfirmArgs};
+use super::arguments::{RegisterArguments, RegisterModeArgs};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end, of_runner};
+use super::outcome::{RunnerOutcome, of_runner};
 use super::session::{CommandSession, Nap};
+use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
@@ -37,13 +38,13 @@ pub(super) async fn register(
     arguments: RegisterArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    let conduct = RegisterConfirm::new(&arguments.conduct, &context.environment)?;
+    let mode = RegisterMode::new(&arguments.mode, &context.environment)?;
     let mut draft = draft::draft(arguments, &context.environment)?;
     let is_named = draft.name.is_some();
-    if !conduct.is_silent && io::stdin().is_terminal() {
+    if !mode.is_silent && io::stdin().is_terminal() {
         draft = prompt::complete(draft, context.environment.hostname.clone(), &interrupt).await?;
     }
-    enroll(context, draft, is_named, conduct, interrupt).await
+    enroll(context, draft, is_named, mode, interrupt).await
 }
 
 /// Makes the runner of a draft that is complete.
@@ -54,7 +55,7 @@ pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,
     is_named: bool,
-    conduct: RegisterConfirm,
+    mode: RegisterMode,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
@@ -62,31 +63,31 @@ pub(super) async fn enroll(
         context.reporter.remark(&format!("warning: {warning}"));
     }
     let session = CommandSession::open(context, interrupt).await?;
-    let registrar = Registrar { session, enrollment, conduct, is_named };
+    let registrar = Registrar { session, enrollment, mode, is_named };
     let told = match registrar.register().await {
         Ok(told) => told,
         Err(error @ Error::Usage(_)) => return Err(error),
         Err(error) => registrar.failed(&error),
     };
-    Ok(context.reporter.told(vec![told]))
+    Ok(context.reporter.report_outcomes(vec![told]))
 }
 
 /// How it is done.
 #[derive(Default)]
-pub(super) struct RegisterConfirm {
+pub(super) struct RegisterMode {
     is_silent: bool,
     leaves_runner: bool,
     wait: Duration,
     force: bool,
 }
 
-impl RegisterConfirm {
+impl RegisterMode {
     /// Asks nobody, and waits this long for a server that is not there.
     pub(super) fn waiting(wait: Duration, force: bool) -> Self {
         Self { is_silent: true, wait, force, ..Self::default() }
     }
 
-    fn new(arguments: &RegisterConfirmArgs, environment: &Environment) -> Result<Self, Error> {
+    fn new(arguments: &RegisterModeArgs, environment: &Environment) -> Result<Self, Error> {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
@@ -105,7 +106,7 @@ impl RegisterConfirm {
 struct Registrar {
     session: CommandSession,
     enrollment: Enrollment,
-    conduct: RegisterConfirm,
+    mode: RegisterMode,
     /// Whether the user chose the name.
     is_named: bool,
 }
@@ -114,16 +115,14 @@ impl Registrar {
     async fn register(&self) -> Result<RunnerOutcome, Error> {
         match Existing::find(&self.session, &self.enrollment).await? {
             Existing::None => self.make(self.blank(), Entry::New).await,
-            existing if self.conduct.force => {
-                self.make(self.sited(existing.into_runner(self.blank())), Entry::Same).await
-            }
+            existing if self.mode.force => self.make(self.sited(existing.into_runner(self.blank())), Entry::Same).await,
             Existing::Same(runner) => Ok(self.unchanged(&runner)),
             Existing::Gone(runner) => self.restore(runner).await,
             Existing::Given(runner) => self.check(runner, true).await,
             Existing::Unknown(runner) => self.check(runner, self.is_named).await,
             Existing::Other(runner) => Err(taken(
                 &self.enrollment,
-                &format!("{} came of another token", super::outcome::label(&of_runner(&runner, self.session.now()))),
+                &format!("{} came of another token", super::text::label(&of_runner(&runner, self.session.now()))),
             )),
         }
     }
@@ -164,7 +163,7 @@ impl Registrar {
     async fn check(&self, mut runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
         let verification = self.session.ops.verify(&mut runner, self.session.now()).await.map_err(with_force_hint)?;
         let report = of_runner(&runner, self.session.now());
-        let label = super::outcome::label(&report);
+        let label = super::text::label(&report);
         if !is_meant {
             return Err(taken(&self.enrollment, &format!("{label} is there already")));
         }
@@ -192,7 +191,7 @@ impl Registrar {
         }
         // Lets a signal in that came while the disk was busy.
         tokio::task::yield_now().await;
-        if self.session.interrupt.is_asked() && !self.conduct.leaves_runner {
+        if self.session.interrupt.is_asked() && !self.mode.leaves_runner {
             let undone = self.undo(&mut runner, entry).await;
             return Err(Error::Interrupted(undone));
         }
@@ -200,7 +199,7 @@ impl Registrar {
         self.session.ops.note_state(&mut runner, StateName::Active, now).await?;
         let report = of_runner(&runner, now);
         let path = self.session.ops.disk().config_path().display();
-        let line = format!("registered, its token {} and is in {path}", end(report.token_expires_at, now));
+        let line = format!("registered, its token {} and is in {path}", expiry_text(report.token_expires_at, now));
         let mut told = RunnerOutcome::done(report, Action::Registered, line);
         told.hint = before.filter(|before| runner.record.id != Some(*before)).map(|before| {
             format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
@@ -211,8 +210,8 @@ impl Registrar {
     /// Asks the server, again and again for as long as was granted while it surely did not act.
     async fn request(&self, runner: &mut Runner, entry: Entry) -> Result<Registration, Error> {
         let since_boot = || SystemClock.read().since_boot;
-        let until = since_boot() + self.conduct.wait;
-        let mut delays = Delays::within(self.conduct.wait);
+        let until = since_boot() + self.mode.wait;
+        let mut delays = Delays::within(self.mode.wait);
         let mut is_first = true;
         loop {
             if self.session.interrupt.is_asked() {
@@ -274,7 +273,7 @@ impl Registrar {
     /// The runner was made, but its entry cannot be written.
     async fn give_up(&self, runner: &mut Runner, entry: Entry, error: &ops::Error) -> Error {
         let because = format!("config.toml does not take its entry: {}", chain(error));
-        if !self.conduct.leaves_runner {
+        if !self.mode.leaves_runner {
             let undone = self.undo(runner, entry).await;
             return Error::Verdict { exit: Exit::LocalFile, message: format!("{because}; {undone}"), hint: None };
         }

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
 use super::arguments::Output;
-use super::outcome::{RunnerOutcome, label, shown};
+use super::outcome::RunnerOutcome;
+use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport};
@@ -67,28 +68,28 @@ impl Reporter {
         }
     }
 
-    /// Tells what became of runners: one JSON document, or else a line for each on stdout, and its error
-    /// with its hint on stderr. The exit code is that of all together.
-    pub(super) fn told(&self, told: Vec<RunnerOutcome>) -> Exit {
-        let exits: Vec<_> = told.iter().map(|told| told.exit).collect();
+    /// Reports what became of runners: one JSON document, or a line for each on stdout and its error with its
+    /// hint on stderr. Returns the exit code of all together.
+    pub(super) fn report_outcomes(&self, outcomes: Vec<RunnerOutcome>) -> Exit {
+        let exits: Vec<_> = outcomes.iter().map(|outcome| outcome.exit).collect();
         match self.output {
-            Output::Text => told.iter().for_each(|told| self.told_one(told)),
+            Output::Text => outcomes.iter().for_each(|outcome| self.report_outcome(outcome)),
             Output::Json | Output::Jsonl => {
-                self.runners(told.into_iter().map(|told| told.report).collect(), |_| String::new())
+                self.runners(outcomes.into_iter().map(|outcome| outcome.report).collect(), |_| String::new())
             }
         }
         Exit::of_all(&exits)
     }
 
-    fn told_one(&self, told: &RunnerOutcome) {
-        let label = label(&told.report);
-        if !told.line.is_empty() {
-            self.answer(&format!("runner {label}: {}\n", told.line));
+    fn report_outcome(&self, outcome: &RunnerOutcome) {
+        let label = label(&outcome.report);
+        if !outcome.line.is_empty() {
+            self.answer(&format!("runner {label}: {}\n", outcome.line));
         }
-        if let Some(error) = &told.report.error {
-            self.remark(&format!("error: runner {label}: {}", shown(error)));
+        if let Some(error) = &outcome.report.error {
+            self.remark(&format!("error: runner {label}: {}", printable(error)));
         }
-        if let Some(hint) = &told.hint {
+        if let Some(hint) = &outcome.hint {
             self.remark(&format!("hint: {hint}"));
         }
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::arguments::RotateArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end, of_runner};
+use super::outcome::{RunnerOutcome, of_runner};
 use super::selection::{RunnerSelector, argument_token, read_file};
 use super::session::{CommandSession, Nap};
+use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::lifecycle::Outcome;
@@ -145,18 +146,18 @@ async fn rotated(
     let now = runner.date.unwrap_or_else(|| session.now());
     session.ops.note_state(runner, StateName::Active, now).await?;
     let report = of_runner(runner, now);
-    let end = end(report.token_expires_at, now);
-    Ok(RunnerOutcome::done(report, Action::Rotated, format!("has a new token, which {end}")))
+    let expiry = expiry_text(report.token_expires_at, now);
+    Ok(RunnerOutcome::done(report, Action::Rotated, format!("has a new token, which {expiry}")))
 }
 
 fn adopted(session: &CommandSession, runner: &Runner) -> RunnerOutcome {
     let now = runner.date.unwrap_or_else(|| session.now());
     let report = of_runner(runner, now);
-    let end = end(report.token_expires_at, now);
+    let expiry = expiry_text(report.token_expires_at, now);
     RunnerOutcome::done(
         report,
         Action::Adopted,
-        format!("somebody else has rotated it already, the new token is accepted and {end}"),
+        format!("somebody else has rotated it already, the new token is accepted and {expiry}"),
     )
 }
 

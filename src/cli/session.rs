@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use super::context::{Context, operations};
@@ -12,7 +11,7 @@ use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::report::Reporter;
 use super::selection::{Candidate, RunnerSelector, candidates};
-use super::{Error, Exit};
+use super::{Error, Exit, progress};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine;
 use crate::gitlab::Client;
@@ -100,7 +99,7 @@ impl CommandSession {
             return Ok(Exit::Done);
         }
         let reporter = self.reporter;
-        let bar = self.progress(chosen.len());
+        let bar = progress::bar(&reporter, chosen.len(), "runners");
         let session = Rc::new(self);
         let mut told = Vec::new();
         let mut tasks = JoinSet::new();
@@ -124,7 +123,7 @@ impl CommandSession {
         }
         bar.finish_and_clear();
         told.sort_by_key(|(position, _)| *position);
-        Ok(reporter.told(told.into_iter().map(|(_, told)| told).collect()))
+        Ok(reporter.report_outcomes(told.into_iter().map(|(_, told)| told).collect()))
     }
 
     /// Sleeps unless an end is asked for.
@@ -141,17 +140,5 @@ impl CommandSession {
         let now = self.now();
         let left = runner.validity(now).and_then(|validity| validity.left(now));
         left.map_or(wanted, |left| wanted.min(left / 8)).max(self.timing().floor)
-    }
-
-    /// A bar for people who watch several runners; hidden from everybody else.
-    fn progress(&self, runners: usize) -> ProgressBar {
-        if runners < 2 || self.reporter.is_json() || !self.reporter.is_stderr_terminal() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new(u64::try_from(runners).unwrap_or_default());
-        match ProgressStyle::with_template("{bar:30} {pos} of {len} runners") {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
-        }
     }
 }

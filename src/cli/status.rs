@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
-use super::outcome::{label, shown};
+use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport, Timestamp, format_span};
@@ -46,7 +46,7 @@ pub(super) async fn status(
                 tell(context, &daemon).await.ok();
             }
             context.reporter.remark(&format!("error: not ready after {}", format_span(timeout)));
-            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", shown(reason))));
+            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", printable(reason))));
             Ok(Exit::Failed)
         }
     }
@@ -63,9 +63,9 @@ enum Waited {
 }
 
 /// Asks until the daemon is ready; one that does not answer is not ready yet.
-async fn wait(daemon: &StatusClient, drain_mode: Duration) -> Result<Waited, Error> {
+async fn wait(daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
     let began = Instant::now();
-    let deadline = began.checked_add(drain_mode).unwrap_or(began + FOR_EVER);
+    let deadline = began.checked_add(limit).unwrap_or(began + FOR_EVER);
     loop {
         // Whoever gives no time at all has one answer waited for.
         let asked = timeout_at(deadline.max(Instant::now() + POLL), ask(daemon, "/readyz")).await;
@@ -99,8 +99,8 @@ pub(super) fn reasons(body: &[u8]) -> Vec<String> {
 fn reason(unready: &Unready) -> String {
     let Unready { name, id, why } = unready;
     match (name, id) {
-        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", shown(name)),
-        (Some(name), None) => format!("runner `{}`: {why}", shown(name)),
+        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", printable(name)),
+        (Some(name), None) => format!("runner `{}`: {why}", printable(name)),
         (None, _) => why.clone(),
     }
 }
@@ -123,7 +123,7 @@ fn text(runners: &[RunnerReport], now: Timestamp) -> String {
     }
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
     let sentences: String =
-        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), shown(trouble))).collect();
+        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble))).collect();
     table_with_next(runners, now) + &sentences
 }
 
@@ -140,7 +140,11 @@ mod tests {
         }] }))
         .unwrap();
         let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(text.matches("a?[2J?b?c?").count(), 3 + 1, "the name comes twice, and names that are unknown not at all: {text}");
+        assert_eq!(
+            text.matches("a?[2J?b?c?").count(),
+            3 + 1,
+            "the name comes twice, and names that are unknown not at all: {text}"
+        );
         assert!(!text.chars().any(|character| character != '\n' && crate::model::is_unprintable(character)));
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn unregister(
         {
             let reporter = session.reporter;
             let told = unregister_one(Rc::new(session), through(api, stranger(url, token, tls)), None).await;
-            return Ok(reporter.told(vec![told]));
+            return Ok(reporter.report_outcomes(vec![told]));
         }
         session
             .for_all(&wanted, |session, runner, unfinished| unregister_one(session, through(api, runner), unfinished))

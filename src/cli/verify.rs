@@ -6,9 +6,10 @@ use std::rc::Rc;
 use super::arguments::VerifyArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end, of_runner};
+use super::outcome::{RunnerOutcome, of_runner};
 use super::selection::RunnerSelector;
 use super::session::{CommandSession, Nap};
+use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::lifecycle::Outcome;
 use crate::ops::{self, Runner, Verification};
@@ -52,13 +53,13 @@ async fn ask(session: &CommandSession, runner: &mut Runner) -> Result<RunnerOutc
     let now = runner.date.unwrap_or_else(|| session.now());
     session.ops.note_state(runner, StateName::Active, now).await?;
     let report = of_runner(runner, now);
-    let end = end(report.token_expires_at, now);
+    let expiry = expiry_text(report.token_expires_at, now);
     Ok(match verification {
-        Verification::Accepted { .. } => RunnerOutcome::done(report, Action::Verified, format!("accepted, {end}")),
+        Verification::Accepted { .. } => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
         Verification::Adopted(_) => RunnerOutcome::done(
             report,
             Action::Adopted,
-            format!("accepted, with a token that somebody else has put there, {end}"),
+            format!("accepted, with a token that somebody else has put there, {expiry}"),
         ),
     })
 }

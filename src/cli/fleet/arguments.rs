@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 pub use shared::{
-    AttributeArguments, ConductArguments, FilterArguments, NewTokenArguments, PlaceArguments, TargetArguments,
+    AttributeArguments, ConfirmArgs, FilterArguments, NewTokenArguments, PlaceArguments, TargetArguments,
 };
 
 use crate::cli::arguments::{EntryArguments, TlsArguments, one_of};
@@ -137,7 +137,7 @@ pub struct ChangeArguments {
     pub targets: TargetArguments,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Shows all about some runners.
@@ -170,7 +170,7 @@ pub struct UpdateArguments {
     pub changes: AttributeArguments,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Lists the jobs that a runner took.
@@ -207,7 +207,7 @@ pub struct AssignArguments {
     pub to: OwnerName,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Takes project runners from a project that is not their owner.
@@ -221,7 +221,7 @@ pub struct UnassignArguments {
     pub from: OwnerName,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Deletes runners with all their managers, also those of other machines.
@@ -238,7 +238,7 @@ pub struct DeleteArguments {
     pub runner_token_file: Option<PathBuf>,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Deletes runners that nobody has seen for long, and none that this machine serves.
@@ -259,7 +259,7 @@ pub struct PruneArguments {
     pub filters: FilterArguments,
     /// How.
     #[command(flatten)]
-    pub conduct: ConductArguments,
+    pub confirm: ConfirmArgs,
 }
 
 /// Creates a runner. Its token is told only once, so say where it goes: into a file, or with --enroll into

@@ -3,19 +3,18 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::rc::Rc;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::arguments::ConductArguments;
+use super::arguments::ConfirmArgs;
 use super::rows::Shown as _;
 use super::session::FleetSession;
 use super::table::{Screen, Table};
 use super::targets::Target;
 use crate::cli::arguments::Output;
 use crate::cli::report::Reporter;
-use crate::cli::{Error, Exit};
+use crate::cli::{Error, Exit, progress};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::Runner;
 
@@ -54,7 +53,7 @@ pub(super) async fn apply<Work, Future>(
     session: FleetSession,
     act: Act,
     targets: Vec<Target>,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
     work: Work,
 ) -> Result<Exit, Error>
 where
@@ -66,15 +65,15 @@ where
         told.nobody();
         return Ok(Exit::Done);
     }
-    if conduct.dry_run {
+    if confirm.dry_run {
         for target in &targets {
             let line = format!("would be {}", act.done);
             told.one(target, &format!("would_be_{}", act.done), Ok(Made { line, answer: known(target) }));
         }
         return Ok(told.finish());
     }
-    agree(&session, act, &targets, conduct).await?;
-    let bar = progress(&session.reporter, targets.len());
+    agree(&session, act, &targets, confirm).await?;
+    let bar = progress::bar(&session.reporter, targets.len(), "runners");
     let session = Rc::new(session);
     let mut waiting = targets.into_iter();
     let mut tasks = JoinSet::new();
@@ -106,8 +105,8 @@ fn known(target: &Target) -> Value {
 ///
 /// # Errors
 /// [`Error::Usage`] if nobody can be asked, and [`Error::Interrupted`] if the answer is no.
-async fn agree(session: &FleetSession, act: Act, targets: &[Target], conduct: ConductArguments) -> Result<(), Error> {
-    if conduct.yes || (targets.len() == 1 && !act.is_grave) {
+async fn agree(session: &FleetSession, act: Act, targets: &[Target], confirm: ConfirmArgs) -> Result<(), Error> {
+    if confirm.yes || (targets.len() == 1 && !act.is_grave) {
         return Ok(());
     }
     let number = match targets.len() {
@@ -162,18 +161,6 @@ fn preview(session: &FleetSession, targets: &[Target]) -> String {
         text.push_str(&format!("and {} more\n", targets.len() - SHOWN));
     }
     text.trim_end().to_owned()
-}
-
-/// A bar for people who watch several runners; hidden from everybody else.
-fn progress(reporter: &Reporter, runners: usize) -> ProgressBar {
-    if runners < 2 || reporter.is_json() || !reporter.is_stderr_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(u64::try_from(runners).unwrap_or_default());
-    match ProgressStyle::with_template("{bar:30} {pos} of {len} runners") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 /// Tells what became of runners: a line each as it happens, or one JSON document at the end.

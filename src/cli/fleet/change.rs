@@ -22,7 +22,7 @@ pub(super) async fn update(session: FleetSession, arguments: &UpdateArguments) -
     }
     let act = Act { verb: "change", done: "updated", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
-    apply(session, act, targets, arguments.conduct, |session, target| update_one(session, target, changes.clone()))
+    apply(session, act, targets, arguments.confirm, |session, target| update_one(session, target, changes.clone()))
         .await
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn set_paused(
     let (verb, done) = if paused { ("pause", "paused") } else { ("resume", "resumed") };
     let act = Act { verb, done, is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
-    apply(session, act, targets, arguments.conduct, |session, target| set_paused_one(session, target, paused)).await
+    apply(session, act, targets, arguments.confirm, |session, target| set_paused_one(session, target, paused)).await
 }
 
 async fn set_paused_one(session: Rc<FleetSession>, target: Target, paused: bool) -> Result<Made, Error> {
@@ -65,7 +65,7 @@ pub(super) async fn assign(session: FleetSession, arguments: &AssignArguments) -
     let act = Act { verb: "assign to a further project", done: "assigned", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.to;
-    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
+    apply(session, act, targets, arguments.confirm, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
             let runner = session.change(async || session.fleet.assign(&project, target.id).await).await?;
@@ -80,7 +80,7 @@ pub(super) async fn unassign(session: FleetSession, arguments: &UnassignArgument
     let act = Act { verb: "take from their project", done: "unassigned", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.from;
-    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
+    apply(session, act, targets, arguments.confirm, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
             session.change(async || session.fleet.unassign(&project, target.id).await).await?;

@@ -8,9 +8,9 @@ use super::session::FleetSession;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
-use crate::cli::outcome::end;
 use crate::cli::register::draft::{given, tags, take_entry, with_environment};
-use crate::cli::register::{self, RegisterConfirm};
+use crate::cli::register::{self, RegisterMode};
+use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
@@ -56,8 +56,8 @@ pub(super) async fn create(
         });
         session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "runners": [row] })));
     } else {
-        let end = end(expires_at, session.now());
-        session.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
+        let expiry = expiry_text(expires_at, session.now());
+        session.reporter.answer(&format!("runner {}: created, its token {expiry} and is in {path}\n", made.id));
     }
     Ok(Exit::Done)
 }
@@ -94,7 +94,7 @@ pub(super) async fn enroll(
     let draft = with_environment(draft, &context.environment);
     let is_named = draft.name.is_some();
     let FleetSession { wait, interrupt, .. } = session;
-    register::enroll(context, draft, is_named, RegisterConfirm::waiting(wait, arguments.force), interrupt).await
+    register::enroll(context, draft, is_named, RegisterMode::waiting(wait, arguments.force), interrupt).await
 }
 
 /// What is wanted; a project or group given by its path is asked for its number.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::arguments::{AccessArguments, ConductArguments, DeleteArguments};
+use super::arguments::{AccessArguments, ConfirmArgs, DeleteArguments};
 use super::bulk::{Act, Made, apply};
 use super::session::{Address, FleetSession};
 use super::targets::{Target, targets};
@@ -20,18 +20,18 @@ const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
 
 /// Deletes.
 pub(super) async fn delete(session: FleetSession, arguments: &DeleteArguments) -> Result<Exit, Error> {
-    let looks_up = !arguments.conduct.yes;
+    let looks_up = !arguments.confirm.yes;
     let targets = targets(&session, &arguments.targets, looks_up).await?;
-    delete_all(session, targets, arguments.conduct).await
+    delete_all(session, targets, arguments.confirm).await
 }
 
 /// Deletes these, once it is agreed to.
 pub(super) async fn delete_all(
     session: FleetSession,
     targets: Vec<Target>,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
 ) -> Result<Exit, Error> {
-    apply(session, ACT, targets, conduct, delete_one).await
+    apply(session, ACT, targets, confirm, delete_one).await
 }
 
 /// A runner that is gone already counts as done.
@@ -51,17 +51,17 @@ pub(super) async fn by_token(
     context: &Context<'_>,
     access: &AccessArguments,
     path: &Path,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let Address { site, client, .. } = Address::of(context, access)?;
     let token = read_file(path, &context.environment)?;
     let whose = format!("the runner whose token has the fingerprint {} at {}", token.fingerprint(), site.url);
-    if conduct.dry_run {
+    if confirm.dry_run {
         context.reporter.answer(&format!("{whose}: would be deleted\n"));
         return Ok(Exit::Done);
     }
-    if !conduct.yes {
+    if !confirm.yes {
         return Err(Error::Usage(format!("this deletes {whose}, with all its managers: agree with --yes")));
     }
     if interrupt.is_asked() {

@@ -31,7 +31,7 @@ pub(super) async fn prune(
         session.reporter.remark(&format!("asking when {} runners were seen, one request each", silent.len()));
     }
     let stale = stale(&session, silent, arguments).await?;
-    delete_all(session, stale, arguments.conduct).await
+    delete_all(session, stale, arguments.confirm).await
 }
 
 /// The runners of this server that this machine has an entry or a record of.
@@ -41,7 +41,7 @@ pub(super) async fn prune(
 async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet<RunnerId>, Error> {
     let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
     let mut served = HashSet::new();
-    for candidate in list::everybody(&store).await? {
+    for candidate in list::read_candidates(&store).await? {
         let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
         let of_entries = candidate.entries.iter().map(|entry| (entry.url.as_ref(), entry.id, entry.name.as_deref()));
         let of_record = record.map(|record| (Some(&record.url), record.id, record.name.as_deref()));

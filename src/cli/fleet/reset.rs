@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::arguments::{ResetRegistrationTokenArguments, ResetTokenArguments};
 use super::session::FleetSession;
 use super::token_file::TokenFile;
-use crate::cli::outcome::end;
+use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::Disposition;
@@ -71,8 +71,8 @@ impl New {
             fields.insert("error".to_owned(), Value::Null);
             session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "tokens": [fields] })));
         } else {
-            let end = end(self.expires_at, session.now());
-            session.reporter.answer(&format!("{}: reset, the new token {end} and is in {path}\n", self.what));
+            let expiry = expiry_text(self.expires_at, session.now());
+            session.reporter.answer(&format!("{}: reset, the new token {expiry} and is in {path}\n", self.what));
         }
         Ok(Exit::Done)
     }

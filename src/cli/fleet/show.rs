@@ -5,7 +5,7 @@ use super::rows::Rows;
 use super::session::FleetSession;
 use super::shown::{ago, seen};
 use crate::cli::arguments::Output;
-use crate::cli::outcome::shown;
+use crate::cli::text::printable;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::RunnerDetails;
@@ -77,7 +77,7 @@ fn page(details: &RunnerDetails, now: Timestamp) -> String {
     ];
     let line = |(name, value): (&str, Option<String>)| {
         let value = value.filter(|value| !value.is_empty())?;
-        Some(format!("{:<18}{}\n", format!("{name}:"), shown(&value)))
+        Some(format!("{:<18}{}\n", format!("{name}:"), printable(&value)))
     };
     lines.into_iter().filter_map(line).collect()
 }

@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::outcome::shown;
+use crate::cli::text::printable;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -33,7 +33,7 @@ pub(super) struct Cell {
 impl Cell {
     /// A text, or a dash where there is none.
     pub(super) fn new(text: Option<impl AsRef<str>>) -> Self {
-        let text = text.map(|text| shown(text.as_ref())).filter(|text| !text.is_empty());
+        let text = text.map(|text| printable(text.as_ref())).filter(|text| !text.is_empty());
         Self { text: text.unwrap_or_else(|| "-".to_owned()), tone: None }
     }
 

@@ -7,7 +7,7 @@ use super::list::{filters, scope};
 use super::rows::next_page;
 use super::session::FleetSession;
 use crate::cli::Error;
-use crate::cli::outcome::shown;
+use crate::cli::text::printable;
 use crate::gitlab::fleet::{Runner, RunnerDetails, RunnerFilters, RunnerStatus};
 use crate::model::RunnerId;
 
@@ -28,7 +28,7 @@ impl Target {
     pub(super) fn label(&self) -> String {
         let description = self.runner.as_ref().and_then(|runner| runner.description.as_deref());
         match description.filter(|description| !description.is_empty()) {
-            Some(description) => format!("{} (`{}`)", self.id, shown(description)),
+            Some(description) => format!("{} (`{}`)", self.id, printable(description)),
             None => self.id.to_string(),
         }
     }

@@ -66,7 +66,7 @@ pub struct TargetArguments {
 /// How a change is made.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Conduct")]
-pub struct ConductArguments {
+pub struct ConfirmArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
