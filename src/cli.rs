@@ -7,6 +7,7 @@
 pub mod arguments;
 mod completions;
 mod context;
+mod document;
 mod error;
 mod exit;
 pub mod fleet;
@@ -24,6 +25,7 @@ mod run;
 mod selection;
 mod session;
 mod status;
+mod table;
 mod text;
 mod unregister;
 mod verify;

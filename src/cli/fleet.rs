@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod bulk;
+mod cells;
 mod change;
 mod create;
 mod delete;
@@ -13,8 +14,6 @@ mod reset;
 mod rows;
 mod session;
 mod show;
-mod shown;
-mod table;
 mod targets;
 mod token_file;
 

@@ -1,9 +1,9 @@
-//! `fleet show`: all about some runners.
+//! `fleet show`: the details of runners.
 
 use super::arguments::ShowArguments;
+use super::cells::{ago, seen};
 use super::rows::Rows;
 use super::session::FleetSession;
-use super::shown::{ago, seen};
 use crate::cli::arguments::Output;
 use crate::cli::text::printable;
 use crate::cli::{Error, Exit};
@@ -11,7 +11,7 @@ use crate::error_chain::chain;
 use crate::gitlab::fleet::RunnerDetails;
 use crate::model::{Timestamp, format_span};
 
-/// Shows them, one after the other; those that cannot be shown are named.
+/// Shows runners one after the other, and reports an error for each that cannot be read.
 pub(super) async fn show(session: &FleetSession, arguments: &ShowArguments) -> Result<Exit, Error> {
     let mut rows = Rows::new::<RunnerDetails>(session);
     let mut exits = Vec::new();
@@ -40,7 +40,7 @@ pub(super) async fn show(session: &FleetSession, arguments: &ShowArguments) -> R
     Ok(Exit::of_all(&exits))
 }
 
-/// All about a runner, a line each.
+/// A runner's details, one per line.
 fn page(details: &RunnerDetails, now: Timestamp) -> String {
     let runner = &details.runner;
     let words = |flag: Option<bool>| flag.map(|flag| if flag { "yes" } else { "no" }.to_owned());
