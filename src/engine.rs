@@ -1,23 +1,30 @@
 //! One way to drive a runner, for the daemon and the commands.
+//!
+//! [`take_inventory`] says which runners exist, [`rules()`] what governs each, and a [`Driver`] takes one of them
+//! from step to step. Who drives decides only when to wait: the daemon for ever, a command until its
+//! [`Goal`](crate::lifecycle::Goal) is reached.
 
 mod config;
-pub mod inventory;
+mod driver;
+mod inventory;
 mod policy;
 mod report;
-mod stock;
+
+use crate::clock::{Clock, SystemClock};
+use crate::gitlab::{Client, Info};
+use crate::lifecycle::Fraction;
+use crate::model::Timestamp;
+use crate::ops::{Identity, Ops};
+use crate::secret::random_bits;
+use crate::store::{self, Store};
 
 pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
-pub use inventory::{Inventory, ManagedRunner, inventory};
-pub use policy::rules;
-pub use report::report;
-pub use stock::{Count, count_again, take_stock};
-
-use crate::clock::Clock;
-use crate::lifecycle::Fraction;
-use crate::model::Timestamp;
-use crate::ops::Ops;
+pub use driver::{Asker, Driver, StepFailure, StepReport};
+pub use inventory::{Inventory, ManagedRunner, inventory, retake_inventory, take_inventory};
+pub use policy::{command_rules, rules};
+pub use report::record_report;
 
 /// What all drivers of a process share.
 pub struct Engine<S, D, C> {
@@ -27,6 +34,18 @@ pub struct Engine<S, D, C> {
     pub clock: C,
     /// Source of chance: a fresh draw with every call.
     pub chance: fn() -> Fraction,
+}
+
+impl Engine<Client, Store, SystemClock> {
+    /// The engine of a process on this machine.
+    ///
+    /// # Errors
+    /// A `.runner_system_id` that cannot be read or made.
+    pub async fn open(store: Store, client: Client, info: Info) -> Result<Self, store::Error> {
+        let identity = Identity { system_id: store.system_id().await?, machine: store.machine().await, info };
+        let ops = Ops::new(client, store, identity);
+        Ok(Self { ops, clock: SystemClock, chance: || Fraction::from_bits(random_bits()) })
+    }
 }
 
 impl<S, D, C: Clock> Engine<S, D, C> {

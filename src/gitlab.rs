@@ -1,14 +1,12 @@
 //! The typed client of GitLab's Runners API.
 //!
-//! One method is one request and one attempt: nothing here repeats a call, follows a redirect or
-//! guesses what a lost answer said. What came back is either a genuine answer of GitLab's or an
-//! [`Error`], whose [`disposition`](Error::disposition) says whether the request may have taken effect
-//! and what its sender can do next.
+//! One method sends one request, once: no retries, no redirects, no guesses about a lost answer. It returns
+//! either a genuine answer of GitLab or an [`Error`], whose [`disposition`](Error::disposition) says whether
+//! the request may have taken effect and what the caller can do next.
 //!
-//! In flow a [`Site`](crate::model::Site), tokens and parameters; out flow typed answers with the
-//! server's `Date`. The room knows no file but the TLS material of a site, and imports `model` and
-//! `secret` only. `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding` are used here and
-//! nowhere else.
+//! Input: a [`Site`](crate::model::Site), tokens and parameters. Output: typed answers with the server's `Date`.
+//! The only files it reads are the TLS files of a site. Imports only `model` and `secret`; no other room uses
+//! `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding`.
 
 mod answer;
 mod client;
@@ -17,8 +15,11 @@ mod disposition;
 mod endpoint;
 mod error;
 mod error_body;
+mod error_kind;
+mod error_text;
 pub mod fleet;
 mod headers;
+mod lenient;
 mod parameters;
 mod refusal;
 mod rights;
@@ -38,7 +39,8 @@ pub use client::fuzzing;
 pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer, Proxies, REQUEST_TIMEOUT};
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
-pub use error::{Error, Kind};
+pub use error::Error;
+pub use error_kind::ErrorKind;
 pub use parameters::{
     AccessLevel, Info, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, MAX_TEXT_CHARS, MIN_MAXIMUM_TIMEOUT, ParameterError,
     RegisterParameters,

@@ -26,6 +26,7 @@
 //! This room imports `model` and std only.
 
 mod apply;
+mod goal;
 mod plan;
 mod recovery;
 mod schedule;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use crate::model::{Step, Trouble, Why};
 pub use apply::{Moment, Outcome, apply};
+pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
 pub use schedule::{Fraction, Share, reset_from, rotate_at};

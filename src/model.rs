@@ -18,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
+pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use text::is_unprintable;

@@ -41,7 +41,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::gitlab::Info;
-use crate::model::SystemId;
+use crate::model::{SystemId, Timestamp};
 use crate::secret::Fingerprint;
 use crate::store::{self, Intent, JournalOperation, Pending, Record, Snapshot};
 
@@ -53,7 +53,7 @@ pub use register::Registration;
 pub use replay::{Replayed, Unfinished};
 pub use rotate::Rotation;
 pub use runner::{Runner, is_own};
-pub use unregister::{EntryFate, Unregistration};
+pub use unregister::{EntryFate, Unregistered, Unregistration};
 pub use verify::Verification;
 
 /// How long an operation waits for another process that works on the same runner.
@@ -65,6 +65,27 @@ pub struct Ops<S, D> {
     server: S,
     disk: D,
     identity: Identity,
+}
+
+/// What an operation found, with the server's time if the server was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated<T> {
+    /// What it found.
+    pub value: T,
+    /// The `Date` of the last genuine answer.
+    pub date: Option<Timestamp>,
+}
+
+impl<T> Dated<T> {
+    /// Found without asking the server.
+    fn unasked(value: T) -> Self {
+        Self { value, date: None }
+    }
+
+    /// The same circumstances with another finding.
+    fn map<U>(self, finding: impl FnOnce(T) -> U) -> Dated<U> {
+        Dated { value: finding(self.value), date: self.date }
+    }
 }
 
 /// Who we are towards GitLab.

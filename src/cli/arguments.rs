@@ -341,13 +341,13 @@ pub struct EntryArguments {
 #[derive(Args, Debug)]
 pub struct TlsArguments {
     /// PEM file of CA certificates to trust besides the system's [env: CI_SERVER_TLS_CA_FILE]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_ca_file: Option<PathBuf>,
     /// PEM file of the client certificate [env: CI_SERVER_TLS_CERT_FILE]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_cert_file: Option<PathBuf>,
     /// PEM file of the client certificate's key [env: CI_SERVER_TLS_KEY_FILE]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 }
 

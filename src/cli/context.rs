@@ -4,10 +4,7 @@ use super::Error;
 use super::report::Reporter;
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
-use crate::gitlab::Client;
-use crate::lifecycle::Fraction;
 use crate::model::Timestamp;
-use crate::ops::{Identity, Ops};
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::store::{self, Store};
 
@@ -25,18 +22,6 @@ impl<'a> Context<'a> {
     /// Puts it together.
     pub(super) fn new(overrides: Overrides, environment: Environment, reporter: &'a Reporter) -> Self {
         Self { overrides, environment, reporter }
-    }
-
-    /// The settings of the daemon.
-    ///
-    /// # Errors
-    /// Every mistake in them.
-    pub(super) fn settings(&self) -> Result<Settings, Error> {
-        let settings = settings::load(&self.overrides, &self.environment)?;
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(settings)
     }
 
     /// The settings of a one-shot command.
@@ -74,22 +59,4 @@ impl<'a> Context<'a> {
     pub(super) fn now(&self) -> Timestamp {
         SystemClock.read().wall
     }
-}
-
-/// The operations on a disk, as this machine.
-///
-/// # Errors
-/// A `.runner_system_id` that cannot be used or made.
-pub(super) async fn operations(store: Store, client: Client) -> Result<Ops<Client, Store>, Error> {
-    let identity = Identity {
-        system_id: store.system_id().await?,
-        machine: store.machine().await,
-        info: settings::this_program(),
-    };
-    Ok(Ops::new(client, store, identity))
-}
-
-/// A fresh draw of chance.
-pub(super) fn chance() -> Fraction {
-    Fraction::from_bits(crate::secret::random_bits())
 }

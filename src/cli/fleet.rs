@@ -1,4 +1,4 @@
-//! `fleet`: the runners of a server, managed with an access token; one file per command.
+//! `fleet`: manages the runners of a server with an access token; one file per command.
 
 pub mod arguments;
 mod bulk;
@@ -24,20 +24,20 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::{Error, Exit};
 
-/// Does what is asked for. A second signal ends it at once, whatever is under way.
+/// Runs a command of `fleet`. A second signal ends it at once.
 pub(super) async fn fleet(
     context: &Context<'_>,
     arguments: FleetArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    // An entry that is being written knows itself what a second signal may leave behind.
+    // A registration handles the second signal itself, and reports what it leaves behind.
     if matches!(&arguments.command, FleetCommand::Create(create) if create.enroll) {
         return perform(context, arguments, interrupt).await;
     }
     tokio::select! {
         biased;
         () = interrupt.insisted() => Err(Error::Interrupted(
-            "a change that was under way may have been made, and its answer is lost: look with `fleet list` or `fleet show`"
+            "a change in progress may have been made, and its answer is lost: check with `fleet list` or `fleet show`"
                 .to_owned(),
         )),
         result = perform(context, arguments, interrupt.clone()) => result,

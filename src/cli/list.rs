@@ -1,12 +1,12 @@
 //! `list`: the runners in config.toml, without contacting a server.
 
 use super::context::Context;
-use super::outcome::{of_entry, of_runner};
+use super::outcome::of_entry;
 use super::selection::{Candidate, candidates};
 use super::table::{Cell, Screen, Table};
 use super::text::{expiry_text, printable};
 use super::{Error, Exit};
-use crate::engine;
+use crate::engine::{Config, inventory, record_report};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
@@ -46,7 +46,7 @@ pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Err
     for damaged in &records.damaged {
         tracing::error!(error = %damaged, "a runner's record is damaged");
     }
-    Ok(candidates(&engine::Config::default(), records.records, &snapshot, [].into()))
+    Ok(candidates(inventory(&Config::default(), records.records, &snapshot), &snapshot))
 }
 
 /// Opens the store for reading; does not create a state directory.
@@ -67,7 +67,7 @@ pub(super) fn open(config: store::Config) -> Result<Store, Error> {
 
 /// One report for each entry, and one for a runner whose entry is still to be written.
 fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
-    let known = candidate.runner.as_ref().ok().map(|runner| of_runner(runner, now));
+    let known = candidate.runner.as_ref().ok().map(|managed| record_report(&managed.runner, now));
     if candidate.entries.is_empty() {
         let error = "its entry is not in config.toml yet".to_owned();
         return known.map(|known| RunnerReport { error: Some(error), ..known }).into_iter().collect();

@@ -1,38 +1,37 @@
-//! What is told about each runner when a command is done with it.
+//! The result of a command for each runner.
 
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::model::{Action, RunnerReport, StateName, Timestamp};
-use crate::ops::Runner;
+use crate::model::{Action, RunnerReport, StateName};
 use crate::store::{Entry, EntryProblem};
 
-/// What became of one runner.
+/// The result of a command for one runner.
 #[derive(Debug)]
 pub(super) struct RunnerOutcome {
-    /// What scripts get; its `error` is also what people get.
+    /// The report for scripts; its `error` is also shown to people.
     pub(super) report: RunnerReport,
-    /// The end of the line for people that begins with the runner's name.
+    /// The result for people, without the runner's name.
     pub(super) line: String,
-    /// What the user can do about it.
+    /// What the user can do.
     pub(super) hint: Option<String>,
-    /// How it counts for the exit code.
+    /// The exit code for this runner.
     pub(super) exit: Exit,
 }
 
 impl RunnerOutcome {
-    /// It went well.
+    /// A success.
     pub(super) fn done(report: RunnerReport, action: Action, line: impl Into<String>) -> Self {
         let report = RunnerReport { action: Some(action), ..report };
         Self { report, line: line.into(), hint: None, exit: Exit::Done }
     }
 
-    /// It did not.
+    /// A failure.
     pub(super) fn failed(report: RunnerReport, action: Action, line: impl Into<String>, error: &Error) -> Self {
         let report = RunnerReport { action: Some(action), error: Some(chain(error)), ..report };
         Self { report, line: line.into(), hint: error.hint().map(str::to_owned), exit: error.exit() }
     }
 
-    /// Its entry cannot be used.
+    /// A failure because of an unusable entry.
     pub(super) fn unusable(entry: &Entry, problem: &EntryProblem) -> Self {
         let error = Error::Verdict {
             exit: Exit::LocalFile,
@@ -43,28 +42,7 @@ impl RunnerOutcome {
     }
 }
 
-/// Tells about a runner as its record has it.
-pub(super) fn of_runner(runner: &Runner, now: Timestamp) -> RunnerReport {
-    let record = &runner.record;
-    let validity = runner.validity(now);
-    RunnerReport {
-        name: record.name.clone(),
-        id: record.id,
-        url: Some(record.url.clone()),
-        executor: runner.executor.clone(),
-        token_fingerprint: record.credential.as_ref().map(|credential| credential.token.fingerprint()),
-        token_obtained_at: validity.map(|validity| validity.obtained_at),
-        token_expires_at: validity.and_then(|validity| validity.expiry.at()),
-        state: record.state.unwrap_or(StateName::Unknown),
-        since: record.since,
-        last_verify: record.last_verify.clone(),
-        next: None,
-        action: None,
-        error: None,
-    }
-}
-
-/// Tells about an entry that nothing else is known of.
+/// The report of an entry without a record.
 pub(super) fn of_entry(entry: &Entry) -> RunnerReport {
     RunnerReport {
         name: entry.name.clone(),

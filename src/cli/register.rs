@@ -12,27 +12,18 @@ use existing::Existing;
 use super::arguments::{RegisterArguments, RegisterModeArgs};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, of_runner};
-use super::session::{CommandSession, Nap};
+use super::outcome::RunnerOutcome;
+use super::session::{Budget, CommandSession, Drive, Driver};
 use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::clock::{Clock as _, SystemClock};
+use crate::engine::{Asker, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
-use crate::gitlab::ErrorClass;
-use crate::lifecycle::Outcome;
-use crate::model::{Action, RunnerReport, StateName, format_span};
-use crate::ops::{self, Enrollment, EntryFate, Registration, Runner, Verification};
-use crate::retry::Delays;
+use crate::lifecycle::{Goal, Outcome};
+use crate::model::{Action, RunnerReport, StateName, TlsFiles};
+use crate::ops::{self, Enrollment, EntryFate, Runner};
 use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
-use crate::store;
 
-/// How often an entry is tried to be written after the runner was made.
-const SAVE_TRIES: u32 = 4;
-
-/// The pause between two such tries.
-const SAVE_PAUSE: Duration = Duration::from_millis(500);
-
-/// Registers, and tells what became of it.
+/// Registers a runner, and reports what became of it.
 pub(super) async fn register(
     context: &Context<'_>,
     arguments: RegisterArguments,
@@ -47,10 +38,10 @@ pub(super) async fn register(
     enroll(context, draft, is_named, mode, interrupt).await
 }
 
-/// Makes the runner of a draft that is complete.
+/// Makes the runner of a complete draft.
 ///
 /// # Errors
-/// Every mistake in the draft, and what keeps files from being used.
+/// Every mistake in the draft, and unusable files.
 pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,
@@ -72,7 +63,7 @@ pub(super) async fn enroll(
     Ok(context.reporter.report_outcomes(vec![told]))
 }
 
-/// How it is done.
+/// How a registration goes about it.
 #[derive(Default)]
 pub(super) struct RegisterMode {
     is_silent: bool,
@@ -82,7 +73,7 @@ pub(super) struct RegisterMode {
 }
 
 impl RegisterMode {
-    /// Asks nobody, and waits this long for a server that is not there.
+    /// Asks no questions, and waits this long for an unreachable server.
     pub(super) fn waiting(wait: Duration, force: bool) -> Self {
         Self { is_silent: true, wait, force, ..Self::default() }
     }
@@ -122,7 +113,7 @@ impl Registrar {
             Existing::Unknown(runner) => self.check(runner, self.is_named).await,
             Existing::Other(runner) => Err(taken(
                 &self.enrollment,
-                &format!("{} came of another token", super::text::label(&of_runner(&runner, self.session.now()))),
+                &format!("{} was made from another token", super::text::label(&self.report(&runner))),
             )),
         }
     }
@@ -134,43 +125,63 @@ impl Registrar {
         runner
     }
 
-    /// The flags say how to trust the server; where they do not, the entry does.
+    /// TLS files given as flags go before those of the entry.
     fn sited(&self, mut runner: Runner) -> Runner {
-        if self.enrollment.site.tls != crate::model::TlsFiles::default() {
+        if self.enrollment.site.tls != TlsFiles::default() {
             runner.site = self.enrollment.site.clone();
         }
         runner
     }
 
+    fn report(&self, runner: &Runner) -> RunnerReport {
+        record_report(runner, self.session.now())
+    }
+
     fn unchanged(&self, runner: &Runner) -> RunnerOutcome {
-        let now = self.session.now();
-        RunnerOutcome::done(of_runner(runner, now), Action::Unchanged, "registered already, nothing was changed")
+        RunnerOutcome::done(self.report(runner), Action::Unchanged, "registered already, nothing was changed")
     }
 
-    /// The record knows the runner, but somebody has taken its entry away.
-    async fn restore(&self, mut runner: Runner) -> Result<RunnerOutcome, Error> {
-        match self.session.ops.verify(&mut runner, self.session.now()).await {
-            Ok(_) => {}
-            Err(error) => return Err(with_force_hint(error)),
+    fn driver(&self, runner: Runner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
+        let managed = ManagedRunner { runner, enrollment, unfinished: None };
+        self.session.driver(managed, Asker::Command { access_token: None, entry_fate })
+    }
+
+    /// Verifies a runner that exists already; returns its driver, and whether the token was replaced meanwhile.
+    async fn verify(&self, runner: Runner) -> Result<(Driver, Action), Error> {
+        let mut driver = self.driver(runner, None, EntryFate::Keep);
+        let drive = self.session.drive(&mut driver, Goal::Verified, Budget::BY_RULES).await;
+        match drive.outcome() {
+            Some(Outcome::Accepted(_)) => Ok((driver, Action::Unchanged)),
+            Some(Outcome::Adopted(_)) => Ok((driver, Action::Adopted)),
+            Some(Outcome::Refused) => Err(Error::Verdict {
+                exit: Exit::Refused,
+                message: format!(
+                    "config.toml has a runner of this server and name already: {}",
+                    chain(&drive.into_error())
+                ),
+                hint: Some("register anew into the same entry with --force".to_owned()),
+            }),
+            _ => Err(drive.into_error()),
         }
-        self.session.ops.restore(&mut runner, &self.enrollment).await?;
-        let line = "registered already, its entry was gone from config.toml and is back";
-        Ok(RunnerOutcome::done(of_runner(&runner, self.session.now()), Action::Restored, line))
     }
 
-    /// An entry that no record tells the origin of: good if the server accepts it, and if it is surely the
-    /// one that is meant.
-    async fn check(&self, mut runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
-        let verification = self.session.ops.verify(&mut runner, self.session.now()).await.map_err(with_force_hint)?;
-        let report = of_runner(&runner, self.session.now());
+    /// The record knows the runner, but its entry was removed.
+    async fn restore(&self, runner: Runner) -> Result<RunnerOutcome, Error> {
+        let (mut driver, _) = self.verify(runner).await?;
+        self.session.ops().restore(&mut driver.runner, &self.enrollment).await?;
+        let line = "registered already, its entry was gone from config.toml and is back";
+        Ok(RunnerOutcome::done(self.report(&driver.runner), Action::Restored, line))
+    }
+
+    /// An entry without a record of its origin is good if the server accepts its token, and if it is surely the one
+    /// that the user means.
+    async fn check(&self, runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
+        let (driver, action) = self.verify(runner).await?;
+        let report = self.report(&driver.runner);
         let label = super::text::label(&report);
         if !is_meant {
             return Err(taken(&self.enrollment, &format!("{label} is there already")));
         }
-        let action = match verification {
-            Verification::Accepted { .. } => Action::Unchanged,
-            Verification::Adopted(_) => Action::Adopted,
-        };
         self.session.reporter.remark(&format!(
             "warning: config.toml has runner {label} at {} already, whose token is accepted: nothing was registered",
             self.enrollment.site.url
@@ -178,160 +189,111 @@ impl Registrar {
         Ok(RunnerOutcome::done(report, action, "there already, nothing was changed"))
     }
 
-    async fn make(&self, mut runner: Runner, entry: Entry) -> Result<RunnerOutcome, Error> {
+    async fn make(&self, runner: Runner, entry: Entry) -> Result<RunnerOutcome, Error> {
         let before = runner.record.id;
-        let unsaved = match self.request(&mut runner, entry).await? {
-            Registration::Already(_) => return Ok(self.unchanged(&runner)),
-            Registration::Registered { unsaved, .. } => unsaved,
-        };
-        if let Some(error) = unsaved
-            && let Err(error) = self.save(&mut runner, error).await
-        {
-            return Err(self.give_up(&mut runner, entry, &error).await);
+        let mut driver = self.driver(runner, Some(self.enrollment.clone()), entry.fate_if_undone());
+        if entry == Entry::Same {
+            driver.enter(Outcome::Reenrolled(None));
+        }
+        let drive = self.session.drive(&mut driver, entry.goal(), Budget::Within(self.mode.wait)).await;
+        match drive.outcome() {
+            Some(Outcome::Registered(_)) => {}
+            Some(Outcome::Adopted(_)) => return Ok(self.unchanged(&driver.runner)),
+            _ if drive.is_interrupted => return Err(Error::Interrupted("nothing was registered".to_owned())),
+            outcome => return Err(self.explained(outcome, drive)),
+        }
+        if let Some(StepFailure::Unsaved(error)) = drive.into_failure() {
+            let saved = self.session.drive(&mut driver, Goal::Saved, Budget::FOR_CONFIG).await;
+            if saved.outcome() != Some(Outcome::Saved) {
+                let error = saved.into_failure().unwrap_or(StepFailure::Unsaved(error));
+                return Err(self.give_up(&mut driver, entry, &error).await);
+            }
         }
         // Lets a signal in that came while the disk was busy.
         tokio::task::yield_now().await;
         if self.session.interrupt.is_asked() && !self.mode.leaves_runner {
-            let undone = self.undo(&mut runner, entry).await;
-            return Err(Error::Interrupted(undone));
+            return Err(Error::Interrupted(self.undo(&mut driver, entry).await));
         }
-        let now = runner.date.unwrap_or_else(|| self.session.now());
-        self.session.ops.note_state(&mut runner, StateName::Active, now).await?;
-        let report = of_runner(&runner, now);
-        let path = self.session.ops.disk().config_path().display();
-        let line = format!("registered, its token {} and is in {path}", expiry_text(report.token_expires_at, now));
-        let mut told = RunnerOutcome::done(report, Action::Registered, line);
-        told.hint = before.filter(|before| runner.record.id != Some(*before)).map(|before| {
+        let report = record_report(&driver.runner, driver.now());
+        let path = self.session.ops().disk().config_path().display();
+        let line =
+            format!("registered, its token {} and is in {path}", expiry_text(report.token_expires_at, driver.now()));
+        let mut outcome = RunnerOutcome::done(report, Action::Registered, line);
+        outcome.hint = before.filter(|before| driver.runner.record.id != Some(*before)).map(|before| {
             format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
         });
-        Ok(told)
-    }
-
-    /// Asks the server, again and again for as long as was granted while it surely did not act.
-    async fn request(&self, runner: &mut Runner, entry: Entry) -> Result<Registration, Error> {
-        let since_boot = || SystemClock.read().since_boot;
-        let until = since_boot() + self.mode.wait;
-        let mut delays = Delays::within(self.mode.wait);
-        let mut is_first = true;
-        loop {
-            if self.session.interrupt.is_asked() {
-                return Err(Error::Interrupted("nothing was registered".to_owned()));
-            }
-            let now = self.session.now();
-            let asked = match entry {
-                Entry::New => self.session.ops.register(&self.enrollment, runner, now).await,
-                Entry::Same => self.session.ops.register_again(&self.enrollment, runner, now).await,
-            };
-            let error = match asked {
-                Ok(registration) => return Ok(registration),
-                Err(error) => error,
-            };
-            let left = until.saturating_sub(since_boot());
-            let (Some(wish), false) = (repeatable(&error), left.is_zero()) else {
-                return Err(self.explained(error));
-            };
-            let Some(delay) = delays.next() else { return Err(self.explained(error)) };
-            if std::mem::take(&mut is_first) {
-                let error = Error::from(error);
-                self.session.reporter.remark(&format!("waiting up to {}: {}", format_span(left), chain(&error)));
-            }
-            if self.session.nap(delay.max(wish).min(left)).await == Nap::Interrupted {
-                return Err(Error::Interrupted("nothing was registered".to_owned()));
-            }
-        }
+        Ok(outcome)
     }
 
     /// Says what a lost answer may have left behind.
-    fn explained(&self, error: ops::Error) -> Error {
-        if !matches!(error.outcome(), Outcome::Lost { .. }) {
-            return error.into();
+    fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
+        let error = drive.into_error();
+        if !matches!(outcome, Some(Outcome::Lost { .. })) {
+            return error;
         }
         let description = self.enrollment.parameters.description.as_deref().unwrap_or_default();
         Error::Verdict {
             exit: Exit::Unreachable,
             message: format!("{}: nothing was written to config.toml", chain(&error)),
             hint: Some(format!(
-                "GitLab may have made the runner all the same: before trying again, delete there what is described `{description}` and was never contacted"
+                "GitLab may have made the runner all the same: before trying again, delete there the runner with the description `{description}` that was never contacted"
             )),
         }
     }
 
-    async fn save(&self, runner: &mut Runner, first: store::Error) -> Result<(), ops::Error> {
-        let mut last = ops::Error::from(first);
-        for _ in 0..SAVE_TRIES {
-            if self.session.nap(SAVE_PAUSE).await == Nap::Interrupted {
-                return Err(last);
-            }
-            match self.session.ops.save(runner).await {
-                Ok(_) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
     /// The runner was made, but its entry cannot be written.
-    async fn give_up(&self, runner: &mut Runner, entry: Entry, error: &ops::Error) -> Error {
+    async fn give_up(&self, driver: &mut Driver, entry: Entry, error: &StepFailure) -> Error {
         let because = format!("config.toml does not take its entry: {}", chain(error));
         if !self.mode.leaves_runner {
-            let undone = self.undo(runner, entry).await;
+            let undone = self.undo(driver, entry).await;
             return Error::Verdict { exit: Exit::LocalFile, message: format!("{because}; {undone}"), hint: None };
         }
-        let kept = if self.session.ops.disk().has_state() {
+        let kept = if self.session.ops().disk().has_state() {
             "its token is safe in the state directory, and the next command writes it"
         } else {
             "its token is lost, because there is no state directory"
         };
         Error::Verdict {
             exit: Exit::LocalFile,
-            message: format!("{because}; runner {} stays registered, {kept}", id_of(runner)),
+            message: format!("{because}; runner {} stays registered, {kept}", id_of(&driver.runner)),
             hint: None,
         }
     }
 
-    /// Unregisters what was made, and says in words how that went. A second signal ends even this.
-    async fn undo(&self, runner: &mut Runner, entry: Entry) -> String {
-        let made = id_of(runner);
-        let undo = async {
-            // The record holds the token; an answer in the journal would keep the deletion from beginning.
-            self.session.ops.settle(runner).await?;
-            let fate = match entry {
-                Entry::New => EntryFate::Drop,
-                Entry::Same => EntryFate::Keep,
-            };
-            let undone = self.session.ops.unregister(runner, fate, self.session.now()).await;
-            if entry == Entry::Same {
-                // A token that is dead is not to be taken for one that came of this registration token.
-                runner.record.seed = None;
-                self.session.ops.disk().save_record(runner.record.clone()).await?;
-            }
-            undone
-        };
+    /// Unregisters the runner that was made, and describes how that went. A second signal ends even this.
+    async fn undo(&self, driver: &mut Driver, entry: Entry) -> String {
+        let made = id_of(&driver.runner);
         let undone = tokio::select! {
             biased;
-            () = self.session.interrupt.insisted() => None,
-            undone = undo => Some(undone),
+            () = self.session.interrupt.insisted() => return format!("runner {made} may remain in GitLab, delete it there"),
+            undone = self.unregister(driver, entry) => undone,
         };
-        let is_gone = runner.record.state == Some(StateName::Retired);
+        let is_gone = driver.runner.record.state == Some(StateName::Retired);
         match undone {
-            Some(Ok(_)) => format!("runner {made}, which was made, is unregistered again"),
-            // What the disk did not take is finished by the journal.
-            Some(Err(ops::Error::Disk(_))) if is_gone => {
-                format!("runner {made}, which was made, is unregistered again")
-            }
-            Some(Err(error)) => format!(
+            // A write that the disk did not take is finished by the journal.
+            Err(error) if !(is_gone && matches!(error, Error::Operation(ops::Error::Disk(_)))) => format!(
                 "runner {made}, which was made, cannot be unregistered again, delete it in GitLab: {}",
                 chain(&error)
             ),
-            None => format!("runner {made} may remain in GitLab, delete it there"),
+            Ok(()) | Err(_) => format!("runner {made}, which was made, is unregistered again"),
         }
     }
 
+    async fn unregister(&self, driver: &mut Driver, entry: Entry) -> Result<(), Error> {
+        // The record holds the token; an answer in the journal would keep the deletion from beginning.
+        self.session.ops().settle(&mut driver.runner).await?;
+        let drive = self.session.drive(driver, Goal::Unregistered, Budget::BY_RULES).await;
+        if entry == Entry::Same {
+            // A dead token must not be taken for one that this registration token has made.
+            driver.runner.record.seed = None;
+            self.session.ops().disk().save_record(driver.runner.record.clone()).await?;
+        }
+        drive.into_failure().map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
     fn failed(&self, error: &Error) -> RunnerOutcome {
-        let report = RunnerReport {
-            executor: self.enrollment.entry.executor.clone(),
-            ..of_runner(&self.blank(), self.session.now())
-        };
+        let executor = self.enrollment.entry.executor.clone();
+        let report = RunnerReport { executor, ..self.report(&self.blank()) };
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         RunnerOutcome::failed(report, action, "", error)
     }
@@ -344,24 +306,20 @@ enum Entry {
     Same,
 }
 
-/// How long the server asked to wait, if the request was surely not executed and can be repeated.
-fn repeatable(error: &ops::Error) -> Option<Duration> {
-    let failure = error.failure().filter(|failure| failure.class == ErrorClass::Unreachable)?;
-    tracing::debug!(%failure, "can be repeated unless its outcome is unknown");
-    match error.outcome() {
-        Outcome::Deferred { retry_after } => Some(retry_after.unwrap_or_default()),
-        _ => None,
+impl Entry {
+    fn goal(self) -> Goal {
+        match self {
+            Self::New => Goal::Registered,
+            Self::Same => Goal::RegisteredAgain,
+        }
     }
-}
 
-fn with_force_hint(error: ops::Error) -> Error {
-    if error.outcome() != Outcome::Refused {
-        return error.into();
-    }
-    Error::Verdict {
-        exit: Exit::Refused,
-        message: format!("config.toml has a runner of this server and name already: {}", chain(&error)),
-        hint: Some("register anew into the same entry with --force".to_owned()),
+    /// What happens to the entry if the registration is undone.
+    fn fate_if_undone(self) -> EntryFate {
+        match self {
+            Self::New => EntryFate::Drop,
+            Self::Same => EntryFate::Keep,
+        }
     }
 }
 

@@ -1,43 +1,45 @@
 //! `unregister`: removes runners from the server and from config.toml.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, of_runner};
+use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
-use super::session::CommandSession;
+use super::session::{Budget, CommandSession, Drive, Driver};
 use super::{Error, Exit};
+use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::lifecycle::Goal;
 use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
 use crate::secret::Token;
 
-/// Unregisters those that are selected. What is under way is finished before an interrupt ends it; a second
-/// one ends it at once, and the journal lets the next command or start finish.
+/// Unregisters the selected runners. What is under way is finished before an interrupt ends it; a second one ends it
+/// at once, and the journal lets the next command or start finish.
 pub(super) async fn unregister(
     context: &Context<'_>,
     arguments: UnregisterArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     if arguments.selection.is_empty() && !arguments.all_runners {
-        return Err(Error::Usage("say which runners: --name, --url, --id, --token, or --all-runners".to_owned()));
+        return Err(Error::Usage("specify runners: --name, --url, --id, --token, or --all-runners".to_owned()));
     }
     let tls = tls_files(context, &arguments);
     let api = arguments.api;
-    let wanted = RunnerSelector::new(arguments.selection, &context.environment)?;
+    let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
         let session = CommandSession::open(context, interrupt.clone()).await?;
-        if let Some((url, token)) = wanted.without_entry()
-            && wanted.choose(session.candidates().await?).is_err()
+        if let Some((url, token)) = selector.without_entry()
+            && selector.choose(session.candidates().await?).is_err()
         {
             let reporter = session.reporter;
-            let told = unregister_one(Rc::new(session), through(api, stranger(url, token, tls)), None).await;
-            return Ok(reporter.report_outcomes(vec![told]));
+            let stranger = ManagedRunner { runner: stranger(url, token, tls), enrollment: None, unfinished: None };
+            let outcome = unregister_one(Rc::new(session), through(api, stranger)).await;
+            return Ok(reporter.report_outcomes(vec![outcome]));
         }
-        session
-            .for_all(&wanted, |session, runner, unfinished| unregister_one(session, through(api, runner), unfinished))
-            .await
+        session.for_all(&selector, |session, managed| unregister_one(session, through(api, managed))).await
     };
     tokio::select! {
         biased;
@@ -56,13 +58,14 @@ fn stranger(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
 }
 
 /// The same runner, made through the API that the user names.
-fn through(api: Option<Api>, mut runner: Runner) -> Runner {
-    runner.record.origin = match (api, runner.record.origin) {
+fn through(api: Option<Api>, mut managed: ManagedRunner) -> ManagedRunner {
+    let origin = &mut managed.runner.record.origin;
+    *origin = match (api, *origin) {
         (Some(Api::V1), Origin::Registered) => Origin::V1,
         (Some(Api::V4), Origin::V1) => Origin::Registered,
         (_, origin) => origin,
     };
-    runner
+    managed
 }
 
 fn tls_files(context: &Context<'_>, arguments: &UnregisterArguments) -> TlsFiles {
@@ -77,46 +80,50 @@ fn tls_files(context: &Context<'_>, arguments: &UnregisterArguments) -> TlsFiles
     }
 }
 
-async fn unregister_one(
-    session: Rc<CommandSession>,
-    mut runner: Runner,
-    unfinished: Option<Unfinished>,
-) -> RunnerOutcome {
-    if session.interrupt.is_asked() {
-        let error = Error::Interrupted("not begun".to_owned());
-        return RunnerOutcome::failed(of_runner(&runner, session.now()), Action::Failed, "not unregistered", &error);
-    }
-    if unfinished == Some(Unfinished::Unsaved) {
-        // The record holds the token that counts; the journal would keep the deletion from beginning.
-        if let Err(error) = session.ops.settle(&mut runner).await {
-            return RunnerOutcome::failed(
-                of_runner(&runner, session.now()),
-                Action::Failed,
-                "not unregistered",
-                &error.into(),
-            );
-        }
-    }
-    let before = of_runner(&runner, session.now());
-    let is_enrolled = session.config.enrollments.iter().any(|enrollment| enrollment.key == runner.record.key);
-    match session.ops.unregister(&mut runner, EntryFate::Drop, session.now()).await {
-        Ok(found) => {
-            // Whose reset was lost is refused for that reason.
-            let is_doubtful = unfinished == Some(Unfinished::LostReset) && found == Unregistration::AlreadyGone;
-            let found = if is_doubtful { Unregistration::MayRemain } else { found };
-            let report = RunnerReport { state: StateName::Retired, ..before };
-            done(&runner, report, found, is_enrolled)
-        }
-        Err(error) => {
-            let error = Error::from(error);
-            let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
-            RunnerOutcome::failed(before, action, "not unregistered", &error)
-        }
-    }
+async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> RunnerOutcome {
+    let before = record_report(&managed.runner, session.now());
+    let unfinished = managed.unfinished.clone();
+    let mut driver = session.driver(managed, Asker::Command { access_token: None, entry_fate: EntryFate::Drop });
+    let drive = match try_unregister(&session, &mut driver, unfinished.as_ref()).await {
+        Ok(drive) => drive,
+        Err(error) => return RunnerOutcome::failed(before, Action::Failed, "not unregistered", &error),
+    };
+    let Some((found, dropped_to)) = drive.unregistration() else {
+        let error = drive.into_error();
+        let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
+        return RunnerOutcome::failed(before, action, "not unregistered", &error);
+    };
+    // If the answer to a reset was lost, the old token is refused for that reason.
+    let is_doubtful = unfinished == Some(Unfinished::LostReset) && found == Unregistration::AlreadyGone;
+    let found = if is_doubtful { Unregistration::MayRemain } else { found };
+    let is_enrolled = session.config.enrollments.iter().any(|enrollment| enrollment.key == driver.runner.record.key);
+    let report = RunnerReport { state: StateName::Retired, ..before };
+    done(&driver.runner, report, found, dropped_to, is_enrolled)
 }
 
-fn done(runner: &Runner, report: RunnerReport, found: Unregistration, is_enrolled: bool) -> RunnerOutcome {
-    let kept = match &runner.dropped_to {
+async fn try_unregister(
+    session: &CommandSession,
+    driver: &mut Driver,
+    unfinished: Option<&Unfinished>,
+) -> Result<Drive, Error> {
+    if session.interrupt.is_asked() {
+        return Err(Error::Interrupted("not begun".to_owned()));
+    }
+    if unfinished == Some(&Unfinished::Unsaved) {
+        // The record holds the current token; the journal would keep the deletion from beginning.
+        session.ops().settle(&mut driver.runner).await?;
+    }
+    Ok(session.drive(driver, Goal::Unregistered, Budget::BY_RULES).await)
+}
+
+fn done(
+    runner: &Runner,
+    report: RunnerReport,
+    found: Unregistration,
+    dropped_to: Option<PathBuf>,
+    is_enrolled: bool,
+) -> RunnerOutcome {
+    let kept = match dropped_to {
         Some(path) => format!("; its entry is kept in {}", path.display()),
         None => String::new(),
     };

@@ -1,34 +1,34 @@
 //! `verify`: asks the servers whether they accept the tokens.
 
-use crate::model::{Action, StateName};
 use std::rc::Rc;
 
 use super::arguments::VerifyArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, of_runner};
+use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
-use super::session::{CommandSession, Nap};
+use super::session::{Budget, CommandSession, Drive, Driver};
 use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::lifecycle::Outcome;
-use crate::ops::{self, Runner, Verification};
+use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::lifecycle::{Goal, Outcome};
+use crate::model::{Action, RunnerReport, StateName};
+use crate::ops::EntryFate;
 
-/// Verifies those that are selected, or else everybody. An interrupt ends it at once, since asking changes
-/// nothing.
+/// Verifies the selected runners, or all. An interrupt ends it at once, since a verification changes nothing.
 pub(super) async fn verify(
     context: &Context<'_>,
     arguments: VerifyArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    let wanted = RunnerSelector::new(arguments.selection, &context.environment)?;
+    let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
+    let goal = if arguments.delete { Goal::Refused } else { Goal::Verified };
     let work = async {
         let session = CommandSession::open(context, interrupt.clone()).await?;
-        let deletes = arguments.delete;
-        session.for_all(&wanted, |session, runner, _| verify_one(session, runner, deletes)).await
+        session.for_all(&selector, |session, managed| verify_one(session, managed, goal)).await
     };
     let end = async {
-        // An entry that is being dropped is dropped wholly.
+        // An entry that is being dropped is dropped completely.
         if arguments.delete { interrupt.insisted().await } else { interrupt.asked().await }
     };
     tokio::select! {
@@ -38,67 +38,51 @@ pub(super) async fn verify(
     }
 }
 
-async fn verify_one(session: Rc<CommandSession>, mut runner: Runner, deletes: bool) -> RunnerOutcome {
-    match ask(&session, &mut runner).await {
-        Ok(told) => told,
-        Err(error) if deletes && error.outcome() == Outcome::Refused => {
-            confirm_and_drop(&session, &mut runner, error).await
-        }
-        Err(error) => not_verified(&session, &runner, error),
-    }
-}
-
-async fn ask(session: &CommandSession, runner: &mut Runner) -> Result<RunnerOutcome, ops::Error> {
-    let verification = session.ops.verify(runner, session.now()).await?;
-    let now = runner.date.unwrap_or_else(|| session.now());
-    session.ops.note_state(runner, StateName::Active, now).await?;
-    let report = of_runner(runner, now);
-    let expiry = expiry_text(report.token_expires_at, now);
-    Ok(match verification {
-        Verification::Accepted { .. } => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
-        Verification::Adopted(_) => RunnerOutcome::done(
+async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: Goal) -> RunnerOutcome {
+    let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
+    let mut driver = session.driver(managed, asker);
+    let drive = session.drive(&mut driver, goal, Budget::BY_RULES).await;
+    let is_confirmed = goal == Goal::Refused && drive.taken.len() > 1;
+    let report = record_report(&driver.runner, driver.now());
+    let expiry = expiry_text(report.token_expires_at, driver.now());
+    match drive.outcome() {
+        Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
+        Some(Outcome::Adopted(_)) => RunnerOutcome::done(
             report,
             Action::Adopted,
-            format!("accepted, with a token that somebody else has put there, {expiry}"),
+            format!("accepted, with a token that another process has written, {expiry}"),
         ),
-    })
-}
-
-/// One refusal can come of a server that is being restored; the one that counts comes later.
-async fn confirm_and_drop(session: &CommandSession, runner: &mut Runner, refused: ops::Error) -> RunnerOutcome {
-    let wait = session.certainty_wait(runner, session.timing().confirm_after);
-    if session.nap(wait).await == Nap::Interrupted {
-        return not_verified(session, runner, refused);
-    }
-    match ask(session, runner).await {
-        Ok(told) => told,
-        Err(error) if error.outcome() == Outcome::Refused => drop_entry(session, runner).await,
-        Err(error) => not_verified(session, runner, error),
+        Some(Outcome::Refused) if is_confirmed => drop_entry(&session, driver).await,
+        _ => not_verified(report, drive),
     }
 }
 
-async fn drop_entry(session: &CommandSession, runner: &mut Runner) -> RunnerOutcome {
-    let before = of_runner(runner, session.now());
-    match session.ops.drop_entry(runner, session.now()).await {
-        Ok(()) => {
-            let kept = match &runner.dropped_to {
-                Some(path) => format!("what was dropped is kept in {}", path.display()),
-                None => "nothing of it is kept without a state directory".to_owned(),
+async fn drop_entry(session: &CommandSession, mut driver: Driver) -> RunnerOutcome {
+    let now = driver.now();
+    let before = record_report(&driver.runner, now);
+    match session.ops().drop_entry(&mut driver.runner, now).await {
+        Ok(dropped_to) => {
+            let kept = match dropped_to {
+                Some(path) => format!("a copy of the entry is in {}", path.display()),
+                None => "without a state directory no copy of it is kept".to_owned(),
             };
-            let report = crate::model::RunnerReport { state: StateName::Retired, ..before };
+            let report = RunnerReport { state: StateName::Retired, ..before };
             RunnerOutcome::done(report, Action::Dropped, format!("refused twice and dropped from config.toml, {kept}"))
         }
         Err(error) => RunnerOutcome::failed(before, Action::Refused, "refused, and not dropped", &error.into()),
     }
 }
 
-fn not_verified(session: &CommandSession, runner: &Runner, error: ops::Error) -> RunnerOutcome {
-    let report = of_runner(runner, session.now());
-    let (action, line) = match error.outcome() {
-        Outcome::Refused => (Action::Refused, "refused"),
-        Outcome::MustAct(_) | Outcome::RotationClosed => (Action::Failed, "not verified, somebody must act"),
-        _ if error.failure().is_some() => (Action::Unanswered, "not known, the server did not say"),
+fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
+    let outcome = drive.outcome();
+    let error = drive.into_error();
+    let (action, line) = match (outcome, &error) {
+        (Some(Outcome::Refused), _) => (Action::Refused, "refused"),
+        (Some(Outcome::MustAct(_) | Outcome::RotationClosed), _) => (Action::Failed, "not verified, needs attention"),
+        (_, Error::Operation(error)) if error.failure().is_some() => {
+            (Action::Unanswered, "unknown: the server could not be asked")
+        }
         _ => (Action::Failed, "not verified"),
     };
-    RunnerOutcome::failed(report, action, line, &error.into())
+    RunnerOutcome::failed(report, action, line, &error)
 }

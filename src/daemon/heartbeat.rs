@@ -1,4 +1,4 @@
-//! The sign of life: a stamp that the supervisor's loop sets with every turn and anyone may read.
+//! The heartbeat: a stamp that the supervisor's loop sets with every turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// The longest time between two turns of a loop that is well: often enough to feed a watchdog of a minute,
-/// seldom enough to cost nothing.
+/// The longest time between two turns of a loop that is alive: often enough for a watchdog of a minute, seldom enough
+/// to cost nothing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a loop may be silent before it counts as hung: some beats, for a machine that is busy.
+/// How long a loop may be silent before it counts as hung: three beats, for a busy machine.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// When the loop has turned last. Clones share one stamp.
+/// The time of the loop's last turn. Clones share one stamp.
 ///
-/// Time base: monotonic; a machine that sleeps does not make it old.
+/// Time base: monotonic; suspending the machine does not age it.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     interval: Duration,
@@ -24,13 +24,13 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A pulse that has just beaten, and beats every [`HEARTBEAT_INTERVAL`].
+    /// A heartbeat that has just beaten, and beats every [`HEARTBEAT_INTERVAL`].
     #[must_use]
     pub fn new() -> Self {
         Self::every(HEARTBEAT_INTERVAL)
     }
 
-    /// A pulse that beats every so often: tests live through days.
+    /// A heartbeat with another interval: tests live through days.
     #[must_use]
     pub(super) fn every(interval: Duration) -> Self {
         Self { interval, born: Instant::now(), beat_at_millis: Arc::default() }
@@ -42,25 +42,25 @@ impl Heartbeat {
         self.interval
     }
 
-    /// Stamps it: the loop turns.
+    /// Beats: the loop has turned.
     pub fn beat(&self) {
         self.beat_at_millis.store(self.millis(), Ordering::Relaxed);
     }
 
-    /// How long ago it has beaten.
+    /// The time since the last beat.
     #[must_use]
     pub fn age(&self) -> Duration {
         let beat_at = self.beat_at_millis.load(Ordering::Relaxed);
         Duration::from_millis(self.millis().saturating_sub(beat_at))
     }
 
-    /// Whether the loop turns: it has, within [`HEARTBEAT_TIMEOUT`].
+    /// Whether the loop has turned within [`HEARTBEAT_TIMEOUT`].
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.age() <= HEARTBEAT_TIMEOUT
     }
 
-    /// Goes on beating for as long as it is polled; never ends.
+    /// Beats for as long as it is polled; never ends.
     pub async fn keep_beating(&self) {
         loop {
             self.beat();
@@ -88,8 +88,8 @@ mod tests {
         let heartbeat = Heartbeat::new();
         let reader = heartbeat.clone();
         sleep(Duration::from_secs(60)).await;
-        assert_eq!((reader.age(), reader.is_well()), (Duration::from_secs(60), false));
+        assert_eq!((reader.age(), reader.is_alive()), (Duration::from_secs(60), false));
         heartbeat.beat();
-        assert_eq!((reader.age(), reader.is_well()), (Duration::ZERO, true));
+        assert_eq!((reader.age(), reader.is_alive()), (Duration::ZERO, true));
     }
 }

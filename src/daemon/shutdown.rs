@@ -1,95 +1,139 @@
-//! The end: which runners are unregistered, all at once, within what is left of the grace time.
-
-use std::rc::Rc;
+//! The end of the daemon: what is under way may finish, then runners are unregistered by policy, all within the
+//! grace time.
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use super::Shared;
-use super::worker::WorkerExit;
+use super::supervisor::Supervisor;
+use super::worker::{DrainMode, RunnerCommand};
+use super::{Notice, Notices};
 use crate::clock::Clock;
-use crate::engine::{Config, Unregister};
+use crate::engine::{Config, Driver, OnReboot, Unregister};
 use crate::error_chain::chain;
-use crate::lifecycle::{Rejection, State};
-use crate::ops::{Disk, EntryFate, RegistrationSource, Runner, Server, Unregistration};
+use crate::lifecycle::{Plan, Rejection, State, Step, Why};
+use crate::model::RunnerId;
+use crate::ops::{Disk, RegistrationSource, Runner, Server, Unregistration};
 
-/// The unregistrations under way.
-pub(super) struct Farewell<S, D, C> {
-    shared: Rc<Shared<S, D, C>>,
-    config: Rc<Config>,
-    tasks: JoinSet<bool>,
-    failures: usize,
+/// How a stopped daemon leaves its runners behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownOutcome {
+    /// As it should.
+    Done,
+    /// A runner that should have been unregistered was not, or a request was cut short; the log names it.
+    Unfinished,
 }
 
-impl<S, D, C> Farewell<S, D, C>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
-    pub(super) fn new(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Self {
-        Self { shared, config, tasks: JoinSet::new(), failures: 0 }
-    }
+/// What a stop does with the runners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopMode {
+    /// Unregisters those that the policy names.
+    ByPolicy,
+    /// Keeps every registration.
+    Keep,
+}
 
-    /// Begins to unregister a runner whose worker has ended, if the policy wants it.
-    pub(super) fn bid(&mut self, exit: WorkerExit) {
-        if wants_unregistration(&self.config, &exit) {
-            let shared = Rc::clone(&self.shared);
-            self.tasks.spawn_local(async move { unregister(&shared, exit).await });
+impl From<OnReboot> for StopMode {
+    fn from(on_reboot: OnReboot) -> Self {
+        match on_reboot {
+            OnReboot::Keep => Self::Keep,
+            OnReboot::Unregister => Self::ByPolicy,
         }
     }
+}
 
-    /// Waits until all are done. Whoever is cut short stays registered, and the journal lets the next start
-    /// finish.
-    pub(super) async fn finish(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            if !ended.unwrap_or(false) {
-                self.failures += 1;
+impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
+    /// Plans nothing more, lets what is under way finish, and unregisters each runner as its worker ends.
+    pub(super) async fn stop(mut self, mode: StopMode, notices: &mut Notices) -> ShutdownOutcome {
+        let deadline = Instant::now() + self.config.shutdown.grace;
+        tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
+        self.send_to_all(&RunnerCommand::Stop);
+        if mode == StopMode::Keep {
+            self.drain_mode.send_replace(DrainMode::CancelVerify);
+        }
+        let heartbeat = self.heartbeat.clone();
+        tokio::select! {
+            biased;
+            outcome = self.drain(mode, deadline) => outcome,
+            () = heartbeat.keep_beating() => ShutdownOutcome::Unfinished,
+            () = second_stop(notices) => {
+                tracing::warn!("told to stop a second time: the next start finishes what was begun");
+                ShutdownOutcome::Unfinished
             }
         }
     }
 
-    /// How many could not be unregistered.
-    pub(super) fn failures(&self) -> usize {
-        self.failures
-    }
-
-    pub(super) fn under_way(&self) -> usize {
-        self.tasks.len()
+    /// Half of the grace time is for everything that is under way, the rest only for what changes something.
+    async fn drain(&mut self, mode: StopMode, deadline: Instant) -> ShutdownOutcome {
+        let (mut unregistrations, mut failures) = (JoinSet::new(), 0);
+        let cancel_verify_at = deadline - self.config.shutdown.grace / 2;
+        for until in [cancel_verify_at, deadline] {
+            while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
+                if let (Ok(driver), StopMode::ByPolicy) = (ended, mode)
+                    && wants_unregistration(&self.config, &driver)
+                {
+                    unregistrations.spawn_local(unregister(driver));
+                }
+            }
+            self.drain_mode.send_replace(DrainMode::CancelVerify);
+        }
+        while let Ok(Some(ended)) = timeout_at(deadline, unregistrations.join_next()).await {
+            failures += usize::from(!ended.unwrap_or(false));
+        }
+        let unfinished = self.workers.len() + unregistrations.len();
+        if unfinished > 0 {
+            tracing::error!(
+                unfinished,
+                "the grace time is over while requests were under way: the next start finishes what was begun"
+            );
+        }
+        if unfinished + failures > 0 { ShutdownOutcome::Unfinished } else { ShutdownOutcome::Done }
     }
 }
 
-async fn unregister<S: Server, D: Disk, C: Clock>(shared: &Shared<S, D, C>, exit: WorkerExit) -> bool {
-    let WorkerExit { mut runner, now, .. } = exit;
-    let fate = EntryFate::at_shutdown(&runner.record);
-    let result = shared.engine.ops.unregister(&mut runner, fate, now).await;
-    let is_done = result.is_ok();
-    match result {
-        Ok(Unregistration::Deleted) => tracing::info!(runner = runner.label(), "unregistered"),
-        Ok(Unregistration::AlreadyGone) => {
-            tracing::info!(runner = runner.label(), "unregistered: the server had already forgotten it")
+/// Completes with the next notice to stop.
+async fn second_stop(notices: &mut Notices) {
+    loop {
+        match notices.recv().await {
+            Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,
+            Some(Notice::Reload) => {}
+            None => std::future::pending().await,
         }
-        Ok(Unregistration::MayRemain) => tracing::warn!(
-            runner = runner.label(),
-            id = runner.record.id.map(crate::model::RunnerId::number),
+    }
+}
+
+/// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
+/// journal lets the next start finish.
+async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -> bool {
+    let plan = Plan { step: Step::Unregister, at: driver.now(), why: Why::Requested };
+    let report = driver.step(plan).await;
+    let runner = driver.runner.label();
+    if let Some(error) = &report.failure {
+        tracing::error!(runner, error = chain(error), hint = error.hint(), "cannot unregister");
+    }
+    match report.unregistration {
+        Some(Unregistration::Deleted) => tracing::info!(runner, "unregistered"),
+        Some(Unregistration::AlreadyGone) => tracing::info!(runner, "unregistered: the server no longer had it"),
+        Some(Unregistration::MayRemain) => tracing::warn!(
+            runner,
+            id = driver.runner.record.id.map(RunnerId::number),
             "its token has expired, so it could not be unregistered and may remain in GitLab: delete it there"
         ),
-        Err(error) => {
-            tracing::error!(runner = runner.label(), error = chain(&error), hint = error.hint(), "cannot unregister")
-        }
+        None => {}
     }
-    is_done
+    report.failure.is_none()
 }
 
-fn wants_unregistration(config: &Config, exit: &WorkerExit) -> bool {
-    let WorkerExit { runner, state, .. } = exit;
-    if runner.record.credential.is_none() || matches!(state, State::Retired { .. }) {
-        return false;
-    }
-    let is_lost = match state {
+fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &Driver<S, D, C>) -> bool {
+    let runner = &driver.runner;
+    let is_lost = match driver.state() {
+        State::Retired { .. } => return false,
         State::Uncertain(_) => true,
         State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
-        _ => false,
+        State::Unregistered(_) | State::Active(_) | State::NotRenewable(_) | State::Failed(_) => false,
     };
+    if runner.record.credential.is_none() {
+        return false;
+    }
     if is_lost {
         tracing::warn!(
             runner = runner.label(),
@@ -97,15 +141,15 @@ fn wants_unregistration(config: &Config, exit: &WorkerExit) -> bool {
         );
         return false;
     }
-    match policy(config, runner) {
+    match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
         Unregister::Never => false,
-        Unregister::Enrolled => exit.is_enrolled && can_be_made_again(config, runner),
+        Unregister::Enrolled => driver.enrollment.is_some() && can_be_made_again(config, runner),
         Unregister::All => true,
     }
 }
 
-/// Whether the enrollment could make the runner once more. Of one that was given only this machine's part
-/// ends, which its next verification brings back.
+/// Whether the enrollment could make the runner once more. Of a given one only this machine's manager is deleted, and
+/// its next verification makes that again.
 fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
     let Some(enrollment) = config.enrollments.iter().find(|wanted| wanted.key == runner.record.key) else {
         return false;
@@ -115,14 +159,10 @@ fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
             tracing::warn!(
                 runner = runner.label(),
                 error = chain(&error),
-                "kept registered: what it was registered with is gone, so that it could not be made again"
+                "kept registered: the token that it was registered with is gone, so it could not be made again"
             );
             false
         }
         Ok(_) | Err(_) => true,
     }
-}
-
-fn policy(config: &Config, runner: &Runner) -> Unregister {
-    config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister)
 }

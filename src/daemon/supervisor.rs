@@ -1,201 +1,169 @@
-//! The supervisor: starts the workers, hands out news, and ends them.
+//! The supervisor: starts the workers, passes on notices and changes, and ends them.
 //!
-//! Its loop waits for nothing but news. What the disk has to say comes as news too, so that a slow one delays
-//! neither the sign of life nor a stop.
-
-mod stop;
+//! Its loop waits for events only. An answer of the disk is an event too, so a slow disk delays neither the heartbeat
+//! nor a stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::worker::{DrainMode, Retired, RunnerChannels, RunnerCommand, SharedTarget, Worker, WorkerExit};
-use super::{Changed, Heartbeat, Notice, Notices, Parts, Progress, Shared, Watch};
+use super::shutdown::{ShutdownOutcome, StopMode};
+use super::worker::{DrainMode, RunnerChannels, RunnerCommand, SharedTarget, UnregisteredElsewhere, Worker};
+use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
-use crate::engine::{Config, Count, Engine, Inventory, ManagedRunner, count_again, take_stock};
+use crate::engine::{Config, Driver, Inventory, ManagedRunner, retake_inventory, take_inventory};
 use crate::error_chain::chain;
 use crate::model::{RunnerKey, StateName};
-use crate::ops::{Disk, Error, Runner, Server, Unfinished, is_own};
-use crate::status::{Phase, StatusRegistry};
+use crate::ops::{Disk, Error, Runner, Server, is_own};
+use crate::status::Phase;
 use crate::store::Snapshot;
 
-/// How long config.toml must have been still before an entry that is missing counts as removed:
-/// editors and configuration managers write it in several steps.
+/// How long config.toml must have been still before a missing entry counts as removed: editors and configuration
+/// management write the file in several steps.
 const STILL: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until a notice stops it. What a crash interrupted is finished first.
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read at the start.
-pub async fn run<S, D, C>(config: Config, parts: Parts<S, D, C>, notices: Notices) -> Result<ShutdownOutcome, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+pub async fn run<S: Server, D: Disk, C: Clock>(
+    config: Config,
+    parts: Parts<S, D, C>,
+    notices: Notices,
+) -> Result<ShutdownOutcome, Error> {
     LocalSet::new().run_until(supervise(config, parts, notices)).await
 }
 
-async fn supervise<S, D, C>(
+async fn supervise<S: Server, D: Disk, C: Clock>(
     config: Config,
     parts: Parts<S, D, C>,
     mut notices: Notices,
-) -> Result<ShutdownOutcome, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
-    let Parts { ops, clock, chance, watch, heartbeat, mut reload, registry, counters, progress } = parts;
-    let shared = Rc::new(Shared { engine: Engine { ops, clock, chance }, registry, counters });
-    let mut supervisor = Supervisor::new(shared, config, watch, heartbeat, progress);
+) -> Result<ShutdownOutcome, Error> {
+    let Parts { engine, watch, heartbeat, mut reload, registry, counters } = parts;
+    let shared = Rc::new(Shared { engine: Rc::new(engine), registry, counters });
+    let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
     tokio::select! {
         biased;
         started = supervisor.start() => started?,
         () = heartbeat.keep_beating() => {}
     }
-    supervisor.announce(Progress::Serving);
-    let ending = loop {
+    supervisor.enter(Phase::Serving);
+    let mode = loop {
         supervisor.heartbeat.beat();
         match supervisor.next(&mut notices).await {
-            News::Notice(Notice::Stop) => break StopMode::ByPolicy,
-            News::Notice(Notice::StopAndKeep) => break StopMode::Keep,
-            News::Notice(Notice::StopForReboot) => break supervisor.ending_at_reboot(),
-            News::Notice(Notice::Reload) => supervisor.reload(reload()),
-            News::Changed(changed) => {
+            Event::Notice(Notice::Stop) => break StopMode::ByPolicy,
+            Event::Notice(Notice::StopAndKeep) => break StopMode::Keep,
+            Event::Notice(Notice::StopForReboot) => break supervisor.config.shutdown.on_reboot.into(),
+            Event::Notice(Notice::Reload) => supervisor.reload(reload()),
+            Event::Changed(changed) => {
                 if changed.settings {
                     supervisor.settings_changed(reload());
                 }
                 if changed.config {
-                    supervisor.config_changed(false, Retired::Stay);
+                    supervisor.config_changed(false, UnregisteredElsewhere::LeaveAlone);
                 }
             }
-            News::FileStill => supervisor.config_changed(true, Retired::Stay),
-            News::Counted(retired, counted) => supervisor.counted(retired, counted),
-            // It may have left its runner to the next census.
-            News::WorkerEnded => supervisor.take_in(Retired::Stay),
-            News::None => {}
+            Event::FileStill => supervisor.config_changed(true, UnregisteredElsewhere::LeaveAlone),
+            Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, taken),
+            // It may have left its runner to the next inventory.
+            Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
+            Event::None => {}
         }
     };
-    supervisor.announce(Progress::Stopping);
-    Ok(supervisor.stop(ending, &mut notices).await)
+    supervisor.enter(Phase::Stopping);
+    Ok(supervisor.stop(mode, &mut notices).await)
 }
 
-/// How a stopped daemon leaves its runners behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownOutcome {
-    /// As it should.
-    Done,
-    /// A runner that should have been unregistered was not, or a request was cut short; the log names it.
-    Unfinished,
-}
+type Taken = Result<(Inventory, Snapshot), Error>;
 
-enum News {
+enum Event {
     Notice(Notice),
     Changed(Changed),
     FileStill,
-    Counted(Retired, Count),
+    Inventory(UnregisteredElsewhere, Taken),
     WorkerEnded,
-    /// Time for a sign of life.
+    /// Time for a heartbeat.
     None,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum StopMode {
-    ByPolicy,
-    Keep,
-}
-
 struct RunnerHandle {
-    mail: mpsc::UnboundedSender<RunnerCommand>,
+    commands: mpsc::UnboundedSender<RunnerCommand>,
     target: SharedTarget,
 }
 
-struct Supervisor<S, D, C> {
+pub(super) struct Supervisor<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
-    config: Rc<Config>,
+    pub(super) config: Rc<Config>,
     watch: Option<Watch>,
-    heartbeat: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
     /// Enrollments that another process has unregistered while this one runs.
-    retired_here: BTreeSet<RunnerKey>,
+    unregistered_elsewhere: BTreeSet<RunnerKey>,
     handles: BTreeMap<RunnerKey, RunnerHandle>,
-    workers: JoinSet<WorkerExit>,
-    drain_mode: watch::Sender<DrainMode>,
-    /// The census under way, one at a time: a disk that is slow holds up nothing but this.
-    counting: JoinSet<(Retired, Count)>,
-    /// That another census is wanted, since things have changed while this one was under way.
-    wanted: Option<Retired>,
+    pub(super) workers: JoinSet<Driver<S, D, C>>,
+    pub(super) drain_mode: watch::Sender<DrainMode>,
+    /// The inventory under way, one at a time: a slow disk holds up nothing else.
+    inventory: JoinSet<(UnregisteredElsewhere, Taken)>,
+    /// Another inventory is due, because something changed while this one was under way.
+    next_inventory: Option<UnregisteredElsewhere>,
     is_reloading: bool,
-    progress: mpsc::UnboundedSender<Progress>,
 }
 
-impl<S, D, C> Supervisor<S, D, C>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
-    fn new(
-        shared: Rc<Shared<S, D, C>>,
-        config: Config,
-        watch: Option<Watch>,
-        heartbeat: Heartbeat,
-        progress: mpsc::UnboundedSender<Progress>,
-    ) -> Self {
-        expect(&shared.registry, &config);
-        Self {
+impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
+    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, heartbeat: Heartbeat) -> Self {
+        let supervisor = Self {
             shared,
             config: Rc::new(config),
             watch,
             heartbeat,
-            // What is missing from the start on is missing for good once the file has been still.
+            // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
-            retired_here: BTreeSet::new(),
+            unregistered_elsewhere: BTreeSet::new(),
             handles: BTreeMap::new(),
             workers: JoinSet::new(),
             drain_mode: watch::channel(DrainMode::Finish).0,
-            counting: JoinSet::new(),
-            wanted: None,
+            inventory: JoinSet::new(),
+            next_inventory: None,
             is_reloading: false,
-            progress,
-        }
+        };
+        supervisor.expect_enrolled();
+        supervisor
     }
 
-    fn announce(&self, progress: Progress) {
-        self.shared.registry.enter(match progress {
-            Progress::Serving => Phase::Serving,
-            Progress::Reloading => Phase::Reloading,
-            Progress::Stopping => Phase::Stopping,
-        });
-        // Whether anybody listens is none of its business.
-        let _unheard = self.progress.send(progress);
+    fn enter(&self, phase: Phase) {
+        self.shared.registry.enter(phase);
+    }
+
+    /// A runner that an enrollment asks for and that is not served is reported as missing.
+    fn expect_enrolled(&self) {
+        let keys = self.config.enrollments.iter().map(|enrollment| enrollment.key.clone());
+        self.shared.registry.expect_runners(keys.collect());
     }
 
     async fn start(&mut self) -> Result<(), Error> {
-        let (inventory, mut unfinished) = take_stock(&self.shared.engine, &self.config).await?;
-        for remark in &inventory.remarks {
-            tracing::warn!("{remark}");
+        let engine = &self.shared.engine;
+        let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        inventory.save_renamed(&engine.ops).await?;
+        for warning in &inventory.warnings {
+            tracing::warn!("{warning}");
         }
-        self.probe(&inventory).await;
-        for member in inventory.members {
-            let unfinished = unfinished.remove(&member.runner.record.key);
-            self.spawn(member, unfinished);
+        if !inventory.runners.is_empty() {
+            self.probe().await;
+        }
+        for managed in inventory.runners {
+            self.spawn(managed);
         }
         tracing::info!(runners = self.handles.len(), enrollments = self.config.enrollments.len(), "serving");
         Ok(())
     }
 
-    /// What would fail at the first rotation is told while somebody is looking.
-    async fn probe(&self, inventory: &Inventory) {
-        if inventory.members.is_empty() {
-            return;
-        }
+    /// Warns at the start of what would fail at the first rotation.
+    async fn probe(&self) {
         if let Err(error) = self.shared.engine.ops.disk().probe().await {
             let error = Error::Disk(error);
             tracing::warn!(
@@ -206,20 +174,20 @@ where
         }
     }
 
-    fn spawn(&mut self, member: ManagedRunner, unfinished: Option<Unfinished>) {
-        let key = member.runner.record.key.clone();
-        let (mail, commands) = mpsc::unbounded_channel();
-        let target = SharedTarget::new(member.runner.target().into());
-        let lines = RunnerChannels { target: Rc::clone(&target), commands, drain_mode: self.drain_mode.subscribe() };
-        let worker = Worker::new(Rc::clone(&self.shared), member, Rc::clone(&self.config), unfinished, lines);
-        // Whoever hears that the daemon serves shall find every runner.
-        worker.post();
+    fn spawn(&mut self, managed: ManagedRunner) {
+        let key = managed.runner.record.key.clone();
+        let (sender, commands) = mpsc::unbounded_channel();
+        let target = SharedTarget::new(managed.runner.target().into());
+        let channels = RunnerChannels { target: Rc::clone(&target), commands, drain_mode: self.drain_mode.subscribe() };
+        let worker = Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config), channels);
+        // A reader that sees the daemon serving sees every runner.
+        worker.publish();
         self.workers.spawn_local(worker.run());
-        self.handles.insert(key, RunnerHandle { mail, target });
+        self.handles.insert(key, RunnerHandle { commands: sender, target });
     }
 
-    async fn next(&mut self, notices: &mut Notices) -> News {
-        let Self { watch, still_at, workers, heartbeat, counting, .. } = self;
+    async fn next(&mut self, notices: &mut Notices) -> Event {
+        let Self { watch, still_at, workers, heartbeat, inventory, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -234,104 +202,105 @@ where
         };
         tokio::select! {
             biased;
-            notice = notices.recv() => News::Notice(notice.unwrap_or(Notice::Stop)),
+            notice = notices.recv() => Event::Notice(notice.unwrap_or(Notice::Stop)),
             changed = changed => {
                 if changed.config {
                     self.still_at = Some(Instant::now() + STILL);
                 }
-                News::Changed(changed)
+                Event::Changed(changed)
             }
             () = still => {
                 self.still_at = None;
-                News::FileStill
+                Event::FileStill
             }
             Some(ended) = workers.join_next() => {
                 self.dismiss(ended);
-                News::WorkerEnded
+                Event::WorkerEnded
             }
-            Some(counted) = counting.join_next() => match counted {
-                Ok((retired, counted)) => News::Counted(retired, counted),
-                // It has panicked, which has been printed; the next change of a file makes another.
-                Err(_) => News::None,
+            Some(taken) = inventory.join_next() => match taken {
+                Ok((unregistered, taken)) => Event::Inventory(unregistered, taken),
+                // It has panicked, which has been printed; the next change of a file takes another.
+                Err(_) => Event::None,
             },
-            () = sleep(heartbeat.interval()) => News::None,
+            () = sleep(heartbeat.interval()) => Event::None,
         }
     }
 
-    fn dismiss(&mut self, ended: Result<WorkerExit, tokio::task::JoinError>) {
+    fn dismiss(&mut self, ended: Result<Driver<S, D, C>, JoinError>) {
         match ended {
-            Ok(exit) => {
-                let WorkerExit { runner, is_enrolled, .. } = exit;
-                self.handles.remove(&runner.record.key);
-                self.shared.registry.remove(&runner.record.key);
-                if is_enrolled && is_retired(&runner) {
-                    self.retired_here.insert(runner.record.key);
+            Ok(driver) => {
+                let key = &driver.runner.record.key;
+                self.handles.remove(key);
+                self.shared.registry.remove(key);
+                if driver.enrollment.is_some() && is_unregistered(&driver.runner) {
+                    self.unregistered_elsewhere.insert(key.clone());
                 }
             }
             Err(error) => {
-                tracing::error!(error = chain(&error), "a worker has died: restart the agent, and please report this")
+                tracing::error!(error = chain(&error), "a worker has died: restart the agent, and please report this");
             }
         }
     }
 
-    /// New settings on request: everybody looks again.
+    /// New settings on request: every runner is looked at again.
     fn reload(&mut self, config: Option<Config>) {
         self.is_reloading = true;
-        self.announce(Progress::Reloading);
+        self.enter(Phase::Reloading);
         if let Some(config) = config {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
-        self.config_changed(true, Retired::ComeBack);
-        self.tell(&RunnerCommand::Nudge);
+        self.config_changed(true, UnregisteredElsewhere::RegisterAgain);
+        self.send_to_all(&RunnerCommand::Nudge);
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.
     fn settings_changed(&mut self, config: Option<Config>) {
+        let unregistered = UnregisteredElsewhere::LeaveAlone;
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(false, Retired::Stay);
+                self.config_changed(false, unregistered);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.tell(&RunnerCommand::Changed { settled: false, retired: Retired::Stay }),
+            Some(_) => self.send_to_all(&RunnerCommand::Changed { settled: false, unregistered }),
             None => {}
         }
     }
 
     fn take_settings(&mut self, config: Config) {
-        self.retired_here.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
-        expect(&self.shared.registry, &config);
+        self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
-        self.tell(&RunnerCommand::Settings(Rc::clone(&self.config)));
+        self.expect_enrolled();
+        self.send_to_all(&RunnerCommand::Settings(Rc::clone(&self.config)));
     }
 
-    /// Lets every worker compare its entry, and takes in runners that nobody serves yet.
-    fn config_changed(&mut self, settled: bool, retired: Retired) {
-        self.tell(&RunnerCommand::Changed { settled, retired });
-        self.take_in(retired);
+    /// Lets every worker compare its entry, and looks for runners that are not served yet.
+    fn config_changed(&mut self, settled: bool, unregistered: UnregisteredElsewhere) {
+        self.send_to_all(&RunnerCommand::Changed { settled, unregistered });
+        self.look_for_runners(unregistered);
     }
 
-    /// Finds out who is not served yet, now or after the census that is under way.
-    fn take_in(&mut self, retired: Retired) {
-        let wanted = self.wanted.map_or(retired, |wanted| wanted.max(retired));
-        if !self.counting.is_empty() {
-            self.wanted = Some(wanted);
+    /// Takes an inventory, now or after the one that is under way.
+    fn look_for_runners(&mut self, unregistered: UnregisteredElsewhere) {
+        let wanted = self.next_inventory.map_or(unregistered, |next| next.max(unregistered));
+        if !self.inventory.is_empty() {
+            self.next_inventory = Some(wanted);
             return;
         }
-        self.wanted = None;
-        let (shared, config) = (Rc::clone(&self.shared), Rc::clone(&self.config));
-        self.counting.spawn_local(async move { (wanted, count_again(&shared.engine, &config).await) });
+        self.next_inventory = None;
+        let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
+        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config).await) });
     }
 
-    /// Begins to serve whoever is not served yet.
-    fn counted(&mut self, retired: Retired, counted: Count) {
-        if self.wanted.is_some() {
-            // What it has found may not be so any more.
-            return self.take_in(retired);
+    /// Serves the runners of an inventory that are not served yet.
+    fn take_over(&mut self, unregistered: UnregisteredElsewhere, taken: Taken) {
+        if self.next_inventory.is_some() {
+            // It is out of date.
+            return self.look_for_runners(unregistered);
         }
-        match counted {
-            Ok((inventory, snapshot)) => self.serve_new(retired, inventory, &snapshot),
+        match taken {
+            Ok((inventory, snapshot)) => self.serve_new(unregistered, inventory, &snapshot),
             Err(error) => tracing::warn!(
                 error = chain(&error),
                 "config.toml has changed and cannot be read: serving on with what is known"
@@ -339,38 +308,35 @@ where
         }
         if std::mem::take(&mut self.is_reloading) {
             tracing::info!("reloaded");
-            self.announce(Progress::Serving);
+            self.enter(Phase::Serving);
         }
     }
 
-    fn serve_new(&mut self, retired: Retired, inventory: Inventory, snapshot: &Snapshot) {
-        for remark in &inventory.remarks {
-            tracing::debug!("{remark}");
+    fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
+        for warning in &inventory.warnings {
+            tracing::debug!("{warning}");
         }
-        for member in inventory.members {
-            let stays_away = retired == Retired::Stay && self.retired_here.contains(&member.runner.record.key);
-            if !stays_away && !is_served(&member.runner, snapshot, &self.handles) {
-                tracing::info!(runner = member.runner.label(), "serving a new runner");
-                self.spawn(member, None);
+        for managed in inventory.runners {
+            let key = &managed.runner.record.key;
+            let is_left_alone =
+                unregistered == UnregisteredElsewhere::LeaveAlone && self.unregistered_elsewhere.contains(key);
+            if !is_left_alone && !is_served(&managed.runner, snapshot, &self.handles) {
+                tracing::info!(runner = managed.runner.label(), "serving a new runner");
+                self.spawn(managed);
             }
         }
     }
 
-    fn tell(&self, mail: &RunnerCommand) {
+    pub(super) fn send_to_all(&self, command: &RunnerCommand) {
         for handle in self.handles.values() {
             // A worker that has ended is dismissed when its task is joined.
-            let _ended = handle.mail.send(mail.clone());
+            let _ended = handle.commands.send(command.clone());
         }
     }
 }
 
-/// Tells the board which runners there have to be.
-fn expect(registry: &StatusRegistry, config: &Config) {
-    registry.expect(config.enrollments.iter().map(|enrollment| enrollment.key.clone()).collect());
-}
-
 /// Whether its record says that it was unregistered, which only another process does while this one runs.
-fn is_retired(runner: &Runner) -> bool {
+fn is_unregistered(runner: &Runner) -> bool {
     runner.record.credential.is_none() && runner.record.state == Some(StateName::Retired)
 }
 

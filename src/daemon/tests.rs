@@ -33,15 +33,16 @@ impl Bench {
 
     fn parts(&self) -> Parts<MemoryServer, MemoryDisk, TokioClock> {
         Parts {
-            ops: Ops::new(self.server.clone(), self.disk.clone(), identity()),
-            clock: self.clock.clone(),
-            chance: || Fraction::ZERO,
+            engine: Engine {
+                ops: Ops::new(self.server.clone(), self.disk.clone(), identity()),
+                clock: self.clock.clone(),
+                chance: || Fraction::ZERO,
+            },
             watch: None,
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
             reload: Box::new(|| None),
-            progress: mpsc::unbounded_channel().0,
         }
     }
 
@@ -187,7 +188,7 @@ async fn a_lost_reset_that_did_happen_is_noticed_and_no_second_one_is_sent() {
     bench.run(Config::default(), secs(6 * 3600), Notice::StopAndKeep).await;
     let resets = bench.server.calls().iter().filter(|call| **call == "reset").count();
     assert_eq!(resets, 1);
-    let state = bench.disk.state().records.values().next().unwrap().state.clone();
+    let state = bench.disk.state().records.values().next().unwrap().state;
     assert_eq!(state, Some(StateName::Rejected));
 }
 
@@ -713,7 +714,7 @@ async fn a_token_that_config_toml_does_not_hold_is_not_ready() {
         assert!(registry.readiness().ready);
         sleep(secs(2400)).await;
         let status = registry.runners().remove(0);
-        assert!(status.obstacle.is_some_and(|why| why.contains("config.toml does not hold the token")));
+        assert!(status.not_ready_because.is_some_and(|why| why.contains("config.toml does not hold the token")));
         assert!(status.last_rotation_at.is_some() && status.report.next.is_some_and(|next| next.step == Step::Save));
         notices.send(Notice::StopAndKeep).unwrap();
     };
@@ -767,8 +768,8 @@ async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
         sleep(secs(1800)).await;
         assert!(registry.readiness().ready);
         sleep(secs(1200)).await;
-        let sentence = registry.sentence(clock.read());
-        assert!(sentence.starts_with("0 of 1 runners are well; build-1: its token is due"), "{sentence}");
+        let sentence = registry.summary(clock.read());
+        assert!(sentence.starts_with("0 of 1 runners ready; build-1: its token is due"), "{sentence}");
         assert!(!sentence.contains("next rotation"), "{sentence}");
         bench.server.order_always("reset", None);
         sleep(secs(400)).await;
@@ -805,7 +806,7 @@ async fn a_disk_that_is_stuck_silences_neither_the_pulse_nor_a_stop() {
         bench.disk.state().is_stuck = true;
         notices.send(Notice::Reload).unwrap();
         sleep(secs(300)).await;
-        assert!(heartbeat.is_well() && !registry.readiness().ready);
+        assert!(heartbeat.is_alive() && !registry.readiness().ready);
         notices.send(Notice::StopAndKeep).unwrap();
     };
     let (result, ()) = tokio::join!(tokio::time::timeout(secs(500), daemon), script);

@@ -1,42 +1,34 @@
-//! What the log says when a runner changes its state, and what to do about it.
+//! What the log says when a runner changes its state, with the remedy.
 
 use crate::lifecycle::{State, Trouble};
 use crate::model::{StateName, Timestamp, format_span};
 use crate::ops::Runner;
 
-/// Tells about a state that was entered: errors are for somebody to act on.
-pub(super) fn tell_transition(runner: &Runner, before: StateName, state: &State, now: Timestamp) {
-    let (name, after) = (runner.label(), state.name().as_str());
+/// Logs that a state was entered. An error asks a person to act.
+pub(super) fn log_transition(runner: &Runner, before: StateName, state: &State, now: Timestamp) {
+    let (runner, from, to) = (runner.label(), before.as_str(), state.name().as_str());
     match state {
-        // That it was registered has been told already.
+        // Its registration was logged already.
         State::Active(_) if before == StateName::Unregistered => {}
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => {
-            tracing::info!(runner = name, from = before.as_str(), to = after, "changed its state");
+            tracing::info!(runner, from, to, "changed its state");
         }
-        State::Uncertain(_) => tracing::warn!(runner = name, from = before.as_str(), to = after, "{LOST}"),
-        State::Rejected(rejected) => tracing::error!(
-            runner = name,
-            from = before.as_str(),
-            to = after,
-            rejection = ?rejected.rejection,
-            "{REFUSED}"
-        ),
+        State::Uncertain(_) => tracing::warn!(runner, from, to, "{LOST}"),
+        State::Rejected(rejected) => {
+            tracing::error!(runner, from, to, rejection = ?rejected.rejection, "{REFUSED}");
+        }
         State::NotRenewable(state) => {
             let left = state.validity.left(now).map(format_span);
-            tracing::error!(runner = name, from = before.as_str(), to = after, left, "{NOT_RENEWED}");
+            tracing::error!(runner, from, to, left, "{NOT_RENEWED}");
         }
-        State::Failed(failed) => tracing::error!(
-            runner = name,
-            from = before.as_str(),
-            to = after,
-            trouble = failed.trouble.as_str(),
-            remedy = remedy(failed.trouble),
-            "{STUCK}"
-        ),
+        State::Failed(failed) => {
+            let (trouble, remedy) = (failed.trouble.as_str(), remedy(failed.trouble));
+            tracing::error!(runner, from, to, trouble, remedy, "{STUCK}");
+        }
     }
 }
 
-/// What is to be told about a state that is not as it should be, in one sentence with the remedy.
+/// The problem of a state in one sentence, with the remedy; `None` if there is none.
 pub(super) fn sentence(state: &State) -> Option<String> {
     match state {
         State::Active(_) | State::Unregistered(_) | State::Retired { .. } => None,
@@ -47,10 +39,10 @@ pub(super) fn sentence(state: &State) -> Option<String> {
     }
 }
 
-const LOST: &str = "the answer to a rotation was lost: asking about the old token before anything else is done";
+const LOST: &str = "the answer to a rotation was lost: verifying the old token before anything else";
 const REFUSED: &str = "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml";
 const NOT_RENEWED: &str = "the server does not renew this token: create the runner anew before the token expires";
-const STUCK: &str = "cannot go on until somebody acts";
+const STUCK: &str = "needs attention";
 
 fn remedy(trouble: Trouble) -> &'static str {
     match trouble {

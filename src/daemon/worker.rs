@@ -1,25 +1,25 @@
-//! The worker: one runner, from what is due to what became of it.
+//! The worker: waits for what is due for one runner, has the driver do it, and logs what came of it.
 
 mod changes;
 mod ongoing_failure;
 mod status;
-mod steps;
+mod step_log;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::Shared;
-use super::transition_log::tell_transition;
-use crate::engine::{Config, ManagedRunner, rules};
+use super::transition_log::log_transition;
+use crate::clock::Clock;
+use crate::engine::{Asker, Config, Driver, ManagedRunner, StepReport};
+use crate::lifecycle::{Outcome, Plan, Step};
+use crate::model::{RunnerId, StateName};
+use crate::ops::{Disk, Server};
+use crate::store::Target;
 use ongoing_failure::OngoingFailure;
 use status::Acceptance;
-
-use crate::clock::{Clock, ServerTime};
-use crate::error_chain::chain;
-use crate::lifecycle::{self, Moment, Outcome, Rules, State};
-use crate::model::Timestamp;
-use crate::ops::{Disk, Enrollment, Runner, Server, Unfinished};
 
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
@@ -28,10 +28,10 @@ pub(super) enum RunnerCommand {
     Nudge,
     /// config.toml has changed.
     Changed {
-        /// Whether it has been still for a while, so that what is missing is missing for good.
+        /// Whether it has been still for a while, so that a missing entry is missing for good.
         settled: bool,
-        /// What becomes of the runner if another process has unregistered it.
-        retired: Retired,
+        /// What to do if another process has unregistered the runner.
+        unregistered: UnregisteredElsewhere,
     },
     /// New settings.
     Settings(Rc<Config>),
@@ -39,181 +39,147 @@ pub(super) enum RunnerCommand {
     Stop,
 }
 
-/// What becomes of enrollments that another process has unregistered while the daemon runs.
+/// What to do with the runner of an enrollment that another process has unregistered while the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Retired {
-    /// They stay away: somebody wanted it so.
-    Stay,
-    /// They are registered again: somebody asked for a new look.
-    ComeBack,
+pub(super) enum UnregisteredElsewhere {
+    /// Leave it alone: a person wanted it so.
+    LeaveAlone,
+    /// Register it again: a person asked for a reload.
+    RegisterAgain,
 }
 
-/// How far a stopping worker may go on with a verification.
+/// What a stopping worker may go on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DrainMode {
-    /// Let everything under way finish.
+    /// Everything under way may finish.
     Finish,
-    /// Give up what changes nothing.
-    GiveUpVerify,
+    /// A verification is cancelled: it changes nothing.
+    CancelVerify,
 }
 
-/// Where the supervisor can see which entries a worker answers for.
-pub(super) type SharedTarget = Rc<std::cell::RefCell<crate::store::Target>>;
+/// The entries that a worker answers for, as the supervisor sees them.
+pub(super) type SharedTarget = Rc<RefCell<Target>>;
 
-pub(super) struct Worker<S, D, C> {
-    shared: Rc<Shared<S, D, C>>,
-    runner: Runner,
-    enrollment: Option<Enrollment>,
-    config: Rc<Config>,
-    rules: Rules,
-    state: State,
-    time: ServerTime,
-    unfinished: Option<Unfinished>,
-    target: SharedTarget,
-    commands: mpsc::UnboundedReceiver<RunnerCommand>,
-    drain_mode: watch::Receiver<DrainMode>,
-    /// Server time minus this machine's when the server told it last.
-    skew_millis: Option<i64>,
-    acceptance: Acceptance,
-    /// The failure that lasts, which was told already.
-    ongoing_failure: Option<OngoingFailure>,
-}
-
-/// What a worker leaves behind when it ends.
-pub(super) struct WorkerExit {
-    pub(super) runner: Runner,
-    pub(super) state: State,
-    pub(super) now: Timestamp,
-    /// Whether an enrollment can make it again.
-    pub(super) is_enrolled: bool,
-}
-
-/// The lines that tie a worker to its supervisor.
+/// What connects a worker with its supervisor.
 pub(super) struct RunnerChannels {
     pub(super) target: SharedTarget,
     pub(super) commands: mpsc::UnboundedReceiver<RunnerCommand>,
     pub(super) drain_mode: watch::Receiver<DrainMode>,
 }
 
+pub(super) struct Worker<S, D, C> {
+    shared: Rc<Shared<S, D, C>>,
+    driver: Driver<S, D, C>,
+    channels: RunnerChannels,
+    acceptance: Acceptance,
+    /// The failure that lasts and was logged already.
+    ongoing_failure: Option<OngoingFailure>,
+}
+
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) fn new(
         shared: Rc<Shared<S, D, C>>,
-        member: ManagedRunner,
+        managed: ManagedRunner,
         config: Rc<Config>,
-        unfinished: Option<Unfinished>,
-        lines: RunnerChannels,
+        channels: RunnerChannels,
     ) -> Self {
-        let ManagedRunner { runner, enrollment } = member;
-        let time = ServerTime::assumed(shared.engine.clock.read());
-        let now = time.now(shared.engine.clock.read());
-        let rules = rules(&config, &runner, enrollment.as_ref(), shared.engine.ops.system_id());
-        let state = runner.initial_state(&config.timing, now);
-        let RunnerChannels { target, commands, drain_mode } = lines;
-        let mut worker = Self {
-            shared,
-            runner,
-            enrollment,
-            config,
-            rules,
-            state,
-            time,
-            unfinished,
-            target,
-            commands,
-            drain_mode,
-            skew_millis: None,
-            acceptance: Acceptance::default(),
-            ongoing_failure: None,
-        };
-        match worker.unfinished {
-            Some(Unfinished::LostReset) => worker.enter(Outcome::Lost { retry_after: None }),
-            Some(Unfinished::Unsaved) => worker.enter(Outcome::Unsaved),
-            Some(Unfinished::Unregistration) | None => {}
-        }
+        let before =
+            if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
+        let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
+        let worker = Self { shared, driver, channels, acceptance: Acceptance::default(), ongoing_failure: None };
+        worker.log_transition(before);
         worker
     }
 
-    /// Serves the runner until it is told to stop or is retired.
-    pub(super) async fn run(mut self) -> WorkerExit {
+    /// Serves the runner until a stop, or until it is retired; returns its driver.
+    pub(super) async fn run(mut self) -> Driver<S, D, C> {
         self.finish_unregistration().await;
         loop {
-            *self.target.borrow_mut() = self.runner.target();
-            self.rules = self.current_rules();
-            let Some(plan) = lifecycle::plan(&self.state, &self.rules) else { break };
-            self.post();
-            let nap = plan.at.since(self.now()).min(self.rules.timing.longest_nap);
+            *self.channels.target.borrow_mut() = self.driver.runner.target();
+            let Some(plan) = self.driver.plan() else { break };
+            self.publish();
+            let nap = plan.at.since(self.driver.now()).min(self.driver.rules().timing.longest_nap);
             tokio::select! {
                 biased;
-                mail = self.commands.recv() => match mail {
+                command = self.channels.commands.recv() => match command {
                     None | Some(RunnerCommand::Stop) => break,
-                    Some(mail) => self.read(mail).await,
+                    Some(command) => self.obey(command).await,
                 },
                 () = tokio::time::sleep(nap) => {
-                    self.look_at_clock();
-                    if plan.at <= self.now() {
+                    if self.driver.check_clock() {
+                        tracing::info!(
+                            runner = self.driver.runner.label(),
+                            "the clock has jumped: asking the server for the time"
+                        );
+                    }
+                    if plan.at <= self.driver.now() {
                         self.execute(plan).await;
                     }
                 }
             }
         }
-        self.leave()
+        self.driver
     }
 
-    /// Makes one pass: what is due now, each kind of step once.
-    pub(super) async fn once(mut self) -> WorkerExit {
+    /// Makes one pass: every step that is due now, each kind once; returns its driver.
+    pub(super) async fn once(mut self) -> Driver<S, D, C> {
         self.finish_unregistration().await;
-        self.reconcile(true, Retired::Stay).await;
+        self.reconcile(true, UnregisteredElsewhere::LeaveAlone).await;
         let mut done = Vec::new();
-        self.rules = self.current_rules();
-        while let Some(plan) = lifecycle::plan(&self.state, &self.rules) {
-            if plan.at > self.now() || done.contains(&plan.step) {
+        while let Some(plan) = self.driver.plan() {
+            if plan.at > self.driver.now() || done.contains(&plan.step) {
                 break;
             }
             done.push(plan.step);
             self.execute(plan).await;
         }
-        self.leave()
+        self.driver
     }
 
-    fn leave(self) -> WorkerExit {
-        let now = self.now();
-        WorkerExit { runner: self.runner, state: self.state, now, is_enrolled: self.enrollment.is_some() }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.time.now(self.shared.engine.clock.read())
-    }
-
-    /// A wall clock that jumped means that a clock was set or the machine was paused: only the server
-    /// knows what time it is now.
-    fn look_at_clock(&mut self) {
-        let reading = self.shared.engine.clock.read();
-        if self.time.is_doubtful(reading) {
-            tracing::info!(runner = self.runner.label(), "the clock has jumped: asking the server for the time");
-            self.time = self.time.accepted(reading);
-            self.enter(Outcome::Nudged);
+    /// A stop may have been interrupted after it had asked the server to delete the runner.
+    async fn finish_unregistration(&mut self) {
+        if let Some(plan) = self.driver.plan().filter(|plan| plan.step == Step::Unregister) {
+            self.execute(plan).await;
         }
     }
 
+    async fn execute(&mut self, plan: Plan) {
+        let (before, old_id) = (self.driver.state().name(), self.driver.runner.record.id);
+        let mut drain_mode = self.channels.drain_mode.clone();
+        let report = if plan.step == Step::Verify {
+            tokio::select! {
+                biased;
+                report = self.driver.step(plan) => report,
+                _ = drain_mode.wait_for(|mode| *mode >= DrainMode::CancelVerify) => return,
+            }
+        } else {
+            self.driver.step(plan).await
+        };
+        self.follow_up(before, old_id, report);
+    }
+
+    /// Logs and counts what a step did.
+    fn follow_up(&mut self, before: StateName, old_id: Option<RunnerId>, report: StepReport) {
+        for outcome in &report.outcomes {
+            self.acceptance = self.acceptance.after(outcome);
+        }
+        self.count(&report);
+        self.log_step(&report, old_id);
+        self.track_failure(&report);
+        self.log_transition(before);
+    }
+
+    /// Enters what was found out other than by a step.
     fn enter(&mut self, outcome: Outcome) {
-        let moment = Moment { now: self.now(), chance: (self.shared.engine.chance)() };
-        let before = self.state.name();
+        let before = self.driver.state().name();
         self.acceptance = self.acceptance.after(&outcome);
-        let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
-        self.state = lifecycle::apply(state, outcome, &self.rules, moment);
-        if self.state.name() != before {
-            tell_transition(&self.runner, before, &self.state, moment.now);
-        }
+        self.driver.enter(outcome);
+        self.log_transition(before);
     }
 
-    fn current_rules(&self) -> Rules {
-        rules(&self.config, &self.runner, self.enrollment.as_ref(), self.shared.engine.ops.system_id())
-    }
-
-    async fn note_state(&mut self) {
-        let (word, since) = (self.state.name(), self.state.since());
-        if let Err(error) = self.shared.engine.ops.note_state(&mut self.runner, word, since).await {
-            tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
+    fn log_transition(&self, before: StateName) {
+        if self.driver.state().name() != before {
+            log_transition(&self.driver.runner, before, self.driver.state(), self.driver.now());
         }
     }
 }

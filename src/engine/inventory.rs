@@ -1,34 +1,72 @@
-//! Who is served: enrollments, records and entries brought together.
+//! Which runners exist: enrollments, records and entries brought together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Config;
-use crate::model::{RunnerKey, Site, TlsFiles};
-use crate::ops::{Enrollment, Runner, is_own};
+use crate::error_chain::chain;
+use crate::model::{RunnerKey, Site, Timestamp, TlsFiles};
+use crate::ops::{Disk, Enrollment, Error, Ops, Runner, Server, Unfinished, is_own};
 use crate::store::{Entry, Record, Snapshot};
 
-/// One runner to be served.
+/// One runner to be driven.
 #[derive(Clone, Debug)]
 pub struct ManagedRunner {
     /// The runner, registered or not.
     pub runner: Runner,
     /// What asked for it; `None` for an entry that was only found.
     pub enrollment: Option<Enrollment>,
+    /// What a crash left to be done.
+    pub unfinished: Option<Unfinished>,
 }
 
-/// Who is served, and what cannot be.
+/// The runners of one config.toml and its settings.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// The runners: enrollments first, then entries in the order of the file.
-    pub members: Vec<ManagedRunner>,
+    /// Runners of enrollments first, then entries in the order of the file.
+    pub runners: Vec<ManagedRunner>,
     /// What people should know, one sentence each.
-    pub remarks: Vec<String>,
-    /// Records that belong to no enrollment any more, with the key they had; to be written down before
-    /// anything is served.
-    pub renamed: Vec<(RunnerKey, Record)>,
+    pub warnings: Vec<String>,
+    /// Records that belong to no enrollment any more, with the key they had.
+    renamed: Vec<(RunnerKey, Record)>,
 }
 
-/// Brings together what shall exist, what is known and what config.toml says.
+/// Finishes what a crash interrupted, then reads which runners exist.
+///
+/// # Errors
+/// [`Error::Disk`] if config.toml or the state directory cannot be read.
+pub async fn take_inventory<S: Server, D: Disk>(
+    ops: &Ops<S, D>,
+    config: &Config,
+    now: Timestamp,
+) -> Result<(Inventory, Snapshot), Error> {
+    let mut unfinished: BTreeMap<_, _> = ops.replay(now).await?.unfinished.into_iter().collect();
+    let records = ops.disk().records().await?;
+    for damaged in &records.damaged {
+        tracing::error!(error = chain(damaged), "a runner's record is damaged");
+    }
+    let snapshot = ops.disk().read().await?;
+    let mut inventory = inventory(config, records.records, &snapshot);
+    for managed in &mut inventory.runners {
+        managed.unfinished = unfinished.remove(&managed.runner.record.key);
+    }
+    Ok((inventory, snapshot))
+}
+
+/// Reads again which runners exist, after a change.
+///
+/// # Errors
+/// As [`take_inventory`].
+pub async fn retake_inventory<S: Server, D: Disk>(
+    ops: &Ops<S, D>,
+    config: &Config,
+) -> Result<(Inventory, Snapshot), Error> {
+    let snapshot = ops.disk().read().await?;
+    let inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
+    inventory.save_renamed(ops).await?;
+    Ok((inventory, snapshot))
+}
+
+/// Brings together the enrollments, the records and the entries of config.toml.
 #[must_use]
 pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
     let mut inventory = Inventory::default();
@@ -42,7 +80,7 @@ pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> 
     for record in records {
         let key = record.key.clone();
         let was_enrolled = record.enrollment.is_some();
-        let Some(runner) = recorded(record, snapshot, &claimed, &mut inventory.remarks) else { continue };
+        let Some(runner) = recorded(record, snapshot, &claimed, &mut inventory.warnings) else { continue };
         if was_enrolled {
             inventory.renamed.push((key, runner.record.clone()));
         }
@@ -54,7 +92,7 @@ pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> 
         }
         match Runner::found(entry) {
             Ok(runner) => inventory.admit(runner, None, snapshot, &mut claimed),
-            Err(error) => inventory.remarks.push(error.to_string()),
+            Err(error) => inventory.warnings.push(error.to_string()),
         }
     }
     inventory
@@ -68,6 +106,18 @@ fn position(record: &Record, snapshot: &Snapshot) -> usize {
 }
 
 impl Inventory {
+    /// Writes the records that belong to no enrollment any more under their new keys. The daemon does so before it
+    /// drives anything.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn save_renamed<S: Server, D: Disk>(&self, ops: &Ops<S, D>) -> Result<(), Error> {
+        for (old, record) in &self.renamed {
+            ops.rename_record(old, record.clone()).await?;
+        }
+        Ok(())
+    }
+
     /// Takes a runner in, and with it all entries that are its own.
     fn admit(
         &mut self,
@@ -79,7 +129,7 @@ impl Inventory {
         let target = runner.target();
         claimed.extend(snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position));
         runner.look_up(snapshot);
-        self.members.push(ManagedRunner { runner, enrollment });
+        self.runners.push(ManagedRunner { runner, enrollment, unfinished: None });
     }
 }
 
@@ -94,12 +144,12 @@ fn enrolled(
             Runner::recorded(records.remove(position), enrollment.site.clone())
         }
         Some(position) => {
-            inventory.remarks.push(moved_away(enrollment, &mut records[position]));
+            inventory.warnings.push(moved_away(enrollment, &mut records[position]));
             inventory.renamed.push((enrollment.key.clone(), records[position].clone()));
             blank(enrollment)
         }
         None => match same_name(enrollment, records, snapshot) {
-            Some(entry) => taken_over(enrollment, entry, &mut inventory.remarks).unwrap_or_else(|| blank(enrollment)),
+            Some(entry) => taken_over(enrollment, entry, &mut inventory.warnings).unwrap_or_else(|| blank(enrollment)),
             None => blank(enrollment),
         },
     };
@@ -138,10 +188,10 @@ fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snap
     candidates.next().filter(|_| candidates.next().is_none())
 }
 
-fn taken_over(enrollment: &Enrollment, entry: &Entry, remarks: &mut Vec<String>) -> Option<Runner> {
+fn taken_over(enrollment: &Enrollment, entry: &Entry, warnings: &mut Vec<String>) -> Option<Runner> {
     let mut runner = Runner::found(entry).ok()?;
     runner.record.key = enrollment.key.clone();
-    remarks.push(format!(
+    warnings.push(format!(
         "config.toml already has a runner `{}` at {}, which enrollment `{}` takes over instead of registering another",
         enrollment.entry.name, enrollment.site.url, enrollment.key
     ));
@@ -152,7 +202,7 @@ fn recorded(
     record: Record,
     snapshot: &Snapshot,
     claimed: &BTreeSet<usize>,
-    remarks: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Option<Runner> {
     record.credential.as_ref()?;
     let site = site(&record);
@@ -163,7 +213,7 @@ fn recorded(
         if runner.record.entry_text.is_some() {
             return Some(runner);
         }
-        remarks.push(format!(
+        warnings.push(format!(
             "runner `{}` at {} is no longer in config.toml and is not served: put its entry back, or remove its record `{}.json`",
             runner.label(),
             runner.record.url,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{Config, RotatePolicy};
-use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share};
+use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share, Timing};
 use crate::model::{Origin, SystemId};
 use crate::ops::{Enrollment, RegistrationSource, Runner};
+use crate::retry::LONGEST_DELAY;
 
 /// What governs a runner: the settings, its policy, and what its origin allows.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
@@ -25,6 +26,15 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
     let verify_interval: Duration = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
     let recovery = recovery(config, runner, enrollment, is_shared);
     Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
+}
+
+/// The rules of a command: a person asks and waits, so a reset by the runner's id needs nothing but an access token,
+/// and no delay is longer than [`LONGEST_DELAY`].
+pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
+    let record = &runner.record;
+    let reset_by_id = config.access_to(&record.url).is_some() && record.id.is_some();
+    let timing = Timing { backoff_cap: rules.timing.backoff_cap.min(LONGEST_DELAY), ..rules.timing };
+    Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 
 /// Which rungs of the recovery ladder there are for a runner.

@@ -1,47 +1,46 @@
-//! What a genuine answer says.
+//! The typed content of a genuine answer.
 
 use crate::model::{Expiry, RunnerId, Timestamp};
 use crate::secret::Token;
 
-/// A genuine answer with the circumstances of its arrival.
+/// A genuine answer with its time and request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
-    /// What the server said.
+    /// The content of the answer.
     pub value: T,
-    /// The server's wall time when it answered (the `Date` header); absent if it sent none.
+    /// The server's wall time of the answer (the `Date` header); `None` if the header is missing.
     pub date: Option<Timestamp>,
     /// The request's `X-Request-Id`, which GitLab's own logs repeat.
     pub request_id: String,
 }
 
-/// A runner that has just been made.
+/// A newly registered runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// Its number.
+    /// The runner's id.
     pub id: RunnerId,
-    /// Its authentication token.
+    /// The runner's authentication token.
     pub token: Token,
-    /// When that token stops working; unknown from a server before 14.8.
+    /// When the token expires; unknown from a server before 14.8.
     pub expiry: Expiry,
 }
 
-/// What the server knows of a token that it accepts.
+/// A successful verification of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The runner the token belongs to; absent in the plain answer of a server before 15.9.
+    /// The token's runner; `None` in the plain answer of a server before 15.9.
     pub id: Option<RunnerId>,
-    /// When the token stops working; unknown in the plain answer.
+    /// When the token expires; unknown in the plain answer.
     pub expiry: Expiry,
     /// Whether this was the plain answer of a server before 15.9, a bare `200`.
     pub legacy: bool,
 }
 
-/// A token that has just replaced another.
+/// The result of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reset {
-    /// The token from now on. Some servers past a rotation deadline repeat the one that was sent, which
-    /// means "not rotated".
+    /// The new token. Past a rotation deadline some servers repeat the token that was sent: it was not rotated.
     pub token: Token,
-    /// When it stops working.
+    /// When the new token expires.
     pub expiry: Expiry,
 }

@@ -1,4 +1,4 @@
-//! The calls.
+//! The calls of a runner, and how every call is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,23 +10,25 @@ use zeroize::Zeroizing;
 use crate::model::{Expiry, RunnerId, Site, SystemId};
 use crate::secret::Token;
 
-use super::endpoint::Proof;
-use super::error::Fault;
-use super::error_body::{self, ErrorTexts};
+use super::endpoint::TokenKind;
+use super::error::CallFailure;
+use super::error_body::{self, ErrorBody};
 use super::transport::{Incoming, Outgoing, Transport};
 use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
-use super::{Answer, Config, Endpoint, Error, Exchange, Info, Kind, RegisterParameters, Registered, Reset, Verified};
+use super::{
+    Answer, Config, Endpoint, Error, ErrorKind, Exchange, Info, RegisterParameters, Registered, Reset, Verified,
+};
 use super::{headers, refusal};
 
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/checks/gitlab.rs"]
 pub mod fuzzing;
 
-/// The client of any number of GitLab servers. Cloning is cheap, and clones share their connections.
-/// The calls that an access token allows are those of its [`fleet`](Self::fleet).
+/// A client for any number of GitLab servers. Clones are cheap and share their connections.
+/// [`fleet`](Self::fleet) has the calls that need an access token.
 ///
-/// Every method sends one request, once, and fails with an [`Error`]. Dropping the future of a call
-/// cancels it, after which nobody can tell whether the server acted.
+/// Every method sends one request, once, and fails with an [`Error`]. Dropping the future of a call cancels
+/// it; the server may or may not have acted.
 #[derive(Clone)]
 pub struct Client(Arc<Transport>);
 
@@ -36,35 +38,35 @@ impl fmt::Debug for Client {
     }
 }
 
-/// One call, before it has a request id.
+/// One call without its request id.
 pub(super) struct Call<'a> {
     endpoint: Endpoint,
     site: &'a Site,
-    /// Below the root of the endpoint's API, encoded, with its query.
+    /// Relative to the endpoint's API root, percent-encoded, with its query.
     path: &'a str,
-    /// Empty for a request without one.
+    /// Empty for a request without a body.
     body: Zeroizing<Vec<u8>>,
-    /// The token that must not show up in anything that is reported.
+    /// The token of the request, which no error or log line may show.
     secret: &'a Token,
 }
 
 impl Client {
-    /// Makes a client; nothing is read or connected before its first use.
+    /// Creates a client. Files are read and connections made on first use.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self(Arc::new(Transport::new(config)))
     }
 
-    /// Forgets client certificates, named authorities and those of the system, so that the next call reads
-    /// them again and connects anew. Calls under way are not disturbed.
+    /// Drops the loaded certificates and authorities, including the system's: the next call reads them again
+    /// and opens a new connection. Calls in flight continue.
     pub fn forget_tls(&self) {
         self.0.forget_tls();
     }
 
-    /// Makes a runner: `POST /runners`. Each success makes another one.
+    /// Registers a runner: `POST /runners`. Each success creates another runner.
     ///
     /// # Errors
-    /// [`Error`]; an answer without a usable id and token is of unknown effect, since a runner was made.
+    /// [`Error`]. An answer without a valid id and token has an unknown effect: the server created a runner.
     pub async fn register(
         &self,
         site: &Site,
@@ -76,11 +78,11 @@ impl Client {
         self.call(call, |incoming| success(incoming, wire::registered)).await
     }
 
-    /// Asks whether a runner's token is good, and until when: `POST /runners/verify`. Makes this
-    /// machine's manager on the server if there is none.
+    /// Checks a runner's token and reads its expiry: `POST /runners/verify`. The server creates this
+    /// machine's manager if it is missing.
     ///
     /// # Errors
-    /// [`Error`]; an answer about another token is none.
+    /// [`Error`], also for an answer about another token.
     pub async fn verify(
         &self,
         site: &Site,
@@ -99,80 +101,78 @@ impl Client {
         .await
     }
 
-    /// Deletes a runner with all its managers, also those of other machines: `DELETE /runners`.
+    /// Deletes a runner with all its managers, including those of other machines: `DELETE /runners`.
     ///
     /// # Errors
-    /// [`Error`]; deleted twice is refused like any unknown token.
+    /// [`Error`]. A second deletion is refused like any unknown token.
     pub async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, None, None));
         let call = Call::new(Endpoint::DeleteRunner, site, "runners", body, token);
         self.call(call, deleted).await
     }
 
-    /// Deletes this machine's manager, leaving the runner and its token alive:
-    /// `DELETE /runners/managers`.
+    /// Deletes this machine's manager and keeps the runner and its token: `DELETE /runners/managers`.
     ///
     /// # Errors
-    /// [`Error`]; deleted twice is gone.
+    /// [`Error`]. A second deletion is [`Gone`](super::Disposition::Gone).
     pub async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, Some(system_id), None));
         let call = Call::new(Endpoint::DeleteManager, site, "runners/managers", body, token);
         self.call(call, deleted).await
     }
 
-    /// Replaces a token by a new one: `POST /runners/reset_authentication_token`. The old one dies at
-    /// once, and the answer is the only place where the new one is ever shown.
+    /// Rotates a token: `POST /runners/reset_authentication_token`. The old token is revoked at once, and only
+    /// this answer contains the new one.
     ///
     /// # Errors
-    /// [`Error`]; an answer without a usable token is of unknown effect, since the old one is dead.
+    /// [`Error`]. An answer without a valid token has an unknown effect: the old token is revoked.
     pub async fn reset(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<Reset>, Error> {
         let body = json(&TokenRequest::new(token, Some(system_id), None));
         let call = Call::new(Endpoint::Reset, site, "runners/reset_authentication_token", body, token);
         self.call(call, |incoming| success(incoming, wire::reset)).await
     }
 
-    /// Replaces a token by a new one with an access token, which also revives an expired one:
-    /// `POST /runners/:id/reset_authentication_token`.
+    /// Rotates a token with an access token, even an expired one: `POST /runners/:id/reset_authentication_token`.
     ///
     /// # Errors
-    /// [`Error`]; as for [`reset`](Self::reset).
+    /// [`Error`], as for [`reset`](Self::reset).
     pub async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Error> {
         let path = format!("runners/{id}/reset_authentication_token");
         let call = Call::new(Endpoint::ResetById, site, &path, json(&EmptyRequest {}), access_token);
         self.call(call, |incoming| success(incoming, wire::reset)).await
     }
 
-    /// Sends one request and reads its answer; leaves one line in the log.
+    /// Sends one request, reads its answer and logs one line.
     pub(super) async fn call<T>(
         &self,
         call: Call<'_>,
-        read: impl FnOnce(&Incoming) -> Result<T, Fault>,
+        read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
     ) -> Result<Answer<T>, Error> {
         let request_id = request_id();
         let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
             Ok(incoming) if (200..=299).contains(&incoming.status) => {
-                let value = read(&incoming).map_err(|trouble| Fault { status: Some(incoming.status), ..trouble });
+                let value = read(&incoming).map_err(|failure| CallFailure { status: Some(incoming.status), ..failure });
                 value.map(|value| (value, incoming))
             }
             Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
-            Err(trouble) => Err(trouble),
+            Err(failure) => Err(failure),
         };
         let took = started.elapsed();
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let outcome_word = outcome.as_ref().map_or_else(|trouble| trouble.kind.label(), |_| "ok");
-        self.0.observe(&Exchange { endpoint, outcome: outcome_word, took });
+        let outcome_name = outcome.as_ref().map_or_else(|failure| failure.kind.as_str(), |_| "ok");
+        self.0.observe(&Exchange { endpoint, outcome: outcome_name, took });
         match outcome {
             Ok((value, incoming)) => {
                 let status = incoming.status;
-                tracing::debug!(endpoint = endpoint.label(), host, request_id, status, elapsed_ms, "request answered");
+                tracing::debug!(endpoint = endpoint.as_str(), host, request_id, status, elapsed_ms, "request answered");
                 Ok(Answer { value, date: headers::date(&incoming.headers), request_id })
             }
-            Err(trouble) => {
-                let (kind, status) = (trouble.kind.label(), trouble.status);
+            Err(failure) => {
+                let (kind, status) = (failure.kind.as_str(), failure.status);
                 tracing::debug!(
-                    endpoint = endpoint.label(),
+                    endpoint = endpoint.as_str(),
                     host,
                     request_id,
                     kind,
@@ -180,14 +180,14 @@ impl Client {
                     elapsed_ms,
                     "request failed"
                 );
-                Err(Error::new(endpoint, host, request_id, trouble))
+                Err(Error::new(endpoint, host, request_id, failure))
             }
         }
     }
 }
 
 impl<'a> Call<'a> {
-    /// What a request goes out from; an access token goes into a header, any other is in the body already.
+    /// `secret` is sent in a header if it is an access token; `body` already contains any other token.
     pub(super) fn new(
         endpoint: Endpoint,
         site: &'a Site,
@@ -205,67 +205,67 @@ impl<'a> Call<'a> {
             root: self.endpoint.root(),
             path: self.path,
             body: self.body,
-            access_token: (self.endpoint.proof() == Proof::Access).then_some(self.secret),
+            access_token: (self.endpoint.token_kind() == TokenKind::Access).then_some(self.secret),
             request_id,
-            on_kept_connection: !self.endpoint.changes_something(),
+            reuses_connection: !self.endpoint.has_side_effects(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),
         }
     }
 }
 
-/// Reads the body of a success: JSON by its own word and by its shape.
-pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, Fault> {
+/// Reads the body of a success, which must be JSON by its content type and its syntax.
+pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result<T, Flaw>) -> Result<T, CallFailure> {
     if !incoming.is_json() {
-        return Err(Fault::new(Kind::NotGitlab).with_detail(incoming.looks()));
+        return Err(CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.description()));
     }
-    read(&incoming.body).map_err(|Flaw(flaw)| Fault::new(Kind::UnexpectedAnswer).with_detail(flaw))
+    read(&incoming.body).map_err(|Flaw(flaw)| CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw))
 }
 
-/// Reads the answer to a deletion, which is the status 204 and nothing else.
-pub(super) fn deleted(incoming: &Incoming) -> Result<(), Fault> {
+/// Reads the answer to a deletion, which must have status 204.
+pub(super) fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
     if incoming.status == 204 {
         return Ok(());
     }
-    success(incoming, |_| Err(Flaw("its status does not say that anything was deleted")))
+    success(incoming, |_| Err(Flaw("not the status of a deletion")))
 }
 
-/// Reads an answer that is no success.
-fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Fault {
-    let words = if incoming.is_json() { ErrorTexts::read(&incoming.body) } else { None };
-    let kind = refusal::kind(endpoint, incoming.status, words.as_ref());
-    let detail = if kind == Kind::Redirect {
+/// Reads an answer without a success status.
+fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> CallFailure {
+    let body = if incoming.is_json() { ErrorBody::read(&incoming.body) } else { None };
+    let kind = refusal::kind(endpoint, incoming.status, body.as_ref());
+    let detail = if kind == ErrorKind::Redirect {
         let host = headers::location_host(&incoming.headers, &incoming.url);
         host.map(|host| format!("to {}", error_body::sanitized(&host, &[secret])))
     } else {
-        (kind == Kind::NotGitlab).then(|| incoming.looks().to_owned())
+        (kind == ErrorKind::NotGitlab).then(|| incoming.description().to_owned())
     };
-    Fault {
+    CallFailure {
         kind,
         status: Some(incoming.status),
-        date: words.as_ref().and_then(|_| headers::date(&incoming.headers)),
-        words: words.map(|words| words.shown(&[secret])),
+        date: body.as_ref().and_then(|_| headers::date(&incoming.headers)),
+        server_message: body.map(|body| body.sanitized(&[secret])),
         detail,
-        retry_after: headers::retry_after(&incoming.headers, kind == Kind::RateLimited),
+        retry_after: headers::retry_after(&incoming.headers, kind == ErrorKind::RateLimited),
         source: None,
     }
 }
 
-/// Writes a request's body into memory that is zeroed when dropped.
+/// Serializes a request body into memory that is zeroed on drop.
 pub(super) fn json(request: &impl Serialize) -> Zeroizing<Vec<u8>> {
     let mut body = Zeroizing::new(Vec::with_capacity(BODY_CAPACITY));
-    #[expect(clippy::expect_used, reason = "plain structs of texts and numbers always serialize into memory")]
-    serde_json::to_writer(&mut *body, request).expect("plain structs serialize into memory");
+    #[expect(clippy::expect_used, reason = "structs of strings and numbers always serialize into memory")]
+    serde_json::to_writer(&mut *body, request).expect("the request serializes into memory");
     body
 }
 
-/// Room for any request's body but the wordiest registration, in bytes: growing would leave a copy of
-/// the token behind.
+/// Initial capacity of a request body, in bytes: growing a buffer leaves a copy of the token in memory, so only
+/// the longest registrations exceed it.
 const BODY_CAPACITY: usize = 4096;
 
-/// A new `X-Request-Id`, 32 hex digits as gitlab-runner's.
+/// Returns a new `X-Request-Id` of 32 hex digits, as gitlab-runner sends it.
 fn request_id() -> String {
     let mut bytes = [0_u8; 16];
-    // Without the system's randomness ids repeat, which makes logs harder to read and nothing else.
+    // If this fails, ids repeat: logs are harder to read, but nothing breaks.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What a client is built from.
+//! The configuration of a client.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,48 +7,47 @@ use std::time::Duration;
 
 use super::Endpoint;
 
-/// How the client connects; the same for every site.
+/// How the client connects to every site.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The longest that connecting may take, name lookup and TLS handshake included; at most half of
-    /// `request_timeout` counts.
+    /// Timeout for connecting, including name lookup and TLS handshake. Capped at half of `request_timeout`.
     pub connect_timeout: Duration,
-    /// The longest that a whole request may take, from its first byte to the last of its answer.
+    /// Timeout for the whole request, until the last byte of its answer.
     pub request_timeout: Duration,
-    /// Where `<host>.crt`, `<host>.auth.crt` and `<host>.auth.key` are looked for when an entry names
-    /// no TLS files of its own: the `certs` directory beside config.toml.
+    /// The `certs` directory next to config.toml. If an entry sets no TLS files, `<host>.crt`, `<host>.auth.crt` and
+    /// `<host>.auth.key` are read from here.
     pub certs_dir: Option<PathBuf>,
-    /// The proxies to go through.
+    /// The proxies to use.
     pub proxies: Proxies,
-    /// How many requests to one host may be under way at a time; at least one.
+    /// Maximum number of concurrent requests to one host; at least one.
     pub in_flight_per_host: usize,
-    /// RunnerOutcome about every request when it has ended.
+    /// Called after every request.
     pub observer: Option<Observer>,
 }
 
-/// One request that has ended.
+/// One completed request, successful or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// What was called.
+    /// The call.
     pub endpoint: Endpoint,
-    /// What came of it: `ok`, or the [label](super::Kind::label) of what went wrong.
+    /// `ok`, or the [name](super::ErrorKind::as_str) of the error kind.
     pub outcome: &'static str,
-    /// From the call to its end; the wait for its turn counts too.
+    /// Duration of the call, including the wait for a free slot of its host.
     pub took: Duration,
 }
 
-/// Somebody who is told about requests; called on the caller's thread, so it must not wait.
+/// A callback for completed requests. It runs on the caller's thread and must not block.
 #[derive(Clone)]
 pub struct Observer(Arc<dyn Fn(&Exchange) + Send + Sync>);
 
 impl Observer {
-    /// Tells each request to a function.
+    /// Wraps a function that is called with each request.
     #[must_use]
     pub fn new(observe: impl Fn(&Exchange) + Send + Sync + 'static) -> Self {
         Self(Arc::new(observe))
     }
 
-    pub(super) fn tell(&self, exchange: &Exchange) {
+    pub(super) fn notify(&self, exchange: &Exchange) {
         (self.0)(exchange);
     }
 }
@@ -65,8 +64,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of [`Config::request_timeout`].
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The default of [`Config::in_flight_per_host`]: many runners of one server start together, and a
-/// small server should not notice.
+/// The default of [`Config::in_flight_per_host`]: many runners of one server start together, and a small server
+/// must cope with that.
 pub const IN_FLIGHT_PER_HOST: usize = 4;
 
 impl Default for Config {
@@ -82,21 +81,19 @@ impl Default for Config {
     }
 }
 
-/// The proxies to go through, as the official environment variables have them; the environment itself
-/// is not read here.
+/// The proxies, with the meaning of the usual environment variables. This room does not read the environment.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// The proxy for https sites; may hold a password.
     pub https: Option<String>,
     /// The proxy for http sites; may hold a password.
     pub http: Option<String>,
-    /// The hosts that are reached directly, separated by commas.
+    /// Hosts to connect to without a proxy, separated by commas.
     pub no_proxy: Option<String>,
 }
 
 impl Proxies {
-    /// Whether even an http site is reached through an encrypted connection, so that someone has to be
-    /// trusted.
+    /// Whether requests to http sites use TLS to the proxy, which needs trusted authorities.
     pub(super) fn is_http_proxy_encrypted(&self) -> bool {
         self.http.as_deref().is_some_and(|url| url.starts_with("https:"))
     }

@@ -1,60 +1,154 @@
-//! What a failed call means for whoever sent it.
+//! What a failed call means for its caller.
 
 use std::time::Duration;
 
-/// Whether a failed call may have taken effect, and what its sender can do next.
+use super::ErrorKind;
+
+/// Whether a failed call may have taken effect, and what its caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// The server surely did not act; the same call may be sent again.
+    /// The server did not act; the same call may be sent again.
     NotExecuted {
         /// How long the server asked to wait, at most a day.
         retry_after: Option<Duration>,
     },
-    /// Nobody can tell whether the server acted: settle that before a call is repeated that may not
-    /// happen twice.
+    /// The server may or may not have acted. Find out before repeating a call that must not happen twice.
     Unknown {
         /// How long the server asked to wait, at most a day.
         retry_after: Option<Duration>,
     },
-    /// GitLab itself said no to the runner token: unknown, deleted, rotated away or expired, which it
-    /// does not tell apart. Believed only when said twice.
+    /// GitLab itself refused the runner token: unknown, deleted, rotated or expired, which its answer does
+    /// not distinguish. Callers act on it only after a second refusal.
     Refused,
     /// The token's rotation deadline has passed: it stays valid until it expires, and cannot be renewed.
     RotationClosed,
-    /// The runner or manager is not there any more: for a deletion that is success.
+    /// The runner or manager no longer exists. A deletion counts this as success.
     Gone,
-    /// This version of GitLab does not have the call.
+    /// This GitLab version does not support the call.
     Unsupported,
-    /// Sending it again changes nothing until a human does something.
+    /// Retrying is useless until a human acts.
     MustAct(Reason),
 }
 
-/// What a human must look at.
+/// What a human must act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The server finds fault with the parameters (400, or 422 on a registration or deletion).
+    /// The server rejects the parameters (400, or 422 on a registration or deletion).
     Parameters,
-    /// The registration token is wrong, or an administrator does not allow runners of its kind (403).
+    /// The registration token is wrong, or an administrator does not allow runners of its type (403).
     RegistrationRefused,
-    /// Registration with registration tokens is switched off (410).
+    /// Registration tokens are disabled (410).
     RegistrationDisabled,
     /// The access token is wrong, expired or revoked (401).
     AccessToken,
-    /// The access token lacks the scope or its owner lacks the role (403).
+    /// The access token lacks the scope, or its user lacks the role (403).
     AccessTokenRights,
     /// The group or project that owned the runner is gone (403 or 422).
     Orphaned,
-    /// The project runner is assigned to no project (422).
+    /// The project runner is not assigned to any project (422).
     Unassigned,
 }
 
-/// The kind of trouble, as a command's exit code tells it.
+/// The class of an error, for the exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The server answered, and its answer is no.
+    /// The server answered and refused.
     RefusedByServer,
     /// The server could not be reached, was busy, or did not answer like a GitLab.
     Unreachable,
     /// A file or setting on this machine cannot be used.
     Local,
+}
+
+impl ErrorKind {
+    pub(super) fn disposition(self, retry_after: Option<Duration>) -> Disposition {
+        match self {
+            Self::LocalFile
+            | Self::ProxySetting
+            | Self::NameLookup
+            | Self::Connect
+            | Self::ConnectTimeout
+            | Self::TlsName
+            | Self::TlsIssuer
+            | Self::TlsExpired
+            | Self::TlsClientCertificate
+            | Self::Tls
+            | Self::ProxyAuthentication
+            | Self::Redirect
+            | Self::ReadOnly
+            | Self::Locked
+            | Self::PreconditionFailed
+            | Self::RateLimited
+            | Self::Maintenance => Disposition::NotExecuted { retry_after },
+            Self::Timeout
+            | Self::ConnectionLost
+            | Self::TooLarge
+            | Self::NotGitlab
+            | Self::UnexpectedAnswer
+            | Self::UnexpectedStatus
+            | Self::ServerError => Disposition::Unknown { retry_after },
+            Self::TokenRefused => Disposition::Refused,
+            Self::RotationClosed => Disposition::RotationClosed,
+            Self::NotFound => Disposition::Gone,
+            Self::Unsupported => Disposition::Unsupported,
+            Self::InvalidParameters | Self::Forbidden => Disposition::MustAct(Reason::Parameters),
+            Self::AccessTokenRefused => Disposition::MustAct(Reason::AccessToken),
+            Self::AccessTokenRights => Disposition::MustAct(Reason::AccessTokenRights),
+            Self::RegistrationRefused => Disposition::MustAct(Reason::RegistrationRefused),
+            Self::RegistrationDisabled => Disposition::MustAct(Reason::RegistrationDisabled),
+            Self::Orphaned => Disposition::MustAct(Reason::Orphaned),
+            Self::Unassigned => Disposition::MustAct(Reason::Unassigned),
+        }
+    }
+
+    pub(super) fn class(self) -> ErrorClass {
+        if matches!(self, Self::LocalFile | Self::ProxySetting) {
+            return ErrorClass::Local;
+        }
+        match self.disposition(None) {
+            Disposition::NotExecuted { .. } | Disposition::Unknown { .. } => ErrorClass::Unreachable,
+            Disposition::Refused
+            | Disposition::RotationClosed
+            | Disposition::Gone
+            | Disposition::Unsupported
+            | Disposition::MustAct(_) => ErrorClass::RefusedByServer,
+        }
+    }
+
+    /// Whether the server may have received the request, so that its logs may have the request id.
+    pub(super) fn is_after_sending(self) -> bool {
+        !matches!(
+            self,
+            Self::LocalFile
+                | Self::ProxySetting
+                | Self::NameLookup
+                | Self::Connect
+                | Self::ConnectTimeout
+                | Self::TlsName
+                | Self::TlsIssuer
+                | Self::TlsExpired
+                | Self::TlsClientCertificate
+                | Self::Tls
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_retryable_kinds_carry_retry_after() {
+        let wait = Some(Duration::from_secs(60));
+        for kind in ErrorKind::ALL {
+            if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } =
+                kind.disposition(wait)
+            {
+                assert_eq!(retry_after, wait, "{kind}");
+                assert_ne!(kind.class(), ErrorClass::RefusedByServer, "{kind}");
+            } else {
+                assert_eq!(kind.class(), ErrorClass::RefusedByServer, "{kind}");
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A call that did not bring what was asked for.
+//! The error of a call.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-use super::{Disposition, Endpoint, ErrorClass, Reason};
+use super::{Disposition, Endpoint, ErrorClass, ErrorKind};
 
-/// A failed call: what was asked of whom, and what came instead. Holds no token and no body.
+/// A failed call: what was asked of which host, and what went wrong. Holds no token and no body.
 #[derive(Debug)]
-pub struct Error(Box<Parts>);
+pub struct Error(Box<FailedCall>);
 
 #[derive(Debug)]
-struct Parts {
+struct FailedCall {
     endpoint: Endpoint,
     host: String,
     request_id: String,
-    trouble: Fault,
+    failure: CallFailure,
 }
 
-/// What came instead of the answer.
+/// What went wrong, before it is known which call it was.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) kind: Kind,
+pub(super) struct CallFailure {
+    pub(super) kind: ErrorKind,
     pub(super) status: Option<u16>,
-    /// The server's words, fit to be shown.
-    pub(super) words: Option<String>,
+    /// The server's message, sanitized.
+    pub(super) server_message: Option<String>,
     /// What the kind does not say: the file, the host of a redirect, the flaw of an answer.
     pub(super) detail: Option<String>,
     pub(super) date: Option<Timestamp>,
@@ -34,12 +34,11 @@ pub(super) struct Fault {
     pub(super) source: Option<Cause>,
 }
 
-/// What lies behind an error.
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
-impl Fault {
-    pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, status: None, words: None, detail: None, date: None, retry_after: None, source: None }
+impl CallFailure {
+    pub(super) fn new(kind: ErrorKind) -> Self {
+        Self { kind, status: None, server_message: None, detail: None, date: None, retry_after: None, source: None }
     }
 
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
@@ -50,97 +49,20 @@ impl Fault {
         Self { source: Some(source.into()), ..self }
     }
 
-    /// The status and the server's words, which mostly begin with the status themselves.
-    fn said(&self) -> Option<String> {
+    /// The status and the server's message, which usually begins with the status itself.
+    fn status_and_message(&self) -> Option<String> {
         let status = self.status?.to_string();
-        match &self.words {
-            Some(words) if words.starts_with(&status) => Some(words.clone()),
-            Some(words) => Some(format!("{status}: {words}")),
+        match &self.server_message {
+            Some(message) if message.starts_with(&status) => Some(message.clone()),
+            Some(message) => Some(format!("{status}: {message}")),
             None => Some(status),
         }
     }
 }
 
-/// What went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A TLS file of this machine cannot be used.
-    LocalFile,
-    /// A proxy's address cannot be one.
-    ProxySetting,
-    /// The host's name has no address.
-    NameLookup,
-    /// No connection, to the server or to the proxy before it.
-    Connect,
-    /// No connection in time.
-    ConnectTimeout,
-    /// The server's certificate is for other names.
-    TlsName,
-    /// The server's certificate comes from an authority that is not trusted.
-    TlsIssuer,
-    /// The server's certificate has expired, or is not valid yet.
-    TlsExpired,
-    /// The server wants a client certificate, or not the one it was shown.
-    TlsClientCertificate,
-    /// No TLS connection, for another reason.
-    Tls,
-    /// The proxy wants a password (407).
-    ProxyAuthentication,
-    /// No complete answer in time.
-    Timeout,
-    /// The connection broke before the answer was complete.
-    ConnectionLost,
-    /// The answer is larger than any of GitLab's.
-    TooLarge,
-    /// A redirect, which is never followed.
-    Redirect,
-    /// Something other than GitLab's API answered: a page, a portal, a firewall.
-    NotGitlab,
-    /// Success by its status, but not an answer to what was asked.
-    UnexpectedAnswer,
-    /// GitLab's form, but a status that the call does not have.
-    UnexpectedStatus,
-    /// The server finds fault with the parameters (400; 422 on a registration or deletion).
-    InvalidParameters,
-    /// The access token is wrong, expired or revoked (401).
-    AccessTokenRefused,
-    /// The access token's scope or its owner's role does not suffice (403).
-    AccessTokenRights,
-    /// The runner is not one that this can be done to (403): locked, or of another kind.
-    Forbidden,
-    /// The runner token is not accepted (403).
-    TokenRefused,
-    /// The registration token is not accepted (403).
-    RegistrationRefused,
-    /// Registration with registration tokens is switched off (410).
-    RegistrationDisabled,
-    /// The token's rotation deadline has passed (403).
-    RotationClosed,
-    /// The server takes no writes at the moment (403).
-    ReadOnly,
-    /// The runner's owner is gone (403 or 422).
-    Orphaned,
-    /// The project runner is assigned to no project (422).
-    Unassigned,
-    /// The runner, manager, project or group is not there (404), or hidden.
-    NotFound,
-    /// This version of GitLab does not have the call (404, 405, 410, 501, or 401 for managers).
-    Unsupported,
-    /// Another request holds the runner (409).
-    Locked,
-    /// The runner changed meanwhile (412).
-    PreconditionFailed,
-    /// Too many requests, or migrations under way (429).
-    RateLimited,
-    /// GitLab is in maintenance (503 with its own words).
-    Maintenance,
-    /// The server or a proxy before it failed (408 and 5xx).
-    ServerError,
-}
-
 impl Error {
-    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, trouble: Fault) -> Self {
-        Self(Box::new(Parts { endpoint, host, request_id, trouble }))
+    pub(super) fn new(endpoint: Endpoint, host: String, request_id: String, failure: CallFailure) -> Self {
+        Self(Box::new(FailedCall { endpoint, host, request_id, failure }))
     }
 
     /// The call that failed.
@@ -151,11 +73,11 @@ impl Error {
 
     /// What went wrong.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.0.trouble.kind
+    pub fn kind(&self) -> ErrorKind {
+        self.0.failure.kind
     }
 
-    /// The host and port that were asked.
+    /// The server's host, with its port unless that is the default.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.0.host
@@ -167,271 +89,75 @@ impl Error {
         &self.0.request_id
     }
 
-    /// The answer's HTTP status; absent if there was no answer.
+    /// The HTTP status; `None` if there was no answer.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        self.0.trouble.status
+        self.0.failure.status
     }
 
-    /// The server's own words, made safe to show: short, plain, without any secret of the request.
+    /// The server's message, safe to display: one short line without any secret of the request.
     #[must_use]
-    pub fn words(&self) -> Option<&str> {
-        self.0.trouble.words.as_deref()
+    pub fn server_message(&self) -> Option<&str> {
+        self.0.failure.server_message.as_deref()
     }
 
-    /// The server's wall time when it answered; absent if what answered may not be GitLab.
+    /// The server's wall time of the answer; `None` if the answer may not be GitLab's.
     #[must_use]
     pub fn date(&self) -> Option<Timestamp> {
-        self.0.trouble.date
+        self.0.failure.date
     }
 
     /// How long the server asked to wait, at most a day.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.trouble.retry_after
+        self.0.failure.retry_after
     }
 
-    /// Whether the call may have taken effect, and what can be done next.
+    /// Whether the call may have taken effect, and what the caller can do next.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
-        let retry_after = self.0.trouble.retry_after;
-        match self.0.trouble.kind {
-            Kind::LocalFile
-            | Kind::ProxySetting
-            | Kind::NameLookup
-            | Kind::Connect
-            | Kind::ConnectTimeout
-            | Kind::TlsName
-            | Kind::TlsIssuer
-            | Kind::TlsExpired
-            | Kind::TlsClientCertificate
-            | Kind::Tls
-            | Kind::ProxyAuthentication
-            | Kind::Redirect
-            | Kind::ReadOnly
-            | Kind::Locked
-            | Kind::PreconditionFailed
-            | Kind::RateLimited
-            | Kind::Maintenance => Disposition::NotExecuted { retry_after },
-            Kind::Timeout
-            | Kind::ConnectionLost
-            | Kind::TooLarge
-            | Kind::NotGitlab
-            | Kind::UnexpectedAnswer
-            | Kind::UnexpectedStatus
-            | Kind::ServerError => Disposition::Unknown { retry_after },
-            Kind::TokenRefused => Disposition::Refused,
-            Kind::RotationClosed => Disposition::RotationClosed,
-            Kind::NotFound => Disposition::Gone,
-            Kind::Unsupported => Disposition::Unsupported,
-            Kind::InvalidParameters | Kind::Forbidden => Disposition::MustAct(Reason::Parameters),
-            Kind::AccessTokenRefused => Disposition::MustAct(Reason::AccessToken),
-            Kind::AccessTokenRights => Disposition::MustAct(Reason::AccessTokenRights),
-            Kind::RegistrationRefused => Disposition::MustAct(Reason::RegistrationRefused),
-            Kind::RegistrationDisabled => Disposition::MustAct(Reason::RegistrationDisabled),
-            Kind::Orphaned => Disposition::MustAct(Reason::Orphaned),
-            Kind::Unassigned => Disposition::MustAct(Reason::Unassigned),
-        }
+        self.kind().disposition(self.retry_after())
     }
 
-    /// The kind of trouble, as a command's exit code tells it.
+    /// The class of the error, for the exit code of a command.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
-        if matches!(self.0.trouble.kind, Kind::LocalFile | Kind::ProxySetting) {
-            return ErrorClass::Local;
-        }
-        match self.disposition() {
-            Disposition::NotExecuted { .. } | Disposition::Unknown { .. } => ErrorClass::Unreachable,
-            Disposition::Refused
-            | Disposition::RotationClosed
-            | Disposition::Gone
-            | Disposition::Unsupported
-            | Disposition::MustAct(_) => ErrorClass::RefusedByServer,
-        }
+        self.kind().class()
     }
 
-    /// What the user can do about it, where there is something.
+    /// What the user can do about it, if anything.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match self.0.trouble.kind {
-            Kind::AccessTokenRights => Some(self.0.endpoint.needs()),
-            kind => kind.hint(),
-        }
-    }
-}
-
-impl Kind {
-    /// A stable word for logs and metric labels.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::LocalFile => "local_file",
-            Self::ProxySetting => "proxy_setting",
-            Self::NameLookup => "name_lookup",
-            Self::Connect => "connect",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::TlsName => "tls_name",
-            Self::TlsIssuer => "tls_issuer",
-            Self::TlsExpired => "tls_expired",
-            Self::TlsClientCertificate => "tls_client_certificate",
-            Self::Tls => "tls",
-            Self::ProxyAuthentication => "proxy_authentication",
-            Self::Timeout => "timeout",
-            Self::ConnectionLost => "connection_lost",
-            Self::TooLarge => "too_large",
-            Self::Redirect => "redirect",
-            Self::NotGitlab => "not_gitlab",
-            Self::UnexpectedAnswer => "unexpected_answer",
-            Self::UnexpectedStatus => "unexpected_status",
-            Self::InvalidParameters => "invalid_parameters",
-            Self::AccessTokenRefused => "access_token_refused",
-            Self::AccessTokenRights => "access_token_rights",
-            Self::Forbidden => "forbidden",
-            Self::TokenRefused => "token_refused",
-            Self::RegistrationRefused => "registration_refused",
-            Self::RegistrationDisabled => "registration_disabled",
-            Self::RotationClosed => "rotation_closed",
-            Self::ReadOnly => "read_only",
-            Self::Orphaned => "orphaned",
-            Self::Unassigned => "unassigned",
-            Self::NotFound => "not_found",
-            Self::Unsupported => "unsupported",
-            Self::Locked => "locked",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::RateLimited => "rate_limited",
-            Self::Maintenance => "maintenance",
-            Self::ServerError => "server_error",
-        }
-    }
-
-    /// What happened, in words that the detail, the status and the server's own words complete.
-    fn what(self, endpoint: Endpoint) -> &'static str {
-        match self {
-            Self::LocalFile => "a local file is unusable",
-            Self::ProxySetting => "the proxy's address is not a URL",
-            Self::NameLookup => "the host's name cannot be resolved",
-            Self::Connect => "cannot connect",
-            Self::ConnectTimeout => "cannot connect in time",
-            Self::TlsName => "the server's certificate is for another name",
-            Self::TlsIssuer => "the server's certificate is from an unknown issuer",
-            Self::TlsExpired => "the server's certificate has expired or is not valid yet",
-            Self::TlsClientCertificate => "the server does not accept the client certificate, or wants one",
-            Self::Tls => "cannot set up an encrypted connection",
-            Self::ProxyAuthentication => "the proxy wants a user name and password",
-            Self::Timeout => "no complete answer in time",
-            Self::ConnectionLost => "the connection broke before the answer was complete",
-            Self::TooLarge => "the answer is larger than any of GitLab's",
-            Self::Redirect => "a redirect instead of an answer",
-            Self::NotGitlab => "not a GitLab API answer",
-            Self::UnexpectedAnswer => "the answer is not to what was asked",
-            Self::UnexpectedStatus => "an answer that the call does not have",
-            Self::InvalidParameters => "the server finds fault with the parameters",
-            Self::AccessTokenRefused => "the access token is wrong, expired or revoked",
-            Self::AccessTokenRights => "the access token's scope or its owner's role does not suffice",
-            Self::Forbidden => "the server does not do that to this runner",
-            Self::TokenRefused => "the server refuses the runner's token",
-            Self::RegistrationRefused => "the server refuses the registration token",
-            Self::RegistrationDisabled => "registration tokens are switched off on the server",
-            Self::RotationClosed => "the token's rotation deadline has passed",
-            Self::ReadOnly => "the server takes no writes at the moment",
-            Self::Orphaned => "the group or project that owned the runner is gone",
-            Self::Unassigned => "the runner is assigned to no project",
-            Self::NotFound => endpoint.object(),
-            Self::Unsupported => "this version of GitLab does not have the call",
-            Self::Locked => "the runner is busy with another request",
-            Self::PreconditionFailed => "the runner has changed meanwhile",
-            Self::RateLimited => "too many requests, or a migration under way",
-            Self::Maintenance => "the server is in maintenance",
-            Self::ServerError => "the server failed",
-        }
-    }
-
-    fn hint(self) -> Option<&'static str> {
-        match self {
-            Self::TlsIssuer => Some(
-                "name the certificate of the authority in `tls-ca-file`, or install the system's authorities (ca-certificates)",
-            ),
-            Self::TlsName => Some("use the name that the certificate was made for in `url`"),
-            Self::TlsExpired => Some("renew the server's certificate, or set this machine's clock"),
-            Self::TlsClientCertificate => {
-                Some("name the client certificate and its key in `tls-cert-file` and `tls-key-file`")
-            }
-            Self::Tls => Some("check whether the server speaks https at this port"),
-            Self::LocalFile => Some("check the TLS files that the entry names, and those in the `certs` directory"),
-            Self::ProxySetting => Some("set the proxy as in `http://proxy.example.com:3128`"),
-            Self::ProxyAuthentication => Some("set the proxy as in `http://user:password@proxy.example.com:3128`"),
-            Self::Redirect => Some("set `url` to the address that GitLab itself uses, with https"),
-            Self::NotGitlab => Some("check `url`, and whether a proxy or portal lies between"),
-            Self::RegistrationRefused => Some("take a current registration token, or create the runner in GitLab's UI"),
-            Self::RegistrationDisabled => Some("create the runner in GitLab's UI and give its `glrt-` token"),
-            Self::TokenRefused => Some("the runner was deleted, or its token expired or was rotated elsewhere"),
-            Self::AccessTokenRefused => Some("take an access token that is valid"),
-            Self::RotationClosed => Some("create a new runner in GitLab's UI before this token expires"),
-            Self::Orphaned => Some("delete the runner and create a new one"),
-            Self::Unassigned => Some("assign the runner to a project in GitLab's UI"),
-            Self::NameLookup
-            | Self::Connect
-            | Self::ConnectTimeout
-            | Self::Timeout
-            | Self::ConnectionLost
-            | Self::TooLarge
-            | Self::UnexpectedAnswer
-            | Self::UnexpectedStatus
-            | Self::InvalidParameters
-            | Self::AccessTokenRights
-            | Self::Forbidden
-            | Self::ReadOnly
-            | Self::NotFound
-            | Self::Unsupported
-            | Self::Locked
-            | Self::PreconditionFailed
-            | Self::RateLimited
-            | Self::Maintenance
-            | Self::ServerError => None,
-        }
-    }
-
-    /// Whether the server may have seen the request, so that its id can be looked up there.
-    fn is_after_sending(self) -> bool {
-        !matches!(
-            self,
-            Self::LocalFile
-                | Self::ProxySetting
-                | Self::NameLookup
-                | Self::Connect
-                | Self::ConnectTimeout
-                | Self::TlsName
-                | Self::TlsIssuer
-                | Self::TlsExpired
-                | Self::TlsClientCertificate
-                | Self::Tls
-        )
+        self.kind().hint(self.endpoint())
     }
 }
 
 impl fmt::Display for Error {
-    /// `cannot verify the runner at gitlab.example.com: the server failed (500: the server's words;
-    /// request 1f…)`; the cause is left to [`source`](StdError::source).
+    /// `cannot verify the runner at gitlab.example.com: the server failed (500: the server's message; request 1f…)`.
+    /// The cause is left to [`source`](StdError::source).
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { endpoint, host, request_id, trouble } = &*self.0;
-        write!(formatter, "cannot {endpoint} at {host}: ")?;
-        match (&trouble.detail, trouble.kind) {
-            (Some(detail), Kind::LocalFile | Kind::ProxySetting | Kind::Tls) => formatter.write_str(detail)?,
-            (Some(detail), kind) => write!(formatter, "{}, {detail}", kind.what(*endpoint))?,
-            (None, kind) => formatter.write_str(kind.what(*endpoint))?,
+        let FailedCall { endpoint, host, request_id, failure } = &*self.0;
+        write!(formatter, "cannot {} at {host}: ", endpoint.action())?;
+        let summary = failure.kind.summary(*endpoint);
+        match (&failure.detail, failure.kind) {
+            (Some(detail), ErrorKind::LocalFile | ErrorKind::ProxySetting | ErrorKind::Tls) => {
+                formatter.write_str(detail)?;
+            }
+            (Some(detail), _) => write!(formatter, "{summary}, {detail}")?,
+            (None, _) => formatter.write_str(summary)?,
         }
-        match (trouble.said(), trouble.kind.is_after_sending()) {
-            (Some(said), _) => write!(formatter, " ({said}; request {request_id})"),
-            (None, true) => write!(formatter, " (request {request_id})"),
-            (None, false) => Ok(()),
+        match failure.status_and_message() {
+            Some(answer) => write!(formatter, " ({answer}; request {request_id})"),
+            None if failure.kind.is_after_sending() => write!(formatter, " (request {request_id})"),
+            None => Ok(()),
         }
     }
 }
 
 impl StdError for Error {
-    /// The innermost cause: what lies between only says again that a request failed.
+    /// The innermost cause: the errors in between only repeat that a request failed.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        let mut innermost: &(dyn StdError + 'static) = self.0.trouble.source.as_deref()?;
+        let mut innermost: &(dyn StdError + 'static) = self.0.failure.source.as_deref()?;
         while let Some(source) = innermost.source() {
             innermost = source;
         }
@@ -441,104 +167,50 @@ impl StdError for Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
+    use super::super::Reason;
     use super::*;
 
-    const ALL: [Kind; 36] = [
-        Kind::LocalFile,
-        Kind::ProxySetting,
-        Kind::NameLookup,
-        Kind::Connect,
-        Kind::ConnectTimeout,
-        Kind::TlsName,
-        Kind::TlsIssuer,
-        Kind::TlsExpired,
-        Kind::TlsClientCertificate,
-        Kind::Tls,
-        Kind::ProxyAuthentication,
-        Kind::Timeout,
-        Kind::ConnectionLost,
-        Kind::TooLarge,
-        Kind::Redirect,
-        Kind::NotGitlab,
-        Kind::UnexpectedAnswer,
-        Kind::UnexpectedStatus,
-        Kind::InvalidParameters,
-        Kind::AccessTokenRefused,
-        Kind::AccessTokenRights,
-        Kind::Forbidden,
-        Kind::TokenRefused,
-        Kind::RegistrationRefused,
-        Kind::RegistrationDisabled,
-        Kind::RotationClosed,
-        Kind::ReadOnly,
-        Kind::Orphaned,
-        Kind::Unassigned,
-        Kind::NotFound,
-        Kind::Unsupported,
-        Kind::Locked,
-        Kind::PreconditionFailed,
-        Kind::RateLimited,
-        Kind::Maintenance,
-        Kind::ServerError,
-    ];
-
-    fn error(trouble: Fault) -> Error {
-        Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), trouble)
-    }
-
-    #[test]
-    fn labels_are_distinct_words_in_snake_case() {
-        let labels: BTreeSet<_> = ALL.iter().map(|kind| kind.label()).collect();
-        assert_eq!(labels.len(), ALL.len());
-        assert!(labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    fn error(failure: CallFailure) -> Error {
+        Error::new(Endpoint::Verify, "gitlab.example.com".to_owned(), "1f".to_owned(), failure)
     }
 
     #[test]
     fn messages_name_act_host_and_request() {
-        let answered =
-            Fault { status: Some(403), words: Some("403 Forbidden - no".to_owned()), ..Fault::new(Kind::TokenRefused) };
-        let failed = Fault { status: Some(500), words: Some("Oops".to_owned()), ..Fault::new(Kind::ServerError) };
-        let redirected = Fault { status: Some(302), ..Fault::new(Kind::Redirect).with_detail("to sso.example.com") };
-        let lost = Fault::new(Kind::Timeout);
-        let unread = Fault::new(Kind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
-        for (trouble, end) in [
+        let answered = CallFailure {
+            status: Some(403),
+            server_message: Some("403 Forbidden - no".to_owned()),
+            ..CallFailure::new(ErrorKind::TokenRefused)
+        };
+        let failed = CallFailure {
+            status: Some(500),
+            server_message: Some("Oops".to_owned()),
+            ..CallFailure::new(ErrorKind::ServerError)
+        };
+        let redirected = CallFailure {
+            status: Some(302),
+            ..CallFailure::new(ErrorKind::Redirect).with_detail("to sso.example.com")
+        };
+        let lost = CallFailure::new(ErrorKind::Timeout);
+        let unread = CallFailure::new(ErrorKind::LocalFile).with_detail("cannot read the TLS file `/ca.pem`");
+        for (failure, end) in [
             (answered, "the server refuses the runner's token (403 Forbidden - no; request 1f)"),
             (failed, "the server failed (500: Oops; request 1f)"),
             (redirected, "a redirect instead of an answer, to sso.example.com (302; request 1f)"),
-            (lost, "no complete answer in time (request 1f)"),
+            (lost, "the request timed out (request 1f)"),
             (unread, "cannot read the TLS file `/ca.pem`"),
         ] {
             let expected = format!("cannot verify the runner at gitlab.example.com: {end}");
-            assert_eq!(error(trouble).to_string(), expected);
+            assert_eq!(error(failure).to_string(), expected);
         }
     }
 
     #[test]
-    fn only_what_may_be_repeated_has_a_wait() {
-        let wait = Some(Duration::from_secs(60));
-        for kind in ALL {
-            let error = error(Fault { retry_after: wait, ..Fault::new(kind) });
-            if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } = error.disposition()
-            {
-                assert_eq!(retry_after, wait, "{kind:?}");
-                assert_ne!(error.class(), ErrorClass::RefusedByServer, "{kind:?}");
-            } else {
-                assert_eq!(error.class(), ErrorClass::RefusedByServer, "{kind:?}");
+    fn an_error_that_needs_a_human_has_a_hint() {
+        for kind in ErrorKind::ALL {
+            let error = error(CallFailure::new(*kind));
+            if let Disposition::MustAct(reason) = error.disposition() {
+                assert!(error.hint().is_some() || reason == Reason::Parameters, "{kind}");
             }
-        }
-    }
-
-    #[test]
-    fn whoever_must_act_is_told_how() {
-        for kind in ALL {
-            let error = error(Fault::new(kind));
-            let must_act = matches!(error.disposition(), Disposition::MustAct(_));
-            assert!(
-                !must_act || error.hint().is_some() || matches!(kind, Kind::InvalidParameters | Kind::Forbidden),
-                "{kind:?}"
-            );
         }
     }
 }

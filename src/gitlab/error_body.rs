@@ -1,4 +1,4 @@
-//! What the server says in its own words, and how much of it may be shown.
+//! The body of an error answer, and how to display it safely.
 
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
@@ -8,32 +8,32 @@ use serde_json::{Map, Value};
 use crate::model::is_unprintable;
 use crate::secret::Token;
 
-/// The most of a server's words that is kept, in characters: a line or two in a log.
-const MAX_WORDS_CHARS: usize = 300;
+/// Maximum length of a displayed message, in characters: a line or two in a log.
+const MAX_MESSAGE_CHARS: usize = 300;
 
-/// The forms in which GitLab says no.
+/// The JSON shapes of GitLab's error bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// `{"message":"403 Forbidden - reason"}`: a helper of the API refused.
+    /// `{"message":"403 Forbidden - reason"}`, from the API itself.
     Message,
-    /// `{"message":{"field":["text"]}}` or `{"message":{"error":"text"}}`: a model or the rate limiter.
+    /// `{"message":{"field":["text"]}}` or `{"message":{"error":"text"}}`, from a model or the rate limiter.
     Fields,
-    /// `{"error":"text"}`: a parameter, the router, or a service.
+    /// `{"error":"text"}`, from parameter validation, the router, or a service.
     Error,
-    /// `{"error":"invalid_token","error_description":"…"}`: the access token, as OAuth has it.
+    /// `{"error":"invalid_token","error_description":"…"}`, the OAuth shape, about the access token.
     OAuth,
 }
 
-/// A genuine refusal: JSON of one of GitLab's own forms.
+/// A genuine error body: JSON in one of GitLab's shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ErrorTexts {
+pub(super) struct ErrorBody {
     pub(super) form: Form,
-    /// The text, unbounded and not yet safe to show.
+    /// The text, of any length and not safe to display.
     pub(super) text: String,
 }
 
-impl ErrorTexts {
-    /// Reads a refusal; `None` for anything that GitLab's API does not send.
+impl ErrorBody {
+    /// Reads an error body; `None` for anything that GitLab's API does not send.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let object: Map<String, Value> = serde_json::from_slice(body).ok()?;
         match (object.get("message"), object.get("error")) {
@@ -44,13 +44,13 @@ impl ErrorTexts {
         }
     }
 
-    /// Whether the text holds a phrase, in any case.
-    pub(super) fn mention(&self, phrase: &str) -> bool {
+    /// Whether the text contains a phrase in lower case, ignoring the text's case.
+    pub(super) fn mentions(&self, phrase: &str) -> bool {
         self.text.to_ascii_lowercase().contains(phrase)
     }
 
-    /// The text, fit to be shown.
-    pub(super) fn shown(&self, secrets: &[&Token]) -> String {
+    /// Returns the text, safe to display.
+    pub(super) fn sanitized(&self, secrets: &[&Token]) -> String {
         sanitized(&self.text, secrets)
     }
 
@@ -66,7 +66,7 @@ impl ErrorTexts {
     }
 }
 
-/// `{"tags_list":["a","b"]}` as `tags_list: a, b`.
+/// Formats `{"tags_list":["a","b"]}` as `tags_list: a, b`.
 fn fields_text(fields: &Map<String, Value>) -> String {
     let field_text = |(name, value): (&String, &Value)| {
         let text = match value {
@@ -79,24 +79,24 @@ fn fields_text(fields: &Map<String, Value>) -> String {
     fields.iter().map(field_text).collect::<Vec<_>>().join("; ")
 }
 
-/// One bounded line without control characters, without the secrets of the request, and without anything
-/// else that looks like one of GitLab's tokens: a server may well quote another one than ours.
+/// Makes a text safe to display: one line of limited length without control characters, the secrets of the request
+/// and anything else that looks like a GitLab token, since a server may quote other tokens too.
 pub(super) fn sanitized(text: &str, secrets: &[&Token]) -> String {
     let mut secrets: Vec<&str> = secrets.iter().map(|secret| secret.expose()).collect();
-    // The longest first, so that none is left in part behind one that it begins with.
+    // Longest first: a secret may begin with a shorter one.
     secrets.sort_by_key(|secret| Reverse(secret.len()));
     let text =
         secrets.into_iter().fold(text.to_owned(), |text, secret| masked(&text, |rest| begins_with(rest, secret)));
     let text = masked(&text, token_length);
     let plain: String = text.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX_WORDS_CHARS) {
+    match line.char_indices().nth(MAX_MESSAGE_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
 }
 
-/// The text with `[token]` wherever `secret_length` finds a secret of that many bytes.
+/// Replaces each secret by `[token]`; `secret_length` returns the bytes of a secret at the start of a text.
 fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -112,13 +112,13 @@ fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
     shown
 }
 
-/// In any case of letters: a secret that became part of a host name is in lower case.
+/// Returns the length of `secret` if the text begins with it. Ignores case: host names are in lower case.
 fn begins_with(text: &str, secret: &str) -> Option<usize> {
     let beginning = text.as_bytes().get(..secret.len())?;
     beginning.eq_ignore_ascii_case(secret.as_bytes()).then_some(secret.len())
 }
 
-/// How many bytes of one of GitLab's tokens a text begins with: `glrt-…`, `glpat-…`, `GR1348941…`.
+/// Returns the length in bytes of a GitLab token at the start of a text: `glrt-…`, `glpat-…`, `GR1348941…`.
 fn token_length(text: &str) -> Option<usize> {
     let length_while = |text: &str, is_part: fn(&u8) -> bool| text.bytes().take_while(is_part).count();
     let prefix = if let Some(length) = begins_with(text, "GR1348941") {
@@ -126,24 +126,24 @@ fn token_length(text: &str) -> Option<usize> {
     } else {
         begins_with(text, "gl")?;
         let kind = length_while(text, u8::is_ascii_alphabetic);
-        (KINDS.contains(&kind) && text[kind..].starts_with('-')).then_some(kind + 1)?
+        (PREFIX_LENGTHS.contains(&kind) && text[kind..].starts_with('-')).then_some(kind + 1)?
     };
     let secret = length_while(&text[prefix..], |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
-    (secret >= SHORTEST_SECRET).then_some(prefix + secret)
+    (secret >= MIN_SECRET_LENGTH).then_some(prefix + secret)
 }
 
-/// How long the kinds are that tokens name themselves by, from `glrt` to `glagent`, with some room.
-const KINDS: RangeInclusive<usize> = 4..=9;
+/// Lengths of token prefixes, from `glrt` to `glagent`, with a margin.
+const PREFIX_LENGTHS: RangeInclusive<usize> = 4..=9;
 
-/// Fewer characters than any token of GitLab's has behind its prefix, and more than a word in a sentence.
-const SHORTEST_SECRET: usize = 16;
+/// Minimum length of a token after its prefix: below that of any GitLab token, above that of an ordinary word.
+const MIN_SECRET_LENGTH: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_refusal_is_understood() {
+    fn every_shape_of_error_body_is_read() {
         for (body, form, text) in [
             (r#"{"message":"403 Forbidden"}"#, Form::Message, "403 Forbidden"),
             (
@@ -170,31 +170,31 @@ mod tests {
                 "400 (Bad request) \"token\" not given",
             ),
         ] {
-            let words = ErrorTexts::read(body.as_bytes()).unwrap();
-            assert_eq!((words.form, words.text.as_str()), (form, text));
+            let read = ErrorBody::read(body.as_bytes()).unwrap();
+            assert_eq!((read.form, read.text.as_str()), (form, text));
         }
     }
 
     #[test]
-    fn what_gitlab_does_not_send_has_no_words() {
+    fn other_bodies_are_not_read() {
         for body in
             ["", "Retry later", "<html>", "{}", "[]", "\"403 Forbidden\"", "{\"message\":7}", "{\"detail\":\"x\"}"]
         {
-            assert_eq!(ErrorTexts::read(body.as_bytes()), None, "{body}");
+            assert_eq!(ErrorBody::read(body.as_bytes()), None, "{body}");
         }
     }
 
     #[test]
-    fn words_are_shown_short_plain_and_without_secrets() {
+    fn messages_are_shown_short_plain_and_without_secrets() {
         let secret = Token::parse("glrt-secret").unwrap();
         let shown = sanitized("no\n\u{1b}[31m \u{202e}runner has glrt-secret, glrt-secret", &[&secret]);
         assert_eq!(shown, "no [31m runner has [token], [token]");
         let long = sanitized(&"ü".repeat(1000), &[]);
-        assert_eq!(long.chars().count(), MAX_WORDS_CHARS + 1);
+        assert_eq!(long.chars().count(), MAX_MESSAGE_CHARS + 1);
     }
 
     #[test]
-    fn no_token_of_gitlab_is_shown_whoever_it_belongs_to() {
+    fn tokens_of_other_runners_are_hidden_too() {
         for token in [
             "glpat-xxxxxxxxxxxxxxxxxxxx",
             "acme-glrt-t1_Abcdefghijklmnopqrst",
@@ -206,21 +206,21 @@ mod tests {
             let shown = sanitized(&format!("who is ({token})?"), &[]);
             assert!(shown.ends_with("[token])?") && !shown.contains("bcdef"), "{shown}");
         }
-        for harmless in ["gl-runner-manager-of-somebody", "gluster-fs-manager", "glrt-short", "globally-unique"] {
+        for harmless in ["gl-runner-manager-of-example", "gluster-fs-manager", "glrt-short", "globally-unique"] {
             assert_eq!(sanitized(harmless, &[]), harmless.to_owned());
         }
     }
 
     #[test]
-    fn a_secret_is_found_in_any_case_and_behind_a_shorter_one() {
+    fn secrets_are_hidden_in_any_case_longest_first() {
         let (short, long) = (Token::parse("Secret").unwrap(), Token::parse("Secret-and-more").unwrap());
         assert_eq!(sanitized("secret-AND-more.example.com Secret", &[&short, &long]), "[token].example.com [token]");
     }
 
     #[test]
-    fn a_secret_at_the_cut_is_not_shown_in_part() {
+    fn a_secret_at_the_length_limit_is_hidden() {
         let secret = Token::parse(&"s".repeat(40)).unwrap();
-        let shown = sanitized(&format!("{} {}", "x".repeat(MAX_WORDS_CHARS - 10), secret.expose()), &[&secret]);
+        let shown = sanitized(&format!("{} {}", "x".repeat(MAX_MESSAGE_CHARS - 10), secret.expose()), &[&secret]);
         assert!(!shown.contains("ss"), "{shown}");
     }
 }

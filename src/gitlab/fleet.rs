@@ -8,19 +8,18 @@
 mod changes;
 mod enums;
 mod job;
-mod lenient;
 mod owner;
 mod pages;
 mod query;
 mod runner;
 
-pub use changes::{NewRunner, NewRunnerOwner, PauseWord, RegistrationTokenScope, RunnerChanges};
-pub use enums::{DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerStatus, RunnerType, Sort, UnknownWord};
-pub use job::{Commit, Job, Pipeline};
+pub use changes::{NewRunner, NewRunnerOwner, PauseParameter, RegistrationTokenScope, RunnerChanges};
+pub use enums::{ContactStatus, DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerType, Sort, UnknownName};
+pub use job::{CiJob, Commit, Pipeline};
 pub use owner::{Group, OwnerName, OwnerNameError, Project, User};
 pub use pages::{LONGEST_PAGE, Pages, Row};
 pub use query::{JobFilters, RunnerFilters, RunnerScope};
-pub use runner::{Manager, Runner, RunnerDetails};
+pub use runner::{FleetRunner, Manager, RunnerDetails};
 
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -52,14 +51,14 @@ impl Client {
 impl Fleet {
     /// Runners: `GET /runners`, `/runners/all`, `/projects/:id/runners` or `/groups/:id/runners`.
     #[must_use]
-    pub fn runners(&self, scope: &RunnerScope, filters: &RunnerFilters) -> Pages<'_, Runner> {
+    pub fn runners(&self, scope: &RunnerScope, filters: &RunnerFilters) -> Pages<'_, FleetRunner> {
         Pages::new(self, scope.endpoint(), scope.path(), filters.query())
     }
 
     /// The jobs that a runner took, as far as the user sees their projects: `GET /runners/:id/jobs`, by
     /// cursors where the server has them.
     #[must_use]
-    pub fn jobs(&self, id: RunnerId, filters: &JobFilters) -> Pages<'_, Job> {
+    pub fn jobs(&self, id: RunnerId, filters: &JobFilters) -> Pages<'_, CiJob> {
         // Cursors need the order to be said.
         let sort = filters.sort.clone().or(Some(Sort::Descending));
         let query = JobFilters { sort, ..filters.clone() }.query();
@@ -98,18 +97,18 @@ impl Fleet {
     /// # Errors
     /// [`Error`]; of invalid parameters also if nothing is changed.
     pub async fn update(&self, id: RunnerId, changes: &RunnerChanges) -> Result<Answer<RunnerDetails>, Error> {
-        self.put(id, &UpdateRequest::new(changes, PauseWord::Paused)).await
+        self.put(id, &UpdateRequest::new(changes, PauseParameter::Paused)).await
     }
 
     /// Pauses a runner or lets it go on, in the word of a release: `PUT /runners/:id`.
     ///
     /// # Errors
-    /// [`Error`]; see [`Fleet::misses_pause_word`] for one that calls for the other word.
+    /// [`Error`]; see [`Fleet::needs_active_parameter`] for one that calls for the other word.
     pub async fn set_paused(
         &self,
         id: RunnerId,
         paused: bool,
-        word: PauseWord,
+        word: PauseParameter,
     ) -> Result<Answer<RunnerDetails>, Error> {
         let changes = RunnerChanges { paused: Some(paused), ..RunnerChanges::default() };
         self.put(id, &UpdateRequest::new(&changes, word)).await
@@ -117,8 +116,9 @@ impl Fleet {
 
     /// Whether a server before 14.8 failed to see any parameter in `paused`, so that `active` is its word.
     #[must_use]
-    pub fn misses_pause_word(error: &Error) -> bool {
-        error.status() == Some(400) && error.words().is_some_and(|words| words.contains("at least one parameter"))
+    pub fn needs_active_parameter(error: &Error) -> bool {
+        error.status() == Some(400)
+            && error.server_message().is_some_and(|message| message.contains("at least one parameter"))
     }
 
     /// Deletes a runner with all its managers: `DELETE /runners/:id`.
@@ -154,7 +154,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Error`]; of invalid parameters if it is assigned already.
-    pub async fn assign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<Runner>, Error> {
+    pub async fn assign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<FleetRunner>, Error> {
         let path = format!("projects/{}/runners", project.segment());
         let body = json(&AssignRequest { runner_id: id.number() });
         self.post(Endpoint::Assign, &path, body, object).await

@@ -1,4 +1,4 @@
-//! The headers of an answer that mean something here.
+//! The response headers that this client reads.
 
 use std::time::Duration;
 
@@ -7,19 +7,17 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 
 use crate::model::Timestamp;
 
-/// The longest wait that is believed; longer ones are cut to it, so that sums with it stay small.
+/// Upper bound for the wait that a server asks for; longer ones are cut to it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The server's wall time when it answered.
+/// Reads the server's wall time of the answer.
 pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
     Timestamp::from_http_date(text(headers, DATE.as_str())?).ok()
 }
 
-/// How long the server asks to wait. Points in time are taken relative to its own `Date`, without
-/// which they say nothing.
+/// Reads how long the server asks to wait. Points in time are relative to its own `Date` and ignored without it.
 ///
-/// The `RateLimit-` headers come with answers that were not throttled too, so they count only where
-/// `is_throttled`.
+/// The `RateLimit-` headers also come with answers that are not throttled, so they count only if `is_throttled`.
 pub(super) fn retry_after(headers: &HeaderMap, is_throttled: bool) -> Option<Duration> {
     let date = date(headers);
     let rate_limit = || rate_limit_reset(headers).zip(date).map(|(reset, date)| reset.since(date));
@@ -32,7 +30,7 @@ pub(super) fn retry_after(headers: &HeaderMap, is_throttled: bool) -> Option<Dur
     wait.map(|wait| wait.min(MAX_RETRY_AFTER))
 }
 
-/// When a rate limit ends: an HTTP date, or else seconds since 1970.
+/// Reads when a rate limit ends: an HTTP date, or else seconds since 1970.
 fn rate_limit_reset(headers: &HeaderMap) -> Option<Timestamp> {
     let time = text(headers, "ratelimit-resettime").and_then(|text| Timestamp::from_http_date(text).ok());
     time.or_else(|| {
@@ -41,20 +39,20 @@ fn rate_limit_reset(headers: &HeaderMap) -> Option<Timestamp> {
     })
 }
 
-/// Whether the body calls itself JSON.
+/// Whether the content type is JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let media_type = text(headers, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next());
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// The host that a redirect points to; nothing else of it, since its query may hold anything.
+/// Reads the host of a redirect's target. The rest of the target is dropped: its query may contain a secret.
 pub(super) fn location_host(headers: &HeaderMap, asked: &Url) -> Option<String> {
     let location = asked.join(text(headers, LOCATION.as_str())?).ok()?;
     let host = location.host_str()?;
     Some(location.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
-/// One header as text.
+/// Reads one header as text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
@@ -75,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_seconds_or_a_point_of_the_servers_time() {
+    fn retry_after_is_seconds_or_a_server_time() {
         for (pairs, seconds) in [
             (vec![("retry-after", "60")], Some(60)),
             (vec![("retry-after", "0")], Some(0)),
@@ -92,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttles_own_end_goes_before_retry_after() {
+    fn a_rate_limit_reset_overrides_retry_after() {
         let time = ("ratelimit-resettime", "Sun, 11 Jan 2026 14:40:00 GMT");
         let seconds = ("ratelimit-reset", "1768142384");
         let after = ("retry-after", "7");
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_what_says_so() {
+    fn json_is_recognised_by_its_content_type() {
         for (value, expected) in
             [("application/json", true), ("Application/JSON; charset=utf-8", true), ("text/html", false), ("", false)]
         {

@@ -1,115 +1,107 @@
-//! What a registration asks for, and what a runner tells about itself.
+//! The parameters of a registration, and the limits that the server enforces.
 
 use std::time::Duration;
 
-/// What the server is told about a new runner.
+use crate::model::named_enum;
+
+/// The settings of a new runner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegisterParameters {
-    /// Its description, at most [`MAX_TEXT_CHARS`].
+    /// The description, at most [`MAX_TEXT_CHARS`].
     pub description: Option<String>,
     /// A note for administrators, at most [`MAX_TEXT_CHARS`]; since GitLab 14.8.
     pub maintenance_note: Option<String>,
-    /// Its tags, at most [`MAX_TAGS`].
+    /// The tags, at most [`MAX_TAGS`].
     pub tag_list: Vec<String>,
-    /// Whether it takes jobs without tags; the server's default is yes.
+    /// Whether it runs untagged jobs; the server's default is yes.
     pub run_untagged: Option<bool>,
-    /// Whether it is tied to its project; the server's default is no.
+    /// Whether it is locked to its project; the server's default is no.
     pub locked: Option<bool>,
     /// Whether it starts paused; the server's default is no. Ignored before GitLab 14.8.
     pub paused: Option<bool>,
-    /// Which refs it takes jobs of.
+    /// Which refs it runs jobs for.
     pub access_level: Option<AccessLevel>,
-    /// The longest a job may take, at least [`MIN_MAXIMUM_TIMEOUT`]; sent in whole seconds.
+    /// Maximum duration of a job, at least [`MIN_MAXIMUM_TIMEOUT`]; sent in whole seconds.
     pub maximum_timeout: Option<Duration>,
-    /// What the runner tells about itself.
+    /// The program and machine of the runner.
     pub info: Option<Info>,
 }
 
-/// Which refs a runner takes jobs of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLevel {
-    /// All of them.
-    NotProtected,
-    /// Protected branches and tags only.
-    RefProtected,
-}
-
-impl AccessLevel {
-    /// The word that goes over the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotProtected => "not_protected",
-            Self::RefProtected => "ref_protected",
-        }
+named_enum! {
+    /// Which refs a runner runs jobs for.
+    pub enum AccessLevel {
+        /// All refs.
+        NotProtected = "not_protected",
+        /// Protected branches and tags only.
+        RefProtected = "ref_protected",
     }
 }
 
-/// What a runner tells about itself: the `info` of registration and verification.
+/// The program and machine of a runner: the `info` of registration and verification.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Info {
-    /// The program's name, at most [`MAX_NAME_CHARS`].
+    /// The program name, at most [`MAX_NAME_CHARS`].
     pub name: String,
-    /// Its version.
+    /// The program version.
     pub version: String,
-    /// The revision it was built from.
+    /// The revision that the program was built from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// The operating system: `linux`.
     pub platform: String,
-    /// The processor's architecture in Go's words: `amd64`, `arm64`.
+    /// The processor architecture by its Go name: `amd64`, `arm64`.
     pub architecture: String,
 }
 
-/// The longest description or maintenance note, in characters. Source: GitLab's model of a runner.
+/// Maximum length of a description or maintenance note, in characters. Source: GitLab's model of a runner.
 pub const MAX_TEXT_CHARS: usize = 1024;
 
-/// The most tags a runner has. Source: GitLab's model of a runner.
+/// Maximum number of tags of a runner. Source: GitLab's model of a runner.
 pub const MAX_TAGS: usize = 50;
 
-/// The longest tag, in characters. Source: GitLab's column for tag names.
+/// Maximum length of a tag, in characters. Source: GitLab's column for tag names.
 pub const MAX_TAG_CHARS: usize = 255;
 
-/// The longest [`Info::name`], in characters. Source: GitLab's parameter check.
+/// Maximum length of [`Info::name`], in characters. Source: GitLab's parameter check.
 pub const MAX_NAME_CHARS: usize = 256;
 
-/// The shortest limit on a job's time. Source: GitLab's model of a runner.
+/// Minimum of [`RegisterParameters::maximum_timeout`]. Source: GitLab's model of a runner.
 pub const MIN_MAXIMUM_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A parameter that the server would refuse.
+/// A parameter that the server would reject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParameterError {
     /// See [`MAX_TEXT_CHARS`].
-    #[error("the description has {0} characters, more than the {MAX_TEXT_CHARS} it can have")]
+    #[error("the description has {0} characters, at most {MAX_TEXT_CHARS} are allowed")]
     DescriptionTooLong(usize),
     /// See [`MAX_TEXT_CHARS`].
-    #[error("the maintenance note has {0} characters, more than the {MAX_TEXT_CHARS} it can have")]
+    #[error("the maintenance note has {0} characters, at most {MAX_TEXT_CHARS} are allowed")]
     MaintenanceNoteTooLong(usize),
     /// See [`MAX_TAGS`].
-    #[error("{0} tags, more than the {MAX_TAGS} a runner can have")]
+    #[error("{0} tags, at most {MAX_TAGS} are allowed")]
     TooManyTags(usize),
-    /// A tag of nothing or only white space.
+    /// A tag that is empty or only white space.
     #[error("a tag is empty")]
     EmptyTag,
     /// See [`MAX_TAG_CHARS`].
-    #[error("tag `{0}` is longer than the {MAX_TAG_CHARS} characters a tag can have")]
+    #[error("tag `{0}` is longer than {MAX_TAG_CHARS} characters")]
     TagTooLong(String),
-    /// The server would read it as two tags.
+    /// The server would split it into two tags.
     #[error("tag `{0}` contains a comma")]
     TagWithComma(String),
-    /// Such a runner would never get a job.
+    /// The runner would never get a job.
     #[error("a runner that does not run untagged jobs needs at least one tag")]
     NoTags,
     /// See [`MIN_MAXIMUM_TIMEOUT`].
-    #[error("a maximum timeout of {0} s is less than the {min} s it must be", min = MIN_MAXIMUM_TIMEOUT.as_secs())]
+    #[error("the maximum timeout is {0} s, at least {min} s are required", min = MIN_MAXIMUM_TIMEOUT.as_secs())]
     MaximumTimeoutTooShort(u64),
     /// See [`MAX_NAME_CHARS`].
-    #[error("the runner's program name has {0} characters, more than the {MAX_NAME_CHARS} it can have")]
+    #[error("the runner's program name has {0} characters, at most {MAX_NAME_CHARS} are allowed")]
     NameTooLong(usize),
 }
 
 impl RegisterParameters {
-    /// Everything the server would refuse, so that no registration token is spent on it.
+    /// Returns everything the server would reject.
     #[must_use]
     pub fn validate(&self) -> Vec<ParameterError> {
         let mut errors = Vec::new();
@@ -150,7 +142,7 @@ impl RegisterParameters {
     }
 }
 
-/// The length in characters of a text that is longer than `limit`.
+/// Returns the length of a text in characters if it exceeds `limit`.
 fn too_long(text: Option<&str>, limit: usize) -> Option<usize> {
     let chars = text?.chars().count();
     (chars > limit).then_some(chars)
@@ -161,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_takes_is_taken() {
+    fn parameters_at_their_limits_are_valid() {
         let parameters = RegisterParameters {
             description: Some("ü".repeat(MAX_TEXT_CHARS)),
             tag_list: (0..MAX_TAGS).map(|n| format!("{n:0255}")).collect(),
@@ -206,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_counted_and_needed_where_untagged_jobs_are_not_run() {
+    fn tags_are_limited_and_required_without_untagged_jobs() {
         let too_many = RegisterParameters { tag_list: vec!["a".to_owned(); 51], ..RegisterParameters::default() };
         assert_eq!(too_many.validate(), [ParameterError::TooManyTags(51)]);
         let none = RegisterParameters { run_untagged: Some(false), ..RegisterParameters::default() };

@@ -1,102 +1,102 @@
-//! What a status that is no success means, endpoint by endpoint.
+//! The meaning of each error status, per endpoint.
 
-use super::endpoint::Proof;
-use super::error_body::{ErrorTexts, Form};
-use super::{Endpoint, Kind};
+use super::endpoint::TokenKind;
+use super::error_body::{ErrorBody, Form};
+use super::{Endpoint, ErrorKind};
 
-/// Reads a refusal. The status decides, and the words only where GitLab uses one status for several
-/// things; without words of GitLab's own, only a throttle and a redirect say anything for certain.
-pub(super) fn kind(endpoint: Endpoint, status: u16, words: Option<&ErrorTexts>) -> Kind {
-    match (status, words) {
-        (300..=399, _) => Kind::Redirect,
-        (407, _) => Kind::ProxyAuthentication,
-        (429, _) => Kind::RateLimited,
-        (503, Some(ErrorTexts { form: Form::Message, .. })) => Kind::Maintenance,
-        (501, Some(_)) => Kind::Unsupported,
-        (408 | 500..=599, _) => Kind::ServerError,
-        // Since 10.0 these paths are nothing but missing pages.
-        (404, None) if endpoint.is_v1() => Kind::Unsupported,
-        (_, None) => Kind::NotGitlab,
-        (400, Some(_)) => Kind::InvalidParameters,
+/// Classifies an error answer. The status decides, and the body only if GitLab uses one status for several errors.
+/// Without a GitLab error body only a few statuses are certain, such as a redirect or a throttle.
+pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) -> ErrorKind {
+    match (status, body) {
+        (300..=399, _) => ErrorKind::Redirect,
+        (407, _) => ErrorKind::ProxyAuthentication,
+        (429, _) => ErrorKind::RateLimited,
+        (503, Some(ErrorBody { form: Form::Message, .. })) => ErrorKind::Maintenance,
+        (501, Some(_)) => ErrorKind::Unsupported,
+        (408 | 500..=599, _) => ErrorKind::ServerError,
+        // Since 10.0 these paths are ordinary missing pages.
+        (404, None) if endpoint.is_v1() => ErrorKind::Unsupported,
+        (_, None) => ErrorKind::NotGitlab,
+        (400, Some(_)) => ErrorKind::InvalidParameters,
         (401, Some(_)) => unauthorized(endpoint),
-        (403, Some(words)) => forbidden(endpoint, words),
-        (404, Some(words)) => not_found(endpoint, words),
-        (405, Some(_)) => Kind::Unsupported,
-        (409, Some(words)) if words.mention("resource lock") => Kind::Locked,
-        // Releases of long ago say so of a runner that is assigned already.
-        (409, Some(_)) if endpoint == Endpoint::Assign => Kind::InvalidParameters,
+        (403, Some(body)) => forbidden(endpoint, body),
+        (404, Some(body)) => not_found(endpoint, body),
+        (405, Some(_)) => ErrorKind::Unsupported,
+        (409, Some(body)) if body.mentions("resource lock") => ErrorKind::Locked,
+        // Old releases answer so if the runner is already assigned.
+        (409, Some(_)) if endpoint == Endpoint::Assign => ErrorKind::InvalidParameters,
         (410, Some(_)) => gone(endpoint),
-        (412, Some(_)) => Kind::PreconditionFailed,
-        (422, Some(words)) => unprocessable(endpoint, words),
-        (_, Some(_)) => Kind::UnexpectedStatus,
+        (412, Some(_)) => ErrorKind::PreconditionFailed,
+        (422, Some(body)) => unprocessable(endpoint, body),
+        (_, Some(_)) => ErrorKind::UnexpectedStatus,
     }
 }
 
-/// Only an access token is answered so; a server without the call for managers takes `managers` for
-/// the id of a runner and wants one.
-fn unauthorized(endpoint: Endpoint) -> Kind {
-    match endpoint.proof() {
-        Proof::Access => Kind::AccessTokenRefused,
-        Proof::Runner if endpoint == Endpoint::DeleteManager => Kind::Unsupported,
-        Proof::Runner | Proof::Registration => Kind::UnexpectedStatus,
+/// Servers send 401 only for access tokens. One that does not know the call for managers takes `managers` for a
+/// runner id and asks for an access token.
+fn unauthorized(endpoint: Endpoint) -> ErrorKind {
+    match endpoint.token_kind() {
+        TokenKind::Access => ErrorKind::AccessTokenRefused,
+        TokenKind::Runner if endpoint == Endpoint::DeleteManager => ErrorKind::Unsupported,
+        TokenKind::Runner | TokenKind::Registration => ErrorKind::UnexpectedStatus,
     }
 }
 
-fn forbidden(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
-    match words.form {
-        Form::Message if words.mention("read-only instance") => Kind::ReadOnly,
-        Form::Error | Form::Message if words.mention("rotation deadline") => Kind::RotationClosed,
-        Form::OAuth => Kind::AccessTokenRights,
-        Form::Message if words.mention("runner is orphaned") => Kind::Orphaned,
-        Form::Message if is_plain_forbidden(&words.text) => match endpoint.proof() {
-            Proof::Registration => Kind::RegistrationRefused,
-            Proof::Access if is_about_the_runner(endpoint, words) => Kind::Forbidden,
-            Proof::Access => Kind::AccessTokenRights,
-            Proof::Runner => Kind::TokenRefused,
+fn forbidden(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
+    match body.form {
+        Form::Message if body.mentions("read-only instance") => ErrorKind::ReadOnly,
+        Form::Error | Form::Message if body.mentions("rotation deadline") => ErrorKind::RotationClosed,
+        Form::OAuth => ErrorKind::AccessTokenRights,
+        Form::Message if body.mentions("runner is orphaned") => ErrorKind::Orphaned,
+        Form::Message if is_plain_forbidden(&body.text) => match endpoint.token_kind() {
+            TokenKind::Registration => ErrorKind::RegistrationRefused,
+            TokenKind::Access if is_runner_the_obstacle(endpoint, body) => ErrorKind::Forbidden,
+            TokenKind::Access => ErrorKind::AccessTokenRights,
+            TokenKind::Runner => ErrorKind::TokenRefused,
         },
-        Form::Message | Form::Fields | Form::Error => Kind::UnexpectedStatus,
+        Form::Message | Form::Fields | Form::Error => ErrorKind::UnexpectedStatus,
     }
 }
 
-/// `403 Forbidden` with or without a reason; gateways say `Forbidden` without the number.
+/// Whether the text is `403 Forbidden`, with or without a reason. Gateways send `Forbidden` without the number.
 fn is_plain_forbidden(text: &str) -> bool {
     text.strip_prefix("403 Forbidden").is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
 }
 
-/// Whether it is not the user that lacks a right but the runner that stands in the way: locked, of another
-/// kind, or of other projects too.
-fn is_about_the_runner(endpoint: Endpoint, words: &ErrorTexts) -> bool {
+/// Whether the runner is the obstacle, not the user's rights: it is locked, of another type, or assigned to
+/// other projects too.
+fn is_runner_the_obstacle(endpoint: Endpoint, body: &ErrorBody) -> bool {
     matches!(endpoint, Endpoint::Assign | Endpoint::Unassign | Endpoint::DeleteById)
-        && words.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
+        && body.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
 }
 
-/// GitLab's helpers say `message` when a record is missing; the router says `error` when the call is.
-fn not_found(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
-    let is_record = words.form == Form::Message;
+/// GitLab sends `message` for a missing record, and `error` for a missing route.
+fn not_found(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
+    let is_record = body.form == Form::Message;
     match endpoint {
-        // The first API has no other way to say that the parameters are wrong.
-        Endpoint::RegisterV1 if is_record => Kind::InvalidParameters,
-        Endpoint::DeleteRunner | Endpoint::DeleteManager if is_record => Kind::NotFound,
-        _ if is_record && endpoint.proof() == Proof::Access => Kind::NotFound,
-        _ => Kind::Unsupported,
+        // The API of 2016 answers so to invalid parameters.
+        Endpoint::RegisterV1 if is_record => ErrorKind::InvalidParameters,
+        Endpoint::DeleteRunner | Endpoint::DeleteManager if is_record => ErrorKind::NotFound,
+        _ if is_record && endpoint.token_kind() == TokenKind::Access => ErrorKind::NotFound,
+        _ => ErrorKind::Unsupported,
     }
 }
 
-/// The number stands for a switched-off registration, or for a whole version of the API.
-fn gone(endpoint: Endpoint) -> Kind {
-    match endpoint.proof() {
-        Proof::Registration => Kind::RegistrationDisabled,
-        Proof::Runner | Proof::Access => Kind::Unsupported,
+/// 410 stands for disabled registration tokens, or for a removed API version.
+fn gone(endpoint: Endpoint) -> ErrorKind {
+    match endpoint.token_kind() {
+        TokenKind::Registration => ErrorKind::RegistrationDisabled,
+        TokenKind::Runner | TokenKind::Access => ErrorKind::Unsupported,
     }
 }
 
-fn unprocessable(endpoint: Endpoint, words: &ErrorTexts) -> Kind {
-    if words.mention("orphaned") {
-        return Kind::Orphaned;
+fn unprocessable(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
+    if body.mentions("orphaned") {
+        return ErrorKind::Orphaned;
     }
     match endpoint {
-        Endpoint::Verify => Kind::Orphaned,
-        Endpoint::Reset | Endpoint::ResetById => Kind::Unassigned,
-        _ => Kind::InvalidParameters,
+        Endpoint::Verify => ErrorKind::Orphaned,
+        Endpoint::Reset | Endpoint::ResetById => ErrorKind::Unassigned,
+        _ => ErrorKind::InvalidParameters,
     }
 }

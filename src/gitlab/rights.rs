@@ -1,20 +1,18 @@
-//! What a call takes of whoever makes it, for the hints of those that were refused.
+//! What a call needs: the object it is about, and the rights of the access token.
 
 use super::Endpoint;
 
 impl Endpoint {
-    /// What a 404 in GitLab's own words says is missing.
-    pub(super) fn object(self) -> &'static str {
+    /// What is missing if GitLab answers 404.
+    pub(super) fn missing(self) -> &'static str {
         match self {
             Self::ListOfProject | Self::ResetProjectRegistrationToken | Self::ShowProject => {
-                "there is no such project, or it is hidden from the access token's user"
+                "no such project, or the access token's user cannot see it"
             }
             Self::ListOfGroup | Self::ResetGroupRegistrationToken | Self::ShowGroup => {
-                "there is no such group, or it is hidden from the access token's user"
+                "no such group, or the access token's user cannot see it"
             }
-            Self::Assign | Self::Unassign => {
-                "there is no such runner in reach, or no such project, or it is hidden from the access token's user"
-            }
+            Self::Assign | Self::Unassign => "no such runner or project, or the access token's user cannot see it",
             Self::DeleteManager => "the server has no such runner or manager",
             Self::Register
             | Self::Verify
@@ -36,38 +34,38 @@ impl Endpoint {
         }
     }
 
-    /// The scope and the role that an access token needs for the call.
-    pub(super) fn needs(self) -> &'static str {
+    /// The scope that the access token needs, and the role that its user needs.
+    pub(super) fn required_rights(self) -> &'static str {
         match self {
             Self::ListOwned | Self::ShowProject | Self::ShowGroup => {
                 "the access token needs the scope `read_api` or `api`"
             }
             Self::ListAll => {
-                "this takes an access token of an administrator or auditor with the scope `read_api` or `api`, and `admin_mode` where the instance has that"
+                "this needs an administrator's or auditor's access token with the scope `read_api` or `api`, and `admin_mode` if the instance uses it"
             }
             Self::ListOfProject => {
-                "the access token needs the scope `read_api` or `api`, of a maintainer of the project"
+                "this needs the access token of a project maintainer with the scope `read_api` or `api`"
             }
             Self::ListOfGroup => {
-                "the access token needs the scope `read_api` or `api`, of a maintainer or owner of the group"
+                "this needs the access token of a group maintainer or owner with the scope `read_api` or `api`"
             }
             Self::Show | Self::ListJobs | Self::ListManagers | Self::ListProjects => {
-                "the access token needs the scope `read_api`, `manage_runner` or `api`, of a user who may see the runner: a maintainer of its project, an owner of its group, or an administrator"
+                "the access token needs the scope `read_api`, `manage_runner` or `api`, and its user must be a maintainer of the runner's project, an owner of its group, or an administrator"
             }
             Self::Assign | Self::Unassign => {
-                "the access token needs the scope `api`, of a maintainer of the project who also manages the runner, which has to be an unlocked project runner"
+                "the access token needs the scope `api`, its user must be a maintainer of the project who also manages the runner, and the runner must be an unlocked project runner"
             }
             Self::ResetInstanceRegistrationToken => {
-                "this takes an administrator's access token with the scope `api`, on an instance that allows registration tokens"
+                "this needs an administrator's access token with the scope `api`, and an instance that allows registration tokens"
             }
             Self::ResetProjectRegistrationToken => {
-                "the access token needs the scope `api`, of a maintainer of the project, which has to allow registration tokens"
+                "this needs the access token of a project maintainer with the scope `api`, and a project that allows registration tokens"
             }
             Self::ResetGroupRegistrationToken => {
-                "the access token needs the scope `api`, of an owner of the group, which has to allow registration tokens"
+                "this needs the access token of a group owner with the scope `api`, and a group that allows registration tokens"
             }
             Self::Create => {
-                "the access token needs the scope `create_runner` or `api`, of a maintainer of the project, an owner of the group, or for the instance an administrator"
+                "the access token needs the scope `create_runner` or `api`, and its user must be a maintainer of the project, an owner of the group, or for an instance runner an administrator"
             }
             Self::Register
             | Self::Verify
@@ -79,7 +77,7 @@ impl Endpoint {
             | Self::DeleteById
             | Self::RegisterV1
             | Self::DeleteV1 => {
-                "the access token needs the scope `manage_runner` or `api`, of a user who may change the runner"
+                "the access token needs the scope `manage_runner` or `api`, and its user must be allowed to change the runner"
             }
         }
     }

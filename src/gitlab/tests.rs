@@ -17,7 +17,7 @@ use super::fleet::{
 use super::*;
 use crate::model::{RunnerId, Site, SystemId, TlsFiles};
 use crate::secret::Token;
-use server::{Reply, Server};
+use server::{Reply, ScriptedServer};
 
 const RUNNER_TOKEN: &str = "glrt-runner-secret";
 const REGISTRATION_TOKEN: &str = "GR1348941registration-secret";
@@ -133,7 +133,7 @@ fn new_runner() -> NewRunner {
 /// Makes a call that the server answers with `reply`, and which fails.
 async fn failure(endpoint: Endpoint, reply: Reply) -> Error {
     let client = client_for(&reply);
-    let server = Server::start([reply]).await;
+    let server = ScriptedServer::start([reply]).await;
     let error = call(&client, &server.site(), endpoint).await.unwrap_err();
     assert_eq!(server.requests().len(), 1, "{error}");
     error

@@ -1,4 +1,4 @@
-//! Whom to trust and what to present: the TLS side of a site.
+//! The TLS configuration of a site: trusted authorities and the client certificate.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,66 +15,64 @@ use zeroize::Zeroizing;
 
 use crate::model::Site;
 
-use super::Kind;
-use super::error::Fault;
+use super::ErrorKind;
+use super::error::CallFailure;
 use super::trust::Trust;
 
-/// How many TLS sessions are kept for resumption: one per server that a daemon usually has, not the
-/// 256 of the default.
-const SESSIONS: usize = 8;
+/// Number of TLS sessions kept for resumption. The default of 256 is too many for a daemon with a few servers.
+const MAX_SESSIONS: usize = 8;
 
-/// The largest TLS file taken, in bytes: a bundle of all public authorities has a quarter of it.
+/// Size limit of a TLS file, in bytes. A bundle of all public authorities has a quarter of it.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The TLS files that make one connection differ from another.
+/// The TLS files of a connection. Sites with the same profile share their connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum ClientCertificate {
+pub(super) enum TlsProfile {
     /// Unencrypted.
     Plain,
-    /// Encrypted, by the files that exist.
+    /// Encrypted.
     Tls {
-        /// Authorities to trust besides the system's.
+        /// Authorities to trust in addition to the system's.
         ca: Option<PathBuf>,
-        /// The chain to present, and the key to it.
+        /// The client certificate chain and its key.
         client: Option<(PathBuf, PathBuf)>,
     },
 }
 
-/// What tells one state of a file from another.
+/// The version of a file, by its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     inode: (u64, u64),
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl ClientCertificate {
-    /// Finds the TLS files of a site to which encrypted connections are made: those its entry names,
-    /// else those that lie ready for its host.
-    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, Fault> {
+impl TlsProfile {
+    /// Finds the TLS files of an encrypted site: those that the entry names, else those of its host in `certs_dir`.
+    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, CallFailure> {
         let host = site.url.host();
-        let ready = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
+        let of_host = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
         let ca = match &site.tls.ca_file {
             Some(path) => Some(path.clone()),
-            None => ready(".crt")?,
+            None => of_host(".crt")?,
         };
         let client = match (&site.tls.cert_file, &site.tls.key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
-            (Some(cert), None) => return Err(local_file("tls-key-file is missing beside tls-cert-file", cert)),
-            (None, Some(key)) => return Err(local_file("tls-cert-file is missing beside tls-key-file", key)),
-            (None, None) => ready(".auth.crt")?.zip(ready(".auth.key")?),
+            (Some(cert), None) => return Err(local_file("tls-key-file is missing, but tls-cert-file is", cert)),
+            (None, Some(key)) => return Err(local_file("tls-cert-file is missing, but tls-key-file is", key)),
+            (None, None) => of_host(".auth.crt")?.zip(of_host(".auth.key")?),
         };
         Ok(Self::Tls { ca, client })
     }
 
-    /// The present state of its files.
-    pub(super) fn stamps(&self) -> Result<Vec<Stamp>, Fault> {
+    /// Returns the current version of each file.
+    pub(super) fn stamps(&self) -> Result<Vec<FileStamp>, CallFailure> {
         self.files().map(|path| stamp(path).map_err(|error| unreadable(path, error))).collect()
     }
 
-    /// Reads its files into what a connection needs.
-    pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, Fault> {
+    /// Reads the files into a TLS configuration.
+    pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, CallFailure> {
         let Self::Tls { ca, client } = self else {
             return configured(Arc::new(RootCertStore::empty()), Vec::new(), None);
         };
@@ -83,7 +81,7 @@ impl ClientCertificate {
         let mut roots = roots.load_or_none();
         for certificate in &named {
             let added = roots.add(certificate.clone());
-            added.map_err(|error| local_file("cannot use a certificate of", path).with_source(error))?;
+            added.map_err(|error| local_file("cannot use a certificate in", path).with_source(error))?;
         }
         configured(Arc::new(roots), named, client.as_ref())
     }
@@ -97,14 +95,14 @@ impl ClientCertificate {
     }
 }
 
-/// The authorities that this system trusts; loaded when first needed, and then shared until forgotten.
+/// The authorities that the system trusts, loaded on first use and cached until [`forget`](Self::forget).
 #[derive(Default)]
 pub(super) struct SystemRoots(Mutex<Option<Arc<RootCertStore>>>);
 
 impl SystemRoots {
     /// # Errors
-    /// [`Kind::LocalFile`] if the system has some and none can be read.
-    pub(super) fn load(&self) -> Result<Arc<RootCertStore>, Fault> {
+    /// [`ErrorKind::LocalFile`] if the system has authorities and none can be read.
+    pub(super) fn load(&self) -> Result<Arc<RootCertStore>, CallFailure> {
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(roots) = &*loaded {
             return Ok(Arc::clone(roots));
@@ -114,19 +112,19 @@ impl SystemRoots {
             && let Some(error) = found.errors.into_iter().next()
         {
             let what = "cannot load the system's certificate authorities";
-            return Err(Fault::new(Kind::LocalFile).with_detail(what).with_source(error));
+            return Err(CallFailure::new(ErrorKind::LocalFile).with_detail(what).with_source(error));
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
         Ok(Arc::clone(loaded.insert(Arc::new(roots))))
     }
 
-    /// Has the next use load them again.
+    /// Drops the cached authorities; the next use loads them again.
     pub(super) fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The same where other authorities are given, so that a system without any does not matter.
+    /// Like [`load`](Self::load), but an error counts as no authorities.
     fn load_or_none(&self) -> RootCertStore {
         self.load().map_or_else(|_| RootCertStore::empty(), |roots| RootCertStore::clone(&roots))
     }
@@ -136,9 +134,10 @@ fn configured(
     roots: Arc<RootCertStore>,
     named: Vec<CertificateDer<'static>>,
     client: Option<&(PathBuf, PathBuf)>,
-) -> Result<ClientConfig, Fault> {
+) -> Result<ClientConfig, CallFailure> {
     let provider = Arc::new(ring::default_provider());
-    let failed = |error: rustls::Error| Fault::new(Kind::Tls).with_detail("cannot set up TLS").with_source(error);
+    let failed =
+        |error: rustls::Error| CallFailure::new(ErrorKind::Tls).with_detail("cannot set up TLS").with_source(error);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
     let builder = if named.is_empty() {
@@ -156,27 +155,27 @@ fn configured(
             builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(unusable)?
         }
     };
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CallFailure> {
     let pem = read(path)?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| not_pem(path, error))?;
     if certificates.is_empty() {
-        return Err(local_file("there is no PEM certificate in", path));
+        return Err(local_file("no PEM certificate in", path));
     }
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CallFailure> {
     let pem = read(path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| not_pem(path, error))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
     let file = fs::File::open(path).map_err(|error| unreadable(path, error))?;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
@@ -186,8 +185,8 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
     Ok(bytes)
 }
 
-/// The path if something is there; only "not found" means that nothing is.
-fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
+/// Returns the path if a file exists there. Errors other than "not found" are reported.
+fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, CallFailure> {
     let Some(path) = path else { return Ok(None) };
     match fs::metadata(&path) {
         Ok(_) => Ok(Some(path)),
@@ -196,12 +195,12 @@ fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, Fault> {
     }
 }
 
-fn stamp(path: &Path) -> io::Result<Stamp> {
+fn stamp(path: &Path) -> io::Result<FileStamp> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    Ok(Stamp {
+    Ok(FileStamp {
         inode: (metadata.dev(), metadata.ino()),
         size: metadata.size(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
@@ -209,14 +208,14 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
     })
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Fault {
+fn unreadable(path: &Path, error: io::Error) -> CallFailure {
     local_file("cannot read the TLS file", path).with_source(error)
 }
 
-fn not_pem(path: &Path, error: rustls::pki_types::pem::Error) -> Fault {
-    local_file("there is no usable PEM in", path).with_source(error)
+fn not_pem(path: &Path, error: rustls::pki_types::pem::Error) -> CallFailure {
+    local_file("no valid PEM in", path).with_source(error)
 }
 
-fn local_file(what: &str, path: &Path) -> Fault {
-    Fault::new(Kind::LocalFile).with_detail(format!("{what} `{}`", path.display()))
+fn local_file(what: &str, path: &Path) -> CallFailure {
+    CallFailure::new(ErrorKind::LocalFile).with_detail(format!("{what} `{}`", path.display()))
 }

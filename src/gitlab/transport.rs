@@ -1,4 +1,4 @@
-//! Connections: one pair of HTTP clients per TLS identity, and one exchange over one of them.
+//! Connections: two HTTP clients per TLS profile, and a request over one of them.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 use crate::model::Site;
 use crate::secret::Token;
 
-use super::error::Fault;
-use super::tls::{ClientCertificate, Stamp, SystemRoots};
-use super::{Config, Exchange, Kind, headers};
+use super::error::CallFailure;
+use super::tls::{FileStamp, SystemRoots, TlsProfile};
+use super::{Config, ErrorKind, Exchange, headers};
 
-/// How long a connection that may be used again is kept: long enough for the runners of one pass,
-/// short enough that an idle daemon holds none.
-const KEPT_FOR: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
+/// has none open.
+const IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
 const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -28,38 +28,38 @@ const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Transport {
     config: Config,
     roots: SystemRoots,
-    pairs: Mutex<HashMap<ClientCertificate, (Vec<Stamp>, Pair)>>,
+    clients: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-/// The two HTTP clients of one TLS identity.
+/// The two HTTP clients of one TLS profile.
 #[derive(Clone)]
-struct Pair {
-    /// For calls that change something: it keeps no connection, since a request on one that the server
-    /// is closing may or may not have arrived.
+struct HttpClients {
+    /// For calls with side effects. It never reuses a connection: the server may be closing it, and the request may
+    /// or may not arrive.
     fresh: reqwest::Client,
-    /// For calls that may be repeated: it uses its connections again.
+    /// For calls that may be repeated. It reuses connections.
     kept: reqwest::Client,
 }
 
-/// One request as it goes out.
+/// One request to send.
 pub(super) struct Outgoing<'a> {
     pub(super) site: &'a Site,
     pub(super) method: Method,
-    /// The API below the instance's address, without slashes around it.
+    /// The API root below the instance's address, without slashes around it.
     pub(super) root: &'a str,
-    /// Below the root, with its query.
+    /// Relative to the root, with its query.
     pub(super) path: &'a str,
-    /// Empty for a request without one.
+    /// Empty for a request without a body.
     pub(super) body: Zeroizing<Vec<u8>>,
     pub(super) access_token: Option<&'a Token>,
     pub(super) request_id: &'a str,
-    /// Whether an idle connection may carry it.
-    pub(super) on_kept_connection: bool,
+    /// Whether an idle connection may be reused.
+    pub(super) reuses_connection: bool,
     pub(super) max_answer_bytes: usize,
 }
 
-/// One answer as it came in.
+/// One received answer.
 pub(super) struct Incoming {
     pub(super) status: u16,
     pub(super) url: Url,
@@ -69,22 +69,22 @@ pub(super) struct Incoming {
 
 impl Transport {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, roots: SystemRoots::default(), pairs: Mutex::default(), hosts: Mutex::default() }
+        Self { config, roots: SystemRoots::default(), clients: Mutex::default(), hosts: Mutex::default() }
     }
 
-    /// Tells whoever wants to know.
+    /// Notifies the observer, if there is one.
     pub(super) fn observe(&self, exchange: &Exchange) {
         if let Some(observer) = &self.config.observer {
-            observer.tell(exchange);
+            observer.notify(exchange);
         }
     }
 
-    /// Sends one request, once, when its host has room for it.
-    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, Fault> {
+    /// Waits for a free slot of the host and sends one request, once.
+    pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
-        let _room = host.acquire().await.ok();
-        let pair = self.pair(outgoing.site)?;
-        let client = if outgoing.on_kept_connection { &pair.kept } else { &pair.fresh };
+        let _slot = host.acquire().await.ok();
+        let clients = self.clients(outgoing.site)?;
+        let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
             client.request(outgoing.method, url).header(HeaderName::from_static("x-request-id"), outgoing.request_id);
@@ -99,41 +99,41 @@ impl Transport {
         received(response, outgoing.max_answer_bytes).await
     }
 
-    /// Drops what was built from TLS files and the system's authorities, idle connections included; what is
-    /// under way goes on with what it has.
+    /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
+    /// flight continue.
     pub(super) fn forget_tls(&self) {
         self.roots.forget();
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn host(&self, authority: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
-        Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(room))
+        let slots = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
+        Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(slots))
     }
 
-    /// The clients for a site, made anew when one of its TLS files has changed.
-    fn pair(&self, site: &Site) -> Result<Pair, Fault> {
-        let identity = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
-            ClientCertificate::of(site, self.config.certs_dir.as_deref())?
+    /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed.
+    fn clients(&self, site: &Site) -> Result<HttpClients, CallFailure> {
+        let profile = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
+            TlsProfile::of(site, self.config.certs_dir.as_deref())?
         } else {
-            ClientCertificate::Plain
+            TlsProfile::Plain
         };
-        let stamps = identity.stamps()?;
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built_from, pair)) = pairs.get(&identity)
+        let stamps = profile.stamps()?;
+        let mut cached = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((built_from, clients)) = cached.get(&profile)
             && *built_from == stamps
         {
-            return Ok(pair.clone());
+            return Ok(clients.clone());
         }
-        let pair = self.build(&identity)?;
-        pairs.insert(identity, (stamps, pair.clone()));
-        Ok(pair)
+        let clients = self.build(&profile)?;
+        cached.insert(profile, (stamps, clients.clone()));
+        Ok(clients)
     }
 
-    fn build(&self, identity: &ClientCertificate) -> Result<Pair, Fault> {
-        let tls = identity.config(&self.roots)?;
-        // If the whole request's time ran out while connecting, nobody could tell that nothing was sent.
+    fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
+        let tls = profile.config(&self.roots)?;
+        // If the request timeout expired while connecting, it would be unknown whether anything was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
             let mut builder = reqwest::Client::builder()
@@ -146,28 +146,30 @@ impl Transport {
                 .connect_timeout(connect_timeout)
                 .timeout(self.config.request_timeout)
                 .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(KEPT_FOR)
+                .pool_idle_timeout(IDLE_TIMEOUT)
                 .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
                 .default_headers(accepts_json());
             for proxy in self.proxies()? {
                 builder = builder.proxy(proxy);
             }
             builder.build().map_err(|error| {
-                Fault::new(Kind::Tls).with_detail("cannot set up connections").with_source(error.without_url())
+                CallFailure::new(ErrorKind::Tls)
+                    .with_detail("cannot set up connections")
+                    .with_source(error.without_url())
             })
         };
-        Ok(Pair { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
+        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
     }
 
-    fn proxies(&self) -> Result<Vec<Proxy>, Fault> {
+    fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {
         let proxies = &self.config.proxies;
         let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
         let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
         let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
         let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
             Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
-            // The cause would repeat the address, which may hold a password.
-            Err(_) => Err(Fault::new(Kind::ProxySetting).with_detail(detail)),
+            // The cause contains the address, and that may contain a password.
+            Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
         };
         https.into_iter().chain(http).map(proxy).collect()
     }
@@ -177,28 +179,28 @@ fn accepts_json() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
 }
 
-fn sensitive(token: &Token) -> Result<HeaderValue, Fault> {
-    let unusable = |_| Fault::new(Kind::AccessTokenRefused).with_detail("it does not fit into a header");
+fn sensitive(token: &Token) -> Result<HeaderValue, CallFailure> {
+    let unusable = |_| CallFailure::new(ErrorKind::AccessTokenRefused).with_detail("it is not a valid header value");
     let mut value = HeaderValue::from_str(token.expose()).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Reads an answer to its end, within bounds.
-async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, Fault> {
+/// Reads an answer to its end, up to the size limit.
+async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, CallFailure> {
     let status = response.status().as_u16();
     let body = read_body(&mut response, max_bytes).await;
     let body = match body {
         Ok(body) => body,
-        // These say all with their status.
+        // Their status says everything.
         Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
-        Err(trouble) => return Err(Fault { status: Some(status), ..trouble }),
+        Err(failure) => return Err(CallFailure { status: Some(status), ..failure }),
     };
     let url = response.url().clone();
     Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
 }
 
-async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
     let announced = response.content_length().unwrap_or_default();
     if announced > max_bytes as u64 {
         return Err(too_large(max_bytes));
@@ -213,26 +215,26 @@ async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result
     Ok(body)
 }
 
-fn too_large(max_bytes: usize) -> Fault {
-    Fault::new(Kind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
+fn too_large(max_bytes: usize) -> CallFailure {
+    CallFailure::new(ErrorKind::TooLarge).with_detail(format!("more than {} KiB", max_bytes / 1024))
 }
 
-fn not_answered(error: reqwest::Error) -> Fault {
+fn not_answered(error: reqwest::Error) -> CallFailure {
     let error = error.without_url();
     let kind = match tls_error(&error) {
         Some(tls) if error.is_connect() => tls_kind(tls),
-        // With TLS 1.3 the server looks at the client's certificate after the client has sent.
-        Some(tls) if tls_kind(tls) == Kind::TlsClientCertificate => Kind::TlsClientCertificate,
-        _ if error.is_connect() && error.is_timeout() => Kind::ConnectTimeout,
-        _ if error.is_connect() && error.is_dns() => Kind::NameLookup,
-        _ if error.is_connect() => Kind::Connect,
-        _ if error.is_timeout() => Kind::Timeout,
-        _ => Kind::ConnectionLost,
+        // With TLS 1.3 the server checks the client certificate after the client has sent its request.
+        Some(tls) if tls_kind(tls) == ErrorKind::TlsClientCertificate => ErrorKind::TlsClientCertificate,
+        _ if error.is_connect() && error.is_timeout() => ErrorKind::ConnectTimeout,
+        _ if error.is_connect() && error.is_dns() => ErrorKind::NameLookup,
+        _ if error.is_connect() => ErrorKind::Connect,
+        _ if error.is_timeout() => ErrorKind::Timeout,
+        _ => ErrorKind::ConnectionLost,
     };
-    Fault::new(kind).with_source(error)
+    CallFailure::new(kind).with_source(error)
 }
 
-/// Finds what TLS has to say among an error's causes.
+/// Finds the TLS error among an error's causes.
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = StdError::source(error);
     while let Some(error) = cause {
@@ -246,7 +248,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     None
 }
 
-fn tls_kind(error: &rustls::Error) -> Kind {
+fn tls_kind(error: &rustls::Error) -> ErrorKind {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate_kind(error),
         rustls::Error::AlertReceived(
@@ -259,35 +261,35 @@ fn tls_kind(error: &rustls::Error) -> Kind {
             | AlertDescription::NoCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate,
-        ) => Kind::TlsClientCertificate,
-        _ => Kind::Tls,
+        ) => ErrorKind::TlsClientCertificate,
+        _ => ErrorKind::Tls,
     }
 }
 
-fn certificate_kind(error: &CertificateError) -> Kind {
+fn certificate_kind(error: &CertificateError) -> ErrorKind {
     match error {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Kind::TlsName,
-        // An authority of the right name with another key: made anew, and the old one still trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => Kind::TlsIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => ErrorKind::TlsName,
+        // A bad signature: the authority has a new key, and the old one is still trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => ErrorKind::TlsIssuer,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => Kind::TlsExpired,
-        _ => Kind::Tls,
+        | CertificateError::NotValidYetContext { .. } => ErrorKind::TlsExpired,
+        _ => ErrorKind::Tls,
     }
 }
 
 impl Incoming {
-    /// Whether it can be an answer of GitLab's API.
+    /// Whether the answer can be from GitLab's API.
     pub(super) fn is_json(&self) -> bool {
         headers::is_json(&self.headers)
     }
 
-    /// What came where JSON was due; never its content.
-    pub(super) fn looks(&self) -> &'static str {
+    /// Describes an answer that is not JSON, without its content.
+    pub(super) fn description(&self) -> &'static str {
         match self.body.trim_ascii_start().first() {
             Some(b'<') => "an HTML page",
-            Some(_) => "a text that is not JSON",
+            Some(_) => "text that is not JSON",
             None => "an empty answer",
         }
     }

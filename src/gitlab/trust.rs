@@ -1,4 +1,4 @@
-//! Which server certificates are believed.
+//! Which server certificates are trusted.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Believes what the authorities have signed, and besides a server that shows one of the `named`
-/// certificates itself: GitLab's own instructions for self-signed servers make a certificate that is
-/// an authority and a server's at once, which strict verification refuses and gitlab-runner takes.
+/// Trusts certificates signed by the authorities, and a server that presents one of the `named` certificates itself.
+/// GitLab's instructions for self-signed servers create one certificate for both authority and server, which strict
+/// verification rejects and gitlab-runner accepts.
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) authorities: Arc<WebPkiServerVerifier>,
@@ -28,7 +28,7 @@ impl ServerCertVerifier for Trust {
     ) -> Result<ServerCertVerified, Error> {
         let verified = self.authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // Its times have been looked at by now, its name has not.
+            // Its validity period is already checked, its name is not.
             Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())

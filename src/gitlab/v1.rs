@@ -1,10 +1,9 @@
-//! The first API, of 2016, which GitLab 10.0 removed: make a runner and delete it, nothing else.
+//! The API of 2016 (v1), which GitLab 10.0 removed: it registers and deletes runners.
 //!
-//! It has no verification, no rotation and no expiry. Never tried by itself: which API a server has is for the
-//! user to say.
+//! It has no verification, no rotation and no expiry. It is never chosen automatically: the user specifies it.
 
 use super::client::{Call, json, success};
-use super::error::Fault;
+use super::error::CallFailure;
 use super::transport::Incoming;
 use super::wire::{self, Flaw, RegisterRequest, TokenRequest};
 use super::{Answer, Client, Endpoint, Error, RegisterParameters, Registered};
@@ -12,26 +11,26 @@ use crate::model::Site;
 use crate::secret::Token;
 
 impl Client {
-    /// Makes a runner: `POST /ci/api/v1/runners/register`. Of the parameters only description, tags,
-    /// `run_untagged`, `locked` and `info` exist there. Each success makes another one; its token never ends.
+    /// Registers a runner: `POST /ci/api/v1/runners/register`. Only the parameters description, tags, `run_untagged`,
+    /// `locked` and `info` exist there. Each success creates another runner, whose token never expires.
     ///
     /// # Errors
-    /// [`Error`]; of invalid parameters for the 404 that stands for them.
+    /// [`Error`]. The server answers 404 to invalid parameters.
     pub async fn register_v1(
         &self,
         site: &Site,
         registration_token: &Token,
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Error> {
-        let body = json(&RegisterRequest::of_first_api(registration_token, parameters));
+        let body = json(&RegisterRequest::new_v1(registration_token, parameters));
         let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, registration_token);
         self.call(call, |incoming| success(incoming, wire::registered)).await
     }
 
-    /// Deletes a runner: `DELETE /ci/api/v1/runners/delete`, which answers 200 with the runner that was.
+    /// Deletes a runner: `DELETE /ci/api/v1/runners/delete`, which answers 200 with the deleted runner.
     ///
     /// # Errors
-    /// [`Error`]; deleted twice is refused like any unknown token.
+    /// [`Error`]. A second deletion is refused like any unknown token.
     pub async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, None, None));
         let call = Call::new(Endpoint::DeleteV1, site, "runners/delete", body, token);
@@ -39,14 +38,14 @@ impl Client {
     }
 }
 
-/// What the answer tells of the runner is not documented, so that any JSON will do.
-fn deleted(incoming: &Incoming) -> Result<(), Fault> {
+/// The content of the answer is not documented, so any JSON is accepted.
+fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
     match incoming.status {
         204 => Ok(()),
         _ => success(incoming, |body| {
             serde_json::from_slice::<serde::de::IgnoredAny>(body)
                 .map(drop)
-                .map_err(|_| Flaw("it is not the JSON that GitLab sends"))
+                .map_err(|_| Flaw("not the JSON that GitLab sends"))
         }),
     }
 }

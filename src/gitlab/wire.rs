@@ -1,4 +1,4 @@
-//! The JSON that goes over the wire.
+//! The JSON bodies of requests and answers about one runner.
 //!
 //! Unknown fields are ignored and optional ones may be missing: GitLab adds fields every few releases.
 
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::model::{Expiry, RunnerId, SystemId, Timestamp};
 use crate::secret::Token;
 
+use super::lenient::NumberOrDigits;
 use super::parameters::{Info, RegisterParameters};
 use super::{Registered, Reset, Verified};
 
@@ -30,10 +31,10 @@ pub(super) struct RegisterRequest<'a> {
     /// `false` needs a tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     run_untagged: Option<bool>,
-    /// Whether the runner is tied to its project.
+    /// Whether the runner is locked to its project.
     #[serde(skip_serializing_if = "Option::is_none")]
     locked: Option<bool>,
-    /// Since 14.8; its inverse `active` must not be sent along.
+    /// Since 14.8; must not be combined with its inverse `active`.
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<bool>,
     /// `not_protected` or `ref_protected`.
@@ -42,7 +43,7 @@ pub(super) struct RegisterRequest<'a> {
     /// Whole seconds, at least 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     maximum_timeout: Option<u64>,
-    /// What the runner tells about itself; registration stores its name alone.
+    /// The program and machine of the runner; registration stores only the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<&'a Info>,
 }
@@ -64,9 +65,9 @@ impl<'a> RegisterRequest<'a> {
         }
     }
 
-    /// The same for `POST /ci/api/v1/runners/register`, which knows fewer parameters. Source: the document of
+    /// The body of `POST /ci/api/v1/runners/register`, which has fewer parameters. Source: the documentation of
     /// the API of 2016, and GitLab's code of 8.x.
-    pub(super) fn of_first_api(token: &'a Token, parameters: &'a RegisterParameters) -> Self {
+    pub(super) fn new_v1(token: &'a Token, parameters: &'a RegisterParameters) -> Self {
         Self {
             maintenance_note: None,
             paused: None,
@@ -77,16 +78,16 @@ impl<'a> RegisterRequest<'a> {
     }
 }
 
-/// The body of the calls that a runner's token authenticates. Source: docs/api/runners.
+/// The body of a call that is authenticated by a runner's token. Source: docs/api/runners.
 #[derive(Serialize)]
 pub(super) struct TokenRequest<'a> {
     /// The runner's authentication token.
     token: &'a str,
-    /// This machine's name; without it the server books the call on a manager named `<legacy>`. Absent
-    /// where the call is about the whole runner.
+    /// This machine's id; without it the server uses a manager named `<legacy>`. Absent if the call is about the
+    /// whole runner.
     #[serde(skip_serializing_if = "Option::is_none")]
     system_id: Option<&'a str>,
-    /// What the runner tells about itself; stored with the manager. Read by verify only.
+    /// The program and machine of the runner, stored with the manager. Only verify reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<&'a Info>,
 }
@@ -97,34 +98,27 @@ impl<'a> TokenRequest<'a> {
     }
 }
 
-/// The body of `POST /runners/:id/reset_authentication_token`, which has no parameters; JSON all the
-/// same, since a read-only GitLab redirects what is not.
+/// The body of a call without parameters: an empty object, since a read-only GitLab redirects requests that are
+/// not JSON.
 #[derive(Serialize)]
 pub(super) struct EmptyRequest {}
 
-/// The answer to registration, verification and reset. Source: GitLab's entities of a runner's
-/// registration details and of a reset token.
+/// The answer to registration, verification and reset. Source: GitLab's entities of a runner's registration details
+/// and of a reset token.
 #[derive(Deserialize)]
 struct CredentialAnswer {
-    /// The runner's number, a string in very old releases; absent in a reset's answer.
+    /// The runner's id, a string in very old releases; absent in the answer to a reset.
     #[serde(default)]
-    id: Option<Number>,
-    /// The token; for verification the one that was sent.
+    id: Option<NumberOrDigits>,
+    /// The token; the answer to a verification repeats the one that was sent.
     #[serde(default, deserialize_with = "secret")]
     token: Option<Zeroizing<String>>,
-    /// RFC 3339 in UTC with milliseconds, `null` for never; absent before 14.8.
+    /// RFC 3339 in UTC with milliseconds, or `null` for never; absent before 14.8.
     #[serde(default, deserialize_with = "present")]
     token_expires_at: Option<Option<String>>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Digits(u64),
-    Text(String),
-}
-
-/// What is wrong with an answer that claims success.
+/// What is wrong with an answer that has a success status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flaw(pub(super) &'static str);
 
@@ -144,33 +138,29 @@ pub(super) fn reset(body: &[u8]) -> Result<Reset, Flaw> {
 pub(super) fn verified(body: &[u8], sent: &Token) -> Result<Verified, Flaw> {
     let answer = CredentialAnswer::read(body)?;
     if answer.token()? != *sent {
-        return Err(Flaw("it is about another token"));
+        return Err(Flaw("about another token"));
     }
     Ok(Verified { id: Some(answer.id()?), expiry: answer.expiry()?, legacy: false })
 }
 
-/// Whether this is the whole answer of a server before 15.9 to a token it accepts.
+/// Whether this is the body with which a server before 15.9 accepts a token.
 pub(super) fn is_plain_acceptance(body: &[u8]) -> bool {
     matches!(body.trim_ascii(), b"200" | b"\"200\"")
 }
 
 impl CredentialAnswer {
     fn read(body: &[u8]) -> Result<Self, Flaw> {
-        serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON object that GitLab sends"))
+        serde_json::from_slice(body).map_err(|_| Flaw("not the JSON object that GitLab sends"))
     }
 
     fn id(&self) -> Result<RunnerId, Flaw> {
-        let id = match &self.id {
-            Some(Number::Digits(number)) => RunnerId::try_new(*number),
-            Some(Number::Text(text)) => text.parse(),
-            None => return Err(Flaw("it names no runner")),
-        };
-        id.map_err(|_| Flaw("its runner id cannot be one"))
+        let Some(id) = &self.id else { return Err(Flaw("no runner id")) };
+        id.value().and_then(|number| RunnerId::try_new(number).ok()).ok_or(Flaw("an invalid runner id"))
     }
 
     fn token(&self) -> Result<Token, Flaw> {
-        let Some(token) = &self.token else { return Err(Flaw("it holds no token")) };
-        Token::parse(token).map_err(|_| Flaw("its token cannot be one"))
+        let Some(token) = &self.token else { return Err(Flaw("no token")) };
+        Token::parse(token).map_err(|_| Flaw("an invalid token"))
     }
 
     fn expiry(&self) -> Result<Expiry, Flaw> {
@@ -180,24 +170,24 @@ impl CredentialAnswer {
             Some(Some(text)) if is_far_future(text) => Ok(Expiry::Never),
             Some(Some(text)) => {
                 let at = text.parse::<Timestamp>();
-                at.map(Expiry::At).map_err(|_| Flaw("its token_expires_at is not a time that can be"))
+                at.map(Expiry::At).map_err(|_| Flaw("an invalid token_expires_at"))
             }
         }
     }
 }
 
-/// Whether a time is of the year 9999 or has a longer year, as some databases say "never".
+/// Whether a time is in the year 9999 or later, which stands for "never" in some databases.
 fn is_far_future(text: &str) -> bool {
     let year = text.trim_start_matches('+').split('-').next().unwrap_or_default();
     year.bytes().all(|byte| byte.is_ascii_digit()) && year.parse::<u64>().is_ok_and(|year| year >= 9999)
 }
 
-/// Reads a text into memory that is zeroed when dropped.
+/// Reads a string into memory that is zeroed on drop.
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zeroizing<String>>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.map(Zeroizing::new))
 }
 
-/// Tells a field that is `null` from one that is missing.
+/// Distinguishes a field that is `null` from a missing one.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::<String>::deserialize(deserializer).map(Some)
 }
@@ -220,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_year_that_no_calendar_reaches_is_never() {
+    fn the_year_9999_and_later_is_never() {
         for text in
             ["9999-12-31T23:59:59Z", "9999-01-01T00:00:00.000Z", "10000-01-01T00:00:00Z", "+12345-01-01T00:00:00Z"]
         {
@@ -233,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_a_number_or_its_digits() {
+    fn an_id_is_a_number_or_a_string_of_digits() {
         for (id, number) in [("42", 42), ("\"42\"", 42), ("9223372036854775807", i64::MAX as u64)] {
             let answer = registered(format!(r#"{{"id":{id},"token":"new","novel":[]}}"#).as_bytes()).unwrap();
             assert_eq!(answer.id.number(), number);
@@ -244,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_usable_token_is_flawed() {
+    fn an_answer_without_a_valid_token_is_rejected() {
         for body in [
             r#"{"id":1}"#,
             r#"{"id":1,"token":null}"#,
@@ -263,10 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn another_runners_answer_is_no_verification() {
+    fn an_answer_about_another_token_is_rejected() {
         let sent = Token::parse("mine").unwrap();
         let flaw = verified(br#"{"id":1,"token":"theirs","token_expires_at":null}"#, &sent);
-        assert_eq!(flaw, Err(Flaw("it is about another token")));
+        assert_eq!(flaw, Err(Flaw("about another token")));
         let verified = verified(br#"{"id":1,"token":"mine","token_expires_at":null}"#, &sent).unwrap();
         assert_eq!((verified.expiry, verified.legacy), (Expiry::Never, false));
     }

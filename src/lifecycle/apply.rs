@@ -64,6 +64,10 @@ pub enum Outcome {
     Nudged,
     /// The runner was unregistered.
     Unregistered,
+    /// The runner is left alone from now on: its entry or its enrollment is gone.
+    Released,
+    /// The runner was unregistered and its enrollment wants it back, with the credential that is left, if any.
+    Reenrolled(Option<Validity>),
 }
 
 /// Takes the state through one outcome.
@@ -73,7 +77,7 @@ pub enum Outcome {
 #[must_use]
 pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> State {
     match outcome {
-        Outcome::Unregistered => State::Retired { since: moment.now },
+        Outcome::Unregistered | Outcome::Released => State::Retired { since: moment.now },
         _ if matches!(state, State::Retired { .. }) => state,
         Outcome::Registered(validity) | Outcome::Adopted(validity) => {
             State::Active(good(validity, reset_time(&state), rules, moment.now))
@@ -85,6 +89,8 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
                 ..good(validity, reset_from, rules, moment.now)
             })
         }
+        Outcome::Reenrolled(None) => State::unregistered(moment.now),
+        Outcome::Reenrolled(Some(validity)) => State::found(validity, reset_time(&state), moment.now),
         Outcome::Accepted(validity) => accepted(state, validity, rules, moment.now),
         Outcome::Refused => refused(state, rules, moment),
         Outcome::ResetRefused => refused(in_vain(state, Duration::ZERO, rules, moment.now), rules, moment),
@@ -243,7 +249,7 @@ fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
     match rules.recovery.next_rung(&state) {
         Some(Step::ResetById) => state.rungs.reset_failed = true,
         Some(Step::RegisterAgain) => state.rungs.register_failed = true,
-        Some(Step::Register | Step::Verify | Step::Rotate | Step::Save) | None => {}
+        Some(Step::Register | Step::Verify | Step::Rotate | Step::Save | Step::Unregister) | None => {}
     }
     look_again(Rejected { failures: 0, recover_from: now, ..state }, rules, now)
 }

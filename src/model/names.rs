@@ -1,8 +1,6 @@
 //! Enums whose variants have one fixed name each in logs, JSON, metrics and records.
 
-use std::fmt;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Declares an enum together with its names: `as_str`, `from_name`, `Display` and serde all use this one list.
 ///
@@ -34,28 +32,29 @@ macro_rules! named_enum {
             }
         }
 
-        impl fmt::Display for $enum {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $enum {
+            fn fmt(&self, formatter: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 formatter.write_str(self.as_str())
             }
         }
 
-        impl Serialize for $enum {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl ::serde::Serialize for $enum {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
 
-        impl<'de> Deserialize<'de> for $enum {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        impl<'de> ::serde::Deserialize<'de> for $enum {
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = <::std::borrow::Cow<'de, str> as ::serde::Deserialize>::deserialize(deserializer)?;
                 let known = Self::from_name(&name);
                 $(let known = known.or(Some(Self::$fallback));)?
-                known.ok_or_else(|| serde::de::Error::unknown_variant(&name, &[$($name,)+]))
+                known.ok_or_else(|| ::serde::de::Error::unknown_variant(&name, &[$($name,)+]))
             }
         }
     };
 }
+pub(crate) use named_enum;
 
 named_enum! {
     /// The state of a runner, as reported.
@@ -97,6 +96,8 @@ named_enum! {
         ResetById = "reset_by_id",
         /// Make the runner anew, into the same entry.
         RegisterAgain = "register_again",
+        /// Delete the runner, or this machine's manager of it.
+        Unregister = "unregister",
     }
 }
 
@@ -121,6 +122,8 @@ named_enum! {
         Unsaved = "unsaved",
         /// The token is refused, and something can be done about it.
         Recovery = "recovery",
+        /// A person or a stop asks for it.
+        Requested = "requested",
     }
 }
 

@@ -1,15 +1,16 @@
 //! Why an operation did not do what it should, and what that means for the runner.
 
-use crate::error_chain::chain;
+use std::error::Error as StdError;
+use std::fmt;
+
 use crate::gitlab::{self, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Trouble};
 use crate::model::{ServerUrl, Timestamp};
 use crate::secret::SourceError;
 use crate::store::{self, ComposeError, EntryProblem};
 
-/// A call to a server that failed, with everything that is ever asked about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+/// A failed call to a server.
+#[derive(Debug)]
 pub struct Failure {
     /// Whether the server may have acted, and what can be done next.
     pub disposition: Disposition,
@@ -17,10 +18,22 @@ pub struct Failure {
     pub class: ErrorClass,
     /// The server's wall time, if this was a genuine answer.
     pub date: Option<Timestamp>,
-    /// The failed act and its causes, in one line.
-    pub message: String,
     /// What the user can do about it.
     pub hint: Option<String>,
+    /// The failed act, with its causes.
+    pub error: Box<dyn StdError + Send + Sync>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(formatter)
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
 }
 
 impl From<gitlab::Error> for Failure {
@@ -29,8 +42,8 @@ impl From<gitlab::Error> for Failure {
             disposition: error.disposition(),
             class: error.class(),
             date: error.date(),
-            message: chain(&error),
             hint: error.hint().map(str::to_owned),
+            error: Box::new(error),
         }
     }
 }
@@ -151,6 +164,12 @@ impl Error {
             | Self::FirstApi(_)
             | Self::NoToken(_) => None,
         }
+    }
+
+    /// The server's wall time, if a genuine answer brought this.
+    #[must_use]
+    pub fn date(&self) -> Option<Timestamp> {
+        self.failure()?.date
     }
 
     /// What the user can do about it, where the message does not say so already.

@@ -182,7 +182,7 @@ impl MemoryServer {
 }
 
 fn failure(disposition: Disposition, date: Option<Timestamp>) -> Failure {
-    Failure { disposition, class: ErrorClass::Unreachable, date, message: "as ordered".to_owned(), hint: None }
+    Failure { disposition, class: ErrorClass::Unreachable, date, hint: None, error: "as ordered".into() }
 }
 
 impl ServerState {

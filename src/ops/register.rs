@@ -1,6 +1,6 @@
 //! Register: make the runner that an enrollment asks for, and write its entry.
 
-use super::{Disk, Enrollment, EntryStatus, Error, Failure, Ops, RegistrationSource, Runner, Server};
+use super::{Dated, Disk, Enrollment, EntryStatus, Error, Failure, Ops, RegistrationSource, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, RegisterParameters, Registered};
 use crate::lifecycle::{Outcome, Validity};
@@ -34,9 +34,9 @@ impl Registration {
 
     /// Why config.toml does not hold the new token yet.
     #[must_use]
-    pub fn unsaved(&self) -> Option<&store::Error> {
+    pub fn unsaved(self) -> Option<store::Error> {
         match self {
-            Self::Registered { unsaved, .. } => unsaved.as_ref(),
+            Self::Registered { unsaved, .. } => unsaved,
             Self::Already(_) => None,
         }
     }
@@ -54,13 +54,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         now: Timestamp,
-    ) -> Result<Registration, Error> {
+    ) -> Result<Dated<Registration>, Error> {
         let entered = self.enter(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
                 self.project(runner).await?;
             }
-            return Ok(Registration::Already(validity));
+            return Ok(Dated::unasked(Registration::Already(validity)));
         }
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
@@ -82,7 +82,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         now: Timestamp,
-    ) -> Result<Registration, Error> {
+    ) -> Result<Dated<Registration>, Error> {
         let entered = self.enter(runner).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
@@ -108,7 +108,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         seed: Token,
         now: Timestamp,
-    ) -> Result<Registration, Error> {
+    ) -> Result<Dated<Registration>, Error> {
         match enrollment.source {
             RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => {
                 self.register_anew(enrollment, runner, &seed, now).await
@@ -144,7 +144,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         seed: &Token,
         now: Timestamp,
-    ) -> Result<Registration, Error> {
+    ) -> Result<Dated<Registration>, Error> {
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         let description = parameters.description.clone().unwrap_or_default();
         self.remember(runner).await?;
@@ -161,11 +161,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.server.register(&runner.site, seed, &parameters).await
             }
         };
-        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         match answer {
             Ok(answer) => {
                 self.note_origin(enrollment, runner, seed.fingerprint());
-                Ok(self.keep_registered(runner, answer, now).await)
+                let date = answer.date;
+                Ok(Dated { value: self.keep_registered(runner, answer, now).await, date })
             }
             Err(failure) => Err(self.not_registered(runner, &intent, failure).await?),
         }
@@ -210,7 +210,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         token: Token,
         now: Timestamp,
-    ) -> Result<Registration, Error> {
+    ) -> Result<Dated<Registration>, Error> {
         let verified = self.ask(runner, &token).await?;
         self.note_origin(enrollment, runner, token.fingerprint());
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
@@ -219,7 +219,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: Some(first_seen_at), expiry });
         self.claim(runner).await;
         let unsaved = self.project_and_clear(runner).await.err();
-        Ok(Registration::Registered { validity: Validity::new(Some(first_seen_at), expiry, first_seen_at), unsaved })
+        let validity = Validity::new(Some(first_seen_at), expiry, first_seen_at);
+        Ok(Dated { value: Registration::Registered { validity, unsaved }, date: verified.date })
     }
 
     /// Writes the record before the entry: a daemon that sees a new entry has to find whose it is, or it

@@ -1,7 +1,7 @@
 //! Rotate: replace the token, so that no crash and no full disk loses the new one.
 
 use super::verify::refuse_first_api;
-use super::{Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
+use super::{Dated, Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset};
 use crate::lifecycle::{Outcome, Validity};
@@ -38,9 +38,9 @@ impl Rotation {
 
     /// Why config.toml does not hold the new token yet.
     #[must_use]
-    pub fn unsaved(&self) -> Option<&store::Error> {
+    pub fn unsaved(self) -> Option<store::Error> {
         match self {
-            Self::Rotated { unsaved, .. } => unsaved.as_ref(),
+            Self::Rotated { unsaved, .. } => unsaved,
             Self::Adopted(_) | Self::Unchanged => None,
         }
     }
@@ -61,21 +61,21 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         access_token: Option<&Token>,
         now: Timestamp,
-    ) -> Result<Rotation, Error> {
+    ) -> Result<Dated<Rotation>, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)
         {
-            return Ok(Rotation::Adopted(validity));
+            return Ok(Dated::unasked(Rotation::Adopted(validity)));
         }
         match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
             EntryStatus::Foreign { credential, id } => {
-                if let Some(validity) = self.adopt(runner, credential, id, now).await? {
-                    return Ok(Rotation::Adopted(validity));
+                if let Some(adopted) = self.adopt(runner, credential, id, now).await? {
+                    return Ok(adopted.map(Rotation::Adopted));
                 }
             }
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {}
@@ -96,10 +96,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         if answer.value.token == old {
             self.disk.clear(&runner.record.key).await?;
-            return Ok(Rotation::Unchanged);
+            return Ok(Dated { value: Rotation::Unchanged, date: answer.date });
         }
-        let is_recovery = access_token.is_some();
-        Ok(self.keep(runner, answer, is_recovery, now).await)
+        let (is_recovery, date) = (access_token.is_some(), answer.date);
+        Ok(Dated { value: self.keep(runner, answer, is_recovery, now).await, date })
     }
 
     /// Clears the journal of a reset whose answer was lost, once it is known what happened.
@@ -155,16 +155,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     async fn reset(
         &self,
-        runner: &mut Runner,
+        runner: &Runner,
         old: &Token,
         access_token: Option<&Token>,
     ) -> Result<Answer<Reset>, Failure> {
-        let answer = match (access_token, runner.record.id) {
+        match (access_token, runner.record.id) {
             (Some(access_token), Some(id)) => self.server.reset_by_id(&runner.site, id, access_token).await,
             _ => self.server.reset(&runner.site, old, &self.identity.system_id).await,
-        };
-        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
-        answer
+        }
     }
 
     fn rotation_intent(&self, runner: &Runner, old: &Token, now: Timestamp) -> Intent {

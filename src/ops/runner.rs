@@ -1,7 +1,5 @@
 //! One runner as the operations see it.
 
-use std::path::PathBuf;
-
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
@@ -22,10 +20,6 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from; such a token is used, and never written.
     pub variable: Option<String>,
-    /// The `Date` of the last genuine answer; taken by whoever keeps the server's time.
-    pub date: Option<Timestamp>,
-    /// Where the text of its entry is kept, once that was dropped.
-    pub dropped_to: Option<PathBuf>,
 }
 
 impl Runner {
@@ -52,7 +46,7 @@ impl Runner {
             state: None,
             since: None,
         };
-        Self { record, site, executor: None, rotation_disabled: false, variable: None, date: None, dropped_to: None }
+        Self { record, site, executor: None, rotation_disabled: false, variable: None }
     }
 
     /// A runner that was only found in config.toml. How it came into being is told by its token, as far
@@ -75,7 +69,7 @@ impl Runner {
     /// A runner as its record has it.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
-        Self { record, site, executor: None, rotation_disabled: false, variable: None, date: None, dropped_to: None }
+        Self { record, site, executor: None, rotation_disabled: false, variable: None }
     }
 
     /// The entries that belong to it.

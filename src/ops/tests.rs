@@ -90,7 +90,7 @@ async fn register_writes_everything_down_before_and_after_the_one_request() {
     let bench = Bench::new();
     let mut runner = blank();
     let done = bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
-    assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
+    assert!(matches!(done.value, Registration::Registered { unsaved: None, .. }));
     assert_eq!(
         bench.disk.state().effects,
         ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
@@ -127,7 +127,7 @@ async fn registering_again_changes_nothing() {
     let bench = Bench::new();
     let mut runner = bench.registered().await;
     let again = bench.ops.register(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
-    assert!(matches!(again, Registration::Already(_)));
+    assert!(matches!(again.value, Registration::Already(_)));
     assert_eq!(bench.server.calls(), ["register"]);
     assert!(bench.disk.state().effects.is_empty());
 }
@@ -168,7 +168,7 @@ async fn rotate_writes_everything_down_before_and_after_the_one_request() {
     let mut runner = bench.registered().await;
     let old = runner.record.credential.clone().unwrap().token;
     let done = bench.ops.rotate(&mut runner, None, now()).await.unwrap();
-    assert!(matches!(done, Rotation::Rotated { unsaved: None, .. }));
+    assert!(matches!(done.value, Rotation::Rotated { unsaved: None, .. }));
     assert_eq!(bench.disk.state().effects, ["probe", "begin", "answered", "edit", "record", "clear"]);
     assert_eq!(bench.server.calls(), ["register", "reset"]);
     assert_ne!(bench.disk.tokens(), std::slice::from_ref(&old));
@@ -258,7 +258,7 @@ async fn an_unchanged_token_is_not_a_rotation() {
     let mut runner = bench.registered().await;
     bench.server.order_always("reset", Some(Fault::SameToken));
     let done = bench.ops.rotate(&mut runner, None, now()).await.unwrap();
-    assert_eq!(done.outcome(), Outcome::NotRotated);
+    assert_eq!(done.value.outcome(), Outcome::NotRotated);
     assert!(runner.record.retired.is_empty() && bench.disk.state().journal.is_empty());
 }
 
@@ -272,7 +272,7 @@ async fn verify_learns_what_the_entry_did_not_say() {
     let snapshot = bench.disk.read().await.unwrap();
     let mut runner = Runner::found(&snapshot.entries[0]).unwrap();
     let verified = bench.ops.verify(&mut runner, now()).await.unwrap();
-    assert_eq!(verified, Verification::Accepted(runner.validity(now()).unwrap()));
+    assert_eq!(verified.value, Verification::Accepted(runner.validity(now()).unwrap()));
     assert_eq!(runner.record.id, Some(id));
     assert_eq!(runner.record.credential.as_ref().unwrap().expiry, expiry);
     assert_eq!(bench.disk.state().records.len(), 1);
@@ -304,7 +304,7 @@ async fn an_unknown_token_is_verified_and_then_adopted_or_replaced() {
     other.rotate(&mut elsewhere, None, now()).await.unwrap();
     let theirs = elsewhere.record.credential.clone().unwrap();
     bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(theirs.token.clone());
-    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap(), Verification::Adopted(_)));
+    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap().value, Verification::Adopted(_)));
     assert_eq!(runner.record.credential.as_ref().unwrap().token, theirs.token);
     assert!(runner.record.retired.contains(&ours.token.fingerprint()));
     // A token that the server refuses is replaced by ours.
@@ -333,7 +333,7 @@ async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let fate = EntryFate::at_shutdown(&runner.record);
     assert_eq!(fate, EntryFate::KeepText);
     let done = bench.ops.unregister(&mut runner, fate, now()).await.unwrap();
-    assert_eq!(done, Unregistration::Deleted);
+    assert_eq!(done.value.found, Unregistration::Deleted);
     assert!(bench.server.runners().is_empty());
     assert!(bench.disk.tokens().is_empty());
     let record = bench.disk.state().records.values().next().unwrap().clone();
@@ -348,7 +348,8 @@ async fn of_a_given_runner_only_the_manager_goes() {
     let bench = Bench::new();
     let (_, credential) = bench.server.add_runner();
     let mut enrollment = enrollment(credential.token.clone());
-    enrollment.source = RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    enrollment.source =
+        RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
     bench.ops.register(&enrollment, &mut runner, now()).await.unwrap();
     assert_eq!(bench.server.calls(), ["verify"]);
@@ -365,7 +366,7 @@ async fn already_gone_is_done_unless_the_token_has_expired() {
     let mut runner = bench.registered().await;
     bench.server.remove_runner(runner.record.id.unwrap());
     let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
-    assert_eq!(done, Unregistration::AlreadyGone);
+    assert_eq!(done.value.found, Unregistration::AlreadyGone);
 
     let bench = Bench::new();
     let mut runner = bench.registered().await;
@@ -373,7 +374,7 @@ async fn already_gone_is_done_unless_the_token_has_expired() {
     bench.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
     bench.server.order("delete_runner", Fault::Fail(Disposition::Refused));
     let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
-    assert_eq!(done, Unregistration::MayRemain);
+    assert_eq!(done.value.found, Unregistration::MayRemain);
 }
 
 #[tokio::test]
@@ -386,7 +387,7 @@ async fn a_lost_unregistration_is_finished_by_the_next_start() {
     let replayed = bench.ops.replay(now()).await.unwrap();
     assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
     let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
-    assert_eq!(done, Unregistration::AlreadyGone);
+    assert_eq!(done.value.found, Unregistration::AlreadyGone);
     assert!(bench.disk.tokens().is_empty());
 }
 
@@ -429,7 +430,7 @@ async fn registering_again_puts_the_new_runner_into_the_same_entry() {
     let mut runner = bench.registered().await;
     let old = runner.record.clone();
     let done = bench.ops.register_again(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
-    assert!(matches!(done, Registration::Registered { unsaved: None, .. }));
+    assert!(matches!(done.value, Registration::Registered { unsaved: None, .. }));
     assert_ne!(runner.record.id, old.id);
     let state = bench.disk.state();
     assert_eq!(state.effects, ["probe", "record", "begin", "answered", "record", "edit", "edit", "record", "clear"]);
@@ -444,7 +445,7 @@ async fn a_crash_while_registering_again_is_finished_in_the_same_entry() {
     let mut runner = bench.registered().await;
     bench.disk.fail("edit", 1);
     let done = bench.ops.register_again(&enrollment(registration_token()), &mut runner, now()).await.unwrap();
-    assert!(matches!(done, Registration::Registered { unsaved: Some(_), .. }));
+    assert!(matches!(done.value, Registration::Registered { unsaved: Some(_), .. }));
     // The record as it was before the answer: only the journal knows the new runner.
     let mut before = runner.record.clone();
     before.id = bench.disk.state().entries[0].id;
@@ -504,7 +505,7 @@ async fn a_foreign_token_that_is_refused_once_is_not_overwritten_by_a_dead_one()
     bench.server.order("verify", Fault::Fail(Disposition::Refused));
     assert_eq!(bench.ops.verify(&mut runner, now()).await.unwrap_err().outcome(), Outcome::Refused);
     assert_eq!(bench.disk.tokens(), std::slice::from_ref(&token));
-    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap(), Verification::Adopted(_)));
+    assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap().value, Verification::Adopted(_)));
     assert_eq!(runner.record.credential.unwrap().token, token);
 }
 
@@ -518,7 +519,7 @@ async fn a_foreign_token_is_taken_over_before_its_runner_is_unregistered() {
     let token = theirs.record.credential.unwrap().token;
     bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(token);
     let done = bench.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
-    assert_eq!(done, Unregistration::Deleted);
+    assert_eq!(done.value.found, Unregistration::Deleted);
     assert!(bench.server.runners().is_empty());
 }
 
@@ -555,7 +556,7 @@ async fn what_another_process_rotated_a_moment_ago_is_not_rotated_again() {
     let mut runner = bench.registered().await;
     let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
     bench.ops.rotate(&mut another, None, now()).await.unwrap();
-    assert!(matches!(bench.ops.rotate(&mut runner, None, now()).await.unwrap(), Rotation::Adopted(_)));
+    assert!(matches!(bench.ops.rotate(&mut runner, None, now()).await.unwrap().value, Rotation::Adopted(_)));
     assert_eq!(bench.server.calls(), ["register", "reset"]);
 }
 

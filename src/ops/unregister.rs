@@ -1,6 +1,8 @@
 //! Unregister: end a runner, or this machine's part in it.
 
-use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
+use std::path::PathBuf;
+
+use super::{Dated, Disk, EntryStatus, Error, Ops, Runner, Server};
 use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, StateName, Timestamp};
 use crate::store::{self, Edit, Intent, JournalAnswer, JournalOperation, Record};
@@ -12,7 +14,7 @@ pub enum EntryFate {
     Keep,
     /// It goes; its text is kept in the record, to be used when the runner is enrolled again.
     KeepText,
-    /// It goes; its text is kept among the dropped ones, and where, is told in [`Runner::dropped_to`]. The
+    /// It goes; its text is kept among the dropped ones, as [`Unregistered::dropped_to`] says. The
     /// runner is forgotten, save that an enrollment's record stays as retired, so that a running daemon does
     /// not bring the entry back.
     Drop,
@@ -32,7 +34,16 @@ impl EntryFate {
     }
 }
 
-/// What an unregistration found.
+/// What an unregistration did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unregistered {
+    /// What the server said.
+    pub found: Unregistration,
+    /// Where the text of the entry is kept that was dropped from config.toml.
+    pub dropped_to: Option<PathBuf>,
+}
+
+/// What the server said to an unregistration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unregistration {
     /// The server deleted it.
@@ -56,12 +67,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         fate: EntryFate,
         now: Timestamp,
-    ) -> Result<Unregistration, Error> {
+    ) -> Result<Dated<Unregistered>, Error> {
         let _lock = self.lock(runner).await?;
         self.bring_in(runner).await?;
         if self.is_gone_already(runner).await? {
-            self.retire(runner, fate, now).await?;
-            return Ok(Unregistration::AlreadyGone);
+            let dropped_to = self.retire(runner, fate, now).await?;
+            return Ok(Dated::unasked(Unregistered { found: Unregistration::AlreadyGone, dropped_to }));
         }
         self.check_settled(runner).await?;
         if fate != EntryFate::Keep && !runner.is_unwritten() {
@@ -86,11 +97,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Origin::V1 => self.server.delete_v1(&runner.site, &token).await,
             Origin::Registered | Origin::Given => self.server.delete_runner(&runner.site, &token).await,
         };
-        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        let date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         let found = match answer {
             Ok(_) => Unregistration::Deleted,
             Err(failure) => match failure.disposition {
-                Disposition::Refused | Disposition::Gone => gone(runner, now),
+                Disposition::Refused | Disposition::Gone => gone(runner, date.unwrap_or(now)),
                 // A server that does not know the call has no managers either.
                 Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
                 // It may have happened: the journal stays, and whoever finishes it asks again.
@@ -104,10 +115,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
             },
         };
-        let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: runner.date };
+        let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date };
         self.disk.answered(&runner.record.key, done).await?;
-        self.retire(runner, fate, now).await?;
-        Ok(found)
+        let dropped_to = self.retire(runner, fate, now).await?;
+        Ok(Dated { value: Unregistered { found, dropped_to }, date })
     }
 
     /// Whether the server has said so to a process that did not come to change the entry.
@@ -119,10 +130,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         })
     }
 
-    /// The part after the server's answer; also what a replay finishes.
-    pub(super) async fn retire(&self, runner: &mut Runner, fate: EntryFate, now: Timestamp) -> Result<(), Error> {
+    /// The part after the server's answer, which a replay finishes too. Returns where a dropped entry is kept.
+    pub(super) async fn retire(
+        &self,
+        runner: &mut Runner,
+        fate: EntryFate,
+        now: Timestamp,
+    ) -> Result<Option<PathBuf>, Error> {
         runner.record.state = Some(StateName::Retired);
         runner.record.since = Some(now);
+        let mut dropped_to = None;
         match fate {
             EntryFate::Keep => self.remember(runner).await?,
             EntryFate::KeepText => {
@@ -132,7 +149,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.remember(runner).await?;
             }
             EntryFate::Drop => {
-                self.drop_texts(runner, now).await?;
+                dropped_to = self.drop_texts(runner, now).await?;
                 self.remove_entries(runner).await?;
                 if runner.record.enrollment.is_some() {
                     runner.give_up();
@@ -142,7 +159,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
             }
         }
-        Ok(self.disk.clear(&runner.record.key).await?)
+        self.disk.clear(&runner.record.key).await?;
+        Ok(dropped_to)
     }
 
     /// Writes the first entry's text into the record, and those of its duplicates aside, before any of them
@@ -159,14 +177,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    async fn drop_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+    async fn drop_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<PathBuf>, Error> {
+        let mut dropped_to = None;
         for text in self.disk.texts(runner.target()).await? {
-            runner.dropped_to = self.disk.keep_dropped(runner.label(), &text, now).await?;
+            dropped_to = self.disk.keep_dropped(runner.label(), &text, now).await?;
             if runner.record.enrollment.is_some() {
                 runner.record.entry_text = Some(text);
             }
         }
-        Ok(())
+        Ok(dropped_to)
     }
 
     /// A token that somebody else has put into config.toml is the runner's by now, and ours is dead. A
@@ -179,11 +198,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Drops a runner's entry without asking the server, for one whose token was refused for good.
+    /// Drops a runner's entry without asking the server, because its token was refused for good. Returns where the
+    /// entry is kept.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn drop_entry(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+    pub async fn drop_entry(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<PathBuf>, Error> {
         let _lock = self.lock(runner).await?;
         self.retire(runner, EntryFate::Drop, now).await
     }
@@ -197,7 +217,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
 }
 
 fn gone(runner: &Runner, now: Timestamp) -> Unregistration {
-    let now = runner.date.unwrap_or(now);
     match runner.validity(now) {
         Some(validity) if validity.is_expired(now) => Unregistration::MayRemain,
         _ => Unregistration::AlreadyGone,

@@ -1,6 +1,6 @@
 //! Verify: ask whether the token is accepted, and learn what the answer tells.
 
-use super::{Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
+use super::{Dated, Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
@@ -41,29 +41,29 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Asking`] if the answer is no or none, [`Error::Disk`] if config.toml or the record cannot
     /// be read or written, [`Error::FirstApi`] where the server has no such call.
-    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Verification, Error> {
+    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Dated<Verification>, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         if let EntryStatus::Foreign { credential, id } = &entry_status
-            && let Some(validity) = self.adopt(runner, credential.clone(), *id, now).await?
+            && let Some(adopted) = self.adopt(runner, credential.clone(), *id, now).await?
         {
             if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Ours {
                 self.project(runner).await?;
             }
-            return Ok(Verification::Adopted(validity));
+            return Ok(adopted.map(Verification::Adopted));
         }
-        let validity = self.verify_own(runner, now).await?;
+        let verified = self.verify_own(runner, now).await?;
         match entry_status {
             // A token that was refused once may only be new to a replica; ours is known to be good.
             EntryStatus::Stale | EntryStatus::Foreign { .. } => self.project(runner).await?,
             EntryStatus::Missing if runner.is_unwritten() => self.project(runner).await?,
             EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
         }
-        Ok(if entered.is_replaced { Verification::Adopted(validity) } else { Verification::Accepted(validity) })
+        Ok(verified.map(if entered.is_replaced { Verification::Adopted } else { Verification::Accepted }))
     }
 
-    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Validity, Error> {
+    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Dated<Validity>, Error> {
         let token = runner.token()?;
         let answer = self.ask(runner, &token).await;
         note_verification(runner, &answer, now);
@@ -71,8 +71,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             learn(runner, verified, now);
         }
         self.remember(runner).await?;
-        let answer = answer?;
-        runner.validity(answer.date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))
+        let date = answer?.date;
+        let validity = runner.validity(date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
+        Ok(Dated { value: validity, date })
     }
 
     /// Takes a token that somebody else wrote into config.toml, if the server accepts it; `None` if it
@@ -83,7 +84,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         credential: Credential,
         id: Option<RunnerId>,
         now: Timestamp,
-    ) -> Result<Option<Validity>, Error> {
+    ) -> Result<Option<Dated<Validity>>, Error> {
         let verified = match self.ask(runner, &credential.token).await {
             Ok(verified) => verified,
             Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
@@ -101,7 +102,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         learn(runner, &verified, now);
         self.remember(runner).await?;
-        Ok(runner.validity(now))
+        Ok(runner.validity(now).map(|value| Dated { value, date: verified.date }))
     }
 
     /// Takes the token that a given enrollment now holds, if it is another than the record came of: its
@@ -109,12 +110,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// As [`Ops::verify`].
-    pub async fn reseed(
+    pub async fn adopt_given_token(
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
         now: Timestamp,
-    ) -> Result<Option<Validity>, Error> {
+    ) -> Result<Option<Dated<Validity>>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
         let _entered = self.enter(runner).await?;
@@ -123,17 +124,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(None);
         }
         let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
-        let Some(validity) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
+        let Some(adopted) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
         runner.record.seed = seed;
         self.project(runner).await?;
-        Ok(Some(validity))
+        Ok(Some(adopted))
     }
 
-    /// Sends one verify for a token and notes the server's time.
-    pub(super) async fn ask(&self, runner: &mut Runner, token: &Token) -> Result<Answer<Verified>, Error> {
+    /// Sends one verify for a token.
+    pub(super) async fn ask(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
         let info: Option<&Info> = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
-        runner.date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
         answer.map_err(Error::Asking)
     }
 
@@ -185,7 +185,8 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
             _ => VerifyOutcome::Unanswered,
         },
     };
-    runner.record.last_verify = Some(LastVerify { at: runner.date.unwrap_or(now), outcome });
+    let date = answer.as_ref().map_or_else(Error::date, |answer| answer.date);
+    runner.record.last_verify = Some(LastVerify { at: date.unwrap_or(now), outcome });
 }
 
 /// Takes from the answer what the record did not know: the number, and the token's end.

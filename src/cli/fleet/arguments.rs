@@ -47,31 +47,13 @@ pub struct AccessArguments {
     /// Read the access token from a systemd credential (LoadCredential=NAME:PATH)
     #[arg(long, global = true, value_name = "NAME")]
     pub access_token_credential: Option<String>,
-    /// PEM certificates to trust besides the system's [env: CI_SERVER_TLS_CA_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_ca_file: Option<PathBuf>,
-    /// PEM client certificate [env: CI_SERVER_TLS_CERT_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// PEM key of the client certificate [env: CI_SERVER_TLS_KEY_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub tls_key_file: Option<PathBuf>,
+    /// TLS files.
+    #[command(flatten)]
+    pub tls: TlsArguments,
     /// Maximum time to retry each request to a server that is unreachable or busy, such as 5m; a change is retried
     /// only if the server certainly did not make it
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_span)]
     pub wait: Option<Duration>,
-}
-
-impl AccessArguments {
-    /// The TLS files that were named.
-    #[must_use]
-    pub fn tls(&self) -> TlsArguments {
-        TlsArguments {
-            tls_ca_file: self.tls_ca_file.clone(),
-            tls_cert_file: self.tls_cert_file.clone(),
-            tls_key_file: self.tls_key_file.clone(),
-        }
-    }
 }
 
 /// A command of `fleet`.

@@ -16,7 +16,7 @@ use crate::cli::report::Reporter;
 use crate::cli::table::{Screen, Table};
 use crate::cli::{Error, Exit, progress};
 use crate::error_chain::chain;
-use crate::gitlab::fleet::Runner;
+use crate::gitlab::fleet::FleetRunner;
 
 /// How many changes run at the same time; the client limits how many of them are on the wire.
 const UNDER_WAY: usize = 8;
@@ -151,7 +151,7 @@ fn preview(session: &FleetSession, targets: &[Target]) -> String {
     let known: Vec<_> = targets.iter().take(PREVIEWED).filter_map(|target| target.runner.as_ref()).collect();
     let mut text = if known.len() == targets.len().min(PREVIEWED) {
         let cells: Vec<_> = known.iter().map(|runner| runner.cells(session.now())).collect();
-        Table::new(Runner::headings(), Screen::default()).lines(&cells)
+        Table::new(FleetRunner::headings(), Screen::default()).lines(&cells)
     } else {
         targets.iter().take(PREVIEWED).map(|target| format!("runner {}\n", target.label())).collect()
     };

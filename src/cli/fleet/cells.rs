@@ -2,10 +2,12 @@
 
 use super::rows::TableRow;
 use crate::cli::table::{Cell, Heading, Tone};
-use crate::gitlab::fleet::{Job, JobExecution, JobStatus, Manager, Project, Runner, RunnerDetails, RunnerStatus};
+use crate::gitlab::fleet::{
+    CiJob, ContactStatus, FleetRunner, JobExecution, JobStatus, Manager, Project, RunnerDetails,
+};
 use crate::model::{Timestamp, format_span};
 
-impl TableRow for Runner {
+impl TableRow for FleetRunner {
     const NAME: &'static str = "runners";
 
     fn headings() -> Vec<Heading> {
@@ -96,7 +98,7 @@ impl TableRow for Project {
     }
 }
 
-impl TableRow for Job {
+impl TableRow for CiJob {
     const NAME: &'static str = "jobs";
 
     fn headings() -> Vec<Heading> {
@@ -133,26 +135,28 @@ impl TableRow for Job {
     }
 }
 
-fn kind(runner: &Runner) -> Cell {
+fn kind(runner: &FleetRunner) -> Cell {
     Cell::new(runner.runner_type.as_ref().map(|kind| kind.as_str().trim_end_matches("_type")))
 }
 
 /// A runner's state, coloured.
-pub(super) fn state(runner: &Runner) -> Cell {
+pub(super) fn state(runner: &FleetRunner) -> Cell {
     state_of(runner.status.as_ref(), runner.is_paused() == Some(true), runner.job_execution_status.as_ref())
 }
 
-fn state_of(status: Option<&RunnerStatus>, is_paused: bool, execution: Option<&JobExecution>) -> Cell {
-    let contact = status.filter(|status| **status != RunnerStatus::Paused);
+fn state_of(status: Option<&ContactStatus>, is_paused: bool, execution: Option<&JobExecution>) -> Cell {
+    let contact = status.filter(|status| **status != ContactStatus::Paused);
     let tone = match contact {
         _ if is_paused => Some(Tone::Quiet),
-        Some(RunnerStatus::Online) => Some(Tone::Good),
-        Some(RunnerStatus::Offline) => Some(Tone::Bad),
-        Some(RunnerStatus::Stale | RunnerStatus::NeverContacted | RunnerStatus::NotConnected) => Some(Tone::Doubtful),
+        Some(ContactStatus::Online) => Some(Tone::Good),
+        Some(ContactStatus::Offline) => Some(Tone::Bad),
+        Some(ContactStatus::Stale | ContactStatus::NeverContacted | ContactStatus::NotConnected) => {
+            Some(Tone::Doubtful)
+        }
         _ => None,
     };
     let mut words = Vec::new();
-    if is_paused || status == Some(&RunnerStatus::Paused) {
+    if is_paused || status == Some(&ContactStatus::Paused) {
         words.push("paused".to_owned());
     }
     words.extend(contact.map(|status| status.as_str().replace('_', " ")));
@@ -197,7 +201,7 @@ mod tests {
             (json!({ "id": 1, "status": "hibernating" }), "hibernating", None),
             (json!({ "id": 1 }), "-", None),
         ] {
-            let runner: Runner = serde_json::from_value(runner).unwrap();
+            let runner: FleetRunner = serde_json::from_value(runner).unwrap();
             assert_eq!(state(&runner), Cell::new(Some(words)).toned(tone));
         }
     }

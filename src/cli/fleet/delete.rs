@@ -1,4 +1,4 @@
-//! `fleet delete`: runners with all their managers, by number, by filters or by a runner's own token.
+//! `fleet delete`: deletes runners with all their managers, by id, by filters or by a runner's token.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -13,19 +13,18 @@ use crate::cli::context::Context;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::selection::read_file;
 use crate::cli::{Error, Exit};
-use crate::gitlab::Kind;
+use crate::gitlab::ErrorKind;
 
-/// What a deletion is called.
 const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
 
-/// Deletes.
+/// Deletes the selected runners.
 pub(super) async fn delete(session: FleetSession, arguments: &DeleteArguments) -> Result<Exit, Error> {
     let looks_up = !arguments.confirm.yes;
     let targets = targets(&session, &arguments.targets, looks_up).await?;
     delete_all(session, targets, arguments.confirm).await
 }
 
-/// Deletes these, once it is agreed to.
+/// Deletes runners once the user has confirmed it.
 pub(super) async fn delete_all(
     session: FleetSession,
     targets: Vec<Target>,
@@ -34,19 +33,19 @@ pub(super) async fn delete_all(
     apply(session, ACT, targets, confirm, delete_one).await
 }
 
-/// A runner that is gone already counts as done.
+/// Deletes one runner; one that is already gone counts as success.
 async fn delete_one(session: Rc<FleetSession>, target: Target) -> Result<Made, Error> {
     let answer = json!({ "id": target.id });
     match session.change(async || session.fleet.delete(target.id).await).await {
         Ok(()) => Ok(Made { line: "deleted".to_owned(), answer }),
-        Err(Error::Call { error }) if error.kind() == Kind::NotFound => {
+        Err(Error::Call { error }) if error.kind() == ErrorKind::NotFound => {
             Ok(Made { line: "was already gone".to_owned(), answer })
         }
         Err(error) => Err(error),
     }
 }
 
-/// Deletes the runner that a token belongs to, which needs no access token.
+/// Deletes the runner of an authentication token, without an access token.
 pub(super) async fn by_token(
     context: &Context<'_>,
     access: &AccessArguments,
@@ -62,7 +61,7 @@ pub(super) async fn by_token(
         return Ok(Exit::Done);
     }
     if !confirm.yes {
-        return Err(Error::Usage(format!("this deletes {whose}, with all its managers: agree with --yes")));
+        return Err(Error::Usage(format!("this deletes {whose}, with all its managers: confirm with --yes")));
     }
     if interrupt.is_asked() {
         return Err(Error::Interrupted("nothing was deleted".to_owned()));

@@ -3,6 +3,7 @@
 use crate::cli::selection::Candidate;
 use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
+use crate::engine::ManagedRunner;
 use crate::ops::{Enrollment, RegistrationSource, Runner};
 use crate::secret::{Fingerprint, Token};
 use crate::store::Record;
@@ -36,14 +37,14 @@ impl Existing {
             && let Some(position) = candidates.iter().position(|candidate| holds(candidate, enrollment, &seed))
         {
             let Candidate { runner, .. } = candidates.swap_remove(position);
-            let Ok(runner) = runner else { return Ok(Self::None) };
+            let Ok(ManagedRunner { runner, .. }) = runner else { return Ok(Self::None) };
             let is_known = runner.record.seed == Some(seed.fingerprint());
             return Ok(if is_known { Self::Same(runner) } else { Self::Given(runner) });
         }
         candidates.retain(|candidate| is_named_so(candidate, enrollment));
         match (candidates.pop(), candidates.len()) {
             (None, _) => {
-                let record = session.ops.disk().record(&enrollment.key).await.map_err(crate::ops::Error::from)?;
+                let record = session.ops().disk().record(&enrollment.key).await.map_err(crate::ops::Error::from)?;
                 Ok(record.and_then(|record| gone(record, enrollment, &seed)).unwrap_or(Self::None))
             }
             (Some(candidate), 0) => of_candidate(candidate, &seed.fingerprint()),
@@ -74,7 +75,7 @@ fn holds(candidate: &Candidate, enrollment: &Enrollment, seed: &Token) -> bool {
     let url = Some(&enrollment.site.url);
     let has_entry =
         candidate.entries.iter().any(|entry| entry.url.as_ref() == url && entry.token.token() == Some(seed));
-    let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+    let record = candidate.record();
     let is_recorded = record.is_some_and(|record| {
         Some(&record.url) == url
             && (record.seed == Some(seed.fingerprint())
@@ -86,7 +87,7 @@ fn holds(candidate: &Candidate, enrollment: &Enrollment, seed: &Token) -> bool {
 fn is_named_so(candidate: &Candidate, enrollment: &Enrollment) -> bool {
     let (url, name) = (&enrollment.site.url, &enrollment.entry.name);
     let mut entries = candidate.entries.iter();
-    let record = candidate.runner.as_ref().ok().map(|runner| &runner.record);
+    let record = candidate.record();
     entries.any(|entry| entry.url.as_ref() == Some(url) && entry.name.as_ref() == Some(name))
         || candidate.entries.is_empty()
             && record.is_some_and(|record| record.url == *url && record.name.as_ref() == Some(name))
@@ -95,7 +96,7 @@ fn is_named_so(candidate: &Candidate, enrollment: &Enrollment) -> bool {
 fn of_candidate(candidate: Candidate, seed: &Fingerprint) -> Result<Existing, Error> {
     let has_entry = !candidate.entries.is_empty();
     let line = candidate.entries.first().map(|entry| entry.line).unwrap_or_default();
-    let runner = candidate.runner.map_err(|problem| Error::Verdict {
+    let ManagedRunner { runner, .. } = candidate.runner.map_err(|problem| Error::Verdict {
         exit: Exit::LocalFile,
         message: format!("config.toml has a runner of this server and name already, in line {line}: {problem}"),
         hint: Some("or use another --name".to_owned()),

@@ -1,76 +1,74 @@
-//! What a worker does about news: changed files, changed settings, another process at work.
+//! What a worker does about changes from outside: files, settings, another process at work.
 
 use std::rc::Rc;
 
-use super::super::Config;
-use super::{Retired, RunnerCommand, Worker};
+use super::{RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
+use crate::engine::Config;
 use crate::error_chain::chain;
 use crate::lifecycle::{Outcome, State};
 use crate::ops::{Disk, EntryStatus, Server};
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    pub(super) async fn read(&mut self, mail: RunnerCommand) {
-        match mail {
+    pub(super) async fn obey(&mut self, command: RunnerCommand) {
+        match command {
             RunnerCommand::Nudge => self.enter(Outcome::Nudged),
-            RunnerCommand::Changed { settled, retired } => self.reconcile(settled, retired).await,
+            RunnerCommand::Changed { settled, unregistered } => self.reconcile(settled, unregistered).await,
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::Stop => {}
         }
     }
 
-    /// Takes new settings. A runner that no enrollment asks for any more is served on as one that was found,
-    /// and one whose enrollment now names another server is left to the next census.
+    /// Takes new settings. A runner whose enrollment is gone is served on as a found one; one whose enrollment now
+    /// names another server is left to the next inventory.
     async fn take_settings(&mut self, config: Rc<Config>) {
-        let wanted = config.enrollments.iter().find(|wanted| wanted.key == self.runner.record.key).cloned();
-        let was_enrolled = self.enrollment.is_some();
-        self.config = config;
-        let has_moved = wanted.as_ref().is_some_and(|wanted| wanted.site.url != self.runner.site.url);
-        if has_moved || (wanted.is_none() && self.runner.record.credential.is_none()) {
-            self.state = State::Retired { since: self.now() };
-            return;
+        let (ops, driver) = (&self.shared.engine.ops, &mut self.driver);
+        let wanted = config.enrollments.iter().find(|wanted| wanted.key == driver.runner.record.key).cloned();
+        driver.set_config(config);
+        let has_moved = wanted.as_ref().is_some_and(|wanted| wanted.site.url != driver.runner.site.url);
+        if has_moved || (wanted.is_none() && driver.runner.record.credential.is_none()) {
+            return driver.enter(Outcome::Released);
         }
-        if wanted.is_some() != was_enrolled
-            && let Err(error) = self.shared.engine.ops.note_enrollment(&mut self.runner, wanted.as_ref()).await
+        if wanted.is_some() != driver.enrollment.is_some()
+            && let Err(error) = ops.note_enrollment(&mut driver.runner, wanted.as_ref()).await
         {
-            tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
+            tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
-        self.enrollment = wanted;
+        driver.enrollment = wanted;
         self.enter(Outcome::Nudged);
     }
 
-    pub(super) async fn reconcile(&mut self, settled: bool, retired: Retired) {
-        self.look_at_seed();
-        if self.runner.record.credential.is_none() {
+    pub(super) async fn reconcile(&mut self, settled: bool, unregistered: UnregisteredElsewhere) {
+        self.look_at_source();
+        let runner = &mut self.driver.runner;
+        if runner.record.credential.is_none() {
             return;
         }
-        let reconciled = match self.shared.engine.ops.reconcile(&mut self.runner).await {
+        let reconciled = match self.shared.engine.ops.reconcile(runner).await {
             Ok(reconciled) => reconciled,
             Err(error) => {
                 tracing::warn!(
-                    runner = self.runner.label(),
+                    runner = runner.label(),
                     error = chain(&error),
                     "config.toml has changed and cannot be compared: serving on with what is known"
                 );
                 return;
             }
         };
-        if self.runner.record.credential.is_none() {
-            tracing::info!(runner = self.runner.label(), "another process has unregistered it");
-            let now = self.now();
-            let comes_back = retired == Retired::ComeBack && self.enrollment.is_some();
-            self.state = if comes_back { State::unregistered(now) } else { State::Retired { since: now } };
-            return;
+        if runner.record.credential.is_none() {
+            tracing::info!(runner = runner.label(), "another process has unregistered it");
+            let comes_back = unregistered == UnregisteredElsewhere::RegisterAgain && self.driver.enrollment.is_some();
+            return self.driver.enter(if comes_back { Outcome::Reenrolled(None) } else { Outcome::Unregistered });
         }
         if reconciled.is_replaced
-            && let Some(validity) = self.runner.validity(self.now())
+            && let Some(validity) = self.driver.runner.validity(self.driver.now())
         {
-            tracing::info!(runner = self.runner.label(), "another process has replaced the token");
+            tracing::info!(runner = self.driver.runner.label(), "another process has replaced the token");
             self.enter(Outcome::Adopted(validity));
         }
         if let Some(error) = reconciled.unsaved {
             tracing::error!(
-                runner = self.runner.label(),
+                runner = self.driver.runner.label(),
                 error = chain(&error),
                 "cannot put the current token back: trying again"
             );
@@ -78,7 +76,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         match reconciled.entry_status {
             EntryStatus::Foreign { .. } => self.enter(Outcome::Nudged),
-            EntryStatus::Missing if settled => self.missing().await,
+            EntryStatus::Missing if settled => self.restore_entry().await,
             EntryStatus::Ours
             | EntryStatus::Stale
             | EntryStatus::Variable(_)
@@ -87,34 +85,34 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// What failed or was refused is tried again at once when the token that it is made from was replaced.
-    fn look_at_seed(&mut self) {
-        let waits = matches!(self.state, State::Unregistered(_) | State::Failed(_) | State::Rejected(_));
-        let Some(enrollment) = self.enrollment.as_ref().filter(|_| waits) else { return };
-        let Ok(seed) = enrollment.source.read() else { return };
-        if self.runner.record.seed != Some(seed.fingerprint()) {
+    /// Tries again at once what failed or was refused, if the token that the runner is made from was replaced.
+    fn look_at_source(&mut self) {
+        let waits = matches!(self.driver.state(), State::Unregistered(_) | State::Failed(_) | State::Rejected(_));
+        let Some(enrollment) = self.driver.enrollment.as_ref().filter(|_| waits) else { return };
+        let Ok(token) = enrollment.source.read() else { return };
+        if self.driver.runner.record.seed != Some(token.fingerprint()) {
             self.enter(Outcome::Nudged);
         }
     }
 
-    /// The entry is gone for good: an enrollment wants it back, a person has taken any other away.
-    async fn missing(&mut self) {
-        let Some(enrollment) = self.enrollment.clone() else {
+    /// The entry is gone for good: an enrollment wants it back, any other was removed by a person.
+    async fn restore_entry(&mut self) {
+        let driver = &mut self.driver;
+        let Some(enrollment) = &driver.enrollment else {
             tracing::warn!(
-                runner = self.runner.label(),
+                runner = driver.runner.label(),
                 "its entry was removed from config.toml: not serving it any more, and not unregistering it"
             );
-            self.state = State::Retired { since: self.now() };
-            return;
+            return driver.enter(Outcome::Released);
         };
-        match self.shared.engine.ops.restore(&mut self.runner, &enrollment).await {
+        match self.shared.engine.ops.restore(&mut driver.runner, enrollment).await {
             Ok(()) => tracing::warn!(
-                runner = self.runner.label(),
+                runner = driver.runner.label(),
                 "its entry was gone from config.toml: put it back, since agent.toml enrolls it"
             ),
             Err(error) => {
                 tracing::error!(
-                    runner = self.runner.label(),
+                    runner = driver.runner.label(),
                     error = chain(&error),
                     "cannot put its entry back into config.toml"
                 );

@@ -1,9 +1,11 @@
-//! A failure that lasts: told when it begins, and again as the end of the token comes near.
+//! A failure that lasts: logged when it begins, and again as the token's expiry comes near.
 
 use std::time::Duration;
 
 use super::Worker;
 use crate::clock::Clock;
+use crate::engine::{StepFailure, StepReport};
+use crate::error_chain::chain;
 use crate::lifecycle::{Outcome, State, Step};
 use crate::model::format_span;
 use crate::ops::{Disk, Server};
@@ -13,7 +15,7 @@ pub(super) struct OngoingFailure {
     step: Step,
     /// Why, with all causes.
     pub(super) text: String,
-    /// What is left of the token when it is told of loudly.
+    /// The next error is logged once less than this is left of the token.
     loud_below: Option<Duration>,
 }
 
@@ -25,24 +27,39 @@ impl OngoingFailure {
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    /// A failure is a warning once, when it begins. Its repetitions are for the debug log, but for a rotation
-    /// that goes on failing: an error whenever half of the life is gone that was left the last time.
-    pub(super) fn complain(&mut self, step: Step, text: String, hint: Option<&str>) {
-        let (runner, word) = (self.runner.label(), step.as_str());
-        let left = self.state.validity().and_then(|validity| validity.left(self.now()));
-        // That a question fails too is no news while the token cannot be replaced.
+    /// Remembers a step's failure, or ends the one that the step has overcome.
+    pub(super) fn track_failure(&mut self, report: &StepReport) {
+        match &report.failure {
+            // It has a log line of its own, and the state remembers it.
+            _ if report.step == Step::Unregister => {}
+            None | Some(StepFailure::Unsaved(_)) => {
+                report.outcomes.iter().for_each(|outcome| self.end_failure(*outcome))
+            }
+            Some(failure @ StepFailure::Operation(_)) => self.begin_failure(report.step, failure),
+            // Whichever step was withheld, the token is not replaced.
+            Some(failure @ StepFailure::UsedElsewhere { .. }) => self.begin_failure(Step::Rotate, failure),
+        }
+    }
+
+    /// A failure is a warning once, when it begins. Its repetitions are for the debug log, but for a rotation that
+    /// keeps failing: that is an error whenever half of the life is gone that was left the last time.
+    fn begin_failure(&mut self, step: Step, failure: &StepFailure) {
+        let (text, hint) = (chain(failure), failure.hint());
+        let (runner, name) = (self.driver.runner.label(), step.as_str());
+        let left = self.driver.state().validity().and_then(|validity| validity.left(self.driver.now()));
+        // That a verification fails too is no news while the token cannot be replaced.
         let outlasts = |former: &OngoingFailure| former.is_about_rotation() && step == Step::Verify;
         let former = self.ongoing_failure.take().filter(|former| former.step == step || outlasts(former));
         let mut loud_below = left.map(|left| left / 2);
         match &former {
-            None => tracing::warn!(runner, step = word, error = text, hint, "failed, trying again"),
+            None => tracing::warn!(runner, step = name, error = text, hint, "failed, trying again"),
             Some(former) if former.step == step && step == Step::Rotate && left < former.loud_below => {
                 let expires_in = left.map(format_span);
                 tracing::error!(runner, error = text, hint, expires_in, "still cannot replace the token");
             }
             Some(former) => {
                 loud_below = former.loud_below;
-                tracing::debug!(runner, step = word, error = text, "failed again");
+                tracing::debug!(runner, step = name, error = text, "failed again");
             }
         }
         self.ongoing_failure = match former {
@@ -51,17 +68,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
     }
 
-    /// What was complained of is over, as far as this outcome of a step shows.
-    pub(super) fn stop_complaining(&mut self, outcome: Outcome) {
+    /// Ends the failure, as far as this outcome of a step shows that it is over.
+    fn end_failure(&mut self, outcome: Outcome) {
         let is_about_rotation = self.ongoing_failure.as_ref().is_some_and(OngoingFailure::is_about_rotation);
         let is_over = match outcome {
             Outcome::Unsaved | Outcome::Withheld => false,
             // The token is good, which does not say that it can be replaced.
-            Outcome::Accepted(_) => !is_about_rotation || !matches!(self.state, State::Active(_)),
+            Outcome::Accepted(_) => !is_about_rotation || !matches!(self.driver.state(), State::Active(_)),
             _ => true,
         };
         if is_over && self.ongoing_failure.take().is_some() {
-            tracing::info!(runner = self.runner.label(), "works again");
+            tracing::info!(runner = self.driver.runner.label(), "works again");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::model::Timestamp;
 pub struct RunnerChanges {
     /// The description.
     pub description: Option<String>,
-    /// Whether it takes no jobs; since 14.8, before that see [`PauseWord`].
+    /// Whether it takes no jobs; since 14.8, before that see [`PauseParameter`].
     pub paused: Option<bool>,
     /// All its tags from now on; none at all only while it takes jobs without tags.
     pub tag_list: Option<Vec<String>>,
@@ -40,7 +40,7 @@ impl RunnerChanges {
 
 /// The parameter by which a release knows that a runner is paused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PauseWord {
+pub enum PauseParameter {
     /// `paused`, since 14.8.
     #[default]
     Paused,
@@ -117,11 +117,11 @@ pub(super) struct UpdateRequest<'a> {
 }
 
 impl<'a> UpdateRequest<'a> {
-    pub(super) fn new(changes: &'a RunnerChanges, word: PauseWord) -> Self {
+    pub(super) fn new(changes: &'a RunnerChanges, word: PauseParameter) -> Self {
         Self {
             description: changes.description.as_deref(),
-            paused: changes.paused.filter(|_| word == PauseWord::Paused),
-            active: changes.paused.filter(|_| word == PauseWord::Active).map(|paused| !paused),
+            paused: changes.paused.filter(|_| word == PauseParameter::Paused),
+            active: changes.paused.filter(|_| word == PauseParameter::Active).map(|paused| !paused),
             tag_list: changes.tag_list.as_ref().map(|tags| tags.join(",")),
             run_untagged: changes.run_untagged,
             locked: changes.locked,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A word that is none of those that a filter takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{word}` is not one of {known}")]
-pub struct UnknownWord {
+pub struct UnknownName {
     word: String,
     known: String,
 }
@@ -55,11 +55,11 @@ macro_rules! enums {
         }
 
         impl FromStr for $name {
-            type Err = UnknownWord;
+            type Err = UnknownName;
 
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
                 match text.to_owned().into() {
-                    Self::Other(word) => Err(UnknownWord { word, known: Self::KNOWN.join(", ") }),
+                    Self::Other(word) => Err(UnknownName { word, known: Self::KNOWN.join(", ") }),
                     known => Ok(known),
                 }
             }
@@ -87,7 +87,7 @@ enums! {
 
 enums! {
     /// How a runner is. Source: docs/api/runners, `status`.
-    RunnerStatus {
+    ContactStatus {
         /// Seen within the last two hours; one hour in old releases.
         Online = "online",
         /// Not seen for longer than that.
@@ -191,13 +191,13 @@ mod tests {
 
     #[test]
     fn a_word_is_read_whatever_it_is_and_asked_for_only_if_known() {
-        let read: RunnerStatus = serde_json::from_str("\"hibernating\"").unwrap();
-        assert_eq!(read, RunnerStatus::Other("hibernating".to_owned()));
+        let read: ContactStatus = serde_json::from_str("\"hibernating\"").unwrap();
+        assert_eq!(read, ContactStatus::Other("hibernating".to_owned()));
         assert_eq!(serde_json::to_string(&read).unwrap(), "\"hibernating\"");
-        let error = "hibernating".parse::<RunnerStatus>().unwrap_err().to_string();
+        let error = "hibernating".parse::<ContactStatus>().unwrap_err().to_string();
         assert!(error.starts_with("`hibernating` is not one of online, offline, stale, never_contacted"), "{error}");
-        for word in RunnerStatus::KNOWN {
-            assert_eq!(word.parse::<RunnerStatus>().unwrap().as_str(), *word);
+        for word in ContactStatus::KNOWN {
+            assert_eq!(word.parse::<ContactStatus>().unwrap().as_str(), *word);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{number, time};
 use super::{JobStatus, Project, User};
+use crate::gitlab::lenient::{number, time};
 use crate::model::Timestamp;
 
 /// A job. Every field but `id` may be missing. Source: docs/api/runners, "List runner's jobs"; since 10.3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Job {
+pub struct CiJob {
     /// The job's number.
     #[serde(deserialize_with = "number")]
     pub id: u64,
@@ -59,7 +59,7 @@ pub struct Job {
     pub project: Option<Project>,
 }
 
-/// A commit. Source: as for [`Job`].
+/// A commit. Source: as for [`CiJob`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// Its hash in hexadecimal.
@@ -99,7 +99,7 @@ pub struct Commit {
     pub committed_date: Option<Timestamp>,
 }
 
-/// A pipeline. Source: as for [`Job`].
+/// A pipeline. Source: as for [`CiJob`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipeline {
     /// The pipeline's number.

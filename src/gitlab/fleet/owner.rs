@@ -6,7 +6,7 @@ use std::str::FromStr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{number, time};
+use crate::gitlab::lenient::{number, time};
 use crate::model::Timestamp;
 
 /// A project in the answers about runners and jobs.

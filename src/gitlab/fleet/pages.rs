@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::query::Query;
-use super::{Fleet, Job, Project, Runner};
+use super::{CiJob, Fleet, FleetRunner, Project};
 use crate::gitlab::client::{Call, success};
-use crate::gitlab::error::Fault;
+use crate::gitlab::error::CallFailure;
 use crate::gitlab::headers;
 use crate::gitlab::transport::Incoming;
 use crate::gitlab::wire::Flaw;
-use crate::gitlab::{Endpoint, Error, Kind};
+use crate::gitlab::{Endpoint, Error, ErrorKind};
 
 /// The longest page that GitLab sends, in rows; a longer one that is asked for is cut to it in silence.
 pub const LONGEST_PAGE: usize = 100;
@@ -24,13 +24,13 @@ pub trait Row: DeserializeOwned {
     fn number(&self) -> u64;
 }
 
-impl Row for Runner {
+impl Row for FleetRunner {
     fn number(&self) -> u64 {
         self.id.number()
     }
 }
 
-impl Row for Job {
+impl Row for CiJob {
     fn number(&self) -> u64 {
         self.id
     }
@@ -141,7 +141,7 @@ impl<'a, R: Row> Pages<'a, R> {
     }
 
     /// Reads a page, and where the list goes on behind it.
-    fn read(&self, incoming: &Incoming) -> Result<(Vec<R>, Next), Fault> {
+    fn read(&self, incoming: &Incoming) -> Result<(Vec<R>, Next), CallFailure> {
         let rows: Vec<R> = success(incoming, |body| {
             serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON list that GitLab sends"))
         })?;
@@ -155,7 +155,7 @@ impl<'a, R: Row> Pages<'a, R> {
         Ok((rows, next))
     }
 
-    fn next_after(&self, incoming: &Incoming, rows: usize) -> Result<Next, Fault> {
+    fn next_after(&self, incoming: &Incoming, rows: usize) -> Result<Next, CallFailure> {
         let page = match &self.next {
             Next::Page(page) => *page,
             Next::FirstByCursor | Next::Cursor(_) => match cursor(incoming) {
@@ -206,6 +206,6 @@ fn parameter(url: &Url, wanted: &str) -> Option<String> {
     url.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
 }
 
-fn unexpected(detail: &str) -> Fault {
-    Fault::new(Kind::UnexpectedAnswer).with_detail(detail)
+fn unexpected(detail: &str) -> CallFailure {
+    CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(detail)
 }

@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{DeprecatedScope, JobStatus, OwnerName, RunnerStatus, RunnerType, Sort};
+use super::{ContactStatus, DeprecatedScope, JobStatus, OwnerName, RunnerType, Sort};
 use crate::gitlab::Endpoint;
 use crate::model::SystemId;
 
@@ -28,7 +28,7 @@ pub struct RunnerFilters {
     /// By whose jobs they take.
     pub runner_type: Option<RunnerType>,
     /// By how they are.
-    pub status: Option<RunnerStatus>,
+    pub status: Option<ContactStatus>,
     /// By whether they take no jobs; since 14.8.
     pub paused: Option<bool>,
     /// By tags, all of which they must have.
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(RunnerFilters::default().query().behind("runners"), "runners");
         let filters = RunnerFilters {
             runner_type: Some(RunnerType::Group),
-            status: Some(RunnerStatus::NeverContacted),
+            status: Some(ContactStatus::NeverContacted),
             paused: Some(false),
             tag_list: vec!["tag 1".to_owned(), "ä&b=c".to_owned()],
             version_prefix: Some("16.1".to_owned()),

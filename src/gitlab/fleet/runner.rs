@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{optional_number, runner_id, time};
-use super::{Group, JobExecution, Project, RefAccess, RunnerStatus, RunnerType, User};
+use super::{ContactStatus, Group, JobExecution, Project, RefAccess, RunnerType, User};
+use crate::gitlab::lenient::{optional_number, runner_id, time};
 use crate::model::{RunnerId, Timestamp};
 
 /// A runner as lists show it, and as assigning answers.
 ///
 /// Every field but `id` may be missing. Source: docs/api/runners, "List owned runners"; GitLab's entity of a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Runner {
+pub struct FleetRunner {
     /// The runner's number; a number, or its digits as a text in old releases.
     #[serde(deserialize_with = "runner_id")]
     pub id: RunnerId,
@@ -40,7 +40,7 @@ pub struct Runner {
     pub online: Option<bool>,
     /// How it is.
     #[serde(default)]
-    pub status: Option<RunnerStatus>,
+    pub status: Option<ContactStatus>,
     /// Whether it works on a job; since 18.2.
     #[serde(default)]
     pub job_execution_status: Option<JobExecution>,
@@ -52,7 +52,7 @@ pub struct Runner {
     pub created_at: Option<Timestamp>,
 }
 
-impl Runner {
+impl FleetRunner {
     /// Whether it takes no jobs, in the words of any release; `None` if the answer does not say.
     #[must_use]
     pub fn is_paused(&self) -> Option<bool> {
@@ -67,7 +67,7 @@ impl Runner {
 pub struct RunnerDetails {
     /// What lists show too.
     #[serde(flatten)]
-    pub runner: Runner,
+    pub runner: FleetRunner,
     /// The tags of the jobs it takes.
     #[serde(default)]
     pub tag_list: Option<Vec<String>>,
@@ -116,7 +116,7 @@ pub struct RunnerDetails {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manager {
     /// The manager's number.
-    #[serde(deserialize_with = "super::lenient::number")]
+    #[serde(deserialize_with = "crate::gitlab::lenient::number")]
     pub id: u64,
     /// The machine's name to GitLab; `<legacy>` for calls that named none.
     #[serde(default)]
@@ -144,7 +144,7 @@ pub struct Manager {
     pub ip_address: Option<String>,
     /// How it is.
     #[serde(default)]
-    pub status: Option<RunnerStatus>,
+    pub status: Option<ContactStatus>,
     /// Whether it works on a job; since 18.2.
     #[serde(default)]
     pub job_execution_status: Option<JobExecution>,

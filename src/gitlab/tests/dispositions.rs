@@ -9,7 +9,7 @@ const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None }
 /// Sends every call and expects these dispositions, in the order of [`LIFECYCLE`]: register,
 /// verify, delete runner, delete manager, reset, reset by id.
 async fn expect(reply: Reply, expected: [Disposition; 6]) {
-    let server = Server::start(vec![reply.clone(); 6]).await;
+    let server = ScriptedServer::start(vec![reply.clone(); 6]).await;
     let client = client_for(&reply);
     for (endpoint, expected) in LIFECYCLE.into_iter().zip(expected) {
         let error = call(&client, &server.site(), endpoint).await.unwrap_err();
@@ -160,7 +160,7 @@ async fn after_a_server_error_nobody_knows() {
     for status in [408, 500, 502, 503, 504, 520] {
         expect(Reply::html(status), [UNKNOWN; 6]).await;
     }
-    expect(message(500, "500 Internal Server Error"), [UNKNOWN; 6]).await;
+    expect(message(500, "500 Internal ScriptedServer Error"), [UNKNOWN; 6]).await;
     expect(message(418, "I'm a teapot"), [UNKNOWN; 6]).await;
     expect(Reply::html(511), [UNKNOWN; 6]).await;
 }
@@ -215,7 +215,7 @@ async fn a_huge_answer_is_not_read_to_its_end() {
     let chunked = Reply::Keep(format!("{head}transfer-encoding: chunked\r\n\r\n{}", chunk.repeat(17)).into_bytes());
     for reply in [announced, chunked] {
         let error = failure(Endpoint::Verify, reply.clone()).await;
-        assert_eq!((error.kind(), error.status()), (Kind::TooLarge, Some(200)));
+        assert_eq!((error.kind(), error.status()), (ErrorKind::TooLarge, Some(200)));
         expect(reply, [UNKNOWN; 6]).await;
     }
     let headers = Reply::Keep(format!("HTTP/1.1 200 X\r\nx: {}\r\n\r\n", "x".repeat(2_000_000)).into_bytes());

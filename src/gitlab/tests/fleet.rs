@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::gitlab::fleet::{DeprecatedScope, Fleet, JobExecution, PauseWord, RunnerStatus, RunnerType};
+use crate::gitlab::fleet::{ContactStatus, DeprecatedScope, Fleet, JobExecution, PauseParameter, RunnerType};
 
-async fn request(endpoint: Endpoint) -> server::Request {
-    let server = Server::start([Reply::html(500)]).await;
+async fn request(endpoint: Endpoint) -> server::ReceivedRequest {
+    let server = ScriptedServer::start([Reply::html(500)]).await;
     call(&client(), &server.site(), endpoint).await.unwrap_err();
     server.requests()[0].clone()
 }
@@ -67,7 +67,7 @@ async fn a_creation_sends_every_parameter_under_its_owner() {
         (NewRunnerOwner::Group(7), "group_type", "group_id"),
         (NewRunnerOwner::Project(7), "project_type", "project_id"),
     ] {
-        let server = Server::start([Reply::html(500)]).await;
+        let server = ScriptedServer::start([Reply::html(500)]).await;
         let new = NewRunner {
             owner,
             parameters: parameters.clone(),
@@ -94,7 +94,7 @@ async fn a_change_sends_what_changes_and_can_take_things_away() {
         maximum_timeout: Some(None),
         ..RunnerChanges::default()
     };
-    let server = Server::start([Reply::html(500)]).await;
+    let server = ScriptedServer::start([Reply::html(500)]).await;
     client().fleet(server.site(), token(ACCESS_TOKEN)).update(id(), &changes).await.unwrap_err();
     let expected = json!({ "tag_list": "", "run_untagged": true, "maximum_timeout": null });
     assert_eq!(server.requests()[0].json(), expected);
@@ -106,13 +106,14 @@ async fn a_server_before_14_8_is_paused_by_active() {
     let refusal =
         json!({ "error": "description, active, tag_list are missing, at least one parameter must be provided" });
     let details = json!({ "id": 42, "active": false });
-    let server = Server::start([Reply::json(400, &refusal.to_string()), Reply::json(200, &details.to_string())]).await;
+    let server =
+        ScriptedServer::start([Reply::json(400, &refusal.to_string()), Reply::json(200, &details.to_string())]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
-    let error = fleet.set_paused(id(), true, PauseWord::Paused).await.unwrap_err();
-    assert!(Fleet::misses_pause_word(&error));
-    let answer = fleet.set_paused(id(), true, PauseWord::Active).await.unwrap();
+    let error = fleet.set_paused(id(), true, PauseParameter::Paused).await.unwrap_err();
+    assert!(Fleet::needs_active_parameter(&error));
+    let answer = fleet.set_paused(id(), true, PauseParameter::Active).await.unwrap();
     assert_eq!(answer.value.runner.is_paused(), Some(true));
-    let sent: Vec<_> = server.requests().iter().map(server::Request::json).collect();
+    let sent: Vec<_> = server.requests().iter().map(server::ReceivedRequest::json).collect();
     assert_eq!(sent, [json!({ "paused": true }), json!({ "active": false })]);
 }
 
@@ -124,13 +125,13 @@ async fn every_field_of_a_runner_is_read() {
         "job_execution_status": "active", "created_at": "2026-01-11T14:39:24.066Z",
         "created_by": { "id": 1, "username": "root", "state": "active" },
     }]);
-    let server = Server::start([Reply::json(200, &body.to_string())]).await;
+    let server = ScriptedServer::start([Reply::json(200, &body.to_string())]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let rows = fleet.runners(&RunnerScope::All, &RunnerFilters::default()).next_page().await.unwrap().unwrap();
     let runner = &rows[0];
     assert_eq!(
         (runner.status.clone(), runner.runner_type.clone()),
-        (Some(RunnerStatus::Online), Some(RunnerType::Project))
+        (Some(ContactStatus::Online), Some(RunnerType::Project))
     );
     assert_eq!(runner.job_execution_status, Some(JobExecution::Active));
     assert_eq!(runner.created_at.unwrap().to_string(), "2026-01-11T14:39:24.066Z");
@@ -140,26 +141,26 @@ async fn every_field_of_a_runner_is_read() {
 #[tokio::test]
 async fn deletions_of_the_first_api_answer_200() {
     for reply in [Reply::json(200, r#"{"id":1}"#), Reply::json(200, "\"1\""), Reply::new(204, &[], "")] {
-        let server = Server::start([reply]).await;
+        let server = ScriptedServer::start([reply]).await;
         call(&client(), &server.site(), Endpoint::DeleteV1).await.unwrap();
     }
-    let portal = Server::start([Reply::html(200)]).await;
+    let portal = ScriptedServer::start([Reply::html(200)]).await;
     let error = call(&client(), &portal.site(), Endpoint::DeleteV1).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotGitlab);
+    assert_eq!(error.kind(), ErrorKind::NotGitlab);
 }
 
 #[tokio::test]
 async fn the_first_api_says_404_for_wrong_parameters_and_has_gone_as_a_page() {
     let invalid = failure(Endpoint::RegisterV1, Reply::json(404, r#"{"message":"404 Not found"}"#)).await;
-    assert_eq!(invalid.kind(), Kind::InvalidParameters);
+    assert_eq!(invalid.kind(), ErrorKind::InvalidParameters);
     for endpoint in [Endpoint::RegisterV1, Endpoint::DeleteV1] {
-        assert_eq!(failure(endpoint, Reply::html(404)).await.kind(), Kind::Unsupported);
+        assert_eq!(failure(endpoint, Reply::html(404)).await.kind(), ErrorKind::Unsupported);
         let moved = Reply::new(302, &[("location", "/users/sign_in")], "");
-        assert_eq!(failure(endpoint, moved).await.kind(), Kind::Redirect);
+        assert_eq!(failure(endpoint, moved).await.kind(), ErrorKind::Redirect);
     }
     let forbidden = Reply::json(403, r#"{"message":"403 Forbidden"}"#);
-    assert_eq!(failure(Endpoint::RegisterV1, forbidden.clone()).await.kind(), Kind::RegistrationRefused);
-    assert_eq!(failure(Endpoint::DeleteV1, forbidden).await.kind(), Kind::TokenRefused);
+    assert_eq!(failure(Endpoint::RegisterV1, forbidden.clone()).await.kind(), ErrorKind::RegistrationRefused);
+    assert_eq!(failure(Endpoint::DeleteV1, forbidden).await.kind(), ErrorKind::TokenRefused);
 }
 
 #[tokio::test]
@@ -167,12 +168,12 @@ async fn a_refused_access_token_says_why_and_what_it_lacks() {
     let message = |status: u16, text: &str| Reply::json(status, &json!({ "message": text }).to_string());
     let expired = r#"{"error":"invalid_token","error_description":"Token is expired."}"#;
     let error = failure(Endpoint::ListAll, Reply::json(401, expired)).await;
-    assert_eq!(error.kind(), Kind::AccessTokenRefused);
+    assert_eq!(error.kind(), ErrorKind::AccessTokenRefused);
     assert!(error.to_string().contains("Token is expired."), "{error}");
 
     let scope = r#"{"error":"insufficient_scope","error_description":"more","scope":"api manage_runner"}"#;
     let error = failure(Endpoint::DeleteById, Reply::json(403, scope)).await;
-    assert_eq!(error.kind(), Kind::AccessTokenRights);
+    assert_eq!(error.kind(), ErrorKind::AccessTokenRights);
     assert!(error.to_string().contains("one of: api manage_runner"), "{error}");
 
     let error = failure(Endpoint::ListAll, message(403, "403 Forbidden")).await;
@@ -181,23 +182,23 @@ async fn a_refused_access_token_says_why_and_what_it_lacks() {
     assert!(error.hint().unwrap().contains("`create_runner`"), "{error}");
 
     let error = failure(Endpoint::ListOfProject, message(404, "404 Project Not Found")).await;
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("or it is hidden from"), "{error}");
 }
 
 #[tokio::test]
 async fn a_runner_that_stands_in_the_way_is_not_a_missing_right() {
     for (endpoint, reason) in [
-        (Endpoint::Assign, "Runner is locked"),
+        (Endpoint::Assign, "FleetRunner is locked"),
         (Endpoint::Unassign, "Only one project associated with the runner. Please remove the runner instead"),
-        (Endpoint::DeleteById, "Runner associated with more than one project"),
+        (Endpoint::DeleteById, "FleetRunner associated with more than one project"),
     ] {
         let body = json!({ "message": format!("403 Forbidden - {reason}") }).to_string();
         let error = failure(endpoint, Reply::json(403, &body)).await;
-        assert_eq!(error.kind(), Kind::Forbidden);
+        assert_eq!(error.kind(), ErrorKind::Forbidden);
         assert!(error.to_string().contains(reason), "{error}");
         let body = json!({ "message": "403 Forbidden - No access granted" }).to_string();
-        assert_eq!(failure(endpoint, Reply::json(403, &body)).await.kind(), Kind::AccessTokenRights);
+        assert_eq!(failure(endpoint, Reply::json(403, &body)).await.kind(), ErrorKind::AccessTokenRights);
     }
 }
 

@@ -13,7 +13,7 @@ fn page(ids: impl IntoIterator<Item = u64>, next: &str) -> Reply {
 }
 
 /// Reads a list to its end: the numbers of its rows page by page, and the error that ended it.
-async fn read(server: &Server) -> (Vec<Vec<u64>>, Option<Error>) {
+async fn read(server: &ScriptedServer) -> (Vec<Vec<u64>>, Option<Error>) {
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut pages = fleet.runners(&RunnerScope::Owned, &RunnerFilters::default()).of_length(2);
     let mut read = Vec::new();
@@ -26,13 +26,13 @@ async fn read(server: &Server) -> (Vec<Vec<u64>>, Option<Error>) {
     }
 }
 
-fn targets(server: &Server) -> Vec<String> {
+fn targets(server: &ScriptedServer) -> Vec<String> {
     server.requests().iter().map(|request| request.line.replace("GET /api/v4/", "")).collect()
 }
 
 #[tokio::test]
 async fn pages_follow_the_number_that_the_server_names() {
-    let server = Server::start([page([1, 2], "2"), page([3, 4], "3"), page([5], "")]).await;
+    let server = ScriptedServer::start([page([1, 2], "2"), page([3, 4], "3"), page([5], "")]).await;
     let (pages, error) = read(&server).await;
     assert_eq!((pages, error.is_none()), (vec![vec![1, 2], vec![3, 4], vec![5]], true));
     let expected = [1, 2, 3].map(|page| format!("runners?per_page=2&page={page}"));
@@ -42,25 +42,25 @@ async fn pages_follow_the_number_that_the_server_names() {
 
 #[tokio::test]
 async fn a_link_leads_nowhere_else() {
-    let elsewhere = Server::start([]).await;
+    let elsewhere = ScriptedServer::start([]).await;
     let link = format!("<http://{}/api/v4/runners?page=2&private_token=x>; rel=\"next\"", elsewhere.authority);
     let first =
         Reply::new(200, &[("content-type", "application/json"), ("x-next-page", "2"), ("link", &link)], &rows([1, 2]));
-    let server = Server::start([first, page([3], "")]).await;
+    let server = ScriptedServer::start([first, page([3], "")]).await;
     assert_eq!(read(&server).await.0, [vec![1, 2], vec![3]]);
     assert_eq!((server.requests().len(), elsewhere.requests().len()), (2, 0));
 }
 
 #[tokio::test]
 async fn rows_that_moved_to_a_later_page_are_told_once() {
-    let server = Server::start([page([1, 2], "2"), page([2, 3], "3"), page([1, 4], "")]).await;
+    let server = ScriptedServer::start([page([1, 2], "2"), page([2, 3], "3"), page([1, 4], "")]).await;
     assert_eq!(read(&server).await.0, [vec![1, 2], vec![3], vec![4]]);
 }
 
 #[tokio::test]
 async fn an_empty_page_is_the_end_whatever_it_says() {
     for last in [page([], ""), page([], "3"), Reply::json(200, "[]")] {
-        let server = Server::start([page([1, 2], "2"), last]).await;
+        let server = ScriptedServer::start([page([1, 2], "2"), last]).await;
         let (pages, error) = read(&server).await;
         assert_eq!((pages, error.is_none()), (vec![vec![1, 2]], true));
     }
@@ -68,21 +68,21 @@ async fn an_empty_page_is_the_end_whatever_it_says() {
 
 #[tokio::test]
 async fn a_page_that_comes_twice_ends_the_list_with_an_error() {
-    let server = Server::start([page([1, 2], "2"), page([2, 1], "3")]).await;
+    let server = ScriptedServer::start([page([1, 2], "2"), page([2, 1], "3")]).await;
     let (pages, error) = read(&server).await;
     assert_eq!(pages, [[1, 2]]);
     let error = error.unwrap();
-    assert_eq!(error.kind(), Kind::UnexpectedAnswer);
+    assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
     assert!(error.to_string().contains("repeats rows of earlier pages"), "{error}");
 }
 
 #[tokio::test]
 async fn a_next_page_that_lies_behind_ends_the_list_with_an_error() {
     for next in ["1", "2", "0", "-1", "x", "3.5"] {
-        let server = Server::start([page([1, 2], "2"), page([3, 4], next)]).await;
+        let server = ScriptedServer::start([page([1, 2], "2"), page([3, 4], next)]).await;
         let (pages, error) = read(&server).await;
         assert_eq!(pages, [[1, 2]], "{next}");
-        assert_eq!(error.unwrap().kind(), Kind::UnexpectedAnswer, "{next}");
+        assert_eq!(error.unwrap().kind(), ErrorKind::UnexpectedAnswer, "{next}");
     }
 }
 
@@ -93,8 +93,8 @@ async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() 
         ("18446744073709551615", "behind page 1 it names page 18446744073709551615"),
         ("9223372036854775807", "page 9223372036854775807 is not the last one"),
     ] {
-        let error = read(&Server::start(first(next)).await).await.1.unwrap();
-        assert_eq!(error.kind(), Kind::UnexpectedAnswer);
+        let error = read(&ScriptedServer::start(first(next)).await).await.1.unwrap();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
         assert!(error.to_string().contains(detail), "{error}");
     }
 }
@@ -102,13 +102,13 @@ async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() 
 #[tokio::test]
 async fn without_the_header_a_full_page_has_another_behind_it() {
     let bare = |ids: &[u64]| Reply::json(200, &rows(ids.iter().copied()));
-    let server = Server::start([bare(&[1, 2]), bare(&[3, 4]), bare(&[5])]).await;
+    let server = ScriptedServer::start([bare(&[1, 2]), bare(&[3, 4]), bare(&[5])]).await;
     assert_eq!(read(&server).await.0, [vec![1, 2], vec![3, 4], vec![5]]);
 }
 
 #[tokio::test]
 async fn a_list_that_breaks_keeps_what_was_read_and_can_go_on() {
-    let server = Server::start([page([1, 2], "2"), Reply::html(502), page([3], "")]).await;
+    let server = ScriptedServer::start([page([1, 2], "2"), Reply::html(502), page([3], "")]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut pages = fleet.runners(&RunnerScope::Owned, &RunnerFilters::default()).of_length(2);
     assert_eq!(pages.next_page().await.unwrap().unwrap().len(), 2);
@@ -124,7 +124,7 @@ async fn jobs_go_by_cursors_taken_from_header_or_link() {
     let link = "<https://gitlab.internal/api/v4/runners/42/jobs?cursor=second%3D&per_page=100>; rel=\"next\"";
     let by_link = Reply::new(200, &[json, ("link", link)], &rows([2]));
     let last = Reply::new(200, &[json, ("x-next-cursor", "")], &rows([1]));
-    let server = Server::start([by_header, by_link, last]).await;
+    let server = ScriptedServer::start([by_header, by_link, last]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut jobs = fleet.jobs(id(), &JobFilters::default());
     let mut read = Vec::new();
@@ -142,7 +142,7 @@ async fn jobs_of_a_server_without_cursors_go_by_numbers() {
     let refused = Reply::json(405, r#"{"error":"Keyset pagination is not yet available for this type of request"}"#);
     for first in [vec![refused, page([4, 3], "2")], vec![page([4, 3], "2")]] {
         let count = first.len();
-        let server = Server::start(first.into_iter().chain([page([2], "")])).await;
+        let server = ScriptedServer::start(first.into_iter().chain([page([2], "")])).await;
         let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
         let mut jobs = fleet.jobs(id(), &JobFilters::default());
         assert_eq!(jobs.next_page().await.unwrap().unwrap().len(), 2);
@@ -157,9 +157,9 @@ async fn jobs_of_a_server_without_cursors_go_by_numbers() {
 async fn a_cursor_that_leads_back_ends_the_list_with_an_error() {
     let reply =
         |ids: [u64; 1]| Reply::new(200, &[("content-type", "application/json"), ("x-next-cursor", "same")], &rows(ids));
-    let server = Server::start([reply([2]), reply([1])]).await;
+    let server = ScriptedServer::start([reply([2]), reply([1])]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut jobs = fleet.jobs(id(), &JobFilters::default());
     jobs.next_page().await.unwrap();
-    assert_eq!(jobs.next_page().await.unwrap_err().kind(), Kind::UnexpectedAnswer);
+    assert_eq!(jobs.next_page().await.unwrap_err().kind(), ErrorKind::UnexpectedAnswer);
 }

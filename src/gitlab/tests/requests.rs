@@ -35,7 +35,7 @@ async fn every_call_has_its_method_path_and_body() {
         ),
         (Endpoint::ResetById, "POST /api/v4/runners/42/reset_authentication_token", json!({})),
     ] {
-        let server = Server::start([Reply::html(500)]).await;
+        let server = ScriptedServer::start([Reply::html(500)]).await;
         call(&client(), &server.site(), endpoint).await.unwrap_err();
         let request = &server.requests()[0];
         assert_eq!((request.line.as_str(), request.json()), (line, body));
@@ -44,8 +44,8 @@ async fn every_call_has_its_method_path_and_body() {
 
 #[tokio::test]
 async fn headers_say_json_who_asks_and_which_request() {
-    for endpoint in Endpoint::ALL {
-        let server = Server::start([Reply::html(500)]).await;
+    for &endpoint in Endpoint::ALL {
+        let server = ScriptedServer::start([Reply::html(500)]).await;
         let error = call(&client(), &server.site(), endpoint).await.unwrap_err();
         let request = &server.requests()[0];
         let has_body = !request.line.starts_with("GET ");
@@ -58,7 +58,7 @@ async fn headers_say_json_who_asks_and_which_request() {
         );
         assert_eq!(request.header("x-request-id"), Some(error.request_id()));
         assert!(error.request_id().len() == 32 && error.request_id().bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let access_token = (endpoint.proof() == endpoint::Proof::Access).then_some(ACCESS_TOKEN);
+        let access_token = (endpoint.token_kind() == endpoint::TokenKind::Access).then_some(ACCESS_TOKEN);
         assert_eq!(request.header("private-token"), access_token);
         for absent in ["cookie", "referer", "runner-token", "authorization", "accept-encoding"] {
             assert_eq!(request.header(absent), None);
@@ -69,7 +69,7 @@ async fn headers_say_json_who_asks_and_which_request() {
 
 #[tokio::test]
 async fn a_registration_sends_what_was_asked_for() {
-    let server = Server::start([Reply::html(500)]).await;
+    let server = ScriptedServer::start([Reply::html(500)]).await;
     let parameters = RegisterParameters {
         description: Some("Bau \"1\"".to_owned()),
         maintenance_note: Some("note".to_owned()),
@@ -93,7 +93,7 @@ async fn a_registration_sends_what_was_asked_for() {
 
 #[tokio::test]
 async fn a_verification_can_tell_about_the_runner() {
-    let server = Server::start([Reply::html(500)]).await;
+    let server = ScriptedServer::start([Reply::html(500)]).await;
     client().verify(&server.site(), &token(RUNNER_TOKEN), &system_id(), Some(&info())).await.unwrap_err();
     assert_eq!(server.requests()[0].json()["info"]["architecture"], "amd64");
 }
@@ -108,7 +108,7 @@ async fn a_relative_root_and_a_trailing_slash_stay_right() {
         ("/gitlab/", "POST /gitlab/api/v4/runners/verify"),
         ("/a/b/ci/", "POST /a/b/api/v4/runners/verify"),
     ] {
-        let server = Server::start([Reply::html(500)]).await;
+        let server = ScriptedServer::start([Reply::html(500)]).await;
         let site = site(&format!("http://{}{root}", server.authority));
         call(&client(), &site, Endpoint::Verify).await.unwrap_err();
         assert_eq!(server.requests()[0].line, line, "{root}");
@@ -125,7 +125,7 @@ async fn the_servers_words_are_shown_without_the_token() {
     ] {
         let body = json!({ "message": { "token": [format!("{secret} is\u{7} bad")] } }).to_string();
         let error = failure(endpoint, Reply::json(400, &body)).await;
-        assert_eq!(error.words(), Some("token: [token] is bad"));
+        assert_eq!(error.server_message(), Some("token: [token] is bad"));
         assert!(error.to_string().contains("(400: token: [token] is bad; request "), "{error}");
         assert!(!format!("{error} {error:?}").contains(secret));
     }
@@ -152,12 +152,12 @@ async fn one_line_of_log_per_request_without_any_token() {
     // written at all, and the other tests' threads have no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
-    for endpoint in Endpoint::ALL {
+    for &endpoint in Endpoint::ALL {
         for reply in [Reply::html(500), Reply::json(403, r#"{"message":"403 Forbidden"}"#), Reply::Close(Vec::new())] {
             failure(endpoint, reply).await;
         }
     }
-    let server = Server::start([Reply::json(200, r#"{"id":42,"token":"glrt-runner-secret"}"#)]).await;
+    let server = ScriptedServer::start([Reply::json(200, r#"{"id":42,"token":"glrt-runner-secret"}"#)]).await;
     call(&client(), &server.site(), Endpoint::Verify).await.unwrap();
     drop(guard);
     let log = log.text();

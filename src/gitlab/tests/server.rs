@@ -41,14 +41,14 @@ impl Reply {
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct ReceivedRequest {
     /// Method and target: `POST /api/v4/runners`.
     pub(super) line: String,
     headers: String,
     pub(super) body: String,
 }
 
-impl Request {
+impl ReceivedRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.headers.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -66,55 +66,55 @@ impl Request {
 
 /// What a server has yet to answer, and what it has seen.
 #[derive(Clone)]
-pub(super) struct Record(Arc<Mutex<Seen>>);
+pub(super) struct ServerScript(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
     replies: VecDeque<Reply>,
-    requests: Vec<Request>,
+    requests: Vec<ReceivedRequest>,
     connections: usize,
 }
 
-pub(super) struct Server {
+pub(super) struct ScriptedServer {
     pub(super) authority: String,
-    record: Record,
+    script: ServerScript,
 }
 
-impl Server {
+impl ScriptedServer {
     /// Starts to answer requests with these replies, in order, on any number of connections.
     pub(super) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
-        let record = Record::script(replies);
-        let served = record.clone();
+        let script = ServerScript::script(replies);
+        let served = script.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(served.clone().serve(stream));
             }
         });
-        Self { authority, record }
+        Self { authority, script }
     }
 
     pub(super) fn site(&self) -> Site {
         super::site(&format!("http://{}", self.authority))
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
-        self.record.requests()
+    pub(super) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.script.requests()
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.record.0.lock().unwrap().connections
+        self.script.0.lock().unwrap().connections
     }
 }
 
-impl Record {
+impl ServerScript {
     pub(super) fn script(replies: impl IntoIterator<Item = Reply>) -> Self {
         let replies = replies.into_iter().collect();
         Self(Arc::new(Mutex::new(Seen { replies, ..Seen::default() })))
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(super) fn requests(&self) -> Vec<ReceivedRequest> {
         self.0.lock().unwrap().requests.clone()
     }
 
@@ -145,14 +145,14 @@ impl Record {
     }
 }
 
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<ReceivedRequest> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).unwrap();
     let (line, headers) = head.split_once("\r\n").unwrap();
-    let mut request = Request {
+    let mut request = ReceivedRequest {
         line: line.trim_end_matches(" HTTP/1.1").to_owned(),
         headers: headers.to_owned(),
         body: String::new(),

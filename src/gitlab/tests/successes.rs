@@ -13,7 +13,7 @@ fn expires_at() -> Expiry {
 #[tokio::test]
 async fn a_registration_brings_a_runner_and_the_servers_time() {
     let body = r#"{"id":12345,"token":"glrt-new","token_expires_at":"2026-02-11T14:39:24.000Z"}"#;
-    let server = Server::start([Reply::new(201, &[DATE, JSON], body)]).await;
+    let server = ScriptedServer::start([Reply::new(201, &[DATE, JSON], body)]).await;
     let parameters = RegisterParameters::default();
     let answer = client().register(&server.site(), &token(REGISTRATION_TOKEN), &parameters).await.unwrap();
     let registered =
@@ -26,7 +26,7 @@ async fn a_registration_brings_a_runner_and_the_servers_time() {
 #[tokio::test]
 async fn a_verification_brings_id_and_expiry() {
     let body = r#"{"id":42,"token":"glrt-runner-secret","token_expires_at":"2026-02-11T14:39:24.000Z"}"#;
-    let server = Server::start([Reply::json(200, body)]).await;
+    let server = ScriptedServer::start([Reply::json(200, body)]).await;
     let answer = client().verify(&server.site(), &token(RUNNER_TOKEN), &system_id(), None).await.unwrap();
     assert_eq!(answer.value, Verified { id: RunnerId::try_new(42).ok(), expiry: expires_at(), legacy: false });
     assert_eq!(answer.date, None);
@@ -36,7 +36,7 @@ async fn a_verification_brings_id_and_expiry() {
 async fn an_old_servers_plain_200_verifies() {
     let plain = [("content-type", "text/plain")];
     for reply in [Reply::new(200, &plain, "200"), Reply::json(200, "\"200\""), Reply::json(200, "200")] {
-        let server = Server::start([reply]).await;
+        let server = ScriptedServer::start([reply]).await;
         let answer = client().verify(&server.site(), &token(RUNNER_TOKEN), &system_id(), None).await.unwrap();
         assert_eq!(answer.value, Verified { id: None, expiry: Expiry::Unknown, legacy: true });
     }
@@ -45,7 +45,7 @@ async fn an_old_servers_plain_200_verifies() {
 #[tokio::test]
 async fn a_verification_of_another_token_is_unexpected() {
     let error = failure(Endpoint::Verify, Reply::json(200, r#"{"id":42,"token":"glrt-other"}"#)).await;
-    assert_eq!(error.kind(), Kind::UnexpectedAnswer);
+    assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
     assert_eq!(error.disposition(), Disposition::Unknown { retry_after: None });
     assert!(!format!("{error} {error:?}").contains("glrt-other"));
 }
@@ -56,7 +56,7 @@ async fn a_reset_brings_what_the_server_says_even_the_same_token() {
         (r#"{"token":"glrtr-t3_x.01.0a","token_expires_at":null}"#, "glrtr-t3_x.01.0a", Expiry::Never),
         (r#"{"token":"glrt-runner-secret"}"#, RUNNER_TOKEN, Expiry::Unknown),
     ] {
-        let server = Server::start([Reply::json(201, body), Reply::json(201, body)]).await;
+        let server = ScriptedServer::start([Reply::json(201, body), Reply::json(201, body)]).await;
         let expected = Reset { token: token(token_text), expiry };
         let by_token = client().reset(&server.site(), &token(RUNNER_TOKEN), &system_id()).await.unwrap();
         assert_eq!(by_token.value, expected);
@@ -69,7 +69,7 @@ async fn a_reset_brings_what_the_server_says_even_the_same_token() {
 #[tokio::test]
 async fn a_deletion_is_a_204() {
     for endpoint in [Endpoint::DeleteRunner, Endpoint::DeleteManager] {
-        let server = Server::start([Reply::new(204, &[DATE], "")]).await;
+        let server = ScriptedServer::start([Reply::new(204, &[DATE], "")]).await;
         assert!(call(&client(), &server.site(), endpoint).await.is_ok());
     }
 }

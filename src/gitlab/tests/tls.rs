@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::server::Record;
+use super::server::ServerScript;
 use super::*;
 
 const ACCEPTED: &str = r#"{"id":42,"token":"glrt-runner-secret"}"#;
@@ -22,7 +22,7 @@ const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None }
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// A certificate with its key.
-struct Pair {
+struct CertificateAndKey {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
@@ -30,7 +30,7 @@ struct Pair {
 /// An encrypted server on 127.0.0.1 that accepts every token.
 struct TlsServer {
     authority: String,
-    record: Record,
+    script: ServerScript,
 }
 
 fn authority() -> Authority {
@@ -48,17 +48,17 @@ fn params(name: &str) -> CertificateParams {
     CertificateParams::new(vec![name.to_owned()]).unwrap()
 }
 
-fn signed(params: &CertificateParams, authority: &Authority) -> Pair {
+fn signed(params: &CertificateParams, authority: &Authority) -> CertificateAndKey {
     let key = KeyPair::generate().unwrap();
-    Pair { certificate: params.signed_by(&key, authority).unwrap(), key }
+    CertificateAndKey { certificate: params.signed_by(&key, authority).unwrap(), key }
 }
 
 /// What GitLab's instructions for a self-signed server make.
-fn self_signed(name: &str) -> Pair {
+fn self_signed(name: &str) -> CertificateAndKey {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
-    Pair { certificate: params.self_signed(&key).unwrap(), key }
+    CertificateAndKey { certificate: params.self_signed(&key).unwrap(), key }
 }
 
 fn file(dir: &TempDir, name: &str, text: &str) -> PathBuf {
@@ -68,7 +68,7 @@ fn file(dir: &TempDir, name: &str, text: &str) -> PathBuf {
 }
 
 impl TlsServer {
-    async fn start(pair: &Pair, clients: Option<&Authority>) -> Self {
+    async fn start(pair: &CertificateAndKey, clients: Option<&Authority>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -86,8 +86,8 @@ impl TlsServer {
         let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let record = Record::script(vec![Reply::json(200, ACCEPTED); 20]);
-        let served = record.clone();
+        let script = ServerScript::script(vec![Reply::json(200, ACCEPTED); 20]);
+        let served = script.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, served) = (acceptor.clone(), served.clone());
@@ -98,7 +98,7 @@ impl TlsServer {
                 });
             }
         });
-        Self { authority: address, record }
+        Self { authority: address, script }
     }
 
     fn site(&self, tls: TlsFiles) -> Site {
@@ -113,7 +113,7 @@ fn trusting(ca_file: &Path) -> TlsFiles {
 async fn refusal(server: &TlsServer, tls: TlsFiles) -> Error {
     let error = call(&client(), &server.site(tls), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.disposition(), NOT_EXECUTED, "{error:?}");
-    assert_eq!(server.record.requests().len(), 0);
+    assert_eq!(server.script.requests().len(), 0);
     error
 }
 
@@ -139,11 +139,11 @@ async fn what_is_wrong_with_a_certificate_is_told_apart() {
     let strangers = named_authority("Stranger");
     let renewed = super::tls::authority();
     for (pair, kind) in [
-        (signed(&params("other.example.com"), &authority), Kind::TlsName),
-        (signed(&expired, &authority), Kind::TlsExpired),
-        (signed(&early, &authority), Kind::TlsExpired),
-        (signed(&params("127.0.0.1"), &strangers), Kind::TlsIssuer),
-        (signed(&params("127.0.0.1"), &renewed), Kind::TlsIssuer),
+        (signed(&params("other.example.com"), &authority), ErrorKind::TlsName),
+        (signed(&expired, &authority), ErrorKind::TlsExpired),
+        (signed(&early, &authority), ErrorKind::TlsExpired),
+        (signed(&params("127.0.0.1"), &strangers), ErrorKind::TlsIssuer),
+        (signed(&params("127.0.0.1"), &renewed), ErrorKind::TlsIssuer),
     ] {
         let server = TlsServer::start(&pair, None).await;
         let error = refusal(&server, trusting(&ca_file)).await;
@@ -170,16 +170,16 @@ async fn a_named_certificate_is_believed_for_its_own_name_and_time_only() {
     let wrong_name = self_signed("other.example.com");
     let server = TlsServer::start(&wrong_name, None).await;
     let ca_file = file(&dir, "name.pem", &wrong_name.certificate.pem());
-    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsName);
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), ErrorKind::TlsName);
 
     let mut params = params("127.0.0.1");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let key = KeyPair::generate().unwrap();
-    let expired = Pair { certificate: params.self_signed(&key).unwrap(), key };
+    let expired = CertificateAndKey { certificate: params.self_signed(&key).unwrap(), key };
     let server = TlsServer::start(&expired, None).await;
     let ca_file = file(&dir, "time.pem", &expired.certificate.pem());
-    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsExpired);
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), ErrorKind::TlsExpired);
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn a_client_certificate_is_presented_and_its_refusal_is_named() {
     let (dir, servers, clients) = (TempDir::new().unwrap(), authority(), authority());
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &servers), Some(&clients)).await;
     let ca_file = file(&dir, "ca.pem", &servers.pem());
-    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), Kind::TlsClientCertificate);
+    assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), ErrorKind::TlsClientCertificate);
 
     let ours = signed(&params("runner"), &clients);
     let tls = TlsFiles {
@@ -209,12 +209,12 @@ async fn a_changed_file_is_read_again() {
     let ca_file = file(&dir, "ca.pem", &named_authority("Stranger").pem());
     let (client, site) = (client(), server.site(trusting(&ca_file)));
     let error = call(&client, &site, Endpoint::Verify).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::TlsIssuer);
+    assert_eq!(error.kind(), ErrorKind::TlsIssuer);
     fs::write(&ca_file, authority.pem()).unwrap();
     call(&client, &site, Endpoint::Verify).await.unwrap();
     fs::remove_file(&ca_file).unwrap();
     let error = call(&client, &site, Endpoint::Verify).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::LocalFile);
+    assert_eq!(error.kind(), ErrorKind::LocalFile);
 }
 
 /// Names the bundle that a test may overwrite; the system's own is never touched.
@@ -242,15 +242,15 @@ async fn the_systems_authorities_in_a_process_of_its_own() {
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
     let (client, site) = (client(), server.site(TlsFiles::default()));
     let kind = async || call(&client, &site, Endpoint::Verify).await.map_err(|error| error.kind());
-    assert_eq!(kind().await, Err(Kind::TlsIssuer));
+    assert_eq!(kind().await, Err(ErrorKind::TlsIssuer));
     fs::write(&bundle, authority.pem()).unwrap();
-    assert_eq!(kind().await, Err(Kind::TlsIssuer), "read once");
+    assert_eq!(kind().await, Err(ErrorKind::TlsIssuer), "read once");
     client.forget_tls();
     assert_eq!(kind().await, Ok(()));
     // What was trusted once is not trusted for ever: not even over a connection that is open still.
     fs::write(&bundle, named_authority("Stranger").pem()).unwrap();
     client.clone().forget_tls();
-    assert_eq!(kind().await, Err(Kind::TlsIssuer));
+    assert_eq!(kind().await, Err(ErrorKind::TlsIssuer));
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn a_file_that_cannot_be_used_is_named() {
     ] {
         let site = Site { url: "https://127.0.0.1:1".parse().unwrap(), tls };
         let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();
-        assert_eq!((error.kind(), error.class()), (Kind::LocalFile, ErrorClass::Local), "{error:?}");
+        assert_eq!((error.kind(), error.class()), (ErrorKind::LocalFile, ErrorClass::Local), "{error:?}");
         assert_eq!(error.disposition(), NOT_EXECUTED);
         assert!(error.to_string().contains(&format!("`{}`", named.display())), "{error}");
     }
@@ -288,7 +288,7 @@ async fn a_file_that_cannot_be_used_is_named() {
 
 #[tokio::test]
 async fn a_server_without_encryption_is_no_https_server() {
-    let server = Server::start(Vec::new()).await;
+    let server = ScriptedServer::start(Vec::new()).await;
     let site = super::site(&format!("https://{}", server.authority));
     let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.disposition(), NOT_EXECUTED, "{error:?}");

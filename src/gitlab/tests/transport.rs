@@ -10,7 +10,7 @@ const ACCEPTED: &str = r#"{"id":42,"token":"glrt-runner-secret"}"#;
 
 #[tokio::test]
 async fn verifications_share_a_connection_and_changes_never_do() {
-    let server = Server::start(vec![Reply::json(200, ACCEPTED); 5]).await;
+    let server = ScriptedServer::start(vec![Reply::json(200, ACCEPTED); 5]).await;
     let client = client();
     for _ in 0..3 {
         call(&client, &server.site(), Endpoint::Verify).await.unwrap();
@@ -25,7 +25,7 @@ async fn verifications_share_a_connection_and_changes_never_do() {
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_repeats_no_request() {
     let Reply::Keep(bytes) = Reply::json(200, ACCEPTED) else { unreachable!() };
-    let server = Server::start(vec![Reply::Close(bytes); 10]).await;
+    let server = ScriptedServer::start(vec![Reply::Close(bytes); 10]).await;
     let client = client();
     for sent in 1..=5 {
         call(&client, &server.site(), Endpoint::Verify).await.unwrap();
@@ -37,15 +37,15 @@ async fn a_kept_connection_that_was_closed_repeats_no_request() {
 
 #[tokio::test]
 async fn a_cut_answer_repeats_no_request() {
-    for endpoint in Endpoint::ALL {
+    for &endpoint in Endpoint::ALL {
         let warm_up = if endpoint == Endpoint::Verify { Some(Reply::json(200, ACCEPTED)) } else { None };
-        let server = Server::start(warm_up.iter().cloned().chain([Reply::Close(Vec::new())])).await;
+        let server = ScriptedServer::start(warm_up.iter().cloned().chain([Reply::Close(Vec::new())])).await;
         let client = client();
         if warm_up.is_some() {
             call(&client, &server.site(), endpoint).await.unwrap();
         }
         let error = call(&client, &server.site(), endpoint).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::ConnectionLost);
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
         assert_eq!(server.requests().len(), 1 + usize::from(warm_up.is_some()));
     }
 }
@@ -57,7 +57,7 @@ async fn a_refused_connection_executed_nothing() {
     deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let free = deaf.local_addr().unwrap();
     let error = call(&client(), &site(&format!("http://{free}")), Endpoint::Reset).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Connect);
+    assert_eq!(error.kind(), ErrorKind::Connect);
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
     assert_eq!(error.class(), ErrorClass::Unreachable);
     assert_eq!(error.to_string(), format!("cannot rotate the runner's token at {free}: cannot connect"));
@@ -70,14 +70,14 @@ async fn an_ipv6_literal_is_an_address() {
     let Ok(()) = deaf.bind("[::1]:0".parse().unwrap()) else { return };
     let free = deaf.local_addr().unwrap();
     let error = call(&client(), &site(&format!("http://{free}/")), Endpoint::Verify).await.unwrap_err();
-    assert_eq!((error.kind(), error.host()), (Kind::Connect, free.to_string().as_str()));
+    assert_eq!((error.kind(), error.host()), (ErrorKind::Connect, free.to_string().as_str()));
 }
 
 #[tokio::test]
 async fn an_unknown_name_executed_nothing() {
     let patient = Client::new(Config::default());
     let error = call(&patient, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NameLookup, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::NameLookup, "{error:?}");
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
 }
 
@@ -87,20 +87,20 @@ async fn a_handshake_that_takes_too_long_executed_nothing() {
     let client = Client::new(Config { connect_timeout: Duration::from_millis(100), ..Config::default() });
     let site = site(&format!("https://{}", listener.local_addr().unwrap()));
     let error = call(&client, &site, Endpoint::Reset).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::ConnectTimeout, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::ConnectTimeout, "{error:?}");
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
 }
 
 #[tokio::test]
 async fn silence_after_sending_is_a_timeout() {
     let error = failure(Endpoint::Reset, Reply::Silence).await;
-    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains(error.request_id()), "{error}");
 }
 
 #[tokio::test]
 async fn requests_to_one_host_wait_for_room() {
-    let server = Server::start(vec![Reply::Silence; 4]).await;
+    let server = ScriptedServer::start(vec![Reply::Silence; 4]).await;
     let client =
         Client::new(Config { in_flight_per_host: 2, request_timeout: Duration::from_millis(300), ..Config::default() });
     let calls: Vec<_> = (0..4)
@@ -119,7 +119,7 @@ async fn requests_to_one_host_wait_for_room() {
 
 #[tokio::test]
 async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
-    let proxy = Server::start([Reply::html(407), Reply::html(502)]).await;
+    let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502)]).await;
     let proxies = |no_proxy: &str| Proxies {
         http: Some(format!("http://user:proxy-secret@{}", proxy.authority)),
         https: None,
@@ -127,7 +127,7 @@ async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
     };
     let through = Client::new(Config { proxies: proxies("other.example.com"), ..Config::default() });
     let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::ProxyAuthentication);
+    assert_eq!(error.kind(), ErrorKind::ProxyAuthentication);
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
     let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.disposition(), Disposition::Unknown { retry_after: None });
@@ -135,12 +135,12 @@ async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
     let config = Config { proxies: proxies("gitlab.invalid"), ..Config::default() };
     assert!(!format!("{error:?} {config:?}").contains("proxy-secret"));
     let error = call(&Client::new(config), &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NameLookup);
+    assert_eq!(error.kind(), ErrorKind::NameLookup);
 }
 
 #[tokio::test]
 async fn a_proxy_that_tunnels_nothing_executed_nothing() {
-    let proxy = Server::start([Reply::html(407), Reply::html(502), Reply::Close(Vec::new())]).await;
+    let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502), Reply::Close(Vec::new())]).await;
     let https = Some(format!("http://user:proxy-secret@{}", proxy.authority));
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
     for _ in 0..3 {
@@ -156,6 +156,6 @@ async fn a_proxy_that_is_no_url_is_a_local_mistake() {
     let https = Some("http://user:proxy-secret@[bad".to_owned());
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
     let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Verify).await.unwrap_err();
-    assert_eq!((error.kind(), error.class()), (Kind::ProxySetting, ErrorClass::Local));
+    assert_eq!((error.kind(), error.class()), (ErrorKind::ProxySetting, ErrorClass::Local));
     assert!(!format!("{error} {error:?}").contains("proxy-secret"));
 }

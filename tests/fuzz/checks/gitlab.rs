@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{Endpoint, Error, Fault, Incoming, deleted, headers, refused, success, wire};
+use super::{CallFailure, Endpoint, Error, Incoming, deleted, headers, refused, success, wire};
 use crate::gitlab::fleet;
 use crate::model::Expiry;
 use crate::secret::Token;
@@ -27,7 +27,7 @@ pub fn answer(input: &[u8]) {
     let trouble = if (200..=299).contains(&incoming.status) {
         match accepted(endpoint, &incoming, &secret) {
             Ok(()) => return,
-            Err(trouble) => Fault { status: Some(incoming.status), ..trouble },
+            Err(trouble) => CallFailure { status: Some(incoming.status), ..trouble },
         }
     } else {
         refused(endpoint, &incoming, &secret)
@@ -41,7 +41,7 @@ pub fn answer(input: &[u8]) {
     let _class = (error.class(), headers::date(&incoming.headers));
 }
 
-fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), Fault> {
+fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), CallFailure> {
     let (token, expiry) = match endpoint {
         Endpoint::Register | Endpoint::RegisterV1 | Endpoint::Create => {
             let registered = success(incoming, wire::registered)?;
@@ -69,13 +69,13 @@ fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(
             return deleted(incoming);
         }
         Endpoint::ListOwned | Endpoint::ListAll | Endpoint::ListOfProject | Endpoint::ListOfGroup => {
-            return rows::<fleet::Runner>(incoming);
+            return rows::<fleet::FleetRunner>(incoming);
         }
-        Endpoint::ListJobs => return rows::<fleet::Job>(incoming),
+        Endpoint::ListJobs => return rows::<fleet::CiJob>(incoming),
         Endpoint::ListManagers => return rows::<fleet::Manager>(incoming),
         Endpoint::ListProjects => return rows::<fleet::Project>(incoming),
         Endpoint::Show | Endpoint::Update => return one::<fleet::RunnerDetails>(incoming),
-        Endpoint::Assign => return one::<fleet::Runner>(incoming),
+        Endpoint::Assign => return one::<fleet::FleetRunner>(incoming),
         Endpoint::ShowProject => return one::<fleet::Project>(incoming),
         Endpoint::ShowGroup => return one::<fleet::Group>(incoming),
     };
@@ -86,12 +86,12 @@ fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(
     Ok(())
 }
 
-fn rows<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), Fault> {
+fn rows<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), CallFailure> {
     one::<Vec<T>>(incoming)
 }
 
 /// What was understood of an answer is told to scripts, and can be understood again.
-fn one<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), Fault> {
+fn one<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), CallFailure> {
     let read =
         |body: &[u8]| serde_json::from_slice::<T>(body).map_err(|_| wire::Flaw("it is not the JSON that GitLab sends"));
     let understood = success(incoming, read)?;
@@ -106,7 +106,7 @@ fn parse(input: &[u8]) -> Option<(Endpoint, Incoming)> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let mut first = std::str::from_utf8(lines.next()?).ok()?.split(' ');
     let label = first.next()?;
-    let endpoint = Endpoint::ALL.into_iter().find(|endpoint| endpoint.label() == label)?;
+    let endpoint = Endpoint::from_name(label)?;
     let status = first.next()?.parse().ok().filter(|status| (100..=999).contains(status))?;
     let mut headers = HeaderMap::new();
     for line in lines {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::arguments::one_of;
-use crate::gitlab::fleet::{DeprecatedScope, OwnerName, RunnerStatus, RunnerType};
+use crate::gitlab::fleet::{ContactStatus, DeprecatedScope, OwnerName, RunnerType};
 use crate::model::RunnerId;
 use crate::settings::{parse_boolean, parse_seconds};
 
@@ -33,8 +33,8 @@ pub struct FilterArguments {
     #[arg(long = "type", value_name = "TYPE", value_parser = one_of::<RunnerType>(RunnerType::KNOWN))]
     pub runner_type: Option<RunnerType>,
     /// Filter by status
-    #[arg(long, value_name = "STATUS", value_parser = one_of::<RunnerStatus>(RunnerStatus::KNOWN))]
-    pub status: Option<RunnerStatus>,
+    #[arg(long, value_name = "STATUS", value_parser = one_of::<ContactStatus>(ContactStatus::KNOWN))]
+    pub status: Option<ContactStatus>,
     /// Filter by whether they are paused
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub paused: Option<bool>,

@@ -1,0 +1,238 @@
+//! The composition root: puts the daemon together from the real parts, and runs it.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::settings_files::SettingsFiles;
+use super::{Heartbeat, Notice, Parts, ShutdownOutcome, Watch, once, supervisor};
+use crate::clock::{Clock as _, SystemClock};
+use crate::engine::{Config, Engine};
+use crate::gitlab::{self, Client, Observer};
+use crate::model::{RunnerKey, RunnerReport};
+use crate::ops::{self, RegistrationSource};
+use crate::settings::{self, Environment, Overrides, Settings};
+use crate::signals::{Signal, Signals};
+use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
+use crate::store::{self, InstanceLock, Store};
+use crate::systemd;
+
+/// Why the daemon ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are invalid.
+    #[error(transparent)]
+    Settings(#[from] settings::Errors),
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// An address or socket of the status server cannot be used.
+    #[error(transparent)]
+    StatusServer(#[from] StatusServerError),
+    /// config.toml or the state directory cannot be read.
+    #[error(transparent)]
+    Operation(#[from] ops::Error),
+}
+
+/// What became of one pass.
+#[derive(Debug)]
+pub enum PassOutcome {
+    /// Every runner, after the pass.
+    Complete(Vec<RunnerReport>),
+    /// It was cut short, for this reason; the next start finishes what was begun.
+    CutShort(&'static str),
+}
+
+/// The daemon with everything that it needs to run.
+pub struct Assembly {
+    config: Config,
+    parts: Parts<Client, Store, SystemClock>,
+    store: Store,
+    status_server: StatusServerConfig,
+    _instance: InstanceLock,
+}
+
+/// How long the end waits for a disk: as long as systemd waits for a service by default.
+const DISK_TIMEOUT: Duration = Duration::from_secs(90);
+
+impl Assembly {
+    /// Reads the settings, locks the instance, and puts the parts together.
+    ///
+    /// # Errors
+    /// Invalid settings, another daemon for this config.toml, and unusable files.
+    pub async fn new(overrides: &Overrides, environment: &Environment) -> Result<Self, StartError> {
+        let Settings { store, warnings, .. } = settings::load(overrides, environment)?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let store = Store::open(store)?;
+        let instance = store.lock_instance().await?;
+        // Enrollments keep the names that their runners have.
+        let environment = environment.clone().remembering(recorded_names(&store).await?);
+        let Settings { mut gitlab, engine: config, status_server, .. } = settings::load(overrides, &environment)?;
+        if environment.is_container {
+            warn_of_lost_state(&store, &config).await;
+        }
+        let counters = Counters::new();
+        let store = count_requests_and_writes(store, &mut gitlab, &counters);
+        let files = SettingsFiles::new(overrides.clone(), environment, store.config_path(), status_server.clone());
+        let watch = files.watch(&config);
+        let parts = Parts {
+            engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,
+            heartbeat: Heartbeat::new(),
+            reload: files.reload(watch.as_ref().map(Watch::watcher)),
+            watch,
+            registry: StatusRegistry::default(),
+            counters,
+        };
+        Ok(Self { config, parts, store, status_server, _instance: instance })
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// [`StartError`] if the status server or the first inventory fails.
+    pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
+        let Self { config, parts, store, status_server, _instance } = self;
+        let status_server = StatusServer::listen(&status_server).await?;
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
+        let instance_id = settings::instance_id(store.config_path());
+        let is_alive = Box::new({
+            let heartbeat = heartbeat.clone();
+            move || heartbeat.is_alive()
+        });
+        let sources = Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_alive };
+        let phases = registry.phases();
+        let outcome = tokio::select! {
+            outcome = supervisor::run(config, parts, inbox) => outcome.map_err(StartError::from),
+            never = forward_signals(signals, &notices) => match never {},
+            never = report_phases(phases) => match never {},
+            never = report_status(&registry) => match never {},
+            never = status_server.serve(sources) => match never {},
+            never = systemd::ping_watchdog(|| heartbeat.is_alive()) => match never {},
+        };
+        systemd::notify_stopping_during(drain(&store, signals)).await;
+        outcome
+    }
+
+    /// Makes one pass over all runners. As in the other commands that end by themselves, any signal asks for an end:
+    /// what is under way has the grace time to finish, and a second signal takes that away.
+    ///
+    /// # Errors
+    /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
+    pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+        let grace = self.config.shutdown.grace;
+        let outcome = {
+            let mut pass = pin!(once(self.config, self.parts));
+            tokio::select! {
+                biased;
+                reports = &mut pass => reports.map(PassOutcome::Complete),
+                _ = signals.next() => {
+                    on_interrupt();
+                    tokio::select! {
+                        biased;
+                        reports = &mut pass => reports.map(PassOutcome::Complete),
+                        _ = signals.next() => Ok(PassOutcome::CutShort("told to stop a second time")),
+                        () = tokio::time::sleep(grace) => Ok(PassOutcome::CutShort("the grace time is over")),
+                    }
+                }
+            }
+        };
+        // A cancelled operation may still be writing a new token.
+        systemd::notify_stopping_during(drain(&self.store, signals)).await;
+        Ok(outcome?)
+    }
+}
+
+/// The names of the runners that were enrolled before.
+async fn recorded_names(store: &Store) -> Result<Vec<(RunnerKey, String)>, store::Error> {
+    let records = store.records().await?.records;
+    Ok(records.into_iter().filter_map(|record| Some((record.key, record.name?))).collect())
+}
+
+/// A rotation replaces a created runner's token by one that only the state directory knows: without it the next
+/// container has nothing but the old one.
+async fn warn_of_lost_state(store: &Store, config: &Config) {
+    let given = config.enrollments.iter().find(|enrollment| matches!(enrollment.source, RegistrationSource::Given(_)));
+    let Some(given) = given.filter(|_| config.rotate.is_some()) else { return };
+    if store.is_gone_with_container().await {
+        tracing::warn!(
+            runner = given.entry.name,
+            "the state directory is gone with this container, and a rotated token with it, while the token that was given is dead then: mount a volume for the state directory"
+        );
+    }
+}
+
+fn count_requests_and_writes(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
+    let (requests, writes) = (counters.clone(), counters.clone());
+    gitlab.observer = Some(Observer::new(move |exchange| {
+        requests.count_request(exchange.endpoint.as_str(), exchange.outcome, exchange.took);
+    }));
+    store.observed(move |is_done| writes.count_config_write(is_done))
+}
+
+/// Passes signals on as notices, until the daemon has ended.
+async fn forward_signals(signals: &mut Signals, notices: &mpsc::UnboundedSender<Notice>) -> Infallible {
+    loop {
+        let notice = match signals.next().await {
+            Signal::Terminate if systemd::is_rebooting().await => Notice::StopForReboot,
+            Signal::Terminate | Signal::Interrupt => Notice::Stop,
+            Signal::Quit => Notice::StopAndKeep,
+            Signal::Hangup => Notice::Reload,
+        };
+        // Once the daemon has ended, this future is dropped.
+        let _ended = notices.send(notice);
+    }
+}
+
+/// Reports the daemon's phase to the service manager, until the daemon has ended.
+async fn report_phases(mut phases: mpsc::UnboundedReceiver<Phase>) -> Infallible {
+    while let Some(phase) = phases.recv().await {
+        match phase {
+            Phase::Starting => {}
+            Phase::Serving => systemd::notify_ready(),
+            Phase::Reloading => systemd::notify_reloading(),
+            Phase::Stopping => break,
+        }
+    }
+    systemd::notify_stopping_during(std::future::pending()).await
+}
+
+/// Reports the runners' status to the service manager, until the daemon has ended.
+async fn report_status(registry: &StatusRegistry) -> Infallible {
+    let mut changes = registry.changes();
+    let mut reported = String::new();
+    loop {
+        let summary = registry.summary(SystemClock.read());
+        if summary != reported {
+            systemd::notify_status(&summary);
+            reported = summary;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Waits for writes that are under way, as long as a disk may be slow.
+async fn drain(store: &Store, signals: &mut Signals) {
+    let mut drained = pin!(store.drain());
+    let mut limit = pin!(tokio::time::sleep(DISK_TIMEOUT));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut drained => return,
+            () = &mut limit => {
+                tracing::error!("the disk does not finish the writes under way: ending without them");
+                return;
+            }
+            _ = signals.next() => tracing::warn!(
+                seconds = DISK_TIMEOUT.as_secs(),
+                "told to stop again: still waiting for the disk, which may be writing a new token"
+            ),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the log says about steps that were taken.
+
+use super::Worker;
+use crate::clock::Clock;
+use crate::engine::{StepFailure, StepReport};
+use crate::error_chain::chain;
+use crate::lifecycle::{Outcome, Step};
+use crate::model::RunnerId;
+use crate::ops::{Disk, Server};
+
+impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
+    /// `old_id` is the runner's id before the step.
+    pub(super) fn log_step(&self, report: &StepReport, old_id: Option<RunnerId>) {
+        let runner = self.driver.runner.label();
+        let id = self.driver.runner.record.id.map(RunnerId::number);
+        match (report.step, report.outcomes.as_slice()) {
+            (Step::Register, [Outcome::Registered(_), ..]) => tracing::info!(runner, id, "registered"),
+            (Step::RegisterAgain, [Outcome::Registered(_), ..]) => {
+                let old_id = old_id.map(RunnerId::number);
+                tracing::warn!(
+                    runner,
+                    old_id,
+                    id,
+                    "recovered: registered anew into the same entry; the old runner may be deleted in GitLab"
+                );
+            }
+            (Step::Rotate, [Outcome::Rotated(validity), ..]) => {
+                let expires_at = validity.expiry.at().map(|at| at.to_string());
+                tracing::info!(runner, expires_at, "rotated the token");
+            }
+            (Step::ResetById, [Outcome::Rotated(_), ..]) => {
+                tracing::warn!(runner, "recovered: its token was reset with the access token");
+            }
+            (Step::Save, [Outcome::Saved]) => tracing::info!(runner, "config.toml holds the token now"),
+            (Step::Unregister, _) => self.log_unregistration(report),
+            _ => {}
+        }
+        if let Some(StepFailure::Unsaved(error)) = &report.failure {
+            let (error, hint) = (chain(error), error.hint());
+            if report.step == Step::Save {
+                tracing::error!(runner, error, hint, "config.toml still does not hold the token");
+            } else {
+                tracing::error!(
+                    runner,
+                    error,
+                    hint,
+                    "config.toml does not hold the new token yet: it is safe in the state directory, and the write is retried"
+                );
+            }
+        }
+    }
+
+    fn log_unregistration(&self, report: &StepReport) {
+        let runner = self.driver.runner.label();
+        match &report.failure {
+            None => {
+                let found = report.unregistration;
+                tracing::info!(runner, ?found, "finished an unregistration that had been interrupted");
+            }
+            Some(error) => tracing::warn!(
+                runner,
+                error = chain(error),
+                "cannot finish an interrupted unregistration: serving the runner on"
+            ),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The driver of one runner, the only one: the daemon and the commands use it alike.
+//!
+//! A driver asks `lifecycle` what is due, lets `ops` do it, and enters the outcome into the state. Its caller waits
+//! in between, and logs or reports what a step did.
+
+mod steps;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::{Config, Engine, ManagedRunner, command_rules, record_report, rules};
+use crate::clock::{Clock, ServerTime};
+use crate::error_chain::chain;
+use crate::gitlab::ErrorClass;
+use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rules, State, Step, Taken};
+use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
+use crate::ops::{self, Disk, Enrollment, EntryFate, Runner, Server, Unfinished, Unregistration};
+use crate::secret::Token;
+
+/// For whom a driver works.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// The daemon, which goes by its settings alone.
+    Daemon,
+    /// A person, whose command goes ahead of settings that guard what nobody asked for.
+    Command {
+        /// The access token that was given for this command; else the one in agent.toml counts.
+        access_token: Option<Token>,
+        /// What an unregistration does with the entry.
+        entry_fate: EntryFate,
+    },
+}
+
+impl Asker {
+    fn is_daemon(&self) -> bool {
+        match self {
+            Self::Daemon => true,
+            Self::Command { .. } => false,
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub struct StepReport {
+    /// The step.
+    pub step: Step,
+    /// What came of it, in the order in which it was entered into the state. The first one is the step's own.
+    pub outcomes: Vec<Outcome>,
+    /// The `Date` of the last genuine answer.
+    pub server_time: Option<Timestamp>,
+    /// What an unregistration found.
+    pub unregistration: Option<Unregistration>,
+    /// Where the text of an entry is kept that was dropped from config.toml.
+    pub dropped_to: Option<PathBuf>,
+    /// What went wrong. A token that config.toml does not hold yet is a failure too.
+    pub failure: Option<StepFailure>,
+}
+
+/// What went wrong with a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepFailure {
+    /// It did not happen, or nothing is known of it.
+    #[error(transparent)]
+    Operation(#[from] ops::Error),
+    /// It happened, and config.toml does not hold the token.
+    #[error(transparent)]
+    Unsaved(ops::Error),
+    /// It was not sent.
+    #[error("another machine ({machine}) uses its token too, and would be shut out")]
+    UsedElsewhere {
+        /// The other machine's system_id.
+        machine: String,
+    },
+}
+
+impl StepFailure {
+    /// Whether the server could not be reached, so that the same request may succeed later.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Operation(error) => error.failure().is_some_and(|failure| failure.class == ErrorClass::Unreachable),
+            Self::Unsaved(_) | Self::UsedElsewhere { .. } => false,
+        }
+    }
+
+    /// What the user can do about it, unless the message says so already.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Operation(error) | Self::Unsaved(error) => error.hint(),
+            Self::UsedElsewhere { .. } => Some(
+                "create a runner for each machine, or say `shared = true` or `rotate = \"always\"` in a [[runner]]",
+            ),
+        }
+    }
+}
+
+/// Drives one runner.
+pub struct Driver<S, D, C> {
+    /// The runner, with its record.
+    pub runner: Runner,
+    /// What asked for the runner; `None` for an entry that was only found.
+    pub enrollment: Option<Enrollment>,
+    engine: Rc<Engine<S, D, C>>,
+    config: Rc<Config>,
+    asker: Asker,
+    rules: Rules,
+    state: State,
+    time: ServerTime,
+    /// What a crash left to be done.
+    unfinished: Option<Unfinished>,
+    /// Server time minus this machine's when the last answer came.
+    skew_millis: Option<i64>,
+}
+
+impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
+    /// Takes up a runner as it was read from the disk.
+    pub fn new(engine: Rc<Engine<S, D, C>>, managed: ManagedRunner, config: Rc<Config>, asker: Asker) -> Self {
+        let ManagedRunner { runner, enrollment, unfinished } = managed;
+        // An unregistration that was begun is finished by the daemon, or by the command that asks for one.
+        let unfinished = unfinished.filter(|unfinished| asker.is_daemon() || *unfinished != Unfinished::Unregistration);
+        let time = ServerTime::assumed(engine.clock.read());
+        let now = time.now(engine.clock.read());
+        let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());
+        let state = runner.initial_state(&config.timing, now);
+        let mut driver =
+            Self { runner, enrollment, engine, config, asker, rules, state, time, unfinished, skew_millis: None };
+        match driver.unfinished {
+            Some(Unfinished::LostReset) => driver.enter(Outcome::Lost { retry_after: None }),
+            Some(Unfinished::Unsaved) => driver.enter(Outcome::Unsaved),
+            Some(Unfinished::Unregistration) | None => {}
+        }
+        driver
+    }
+
+    /// What comes next, by rules that follow the present settings; `None` once the runner is retired.
+    pub fn plan(&mut self) -> Option<Plan> {
+        self.rules = self.current_rules();
+        self.next()
+    }
+
+    /// An unregistration that was interrupted goes before everything else.
+    fn next(&self) -> Option<Plan> {
+        let plan = lifecycle::plan(&self.state, &self.rules)?;
+        match self.unfinished {
+            Some(Unfinished::Unregistration) => Some(Plan { step: Step::Unregister, ..plan }),
+            Some(Unfinished::LostReset | Unfinished::Unsaved) | None => Some(plan),
+        }
+    }
+
+    /// What comes next towards a command's goal; `None` once it is reached or out of reach.
+    pub fn plan_towards(&mut self, goal: Goal, taken: &[Taken]) -> Option<Plan> {
+        self.rules = self.current_rules();
+        lifecycle::plan_towards(goal, &self.state, taken, &self.rules, self.now())
+    }
+
+    /// Does what was planned and enters what came of it.
+    ///
+    /// Only a verification may be cancelled: it changes nothing, and a cancelled one leaves the state as it was.
+    pub async fn step(&mut self, plan: Plan) -> StepReport {
+        tracing::debug!(runner = self.runner.label(), step = plan.step.as_str(), why = plan.why.as_str(), "due");
+        let before = self.state.name();
+        let report = self.attempt(plan.step).await;
+        if let Some(date) = report.server_time {
+            self.take_date(date);
+        }
+        self.rules = self.current_rules();
+        for outcome in &report.outcomes {
+            self.enter(*outcome);
+        }
+        if report.step != Step::Unregister {
+            self.settle().await;
+            self.note_state(before, &report).await;
+        }
+        report
+    }
+
+    /// Enters what was found out; the only way in which the state changes.
+    pub fn enter(&mut self, outcome: Outcome) {
+        let moment = Moment { now: self.now(), chance: (self.engine.chance)() };
+        let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
+        self.state = lifecycle::apply(state, outcome, &self.rules, moment);
+    }
+
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The rules by which the last plan was made.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes other settings, which the next plan follows.
+    pub fn set_config(&mut self, config: Rc<Config>) {
+        self.config = config;
+    }
+
+    /// The estimate of the server's time.
+    pub fn time(&self) -> ServerTime {
+        self.time
+    }
+
+    /// The server's time now.
+    pub fn now(&self) -> Timestamp {
+        self.time.now(self.engine.clock.read())
+    }
+
+    /// Server time minus this machine's in milliseconds, when the last answer came.
+    pub fn skew_millis(&self) -> Option<i64> {
+        self.skew_millis
+    }
+
+    /// Notices a wall clock that jumped: a clock was set or the machine was paused, and only the server knows the
+    /// time. Returns whether it did; the next plan is a verification then.
+    pub fn check_clock(&mut self) -> bool {
+        let reading = self.engine.clock.read();
+        let has_jumped = self.time.is_doubtful(reading);
+        if has_jumped {
+            self.time = self.time.accepted(reading);
+            self.enter(Outcome::Nudged);
+        }
+        has_jumped
+    }
+
+    /// The runner in the shape that all commands and the daemon share, with its present state.
+    pub fn report(&self) -> RunnerReport {
+        let validity = self.state.validity();
+        RunnerReport {
+            token_obtained_at: validity.map(|validity| validity.obtained_at),
+            token_expires_at: validity.and_then(|validity| validity.expiry.at()),
+            state: self.state.name(),
+            since: Some(self.state.since()),
+            next: self.next().map(|Plan { step, at, why }| NextStep { step, at, why }),
+            ..record_report(&self.runner, self.now())
+        }
+    }
+
+    fn current_rules(&self) -> Rules {
+        let system_id = self.engine.ops.system_id();
+        let rules = rules(&self.config, &self.runner, self.enrollment.as_ref(), system_id);
+        match &self.asker {
+            Asker::Daemon => rules,
+            Asker::Command { .. } => command_rules(&self.config, &self.runner, rules),
+        }
+    }
+
+    fn take_date(&mut self, date: Timestamp) {
+        let reading = self.engine.clock.read();
+        self.time = self.time.told(date, reading);
+        self.skew_millis = Some(self.time.skew_millis(reading));
+    }
+
+    /// Ends the journal of a lost reset once the old token has settled what happened.
+    async fn settle(&mut self) {
+        if matches!(self.state, State::Uncertain(_)) {
+            self.unfinished = Some(Unfinished::LostReset);
+        } else if self.unfinished == Some(Unfinished::LostReset) {
+            match self.engine.ops.settle(&mut self.runner).await {
+                Ok(()) => self.unfinished = None,
+                Err(error) => {
+                    tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal");
+                }
+            }
+        }
+    }
+
+    /// Writes the state into the record, for `list`. A command that failed writes only a state that an answer has
+    /// proven: the failure is its own, and the runner's state is the daemon's to judge.
+    async fn note_state(&mut self, before: StateName, report: &StepReport) {
+        let (name, since) = (self.state.name(), self.state.since());
+        let is_proven = match (&self.asker, &report.failure) {
+            (Asker::Daemon, _) | (Asker::Command { .. }, None | Some(StepFailure::Unsaved(_))) => true,
+            (Asker::Command { .. }, Some(_)) => name == StateName::Rejected && before != name,
+        };
+        if !is_proven {
+            return;
+        }
+        if let Err(error) = self.engine.ops.note_state(&mut self.runner, name, since).await {
+            tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot write the runner's record");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The steps: each asks `ops` for one operation and says what came of it. None of them touches the state.
+
+use super::{Asker, Driver, StepFailure, StepReport};
+use crate::clock::Clock;
+use crate::engine::RotatePolicy;
+use crate::lifecycle::{Outcome, State, Step, Trouble};
+use crate::model::{Origin, Timestamp};
+use crate::ops::{self, Dated, Disk, EntryFate, EntryStatus, Registration, Rotation, Server, Unfinished, Unregistered};
+use crate::secret::Token;
+use crate::store;
+
+impl StepReport {
+    fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
+        Self { step, outcomes, server_time: None, unregistration: None, dropped_to: None, failure: None }
+    }
+
+    /// A step that config.toml may not show yet.
+    fn dated(step: Step, outcome: Outcome, date: Option<Timestamp>, unsaved: Option<store::Error>) -> Self {
+        let outcomes = std::iter::once(outcome).chain(unsaved.as_ref().map(|_| Outcome::Unsaved)).collect();
+        let failure = unsaved.map(|error| StepFailure::Unsaved(error.into()));
+        Self { server_time: date, failure, ..Self::new(step, outcomes) }
+    }
+
+    fn failed(step: Step, error: ops::Error) -> Self {
+        let outcomes = vec![error.outcome()];
+        Self { server_time: error.date(), failure: Some(error.into()), ..Self::new(step, outcomes) }
+    }
+}
+
+impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
+    pub(super) async fn attempt(&mut self, step: Step) -> StepReport {
+        let attempted = match step {
+            Step::Register => self.register(step).await,
+            Step::RegisterAgain => self.register_again(step).await,
+            Step::Verify => self.verify(step).await,
+            Step::Rotate => self.rotate(step).await,
+            Step::ResetById => self.reset_by_id(step).await,
+            Step::Save => self.save(step).await,
+            Step::Unregister => return self.unregister(step).await,
+        };
+        attempted.unwrap_or_else(|error| StepReport::failed(step, error))
+    }
+
+    async fn register(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        let Some(enrollment) = &self.enrollment else { return Ok(StepReport::new(step, Vec::new())) };
+        let now = self.now();
+        let registration = self.engine.ops.register(enrollment, &mut self.runner, now).await?;
+        Ok(registered(step, registration))
+    }
+
+    /// The last rung of the recovery ladder.
+    async fn register_again(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        let Some(enrollment) = &self.enrollment else {
+            return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
+        };
+        let now = self.now();
+        let registration = self.engine.ops.register_again(enrollment, &mut self.runner, now).await?;
+        Ok(registered(step, registration))
+    }
+
+    async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        let now = self.now();
+        let is_settling = matches!(self.state, State::Uncertain(_));
+        let (ops, runner) = (&self.engine.ops, &mut self.runner);
+        if let Some(enrollment) = &self.enrollment
+            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, now).await?
+        {
+            return Ok(StepReport::dated(step, Outcome::Adopted(adopted.value), adopted.date, None));
+        }
+        match ops.verify(runner, now).await {
+            Ok(Dated { value, date }) => Ok(StepReport::dated(step, value.outcome(), date, None)),
+            // Another process may have been cut off in the middle of a reset, whose answer is lost then.
+            Err(error)
+                if self.asker.is_daemon()
+                    && !is_settling
+                    && error.outcome() == Outcome::Refused
+                    && ops.is_unsettled(runner).await =>
+            {
+                Ok(StepReport::dated(step, Outcome::Lost { retry_after: None }, error.date(), None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn rotate(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        if let Some(withheld) = self.withhold(step).await {
+            return Ok(withheld);
+        }
+        let now = self.now();
+        Ok(rotated(step, self.engine.ops.rotate(&mut self.runner, None, now).await?))
+    }
+
+    /// The rung of the recovery ladder that needs an access token.
+    async fn reset_by_id(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        let Some(access_token) = self.access_token()? else {
+            return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::AccessDenied)]));
+        };
+        if let Some(withheld) = self.withhold(step).await {
+            return Ok(withheld);
+        }
+        let now = self.now();
+        Ok(rotated(step, self.engine.ops.rotate(&mut self.runner, Some(&access_token), now).await?))
+    }
+
+    fn access_token(&self) -> Result<Option<Token>, ops::Error> {
+        if let Asker::Command { access_token: Some(token), .. } = &self.asker {
+            return Ok(Some(token.clone()));
+        }
+        let access = self.config.access_to(&self.runner.record.url);
+        Ok(access.map(|access| access.access_token.read()).transpose()?)
+    }
+
+    /// Withholds a reset that nobody asked for if another machine uses the token too: that one would be shut out.
+    async fn withhold(&mut self, step: Step) -> Option<StepReport> {
+        let policy = self.config.policy_of(&self.runner);
+        let is_decided = policy.shared.is_some() || policy.rotate == Some(RotatePolicy::Always);
+        if is_decided || self.runner.record.origin != Origin::Given || !self.asker.is_daemon() {
+            return None;
+        }
+        // A token that cannot be read is reported by the step that needs it.
+        let access_token = self.access_token().ok()??;
+        let machine = self.engine.ops.other_machine(&self.runner, &access_token, self.now()).await?;
+        let failure = Some(StepFailure::UsedElsewhere { machine });
+        Some(StepReport { failure, ..StepReport::new(step, vec![Outcome::Withheld]) })
+    }
+
+    async fn save(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        Ok(match self.engine.ops.save(&mut self.runner).await {
+            Ok(EntryStatus::Foreign { .. }) => StepReport::new(step, vec![Outcome::Saved, Outcome::Nudged]),
+            Ok(_) => StepReport::new(step, vec![Outcome::Saved]),
+            Err(error) => {
+                let failure = Some(StepFailure::Unsaved(error));
+                StepReport { failure, ..StepReport::new(step, vec![Outcome::Unsaved]) }
+            }
+        })
+    }
+
+    /// A failure only defers: what else its answer could mean is for a verification to find out.
+    async fn unregister(&mut self, step: Step) -> StepReport {
+        let fate = match self.asker {
+            Asker::Daemon => EntryFate::at_shutdown(&self.runner.record),
+            Asker::Command { entry_fate, .. } => entry_fate,
+        };
+        let now = self.now();
+        match self.engine.ops.unregister(&mut self.runner, fate, now).await {
+            Ok(Dated { value: Unregistered { found, dropped_to }, date }) => {
+                let is_interrupted = self.unfinished.take() == Some(Unfinished::Unregistration);
+                let outcome = match (is_interrupted, &self.enrollment) {
+                    (true, Some(_)) => Outcome::Reenrolled(self.runner.validity(now)),
+                    _ => Outcome::Unregistered,
+                };
+                let report = StepReport::dated(step, outcome, date, None);
+                StepReport { unregistration: Some(found), dropped_to, ..report }
+            }
+            Err(error) => StepReport {
+                outcomes: vec![Outcome::Deferred { retry_after: None }],
+                ..StepReport::failed(step, error)
+            },
+        }
+    }
+}
+
+fn registered(step: Step, registration: Dated<Registration>) -> StepReport {
+    let Dated { value, date } = registration;
+    let outcome = value.outcome();
+    StepReport::dated(step, outcome, date, value.unsaved())
+}
+
+fn rotated(step: Step, rotation: Dated<Rotation>) -> StepReport {
+    let Dated { value, date } = rotation;
+    let outcome = value.outcome();
+    StepReport::dated(step, outcome, date, value.unsaved())
+}
