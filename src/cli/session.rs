@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use super::context::Context;
@@ -11,7 +10,7 @@ use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::report::Reporter;
 use super::selection::{Candidate, RunnerSelector, candidates};
-use super::{Error, Exit};
+use super::{Error, Exit, progress};
 use crate::clock::SystemClock;
 use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, ManagedRunner, take_inventory};
 use crate::error_chain::chain;
@@ -97,7 +96,7 @@ impl CommandSession {
             return Ok(Exit::Done);
         }
         let reporter = self.reporter;
-        let bar = self.progress(chosen.len());
+        let bar = progress::bar(&reporter, chosen.len(), "runners");
         let session = Rc::new(self);
         let mut outcomes = Vec::new();
         let mut tasks = JoinSet::new();
@@ -121,19 +120,7 @@ impl CommandSession {
         }
         bar.finish_and_clear();
         outcomes.sort_by_key(|(position, _)| *position);
-        Ok(reporter.told(outcomes.into_iter().map(|(_, outcome)| outcome).collect()))
-    }
-
-    /// A bar for a person who watches several runners.
-    fn progress(&self, runners: usize) -> ProgressBar {
-        if runners < 2 || self.reporter.is_json() || !self.reporter.is_stderr_terminal() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new(u64::try_from(runners).unwrap_or_default());
-        match ProgressStyle::with_template("{bar:30} {pos} of {len} runners") {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
-        }
+        Ok(reporter.report_outcomes(outcomes.into_iter().map(|(_, outcome)| outcome).collect()))
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn unregister(
             let reporter = session.reporter;
             let stranger = ManagedRunner { runner: stranger(url, token, tls), enrollment: None, unfinished: None };
             let outcome = unregister_one(Rc::new(session), through(api, stranger)).await;
-            return Ok(reporter.told(vec![outcome]));
+            return Ok(reporter.report_outcomes(vec![outcome]));
         }
         session.for_all(&selector, |session, managed| unregister_one(session, through(api, managed))).await
     };

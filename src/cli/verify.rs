@@ -5,9 +5,10 @@ use std::rc::Rc;
 use super::arguments::VerifyArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end};
+use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
 use super::session::{CommandSession, Driver, error_of};
+use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::{Goal, Outcome};
@@ -43,13 +44,13 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
     let drive = session.drive(&mut driver, goal, Budget::BY_RULES).await;
     let is_confirmed = goal == Goal::Refused && drive.taken.len() > 1;
     let report = record_report(&driver.runner, driver.now());
-    let end = end(report.token_expires_at, driver.now());
+    let expiry = expiry_text(report.token_expires_at, driver.now());
     match drive.outcome() {
-        Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {end}")),
+        Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
         Some(Outcome::Adopted(_)) => RunnerOutcome::done(
             report,
             Action::Adopted,
-            format!("accepted, with a token that another process has written, {end}"),
+            format!("accepted, with a token that another process has written, {expiry}"),
         ),
         Some(Outcome::Refused) if is_confirmed => drop_entry(&session, driver).await,
         _ => not_verified(report, drive),

@@ -9,7 +9,7 @@ use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, V
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
 use crate::store::{
-    self, Edit, Edited, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store, EntrySelector,
+    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
 
 /// What a call to a server brings.
