@@ -40,7 +40,7 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
-use crate::log::{LogConfig, LogFormat, LogLevel, is_journal, start_log};
+use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 
@@ -143,7 +143,7 @@ fn log_config(arguments: &Arguments, environment: &Environment, reporter: &Repor
     let format = match (arguments.global.log_format, word("LOG_FORMAT")) {
         (Some(format), _) => format,
         (None, Some(word)) => word.parse().map_err(|error| Error::Usage(format!("LOG_FORMAT: {error}")))?,
-        (None, None) if is_journal(word("JOURNAL_STREAM").as_deref()) => LogFormat::Journald,
+        (None, None) if is_stderr_journal(word("JOURNAL_STREAM").as_deref()) => LogFormat::Journald,
         (None, None) => LogFormat::Text,
     };
     let is_coloured = reporter.is_stderr_terminal() && word("NO_COLOR").is_none();

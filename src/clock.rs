@@ -18,7 +18,7 @@ pub struct Reading {
 }
 
 /// Something that can be asked for the time; tests bring their own.
-pub trait Clock {
+pub trait Clock: 'static {
     /// Both clocks at one moment.
     fn read(&self) -> Reading;
 }

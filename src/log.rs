@@ -1,4 +1,6 @@
-//! The log: to stderr for people or for machines, or to systemd's journal.
+//! The log: text or JSON on stderr, or entries in systemd's journal.
+//!
+//! `tracing-subscriber` is used here and nowhere else.
 
 mod journal;
 
@@ -20,82 +22,81 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use self::journal::Journal;
 use crate::clock::{Clock, SystemClock};
 
-/// How the log looks and how much of it there is.
+/// The format and level of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogConfig {
-    /// For whom it is written.
+    /// The format, which also selects stderr or the journal.
     pub format: LogFormat,
-    /// The least weight of a line.
+    /// The minimum level.
     pub level: LogLevel,
-    /// Whether text may be coloured: on a terminal whose user did not refuse it.
+    /// Whether text is coloured.
     pub is_coloured: bool,
 }
 
-/// For whom the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One short line an event, for people.
+    /// One short line per event.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line.
     Json,
-    /// Entries of systemd's journal with priorities and fields, instead of stderr.
+    /// Entries in systemd's journal, instead of stderr.
     Journald,
 }
 
-/// The least weight of a line in the log.
+/// The minimum level of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
-    /// A human must act.
+    /// Failures that need action.
     Error,
-    /// It still works, but look.
+    /// Problems that do not stop the work.
     Warn,
-    /// Something became different.
+    /// State changes.
     #[default]
     Info,
     /// Decisions with their reasons.
     Debug,
-    /// The libraries too, save those that could print a secret.
+    /// Details of the libraries too, except those that might log a secret.
     Trace,
 }
 
-/// A word that names no format or level.
+/// An unknown name of a format or level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of {0}")]
-pub struct LogWordError(&'static str);
+pub struct UnknownLogName(&'static str);
 
-/// Libraries that could print headers or bodies when they are asked for details.
-const TALKATIVE: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
+/// Libraries that log headers or bodies below the level `warn`.
+const WARN_ONLY_TARGETS: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
-/// Starts the log of this process; does nothing if it was started before.
+/// Starts the log of this process. A second call does nothing.
 ///
-/// Without a journal to write to, the log goes to stderr as text, and says so.
+/// If the journal is unavailable, the log goes to stderr as text, and its first line is a warning.
 pub fn start_log(config: LogConfig) {
-    let mut missing = None;
+    let mut unavailable = None;
     let result = match config.format {
         LogFormat::Text => set_global_default(text(config, io::stderr)),
         LogFormat::Json => set_global_default(json(config, io::stderr)),
         LogFormat::Journald => match Journal::connect(Path::new(journal::SOCKET)) {
-            Ok(journal) => set_global_default(json(config, journal)),
+            Ok(journal) => set_global_default(journald(config, journal)),
             Err(error) => {
-                missing = Some(error);
+                unavailable = Some(error);
                 set_global_default(text(config, io::stderr))
             }
         },
     };
     if result.is_err() {
-        tracing::debug!("the log was started before");
+        tracing::debug!("the log is already started");
     }
-    if let Some(error) = missing {
-        tracing::warn!(%error, socket = journal::SOCKET, "cannot write to the journal: the log goes to stderr");
+    if let Some(error) = unavailable {
+        tracing::warn!(%error, socket = journal::SOCKET, "cannot write to the journal: logging to stderr");
     }
 }
 
-/// Whether stderr leads to systemd's journal, which names the device and inode of the stream that it gave the
-/// process in `JOURNAL_STREAM`. A process that was started by another with a stderr of its own inherits the
-/// variable, but not the stream.
+/// Whether stderr is connected to systemd's journal. `journal_stream` is the variable `JOURNAL_STREAM`: the device and
+/// inode of the stream. A child process inherits the variable even if its stderr is redirected.
 #[must_use]
-pub fn is_journal(journal_stream: Option<&str>) -> bool {
+pub fn is_stderr_journal(journal_stream: Option<&str>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(|stream| stream.split_once(':')) else { return false };
     rustix::fs::fstat(rustix::stdio::stderr())
         .is_ok_and(|stderr| device.parse() == Ok(stderr.st_dev) && inode.parse() == Ok(stderr.st_ino))
@@ -130,12 +131,16 @@ where
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
 
-/// Ours at the level that was asked for, the libraries' warnings, and their details at `trace` only.
+fn journald(config: LogConfig, journal: Journal) -> impl Subscriber {
+    tracing_subscriber::registry().with(journal.with_filter(filter(config.level)))
+}
+
+/// Applies the level to this crate. Libraries log at most warnings below the level `trace`.
 fn filter(level: LogLevel) -> Targets {
     let ours = level.filter();
     let libraries = if ours == LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
-    let talkative = TALKATIVE.map(|name| (name, ours.min(LevelFilter::WARN)));
-    Targets::new().with_default(libraries).with_target("runner_agent", ours).with_targets(talkative)
+    let warn_only = WARN_ONLY_TARGETS.map(|target| (target, ours.min(LevelFilter::WARN)));
+    Targets::new().with_default(libraries).with_target("runner_agent", ours).with_targets(warn_only)
 }
 
 impl LogLevel {
@@ -151,36 +156,36 @@ impl LogLevel {
 }
 
 impl FromStr for LogLevel {
-    type Err = LogWordError;
+    type Err = UnknownLogName;
 
-    /// Takes gitlab-runner's levels too, since both read the same variable.
-    fn from_str(word: &str) -> Result<Self, LogWordError> {
-        match word.to_ascii_lowercase().as_str() {
+    /// Accepts gitlab-runner's levels too, because both programs read the same variable.
+    fn from_str(name: &str) -> Result<Self, UnknownLogName> {
+        match name.to_ascii_lowercase().as_str() {
             "error" | "fatal" | "panic" => Ok(Self::Error),
             "warn" | "warning" => Ok(Self::Warn),
             "info" => Ok(Self::Info),
             "debug" => Ok(Self::Debug),
             "trace" => Ok(Self::Trace),
-            _ => Err(LogWordError("error, warn, info, debug, trace")),
+            _ => Err(UnknownLogName("error, warn, info, debug, trace")),
         }
     }
 }
 
 impl FromStr for LogFormat {
-    type Err = LogWordError;
+    type Err = UnknownLogName;
 
-    /// Takes gitlab-runner's own format for text, since both read the same variable.
-    fn from_str(word: &str) -> Result<Self, LogWordError> {
-        match word.to_ascii_lowercase().as_str() {
+    /// Accepts gitlab-runner's `runner` as text, because both programs read the same variable.
+    fn from_str(name: &str) -> Result<Self, UnknownLogName> {
+        match name.to_ascii_lowercase().as_str() {
             "text" | "runner" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             "journald" => Ok(Self::Journald),
-            _ => Err(LogWordError("text, json, journald")),
+            _ => Err(UnknownLogName("text, json, journald")),
         }
     }
 }
 
-/// Wall time for people.
+/// Wall time of a text line, in whole seconds.
 struct WholeSeconds;
 
 impl FormatTime for WholeSeconds {
@@ -189,7 +194,7 @@ impl FormatTime for WholeSeconds {
     }
 }
 
-/// Wall time for machines.
+/// Wall time of a JSON line, in milliseconds.
 struct Milliseconds;
 
 impl FormatTime for Milliseconds {
@@ -205,7 +210,7 @@ mod tests {
     use tracing::subscriber::with_default;
 
     #[test]
-    fn a_line_for_people_has_time_level_message_and_fields() {
+    fn a_text_line_has_time_level_message_and_fields() {
         let written = logged(|writer| {
             with_default(text(LogConfig::default(), writer), || {
                 let _span = tracing::info_span!("runner", runner = "build-1").entered();
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_machines_is_one_json_object() {
+    fn a_json_line_is_one_object() {
         let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
         let written = logged(|writer| {
             with_default(json(config, writer), || {
@@ -232,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_that_could_print_headers_only_warn() {
+    fn libraries_that_log_headers_only_warn() {
         for level in [LogLevel::Debug, LogLevel::Trace] {
             let filter = filter(level);
             for target in ["reqwest::connect", "hyper_util::client", "h2::codec", "rustls::client"] {
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn details_of_other_libraries_come_with_trace_only() {
+    fn other_libraries_log_details_only_at_trace() {
         assert!(!filter(LogLevel::Debug).would_enable("mio::poll", &tracing::Level::INFO));
         assert!(filter(LogLevel::Trace).would_enable("mio::poll", &tracing::Level::TRACE));
         assert!(filter(LogLevel::Debug).would_enable("runner_agent::ops", &tracing::Level::DEBUG));
@@ -251,26 +256,26 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_known_by_the_stream_that_it_gave() {
+    fn the_journal_is_recognized_by_its_stream() {
         let stderr = rustix::fs::fstat(rustix::stdio::stderr()).unwrap();
-        assert!(is_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
+        assert!(is_stderr_journal(Some(&format!("{}:{}", stderr.st_dev, stderr.st_ino))));
         for other in
             [None, Some(""), Some("8"), Some("x:y"), Some(&*format!("{}:{}", stderr.st_dev, stderr.st_ino + 1))]
         {
-            assert!(!is_journal(other), "{other:?}");
+            assert!(!is_stderr_journal(other), "{other:?}");
         }
     }
 
     #[test]
-    fn the_words_of_gitlab_runner_are_understood() {
+    fn names_of_gitlab_runner_are_accepted() {
         assert_eq!("fatal".parse(), Ok(LogLevel::Error));
         assert_eq!("runner".parse(), Ok(LogFormat::Text));
         assert!("loud".parse::<LogLevel>().is_err());
     }
 
     fn logged(log: impl FnOnce(Buffer)) -> String {
-        // With a single subscriber, tracing lets whichever thread comes by first decide for all whether a line
-        // is written at all, and the other tests' threads have no subscriber.
+        // With a single subscriber, the first thread to reach a log line decides for all threads whether it is
+        // enabled, and the other tests' threads have no subscriber.
         let _second = tracing::Dispatch::new(tracing_subscriber::registry());
         let buffer = Buffer::default();
         log(buffer.clone());

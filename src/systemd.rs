@@ -1,7 +1,6 @@
-//! The service manager, which is systemd where there is one: what it is told of the daemon, and what it is
-//! asked about the machine.
+//! Notifications to the service manager, systemd, and the query whether the machine is rebooting.
 //!
-//! Without a service manager everything here does nothing. `sd-notify` is used here and nowhere else.
+//! Without a service manager every function does nothing. `sd-notify` is used here and nowhere else.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,86 +13,85 @@ use tokio::time::{sleep, timeout};
 
 use crate::model::is_unprintable;
 
-/// How much longer the end may take, asked for again every half of it.
+/// The extension of the stop timeout, requested again after half of it.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// How often the watchdog is fed within the time after which it strikes.
-const MEALS: u32 = 3;
+/// Pings per watchdog timeout.
+const PINGS_PER_TIMEOUT: u32 = 3;
 
-/// The shortest time between two of them, so that a limit which no process could keep is not a busy loop.
-const BETWEEN_MEALS: Duration = Duration::from_millis(50);
+/// The shortest ping interval, to avoid a busy loop if the timeout is tiny.
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the answer to a question may take; it comes in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long `systemctl` may take. It usually answers within milliseconds.
+const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The targets that bring the machine back up, as they are named in the list of jobs.
-const REBOOTS: [&str; 3] = ["reboot.target", "kexec.target", "soft-reboot.target"];
+/// The targets that restart the machine.
+const REBOOT_TARGETS: [&str; 3] = ["reboot.target", "kexec.target", "soft-reboot.target"];
 
-/// Tells the service manager that the daemon does its work.
-pub fn ready() {
-    tell(&[NotifyState::Ready]);
+/// Reports that the daemon is running.
+pub fn notify_ready() {
+    notify(&[NotifyState::Ready]);
 }
 
-/// Tells it that files are read again, until it is [`ready`].
-pub fn reloading() {
+/// Reports that the configuration is reloading, until [`notify_ready`] is called.
+pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
-/// Tells it in one sentence how the daemon is doing.
-pub fn status(sentence: &str) {
-    // A line break would begin a message of its own.
-    tell(&[NotifyState::Status(&sentence.replace(is_unprintable, " "))]);
+/// Sets the status line of `systemctl status`.
+pub fn notify_status(text: &str) {
+    // A line break would start another notification.
+    notify(&[NotifyState::Status(&text.replace(is_unprintable, " "))]);
 }
 
-/// Feeds its watchdog for as long as the daemon is well; does nothing if none watches. Never ends.
-pub async fn feed_watchdog(is_well: impl Fn() -> bool) -> Infallible {
-    let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
+/// Pings the watchdog, if one is enabled, while the daemon is alive. Never returns.
+pub async fn ping_watchdog(is_alive: impl Fn() -> bool) -> Infallible {
+    let Some(watchdog) = sd_notify::watchdog_enabled().filter(|watchdog| !watchdog.is_zero()) else {
         return std::future::pending().await;
     };
     loop {
-        if is_well() {
-            tell(&[NotifyState::Watchdog]);
+        if is_alive() {
+            notify(&[NotifyState::Watchdog]);
         }
-        sleep((limit / MEALS).max(BETWEEN_MEALS)).await;
+        sleep((watchdog / PINGS_PER_TIMEOUT).max(MIN_PING_INTERVAL)).await;
     }
 }
 
-/// Tells it that the daemon ends, and keeps asking for time until the end is there.
-pub async fn stopping<T>(end: impl Future<Output = T>) -> T {
-    tell(&[NotifyState::Stopping]);
-    let ask_for_time = async {
-        // Never ends by itself.
+/// Reports that the daemon is stopping, and extends the stop timeout until `shutdown` completes.
+pub async fn notify_stopping_during<T>(shutdown: impl Future<Output = T>) -> T {
+    notify(&[NotifyState::Stopping]);
+    let extend = async {
         loop {
             let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
-            tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
             sleep(EXTENSION / 2).await;
         }
     };
     tokio::select! {
         biased;
-        ended = end => ended,
-        never = ask_for_time => never,
+        output = shutdown => output,
+        never = extend => never,
     }
 }
 
-/// Whether the machine is about to start anew, as opposed to being switched off, or to only this service being
-/// stopped. No where nobody can tell.
+/// Whether the machine is rebooting, rather than powering off or only stopping this service. Returns false if that
+/// cannot be determined.
 pub async fn is_rebooting() -> bool {
     if !sd_notify::booted().unwrap_or(false) {
         return false;
     }
-    let (answer, asked) = oneshot::channel();
-    // A thread of its own, which an end of the process need not wait for.
-    let asking = std::thread::Builder::new().name("systemctl".to_owned()).spawn(move || {
-        // Nobody may be waiting for it any more.
-        let _late = answer.send(jobs());
+    let (sender, receiver) = oneshot::channel();
+    // A separate thread does not delay the exit of the process.
+    let spawned = std::thread::Builder::new().name("systemctl".to_owned()).spawn(move || {
+        // The receiver is gone after the timeout.
+        let _late = sender.send(list_jobs());
     });
-    let jobs = match asking {
+    let jobs = match spawned {
         Err(error) => Err(error),
-        Ok(_detached) => match timeout(PATIENCE, asked).await {
+        Ok(_detached) => match timeout(SYSTEMCTL_TIMEOUT, receiver).await {
             Ok(Ok(jobs)) => jobs,
             Ok(Err(_)) | Err(_) => Err(io::ErrorKind::TimedOut.into()),
         },
@@ -101,13 +99,13 @@ pub async fn is_rebooting() -> bool {
     match jobs {
         Ok(jobs) => has_reboot(&jobs),
         Err(error) => {
-            tracing::warn!(%error, "cannot find out whether the machine starts anew: stopping as on any other day");
+            tracing::warn!(%error, "cannot determine whether the machine is rebooting: assuming that it is not");
             false
         }
     }
 }
 
-fn jobs() -> io::Result<String> {
+fn list_jobs() -> io::Result<String> {
     let mut command = Command::new("systemctl");
     command.args(["list-jobs", "--plain", "--no-legend", "--no-pager"]).stdin(Stdio::null()).stderr(Stdio::null());
     let output = command.output()?;
@@ -117,17 +115,17 @@ fn jobs() -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// RunnerChannels such as `123 reboot.target start waiting`.
+/// Whether one of the jobs, such as `123 reboot.target start waiting`, reboots the machine.
 fn has_reboot(jobs: &str) -> bool {
     jobs.lines().any(|job| {
-        let mut words = job.split_whitespace().skip(1);
-        words.next().is_some_and(|unit| REBOOTS.contains(&unit)) && words.next() == Some("start")
+        let mut columns = job.split_whitespace().skip(1);
+        columns.next().is_some_and(|unit| REBOOT_TARGETS.contains(&unit)) && columns.next() == Some("start")
     })
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager does not listen");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }
 
@@ -136,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_start_of_a_reboot_is_one() {
+    fn only_a_start_job_of_a_reboot_target_is_a_reboot() {
         for (jobs, expected) in [
             ("", false),
             ("12 runner-agent.service stop running", false),

@@ -107,10 +107,10 @@ impl Error {
             Self::Settings(_) | Self::Store(_) | Self::Secret(_) | Self::StatusServer(_) => Exit::LocalFile,
             Self::Question(StatusClientError::Connect { .. }) => Exit::LocalFile,
             Self::Question(
-                StatusClientError::Absent(_)
-                | StatusClientError::Stranger(_)
-                | StatusClientError::Hung(_)
-                | StatusClientError::Broken { .. },
+                StatusClientError::NotRunning(_)
+                | StatusClientError::OtherInstance(_)
+                | StatusClientError::TimedOut(_)
+                | StatusClientError::InvalidResponse { .. },
             ) => Exit::Unreachable,
             Self::Operation(error) => of_operation(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
@@ -133,15 +133,19 @@ impl Error {
                 }
             }),
             Self::Question(error) => Some(match error {
-                StatusClientError::Absent(_) => "start it with `runner-agent run`, or name its socket with --socket",
-                StatusClientError::Stranger(_) => {
+                StatusClientError::NotRunning(_) => {
+                    "start it with `runner-agent run`, or name its socket with --socket"
+                }
+                StatusClientError::OtherInstance(_) => {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
                 }
                 StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                     "name another place with --socket, to the daemon too"
                 }
                 StatusClientError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
-                StatusClientError::Hung(_) | StatusClientError::Broken { .. } => "look at its log, and restart it",
+                StatusClientError::TimedOut(_) | StatusClientError::InvalidResponse { .. } => {
+                    "look at its log, and restart it"
+                }
             }),
             Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,
         }

@@ -6,14 +6,13 @@ use super::outcome::shown;
 use super::{Exit, status};
 use crate::error_chain::chain;
 use crate::settings;
-use crate::status::ask;
 
 /// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
 pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {
     let daemon = settings::paths(&context.overrides, &context.environment).addressee();
     let (question, yes) = if arguments.ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
-    let (line, exit) = match ask(&daemon, question).await {
-        Ok(reply) if reply.is_yes => (yes.to_owned(), Exit::Done),
+    let (line, exit) = match daemon.get(question).await {
+        Ok(reply) if reply.is_ok => (yes.to_owned(), Exit::Done),
         Ok(reply) if arguments.ready => {
             (format!("not ready: {}", status::reasons(&reply.body).join("; ")), Exit::Failed)
         }

@@ -13,7 +13,7 @@ use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport, Timestamp, format_span};
 use crate::settings;
 use crate::signals::Signals;
-use crate::status::{Readiness, StatusClient, StatusClientError, Unready, ask};
+use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
 
 /// How often a daemon is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(500);
@@ -68,9 +68,9 @@ async fn wait(daemon: &StatusClient, drain_mode: Duration) -> Result<Waited, Err
     let deadline = began.checked_add(drain_mode).unwrap_or(began + FOR_EVER);
     loop {
         // Whoever gives no time at all has one answer waited for.
-        let asked = timeout_at(deadline.max(Instant::now() + POLL), ask(daemon, "/readyz")).await;
+        let asked = timeout_at(deadline.max(Instant::now() + POLL), daemon.get("/readyz")).await;
         let (reasons, has_answered) = match asked {
-            Ok(Ok(reply)) if reply.is_yes => return Ok(Waited::Ready),
+            Ok(Ok(reply)) if reply.is_ok => return Ok(Waited::Ready),
             Ok(Ok(reply)) => (reasons(&reply.body), true),
             // With several places the daemon may come at the next one.
             Ok(Err(error @ StatusClientError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
@@ -96,8 +96,8 @@ pub(super) fn reasons(body: &[u8]) -> Vec<String> {
     }
 }
 
-fn reason(unready: &Unready) -> String {
-    let Unready { name, id, why } = unready;
+fn reason(unready: &NotReadyReason) -> String {
+    let NotReadyReason { name, id, why } = unready;
     match (name, id) {
         (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", shown(name)),
         (Some(name), None) => format!("runner `{}`: {why}", shown(name)),
@@ -106,7 +106,7 @@ fn reason(unready: &Unready) -> String {
 }
 
 async fn tell(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
-    let reply = ask(daemon, "/status").await?;
+    let reply = daemon.get("/status").await?;
     let report: Report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
         exit: Exit::Unreachable,
         message: format!("the daemon's answer cannot be understood: {error}"),

@@ -104,8 +104,7 @@ impl Assembly {
             let heartbeat = heartbeat.clone();
             move || heartbeat.is_alive()
         });
-        let sources =
-            Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_well: is_alive };
+        let sources = Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_alive };
         let phases = registry.phases();
         let outcome = tokio::select! {
             outcome = supervisor::run(config, parts, inbox) => outcome.map_err(StartError::from),
@@ -113,9 +112,9 @@ impl Assembly {
             never = report_phases(phases) => match never {},
             never = report_status(&registry) => match never {},
             never = status_server.serve(sources) => match never {},
-            never = systemd::feed_watchdog(|| heartbeat.is_alive()) => match never {},
+            never = systemd::ping_watchdog(|| heartbeat.is_alive()) => match never {},
         };
-        systemd::stopping(drain(&store, signals)).await;
+        systemd::notify_stopping_during(drain(&store, signals)).await;
         outcome
     }
 
@@ -143,7 +142,7 @@ impl Assembly {
             }
         };
         // A cancelled operation may still be writing a new token.
-        systemd::stopping(drain(&self.store, signals)).await;
+        systemd::notify_stopping_during(drain(&self.store, signals)).await;
         Ok(outcome?)
     }
 }
@@ -170,9 +169,9 @@ async fn warn_of_lost_state(store: &Store, config: &Config) {
 fn count_requests_and_writes(store: Store, gitlab: &mut gitlab::Config, counters: &Counters) -> Store {
     let (requests, writes) = (counters.clone(), counters.clone());
     gitlab.observer = Some(Observer::new(move |exchange| {
-        requests.requested(exchange.endpoint.as_str(), exchange.outcome, exchange.took);
+        requests.count_request(exchange.endpoint.as_str(), exchange.outcome, exchange.took);
     }));
-    store.observed(move |is_done| writes.wrote_config(is_done))
+    store.observed(move |is_done| writes.count_config_write(is_done))
 }
 
 /// Passes signals on as notices, until the daemon has ended.
@@ -194,12 +193,12 @@ async fn report_phases(mut phases: mpsc::UnboundedReceiver<Phase>) -> Infallible
     while let Some(phase) = phases.recv().await {
         match phase {
             Phase::Starting => {}
-            Phase::Serving => systemd::ready(),
-            Phase::Reloading => systemd::reloading(),
+            Phase::Serving => systemd::notify_ready(),
+            Phase::Reloading => systemd::notify_reloading(),
             Phase::Stopping => break,
         }
     }
-    systemd::stopping(std::future::pending()).await
+    systemd::notify_stopping_during(std::future::pending()).await
 }
 
 /// Reports the runners' status to the service manager, until the daemon has ended.
@@ -207,9 +206,9 @@ async fn report_status(registry: &StatusRegistry) -> Infallible {
     let mut changes = registry.changes();
     let mut reported = String::new();
     loop {
-        let summary = registry.sentence(SystemClock.read());
+        let summary = registry.summary(SystemClock.read());
         if summary != reported {
-            systemd::status(&summary);
+            systemd::notify_status(&summary);
             reported = summary;
         }
         if changes.changed().await.is_err() {

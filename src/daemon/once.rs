@@ -20,23 +20,19 @@ const UNSAVED: &str = "config.toml does not take its new token, which the next s
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read.
-pub async fn once<S, D, C>(config: Config, parts: Parts<S, D, C>) -> Result<Vec<RunnerReport>, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+pub async fn once<S: Server, D: Disk, C: Clock>(
+    config: Config,
+    parts: Parts<S, D, C>,
+) -> Result<Vec<RunnerReport>, Error> {
     let Parts { engine, registry, counters, .. } = parts;
     let shared = Shared { engine: Rc::new(engine), registry, counters };
     LocalSet::new().run_until(pass(Rc::new(shared), Rc::new(config))).await
 }
 
-async fn pass<S, D, C>(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Result<Vec<RunnerReport>, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+async fn pass<S: Server, D: Disk, C: Clock>(
+    shared: Rc<Shared<S, D, C>>,
+    config: Rc<Config>,
+) -> Result<Vec<RunnerReport>, Error> {
     let (inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.save_renamed(&shared.engine.ops).await?;
     for warning in &inventory.warnings {

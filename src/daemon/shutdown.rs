@@ -41,12 +41,7 @@ impl From<OnReboot> for StopMode {
     }
 }
 
-impl<S, D, C> Supervisor<S, D, C>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     /// Plans nothing more, lets what is under way finish, and unregisters each runner as its worker ends.
     pub(super) async fn stop(mut self, mode: StopMode, notices: &mut Notices) -> ShutdownOutcome {
         let deadline = Instant::now() + self.config.shutdown.grace;

@@ -30,25 +30,19 @@ const STILL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read at the start.
-pub async fn run<S, D, C>(config: Config, parts: Parts<S, D, C>, notices: Notices) -> Result<ShutdownOutcome, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+pub async fn run<S: Server, D: Disk, C: Clock>(
+    config: Config,
+    parts: Parts<S, D, C>,
+    notices: Notices,
+) -> Result<ShutdownOutcome, Error> {
     LocalSet::new().run_until(supervise(config, parts, notices)).await
 }
 
-async fn supervise<S, D, C>(
+async fn supervise<S: Server, D: Disk, C: Clock>(
     config: Config,
     parts: Parts<S, D, C>,
     mut notices: Notices,
-) -> Result<ShutdownOutcome, Error>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+) -> Result<ShutdownOutcome, Error> {
     let Parts { engine, watch, heartbeat, mut reload, registry, counters } = parts;
     let shared = Rc::new(Shared { engine: Rc::new(engine), registry, counters });
     let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
@@ -120,12 +114,7 @@ pub(super) struct Supervisor<S, D, C> {
     is_reloading: bool,
 }
 
-impl<S, D, C> Supervisor<S, D, C>
-where
-    S: Server + 'static,
-    D: Disk + 'static,
-    C: Clock + 'static,
-{
+impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
@@ -153,7 +142,7 @@ where
     /// A runner that an enrollment asks for and that is not served is reported as missing.
     fn expect_enrolled(&self) {
         let keys = self.config.enrollments.iter().map(|enrollment| enrollment.key.clone());
-        self.shared.registry.expect(keys.collect());
+        self.shared.registry.expect_runners(keys.collect());
     }
 
     async fn start(&mut self) -> Result<(), Error> {

@@ -714,7 +714,7 @@ async fn a_token_that_config_toml_does_not_hold_is_not_ready() {
         assert!(registry.readiness().ready);
         sleep(secs(2400)).await;
         let status = registry.runners().remove(0);
-        assert!(status.obstacle.is_some_and(|why| why.contains("config.toml does not hold the token")));
+        assert!(status.not_ready_because.is_some_and(|why| why.contains("config.toml does not hold the token")));
         assert!(status.last_rotation_at.is_some() && status.report.next.is_some_and(|next| next.step == Step::Save));
         notices.send(Notice::StopAndKeep).unwrap();
     };
@@ -768,8 +768,8 @@ async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
         sleep(secs(1800)).await;
         assert!(registry.readiness().ready);
         sleep(secs(1200)).await;
-        let sentence = registry.sentence(clock.read());
-        assert!(sentence.starts_with("0 of 1 runners are well; build-1: its token is due"), "{sentence}");
+        let sentence = registry.summary(clock.read());
+        assert!(sentence.starts_with("0 of 1 runners ready; build-1: its token is due"), "{sentence}");
         assert!(!sentence.contains("next rotation"), "{sentence}");
         bench.server.order_always("reset", None);
         sleep(secs(400)).await;

@@ -113,3 +113,167 @@ fn rotation(reset: Step, state: &State, taken: &[Taken], rules: &Rules, now: Tim
 fn is_unsaved(state: &State) -> bool {
     matches!(state, State::Active(Active { unsaved: Some(_), .. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lifecycle::tests::{moment, rules, validity};
+    use crate::lifecycle::{Moment, Recovery, RegisterAgain, Rejection, Validity, apply};
+
+    /// A command in the middle of its work, driven by outcomes.
+    struct Command {
+        goal: Goal,
+        rules: Rules,
+        state: State,
+        taken: Vec<Taken>,
+        moment: Moment,
+    }
+
+    impl Command {
+        fn new(goal: Goal) -> Self {
+            let state = State::found(validity(), Timestamp::EARLIEST, moment(0).now);
+            Self { goal, rules: rules(), state, taken: Vec::new(), moment: moment(0) }
+        }
+
+        fn after(mut self, outcome: Outcome) -> Self {
+            self.state = apply(self.state, outcome, &self.rules, self.moment);
+            self
+        }
+
+        fn plan(&self) -> Option<Plan> {
+            plan_towards(self.goal, &self.state, &self.taken, &self.rules, self.moment.now)
+        }
+
+        /// Waits for the next step, takes it, and returns the step with its reason and the wait for it.
+        fn take(&mut self, outcome: Outcome) -> (Step, Why, Duration) {
+            let plan = self.plan().expect("a step");
+            let wait = plan.at.since(self.moment.now);
+            self.moment.now = self.moment.now.plus(wait);
+            self.state = apply(self.state.clone(), outcome, &self.rules, self.moment);
+            self.taken.push((plan.step, outcome));
+            (plan.step, plan.why, wait)
+        }
+    }
+
+    const DEFERRED: Outcome = Outcome::Deferred { retry_after: None };
+    const LOST: Outcome = Outcome::Lost { retry_after: None };
+
+    #[test]
+    fn a_command_takes_its_step_at_once_and_once() {
+        for (goal, step, outcome) in [
+            (Goal::Verified, Step::Verify, Outcome::Accepted(validity())),
+            (Goal::Verified, Step::Verify, DEFERRED),
+            (Goal::Refused, Step::Verify, Outcome::Accepted(validity())),
+            (Goal::Rotated, Step::Rotate, Outcome::Rotated(validity())),
+            (Goal::Rotated, Step::Rotate, DEFERRED),
+            (Goal::RotatedById, Step::ResetById, Outcome::NotRotated),
+            (Goal::Registered, Step::Register, Outcome::Registered(validity())),
+            (Goal::RegisteredAgain, Step::RegisterAgain, LOST),
+            (Goal::Unregistered, Step::Unregister, DEFERRED),
+        ] {
+            let mut command = Command::new(goal);
+            assert_eq!(command.take(outcome), (step, Why::Requested, Duration::ZERO), "{goal:?}");
+            assert_eq!(command.plan(), None, "{goal:?} after {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_confirmed_after_the_wait_of_lifecycle() {
+        let mut command = Command::new(Goal::Refused);
+        command.take(Outcome::Refused);
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        assert_eq!(command.plan(), None);
+        assert!(matches!(command.state, State::Rejected(_)));
+    }
+
+    #[test]
+    fn an_expired_token_is_verified_twice_before_it_counts_as_refused() {
+        let mut command = Command::new(Goal::Refused);
+        let expired = Validity { expiry: crate::model::Expiry::At(moment(0).now), ..validity() };
+        command.state = State::found(expired, Timestamp::EARLIEST, moment(0).now);
+        command.take(Outcome::Refused);
+        assert!(matches!(command.state, State::Rejected(_)), "for the state one refusal is enough");
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
+        assert_eq!(command.plan(), None);
+    }
+
+    #[test]
+    fn a_reset_without_an_answer_is_settled_and_not_repeated() {
+        let mut command = Command::new(Goal::Rotated);
+        command.take(LOST);
+        let settling = (Step::Verify, Why::SettleLostAnswer, rules().timing.settle_after);
+        assert_eq!(command.take(Outcome::Accepted(validity())), settling);
+        assert_eq!(command.take(Outcome::Accepted(validity())), settling);
+        assert!(matches!(command.state, State::Active(_)));
+        assert_eq!(command.plan(), None);
+    }
+
+    #[test]
+    fn a_reset_that_a_former_process_lost_is_settled_first() {
+        let mut command = Command::new(Goal::Rotated).after(LOST);
+        command.take(Outcome::Accepted(validity()));
+        command.take(Outcome::Accepted(validity()));
+        assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::Rotate);
+        let mut refused = Command::new(Goal::Rotated).after(LOST);
+        refused.take(Outcome::Refused);
+        assert!(matches!(&refused.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost));
+        assert_eq!(refused.plan(), None);
+    }
+
+    #[test]
+    fn settling_ends_after_four_verifications_without_an_answer() {
+        let mut command = Command::new(Goal::Rotated);
+        command.take(LOST);
+        for _ in 0..SETTLING_VERIFICATIONS {
+            assert_eq!(command.take(DEFERRED).0, Step::Verify);
+        }
+        assert_eq!(command.plan(), None);
+    }
+
+    #[test]
+    fn an_unsaved_token_is_written_before_the_next_reset() {
+        let mut command = Command::new(Goal::Rotated).after(Outcome::Unsaved);
+        assert_eq!(command.take(Outcome::Saved), (Step::Save, Why::Requested, Duration::ZERO));
+        assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::Rotate);
+        let mut failing = Command::new(Goal::Rotated).after(Outcome::Unsaved);
+        failing.take(Outcome::Unsaved);
+        assert_eq!(failing.plan(), None, "no token is spent while one is not saved");
+    }
+
+    #[test]
+    fn a_refused_token_is_reset_by_id_only_where_the_rules_allow_it() {
+        for allowed in [false, true] {
+            let mut command = Command::new(Goal::Rotated);
+            command.rules.recovery = Recovery { reset_by_id: allowed, register: RegisterAgain::Never };
+            command.take(Outcome::ResetRefused);
+            let next = command.plan().map(|plan| plan.step);
+            assert_eq!(next, allowed.then_some(Step::ResetById));
+            if allowed {
+                command.take(Outcome::MustAct(crate::lifecycle::Trouble::AccessDenied));
+                assert_eq!(command.plan(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_registration_is_repeated_only_after_a_deferral() {
+        let mut command = Command::new(Goal::RegisteredAgain).after(Outcome::Reenrolled(None));
+        command.take(DEFERRED);
+        let (step, why, wait) = command.take(DEFERRED);
+        assert_eq!((step, why), (Step::RegisterAgain, Why::Retry));
+        assert!(wait >= rules().timing.floor, "{wait:?}");
+        command.take(LOST);
+        assert_eq!(command.plan(), None, "it may have made a runner");
+    }
+
+    #[test]
+    fn a_token_is_saved_until_config_toml_holds_it() {
+        let mut command = Command::new(Goal::Saved).after(Outcome::Unsaved);
+        let waits: Vec<_> = (0..5).map(|_| command.take(Outcome::Unsaved).2).collect();
+        assert!(waits.iter().all(|wait| *wait >= rules().timing.floor) && waits.is_sorted(), "{waits:?}");
+        command.take(Outcome::Saved);
+        assert_eq!(command.plan(), None);
+    }
+}

@@ -15,7 +15,7 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_millis((NOW + secs) * 1000)
 }
 
-fn moment(secs: i64) -> Moment {
+pub(super) fn moment(secs: i64) -> Moment {
     Moment { now: at(secs), chance: Fraction::ZERO }
 }
 
@@ -23,7 +23,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         timing: Timing::default(),
         verify_interval: secs(3600),
@@ -34,11 +34,11 @@ fn rules() -> Rules {
 }
 
 /// A token issued at `NOW` that lives a day.
-fn validity() -> Validity {
-    held_for(DAY)
+pub(super) fn validity() -> Validity {
+    validity_of(DAY)
 }
 
-fn held_for(life_secs: u64) -> Validity {
+fn validity_of(life_secs: u64) -> Validity {
     Validity { obtained_at: at(0), expiry: Expiry::At(at(0).plus(secs(life_secs))) }
 }
 
@@ -72,7 +72,7 @@ fn every_state_answers_every_outcome() {
     let must_act = Outcome::MustAct(Trouble::Unassigned);
     // From each state of `every_state`, in its order; `=` stays as it is in word.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 17] = [
+    let table: [(Outcome, [&str; 7]); 20] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
@@ -90,6 +90,9 @@ fn every_state_answers_every_outcome() {
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
+        (Outcome::Released,           ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
+        (Outcome::Reenrolled(None),   ["=",       "unregistered",  "unregistered",  "unregistered", "unregistered", "unregistered", "="]),
+        (Outcome::Reenrolled(Some(validity())), ["active", "=",    "active",        "active",   "active",        "active",   "="]),
     ];
     for (outcome, expected) in table {
         for (state, word) in every_state().into_iter().zip(expected) {
@@ -160,7 +163,7 @@ fn nudging_does_not_hurry_the_settling() {
 
 #[test]
 fn resets_keep_their_distance_even_for_tokens_that_live_hardly_at_all() {
-    let state = apply(active(), Outcome::Rotated(held_for(3)), &rules(), moment(0));
+    let state = apply(active(), Outcome::Rotated(validity_of(3)), &rules(), moment(0));
     let next = plan(&state, &rules()).unwrap();
     assert_eq!((next.step, next.at), (Step::Rotate, at(5)));
 }
@@ -308,18 +311,18 @@ fn any_expiry() -> impl Strategy<Value = Expiry> {
     ]
 }
 
-fn any_held() -> impl Strategy<Value = Validity> {
+fn any_validity() -> impl Strategy<Value = Validity> {
     (prop::option::of(-200_000_i64..200_000), any_expiry(), -1000_i64..1000)
         .prop_map(|(obtained, expiry, seen)| Validity::new(obtained.map(at), expiry, at(seen)))
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        any_held().prop_map(Outcome::Registered),
-        any_held().prop_map(Outcome::Accepted),
+        any_validity().prop_map(Outcome::Registered),
+        any_validity().prop_map(Outcome::Accepted),
         Just(Outcome::Refused),
         Just(Outcome::ResetRefused),
-        any_held().prop_map(Outcome::Rotated),
+        any_validity().prop_map(Outcome::Rotated),
         Just(Outcome::NotRotated),
         Just(Outcome::Withheld),
         Just(Outcome::RotationClosed),
@@ -328,10 +331,11 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
             .prop_map(|wish| Outcome::Deferred { retry_after: wish.map(Duration::from_secs) }),
         Just(LOST),
         Just(Outcome::MustAct(Trouble::Orphaned)),
-        any_held().prop_map(Outcome::Adopted),
+        any_validity().prop_map(Outcome::Adopted),
         Just(Outcome::Unsaved),
         Just(Outcome::Saved),
         Just(Outcome::Nudged),
+        prop::option::of(any_validity()).prop_map(Outcome::Reenrolled),
     ]
 }
 
@@ -362,7 +366,7 @@ proptest! {
         life in 1_u64..400 * DAY, percent in 10_u32..=74, phase in any_fraction()
     ) {
         let share: Share = format!("{percent}%").parse().unwrap();
-        let validity = held_for(life);
+        let validity = validity_of(life);
         let at = rotate_at(&validity, share, phase).unwrap();
         prop_assert!(at < validity.expiry.at().unwrap());
         prop_assert!(at < validity.obtained_at.plus(secs(life).mul_f64(0.75)));
@@ -374,7 +378,7 @@ proptest! {
         life in 10_u64..40 * DAY, phase in any_fraction(), draws in prop::collection::vec(any_fraction(), 8)
     ) {
         let rules = Rules { phase, ..rules() };
-        let mut validity = held_for(life);
+        let mut validity = validity_of(life);
         let mut state = State::found(validity, at(0), at(0));
         let mut now = at(0);
         let mut rotations = 0;
@@ -399,7 +403,7 @@ proptest! {
 
     #[test]
     fn no_sequence_of_outcomes_reaches_an_illegal_state(
-        validity in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..60)
+        validity in any_validity(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..60)
     ) {
         let rules = rules();
         let mut now = at(0);
@@ -416,7 +420,7 @@ proptest! {
 
     #[test]
     fn nothing_is_planned_right_after_a_failure(
-        validity in any_held(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
+        validity in any_validity(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
         failure in prop_oneof![
             Just(Outcome::Refused), Just(LOST), Just(Outcome::NotRotated),
             Just(Outcome::Deferred { retry_after: None }), Just(Outcome::MustAct(Trouble::Unassigned)),

@@ -1,130 +1,178 @@
-//! The log of a service: entries of systemd's journal, in its native protocol.
+//! Log entries for systemd's journal, in its native protocol.
 //!
-//! Whoever reads the journal sees the message with everything that belongs to it; whoever searches it finds
-//! the runner, the error and the rest as fields of their own (`journalctl RUNNER=build-1`).
+//! The message ends with all fields, because plain `journalctl` shows nothing else; each field is also searchable by
+//! its own name (`journalctl RUNNER=build-1`). The crate `tracing-journald` is not used: it sends without a time limit,
+//! so a stuck journal would stop the daemon, and its messages lack the fields.
 //!
 //! Source: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>
 
-use std::fmt::Write as _;
-use std::io;
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-use tracing_subscriber::fmt::MakeWriter;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
 
-/// Where systemd's journal takes entries.
+/// The journal's socket.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The name under which `journalctl -t` finds the entries.
+/// The identifier for `journalctl -t`.
 const IDENTIFIER: &str = "runner-agent";
 
-/// How long a journal that is stuck may hold up the daemon for an entry, which is then lost.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a stuck journal may block the daemon per entry. The entry is lost then.
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Turns each line of the log for machines into an entry of the journal.
-#[derive(Clone)]
+/// Sends each event to the journal.
 pub(super) struct Journal {
-    socket: Arc<UnixDatagram>,
+    socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Journal {
-    /// Finds out whether the journal listens, by an empty entry, which it discards.
+    /// Checks by an empty datagram, which the journal discards, that it listens at `path`.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the socket.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         socket.send_to(&[], path)?;
-        Ok(Self { socket: Arc::new(socket), path: path.to_owned() })
-    }
-}
-
-impl MakeWriter<'_> for Journal {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-impl io::Write for Journal {
-    /// Takes a whole line, as the log hands them over.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let event: Map<String, Value> = serde_json::from_slice(line)?;
-        // Addressed anew each time, so that a restart of the journal loses nothing but what it missed.
-        self.socket.send_to(&entry(event), &self.path)?;
-        Ok(line.len())
+        Ok(Self { socket, path: path.to_owned() })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// The address is resolved for each entry, so sending works again once the journal has restarted.
+    fn send(&self, entry: &[u8]) -> io::Result<()> {
+        match self.socket.send_to(entry, &self.path) {
+            Err(error) if is_too_large(&error) => self.send_memfd(entry),
+            result => result.map(drop),
+        }
+    }
+
+    /// Sends an entry that exceeds the size of a datagram, in a sealed memory file.
+    fn send_memfd(&self, entry: &[u8]) -> io::Result<()> {
+        let mut file = File::from(memfd_create(IDENTIFIER, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.write_all(entry)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let address = SocketAddrUnix::new(&self.path)?;
+        sendmsg_addr(&self.socket, &address, &[], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 }
 
-/// One event as an entry.
-fn entry(mut event: Map<String, Value>) -> Vec<u8> {
-    let mut taken = |key: &str| event.remove(key).map(|value| text(&value)).unwrap_or_default();
-    // The journal has its own time.
-    let (_time, level, message) = (taken("timestamp"), taken("level"), taken("message"));
-    let target = taken("target");
-    let span = match event.remove("span") {
-        Some(Value::Object(span)) => span,
-        _ => Map::new(),
-    };
-    let named = span.into_iter().filter(|(name, _)| name != "name");
-    let fields: Vec<(String, String)> = named.chain(event).map(|(name, value)| (name, text(&value))).collect();
-
-    let mut entry = Vec::new();
-    put(&mut entry, "PRIORITY", priority(&level));
-    put(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
-    put(&mut entry, "MESSAGE", &sentence(message, &fields));
-    put(&mut entry, "TARGET", &target);
-    for (name, value) in &fields {
-        put(&mut entry, &field_name(name), value);
-    }
-    entry
+fn is_too_large(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MSGSIZE | Errno::NOBUFS))
 }
 
-/// The message with all that belongs to it: `journalctl` shows nothing else unless it is told to.
-fn sentence(mut message: String, fields: &[(String, String)]) -> String {
-    for (name, value) in fields {
-        // Writing to a text cannot fail.
+impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Journal {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(of_span) = span.extensions().get::<Fields>() {
+                fields.named.extend_from_slice(&of_span.named);
+            }
+        }
+        event.record(&mut fields);
+        // A failure to log cannot be logged.
+        let _lost = self.send(&entry(event.metadata(), &fields));
+    }
+}
+
+/// The recorded fields of an event or span.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    named: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            name => self.named.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
+}
+
+fn entry(metadata: &Metadata<'_>, fields: &Fields) -> Vec<u8> {
+    let mut message = fields.message.clone();
+    for (name, value) in &fields.named {
+        // Writing to a string cannot fail.
         let _written = match value.contains([' ', '"', '=']) {
             true => write!(message, " {name}={value:?}"),
             false => write!(message, " {name}={value}"),
         };
     }
-    message
+    let mut entry = Vec::new();
+    put(&mut entry, "PRIORITY", priority(*metadata.level()));
+    put(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
+    put(&mut entry, "MESSAGE", &message);
+    put(&mut entry, "TARGET", metadata.target());
+    for (name, value) in &fields.named {
+        put(&mut entry, &field_name(name), value);
+    }
+    entry
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// The priorities of syslog that the journal uses.
-fn priority(level: &str) -> &'static str {
+/// The syslog priority of a level.
+fn priority(level: Level) -> &'static str {
     match level {
-        "ERROR" => "3",
-        "WARN" => "4",
-        "INFO" => "6",
-        _ => "7",
+        Level::ERROR => "3",
+        Level::WARN => "4",
+        Level::INFO => "6",
+        Level::DEBUG | Level::TRACE => "7",
     }
 }
 
-/// A field's name as the journal takes it: capitals, digits and underscores, a letter first. Those that begin
-/// with an underscore are the journal's own.
+/// The journal's name of a field: capitals, digits and underscores, with a letter first. A leading underscore is
+/// reserved for the journal's own fields.
 fn field_name(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     plain.trim_start_matches(|c: char| !c.is_ascii_uppercase()).to_owned()
 }
 
-/// A value with a line break comes with its length, so that it cannot pass for the next field.
+/// Appends a field. A value with a line break is preceded by its length, so it cannot start another field.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     if value.contains('\n') {
@@ -139,55 +187,152 @@ fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSliceMut, Read as _, Seek as _};
+
+    use rustix::fs::fcntl_get_seals;
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    use tempfile::TempDir;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
-    use serde_json::json;
+
+    /// A socket that receives entries as the journal does.
+    struct Receiver {
+        directory: TempDir,
+        socket: UnixDatagram,
+    }
+
+    impl Receiver {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let socket = UnixDatagram::bind(directory.path().join("socket")).unwrap();
+            Self { directory, socket }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("socket")
+        }
+
+        /// Connects a journal and consumes its empty datagram.
+        fn connect(&self) -> Journal {
+            let journal = Journal::connect(&self.path()).unwrap();
+            assert_eq!(self.socket.recv(&mut [0; 1]).unwrap(), 0);
+            journal
+        }
+
+        fn receive(&self) -> String {
+            let mut buffer = [0; 1024];
+            let length = self.socket.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        }
+    }
+
+    fn with_journal(journal: Journal, log: impl FnOnce()) {
+        // With a single subscriber, the first thread to reach a log line decides for all threads whether it is
+        // enabled, and the other tests' threads have no subscriber.
+        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), log);
+    }
 
     #[test]
-    fn an_entry_reads_as_a_sentence_and_has_its_fields() {
-        let event = json!({
-            "timestamp": "2026-01-01T00:00:00.000Z", "level": "WARN", "target": "runner_agent::agent",
-            "message": "cannot verify", "error": "connection refused", "status": 503,
-            "span": {"name": "runner", "runner": "build-1"},
+    fn an_entry_has_the_fields_in_its_message_and_beside_it() {
+        let receiver = Receiver::new();
+        with_journal(receiver.connect(), || {
+            let span = tracing::info_span!("runner", runner = "build-1", attempt = tracing::field::Empty);
+            span.record("attempt", 2);
+            let _entered = span.entered();
+            let error = io::Error::other("connection refused");
+            tracing::warn!(target: "runner_agent::daemon", %error, status = 503, retry = ?Some("5 s"), "cannot verify");
         });
-        let Value::Object(event) = event else { panic!() };
         assert_eq!(
-            String::from_utf8(entry(event)).unwrap(),
+            receiver.receive(),
             "PRIORITY=4\n\
              SYSLOG_IDENTIFIER=runner-agent\n\
-             MESSAGE=cannot verify runner=build-1 error=\"connection refused\" status=503\n\
-             TARGET=runner_agent::agent\n\
+             MESSAGE=cannot verify runner=build-1 attempt=2 error=\"connection refused\" status=503 retry=\"Some(\\\"5 s\\\")\"\n\
+             TARGET=runner_agent::daemon\n\
              RUNNER=build-1\n\
+             ATTEMPT=2\n\
              ERROR=connection refused\n\
-             STATUS=503\n"
+             STATUS=503\n\
+             RETRY=Some(\"5 s\")\n"
         );
     }
 
     #[test]
-    fn a_line_break_makes_no_field_of_its_own() {
+    fn each_level_has_its_priority() {
+        let receiver = Receiver::new();
+        with_journal(receiver.connect(), || {
+            tracing::error!("");
+            tracing::warn!("");
+            tracing::info!("");
+            tracing::debug!("");
+            tracing::trace!("");
+        });
+        for priority in [3, 4, 6, 7, 7] {
+            let entry = receiver.receive();
+            assert!(entry.starts_with(&format!("PRIORITY={priority}\n")), "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_line_break_starts_no_field() {
         let mut entry = Vec::new();
         put(&mut entry, "ERROR", "a\nPRIORITY=0");
         assert_eq!(entry, b"ERROR\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\n");
     }
 
     #[test]
-    fn a_field_is_never_one_of_the_journals_own() {
+    fn no_field_has_a_reserved_name() {
         assert_eq!(field_name("_pid"), "PID");
         assert_eq!(field_name("log.target"), "LOG_TARGET");
         assert_eq!(field_name("2fa"), "FA");
     }
 
     #[test]
-    fn a_journal_that_is_not_there_is_an_error_and_one_that_is_takes_entries() {
+    fn a_missing_journal_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        assert!(Journal::connect(&path).is_err());
-        let there = UnixDatagram::bind(&path).unwrap();
-        let mut journal = Journal::connect(&path).unwrap();
-        io::Write::write_all(&mut journal, br#"{"level":"INFO","message":"serving","runners":2}"#).unwrap();
-        let mut buffer = [0; 512];
-        assert_eq!(there.recv(&mut buffer).unwrap(), 0);
-        let length = there.recv(&mut buffer).unwrap();
-        let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        assert!(entry.starts_with("PRIORITY=6\n") && entry.contains("\nMESSAGE=serving runners=2\n"), "{entry}");
+        assert!(Journal::connect(&directory.path().join("socket")).is_err());
+    }
+
+    #[test]
+    fn a_restarted_journal_receives_entries() {
+        let mut receiver = Receiver::new();
+        let journal = receiver.connect();
+        std::fs::remove_file(receiver.path()).unwrap();
+        assert!(journal.send(b"MESSAGE=1\n").is_err());
+        receiver.socket = UnixDatagram::bind(receiver.path()).unwrap();
+        journal.send(b"MESSAGE=2\n").unwrap();
+        assert_eq!(receiver.receive(), "MESSAGE=2\n");
+    }
+
+    #[test]
+    fn a_stuck_journal_loses_entries_and_blocks_no_caller() {
+        let receiver = Receiver::new();
+        let journal = receiver.connect();
+        let error = std::iter::repeat_with(|| journal.send(b"MESSAGE=1\n")).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+    }
+
+    #[test]
+    fn an_entry_larger_than_a_datagram_arrives_in_a_sealed_file() {
+        let receiver = Receiver::new();
+        let long = "x".repeat(1024 * 1024);
+        with_journal(receiver.connect(), || tracing::info!(long, "large"));
+
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut buffer = [0; 16];
+        let received =
+            recvmsg(&receiver.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::empty()).unwrap();
+        assert_eq!(received.bytes, 0);
+        let Some(RecvAncillaryMessage::ScmRights(mut descriptors)) = control.drain().next() else { panic!() };
+        let mut file = File::from(descriptors.next().unwrap());
+        let seals = fcntl_get_seals(&file).unwrap();
+        assert!(seals.contains(SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL));
+        let mut entry = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut entry).unwrap();
+        assert!(entry.starts_with("PRIORITY=6\n") && entry.ends_with(&format!("\nLONG={long}\n")));
+        assert!(entry.contains(&format!("\nMESSAGE=large long={long}\n")));
     }
 }

@@ -1,4 +1,4 @@
-//! The two seams: what operations need of a server and of a disk.
+//! The two ports: what operations need of a server and of a disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,57 +12,53 @@ use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
 
+/// What a call to a server brings.
+pub(super) type Answered<T> = Result<Answer<T>, Failure>;
+
 /// The calls of a GitLab that operations make; each is one request, sent once.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
-pub trait Server {
+pub trait Server: 'static {
     /// Reads certificates again at their next use.
     fn forget_tls(&self) {}
 
     /// Makes a runner.
-    async fn register(
-        &self,
-        site: &Site,
-        registration_token: &Token,
-        parameters: &RegisterParameters,
-    ) -> Result<Answer<Registered>, Failure>;
+    async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
 
     /// Makes a runner with an access token.
-    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Result<Answer<Registered>, Failure>;
+    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered>;
 
     /// Makes a runner through the API of 2016.
-    async fn register_v1(
-        &self,
-        site: &Site,
-        registration_token: &Token,
-        parameters: &RegisterParameters,
-    ) -> Result<Answer<Registered>, Failure>;
+    async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
 
     /// Asks whether a token is good, and until when.
-    async fn verify(
-        &self,
-        site: &Site,
-        token: &Token,
-        system_id: &SystemId,
-        info: Option<&Info>,
-    ) -> Result<Answer<Verified>, Failure>;
+    async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
 
     /// Deletes a runner with all its managers.
-    async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
+    async fn delete_runner(&self, site: &Site, token: &Token) -> Answered<()>;
 
     /// Deletes a runner through the API of 2016.
-    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure>;
+    async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
 
     /// Deletes this machine's manager of a runner.
-    async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure>;
+    async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
 
     /// Replaces a token by a new one.
-    async fn reset(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<Reset>, Failure>;
+    async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
 
     /// Replaces a token by a new one with an access token.
-    async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure>;
+    async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
 
     /// The machines that use a runner's token.
-    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure>;
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>>;
+}
+
+/// Implements methods of a port by the type's own ones of the same names.
+macro_rules! by_own_methods {
+    ($(async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)+) => {
+        $(async fn $name(&self $(, $argument: $type)*) -> $result {
+            Self::$name(self $(, $argument)*).await.map_err(Into::into)
+        })+
+    };
 }
 
 impl Server for gitlab::Client {
@@ -70,167 +66,84 @@ impl Server for gitlab::Client {
         Self::forget_tls(self);
     }
 
-    async fn register(
-        &self,
-        site: &Site,
-        registration_token: &Token,
-        parameters: &RegisterParameters,
-    ) -> Result<Answer<Registered>, Failure> {
-        Ok(Self::register(self, site, registration_token, parameters).await?)
-    }
-
-    async fn verify(
-        &self,
-        site: &Site,
-        token: &Token,
-        system_id: &SystemId,
-        info: Option<&Info>,
-    ) -> Result<Answer<Verified>, Failure> {
-        Ok(Self::verify(self, site, token, system_id, info).await?)
-    }
-
-    async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
-        Ok(Self::delete_runner(self, site, token).await?)
-    }
-
-    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Result<Answer<Registered>, Failure> {
+    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
         Ok(self.fleet(site.clone(), access_token.clone()).create(new).await?)
     }
 
-    async fn register_v1(
-        &self,
-        site: &Site,
-        registration_token: &Token,
-        parameters: &RegisterParameters,
-    ) -> Result<Answer<Registered>, Failure> {
-        Ok(Self::register_v1(self, site, registration_token, parameters).await?)
-    }
-
-    async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
-        Ok(Self::delete_v1(self, site, token).await?)
-    }
-
-    async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Failure> {
-        Ok(Self::delete_manager(self, site, token, system_id).await?)
-    }
-
-    async fn reset(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<Reset>, Failure> {
-        Ok(Self::reset(self, site, token, system_id).await?)
-    }
-
-    async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
-        Ok(Self::reset_by_id(self, site, id, access_token).await?)
-    }
-
-    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Vec<Manager>>, Failure> {
+    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
         Ok(self.fleet(site.clone(), access_token.clone()).managers(id).await?)
+    }
+
+    by_own_methods! {
+        async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
+        async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
+        async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
+        async fn delete_runner(&self, site: &Site, token: &Token) -> Answered<()>;
+        async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
+        async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
+        async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
+        async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
     }
 }
 
+type Stored<T> = Result<T, store::Error>;
+
 /// What operations need of the disk; see [`Store`] for what each call promises.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
-pub trait Disk {
-    /// Validity during one operation on one runner.
+pub trait Disk: 'static {
+    /// Held during one operation on one runner.
     type RunnerLock;
 
     /// Keeps other processes from working on one runner.
-    async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<Self::RunnerLock, store::Error>;
+    async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
     /// Reads config.toml.
-    async fn read(&self) -> Result<Snapshot, store::Error>;
+    async fn read(&self) -> Stored<Snapshot>;
     /// Changes config.toml durably.
-    async fn edit(&self, edit: Edit) -> Result<Edited, store::Error>;
+    async fn edit(&self, edit: Edit) -> Stored<Edited>;
     /// The texts of a runner's entries, without their credentials.
-    async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error>;
+    async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
     /// Does everything a replace needs but the rename.
-    async fn probe(&self) -> Result<(), store::Error>;
+    async fn probe(&self) -> Stored<()>;
     /// Reads one record.
-    async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error>;
+    async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
     /// Reads all records.
-    async fn records(&self) -> Result<Records, store::Error>;
+    async fn records(&self) -> Stored<Records>;
     /// Writes a record durably.
-    async fn save_record(&self, record: Record) -> Result<(), store::Error>;
-    /// Forgets a runner.
-    async fn remove_record(&self, key: &RunnerKey) -> Result<(), store::Error>;
+    async fn save_record(&self, record: Record) -> Stored<()>;
+    /// Removes a runner's record.
+    async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
     /// Writes down what is about to be asked.
-    async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error>;
+    async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
     /// Adds the answer.
-    async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error>;
+    async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
     /// Ends an operation.
-    async fn clear(&self, key: &RunnerKey) -> Result<(), store::Error>;
+    async fn clear(&self, key: &RunnerKey) -> Stored<()>;
     /// The operations that were begun and not cleared.
-    async fn pending(&self) -> Result<Vec<Pending>, store::Error>;
+    async fn pending(&self) -> Stored<Vec<Pending>>;
     /// One runner's operation that was begun and not cleared.
-    async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, store::Error>;
+    async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
     /// Keeps an entry that was dropped from config.toml.
-    async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp)
-    -> Result<Option<PathBuf>, store::Error>;
+    async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Stored<Option<PathBuf>>;
 }
 
 impl Disk for Store {
     type RunnerLock = store::RunnerLock;
 
-    async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<Self::RunnerLock, store::Error> {
-        Self::lock_runner(self, key, wait).await
-    }
-
-    async fn read(&self) -> Result<Snapshot, store::Error> {
-        Self::read(self).await
-    }
-
-    async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
-        Self::edit(self, edit).await
-    }
-
-    async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error> {
-        Self::texts(self, target).await
-    }
-
-    async fn probe(&self) -> Result<(), store::Error> {
-        Self::probe(self).await
-    }
-
-    async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error> {
-        Self::record(self, key).await
-    }
-
-    async fn records(&self) -> Result<Records, store::Error> {
-        Self::records(self).await
-    }
-
-    async fn save_record(&self, record: Record) -> Result<(), store::Error> {
-        Self::save_record(self, record).await
-    }
-
-    async fn remove_record(&self, key: &RunnerKey) -> Result<(), store::Error> {
-        Self::remove_record(self, key).await
-    }
-
-    async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
-        Self::begin(self, key, intent).await
-    }
-
-    async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error> {
-        Self::answered(self, key, answer).await
-    }
-
-    async fn clear(&self, key: &RunnerKey) -> Result<(), store::Error> {
-        Self::clear(self, key).await
-    }
-
-    async fn pending(&self) -> Result<Vec<Pending>, store::Error> {
-        Self::pending(self).await
-    }
-
-    async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, store::Error> {
-        Self::pending_of(self, key).await
-    }
-
-    async fn keep_dropped(
-        &self,
-        label: &str,
-        text: &EntryText,
-        at: Timestamp,
-    ) -> Result<Option<PathBuf>, store::Error> {
-        Self::keep_dropped(self, label, text, at).await
+    by_own_methods! {
+        async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
+        async fn read(&self) -> Stored<Snapshot>;
+        async fn edit(&self, edit: Edit) -> Stored<Edited>;
+        async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
+        async fn probe(&self) -> Stored<()>;
+        async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
+        async fn records(&self) -> Stored<Records>;
+        async fn save_record(&self, record: Record) -> Stored<()>;
+        async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
+        async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
+        async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
+        async fn clear(&self, key: &RunnerKey) -> Stored<()>;
+        async fn pending(&self) -> Stored<Vec<Pending>>;
+        async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
+        async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Stored<Option<PathBuf>>;
     }
 }

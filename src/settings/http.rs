@@ -62,7 +62,7 @@ impl Http {
                 Some(address) => listen.push(address),
             }
         }
-        StatusServerConfig { sockets: paths.sockets.clone(), is_socket_named: paths.socket_is_named, listen }
+        StatusServerConfig { sockets: paths.sockets.clone(), is_socket_required: paths.socket_is_named, listen }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The other side of the face: one question to a running daemon, over its socket.
+//! The client of a running daemon's socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,156 +13,156 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::answers::INSTANCE_HEADER;
+use super::routes::INSTANCE_HEADER;
 
-/// How long a daemon may take to answer before it counts as hung.
-pub const ANSWER_TIME: Duration = Duration::from_secs(3);
+/// How long a daemon may take to respond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest answer, in bytes: some ten thousand runners.
-const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum length of a response body in bytes, enough for some ten thousand runners.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a daemon said.
+/// The pause before connecting again to a socket whose backlog is full.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A daemon's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusReply {
-    /// Whether it was a yes: status 200.
-    pub is_yes: bool,
+pub struct StatusResponse {
+    /// Whether the status is 200.
+    pub is_ok: bool,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// No answer from the daemon that is meant; of several places that is told which says most, the last one first.
+/// No response from the requested daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusClientError {
-    /// Nobody listens at any of the places.
-    #[error("no daemon answers at {}", places(.0))]
-    Absent(Vec<PathBuf>),
-    /// Who listens there is another one.
-    #[error("the daemon at {} serves another config.toml than the one that is meant", .0.display())]
-    Stranger(PathBuf),
-    /// The socket cannot be used by this user, or by nobody.
+    /// No socket exists, or no process listens on it.
+    #[error("no daemon answers at {}", list(.0))]
+    NotRunning(Vec<PathBuf>),
+    /// The daemon there has a different instance id.
+    #[error("the daemon at {} serves a different config.toml", .0.display())]
+    OtherInstance(PathBuf),
+    /// The socket cannot be used.
     #[error("cannot connect to the daemon at {}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// What it said is no answer.
-    #[error("the daemon at {} has not answered in a way that can be understood", path.display())]
-    Broken {
+    /// The response is not HTTP, too long, or cut short.
+    #[error("the daemon at {} sent an invalid response", path.display())]
+    InvalidResponse {
         /// The socket.
         path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The cause.
+        source: BoxError,
     },
-    /// It does not answer in time.
-    #[error("the daemon at {} has not answered within {} s", .0.display(), ANSWER_TIME.as_secs())]
-    Hung(PathBuf),
+    /// There was no response within three seconds.
+    #[error("the daemon at {} has not answered within {} s", .0.display(), RESPONSE_TIMEOUT.as_secs())]
+    TimedOut(PathBuf),
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 impl StatusClientError {
-    /// How much it says about the daemon that is meant.
-    fn weight(&self) -> u8 {
+    /// The error of the highest rank is reported if several sockets fail.
+    fn rank(&self) -> u8 {
         match self {
-            Self::Absent(_) => 0,
-            Self::Stranger(_) => 1,
+            Self::NotRunning(_) => 0,
+            Self::OtherInstance(_) => 1,
             Self::Connect { .. } => 2,
-            Self::Broken { .. } => 3,
-            Self::Hung(_) => 4,
+            Self::InvalidResponse { .. } => 3,
+            Self::TimedOut(_) => 4,
         }
     }
 }
 
-/// Which daemon is asked.
+/// The address of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusClient {
-    /// Where it can listen, the likeliest place first.
+    /// The sockets where it may listen, in the order in which they are tried.
     pub sockets: Vec<PathBuf>,
-    /// The [`Sources::mark`](super::Sources::mark) that it answers with; `None` if whoever listens is meant.
+    /// The required [`Sources::instance_id`](super::Sources::instance_id); `None` accepts any daemon.
     pub instance_id: Option<String>,
 }
 
-/// Asks the daemon that is meant, at the first of its places where it answers: a daemon that cannot have one place
-/// goes on to the next, and so does who asks.
-///
-/// # Errors
-/// [`StatusClientError`].
-pub async fn ask(whom: &StatusClient, question: &str) -> Result<StatusReply, StatusClientError> {
-    let mut found = StatusClientError::Absent(whom.sockets.clone());
-    for path in &whom.sockets {
-        let asked = timeout(ANSWER_TIME, ask_at(path, whom.instance_id.as_deref(), question)).await;
-        let error = match asked.unwrap_or_else(|_| Err(StatusClientError::Hung(path.clone()))) {
-            Ok(reply) => return Ok(reply),
-            Err(StatusClientError::Connect { source, .. }) if is_absence(&source) => continue,
-            Err(error) => error,
-        };
-        if error.weight() > found.weight() {
-            found = error;
+impl StatusClient {
+    /// Sends `GET path` to each socket in turn, and returns the first response of the requested daemon.
+    ///
+    /// # Errors
+    /// [`StatusClientError`], the most specific one of all sockets.
+    pub async fn get(&self, path: &str) -> Result<StatusResponse, StatusClientError> {
+        let mut failure = StatusClientError::NotRunning(self.sockets.clone());
+        for socket in &self.sockets {
+            let result = timeout(RESPONSE_TIMEOUT, self.get_from(socket, path)).await;
+            let error = match result.unwrap_or_else(|_| Err(StatusClientError::TimedOut(socket.clone()))) {
+                Ok(response) => return Ok(response),
+                Err(StatusClientError::Connect { source, .. }) if is_not_listening(&source) => continue,
+                Err(error) => error,
+            };
+            if error.rank() > failure.rank() {
+                failure = error;
+            }
+        }
+        Err(failure)
+    }
+
+    async fn get_from(&self, socket: &Path, path: &str) -> Result<StatusResponse, StatusClientError> {
+        let stream = connect(socket).await;
+        let stream = stream.map_err(|source| StatusClientError::Connect { path: socket.to_owned(), source })?;
+        let exchanged = exchange(stream, path).await;
+        let (instance_id, response) =
+            exchanged.map_err(|source| StatusClientError::InvalidResponse { path: socket.to_owned(), source })?;
+        // A daemon that sends no instance id is accepted.
+        match (&self.instance_id, instance_id) {
+            (Some(wanted), Some(found)) if found != wanted => Err(StatusClientError::OtherInstance(socket.to_owned())),
+            _ => Ok(response),
         }
     }
-    Err(found)
 }
 
-/// Whether there is no socket, or nobody behind it.
-fn is_absence(error: &io::Error) -> bool {
+fn is_not_listening(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-async fn ask_at(path: &Path, instance_id: Option<&str>, question: &str) -> Result<StatusReply, StatusClientError> {
-    let stream = connect(path).await;
-    let stream = stream.map_err(|source| StatusClientError::Connect { path: path.to_owned(), source })?;
-    let conversed = serve_connection(stream, question).await;
-    let (own, reply) = conversed.map_err(|source| StatusClientError::Broken { path: path.to_owned(), source })?;
-    // Who does not say whom it serves is taken for the one that is meant.
-    match (instance_id, own) {
-        (Some(wanted), Some(own)) if own != wanted => Err(StatusClientError::Stranger(path.to_owned())),
-        _ => Ok(reply),
-    }
-}
-
-/// Connects, as soon as the daemon takes one more: it may be busy, or hang.
-async fn connect(path: &Path) -> io::Result<UnixStream> {
+/// Connects, and waits while the daemon's backlog is full.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
     loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
-            connected => return connected,
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(CONNECT_PAUSE).await,
+            result => return result,
         }
     }
 }
 
-/// The pause before a daemon that has no room for one more is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The instance id, if the daemon sent one, and the response.
+type Exchanged = (Option<HeaderValue>, StatusResponse);
 
-/// A daemon's mark, where it has one, and what it said.
-type Marked = (Option<HeaderValue>, StatusReply);
-
-async fn serve_connection(
-    stream: UnixStream,
-    question: &str,
-) -> Result<Marked, Box<dyn std::error::Error + Send + Sync>> {
+async fn exchange(stream: UnixStream, path: &str) -> Result<Exchanged, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(question).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
-    let answer = async {
+    let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let response = async {
         let response = sender.send_request(request).await?;
-        let is_yes = response.status() == StatusCode::OK;
+        let is_ok = response.status() == StatusCode::OK;
         let instance_id = response.headers().get(INSTANCE_HEADER).cloned();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
-        Ok((instance_id, StatusReply { is_yes, body: body.into() }))
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await?.to_bytes();
+        Ok((instance_id, StatusResponse { is_ok, body: body.into() }))
     };
-    // The connection ends with the answer, but does its work only while it is polled.
-    let connected = async {
+    // hyper reads and writes only while the connection is polled.
+    let driver = async {
         connection.await?;
-        std::future::pending::<Result<Marked, Box<dyn std::error::Error + Send + Sync>>>().await
+        std::future::pending::<Result<Exchanged, BoxError>>().await
     };
     tokio::select! {
-        answer = answer => answer,
-        broken = connected => broken,
+        response = response => response,
+        error = driver => error,
     }
 }
 
-fn places(paths: &[PathBuf]) -> String {
+fn list(paths: &[PathBuf]) -> String {
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    if paths.is_empty() { "any socket: there is no place for one".to_owned() } else { paths.join(" or ") }
+    if paths.is_empty() { "any socket: no socket path is known".to_owned() } else { paths.join(" or ") }
 }
 
 #[cfg(test)]
@@ -175,14 +175,15 @@ mod tests {
     use crate::status::tests::sources;
     use crate::status::{StatusServer, StatusServerConfig};
 
-    /// Serves a face at a socket until it is dropped.
+    /// Starts a status server on a socket.
     async fn daemon(socket: &Path, instance_id: &str) -> tokio::task::JoinHandle<std::convert::Infallible> {
-        let config = StatusServerConfig { sockets: vec![socket.to_owned()], is_socket_named: true, listen: Vec::new() };
+        let config =
+            StatusServerConfig { sockets: vec![socket.to_owned()], is_socket_required: true, listen: Vec::new() };
         let sources = super::super::Sources { instance_id: instance_id.to_owned(), ..sources(true) };
         tokio::spawn(StatusServer::listen(&config).await.unwrap().serve(sources))
     }
 
-    fn whom(sockets: &[&Path], instance_id: Option<&str>) -> StatusClient {
+    fn client(sockets: &[&Path], instance_id: Option<&str>) -> StatusClient {
         StatusClient {
             sockets: sockets.iter().map(|path| (*path).to_owned()).collect(),
             instance_id: instance_id.map(str::to_owned),
@@ -190,56 +191,58 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_daemon_that_is_meant_is_found_behind_another_one() {
+    async fn the_requested_instance_is_found_behind_another() {
         let directory = tempfile::tempdir().unwrap();
         let (first, second) = (directory.path().join("1.sock"), directory.path().join("2.sock"));
         let (_a, _b) = (daemon(&first, "a").await, daemon(&second, "b").await);
         let both = [first.as_path(), &second];
-        assert!(ask(&whom(&both, Some("b")), "/healthz").await.unwrap().is_yes);
-        assert!(ask(&whom(&both[1..], None), "/healthz").await.unwrap().is_yes, "whoever listens there");
-        let error = ask(&whom(&both, Some("c")), "/healthz").await.unwrap_err();
-        assert!(matches!(&error, StatusClientError::Stranger(path) if *path == first), "{error}");
+        assert!(client(&both, Some("b")).get("/healthz").await.unwrap().is_ok);
+        assert!(client(&both[1..], None).get("/healthz").await.unwrap().is_ok, "any daemon is accepted");
+        let error = client(&both, Some("c")).get("/healthz").await.unwrap_err();
+        assert!(matches!(&error, StatusClientError::OtherInstance(path) if *path == first), "{error}");
     }
 
     #[tokio::test]
-    async fn a_place_that_cannot_be_used_leads_on_to_the_next() {
+    async fn an_unusable_socket_leads_to_the_next() {
         let directory = tempfile::tempdir().unwrap();
-        let (socket, circle) = (directory.path().join("1.sock"), directory.path().join("circle"));
-        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        let (socket, symlink_loop) = (directory.path().join("1.sock"), directory.path().join("symlink_loop"));
+        std::os::unix::fs::symlink(&symlink_loop, &symlink_loop).unwrap();
         let long = directory.path().join("x".repeat(200));
         let _daemon = daemon(&socket, "a").await;
-        for place in [circle.as_path(), &circle.join("agent.sock"), &long, &directory.path().join("absent")] {
-            assert!(ask(&whom(&[place, &socket], Some("a")), "/healthz").await.unwrap().is_yes, "{place:?}");
+        for unusable in
+            [symlink_loop.as_path(), &symlink_loop.join("agent.sock"), &long, &directory.path().join("absent")]
+        {
+            assert!(client(&[unusable, &socket], Some("a")).get("/healthz").await.unwrap().is_ok, "{unusable:?}");
         }
-        let error = ask(&whom(&[&directory.path().join("absent"), &circle, &long], None), "/").await.unwrap_err();
-        assert!(matches!(&error, StatusClientError::Connect { path, .. } if *path == circle), "{error}");
-        let error = ask(&whom(&[&directory.path().join("absent")], None), "/").await.unwrap_err();
-        assert!(matches!(error, StatusClientError::Absent(_)), "{error}");
+        let error = client(&[&directory.path().join("absent"), &symlink_loop, &long], None).get("/").await.unwrap_err();
+        assert!(matches!(&error, StatusClientError::Connect { path, .. } if *path == symlink_loop), "{error}");
+        let error = client(&[&directory.path().join("absent")], None).get("/").await.unwrap_err();
+        assert!(matches!(error, StatusClientError::NotRunning(_)), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_daemon_that_takes_nobody_more_hangs() {
+    async fn a_daemon_with_a_full_backlog_times_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.sock");
         let socket = tokio::net::UnixSocket::new_stream().unwrap();
         socket.bind(&path).unwrap();
         let _listener = socket.listen(0).unwrap();
-        let mut waiting = Vec::new();
+        let mut queued = Vec::new();
         while let Ok(stream) = UnixStream::connect(&path).await {
-            waiting.push(stream);
+            queued.push(stream);
         }
-        let error = ask(&whom(&[&path], None), "/healthz").await.unwrap_err();
-        assert!(matches!(&error, StatusClientError::Hung(at) if *at == path), "{error}");
+        let error = client(&[&path], None).get("/healthz").await.unwrap_err();
+        assert!(matches!(&error, StatusClientError::TimedOut(at) if *at == path), "{error}");
     }
 
     #[tokio::test]
-    async fn what_says_most_is_told() {
+    async fn the_most_specific_error_is_returned() {
         let directory = tempfile::tempdir().unwrap();
         let (broken, other) = (directory.path().join("broken.sock"), directory.path().join("other.sock"));
         let listener = UnixListener::bind(&broken).unwrap();
         thread::spawn(move || listener.accept().unwrap().0.shutdown(Shutdown::Both));
         let _other = daemon(&other, "a").await;
-        let error = ask(&whom(&[&other, &broken], Some("b")), "/healthz").await.unwrap_err();
-        assert!(matches!(&error, StatusClientError::Broken { path, .. } if *path == broken), "{error}");
+        let error = client(&[&other, &broken], Some("b")).get("/healthz").await.unwrap_err();
+        assert!(matches!(&error, StatusClientError::InvalidResponse { path, .. } if *path == broken), "{error}");
     }
 }

@@ -1,37 +1,34 @@
-//! The tally: what has happened since the process started, counted where it happens.
+//! Counters of what has happened since the process started.
 
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
-/// How something ended that changes a runner.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationOutcome {
-    /// As it should.
+    /// It succeeded.
     Done,
-    /// Somebody else had done it already, and theirs was taken over.
+    /// Another process had done it already, and its token was adopted.
     Adopted,
-    /// The server answered with the token that there was.
+    /// The server returned the current token.
     Unchanged,
-    /// Not asked for, since it would shut out another machine.
+    /// Not requested, because it would lock out another machine.
     Withheld,
-    /// The server declined.
+    /// The server refused.
     Refused,
-    /// The answer was lost, so that it may have happened.
+    /// The answer was lost, so the operation may have been executed.
     Lost,
-    /// It did not happen and is tried again.
+    /// It was not executed and will be retried.
     Failed,
 }
 
 impl OperationOutcome {
-    /// All of them.
-    pub const ALL: [Self; 7] =
+    const ALL: [Self; 7] =
         [Self::Done, Self::Adopted, Self::Unchanged, Self::Withheld, Self::Refused, Self::Lost, Self::Failed];
 
-    /// The value of the label `outcome`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Adopted => "adopted",
@@ -44,18 +41,18 @@ impl OperationOutcome {
     }
 }
 
-/// What a runner goes through that is counted.
+/// An operation that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Its token was to be replaced in time.
+    /// Replacing the token before its expiry.
     Rotation,
-    /// It was to be made.
+    /// Registering the runner.
     Registration,
-    /// It was to be saved although its token was refused.
+    /// Recovering the runner after its token was refused.
     Recovery,
 }
 
-/// The counters. Clones count together.
+/// The counters. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Counters {
     registry: Registry,
@@ -67,47 +64,41 @@ pub struct Counters {
     durations: HistogramVec,
 }
 
-/// The upper bounds of the histogram of requests, in seconds: from a server next door to one that is given up.
+/// The upper bounds of the request histogram in seconds, from a nearby server to the request timeout.
 const DURATION_BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 impl Counters {
-    /// Nothing has happened yet. What can happen to a runner is shown as zero from the start, so that the
-    /// first time is an increase.
+    /// Creates counters at zero. Every outcome has a series from the start, so the first event is an increase.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let deeds = |what, help| {
-            let counter = counter(&registry, &format!("runner_agent_{what}_total"), help, &["outcome"]);
+        let operations = |name, help| {
+            let counter = counter(&registry, &format!("runner_agent_{name}_total"), help, &["outcome"]);
             for outcome in OperationOutcome::ALL {
                 let _zero = counter.with_label_values(&[outcome.label()]);
             }
             counter
         };
-        let rotations = deeds("rotations", "Rotations of tokens before their expiry.");
-        let registrations = deeds("registrations", "Registrations of runners that an enrollment asks for.");
-        let recoveries =
-            deeds("recoveries", "Recoveries of runners whose token was refused, by a reset or a new registration.");
-        let config_writes = counter(
-            &registry,
-            "runner_agent_config_writes_total",
-            "Changes of config.toml that were asked of the disk.",
-            &["outcome"],
-        );
+        let rotations = operations("rotations", "Token rotations before expiry.");
+        let registrations = operations("registrations", "Registrations of enrolled runners.");
+        let recoveries = operations("recoveries", "Recoveries from a refused token, by a reset or a new registration.");
+        let config_writes =
+            counter(&registry, "runner_agent_config_writes_total", "Attempted changes of config.toml.", &["outcome"]);
         for outcome in [OperationOutcome::Done, OperationOutcome::Failed] {
             let _zero = config_writes.with_label_values(&[outcome.label()]);
         }
         let requests = counter(
             &registry,
             "runner_agent_api_requests_total",
-            "Requests to GitLab that have ended, answered or not.",
+            "Completed requests to GitLab, answered or not.",
             &["endpoint", "outcome"],
         );
         let durations = durations(&registry);
         Self { registry, rotations, registrations, recoveries, config_writes, requests, durations }
     }
 
-    /// Counts what became of a runner.
-    pub fn count(&self, operation: Operation, outcome: OperationOutcome) {
+    /// Counts an operation.
+    pub fn count_operation(&self, operation: Operation, outcome: OperationOutcome) {
         let counter = match operation {
             Operation::Rotation => &self.rotations,
             Operation::Registration => &self.registrations,
@@ -116,14 +107,14 @@ impl Counters {
         counter.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// Counts a change of config.toml.
-    pub fn wrote_config(&self, is_done: bool) {
-        let outcome = if is_done { OperationOutcome::Done } else { OperationOutcome::Failed };
+    /// Counts an attempt to change config.toml.
+    pub fn count_config_write(&self, is_written: bool) {
+        let outcome = if is_written { OperationOutcome::Done } else { OperationOutcome::Failed };
         self.config_writes.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// Counts a request; both labels are words of a fixed list.
-    pub fn requested(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
+    /// Counts a request. Both labels have a fixed set of values.
+    pub fn count_request(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
         self.requests.with_label_values(&[endpoint, outcome]).inc();
         let duration: Histogram = self.durations.with_label_values(&[endpoint]);
         duration.observe(took.as_secs_f64());
@@ -147,15 +138,15 @@ fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntC
 fn durations(registry: &Registry) -> HistogramVec {
     let options = HistogramOpts::new(
         "runner_agent_api_request_duration_seconds",
-        "How long requests to GitLab took until they were answered or given up.",
+        "Time until a request to GitLab was answered or failed.",
     );
     registered(registry, HistogramVec::new(options.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]))
 }
 
-/// Adds a metric of this room to a registry of this room.
-#[expect(clippy::expect_used, reason = "every name is a constant of this room, different and well-formed")]
+/// Adds a metric to a registry.
+#[expect(clippy::expect_used, reason = "every name is a distinct, well-formed constant")]
 pub(super) fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    let metric = metric.expect("its name is well-formed");
-    registry.register(Box::new(metric.clone())).expect("its name is its own");
+    let metric = metric.expect("a well-formed name");
+    registry.register(Box::new(metric.clone())).expect("a distinct name");
     metric
 }

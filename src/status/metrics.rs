@@ -1,7 +1,6 @@
 //! The metrics in the Prometheus text format 0.0.4.
 //!
-//! What is counted comes from the [`Counters`]; what is measured is taken from the [`StatusRegistry`] anew for each
-//! reader, so that nothing of a runner that is gone stays behind.
+//! The gauges are built from the [`StatusRegistry`] for each scrape, so a removed runner leaves no series.
 
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 
@@ -10,13 +9,13 @@ use super::registry::{RunnerStatus, StatusRegistry};
 use crate::clock::Reading;
 use crate::model::{StateName, Timestamp};
 
-/// The media type of the text.
+/// The content type.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What tells runners apart: stable across rotations.
+/// The labels that identify a runner, stable across rotations.
 const RUNNER: [&str; 3] = ["id", "name", "host"];
 
-/// The states that a served runner can be in.
+/// The possible states of a served runner.
 const STATES: [StateName; 7] = [
     StateName::Unregistered,
     StateName::Active,
@@ -27,10 +26,10 @@ const STATES: [StateName; 7] = [
     StateName::Retired,
 ];
 
-/// Writes everything that can be measured now.
+/// Encodes all metrics at `reading`.
 ///
 /// # Errors
-/// None that is known of: the names are constants.
+/// None is known, because all names are constants.
 pub fn metrics(counters: &Counters, registry: &StatusRegistry, reading: Reading) -> Result<String, prometheus::Error> {
     let gauges = Gauges::new();
     for status in registry.runners() {
@@ -59,34 +58,34 @@ impl Gauges {
             registered(&registry, GaugeVec::new(Opts::new(format!("runner_agent_{name}"), help), labels))
         };
         let states = [RUNNER.as_slice(), &["state"]].concat();
-        gauge("build_info", "The version that runs; the value is always 1.", &["version"])
+        gauge("build_info", "The running version; the value is always 1.", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
         Self {
             expiry: gauge(
                 "token_expiry_timestamp_seconds",
-                "Server time at which the token stops working; absent if it has no end.",
+                "Server time at which the token expires; absent if it does not.",
                 &RUNNER,
             ),
             expires_in: gauge(
                 "token_expires_in_seconds",
-                "Time until the token stops working by the server's clock, negative once it has; absent if it has no end.",
+                "Time until the token expires by the server's clock, negative afterwards; absent if it does not.",
                 &RUNNER,
             ),
             last_verify: gauge(
                 "last_verify_timestamp_seconds",
-                "Server time at which the token was last checked, with or without an answer; absent if it never was.",
+                "Server time of the last verification, answered or not; absent if there was none.",
                 &RUNNER,
             ),
             last_rotation: gauge(
                 "last_rotation_timestamp_seconds",
-                "Server time at which the token was last replaced by a reset; absent if it never was.",
+                "Server time of the last rotation; absent if there was none.",
                 &RUNNER,
             ),
-            state: gauge("state", "1 for the state that the runner is in, 0 for all others.", &states),
+            state: gauge("state", "1 for the runner's current state, 0 for all others.", &states),
             clock_skew: gauge(
                 "clock_skew_seconds",
-                "Server time minus this machine's when the server told it last, to a second.",
+                "Server time minus local time at the last response with a date, accurate to a second.",
                 &["host"],
             ),
             registry,
@@ -134,21 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_the_one_that_dashboards_rely_on() {
+    fn the_text_is_what_dashboards_rely_on() {
         let (counters, registry) = (Counters::new(), StatusRegistry::default());
-        counters.requested("verify", "ok", Duration::from_millis(20));
-        counters.requested("verify", "timeout", Duration::from_secs(31));
-        counters.count(Operation::Rotation, OperationOutcome::Done);
-        counters.wrote_config(true);
+        counters.count_request("verify", "ok", Duration::from_millis(20));
+        counters.count_request("verify", "timeout", Duration::from_secs(31));
+        counters.count_operation(Operation::Rotation, OperationOutcome::Done);
+        counters.count_config_write(true);
         registry.enter(Phase::Serving);
         registry.update(&key("build-1"), status("build-1", Some(7), StateName::Active));
-        registry.update(&key("wanted"), status("a \"quoted\"\nname", None, StateName::Unregistered));
+        registry.update(&key("new"), status("a \"quoted\"\nname", None, StateName::Unregistered));
         let text = metrics(&counters, &registry, now()).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
         insta::assert_snapshot!(text);
     }
 
     #[test]
-    fn a_runner_that_is_gone_leaves_no_series() {
+    fn a_removed_runner_leaves_no_series() {
         let registry = StatusRegistry::default();
         let empty = text(&registry);
         registry.update(&key("a"), status("a", Some(1), StateName::Active));

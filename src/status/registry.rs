@@ -1,7 +1,6 @@
-//! The board: what the daemon tells about its runners, for whoever asks from outside.
+//! The registry of runner statuses: written by the daemon, read by the status server.
 //!
-//! The daemon posts and never waits for a reader; a reader takes a copy. Nobody holds the lock across
-//! anything that could wait.
+//! Readers take copies, so the daemon never waits for one. The lock is never held across an await.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,63 +9,63 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::{Reading, ServerTime};
 use crate::model::{RunnerId, RunnerKey, RunnerReport, Timestamp};
 
-/// What is posted about one runner; never holds a token.
+/// The status of one runner; never holds a token.
 #[derive(Clone, Debug)]
 pub struct RunnerStatus {
-    /// How it stands.
+    /// The runner as `/status` reports it.
     pub report: RunnerReport,
-    /// Its name for people, also before it is registered: the local name, else the enrollment's key.
+    /// Its display name: the local name, or the enrollment's key.
     pub label: String,
-    /// The server's host, with its port where that is not the usual one.
+    /// The server's host, with the port unless it is the default one.
     pub host: String,
-    /// Why it is not ready, in one sentence; `None` if it is registered, the server accepted its credential
-    /// when asked last, and config.toml holds it.
-    pub obstacle: Option<String>,
-    /// Server time of the last token that was issued to it by a reset.
+    /// The reason in one sentence; `None` if the runner is registered, its last answered check accepted the
+    /// token, and config.toml holds the token.
+    pub not_ready_because: Option<String>,
+    /// Server time at which the last reset issued a token.
     pub last_rotation_at: Option<Timestamp>,
-    /// Server time from which the next one is due; `None` if its token is not replaced.
+    /// Server time from which the next rotation is due; `None` if none is planned.
     pub next_rotation_at: Option<Timestamp>,
-    /// The estimate of its server's time.
+    /// The estimated time of its server.
     pub time: ServerTime,
-    /// Server time minus this machine's, in milliseconds, when the server told its time last.
+    /// Server time minus local time in milliseconds, from the server's last `Date`.
     pub skew_millis: Option<i64>,
 }
 
-/// How far the daemon has come.
+/// The phase of the daemon's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// It finds out whom it serves.
+    /// Taking stock of its runners.
     #[default]
     Starting,
-    /// It serves.
+    /// Serving its runners.
     Serving,
-    /// It reads its settings again, and finds out whom it serves then.
+    /// Reading settings and files again; [`Phase::Serving`] follows.
     Reloading,
-    /// It unregisters, or lets what is under way finish.
+    /// Finishing operations or unregistering runners.
     Stopping,
 }
 
-/// Who is not ready, and why.
+/// Why the daemon or one of its runners is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Unready {
-    /// The runner's name for people; absent if the daemon itself is meant.
+pub struct NotReadyReason {
+    /// The runner's display name; absent if the reason concerns the daemon itself.
     pub name: Option<String>,
-    /// GitLab's number, once known.
+    /// GitLab's number of the runner, if it is registered.
     pub id: Option<RunnerId>,
-    /// The reason, in one sentence.
+    /// The reason in one sentence.
     pub why: String,
 }
 
-/// Whether everything is as it should be: the body of `/readyz`.
+/// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Readiness {
-    /// Whether every enrollment is registered and every credential accepted.
+    /// Whether the daemon serves, every enrollment is registered and every credential accepted.
     pub ready: bool,
-    /// Who keeps it from being so.
-    pub waiting_for: Vec<Unready>,
+    /// The reasons if it is not ready.
+    pub waiting_for: Vec<NotReadyReason>,
 }
 
-/// Where the daemon posts. Clones are the same board.
+/// The status of the daemon and its runners. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StatusRegistry {
     state: Arc<Mutex<RegistryState>>,
@@ -77,63 +76,68 @@ pub struct StatusRegistry {
 struct RegistryState {
     phase: Phase,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
-    /// The runners that there have to be.
+    /// The enrolled runners.
     expected: Vec<RunnerKey>,
-    /// In the order in which they were first posted.
+    /// In the order of their first update.
     runners: Vec<(RunnerKey, RunnerStatus)>,
 }
 
 impl StatusRegistry {
-    /// Says how far the daemon has come.
+    /// Sets the daemon's phase.
     pub fn enter(&self, phase: Phase) {
         let mut state = self.state();
         state.phase = phase;
         state.phase_subscribers.retain(|subscriber| subscriber.send(phase).is_ok());
-        drop(state);
         self.changes.send_replace(());
     }
 
-    /// Says which runners there have to be; one that nothing is posted about is not ready.
-    pub fn expect(&self, keys: Vec<RunnerKey>) {
+    /// Sets the runners that are not ready unless they have a status.
+    pub fn expect_runners(&self, keys: Vec<RunnerKey>) {
         self.state().expected = keys;
         self.changes.send_replace(());
     }
 
-    /// Puts up what is to be told about a runner, in place of what was told before.
+    /// Sets the status of a runner.
     pub fn update(&self, key: &RunnerKey, status: RunnerStatus) {
         let mut state = self.state();
-        match state.runners.iter_mut().find(|(posted, _)| posted == key) {
+        match state.runners.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = status,
             None => state.runners.push((key.clone(), status)),
         }
         self.changes.send_replace(());
     }
 
-    /// Takes down what was told about a runner.
+    /// Removes the status of a runner.
     pub fn remove(&self, key: &RunnerKey) {
-        self.state().runners.retain(|(posted, _)| posted != key);
+        self.state().runners.retain(|(known, _)| known != key);
         self.changes.send_replace(());
     }
 
-    /// What is told about each runner.
+    /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
         self.state().runners.iter().map(|(_, status)| status.clone()).collect()
     }
 
-    /// Whether everything is as it should be.
+    /// Returns whether the daemon and all runners are ready.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let state = self.state();
-        let of_daemon = match state.phase {
+        let why = match state.phase {
             Phase::Starting => Some("the daemon is starting"),
             Phase::Serving => None,
-            Phase::Reloading => Some("the daemon is reading its settings again"),
+            Phase::Reloading => Some("the daemon is reloading its settings"),
             Phase::Stopping => Some("the daemon is stopping"),
         };
-        let of_daemon = of_daemon.map(|why| Unready { name: None, id: None, why: why.to_owned() });
-        let waiting_for: Vec<_> = of_daemon.into_iter().chain(state.unready()).collect();
+        let daemon = why.map(|why| NotReadyReason { name: None, id: None, why: why.to_owned() });
+        let waiting_for: Vec<_> = daemon.into_iter().chain(state.not_ready()).collect();
         Readiness { ready: waiting_for.is_empty(), waiting_for }
+    }
+
+    /// Notifies of changes. Several changes may be merged into one notification.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Delivers every phase that is entered after this call, in order.
@@ -144,24 +148,18 @@ impl StatusRegistry {
         phases
     }
 
-    /// Hears of every change; several that come at once count as one.
+    /// Describes the status at `reading` in one line.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
-    }
-
-    /// How everything stands at `reading`, for somebody who has a line to read.
-    #[must_use]
-    pub fn sentence(&self, reading: Reading) -> String {
+    pub fn summary(&self, reading: Reading) -> String {
         let state = self.state();
-        let unready: Vec<_> = state.unready().collect();
+        let not_ready: Vec<_> = state.not_ready().collect();
         let count = state.runners.len() + state.missing().count();
         let mut clauses = vec![match (state.phase, count) {
             (Phase::Starting, 0) => "starting".to_owned(),
-            (phase, count) => format!("{}{}", phase.prefix(), well(count - unready.len(), count)),
+            (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready.len(), count)),
         }];
-        if let Some(Unready { name, why, .. }) = unready.first() {
-            let more = if unready.len() > 1 { format!(" (and {} more)", unready.len() - 1) } else { String::new() };
+        if let Some(NotReadyReason { name, why, .. }) = not_ready.first() {
+            let more = if not_ready.len() > 1 { format!(" (and {} more)", not_ready.len() - 1) } else { String::new() };
             clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
         }
         clauses.extend(state.next_rotation(reading));
@@ -169,43 +167,42 @@ impl StatusRegistry {
     }
 
     fn state(&self) -> MutexGuard<'_, RegistryState> {
-        // Whoever panicked while posting has left whole postings behind.
+        // No panic under the lock can leave a partial update.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RegistryState {
-    /// Who is not as it should be, and why.
-    fn unready(&self) -> impl Iterator<Item = Unready> {
-        let posted = self.runners.iter().filter_map(|(_, status)| {
-            let why = status.obstacle.clone()?;
-            Some(Unready { name: Some(status.label.clone()), id: status.report.id, why })
+    /// The runners that are not ready.
+    fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
+        let known = self.runners.iter().filter_map(|(_, status)| {
+            let why = status.not_ready_because.clone()?;
+            Some(NotReadyReason { name: Some(status.label.clone()), id: status.report.id, why })
         });
-        posted.chain(self.missing().map(|key| Unready {
+        known.chain(self.missing().map(|key| NotReadyReason {
             name: Some(key.to_string()),
             id: None,
             why: MISSING.to_owned(),
         }))
     }
 
-    /// The runners that there have to be and that nobody serves.
+    /// The expected runners without a status; none before the daemon serves.
     fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
-        // Before it serves, nobody is missed.
         let expected = if self.phase == Phase::Starting { [].iter() } else { self.expected.iter() };
-        expected.filter(|key| !self.runners.iter().any(|(posted, _)| posted == *key))
+        expected.filter(|key| !self.runners.iter().any(|(known, _)| known == *key))
     }
 
-    /// The earliest rotation that is still to come.
+    /// The earliest rotation in the future.
     fn next_rotation(&self, reading: Reading) -> Option<String> {
-        let to_come = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
-        let rotations = self.runners.iter().filter_map(|(_, status)| Some((to_come(status)?, status)));
+        let planned = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
+        let rotations = self.runners.iter().filter_map(|(_, status)| Some((planned(status)?, status)));
         let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
         Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label))
     }
 }
 
-/// Why a runner that there has to be and that nobody serves is not ready.
-const MISSING: &str = "nobody serves it; if it was unregistered, a reload registers it again";
+/// Why an expected runner without a status is not ready.
+const MISSING: &str = "it is not served; if it was unregistered, a reload registers it again";
 
 impl Phase {
     fn prefix(self) -> &'static str {
@@ -218,18 +215,17 @@ impl Phase {
     }
 }
 
-fn well(well: usize, count: usize) -> String {
-    match (well, count) {
-        (_, 0) => "there is no runner to serve".to_owned(),
-        (1, 1) => "1 runner is well".to_owned(),
-        (well, count) if well == count => format!("{count} runners are well"),
-        (1, count) => format!("1 of {count} runners is well"),
-        (well, count) => format!("{well} of {count} runners are well"),
+fn ready_of(ready: usize, count: usize) -> String {
+    match (ready, count) {
+        (_, 0) => "no runners to serve".to_owned(),
+        (1, 1) => "1 runner ready".to_owned(),
+        (ready, count) if ready == count => format!("{count} runners ready"),
+        (ready, count) => format!("{ready} of {count} runners ready"),
     }
 }
 
 impl RunnerStatus {
-    /// What is left of its token at `reading`, in seconds, negative once it has expired; `None` if it has no end.
+    /// The token's remaining life at `reading` in seconds, negative after its expiry; `None` if it does not expire.
     #[must_use]
     pub fn expires_in_secs(&self, reading: Reading) -> Option<f64> {
         let left_millis = self.report.token_expires_at?.as_millis() - self.time.now(reading).as_millis();
@@ -248,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_ready_before_the_daemon_serves_or_once_it_stops() {
+    fn only_a_serving_daemon_is_ready() {
         let registry = StatusRegistry::default();
-        assert!(!registry.readiness().ready, "it does not know yet whom it serves");
+        assert!(!registry.readiness().ready, "starting");
         registry.enter(Phase::Serving);
         assert!(registry.readiness().ready);
         registry.enter(Phase::Stopping);
@@ -258,43 +254,44 @@ mod tests {
     }
 
     #[test]
-    fn everybody_who_is_not_ready_is_named_with_the_reason() {
+    fn each_unready_runner_is_reported_with_its_reason() {
         let registry = StatusRegistry::default();
         registry.enter(Phase::Serving);
         registry.update(&key("a"), status("a", Some(1), StateName::Active));
         assert!(registry.readiness().ready);
         let refused =
-            RunnerStatus { obstacle: Some("refused".to_owned()), ..status("b", Some(2), StateName::Rejected) };
+            RunnerStatus { not_ready_because: Some("refused".to_owned()), ..status("b", Some(2), StateName::Rejected) };
         registry.update(&key("b"), refused);
-        let expected = Unready { name: Some("b".to_owned()), id: RunnerId::try_new(2).ok(), why: "refused".to_owned() };
+        let expected =
+            NotReadyReason { name: Some("b".to_owned()), id: RunnerId::try_new(2).ok(), why: "refused".to_owned() };
         assert_eq!(registry.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
         registry.update(&key("b"), status("b", Some(2), StateName::Active));
         assert!(registry.readiness().ready);
     }
 
     #[test]
-    fn one_sentence_tells_how_many_are_well_and_what_comes_next() {
+    fn the_summary_counts_ready_runners_and_names_what_is_next() {
         let registry = StatusRegistry::default();
-        assert_eq!(sentence(&registry), "starting");
+        assert_eq!(summary(&registry), "starting");
         registry.enter(Phase::Serving);
-        assert_eq!(sentence(&registry), "there is no runner to serve");
+        assert_eq!(summary(&registry), "no runners to serve");
         registry.update(&key("a"), status("a", Some(1), StateName::Active));
-        assert_eq!(sentence(&registry), "1 runner is well; next rotation at 2027-01-01T00:38:00Z (a)");
+        assert_eq!(summary(&registry), "1 runner ready; next rotation at 2027-01-01T00:38:00Z (a)");
         let later = RunnerStatus { next_rotation_at: None, ..status("b", Some(2), StateName::Active) };
         registry.update(&key("b"), later.clone());
-        assert_eq!(sentence(&registry), "2 runners are well; next rotation at 2027-01-01T00:38:00Z (a)");
+        assert_eq!(summary(&registry), "2 runners ready; next rotation at 2027-01-01T00:38:00Z (a)");
         registry.remove(&key("a"));
-        let refused = RunnerStatus { obstacle: Some("the server refuses the token".to_owned()), ..later };
+        let refused = RunnerStatus { not_ready_because: Some("the server refuses the token".to_owned()), ..later };
         for name in ["b", "c"] {
             registry.update(&key(name), refused.clone());
         }
         registry.update(&key("d"), status("d", None, StateName::Active));
-        let expected = "1 of 3 runners is well; b: the server refuses the token (and 1 more)";
-        assert_eq!(sentence(&registry), expected);
+        let expected = "1 of 3 runners ready; b: the server refuses the token (and 1 more)";
+        assert_eq!(summary(&registry), expected);
     }
 
     #[test]
-    fn a_rotation_that_lies_in_the_past_is_not_the_next_one() {
+    fn a_rotation_in_the_past_is_not_the_next_one() {
         let registry = StatusRegistry::default();
         registry.enter(Phase::Serving);
         let late = RunnerStatus {
@@ -302,39 +299,35 @@ mod tests {
             ..status("a", Some(1), StateName::Active)
         };
         registry.update(&key("a"), late);
-        assert_eq!(sentence(&registry), "1 runner is well", "the server is a minute and a half ahead");
+        assert_eq!(summary(&registry), "1 runner ready", "the server is a minute and a half ahead");
     }
 
     #[test]
-    fn a_runner_that_has_to_be_there_and_is_not_is_missed() {
+    fn an_expected_runner_without_a_status_is_not_ready() {
         let registry = StatusRegistry::default();
-        registry.expect(vec![key("a"), key("b")]);
-        assert_eq!(sentence(&registry), "starting");
+        registry.expect_runners(vec![key("a"), key("b")]);
+        assert_eq!(summary(&registry), "starting");
         registry.enter(Phase::Serving);
         registry.update(&key("a"), status("a", None, StateName::Active));
         assert_eq!(names(&registry), [Some("b".to_owned())]);
-        assert!(
-            sentence(&registry).starts_with("1 of 2 runners is well; b: nobody serves it"),
-            "{}",
-            sentence(&registry)
-        );
+        assert!(summary(&registry).starts_with("1 of 2 runners ready; b: it is not served"), "{}", summary(&registry));
         registry.update(&key("b"), status("b", None, StateName::Active));
         assert!(registry.readiness().ready);
     }
 
     #[test]
-    fn nothing_is_ready_while_settings_are_read() {
+    fn a_reloading_daemon_is_not_ready() {
         let registry = StatusRegistry::default();
         registry.enter(Phase::Reloading);
         assert_eq!(names(&registry), [None]);
     }
 
-    fn sentence(registry: &StatusRegistry) -> String {
-        registry.sentence(crate::status::tests::now())
+    fn summary(registry: &StatusRegistry) -> String {
+        registry.summary(crate::status::tests::now())
     }
 
     #[tokio::test]
-    async fn every_change_is_heard_of() {
+    async fn every_change_notifies() {
         let registry = StatusRegistry::default();
         let mut changes = registry.changes();
         assert!(!changes.has_changed().unwrap());
@@ -347,12 +340,29 @@ mod tests {
     }
 
     #[test]
-    fn runners_keep_their_order_when_they_are_posted_again() {
+    fn an_update_keeps_the_order_of_runners() {
         let registry = StatusRegistry::default();
         for name in ["z", "a", "z"] {
             registry.update(&key(name), status(name, None, StateName::Active));
         }
         let labels: Vec<_> = registry.runners().into_iter().map(|status| status.label).collect();
         assert_eq!(labels, ["z", "a"]);
+    }
+
+    #[tokio::test]
+    async fn every_phase_arrives_in_order() {
+        let registry = StatusRegistry::default();
+        registry.enter(Phase::Serving);
+        let (mut phases, dropped) = (registry.phases(), registry.phases());
+        drop(dropped);
+        registry.enter(Phase::Reloading);
+        registry.clone().enter(Phase::Serving);
+        registry.enter(Phase::Serving);
+        drop(registry);
+        let mut received = Vec::new();
+        while let Some(phase) = phases.recv().await {
+            received.push(phase);
+        }
+        assert_eq!(received, [Phase::Reloading, Phase::Serving, Phase::Serving]);
     }
 }

@@ -1,7 +1,7 @@
-//! The face: answers over a unix socket, and over TCP where that is asked for.
+//! The HTTP server on the unix socket and on TCP addresses.
 //!
-//! A connection is for one request, whose body is never read; everything about it is bounded. The face
-//! reads what is on the board and makes the daemon wait for nothing.
+//! Each connection carries one request, whose body is never read. Sizes, times and the number of connections are
+//! limited.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -19,58 +19,58 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::answers::Sources;
+use super::routes::Sources;
 use super::socket::Socket;
 use crate::error_chain::chain;
 
-/// Where the daemon answers.
+/// Where the server listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Where its unix socket may be: at the first place where it can be made.
+    /// Paths for the unix socket; the first usable one is taken.
     pub sockets: Vec<PathBuf>,
-    /// Whether the user has named the place, so that the daemon does not start without it.
-    pub is_socket_named: bool,
-    /// The TCP addresses.
+    /// Whether listening fails if the first path is unusable, because the user named it.
+    pub is_socket_required: bool,
+    /// TCP addresses.
     pub listen: Vec<SocketAddr>,
 }
 
-/// A place where the daemon cannot answer.
+/// The server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The socket that was named cannot be made.
-    #[error("cannot make the socket {}", path.display())]
+    /// The required socket cannot be created.
+    #[error("cannot create the socket {}", path.display())]
     Socket {
-        /// Its path.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The address cannot be listened at.
-    #[error("cannot listen at {address}")]
+    /// The TCP address cannot be bound.
+    #[error("cannot listen on {address}")]
     Tcp {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// The most connections of one listener at a time; more wait until one has ended.
-const CONNECTIONS: usize = 32;
+/// Maximum number of open connections per listener; further ones wait in the backlog.
+const MAX_CONNECTIONS: usize = 32;
 
 /// How long a request may take to arrive.
-const HEADER_TIME: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last, for one who reads slowly.
-const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// How long a connection may last in total.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest request, in bytes.
-const REQUEST_BYTES: usize = 16 * 1024;
+/// Maximum length of a request in bytes.
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
-/// The pause after a connection that could not be accepted, say for want of descriptors.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a failed accept, for example if file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The places where the daemon answers, listened at already.
+/// A server that already listens.
 #[derive(Debug)]
 pub struct StatusServer {
     socket: Option<Socket>,
@@ -78,12 +78,12 @@ pub struct StatusServer {
 }
 
 impl StatusServer {
-    /// Listens. A socket that nobody has named is done without where it cannot be made.
+    /// Listens on the socket and all addresses. Without a usable path it logs a warning and serves no socket.
     ///
     /// # Errors
-    /// [`Error`] if a place that was asked for cannot be had.
+    /// [`Error`] if an address or a required socket is unusable.
     pub async fn listen(config: &Config) -> Result<Self, Error> {
-        let socket = if config.is_socket_named { named(&config.sockets)? } else { usable(&config.sockets) };
+        let socket = if config.is_socket_required { required(&config.sockets)? } else { usable(&config.sockets) };
         let mut tcp = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;
@@ -91,12 +91,12 @@ impl StatusServer {
         }
         let addresses: Vec<_> = tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         if !addresses.is_empty() {
-            tracing::info!(?addresses, "answering over HTTP");
+            tracing::info!(?addresses, "listening for HTTP");
         }
         Ok(Self { socket, tcp })
     }
 
-    /// Answers for as long as it is polled; never ends.
+    /// Serves requests while it is polled; never returns.
     pub async fn serve(self, sources: Sources) -> Infallible {
         let sources = Arc::new(sources);
         let mut listeners = JoinSet::new();
@@ -107,39 +107,39 @@ impl StatusServer {
         for listener in self.tcp {
             listeners.spawn(accept_connections(listener, Arc::clone(&sources)));
         }
-        // None of them ends by itself.
+        // A listener never returns.
         while listeners.join_next().await.is_some() {}
         std::future::pending().await
     }
 }
 
-fn named(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {
+fn required(paths: &[PathBuf]) -> Result<Option<Socket>, Error> {
     let listen = |path: &PathBuf| Socket::listen(path).map_err(|source| Error::Socket { path: path.clone(), source });
     paths.first().map(listen).transpose()
 }
 
 fn usable(paths: &[PathBuf]) -> Option<Socket> {
-    let socket = paths.iter().find_map(|path| try_at(path));
+    let socket = paths.iter().find_map(|path| try_listen(path));
     if socket.is_none() {
-        tracing::warn!("going on without a socket: `status` and `health` cannot ask this daemon");
+        tracing::warn!("continuing without a socket: `status` and `health` cannot reach this daemon");
     }
     socket
 }
 
-fn try_at(path: &Path) -> Option<Socket> {
+fn try_listen(path: &Path) -> Option<Socket> {
     match Socket::listen(path) {
         Ok(socket) => {
-            tracing::debug!(path = %path.display(), "answering at the socket");
+            tracing::debug!(path = %path.display(), "listening on the socket");
             Some(socket)
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), error = chain(&error), "cannot make the socket");
+            tracing::warn!(path = %path.display(), error = chain(&error), "cannot create the socket");
             None
         }
     }
 }
 
-/// Somewhere connections come from.
+/// A source of connections.
 trait Listener: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -166,13 +166,13 @@ async fn accept_connections<L: Listener + Sync>(listener: L, sources: Arc<Source
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.next(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.next(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
                     connections.spawn(serve_connection(stream, Arc::clone(&sources)));
                 }
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "cannot accept a connection");
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -180,20 +180,20 @@ async fn accept_connections<L: Listener + Sync>(listener: L, sources: Arc<Source
     }
 }
 
-/// Reads one request and answers it.
+/// Responds to one request.
 async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, sources: Arc<Sources>) {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        ready(Ok::<_, Infallible>(sources.answer(request.method(), request.uri().path())))
+        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path())))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_buf_size(REQUEST_BYTES)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_REQUEST_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_TIME, connection).await {
+    match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(error = chain(&error), "a connection has ended early"),
-        Err(_) => tracing::debug!("a connection took too long"),
+        Ok(Err(error)) => tracing::debug!(error = chain(&error), "a connection failed"),
+        Err(_) => tracing::debug!("a connection timed out"),
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon's unix socket: made so that nobody else can use it, and taken away at the end.
+//! The daemon's unix socket: accessible to its owner only, and removed at shutdown.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -9,17 +9,17 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{UnixListener, UnixSocket};
 
-/// How many may wait to be served.
-pub(super) const BACKLOG: u32 = 64;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 64;
 
-/// A socket that somebody listens at; its file is removed with it.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
     pub(super) file: SocketFile,
 }
 
-/// The file of a socket of ours; removed when dropped, unless it was replaced meanwhile.
+/// The file of a socket. Dropping it removes the file unless another socket has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -28,8 +28,7 @@ pub(super) struct SocketFile {
 }
 
 impl Socket {
-    /// Listens at `path`, for the owner alone. Makes the directory; replaces the socket of a daemon that is
-    /// dead, and nothing else.
+    /// Listens on `path` with mode 0600. Creates the directory, and replaces a socket without a listener.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -44,29 +43,29 @@ impl Socket {
         }
         let metadata = fs::symlink_metadata(path)?;
         let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
-        // Nobody can connect before it listens.
+        // No process can connect before `listen`.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(Self { listener: socket.listen(BACKLOG)?, file })
     }
 }
 
-/// Removes a socket that nobody listens at.
+/// Removes a socket without a listener.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in its place"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by a file that is not a socket"));
     }
     match try_connect(path) {
         Err(Errno::CONNREFUSED) => fs::remove_file(path),
         Err(Errno::NOENT) => Ok(()),
-        // So many wait already that whoever listens there has long not answered, but is there.
+        // A full backlog: the listener is alive but does not accept.
         Ok(()) | Err(Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens at it, or hangs"))
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens on it, or hangs"))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Connects without waiting for anybody.
+/// Connects without blocking.
 fn try_connect(path: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -77,7 +76,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = |found: &fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
         if fs::symlink_metadata(&self.path).is_ok_and(|found| is_ours(&found)) {
-            // What is left behind is replaced by the next daemon.
+            // The next daemon replaces a file that cannot be removed.
             let _left = fs::remove_file(&self.path);
         }
     }
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_is_for_its_owner_and_goes_with_its_daemon() {
+    async fn a_socket_is_private_and_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/agent.sock");
         let socket = Socket::listen(&path).unwrap();
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+    async fn only_a_dead_socket_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_hangs_with_a_queue_before_it_is_not_waited_for() {
+    async fn a_hung_daemon_with_a_full_backlog_blocks_no_start() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.sock");
         let hung = UnixSocket::new_stream().unwrap();
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_stays() {
+    async fn a_file_that_is_not_a_socket_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.sock");
         fs::write(&path, "precious").unwrap();

@@ -1,4 +1,4 @@
-//! Runners to be told about.
+//! Fixtures.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ pub(super) fn key(name: &str) -> RunnerKey {
     RunnerKey::enrollment(name).unwrap()
 }
 
-/// A daemon that serves one runner.
-pub(super) fn sources(is_well: bool) -> Sources {
+/// The data of a daemon with one ready runner.
+pub(super) fn sources(is_alive: bool) -> Sources {
     let registry = StatusRegistry::default();
     registry.enter(Phase::Serving);
     registry.update(&key("a"), status("a", Some(1), StateName::Active));
-    Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_well: Box::new(move || is_well) }
+    Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_alive: Box::new(move || is_alive) }
 }
 
-/// Half an hour after the year has begun.
+/// Half an hour into 2027.
 pub(super) fn now() -> Reading {
     Reading { wall: at("2027-01-01T00:30:00Z"), since_boot: Duration::from_secs(1800) }
 }
@@ -29,7 +29,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// A runner whose server is a minute and a half ahead; one with a number has a token.
+/// A runner whose server is 90 seconds ahead. It has a token if it has an id.
 pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerStatus {
     let began = Reading { wall: at("2027-01-01T00:00:00Z"), since_boot: Duration::ZERO };
     let report = RunnerReport {
@@ -50,7 +50,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
     RunnerStatus {
         label: name.to_owned(),
         host: "gitlab.example.com:8443".to_owned(),
-        obstacle: None,
+        not_ready_because: None,
         next_rotation_at: id.map(|_| at("2027-01-01T00:38:00Z")),
         last_rotation_at: id.map(|_| at("2026-12-31T23:59:59Z")),
         time: ServerTime::assumed(began).told(at("2027-01-01T00:01:30Z"), began),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use test_gitlab::{
+use fake_gitlab::{
     Builder, Gitlab, NewRunner, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span,
 };
 

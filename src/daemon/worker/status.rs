@@ -55,7 +55,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             label: name.clone().unwrap_or_else(|| driver.runner.label().to_owned()),
             report: RunnerReport { name, error: self.trouble(), ..report },
             host: driver.runner.record.url.authority(),
-            obstacle: self.obstacle(),
+            not_ready_because: self.not_ready_because(),
             last_rotation_at: driver.runner.record.last_reset_at,
             next_rotation_at: self.next_rotation_at(),
             time: driver.time(),
@@ -76,8 +76,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// Why it is not ready, in one sentence.
-    fn obstacle(&self) -> Option<String> {
-        let obstacle = match (self.driver.state(), self.acceptance) {
+    fn not_ready_because(&self) -> Option<String> {
+        let reason = match (self.driver.state(), self.acceptance) {
             (State::Unregistered(_), _) => "it is not registered yet",
             (State::Uncertain(_) | State::Rejected(_) | State::Failed(_), _) => return self.trouble(),
             (State::Active(_) | State::NotRenewable(_), Acceptance::Unknown) => {
@@ -92,7 +92,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 return None;
             }
         };
-        join(Some(obstacle.to_owned()), self.failure_text())
+        join(Some(reason.to_owned()), self.failure_text())
     }
 
     fn cannot_rotate(&self) -> bool {
@@ -116,7 +116,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Step::Verify | Step::Save | Step::Unregister => return,
         };
         if let Some(outcome) = report.outcomes.first() {
-            self.shared.counters.count(operation, operation_outcome(*outcome));
+            self.shared.counters.count_operation(operation, operation_outcome(*outcome));
         }
     }
 }

@@ -1,0 +1,144 @@
+//! The routes of the status server.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use serde::Serialize;
+
+use super::counters::Counters;
+use super::metrics;
+use super::registry::StatusRegistry;
+use crate::clock::{Clock as _, SystemClock};
+use crate::model::Report;
+
+/// The data behind the routes. Reading it never waits.
+pub struct Sources {
+    /// Hexadecimal digits that distinguish this daemon from others on the machine; a header of every response.
+    pub instance_id: String,
+    /// The status of the runners.
+    pub registry: StatusRegistry,
+    /// The counters.
+    pub counters: Counters,
+    /// Whether the daemon's main loop makes progress.
+    pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+pub(super) type FullResponse = Response<Full<Bytes>>;
+
+/// The header of the instance id.
+pub(super) const INSTANCE_HEADER: &str = "runner-agent-config";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+impl Sources {
+    pub(super) fn respond_to(&self, method: &Method, path: &str) -> FullResponse {
+        let mut response = self.route(method, path);
+        if let Ok(instance_id) = HeaderValue::from_str(&self.instance_id) {
+            response.headers_mut().insert(INSTANCE_HEADER, instance_id);
+        }
+        response
+    }
+
+    fn route(&self, method: &Method, path: &str) -> FullResponse {
+        let handler: fn(&Self) -> FullResponse = match path {
+            "/healthz" => Self::health,
+            "/readyz" => Self::readiness,
+            "/status" => Self::status,
+            "/metrics" => Self::metrics,
+            _ => return respond(StatusCode::NOT_FOUND, TEXT, "not found: /healthz, /readyz, /status, /metrics\n"),
+        };
+        if *method != Method::GET && *method != Method::HEAD {
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        handler(self)
+    }
+
+    fn health(&self) -> FullResponse {
+        if (self.is_alive)() {
+            respond(StatusCode::OK, TEXT, "ok\n")
+        } else {
+            respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's main loop is stuck\n")
+        }
+    }
+
+    fn readiness(&self) -> FullResponse {
+        let readiness = self.registry.readiness();
+        json(if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+    }
+
+    fn status(&self) -> FullResponse {
+        let runners = self.registry.runners();
+        json(StatusCode::OK, &Report::new(runners.into_iter().map(|status| status.report).collect()))
+    }
+
+    fn metrics(&self) -> FullResponse {
+        match metrics::metrics(&self.counters, &self.registry, SystemClock.read()) {
+            Ok(text) => respond(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> FullResponse {
+    match serde_json::to_string_pretty(body) {
+        Ok(text) => respond(status, JSON, text + "\n"),
+        Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> FullResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::StateName;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::status::Phase;
+    use crate::status::tests::{sources, status};
+
+    #[tokio::test]
+    async fn the_status_has_the_shape_of_every_command() {
+        let response = sources(true).respond_to(&Method::GET, "/status");
+        assert_eq!(
+            (response.status(), &response.headers()[CONTENT_TYPE]),
+            (StatusCode::OK, &HeaderValue::from_static(JSON))
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let report: Report = serde_json::from_slice(&body).unwrap();
+        assert_eq!((report.schema, report.runners), (1, vec![status("a", Some(1), StateName::Active).report]));
+    }
+
+    #[test]
+    fn each_path_has_its_status() {
+        let statuses = |sources: &Sources| {
+            ["/healthz", "/readyz", "/status", "/metrics", "/", "/metrics/", "/healthz/x"]
+                .map(|path| sources.respond_to(&Method::GET, path).status().as_u16())
+        };
+        assert_eq!(statuses(&sources(true)), [200, 200, 200, 200, 404, 404, 404]);
+        let stuck = sources(false);
+        stuck.registry.enter(Phase::Stopping);
+        assert_eq!(statuses(&stuck), [503, 503, 200, 200, 404, 404, 404]);
+    }
+
+    #[test]
+    fn only_reading_is_allowed() {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
+            let response = sources(true).respond_to(&method, "/status");
+            assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(response.headers()[ALLOW], "GET, HEAD");
+        }
+        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status").status(), StatusCode::OK);
+    }
+}
