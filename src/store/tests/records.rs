@@ -72,8 +72,11 @@ fn a_damaged_record_is_named_without_its_content_and_hides_no_other() {
         let found = block_on(store.records()).unwrap();
         assert_eq!(found.records, [record("good")]);
         assert_eq!(found.damaged.len(), 1, "{damage}");
-        let told = format!("{} {:?}", found.damaged[0], found.damaged[0]);
-        assert!(told.contains("bad.json") && !told.contains("glrt-secret") && !told.contains("not a token"), "{told}");
+        let shown = format!("{} {:?}", found.damaged[0], found.damaged[0]);
+        assert!(
+            shown.contains("bad.json") && !shown.contains("glrt-secret") && !shown.contains("not a token"),
+            "{shown}"
+        );
     }
 }
 

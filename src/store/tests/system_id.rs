@@ -119,7 +119,7 @@ async fn a_state_directory_from_another_machine_gets_a_name_of_its_own_and_share
     assert_eq!(copied.machine, copy.machine().await);
     drop(copy);
 
-    // It is told once: from now on it is this machine's own.
+    // It is logged once: from now on the directory belongs to this machine.
     let later = Store::open(config).unwrap();
     assert_eq!(later.system_id().await.unwrap(), new_name);
     assert_eq!(later.record(&record.key).await.unwrap(), Some(copied));
