@@ -50,7 +50,7 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.words) {
+    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error),
     };

@@ -5,7 +5,6 @@
 
 mod address;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/model.rs"]
 pub mod fuzzing;
 mod names;
 mod report;

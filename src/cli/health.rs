@@ -9,7 +9,7 @@ use crate::settings;
 
 /// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
 pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {
-    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
+    let daemon = settings::paths(&context.overrides, &context.environment).status_client();
     let (question, yes) = if arguments.ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
     let (line, exit) = match daemon.get(question).await {
         Ok(reply) if reply.is_ok => (yes.to_owned(), Exit::Done),

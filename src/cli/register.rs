@@ -13,14 +13,14 @@ use super::arguments::{RegisterArguments, RegisterConfirmArgs};
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::{RunnerOutcome, end};
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, StepFailure, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
-use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
+use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
 
 /// Registers a runner, and reports what became of it.
 pub(super) async fn register(
@@ -81,7 +81,7 @@ impl RegisterConfirm {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
-                .map_err(|message| settings::Errors::from(Mistake { place: Place::Variable(variable), message })),
+                .map_err(|message| settings::Errors::from(Diagnostic { place: Place::Variable(variable), message })),
             (None, None) => Ok(false),
         };
         Ok(Self {
@@ -156,11 +156,11 @@ impl Registrar {
                 exit: Exit::Refused,
                 message: format!(
                     "config.toml has a runner of this server and name already: {}",
-                    chain(&drive.into_error())
+                    chain(&error_of(drive))
                 ),
                 hint: Some("register anew into the same entry with --force".to_owned()),
             }),
-            _ => Err(drive.into_error()),
+            _ => Err(error_of(drive)),
         }
     }
 
@@ -225,7 +225,7 @@ impl Registrar {
 
     /// Says what a lost answer may have left behind.
     fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
-        let error = drive.into_error();
+        let error = error_of(drive);
         if !matches!(outcome, Some(Outcome::Lost { .. })) {
             return error;
         }

@@ -7,9 +7,9 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::{RunnerOutcome, end};
 use super::selection::{RunnerSelector, argument_token, read_file};
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, StepFailure, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
@@ -89,7 +89,7 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
                 .to_owned(),
             hint: Some("try again".to_owned()),
         }),
-        _ => Err(drive.into_error()),
+        _ => Err(error_of(drive)),
     }
 }
 

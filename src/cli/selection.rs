@@ -179,7 +179,7 @@ pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<To
 /// [`Error::Secret`] if it cannot be had.
 pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token, Error> {
     let source = file_source(path, environment)?;
-    if let Some(remark) = source.remark() {
+    if let Some(remark) = source.warning() {
         tracing::warn!("{remark}");
     }
     Ok(source.read()?)

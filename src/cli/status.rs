@@ -27,7 +27,7 @@ pub(super) async fn status(
     arguments: &StatusArguments,
     mut signals: Signals,
 ) -> Result<Exit, Error> {
-    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
+    let daemon = settings::paths(&context.overrides, &context.environment).status_client();
     let Some(Wait::Ready) = arguments.wait else {
         tell(context, &daemon).await?;
         return Ok(Exit::Done);

@@ -8,9 +8,9 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::Goal;
 use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
@@ -89,7 +89,7 @@ async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> 
         Err(error) => return RunnerOutcome::failed(before, Action::Failed, "not unregistered", &error),
     };
     let Some((found, dropped_to)) = drive.unregistration() else {
-        let error = drive.into_error();
+        let error = error_of(drive);
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         return RunnerOutcome::failed(before, action, "not unregistered", &error);
     };

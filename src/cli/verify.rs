@@ -7,9 +7,9 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::{RunnerOutcome, end};
 use super::selection::RunnerSelector;
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Action, RunnerReport, StateName};
 use crate::ops::EntryFate;
@@ -74,7 +74,7 @@ async fn drop_entry(session: &CommandSession, mut driver: Driver) -> RunnerOutco
 
 fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
     let outcome = drive.outcome();
-    let error = drive.into_error();
+    let error = error_of(drive);
     let (action, line) = match (outcome, &error) {
         (Some(Outcome::Refused), _) => (Action::Refused, "refused"),
         (Some(Outcome::MustAct(_) | Outcome::RotationClosed), _) => (Action::Failed, "not verified, needs attention"),

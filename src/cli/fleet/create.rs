@@ -9,14 +9,14 @@ use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
 use crate::cli::outcome::end;
-use crate::cli::register::draft::{given, tags, take_entry, with_environment};
+use crate::cli::register::draft::{given, take_entry, with_environment};
 use crate::cli::register::{self, RegisterConfirm};
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::model::Expiry;
-use crate::settings::{Draft, DraftCreation, Environment, Place};
+use crate::settings::{Draft, DraftCreation, DraftFlags, Environment, Place, split_list};
 
 /// Creates.
 pub(super) async fn create(
@@ -79,17 +79,22 @@ pub(super) async fn enroll(
         token_rotation_deadline,
     };
     draft.create = given("--instance", Some(Some(creation)));
-    draft.tls_ca_file = given("--tls-ca-file", session.site.tls.ca_file.clone());
-    draft.tls_cert_file = given("--tls-cert-file", session.site.tls.cert_file.clone());
-    draft.tls_key_file = given("--tls-key-file", session.site.tls.key_file.clone());
-    draft.description = given("--description", attributes.description);
-    draft.tag_list = given("--tag-list", attributes.tag_list.as_deref().map(tags));
-    draft.run_untagged = given("--run-untagged", attributes.run_untagged);
-    draft.locked = given("--locked", attributes.locked);
-    draft.access_level = given("--access-level", attributes.access_level);
-    draft.maximum_timeout = given("--maximum-timeout", attributes.maximum_timeout);
-    draft.maintenance_note = given("--maintenance-note", attributes.maintenance_note);
-    draft.paused = given("--paused", paused);
+    let tls = session.site.tls.clone();
+    let flags = DraftFlags {
+        tls_ca_file: tls.ca_file,
+        tls_cert_file: tls.cert_file,
+        tls_key_file: tls.key_file,
+        description: attributes.description,
+        tag_list: attributes.tag_list.as_deref().map(split_list),
+        run_untagged: attributes.run_untagged,
+        locked: attributes.locked,
+        access_level: attributes.access_level,
+        maximum_timeout: attributes.maximum_timeout,
+        maintenance_note: attributes.maintenance_note,
+        paused,
+        ..DraftFlags::default()
+    };
+    draft.set_flags(flags, &context.environment);
     take_entry(&mut draft, entry, &context.environment);
     let draft = with_environment(draft, &context.environment);
     let is_named = draft.name.is_some();

@@ -75,7 +75,7 @@ impl FleetSession {
     ) -> Result<Self, Error> {
         let Address { site, client, settings } = Address::of(context, arguments)?;
         let source = access_token(context, arguments, &settings, &site.url)?;
-        if let Some(remark) = source.remark() {
+        if let Some(remark) = source.warning() {
             tracing::warn!("{remark}");
         }
         let token = source.read()?;

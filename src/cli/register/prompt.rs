@@ -6,12 +6,11 @@ use std::str::FromStr as _;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
-use super::draft::tags;
 use crate::cli::Error;
 use crate::cli::interrupt::Interrupt;
 use crate::model::ServerUrl;
 use crate::secret::{Source, Token};
-use crate::settings::{Draft, Place, Placed};
+use crate::settings::{Draft, Place, Placed, split_list};
 
 /// The executors that gitlab-runner knows, in the order in which it offers them.
 const EXECUTORS: [&str; 11] = [
@@ -124,7 +123,7 @@ fn ask(mut draft: Draft, hostname: &str, terminal: &mut impl Terminal) -> io::Re
         }
         if draft.tag_list.is_none() {
             let list = terminal.line("Enter tags for the runner (comma-separated):")?;
-            draft.tag_list = Some(typed(tags(&list)));
+            draft.tag_list = Some(typed(split_list(&list)));
         }
         if draft.maintenance_note.is_none() {
             draft.maintenance_note = Some(typed(terminal.line("Enter optional maintenance note for the runner:")?));

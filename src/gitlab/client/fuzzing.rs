@@ -1,8 +1,8 @@
-//! What must hold for any answer of any server.
+//! Checks for any response of any server.
 //!
-//! Compiled for fuzzing, and for tests, which feed it the corpus.
+//! Compiled for fuzzing, and for tests, which run the corpus.
 
-#![allow(clippy::unwrap_used, reason = "a broken promise has to stop the run")]
+#![allow(clippy::unwrap_used, reason = "a failed check stops the run")]
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ fn parse(input: &[u8]) -> Option<(Endpoint, Incoming)> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_corpus_breaks_no_promise() {
+    fn the_corpus_passes_every_check() {
         crate::model::fuzzing::feed("answer", super::answer);
     }
 }

@@ -1,16 +1,16 @@
-//! What must hold for any word that is read as a token, an address, a time, a span or an id.
+//! Checks for any text that is parsed as a token, an address, a time, a duration or an id.
 //!
-//! Compiled for fuzzing, and for tests, which feed it the corpus.
+//! Compiled for fuzzing, and for tests, which run the corpus.
 
-#![allow(clippy::unwrap_used, reason = "a broken promise has to stop the run")]
+#![allow(clippy::unwrap_used, reason = "a failed check stops the run")]
 
 use std::time::Duration;
 
 use super::{Expiry, MAX_URL_BYTES, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp, format_span, parse_span};
 use crate::secret::{Fingerprint, MAX_TOKEN_BYTES, Token};
 
-/// Reads a text as each kind of word.
-pub fn words(input: &[u8]) {
+/// Parses a text as each kind of value.
+pub fn values(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     token(text);
     if let Ok(url) = text.parse() {
@@ -81,7 +81,7 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.len() < 240 && !name.starts_with('.') && !name.contains(['/', '\0', '\n', ' '])
 }
 
-/// Feeds every file of a corpus to a check.
+/// Runs a check on every file of a corpus.
 #[cfg(test)]
 #[allow(clippy::print_stdout, reason = "shown only if the check fails")]
 pub(crate) fn feed(target: &str, check: impl Fn(&[u8])) {
@@ -97,7 +97,7 @@ pub(crate) fn feed(target: &str, check: impl Fn(&[u8])) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_corpus_breaks_no_promise() {
-        super::feed("words", super::words);
+    fn the_corpus_passes_every_check() {
+        super::feed("values", super::values);
     }
 }

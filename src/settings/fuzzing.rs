@@ -1,15 +1,15 @@
-//! What must hold for any agent.toml.
+//! Checks for any agent.toml.
 //!
-//! Compiled for fuzzing, and for tests, which feed it the corpus.
+//! Compiled for fuzzing, and for tests, which run the corpus.
 
 use std::path::PathBuf;
 
 use super::{Environment, Overrides, Paths, Place, Scope, assemble};
 
-/// What the variables of the environment hold that agent.toml can name.
+/// Environment variables that agent.toml can name.
 const SECRETS: [(&str, &str); 2] = [("GOOD", "glrt-of-the-environment"), ("BAD", "no token but secret")];
 
-/// Reads an agent.toml: settings or mistakes, and of the mistakes each one in a line that there is.
+/// Parses an agent.toml: valid settings, or errors that each name an existing line.
 pub fn settings(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let environment =
@@ -45,7 +45,7 @@ pub fn settings(input: &[u8]) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_corpus_breaks_no_promise() {
+    fn the_corpus_passes_every_check() {
         crate::model::fuzzing::feed("settings", super::settings);
     }
 }
