@@ -183,7 +183,7 @@ fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     command.env("RUNTIME_DIRECTORY", sandbox.path("run"));
     let second = Process::start(command);
     other.wait("the second daemon to serve", |_| second.log().contains("serving"));
-    assert!(second.log().contains("another daemon listens at it"), "{}", second.log());
+    assert!(second.log().contains("another daemon listens on it"), "{}", second.log());
     assert_eq!(get(&other.path("state/agent.sock"), "/healthz").0, 200, "it goes on beside its state");
     second.stop(Signal::TERM);
     assert_eq!(get(&socket, "/healthz").0, 200);
