@@ -63,8 +63,8 @@ impl Creation {
 impl RegistrationSource {
     /// What should be changed about the place that the secret is read from.
     #[must_use]
-    pub fn remark(&self) -> Option<String> {
-        self.secret_source().remark()
+    pub fn warning(&self) -> Option<String> {
+        self.secret_source().warning()
     }
 
     /// Reads the secret.

@@ -68,7 +68,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut runner = Runner::recorded(record, site);
         match (pending.intent.operation.clone(), pending.answer) {
             // The record got the new token although the journal did not.
-            (JournalOperation::Rotate { old, .. }, None) if runner.record.retired.contains(&old) => {
+            (JournalOperation::Rotate { old, .. }, None) if runner.record.former_tokens.contains(&old) => {
                 Ok(self.replay_token(&mut runner).await)
             }
             (JournalOperation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
@@ -156,7 +156,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
         let mut runner = Runner::blank(pending.key.clone(), origin, site);
         runner.record.id = answer.as_ref().and_then(|answer| answer.id).or(id);
-        runner.record.retired.extend(old);
+        runner.record.former_tokens.extend(old);
         let obtained_at = answer.as_ref().and_then(|answer| answer.obtained_at);
         let expiry = answer.map(|answer| answer.expiry).unwrap_or_default();
         runner.take(Credential { token, obtained_at, expiry });

@@ -3,7 +3,7 @@
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
-use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
+use crate::store::{Entry, EntrySelector, EntryToken, Record, Snapshot};
 
 use super::Error;
 
@@ -35,7 +35,7 @@ impl Runner {
             id: None,
             name: None,
             credential: None,
-            retired: Vec::new(),
+            former_tokens: Vec::new(),
             machine: None,
             entry_text: None,
             first_seen_at: None,
@@ -74,12 +74,12 @@ impl Runner {
 
     /// The entries that belong to it.
     #[must_use]
-    pub fn target(&self) -> Target {
+    pub fn target(&self) -> EntrySelector {
         let current = self.record.credential.iter().map(|credential| credential.token.fingerprint());
-        Target {
+        EntrySelector {
             url: self.record.url.clone(),
             id: self.record.id,
-            fingerprints: current.chain(self.record.retired.iter().cloned()).collect(),
+            fingerprints: current.chain(self.record.former_tokens.iter().cloned()).collect(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Runner {
 
     /// Whether this token has replaced the one of another copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
-        record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
+        record.credential.as_ref().is_some_and(|other| self.record.former_tokens.contains(&other.token.fingerprint()))
     }
 
     /// Whether it has a token, and not this one.
@@ -168,18 +168,18 @@ impl Runner {
         if old.as_ref() != Some(&credential.token) {
             self.record.first_seen_at = credential.obtained_at;
             if let Some(old) = old {
-                self.record.retire(old.fingerprint());
+                self.record.add_former_token(old.fingerprint());
             }
         }
         let fingerprint = credential.token.fingerprint();
-        self.record.retired.retain(|retired| *retired != fingerprint);
+        self.record.former_tokens.retain(|retired| *retired != fingerprint);
         self.record.credential = Some(credential);
     }
 
     /// Gives the credential up; the entry's text stays for the next time.
     pub(super) fn give_up(&mut self) {
         if let Some(old) = self.record.credential.take() {
-            self.record.retire(old.token.fingerprint());
+            self.record.add_former_token(old.token.fingerprint());
         }
         self.record.id = None;
     }
@@ -188,8 +188,8 @@ impl Runner {
 /// Whether an entry belongs to a runner: by its number, or by a token of the runner's, whatever number it
 /// carries beside that.
 #[must_use]
-pub fn is_own(target: &Target, entry: &Entry) -> bool {
-    target.matches(entry) || Target { id: None, ..target.clone() }.matches(entry)
+pub fn is_own(target: &EntrySelector, entry: &Entry) -> bool {
+    target.matches(entry) || EntrySelector { id: None, ..target.clone() }.matches(entry)
 }
 
 /// An entry's name for people: its own, else its place in the file.

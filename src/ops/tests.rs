@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::memory::{
-    Fault, MemoryDisk, MemoryServer, START, TokioClock, identity, registration_token, rotation_intent, url,
+    Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent,
 };
 use super::*;
-use crate::gitlab::{Disposition, RegisterParameters};
+use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Trouble};
 use crate::model::{Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
-use crate::store::{JournalAnswer, NewEntry, Pending};
+use crate::store::{JournalAnswer, Pending};
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -53,28 +53,6 @@ impl Bench {
             });
             assert!(in_config || in_records || in_journal, "{context}: the token of runner {id} is lost");
         }
-    }
-}
-
-fn enrollment(token: Token) -> Enrollment {
-    let url = url();
-    Enrollment {
-        key: crate::model::RunnerKey::enrollment("build-1").unwrap(),
-        site: Site { url: url.clone(), tls: TlsFiles::default() },
-        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
-        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
-        entry: NewEntry {
-            template: None,
-            name: "build-1".to_owned(),
-            url,
-            executor: None,
-            shell: None,
-            limit: None,
-            request_concurrency: None,
-            output_limit: None,
-            tls: TlsFiles::default(),
-            settings: Vec::new(),
-        },
     }
 }
 
@@ -172,7 +150,7 @@ async fn rotate_writes_everything_down_before_and_after_the_one_request() {
     assert_eq!(bench.disk.state().effects, ["probe", "begin", "answered", "edit", "record", "clear"]);
     assert_eq!(bench.server.calls(), ["register", "reset"]);
     assert_ne!(bench.disk.tokens(), std::slice::from_ref(&old));
-    assert!(runner.record.retired.contains(&old.fingerprint()));
+    assert!(runner.record.former_tokens.contains(&old.fingerprint()));
     bench.assert_nothing_lost("rotate");
 }
 
@@ -259,7 +237,7 @@ async fn an_unchanged_token_is_not_a_rotation() {
     bench.server.order_always("reset", Some(Fault::SameToken));
     let done = bench.ops.rotate(&mut runner, None, now()).await.unwrap();
     assert_eq!(done.value.outcome(), Outcome::NotRotated);
-    assert!(runner.record.retired.is_empty() && bench.disk.state().journal.is_empty());
+    assert!(runner.record.former_tokens.is_empty() && bench.disk.state().journal.is_empty());
 }
 
 #[tokio::test]
@@ -306,7 +284,7 @@ async fn an_unknown_token_is_verified_and_then_adopted_or_replaced() {
     bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(theirs.token.clone());
     assert!(matches!(bench.ops.verify(&mut runner, now()).await.unwrap().value, Verification::Adopted(_)));
     assert_eq!(runner.record.credential.as_ref().unwrap().token, theirs.token);
-    assert!(runner.record.retired.contains(&ours.token.fingerprint()));
+    assert!(runner.record.former_tokens.contains(&ours.token.fingerprint()));
     // A token that the server refuses is replaced by ours.
     let wrong = Token::parse("glrtr-wrong").unwrap();
     bench.disk.state().entries[0].token = crate::store::EntryToken::Literal(wrong);
@@ -454,7 +432,7 @@ async fn a_crash_while_registering_again_is_finished_in_the_same_entry() {
         obtained_at: None,
         expiry: Expiry::Unknown,
     });
-    before.retired.clear();
+    before.former_tokens.clear();
     before.seed = None;
     bench.disk.state().records.insert(before.key.clone(), before);
     assert_eq!(bench.ops.replay(now()).await.unwrap().finished, 1);

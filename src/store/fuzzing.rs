@@ -9,9 +9,10 @@ use std::path::Path;
 
 use toml_edit::Document;
 
-use super::config_file::{ConfigFile, Reading};
-use super::splice::{CREDENTIAL_KEYS, apply};
-use super::{Edit, EntryText, Error, NewEntry, Target, journal, record};
+use super::config_file::{ConfigFile, ParseContext};
+use super::entry_text::CREDENTIAL_KEYS;
+use super::splice::apply;
+use super::{Edit, EntrySelector, EntryText, Error, NewEntry, journal, record};
 use super::{Entry, EntryToken};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, TlsFiles};
 use crate::secret::{Token, sha256_hex};
@@ -23,7 +24,7 @@ pub fn splice(input: &[u8]) {
     for entry in file.entries() {
         let Some(url) = entry.url.clone() else { continue };
         let fingerprints: Vec<_> = entry.token.token().map(Token::fingerprint).into_iter().collect();
-        let target = Target { url, id: entry.id, fingerprints };
+        let target = EntrySelector { url, id: entry.id, fingerprints };
         if target.matches(&entry) {
             renewing(text, &file, &target);
             removing(text, &file, &target);
@@ -32,7 +33,7 @@ pub fn splice(input: &[u8]) {
     inserting(text, &file);
 }
 
-fn renewing(text: &str, file: &ConfigFile<'_>, target: &Target) {
+fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let id = RunnerId::try_new(4_611_686_018_427_387_904).unwrap();
     let credential = credential();
     let edit = Edit::Renew { target: target.clone(), id: Some(id), credential: credential.clone() };
@@ -67,12 +68,12 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &Target) {
     let (old, new) = (file, &edited_file);
     assert_eq!(foreign(old, old, &renewed), foreign(new, old, &renewed), "another byte has changed");
     // Once done, it changes nothing.
-    let target = Target { url: target.url.clone(), id: Some(id), fingerprints: Vec::new() };
+    let target = EntrySelector { url: target.url.clone(), id: Some(id), fingerprints: Vec::new() };
     let (again, _) = apply(&edited, &Edit::Renew { target, id: Some(id), credential }, reading()).unwrap();
     assert_eq!(again, edited);
 }
 
-fn removing(text: &str, file: &ConfigFile<'_>, target: &Target) {
+fn removing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let before = file.entries();
     let (edited, done) = match apply(text, &Edit::Remove { target: target.clone() }, reading()) {
         Ok(edited) => edited,
@@ -117,7 +118,7 @@ fn inserting(text: &str, file: &ConfigFile<'_>) {
     let entries = ConfigFile::parse(&inserted, reading()).unwrap().entries();
     let new = entries.last().unwrap();
     assert_eq!((new.id, new.token.token()), (id.ok(), Some(&credential().token)));
-    let target = Target { url, id: id.ok(), fingerprints: Vec::new() };
+    let target = EntrySelector { url, id: id.ok(), fingerprints: Vec::new() };
     let (removed, done) = apply(&inserted, &Edit::Remove { target }, reading()).unwrap();
     assert_eq!(done.removed, [entry]);
     assert_eq!(removed.trim_end(), text.trim_end());
@@ -252,7 +253,7 @@ fn slot(json: &[u8], size: usize) -> Option<Vec<u8>> {
 }
 
 fn read_journal(content: &[u8]) -> Option<(journal::Intent, Option<journal::JournalAnswer>)> {
-    let journal::Found::Whole(intent, answer) = journal::Found::of(content) else { return None };
+    let journal::JournalContent::Whole(intent, answer) = journal::JournalContent::of(content) else { return None };
     assert!(has_right_sum(content), "an intent with a wrong checksum");
     if let Some(answer) = &answer {
         assert!(has_right_sum(&content[ANSWER_AT..]), "an answer with a wrong checksum");
@@ -276,9 +277,9 @@ fn credential() -> Credential {
     }
 }
 
-fn reading() -> Reading<'static> {
+fn reading() -> ParseContext<'static> {
     let variables = |name: &str| (name == "RUNNER_TOKEN").then(|| "glrt-from-variable".to_owned());
-    Reading { path: Path::new("config.toml"), variables }
+    ParseContext { path: Path::new("config.toml"), variables }
 }
 
 #[cfg(test)]

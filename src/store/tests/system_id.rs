@@ -78,7 +78,7 @@ fn machines_differ_by_a_hash_that_is_not_the_machine_id() {
 fn only_a_derived_one_is_used_where_it_cannot_be_written() {
     let home = Home::with("");
     std::fs::create_dir(home.config_path().with_file_name(".config.toml.lock")).unwrap();
-    assert!(matches!(system_id(&home), Err(Error::BlockingStore { .. })));
+    assert!(matches!(system_id(&home), Err(Error::Io { .. })));
     set_machine_id(&home, "abc");
     assert!(system_id(&home).unwrap().starts_with("s_"));
     assert!(!file(&home).exists());

@@ -51,7 +51,7 @@ fn a_newer_gitlab_says_that_it_has_no_such_api() {
     sandbox
         .register(&["--api", "v1", "--name", "new", "--executor", "shell"])
         .exits(3)
-        .says("this version of GitLab does not have the call");
+        .says("this GitLab version does not support the call");
     assert!(sandbox.gitlab.runners().is_empty());
 }
 

@@ -39,7 +39,7 @@ fn a_file_that_everybody_can_read_is_warned_of() {
         let sandbox = super::sandbox();
         let token = with_entry(&sandbox);
         sandbox.write_with_mode("secret", &token, 0o644);
-        run(&sandbox, words).says("everybody can read the token file").hides(&[&token]);
+        run(&sandbox, words).says("all users can read the token file").hides(&[&token]);
         sandbox.write_with_mode("secret", &token, 0o640);
         assert!(!run(&sandbox, words).stderr.contains("everybody"), "{words:?}");
     }

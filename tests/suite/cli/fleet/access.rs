@@ -90,12 +90,14 @@ fn what_a_token_may_not_do_is_said_with_the_scope_or_role_that_is_missing() {
         .exits(3)
         .says("one of: api read_api")
         .says("`read_api` or `api`");
-    site.fleet_with(&["list", "--all"], &[("GITLAB_TOKEN", &owner)]).exits(3).says("an administrator or auditor");
+    site.fleet_with(&["list", "--all"], &[("GITLAB_TOKEN", &owner)])
+        .exits(3)
+        .says("an administrator's or auditor's access token");
     site.fleet_with(&["pause", &id.to_string()], &[("GITLAB_TOKEN", &guest)])
         .exits(3)
-        .says("who may change the runner");
+        .says("its user must be allowed to change the runner");
     let done = site.fleet_with(&["create", "--instance", "--write-token", "t"], &[("GITLAB_TOKEN", &owner)]);
-    done.exits(3).says("for the instance an administrator");
+    done.exits(3).says("for an instance runner an administrator");
     assert!(!site.sandbox.path("t").exists());
 }
 
@@ -106,9 +108,9 @@ fn a_project_that_is_not_found_may_be_hidden() {
     let outsider = site.gitlab().add_access_token_of(Role::Outsider, [Scope::Api]);
     for (project, token) in [("a/b", &outsider), ("a/c", &site.access_token)] {
         let done = site.fleet_with(&["list", "--project", project], &[("GITLAB_TOKEN", token)]);
-        done.exits(3).says("there is no such project, or it is hidden from the access token's user");
+        done.exits(3).says("no such project, or the access token's user cannot see it");
     }
-    site.fleet(&["list", "--group", "x y"]).exits(3).says("there is no such group, or it is hidden");
+    site.fleet(&["list", "--group", "x y"]).exits(3).says("no such group, or the access token's user cannot see it");
 }
 
 #[test]

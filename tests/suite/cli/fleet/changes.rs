@@ -53,7 +53,7 @@ fn settings_are_changed_and_taken_away() {
 
     site.gitlab().clear_requests();
     site.fleet(&["update", &text]).exits(2).says("say what changes");
-    site.fleet(&["update", &text, "--maximum-timeout", "5m"]).exits(2).says("less than the 600 s");
+    site.fleet(&["update", &text, "--maximum-timeout", "5m"]).exits(2).says("at least 600 s");
     site.fleet(&["update", &text, "--access-level", "open"]).exits(2).says("no access level");
     site.fleet(&["update", "--description", "x"]).exits(2).says("say which runners");
     site.fleet(&["update", &text, "--all", "--description", "x"]).exits(2).says("not both");
@@ -167,7 +167,7 @@ fn runners_are_assigned_to_projects_and_taken_from_them() {
     assert_eq!(site.gitlab().runner(id).unwrap().projects, [one.id, two.id]);
     site.fleet(&["assign", &text, "--to", "a/two"]).exits(3).says("Runner is already assigned to this project");
     let locked = site.fleet(&["assign", &locked.to_string(), "--to", "a/two"]);
-    locked.exits(3).says("the server does not do that to this runner (403 Forbidden - Runner is locked");
+    locked.exits(3).says("the server does not allow this for the runner (403 Forbidden - Runner is locked");
     site.fleet(&["unassign", &text, "--from", "a/one"]).exits(3).says("owner project");
     site.fleet(&["unassign", &text, "--from", &two.id.to_string()]).exits(0);
     assert_eq!(site.gitlab().runner(id).unwrap().projects, [one.id]);

@@ -1,13 +1,13 @@
-//! How the things of the management API look in a table.
+//! The table rows of runners, managers, projects and jobs.
 
-use super::rows::Shown;
-use super::table::{Cell, Heading, Tone};
+use super::rows::TableRow;
+use crate::cli::table::{Cell, Heading, Tone};
 use crate::gitlab::fleet::{
     CiJob, ContactStatus, FleetRunner, JobExecution, JobStatus, Manager, Project, RunnerDetails,
 };
 use crate::model::{Timestamp, format_span};
 
-impl Shown for FleetRunner {
+impl TableRow for FleetRunner {
     const NAME: &'static str = "runners";
 
     fn headings() -> Vec<Heading> {
@@ -25,7 +25,7 @@ impl Shown for FleetRunner {
     }
 }
 
-impl Shown for RunnerDetails {
+impl TableRow for RunnerDetails {
     const NAME: &'static str = "runners";
 
     fn headings() -> Vec<Heading> {
@@ -53,7 +53,7 @@ impl Shown for RunnerDetails {
     }
 }
 
-impl Shown for Manager {
+impl TableRow for Manager {
     const NAME: &'static str = "managers";
 
     fn headings() -> Vec<Heading> {
@@ -85,7 +85,7 @@ impl Shown for Manager {
     }
 }
 
-impl Shown for Project {
+impl TableRow for Project {
     const NAME: &'static str = "projects";
 
     fn headings() -> Vec<Heading> {
@@ -98,7 +98,7 @@ impl Shown for Project {
     }
 }
 
-impl Shown for CiJob {
+impl TableRow for CiJob {
     const NAME: &'static str = "jobs";
 
     fn headings() -> Vec<Heading> {
@@ -139,7 +139,7 @@ fn kind(runner: &FleetRunner) -> Cell {
     Cell::new(runner.runner_type.as_ref().map(|kind| kind.as_str().trim_end_matches("_type")))
 }
 
-/// A runner's state in words and colour.
+/// A runner's state, coloured.
 pub(super) fn state(runner: &FleetRunner) -> Cell {
     state_of(runner.status.as_ref(), runner.is_paused() == Some(true), runner.job_execution_status.as_ref())
 }
@@ -166,7 +166,7 @@ fn state_of(status: Option<&ContactStatus>, is_paused: bool, execution: Option<&
     Cell::new(Some(words.join(", "))).toned(tone)
 }
 
-/// How long ago a runner was seen.
+/// How long ago a runner contacted the server, or `never`.
 pub(super) fn seen(at: Option<Timestamp>, now: Timestamp) -> String {
     at.map_or_else(|| "never".to_owned(), |at| ago(at, now))
 }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_is_told_in_words_and_in_a_tone() {
+    fn a_state_has_words_and_a_tone() {
         for (runner, words, tone) in [
             (json!({ "id": 1, "status": "online" }), "online", Some(Tone::Good)),
             (
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_by_how_long_ago_they_are() {
+    fn times_are_shown_relative_to_now() {
         let now: Timestamp = "2027-01-15T08:00:00Z".parse().unwrap();
         let at = |text: &str| text.parse().unwrap();
         assert_eq!(ago(at("2027-01-12T04:00:00Z"), now), "3d 4h ago");

@@ -1,4 +1,4 @@
-//! Where tests reach into a replace; empty otherwise.
+//! Fault injection for tests; does nothing in other builds.
 
 use std::path::Path;
 
@@ -8,29 +8,29 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-/// Something that a test does to config.toml behind the agent's back.
+/// A concurrent change of config.toml by a test.
 #[cfg(test)]
 pub(super) type Hook = dyn FnMut(&Path) + Send;
 
-/// What a test wants to happen, or to know, in the middle of a replace.
+/// Hooks into a replace.
 #[derive(Clone, Default)]
-pub(super) struct Hooks {
-    /// Called when the replacement is on the disk and the original is about to be compared.
+pub(super) struct TestHooks {
+    /// Called after the replacement is written, before the original is compared.
     #[cfg(test)]
     pub(super) before_rename: Option<Arc<Mutex<Hook>>>,
-    /// Counts the replaces that happened.
+    /// Counts completed replaces.
     #[cfg(test)]
     pub(super) renames: Arc<AtomicU32>,
-    /// Takes config.toml for a mount point.
+    /// Treats config.toml as a mount point.
     #[cfg(test)]
     pub(super) mount_point: bool,
-    /// Refuses the space for a write in place.
+    /// Fails the allocation for a write in place.
     #[cfg(test)]
     pub(super) no_space: bool,
 }
 
 #[cfg(not(test))]
-impl Hooks {
+impl TestHooks {
     pub(super) fn before_rename(&self, _path: &Path) {}
 
     pub(super) fn renamed(&self) {}
@@ -45,7 +45,7 @@ impl Hooks {
 }
 
 #[cfg(test)]
-impl Hooks {
+impl TestHooks {
     pub(super) fn before_rename(&self, path: &Path) {
         if let Some(hook) = &self.before_rename {
             hook.lock().unwrap()(path);

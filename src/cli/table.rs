@@ -1,23 +1,23 @@
-//! Tables for people, which fit the terminal.
+//! Tables for people, fitted to the terminal.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::cli::outcome::shown;
+use super::text::printable;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
-/// A column that is cut has at least so many places left.
+/// The narrowest that a column is cut to, in terminal columns.
 const NARROWEST: usize = 8;
 
-/// What a colour says.
+/// What a colour means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
-    /// As it should be.
+    /// As expected.
     Good,
-    /// Look at it.
+    /// Needs a look.
     Doubtful,
-    /// Not as it should be.
+    /// Wrong.
     Bad,
     /// Not in use.
     Quiet,
@@ -31,31 +31,31 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// A text, or a dash where there is none.
+    /// A text, or a dash if it is missing or empty.
     pub(super) fn new(text: Option<impl AsRef<str>>) -> Self {
-        let text = text.map(|text| shown(text.as_ref())).filter(|text| !text.is_empty());
+        let text = text.map(|text| printable(text.as_ref())).filter(|text| !text.is_empty());
         Self { text: text.unwrap_or_else(|| "-".to_owned()), tone: None }
     }
 
-    /// The same in a colour, where there are colours.
+    /// The same cell in a colour.
     pub(super) fn toned(self, tone: Option<Tone>) -> Self {
         Self { tone, ..self }
     }
 }
 
-/// What a row can be shown in.
+/// Where a table is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Screen {
-    /// In columns; none for a file, in which nothing is cut.
+    /// In terminal columns; `None` for a file, where nothing is cut.
     pub(super) width: Option<usize>,
-    /// Whether there are colours.
+    /// Whether to write colours.
     pub(super) is_coloured: bool,
 }
 
-/// A column's heading, and whether it can be cut to fit.
+/// A column's heading, and whether the column can be cut to fit.
 pub(super) type Heading = (&'static str, bool);
 
-/// Rows under headings, written part by part. The first part settles how wide the columns are.
+/// Rows under headings, written in parts. The first part determines the widths of the columns.
 #[derive(Debug)]
 pub(super) struct Table {
     headings: Vec<Heading>,
@@ -68,7 +68,7 @@ impl Table {
         Self { headings, screen, widths: None }
     }
 
-    /// The lines of some more rows; before the first ones those of the headings.
+    /// The lines of more rows; the first call starts with the headings.
     pub(super) fn lines(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
         let widths = match &self.widths {
@@ -87,7 +87,7 @@ impl Table {
         text
     }
 
-    /// As wide as the widest cell; on a terminal the widest of the columns that can be cut give way.
+    /// The width of the widest cell of each column; on a terminal, the widest columns that can be cut shrink to fit.
     fn fitted(&self, rows: &[Vec<Cell>]) -> Vec<usize> {
         let widest = |column: usize| rows.iter().map(|row| row[column].text.width()).max().unwrap_or_default();
         let mut widths: Vec<_> = self
@@ -133,7 +133,7 @@ impl Table {
     }
 }
 
-/// The beginning of a text that is too wide, with a sign that there is more.
+/// Shortens a text that is too wide, with an ellipsis.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gets_every_text_whole_and_a_terminal_lines_that_fit() {
+    fn rows_fit_a_terminal_and_are_whole_in_a_file() {
         let rows = [row(["1", "a description that is long", "online"]), row(["22", "", "b\u{1b}[2J"])];
         insta::assert_snapshot!(table(None).lines(&rows), @r"
         ID  DESCRIPTION                 STATE
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_counted_in_places_and_stay_as_they_were() {
+    fn widths_count_wide_characters_and_stay_the_same() {
         let mut table = table(None);
         insta::assert_snapshot!(table.lines(&[row(["1", "测试 runner", "online"])]), @r"
         ID  DESCRIPTION  STATE
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tone_is_a_colour_only_where_there_are_colours() {
+    fn a_tone_is_written_only_in_a_coloured_table() {
         let cell = Cell::new(Some("online")).toned(Some(Tone::Good));
         let lines = |is_coloured| {
             let mut table = Table::new(vec![("STATE", false)], Screen { width: None, is_coloured });
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_is_too_narrow_gets_long_lines() {
+    fn a_very_narrow_terminal_gets_lines_that_do_not_fit() {
         let lines = table(Some(5)).lines(&[row(["1", "a description that is long", "online"])]);
         assert!(lines.contains("a descr…"), "{lines}");
     }

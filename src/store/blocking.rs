@@ -1,28 +1,27 @@
-//! What the disk thread owns: where the files are, and each piece of work on them.
+//! The disk thread's state: paths, and the blocking work on them.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::compose::EntryText;
-use super::config_file::{ConfigFile, Reading};
-use super::edit::{Edit, Edited, Target};
+use super::config_file::{ConfigFile, ParseContext};
+use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::Snapshot;
+use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
-use super::hooks::Hooks;
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
+use super::test_hooks::TestHooks;
 use super::{Config, dropped, splice, system_id};
 use crate::model::{SystemId, Timestamp};
 use crate::secret::{Fingerprint, sha256_hex};
 
-/// Hex digits of the config path's hash that name its state directory.
+/// Length of the config path's hash in the state directory's name, in hex digits.
 const STATE_NAME_DIGITS: usize = 12;
 
-/// What an operation needs at its peak, which a probe asks for: a journal, a record, and its replacement
-/// beside it.
+/// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
 const PROBE_BYTES: usize = 16 * 1024;
 
 /// The paths of one config.toml and its state.
@@ -31,23 +30,23 @@ pub(super) struct BlockingStore {
     /// `STATE/<hash>`.
     state: Option<PathBuf>,
     system_id: Option<SystemId>,
-    hooks: Hooks,
+    hooks: TestHooks,
 }
 
 impl BlockingStore {
-    /// Makes the state directories, sees that they can be written, and finishes an interrupted write.
-    pub(super) fn open(config: Config, hooks: Hooks) -> Result<Self, Error> {
+    /// Creates the state directories, probes them, and finishes an interrupted write.
+    pub(super) fn open(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let path = resolve(&config.config_path)?;
         let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
         let disk = Self { config, state, system_id: None, hooks };
         disk.probe_state()?;
         if let Err(error) = disk.place(&path).replay() {
-            tracing::error!(%error, "an interrupted write of config.toml could not be finished");
+            tracing::error!(%error, "cannot finish an interrupted write of config.toml");
         }
         Ok(disk)
     }
 
-    /// The file that config.toml is now; a symbolic link may have been turned meanwhile.
+    /// Resolves config.toml; a symbolic link may have changed.
     pub(super) fn path(&self) -> Result<PathBuf, Error> {
         resolve(&self.config.config_path)
     }
@@ -74,7 +73,7 @@ impl BlockingStore {
         Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
     }
 
-    pub(super) fn texts(&self, target: &Target) -> Result<Vec<EntryText>, Error> {
+    pub(super) fn texts(&self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
         let path = self.path()?;
         let Some(content) = read_file(&path)? else { return Ok(Vec::new()) };
         let text = self.place(&path).text(&content)?;
@@ -85,7 +84,7 @@ impl BlockingStore {
         }
     }
 
-    /// Makes several changes with one replace; each has a result of its own.
+    /// Makes several changes with one replace; each has its own result.
     pub(super) fn edit(&self, edits: &[Edit]) -> Vec<Result<Edited, Error>> {
         match self.edit_together(edits) {
             Ok(results) => results,
@@ -101,7 +100,7 @@ impl BlockingStore {
         if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
             make_directory(parent(&path))?;
         } else if is_missing {
-            // There is nothing to lock, and perhaps no directory to lock it in.
+            // Nothing to lock; the directory may be missing too.
             let reading = self.reading(&path);
             return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
         }
@@ -137,9 +136,9 @@ impl BlockingStore {
         Ok(system_id)
     }
 
-    /// Notices a state directory that was copied to another machine (a golden image, a restored disk). The
-    /// machine that it came from may use the same tokens, so its runners count as shared from now on, and
-    /// this machine takes a name of its own; crash-safe in this order.
+    /// Detects a state directory from another machine (a golden image, a restored disk). That machine may use the
+    /// same tokens: the runners count as shared, and this machine takes its own system_id first, then marks the
+    /// records. This order is crash-safe.
     fn notice_copy(&self) -> Result<(), Error> {
         let (Some(runners), Some(machine)) = (self.runners(), self.machine()) else { return Ok(()) };
         let is_foreign = |record: &Record| record.machine.as_ref().is_some_and(|known| *known != machine);
@@ -165,7 +164,7 @@ impl BlockingStore {
         system_id::machine(&self.config.machine_id_path)
     }
 
-    /// Keeps the text of a dropped entry under a name that nothing has yet.
+    /// Keeps the text of a dropped entry under an unused name.
     pub(super) fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
         let Some(state) = &self.state else { return Ok(None) };
         dropped::keep(&state.join("dropped"), label, text, at)
@@ -175,31 +174,31 @@ impl BlockingStore {
         ReplaceTarget { path, state: self.state.as_deref(), hooks: &self.hooks }
     }
 
-    fn reading<'a>(&self, path: &'a Path) -> Reading<'a> {
-        Reading { path, variables: self.config.variables }
+    fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
+        ParseContext { path, variables: self.config.variables }
     }
 
-    /// Sees that the state directory takes a journal file now.
+    /// Checks that the state directory has space for an operation.
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
         let path = runners.join(".probe");
-        // Two processes may probe at the same time, in the same file.
+        // Several processes may probe concurrently with the same file.
         let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let written = opened.and_then(|mut file| {
             file.write_all(&[b'#'; PROBE_BYTES])?;
             file.sync_all()
         });
         remove_file(&path)?;
-        written.map_err(Error::disk("write", &path))
+        written.map_err(Error::io("write", &path))
     }
 }
 
-/// Makes `STATE/<hash>/runners`, for the owner alone.
+/// Creates `STATE/<hash>/runners` with mode 0700.
 fn make_state(root: &Path, config_path: &Path) -> Result<PathBuf, Error> {
     use std::os::unix::ffi::OsStrExt as _;
     let hash = sha256_hex(config_path.as_os_str().as_bytes());
-    let state = std::path::absolute(root).map_err(Error::disk("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
+    let state = std::path::absolute(root).map_err(Error::io("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
     make_directory(&state.join("runners"))?;
-    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::disk("set the mode of", &state))?;
+    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", &state))?;
     Ok(state)
 }
