@@ -3,7 +3,7 @@
 //! Starts a test GitLab on loopback whose tokens live twenty seconds, runs the real daemon against it in a
 //! temporary directory, and shows what happens. Fails loudly if any of it does not; leaves nothing behind.
 
-#![allow(clippy::print_stdout, reason = "the terminal is all the user interface that there is")]
+#![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
 #![allow(clippy::disallowed_methods, reason = "the tour watches real processes in real time")]
 
 use std::error::Error;
@@ -195,7 +195,7 @@ impl Tour {
     }
 }
 
-/// A line of config.toml without most of the token: these are test tokens, but nobody should get used to it.
+/// A line of config.toml without most of the token: even test tokens are not shown whole.
 fn shortened(line: &str) -> String {
     match line.split_once("token = \"") {
         Some((before, token)) => format!("{before}token = \"{}…\"", &token[..token.len().min(12)]),

@@ -1,6 +1,6 @@
 //! GitLab's documents of the Runners API, of 2016, 15.x and 16.x: every request and every answer in them.
 //!
-//! `examples.json` has each request as it is written there, with the answer below it. The test GitLab is sent both:
+//! `examples.json` has each request as it is written there, with the answer below it. The fake GitLab is sent both:
 //! the request as curl would send it, and what this client sends for the same wish.
 
 mod ours;
@@ -100,7 +100,7 @@ fn every_documented_parameter_can_be_sent() {
             if name == "maintainer_note" {
                 continue;
             }
-            // The inverse of `paused`: told only to a server that does not know that one.
+            // The inverse of `paused`: sent only to a server without that parameter.
             if name == "active" && call == "POST /runners" {
                 continue;
             }

@@ -11,7 +11,7 @@ use test_support::Process;
 use super::sandbox::{ClockSandbox, INTERVAL, LIFE, NOTICED, first_time};
 
 /// How much of its life a token has at least behind it when it is replaced: 4 % less than half of it, and the
-/// second that the server's `Date` does not tell.
+/// second that the server's `Date` leaves out.
 const LEAST_SHARE: f64 = 0.46;
 const UNTOLD: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,7 @@ const MOST_OFTEN: f64 = 0.9;
 const EXTRA: usize = 2;
 
 /// How long the daemon gets to settle down after a rotation. A jump in the middle of a request is not one to
-/// it: the answer tells the server's time.
+/// it: the answer carries the server's time.
 const REST: Duration = Duration::from_secs(2);
 
 /// One way for a clock to be wrong.
@@ -112,7 +112,7 @@ fn check_clock(sandbox: &ClockSandbox, daemon: &Process, seconds: i64) -> Result
     }
 }
 
-/// config.toml tells the server's times.
+/// Checks that config.toml holds the server's times.
 fn check_entry(sandbox: &ClockSandbox) -> Result<(), String> {
     let (entry, runner) = (sandbox.entry()?, sandbox.runner()?);
     let time = |key: &str| {

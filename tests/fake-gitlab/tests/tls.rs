@@ -1,4 +1,4 @@
-//! HTTPS: whom the server shows itself as, and whom it lets in.
+//! HTTPS: the certificate of the server, and client certificates.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

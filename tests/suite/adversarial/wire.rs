@@ -1,4 +1,4 @@
-//! Answers that are wrong before anybody looks at what they say.
+//! Broken HTTP: wrong before the body is read.
 
 use super::limited::{IMPATIENT, LimitedSandbox};
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! What a server says in its own words reaches nobody's terminal raw, and never at length.
+//! Texts of the server reach a terminal escaped and shortened.
 
 use super::limited::LimitedSandbox;
 use fake_gitlab::{Answer, Endpoint, Fault};

@@ -69,7 +69,7 @@ fn without_state_an_entry_of_that_name_is_verified() {
     let named = sandbox.register(&["--name", "a"]);
     named.exits(0).says("warning: config.toml has runner `a` (id ");
     assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config.clone(), 1));
-    // A name that nobody chose is no reason to believe that this one is meant.
+    // A default name is no reason to believe that this one is meant.
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     sandbox.write_config(&config.replace("\"a\"", &format!("{hostname:?}")));
     std::fs::remove_dir_all(sandbox.path("state")).unwrap();
@@ -139,7 +139,7 @@ fn what_belongs_to_a_registration_token_is_refused_with_a_created_runner() {
     let url = sandbox.gitlab.url();
     let words = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
     sandbox.run(&words).exits(2).says("--tag-list: ").says("--locked: ");
-    // In the place of a registration token it is only told, as gitlab-runner does.
+    // In the place of a registration token it is only a warning, as in gitlab-runner.
     let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
     sandbox.run(&words).exits(0).says("warning: --registration-token: ");
 }
@@ -284,7 +284,7 @@ fn limits_are_told_before_anything_is_sent() {
 #[test]
 fn a_disk_that_takes_nothing_costs_no_token() {
     let sandbox = super::sandbox();
-    // Nobody, not even root, can create a file there.
+    // Not even root can create a file there.
     sandbox.register(&["--name", "a", "--config", "/proc/config.toml"]).exits(4).says("/proc/");
     assert_eq!(sandbox.gitlab.requests().len(), 0);
 }

@@ -1,4 +1,4 @@
-//! Lives of tokens: rotated in time, whoever else is in trouble.
+//! Token lifetimes: each token is rotated in time, even if other runners fail.
 
 use super::{enrolled, enrollment};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use test_support::{Output, Process, Sandbox};
 
 const FINISHING: &str = "interrupted: finishing what is under way";
 
-/// A pass whose registration is held by the server, and which was told to stop.
+/// A pass whose registration is held by the server, and which got a signal to stop.
 fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
     let held = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let pass = sandbox.start(&["run", "--once"]);

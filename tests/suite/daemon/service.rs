@@ -1,4 +1,4 @@
-//! The daemon as a service: what it tells the service manager.
+//! The daemon as a service: its messages to the service manager.
 
 use super::enrolled;
 use std::os::unix::net::UnixDatagram;

@@ -41,7 +41,7 @@ impl Ours {
         Self { token: Token::parse(token).unwrap(), ..Self::new(gitlab) }
     }
 
-    /// Sends the same wish as a request that the test GitLab has seen, and tells what was understood of the answer.
+    /// Sends the same wish as a request that the fake GitLab received, and returns the parsed answer.
     pub(crate) fn send(&self, asked: &Request) -> Result<Value, Error> {
         self.runtime.block_on(async {
             match asked.endpoint {

@@ -107,7 +107,7 @@ fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_eithe
     }
 }
 
-/// Needs no right to look into another process: the process looks at itself, and tells the length.
+/// Needs no right to look into another process: the process looks at itself, and reports the length.
 #[test]
 fn the_process_itself_sees_an_environment_without_the_secret() {
     let sandbox = super::sandbox();

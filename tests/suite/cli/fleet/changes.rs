@@ -1,4 +1,4 @@
-//! Changes: one at a time, in bulk, agreed to, and told.
+//! Changes: one at a time, in bulk, confirmed and reported.
 
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! `fleet create --enroll`, and `create` in an `[[enroll]]`: a runner whose token passes through nobody's hands.
+//! `fleet create --enroll`, and `create` in an `[[enroll]]`: a runner whose token no person handles.
 
 use fake_gitlab::{Endpoint, Fault, RunnerType};
 

@@ -1,4 +1,4 @@
-//! `fleet prune`: what nobody has seen for long goes, what this machine serves stays.
+//! `fleet prune`: runners that have been offline for long are deleted, what this machine serves stays.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! New tokens: made, and written where they are told, never printed.
+//! New tokens: written to the requested place, never printed.
 
 use std::os::unix::fs::PermissionsExt as _;
 
