@@ -62,7 +62,7 @@ fn without_one_it_is_wrong_usage_with_the_ways_to_give_one() {
     for way in ["--access-token-file", "--access-token-credential", "GITLAB_TOKEN", "PRIVATE_TOKEN", "[[server]]"] {
         done.says(way);
     }
-    site.sandbox.run_with(&["fleet", "list"], &[("GITLAB_TOKEN", "x")]).exits(2).says("which server?");
+    site.sandbox.run_with(&["fleet", "list"], &[("GITLAB_TOKEN", "x")]).exits(2).says("no server given");
     assert_eq!(site.gitlab().requests().len(), 0);
 }
 
@@ -70,7 +70,7 @@ fn without_one_it_is_wrong_usage_with_the_ways_to_give_one() {
 fn a_bad_token_is_named_by_its_place_and_fingerprint_and_by_what_the_server_says() {
     let site = Site::new();
     let done = site.fleet_with(&["list"], &[("GITLAB_TOKEN", "glpat-nonsense")]);
-    done.exits(3).says("401 Unauthorized").says("that of the variable GITLAB_TOKEN, with the fingerprint");
+    done.exits(3).says("401 Unauthorized").says("from the variable GITLAB_TOKEN, with the fingerprint");
     assert!(!done.stderr.contains("nonsense"));
 
     site.gitlab().expire_access_token(&site.access_token);

@@ -52,10 +52,10 @@ fn settings_are_changed_and_taken_away() {
     assert_eq!((runner.tags.len(), runner.maximum_timeout, runner.description.as_str()), (0, None, "new"));
 
     site.gitlab().clear_requests();
-    site.fleet(&["update", &text]).exits(2).says("say what changes");
+    site.fleet(&["update", &text]).exits(2).says("specify changes");
     site.fleet(&["update", &text, "--maximum-timeout", "5m"]).exits(2).says("at least 600 s");
-    site.fleet(&["update", &text, "--access-level", "open"]).exits(2).says("no access level");
-    site.fleet(&["update", "--description", "x"]).exits(2).says("say which runners");
+    site.fleet(&["update", &text, "--access-level", "open"]).exits(2).says("unknown access level");
+    site.fleet(&["update", "--description", "x"]).exits(2).says("specify runners");
     site.fleet(&["update", &text, "--all", "--description", "x"]).exits(2).says("not both");
     assert_eq!(site.gitlab().requests().len(), 0);
     let refused = site.fleet(&["update", &text, "--run-untagged=false"]);
@@ -68,7 +68,7 @@ fn several_are_shown_first_and_changed_only_when_agreed_to() {
     let ids = site.add_runners(3);
     let texts = texts(&ids);
     let asked = site.fleet(&words("pause", &texts, &[]));
-    asked.exits(2).says("This will pause these 3 runners at").says("agree with --yes");
+    asked.exits(2).says("This will pause these 3 runners at").says("confirm with --yes");
     assert!(site.gitlab().runners().iter().all(|runner| !runner.paused));
 
     let dry = site.fleet(&words("pause", &texts, &["--dry-run"]));
@@ -118,7 +118,7 @@ fn a_runner_is_deleted_by_its_own_token_without_an_access_token() {
     let (_, token) = site.gitlab().add_runner(NewRunner::instance());
     let path = site.sandbox.write("runner-token", &token);
     let delete = ["delete", "--runner-token-file", path.to_str().unwrap()];
-    site.fleet_with(&delete, &[]).exits(2).says("agree with --yes");
+    site.fleet_with(&delete, &[]).exits(2).says("confirm with --yes");
     let done = site.fleet_with(&[&delete[..], &["--yes"]].concat(), &[]);
     assert!(done.exits(0).stdout.ends_with(": deleted\n") && !done.stdout.contains(&token));
     assert!(site.gitlab().runners().is_empty());

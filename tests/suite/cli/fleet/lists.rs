@@ -151,11 +151,11 @@ fn an_answer_that_cannot_be_written_is_no_success() {
     for output in ["text", "json", "jsonl"] {
         for words in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
             let words = [&["fleet", "--url", &url], words, &["--output", output]].concat();
-            run_full(&site, &words).exits(1).says("error: cannot write the answer: No space");
+            run_full(&site, &words).exits(1).says("error: cannot write to stdout: No space");
         }
     }
     for words in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
-        run_full(&site, words).exits(1).says("cannot write the answer");
+        run_full(&site, words).exits(1).says("cannot write to stdout");
     }
     run_full(&site, &["--help"]).exits(1);
 }
@@ -189,7 +189,7 @@ fn a_busy_server_is_waited_for_if_that_is_wanted() {
     site.fleet(&["list", "--all"]).exits(5).says("too many requests");
     site.gitlab().order(Endpoint::ListAllRunners, busy());
     let done = site.fleet(&["list", "--all", "--wait", "30s", "--output", "json"]);
-    assert_eq!(rows(done.exits(0).says("trying again in"), "runners").len(), 1);
+    assert_eq!(rows(done.exits(0).says("retrying in"), "runners").len(), 1);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn runners_that_nobody_has_seen_are_deleted() {
     site.fleet(&[&prune[..], &["--yes"]].concat()).exits(0);
     let left: Vec<u64> = site.gitlab().runners().iter().map(|runner| runner.id).collect();
     assert_eq!(left, [recent, young, online]);
-    site.fleet(&[&prune[..], &["--yes"]].concat()).exits(0).says("nobody is missing for 30d");
+    site.fleet(&[&prune[..], &["--yes"]].concat()).exits(0).says("no runner is stale for 30d");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_this_machine_serves_is_never_deleted() {
     site.sandbox.add_entry("mine", Some(id), &token);
     site.gitlab().advance(40 * DAY);
     let done = site.fleet(&["prune", "--all", "--stale", "30d", "--yes"]);
-    done.exits(0).says(&format!("left alone, since this machine serves them: {id}"));
+    done.exits(0).says(&format!("kept, because this machine serves them: {id}"));
     assert_eq!(site.gitlab().runners().len(), 1);
 }
 
@@ -65,7 +65,7 @@ fn an_entry_that_could_be_any_runner_ends_it() {
     site.gitlab().advance(40 * DAY);
     site.gitlab().clear_requests();
     let done = site.fleet(&["prune", "--all", "--stale", "30d", "--yes"]);
-    done.exits(4).says("nobody knows which runner the entry `mine`").says("run `verify` first");
+    done.exits(4).says("the entry `mine` in config.toml has no known id").says("run `verify` first");
     assert_eq!(site.gitlab().requests().len(), 0);
 }
 
