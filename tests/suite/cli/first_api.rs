@@ -61,9 +61,9 @@ fn what_the_first_api_does_not_know_is_refused_before_anything_is_sent() {
     sandbox
         .register(&["--api", "v1", "--paused", "--maximum-timeout", "1h", "--access-level", "ref_protected"])
         .exits(2)
-        .says("the API v1 has no `paused`")
-        .says("the API v1 has no `maximum_timeout`")
-        .says("the API v1 has no `access_level`");
+        .says("API v1 has no `paused`")
+        .says("API v1 has no `maximum_timeout`")
+        .says("API v1 has no `access_level`");
     let url = sandbox.gitlab.url();
     sandbox
         .run(&["register", "-n", "--api", "v1", "--url", &url, "--token", "glrt-x"])

@@ -113,7 +113,7 @@ fn the_process_itself_sees_an_environment_without_the_secret() {
     let sandbox = super::sandbox();
     let mut command = sandbox.command(&["verify", "--token-file", "/proc/self/environ"]);
     command.env_clear().env("HOME", sandbox.root()).env("REGISTRATION_TOKEN", "x".repeat(500));
-    Process::start(command).end().exits(4).says("a character that no token has");
+    Process::start(command).end().exits(4).says("the token has an invalid character");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn an_entry_that_cannot_be_written_costs_no_runner() {
     let site = Site::new();
     site.sandbox.write_config("runners = []\n");
     site.fleet(&[&CREATE[..], &["--instance"]].concat()).exits(4);
-    site.fleet(&["create", "--instance", "--write-token", "t", "--name", "x"]).exits(2).says("add --enroll");
+    site.fleet(&["create", "--instance", "--write-token", "t", "--name", "x"]).exits(2).says("need --enroll");
     site.fleet(&["create", "--instance", "--enroll", "--write-token", "t"]).exits(2);
     assert_eq!(site.gitlab().requests().len(), 0);
 }
@@ -109,8 +109,8 @@ fn the_daemon_creates_what_agent_toml_asks_for() {
     assert_eq!(site.gitlab().runners().len(), 1);
 
     for (create, mistake) in [
-        ("{ runner_type = \"group_type\" }", "with `group_id` for group_type"),
-        ("{ runner_type = \"instance_type\", group_id = 1 }", "with `group_id` for group_type"),
+        ("{ runner_type = \"group_type\" }", "plus `group_id` only for group_type"),
+        ("{ runner_type = \"instance_type\", group_id = 1 }", "plus `group_id` only for group_type"),
         ("{ runner_type = \"shared\" }", "runner_type"),
         ("\"group\"", "create"),
     ] {

@@ -177,7 +177,7 @@ fn a_second_signal_ends_a_request_at_once() {
     child.signal(Signal::INT);
     child.signal(Signal::TERM);
     let done = child.end();
-    done.exits(1).says("interrupted: a change that was under way may have been made");
+    done.exits(1).says("interrupted: a change in progress may have been made");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn runners_that_nobody_has_seen_are_deleted() {
 
     let prune = ["prune", "--all", "--stale", "30d"];
     let dry = site.fleet(&[&prune[..], &["--dry-run", "--output", "json"]].concat());
-    dry.exits(0).says("asking when 4 runners were seen, one request each");
+    dry.exits(0).says("reading the last contact of 4 runners, one request each");
     assert_eq!(ids(&rows(&dry, "runners")), [old, never]);
     assert_eq!(site.gitlab().requests_to(Endpoint::ShowRunner).len(), 4);
 

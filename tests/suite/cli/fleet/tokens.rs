@@ -56,7 +56,7 @@ fn a_creation_that_fails_leaves_no_file_and_says_what_may_be_left() {
     refused.exits(2).says("needs at least one tag");
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&create[..], &["--wait", "5s"]].concat());
-    lost.exits(5).says("GitLab may have made the runner all the same").says("`twin`");
+    lost.exits(5).says("GitLab may have created the runner anyway").says("`twin`");
     assert_eq!(site.gitlab().requests_to(Endpoint::CreateRunner).len(), 1);
     assert!(!site.sandbox.path("token").exists());
 }
@@ -88,7 +88,7 @@ fn a_runners_token_is_reset_by_its_number() {
     assert!(done.exits(0).stdout.contains("reset, the new token") && !done.stdout.contains(&token));
     site.gitlab().order(Endpoint::ResetById, Fault::cut().after_acting());
     let lost = site.fleet(&["reset-token", &id.to_string(), "--write-token", "again"]);
-    lost.exits(5).says("the new one is lost: reset it once more");
+    lost.exits(5).says("the new one is lost: reset it again");
 }
 
 #[test]
