@@ -41,7 +41,7 @@ fn all_runners_rotate_under_the_official_name_too() {
     bench.add_created("b");
     bench.add_entry("variable", None, "$SOME_TOKEN");
     let done = bench.run_with(&["reset-token", "--all-runners"], &[("SOME_TOKEN", "glrt-some")]);
-    done.exits(6).says("the variable `SOME_TOKEN`, which a rotation would make stale");
+    done.exits(6).says("the variable `SOME_TOKEN`, which a rotation cannot update");
     insta::assert_snapshot!("rotate-stdout", bench.scrub(&cut_spans(&done.stdout)));
     for runner in bench.gitlab.runners() {
         assert!(bench.config().contains(&runner.token));
