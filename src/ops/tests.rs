@@ -235,7 +235,7 @@ async fn a_replay_reports_a_crash_before_the_answer() {
 #[tokio::test]
 async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
     for (fault, expected, kept) in [
-        (Fault::ActAndLose, Outcome::Lost { retry_after: None }, true),
+        (Fault::LoseAnswer, Outcome::Lost { retry_after: None }, true),
         (Fault::Fail(UNKNOWN), Outcome::Lost { retry_after: None }, true),
         (Fault::Fail(NOT_EXECUTED), Outcome::Deferred { retry_after: None }, false),
         (Fault::Fail(Disposition::Refused), Outcome::ResetRefused, false),
@@ -244,7 +244,7 @@ async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
     ] {
         let fixture = OpsFixture::new();
         let mut runner = fixture.registered().await;
-        fixture.server.order("reset", fault);
+        fixture.server.inject("reset", fault);
         let error = fixture.ops.rotate(&mut runner, None, now()).await.unwrap_err();
         assert_eq!(error.outcome(), expected, "{fault:?}");
         assert_eq!(!fixture.disk.state().journal.is_empty(), kept, "{fault:?}");
@@ -256,7 +256,7 @@ async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
 async fn an_unchanged_token_is_not_a_rotation() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    fixture.server.order_always("reset", Some(Fault::SameToken));
+    fixture.server.inject_always("reset", Some(Fault::SameToken));
     let done = fixture.ops.rotate(&mut runner, None, now()).await.unwrap();
     assert_eq!(done.outcome, Outcome::NotRotated);
     assert!(runner.record.retired.is_empty() && fixture.disk.state().journal.is_empty());
@@ -372,7 +372,7 @@ async fn a_missing_runner_may_remain_if_its_token_has_expired() {
     let mut runner = fixture.registered().await;
     runner.record.credential.as_mut().unwrap().expiry = Expiry::At(now().minus(Duration::from_secs(60)));
     fixture.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
-    fixture.server.order("delete_runner", Fault::Fail(Disposition::Refused));
+    fixture.server.inject("delete_runner", Fault::Fail(Disposition::Refused));
     let done = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::MayRemain);
 }
@@ -381,7 +381,7 @@ async fn a_missing_runner_may_remain_if_its_token_has_expired() {
 async fn a_lost_unregistration_is_finished_by_the_next_start() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    fixture.server.order("delete_runner", Fault::ActAndLose);
+    fixture.server.inject("delete_runner", Fault::LoseAnswer);
     let error = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
     assert!(matches!(error, Error::Changing(_)));
     let replayed = fixture.ops.replay(now()).await.unwrap();
@@ -502,7 +502,7 @@ async fn one_refusal_does_not_overwrite_an_unknown_token() {
     other.rotate(&mut theirs, None, now()).await.unwrap();
     let token = theirs.record.credential.unwrap().token;
     disk.state().entries[0].token = EntryToken::Literal(token.clone());
-    fixture.server.order("verify", Fault::Fail(Disposition::Refused));
+    fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
     assert_eq!(fixture.ops.verify(&mut runner, now()).await.unwrap_err().outcome(), Outcome::Refused);
     assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&token));
     assert!(matches!(fixture.ops.verify(&mut runner, now()).await.unwrap().outcome, Outcome::Adopted(_)));
@@ -527,7 +527,7 @@ async fn unregister_adopts_an_unknown_token_first() {
 async fn no_second_reset_is_sent_before_a_lost_answer_is_settled() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    fixture.server.order("reset", Fault::ActAndLose);
+    fixture.server.inject("reset", Fault::LoseAnswer);
     fixture.ops.rotate(&mut runner, None, now()).await.unwrap_err();
     let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
     assert!(matches!(fixture.ops.rotate(&mut another, None, now()).await, Err(Error::Disk(_))));

@@ -31,7 +31,10 @@ fn verification_and_rotation_are_said_not_to_exist_there() {
     bench.register(&["--api", "v1", "--name", "old", "--executor", "shell"]).exits(0);
     bench.gitlab.clear_requests();
     for words in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
-        bench.run(words).exits(2).says("registered through the API v1, which supports neither verification nor rotation");
+        bench
+            .run(words)
+            .exits(2)
+            .says("registered through the API v1, which supports neither verification nor rotation");
     }
     assert_eq!(bench.gitlab.requests().len(), 0);
 }
