@@ -1,12 +1,13 @@
 //! The command line.
 //!
-//! `arguments` is its grammar and `report` the only writer to stdout and stderr; every command is one
-//! file. Nobody imports this room but main. `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` and
+//! `arguments` is the grammar, `report` the only writer to stdout and stderr; every command is one file.
+//! Only main imports this room. `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` and
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;
 mod completions;
 mod context;
+mod document;
 mod error;
 mod exit;
 pub mod fleet;
@@ -16,6 +17,7 @@ mod interrupt;
 mod list;
 mod manual;
 mod outcome;
+mod progress;
 mod register;
 mod report;
 mod rotate;
@@ -23,6 +25,8 @@ mod run;
 mod selection;
 mod session;
 mod status;
+mod table;
+mod text;
 mod unregister;
 mod verify;
 
@@ -44,13 +48,13 @@ use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 
-/// Does what the command line asks for, and says how it went. May execute the program again to do so.
+/// Runs the command of the command line and returns its exit code. May execute the program again first.
 pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
     let start = match start {
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),
     };
-    let arguments = match Arguments::try_parse_from(&start.launch.words) {
+    let arguments = match Arguments::try_parse_from(&start.launch.arguments) {
         Ok(arguments) => arguments,
         Err(error) => return report::usage(&error),
     };
@@ -60,7 +64,7 @@ pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: i
     reporter.end(exit.unwrap_or_else(|error| reporter.failed(&error)))
 }
 
-/// What was done before there was a log, so that secrets stay secret.
+/// Results of protecting secrets, from before the log was started.
 struct Secrecy {
     core_dumps: io::Result<()>,
     handover: io::Result<()>,
@@ -69,12 +73,12 @@ struct Secrecy {
 impl Secrecy {
     fn log(&self) {
         if let Err(error) = &self.core_dumps {
-            tracing::warn!(%error, "cannot forbid core dumps, which would hold tokens");
+            tracing::warn!(%error, "cannot disable core dumps, which would contain tokens");
         }
         if let Err(error) = &self.handover {
             tracing::warn!(
                 %error,
-                "cannot hide the tokens that were given by the command line or the environment: other processes may read them in /proc"
+                "cannot hide tokens from the command line or the environment: other processes may read them in /proc"
             );
         }
     }
@@ -118,7 +122,7 @@ fn perform(
     }
 }
 
-/// Runs a command that decides itself where an interrupt may end it.
+/// Runs a command that decides where an interrupt can end it.
 fn one_shot<Work: Future<Output = Result<Exit, Error>>>(
     runtime: &Runtime,
     signals: Signals,
@@ -131,7 +135,7 @@ fn one_shot<Work: Future<Output = Result<Exit, Error>>>(
     })
 }
 
-/// The daemon tells what happens; of a one-shot command the answer is enough, unless something is wrong.
+/// The log settings; by default the daemon logs from level info, a one-shot command from warn.
 fn log_config(arguments: &Arguments, environment: &Environment, reporter: &Reporter) -> Result<LogConfig, Error> {
     let word = |name: &str| environment.text(name);
     let level = match (arguments.global.log_level, word("LOG_LEVEL")) {

@@ -1,29 +1,29 @@
-//! The one place where clocks are read.
+//! The only reader of the system clocks.
 //!
-//! Expiry is the server's wall time, so that is what everything is planned in. [`ServerTime`] keeps an
-//! estimate of it that no step of the local wall clock can move: the server's `Date` at one moment, plus
-//! what the boot clock (which counts suspend) has advanced since.
+//! Expiry is in the server's wall time, so all plans use it. [`ServerTime`] estimates it independently of steps of
+//! the local wall clock: the server's `Date` at one moment, plus the time since then on the boot clock, which counts
+//! suspend.
 
 use std::time::{Duration, SystemTime};
 
 use crate::model::Timestamp;
 
-/// What a clock says at one moment.
+/// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// This machine's wall clock; may be wrong, may step.
+    /// The local wall clock; can be wrong and can step.
     pub wall: Timestamp,
-    /// Time since boot including suspend; never steps.
+    /// Time since boot, including suspend; never steps.
     pub since_boot: Duration,
 }
 
-/// Something that can be asked for the time; tests bring their own.
+/// A source of time; tests implement their own.
 pub trait Clock: 'static {
-    /// Both clocks at one moment.
+    /// Reads both clocks.
     fn read(&self) -> Reading;
 }
 
-/// The clocks of this machine.
+/// The clocks of the system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -35,30 +35,29 @@ impl Clock for SystemClock {
     }
 }
 
-/// An estimate of one server's wall time.
+/// Estimate of one server's wall time.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerTime {
     anchor: Reading,
     server_at_anchor: Timestamp,
 }
 
-/// How far wall and boot clock may drift apart between two looks before it counts as a jump: more than
-/// an NTP slew of ten minutes makes, less than any step worth noticing.
+/// Maximum drift between wall and boot clock between two readings; more is a jump. Above an NTP slew of ten minutes,
+/// below any relevant step.
 const JUMP_TOLERANCE: Duration = Duration::from_secs(5);
 
 impl ServerTime {
-    /// Takes this machine's wall clock for the server's until the server says otherwise.
+    /// Uses the local wall clock until the server sends a `Date`.
     #[must_use]
-    pub fn assumed(reading: Reading) -> Self {
+    pub fn from_local(reading: Reading) -> Self {
         Self { anchor: reading, server_at_anchor: reading.wall }
     }
 
-    /// Takes the `Date` of a genuine answer that arrived at `reading`.
+    /// Applies the `Date` of a genuine answer that arrived at `reading`.
     ///
-    /// The header has whole seconds; an estimate that already agrees with it to the second is kept, so
-    /// that planned times do not flicker.
+    /// The header has whole seconds. An estimate within a second of it is kept, so planned times do not flicker.
     #[must_use]
-    pub fn told(self, date: Timestamp, reading: Reading) -> Self {
+    pub fn with_date(self, date: Timestamp, reading: Reading) -> Self {
         let estimate = self.now(reading);
         if estimate.since(date) < Duration::from_secs(1) && date.since(estimate) < Duration::from_secs(1) {
             return Self { anchor: reading, server_at_anchor: estimate };
@@ -72,17 +71,17 @@ impl ServerTime {
         self.server_at_anchor.plus(reading.since_boot.saturating_sub(self.anchor.since_boot))
     }
 
-    /// Whether the wall clock has moved against the boot clock since the anchor: an NTP step, or a
-    /// virtual machine that was paused. Then only the server knows the time, and should be asked.
+    /// Whether the wall clock has jumped against the boot clock since the anchor, through an NTP step or a paused
+    /// virtual machine. Only an answer of the server can then correct the estimate.
     #[must_use]
     pub fn is_doubtful(self, reading: Reading) -> bool {
         let expected_wall = self.anchor.wall.plus(reading.since_boot.saturating_sub(self.anchor.since_boot));
         reading.wall.since(expected_wall) > JUMP_TOLERANCE || expected_wall.since(reading.wall) > JUMP_TOLERANCE
     }
 
-    /// The same estimate, with this reading's wall clock accepted as undoubtful: asked and not answered.
+    /// Keeps the estimate and accepts the jump of the wall clock, for a server that did not answer.
     #[must_use]
-    pub fn accepted(self, reading: Reading) -> Self {
+    pub fn accept_jump(self, reading: Reading) -> Self {
         Self { server_at_anchor: self.now(reading), anchor: reading }
     }
 
@@ -102,31 +101,32 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_date_outweighs_the_local_clock() {
-        let time = ServerTime::assumed(reading(10_000, 5)).told(Timestamp::from_millis(6_400_000), reading(10_000, 5));
+    fn the_servers_date_replaces_the_local_clock() {
+        let time =
+            ServerTime::from_local(reading(10_000, 5)).with_date(Timestamp::from_millis(6_400_000), reading(10_000, 5));
         assert_eq!(time.now(reading(10_060, 65)), Timestamp::from_millis(6_460_000));
         assert_eq!(time.skew_millis(reading(10_060, 65)), -3_600_000);
     }
 
     #[test]
-    fn a_step_of_the_wall_clock_moves_nothing_but_is_noticed() {
-        let time = ServerTime::assumed(reading(10_000, 5));
+    fn a_step_of_the_wall_clock_is_detected_but_ignored() {
+        let time = ServerTime::from_local(reading(10_000, 5));
         let stepped = reading(10_000 + 3600, 5);
         assert_eq!(time.now(stepped), Timestamp::from_millis(10_000_000));
         assert!(time.is_doubtful(stepped));
-        assert!(!time.accepted(stepped).is_doubtful(stepped));
+        assert!(!time.accept_jump(stepped).is_doubtful(stepped));
         assert!(!time.is_doubtful(reading(10_600, 605)));
     }
 
     #[test]
     fn a_date_within_the_second_does_not_move_the_estimate() {
-        let time = ServerTime::assumed(Reading { wall: Timestamp::from_millis(10_700), since_boot: Duration::ZERO });
-        let told = time.told(
+        let time = ServerTime::from_local(Reading { wall: Timestamp::from_millis(10_700), since_boot: Duration::ZERO });
+        let updated = time.with_date(
             Timestamp::from_millis(10_000),
             Reading { wall: Timestamp::from_millis(10_700), since_boot: Duration::ZERO },
         );
         assert_eq!(
-            told.now(Reading { wall: Timestamp::from_millis(10_700), since_boot: Duration::ZERO }),
+            updated.now(Reading { wall: Timestamp::from_millis(10_700), since_boot: Duration::ZERO }),
             Timestamp::from_millis(10_700)
         );
     }

@@ -5,10 +5,13 @@
 //! [`Goal`](crate::lifecycle::Goal) is reached.
 
 mod config;
+mod drive;
 mod driver;
 mod inventory;
 mod policy;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::{Clock, SystemClock};
 use crate::gitlab::{Client, Info};
@@ -21,6 +24,7 @@ use crate::store::{self, Store};
 pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
+pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, StepFailure, StepReport};
 pub use inventory::{Inventory, ManagedRunner, inventory, retake_inventory, take_inventory};
 pub use policy::{command_rules, rules};

@@ -1,8 +1,8 @@
-//! An error with its causes in one line, as logs and messages show it.
+//! Formats an error with its causes as one line.
 
 use std::error::Error;
 
-/// Joins an error and its causes with `: `, outermost first.
+/// Joins the messages of an error and its causes with `: `, outermost first.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

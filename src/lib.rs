@@ -1,72 +1,84 @@
 //! The life of a GitLab runner's credential, from registration to unregistration.
 //!
 //! The product is the binary `runner-agent`; this library is all of it but `main`. It is not a stable API.
-//! What the program does for whom is told in the README; this page is the floor plan.
+//! The README says what the program does. This page is the floor plan: it says where to look.
 //!
-//! # How it flows
+//! # Flow
 //!
-//! Flags, environment and agent.toml become [`settings`], which fill the `Config` of the other rooms. The
-//! daemon ([`agent`]) asks [`lifecycle`] what is due for each runner, when and why; [`ops`] does it, first
-//! towards the server ([`gitlab`]) and then on the disk ([`store`]), in an order that survives a crash; and
-//! the outcome goes back into [`lifecycle`]. One-shot commands ([`cli`]) enter at [`ops`] and decide
-//! themselves whether to try again.
+//! Flags, environment and agent.toml become [`settings`]. The [`engine`] takes the inventory of runners and drives each
+//! of them: [`lifecycle`] says what is due, when and why; [`ops`] does it, first towards the server ([`gitlab`]) and
+//! then on the disk ([`store`]), in an order that survives a crash; the outcome goes into `lifecycle::apply`, the only
+//! place where a state changes. The [`daemon`] and the commands ([`cli`]) use the same engine: the daemon waits for
+//! what is planned for as long as it runs, a command until its goal is reached.
 //!
-//! # The rooms
+//! # Rooms
 //!
-//! - [`cli`]: the command line. The grammar, one file per command, and the only writer to stdout and stderr
-//!   besides the log. Opens everything else; only `main` imports it.
-//! - [`settings`]: from what the user wrote to validated settings, with every mistake told at once. Only `main` and
-//!   [`cli`] import it: the other rooms own their `Config` and are handed it filled in.
-//! - [`agent`]: the daemon. A worker per runner, the census of who is served, live reload, and the end
-//!   within the grace time.
-//! - [`lifecycle`]: pure decisions. The states of a credential, what comes next, and the arithmetic of times.
-//!   No runtime, no clock, no disk, no network, no chance of its own.
-//! - [`ops`]: register, verify, rotate, unregister and replay, each in the order of effects that loses no
-//!   token. Knows server and disk through two traits only, so that both can be memory in tests.
-//! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt; an error says
-//!   whether the server may have acted. [`gitlab::fleet`] is the part that an access token opens, with lists as
-//!   streams of pages. Knows no disk but TLS files.
-//! - [`store`]: config.toml, edited by splicing; the state directory with records, journal and locks. One
-//!   thread does all disk work. Knows no server.
-//! - [`observe`]: the log, the service manager, and the face that the daemon shows to whoever asks: health,
-//!   readiness, status and metrics over a socket and HTTP; and the asking.
-//! - [`model`]: the words that all rooms share: times, addresses, ids, credentials, the JSON shape.
+//! - [`cli`]: the command line. The grammar, one file per command, the exit codes (`exit.rs`), and the only writer to
+//!   stdout and stderr besides the log (`report.rs`).
+//! - [`settings`]: from what the user wrote to validated settings, with every mistake reported at once. The other rooms
+//!   own their `Config` and receive it filled in.
+//! - [`daemon`]: the composition root, the supervisor, a worker per runner, the file watch, the heartbeat, the shutdown.
+//! - [`engine`]: one way to drive a runner, for the daemon and the commands. The driver, the inventory (which runners
+//!   exist), the policy (which rules govern each), the runner report.
+//! - [`lifecycle`]: pure decisions. The states of a credential; what comes next (`plan.rs`, and `goal.rs` for commands);
+//!   what an outcome means for the state (`apply.rs`); the share of life at which a token rotates and every delay
+//!   (`schedule.rs`). No runtime, clock, disk, network or randomness.
+//! - [`ops`]: register, verify, rotate, unregister and replay, each in the order of effects that loses no token. Knows
+//!   server and disk through two traits (`ports.rs`), so that both can be memory in tests.
+//! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt. What an answer proves, such as
+//!   a 403 to verify, is in `refusal.rs` and `disposition.rs`. [`gitlab::fleet`] needs an access token.
+//! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
+//!   with records, journal and locks. One thread does all disk work.
+//! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
+//!   (`metrics.rs` and `counters.rs` name them).
+//! - [`log`]: the log on stderr, or as native entries of systemd's journal.
+//! - [`systemd`]: what the service manager is told, and asked about the machine.
+//! - [`model`]: the values that all rooms share: times, addresses, ids, credentials, the JSON shape and its names.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
-//! - [`retry`]: the delays of a one-shot command that was told to wait.
-//! - [`signals`]: signals as values that can be waited for.
+//! - [`retry`]: the delays of a command that waits for a server.
+//! - [`signals`]: signals as values that can be awaited.
+//! - [`error_chain`]: an error with its causes in one line.
 //!
-//! # Who may import whom
+//! # Imports
+//!
+//! `tests/architecture.rs` fails on an import that this table does not allow.
 //!
 //! | room | imports |
 //! |---|---|
-//! | `secret`, `signals`, `retry` | nothing of ours |
+//! | `secret`, `signals`, `retry`, `error_chain` | nothing of ours |
 //! | `model` | `secret` |
-//! | `clock`, `lifecycle` | `model` |
-//! | `observe` | `clock`, `lifecycle`, `model` |
+//! | `clock`, `lifecycle`, `systemd` | `model` |
+//! | `log` | `clock` |
+//! | `status` | `clock`, `error_chain`, `model` |
 //! | `gitlab`, `store` | `model`, `secret` |
-//! | `ops` | `gitlab`, `store`, `lifecycle`, `model`, `secret`; of `observe` how an error is told in a line |
-//! | `agent` | `ops`, `lifecycle`, `clock`, `model`, `observe`, and of `store` the types that `ops` hands out |
-//! | `settings` | whose `Config` it fills: `agent`, `ops`, `lifecycle`, `gitlab`, `store`, `observe`; `model`, `secret` |
-//! | `cli` | all of them |
+//! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
+//! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |
+//! | `settings` | `engine`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |
+//! | `daemon` | all rooms but `cli` |
+//! | `cli` | all rooms |
 //!
-//! # Which crate is behind which door
+//! # Crates
 //!
-//! | crate | used in |
+//! Each is used in one room.
+//!
+//! | crate | room |
 //! |---|---|
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
-//! | `inotify`, `futures-util` | [`agent`] |
-//! | `tracing-subscriber`, `sd-notify`, `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`observe`] |
+//! | `inotify`, `futures-util` | [`daemon`] |
+//! | `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`status`] |
+//! | `tracing-subscriber` | [`log`] |
+//! | `sd-notify` | [`systemd`] |
 //! | `jiff`, `url` | [`model`] |
 //! | `hmac`, `sha2` | [`secret`] |
 //! | `signal-hook`, `nix` | [`signals`] |
 //! | `backoff` | [`retry`] |
 //!
-//! `tokio`, `tracing`, `serde`, `serde_json`, `thiserror`, `zeroize` and `rustix` (the system calls that std
-//! lacks) are used wherever they are needed.
+//! `tokio`, `tracing`, `serde`, `serde_json`, `thiserror`, `zeroize` and `rustix` (system calls that std lacks) are used
+//! wherever they are needed.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests write files and read clocks freely"))]
 

@@ -1,11 +1,10 @@
-//! The words of the domain: times, addresses, identities and credentials.
+//! The types that all rooms share: times, addresses, ids and credentials.
 //!
-//! Plain values without behaviour of their own; every room may import them, and they import nothing
-//! but `secret`. `jiff` and `url` are used here and nowhere else.
+//! Plain values without side effects. Every room may import them; they import only `secret`. No other room uses `jiff`
+//! and `url`.
 
 mod address;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/model.rs"]
 pub mod fuzzing;
 mod names;
 mod report;
@@ -26,26 +25,26 @@ pub use time::{Timestamp, TimestampError, format_span, parse_span};
 
 use crate::secret::{Fingerprint, Token};
 
-/// The number GitLab gives a runner; unique within one server.
+/// GitLab's id of a runner; unique within one server.
 ///
-/// Range: 1 to 2^63 - 1, what both GitLab's database and TOML can hold.
+/// Range: 1 to 2^63 - 1, the common range of GitLab's database and TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct RunnerId(u64);
 
 impl RunnerId {
-    /// Takes a number that GitLab could have given out.
+    /// Checks that a number is in the range of runner ids.
     ///
     /// # Errors
-    /// [`IdentityError::RunnerId`] for zero and for what does not fit 63 bits.
-    pub fn try_new(number: u64) -> Result<Self, IdentityError> {
+    /// [`IdError::RunnerId`] for zero and for more than 63 bits.
+    pub fn try_new(number: u64) -> Result<Self, IdError> {
         if number == 0 || i64::try_from(number).is_err() {
-            return Err(IdentityError::RunnerId);
+            return Err(IdError::RunnerId);
         }
         Ok(Self(number))
     }
 
-    /// The bare number.
+    /// The id as a number.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
@@ -53,9 +52,9 @@ impl RunnerId {
 }
 
 impl TryFrom<u64> for RunnerId {
-    type Error = IdentityError;
+    type Error = IdError;
 
-    fn try_from(number: u64) -> Result<Self, IdentityError> {
+    fn try_from(number: u64) -> Result<Self, IdError> {
         Self::try_new(number)
     }
 }
@@ -67,10 +66,10 @@ impl From<RunnerId> for u64 {
 }
 
 impl FromStr for RunnerId {
-    type Err = IdentityError;
+    type Err = IdError;
 
-    fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let number = text.parse().map_err(|_| IdentityError::RunnerId)?;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let number = text.parse().map_err(|_| IdError::RunnerId)?;
         Self::try_new(number)
     }
 }
@@ -81,15 +80,15 @@ impl fmt::Display for RunnerId {
     }
 }
 
-/// The name of this machine towards GitLab: one runner manager per value.
+/// The id of this machine in GitLab: one runner manager per value.
 ///
-/// Format: `s_` or `r_` and twelve of `0-9a-zA-Z`.
+/// Format: `s_` or `r_`, followed by twelve characters of `0-9a-zA-Z`.
 /// Source: `.runner_system_id` as gitlab-runner writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SystemId(String);
 
 impl SystemId {
-    /// The text that goes over the wire.
+    /// The id as sent to GitLab.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -97,15 +96,15 @@ impl SystemId {
 }
 
 impl FromStr for SystemId {
-    type Err = IdentityError;
+    type Err = IdError;
 
-    fn from_str(text: &str) -> Result<Self, IdentityError> {
+    fn from_str(text: &str) -> Result<Self, IdError> {
         let body = text.strip_prefix("s_").or_else(|| text.strip_prefix("r_"));
         match body {
             Some(body) if body.len() == 12 && body.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 Ok(Self(text.to_owned()))
             }
-            _ => Err(IdentityError::SystemId),
+            _ => Err(IdError::SystemId),
         }
     }
 }
@@ -116,34 +115,28 @@ impl fmt::Display for SystemId {
     }
 }
 
-/// What ties a runner to its files in the state directory.
+/// Identifies a runner in the state directory.
 ///
-/// An enrollment's key is the user's word (`[A-Za-z0-9._-]`, at most 64); the key of an entry that was
-/// only found in config.toml contains an `@`, so that the two can never collide.
+/// The user chooses an enrollment's key (1 to 64 characters of `[A-Za-z0-9._-]`). The key of an entry that was only
+/// found in config.toml contains an `@`, so the two cannot collide.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunnerKey(String);
 
 impl RunnerKey {
-    /// Takes a user's word as the key of an enrollment.
+    /// Checks the key of an enrollment.
     ///
     /// # Errors
-    /// [`IdentityError::EnrollmentKey`] if the word could not be a plain file name.
-    pub fn enrollment(word: &str) -> Result<Self, IdentityError> {
-        if !is_plain_word(word) {
-            return Err(IdentityError::EnrollmentKey);
-        }
-        Ok(Self(word.to_owned()))
+    /// [`IdError::EnrollmentKey`] if the key is not a plain file name or too long.
+    pub fn enrollment(key: &str) -> Result<Self, IdError> {
+        if is_enrollment_key(key) { Ok(Self(key.to_owned())) } else { Err(IdError::EnrollmentKey) }
     }
 
-    /// Makes the key of a runner that no enrollment asked for: its id, or else its token's
-    /// fingerprint, at its server.
+    /// Returns the key of a runner without an enrollment: its id, or else its token's fingerprint, at its server.
     #[must_use]
     pub fn found(url: &ServerUrl, id: Option<RunnerId>, fingerprint: &Fingerprint) -> Self {
-        match id {
-            Some(id) => Self(format!("{id}@{}", url.file_name())),
-            None => Self(format!("token-{fingerprint}@{}", url.file_name())),
-        }
+        let runner = id.map_or_else(|| format!("token-{fingerprint}"), |id| id.to_string());
+        Self(format!("{runner}@{}", url.file_name()))
     }
 
     /// The key as the stem of a file name.
@@ -154,14 +147,14 @@ impl RunnerKey {
 }
 
 impl TryFrom<String> for RunnerKey {
-    type Error = IdentityError;
+    type Error = IdError;
 
-    fn try_from(text: String) -> Result<Self, IdentityError> {
-        let parts_are_plain = match text.split_once('@') {
-            Some((runner, host)) => is_plain_word(runner) && is_plain_file_name(host),
-            None => is_plain_word(&text),
+    fn try_from(text: String) -> Result<Self, IdError> {
+        let is_valid = match text.split_once('@') {
+            Some((runner, host)) => is_enrollment_key(runner) && is_plain_file_name(host),
+            None => is_enrollment_key(&text),
         };
-        if parts_are_plain { Ok(Self(text)) } else { Err(IdentityError::EnrollmentKey) }
+        if is_valid { Ok(Self(text)) } else { Err(IdError::EnrollmentKey) }
     }
 }
 
@@ -177,46 +170,46 @@ impl fmt::Display for RunnerKey {
     }
 }
 
-/// The longest enrollment key, in bytes: leaves room for a suffix within any file system's limit.
+/// Maximum length of an enrollment key, in bytes. A file name has room for a suffix.
 pub const MAX_KEY_BYTES: usize = 64;
 
-fn is_plain_word(word: &str) -> bool {
-    word.len() <= MAX_KEY_BYTES && is_plain_file_name(word)
+fn is_enrollment_key(key: &str) -> bool {
+    key.len() <= MAX_KEY_BYTES && is_plain_file_name(key)
 }
 
-fn is_plain_file_name(word: &str) -> bool {
+fn is_plain_file_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !word.is_empty() && word.len() <= 160 && !word.starts_with('.') && word.bytes().all(is_plain)
+    !name.is_empty() && name.len() <= 160 && !name.starts_with('.') && name.bytes().all(is_plain)
 }
 
-/// An identity that cannot be one.
+/// An invalid id or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
-    /// Not a runner's id.
+pub enum IdError {
+    /// Not a runner id.
     #[error("a runner id is a number from 1 to 9223372036854775807")]
     RunnerId,
     /// Not a system_id.
     #[error("a system_id is `s_` or `r_` followed by twelve letters and digits")]
     SystemId,
     /// Not a key.
-    #[error("a key has 1 to {MAX_KEY_BYTES} of the characters A-Z a-z 0-9 . _ - and does not begin with a dot")]
+    #[error("a key has 1 to {MAX_KEY_BYTES} of the characters A-Z a-z 0-9 . _ - and does not start with a dot")]
     EnrollmentKey,
 }
 
-/// When a token stops working, as far as anybody told us.
+/// When a token expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expiry {
-    /// Nobody said: an entry without the key, or a server before 14.8.
+    /// Not known: an entry without the key, or a server before 14.8.
     #[default]
     Unknown,
-    /// The server said `null`, config.toml says `0001-01-01T00:00:00Z`.
+    /// `null` in the server's answer, `0001-01-01T00:00:00Z` in config.toml.
     Never,
-    /// The server's wall time from which it refuses the token.
+    /// The server's wall time from which the token is refused.
     At(Timestamp),
 }
 
 impl Expiry {
-    /// The point in time, where there is one.
+    /// Returns the point in time, if there is one.
     #[must_use]
     pub fn at(self) -> Option<Timestamp> {
         match self {
@@ -229,39 +222,39 @@ impl Expiry {
 /// An authentication token with its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// The secret itself.
+    /// The token.
     pub token: Token,
-    /// Server time at which the token was issued; absent in entries that people wrote.
+    /// Server time at which the token was issued; absent in entries that users wrote.
     pub obtained_at: Option<Timestamp>,
-    /// When the server will stop accepting it.
+    /// When the token expires.
     pub expiry: Expiry,
 }
 
-/// How a runner came into being, which decides what may be done to it.
+/// How a runner was created, which decides what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Made by us, with a registration token or an access token: it can be made again, and unregistering
+    /// Created by us, with a registration token or an access token. It can be created again, and unregistering
     /// deletes it.
     Registered,
-    /// Its authentication token was given to us: only this machine's manager is ever deleted.
+    /// Its authentication token was provided. Unregistering deletes only this machine's manager.
     Given,
-    /// Made through the API of 2016, which knows neither verify nor rotation.
+    /// Created through the API of 2016, which has neither verification nor rotation.
     V1,
 }
 
-/// The TLS files of one `[[runners]]` entry or enrollment, as written there.
+/// The TLS files of a `[[runners]]` entry or enrollment, as written there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TlsFiles {
-    /// PEM certificates to trust besides the system's (`tls-ca-file`).
+    /// PEM certificates to trust in addition to the system's (`tls-ca-file`).
     pub ca_file: Option<std::path::PathBuf>,
-    /// PEM certificate chain to present (`tls-cert-file`).
+    /// PEM client certificate chain (`tls-cert-file`).
     pub cert_file: Option<std::path::PathBuf>,
-    /// PEM private key to it (`tls-key-file`).
+    /// PEM private key of the client certificate (`tls-key-file`).
     pub key_file: Option<std::path::PathBuf>,
 }
 
-/// Where a runner's server is and how to trust it: what one connection is made from.
+/// The address of a runner's server and the TLS files to connect with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
     /// The GitLab instance.

@@ -1,25 +1,24 @@
-//! Delays between the tries of a one-shot command that was told to wait.
+//! Retry delays of a one-shot command with `--wait`.
 //!
-//! The daemon does not retry here: `lifecycle` plans its tries. `backoff` is used here and nowhere else,
-//! as an iterator of delays only: its own clock, elapsed limit and retry loop stay unused.
+//! The daemon does not use this: `lifecycle` plans its attempts. `backoff` is used only here, and only to compute
+//! delays: its clock, elapsed limit and retry loop stay unused.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// The first delay, before its jitter.
+/// First delay, before jitter.
 pub const FIRST_DELAY: Duration = Duration::from_secs(1);
 
-/// The longest delay, before its jitter.
+/// Longest delay, before jitter.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// How far the jitter goes in either direction, as a share of the delay.
+/// Maximum jitter in either direction, as a fraction of the delay.
 const JITTER: f64 = 0.25;
 
-/// Delays that double from [`FIRST_DELAY`] to [`LONGEST_DELAY`], each a quarter longer or shorter by
-/// chance, until their sum would exceed what was granted. The last one is cut short, so that the last
-/// try comes at the very end.
+/// Delays that double from [`FIRST_DELAY`] to [`LONGEST_DELAY`] with [`JITTER`]. The last one is cut short, so the
+/// last attempt starts when the allowed time ends.
 #[derive(Debug)]
 pub struct Delays {
     backoff: ExponentialBackoff,
@@ -27,7 +26,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// Delays that take no longer than `wait` together.
+    /// Delays whose sum is `wait`.
     #[must_use]
     pub fn within(wait: Duration) -> Self {
         let backoff = ExponentialBackoff {
@@ -42,7 +41,7 @@ impl Delays {
         Self { backoff, left: wait }
     }
 
-    /// Takes time off that was spent otherwise, as on the tries themselves.
+    /// Subtracts time spent on the attempts themselves.
     pub fn spent(&mut self, time: Duration) {
         self.left = self.left.saturating_sub(time);
     }
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_the_longest_within_their_jitter() {
+    fn delays_double_up_to_the_longest_with_jitter() {
         let delays: Vec<_> = Delays::within(Duration::from_secs(3600)).take(8).collect();
         for (delay, secs) in delays.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]) {
             let range = secs * (1.0 - JITTER)..=secs * (1.0 + JITTER);
@@ -75,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn delays_take_exactly_the_time_that_was_granted() {
+    fn the_sum_of_delays_is_the_allowed_time() {
         let wait = Duration::from_secs(300);
         assert_eq!(Delays::within(wait).sum::<Duration>(), wait);
         assert_eq!(Delays::within(Duration::ZERO).next(), None);
     }
 
     #[test]
-    fn time_spent_on_the_tries_counts() {
+    fn time_spent_on_attempts_is_subtracted() {
         let mut delays = Delays::within(Duration::from_secs(10));
         assert!(delays.next().is_some());
         delays.spent(Duration::from_secs(60));

@@ -1,8 +1,8 @@
-//! Secrets: tokens that cannot be printed, and where they come from.
+//! Secrets: tokens that cannot be printed, and their sources.
 //!
-//! A [`Token`] has no `Display` and no `Serialize`; its `Debug` is its fingerprint and its memory is
-//! zeroed on drop. Whoever needs the text says [`Token::expose`], which is easy to search for.
-//! All hashing lives here too, because a hash is all that may ever be shown of a secret.
+//! A [`Token`] has no `Display` and no `Serialize`; its `Debug` shows its fingerprint, and its memory is zeroed on
+//! drop. Code that needs the text calls [`Token::expose`], which is easy to search for. All hashing is here too,
+//! because only hashes of a secret may be shown.
 
 mod handover;
 mod source;
@@ -19,36 +19,36 @@ use zeroize::Zeroizing;
 pub use handover::{Hidden, Launch, execute_again, take as take_over};
 pub use source::{Source, SourceError, read_descriptor, read_stream};
 
-/// The longest token taken, in bytes. Source: GitLab's column for tokens.
+/// Maximum length of a token, in bytes. Source: GitLab's database column for tokens.
 pub const MAX_TOKEN_BYTES: usize = 512;
 
-/// A secret word of GitLab's: an authentication, registration or access token.
+/// An authentication, registration or access token of GitLab.
 ///
-/// Opaque on purpose: prefixes and lengths change between releases and with every rotation.
+/// Opaque: prefixes and lengths change between releases and with every rotation.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
 
-/// Why a text cannot be a token; does not contain the text.
+/// Why a text is no token; does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the token is empty")]
     Empty,
     /// Longer than [`MAX_TOKEN_BYTES`].
-    #[error("the token has {0} bytes, more than the {MAX_TOKEN_BYTES} a token can have")]
+    #[error("the token has {0} bytes, more than the maximum of {MAX_TOKEN_BYTES}")]
     TooLong(usize),
-    /// A character that would break a header or a TOML string, or make config.toml name a variable.
+    /// A character that would break a header or a TOML string, or refer to a variable in config.toml.
     #[error(
-        "the token has a character that no token has (white space, a quote, `$`, a control or non-ASCII character)"
+        "the token has an invalid character (white space, a quote, a backslash, `$`, a control or non-ASCII character)"
     )]
     Character,
 }
 
 impl Token {
-    /// Takes a text as a token.
+    /// Parses a token.
     ///
     /// # Errors
-    /// [`TokenError`] for what could not be stored and sent safely.
+    /// [`TokenError`] for a text that cannot be stored and sent safely.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         if text.is_empty() {
             return Err(TokenError::Empty);
@@ -63,20 +63,20 @@ impl Token {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The secret text itself, for a request body, config.toml and the state directory only.
+    /// The secret text; only for request bodies, config.toml and the state directory.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The one thing that may be shown of a token.
+    /// The fingerprint, the only part of a token that may be shown.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.0.as_bytes())
     }
 
-    /// Whether GitLab made this token for a runner that a person created: `glrt-`, also behind an
-    /// instance-wide prefix. Never used to decide what to do to a runner that we registered.
+    /// Whether the token has the prefix of a created runner: `glrt-`, also after an instance-wide prefix. Not used
+    /// for runners that this agent registered.
     #[must_use]
     pub fn looks_created(&self) -> bool {
         self.0.starts_with("glrt-") || self.0.contains("-glrt-")
@@ -103,7 +103,7 @@ impl fmt::Debug for Token {
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// The fingerprint of any bytes.
+    /// Computes the fingerprint of bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha256_hex(bytes)[..8].to_owned())
@@ -150,13 +150,13 @@ impl From<Fingerprint> for String {
 #[error("a fingerprint is eight lower-case hex digits")]
 pub struct FingerprintError;
 
-/// SHA-256 in lower-case hex, 64 digits.
+/// Computes SHA-256 as 64 lower-case hex digits.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// HMAC-SHA256 in lower-case hex, 64 digits.
+/// Computes HMAC-SHA256 as 64 lower-case hex digits.
 #[must_use]
 pub fn hmac_sha256_hex(key: &[u8], message: &[u8]) -> String {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
@@ -165,21 +165,20 @@ pub fn hmac_sha256_hex(key: &[u8], message: &[u8]) -> String {
     hex(&mac.finalize().into_bytes())
 }
 
-/// 32 random bits of the system's.
+/// Returns 32 random bits from the system.
 #[must_use]
 pub fn random_bits() -> u32 {
     let mut bytes = [0; 4];
-    // Only a system without any source of chance fails here; then every draw is the same, and delays
-    // lose their jitter but keep their bounds.
+    // Fails only on a system without a random source; delays then lose their jitter but keep their bounds.
     let _drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u32::from_ne_bytes(bytes)
 }
 
-/// Keeps this process's memory, which holds tokens, out of core dumps and other users' debuggers.
+/// Keeps the memory of this process, which holds tokens, out of core dumps and other users' debuggers.
 ///
 /// # Errors
-/// What the system said; all that can be done is done nevertheless.
-pub fn forbid_core_dumps() -> io::Result<()> {
+/// The system refuses one of the two settings; the other one is still applied.
+pub fn disable_core_dumps() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let not_dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -196,14 +195,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_shows_its_fingerprint_and_nothing_else() {
+    fn a_token_shows_only_its_fingerprint() {
         let token = Token::parse("glrt-secret").unwrap();
         assert_eq!(format!("{token:?}"), format!("Token({})", token.fingerprint()));
         assert!(!format!("{token:?}").contains("secret"));
     }
 
     #[test]
-    fn what_would_break_a_header_or_a_toml_string_is_no_token() {
+    fn a_text_that_breaks_a_header_or_toml_is_no_token() {
         assert_eq!(Token::parse(""), Err(TokenError::Empty));
         assert_eq!(Token::parse(&"x".repeat(600)), Err(TokenError::TooLong(600)));
         for wrong in ["a b", "a\nb", "a\"b", "a'b", "a\0b", "a\\b", "tök", "$HOME", "glrt-${HOME}"] {
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_the_standard_ones() {
+    fn hashes_match_known_values() {
         assert_eq!(&sha256_hex(b"abc")[..16], "ba7816bf8f01cfea");
         assert_eq!(&hmac_sha256_hex(b"key", b"The quick brown fox jumps over the lazy dog")[..16], "f7bc83f430538424");
     }

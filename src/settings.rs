@@ -1,19 +1,18 @@
-//! What the user wants, from flags, environment and agent.toml, as the configurations of the other rooms.
+//! Reads flags, environment and agent.toml into the configurations of the other rooms.
 //!
-//! Three steps: agent.toml is read into its raw shape with the line of everything in it (`file`), the
-//! environment adds the enrollment it describes (`variables`), and both are validated (`enrollment`).
-//! Every mistake is collected and all are reported at once. Precedence: flag, environment, agent.toml,
-//! default.
+//! Three steps: `file` reads agent.toml and keeps the line of each value, `variables` adds the enrollment of
+//! the environment, and `enrollment` validates both. All errors are reported at once. Precedence: flag,
+//! environment, agent.toml, default.
 //!
-//! This room fills the `Config` of `store`, `gitlab` and `agent`; none of them imports it. `toml` and
-//! `directories` are used here and nowhere else, and only `sources` reads the process's environment.
+//! This room fills the `Config` of `store`, `gitlab` and `engine`; none of them imports it. `toml` and
+//! `directories` are used only here, and only `sources` reads the environment of the process.
 
 mod access;
 mod diagnostics;
+mod draft;
 mod enrollment;
 mod file;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/settings.rs"]
 pub mod fuzzing;
 mod http;
 mod paths;
@@ -28,12 +27,14 @@ mod tests;
 use std::path::PathBuf;
 
 pub use access::{access_token, credential};
-pub use diagnostics::{Errors, Mistake, Place, Placed};
-pub use enrollment::{Draft, DraftCreation, ENVIRONMENT_KEY, enrollment, this_program};
+pub use diagnostics::{Diagnostic, Errors, Place, Placed};
+pub use draft::{Draft, DraftCreation, DraftFlags};
+pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
 pub use paths::{Paths, instance_id, paths};
 pub use secrets::secret_variables;
 pub use sources::{Environment, Start, UserDirectories, variable};
+pub use table::split_list;
 pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;
@@ -41,7 +42,7 @@ use enrollment::Findings;
 use crate::status::StatusServerConfig;
 use crate::{engine, gitlab, store};
 
-/// What was given on the command line; wins over everything else.
+/// Values of global flags; they win over everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--config`.
@@ -52,42 +53,50 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
     /// `--socket`.
     pub socket: Option<PathBuf>,
-    /// `--listen-address`; several are separated by commas.
+    /// `--listen-address`, comma-separated.
     pub listen_address: Option<String>,
     /// `--allow-remote`.
     pub allow_remote: Option<bool>,
 }
 
-/// Everything that was asked for, validated.
+/// The validated settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For the disk.
+    /// Configuration of the store.
     pub store: store::Config,
-    /// For the client.
+    /// Configuration of the GitLab client.
     pub gitlab: gitlab::Config,
-    /// For the daemon.
+    /// Configuration of the daemon.
     pub engine: engine::Config,
-    /// For what the daemon answers.
+    /// Configuration of the status server.
     pub status_server: StatusServerConfig,
-    /// What is not wrong but surely not meant, one sentence each.
+    /// Valid but probably unintended settings, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads agent.toml and the environment for the daemon; called again with the same arguments at every
-/// reload.
+impl Settings {
+    /// Logs the warnings.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// Reads agent.toml and the environment for the daemon, at its start and at every reload.
 ///
-/// Templates are read here. Secrets stay where they are: a token file may change or vanish once it was used.
+/// Templates are read here. Secrets are read when they are used, because a token file can change later.
 ///
 /// # Errors
-/// [`Errors`] with every mistake that was found.
+/// [`Errors`] with all errors in the settings.
 pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Settings, Errors> {
     read(overrides, environment, Scope::Daemon)
 }
 
-/// Reads agent.toml for a one-shot command, to which the environment's enrollment means nothing.
+/// Reads agent.toml for a one-shot command, which ignores the enrollment of the environment.
 ///
 /// # Errors
-/// [`Errors`] with every mistake that was found.
+/// [`Errors`] with all errors in the settings.
 pub fn load_for_command(overrides: &Overrides, environment: &Environment) -> Result<Settings, Errors> {
     read(overrides, environment, Scope::Command)
 }
@@ -119,19 +128,20 @@ fn assemble(
     };
     let mut findings = Findings::default();
     let mut drafts = Vec::new();
-    let mut http = http::Http::default();
+    let mut http = http::HttpSection::default();
     if let Some(text) = text {
-        let target = file::Target { engine: &mut engine, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
+        let target =
+            file::FileTargets { engine: &mut engine, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
         file::read(&paths.agent_config, &text, environment, target, &mut findings.diagnostics);
     }
     match scope {
         Scope::Daemon => {
             drafts.extend(variables::enrolled(environment));
-            http = http.outweighed(overrides, environment, &mut findings.diagnostics);
+            http = http.with_overrides(overrides, environment, &mut findings.diagnostics);
         }
         Scope::Command => {}
     }
-    findings.warnings.extend(engine.servers.iter().filter_map(|server| server.access_token.remark()));
+    findings.warnings.extend(engine.servers.iter().filter_map(|server| server.access_token.warning()));
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &mut findings);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings } = findings;

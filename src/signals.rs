@@ -1,9 +1,8 @@
-//! Signals as values that can be waited for.
+//! Signals as values to await.
 //!
-//! Installed before anything else in the process, because the default action of most of them ends it
-//! (of QUIT even with a core dump). Until [`Signals::release`] they are held back by the system, which
-//! outlasts that the process executes itself again: none is lost and none ends it in between.
-//! `signal-hook` and `nix` are used here and nowhere else.
+//! Installed first, because the default action of these signals ends the process (QUIT even dumps core). They are
+//! blocked until [`Signals::release`]. The block survives the second execution of the program, so no signal is lost
+//! and none ends the process in between. `signal-hook` and `nix` are used only here.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::pipe;
 use tokio::io::{AsyncRead as _, ReadBuf};
 
-/// What the process was told.
+/// A signal and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// TERM: stop, and unregister by policy.
@@ -25,42 +24,42 @@ pub enum Signal {
     Interrupt,
     /// QUIT: stop, and keep every registration.
     Quit,
-    /// HUP: read the files again and verify now.
+    /// HUP: reload the files and verify now.
     Hangup,
 }
 
-/// The signals that arrived since [`Signals::install`], each one as often as it arrived.
+/// The signals since [`Signals::install`], each as often as it arrived.
 ///
-/// A second TERM or INT is delivered like the first; what it means is the caller's decision. Those of
-/// different kinds that wait together are delivered TERM first and HUP last.
+/// A second TERM or INT is delivered like the first; the caller decides what it means. Pending signals of different
+/// kinds are delivered TERM first and HUP last.
 #[derive(Debug)]
 pub struct Signals {
     arrivals: [Arrivals; 4],
 }
 
-/// One kind of signal: its handler writes a byte into the other end for each.
+/// One kind of signal; its handler writes a byte into the socket for each.
 #[derive(Debug)]
 struct Arrivals {
     signal: Signal,
-    stream: Stream,
+    socket: SignalSocket,
 }
 
-/// A stream that joins the runtime when it is first waited for, because signals are installed before
-/// there is a runtime.
+/// A socket that is registered with the runtime at the first wait, because signals are installed before the runtime
+/// starts.
 #[derive(Debug)]
-enum Stream {
+enum SignalSocket {
     Unattached(Option<UnixStream>),
     Attached(tokio::net::UnixStream),
 }
 
 impl Signals {
-    /// Takes the signals over from their default actions, for the rest of the process, and holds them back
-    /// until they are released. Meant for a process that has one thread still.
+    /// Installs handlers for the rest of the process and blocks the signals until they are released. Call while the
+    /// process has one thread.
     ///
     /// # Errors
-    /// What the system said, if a handler or its socket cannot be made.
+    /// A handler or its socket cannot be created.
     pub fn install() -> io::Result<Self> {
-        validity().thread_block()?;
+        handled_signals().thread_block()?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,
@@ -71,17 +70,17 @@ impl Signals {
         })
     }
 
-    /// Lets those that were held back arrive, also where whoever started the process held them back.
+    /// Unblocks the signals, even if the parent process had blocked them.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system refuses.
     pub fn release(&self) -> io::Result<()> {
-        Ok(validity().thread_unblock()?)
+        Ok(handled_signals().thread_unblock()?)
     }
 
-    /// The next signal, which may have arrived before the call. Cancel safe: a dropped wait loses none.
+    /// Waits for the next signal, which may have arrived before the call. Cancel safe: a dropped wait loses none.
     ///
-    /// Ready never again if the runtime cannot watch the sockets, which only happens without its IO driver.
+    /// Stays pending forever if the runtime has no IO driver to watch the sockets.
     pub async fn next(&mut self) -> Signal {
         poll_fn(|context| self.poll_next(context)).await
     }
@@ -94,7 +93,7 @@ impl Signals {
     }
 }
 
-fn validity() -> SigSet {
+fn handled_signals() -> SigSet {
     [Number::SIGTERM, Number::SIGINT, Number::SIGQUIT, Number::SIGHUP].into_iter().collect()
 }
 
@@ -103,12 +102,12 @@ impl Arrivals {
         let (read, write) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
         pipe::register(number, write)?;
-        Ok(Self { signal, stream: Stream::Unattached(Some(read)) })
+        Ok(Self { signal, socket: SignalSocket::Unattached(Some(read)) })
     }
 
-    /// Takes one byte, which is one signal.
+    /// Reads one byte, which is one signal.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = self.stream.attached() else { return Poll::Pending };
+        let Some(stream) = self.socket.attached() else { return Poll::Pending };
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         match Pin::new(stream).poll_read(context, &mut buffer) {
@@ -118,7 +117,7 @@ impl Arrivals {
     }
 }
 
-impl Stream {
+impl SignalSocket {
     fn attached(&mut self) -> Option<&mut tokio::net::UnixStream> {
         if let Self::Unattached(stream) = self {
             let stream = tokio::net::UnixStream::from_std(stream.take()?);
@@ -137,9 +136,9 @@ mod tests {
     use super::*;
     use signal_hook::low_level::raise;
 
-    /// One test, because signals belong to the whole process.
+    /// One test, because signals are global to the process.
     #[tokio::test(flavor = "current_thread")]
-    async fn every_signal_is_delivered_even_if_it_came_before_the_first_wait() {
+    async fn signals_before_the_first_wait_are_delivered() {
         let mut signals = Signals::install().unwrap();
         raise(SIGQUIT).unwrap();
         signals.release().unwrap();

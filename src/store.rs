@@ -1,34 +1,33 @@
-//! The disk: config.toml, the state directory, locks.
+//! config.toml, the state directory, and locks.
 //!
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
 //! daemon's `lock`, `runners/<key>.json` (the record), `<key>.lock` and `<key>.pending` (the journal),
 //! `dropped/`, and `config.copy` while a mount point is being overwritten.
 //!
-//! One thread does all disk work in the order it was asked for, save that changes of config.toml which
-//! wait together share one replace. A future that is dropped does not undo its work.
-//!
-//! Imports `model` and `secret` only. Times are passed in.
+//! One thread does all disk work in order of request; queued changes of config.toml share one replace.
+//! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
+mod blocking;
 mod compose;
 mod config_file;
-mod disk;
 mod dropped;
 mod edit;
 mod entry;
+mod entry_text;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
-#[path = "../tests/fuzz/checks/store.rs"]
 pub mod fuzzing;
-mod hooks;
 mod journal;
 mod locks;
+mod patch;
 mod record;
 mod replace;
 mod sections;
 mod splice;
 mod system_id;
+mod test_hooks;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -44,18 +43,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use compose::{ComposeError, EntryText, NewEntry};
-pub use edit::{Edit, Edited, Target};
+pub use compose::NewEntry;
+pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
+pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
 pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending};
 pub use locks::{InstanceLock, RunnerLock};
-pub use record::{MAX_RETIRED, Record, Records};
+pub use record::{MAX_FORMER_TOKENS, Record, Records};
 
-use disk::BlockingStore;
-use hooks::Hooks;
-use locks::Tried;
-use thread::Job;
+use blocking::BlockingStore;
+use locks::LockAttempt;
+use test_hooks::TestHooks;
+use thread::DiskTask;
 
 use crate::model::{RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
@@ -73,22 +73,22 @@ pub struct Config {
     pub variables: fn(&str) -> Option<String>,
 }
 
-/// A handle to the disk; clones share one thread.
+/// A handle to the disk thread; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    sender: Sender<Job>,
+    sender: Sender<DiskTask>,
     config_path: Arc<Path>,
     has_state: bool,
     observer: Option<WriteObserver>,
 }
 
-/// Somebody who is told whether a change of config.toml is on the disk; must not wait.
+/// A callback that receives whether a change of config.toml was written; it must not block.
 #[derive(Clone)]
 struct WriteObserver(Arc<dyn Fn(bool) + Send + Sync>);
 
 impl fmt::Debug for WriteObserver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Observer")
+        formatter.write_str("WriteObserver")
     }
 }
 
@@ -96,13 +96,12 @@ impl Store {
     /// Starts the disk thread, makes the state directories and finishes an interrupted write in place.
     ///
     /// # Errors
-    /// [`Error::Disk`] if the state directory cannot be made or written.
+    /// [`Error::Io`] if the state directory cannot be made or written.
     pub fn open(config: Config) -> Result<Self, Error> {
-        Self::open_with(config, Hooks::default())
+        Self::open_with(config, TestHooks::default())
     }
 
-    /// Has every [`Store::edit`] of this handle, and of clones made from it, told to a function: whether the
-    /// change is on the disk.
+    /// Calls `observe` after every [`Store::edit`] of this handle and its clones, with whether it succeeded.
     #[must_use]
     pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
@@ -120,20 +119,20 @@ impl Store {
         self.has_state
     }
 
-    /// Whether the state is gone with the container that this process runs in: there is none, it is in memory,
-    /// or nothing is mounted for it. On a machine it means nothing. No where it cannot be found out.
+    /// Whether the state is lost with this container: no state directory, or one in memory or without a mount.
+    /// Meaningless outside a container. Returns false if it cannot be determined.
     pub async fn is_gone_with_container(&self) -> bool {
         let answer = self.work(|disk| {
             let Some(state) = disk.state() else { return Ok(true) };
-            volume::is_gone_with_container(state).map_err(Error::disk("examine", state))
+            volume::is_gone_with_container(state).map_err(Error::io("examine", state))
         });
         answer.await.unwrap_or(false)
     }
 
-    /// Becomes the one daemon for this config.toml. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if there is one already.
+    /// [`Error::InstanceLocked`] if another daemon holds the lock.
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
         let tried = self.work(|disk| {
             let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
@@ -141,12 +140,12 @@ impl Store {
         });
         match tried.await? {
             None => Ok(InstanceLock { _file: None }),
-            Some((Tried::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((Tried::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
+            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
+            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
         }
     }
 
-    /// Keeps other processes from working on one runner. Without a state directory nothing is locked.
+    /// Locks one runner against other processes. Without a state directory nothing is locked.
     ///
     /// # Errors
     /// [`Error::RunnerLocked`] if it is still locked after `wait`.
@@ -158,11 +157,11 @@ impl Store {
                 self.work(move |disk| disk.runners().map(|runners| locks::try_lock(&runners.join(name))).transpose());
             match tried.await? {
                 None => return Ok(RunnerLock { _file: None }),
-                Some(Tried::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
-                Some(Tried::HeldBy(holder)) if left.is_zero() => {
+                Some(LockAttempt::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
+                Some(LockAttempt::HeldBy(holder)) if left.is_zero() => {
                     return Err(Error::RunnerLocked { key: key.clone(), holder });
                 }
-                Some(Tried::HeldBy(_)) => {}
+                Some(LockAttempt::HeldBy(_)) => {}
             }
             let pause = locks::RETRY.min(left);
             tokio::time::sleep(pause).await;
@@ -170,17 +169,16 @@ impl Store {
         }
     }
 
-    /// This machine's name towards GitLab, from `.runner_system_id` beside config.toml, which is created if
-    /// it is missing and never replaced.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
+    /// an existing one is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for a file that holds something else, [`Error::Disk`] for one that cannot be read
-    /// or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
 
-    /// A hash that differs between machines, to notice a copied disk; absent without a machine-id.
+    /// A hash of the machine-id that reveals a copied disk; `None` without a machine-id.
     pub async fn machine(&self) -> Option<Fingerprint> {
         self.work(|disk| Ok(disk.machine())).await.ok().flatten()
     }
@@ -188,7 +186,7 @@ impl Store {
     /// Reads config.toml; a missing file has no entries.
     ///
     /// # Errors
-    /// [`Error::Disk`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
+    /// [`Error::Io`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
     pub async fn read(&self) -> Result<Snapshot, Error> {
         self.work(|disk| disk.read()).await
     }
@@ -200,7 +198,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(Job::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
@@ -208,21 +206,20 @@ impl Store {
         edited
     }
 
-    /// The texts of a runner's entries as [`Edit::Remove`] would take them out, in the order of the file, so
-    /// that they can be kept before that.
+    /// Returns the entries that [`Edit::Remove`] would remove, in the order of the file, to keep them first.
     ///
     /// # Errors
     /// Those of [`Store::read`].
-    pub async fn texts(&self, target: Target) -> Result<Vec<EntryText>, Error> {
+    pub async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, Error> {
         self.work(move |disk| disk.texts(&target)).await
     }
 
-    /// Does everything a replace of config.toml needs but the rename, and leaves nothing behind, so that no
-    /// token is spent on a disk that cannot keep it.
+    /// Rehearses a replace of config.toml up to the rename, and cleans up. This finds an unusable disk before a
+    /// token is requested.
     ///
     /// # Errors
     /// Those of [`Store::read`], and what a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`]
-    /// would fail with. Whether a new entry can be added is told by [`Snapshot::takes_entries`].
+    /// would fail with. [`Snapshot::takes_entries`] says whether an entry can be added.
     pub async fn probe(&self) -> Result<(), Error> {
         self.work(|disk| disk.probe()).await
     }
@@ -230,15 +227,15 @@ impl Store {
     /// Reads all records; a damaged one does not hide the others.
     ///
     /// # Errors
-    /// [`Error::Disk`] if the directory cannot be read.
+    /// [`Error::Io`] if the directory cannot be read.
     pub async fn records(&self) -> Result<Records, Error> {
         self.in_runners(record::read_all).await
     }
 
-    /// Reads one record; `None` for a runner that is not known.
+    /// Reads one record; `None` for an unknown runner.
     ///
     /// # Errors
-    /// [`Error::Disk`] if it cannot be read, [`Error::Record`] if it is damaged.
+    /// [`Error::Io`] if it cannot be read, [`Error::Record`] if it is damaged.
     pub async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::read(runners, &key)).await
@@ -247,84 +244,83 @@ impl Store {
     /// Writes a record durably.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn save_record(&self, record: Record) -> Result<(), Error> {
         self.in_runners(move |runners| record::save(runners, &record)).await
     }
 
-    /// Forgets a runner; one that is not known is fine.
+    /// Removes a record; a missing one is not an error.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn remove_record(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::remove(runners, &key)).await
     }
 
-    /// Writes down what is about to be asked, durably and with room for the answer, before it is asked.
+    /// Journals a request before it is sent, durably and with space for the answer.
     ///
     /// # Errors
-    /// [`Error::Unsettled`] if the last operation's answer is still there, [`Error::Disk`].
+    /// [`Error::Unsettled`] if the previous answer is not settled, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
     }
 
-    /// Adds the answer in place, durably; needs no free space.
+    /// Writes the answer in place, durably; needs no free space.
     ///
     /// # Errors
-    /// [`Error::NotBegun`], [`Error::Disk`].
+    /// [`Error::NotBegun`], [`Error::Io`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
     }
 
-    /// Ends an operation; one that was never begun is fine.
+    /// Removes a runner's journal; a missing one is not an error.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::clear(runners, &key)).await
     }
 
-    /// The operations that were begun and not cleared, by key. One whose intent never came to the disk
-    /// whole was never sent and is cleared; one that another version wrote is left alone, with an error in the
-    /// log, and keeps its runner from [`Store::begin`].
+    /// Returns the operations that were begun and not cleared, by key. An incomplete intent was never sent and is
+    /// cleared. A journal of another version is kept and logged as an error; it blocks [`Store::begin`].
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn pending(&self) -> Result<Vec<Pending>, Error> {
         self.in_runners(journal::pending).await
     }
 
-    /// One runner's operation, if it was begun and not cleared.
+    /// Returns one runner's operation, if it was begun and not cleared.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::pending_of(runners, &key)).await
     }
 
-    /// Keeps an entry that was dropped from config.toml under `dropped/`, and says where; without a state
+    /// Keeps an entry that was removed from config.toml under `dropped/` and returns its path. Without a state
     /// directory nothing is kept.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Io`].
     pub async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
         let (label, text) = (label.to_owned(), text.clone());
         self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
     }
 
-    /// Waits until everything asked for so far is on the disk, also what nobody waits for any more: the
-    /// process must not end before. Cancelling it cancels nothing else.
+    /// Waits for all queued disk work, including cancelled calls. Await it before the process exits. Cancelling it
+    /// cancels nothing else.
     pub async fn drain(&self) {
-        // A thread that is gone has nothing left to do.
+        // A stopped thread has no work left.
         let _stopped = self.work(|_| Ok(())).await;
     }
 
-    fn open_with(config: Config, hooks: Hooks) -> Result<Self, Error> {
+    fn open_with(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let started = thread::start(config, hooks)?;
         Ok(Self {
             sender: started.jobs,
@@ -334,21 +330,21 @@ impl Store {
         })
     }
 
-    /// Has the disk thread do something and waits for what comes of it.
+    /// Runs `work` on the disk thread and returns its result.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut BlockingStore) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let job = Job::Work(Box::new(move |disk| {
-            // Who does not wait any more does not need to know.
+        let job = DiskTask::Work(Box::new(move |disk| {
+            // A dropped receiver means that the caller was cancelled.
             let _ = answer.send(work(disk));
         }));
         self.sender.send(job).map_err(|_| Error::Stopped)?;
         answered.await.map_err(|_| Error::Stopped)?
     }
 
-    /// The same in the directory of records and journals; nothing is done where there is none.
+    /// Runs `work` in the directory of records and journals; returns the default without one.
     async fn in_runners<T: Default + Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,

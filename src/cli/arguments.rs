@@ -1,9 +1,8 @@
 //! The grammar of the command line.
 //!
-//! Flags only: what the environment says is filled in by `settings`, where an empty variable counts as
-//! not set. The variables are named in the help texts.
+//! Flags only: `settings` adds the environment variables that the help texts name; an empty one counts as unset.
 
-#![allow(rustdoc::broken_intra_doc_links, reason = "the help texts speak of [[runners]], which are no links")]
+#![allow(rustdoc::broken_intra_doc_links, reason = "[[runners]] in help texts is no link")]
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -19,8 +18,8 @@ use crate::model::{RunnerId, ServerUrl, parse_span};
 use crate::secret::{Token, TokenError};
 use crate::settings::{Overrides, parse_boolean, parse_seconds};
 
-/// Keeps a GitLab runner's credential for its whole life: registers it, verifies it, rotates its token
-/// before it expires, and unregisters it.
+/// Manages the credentials of GitLab runners: registers runners, verifies their tokens, rotates them
+/// before they expire, and unregisters runners.
 #[derive(Debug, Parser)]
 #[command(
     name = "runner-agent",
@@ -31,10 +30,10 @@ use crate::settings::{Overrides, parse_boolean, parse_seconds};
 )]
 #[command(after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// What every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What is to be done.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -49,400 +48,400 @@ Exit codes:
   5  the server is unreachable, busy, or not a GitLab API
   6  some runners done, some failed";
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// config.toml with the [[runners]], shared with gitlab-runner [env: CONFIG_FILE] [default:
+    /// config.toml with the [[runners]] entries, shared with gitlab-runner [env: CONFIG_FILE] [default:
     /// /etc/gitlab-runner/config.toml for root, else ~/.gitlab-runner/config.toml]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// agent.toml, which says what the agent shall do [env: RUNNER_AGENT_CONFIG] [default:
+    /// agent.toml with the agent's settings [env: RUNNER_AGENT_CONFIG] [default:
     /// /etc/runner-agent/agent.toml for root, else ~/.config/runner-agent/agent.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub agent_config: Option<PathBuf>,
-    /// Where the agent keeps its own state [env: STATE_DIRECTORY] [default: /var/lib/runner-agent for root,
+    /// Directory for the agent's own state [env: STATE_DIRECTORY] [default: /var/lib/runner-agent for root,
     /// else ~/.local/state/runner-agent]
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
-    /// How the answer is written to stdout
+    /// Output format on stdout
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
-    /// The least weight of a line in the log, which goes to stderr [env: LOG_LEVEL] [default: info for `run`,
-    /// else warn]
+    /// Minimum level of log messages on stderr [env: LOG_LEVEL] [default: info for `run`, else warn]
     #[arg(
         short = 'l',
         long, global = true, value_name = "LEVEL", value_parser = one_of::<LogLevel>(&["error", "warn", "info", "debug", "trace"]))]
     pub log_level: Option<LogLevel>,
-    /// How the log is written [env: LOG_FORMAT] [default: journald where stderr is systemd's journal, else text]
+    /// Log format [env: LOG_FORMAT] [default: journald if stderr is systemd's journal, else text]
     #[arg(long, global = true, value_name = "FORMAT", value_parser = one_of::<LogFormat>(&["text", "json", "journald"]))]
     pub log_format: Option<LogFormat>,
 }
 
-/// How the answer is written to stdout.
+/// Output format on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// For scripts: one JSON document
+    /// One JSON document
     Json,
-    /// For scripts: one JSON object a line, of what there can be many as soon as it is known
+    /// One JSON object per line; long lists are streamed
     Jsonl,
 }
 
 /// A version of GitLab's API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Api {
-    /// That of GitLab since 9.0
+    /// GitLab 9.0 and later
     #[default]
     V4,
-    /// That of GitLab before 10.0, without verification, rotation and expiry
+    /// GitLab before 10.0; no verification, rotation or expiry
     V1,
 }
 
-/// What is to be done.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep all runners' credentials alive until told to stop
+    /// Run the daemon, which keeps all runners' tokens valid
     Run(RunArguments),
-    /// Register a runner, or take a created one, and write its entry into config.toml
+    /// Register a new or an already created runner and write its entry to config.toml
     Register(Box<RegisterArguments>),
-    /// Ask the server whether it accepts the tokens in config.toml
+    /// Check the tokens in config.toml with the server
     Verify(VerifyArguments),
-    /// Replace tokens by new ones
+    /// Replace tokens with new ones
     #[command(visible_alias = "reset-token")]
     Rotate(RotateArguments),
     /// Remove runners from the server and from config.toml
     Unregister(UnregisterArguments),
-    /// List the runners in config.toml, without asking any server
+    /// List the runners in config.toml without contacting a server
     List,
-    /// Ask the running daemon how its runners stand, or wait until all are ready
+    /// Show the status of the daemon's runners, or wait until all are ready
     Status(StatusArguments),
-    /// Ask the running daemon whether it is well, as a container's HEALTHCHECK
+    /// Check the daemon's health, for example as a container's HEALTHCHECK
     Health(HealthArguments),
-    /// Manage the runners of a GitLab with an access token
+    /// Manage the runners of a GitLab instance with an access token
     Fleet(Box<FleetArguments>),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(CompletionsArguments),
-    /// Write the pages for man, for whoever makes a package
+    /// Write man pages, for packaging
     #[command(hide = true)]
     Manual(ManualArguments),
 }
 
-/// The daemon.
+/// Runs the daemon.
 ///
-/// It serves every [[runners]] entry of config.toml and makes the runners exist that agent.toml lists as
-/// [[enroll]]. In a container no agent.toml is needed: with REGISTRATION_TOKEN or CI_SERVER_TOKEN (or
-/// REGISTRATION_TOKEN_FILE, CI_SERVER_TOKEN_FILE) and CI_SERVER_URL set, the environment is one enrollment,
-/// which takes the same variables as `register`.
+/// It serves every [[runners]] entry of config.toml and registers the runners that agent.toml lists as
+/// [[enroll]]. A container needs no agent.toml: if CI_SERVER_URL and one of REGISTRATION_TOKEN, CI_SERVER_TOKEN,
+/// REGISTRATION_TOKEN_FILE or CI_SERVER_TOKEN_FILE are set, the environment describes one enrollment with the same
+/// variables as `register`.
 ///
-/// Signals: TERM and INT stop and unregister as agent.toml says, QUIT stops and keeps every registration,
-/// HUP reads all files again and verifies now.
+/// Signals: TERM and INT stop, and unregister as agent.toml says; QUIT stops and keeps every registration;
+/// HUP reloads all files and verifies at once.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Make one pass (enroll, verify, rotate what is due) and exit
+    /// Enroll, verify and rotate what is due once, then exit
     #[arg(long)]
     pub once: bool,
-    /// Answer at this address too, such as 127.0.0.1:9252; several are separated by commas [env:
-    /// LISTEN_ADDRESS]
+    /// Also serve HTTP at these addresses, such as 127.0.0.1:9252, separated by commas [env: LISTEN_ADDRESS]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "once")]
     pub listen_address: Option<String>,
-    /// Let the address be one that other machines can reach [env: LISTEN_ALLOW_REMOTE]
+    /// Allow an address that other machines can reach [env: LISTEN_ALLOW_REMOTE]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub allow_remote: Option<bool>,
-    /// Where the socket is.
+    /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
 }
 
-/// Where the daemon's socket is.
+/// The daemon's socket.
 #[derive(Args, Debug)]
 pub struct SocketArgument {
-    /// The daemon's socket [default: agent.sock in $RUNTIME_DIRECTORY, for root in /run/runner-agent, else in
-    /// $XDG_RUNTIME_DIR/runner-agent; or in the state directory where that cannot be written]
+    /// The daemon's socket [default: agent.sock in $RUNTIME_DIRECTORY, in /run/runner-agent for root, else in
+    /// $XDG_RUNTIME_DIR/runner-agent; in the state directory if that is not writable]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
 
-/// Asks the running daemon how its runners stand.
+/// Shows the status of the daemon's runners.
 ///
-/// Neither config.toml nor agent.toml is read. Without a daemon that answers the exit code is 5. With --wait it
-/// is 0 once every enrollment is registered and the server has accepted every token, and 1 if that takes longer
-/// than --timeout; a daemon that does not answer yet is waited for.
+/// Reads neither config.toml nor agent.toml. Exits with 5 if no daemon answers. With --wait, exits with 0 once
+/// every enrollment is registered and the server has accepted every token, and with 1 after --timeout; it also
+/// waits for a daemon that does not answer yet.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     /// Wait until the daemon is ready
     #[arg(long, value_enum, value_name = "FOR")]
     pub wait: Option<Wait>,
-    /// How long to wait, such as 90s [default: 5m]
+    /// Maximum time to wait, such as 90s [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = parse_span, requires = "wait")]
     pub timeout: Option<Duration>,
-    /// Where the socket is.
+    /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
 }
 
-/// What can be waited for.
+/// A condition to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
-    /// Every enrollment is registered, and the server has accepted every token
+    /// Every enrollment is registered and every token accepted
     Ready,
 }
 
-/// Asks the running daemon whether it is well, and answers with one line and the exit code 0 or 1.
+/// Checks the daemon's health: prints one line and exits with 0 or 1.
 ///
-/// Well is a daemon whose loop turns, whatever its runners and their servers do. One that has not answered
-/// within 3 seconds is not.
+/// The daemon is healthy if its main loop runs, whatever the state of its runners and their servers, and if it
+/// answers within 3 seconds.
 #[derive(Args, Debug)]
 pub struct HealthArguments {
-    /// Ask whether it is ready instead: every enrollment registered, every token accepted by its server
+    /// Check readiness instead: every enrollment registered, every token accepted by its server
     #[arg(long)]
     pub ready: bool,
-    /// Where the socket is.
+    /// The daemon's socket.
     #[command(flatten)]
     pub socket: SocketArgument,
 }
 
 /// Registers a runner; safe to repeat.
 ///
-/// With a registration token a runner is made on the server; with a created runner's own token (glrt-) that
-/// runner is verified and taken. Either way its entry is written into config.toml. A second run with the
-/// same server, name and token changes nothing.
+/// With a registration token, creates a runner on the server; with the token of a runner that was created there
+/// (glrt-), verifies that token. Either way, writes an entry to config.toml. A second run with the same server,
+/// name and token changes nothing.
 ///
-/// On a terminal everything that is missing is asked for.
+/// On a terminal, asks for missing values.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server and token")]
 pub struct RegisterArguments {
-    /// The server's address [env: CI_SERVER_URL]
+    /// Server URL [env: CI_SERVER_URL]
     #[arg(short, long, value_name = "URL")]
     pub url: Option<String>,
-    /// A created runner's own token, which begins with glrt- [env: CI_SERVER_TOKEN]
+    /// Authentication token (glrt-) of a runner created in GitLab [env: CI_SERVER_TOKEN]
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
-    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: CI_SERVER_TOKEN_FILE]
+    /// Read this token from a file, from stdin (`-`) or from an inherited file descriptor (fd:N) [env:
+    /// CI_SERVER_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A registration token [env: REGISTRATION_TOKEN]
+    /// Registration token [env: REGISTRATION_TOKEN]
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "registration_token_file")]
     pub registration_token: Option<SecretArgument>,
-    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N [env: REGISTRATION_TOKEN_FILE]
+    /// Read the registration token from a file, from stdin (`-`) or from an inherited file descriptor (fd:N) [env:
+    /// REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
-    /// Which API to use; v1 is the one that GitLab had before 9.0, and is never chosen by itself
+    /// API version; v1 is the API before GitLab 9.0 and is never chosen automatically
     #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
     pub api: Api,
-    /// How to trust the server, and who we are to it
+    /// TLS files
     #[command(flatten)]
     pub tls: TlsArguments,
-    /// How it is done
+    /// Mode
     #[command(flatten)]
-    pub conduct: RegisterConfirmArgs,
-    /// What the server is told
+    pub mode: RegisterModeArgs,
+    /// Runner settings in GitLab
     #[command(flatten)]
     pub parameters: RegisterParameterArguments,
-    /// What the entry gets
+    /// Entry in config.toml
     #[command(flatten)]
     pub entry: EntryArguments,
 }
 
-/// How a registration is done.
+/// How a registration proceeds.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Conduct")]
-pub struct RegisterConfirmArgs {
-    /// Ask nothing, even on a terminal [env: REGISTER_NON_INTERACTIVE]
+#[command(next_help_heading = "Mode")]
+pub struct RegisterModeArgs {
+    /// Never prompt, even on a terminal [env: REGISTER_NON_INTERACTIVE]
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub non_interactive: Option<bool>,
-    /// Leave the runner on the server if its entry cannot be written [env: REGISTER_LEAVE_RUNNER]
+    /// Keep the runner on the server if its entry cannot be written [env: REGISTER_LEAVE_RUNNER]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub leave_runner: Option<bool>,
-    /// Wait this long for a server that cannot be reached or is busy, such as 5m
+    /// Maximum time to wait for a server that is unreachable or busy, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_span)]
     pub wait: Option<Duration>,
-    /// Register anew although there is a runner of this server and name, into the same entry
+    /// Register again even if config.toml has this server and name, and replace the token in that entry
     #[arg(long)]
     pub force: bool,
 }
 
-/// What the server is told about a new runner.
+/// The settings of a new runner in GitLab.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Runner in GitLab (with a registration token only)")]
+#[command(next_help_heading = "Runner in GitLab (only with a registration token)")]
 pub struct RegisterParameterArguments {
-    /// The description in GitLab; also the local name unless --name is given
+    /// Description in GitLab; also the local name unless --name is given
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
     /// Tags, separated by commas [env: RUNNER_TAG_LIST]
     #[arg(long, value_name = "TAGS")]
     pub tag_list: Option<String>,
-    /// Take jobs without tags too [env: REGISTER_RUN_UNTAGGED] [default: true if there are no tags]
+    /// Accept untagged jobs [env: REGISTER_RUN_UNTAGGED] [default: true without tags]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub run_untagged: Option<bool>,
-    /// Tie it to its project [env: REGISTER_LOCKED] [default: true]
+    /// Lock the runner to its project [env: REGISTER_LOCKED] [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub locked: Option<bool>,
-    /// Which refs it takes jobs of: not_protected or ref_protected [env: REGISTER_ACCESS_LEVEL]
+    /// Access level: not_protected or ref_protected [env: REGISTER_ACCESS_LEVEL]
     #[arg(long, value_name = "LEVEL")]
     pub access_level: Option<String>,
-    /// The longest a job may take, in seconds or as a duration such as 2h [env: REGISTER_MAXIMUM_TIMEOUT]
+    /// Maximum job duration, in seconds or such as 2h [env: REGISTER_MAXIMUM_TIMEOUT]
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     pub maximum_timeout: Option<Duration>,
-    /// Start paused [env: REGISTER_PAUSED]
+    /// Register the runner as paused [env: REGISTER_PAUSED]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub paused: Option<bool>,
-    /// A note for administrators [env: REGISTER_MAINTENANCE_NOTE]
+    /// Maintenance note for administrators [env: REGISTER_MAINTENANCE_NOTE]
     #[arg(long, value_name = "TEXT")]
     pub maintenance_note: Option<String>,
 }
 
-/// What the new entry in config.toml gets.
+/// The new entry in config.toml.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Entry in config.toml")]
 pub struct EntryArguments {
-    /// The local name; also the description in GitLab [env: RUNNER_NAME] [default: this machine's name]
+    /// Local name; also the description in GitLab [env: RUNNER_NAME] [default: the hostname]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// The executor [env: RUNNER_EXECUTOR]
+    /// Executor [env: RUNNER_EXECUTOR]
     #[arg(long, value_name = "EXECUTOR")]
     pub executor: Option<String>,
-    /// The shell [env: RUNNER_SHELL]
+    /// Shell [env: RUNNER_SHELL]
     #[arg(long, value_name = "SHELL")]
     pub shell: Option<String>,
-    /// Jobs at the same time [env: RUNNER_LIMIT]
+    /// Maximum number of concurrent jobs [env: RUNNER_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub limit: Option<u32>,
-    /// Requests for jobs at the same time [env: RUNNER_REQUEST_CONCURRENCY]
+    /// Maximum number of concurrent job requests [env: RUNNER_REQUEST_CONCURRENCY]
     #[arg(long, value_name = "NUMBER")]
     pub request_concurrency: Option<u32>,
-    /// Longest job log, in KiB [env: RUNNER_OUTPUT_LIMIT]
+    /// Maximum size of a job log, in KiB [env: RUNNER_OUTPUT_LIMIT]
     #[arg(long, value_name = "KIB")]
     pub output_limit: Option<u32>,
-    /// Ask for jobs strictly at each check interval [env: RUNNER_STRICT_CHECK_INTERVAL]
+    /// Request jobs only at each check interval [env: RUNNER_STRICT_CHECK_INTERVAL]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub strict_check_interval: Option<bool>,
-    /// Failed requests after which it counts as unhealthy [env: RUNNER_UNHEALTHY_REQUESTS_LIMIT]
+    /// Number of failed requests after which the runner is unhealthy [env: RUNNER_UNHEALTHY_REQUESTS_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub unhealthy_requests_limit: Option<u32>,
-    /// How long it asks for no jobs once it is unhealthy
+    /// How long an unhealthy runner requests no jobs
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     pub unhealthy_interval: Option<Duration>,
-    /// How often the final state of a job is sent at most [env:
+    /// Maximum attempts to send a job's final status [env:
     /// RUNNER_JOB_STATUS_FINAL_UPDATE_RETRY_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub job_status_final_update_retry_limit: Option<u32>,
-    /// A file with exactly one [[runners]] that the entry is made from, comments and all [env:
+    /// Template for the entry: a file with exactly one [[runners]]; its comments are kept [env:
     /// TEMPLATE_CONFIG_FILE]
     #[arg(long, value_name = "FILE")]
     pub template_config: Option<PathBuf>,
-    /// Any other key of the entry with its value as TOML, such as docker.image='"alpine"'; can be repeated
+    /// Set another key of the entry to a TOML value, such as docker.image='"alpine"'; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
 }
 
-/// How to trust the server, and who we are to it.
+/// Certificates to trust, and the client certificate.
 #[derive(Args, Debug)]
 pub struct TlsArguments {
-    /// PEM certificates to trust besides the system's [env: CI_SERVER_TLS_CA_FILE]
-    #[arg(long, value_name = "FILE")]
+    /// PEM file of CA certificates to trust besides the system's [env: CI_SERVER_TLS_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_ca_file: Option<PathBuf>,
-    /// PEM client certificate [env: CI_SERVER_TLS_CERT_FILE]
-    #[arg(long, value_name = "FILE")]
+    /// PEM file of the client certificate [env: CI_SERVER_TLS_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_cert_file: Option<PathBuf>,
-    /// PEM key of the client certificate [env: CI_SERVER_TLS_KEY_FILE]
-    #[arg(long, value_name = "FILE")]
+    /// PEM file of the client certificate's key [env: CI_SERVER_TLS_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 }
 
-/// Verifies tokens: those of all entries at the same time, unless some are selected.
+/// Verifies the tokens of the selected entries; of all entries without a selection.
 ///
-/// Asking keeps a runner "online" in GitLab and makes this machine's runner manager there.
+/// GitLab then shows a runner as online and creates a runner manager for this machine.
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
-    /// Which entries.
+    /// Selected entries.
     #[command(flatten)]
     pub selection: Selection,
-    /// Drop entries that the server refuses, and keep what was dropped in the state directory; never after an
-    /// answer that is not genuinely GitLab's
+    /// Remove entries whose token the server rejects, and keep a copy in the state directory; only if the rejection
+    /// is genuinely GitLab's
     #[arg(long)]
     pub delete: bool,
 }
 
-/// Replaces tokens by new ones and writes them into config.toml. The old ones stop working at once.
+/// Replaces tokens with new ones and writes them to config.toml. The old tokens stop working at once.
 #[derive(Args, Debug)]
 pub struct RotateArguments {
-    /// Which entries.
+    /// Selected entries.
     #[command(flatten)]
     pub selection: Selection,
-    /// All entries of config.toml
+    /// Select all entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
-    /// An access token, to rotate by runner id a token that is already refused
+    /// Access token, to rotate a token that is already rejected, by runner id
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub pat: Option<SecretArgument>,
-    /// The same from a file, from stdin with `-`, or from an inherited descriptor with fd:N
+    /// Read the access token from a file, from stdin (`-`) or from an inherited file descriptor (fd:N)
     #[arg(long, value_name = "FILE", conflicts_with = "pat")]
     pub pat_file: Option<PathBuf>,
 }
 
-/// Unregisters runners. A runner that is already gone counts as done.
+/// Unregisters runners. A runner that is already gone counts as success.
 ///
-/// A runner that was made with a registration token is deleted on the server. Of a created runner (glrt-) only
-/// this machine's runner manager is deleted, since the runner itself cannot be made again from here.
+/// Deletes a runner from the server if it was registered with a registration token. Of a runner that was created
+/// in GitLab (glrt-), deletes only this machine's runner manager, because the agent cannot recreate the runner.
 #[derive(Args, Debug)]
 pub struct UnregisterArguments {
-    /// Which entries.
+    /// Selected entries.
     #[command(flatten)]
     pub selection: Selection,
-    /// All entries of config.toml
+    /// Select all entries of config.toml
     #[arg(long, visible_alias = "all", conflicts_with_all = SELECTORS)]
     pub all_runners: bool,
-    /// Which API the runners were made through; known of those that were registered here
+    /// API version that the runners were registered with [default: as recorded when registered here]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub api: Option<Api>,
-    /// For a --url and --token that have no entry.
+    /// TLS files for a --url and --token without an entry.
     #[command(flatten)]
     pub tls: TlsArguments,
 }
 
-/// Which entries of config.toml a command is about. All given parts must match.
+/// Selects entries of config.toml; all given criteria must match.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Selection")]
 pub struct Selection {
-    /// By the entry's name
+    /// Select by name
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
-    /// By the server's address
+    /// Select by server URL
     #[arg(short, long, value_name = "URL")]
     pub url: Option<ServerUrl>,
-    /// By the runner's number in GitLab
+    /// Select by runner id
     #[arg(short, long, value_name = "ID")]
     pub id: Option<RunnerId>,
-    /// By the token
+    /// Select by token
     #[arg(short, long, value_name = "TOKEN", allow_hyphen_values = true, conflicts_with = "token_file")]
     pub token: Option<SecretArgument>,
-    /// By the token in a file, on stdin with `-`, or at an inherited descriptor with fd:N
+    /// Select by a token read from a file, from stdin (`-`) or from an inherited file descriptor (fd:N)
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 
 const SELECTORS: [&str; 5] = ["name", "url", "id", "token", "token_file"];
 
-/// Prints a completion script.
+/// Prints a shell completion script.
 #[derive(Args, Debug)]
 pub struct CompletionsArguments {
-    /// For which shell
+    /// Shell
     #[arg(value_enum)]
     pub shell: CompletionShell,
 }
 
-/// Writes a page for the program and one for each of its commands.
+/// Writes a man page for the program and one for each command.
 #[derive(Args, Debug)]
 pub struct ManualArguments {
-    /// A directory that exists
+    /// Existing directory
     #[arg(value_name = "DIRECTORY")]
     pub directory: PathBuf,
 }
 
-/// The shells that completions are printed for.
+/// A shell with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompletionShell {
     /// bash
@@ -453,7 +452,7 @@ pub enum CompletionShell {
     Fish,
 }
 
-/// A secret on the command line. Taken whatever it is, so that no message repeats a wrong one.
+/// A secret on the command line. Parsing accepts any text, so that clap's errors never print it.
 #[derive(Clone, Debug)]
 pub struct SecretArgument(Result<Token, TokenError>);
 
@@ -461,7 +460,7 @@ impl SecretArgument {
     /// The secret.
     ///
     /// # Errors
-    /// [`TokenError`] if it cannot be one.
+    /// [`TokenError`] if it is no valid token.
     pub fn token(&self) -> Result<Token, TokenError> {
         self.0.clone()
     }
@@ -476,7 +475,7 @@ impl FromStr for SecretArgument {
 }
 
 impl Arguments {
-    /// What was given that outweighs the environment and agent.toml.
+    /// The flags that override the environment and agent.toml.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
         let Global { config, agent_config, state_dir, .. } = &self.global;
@@ -507,7 +506,7 @@ impl Arguments {
         }
     }
 
-    /// The secrets on the command line; a text that is no token is none, and ends the command at once.
+    /// The valid tokens on the command line; an invalid one ends the command at once.
     #[must_use]
     pub fn secrets(&self) -> Vec<Token> {
         let (first, second) = match &self.command {
@@ -528,7 +527,7 @@ impl Arguments {
 }
 
 impl Selection {
-    /// Whether nothing was selected.
+    /// Whether no criteria were given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.name.is_none()
@@ -539,7 +538,7 @@ impl Selection {
     }
 }
 
-/// A parser that shows its words in the help text.
+/// A parser that lists the possible values in the help text.
 pub(super) fn one_of<T>(words: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
@@ -561,7 +560,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_grammar_is_sound() {
+    fn the_grammar_is_valid() {
         Arguments::command().debug_assert();
     }
 
@@ -570,18 +569,18 @@ mod tests {
         for (flag, expected) in [("--locked", true), ("--locked=true", true), ("--locked=false", false)] {
             assert_eq!(register(&[flag]).parameters.locked, Some(expected), "{flag}");
         }
-        assert_eq!(register(&["-n"]).conduct.non_interactive, Some(true));
+        assert_eq!(register(&["-n"]).mode.non_interactive, Some(true));
         assert_eq!(register(&[]).parameters.locked, None);
     }
 
     #[test]
-    fn a_bare_boolean_does_not_eat_what_follows() {
+    fn a_bare_boolean_does_not_consume_the_next_word() {
         let register = register(&["--run-untagged", "--url", "https://x"]);
         assert_eq!((register.parameters.run_untagged, register.url.as_deref()), (Some(true), Some("https://x")));
     }
 
     #[test]
-    fn a_wrong_secret_is_not_repeated() {
+    fn an_invalid_secret_is_not_printed() {
         let Command::Verify(verify) = parse(&["verify", "--token", "two words"]).unwrap().command else { panic!() };
         let token = verify.selection.token.unwrap();
         assert!(token.token().is_err());
@@ -589,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn the_official_command_lines_are_understood() {
+    fn command_lines_of_gitlab_runner_are_accepted() {
         for line in [
             "register -n -u https://x -r GR1348941abc --executor shell --tag-list a,b --locked=false",
             "register --non-interactive --url https://x --token glrt-abc --name a --template-config t.toml",
@@ -608,19 +607,19 @@ mod tests {
     }
 
     #[test]
-    fn everything_and_something_cannot_both_be_meant() {
+    fn all_runners_conflicts_with_a_selection() {
         assert!(parse(&["rotate", "--all", "--name", "a"]).is_err());
         assert!(parse(&["unregister", "--all-runners", "--id", "1"]).is_err());
     }
 
     #[test]
-    fn a_token_may_begin_with_a_hyphen_as_gitlabs_random_ones_do() {
+    fn a_token_may_begin_with_a_hyphen() {
         let token = register(&["-r", "-xyz_1"]).registration_token.unwrap().token().unwrap();
         assert_eq!(token.expose(), "-xyz_1");
     }
 
     #[test]
-    fn a_setting_keeps_what_follows_its_first_equals_sign() {
+    fn a_setting_is_split_at_the_first_equals_sign() {
         let register = register(&["--set", "docker.image=\"a=b\""]);
         assert_eq!(register.entry.set, [("docker.image".to_owned(), "\"a=b\"".to_owned())]);
         assert!(parse(&["register", "--set", "docker.image"]).is_err());

@@ -1,4 +1,4 @@
-//! `completions`: a script that completes this command line in a shell.
+//! `completions`: prints a shell completion script.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;

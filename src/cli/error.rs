@@ -1,4 +1,4 @@
-//! Why a command ended early, and with which exit code.
+//! Errors of commands, with exit codes and hints.
 
 use std::io;
 
@@ -12,59 +12,59 @@ use crate::settings;
 use crate::status::{StatusClientError, StatusServerError};
 use crate::store;
 
-/// Why a command ended early.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The command line cannot mean anything, or means several things.
+    /// The command line is invalid or ambiguous.
     #[error("{0}")]
     Usage(String),
-    /// The settings are wrong.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] settings::Errors),
-    /// The disk failed.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A secret cannot be had.
+    /// A secret is missing or unreadable.
     #[error(transparent)]
     Secret(#[from] SourceError),
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
-    /// The daemon cannot answer where it was told to.
+    /// The status server cannot listen.
     #[error(transparent)]
     StatusServer(#[from] StatusServerError),
-    /// A daemon did not answer.
+    /// The daemon did not answer.
     #[error(transparent)]
     Question(#[from] StatusClientError),
     /// A call of the management API failed.
     #[error(transparent)]
     Call {
-        /// How.
+        /// The failure of the call.
         #[from]
         error: gitlab::Error,
     },
-    /// The same for want of a good access token, and where that came from.
-    #[error("{error}; it is {origin}")]
+    /// A call failed because of the access token.
+    #[error("{error}; the token is {origin}")]
     AccessToken {
-        /// How.
+        /// The failure of the call.
         error: gitlab::Error,
-        /// Where the token came from, with its fingerprint.
+        /// The source of the token, with its fingerprint.
         origin: String,
     },
-    /// A command found out that it cannot do what was asked for.
+    /// A command found that it cannot do what was asked.
     #[error("{message}")]
     Verdict {
-        /// The exit code it ends with.
+        /// The exit code.
         exit: Exit,
         /// What was found.
         message: String,
-        /// What the user can do about it.
+        /// What the user can do.
         hint: Option<String>,
     },
-    /// A signal ended the command before it was done.
+    /// A signal ended the command early.
     #[error("interrupted: {0}")]
     Interrupted(String),
-    /// The system did not give what every command needs.
+    /// The system lacks what every command needs.
     #[error("cannot start")]
     System(#[source] io::Error),
 }
@@ -94,12 +94,12 @@ impl From<StartError> for Error {
 }
 
 impl Error {
-    /// Whether the server does not have what a call is about, or not any more.
+    /// Whether the server does not have the object of a call.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Call { error } if error.status() == Some(404))
     }
 
-    /// The exit code it ends with.
+    /// The exit code of the command.
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
@@ -119,7 +119,7 @@ impl Error {
         }
     }
 
-    /// What the user can do about it, where the message does not say so already.
+    /// What the user can do, if the message does not say so.
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
             Self::Operation(error) => error.hint(),
@@ -127,9 +127,9 @@ impl Error {
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
             Self::StatusServer(error) => Some(match error {
-                StatusServerError::Socket { .. } => "name another place with --socket, or stop the daemon that has it",
+                StatusServerError::Socket { .. } => "use another path with --socket, or stop the daemon that uses it",
                 StatusServerError::Tcp { .. } => {
-                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop who has it"
+                    "choose another address in [http], --listen-address or LISTEN_ADDRESS, or stop the process that uses it"
                 }
             }),
             Self::Question(error) => Some(match error {
@@ -140,11 +140,11 @@ impl Error {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
                 }
                 StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
-                    "name another place with --socket, to the daemon too"
+                    "use another path with --socket, also for the daemon"
                 }
-                StatusClientError::Connect { .. } => "ask as the user that the daemon runs as, or as root",
+                StatusClientError::Connect { .. } => "run as the daemon's user or as root",
                 StatusClientError::TimedOut(_) | StatusClientError::InvalidResponse { .. } => {
-                    "look at its log, and restart it"
+                    "check the daemon's log and restart it"
                 }
             }),
             Self::Usage(_) | Self::Settings(_) | Self::Secret(_) | Self::Interrupted(_) | Self::System(_) => None,

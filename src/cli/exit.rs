@@ -1,4 +1,4 @@
-//! The exit codes, which are part of what scripts rely on.
+//! The exit codes, a stable interface for scripts.
 
 use std::process::ExitCode;
 
@@ -8,9 +8,9 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Failed in a way that none of the others names.
+    /// Failed in a way that no other code names.
     Failed = 1,
-    /// Wrong usage, or a selection that is ambiguous.
+    /// Wrong usage, or an ambiguous selection.
     Usage = 2,
     /// Refused by the server.
     Refused = 3,
@@ -18,13 +18,13 @@ pub enum Exit {
     LocalFile = 4,
     /// The server is unreachable, busy, or not a GitLab API.
     Unreachable = 5,
-    /// Of several runners some are done and some failed.
+    /// Some runners succeeded and some failed.
     Partial = 6,
 }
 
 impl Exit {
-    /// Brings the ends of several runners together: all alike, or else [`Exit::Partial`] where some are
-    /// done, or else the first failure.
+    /// Combines the results of several runners: [`Exit::Done`] if all succeeded, [`Exit::Partial`] if some did,
+    /// otherwise the first failure.
     #[must_use]
     pub fn of_all(exits: &[Self]) -> Self {
         let is_done = |exit: &&Self| **exit == Self::Done;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_the_documented_ones() {
+    fn exit_codes_have_the_documented_numbers() {
         let table = [
             (Exit::Done, 0),
             (Exit::Failed, 1),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn several_ends_make_one() {
+    fn results_of_several_runners_combine() {
         assert_eq!(Exit::of_all(&[]), Exit::Done);
         assert_eq!(Exit::of_all(&[Exit::Done, Exit::Done]), Exit::Done);
         assert_eq!(Exit::of_all(&[Exit::Done, Exit::Refused]), Exit::Partial);

@@ -1,7 +1,8 @@
-//! `fleet`: the runners of a server, managed with an access token; one file per command.
+//! `fleet`: manages the runners of a server with an access token; one file per command.
 
 pub mod arguments;
 mod bulk;
+mod cells;
 mod change;
 mod create;
 mod delete;
@@ -13,8 +14,6 @@ mod reset;
 mod rows;
 mod session;
 mod show;
-mod shown;
-mod table;
 mod targets;
 mod token_file;
 
@@ -25,20 +24,20 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::{Error, Exit};
 
-/// Does what is asked for. A second signal ends it at once, whatever is under way.
+/// Runs a command of `fleet`. A second signal ends it at once.
 pub(super) async fn fleet(
     context: &Context<'_>,
     arguments: FleetArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    // An entry that is being written knows itself what a second signal may leave behind.
+    // A registration handles the second signal itself, and reports what it leaves behind.
     if matches!(&arguments.command, FleetCommand::Create(create) if create.enroll) {
         return perform(context, arguments, interrupt).await;
     }
     tokio::select! {
         biased;
         () = interrupt.insisted() => Err(Error::Interrupted(
-            "a change that was under way may have been made, and its answer is lost: look with `fleet list` or `fleet show`"
+            "a change in progress may have been made, and its answer is lost: check with `fleet list` or `fleet show`"
                 .to_owned(),
         )),
         result = perform(context, arguments, interrupt.clone()) => result,
@@ -50,7 +49,7 @@ async fn perform(context: &Context<'_>, arguments: FleetArguments, interrupt: In
     if let FleetCommand::Delete(arguments) = &command
         && let Some(path) = &arguments.runner_token_file
     {
-        return delete::by_token(context, &access, path, arguments.conduct, interrupt).await;
+        return delete::by_token(context, &access, path, arguments.confirm, interrupt).await;
     }
     let session = FleetSession::open(context, &access, interrupt)?;
     match command {

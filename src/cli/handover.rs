@@ -1,4 +1,4 @@
-//! Which secrets the process does not keep in what it was started with.
+//! Removes secrets from the command line and the environment of the process.
 
 use std::io;
 
@@ -6,11 +6,11 @@ use super::arguments::{Arguments, Command};
 use crate::secret::{Hidden, execute_again};
 use crate::settings::{Start, secret_variables};
 
-/// Executes the program again without the secrets on its command line and in its environment, if there are
-/// any and this has not been done.
+/// Executes the program again without the secrets in its arguments and environment, unless this is that second
+/// execution already.
 ///
 /// # Errors
-/// What the system said; the process can go on as it is.
+/// The error of the system; the process can continue as it is.
 pub(super) fn hand_over(start: &Start, arguments: &Arguments) -> io::Result<()> {
     if start.is_second || matches!(arguments.command, Command::Completions(_) | Command::Manual(_)) {
         return Ok(());

@@ -1,15 +1,15 @@
-//! `health`: whether the daemon is well, for a container's HEALTHCHECK.
+//! `health`: checks the daemon's health, for a container's HEALTHCHECK.
 
 use super::arguments::HealthArguments;
 use super::context::Context;
-use super::outcome::shown;
+use super::text::printable;
 use super::{Exit, status};
 use crate::error_chain::chain;
 use crate::settings;
 
-/// Asks the daemon and says in one line how it is. Ends with 0 or 1 and nothing else.
+/// Prints the daemon's health in one line. Exits with 0 or 1, nothing else.
 pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -> Exit {
-    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
+    let daemon = settings::paths(&context.overrides, &context.environment).status_client();
     let (question, yes) = if arguments.ready { ("/readyz", "ready") } else { ("/healthz", "healthy") };
     let (line, exit) = match daemon.get(question).await {
         Ok(reply) if reply.is_ok => (yes.to_owned(), Exit::Done),
@@ -19,6 +19,6 @@ pub(super) async fn health(context: &Context<'_>, arguments: &HealthArguments) -
         Ok(reply) => (format!("unhealthy: {}", String::from_utf8_lossy(&reply.body).trim()), Exit::Failed),
         Err(error) => (format!("unhealthy: {}", chain(&error)), Exit::Failed),
     };
-    context.reporter.answer(&format!("{}\n", shown(&line)));
+    context.reporter.answer(&format!("{}\n", printable(&line)));
     exit
 }

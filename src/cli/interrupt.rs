@@ -1,4 +1,4 @@
-//! TERM and INT while a one-shot command works.
+//! Signals that ask a one-shot command to end.
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -6,20 +6,19 @@ use tokio::task::AbortHandle;
 use super::report::Reporter;
 use crate::signals::{Signal, Signals};
 
-/// Counts the signals that ask for an end. A command decides itself where it can end: what is under way
-/// is finished first, so that no token is lost.
+/// Counts signals. A command decides where it can end: operations in progress finish first, so that no token is
+/// lost.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     count: watch::Receiver<u32>,
 }
 
-/// Ends the counting when it is dropped.
+/// Stops counting when dropped.
 #[derive(Debug)]
 pub(super) struct Counting(AbortHandle);
 
 impl Interrupt {
-    /// Starts counting, on the local tasks of the caller. QUIT asks for an end too; HUP, as from a
-    /// terminal that was closed, does.
+    /// Starts counting in a local task. QUIT and HUP, which a closed terminal sends, count too.
     pub(super) fn count(mut signals: Signals, reporter: Reporter) -> (Self, Counting) {
         let (sender, count) = watch::channel(0);
         let task = tokio::task::spawn_local(async move {
@@ -29,31 +28,31 @@ impl Interrupt {
                 }
                 sender.send_modify(|count| *count += 1);
                 if *sender.borrow() == 1 {
-                    reporter.remark("interrupted: finishing what is under way, a second signal ends at once");
+                    reporter.remark("interrupted: finishing operations in progress; a second signal ends at once");
                 }
             }
         });
         (Self { count }, Counting(task.abort_handle()))
     }
 
-    /// Whether an end was asked for.
+    /// Whether a signal has come.
     pub(super) fn is_asked(&self) -> bool {
         *self.count.borrow() > 0
     }
 
-    /// Completes once an end was asked for.
+    /// Completes at the first signal.
     pub(super) async fn asked(&self) {
         self.reached(1).await;
     }
 
-    /// Completes once an end was asked for a second time.
+    /// Completes at the second signal.
     pub(super) async fn insisted(&self) {
         self.reached(2).await;
     }
 
     async fn reached(&self, times: u32) {
         if self.count.clone().wait_for(|count| *count >= times).await.is_err() {
-            // Nobody counts any more, so nobody asks.
+            // The counting has stopped: no signal can come.
             std::future::pending::<()>().await;
         }
     }

@@ -1,18 +1,20 @@
-//! `list`: the runners in config.toml, without asking any server.
+//! `list`: the runners in config.toml, without contacting a server.
 
 use super::context::Context;
-use super::outcome::{end, of_entry, shown};
+use super::outcome::of_entry;
 use super::selection::{Candidate, candidates};
+use super::table::{Cell, Screen, Table};
+use super::text::{expiry_text, printable};
 use super::{Error, Exit};
 use crate::engine::{Config, inventory, record_report};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
 
-/// Lists the runners. Reads only: neither agent.toml nor a state directory is needed.
+/// Lists the runners. Reads only, and needs neither agent.toml nor a state directory.
 pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     let store = open(settings::paths(&context.overrides, &context.environment).store())?;
-    let candidates = everybody(&store).await?;
+    let candidates = read_candidates(&store).await?;
     let now = context.now();
     if candidates.is_empty() && !context.reporter.is_json() {
         context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
@@ -24,8 +26,8 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
             if let Some(error) = &report.error {
                 context.reporter.remark(&format!(
                     "warning: runner {}: {}",
-                    super::outcome::label(report),
-                    shown(error)
+                    super::text::label(report),
+                    printable(error)
                 ));
             }
         }
@@ -34,11 +36,11 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// Everybody that this machine has an entry or a record of.
+/// Reads all runners that this machine has an entry or a record of.
 ///
 /// # Errors
 /// A config.toml or state directory that cannot be read.
-pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
+pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Error> {
     let snapshot = store.read().await?;
     let records = store.records().await?;
     for damaged in &records.damaged {
@@ -47,7 +49,7 @@ pub(super) async fn everybody(store: &Store) -> Result<Vec<Candidate>, Error> {
     Ok(candidates(inventory(&Config::default(), records.records, &snapshot), &snapshot))
 }
 
-/// Opens the disk for reading; a state directory that is not there is not made.
+/// Opens the store for reading; does not create a state directory.
 ///
 /// # Errors
 /// A config.toml that cannot be used.
@@ -63,7 +65,7 @@ pub(super) fn open(config: store::Config) -> Result<Store, Error> {
     }
 }
 
-/// One report for each entry, and one for a runner whose entry waits to be written.
+/// One report for each entry, and one for a runner whose entry is still to be written.
 fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
     let known = candidate.runner.as_ref().ok().map(|managed| record_report(&managed.runner, now));
     if candidate.entries.is_empty() {
@@ -92,54 +94,47 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
 
 const HEADINGS: [&str; 8] = ["NAME", "ID", "URL", "EXECUTOR", "TOKEN", "STATE", "EXPIRES", "NEXT"];
 
-/// The runners as a table for people.
+/// The runners as a table.
 pub(super) fn table(runners: &[RunnerReport], now: Timestamp) -> String {
     columns(&HEADINGS[..7], runners, now)
 }
 
-/// The same with what the daemon does next.
+/// The same with the daemon's next step.
 pub(super) fn table_with_next(runners: &[RunnerReport], now: Timestamp) -> String {
     columns(&HEADINGS, runners, now)
 }
 
-fn columns(headings: &[&str], runners: &[RunnerReport], now: Timestamp) -> String {
-    let mut rows = vec![headings.iter().map(|&heading| heading.to_owned()).collect()];
-    rows.extend(runners.iter().map(|runner| row(runner, now)));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<_> = (0..headings.len()).map(width).collect();
-    rows.iter().map(|row| line(row, &widths)).collect()
+fn columns(headings: &[&'static str], runners: &[RunnerReport], now: Timestamp) -> String {
+    let rows: Vec<_> = runners.iter().map(|runner| row(runner, now, headings.len())).collect();
+    Table::new(headings.iter().map(|heading| (*heading, false)).collect(), Screen::default()).lines(&rows)
 }
 
-fn row(runner: &RunnerReport, now: Timestamp) -> Vec<String> {
-    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
-    vec![
-        or_dash(runner.name.as_deref().map(shown)),
-        or_dash(runner.id.map(|id| id.to_string())),
-        or_dash(runner.url.as_ref().map(ToString::to_string)),
-        or_dash(runner.executor.as_deref().map(shown)),
-        or_dash(runner.token_fingerprint.as_ref().map(ToString::to_string)),
-        or_dash(Some(runner.state.to_string())),
-        runner.token_expires_at.map_or_else(|| "-".to_owned(), |at| expiry(at, now)),
-        or_dash(runner.next.as_ref().map(|next| next_step(next, now))),
-    ]
+fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
+    let mut cells = vec![
+        Cell::new(runner.name.as_deref()),
+        Cell::new(runner.id.map(|id| id.to_string())),
+        Cell::new(runner.url.as_ref().map(ToString::to_string)),
+        Cell::new(runner.executor.as_deref()),
+        Cell::new(runner.token_fingerprint.as_ref().map(ToString::to_string)),
+        Cell::new(Some(runner.state.to_string())),
+        Cell::new(runner.token_expires_at.map(|at| expiry(at, now))),
+        Cell::new(runner.next.as_ref().map(|next| next_step(next, now))),
+    ];
+    cells.truncate(columns);
+    cells
 }
 
-/// When it is due and why: `rotate 2027-01-01T00:00:00Z (in 4h, before expiry)`.
+/// The next step, when it is due and why: `rotate 2027-01-01T00:00:00Z (in 4h, before expiry)`.
 fn next_step(next: &NextStep, now: Timestamp) -> String {
     let at = next.at.whole_seconds();
     let when = if at <= now { "now".to_owned() } else { format!("in {}", format_span(at.since(now))) };
-    let words = |text: &str| shown(&text.replace('_', " "));
+    let words = |text: &str| text.replace('_', " ");
     format!("{} {at} ({when}, {})", words(next.step.as_str()), words(next.why.as_str()))
 }
 
-/// The column says already what it is about.
+/// An expiry without `expires`, which the heading says already.
 fn expiry(at: Timestamp, now: Timestamp) -> String {
-    end(Some(at), now).trim_start_matches("expires ").to_owned()
-}
-
-fn line(row: &[String], widths: &[usize]) -> String {
-    let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-    cells.join("  ").trim_end().to_owned() + "\n"
+    expiry_text(Some(at), now).trim_start_matches("expires ").to_owned()
 }
 
 #[cfg(test)]
@@ -147,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_lines_up_and_tells_the_expiry_twice() {
+    fn columns_align_and_the_expiry_is_also_relative() {
         let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
         let report = |name: &str, expires_at: Option<&str>| RunnerReport {
             name: Some(name.to_owned()),

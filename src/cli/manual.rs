@@ -1,14 +1,14 @@
-//! `manual`: the pages for man, one for the program and one for each command.
+//! `manual`: writes a man page for the program and one for each command.
 
 use clap::CommandFactory as _;
 
 use super::arguments::{Arguments, ManualArguments};
 use super::{Error, Exit};
 
-/// Writes the pages into a directory that exists.
+/// Writes the pages into an existing directory.
 ///
 /// # Errors
-/// If they cannot be written there.
+/// If a page cannot be written.
 pub(super) fn manual(arguments: &ManualArguments) -> Result<Exit, Error> {
     let directory = &arguments.directory;
     clap_mangen::generate_to(Arguments::command(), directory).map_err(|error| Error::Verdict {

@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use existing::Existing;
 
-use super::arguments::{RegisterArguments, RegisterConfirmArgs};
+use super::arguments::{RegisterArguments, RegisterModeArgs};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end};
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::outcome::RunnerOutcome;
+use super::session::{CommandSession, Driver, error_of};
+use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, StepFailure, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
-use crate::settings::{self, Draft, Environment, Mistake, Place, parse_boolean};
+use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
 
 /// Registers a runner, and reports what became of it.
 pub(super) async fn register(
@@ -28,7 +29,7 @@ pub(super) async fn register(
     arguments: RegisterArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
-    let mode = RegisterConfirm::new(&arguments.conduct, &context.environment)?;
+    let mode = RegisterMode::new(&arguments.mode, &context.environment)?;
     let mut draft = draft::draft(arguments, &context.environment)?;
     let is_named = draft.name.is_some();
     if !mode.is_silent && io::stdin().is_terminal() {
@@ -45,7 +46,7 @@ pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,
     is_named: bool,
-    mode: RegisterConfirm,
+    mode: RegisterMode,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
@@ -59,29 +60,29 @@ pub(super) async fn enroll(
         Err(error @ Error::Usage(_)) => return Err(error),
         Err(error) => registrar.failed(&error),
     };
-    Ok(context.reporter.told(vec![told]))
+    Ok(context.reporter.report_outcomes(vec![told]))
 }
 
 /// How a registration goes about it.
 #[derive(Default)]
-pub(super) struct RegisterConfirm {
+pub(super) struct RegisterMode {
     is_silent: bool,
     leaves_runner: bool,
     wait: Duration,
     force: bool,
 }
 
-impl RegisterConfirm {
+impl RegisterMode {
     /// Asks no questions, and waits this long for an unreachable server.
     pub(super) fn waiting(wait: Duration, force: bool) -> Self {
         Self { is_silent: true, wait, force, ..Self::default() }
     }
 
-    fn new(arguments: &RegisterConfirmArgs, environment: &Environment) -> Result<Self, Error> {
+    fn new(arguments: &RegisterModeArgs, environment: &Environment) -> Result<Self, Error> {
         let either = |flag: Option<bool>, variable: &'static str| match (flag, environment.text(variable)) {
             (Some(flag), _) => Ok(flag),
             (None, Some(text)) => parse_boolean(&text)
-                .map_err(|message| settings::Errors::from(Mistake { place: Place::Variable(variable), message })),
+                .map_err(|message| settings::Errors::from(Diagnostic { place: Place::Variable(variable), message })),
             (None, None) => Ok(false),
         };
         Ok(Self {
@@ -96,7 +97,7 @@ impl RegisterConfirm {
 struct Registrar {
     session: CommandSession,
     enrollment: Enrollment,
-    mode: RegisterConfirm,
+    mode: RegisterMode,
     /// Whether the user chose the name.
     is_named: bool,
 }
@@ -112,7 +113,7 @@ impl Registrar {
             Existing::Unknown(runner) => self.check(runner, self.is_named).await,
             Existing::Other(runner) => Err(taken(
                 &self.enrollment,
-                &format!("{} was made from another token", super::outcome::label(&self.report(&runner))),
+                &format!("{} was made from another token", super::text::label(&self.report(&runner))),
             )),
         }
     }
@@ -156,11 +157,11 @@ impl Registrar {
                 exit: Exit::Refused,
                 message: format!(
                     "config.toml has a runner of this server and name already: {}",
-                    chain(&drive.into_error())
+                    chain(&error_of(drive))
                 ),
                 hint: Some("register anew into the same entry with --force".to_owned()),
             }),
-            _ => Err(drive.into_error()),
+            _ => Err(error_of(drive)),
         }
     }
 
@@ -177,7 +178,7 @@ impl Registrar {
     async fn check(&self, runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
         let (driver, action) = self.verify(runner).await?;
         let report = self.report(&driver.runner);
-        let label = super::outcome::label(&report);
+        let label = super::text::label(&report);
         if !is_meant {
             return Err(taken(&self.enrollment, &format!("{label} is there already")));
         }
@@ -215,7 +216,8 @@ impl Registrar {
         }
         let report = record_report(&driver.runner, driver.now());
         let path = self.session.ops().disk().config_path().display();
-        let line = format!("registered, its token {} and is in {path}", end(report.token_expires_at, driver.now()));
+        let line =
+            format!("registered, its token {} and is in {path}", expiry_text(report.token_expires_at, driver.now()));
         let mut outcome = RunnerOutcome::done(report, Action::Registered, line);
         outcome.hint = before.filter(|before| driver.runner.record.id != Some(*before)).map(|before| {
             format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
@@ -225,7 +227,7 @@ impl Registrar {
 
     /// Says what a lost answer may have left behind.
     fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
-        let error = drive.into_error();
+        let error = error_of(drive);
         if !matches!(outcome, Some(Outcome::Lost { .. })) {
             return error;
         }

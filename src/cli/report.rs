@@ -1,108 +1,115 @@
-//! The only writer to stdout and stderr besides the log: answers to stdout, everything else to stderr.
+//! The only writer to stdout and stderr besides the log: results to stdout, everything else to stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
+use serde::Serialize;
+
 use super::arguments::Output;
-use super::outcome::{RunnerOutcome, label, shown};
+use super::document::Document;
+use super::outcome::RunnerOutcome;
+use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::model::{Report, RunnerReport};
+use crate::model::RunnerReport;
 
-/// Why an answer did not come to stdout, which the process has one of.
+/// The first error of writing to stdout; the process has one stdout.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
 
-/// Writes answers in the form that was asked for.
+/// Writes results in the requested format.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reporter {
     output: Output,
 }
 
 impl Reporter {
-    /// Writes answers in this form.
     pub(super) fn new(output: Output) -> Self {
         Self { output }
     }
 
-    /// Whether answers are for scripts.
+    /// Whether results are for scripts.
     pub(super) fn is_json(&self) -> bool {
         self.output != Output::Text
     }
 
-    /// The form that was asked for.
+    /// The requested format.
     pub(super) fn output(&self) -> Output {
         self.output
     }
 
-    /// How wide the terminal is that a person reads answers on, in columns; none if it is no terminal.
+    /// The width of stdout in terminal columns; `None` if it is no terminal.
     pub(super) fn stdout_width(&self) -> Option<usize> {
         let stdout = io::stdout();
         let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
     }
 
-    /// Whether a person sees stdout.
+    /// Whether stdout is a terminal.
     pub(super) fn is_stdout_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Whether a person sees stderr.
+    /// Whether stderr is a terminal.
     pub(super) fn is_stderr_terminal(&self) -> bool {
         io::stderr().is_terminal()
     }
 
-    /// Tells about runners: as one JSON document, or else as the given text.
+    /// Reports runners in the requested format; `text` makes the one for people.
     pub(super) fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
         match self.output {
             Output::Text => self.answer(&text(&runners)),
-            Output::Json => self.json(serde_json::to_string_pretty(&Report::new(runners))),
+            Output::Json => self.document("runners", &runners),
             Output::Jsonl => runners.iter().for_each(|runner| self.json(serde_json::to_string(runner))),
         }
+    }
+
+    /// Writes one JSON document with these rows under `name`.
+    pub(super) fn document(&self, name: &'static str, rows: &[impl Serialize]) {
+        self.json(serde_json::to_string_pretty(&Document { name, rows }));
     }
 
     fn json(&self, document: serde_json::Result<String>) {
         match document {
             Ok(document) => self.answer(&(document + "\n")),
-            Err(error) => self.remark(&format!("cannot write the answer as JSON: {error}")),
+            Err(error) => self.remark(&format!("cannot write the result as JSON: {error}")),
         }
     }
 
-    /// Tells what became of runners: one JSON document, or else a line for each on stdout, and its error
-    /// with its hint on stderr. The exit code is that of all together.
-    pub(super) fn told(&self, told: Vec<RunnerOutcome>) -> Exit {
-        let exits: Vec<_> = told.iter().map(|told| told.exit).collect();
+    /// Reports what became of runners: one JSON document, or a line for each on stdout and its error with its
+    /// hint on stderr. Returns the exit code of all together.
+    pub(super) fn report_outcomes(&self, outcomes: Vec<RunnerOutcome>) -> Exit {
+        let exits: Vec<_> = outcomes.iter().map(|outcome| outcome.exit).collect();
         match self.output {
-            Output::Text => told.iter().for_each(|told| self.told_one(told)),
+            Output::Text => outcomes.iter().for_each(|outcome| self.report_outcome(outcome)),
             Output::Json | Output::Jsonl => {
-                self.runners(told.into_iter().map(|told| told.report).collect(), |_| String::new())
+                self.runners(outcomes.into_iter().map(|outcome| outcome.report).collect(), |_| String::new())
             }
         }
         Exit::of_all(&exits)
     }
 
-    fn told_one(&self, told: &RunnerOutcome) {
-        let label = label(&told.report);
-        if !told.line.is_empty() {
-            self.answer(&format!("runner {label}: {}\n", told.line));
+    fn report_outcome(&self, outcome: &RunnerOutcome) {
+        let label = label(&outcome.report);
+        if !outcome.line.is_empty() {
+            self.answer(&format!("runner {label}: {}\n", outcome.line));
         }
-        if let Some(error) = &told.report.error {
-            self.remark(&format!("error: runner {label}: {}", shown(error)));
+        if let Some(error) = &outcome.report.error {
+            self.remark(&format!("error: runner {label}: {}", printable(error)));
         }
-        if let Some(hint) = &told.hint {
+        if let Some(hint) = &outcome.hint {
             self.remark(&format!("hint: {hint}"));
         }
     }
 
-    /// Writes an answer to stdout as it is. A reader that has gone away is no error; what else keeps it from being
-    /// written is told at the [`end`](Self::end).
+    /// Writes a result to stdout. A closed pipe is no error; any other failure is reported by [`end`](Self::end).
     pub(super) fn answer(&self, text: &str) {
-        let _told_at_the_end = self.try_answer(text);
+        let _reported_at_the_end = self.try_answer(text);
     }
 
-    /// Writes a part of a long answer to stdout as it is.
+    /// Writes a part of a long result to stdout.
     ///
     /// # Errors
-    /// If nobody reads any more or it cannot be written, so that the rest is for nobody.
+    /// If the pipe is closed or stdout cannot be written; the caller can stop then.
     pub(super) fn try_answer(&self, text: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -113,19 +120,19 @@ impl Reporter {
         })
     }
 
-    /// The exit code with which the program ends: an answer that could not be written is no success.
+    /// The exit code of the program: a result that could not be written is a failure.
     pub(super) fn end(&self, exit: Exit) -> Exit {
         let Some(error) = UNWRITTEN.get() else { return exit };
-        self.remark(&format!("error: cannot write the answer: {error}"));
+        self.remark(&format!("error: cannot write to stdout: {error}"));
         if exit == Exit::Done { Exit::Failed } else { exit }
     }
 
-    /// Writes a line for people to stderr.
+    /// Writes a line to stderr.
     pub(super) fn remark(&self, line: &str) {
         let _closed = writeln!(io::stderr().lock(), "{line}");
     }
 
-    /// Says why a command ended early: the error with its causes, once, and what to do about it.
+    /// Reports why a command failed, with causes and hint, and returns its exit code.
     pub(super) fn failed(&self, error: &Error) -> Exit {
         self.remark(&format!("error: {}", chain(error)));
         if let Some(hint) = error.hint() {
@@ -135,7 +142,7 @@ impl Reporter {
     }
 }
 
-/// Shows what clap has to say: help and version on stdout, a wrong usage on stderr.
+/// Prints clap's message: help and version to stdout, usage errors to stderr.
 pub(super) fn usage(error: &clap::Error) -> Exit {
     let is_unwritten = error.print().is_err_and(|failure| failure.kind() != io::ErrorKind::BrokenPipe);
     match (error.use_stderr(), is_unwritten) {

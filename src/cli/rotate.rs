@@ -5,11 +5,12 @@ use std::rc::Rc;
 use super::arguments::RotateArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end};
+use super::outcome::RunnerOutcome;
 use super::selection::{RunnerSelector, argument_token, read_file};
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
+use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, StepFailure, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
@@ -64,8 +65,8 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
         (Some(Outcome::Rotated(_)), _) => rotated(session, driver, drive).await,
         (Some(Outcome::Adopted(_)), _) => {
             let report = record_report(&driver.runner, driver.now());
-            let end = end(report.token_expires_at, driver.now());
-            let line = format!("another process has rotated it already, the new token is accepted and {end}");
+            let expiry = expiry_text(report.token_expires_at, driver.now());
+            let line = format!("another process has rotated it already, the new token is accepted and {expiry}");
             Ok(RunnerOutcome::done(report, Action::Adopted, line))
         }
         (Some(Outcome::NotRotated), _) => Err(Error::Verdict {
@@ -89,7 +90,7 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
                 .to_owned(),
             hint: Some("try again".to_owned()),
         }),
-        _ => Err(drive.into_error()),
+        _ => Err(error_of(drive)),
     }
 }
 
@@ -104,8 +105,8 @@ async fn rotated(session: &CommandSession, driver: &mut Driver, drive: Drive) ->
         }
     }
     let report = record_report(&driver.runner, driver.now());
-    let end = end(report.token_expires_at, driver.now());
-    Ok(RunnerOutcome::done(report, Action::Rotated, format!("has a new token, which {end}")))
+    let expiry = expiry_text(report.token_expires_at, driver.now());
+    Ok(RunnerOutcome::done(report, Action::Rotated, format!("has a new token, which {expiry}")))
 }
 
 fn unsaved(error: &ops::Error) -> Error {

@@ -1,4 +1,4 @@
-//! Which runners a command is about.
+//! Selects the runners of a command.
 
 use std::io;
 use std::path::Path;
@@ -11,21 +11,20 @@ use crate::secret::{Source, Token, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
-/// A runner that a command can be about: found in config.toml, or in a record whose entry waits to be
-/// written.
+/// A runner that a command can select: from config.toml, or from a record whose entry is still to be written.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    /// Its entries; several if config.toml repeats a runner.
+    /// The entries; several if config.toml repeats a runner.
     pub(super) entries: Vec<Entry>,
-    /// The runner, or why its entry cannot be used.
+    /// The runner, or why its entry is unusable.
     pub(super) runner: Result<ManagedRunner, EntryProblem>,
 }
 
-/// What is looked for, with its token read.
+/// The criteria of a selection, with the token read.
 #[derive(Debug)]
 pub(super) struct RunnerSelector {
     selection: Selection,
-    /// The token that was given.
+    /// The token to select by.
     pub(super) token: Option<Token>,
 }
 
@@ -61,7 +60,7 @@ impl Candidate {
         self.runner.as_ref().ok().map(|managed| &managed.runner.record)
     }
 
-    /// What tells it from others: its number and server, or the line of its entry.
+    /// Distinguishes it from other candidates: id and server, and the line of its entry.
     fn description(&self) -> String {
         let entry = self.entries.first();
         let record = self.record();
@@ -81,7 +80,7 @@ impl RunnerSelector {
     /// Reads the token of a selection.
     ///
     /// # Errors
-    /// [`Error::Usage`] or [`Error::Secret`] for a token that cannot be had.
+    /// [`Error::Usage`] or [`Error::Secret`] for an invalid or unreadable token.
     pub(super) fn new(selection: Selection, environment: &Environment) -> Result<Self, Error> {
         let token = match (&selection.token, &selection.token_file) {
             (Some(argument), _) => Some(argument_token("--token", argument)?),
@@ -91,31 +90,31 @@ impl RunnerSelector {
         Ok(Self { selection, token })
     }
 
-    /// Whether nothing is looked for in particular.
-    pub(super) fn is_everything(&self) -> bool {
+    /// Whether all runners are selected.
+    pub(super) fn selects_all(&self) -> bool {
         self.selection.is_empty()
     }
 
-    /// The server, if it is given together with a token and nothing else: enough to do without an entry.
+    /// Server and token, if exactly these are given: they suffice without an entry.
     pub(super) fn without_entry(&self) -> Option<(crate::model::ServerUrl, Token)> {
         let Selection { name: None, id: None, url: Some(url), .. } = &self.selection else { return None };
         Some((url.clone(), self.token.clone()?))
     }
 
-    /// Takes those that are meant. A server alone can mean several; everything else means one runner.
+    /// Returns the selected candidates. A server alone may select several; other criteria must select one.
     ///
     /// # Errors
-    /// [`Error::Usage`] for none, and for several where one is meant, with what to choose by.
+    /// [`Error::Usage`] if none match, or several where one is required; the message lists them.
     pub(super) fn choose(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
-        if self.is_everything() {
+        if self.selects_all() {
             return Ok(candidates);
         }
         let chosen: Vec<_> = candidates.into_iter().filter(|candidate| self.matches(candidate)).collect();
-        let means_one = self.selection.name.is_some() || self.selection.id.is_some() || self.token.is_some();
+        let must_be_one = self.selection.name.is_some() || self.selection.id.is_some() || self.token.is_some();
         match chosen.len() {
             0 => Err(Error::Usage(format!("no runner in config.toml has {self}"))),
             1 => Ok(chosen),
-            _ if !means_one => Ok(chosen),
+            _ if !must_be_one => Ok(chosen),
             number => {
                 let choices: Vec<_> =
                     chosen.iter().map(|candidate| format!("\n  {}", candidate.description())).collect();
@@ -165,7 +164,7 @@ impl std::fmt::Display for RunnerSelector {
     }
 }
 
-/// The secret of a flag.
+/// The token of a flag.
 ///
 /// # Errors
 /// [`Error::Usage`] naming the flag.
@@ -173,23 +172,22 @@ pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<To
     argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))
 }
 
-/// The secret of a flag that names a file; warns of one that everybody can read.
+/// The token of a flag that names a file; warns if all users can read the file.
 ///
 /// # Errors
-/// [`Error::Secret`] if it cannot be had.
+/// [`Error::Secret`] if it is unreadable or invalid.
 pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token, Error> {
     let source = file_source(path, environment)?;
-    if let Some(remark) = source.remark() {
+    if let Some(remark) = source.warning() {
         tracing::warn!("{remark}");
     }
     Ok(source.read()?)
 }
 
-/// A secret that is in a file; or on stdin for `-`, or at an inherited descriptor for `fd:3`, which are read
-/// at once.
+/// The source of a secret: a file, or stdin for `-` or an inherited descriptor for `fd:3`, which are read at once.
 ///
 /// # Errors
-/// [`Error::Secret`] if stdin or the descriptor hold none.
+/// [`Error::Secret`] if stdin or the descriptor is unreadable or holds no token.
 pub(super) fn file_source(path: &Path, environment: &Environment) -> Result<Source, Error> {
     let word = path.to_str().unwrap_or_default();
     let descriptor = word.strip_prefix("fd:").and_then(|number| number.parse().ok());

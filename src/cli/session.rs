@@ -1,26 +1,23 @@
 //! What one-shot commands share: the inventory, and driving runners towards a goal.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::report::Reporter;
 use super::selection::{Candidate, RunnerSelector, candidates};
-use super::{Error, Exit};
+use super::{Error, Exit, progress};
 use crate::clock::SystemClock;
-use crate::engine::{self, Asker, Engine, ManagedRunner, StepFailure, StepReport, take_inventory};
+use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, ManagedRunner, take_inventory};
 use crate::error_chain::chain;
 use crate::gitlab::Client;
-use crate::lifecycle::{Goal, Outcome, Taken};
+use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Timestamp, format_span};
-use crate::ops::{Ops, Unregistration};
+use crate::ops::Ops;
 use crate::settings::{self, Settings};
 use crate::store::Store;
 
@@ -36,74 +33,6 @@ pub(super) struct CommandSession {
     pub(super) interrupt: Interrupt,
     /// Where answers and remarks go.
     pub(super) reporter: Reporter,
-}
-
-/// How driving towards a goal ended.
-#[derive(Debug, Default)]
-pub(super) struct Drive {
-    /// Each step with its own outcome, oldest first.
-    pub(super) taken: Vec<Taken>,
-    /// The last step.
-    pub(super) last: Option<StepReport>,
-    /// Whether an interrupt ended a wait.
-    pub(super) is_interrupted: bool,
-}
-
-/// How long a command may wait, all waits together.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Budget {
-    /// This long, unless an interrupt comes first.
-    Within(Duration),
-    /// For ever and without regard to an interrupt: the only copy of a token is in memory.
-    Unlimited,
-}
-
-impl Budget {
-    /// Until the rules of `lifecycle` give up.
-    pub(super) const BY_RULES: Self = Self::Within(Duration::MAX);
-
-    /// For config.toml to take a token that is safe elsewhere, or that can be given back.
-    pub(super) const FOR_CONFIG: Self = Self::Within(Duration::from_secs(10));
-
-    fn left(self, began: Instant) -> Duration {
-        match self {
-            Self::Within(limit) => limit.saturating_sub(began.elapsed()),
-            Self::Unlimited => Duration::MAX,
-        }
-    }
-}
-
-impl Drive {
-    /// What went wrong with the last step.
-    pub(super) fn failure(&self) -> Option<&StepFailure> {
-        self.last.as_ref()?.failure.as_ref()
-    }
-
-    /// The same by value, for the command that ends with it.
-    pub(super) fn into_failure(self) -> Option<StepFailure> {
-        self.last?.failure
-    }
-
-    /// What an unregistration found, and where the entry is kept that it dropped.
-    pub(super) fn unregistration(&self) -> Option<(Unregistration, Option<PathBuf>)> {
-        let report = self.last.as_ref()?;
-        Some((report.unregistration?, report.dropped_to.clone()))
-    }
-
-    /// The error of a command whose last step failed.
-    pub(super) fn into_error(self) -> Error {
-        self.into_failure().map_or_else(|| Error::Interrupted("not begun".to_owned()), Error::from)
-    }
-
-    /// Whether waiting is of no use: only an unreachable server can be waited for with a registration.
-    fn is_last_word(&self, is_registration: bool) -> bool {
-        is_registration && !self.failure().is_some_and(StepFailure::is_unreachable)
-    }
-
-    /// What came of the last step.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        self.taken.last().map(|(_, outcome)| *outcome)
-    }
 }
 
 impl CommandSession {
@@ -146,67 +75,9 @@ impl CommandSession {
         Driver::new(Rc::clone(&self.engine), managed, Rc::clone(&self.config), asker)
     }
 
-    /// Steps towards a goal until it is reached or out of reach, or the next step would come after the budget.
-    ///
-    /// An interrupt ends a wait within a budget, but no step: its answer may be the only copy of a token.
+    /// Drives a runner towards a goal; see [`engine::Driver::drive`].
     pub(super) async fn drive(&self, driver: &mut Driver, goal: Goal, budget: Budget) -> Drive {
-        let began = Instant::now();
-        let is_registration = matches!(goal, Goal::Registered | Goal::RegisteredAgain);
-        let mut drive = Drive::default();
-        while let Some(plan) = driver.plan_towards(goal, &drive.taken) {
-            let left = budget.left(began);
-            let wait = plan.at.since(driver.now());
-            drive.is_interrupted = is_registration && self.interrupt.is_asked();
-            let is_over = !wait.is_zero() && (drive.is_last_word(is_registration) || left.is_zero());
-            // A registration that the server surely did not execute may be hurried: its last try comes at the very end.
-            if drive.is_interrupted || is_over || (wait > left && !is_registration) {
-                break;
-            }
-            if !wait.is_zero() {
-                self.remark_wait(driver, goal, &drive, left);
-                drive.is_interrupted = self.wait(wait.min(left), budget).await;
-            }
-            if drive.is_interrupted {
-                break;
-            }
-            let report = driver.step(plan).await;
-            drive.taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
-            drive.last = Some(report);
-        }
-        drive
-    }
-
-    /// Says why the command waits.
-    fn remark_wait(&self, driver: &Driver, goal: Goal, drive: &Drive, left: Duration) {
-        let Some(failure) = drive.failure() else { return };
-        let (runner, error) = (driver.runner.label(), chain(failure));
-        match (goal, drive.taken.as_slice()) {
-            (Goal::Registered | Goal::RegisteredAgain, [_]) => {
-                self.reporter.remark(&format!("waiting up to {}: {error}", format_span(left)));
-            }
-            (Goal::Rotated | Goal::RotatedById, [.., (_, Outcome::Lost { .. })]) => {
-                self.reporter.remark(&format!("runner `{runner}`: {error}: finding out whether the token was replaced"))
-            }
-            (Goal::Saved, _) if !self.ops().disk().has_state() => self.reporter.remark(&format!(
-                "error: the new token of runner `{runner}` is nowhere but in memory, trying again: {error}"
-            )),
-            _ => {}
-        }
-    }
-
-    /// Waits; returns whether an interrupt ended that.
-    async fn wait(&self, span: Duration, budget: Budget) -> bool {
-        let interrupted = async {
-            match budget {
-                Budget::Within(_) => self.interrupt.asked().await,
-                Budget::Unlimited => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = interrupted => true,
-            () = tokio::time::sleep(span) => false,
-        }
+        driver.drive(goal, budget, self).await
     }
 
     /// Does the same to every selected runner, all at the same time, and reports what became of each. The client
@@ -225,7 +96,7 @@ impl CommandSession {
             return Ok(Exit::Done);
         }
         let reporter = self.reporter;
-        let bar = self.progress(chosen.len());
+        let bar = progress::bar(&reporter, chosen.len(), "runners");
         let session = Rc::new(self);
         let mut outcomes = Vec::new();
         let mut tasks = JoinSet::new();
@@ -249,18 +120,37 @@ impl CommandSession {
         }
         bar.finish_and_clear();
         outcomes.sort_by_key(|(position, _)| *position);
-        Ok(reporter.told(outcomes.into_iter().map(|(_, outcome)| outcome).collect()))
+        Ok(reporter.report_outcomes(outcomes.into_iter().map(|(_, outcome)| outcome).collect()))
+    }
+}
+
+impl Caller for CommandSession {
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.is_asked()
     }
 
-    /// A bar for a person who watches several runners.
-    fn progress(&self, runners: usize) -> ProgressBar {
-        if runners < 2 || self.reporter.is_json() || !self.reporter.is_stderr_terminal() {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new(u64::try_from(runners).unwrap_or_default());
-        match ProgressStyle::with_template("{bar:30} {pos} of {len} runners") {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar,
+    async fn interrupted(&self) {
+        self.interrupt.asked().await;
+    }
+
+    fn will_wait(&self, runner: &str, goal: Goal, drive: &Drive, left: Duration) {
+        let Some(error) = drive.failure().map(|failure| chain(failure)) else { return };
+        match (goal, drive.taken.as_slice()) {
+            (Goal::Registered | Goal::RegisteredAgain, [_]) => {
+                self.reporter.remark(&format!("waiting up to {}: {error}", format_span(left)));
+            }
+            (Goal::Rotated | Goal::RotatedById, [.., (_, Outcome::Lost { .. })]) => {
+                self.reporter.remark(&format!("runner `{runner}`: {error}: finding out whether the token was replaced"))
+            }
+            (Goal::Saved, _) if !self.ops().disk().has_state() => self.reporter.remark(&format!(
+                "error: the new token of runner `{runner}` is nowhere but in memory, trying again: {error}"
+            )),
+            _ => {}
         }
     }
+}
+
+/// The error of a command whose drive failed.
+pub(super) fn error_of(drive: Drive) -> Error {
+    drive.into_failure().map_or_else(|| Error::Interrupted("not begun".to_owned()), Error::from)
 }

@@ -1,4 +1,4 @@
-//! `status`: how the runners of a running daemon stand, and waiting until they are ready.
+//! `status`: shows the status of the daemon's runners, or waits until they are ready.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::arguments::{StatusArguments, Wait};
 use super::context::Context;
 use super::list::table_with_next;
-use super::outcome::{label, shown};
+use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::model::{Report, RunnerReport, Timestamp, format_span};
@@ -15,21 +15,21 @@ use crate::settings;
 use crate::signals::Signals;
 use crate::status::{NotReadyReason, Readiness, StatusClient, StatusClientError};
 
-/// How often a daemon is asked whether it is ready.
+/// The interval of readiness requests.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How long is waited where nothing is said.
+/// The default of --timeout.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Tells how the daemon's runners stand. Reads no file: the socket is enough.
+/// Shows the status of the daemon's runners. Reads no file, only the socket.
 pub(super) async fn status(
     context: &Context<'_>,
     arguments: &StatusArguments,
     mut signals: Signals,
 ) -> Result<Exit, Error> {
-    let daemon = settings::paths(&context.overrides, &context.environment).addressee();
+    let daemon = settings::paths(&context.overrides, &context.environment).status_client();
     let Some(Wait::Ready) = arguments.wait else {
-        tell(context, &daemon).await?;
+        show_runners(context, &daemon).await?;
         return Ok(Exit::Done);
     };
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
@@ -39,14 +39,14 @@ pub(super) async fn status(
         _ = signals.next() => return Err(Error::Interrupted("while waiting for the daemon".to_owned())),
     };
     match waited {
-        Waited::Ready => tell(context, &daemon).await.map(|()| Exit::Done),
+        Waited::Ready => show_runners(context, &daemon).await.map(|()| Exit::Done),
         Waited::For { reasons, has_answered } => {
             if has_answered {
-                // What it waits for is told in any case; that there is nothing else to tell is part of it.
-                tell(context, &daemon).await.ok();
+                // Best effort: the reasons below are reported in any case.
+                show_runners(context, &daemon).await.ok();
             }
             context.reporter.remark(&format!("error: not ready after {}", format_span(timeout)));
-            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", shown(reason))));
+            reasons.iter().for_each(|reason| context.reporter.remark(&format!("  {}", printable(reason))));
             Ok(Exit::Failed)
         }
     }
@@ -55,27 +55,27 @@ pub(super) async fn status(
 enum Waited {
     Ready,
     For {
-        /// Why not, one sentence each.
+        /// Why the daemon is not ready.
         reasons: Vec<String>,
-        /// Whether that came from the daemon.
+        /// Whether the daemon itself gave the reasons.
         has_answered: bool,
     },
 }
 
-/// Asks until the daemon is ready; one that does not answer is not ready yet.
-async fn wait(daemon: &StatusClient, drain_mode: Duration) -> Result<Waited, Error> {
+/// Polls until the daemon is ready or `limit` is over; a daemon that does not answer is not ready.
+async fn wait(daemon: &StatusClient, limit: Duration) -> Result<Waited, Error> {
     let began = Instant::now();
-    let deadline = began.checked_add(drain_mode).unwrap_or(began + FOR_EVER);
+    let deadline = began.checked_add(limit).unwrap_or(began + FOR_EVER);
     loop {
-        // Whoever gives no time at all has one answer waited for.
+        // With a limit of 0, one answer is awaited.
         let asked = timeout_at(deadline.max(Instant::now() + POLL), daemon.get("/readyz")).await;
         let (reasons, has_answered) = match asked {
             Ok(Ok(reply)) if reply.is_ok => return Ok(Waited::Ready),
             Ok(Ok(reply)) => (reasons(&reply.body), true),
-            // With several places the daemon may come at the next one.
+            // With several paths, the daemon may appear at the next one.
             Ok(Err(error @ StatusClientError::Connect { .. })) if daemon.sockets.len() == 1 => return Err(error.into()),
             Ok(Err(error)) => (vec![chain(&error)], false),
-            Err(_) => (vec!["the daemon has not answered in this time".to_owned()], false),
+            Err(_) => (vec!["the daemon did not answer in time".to_owned()], false),
         };
         let now = Instant::now();
         if now >= deadline {
@@ -85,32 +85,32 @@ async fn wait(daemon: &StatusClient, drain_mode: Duration) -> Result<Waited, Err
     }
 }
 
-/// As long as nobody waits, and short enough to be added to any time.
+/// Longer than any wait, and short enough to be added to any instant.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What a daemon that is not ready waits for, one sentence each.
+/// Why the daemon is not ready, one sentence each.
 pub(super) fn reasons(body: &[u8]) -> Vec<String> {
     match serde_json::from_slice::<Readiness>(body) {
         Ok(readiness) => readiness.waiting_for.iter().map(reason).collect(),
-        Err(error) => vec![format!("the daemon has not said why: {error}")],
+        Err(error) => vec![format!("the daemon gave no reason: {error}")],
     }
 }
 
 fn reason(unready: &NotReadyReason) -> String {
     let NotReadyReason { name, id, why } = unready;
     match (name, id) {
-        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", shown(name)),
-        (Some(name), None) => format!("runner `{}`: {why}", shown(name)),
+        (Some(name), Some(id)) => format!("runner `{}` (id {id}): {why}", printable(name)),
+        (Some(name), None) => format!("runner `{}`: {why}", printable(name)),
         (None, _) => why.clone(),
     }
 }
 
-async fn tell(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
+async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<(), Error> {
     let reply = daemon.get("/status").await?;
     let report: Report = serde_json::from_slice(&reply.body).map_err(|error| Error::Verdict {
         exit: Exit::Unreachable,
-        message: format!("the daemon's answer cannot be understood: {error}"),
-        hint: Some("restart the daemon if it is of another version than this command".to_owned()),
+        message: format!("the daemon's answer is invalid: {error}"),
+        hint: Some("restart the daemon if its version differs from this command's".to_owned()),
     })?;
     let now = context.now();
     context.reporter.runners(report.runners, |runners| text(runners, now));
@@ -123,7 +123,7 @@ fn text(runners: &[RunnerReport], now: Timestamp) -> String {
     }
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
     let sentences: String =
-        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), shown(trouble))).collect();
+        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble))).collect();
     table_with_next(runners, now) + &sentences
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_daemon_says_moves_no_cursor() {
+    fn text_from_the_daemon_cannot_move_the_cursor() {
         let trick = "a\u{1b}[2J\u{202e}b\u{2028}c\u{200b}";
         let report: Report = serde_json::from_value(serde_json::json!({ "schema": 1, "runners": [{
             "name": trick, "executor": trick, "state": trick, "error": trick,

@@ -8,9 +8,9 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::Goal;
 use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
@@ -37,7 +37,7 @@ pub(super) async fn unregister(
             let reporter = session.reporter;
             let stranger = ManagedRunner { runner: stranger(url, token, tls), enrollment: None, unfinished: None };
             let outcome = unregister_one(Rc::new(session), through(api, stranger)).await;
-            return Ok(reporter.told(vec![outcome]));
+            return Ok(reporter.report_outcomes(vec![outcome]));
         }
         session.for_all(&selector, |session, managed| unregister_one(session, through(api, managed))).await
     };
@@ -89,7 +89,7 @@ async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> 
         Err(error) => return RunnerOutcome::failed(before, Action::Failed, "not unregistered", &error),
     };
     let Some((found, dropped_to)) = drive.unregistration() else {
-        let error = drive.into_error();
+        let error = error_of(drive);
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         return RunnerOutcome::failed(before, action, "not unregistered", &error);
     };

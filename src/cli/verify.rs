@@ -5,11 +5,12 @@ use std::rc::Rc;
 use super::arguments::VerifyArguments;
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::{RunnerOutcome, end};
+use super::outcome::RunnerOutcome;
 use super::selection::RunnerSelector;
-use super::session::{Budget, CommandSession, Drive, Driver};
+use super::session::{CommandSession, Driver, error_of};
+use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::engine::{Asker, ManagedRunner, record_report};
+use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Action, RunnerReport, StateName};
 use crate::ops::EntryFate;
@@ -43,13 +44,13 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
     let drive = session.drive(&mut driver, goal, Budget::BY_RULES).await;
     let is_confirmed = goal == Goal::Refused && drive.taken.len() > 1;
     let report = record_report(&driver.runner, driver.now());
-    let end = end(report.token_expires_at, driver.now());
+    let expiry = expiry_text(report.token_expires_at, driver.now());
     match drive.outcome() {
-        Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {end}")),
+        Some(Outcome::Accepted(_)) => RunnerOutcome::done(report, Action::Verified, format!("accepted, {expiry}")),
         Some(Outcome::Adopted(_)) => RunnerOutcome::done(
             report,
             Action::Adopted,
-            format!("accepted, with a token that another process has written, {end}"),
+            format!("accepted, with a token that another process has written, {expiry}"),
         ),
         Some(Outcome::Refused) if is_confirmed => drop_entry(&session, driver).await,
         _ => not_verified(report, drive),
@@ -74,7 +75,7 @@ async fn drop_entry(session: &CommandSession, mut driver: Driver) -> RunnerOutco
 
 fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
     let outcome = drive.outcome();
-    let error = drive.into_error();
+    let error = error_of(drive);
     let (action, line) = match (outcome, &error) {
         (Some(Outcome::Refused), _) => (Action::Refused, "refused"),
         (Some(Outcome::MustAct(_) | Outcome::RotationClosed), _) => (Action::Failed, "not verified, needs attention"),

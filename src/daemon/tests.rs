@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use super::*;
 use crate::clock::Clock;
 use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
-use crate::gitlab::{Disposition, RegisterParameters};
+use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
-use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Step, TlsFiles, VerifyOutcome};
+use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
 use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
-use crate::ops::{Enrollment, Ops, RegistrationSource};
+use crate::ops::{Ops, RegistrationSource};
 use crate::secret::{Source, Token};
-use crate::store::{EntryToken, NewEntry};
+use crate::store::EntryToken;
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -75,25 +75,7 @@ impl DaemonFixture {
 }
 
 fn enrolled(token: Token) -> Config {
-    let enrollment = Enrollment {
-        key: RunnerKey::enrollment("build-1").unwrap(),
-        site: Site { url: url(), tls: TlsFiles::default() },
-        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
-        parameters: RegisterParameters::default(),
-        entry: NewEntry {
-            template: None,
-            name: "build-1".to_owned(),
-            url: url(),
-            executor: None,
-            shell: None,
-            limit: None,
-            request_concurrency: None,
-            output_limit: None,
-            tls: TlsFiles::default(),
-            settings: Vec::new(),
-        },
-    };
-    Config { enrollments: vec![enrollment], ..Config::default() }
+    Config { enrollments: vec![crate::ops::memory::enrollment(token)], ..Config::default() }
 }
 
 const HOUR: i64 = 3_600_000;

@@ -17,7 +17,7 @@ use crate::engine::{Asker, Config, Driver, ManagedRunner, StepReport};
 use crate::lifecycle::{Outcome, Plan, Step};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
-use crate::store::Target;
+use crate::store::EntrySelector;
 use ongoing_failure::OngoingFailure;
 use status::Acceptance;
 
@@ -58,7 +58,7 @@ pub(super) enum DrainMode {
 }
 
 /// The entries that a worker answers for, as the supervisor sees them.
-pub(super) type SharedTarget = Rc<RefCell<Target>>;
+pub(super) type SharedTarget = Rc<RefCell<EntrySelector>>;
 
 /// What connects a worker with its supervisor.
 pub(super) struct RunnerChannels {

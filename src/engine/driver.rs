@@ -120,7 +120,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let ManagedRunner { runner, enrollment, unfinished } = managed;
         // An unregistration that was begun is finished by the daemon, or by the command that asks for one.
         let unfinished = unfinished.filter(|unfinished| asker.is_daemon() || *unfinished != Unfinished::Unregistration);
-        let time = ServerTime::assumed(engine.clock.read());
+        let time = ServerTime::from_local(engine.clock.read());
         let now = time.now(engine.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());
         let state = runner.initial_state(&config.timing, now);
@@ -224,7 +224,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let reading = self.engine.clock.read();
         let has_jumped = self.time.is_doubtful(reading);
         if has_jumped {
-            self.time = self.time.accepted(reading);
+            self.time = self.time.accept_jump(reading);
             self.enter(Outcome::Nudged);
         }
         has_jumped
@@ -254,7 +254,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     fn take_date(&mut self, date: Timestamp) {
         let reading = self.engine.clock.read();
-        self.time = self.time.told(date, reading);
+        self.time = self.time.with_date(date, reading);
         self.skew_millis = Some(self.time.skew_millis(reading));
     }
 

@@ -21,7 +21,6 @@ use super::{
 use super::{headers, refusal};
 
 #[cfg(any(test, fuzzing))]
-#[path = "../../tests/fuzz/checks/gitlab.rs"]
 pub mod fuzzing;
 
 /// A client for any number of GitLab servers. Clones are cheap and share their connections.

@@ -1,9 +1,8 @@
-//! The management API: what a user's access token allows to do to runners.
+//! The management API: what a user can do to runners with an access token.
 //!
-//! The habits are those of the whole room: one method is one request and one attempt, and fails with its
-//! [`Error`]. Only [`Pages`] makes as many requests as a list has pages. The access token goes into the header
-//! `PRIVATE-TOKEN` and nowhere else. Wire types are read leniently: unknown fields are ignored, all but the
-//! number of a thing may be missing, and written with the server's names.
+//! As in the whole room, one method sends one request, once, and fails with an [`Error`]; only [`Pages`] sends one
+//! request per page. The access token is sent in the header `PRIVATE-TOKEN` only. Wire types are read leniently:
+//! unknown fields are ignored, and only the id is required. They are written with the server's field names.
 
 mod changes;
 mod enums;
@@ -17,7 +16,7 @@ pub use changes::{NewRunner, NewRunnerOwner, PauseParameter, RegistrationTokenSc
 pub use enums::{ContactStatus, DeprecatedScope, JobExecution, JobStatus, RefAccess, RunnerType, Sort, UnknownName};
 pub use job::{CiJob, Commit, Pipeline};
 pub use owner::{Group, OwnerName, OwnerNameError, Project, User};
-pub use pages::{LONGEST_PAGE, Pages, Row};
+pub use pages::{MAX_PAGE_ROWS, Pages, Row};
 pub use query::{JobFilters, RunnerFilters, RunnerScope};
 pub use runner::{FleetRunner, Manager, RunnerDetails};
 
@@ -40,7 +39,7 @@ pub struct Fleet {
 }
 
 impl Client {
-    /// The management API of a site, for the user of an access token. Nothing is asked yet.
+    /// Returns the management API of a site for an access token. Sends no request.
     #[must_use]
     pub fn fleet(&self, site: Site, access_token: Token) -> Fleet {
         Fleet { client: self.clone(), site, access_token }
@@ -49,72 +48,73 @@ impl Client {
 
 /// Lists.
 impl Fleet {
-    /// Runners: `GET /runners`, `/runners/all`, `/projects/:id/runners` or `/groups/:id/runners`.
+    /// Lists runners: `GET /runners`, `/runners/all`, `/projects/:id/runners` or `/groups/:id/runners`.
     #[must_use]
     pub fn runners(&self, scope: &RunnerScope, filters: &RunnerFilters) -> Pages<'_, FleetRunner> {
         Pages::new(self, scope.endpoint(), scope.path(), filters.query())
     }
 
-    /// The jobs that a runner took, as far as the user sees their projects: `GET /runners/:id/jobs`, by
-    /// cursors where the server has them.
+    /// Lists the jobs of a runner in projects that the user can see: `GET /runners/:id/jobs`. Uses keyset pagination if
+    /// the server supports it.
     #[must_use]
     pub fn jobs(&self, id: RunnerId, filters: &JobFilters) -> Pages<'_, CiJob> {
-        // Cursors need the order to be said.
+        // Keyset pagination requires an explicit order.
         let sort = filters.sort.clone().or(Some(Sort::Descending));
         let query = JobFilters { sort, ..filters.clone() }.query();
         Pages::new(self, Endpoint::ListJobs, format!("runners/{id}/jobs"), query).by_cursor()
     }
 
-    /// The projects that a runner is assigned to, as far as the user sees them: `GET /runners/:id/projects`.
+    /// Lists the projects that a runner is assigned to and the user can see: `GET /runners/:id/projects`.
     #[must_use]
     pub fn projects_of(&self, id: RunnerId) -> Pages<'_, Project> {
         Pages::new(self, Endpoint::ListProjects, format!("runners/{id}/projects"), query::Query::default())
     }
 
-    /// All machines that use a runner's token, in one answer: `GET /runners/:id/managers`. Since 17.1 or 17.2.
+    /// Lists all machines that use a runner's token, in one answer: `GET /runners/:id/managers`. Since 17.1 or 17.2.
     ///
     /// # Errors
-    /// [`Error`]; unsupported by older servers.
+    /// [`Error`]; older servers do not support it.
     pub async fn managers(&self, id: RunnerId) -> Result<Answer<Vec<Manager>>, Error> {
         self.get(Endpoint::ListManagers, &format!("runners/{id}/managers")).await
     }
 }
 
-/// One runner.
+/// Single runners.
 impl Fleet {
-    /// All about a runner: `GET /runners/:id`. Without `with_projects` its projects are left out, since 18.6.
+    /// Returns the details of a runner: `GET /runners/:id`. Without `with_projects` its projects are left out, since
+    /// 18.6.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn runner(&self, id: RunnerId, with_projects: bool) -> Result<Answer<RunnerDetails>, Error> {
         let query = query::Query::default();
         let query = if with_projects { query } else { query.with("include_projects", false) };
-        self.get(Endpoint::Show, &query.behind(&format!("runners/{id}"))).await
+        self.get(Endpoint::Show, &query.append_to(&format!("runners/{id}"))).await
     }
 
     /// Changes a runner: `PUT /runners/:id`.
     ///
     /// # Errors
-    /// [`Error`]; of invalid parameters also if nothing is changed.
+    /// [`Error`], also if `changes` is empty.
     pub async fn update(&self, id: RunnerId, changes: &RunnerChanges) -> Result<Answer<RunnerDetails>, Error> {
         self.put(id, &UpdateRequest::new(changes, PauseParameter::Paused)).await
     }
 
-    /// Pauses a runner or lets it go on, in the word of a release: `PUT /runners/:id`.
+    /// Pauses or resumes a runner: `PUT /runners/:id`.
     ///
     /// # Errors
-    /// [`Error`]; see [`Fleet::needs_active_parameter`] for one that calls for the other word.
+    /// [`Error`]; see [`Fleet::needs_active_parameter`] for the one that asks for the other parameter.
     pub async fn set_paused(
         &self,
         id: RunnerId,
         paused: bool,
-        word: PauseParameter,
+        parameter: PauseParameter,
     ) -> Result<Answer<RunnerDetails>, Error> {
         let changes = RunnerChanges { paused: Some(paused), ..RunnerChanges::default() };
-        self.put(id, &UpdateRequest::new(&changes, word)).await
+        self.put(id, &UpdateRequest::new(&changes, parameter)).await
     }
 
-    /// Whether a server before 14.8 failed to see any parameter in `paused`, so that `active` is its word.
+    /// Whether a server before 14.8 did not recognise the parameter `paused` and needs `active`.
     #[must_use]
     pub fn needs_active_parameter(error: &Error) -> bool {
         error.status() == Some(400)
@@ -124,25 +124,24 @@ impl Fleet {
     /// Deletes a runner with all its managers: `DELETE /runners/:id`.
     ///
     /// # Errors
-    /// [`Error`]; deleted twice is gone.
+    /// [`Error`]. A second deletion is [`Gone`](super::Disposition::Gone).
     pub async fn delete(&self, id: RunnerId) -> Result<Answer<()>, Error> {
         self.erase(Endpoint::DeleteById, &format!("runners/{id}")).await
     }
 
-    /// Replaces a runner's token by a new one, which also revives an expired one:
-    /// `POST /runners/:id/reset_authentication_token`.
+    /// Rotates a runner's token, even an expired one: `POST /runners/:id/reset_authentication_token`.
     ///
     /// # Errors
-    /// [`Error`]; as for [`Client::reset`].
+    /// [`Error`], as for [`Client::reset`].
     pub async fn reset_token(&self, id: RunnerId) -> Result<Answer<Reset>, Error> {
         self.client.reset_by_id(&self.site, id, &self.access_token).await
     }
 
-    /// Makes a runner: `POST /user/runners`. Each success makes another one, and its token is told only here.
-    /// Since 15.10.
+    /// Creates a runner: `POST /user/runners`. Each success creates another runner, and only this answer contains its
+    /// token. Since 15.10.
     ///
     /// # Errors
-    /// [`Error`]; an answer without a usable id and token is of unknown effect, since a runner was made.
+    /// [`Error`]. An answer without a valid id and token has an unknown effect: the server created a runner.
     pub async fn create(&self, new: &NewRunner) -> Result<Answer<Registered>, Error> {
         self.post(Endpoint::Create, "user/runners", json(&CreateRequest::new(new)), wire::registered).await
     }
@@ -150,29 +149,29 @@ impl Fleet {
 
 /// Owners.
 impl Fleet {
-    /// Assigns a project runner to one more project: `POST /projects/:id/runners`.
+    /// Assigns a project runner to another project: `POST /projects/:id/runners`.
     ///
     /// # Errors
-    /// [`Error`]; of invalid parameters if it is assigned already.
+    /// [`Error`]; [`InvalidParameters`](super::ErrorKind::InvalidParameters) if it is already assigned.
     pub async fn assign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<FleetRunner>, Error> {
         let path = format!("projects/{}/runners", project.segment());
         let body = json(&AssignRequest { runner_id: id.number() });
         self.post(Endpoint::Assign, &path, body, object).await
     }
 
-    /// Takes a project runner from a project that is not its owner: `DELETE /projects/:id/runners/:runner_id`.
+    /// Unassigns a project runner from a project other than its owner: `DELETE /projects/:id/runners/:runner_id`.
     ///
     /// # Errors
-    /// [`Error`]; gone if it is not assigned to the project.
+    /// [`Error`]; [`Gone`](super::Disposition::Gone) if it is not assigned to the project.
     pub async fn unassign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<()>, Error> {
         self.erase(Endpoint::Unassign, &format!("projects/{}/runners/{id}", project.segment())).await
     }
 
-    /// Makes a registration token anew; the one before is dead at once. `POST …/runners/reset_registration_token`,
-    /// since 14.3, deprecated since 15.6.
+    /// Resets a registration token and revokes the old one at once: `POST …/runners/reset_registration_token`. Since
+    /// 14.3, deprecated since 15.6.
     ///
     /// # Errors
-    /// [`Error`]; an answer without a usable token is of unknown effect.
+    /// [`Error`]. An answer without a valid token has an unknown effect.
     pub async fn reset_registration_token(&self, scope: &RegistrationTokenScope) -> Result<Answer<Token>, Error> {
         let (endpoint, owner) = match scope {
             RegistrationTokenScope::Instance => (Endpoint::ResetInstanceRegistrationToken, String::new()),
@@ -188,7 +187,7 @@ impl Fleet {
         self.post(endpoint, &path, json(&EmptyRequest {}), read).await
     }
 
-    /// The project of this name: `GET /projects/:id`.
+    /// Looks up a project: `GET /projects/:id`.
     ///
     /// # Errors
     /// [`Error`].
@@ -196,7 +195,7 @@ impl Fleet {
         self.get(Endpoint::ShowProject, &format!("projects/{}", name.segment())).await
     }
 
-    /// The group of this name: `GET /groups/:id`, without its projects.
+    /// Looks up a group: `GET /groups/:id`, without its projects.
     ///
     /// # Errors
     /// [`Error`].
@@ -235,5 +234,5 @@ impl Fleet {
 }
 
 fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Flaw> {
-    serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON that GitLab sends"))
+    serde_json::from_slice(body).map_err(|_| Flaw("not the JSON that GitLab sends"))
 }

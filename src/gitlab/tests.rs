@@ -1,4 +1,4 @@
-//! The client against a server that does as it is told, in real time on the loopback.
+//! Tests of the client against a scripted server, in real time on the loopback interface.
 
 mod dispositions;
 mod fleet;
@@ -36,12 +36,12 @@ fn site(url: &str) -> Site {
     Site { url: url.parse().unwrap(), tls: TlsFiles::default() }
 }
 
-/// A client that waits for as long as a real one, since a busy machine can be slow.
+/// A client with the default timeouts, since a busy machine can be slow.
 fn client() -> Client {
     Client::new(Config::default())
 }
 
-/// The same, but one that waits only a moment for a server that never ends its answer.
+/// The same, but with a short timeout for a server that never completes its answer.
 fn client_for(reply: &Reply) -> Client {
     match reply {
         Reply::Silence | Reply::Drip(_) => {
@@ -69,7 +69,7 @@ fn owner() -> OwnerName {
     "group/project".parse().unwrap()
 }
 
-/// Makes a call with the constants of these tests, and drops what a success says.
+/// Sends a call with the constants of these tests, and drops the value of a success.
 async fn call(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Error> {
     match endpoint {
         Endpoint::Register => {
@@ -90,7 +90,7 @@ async fn call(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Er
     }
 }
 
-/// The same for the calls of the management API.
+/// Sends a call of the management API.
 async fn manage(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Error> {
     let fleet = client.fleet(site.clone(), token(ACCESS_TOKEN));
     let list = async |scope| fleet.runners(&scope, &RunnerFilters::default()).next_page().await.map(drop);
@@ -130,7 +130,7 @@ fn new_runner() -> NewRunner {
     }
 }
 
-/// Makes a call that the server answers with `reply`, and which fails.
+/// Sends a call that the server answers with `reply`, and returns its error.
 async fn failure(endpoint: Endpoint, reply: Reply) -> Error {
     let client = client_for(&reply);
     let server = ScriptedServer::start([reply]).await;

@@ -8,31 +8,31 @@ use url::Url;
 
 use crate::secret::sha256_hex;
 
-/// The base address of a GitLab instance, without a trailing slash and without the `/ci` that old
-/// configurations carry; a relative root such as `/gitlab` stays.
+/// The base URL of a GitLab instance, without a trailing slash and without the `/ci` of old configurations. A relative
+/// root such as `/gitlab` is kept.
 ///
-/// Two addresses are equal when they mean the same instance.
+/// Two addresses are equal if they belong to the same instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerUrl(Url);
 
-/// The longest address taken, in bytes: keeps an intent within its half of the journal.
+/// Maximum length of an address, in bytes: an intent must fit into its half of the journal.
 pub const MAX_URL_BYTES: usize = 1024;
 
 /// Why a text is not the address of a GitLab instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not a URL at all.
+    /// Not a URL.
     #[error("not a URL ({0}), expected something like https://gitlab.example.com")]
     Malformed(#[from] url::ParseError),
     /// A scheme other than HTTP.
     #[error("the scheme must be https or http, not `{0}`")]
     Scheme(String),
-    /// A user name or password in the address would end up in logs.
-    #[error("a URL with a user name or password is refused, since it would be logged")]
+    /// A user name or password in the address would be logged.
+    #[error("the URL must not contain a user name or password, since it is logged")]
     Credentials,
-    /// A query or fragment means the address was copied from a page.
-    #[error("a server's URL has no query and no fragment")]
+    /// A query or fragment, probably copied from a browser.
+    #[error("the URL must not have a query or fragment")]
     Query,
     /// Longer than [`MAX_URL_BYTES`].
     #[error("longer than {MAX_URL_BYTES} bytes")]
@@ -40,38 +40,38 @@ pub enum AddressError {
 }
 
 impl ServerUrl {
-    /// The address as text, without a trailing slash.
+    /// Returns the address without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str().trim_end_matches('/')
     }
 
-    /// The host name or literal address; IPv6 without its brackets.
+    /// Returns the host name or IP address; IPv6 without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Host and port, as needed to bound and label requests: `gitlab.example.com:8443`.
+    /// Returns host and port, without a default port: `gitlab.example.com:8443`.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = self.0.host_str().unwrap_or_default();
         self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Whether requests to it are encrypted.
+    /// Whether requests are encrypted.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
-    /// A plain file name for this address, distinct for distinct addresses: the host alone where it
-    /// says everything, else the host and a hash.
+    /// Returns a plain file name, distinct for distinct addresses: the host if it identifies the address, else the host
+    /// and a hash.
     #[must_use]
     pub fn file_name(&self) -> String {
         let host: String =
             self.host().chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).take(80).collect();
-        // A dot in front would make the file a hidden one.
+        // A file name with a leading dot is hidden.
         let host = host.trim_matches('.');
         if self.as_str() == format!("https://{host}") {
             return host.to_owned();
@@ -97,14 +97,14 @@ impl FromStr for ServerUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(AddressError::Query);
         }
-        // As often as it is there: what is kept has to mean the same when it is read back.
+        // Repeated, so that reading back the stored address changes nothing.
         let mut path = url.path().trim_end_matches('/');
         while let Some(root) = path.strip_suffix("/ci") {
             path = root.trim_end_matches('/');
         }
         let path = path.to_owned();
         url.set_path(&path);
-        // Escapes have made it longer.
+        // Percent-encoding may have made it longer.
         if url.as_str().len() > MAX_URL_BYTES {
             return Err(AddressError::TooLong);
         }
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_root_a_port_and_an_ipv6_literal_stay() {
+    fn a_relative_root_a_port_and_an_ipv6_literal_are_kept() {
         assert_eq!(address("http://[::1]:8080/gitlab/").as_str(), "http://[::1]:8080/gitlab");
         assert_eq!(address("http://[::1]:8080/gitlab/").host(), "::1");
         assert_eq!(address("http://[::1]:8080/gitlab/").authority(), "[::1]:8080");
     }
 
     #[test]
-    fn what_is_no_instance_is_refused() {
+    fn other_addresses_are_rejected() {
         for wrong in ["", "gitlab.example.com", "ftp://x", "https://u:p@x", "https://x/?a=b", "https://x/#f"] {
             assert!(wrong.parse::<ServerUrl>().is_err(), "{wrong}");
         }

@@ -61,7 +61,7 @@ named_enum! {
     pub enum StateName {
         /// An enrollment without a runner.
         Unregistered = "unregistered",
-        /// The credential is good as far as we know.
+        /// The credential is valid as far as known.
         Active = "active",
         /// A reset was sent and its answer was lost.
         Uncertain = "uncertain",
@@ -69,13 +69,13 @@ named_enum! {
         Rejected = "rejected",
         /// The token is valid, but the server will not renew it.
         NotRenewable = "not_renewable",
-        /// A human must act.
+        /// Needs a human.
         Failed = "failed",
-        /// Unregistered by us.
+        /// Unregistered by the agent.
         Retired = "retired",
         /// Its entry cannot be used. Only `list` reports it.
         Unusable = "unusable",
-        /// No server was asked about it yet.
+        /// Not yet verified with the server.
         Unknown = "unknown",
     }
     else Unknown
@@ -84,9 +84,9 @@ named_enum! {
 named_enum! {
     /// Something that `ops` can do for a runner.
     pub enum Step {
-        /// Make the runner.
+        /// Register the runner.
         Register = "register",
-        /// Ask whether the token is accepted.
+        /// Check whether the server accepts the token.
         Verify = "verify",
         /// Replace the token.
         Rotate = "rotate",
@@ -94,7 +94,7 @@ named_enum! {
         Save = "save",
         /// Replace a refused token by the runner's id, with an access token.
         ResetById = "reset_by_id",
-        /// Make the runner anew, into the same entry.
+        /// Register the runner again, into the same entry.
         RegisterAgain = "register_again",
         /// Delete the runner, or this machine's manager of it.
         Unregister = "unregister",
@@ -106,7 +106,7 @@ named_enum! {
     pub enum Why {
         /// The enrollment has no runner yet.
         NotRegistered = "not_registered",
-        /// It is time for the regular check.
+        /// The regular check is due.
         Interval = "interval",
         /// The share of the token's life has passed.
         ShareOfLife = "share_of_life",
@@ -116,7 +116,7 @@ named_enum! {
         ConfirmRefusal = "confirm_refusal",
         /// A reset's answer was lost.
         SettleLostAnswer = "settle_lost_answer",
-        /// A rejected or failed runner is looked at again.
+        /// A rejected or failed runner is checked again.
         LookAgain = "look_again",
         /// config.toml does not hold the credential.
         Unsaved = "unsaved",
@@ -128,23 +128,23 @@ named_enum! {
 }
 
 named_enum! {
-    /// What a human must act on.
+    /// A problem that needs a human.
     pub enum Trouble {
-        /// 410: this GitLab no longer takes registration tokens.
+        /// Registration tokens are disabled on this GitLab (410).
         RegistrationDisabled = "registration_disabled",
         /// The registration token is wrong.
         RegistrationRefused = "registration_refused",
-        /// The token that an enrollment gave is refused.
+        /// The token of an enrollment is refused.
         GivenTokenRefused = "given_token_refused",
         /// The runner's project or group is gone.
         Orphaned = "orphaned",
-        /// The runner is assigned to no project.
+        /// The runner is not assigned to any project.
         Unassigned = "unassigned",
         /// The server rejects our parameters.
         InvalidRequest = "invalid_request",
         /// The access token is wrong, or lacks the rights.
         AccessDenied = "access_denied",
-        /// The server does not offer what is needed.
+        /// The server does not support what is needed.
         Unsupported = "unsupported",
         /// A secret or TLS file on this machine cannot be used.
         LocalFile = "local_file",
@@ -156,13 +156,13 @@ named_enum! {
     pub enum Action {
         /// The server accepted the token.
         Verified = "verified",
-        /// A token that another process wrote was accepted and taken over.
+        /// A token that another process wrote was accepted and adopted.
         Adopted = "adopted",
         /// The server refused.
         Refused = "refused",
-        /// The server gave no answer that says yes or no.
+        /// The server neither accepted nor refused.
         Unanswered = "unanswered",
-        /// The token was refused and its entry dropped from config.toml.
+        /// The token was refused and its entry removed from config.toml.
         Dropped = "dropped",
         /// The token was replaced.
         Rotated = "rotated",
@@ -191,9 +191,9 @@ pub enum VerifyOutcome {
     Accepted,
     /// A genuine answer refused it.
     Refused,
-    /// There was no answer that says either.
+    /// The server neither accepted nor refused.
     Unanswered,
-    /// A human must act before the server says either.
+    /// A problem that needs a human prevents an answer.
     Trouble(Trouble),
 }
 
@@ -209,7 +209,7 @@ impl From<VerifyOutcome> for &'static str {
 }
 
 impl From<String> for VerifyOutcome {
-    /// A name of a later version says neither yes nor no to this one.
+    /// A name of a later version counts as unanswered.
     fn from(name: String) -> Self {
         match name.as_str() {
             "accepted" => Self::Accepted,
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_name_leads_back_to_its_variant() {
+    fn each_name_is_read_back_as_its_variant() {
         for state in StateName::ALL {
             let json = serde_json::to_string(state).unwrap();
             assert_eq!(serde_json::from_str::<StateName>(&json).unwrap(), *state, "{json}");

@@ -1,4 +1,4 @@
-//! What is told about a runner, in the one JSON shape that every command shares.
+//! The report about runners: the JSON shape that every command shares.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,32 +7,32 @@ use serde_json::Value;
 use super::{Action, RunnerId, ServerUrl, StateName, Step, Timestamp, VerifyOutcome, Why};
 use crate::secret::Fingerprint;
 
-/// The whole answer of `list`, `verify`, `rotate`, `register`, `unregister` and the daemon's status.
+/// The output of `list`, `verify`, `rotate`, `register` and `unregister`, and the daemon's status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Raised when a field changes its meaning; new fields do not raise it.
+    /// Incremented if a field changes its meaning, not for new fields.
     pub schema: u32,
-    /// One element a runner, in the order of config.toml; from the daemon those of enrollments first.
+    /// One element per runner, in the order of config.toml. The daemon lists runners of enrollments first.
     pub runners: Vec<RunnerReport>,
 }
 
 impl Report {
-    /// The current shape.
+    /// The current schema.
     pub const SCHEMA: u32 = 1;
 
-    /// Wraps runners in the current shape.
+    /// Creates a report with the current schema.
     #[must_use]
     pub fn new(runners: Vec<RunnerReport>) -> Self {
         Self { schema: Self::SCHEMA, runners }
     }
 }
 
-/// One runner as it is told to people and scripts; never holds a token.
+/// One runner, for users and scripts. Never contains a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerReport {
-    /// The local name, where the entry has one.
+    /// The local name, if the entry has one.
     pub name: Option<String>,
-    /// GitLab's number, once known.
+    /// GitLab's id, once known.
     pub id: Option<RunnerId>,
     /// The instance.
     pub url: Option<ServerUrl>,
@@ -42,26 +42,26 @@ pub struct RunnerReport {
     pub token_fingerprint: Option<Fingerprint>,
     /// Server time at which the token was issued.
     pub token_obtained_at: Option<Timestamp>,
-    /// Server time at which it stops working; null for never and for unknown.
+    /// Server time at which the token expires; null for never and for unknown.
     pub token_expires_at: Option<Timestamp>,
     /// The lifecycle state.
     pub state: StateName,
     /// Server time since which it is in that state.
     pub since: Option<Timestamp>,
-    /// The last check that got a genuine answer or none.
+    /// The last verification.
     pub last_verify: Option<LastVerify>,
-    /// What comes next; absent outside the daemon.
+    /// The next step; absent outside the daemon.
     #[serde(deserialize_with = "if_known")]
     pub next: Option<NextStep>,
-    /// What a one-shot command did to it.
+    /// What a one-shot command did with it.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
-    /// Why it failed, needs a human or is not as it should be, in one sentence.
+    /// Why it failed, needs a human or is in an unexpected state, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Reads a value that a later version may name in a way that this one does not know.
+/// Reads a value; `None` for a name of a later version.
 fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
@@ -71,11 +71,11 @@ fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> 
 pub struct LastVerify {
     /// Server time of the answer.
     pub at: Timestamp,
-    /// What it found.
+    /// The result.
     pub outcome: VerifyOutcome,
 }
 
-/// What the daemon will do next with a runner.
+/// The daemon's next step for a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
     /// The step.

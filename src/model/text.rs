@@ -1,7 +1,6 @@
-//! Which characters of a foreign text a terminal or a log can show.
+//! Which characters are safe to print on a terminal or in a log.
 
-/// Whether a character does something other than being seen: control characters, and the invisible ones that
-/// reorder, hide or break a text.
+/// Whether a character is unsafe to print: control characters, and invisible ones that reorder, hide or break text.
 #[must_use]
 pub fn is_unprintable(character: char) -> bool {
     character.is_control()
@@ -31,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_hides_or_breaks_a_text_is_not_printable_and_all_writing_is() {
+    fn invisible_characters_are_unprintable_and_scripts_are_not() {
         let tricks = "\0\n\r\t\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2060}\u{2066}\u{2069}\u{feff}\u{e0041}";
         assert!(tricks.chars().all(is_unprintable));
         assert!(!"a b-ü测試 עברית العربية हिन्दी 🦀\u{fe0f}…".chars().any(is_unprintable));

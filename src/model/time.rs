@@ -1,4 +1,4 @@
-//! Wall time as GitLab and config.toml write it.
+//! Wall time in the formats of GitLab and config.toml, and durations for users.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,29 +6,28 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// A point of wall time, in UTC, with the precision of a millisecond.
+/// A point of wall time in UTC, in milliseconds.
 ///
-/// Range: the years 1970 to 9998, so that no arithmetic on it can overflow; results are clamped.
+/// Range: the years 1970 to 9998. Arithmetic is clamped to it and cannot overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp {
     millis: i64,
 }
 
-/// 9998-12-31T23:59:59Z in milliseconds since 1970: a day short of what RFC 3339 can print, because
-/// servers do send the year 9999 for "never".
+/// 9998-12-31T23:59:59Z in milliseconds since 1970. Servers send the year 9999 for "never".
 const LATEST_MILLIS: i64 = 253_370_764_799_000;
 
-/// A text that is not a point in time which we could store.
+/// A text that is not a time in the range of [`Timestamp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a time in RFC 3339 between the years 1970 and 9998")]
 pub struct TimestampError;
 
 impl Timestamp {
-    /// The first moment that can be expressed.
+    /// The start of the range.
     pub const EARLIEST: Self = Self { millis: 0 };
 
-    /// Milliseconds since 1970, clamped to the range of the type.
+    /// Converts milliseconds since 1970, clamped to the range of the type.
     #[must_use]
     pub fn from_millis(millis: i64) -> Self {
         Self { millis: millis.clamp(0, LATEST_MILLIS) }
@@ -40,7 +39,7 @@ impl Timestamp {
         self.millis
     }
 
-    /// Reads the `Date` header of an HTTP answer (`Sun, 06 Nov 1994 08:49:37 GMT`).
+    /// Parses the `Date` header of an HTTP answer (`Sun, 06 Nov 1994 08:49:37 GMT`).
     ///
     /// # Errors
     /// [`TimestampError`] for anything else.
@@ -49,27 +48,27 @@ impl Timestamp {
         Self::within_range(zoned.timestamp())
     }
 
-    /// The same moment without its fraction of a second, as config.toml has it.
+    /// Drops the fraction of a second, as in config.toml.
     #[must_use]
     pub fn whole_seconds(self) -> Self {
         Self { millis: self.millis - self.millis % 1000 }
     }
 
-    /// The moment `span` later.
+    /// Returns the time `span` later.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
         Self::from_millis(self.millis.saturating_add(span))
     }
 
-    /// The moment `span` earlier.
+    /// Returns the time `span` earlier.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
         Self::from_millis(self.millis.saturating_sub(span))
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// Returns the duration since `earlier`; zero if it is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.millis - earlier.millis).unwrap_or(0))
@@ -112,7 +111,7 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC; the fraction only where there is one.
+    /// RFC 3339 in UTC, with a fraction only if it is not zero.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.millis) {
             Ok(timestamp) => timestamp.fmt(formatter),
@@ -121,10 +120,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads a span of time as people write it: `90s`, `10m`, `1h 30m`, `2d`.
+/// Parses a duration such as `90s`, `10m`, `1h 30m` or `2d`.
 ///
 /// # Errors
-/// A text that says what was expected, for anything that is not a span of zero or more.
+/// A message with the expected format.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let expected = || format!("`{text}` is not a duration such as \"90s\", \"10m\", \"1h 30m\" or \"2d\"");
     let (days, rest) = split_days(text.trim()).ok_or_else(expected)?;
@@ -136,16 +135,16 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
         }
     };
     let span = days.checked_add(rest).ok_or_else(expected)?;
-    if span > LONGEST_SPAN {
-        return Err(format!("`{text}` is longer than a hundred years"));
+    if span > MAX_SPAN {
+        return Err(format!("`{text}` is longer than 100 years"));
     }
     Ok(span)
 }
 
-/// The longest span that is taken: what is added to a time has to be a time still.
-const LONGEST_SPAN: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
+/// Maximum of a parsed duration: 100 years.
+const MAX_SPAN: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
 
-/// Writes a span for people, with its two greatest units: `1h 30m`, `2d 4h`, `850ms`.
+/// Formats a duration with its two largest units: `1h 30m`, `2d 4h`, `850ms`.
 #[must_use]
 pub fn format_span(span: Duration) -> String {
     let secs = span.as_secs();
@@ -162,7 +161,7 @@ pub fn format_span(span: Duration) -> String {
     }
 }
 
-/// Takes a leading `2d` off: a day is always 24 hours here, which `jiff` leaves open.
+/// Splits off a leading number of days. A day has 24 hours; `jiff` does not define that.
 fn split_days(text: &str) -> Option<(Duration, &str)> {
     let Some((days, rest)) = text.split_once('d') else { return Some((Duration::ZERO, text)) };
     let hours = days.trim().parse::<u64>().ok()?.checked_mul(24)?;
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_gitlab_and_config_toml_write() {
+    fn the_formats_of_gitlab_and_config_toml_are_read() {
         let expected = Timestamp::from_millis(1_768_142_364_000);
         for text in ["2026-01-11T14:39:24.000Z", "2026-01-11T14:39:24Z", "2026-01-11T15:39:24+01:00"] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
@@ -184,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_times_that_arithmetic_could_overflow() {
+    fn times_outside_the_range_are_rejected() {
         for text in ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "tomorrow"] {
             assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
         }
     }
 
     #[test]
-    fn arithmetic_stops_at_the_ends() {
+    fn arithmetic_is_clamped_to_the_range() {
         assert_eq!(Timestamp::EARLIEST.minus(Duration::from_secs(1)), Timestamp::EARLIEST);
         let latest = Timestamp::from_millis(i64::MAX);
         assert_eq!(latest.plus(Duration::MAX), latest);
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_read_as_people_write_them() {
+    fn durations_are_parsed() {
         for (text, secs) in [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("2d", 172_800), ("1d 2h", 93_600)] {
             assert_eq!(parse_span(text), Ok(Duration::from_secs(secs)), "{text}");
         }
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_written_with_their_two_greatest_units() {
+    fn durations_are_formatted_with_their_two_largest_units() {
         for (secs, text) in [(0, "0ms"), (59, "59s"), (61, "1m 1s"), (5400, "1h 30m"), (183_600, "2d 3h")] {
             assert_eq!(format_span(Duration::from_secs(secs)), text);
         }

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Disk, Failure, Identity, Server};
+use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Token};
+use crate::secret::{Fingerprint, Source, Token};
 use crate::store::{
-    self, Edit, Edited, Entry, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending, Record,
-    Records, Snapshot, Target,
+    self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry,
+    Pending, Record, Records, Snapshot,
 };
 
 /// The wall time at the start of every test, in milliseconds.
@@ -418,7 +418,7 @@ fn text_of(entry: &Entry) -> EntryText {
     EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
 }
 
-fn renew(state: &mut DiskState, target: &Target, id: Option<RunnerId>, credential: &Credential) -> usize {
+fn renew(state: &mut DiskState, target: &EntrySelector, id: Option<RunnerId>, credential: &Credential) -> usize {
     let mut renewed = 0;
     for entry in state.entries.iter_mut().filter(|entry| target.matches(entry)) {
         entry.token = EntryToken::Literal(credential.token.clone());
@@ -460,7 +460,7 @@ impl Disk for MemoryDisk {
             },
             Edit::Insert { text, id, credential } => {
                 let url = text.url().unwrap_or_else(url);
-                let target = Target { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
+                let target = EntrySelector { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
                 if renew(&mut state, &target, id, &credential) == 0 {
                     let position = state.entries.len();
                     let name = text.name().unwrap_or_default();
@@ -484,7 +484,7 @@ impl Disk for MemoryDisk {
         }
     }
 
-    async fn texts(&self, target: Target) -> Result<Vec<EntryText>, store::Error> {
+    async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error> {
         let state = self.state();
         let own = state.entries.iter().filter(|entry| target.matches(entry));
         Ok(own.map(text_of).collect())
@@ -551,6 +551,29 @@ impl Disk for MemoryDisk {
         _at: Timestamp,
     ) -> Result<Option<PathBuf>, store::Error> {
         self.effect("keep_dropped").map(|_| None)
+    }
+}
+
+/// An enrollment by registration token.
+pub(crate) fn enrollment(token: Token) -> Enrollment {
+    let url = url();
+    Enrollment {
+        key: RunnerKey::enrollment("build-1").unwrap(),
+        site: Site { url: url.clone(), tls: TlsFiles::default() },
+        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
+        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
+        entry: NewEntry {
+            template: None,
+            name: "build-1".to_owned(),
+            url,
+            executor: None,
+            shell: None,
+            limit: None,
+            request_concurrency: None,
+            output_limit: None,
+            tls: TlsFiles::default(),
+            settings: Vec::new(),
+        },
     }
 }
 

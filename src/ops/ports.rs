@@ -9,7 +9,7 @@ use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, V
 use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
 use crate::store::{
-    self, Edit, Edited, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store, Target,
+    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
 
 /// The result of a call to a server.
@@ -101,7 +101,7 @@ pub trait Disk: 'static {
     /// Changes config.toml durably.
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
     /// The texts of a runner's entries, without their credentials.
-    async fn texts(&self, target: Target) -> Stored<Vec<EntryText>>;
+    async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
     /// Checks that config.toml can be replaced, by doing everything except the rename.
     async fn probe(&self) -> Stored<()>;
     /// Reads one record.
@@ -133,7 +133,7 @@ impl Disk for Store {
         async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
         async fn read(&self) -> Stored<Snapshot>;
         async fn edit(&self, edit: Edit) -> Stored<Edited>;
-        async fn texts(&self, target: Target) -> Stored<Vec<EntryText>>;
+        async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
         async fn probe(&self) -> Stored<()>;
         async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
         async fn records(&self) -> Stored<Records>;

@@ -2,7 +2,7 @@
 
 use super::{Disk, Enrollment, Error, Ops, Runner, Server, is_own};
 use crate::model::{Credential, RunnerId};
-use crate::store::{self, Edit, Edited, Entry, EntryText, EntryToken, Snapshot, Target};
+use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
 
 /// How the entry in config.toml compares with the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
             let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
             if is_ours {
                 EntryStatus::Ours
-            } else if runner.record.retired.contains(&token.fingerprint()) {
+            } else if runner.record.former_tokens.contains(&token.fingerprint()) {
                 EntryStatus::Stale
             } else {
                 let credential =
@@ -154,7 +154,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let renewal = Edit::Renew { target: runner.target(), id: None, credential: credential.clone() };
         match self.disk.edit(renewal).await {
             Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {
-                let target = Target { id: None, ..runner.target() };
+                let target = EntrySelector { id: None, ..runner.target() };
                 self.disk.edit(Edit::Renew { target, id: runner.record.id, credential }).await
             }
             result => result,

@@ -70,7 +70,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut runner = Runner::recorded(record, site);
         match (&pending.intent.operation, pending.answer) {
             // The new token is in the record but not in the journal.
-            (JournalOperation::Rotate { old, .. }, None) if runner.record.retired.contains(old) => {
+            (JournalOperation::Rotate { old, .. }, None) if runner.record.former_tokens.contains(old) => {
                 Ok(self.replay_token(&mut runner).await)
             }
             (JournalOperation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
@@ -152,7 +152,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
         let mut runner = Runner::blank(pending.key, origin, Site { url, tls: TlsFiles::default() });
         runner.record.id = new_id.or(id);
-        runner.record.retired.extend(old);
+        runner.record.former_tokens.extend(old);
         runner.take(Credential { token, obtained_at, expiry });
         Ok(self.replay_token(&mut runner).await)
     }

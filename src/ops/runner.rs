@@ -3,7 +3,7 @@
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
 use crate::model::{Credential, Origin, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
-use crate::store::{Entry, EntryToken, Record, Snapshot, Target};
+use crate::store::{Entry, EntrySelector, EntryToken, Record, Snapshot};
 
 use super::Error;
 
@@ -35,7 +35,7 @@ impl Runner {
             id: None,
             name: None,
             credential: None,
-            retired: Vec::new(),
+            former_tokens: Vec::new(),
             machine: None,
             entry_text: None,
             first_seen_at: None,
@@ -73,12 +73,12 @@ impl Runner {
 
     /// Selects the entries that belong to it.
     #[must_use]
-    pub fn target(&self) -> Target {
+    pub fn target(&self) -> EntrySelector {
         let current = self.record.credential.iter().map(|credential| credential.token.fingerprint());
-        Target {
+        EntrySelector {
             url: self.record.url.clone(),
             id: self.record.id,
-            fingerprints: current.chain(self.record.retired.iter().cloned()).collect(),
+            fingerprints: current.chain(self.record.former_tokens.iter().cloned()).collect(),
         }
     }
 
@@ -148,7 +148,7 @@ impl Runner {
 
     /// Whether its token has replaced the one in this copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
-        record.credential.as_ref().is_some_and(|other| self.record.retired.contains(&other.token.fingerprint()))
+        record.credential.as_ref().is_some_and(|other| self.record.former_tokens.contains(&other.token.fingerprint()))
     }
 
     /// Whether it has a token other than this one.
@@ -167,18 +167,18 @@ impl Runner {
         if old.as_ref() != Some(&credential.token) {
             self.record.first_seen_at = credential.obtained_at;
             if let Some(old) = old {
-                self.record.retire(old.fingerprint());
+                self.record.add_former_token(old.fingerprint());
             }
         }
         let fingerprint = credential.token.fingerprint();
-        self.record.retired.retain(|retired| *retired != fingerprint);
+        self.record.former_tokens.retain(|retired| *retired != fingerprint);
         self.record.credential = Some(credential);
     }
 
     /// Retires the credential and forgets the id; the entry's text stays.
     pub(super) fn give_up(&mut self) {
         if let Some(old) = self.record.credential.take() {
-            self.record.retire(old.token.fingerprint());
+            self.record.add_former_token(old.token.fingerprint());
         }
         self.record.id = None;
     }
@@ -186,8 +186,8 @@ impl Runner {
 
 /// Whether an entry belongs to a runner: by its id, or by one of the runner's tokens regardless of the id.
 #[must_use]
-pub fn is_own(target: &Target, entry: &Entry) -> bool {
-    target.matches(entry) || Target { id: None, ..target.clone() }.matches(entry)
+pub fn is_own(target: &EntrySelector, entry: &Entry) -> bool {
+    target.matches(entry) || EntrySelector { id: None, ..target.clone() }.matches(entry)
 }
 
 /// The name of an entry for messages: its own, else its line in the file.

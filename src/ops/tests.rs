@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::memory::{
-    Fault, MemoryDisk, MemoryServer, START, TokioClock, identity, registration_token, rotation_intent, url,
+    Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent,
 };
 use super::*;
-use crate::gitlab::{Disposition, RegisterParameters};
+use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Trouble};
-use crate::model::{Credential, Expiry, Origin, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Credential, Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
-use crate::store::{EntryToken, JournalAnswer, NewEntry, Pending};
+use crate::store::{EntryToken, JournalAnswer, Pending};
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -53,28 +53,6 @@ impl OpsFixture {
             });
             assert!(in_config || in_records || in_journal, "{context}: the token of runner {id} is lost");
         }
-    }
-}
-
-fn enrollment(token: Token) -> Enrollment {
-    let url = url();
-    Enrollment {
-        key: RunnerKey::enrollment("build-1").unwrap(),
-        site: Site { url: url.clone(), tls: TlsFiles::default() },
-        source: RegistrationSource::Registration(Source::Value { token, origin: "a test".to_owned() }),
-        parameters: RegisterParameters { description: Some("build-1".to_owned()), ..RegisterParameters::default() },
-        entry: NewEntry {
-            template: None,
-            name: "build-1".to_owned(),
-            url,
-            executor: None,
-            shell: None,
-            limit: None,
-            request_concurrency: None,
-            output_limit: None,
-            tls: TlsFiles::default(),
-            settings: Vec::new(),
-        },
     }
 }
 
@@ -172,7 +150,7 @@ async fn rotate_journals_before_and_after_its_only_request() {
     assert_eq!(fixture.disk.state().effects, ["probe", "begin", "answered", "edit", "record", "clear"]);
     assert_eq!(fixture.server.calls(), ["register", "reset"]);
     assert_ne!(fixture.disk.tokens(), std::slice::from_ref(&old));
-    assert!(runner.record.retired.contains(&old.fingerprint()));
+    assert!(runner.record.former_tokens.contains(&old.fingerprint()));
     fixture.assert_nothing_lost("rotate");
 }
 
@@ -259,7 +237,7 @@ async fn an_unchanged_token_is_not_a_rotation() {
     fixture.server.inject_always("reset", Some(Fault::SameToken));
     let done = fixture.ops.rotate(&mut runner, None, now()).await.unwrap();
     assert_eq!(done.outcome, Outcome::NotRotated);
-    assert!(runner.record.retired.is_empty() && fixture.disk.state().journal.is_empty());
+    assert!(runner.record.former_tokens.is_empty() && fixture.disk.state().journal.is_empty());
 }
 
 #[tokio::test]
@@ -306,7 +284,7 @@ async fn an_unknown_token_is_verified_and_then_adopted_or_replaced() {
     fixture.disk.state().entries[0].token = EntryToken::Literal(theirs.token.clone());
     assert!(matches!(fixture.ops.verify(&mut runner, now()).await.unwrap().outcome, Outcome::Adopted(_)));
     assert_eq!(runner.record.credential.as_ref().unwrap().token, theirs.token);
-    assert!(runner.record.retired.contains(&ours.token.fingerprint()));
+    assert!(runner.record.former_tokens.contains(&ours.token.fingerprint()));
     // A token that the server refuses is replaced by the previous one.
     let wrong = Token::parse("glrtr-wrong").unwrap();
     fixture.disk.state().entries[0].token = EntryToken::Literal(wrong);
@@ -454,7 +432,7 @@ async fn a_replay_of_registering_again_reuses_the_entry() {
         obtained_at: None,
         expiry: Expiry::Unknown,
     });
-    before.retired.clear();
+    before.former_tokens.clear();
     before.seed = None;
     fixture.disk.state().records.insert(before.key.clone(), before);
     assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);

@@ -1,9 +1,8 @@
-//! Hands secrets over to the same program, executed once more by the same process.
+//! Removes secrets from the command line and environment by executing the program again.
 //!
-//! What a process was started with can be read in `/proc/PID/environ` and `/proc/PID/cmdline` as long as it
-//! lives; removing a variable changes nothing there. So the process executes itself again without its
-//! secrets and sends them ahead through a socket that takes the place of stdin. The real stdin travels in
-//! the same message and is put back by [`take`], so that nothing of the socket is left.
+//! `/proc/PID/environ` and `/proc/PID/cmdline` show the initial values for the whole life of a process, even after
+//! a variable is removed. So the process executes itself again without its secrets and sends them ahead through a
+//! socket in place of stdin. The same message carries the real stdin, which [`take`] restores.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,96 +21,93 @@ use zeroize::Zeroizing;
 
 use super::Token;
 
-/// What a process is started with.
+/// Command line and environment of a process.
 #[derive(Clone, Default)]
 pub struct Launch {
-    /// The command line, the program's name first.
-    pub words: Vec<OsString>,
+    /// The command line, starting with the program name.
+    pub arguments: Vec<OsString>,
     /// The environment.
     pub variables: BTreeMap<OsString, OsString>,
 }
 
-/// What shall be shown neither by the command line nor by the environment.
+/// Secrets to remove from command line and environment.
 #[derive(Clone, Debug, Default)]
 pub struct Hidden {
-    /// Secrets that stand in words, alone or as a part.
+    /// Secrets in arguments, as a whole or a part.
     pub secrets: Vec<Token>,
-    /// The names of variables that are secret.
+    /// Names of variables that hold secrets.
     pub variables: Vec<OsString>,
 }
 
-/// The variable that says that something was handed over: to the process of this number, which executing
-/// keeps. So it means nothing to another process that inherits it.
+/// Variable that announces secrets on stdin. It holds the id of this process, which stays the same across the
+/// execution, so child processes that inherit the variable ignore it.
 const MARKER: &str = "RUNNER_AGENT_HANDED_OVER_TO";
 
-/// Stands in the command line in place of a secret.
+/// Replaces a secret in the command line.
 const PLACEHOLDER: &str = "[hidden]";
 
-/// The program that this process executes, whatever became of its file and whatever it was called as.
+/// The running program, even if its file was moved or replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What the process is called in lists of processes, which would be `exe` after executing [`THIS_PROGRAM`].
+/// Name of the process in process lists. Without it, executing [`THIS_PROGRAM`] would make it `exe`.
 const PROCESS_NAME: &std::ffi::CStr = c"runner-agent";
 
-/// Takes back what was handed over, and says whether that was the case. Called once, before anything reads
-/// stdin.
+/// Receives the secrets of the first execution and restores `launch`; returns whether there was one. Call once,
+/// before stdin is read.
 ///
 /// # Errors
-/// What the system said, if something was handed over and cannot be had. Then words are missing that the
-/// process cannot do without.
+/// The announced secrets cannot be received; the process cannot continue without them.
 pub fn take(launch: &mut Launch) -> io::Result<bool> {
     let marker = launch.variables.remove(OsStr::new(MARKER));
-    if marker != Some(own_number()) {
+    if marker != Some(process_id()) {
         return Ok(false);
     }
     let (stdin, message) = receive()?;
     rustix::stdio::dup2_stdin(stdin)?;
-    let entries = read(&message).ok_or(io::ErrorKind::InvalidData)?;
-    for entry in entries {
-        entry.put_back(launch).ok_or(io::ErrorKind::InvalidData)?;
+    for item in read(&message).ok_or(io::ErrorKind::InvalidData)? {
+        item.restore(launch).ok_or(io::ErrorKind::InvalidData)?;
     }
-    // Only what it is called: everything else works under any name.
+    // A failure only affects process lists.
     let _unnamed = rustix::thread::set_name(PROCESS_NAME);
     Ok(true)
 }
 
-/// Executes this program again without what is to be hidden, and hands that over. Does nothing if nothing
-/// is to be hidden.
+/// Executes this program again without its secrets and passes them on. Returns if there are none.
 ///
 /// # Errors
-/// What the system said, if it cannot be done; then everything is as before.
+/// The system refuses; command line, environment and stdin are unchanged.
 pub fn execute_again(launch: &Launch, hidden: &Hidden) -> io::Result<()> {
-    let (shown, entries) = hide(launch, hidden);
-    if entries.is_empty() {
+    let (shown, items) = hide(launch, hidden);
+    if items.is_empty() {
         return Ok(());
     }
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    let socket = send(&stdin, &write(&entries))?;
+    let socket = send(&stdin, &write(&items))?;
     rustix::stdio::dup2_stdin(&socket)?;
-    let mut words = shown.words.into_iter();
+    let mut arguments = shown.arguments.into_iter();
     let mut command = Command::new(THIS_PROGRAM);
-    command.arg0(words.next().unwrap_or_default()).args(words);
-    command.env_clear().envs(shown.variables).env(MARKER, own_number());
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments);
+    command.env_clear().envs(shown.variables).env(MARKER, process_id());
     let error = command.exec();
     rustix::stdio::dup2_stdin(stdin)?;
     Err(error)
 }
 
-fn own_number() -> OsString {
+fn process_id() -> OsString {
     std::process::id().to_string().into()
 }
 
-/// One thing that is handed over.
+/// One argument or variable with a secret.
 #[cfg_attr(test, derive(Debug, PartialEq, Eq))]
-enum Entry<'a> {
-    Word { position: usize, word: &'a OsStr },
+enum HiddenItem<'a> {
+    Argument { position: usize, argument: &'a OsStr },
     Variable { name: &'a OsStr, value: &'a OsStr },
 }
 
-impl Entry<'_> {
-    fn put_back(&self, launch: &mut Launch) -> Option<()> {
+impl HiddenItem<'_> {
+    fn restore(&self, launch: &mut Launch) -> Option<()> {
         match self {
-            Self::Word { position, word } => *launch.words.get_mut(*position)? = (*word).to_owned(),
+            Self::Argument { position, argument } => *launch.arguments.get_mut(*position)? = (*argument).to_owned(),
             Self::Variable { name, value } => {
                 launch.variables.insert((*name).to_owned(), (*value).to_owned());
             }
@@ -120,29 +116,29 @@ impl Entry<'_> {
     }
 }
 
-/// Parts what can be shown from what cannot.
-fn hide<'a>(launch: &'a Launch, hidden: &Hidden) -> (Launch, Vec<Entry<'a>>) {
+/// Splits a launch into what can be shown and the items with secrets.
+fn hide<'a>(launch: &'a Launch, hidden: &Hidden) -> (Launch, Vec<HiddenItem<'a>>) {
     let mut shown = launch.clone();
-    let mut entries = Vec::new();
-    // The first word is what the process is called.
-    for (position, word) in launch.words.iter().enumerate().skip(1) {
-        let bytes = hidden.secrets.iter().fold(word.as_bytes().to_vec(), |bytes, secret| without(&bytes, secret));
-        if bytes != word.as_bytes() {
-            shown.words[position] = OsString::from_vec(bytes);
-            entries.push(Entry::Word { position, word });
+    let mut items = Vec::new();
+    // The first argument is the program name.
+    for (position, argument) in launch.arguments.iter().enumerate().skip(1) {
+        let bytes = hidden.secrets.iter().fold(argument.as_bytes().to_vec(), |bytes, secret| without(&bytes, secret));
+        if bytes != argument.as_bytes() {
+            shown.arguments[position] = OsString::from_vec(bytes);
+            items.push(HiddenItem::Argument { position, argument });
         }
     }
     for (name, value) in &launch.variables {
         let is_secret = |secret: &Token| value.as_bytes().trim_ascii() == secret.expose().as_bytes();
         if hidden.variables.contains(name) || hidden.secrets.iter().any(is_secret) {
             shown.variables.remove(name);
-            entries.push(Entry::Variable { name, value });
+            items.push(HiddenItem::Variable { name, value });
         }
     }
-    (shown, entries)
+    (shown, items)
 }
 
-/// Replaces a secret wherever it stands.
+/// Replaces each occurrence of a secret.
 fn without(mut bytes: &[u8], secret: &Token) -> Vec<u8> {
     let secret = secret.expose().as_bytes();
     let mut shown = Vec::new();
@@ -161,61 +157,55 @@ fn without(mut bytes: &[u8], secret: &Token) -> Vec<u8> {
     shown
 }
 
-/// Two texts for each entry, each ended by a NUL, which neither words nor variables can hold.
-fn write(entries: &[Entry<'_>]) -> Zeroizing<Vec<u8>> {
+/// Encodes two strings for each item, each ended by NUL, which arguments and variables cannot contain.
+fn write(items: &[HiddenItem<'_>]) -> Zeroizing<Vec<u8>> {
     let mut message = Zeroizing::new(Vec::new());
-    for entry in entries {
-        match entry {
-            Entry::Word { position, word } => {
-                message.extend(position.to_string().as_bytes());
-                message.push(0);
-                message.extend(word.as_bytes());
-            }
-            Entry::Variable { name, value } => {
-                message.push(b'$');
-                message.extend(name.as_bytes());
-                message.push(0);
-                message.extend(value.as_bytes());
-            }
+    for item in items {
+        let (name, value) = match item {
+            HiddenItem::Argument { position, argument } => (position.to_string().into_bytes(), argument),
+            HiddenItem::Variable { name, value } => ([b"$", name.as_bytes()].concat(), value),
+        };
+        for text in [&name, value.as_bytes()] {
+            message.extend(text);
+            message.push(0);
         }
-        message.push(0);
     }
     message
 }
 
-fn read(message: &[u8]) -> Option<Vec<Entry<'_>>> {
+fn read(message: &[u8]) -> Option<Vec<HiddenItem<'_>>> {
     let texts: Vec<_> = message.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
     let pairs = texts.chunks(2).map(|pair| match pair {
-        [name, value] => entry(name, value),
+        [name, value] => item(name, value),
         _ => None,
     });
     pairs.collect()
 }
 
-fn entry<'a>(name: &'a [u8], text: &'a [u8]) -> Option<Entry<'a>> {
+fn item<'a>(name: &'a [u8], text: &'a [u8]) -> Option<HiddenItem<'a>> {
     match name.strip_prefix(b"$") {
-        Some(name) => Some(Entry::Variable { name: OsStr::from_bytes(name), value: OsStr::from_bytes(text) }),
+        Some(name) => Some(HiddenItem::Variable { name: OsStr::from_bytes(name), value: OsStr::from_bytes(text) }),
         None => {
             let position = std::str::from_utf8(name).ok()?.parse().ok()?;
-            Some(Entry::Word { position, word: OsStr::from_bytes(text) })
+            Some(HiddenItem::Argument { position, argument: OsStr::from_bytes(text) })
         }
     }
 }
 
-/// The end of a socket at which a message and a file wait.
+/// Sends a message and a file; returns the socket to receive them from.
 fn send(file: &OwnedFd, message: &[u8]) -> io::Result<UnixStream> {
     let (near, far) = UnixStream::pair()?;
     let files = [file.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&files));
-    // Nobody reads before all is sent, so that waiting for room would be for ever.
+    // There is no reader yet, so waiting for buffer space would block forever.
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let sent = rustix::net::sendmsg(&near, &[IoSlice::new(message)], &mut ancillary, flags)?;
     if sent == message.len() { Ok(far) } else { Err(io::ErrorKind::FileTooLarge.into()) }
 }
 
-/// Takes file and message from the socket that stands in place of stdin.
+/// Receives file and message from the socket in place of stdin.
 fn receive() -> io::Result<(OwnedFd, Zeroizing<Vec<u8>>)> {
     let socket = io::stdin();
     let mut file = None;
@@ -244,9 +234,9 @@ fn receive() -> io::Result<(OwnedFd, Zeroizing<Vec<u8>>)> {
 mod tests {
     use super::*;
 
-    fn launch(words: &[&str], variables: &[(&str, &str)]) -> Launch {
+    fn launch(arguments: &[&str], variables: &[(&str, &str)]) -> Launch {
         Launch {
-            words: words.iter().map(OsString::from).collect(),
+            arguments: arguments.iter().map(OsString::from).collect(),
             variables: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }
     }
@@ -259,40 +249,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_is_not_shown_and_comes_back_as_it_was() {
+    fn secrets_are_hidden_and_restored() {
         let before = launch(
             &["agent", "verify", "--token", "glrt-abc", "-tglrt-abc", "--token=glrt-abc", "--set", "x=\"glrt-abc\""],
             &[("CI_SERVER_TOKEN", "  glrt-def\n"), ("COPY", "glrt-abc"), ("HOME", "/home/glrt-abc"), ("EMPTY", "")],
         );
-        let (mut shown, entries) = hide(&before, &hidden(&["glrt-abc"], &["CI_SERVER_TOKEN"]));
+        let (mut shown, items) = hide(&before, &hidden(&["glrt-abc"], &["CI_SERVER_TOKEN"]));
         assert_eq!(
-            shown.words,
+            shown.arguments,
             ["agent", "verify", "--token", "[hidden]", "-t[hidden]", "--token=[hidden]", "--set", "x=\"[hidden]\""]
         );
         assert_eq!(shown.variables.keys().collect::<Vec<_>>(), ["EMPTY", "HOME"]);
-        for entry in read(&write(&entries)).unwrap() {
-            entry.put_back(&mut shown).unwrap();
+        for item in read(&write(&items)).unwrap() {
+            item.restore(&mut shown).unwrap();
         }
-        assert!(shown.words == before.words && shown.variables == before.variables);
+        assert!(shown.arguments == before.arguments && shown.variables == before.variables);
     }
 
     #[test]
-    fn nothing_to_hide_is_nothing_to_do() {
+    fn a_launch_without_secrets_hides_nothing() {
         let launch = launch(&["glrt-abc", "list"], &[("HOME", "/")]);
         assert!(hide(&launch, &hidden(&["glrt-abc"], &["CI_SERVER_TOKEN"])).1.is_empty());
     }
 
     #[test]
-    fn a_message_that_is_none_is_refused() {
+    fn an_invalid_message_is_refused() {
         for message in [&b""[..], b"1\0", b"1\0a", b"x\0a\0", b"\0", b"1\0a\0b\0"] {
             assert_eq!(read(message), None, "{message:?}");
         }
-        let outside = Entry::Word { position: 7, word: OsStr::new("a") };
-        assert_eq!(outside.put_back(&mut launch(&["agent"], &[])), None);
+        let outside = HiddenItem::Argument { position: 7, argument: OsStr::new("a") };
+        assert_eq!(outside.restore(&mut launch(&["agent"], &[])), None);
     }
 
     #[test]
-    fn a_marker_for_another_process_means_nothing() {
+    fn a_marker_for_another_process_is_ignored() {
         let mut launch = launch(&["agent"], &[(MARKER, "0")]);
         assert!(!take(&mut launch).unwrap());
         assert!(launch.variables.is_empty());

@@ -1,4 +1,4 @@
-//! Where a secret comes from: read when it is needed, so that a replaced file is noticed.
+//! Sources of secrets, read at each use, so a replaced file takes effect.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -13,64 +13,63 @@ use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Token, TokenError};
 
-/// A place that holds one secret.
+/// The source of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file of the user's; white space around the secret does not count.
+    /// A file; white space around the secret is ignored.
     File(PathBuf),
     /// A systemd credential: the file of this name in `$CREDENTIALS_DIRECTORY`, resolved by settings.
     Credential {
         /// The name in the unit's `LoadCredential=`.
         name: String,
-        /// `$CREDENTIALS_DIRECTORY/name`; absent when the service manager passed no credentials.
+        /// `$CREDENTIALS_DIRECTORY/name`; `None` if systemd passed no credentials.
         path: Option<PathBuf>,
     },
-    /// A value that settings already hold, and what it came from (`REGISTRATION_TOKEN`, `stdin`).
+    /// A value that was already read, with its origin (`REGISTRATION_TOKEN`, `stdin`).
     Value {
         /// The secret.
         token: Token,
-        /// Where it came from, for messages.
+        /// Its origin, for messages.
         origin: String,
     },
 }
 
-/// Why a secret could not be had; never contains it.
+/// Why a secret could not be read; never contains it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The file is absent, unreadable or not a file.
+    /// The file is missing, unreadable or not a regular file.
     #[error("cannot read the token file `{}`", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Anybody could have put the secret there.
-    #[error("the token file `{}` can be written by others (mode {mode:04o}), so its content cannot be trusted: run `chmod go-w`", path.display())]
+    /// Other users could have written the secret.
+    #[error("the token file `{}` can be written by others (mode {mode:04o}) and is not trusted: run `chmod go-w`", path.display())]
     WritableByOthers {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// The service manager gave no credentials to this process.
-    #[error("there is no systemd credential `{0}`: set LoadCredential={0}:PATH in the unit")]
+    /// systemd passed no credentials to this process.
+    #[error("systemd credential `{0}` is missing: set LoadCredential={0}:PATH in the unit")]
     NoCredential(String),
     /// The content is not a token.
     #[error("{origin} does not hold a token")]
     Invalid {
-        /// Where it came from.
+        /// The source.
         origin: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         source: TokenError,
     },
 }
 
 impl Source {
-    /// What should be changed about the place although it can be used: a file that everybody can read, or one
-    /// of another user's that root uses.
+    /// Returns a warning about a usable file: one that all users can read, or one of another user if root uses it.
     #[must_use]
-    pub fn remark(&self) -> Option<String> {
+    pub fn warning(&self) -> Option<String> {
         let path = match self {
             Self::File(path) | Self::Credential { path: Some(path), .. } => path,
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
@@ -82,7 +81,7 @@ impl Source {
     /// Reads the secret.
     ///
     /// # Errors
-    /// [`SourceError`] naming the place, never its content.
+    /// [`SourceError`] naming the source, never its content.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
             Self::File(path) => read_file(path, format!("the file `{}`", path.display())),
@@ -93,18 +92,18 @@ impl Source {
     }
 }
 
-/// Who can get at a token file besides its user, and what to do about it. Only root has a say in who owns a
-/// file; other users, as in a container, take what they are given.
+/// Returns which other users have access to a token file, and the remedy. Only root can change the owner of a
+/// file, so other users, as in a container, get no warning about it.
 fn exposure(path: &Path, mode: u32, owner: u32, user: u32) -> Option<String> {
     let path = path.display();
     if mode & 0o004 != 0 {
-        return Some(format!("everybody can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"));
+        return Some(format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"));
     }
     let is_foreign = user == 0 && owner != 0;
     is_foreign.then(|| format!("user {owner} can read and change the token file `{path}`: run `chown root`"))
 }
 
-/// Takes the secret out of a text, as a file or stdin has it.
+/// Parses the content of a file or stdin.
 ///
 /// # Errors
 /// [`SourceError::Invalid`] naming `origin`.
@@ -114,7 +113,7 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 
 fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
-    // Opening a named pipe would wait for its writer; what the shell hands over as a descriptor has one.
+    // Opening a named pipe would wait for a writer; a descriptor from the shell has one.
     let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
     if !is_descriptor && !path.metadata().map_err(unreadable)?.is_file() {
         return Err(unreadable(io::Error::other("it is not a regular file")));
@@ -125,10 +124,15 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     if metadata.is_file() && mode & 0o022 != 0 {
         return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
     }
+    parse(&read_text(file).map_err(unreadable)?, origin)
+}
+
+/// Reads a text that may have white space around a token, but not much more.
+fn read_text(stream: impl io::Read) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
-    file.take(bound).read_to_string(&mut text).map_err(unreadable)?;
-    parse(&text, origin)
+    stream.take(bound).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Reads a secret from an open stream, such as stdin or an inherited descriptor.
@@ -136,28 +140,23 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
 /// # Errors
 /// [`SourceError`] naming `origin`.
 pub fn read_stream(stream: impl io::Read, origin: &str) -> Result<Token, SourceError> {
-    let mut text = Zeroizing::new(String::new());
-    let bound = u64::try_from(MAX_TOKEN_BYTES * 2).unwrap_or(u64::MAX);
-    stream
-        .take(bound)
-        .read_to_string(&mut text)
-        .map_err(|source| SourceError::Unreadable { path: PathBuf::from(origin), source })?;
-    parse(&text, origin.to_owned())
+    let unreadable = |source| SourceError::Unreadable { path: PathBuf::from(origin), source };
+    parse(&read_text(stream).map_err(unreadable)?, origin.to_owned())
 }
 
-/// Reads a secret from a descriptor that whoever started this process left open for it.
+/// Reads a secret from an inherited descriptor.
 ///
-/// The descriptor itself stays open, since this process starts no others.
+/// The descriptor stays open; this process starts no children that could inherit it.
 ///
 /// # Errors
-/// [`SourceError`] naming the descriptor, also for one that this process has opened itself.
+/// [`SourceError`] naming the descriptor, also for one that this process opened itself.
 pub fn read_descriptor(number: RawFd) -> Result<Token, SourceError> {
     let origin = format!("fd:{number}");
     let file = inherited(number).map_err(|source| SourceError::Unreadable { path: PathBuf::from(&origin), source })?;
     read_stream(file, &origin)
 }
 
-/// A copy of an inherited descriptor. Those that this process opens itself are closed on executing.
+/// Copies an inherited descriptor. A descriptor that this process opened itself has the close-on-exec flag.
 fn inherited(number: RawFd) -> io::Result<File> {
     let information = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).map_err(|_| Errno::BADF)?;
     let flags = information.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -169,7 +168,7 @@ fn inherited(number: RawFd) -> io::Result<File> {
         .and_then(|process| pidfd_getfd(process, number, PidfdGetfdFlags::empty()));
     match copy {
         Ok(copy) => Ok(copy.into()),
-        // Old kernels and containers do not have that; to open it again takes the right to.
+        // Old kernels and some containers lack pidfd; opening the file again needs permission to.
         Err(_) => File::open(format!("/proc/self/fd/{number}")),
     }
 }
@@ -187,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn the_line_end_of_a_token_file_does_not_count() {
+    fn white_space_in_a_token_file_is_ignored() {
         let (_directory, source) = file_with("  glrt-abc\r\n", 0o600);
         assert_eq!(source.read().unwrap().expose(), "glrt-abc");
     }
 
     #[test]
-    fn a_file_that_others_can_write_is_refused() {
+    fn a_file_writable_by_others_is_refused() {
         for mode in [0o620, 0o602, 0o666] {
             let (_directory, source) = file_with("glrt-abc", mode);
             assert!(matches!(source.read(), Err(SourceError::WritableByOthers { .. })), "{mode:o}");
@@ -201,22 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everybody_can_read_is_remarked_on() {
+    fn a_file_readable_by_all_users_causes_a_warning() {
         let (_directory, source) = file_with("glrt-abc", 0o644);
-        assert!(source.remark().unwrap().contains("0644"));
+        assert!(source.warning().unwrap().contains("0644"));
         let (_directory, source) = file_with("glrt-abc", 0o640);
-        assert_eq!(source.remark(), None);
+        assert_eq!(source.warning(), None);
     }
 
     #[test]
-    fn a_file_of_another_user_is_remarked_on_where_root_uses_it() {
-        let remark = |owner, user| exposure(Path::new("token"), 0o600, owner, user);
-        assert!(remark(1000, 0).unwrap().contains("user 1000"));
-        assert_eq!((remark(0, 0), remark(1000, 1000), remark(0, 1000), remark(1000, 65534)), (None, None, None, None));
+    fn a_file_of_another_user_causes_a_warning_for_root() {
+        let warning = |owner, user| exposure(Path::new("token"), 0o600, owner, user);
+        assert!(warning(1000, 0).unwrap().contains("user 1000"));
+        assert_eq!(
+            (warning(0, 0), warning(1000, 1000), warning(0, 1000), warning(1000, 65534)),
+            (None, None, None, None)
+        );
     }
 
     #[test]
-    fn a_descriptor_that_was_not_inherited_is_none() {
+    fn a_descriptor_that_was_not_inherited_is_refused() {
         use std::os::fd::AsRawFd as _;
         let (directory, _) = file_with("glrt-abc", 0o600);
         let own = File::open(directory.path().join("token")).unwrap();
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_never_shows_the_content() {
+    fn an_error_never_contains_the_content() {
         let (_directory, source) = file_with("two words", 0o600);
         let error = source.read().unwrap_err();
         assert!(!format!("{error} {error:?}").contains("words"));

@@ -1,37 +1,37 @@
-//! Which access token a command uses, where the command line does not say.
+//! The access token from the environment, for commands without a flag for it.
 
 use super::diagnostics::Place;
-use super::{Environment, Errors, Mistake};
+use super::{Diagnostic, Environment, Errors};
 use crate::secret::{Source, Token};
 
-/// The variables with an access token, and their twins that name a file with it; the first that is set counts.
+/// The variables with an access token, each with the one that names a file with it. The first one set is used.
 pub(super) const ACCESS_TOKENS: [[&str; 2]; 2] =
     [["GITLAB_TOKEN", "GITLAB_TOKEN_FILE"], ["PRIVATE_TOKEN", "PRIVATE_TOKEN_FILE"]];
 
-/// The place of the access token that the environment names, if it names one.
+/// Finds the access token of the environment; `None` if no variable is set.
 ///
 /// # Errors
-/// A variable that holds no token, or that is set along with its twin.
+/// [`Errors`] if a variable holds no valid token, or if both variables of a pair are set.
 pub fn access_token(environment: &Environment) -> Result<Option<Source>, Errors> {
-    for [name, twin] in ACCESS_TOKENS {
-        let file = environment.path(twin);
+    for [name, file_name] in ACCESS_TOKENS {
+        let file = environment.path(file_name);
         let Some(text) = environment.text(name) else {
             if let Some(path) = file {
                 return Ok(Some(Source::File(path)));
             }
             continue;
         };
-        let mistake = |message| Errors::from(Mistake { place: Place::Variable(name), message });
+        let invalid = |message| Errors::from(Diagnostic { place: Place::Variable(name), message });
         if file.is_some() {
-            return Err(mistake(format!("{name} and {twin} are both set: set one of them")));
+            return Err(invalid(format!("{name} and {file_name} are both set: set only one of them")));
         }
-        let token = Token::parse(text.trim()).map_err(|error| mistake(error.to_string()))?;
+        let token = Token::parse(text.trim()).map_err(|error| invalid(error.to_string()))?;
         return Ok(Some(Source::Value { token, origin: format!("the variable {name}") }));
     }
     Ok(None)
 }
 
-/// The systemd credential of this name.
+/// The source for the systemd credential `name`.
 #[must_use]
 pub fn credential(name: &str, environment: &Environment) -> Source {
     let directory = environment.path("CREDENTIALS_DIRECTORY");
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_variable_counts_and_a_twin_names_a_file() {
+    fn the_first_variable_set_is_used_and_may_name_a_file() {
         let value = |text: &str| Ok(Some(text.to_owned()));
         assert_eq!(origin(&[]), Ok(None));
         assert_eq!(origin(&[("GITLAB_TOKEN", "")]), Ok(None));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_meant_is_a_mistake_that_shows_nothing() {
+    fn an_invalid_variable_is_an_error_without_its_value() {
         for variables in [&[("GITLAB_TOKEN", "a"), ("GITLAB_TOKEN_FILE", "/t")][..], &[("PRIVATE_TOKEN", "two words")]]
         {
             let error = origin(variables).unwrap_err();

@@ -1,16 +1,16 @@
-//! What is wrong with the settings, and where.
+//! Errors in the settings, each with its place.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a setting was given.
+/// The place where a setting was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A line of agent.toml, counted from 1.
+    /// A line of agent.toml.
     Line {
-        /// agent.toml.
+        /// Path of agent.toml.
         file: PathBuf,
-        /// Counted from 1.
+        /// Line number, counted from 1.
         line: usize,
     },
     /// agent.toml as a whole, or another file that a setting names.
@@ -22,21 +22,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// Whether no line or setting is named.
+    /// Whether the place is a whole file.
     pub(super) fn is_whole_file(&self) -> bool {
-        match self {
-            Self::File(_) => true,
-            Self::Line { .. } | Self::Variable(_) | Self::Flag(_) => false,
-        }
+        matches!(self, Self::File(_))
     }
 
-    /// Whether the user typed it, so that the mistake is one of usage.
+    /// Whether the setting came from the command line, which makes an error a usage error.
     #[must_use]
     pub fn is_argument(&self) -> bool {
-        match self {
-            Self::Flag(_) => true,
-            Self::Line { .. } | Self::File(_) | Self::Variable(_) => false,
-        }
+        matches!(self, Self::Flag(_))
     }
 }
 
@@ -50,70 +44,70 @@ impl fmt::Display for Place {
     }
 }
 
-/// A value and where it was given.
+/// A value with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed<T> {
     /// The value.
     pub value: T,
-    /// Where it was given.
+    /// The place where it was given.
     pub place: Place,
 }
 
 impl<T> Placed<T> {
-    /// Remembers where a value was given.
+    /// Attaches a place to a value.
     #[must_use]
     pub fn new(value: T, place: Place) -> Self {
         Self { value, place }
     }
 
-    /// The same place with another value.
+    /// Converts the value and keeps the place.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Placed<U> {
         Placed { value: change(self.value), place: self.place }
     }
 }
 
-/// One thing that is wrong; never contains a secret.
+/// One error in the settings; never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
-pub struct Mistake {
-    /// Where.
+pub struct Diagnostic {
+    /// The place of the error.
     pub place: Place,
-    /// What, in one sentence without a full stop.
+    /// The message, without a full stop.
     pub message: String,
 }
 
-/// Everything that is wrong with the settings, in the order in which it stands there; at least one mistake.
+/// All errors in the settings, at least one; those of agent.toml in the order of their lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errors(Vec<Mistake>);
+pub struct Errors(Vec<Diagnostic>);
 
 impl Errors {
-    /// The mistakes.
+    /// The errors.
     #[must_use]
-    pub fn diagnostics(&self) -> &[Mistake] {
+    pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0
     }
 
-    /// Whether all of them were typed on the command line: a wrong usage rather than an unusable file.
+    /// Whether all errors are in flags: a usage error rather than an unusable file.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        self.0.iter().all(|mistake| mistake.place.is_argument())
+        self.0.iter().all(|diagnostic| diagnostic.place.is_argument())
     }
 }
 
-impl From<Mistake> for Errors {
-    fn from(mistake: Mistake) -> Self {
-        Self(vec![mistake])
+impl From<Diagnostic> for Errors {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
     }
 }
 
 impl fmt::Display for Errors {
-    /// One line a mistake.
+    /// One line per error.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.0.iter().enumerate() {
+        for (index, diagnostic) in self.0.iter().enumerate() {
             if index > 0 {
                 formatter.write_str("\n")?;
             }
-            mistake.fmt(formatter)?;
+            diagnostic.fmt(formatter)?;
         }
         Ok(())
     }
@@ -121,32 +115,32 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Collects mistakes while the reading goes on.
+/// Collects errors, so that all of them are reported at once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mistakes(Vec<Mistake>);
+pub(super) struct Diagnostics(Vec<Diagnostic>);
 
-impl Mistakes {
-    /// Adds one.
+impl Diagnostics {
+    /// Adds one error.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        self.0.push(Mistake { place: place.clone(), message: message.into() });
+        self.0.push(Diagnostic { place: place.clone(), message: message.into() });
     }
 
-    /// Adds those that were collected elsewhere.
+    /// Adds the errors of `others`.
     pub(super) fn append(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 
-    /// How many there are.
+    /// The number of errors.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The value if there was no mistake, else all of them, those of agent.toml by line.
+    /// Returns the value, or all errors if there are any.
     pub(super) fn into_result<T>(mut self, value: T) -> Result<T, Errors> {
         if self.0.is_empty() {
             return Ok(value);
         }
-        self.0.sort_by_key(|mistake| match mistake.place {
+        self.0.sort_by_key(|diagnostic| match diagnostic.place {
             Place::Line { line, .. } => line,
             Place::File(_) | Place::Variable(_) | Place::Flag(_) => usize::MAX,
         });

@@ -1,130 +1,51 @@
-//! From what was written about a runner to an enrollment that can be carried out.
-//!
-//! agent.toml, the environment and the flags of `register` all become a [`Draft`] first, so that they
-//! have the same meaning and the same mistakes.
+//! Validates a [`Draft`] into an [`Enrollment`].
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::diagnostics::{Mistake, Mistakes, Place, Placed};
+use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
+use super::draft::{Draft, DraftCreation};
 use super::paths::read_text;
 use super::{Environment, Errors};
-use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
-use crate::model::{RunnerKey, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::model::{RunnerKey, ServerUrl, Site, TlsFiles};
 use crate::ops::{Creation, Enrollment, RegistrationSource, ServerAccess};
 use crate::secret::{Source, sha256_hex};
 use crate::store::{ComposeError, EntryText, NewEntry};
 
-/// A runner as somebody described it, not yet validated. Paths are absolute, lists are taken apart.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    /// Where it stands as a whole.
-    pub place: Place,
-    /// What was wrong with it when it was read.
-    pub(super) diagnostics: Mistakes,
-    /// What ties it to its state; unless given, the name, or else `default`.
-    pub key: Option<Placed<String>>,
-    /// The local name; unless given, the one it has already, or else the machine's.
-    pub name: Option<Placed<String>>,
-    /// The server's address; `None` inside for one that was given wrong.
-    pub url: Option<Placed<Option<String>>>,
-    /// Whether the registration token is for the API of 2016.
-    pub is_v1: bool,
-    /// Where the registration token is; `None` inside for a place that was given wrong.
-    pub registration_token: Option<Placed<Option<Source>>>,
-    /// Where a created runner's own token is; `None` inside for a place that was given wrong.
-    pub token: Option<Placed<Option<Source>>>,
-    /// How it is created with an access token; `None` inside for what was given wrong.
-    pub create: Option<Placed<Option<DraftCreation>>>,
-    /// The description in GitLab; the name unless given.
-    pub description: Option<Placed<String>>,
-    /// Its tags.
-    pub tag_list: Option<Placed<Vec<String>>>,
-    /// Whether it takes jobs without tags; unless given, only if it has no tags.
-    pub run_untagged: Option<Placed<bool>>,
-    /// Whether it is tied to its project; yes unless given.
-    pub locked: Option<Placed<bool>>,
-    /// `not_protected` or `ref_protected`.
-    pub access_level: Option<Placed<String>>,
-    /// The longest a job may take; zero for no limit.
-    pub maximum_timeout: Option<Placed<Duration>>,
-    /// Whether it starts paused.
-    pub paused: Option<Placed<bool>>,
-    /// A note for administrators.
-    pub maintenance_note: Option<Placed<String>>,
-    /// The executor's name.
-    pub executor: Option<Placed<String>>,
-    /// The shell's name.
-    pub shell: Option<Placed<String>>,
-    /// Jobs at the same time.
-    pub limit: Option<Placed<u32>>,
-    /// Requests for jobs at the same time.
-    pub request_concurrency: Option<Placed<u32>>,
-    /// Longest job log, in KiB.
-    pub output_limit: Option<Placed<u32>>,
-    /// `tls-ca-file`.
-    pub tls_ca_file: Option<Placed<PathBuf>>,
-    /// `tls-cert-file`.
-    pub tls_cert_file: Option<Placed<PathBuf>>,
-    /// `tls-key-file`.
-    pub tls_key_file: Option<Placed<PathBuf>>,
-    /// A file with exactly one `[[runners]]`.
-    pub template: Option<Placed<PathBuf>>,
-    /// Other keys of the entry, dotted, with their values as TOML text.
-    pub settings: Vec<Placed<(String, String)>>,
-}
-
-/// What the API of 2016 can be told about a runner.
+/// The parameters that API v1 accepts.
 const V1_PARAMETERS: [&str; 4] = ["description", "tag_list", "run_untagged", "locked"];
 
-/// How a runner is created with an access token, before it is known which.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DraftCreation {
-    /// Whom it belongs to.
-    pub owner: NewRunnerOwner,
-    /// The access token; that of the server's `[[server]]` unless given.
-    pub access_token: Option<Source>,
-    /// When its first token ends, where that is wished for.
-    pub token_expires_at: Option<Timestamp>,
-    /// Until when that token can be rotated, where that is wished for.
-    pub token_rotation_deadline: Option<Timestamp>,
-}
-
-/// The key of the enrollment that the environment describes.
+/// Key of the enrollment from the environment.
 pub const ENVIRONMENT_KEY: &str = "env";
 
-/// The key of an enrollment in agent.toml that has neither a key nor a name: not the machine's name, because
-/// that changes from container to container.
+/// Key of an enrollment in agent.toml without key and name. Not the hostname, which differs in each container.
 const UNNAMED_KEY: &str = "default";
 
-/// What is collected while drafts are validated.
+/// Errors and warnings collected during validation.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub(super) diagnostics: Mistakes,
+    pub(super) diagnostics: Diagnostics,
     pub(super) warnings: Vec<String>,
 }
 
-/// Validates what the flags of `register` describe; warnings come along.
+/// Validates the draft of a `register` command; returns warnings too.
 ///
-/// Without a key of its own the runner gets one that is the same for the same server and name, so that a
-/// second `register` finds the first one's state.
+/// A draft without a key gets one derived from server and name, so a second `register` finds the state of the
+/// first.
 ///
 /// # Errors
-/// [`Errors`] with every mistake that was found.
+/// [`Errors`] with all errors in the draft.
 pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment, Vec<String>), Errors> {
     let mut findings = Findings::default();
     let place = draft.place.clone();
-    let enrollment = draft.validate(Keyed::ByServerAndName, environment, &[], &mut findings);
+    let enrollment = draft.validate(KeyRule::ServerAndName, environment, &[], &mut findings);
     match findings.diagnostics.into_result(enrollment)? {
         Some(enrollment) => Ok((enrollment, findings.warnings)),
-        None => Err(Mistake { place, message: "not enough to make a runner of".to_owned() }.into()),
+        None => Err(Diagnostic { place, message: "the description of the runner is incomplete".to_owned() }.into()),
     }
 }
 
-/// Validates the runners that the daemon makes exist; no two of them may have the same key.
+/// Validates the daemon's enrollments and checks that their keys are unique.
 ///
-/// `servers` has the access tokens to create runners with.
+/// `servers` provides the access tokens for creating runners.
 pub(super) fn enrollments(
     drafts: Vec<Draft>,
     environment: &Environment,
@@ -134,109 +55,32 @@ pub(super) fn enrollments(
     let mut seen: Vec<(String, Place)> = Vec::new();
     let mut enrollments = Vec::new();
     for draft in drafts {
-        let (key, place) = (draft.key_word(), draft.key_place());
+        let (key, place) = (draft.key_or_name(), draft.key_place());
         match seen.iter().find(|(other, _)| *other == key) {
             Some((_, other)) => findings.diagnostics.add(
                 &place,
-                format!("the key `{key}` is already that of the enrollment at {other}: set `key` or another `name`"),
+                format!("the enrollment at {other} has the key `{key}` too: set `key`, or another `name`"),
             ),
             None => seen.push((key, place)),
         }
-        enrollments.extend(draft.validate(Keyed::ByWord, environment, servers, findings));
+        enrollments.extend(draft.validate(KeyRule::Name, environment, servers, findings));
     }
     enrollments
 }
 
-/// How an enrollment without a `key` gets one.
+/// The key of an enrollment without `key`.
 #[derive(Clone, Copy)]
-enum Keyed {
-    /// Its name is the key.
-    ByWord,
-    /// Its server and name are hashed.
-    ByServerAndName,
+enum KeyRule {
+    /// The name.
+    Name,
+    /// A hash of server and name.
+    ServerAndName,
 }
 
 impl Draft {
-    /// A draft in which nothing is given.
-    #[must_use]
-    pub fn at(place: Place) -> Self {
-        Self {
-            place,
-            diagnostics: Mistakes::default(),
-            key: None,
-            name: None,
-            url: None,
-            is_v1: false,
-            registration_token: None,
-            token: None,
-            create: None,
-            description: None,
-            tag_list: None,
-            run_untagged: None,
-            locked: None,
-            access_level: None,
-            maximum_timeout: None,
-            paused: None,
-            maintenance_note: None,
-            executor: None,
-            shell: None,
-            limit: None,
-            request_concurrency: None,
-            output_limit: None,
-            tls_ca_file: None,
-            tls_cert_file: None,
-            tls_key_file: None,
-            template: None,
-            settings: Vec::new(),
-        }
-    }
-
-    /// Adds a mistake that was found while it was put together, such as a text that is no token.
-    pub fn add_mistake(&mut self, place: &Place, message: impl Into<String>) {
-        self.diagnostics.add(place, message);
-    }
-
-    /// Fills in from `other` what is not given here. A token source of either kind outweighs both of `other`'s.
-    #[must_use]
-    pub fn or(mut self, other: Self) -> Self {
-        self.diagnostics.append(other.diagnostics);
-        let has_seed = self.registration_token.is_some() || self.token.is_some() || self.create.is_some();
-        let (registration_token, token) =
-            if has_seed { (self.registration_token, self.token) } else { (other.registration_token, other.token) };
-        Self {
-            place: self.place,
-            diagnostics: self.diagnostics,
-            key: self.key.or(other.key),
-            create: self.create.or(other.create),
-            is_v1: self.is_v1 || other.is_v1,
-            name: self.name.or(other.name),
-            url: self.url.or(other.url),
-            registration_token,
-            token,
-            description: self.description.or(other.description),
-            tag_list: self.tag_list.or(other.tag_list),
-            run_untagged: self.run_untagged.or(other.run_untagged),
-            locked: self.locked.or(other.locked),
-            access_level: self.access_level.or(other.access_level),
-            maximum_timeout: self.maximum_timeout.or(other.maximum_timeout),
-            paused: self.paused.or(other.paused),
-            maintenance_note: self.maintenance_note.or(other.maintenance_note),
-            executor: self.executor.or(other.executor),
-            shell: self.shell.or(other.shell),
-            limit: self.limit.or(other.limit),
-            request_concurrency: self.request_concurrency.or(other.request_concurrency),
-            output_limit: self.output_limit.or(other.output_limit),
-            tls_ca_file: self.tls_ca_file.or(other.tls_ca_file),
-            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
-            tls_key_file: self.tls_key_file.or(other.tls_key_file),
-            template: self.template.or(other.template),
-            settings: [other.settings, self.settings].concat(),
-        }
-    }
-
     fn validate(
         self,
-        keyed: Keyed,
+        key_rule: KeyRule,
         environment: &Environment,
         servers: &[ServerAccess],
         findings: &mut Findings,
@@ -246,14 +90,14 @@ impl Draft {
         if let Some(given) = &self.name
             && (name.trim().is_empty() || name.chars().any(char::is_control))
         {
-            findings.diagnostics.add(&given.place, "a name has at least one letter and no control characters");
+            findings.diagnostics.add(&given.place, "the name is blank or has control characters");
         }
         let url = self.server_url(&mut findings.diagnostics);
         let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
-        findings.warnings.extend(source.as_ref().and_then(|source| source.secret().remark()));
+        findings.warnings.extend(source.as_ref().and_then(|source| source.secret().warning()));
         let parameters = self.parameters(&name, &mut findings.diagnostics);
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
-        let key = self.runner_key(keyed, url.as_ref(), environment, &mut findings.diagnostics);
+        let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);
         let tls = self.tls(&mut findings.diagnostics);
         let template = self.template_text(&mut findings.diagnostics);
         let (key, url, source) = (key?, url?, source?);
@@ -274,11 +118,11 @@ impl Draft {
     }
 
     fn name_or(&self, environment: &Environment) -> String {
-        let remembered = || environment.names.get(&self.key_word()).unwrap_or(&environment.hostname);
-        value(&self.name).unwrap_or_else(|| remembered().clone())
+        let known = || environment.names.get(&self.key_or_name()).unwrap_or(&environment.hostname);
+        value(&self.name).unwrap_or_else(|| known().clone())
     }
 
-    fn key_word(&self) -> String {
+    fn key_or_name(&self) -> String {
         value(&self.key).or_else(|| value(&self.name)).unwrap_or_else(|| UNNAMED_KEY.to_owned())
     }
 
@@ -288,74 +132,74 @@ impl Draft {
 
     fn runner_key(
         &self,
-        keyed: Keyed,
+        key_rule: KeyRule,
         url: Option<&ServerUrl>,
         environment: &Environment,
-        diagnostics: &mut Mistakes,
+        diagnostics: &mut Diagnostics,
     ) -> Option<RunnerKey> {
-        let word = match (keyed, url) {
-            (Keyed::ByServerAndName, url) if self.key.is_none() => {
+        let key = match (key_rule, url) {
+            (KeyRule::ServerAndName, url) if self.key.is_none() => {
                 let identity = format!("{}\n{}", url?, self.name_or(environment));
                 format!("register-{}", &sha256_hex(identity.as_bytes())[..12])
             }
-            (Keyed::ByServerAndName | Keyed::ByWord, _) => self.key_word(),
+            (KeyRule::ServerAndName | KeyRule::Name, _) => self.key_or_name(),
         };
-        let hint = if self.key.is_none() { ": set `key`, because the name cannot be one" } else { "" };
-        RunnerKey::enrollment(&word)
-            .inspect_err(|error| diagnostics.add(&self.key_place(), format!("`{word}` is no key: {error}{hint}")))
+        let hint = if self.key.is_none() { ": set `key`, because the name is no valid key" } else { "" };
+        RunnerKey::enrollment(&key)
+            .inspect_err(|error| diagnostics.add(&self.key_place(), format!("invalid key `{key}`: {error}{hint}")))
             .ok()
     }
 
-    fn server_url(&self, diagnostics: &mut Mistakes) -> Option<ServerUrl> {
+    fn server_url(&self, diagnostics: &mut Diagnostics) -> Option<ServerUrl> {
         let Some(url) = &self.url else {
-            diagnostics.add(&self.place, format!("the server's address is missing: set {}", self.words().url));
+            diagnostics.add(&self.place, format!("no server URL: set {}", self.field_names().url));
             return None;
         };
         let parsed = url.value.as_ref()?.parse();
-        parsed.inspect_err(|error| diagnostics.add(&url.place, format!("not a server's address: {error}"))).ok()
+        parsed.inspect_err(|error| diagnostics.add(&url.place, format!("invalid server URL: {error}"))).ok()
     }
 
     fn source(
         &self,
         url: Option<&ServerUrl>,
         servers: &[ServerAccess],
-        diagnostics: &mut Mistakes,
+        diagnostics: &mut Diagnostics,
     ) -> Option<RegistrationSource> {
-        let words = self.words();
+        let names = self.field_names();
         if let Some(create) = &self.create {
             if let Some(other) = place(&self.registration_token).or(place(&self.token)) {
-                diagnostics.add(other, "a runner that is created needs no token: set either `create` or a token");
+                diagnostics.add(other, "set either `create` or a token, not both");
                 return None;
             }
             return creation(create, url, servers, diagnostics).map(RegistrationSource::Created);
         }
         match (&self.registration_token, &self.token) {
             (Some(_), Some(token)) => {
-                let message = format!("two token sources: set either {} or {}", words.registration_token, words.token);
+                let message = format!("two token sources: set either {} or {}", names.registration_token, names.token);
                 diagnostics.add(&token.place, message);
                 None
             }
             (None, Some(token)) if self.is_v1 => {
                 diagnostics.add(
                     &token.place,
-                    format!("the API v1 knows no created runners: set {} instead", words.registration_token),
+                    format!("API v1 has no created runners: set {} instead", names.registration_token),
                 );
                 None
             }
             (None, Some(token)) => token.value.clone().map(RegistrationSource::Given),
             (Some(token), None) if self.is_v1 => token.value.clone().map(RegistrationSource::V1),
-            (Some(token), None) => token.value.clone().map(registration_seed),
+            (Some(token), None) => token.value.clone().map(registration_source),
             (None, None) => {
                 let or_create = if matches!(self.place, Place::Line { .. }) { ", or `create`" } else { "" };
                 let message =
-                    format!("no token source: set {} or {}{or_create}", words.registration_token, words.token);
+                    format!("no token source: set {} or {}{or_create}", names.registration_token, names.token);
                 diagnostics.add(&self.place, message);
                 None
             }
         }
     }
 
-    fn parameters(&self, name: &str, diagnostics: &mut Mistakes) -> RegisterParameters {
+    fn parameters(&self, name: &str, diagnostics: &mut Diagnostics) -> RegisterParameters {
         let tag_list = value(&self.tag_list).unwrap_or_default();
         let parameters = RegisterParameters {
             description: value(&self.description).or_else(|| Some(name.to_owned())),
@@ -374,13 +218,13 @@ impl Draft {
         parameters
     }
 
-    fn access_level(&self, diagnostics: &mut Mistakes) -> Option<AccessLevel> {
-        let word = self.access_level.as_ref().filter(|word| !word.value.is_empty())?;
+    fn access_level(&self, diagnostics: &mut Diagnostics) -> Option<AccessLevel> {
+        let given = self.access_level.as_ref().filter(|given| !given.value.is_empty())?;
         let levels = [AccessLevel::NotProtected, AccessLevel::RefProtected];
-        let level = levels.into_iter().find(|level| level.as_str() == word.value);
+        let level = levels.into_iter().find(|level| level.as_str() == given.value);
         if level.is_none() {
-            let message = format!("`{}` is no access level: use not_protected or ref_protected", word.value);
-            diagnostics.add(&word.place, message);
+            let message = format!("invalid access level `{}`: use not_protected or ref_protected", given.value);
+            diagnostics.add(&given.place, message);
         }
         level
     }
@@ -400,8 +244,9 @@ impl Draft {
         place.unwrap_or(&self.place)
     }
 
-    /// A created runner has its parameters from GitLab's page: saying them here is a mistake, or, where a
-    /// created runner's token stands in for a registration token as gitlab-runner allows it, for nothing.
+    /// Drops parameters that the source does not take. A created runner's parameters are set in GitLab: giving
+    /// them here is an error; or only a warning if its token is given as a registration token, as gitlab-runner
+    /// allows.
     fn only_for_registration(
         &self,
         parameters: RegisterParameters,
@@ -412,25 +257,24 @@ impl Draft {
         match source {
             Some(RegistrationSource::Given(_)) => {}
             Some(RegistrationSource::V1(_)) => {
-                for (word, place) in given.into_iter().filter(|(word, _)| !V1_PARAMETERS.contains(word)) {
-                    findings.diagnostics.add(place, format!("the API v1 has no `{word}`"));
+                for (name, place) in given.into_iter().filter(|(name, _)| !V1_PARAMETERS.contains(name)) {
+                    findings.diagnostics.add(place, format!("API v1 has no `{name}`"));
                 }
                 return parameters;
             }
             Some(RegistrationSource::Registration(_) | RegistrationSource::Created(_)) | None => return parameters,
         }
         if self.token.is_some() {
-            for (word, place) in given {
-                findings
-                    .diagnostics
-                    .add(place, format!("`{word}` is for a registration token: a created runner has it set in GitLab"));
+            for (name, place) in given {
+                let message = format!("`{name}` needs a registration token: for a created runner, set it in GitLab");
+                findings.diagnostics.add(place, message);
             }
         } else if !given.is_empty() {
-            let words: Vec<_> = given.iter().map(|(word, _)| *word).collect();
+            let names: Vec<_> = given.iter().map(|(name, _)| *name).collect();
             let place = place(&self.registration_token).unwrap_or(&self.place);
             findings.warnings.push(format!(
-                "{place}: this is a created runner's own token, so {} are set in GitLab and ignored here",
-                words.join(", ")
+                "{place}: this is a created runner's token; ignored, because they are set in GitLab: {}",
+                names.join(", ")
             ));
         }
         RegisterParameters::default()
@@ -448,26 +292,22 @@ impl Draft {
             ("maintenance_note", place(&self.maintenance_note)),
         ]
         .into_iter()
-        .filter_map(|(word, place)| Some((word, place?)))
+        .filter_map(|(name, place)| Some((name, place?)))
         .collect()
     }
 
-    fn tls(&self, diagnostics: &mut Mistakes) -> TlsFiles {
+    fn tls(&self, diagnostics: &mut Diagnostics) -> TlsFiles {
         match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(certificate), None) => {
-                diagnostics.add(&certificate.place, "a client certificate needs its key file too")
+                diagnostics.add(&certificate.place, "the client certificate has no key file: set both")
             }
-            (None, Some(key)) => diagnostics.add(&key.place, "a client key needs its certificate file too"),
+            (None, Some(key)) => diagnostics.add(&key.place, "the client key has no certificate file: set both"),
             (Some(_), Some(_)) | (None, None) => {}
         }
-        TlsFiles {
-            ca_file: value(&self.tls_ca_file),
-            cert_file: value(&self.tls_cert_file),
-            key_file: value(&self.tls_key_file),
-        }
+        self.tls_files()
     }
 
-    fn template_text(&self, diagnostics: &mut Mistakes) -> Option<String> {
+    fn template_text(&self, diagnostics: &mut Diagnostics) -> Option<String> {
         let template = self.template.as_ref()?;
         let text = read_text(&template.value);
         text.inspect_err(|error| {
@@ -477,8 +317,8 @@ impl Draft {
         .ok()
     }
 
-    /// Tries each setting alone, the template alone, and only if all are right, both together.
-    fn check_entry(&self, entry: &NewEntry, diagnostics: &mut Mistakes) {
+    /// Checks each setting alone, then the template alone, and both together only if all are valid.
+    fn check_entry(&self, entry: &NewEntry, diagnostics: &mut Diagnostics) {
         let before = diagnostics.len();
         for setting in &self.settings {
             let alone = NewEntry { template: None, settings: vec![setting.value.clone()], ..entry.clone() };
@@ -493,7 +333,7 @@ impl Draft {
         }
     }
 
-    fn check_text(&self, entry: &NewEntry, place: Option<&Place>, diagnostics: &mut Mistakes) {
+    fn check_text(&self, entry: &NewEntry, place: Option<&Place>, diagnostics: &mut Diagnostics) {
         let Err(error) = EntryText::compose(entry) else { return };
         diagnostics.add(place.unwrap_or(&self.place), self.explain(&error));
     }
@@ -516,25 +356,25 @@ impl Draft {
         }
     }
 
-    fn words(&self) -> Words {
+    fn field_names(&self) -> FieldNames {
         match self.place {
             Place::Line { .. } | Place::File(_) => {
-                Words { url: "`url`", registration_token: "`registration_token`", token: "`token`" }
+                FieldNames { url: "`url`", registration_token: "`registration_token`", token: "`token`" }
             }
             Place::Variable(_) => {
-                Words { url: "CI_SERVER_URL", registration_token: "REGISTRATION_TOKEN", token: "CI_SERVER_TOKEN" }
+                FieldNames { url: "CI_SERVER_URL", registration_token: "REGISTRATION_TOKEN", token: "CI_SERVER_TOKEN" }
             }
-            Place::Flag(_) => Words { url: "--url", registration_token: "--registration-token", token: "--token" },
+            Place::Flag(_) => FieldNames { url: "--url", registration_token: "--registration-token", token: "--token" },
         }
     }
 }
 
-/// The access token that a runner is created with.
+/// Completes a creation with the access token of its server.
 fn creation(
     create: &Placed<Option<DraftCreation>>,
     url: Option<&ServerUrl>,
     servers: &[ServerAccess],
-    diagnostics: &mut Mistakes,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Creation> {
     let DraftCreation { owner, access_token, token_expires_at, token_rotation_deadline } = create.value.clone()?;
     let of_server = |url: &ServerUrl| servers.iter().find(|server| server.url == *url);
@@ -543,7 +383,7 @@ fn creation(
         (None, url) => match of_server(url?) {
             Some(server) => server.access_token.clone(),
             None => {
-                let message = format!("`create` needs a [[server]] for {} with an access token", url?);
+                let message = format!("`create` needs an access token: add a [[server]] for {}", url?);
                 diagnostics.add(&create.place, message);
                 return None;
             }
@@ -552,23 +392,23 @@ fn creation(
     Some(Creation { access_token, owner, token_expires_at, token_rotation_deadline })
 }
 
-/// What things are called where a draft was written.
-struct Words {
+/// The names of fields in the source of a draft.
+struct FieldNames {
     url: &'static str,
     registration_token: &'static str,
     token: &'static str,
 }
 
-/// A registration token, unless it is a created runner's own. What cannot be read now is taken for what
-/// it was called; whoever needs it will say why it cannot be read.
-fn registration_seed(source: Source) -> RegistrationSource {
+/// Distinguishes a registration token from a created runner's token. An unreadable one counts as a registration
+/// token; the error is reported when it is used.
+fn registration_source(source: Source) -> RegistrationSource {
     match source.read() {
         Ok(token) if token.looks_created() => RegistrationSource::Given(source),
         Ok(_) | Err(_) => RegistrationSource::Registration(source),
     }
 }
 
-/// What runners of this program tell about themselves.
+/// The program information that GitLab shows for a runner manager.
 #[must_use]
 pub fn this_program() -> Info {
     Info {
@@ -580,7 +420,7 @@ pub fn this_program() -> Info {
     }
 }
 
-/// The processor in Go's words, which GitLab's pages show.
+/// The architecture by its name in Go, which GitLab shows.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,28 +1,28 @@
-//! The raw shape of agent.toml.
+//! Reads agent.toml, table by table.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::diagnostics::{Mistake, Mistakes, Place, Placed};
-use super::enrollment::{Draft, DraftCreation};
-use super::http::Http;
+use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
+use super::draft::{Draft, DraftCreation};
+use super::http::HttpSection;
 use super::paths::read_text;
-use super::table::{Document, Table};
+use super::table::{Document, TableReader};
 use super::{Environment, Errors, Paths};
 use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
 use crate::gitlab;
-use crate::gitlab::fleet::NewRunnerOwner;
+use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
 use crate::model::RunnerId;
 use crate::ops::ServerAccess;
 use crate::secret::{Source, Token};
 
-/// What agent.toml changes: the configurations that it fills in place, and the runners it asks for.
-pub(super) struct Target<'target> {
+/// What agent.toml fills in: the configurations, and the drafts of its enrollments.
+pub(super) struct FileTargets<'target> {
     pub(super) engine: &'target mut engine::Config,
     pub(super) gitlab: &'target mut gitlab::Config,
     pub(super) drafts: &'target mut Vec<Draft>,
-    pub(super) http: &'target mut Http,
+    pub(super) http: &'target mut HttpSection,
 }
 
 const UNREGISTER: [(&str, Unregister); 3] =
@@ -33,33 +33,29 @@ const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister
 const REGISTER_AGAIN: [(&str, RegisterAgain); 3] =
     [("never", RegisterAgain::Never), ("expired", RegisterAgain::Expired), ("always", RegisterAgain::Always)];
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Instance,
-    Group,
-    Project,
-}
-
-const RUNNER_TYPES: [(&str, Kind); 3] =
-    [("instance_type", Kind::Instance), ("group_type", Kind::Group), ("project_type", Kind::Project)];
-
 const ROTATE: [(&str, RotatePolicy); 3] =
     [("auto", RotatePolicy::Auto), ("always", RotatePolicy::Always), ("off", RotatePolicy::Off)];
 
-/// The text of agent.toml; a missing file is none, unless the user named it.
+/// Reads the text of agent.toml; `None` if the file is missing and the user did not name it.
 pub(super) fn text(paths: &Paths) -> Result<Option<String>, Errors> {
     match read_text(&paths.agent_config) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !paths.agent_config_is_named => Ok(None),
         Err(error) => {
             let place = Place::File(paths.agent_config.clone());
-            Err(Mistake { place, message: format!("cannot read it: {error}") }.into())
+            Err(Diagnostic { place, message: format!("cannot read agent.toml: {error}") }.into())
         }
     }
 }
 
 /// Reads the text of agent.toml into `target`.
-pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: Target<'_>, diagnostics: &mut Mistakes) {
+pub(super) fn read(
+    path: &Path,
+    text: &str,
+    environment: &Environment,
+    target: FileTargets<'_>,
+    diagnostics: &mut Diagnostics,
+) {
     let document = Document::new(path, text);
     let Some(tree) = document.parse(diagnostics) else { return };
     let mut root = document.root(&tree);
@@ -79,14 +75,14 @@ pub(super) fn read(path: &Path, text: &str, environment: &Environment, target: T
     root.finish(diagnostics);
 }
 
-fn verify(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+fn verify(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "verify", diagnostics) else { return };
     set(&mut config.verify_enrolled, table.nonzero_span("interval", diagnostics));
     set(&mut config.verify_found, table.nonzero_span("found_interval", diagnostics));
     table.finish(diagnostics);
 }
 
-fn rotate(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+fn rotate(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "rotate", diagnostics) else { return };
     match table.text("at", diagnostics) {
         None => {}
@@ -99,21 +95,21 @@ fn rotate(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut M
     table.finish(diagnostics);
 }
 
-fn recover(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+fn recover(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "recover", diagnostics) else { return };
-    set(&mut config.register_again, table.word("register", &REGISTER_AGAIN, diagnostics));
+    set(&mut config.register_again, table.one_of("register", &REGISTER_AGAIN, diagnostics));
     table.finish(diagnostics);
 }
 
-fn shutdown(root: &mut Table<'_>, config: &mut engine::Config, diagnostics: &mut Mistakes) {
+fn shutdown(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "shutdown", diagnostics) else { return };
-    set(&mut config.shutdown.unregister, table.word("unregister", &UNREGISTER, diagnostics));
-    set(&mut config.shutdown.on_reboot, table.word("on_reboot", &ON_REBOOT, diagnostics));
+    set(&mut config.shutdown.unregister, table.one_of("unregister", &UNREGISTER, diagnostics));
+    set(&mut config.shutdown.on_reboot, table.one_of("on_reboot", &ON_REBOOT, diagnostics));
     set(&mut config.shutdown.grace, table.span("grace", diagnostics));
     table.finish(diagnostics);
 }
 
-fn timing(root: &mut Table<'_>, timing: &mut Timing, diagnostics: &mut Mistakes) {
+fn timing(root: &mut TableReader<'_>, timing: &mut Timing, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "timing", diagnostics) else { return };
     let Timing {
         between_resets,
@@ -140,7 +136,7 @@ fn timing(root: &mut Table<'_>, timing: &mut Timing, diagnostics: &mut Mistakes)
     table.finish(diagnostics);
 }
 
-fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, diagnostics: &mut Mistakes) {
+fn gitlab(root: &mut TableReader<'_>, config: &mut gitlab::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "gitlab", diagnostics) else { return };
     set(&mut config.connect_timeout, table.nonzero_span("connect_timeout", diagnostics));
     set(&mut config.request_timeout, table.nonzero_span("request_timeout", diagnostics));
@@ -151,68 +147,47 @@ fn gitlab(root: &mut Table<'_>, config: &mut gitlab::Config, diagnostics: &mut M
     table.finish(diagnostics);
 }
 
-fn http(root: &mut Table<'_>, http: &mut Http, diagnostics: &mut Mistakes) {
+fn http(root: &mut TableReader<'_>, http: &mut HttpSection, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "http", diagnostics) else { return };
     *http = super::http::read(&mut table, diagnostics);
     table.finish(diagnostics);
 }
 
-fn enroll(mut table: Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Draft {
+fn enroll(mut table: TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Draft {
+    let mut draft = Draft::at(table.place().clone());
     let places = ["url", "registration_token", "token", "create"].map(|key| table.place_of(key));
     let [url, registration_token, token, create] = places;
-    let draft = Draft {
-        name: table.text("name", diagnostics),
-        key: table.text("key", diagnostics),
-        url: even_if_wrong(url, table.text("url", diagnostics)),
-        registration_token: even_if_wrong(
-            registration_token,
-            source(&mut table, "registration_token", environment, diagnostics),
-        ),
-        token: even_if_wrong(token, source(&mut table, "token", environment, diagnostics)),
-        create: even_if_wrong(create, creation(&mut table, diagnostics)),
-        tag_list: table.list("tag_list", diagnostics),
-        description: table.text("description", diagnostics),
-        run_untagged: table.boolean("run_untagged", diagnostics),
-        locked: table.boolean("locked", diagnostics),
-        access_level: table.text("access_level", diagnostics),
-        maximum_timeout: table.seconds("maximum_timeout", diagnostics),
-        paused: table.boolean("paused", diagnostics),
-        maintenance_note: table.text("maintenance_note", diagnostics),
-        executor: table.text("executor", diagnostics),
-        shell: table.text("shell", diagnostics),
-        limit: table.number("limit", diagnostics),
-        request_concurrency: table.number("request_concurrency", diagnostics),
-        output_limit: table.number("output_limit", diagnostics),
-        tls_ca_file: table.path("tls_ca_file", diagnostics),
-        tls_cert_file: table.path("tls_cert_file", diagnostics),
-        tls_key_file: table.path("tls_key_file", diagnostics),
-        template: table.path("template", diagnostics),
-        ..Draft::at(table.place().clone())
-    };
+    draft.key = table.text("key", diagnostics);
+    draft.url = even_if_invalid(url, table.text("url", diagnostics));
+    draft.registration_token =
+        even_if_invalid(registration_token, source(&mut table, "registration_token", environment, diagnostics));
+    draft.token = even_if_invalid(token, source(&mut table, "token", environment, diagnostics));
+    draft.create = even_if_invalid(create, creation(&mut table, diagnostics));
+    draft.read_table(&mut table, diagnostics);
     table.finish(diagnostics);
     draft
 }
 
-/// Reads `create`: whom the runner shall belong to.
-fn creation(table: &mut Table<'_>, diagnostics: &mut Mistakes) -> Option<Placed<DraftCreation>> {
+/// Reads `create`, the owner of the runner to create.
+fn creation(table: &mut TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Placed<DraftCreation>> {
     let expected = "a table such as { runner_type = \"group_type\", group_id = 7 }";
     let mut table = table.table("create", expected, diagnostics)?;
     let place = table.place().clone();
     let before = diagnostics.len();
-    let kind = table.word("runner_type", &RUNNER_TYPES, diagnostics);
+    let runner_type = table.parsed("runner_type", diagnostics);
     let group = table.number("group_id", diagnostics);
     let project = table.number("project_id", diagnostics);
     table.finish(diagnostics);
-    let owner = match (kind.map(|kind| kind.value), group, project) {
-        (Some(Kind::Instance), None, None) => Some(NewRunnerOwner::Instance),
-        (Some(Kind::Group), Some(group), None) => Some(NewRunnerOwner::Group(group.value)),
-        (Some(Kind::Project), None, Some(project)) => Some(NewRunnerOwner::Project(project.value)),
+    let owner = match (runner_type.map(|placed| placed.value), group, project) {
+        (Some(RunnerType::Instance), None, None) => Some(NewRunnerOwner::Instance),
+        (Some(RunnerType::Group), Some(group), None) => Some(NewRunnerOwner::Group(group.value)),
+        (Some(RunnerType::Project), None, Some(project)) => Some(NewRunnerOwner::Project(project.value)),
         _ => None,
     };
     if owner.is_none() && diagnostics.len() == before {
         diagnostics.add(
             &place,
-            "`create` needs `runner_type`, with `group_id` for group_type and `project_id` for project_type alone",
+            "`create` needs `runner_type`, plus `group_id` only for group_type and `project_id` only for project_type",
         );
     }
     let creation =
@@ -220,25 +195,29 @@ fn creation(table: &mut Table<'_>, diagnostics: &mut Mistakes) -> Option<Placed<
     owner.map(|owner| Placed::new(creation(owner), place))
 }
 
-/// Keeps that something was given, so that it is not called missing as well.
-fn even_if_wrong<T>(place: Option<Place>, taken: Option<Placed<T>>) -> Option<Placed<Option<T>>> {
-    place.map(|place| Placed::new(taken.map(|placed| placed.value), place))
+/// Marks an invalid value as given, so that it is not reported as missing too.
+fn even_if_invalid<T>(place: Option<Place>, value: Option<Placed<T>>) -> Option<Placed<Option<T>>> {
+    place.map(|place| Placed::new(value.map(|placed| placed.value), place))
 }
 
-fn servers(root: &mut Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Vec<ServerAccess> {
+fn servers(root: &mut TableReader<'_>, environment: &Environment, diagnostics: &mut Diagnostics) -> Vec<ServerAccess> {
     let mut servers: Vec<ServerAccess> = Vec::new();
     for table in root.tables("server", diagnostics) {
         let place = table.place().clone();
         let Some(server) = server(table, environment, diagnostics) else { continue };
         if servers.iter().any(|known| known.url == server.url) {
-            diagnostics.add(&place, format!("a second [[server]] for {}", server.url));
+            diagnostics.add(&place, format!("{} has two [[server]] tables: remove one", server.url));
         }
         servers.push(server);
     }
     servers
 }
 
-fn server(mut table: Table<'_>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<ServerAccess> {
+fn server(
+    mut table: TableReader<'_>,
+    environment: &Environment,
+    diagnostics: &mut Diagnostics,
+) -> Option<ServerAccess> {
     for key in ["url", "access_token"].into_iter().filter(|key| table.place_of(key).is_none()) {
         diagnostics.add(table.place(), format!("[[server]] needs `{key}`"));
     }
@@ -248,39 +227,35 @@ fn server(mut table: Table<'_>, environment: &Environment, diagnostics: &mut Mis
     Some(ServerAccess { url: url?.value, access_token: access_token?.value })
 }
 
-fn policy(mut table: Table<'_>, diagnostics: &mut Mistakes) -> Option<Policy> {
+fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {
     if ["id", "name", "url"].iter().all(|key| table.place_of(key).is_none()) {
-        diagnostics
-            .add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to say which runner it is about");
+        diagnostics.add(table.place(), "[[runner]] needs at least one of `id`, `name`, `url` to select runners");
     }
     let before = diagnostics.len();
-    let id = table.number::<u64>("id", diagnostics).and_then(|id| match RunnerId::try_new(id.value) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            diagnostics.add(&id.place, format!("`id`: {error}"));
-            None
-        }
+    let id = table.number::<u64>("id", diagnostics).and_then(|id| {
+        let invalid = |error: &_| diagnostics.add(&id.place, format!("`id`: {error}"));
+        RunnerId::try_new(id.value).inspect_err(invalid).ok()
     });
     let name = table.text("name", diagnostics).map(|name| name.value);
     let url = table.parsed("url", diagnostics).map(|url| url.value);
     let policy = Policy {
         selector: PolicySelector { id, name, url },
-        rotate: table.word("rotate", &ROTATE, diagnostics).map(|rotate| rotate.value),
-        unregister: table.word("unregister", &UNREGISTER, diagnostics).map(|unregister| unregister.value),
+        rotate: table.one_of("rotate", &ROTATE, diagnostics).map(|rotate| rotate.value),
+        unregister: table.one_of("unregister", &UNREGISTER, diagnostics).map(|unregister| unregister.value),
         shared: table.boolean("shared", diagnostics).map(|shared| shared.value),
     };
     table.finish(diagnostics);
     (diagnostics.len() == before).then_some(policy)
 }
 
-/// Takes the place of a secret: exactly one of `file`, `credential`, `env`.
+/// Reads where a secret is stored: exactly one of `file`, `credential`, `env`.
 fn source(
-    table: &mut Table<'_>,
+    table: &mut TableReader<'_>,
     key: &'static str,
     environment: &Environment,
-    diagnostics: &mut Mistakes,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Placed<Source>> {
-    let expected = "the place of the secret, { file = \"…\" }, { credential = \"…\" } or { env = \"…\" }";
+    let expected = "{ file = \"…\" }, { credential = \"…\" } or { env = \"…\" }";
     let mut table = table.table(key, expected, diagnostics)?;
     let place = table.place().clone();
     let before = diagnostics.len();
@@ -302,32 +277,35 @@ fn source(
     }
 }
 
-fn credential(name: &Placed<String>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<Placed<Source>> {
+fn credential(
+    name: &Placed<String>,
+    environment: &Environment,
+    diagnostics: &mut Diagnostics,
+) -> Option<Placed<Source>> {
     let is_plain = Path::new(&name.value).file_name().is_some_and(|plain| plain == name.value.as_str());
     if !is_plain {
-        diagnostics.add(&name.place, "`credential` is the name that the unit's LoadCredential= gives it, not a path");
+        diagnostics.add(&name.place, "`credential` is the name in the unit's LoadCredential=, not a path");
         return None;
     }
-    let directory = environment.path("CREDENTIALS_DIRECTORY");
-    let path = directory.map(|directory: PathBuf| directory.join(&name.value));
-    Some(Placed::new(Source::Credential { name: name.value.clone(), path }, name.place.clone()))
+    Some(Placed::new(super::credential(&name.value, environment), name.place.clone()))
 }
 
-fn variable(name: &Placed<String>, environment: &Environment, diagnostics: &mut Mistakes) -> Option<Placed<Source>> {
+fn variable(name: &Placed<String>, environment: &Environment, diagnostics: &mut Diagnostics) -> Option<Placed<Source>> {
     let Some(value) = environment.text(&name.value) else {
         diagnostics.add(&name.place, format!("the variable `{}` is not set", name.value));
         return None;
     };
-    match Token::parse(value.trim()) {
-        Ok(token) => Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone())),
-        Err(error) => {
-            diagnostics.add(&name.place, format!("the variable `{}` does not hold a token: {error}", name.value));
-            None
-        }
-    }
+    let invalid =
+        |error: &_| diagnostics.add(&name.place, format!("the variable `{}` holds no token: {error}", name.value));
+    let token = Token::parse(value.trim()).inspect_err(invalid).ok()?;
+    Some(Placed::new(Source::Value { token, origin: name.value.clone() }, name.place.clone()))
 }
 
-fn section<'text>(root: &mut Table<'text>, key: &'static str, diagnostics: &mut Mistakes) -> Option<Table<'text>> {
+fn section<'text>(
+    root: &mut TableReader<'text>,
+    key: &'static str,
+    diagnostics: &mut Diagnostics,
+) -> Option<TableReader<'text>> {
     root.table(key, "a table", diagnostics)
 }
 

@@ -1,36 +1,36 @@
-//! Where the daemon answers: `[http]`, the flags and variables that outweigh it, and the socket.
+//! Addresses of the status server: `[http]`, the flags and variables that override it, and the socket.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::diagnostics::{Mistakes, Place, Placed};
-use super::table::{Table, split_list};
+use super::diagnostics::{Diagnostics, Place, Placed};
+use super::table::{TableReader, split_list};
 use super::{Environment, Overrides, Paths, parse_boolean};
 use crate::status::StatusServerConfig;
 
-/// The port where the address names none; the official one for a runner's metrics.
+/// Default port; the one that gitlab-runner's documentation uses for metrics.
 pub const PORT: u16 = 9252;
 
-/// What `[http]` says.
+/// The section `[http]`.
 #[derive(Debug, Default)]
-pub(super) struct Http {
+pub(super) struct HttpSection {
     listen: Vec<Placed<String>>,
     allow_remote: Option<bool>,
 }
 
-/// Reads the table.
-pub(super) fn read(table: &mut Table<'_>, diagnostics: &mut Mistakes) -> Http {
+/// Reads the section.
+pub(super) fn read(table: &mut TableReader<'_>, diagnostics: &mut Diagnostics) -> HttpSection {
     let listen = table.list("listen", diagnostics);
     let allow_remote = table.boolean("allow_remote", diagnostics).map(|allow_remote| allow_remote.value);
-    Http { listen: listen.map(each).unwrap_or_default(), allow_remote }
+    HttpSection { listen: listen.map(each).unwrap_or_default(), allow_remote }
 }
 
-impl Http {
-    /// Puts the flags and, for a daemon, the variables before it.
-    pub(super) fn outweighed(
+impl HttpSection {
+    /// Applies flags and variables.
+    pub(super) fn with_overrides(
         mut self,
         overrides: &Overrides,
         environment: &Environment,
-        diagnostics: &mut Mistakes,
+        diagnostics: &mut Diagnostics,
     ) -> Self {
         let flag = overrides.listen_address.clone().map(|text| (text, Place::Flag("--listen-address")));
         let variable = || environment.text("LISTEN_ADDRESS").map(|text| (text, Place::Variable("LISTEN_ADDRESS")));
@@ -46,14 +46,14 @@ impl Http {
         self
     }
 
-    /// The addresses and sockets that are meant.
-    pub(super) fn status_server(&self, paths: &Paths, diagnostics: &mut Mistakes) -> StatusServerConfig {
+    /// Validates the addresses and adds the sockets.
+    pub(super) fn status_server(&self, paths: &Paths, diagnostics: &mut Diagnostics) -> StatusServerConfig {
         let mut listen = Vec::new();
         for text in &self.listen {
             match address(&text.value) {
                 None => diagnostics.add(
                     &text.place,
-                    format!("`{}` is no address to listen at: write it as 127.0.0.1:{PORT}", text.value),
+                    format!("invalid listen address `{}`: use a form such as 127.0.0.1:{PORT}", text.value),
                 ),
                 Some(address) if !address.ip().to_canonical().is_loopback() && self.allow_remote != Some(true) => {
                     diagnostics.add(&text.place, remote(address));
@@ -73,12 +73,12 @@ fn each(texts: Placed<Vec<String>>) -> Vec<Placed<String>> {
 
 fn remote(address: SocketAddr) -> String {
     format!(
-        "{address} can be reached from other machines, and whoever does may read how all runners stand: use a loopback address such as 127.0.0.1:{}, or allow it with `allow_remote = true` in [http], --allow-remote or LISTEN_ALLOW_REMOTE",
+        "{address} is reachable from other machines and exposes the status of all runners: use a loopback address such as 127.0.0.1:{}, or set `allow_remote = true` in [http], --allow-remote or LISTEN_ALLOW_REMOTE",
         address.port()
     )
 }
 
-/// Reads an address in the forms that gitlab-runner takes: with or without a port, or a port alone.
+/// Parses an address in the forms that gitlab-runner accepts: with or without a port, or only a port.
 fn address(text: &str) -> Option<SocketAddr> {
     let local = text.strip_prefix("localhost").map(|rest| format!("127.0.0.1{rest}"));
     let text = local.as_deref().unwrap_or(text);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_in_the_official_forms() {
+    fn an_address_is_parsed_in_the_forms_of_gitlab_runner() {
         let table = [
             ("127.0.0.1:9252", Some("127.0.0.1:9252")),
             ("127.0.0.1", Some("127.0.0.1:9252")),

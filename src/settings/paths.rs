@@ -1,4 +1,4 @@
-//! Which files are meant.
+//! Finds the files and sockets by flag, environment and default.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,20 +9,20 @@ use crate::secret::sha256_hex;
 use crate::status::StatusClient;
 use crate::store;
 
-/// The files that a command works on.
+/// The files and sockets of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// config.toml.
+    /// Path of config.toml.
     pub config: PathBuf,
-    /// agent.toml.
+    /// Path of agent.toml.
     pub agent_config: PathBuf,
-    /// Whether agent.toml was named by the user, so that it has to exist.
+    /// Whether the user named agent.toml, so it must exist.
     pub agent_config_is_named: bool,
-    /// The state directory; absent for a user without a home.
+    /// The state directory; `None` for a user without a home.
     pub state_root: Option<PathBuf>,
-    /// Where a daemon's socket can be, the likeliest place first.
+    /// Candidate paths of the daemon's socket, most likely first.
     pub sockets: Vec<PathBuf>,
-    /// Whether that place was named by the user, and is the only one.
+    /// Whether the user named the socket; then it is the only candidate.
     pub socket_is_named: bool,
 }
 
@@ -33,7 +33,7 @@ const ROOT_RUNTIME: &str = "/run/runner-agent";
 const SOCKET: &str = "agent.sock";
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// Finds the files by flag, environment and default, without opening any of them.
+/// Finds the files without opening any of them.
 #[must_use]
 pub fn paths(overrides: &Overrides, environment: &Environment) -> Paths {
     let flag = |path: &Option<PathBuf>| path.as_deref().map(|path| environment.absolute(path));
@@ -53,7 +53,7 @@ pub fn paths(overrides: &Overrides, environment: &Environment) -> Paths {
 }
 
 impl Paths {
-    /// What the disk room needs to know.
+    /// The configuration of the store.
     #[must_use]
     pub fn store(&self) -> store::Config {
         store::Config {
@@ -64,36 +64,36 @@ impl Paths {
         }
     }
 
-    /// The daemon that works on these files; whoever listens at the socket if the user has named one.
+    /// A client for the daemon of this config.toml, or for any daemon at the socket that the user named.
     #[must_use]
-    pub fn addressee(&self) -> StatusClient {
+    pub fn status_client(&self) -> StatusClient {
         let instance_id = (!self.socket_is_named).then(|| instance_id(&self.config));
         StatusClient { sockets: self.sockets.clone(), instance_id }
     }
 
-    /// Where certificates are looked for that no entry names.
+    /// The directory for certificates that no entry names.
     pub(super) fn certs_dir(&self) -> PathBuf {
         self.config.parent().unwrap_or(Path::new("")).join("certs")
     }
 }
 
-/// What tells the daemon of one config.toml from that of another, without telling where it is: the beginning of the
-/// SHA-256 of its path, with symbolic links resolved as far as there is something.
+/// Identifies the daemon of a config.toml without revealing its path: the first digits of the path's SHA-256, with
+/// symbolic links resolved as far as the path exists.
 #[must_use]
 pub fn instance_id(config: &Path) -> String {
     let beside = || Some(config.parent()?.canonicalize().ok()?.join(config.file_name()?));
     let resolved = config.canonicalize().ok().or_else(beside);
     let path = resolved.as_deref().unwrap_or(config).as_os_str().as_encoded_bytes();
-    sha256_hex(path).chars().take(MARK_DIGITS).collect()
+    sha256_hex(path).chars().take(INSTANCE_ID_DIGITS).collect()
 }
 
-/// Enough to tell apart all files of a machine.
-const MARK_DIGITS: usize = 16;
+/// Hex digits of an instance id; enough to be unique on a machine.
+const INSTANCE_ID_DIGITS: usize = 16;
 
-/// The longest agent.toml or template read, in bytes: far more than any person writes.
+/// Maximum size of agent.toml or a template, in bytes.
 const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Reads a file of the user's. Only a regular one: reading a pipe could wait for ever, a device never ends.
+/// Reads a regular file. A pipe could block forever, and a device has no end.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -101,7 +101,7 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text)?;
     if length as u64 > MAX_TEXT_BYTES {
-        return Err(io::Error::other(format!("it is longer than {MAX_TEXT_BYTES} bytes")));
+        return Err(io::Error::other(format!("it is larger than {MAX_TEXT_BYTES} bytes")));
     }
     Ok(text)
 }
@@ -128,7 +128,7 @@ fn default_state(environment: &Environment) -> Option<PathBuf> {
     environment.user.as_ref().map(|user| user.state.clone())
 }
 
-/// The runtime directory, and the state directory for whom that one is not writable.
+/// The runtime directory, then the state directory for daemons that cannot write to the runtime directory.
 fn sockets(environment: &Environment, state_root: Option<&Path>) -> Vec<PathBuf> {
     let runtime = first_directory("RUNTIME_DIRECTORY", environment).or_else(|| {
         if environment.is_root {
@@ -139,7 +139,7 @@ fn sockets(environment: &Environment, state_root: Option<&Path>) -> Vec<PathBuf>
     runtime.iter().map(PathBuf::as_path).chain(state_root).map(|directory| directory.join(SOCKET)).collect()
 }
 
-/// The service manager lists several directories with colons between them; the first is ours.
+/// The first directory of a variable in which systemd lists directories, separated by colons.
 fn first_directory(variable: &str, environment: &Environment) -> Option<PathBuf> {
     let directories = environment.text(variable)?;
     directories

@@ -1,4 +1,4 @@
-//! Which variables are secrets.
+//! The variables that hold secrets.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -7,13 +7,14 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::access::ACCESS_TOKENS;
-use super::variables::{PROXIES, REGISTRATION_TOKEN, TOKEN};
+use super::draft::{REGISTRATION_TOKEN, TOKEN};
+use super::variables::PROXIES;
 use super::{Environment, Overrides, paths};
 
-/// The variables that are set and hold secrets: those of the official names, those that agent.toml names as
-/// the place of a token or config.toml as a token, and proxies with a password.
+/// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml
+/// name as the source of a token, and proxies with a password.
 ///
-/// What is wrong with the files is not told here; they are read again by whoever needs them.
+/// Invalid files are ignored here; the commands that need them report their errors.
 #[must_use]
 pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec<OsString> {
     let paths = paths(overrides, environment);
@@ -29,14 +30,14 @@ fn has_password(environment: &Environment, name: &str) -> bool {
     environment.text(name).is_some_and(|proxy| proxy.contains('@'))
 }
 
-/// Empty for what is no file, because a pipe can be read only once, and for what cannot be understood.
+/// Reads a TOML file; empty if it is invalid, or no regular file, because a pipe can be read only once.
 fn table(path: &Path) -> Table {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
     let text = if is_file { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
     text.trim_start_matches('\u{feff}').parse().unwrap_or_default()
 }
 
-/// Every `{ env = "NAME" }`, wherever it stands.
+/// Adds each name in `{ env = "NAME" }`, at any depth.
 fn named_by_agent_toml(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Table(table) => {
@@ -48,7 +49,7 @@ fn named_by_agent_toml(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Every `token = "$NAME"` or `"${NAME}"` of a `[[runners]]`.
+/// Returns each name in `token = "$NAME"` or `"${NAME}"` of a `[[runners]]`.
 fn named_by_config_toml(config: &Table) -> impl Iterator<Item = String> {
     let runners = config.get("runners").and_then(Value::as_array);
     let tokens = runners.into_iter().flatten().filter_map(|runner| runner.get("token")?.as_str());
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_secret_by_name_by_mention_and_by_password() {
+    fn token_variables_named_ones_and_proxy_passwords_are_secret() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name, text| {
             let path = directory.path().join(name);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_is_not_named_and_unusable_files_name_nothing() {
+    fn unset_variables_and_invalid_files_add_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
         std::fs::write(&path, "not TOML").unwrap();

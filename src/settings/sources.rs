@@ -1,6 +1,6 @@
-//! The world around the process: its command line, its variables, its user and its machine's name.
+//! Reads the command line, the variables, the user and the hostname of the process.
 //!
-//! Only this file reads them; everything else is handed a [`Start`] or an [`Environment`].
+//! Only this file reads them; all other code gets a [`Start`] or an [`Environment`].
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,50 +15,50 @@ use crate::secret::{Launch, take_over};
 /// How the process was started.
 #[derive(Clone, Default)]
 pub struct Start {
-    /// The command line and the variables, with the secrets that were handed over.
+    /// The command line and the variables, with the secrets passed on by the first execution.
     pub launch: Launch,
-    /// The same variables, and the rest of the world.
+    /// The same variables, the user and the hostname.
     pub environment: Environment,
-    /// Whether the process has executed itself without its secrets already.
+    /// Whether this is the second execution, after the process removed its secrets from the command line.
     pub is_second: bool,
 }
 
-/// What the process was started with.
+/// The environment of the process.
 #[derive(Clone, Default)]
 pub struct Environment {
     pub(super) variables: BTreeMap<OsString, OsString>,
     /// Whether the process runs as root.
     pub is_root: bool,
-    /// The user's own directories; absent without a home.
+    /// The user's directories; `None` without a home.
     pub user: Option<UserDirectories>,
-    /// This machine's name: the default name of a runner that has none yet.
+    /// The hostname: the default name of a new runner.
     pub hostname: String,
-    /// What runners are called already, by the keys of their enrollments.
+    /// Names of known runners by the keys of their enrollments.
     pub(super) names: BTreeMap<String, String>,
-    /// Whether this is the inside of a container, as opposed to a machine.
+    /// Whether the process runs in a container.
     pub is_container: bool,
-    /// What relative paths of flags and variables are relative to.
+    /// Base of relative paths in flags and variables.
     pub current_dir: PathBuf,
 }
 
-/// The directories of the user that the process runs as.
+/// Directories of the user that the process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserDirectories {
     /// The home directory.
     pub home: PathBuf,
-    /// Where this program's settings belong (`$XDG_CONFIG_HOME/runner-agent`).
+    /// Directory of settings (`$XDG_CONFIG_HOME/runner-agent`).
     pub config: PathBuf,
-    /// Where this program's state belongs (`$XDG_STATE_HOME/runner-agent`).
+    /// Directory of state (`$XDG_STATE_HOME/runner-agent`).
     pub state: PathBuf,
 }
 
 impl Start {
-    /// Reads it from the process, once, before anything reads stdin.
+    /// Reads the process. Call once, before stdin is read.
     ///
     /// # Errors
-    /// If secrets were handed over and cannot be had.
+    /// Secrets passed on by the first execution cannot be received.
     pub fn of_process() -> io::Result<Self> {
-        let mut launch = Launch { words: std::env::args_os().collect(), variables: std::env::vars_os().collect() };
+        let mut launch = Launch { arguments: std::env::args_os().collect(), variables: std::env::vars_os().collect() };
         let is_second = take_over(&mut launch)?;
         let variables = VARIABLES.get_or_init(|| launch.variables.clone());
         let environment = Environment::of_process(variables.clone());
@@ -66,7 +66,7 @@ impl Start {
     }
 }
 
-/// The variables that the process was started with, to expand entries by.
+/// The variables at the start of the process, for `$NAME` in entries.
 static VARIABLES: OnceLock<BTreeMap<OsString, OsString>> = OnceLock::new();
 
 impl Environment {
@@ -82,34 +82,33 @@ impl Environment {
         }
     }
 
-    /// The same with one more variable, for tests.
+    /// Adds a variable, for tests.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.insert(name.into(), value.into());
         self
     }
 
-    /// The same, knowing what runners are called already, by the keys of their enrollments. One that agent.toml
-    /// and the environment give no name keeps the one it has, although each container is a machine of another
-    /// name.
+    /// Adds the names of known runners by the keys of their enrollments. A runner without a name in agent.toml and
+    /// environment keeps its name, although each container has another hostname.
     #[must_use]
     pub fn remembering(mut self, names: impl IntoIterator<Item = (RunnerKey, String)>) -> Self {
         self.names.extend(names.into_iter().map(|(key, name)| (key.as_str().to_owned(), name)));
         self
     }
 
-    /// A variable's value as text; an empty one counts as not set.
+    /// The value of a variable as text; an empty one counts as not set.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<String> {
         self.value(name).map(|value| value.to_string_lossy().into_owned())
     }
 
-    /// A variable's value as an absolute path; an empty one counts as not set.
+    /// The value of a variable as an absolute path; an empty one counts as not set.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.value(name).map(|value| self.absolute(Path::new(value)))
     }
 
-    /// A path of a flag or variable, independent of the current directory.
+    /// Makes a path of a flag or variable absolute.
     #[must_use]
     pub fn absolute(&self, path: &Path) -> PathBuf {
         self.current_dir.join(path)
@@ -121,7 +120,7 @@ impl Environment {
 }
 
 impl fmt::Debug for Environment {
-    /// Names of variables only: their values may be secrets.
+    /// Shows names of variables only, because their values may be secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Environment")
@@ -136,13 +135,13 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Looks up one variable of the process, to expand `token = "$NAME"` of an entry.
+/// Looks up a variable of the process for `token = "$NAME"` in an entry.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     VARIABLES.get()?.get(OsStr::new(name))?.to_str().map(str::to_owned)
 }
 
-/// By the marks that docker, podman and Kubernetes leave.
+/// Detects docker, podman and Kubernetes by their variables and marker files.
 fn is_container(variables: &BTreeMap<OsString, OsString>) -> bool {
     let has_variable =
         ["container", "KUBERNETES_SERVICE_HOST"].iter().any(|name| variables.contains_key(OsStr::new(name)));

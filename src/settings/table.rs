@@ -1,7 +1,7 @@
-//! agent.toml as tables whose every value knows its line.
+//! Reads the tables of agent.toml; every value has its line.
 //!
-//! Read by hand rather than through serde, which stops at the first mistake: here a key that is taken is
-//! known, a value of the wrong kind is one mistake, and what nobody took is unknown.
+//! serde stops at the first error, so the tables are read by hand: a key that is read is known, a value of the
+//! wrong type is one error, and each key left over is reported as unknown.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -12,26 +12,26 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Mistakes, Place, Placed};
+use super::diagnostics::{Diagnostics, Place, Placed};
 use crate::model::parse_span;
 
-/// The text of agent.toml and where it lies.
+/// agent.toml: its path and its text.
 pub(super) struct Document<'text> {
     file: PathBuf,
     text: &'text str,
 }
 
-/// One table, of which keys are taken one by one.
-pub(super) struct Table<'text> {
+/// One table, whose keys are read one by one.
+pub(super) struct TableReader<'text> {
     document: &'text Document<'text>,
-    /// As it is written: `[verify]`.
+    /// The heading as the user writes it: `[verify]`.
     title: String,
     place: Place,
-    left: Vec<Pair<'text>>,
+    unread: Vec<KeyValue<'text>>,
     known: Vec<&'static str>,
 }
 
-struct Pair<'text> {
+struct KeyValue<'text> {
     key: &'text str,
     place: Place,
     value: &'text DeValue<'text>,
@@ -42,8 +42,8 @@ impl<'text> Document<'text> {
         Self { file: file.to_owned(), text }
     }
 
-    /// Understands the text; every mistake of syntax is added.
-    pub(super) fn parse(&self, diagnostics: &mut Mistakes) -> Option<Spanned<DeTable<'text>>> {
+    /// Parses the text; `None` after a syntax error.
+    pub(super) fn parse(&self, diagnostics: &mut Diagnostics) -> Option<Spanned<DeTable<'text>>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             diagnostics.add(&self.place(error.span().unwrap_or_default()), error.message());
@@ -51,11 +51,11 @@ impl<'text> Document<'text> {
         errors.is_empty().then_some(table)
     }
 
-    pub(super) fn root(&'text self, table: &'text Spanned<DeTable<'text>>) -> Table<'text> {
+    pub(super) fn root(&'text self, table: &'text Spanned<DeTable<'text>>) -> TableReader<'text> {
         self.table("the top level".to_owned(), Place::File(self.file.clone()), table.get_ref())
     }
 
-    /// A path as it is written here: relative to the directory of agent.toml.
+    /// Resolves a path relative to the directory of agent.toml.
     fn resolve(&self, path: &str) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
@@ -65,34 +65,34 @@ impl<'text> Document<'text> {
         Place::Line { file: self.file.clone(), line: before.filter(|byte| **byte == b'\n').count() + 1 }
     }
 
-    fn table(&'text self, title: String, place: Place, table: &'text DeTable<'text>) -> Table<'text> {
-        let pair = |(key, value): (&'text Spanned<_>, &'text Spanned<_>)| Pair {
+    fn table(&'text self, title: String, place: Place, table: &'text DeTable<'text>) -> TableReader<'text> {
+        let pair = |(key, value): (&'text Spanned<_>, &'text Spanned<_>)| KeyValue {
             key: <std::borrow::Cow<'_, str> as AsRef<str>>::as_ref(key.get_ref()),
             place: self.place(key.span()),
             value: value.get_ref(),
         };
-        Table { document: self, title, place, left: table.iter().map(pair).collect(), known: Vec::new() }
+        TableReader { document: self, title, place, unread: table.iter().map(pair).collect(), known: Vec::new() }
     }
 }
 
-impl<'text> Table<'text> {
-    /// Where the table begins.
+impl<'text> TableReader<'text> {
+    /// The place where the table begins.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Where a key that was not taken yet is.
+    /// The place of a key that was not read yet.
     pub(super) fn place_of(&self, key: &str) -> Option<Place> {
-        self.left.iter().find(|pair| pair.key == key).map(|pair| pair.place.clone())
+        self.unread.iter().find(|pair| pair.key == key).map(|pair| pair.place.clone())
     }
 
-    /// Takes a text.
-    pub(super) fn text(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<String>> {
-        self.value(key, "a text in quotes", diagnostics, |value| value.as_str().map(str::to_owned))
+    /// Reads a string.
+    pub(super) fn text(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<String>> {
+        self.value(key, "a string in quotes", diagnostics, text_of)
     }
 
-    /// Takes a path, relative to the directory of agent.toml.
-    pub(super) fn path(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<PathBuf>> {
+    /// Reads a path, relative to the directory of agent.toml.
+    pub(super) fn path(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<PathBuf>> {
         let text = self.text(key, diagnostics)?;
         if text.value.is_empty() {
             diagnostics.add(&text.place, format!("`{key}` is empty"));
@@ -101,55 +101,54 @@ impl<'text> Table<'text> {
         Some(text.map(|path| self.document.resolve(&path)))
     }
 
-    /// Takes `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<bool>> {
+    /// Reads a boolean.
+    pub(super) fn boolean(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<bool>> {
         self.value(key, "true or false", diagnostics, DeValue::as_bool)
     }
 
-    /// Takes a whole number.
-    pub(super) fn number<N: FromStr>(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<N>> {
-        self.value(key, "a whole number that is not negative", diagnostics, number_of)
+    /// Reads a non-negative integer.
+    pub(super) fn number<N: FromStr>(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<N>> {
+        self.value(key, "a non-negative integer", diagnostics, number_of)
     }
 
-    /// Takes a text that stands for something.
-    pub(super) fn parsed<T>(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<T>>
+    /// Reads a string and parses it.
+    pub(super) fn parsed<T>(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<T>>
     where
         T: FromStr<Err: Display>,
     {
         let text = self.text(key, diagnostics)?;
-        match text.value.parse() {
-            Ok(value) => Some(Placed::new(value, text.place)),
-            Err(error) => {
-                diagnostics.add(&text.place, format!("`{key}`: {error}"));
-                None
-            }
-        }
+        let invalid = |error: &T::Err| diagnostics.add(&text.place, format!("`{key}`: {error}"));
+        Some(Placed::new(text.value.parse().inspect_err(invalid).ok()?, text.place))
     }
 
-    /// Takes one of a few words.
-    pub(super) fn word<T: Copy>(
+    /// Reads one of a few names.
+    pub(super) fn one_of<T: Copy>(
         &mut self,
         key: &'static str,
-        words: &[(&str, T)],
-        diagnostics: &mut Mistakes,
+        names: &[(&str, T)],
+        diagnostics: &mut Diagnostics,
     ) -> Option<Placed<T>> {
         let text = self.text(key, diagnostics)?;
-        let found = words.iter().find(|(word, _)| *word == text.value);
+        let found = names.iter().find(|(name, _)| *name == text.value);
         if found.is_none() {
-            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            diagnostics.add(&text.place, format!("`{key}` must be one of {}, not `{}`", words.join(", "), text.value));
+            let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+            diagnostics.add(&text.place, format!("`{key}` must be one of {}, not `{}`", names.join(", "), text.value));
         }
         found.map(|(_, value)| Placed::new(*value, text.place))
     }
 
-    /// Takes a duration of zero or more.
-    pub(super) fn span(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
+    /// Reads a duration of zero or more.
+    pub(super) fn span(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
         let text = self.value(key, "a duration in quotes, such as \"90s\"", diagnostics, text_of)?;
         span_of(key, text, diagnostics)
     }
 
-    /// Takes a duration of more than zero.
-    pub(super) fn nonzero_span(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
+    /// Reads a duration of more than zero.
+    pub(super) fn nonzero_span(
+        &mut self,
+        key: &'static str,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Placed<Duration>> {
         let span = self.span(key, diagnostics)?;
         if span.value.is_zero() {
             diagnostics.add(&span.place, format!("`{key}` must be more than zero"));
@@ -158,8 +157,8 @@ impl<'text> Table<'text> {
         Some(span)
     }
 
-    /// Takes a number of seconds or a duration.
-    pub(super) fn seconds(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
+    /// Reads a number of seconds or a duration.
+    pub(super) fn seconds(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
         let expected = "a number of seconds or a duration in quotes";
         let either = self.value(key, expected, diagnostics, |value| match number_of(value) {
             Some(secs) => Some(Ok(Duration::from_secs(secs))),
@@ -171,29 +170,29 @@ impl<'text> Table<'text> {
         }
     }
 
-    /// Takes a list of texts, or one text with commas in it.
-    pub(super) fn list(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Option<Placed<Vec<String>>> {
-        self.value(key, "a list of texts in quotes", diagnostics, |value| match value {
+    /// Reads a list of strings, or one comma-separated string.
+    pub(super) fn list(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Option<Placed<Vec<String>>> {
+        self.value(key, "a list of strings", diagnostics, |value| match value {
             DeValue::String(text) => Some(split_list(text)),
             DeValue::Array(items) => items.iter().map(|item| text_of(item.get_ref())).collect(),
             _ => None,
         })
     }
 
-    /// Takes a table, and says in the caller's words what is wrong with anything else.
+    /// Reads a table; `expected` describes it in the error for any other value.
     pub(super) fn table(
         &mut self,
         key: &'static str,
         expected: &str,
-        diagnostics: &mut Mistakes,
-    ) -> Option<Table<'text>> {
+        diagnostics: &mut Diagnostics,
+    ) -> Option<TableReader<'text>> {
         let table = self.value(key, expected, diagnostics, DeValue::as_table)?;
         let title = if self.place.is_whole_file() { format!("[{key}]") } else { format!("`{key}`") };
         Some(self.document.table(title, table.place, table.value))
     }
 
-    /// Takes a list of tables.
-    pub(super) fn tables(&mut self, key: &'static str, diagnostics: &mut Mistakes) -> Vec<Table<'text>> {
+    /// Reads a list of tables.
+    pub(super) fn tables(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Vec<TableReader<'text>> {
         let expected = format!("a list of tables, each written as [[{key}]]");
         let tables = self.value(key, &expected, diagnostics, |value| {
             let items = value.as_array()?.iter();
@@ -204,9 +203,9 @@ impl<'text> Table<'text> {
         tables.into_iter().map(table).collect()
     }
 
-    /// Adds a mistake for each key that nobody took.
-    pub(super) fn finish(self, diagnostics: &mut Mistakes) {
-        for pair in &self.left {
+    /// Reports each key that was not read.
+    pub(super) fn finish(self, diagnostics: &mut Diagnostics) {
+        for pair in &self.unread {
             let known = self.known.join(", ");
             diagnostics.add(&pair.place, format!("unknown key `{}` in {}, known are: {known}", pair.key, self.title));
         }
@@ -216,22 +215,22 @@ impl<'text> Table<'text> {
         &mut self,
         key: &'static str,
         expected: &str,
-        diagnostics: &mut Mistakes,
+        diagnostics: &mut Diagnostics,
         convert: impl FnOnce(&'text DeValue<'text>) -> Option<T>,
     ) -> Option<Placed<T>> {
         self.known.push(key);
-        let index = self.left.iter().position(|pair| pair.key == key)?;
-        let pair = self.left.swap_remove(index);
+        let index = self.unread.iter().position(|pair| pair.key == key)?;
+        let pair = self.unread.swap_remove(index);
         let value = convert(pair.value);
         if value.is_none() {
-            diagnostics.add(&pair.place, format!("`{key}` must be {expected}, not {}", article(pair.value)));
+            diagnostics.add(&pair.place, format!("`{key}` must be {expected}, not {}", description(pair.value)));
         }
         Some(Placed::new(value?, pair.place))
     }
 }
 
-/// Takes a comma-separated list apart, as the official flags and variables have it.
-pub(super) fn split_list(text: &str) -> Vec<String> {
+/// Splits a comma-separated list, as gitlab-runner's flags and variables contain it.
+pub fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
@@ -243,25 +242,20 @@ fn number_of<N: FromStr>(value: &DeValue<'_>) -> Option<N> {
     value.as_integer().filter(|number| number.radix() == 10)?.as_str().parse().ok()
 }
 
-fn span_of(key: &str, text: Placed<String>, diagnostics: &mut Mistakes) -> Option<Placed<Duration>> {
-    match parse_span(&text.value) {
-        Ok(span) => Some(Placed::new(span, text.place)),
-        Err(error) => {
-            diagnostics.add(&text.place, format!("`{key}`: {error}"));
-            None
-        }
-    }
+fn span_of(key: &str, text: Placed<String>, diagnostics: &mut Diagnostics) -> Option<Placed<Duration>> {
+    let span = parse_span(&text.value).inspect_err(|error| diagnostics.add(&text.place, format!("`{key}`: {error}")));
+    Some(Placed::new(span.ok()?, text.place))
 }
 
-/// What a value is, for messages: never the value, which could be a misplaced secret.
-fn article(value: &DeValue<'_>) -> &'static str {
+/// Describes a value for messages; never the value itself, which could be a misplaced secret.
+fn description(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "such a number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "this number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "such a list",
+        DeValue::Array(_) => "this list",
         DeValue::Table(_) => "a table",
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of agent.toml and the environment.
+//! Tests of agent.toml, environment and flags.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ registration_token = { file = "token" }
 "#;
 
 #[test]
-fn a_missing_agent_toml_at_the_default_place_means_defaults() {
+fn a_missing_agent_toml_means_defaults() {
     let directory = tempfile::tempdir().unwrap();
     let settings = load(&Overrides::default(), &user(directory.path())).unwrap();
     assert_eq!(settings.engine, engine::Config::default());
@@ -29,22 +29,22 @@ fn a_missing_agent_toml_at_the_default_place_means_defaults() {
 }
 
 #[test]
-fn a_missing_agent_toml_that_was_named_is_a_mistake() {
+fn a_missing_named_agent_toml_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let overrides = Overrides { agent_config: Some("absent.toml".into()), ..Overrides::default() };
     let errors = load(&overrides, &user(directory.path())).unwrap_err();
-    assert!(errors.to_string().contains("absent.toml: cannot read it"), "{errors}");
+    assert!(errors.to_string().contains("absent.toml: cannot read agent.toml"), "{errors}");
 }
 
 #[test]
-fn an_unreadable_agent_toml_is_a_mistake_wherever_it_lies() {
+fn an_unreadable_agent_toml_is_an_error_at_any_path() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("config/agent.toml")).unwrap();
     assert!(load(&Overrides::default(), &user(directory.path())).is_err());
 }
 
 #[test]
-fn every_key_arrives_where_it_belongs() {
+fn every_key_sets_its_field() {
     let settings = loaded(
         r#"
         [verify]
@@ -112,7 +112,7 @@ fn every_key_arrives_where_it_belongs() {
 }
 
 #[test]
-fn rotation_can_be_left_to_someone_else() {
+fn rotation_can_be_switched_off() {
     assert_eq!(loaded("[rotate]\nat = \"off\"").engine.rotate, None);
 }
 
@@ -160,7 +160,7 @@ fn an_enrollment_has_all_its_parameters() {
 }
 
 #[test]
-fn what_is_not_said_is_as_in_the_official_runner() {
+fn defaults_are_those_of_gitlab_runner() {
     let untagged = &loaded(ENROLL).engine.enrollments[0];
     assert_eq!(untagged.key.as_str(), "build-1");
     assert_eq!(untagged.parameters.description.as_deref(), Some("build-1"));
@@ -171,7 +171,7 @@ fn what_is_not_said_is_as_in_the_official_runner() {
 }
 
 #[test]
-fn all_mistakes_are_named_at_once_with_their_lines() {
+fn all_errors_are_reported_with_their_lines() {
     let text = r#"interval = "1h"
 [verify]
 interval = "soon"
@@ -210,12 +210,12 @@ shared = true
 }
 
 #[test]
-fn all_mistakes_of_syntax_are_named_at_once() {
+fn all_syntax_errors_are_reported() {
     insta::assert_snapshot!(diagnostics("[verify\ninterval = \"1h\"\n[rotate]\nat = 66%\n"));
 }
 
 #[test]
-fn what_the_server_would_refuse_is_refused_with_the_limit() {
+fn limits_of_the_server_are_checked() {
     let long = "x".repeat(1025);
     let tags: Vec<_> = (0..51).map(|number| format!("\"t{number}\"")).collect();
     let text = format!(
@@ -227,23 +227,23 @@ fn what_the_server_would_refuse_is_refused_with_the_limit() {
 }
 
 #[test]
-fn a_token_written_into_agent_toml_is_refused_without_showing_it() {
+fn a_token_in_agent_toml_is_refused_and_not_shown() {
     let message = diagnostics("[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = \"glrt-secret\"");
-    assert!(message.contains("agent.toml:4: `token` must be the place of the secret"), "{message}");
+    assert!(message.contains("agent.toml:4: `token` must be { file ="), "{message}");
     assert!(!message.contains("glrt-secret"), "{message}");
 }
 
 #[test]
-fn a_created_runner_has_its_parameters_in_gitlab() {
+fn a_created_runner_takes_no_parameters() {
     let message = diagnostics(
         "[[enroll]]\nname = \"a\"\nurl = \"https://x\"\ntoken = { file = \"t\" }\ntag_list = [\"x\"]\nlocked = true",
     );
-    assert!(message.contains("agent.toml:5: `tag_list` is for a registration token"), "{message}");
-    assert!(message.contains("agent.toml:6: `locked` is for a registration token"), "{message}");
+    assert!(message.contains("agent.toml:5: `tag_list` needs a registration token"), "{message}");
+    assert!(message.contains("agent.toml:6: `locked` needs a registration token"), "{message}");
 }
 
 #[test]
-fn a_name_that_cannot_be_a_key_needs_one_beside_it() {
+fn a_name_that_is_no_valid_key_needs_a_key() {
     let text = ENROLL.replace("build-1", "Build machine 1");
     assert!(diagnostics(&text).contains("set `key`"));
     let settings = loaded(&format!("{text}key = \"build-1\""));
@@ -251,25 +251,26 @@ fn a_name_that_cannot_be_a_key_needs_one_beside_it() {
 }
 
 #[test]
-fn an_unreadable_template_is_a_mistake() {
+fn an_unreadable_template_is_an_error() {
     let message = diagnostics(&format!("{ENROLL}template = \"docker.toml\""));
     assert!(message.contains("agent.toml:6: cannot read the template `/etc/x/docker.toml`"), "{message}");
 }
 
 #[test]
-fn half_a_client_certificate_is_a_mistake() {
+fn a_client_certificate_needs_a_key() {
     let message = diagnostics(&format!("{ENROLL}tls_cert_file = \"cert.pem\""));
-    assert!(message.contains("agent.toml:6: a client certificate needs its key file too"), "{message}");
+    assert!(message.contains("agent.toml:6: the client certificate has no key file"), "{message}");
 }
 
 #[test]
-fn systemd_credentials_are_found_in_their_directory() {
+fn systemd_credentials_are_read_from_their_directory() {
     let text = ENROLL.replace("file = \"token\"", "credential = \"gitlab\"");
-    let seed = |environment: &Environment| read_text(&text, environment).unwrap().engine.enrollments[0].source.clone();
+    let source =
+        |environment: &Environment| read_text(&text, environment).unwrap().engine.enrollments[0].source.clone();
     let credential = |path| RegistrationSource::Registration(Source::Credential { name: "gitlab".to_owned(), path });
-    assert_eq!(seed(&Environment::default()), credential(None));
+    assert_eq!(source(&Environment::default()), credential(None));
     let with_directory = Environment::default().with("CREDENTIALS_DIRECTORY", "/run/credentials");
-    assert_eq!(seed(&with_directory), credential(Some("/run/credentials/gitlab".into())));
+    assert_eq!(source(&with_directory), credential(Some("/run/credentials/gitlab".into())));
 }
 
 #[test]
@@ -285,15 +286,18 @@ fn a_runner_is_created_with_the_access_token_of_its_server() {
     assert_eq!(creation.owner, crate::gitlab::fleet::NewRunnerOwner::Group(7));
 
     let message = diagnostics(&enroll);
-    assert!(message.contains("`create` needs a [[server]] for https://gitlab.example.com"), "{message}");
+    assert!(
+        message.contains("`create` needs an access token: add a [[server]] for https://gitlab.example.com"),
+        "{message}"
+    );
     let elsewhere = server.replace("gitlab.example.com", "gitlab.example.org");
-    assert!(diagnostics(&format!("{enroll}{elsewhere}")).contains("`create` needs a [[server]]"));
+    assert!(diagnostics(&format!("{enroll}{elsewhere}")).contains("`create` needs an access token"));
     let both = format!("{enroll}token = {{ file = \"token\" }}\n{server}");
-    assert!(diagnostics(&both).contains("set either `create` or a token"));
+    assert!(diagnostics(&both).contains("set either `create` or a token, not both"));
 }
 
 #[test]
-fn the_environment_is_one_enrollment() {
+fn the_environment_makes_one_enrollment() {
     let environment =
         Environment { hostname: "host-1".to_owned(), current_dir: "/work".into(), ..Environment::default() }
             .with("CI_SERVER_URL", "https://gitlab.example.com")
@@ -306,14 +310,14 @@ fn the_environment_is_one_enrollment() {
     let enrollments = read_text("", &environment).unwrap().engine.enrollments;
     let [enrollment] = enrollments.as_slice() else { panic!("{enrollments:?}") };
     assert_eq!((enrollment.key.as_str(), enrollment.entry.name.as_str()), (ENVIRONMENT_KEY, "host-1"));
-    assert_eq!(enrollment.source, RegistrationSource::Registration(validity("GR1348941secret", "REGISTRATION_TOKEN")));
+    assert_eq!(enrollment.source, RegistrationSource::Registration(value("GR1348941secret", "REGISTRATION_TOKEN")));
     assert_eq!(enrollment.parameters.tag_list, ["linux", "docker"]);
     assert_eq!(enrollment.parameters.locked, Some(false));
     assert_eq!(enrollment.entry.tls.ca_file.as_deref(), Some(Path::new("/work/ca.pem")));
 }
 
 #[test]
-fn without_a_name_the_machine_is_named_only_if_nothing_is_remembered() {
+fn the_hostname_names_only_a_new_runner() {
     let text = ENROLL.replace("name = \"build-1\"\n", "");
     let environment = Environment { hostname: "host-1".to_owned(), ..Environment::default() };
     let called = |environment: &Environment| {
@@ -328,7 +332,7 @@ fn without_a_name_the_machine_is_named_only_if_nothing_is_remembered() {
 }
 
 #[test]
-fn an_address_alone_is_no_enrollment() {
+fn a_url_without_a_token_is_no_enrollment() {
     let environment = Environment::default()
         .with("CI_SERVER_URL", "https://gitlab.example.com")
         .with("REGISTRATION_TOKEN", "")
@@ -337,7 +341,7 @@ fn an_address_alone_is_no_enrollment() {
 }
 
 #[test]
-fn all_mistakes_of_the_environment_are_named_at_once() {
+fn all_errors_in_the_environment_are_reported() {
     let environment = Environment::default()
         .with("REGISTRATION_TOKEN", "two words")
         .with("REGISTRATION_TOKEN_FILE", "/run/secrets/token")
@@ -348,18 +352,18 @@ fn all_mistakes_of_the_environment_are_named_at_once() {
 }
 
 #[test]
-fn a_created_runners_token_may_stand_in_for_a_registration_token() {
+fn a_registration_token_can_be_a_created_runners() {
     let environment = Environment { hostname: "host-1".to_owned(), ..Environment::default() }
         .with("CI_SERVER_URL", "https://gitlab.example.com")
         .with("REGISTRATION_TOKEN", "glrt-secret")
         .with("RUNNER_TAG_LIST", "linux");
     let settings = read_text("", &environment).unwrap();
     let enrollment = &settings.engine.enrollments[0];
-    assert_eq!(enrollment.source, RegistrationSource::Given(validity("glrt-secret", "REGISTRATION_TOKEN")));
+    assert_eq!(enrollment.source, RegistrationSource::Given(value("glrt-secret", "REGISTRATION_TOKEN")));
     assert!(enrollment.parameters.tag_list.is_empty());
     assert_eq!(
         settings.warnings,
-        ["REGISTRATION_TOKEN: this is a created runner's own token, so tag_list are set in GitLab and ignored here"]
+        ["REGISTRATION_TOKEN: this is a created runner's token; ignored, because they are set in GitLab: tag_list"]
     );
 }
 
@@ -368,14 +372,11 @@ fn the_environment_and_an_enrollment_cannot_share_a_key() {
     let environment =
         Environment::default().with("CI_SERVER_URL", "https://x").with("CI_SERVER_TOKEN_FILE", "/run/token");
     let errors = read_text(&format!("{ENROLL}key = \"env\""), &environment).unwrap_err();
-    assert!(
-        errors.to_string().contains("the key `env` is already that of the enrollment at /etc/x/agent.toml:6"),
-        "{errors}"
-    );
+    assert!(errors.to_string().contains("the enrollment at /etc/x/agent.toml:6 has the key `env` too"), "{errors}");
 }
 
 #[test]
-fn a_one_shot_command_does_not_look_at_the_environments_enrollment() {
+fn commands_ignore_the_enrollment_of_the_environment() {
     let environment = Environment::default().with("REGISTRATION_TOKEN", "not even one with an address");
     let directory = tempfile::tempdir().unwrap();
     let environment = Environment { user: user(directory.path()).user, ..environment };
@@ -384,7 +385,7 @@ fn a_one_shot_command_does_not_look_at_the_environments_enrollment() {
 }
 
 #[test]
-fn proxies_come_from_the_environment_in_either_case() {
+fn proxy_variables_are_read_in_either_case() {
     let environment = Environment::default().with("HTTPS_PROXY", "http://a").with("https_proxy", "http://b");
     let settings = read_text("", &environment.with("no_proxy", "localhost")).unwrap();
     assert_eq!(settings.gitlab.proxies.https.as_deref(), Some("http://a"));
@@ -413,13 +414,13 @@ fn files_are_found_by_flag_then_variable_then_default() {
 }
 
 #[test]
-fn an_environment_shows_no_values() {
+fn debug_of_an_environment_shows_no_values() {
     let environment = Environment::default().with("REGISTRATION_TOKEN", "secret");
     assert!(!format!("{environment:?}").contains("secret"));
 }
 
 #[test]
-fn register_finds_its_state_again_by_server_and_name() {
+fn the_key_of_register_depends_on_server_and_name() {
     let draft = |name: &str| Draft {
         name: Some(Placed::new(name.to_owned(), Place::Flag("--name"))),
         url: Some(Placed::new(Some("https://x".to_owned()), Place::Flag("--url"))),
@@ -432,7 +433,7 @@ fn register_finds_its_state_again_by_server_and_name() {
 }
 
 #[test]
-fn flags_outweigh_the_environment() {
+fn flags_win_over_the_environment() {
     let flag = |value: &str| Some(Placed::new(value.to_owned(), Place::Flag("--flag")));
     let token = Some(Placed::new(Some(Source::File("/t".into())), Place::Flag("--token-file")));
     let flags = Draft { name: flag("mine"), token, ..Draft::at(Place::Flag("register")) };
@@ -448,7 +449,7 @@ fn flags_outweigh_the_environment() {
 }
 
 #[test]
-fn a_template_without_exactly_one_entry_is_a_mistake() {
+fn a_template_needs_exactly_one_entry() {
     for (template, expected) in
         [("", "0 [[runners]]"), ("[[runners]]\n[[runners]]\n", "2 [[runners]]"), ("[[", "line 1")]
     {
@@ -461,27 +462,27 @@ fn a_template_without_exactly_one_entry_is_a_mistake() {
 }
 
 #[test]
-fn mistakes_in_flags_are_mistakes_of_usage() {
+fn errors_in_flags_are_usage_errors() {
     let errors = enrollment(Draft::at(Place::Flag("register")), &Environment::default()).unwrap_err();
     assert!(errors.is_usage());
     assert_eq!(errors.diagnostics().len(), 2);
 }
 
 #[test]
-fn only_this_machine_may_ask_unless_others_are_allowed_to() {
+fn remote_addresses_need_allow_remote() {
     let loopback = loaded("[http]\nlisten = [\"127.0.0.1:9252\", \"[::1]:9252\", \"[::ffff:127.0.0.1]:80\"]\n");
     assert_eq!(loopback.status_server.listen.len(), 3);
     for address in ["0.0.0.0:9252", ":9252", "[::]:9252", "192.0.2.1"] {
         let listen = format!("[http]\nlisten = [\"{address}\"]\n");
-        let told = diagnostics(&listen);
-        assert!(told.starts_with("/etc/x/agent.toml:2: ") && told.contains("allow_remote = true"), "{told}");
+        let message = diagnostics(&listen);
+        assert!(message.starts_with("/etc/x/agent.toml:2: ") && message.contains("allow_remote = true"), "{message}");
         assert_eq!(loaded(&format!("{listen}allow_remote = true\n")).status_server.listen.len(), 1);
     }
     assert!(diagnostics("[http]\nlisten = \"here\"\nport = 1\n").lines().count() == 2);
 }
 
 #[test]
-fn a_flag_outweighs_a_variable_and_that_the_file_in_where_to_listen() {
+fn listen_addresses_come_from_flag_variable_then_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.toml");
     std::fs::write(&path, "[http]\nlisten = [\"127.0.0.1:1\"]\n").unwrap();
@@ -501,7 +502,7 @@ fn a_flag_outweighs_a_variable_and_that_the_file_in_where_to_listen() {
 }
 
 #[test]
-fn the_socket_is_where_the_service_manager_the_user_or_a_flag_says() {
+fn the_socket_follows_flag_user_and_service_manager() {
     let sockets = |overrides: &Overrides, environment: &Environment| paths(overrides, environment).sockets;
     let root = Environment { is_root: true, ..Environment::default() };
     let default = Overrides::default();
@@ -530,7 +531,7 @@ fn read_text(text: &str, environment: &Environment) -> Result<Settings, Errors> 
     assemble(&paths, Some(text.to_owned()), &Overrides::default(), environment, Scope::Daemon)
 }
 
-fn validity(token: &str, origin: &str) -> Source {
+fn value(token: &str, origin: &str) -> Source {
     Source::Value { token: Token::parse(token).unwrap(), origin: origin.to_owned() }
 }
 

@@ -3,41 +3,27 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
-/// The result of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OperationOutcome {
-    /// It succeeded.
-    Done,
-    /// Another process had done it already, and its token was adopted.
-    Adopted,
-    /// The server returned the current token.
-    Unchanged,
-    /// Not requested, because it would lock out another machine.
-    Withheld,
-    /// The server refused.
-    Refused,
-    /// The answer was lost, so the operation may have been executed.
-    Lost,
-    /// It was not executed and will be retried.
-    Failed,
-}
+use crate::model::named_enum;
 
-impl OperationOutcome {
-    const ALL: [Self; 7] =
-        [Self::Done, Self::Adopted, Self::Unchanged, Self::Withheld, Self::Refused, Self::Lost, Self::Failed];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Adopted => "adopted",
-            Self::Unchanged => "unchanged",
-            Self::Withheld => "withheld",
-            Self::Refused => "refused",
-            Self::Lost => "lost",
-            Self::Failed => "failed",
-        }
+named_enum! {
+    /// The result of an operation.
+    pub enum OperationOutcome {
+        /// It succeeded.
+        Done = "done",
+        /// Another process had done it already, and its token was adopted.
+        Adopted = "adopted",
+        /// The server returned the current token.
+        Unchanged = "unchanged",
+        /// Not requested, because it would lock out another machine.
+        Withheld = "withheld",
+        /// The server refused.
+        Refused = "refused",
+        /// The answer was lost, so the operation may have been executed.
+        Lost = "lost",
+        /// It was not executed and will be retried.
+        Failed = "failed",
     }
 }
 
@@ -75,7 +61,7 @@ impl Counters {
         let operations = |name, help| {
             let counter = counter(&registry, &format!("runner_agent_{name}_total"), help, &["outcome"]);
             for outcome in OperationOutcome::ALL {
-                let _zero = counter.with_label_values(&[outcome.label()]);
+                let _zero = counter.with_label_values(&[outcome.as_str()]);
             }
             counter
         };
@@ -85,7 +71,7 @@ impl Counters {
         let config_writes =
             counter(&registry, "runner_agent_config_writes_total", "Attempted changes of config.toml.", &["outcome"]);
         for outcome in [OperationOutcome::Done, OperationOutcome::Failed] {
-            let _zero = config_writes.with_label_values(&[outcome.label()]);
+            let _zero = config_writes.with_label_values(&[outcome.as_str()]);
         }
         let requests = counter(
             &registry,
@@ -93,7 +79,12 @@ impl Counters {
             "Completed requests to GitLab, answered or not.",
             &["endpoint", "outcome"],
         );
-        let durations = durations(&registry);
+        let duration = HistogramOpts::new(
+            "runner_agent_api_request_duration_seconds",
+            "Time until a request to GitLab was answered or failed.",
+        );
+        let durations =
+            registered(&registry, HistogramVec::new(duration.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]));
         Self { registry, rotations, registrations, recoveries, config_writes, requests, durations }
     }
 
@@ -104,20 +95,19 @@ impl Counters {
             Operation::Registration => &self.registrations,
             Operation::Recovery => &self.recoveries,
         };
-        counter.with_label_values(&[outcome.label()]).inc();
+        counter.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Counts an attempt to change config.toml.
     pub fn count_config_write(&self, is_written: bool) {
         let outcome = if is_written { OperationOutcome::Done } else { OperationOutcome::Failed };
-        self.config_writes.with_label_values(&[outcome.label()]).inc();
+        self.config_writes.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// Counts a request. Both labels have a fixed set of values.
     pub fn count_request(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
         self.requests.with_label_values(&[endpoint, outcome]).inc();
-        let duration: Histogram = self.durations.with_label_values(&[endpoint]);
-        duration.observe(took.as_secs_f64());
+        self.durations.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -133,14 +123,6 @@ impl Default for Counters {
 
 fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn durations(registry: &Registry) -> HistogramVec {
-    let options = HistogramOpts::new(
-        "runner_agent_api_request_duration_seconds",
-        "Time until a request to GitLab was answered or failed.",
-    );
-    registered(registry, HistogramVec::new(options.buckets(DURATION_BUCKETS.to_vec()), &["endpoint"]))
 }
 
 /// Adds a metric to a registry.

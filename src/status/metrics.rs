@@ -26,93 +26,70 @@ const STATES: [StateName; 7] = [
     StateName::Retired,
 ];
 
+/// A gauge of a runner: name, help text and value. It has no series while there is no value.
+type RunnerGauge = (&'static str, &'static str, fn(&RunnerStatus, Reading) -> Option<f64>);
+
+const RUNNER_GAUGES: [RunnerGauge; 4] = [
+    (
+        "token_expiry_timestamp_seconds",
+        "Server time at which the token expires; absent if it does not.",
+        |status, _| status.report.token_expires_at.map(seconds),
+    ),
+    (
+        "token_expires_in_seconds",
+        "Time until the token expires by the server's clock, negative afterwards; absent if it does not.",
+        RunnerStatus::expires_in_secs,
+    ),
+    (
+        "last_verify_timestamp_seconds",
+        "Server time of the last verification, answered or not; absent if there was none.",
+        |status, _| status.report.last_verify.as_ref().map(|verify| seconds(verify.at)),
+    ),
+    ("last_rotation_timestamp_seconds", "Server time of the last rotation; absent if there was none.", |status, _| {
+        status.last_rotation_at.map(seconds)
+    }),
+];
+
 /// Encodes all metrics at `reading`.
 ///
 /// # Errors
 /// None is known, because all names are constants.
 pub fn metrics(counters: &Counters, registry: &StatusRegistry, reading: Reading) -> Result<String, prometheus::Error> {
-    let gauges = Gauges::new();
-    for status in registry.runners() {
-        gauges.measure(&status, reading);
-    }
     let mut families = counters.registry().gather();
-    families.extend(gauges.registry.gather());
+    families.extend(gauges(&registry.runners(), reading).gather());
     families.sort_by(|one, other| one.name().cmp(other.name()));
     TextEncoder::new().encode_to_string(&families)
 }
 
-struct Gauges {
-    registry: Registry,
-    expiry: GaugeVec,
-    expires_in: GaugeVec,
-    last_verify: GaugeVec,
-    last_rotation: GaugeVec,
-    state: GaugeVec,
-    clock_skew: GaugeVec,
-}
-
-impl Gauges {
-    fn new() -> Self {
-        let registry = Registry::new();
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            registered(&registry, GaugeVec::new(Opts::new(format!("runner_agent_{name}"), help), labels))
-        };
-        let states = [RUNNER.as_slice(), &["state"]].concat();
-        gauge("build_info", "The running version; the value is always 1.", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1.0);
-        Self {
-            expiry: gauge(
-                "token_expiry_timestamp_seconds",
-                "Server time at which the token expires; absent if it does not.",
-                &RUNNER,
-            ),
-            expires_in: gauge(
-                "token_expires_in_seconds",
-                "Time until the token expires by the server's clock, negative afterwards; absent if it does not.",
-                &RUNNER,
-            ),
-            last_verify: gauge(
-                "last_verify_timestamp_seconds",
-                "Server time of the last verification, answered or not; absent if there was none.",
-                &RUNNER,
-            ),
-            last_rotation: gauge(
-                "last_rotation_timestamp_seconds",
-                "Server time of the last rotation; absent if there was none.",
-                &RUNNER,
-            ),
-            state: gauge("state", "1 for the runner's current state, 0 for all others.", &states),
-            clock_skew: gauge(
-                "clock_skew_seconds",
-                "Server time minus local time at the last response with a date, accurate to a second.",
-                &["host"],
-            ),
-            registry,
-        }
-    }
-
-    fn measure(&self, status: &RunnerStatus, reading: Reading) {
-        let report = &status.report;
-        let id = report.id.map(|id| id.to_string()).unwrap_or_default();
-        let runner = [id.as_str(), &status.label, &status.host];
-        let set = |gauge: &GaugeVec, value: Option<f64>| {
-            if let Some(value) = value {
-                gauge.with_label_values(&runner).set(value);
+fn gauges(runners: &[RunnerStatus], reading: Reading) -> Registry {
+    let gauges = Registry::new();
+    let gauge = |name: &str, help: &str, labels: &[&str]| {
+        registered(&gauges, GaugeVec::new(Opts::new(format!("runner_agent_{name}"), help), labels))
+    };
+    gauge("build_info", "The running version; the value is always 1.", &["version"])
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1.0);
+    let help = "Server time minus local time at the last response with a date, accurate to a second.";
+    let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
+    let state_labels = [RUNNER.as_slice(), &["state"]].concat();
+    let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
+    let runner_gauges = RUNNER_GAUGES.map(|(name, help, value)| (gauge(name, help, &RUNNER), value));
+    for status in runners {
+        let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
+        for (gauge, value) in &runner_gauges {
+            if let Some(value) = value(status, reading) {
+                gauge.with_label_values(&[&id, &status.label, &status.host]).set(value);
             }
-        };
-        set(&self.expiry, report.token_expires_at.map(seconds));
-        set(&self.expires_in, status.expires_in_secs(reading));
-        set(&self.last_verify, report.last_verify.as_ref().map(|verify| seconds(verify.at)));
-        set(&self.last_rotation, status.last_rotation_at.map(seconds));
-        for state in STATES {
-            let value = if state == report.state { 1.0 } else { 0.0 };
-            self.state.with_label_values(&[runner[0], runner[1], runner[2], state.as_str()]).set(value);
+        }
+        for name in STATES {
+            let value = f64::from(u8::from(name == status.report.state));
+            state.with_label_values(&[&id, &status.label, &status.host, name.as_str()]).set(value);
         }
         if let Some(millis) = status.skew_millis {
-            self.clock_skew.with_label_values(&[&status.host]).set(millis as f64 / 1000.0);
+            clock_skew.with_label_values(&[&status.host]).set(millis as f64 / 1000.0);
         }
     }
+    gauges
 }
 
 fn seconds(at: Timestamp) -> f64 {

@@ -4,18 +4,19 @@
 //! limited.
 
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -102,10 +103,12 @@ impl StatusServer {
         let mut listeners = JoinSet::new();
         let (listener, _file) = self.socket.map(|socket| (socket.listener, socket.file)).unzip();
         if let Some(listener) = listener {
-            listeners.spawn(accept_connections(listener, Arc::clone(&sources)));
+            let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
+            listeners.spawn(accept_connections(accept, Arc::clone(&sources)));
         }
         for listener in self.tcp {
-            listeners.spawn(accept_connections(listener, Arc::clone(&sources)));
+            let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
+            listeners.spawn(accept_connections(accept, Arc::clone(&sources)));
         }
         // A listener never returns.
         while listeners.join_next().await.is_some() {}
@@ -139,34 +142,14 @@ fn try_listen(path: &Path) -> Option<Socket> {
     }
 }
 
-/// A source of connections.
-trait Listener: Send + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-}
-
-impl Listener for UnixListener {
-    type Stream = tokio::net::UnixStream;
-
-    async fn next(&self) -> io::Result<Self::Stream> {
-        Ok(self.accept().await?.0)
-    }
-}
-
-impl Listener for TcpListener {
-    type Stream = tokio::net::TcpStream;
-
-    async fn next(&self) -> io::Result<Self::Stream> {
-        Ok(self.accept().await?.0)
-    }
-}
-
-async fn accept_connections<L: Listener + Sync>(listener: L, sources: Arc<Sources>) {
+async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    accept: impl Fn(&mut task::Context<'_>) -> Poll<io::Result<S>>,
+    sources: Arc<Sources>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.next(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = poll_fn(&accept), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok(stream) => {
                     connections.spawn(serve_connection(stream, Arc::clone(&sources)));
                 }

@@ -53,7 +53,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
         not_ready_because: None,
         next_rotation_at: id.map(|_| at("2027-01-01T00:38:00Z")),
         last_rotation_at: id.map(|_| at("2026-12-31T23:59:59Z")),
-        time: ServerTime::assumed(began).told(at("2027-01-01T00:01:30Z"), began),
+        time: ServerTime::from_local(began).with_date(at("2027-01-01T00:01:30Z"), began),
         skew_millis: id.map(|_| 90_000),
         report,
     }

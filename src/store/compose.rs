@@ -1,27 +1,20 @@
-//! The text of one `[[runners]]` entry without its credential.
+//! Composes the text of a new `[[runners]]` entry.
 
 use std::fmt;
 use std::path::Path;
 
-use toml_edit::{ArrayOfTables, Decor, Document, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
+use toml_edit::{ArrayOfTables, Decor, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
-use super::config_file::syntax;
-use super::splice::{CREDENTIAL_KEYS, without_credential};
+use super::entry_text::{CREDENTIAL_KEYS, ComposeError, EntryText};
 use crate::model::{ServerUrl, TlsFiles};
 
-/// What gitlab-runner indents each level by.
+/// gitlab-runner's indentation per level.
 const INDENT: &str = "  ";
 
-/// The TOML text of one `[[runners]]` entry, comments and all, without its number, token and times.
-///
-/// Its `Debug` shows nothing of it: executor settings can hold secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EntryText(String);
-
-/// What a new entry is made of.
+/// The settings of a new entry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// The text of a template file with exactly one `[[runners]]`; its name, url, id and token do not count.
+    /// The text of a template file with exactly one `[[runners]]`; its name, url, id and token are ignored.
     pub template: Option<String>,
     /// The local name.
     pub name: String,
@@ -31,11 +24,11 @@ pub struct NewEntry {
     pub executor: Option<String>,
     /// The shell's name.
     pub shell: Option<String>,
-    /// Jobs at the same time.
+    /// Maximum number of concurrent jobs.
     pub limit: Option<u32>,
-    /// Requests for jobs at the same time.
+    /// Maximum number of concurrent job requests.
     pub request_concurrency: Option<u32>,
-    /// Longest job log, in KiB.
+    /// Maximum job log size, in KiB.
     pub output_limit: Option<u32>,
     /// How to trust the server.
     pub tls: TlsFiles,
@@ -43,41 +36,11 @@ pub struct NewEntry {
     pub settings: Vec<(String, String)>,
 }
 
-/// Why no entry can be made of a template and settings; never contains their values.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ComposeError {
-    /// The template is not TOML.
-    #[error("cannot understand the template at line {line}, column {column}: {message}")]
-    Syntax {
-        /// Counted from 1.
-        line: usize,
-        /// In characters, counted from 1.
-        column: usize,
-        /// What the parser expected.
-        message: String,
-    },
-    /// The template has no entry, or several.
-    #[error("the template has {0} [[runners]] entries, but exactly one is needed")]
-    EntryCount(usize),
-    /// A setting's key cannot be one.
-    #[error("`{0}` is not a key such as docker.image")]
-    SettingKey(String),
-    /// A setting's value is not a TOML value.
-    #[error("the value of `{0}` is not a TOML value: text needs quotes, as in docker.image=\"alpine\"")]
-    SettingValue(String),
-    /// A setting is one of the keys that have a place of their own.
-    #[error("`{0}` cannot be set this way")]
-    SettingReserved(String),
-    /// A setting does not fit into the template.
-    #[error("`{0}` does not fit the template, where a part of that key is something else than a table")]
-    SettingConflict(String),
-}
-
 impl EntryText {
-    /// Makes the text of a new entry.
+    /// Composes the text of a new entry.
     ///
     /// # Errors
-    /// [`ComposeError`] for a template or a setting that cannot be used.
+    /// [`ComposeError`] for an invalid template or setting.
     pub fn compose(entry: &NewEntry) -> Result<Self, ComposeError> {
         let mut table = match &entry.template {
             Some(template) => template_table(template)?,
@@ -92,61 +55,13 @@ impl EntryText {
         for (key, value) in &entry.settings {
             set(&mut table, key, value)?;
         }
-        // The official order, with all that is not registration's own left where it was.
+        // gitlab-runner's order for its keys; all others keep their position.
         table.sort_values_by(|one, _, other, _| rank(one).cmp(&rank(other)));
         let mut tables = ArrayOfTables::new();
         tables.push(table);
         let mut document = DocumentMut::new();
         document.insert("runners", Item::ArrayOfTables(tables));
         Self::parse(&document.to_string())
-    }
-
-    /// Takes back a text that was kept, without its number, token and times.
-    ///
-    /// # Errors
-    /// [`ComposeError`] for what is not the text of one entry.
-    pub fn parse(text: &str) -> Result<Self, ComposeError> {
-        let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
-        let text = text.trim_start_matches('\n').to_owned();
-        let document = Document::parse(text.as_str()).map_err(|error| syntax_error(&text, &error))?;
-        let is_alone = document.iter().all(|(key, _)| key == "runners");
-        match document.get("runners").and_then(Item::as_array_of_tables) {
-            Some(tables) if tables.len() == 1 && is_alone => {}
-            Some(tables) => return Err(ComposeError::EntryCount(tables.len())),
-            None => return Err(ComposeError::EntryCount(0)),
-        }
-        let text = without_credential(&text).ok_or(ComposeError::EntryCount(0))?;
-        Ok(Self(text))
-    }
-
-    /// The text, which may hold secrets of the executor's.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The entry's name.
-    #[must_use]
-    pub fn name(&self) -> Option<String> {
-        self.value("name")
-    }
-
-    /// The entry's instance.
-    #[must_use]
-    pub fn url(&self) -> Option<ServerUrl> {
-        self.value("url")?.parse().ok()
-    }
-
-    fn value(&self, key: &str) -> Option<String> {
-        let document = Document::parse(self.0.as_str()).ok()?;
-        let table = document.get("runners")?.as_array_of_tables()?.get(0)?;
-        table.get(key)?.as_str().map(str::to_owned)
-    }
-}
-
-impl fmt::Debug for EntryText {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "EntryText({} bytes)", self.0.len())
     }
 }
 
@@ -159,7 +74,7 @@ impl fmt::Debug for NewEntry {
 /// The one entry of a template, as a table.
 fn template_table(template: &str) -> Result<Table, ComposeError> {
     let parsed: Result<DocumentMut, _> = template.parse();
-    let mut document = parsed.map_err(|error| syntax_error(template, &error))?;
+    let mut document = parsed.map_err(|error| ComposeError::syntax(template, &error))?;
     let item = document.remove("runners").unwrap_or_default();
     let tables = item.into_array_of_tables().map_err(|_| ComposeError::EntryCount(0))?;
     let count = tables.len();
@@ -170,12 +85,7 @@ fn template_table(template: &str) -> Result<Table, ComposeError> {
     }
 }
 
-fn syntax_error(text: &str, error: &toml_edit::TomlError) -> ComposeError {
-    let (line, column, message) = syntax(text, error);
-    ComposeError::Syntax { line, column, message }
-}
-
-/// The keys of registration's own, in the official order.
+/// The first keys of an entry, in gitlab-runner's order.
 const ORDER: [&str; 3] = ["name", "url", "executor"];
 
 fn rank(key: &Key) -> usize {
@@ -201,7 +111,7 @@ fn fields(entry: &NewEntry) -> Vec<(&'static str, Value)> {
     fields
 }
 
-/// Sets one key of a table; the comment behind a value that is replaced stays.
+/// Sets one key of a table; keeps the comment after a replaced value.
 fn put(table: &mut dyn TableLike, key: &str, mut value: Value, indent: &str) {
     if let Some(old) = table.get_mut(key).and_then(Item::as_value_mut) {
         *value.decor_mut() = old.decor().clone();
@@ -213,7 +123,7 @@ fn put(table: &mut dyn TableLike, key: &str, mut value: Value, indent: &str) {
     table.entry_format(&key_with_indent).or_insert(Item::Value(value.decorated(" ", "")));
 }
 
-/// Sets one dotted key to a value given as text.
+/// Sets one dotted key to a TOML value.
 fn set(table: &mut Table, dotted: &str, value: &str) -> Result<(), ComposeError> {
     let key_error = || ComposeError::SettingKey(dotted.to_owned());
     let path = Key::parse(dotted).map_err(|_| key_error())?;

@@ -1,4 +1,4 @@
-//! The text of config.toml, understood: which entries it has, and where they are written.
+//! Parses config.toml into entries and their positions.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,19 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::entry::{Entry, EntryProblem, EntryToken};
 use super::error::Error;
+use super::patch::{line_number, syntax_error};
 use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsFiles};
 use crate::secret::{Token, TokenError};
 
-/// How config.toml writes that a token never expires, or that a time is not known.
+/// In config.toml: the token never expires, or the time is unknown.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The feature flag that keeps an entry's token from being rotated.
+/// The feature flag that disables rotation of an entry's token.
 const NO_ROTATION: &str = "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION";
 
-/// What the text of config.toml is read with.
+/// The parser's context.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading<'a> {
+pub(super) struct ParseContext<'a> {
     /// For messages.
     pub(super) path: &'a Path,
     /// Looks an environment variable up.
@@ -38,9 +39,9 @@ impl<'t> ConfigFile<'t> {
     ///
     /// # Errors
     /// [`Error::Syntax`] or [`Error::RunnersShape`].
-    pub(super) fn parse(text: &'t str, reading: Reading<'_>) -> Result<Self, Error> {
+    pub(super) fn parse(text: &'t str, reading: ParseContext<'_>) -> Result<Self, Error> {
         let document = Document::parse(text).map_err(|error| {
-            let (line, column, message) = syntax(text, &error);
+            let (line, column, message) = syntax_error(text, &error);
             Error::Syntax { path: reading.path.to_owned(), line, column, message }
         })?;
         let file = Self { text, document, path: reading.path.to_owned(), variables: reading.variables };
@@ -59,7 +60,7 @@ impl<'t> ConfigFile<'t> {
         }
     }
 
-    /// The span of `runners = [...]`, if that is how the entries are written.
+    /// The span of `runners = [...]`, if the entries are inline.
     pub(super) fn inline_array(&self) -> Option<Range<usize>> {
         match self.document.get("runners") {
             Some(Item::Value(Value::Array(array))) => array.span(),
@@ -71,10 +72,12 @@ impl<'t> ConfigFile<'t> {
     pub(super) fn entries(&self) -> Vec<Entry> {
         let spans = self.table_spans();
         let tables = self.tables().into_iter().zip(spans).enumerate();
-        tables.map(|(position, (table, span))| self.entry(position, line_of(self.text, span.start), table)).collect()
+        tables
+            .map(|(position, (table, span))| self.entry(position, line_number(self.text, span.start), table))
+            .collect()
     }
 
-    /// Where each entry's header, or inline table, is.
+    /// The span of each entry's header or inline table.
     pub(super) fn table_spans(&self) -> Vec<Range<usize>> {
         match self.document.get("runners") {
             Some(Item::ArrayOfTables(tables)) => tables.iter().map(|table| table.span().unwrap_or_default()).collect(),
@@ -91,11 +94,11 @@ impl<'t> ConfigFile<'t> {
             Some((_, Item::Value(Value::Array(array)))) if array.iter().all(Value::is_inline_table) => return Ok(()),
             Some((key, item)) => item.span().or_else(|| key.span()).unwrap_or_default().start,
         };
-        Err(Error::RunnersShape { path: self.path.clone(), line: line_of(self.text, start) })
+        Err(Error::RunnersShape { path: self.path.clone(), line: line_number(self.text, start) })
     }
 
     fn entry(&self, position: usize, line: usize, table: &dyn TableLike) -> Entry {
-        let mut keys = Keys { table, problems: Vec::new() };
+        let mut keys = EntryReader { table, problems: Vec::new() };
         let url = keys.url();
         let token = keys.token(self.variables);
         let id = keys.id();
@@ -121,24 +124,13 @@ impl<'t> ConfigFile<'t> {
     }
 }
 
-/// Where and why a text is not TOML: line and column from 1, and a message without the text.
-pub(super) fn syntax(text: &str, error: &toml_edit::TomlError) -> (usize, usize, String) {
-    let offset = error.span().map_or(text.len(), |span| span.start).min(text.len());
-    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    (line_of(text, offset), text[line_start..offset].chars().count() + 1, error.message().to_owned())
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
-}
-
-/// Reads the keys of one entry and notes what is wrong with them.
-struct Keys<'t> {
+/// Reads the keys of one entry and collects problems.
+struct EntryReader<'t> {
     table: &'t dyn TableLike,
     problems: Vec<EntryProblem>,
 }
 
-impl Keys<'_> {
+impl EntryReader<'_> {
     fn url(&mut self) -> Option<ServerUrl> {
         let Some(text) = self.text("url") else {
             if !self.table.contains_key("url") {

@@ -1,21 +1,20 @@
-//! The texts of entries that were taken out of config.toml, side by side in a directory of their own.
+//! Keeps entries that were removed from config.toml.
 
 use std::path::{Path, PathBuf};
 
-use super::compose::EntryText;
+use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, replace_file_through};
 use super::locks::lock_itself;
 use crate::model::Timestamp;
 
-/// The longest part that a runner's name has in a file's name, in characters.
+/// Maximum length of a runner's name in a file name, in characters.
 const MAX_LABEL_CHARS: usize = 64;
 
-/// Where each is written first: one name for all, so that a crash leaves at most one such file, which the
-/// next text takes the place of.
+/// One temporary name for all: a crash leaves at most one such file, and the next write replaces it.
 const TEMPORARY: &str = ".entry.runner-agent.tmp";
 
-/// Keeps a text durably under a name that nothing has yet, and says which.
+/// Writes a text durably under an unused name and returns the path.
 pub(super) fn keep(directory: &Path, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
     make_directory(directory)?;
     let _lock = lock_itself(directory)?;
@@ -24,7 +23,7 @@ pub(super) fn keep(directory: &Path, label: &str, text: &EntryText, at: Timestam
     Ok(Some(path))
 }
 
-/// `20260101T000000Z-NAME.toml`, and from the second on with a number.
+/// `20260101T000000Z-NAME.toml`, then `-2`, `-3` and so on.
 fn names(directory: &Path, label: &str, at: Timestamp) -> impl Iterator<Item = PathBuf> {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
     let label: String = label.chars().map(plain).take(MAX_LABEL_CHARS).collect();

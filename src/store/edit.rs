@@ -1,18 +1,18 @@
-//! The changes that may be made to config.toml.
+//! Changes of config.toml.
 
-use super::compose::EntryText;
 use super::entry::Entry;
+use super::entry_text::EntryText;
 use crate::model::{Credential, RunnerId, ServerUrl};
 use crate::secret::Fingerprint;
 
-/// Which entries a change is about: all that belong to one runner.
+/// Selects all entries of one runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct EntrySelector {
     /// The instance.
     pub url: ServerUrl,
-    /// The runner's number, once known.
+    /// The runner's id, once known.
     pub id: Option<RunnerId>,
-    /// The tokens it had, for entries without a number.
+    /// Its tokens, to match entries without an id.
     pub fingerprints: Vec<Fingerprint>,
 }
 
@@ -22,40 +22,40 @@ pub enum Edit {
     /// Sets token and times of every entry of the runner.
     Renew {
         /// The runner.
-        target: Target,
-        /// Written where the entry has another or none.
+        target: EntrySelector,
+        /// Written if the entry has another or no id.
         id: Option<RunnerId>,
         /// The new token with its times.
         credential: Credential,
     },
-    /// Appends an entry; an entry of this runner that is there already is renewed instead.
+    /// Appends an entry, or renews an existing entry of this runner.
     Insert {
-        /// The entry but for its number and token.
+        /// The entry without id and token.
         text: EntryText,
-        /// The runner's number.
+        /// The runner's id.
         id: Option<RunnerId>,
         /// The token with its times.
         credential: Credential,
     },
-    /// Takes every entry of the runner out, with its sub-tables and the comment above it.
+    /// Removes every entry of the runner, with sub-tables and the comment above.
     Remove {
         /// The runner.
-        target: Target,
+        target: EntrySelector,
     },
 }
 
-/// What a change did.
+/// The result of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
     /// How many entries were renewed, inserted or removed.
     pub entries: usize,
-    /// The removed ones, to be inserted again some day.
+    /// The removed entries.
     pub removed: Vec<EntryText>,
 }
 
-impl Target {
-    /// Whether an entry belongs to this runner: same instance, and same number where both have one, else
-    /// one of its tokens.
+impl EntrySelector {
+    /// Whether an entry belongs to this runner: same instance, and same id if both have one, else one of its
+    /// tokens.
     #[must_use]
     pub fn matches(&self, entry: &Entry) -> bool {
         if entry.url.as_ref() != Some(&self.url) {

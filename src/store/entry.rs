@@ -1,4 +1,4 @@
-//! What config.toml says: its `[[runners]]` entries, each understood as far as it can be.
+//! A snapshot of config.toml and its `[[runners]]` entries.
 
 use crate::model::{AddressError, Expiry, RunnerId, ServerUrl, Site, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token, TokenError};
@@ -8,26 +8,26 @@ use crate::secret::{Fingerprint, Token, TokenError};
 pub struct Snapshot {
     /// The `[[runners]]` entries in the order of the file.
     pub entries: Vec<Entry>,
-    /// Of the whole file: equal as long as nothing in it changed.
+    /// Fingerprint of the whole file.
     pub content: Fingerprint,
-    /// Whether there is a file at all.
+    /// Whether the file exists.
     pub exists: bool,
-    /// Whether an entry can be added; not so where `runners` is written as one array.
+    /// Whether an entry can be added; false if `runners` is an inline array.
     pub takes_entries: bool,
 }
 
 /// One `[[runners]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place among the entries, counted from 0.
+    /// Its position among the entries, counted from 0.
     pub position: usize,
     /// The line of its header, counted from 1.
     pub line: usize,
     /// The local name; several entries may share one.
     pub name: Option<String>,
-    /// The instance, if it can be used.
+    /// The instance, if the url is valid.
     pub url: Option<ServerUrl>,
-    /// GitLab's number; absent when missing or 0.
+    /// GitLab's id; absent if missing or 0.
     pub id: Option<RunnerId>,
     /// The authentication token.
     pub token: EntryToken,
@@ -41,7 +41,7 @@ pub struct Entry {
     pub tls: TlsFiles,
     /// Whether `FF_DISABLE_AUTOMATIC_TOKEN_ROTATION` is set for it.
     pub rotation_disabled: bool,
-    /// Everything that is wrong with it, in the order it should be told.
+    /// Its problems, in the order of reporting.
     pub problems: Vec<EntryProblem>,
 }
 
@@ -59,23 +59,23 @@ pub enum EntryToken {
         /// Its value, if it is set to a token.
         token: Option<Token>,
     },
-    /// Something that cannot be a token.
+    /// An invalid token.
     Unusable(TokenError),
 }
 
-/// What is wrong with an entry, with what to do about it.
+/// A problem of an entry, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryProblem {
     /// There is no `url`.
     #[error("it has no url: add the address of the GitLab instance")]
     NoUrl,
-    /// The `url` is not an instance's address.
+    /// The `url` is invalid.
     #[error("its url is unusable: {0}")]
     Url(AddressError),
     /// There is no `token`.
     #[error("it has no token: register the runner, or remove the entry")]
     NoToken,
-    /// The `token` cannot be one.
+    /// The `token` is invalid.
     #[error("its token is unusable: {0}")]
     Token(TokenError),
     /// The token's variable holds no token.
@@ -86,13 +86,13 @@ pub enum EntryProblem {
     WrongType {
         /// The key as in the file.
         key: &'static str,
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
     },
 }
 
 impl EntryProblem {
-    /// Whether the entry cannot be used for requests at all.
+    /// Whether it makes the entry unusable for requests.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -117,7 +117,7 @@ impl EntryToken {
 }
 
 impl Entry {
-    /// What a request about this runner needs: where to ask, and with which token.
+    /// The server and token for requests about this runner.
     ///
     /// # Errors
     /// The first fatal [`EntryProblem`].

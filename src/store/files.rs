@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all: temporary files, renames, and what makes both durable.
+//! Atomic and durable file operations: temporary files, renames, syncs.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// How many symbolic links are followed to config.toml before they count as a ring.
+/// Maximum number of symbolic links that are followed to config.toml.
 const MAX_LINKS: usize = 40;
 
 /// A file under a temporary name, which is removed unless it is renamed.
-pub(super) struct Temporary {
+pub(super) struct TemporaryFile {
     file: File,
     path: PathBuf,
     is_renamed: bool,
 }
 
-impl Temporary {
-    /// Creates it for the owner alone, in place of one that a crash left over.
+impl TemporaryFile {
+    /// Creates it with mode 0600; replaces a leftover of a crash.
     pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
         remove_file(&path)?;
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = opened.map_err(Error::disk("create", &path))?;
+        let file = opened.map_err(Error::io("create", &path))?;
         Ok(Self { file, path, is_renamed: false })
     }
 
@@ -34,39 +34,38 @@ impl Temporary {
         &self.path
     }
 
-    /// Sets the final permission bits, whatever the umask made of them.
+    /// Sets the permission bits regardless of the umask.
     pub(super) fn set_mode(&self, mode: u32) -> Result<(), Error> {
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::disk("set the mode of", &self.path))
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &self.path))
     }
 
-    /// Gives it to whoever owns another file, or the directory that would hold that: root works for others
-    /// here. Nobody else can, and need not.
+    /// Copies the owner of `path`, or of its directory if it does not exist. Only root can, and only root needs to.
     pub(super) fn give_to_owner_of(&self, path: &Path) {
         let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(parent(path))) else { return };
         if let Err(error) = std::os::unix::fs::fchown(&self.file, Some(owner.uid()), Some(owner.gid())) {
-            tracing::debug!(%error, path = %self.path.display(), "the file keeps its owner");
+            tracing::debug!(%error, path = %self.path.display(), "cannot change the file's owner");
         }
     }
 
-    /// Writes everything and waits until the disk has it.
+    /// Writes the content and syncs it.
     pub(super) fn fill(&mut self, content: &[u8]) -> Result<(), Error> {
-        self.file.write_all(content).map_err(Error::disk("write", &self.path))?;
-        self.file.sync_all().map_err(Error::disk("write", &self.path))
+        self.file.write_all(content).map_err(Error::io("write", &self.path))?;
+        self.file.sync_all().map_err(Error::io("write", &self.path))
     }
 
-    /// Gives it its name, atomically; not yet durable.
+    /// Renames it atomically; not yet durable.
     pub(super) fn rename(mut self, name: &Path) -> io::Result<()> {
         fs::rename(&self.path, name)?;
         self.is_renamed = true;
         Ok(())
     }
 
-    /// Gives it a name that nobody has; not yet durable.
+    /// Renames it unless `name` exists; not yet durable.
     pub(super) fn rename_if_free(mut self, name: &Path) -> io::Result<()> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         match renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            // File systems without that flag; the race that is left is a few microseconds wide.
+            // The file system lacks the flag; a race of a few microseconds remains.
             Err(rustix::io::Errno::INVAL) if !name.exists() => fs::rename(&self.path, name)?,
             Err(errno) => return Err(errno.into()),
         }
@@ -75,51 +74,51 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.is_renamed
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::debug!(path = %self.path.display(), %error, "a temporary file stays");
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove a temporary file");
         }
     }
 }
 
-/// Replaces a file of ours durably, readable for its owner alone.
+/// Replaces one of the agent's files durably, with mode 0600.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
     replace_file_through(&temporary_name(path), path, content)
 }
 
-/// The same by way of a temporary file of this name in the same directory.
+/// As [`replace_file`], with this temporary file in the same directory.
 pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
-    let mut temporary = Temporary::create(temporary.to_owned())?;
+    let mut temporary = TemporaryFile::create(temporary.to_owned())?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
-    temporary.rename(path).map_err(Error::disk("replace", path))?;
+    temporary.rename(path).map_err(Error::io("replace", path))?;
     sync_directory(parent(path))
 }
 
-/// Removes a file durably; an absent one is fine.
+/// Removes a file durably; a missing one is not an error.
 pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
     if remove_file(path)? { sync_directory(parent(path)) } else { Ok(()) }
 }
 
-/// Removes a file and says whether there was one.
+/// Removes a file; returns whether it existed.
 pub(super) fn remove_file(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::disk("remove", path)(error)),
+        Err(error) => Err(Error::io("remove", path)(error)),
     }
 }
 
-/// Reads a file; absent is not an error, unreadable is.
+/// Reads a file; `None` if it is missing.
 pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     Ok(read_with_metadata(path)?.map(|(content, _)| content))
 }
 
-/// Reads a regular file with its owner and mode. Anything else is refused: reading a pipe would never end,
-/// and replacing a device would break the machine.
+/// Reads a regular file with its metadata. Rejects other types: reading a pipe would block, and replacing a device
+/// would break the machine.
 pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
     let read = || {
         if !fs::metadata(path)?.is_file() {
@@ -134,11 +133,11 @@ pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadat
     match read() {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::disk("read", path)(error)),
+        Err(error) => Err(Error::io("read", path)(error)),
     }
 }
 
-/// Makes a directory and those above it for the owner alone; existing ones stay as they are.
+/// Creates a directory and its parents with mode 0700; existing ones are unchanged.
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
@@ -149,17 +148,17 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_directory(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(Error::disk("create", path)(error)),
+        Err(error) => Err(Error::io("create", path)(error)),
     }
 }
 
-/// Waits until the disk has what was created, renamed and removed in a directory.
+/// Syncs a directory.
 pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     match synced {
-        // File systems that cannot sync a directory.
+        // The file system cannot sync a directory.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced.map_err(Error::disk("sync", path)),
+        synced => synced.map_err(Error::io("sync", path)),
     }
 }
 
@@ -168,7 +167,7 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The fixed name of the temporary file beside a file.
+/// The temporary file beside a file; a fixed name.
 pub(super) fn temporary_name(path: &Path) -> PathBuf {
     beside(path, "runner-agent.tmp")
 }
@@ -182,29 +181,29 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The file that a path means, through symbolic links, whether it exists or not.
+/// Resolves symbolic links; the file need not exist.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
-    let mut resolved = std::path::absolute(path).map_err(Error::disk("find", path))?;
+    let mut resolved = std::path::absolute(path).map_err(Error::io("find", path))?;
     for _ in 0..MAX_LINKS {
         match fs::read_link(&resolved) {
             Ok(link) => resolved = parent(&resolved).join(link),
             Err(error) if is_no_link(&error) => return existing_parent_resolved(&resolved),
-            Err(error) => return Err(Error::disk("read", &resolved)(error)),
+            Err(error) => return Err(Error::io("read", &resolved)(error)),
         }
     }
-    Err(Error::disk("read", path)(io::Error::other("too many symbolic links")))
+    Err(Error::io("read", path)(io::Error::other("too many symbolic links")))
 }
 
 fn is_no_link(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Resolves the part of a path that exists and keeps the rest.
+/// Resolves the existing part of a path and keeps the rest.
 fn existing_parent_resolved(path: &Path) -> Result<PathBuf, Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
     match parent.canonicalize() {
         Ok(parent) => Ok(parent.join(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(existing_parent_resolved(parent)?.join(name)),
-        Err(error) => Err(Error::disk("read", parent)(error)),
+        Err(error) => Err(Error::io("read", parent)(error)),
     }
 }

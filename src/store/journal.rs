@@ -1,23 +1,23 @@
-//! The journal: what is about to be asked of the server, and what it answered.
+//! The journal: one request to the server, and its answer.
 //!
-//! A file of fixed size with two slots, the intent and the answer. It takes all its space before the request
-//! is sent, so that writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and one
-//! of JSON, padded with spaces; a slot whose checksum is wrong was never written whole.
+//! A file of fixed size with two slots, the intent and the answer. It is allocated before the request is sent:
+//! writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and a line of JSON, padded
+//! with spaces; a wrong checksum marks an incomplete write.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::record::keys;
-use super::wire::{StoredExpiry, stored_token};
+use super::wire::{StoredExpiry, optional_text};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
 
-/// The longest description kept of a registration, in characters.
+/// The maximum length of a journaled description, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 200;
 
 /// The size of the file, in bytes.
@@ -28,58 +28,66 @@ const FILE_BYTES: usize = 4096;
 const ANSWER_AT: usize = 3072;
 
 /// A request that is about to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// What it asks for.
+    /// The requested operation.
     pub operation: JournalOperation,
-    /// Server time, as far as known.
+    /// Estimated server time.
     pub at: Timestamp,
-    /// The manager it is sent as.
+    /// The runner manager that sends it.
+    #[serde(default, with = "optional_text")]
     pub system_id: Option<SystemId>,
 }
 
-/// What a request asks for, with what is needed to settle it after a crash.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The operation of a request, with the data to settle it after a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JournalOperation {
-    /// A new runner.
+    /// Creates a runner.
     Register {
         /// The instance.
         url: ServerUrl,
-        /// Its description there, cut to [`MAX_DESCRIPTION_CHARS`].
+        /// Its description, truncated to [`MAX_DESCRIPTION_CHARS`].
+        #[serde(serialize_with = "truncated")]
         description: String,
-        /// Of the registration token.
+        /// Fingerprint of the registration token.
         seed: Fingerprint,
     },
-    /// A new token.
+    /// Replaces a token.
     Rotate {
         /// The instance.
         url: ServerUrl,
         /// The runner.
         id: Option<RunnerId>,
-        /// Of the token that is replaced.
+        /// Fingerprint of the replaced token.
         old: Fingerprint,
     },
-    /// The end of a runner or of its manager on this machine.
+    /// Deletes a runner or its manager on this machine.
     Unregister {
         /// The instance.
         url: ServerUrl,
         /// The runner.
         id: Option<RunnerId>,
-        /// Of its token.
+        /// Fingerprint of its token.
         fingerprint: Fingerprint,
         /// Whether only this machine's manager is deleted.
         manager_only: bool,
     },
 }
 
-/// What the server answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The server's answer.
+///
+/// `remote = "Self"`: like a [`Record`](super::Record), it must not be serialized by accident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JournalAnswer {
-    /// The runner's number, where the answer has one.
+    /// The runner's id, if the answer contains one.
     pub id: Option<RunnerId>,
-    /// The new token; absent when the runner is gone.
+    /// The new token; absent once the runner is deleted.
+    #[serde(default, with = "optional_text")]
     pub token: Option<Token>,
     /// When it stops working.
+    #[serde(with = "StoredExpiry")]
     pub expiry: Expiry,
     /// Server time of the answer.
     pub obtained_at: Option<Timestamp>,
@@ -90,30 +98,33 @@ pub struct JournalAnswer {
 pub struct Pending {
     /// The runner.
     pub key: RunnerKey,
-    /// What was asked.
+    /// The request.
     pub intent: Intent,
-    /// What was answered, if that came to the disk.
+    /// The answer, if it was written.
     pub answer: Option<JournalAnswer>,
 }
 
-/// Writes the intent and room for the answer, durably. The answer to another one must have been cleared, lest
-/// a token be lost; that to an unregistration has none.
+/// Writes the intent and space for the answer, durably. Refuses to overwrite an answer that contains a token.
 pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
     let path = path_of(directory, key);
-    match read_file(&path)?.as_deref().map(Found::of) {
-        None | Some(Found::NeverSent | Found::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {}
-        Some(Found::Whole(_, Some(_)) | Found::Foreign) => return Err(Error::Unsettled { key: key.clone() }),
+    match read_file(&path)?.as_deref().map(JournalContent::of) {
+        None
+        | Some(JournalContent::NeverSent | JournalContent::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {
+        }
+        Some(JournalContent::Whole(_, Some(_)) | JournalContent::Foreign) => {
+            return Err(Error::Unsettled { key: key.clone() });
+        }
     }
-    let mut content = slot(&StoredIntent::of(intent), ANSWER_AT, &path)?;
+    let mut content = slot(intent, ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
     replace_file(&path, &content).inspect_err(|_| take_back(&path, &content))
 }
 
-/// Removes an intent that got its name and yet failed: it is not sent, and left there would look as if it was.
+/// Removes an intent whose write failed after the rename: it would look like a sent request.
 fn take_back(path: &Path, content: &[u8]) {
     let is_there = read_file(path).is_ok_and(|found| found.as_deref() == Some(content));
     if is_there && let Err(error) = remove_durably(path) {
-        tracing::warn!(path = %path.display(), %error, "a request that is not sent stays in the journal");
+        tracing::warn!(path = %path.display(), %error, "cannot remove a request from the journal that was not sent");
     }
 }
 
@@ -125,11 +136,11 @@ pub(super) fn answered(directory: &Path, key: &RunnerKey, answer: &JournalAnswer
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::NotBegun { key: key.clone() });
         }
-        Err(error) => return Err(Error::disk("write", &path)(error)),
+        Err(error) => return Err(Error::io("write", &path)(error)),
     };
-    let slot = slot(&StoredAnswer::of(answer), FILE_BYTES - ANSWER_AT, &path)?;
+    let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
     let written = file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
-    written.map_err(Error::disk("write", &path))
+    written.map_err(Error::io("write", &path))
 }
 
 /// Ends an operation.
@@ -137,21 +148,21 @@ pub(super) fn clear(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&path_of(directory, key))
 }
 
-/// Reads what was begun and not cleared.
+/// Reads the operations that were begun and not cleared.
 pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for key in keys(directory, ".pending")? {
         let Some(content) = read_file(&path_of(directory, &key))? else { continue };
-        match Found::of(&content) {
-            Found::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
-            Found::NeverSent => {
-                tracing::warn!(runner = %key, "clearing a request from the journal that was never sent");
+        match JournalContent::of(&content) {
+            JournalContent::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
+            JournalContent::NeverSent => {
+                tracing::warn!(runner = %key, "removing an incomplete journal: its request was never sent");
                 clear(directory, &key)?;
             }
-            Found::Foreign => {
+            JournalContent::Foreign => {
                 let path = path_of(directory, &key);
                 tracing::error!(runner = %key, path = %path.display(),
-                    "the journal was written by another version of runner-agent and stays: start that version once");
+                    "keeping a journal of another version of runner-agent: start that version once to settle it");
             }
         }
     }
@@ -161,31 +172,31 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
 /// Reads one runner's operation, if it was begun and not cleared.
 pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pending>, Error> {
     let Some(content) = read_file(&path_of(directory, key))? else { return Ok(None) };
-    match Found::of(&content) {
-        Found::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
-        Found::NeverSent | Found::Foreign => Ok(None),
+    match JournalContent::of(&content) {
+        JournalContent::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
+        JournalContent::NeverSent | JournalContent::Foreign => Ok(None),
     }
 }
 
-/// What a journal file holds.
-#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
-pub(super) enum Found {
+/// The content of a journal file.
+#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
+pub(super) enum JournalContent {
     Whole(Intent, Option<JournalAnswer>),
-    /// The intent never came to the disk whole, so the request was not sent.
+    /// The intent is incomplete: the request was not sent.
     NeverSent,
-    /// Written whole, in words that are not ours.
+    /// Complete, but not understood.
     Foreign,
 }
 
-impl Found {
+impl JournalContent {
     pub(super) fn of(content: &[u8]) -> Self {
         let Some(intent) = read_slot(content.get(..ANSWER_AT).unwrap_or(content)) else { return Self::NeverSent };
-        let intent = serde_json::from_slice(intent).ok().and_then(StoredIntent::into_intent);
+        let intent = serde_json::from_slice(intent).ok();
         let answer = content.get(ANSWER_AT..).and_then(read_slot);
-        let answer = answer.map(|json| serde_json::from_slice(json).ok().and_then(StoredAnswer::into_answer));
+        let answer = answer.map(|json| serde_json::from_slice(json).ok());
         match (intent, answer) {
             (Some(intent), None) => Self::Whole(intent, None),
-            (Some(intent), Some(Some(answer))) => Self::Whole(intent, Some(answer)),
+            (Some(intent), Some(Some(StoredAnswer(answer)))) => Self::Whole(intent, Some(answer)),
             (None, _) | (Some(_), Some(None)) => Self::Foreign,
         }
     }
@@ -196,17 +207,17 @@ fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
 }
 
 fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Error> {
-    let too_long = |error: std::io::Error| Error::disk("write", path)(error);
+    let too_long = |error: std::io::Error| Error::io("write", path)(error);
     let json = serde_json::to_string(value).map_err(|error| too_long(error.into()))?;
     let mut slot = format!("{}\n{json}\n", sha256_hex(json.as_bytes())).into_bytes();
     if slot.len() > size {
-        return Err(too_long(std::io::Error::other("it does not fit its slot")));
+        return Err(too_long(std::io::Error::other("the journal entry is too long")));
     }
     slot.resize(size, b' ');
     Ok(slot)
 }
 
-/// The JSON in a slot that was written whole.
+/// The JSON of a completely written slot.
 fn read_slot(slot: &[u8]) -> Option<&[u8]> {
     let mut lines = slot.splitn(3, |byte| *byte == b'\n');
     let (checksum, json, _padding) = (lines.next()?, lines.next()?, lines.next()?);
@@ -214,73 +225,8 @@ fn read_slot(slot: &[u8]) -> Option<&[u8]> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredIntent {
-    operation: StoredOperation,
-    at: Timestamp,
-    system_id: Option<String>,
-}
+struct StoredAnswer(#[serde(with = "JournalAnswer")] JournalAnswer);
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredOperation {
-    Register { url: ServerUrl, description: String, seed: Fingerprint },
-    Rotate { url: ServerUrl, id: Option<RunnerId>, old: Fingerprint },
-    Unregister { url: ServerUrl, id: Option<RunnerId>, fingerprint: Fingerprint, manager_only: bool },
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredAnswer {
-    id: Option<RunnerId>,
-    token: Option<String>,
-    expiry: StoredExpiry,
-    obtained_at: Option<Timestamp>,
-}
-
-impl StoredIntent {
-    fn of(intent: &Intent) -> Self {
-        let operation = match intent.operation.clone() {
-            JournalOperation::Register { url, description, seed } => {
-                let description = description.chars().take(MAX_DESCRIPTION_CHARS).collect();
-                StoredOperation::Register { url, description, seed }
-            }
-            JournalOperation::Rotate { url, id, old } => StoredOperation::Rotate { url, id, old },
-            JournalOperation::Unregister { url, id, fingerprint, manager_only } => {
-                StoredOperation::Unregister { url, id, fingerprint, manager_only }
-            }
-        };
-        Self { operation, at: intent.at, system_id: intent.system_id.as_ref().map(ToString::to_string) }
-    }
-
-    fn into_intent(self) -> Option<Intent> {
-        let operation = match self.operation {
-            StoredOperation::Register { url, description, seed } => {
-                JournalOperation::Register { url, description, seed }
-            }
-            StoredOperation::Rotate { url, id, old } => JournalOperation::Rotate { url, id, old },
-            StoredOperation::Unregister { url, id, fingerprint, manager_only } => {
-                JournalOperation::Unregister { url, id, fingerprint, manager_only }
-            }
-        };
-        let system_id = self.system_id.map(|text| text.parse()).transpose().ok()?;
-        Some(Intent { operation, at: self.at, system_id })
-    }
-}
-
-impl StoredAnswer {
-    fn of(answer: &JournalAnswer) -> Self {
-        Self {
-            id: answer.id,
-            token: answer.token.as_ref().map(|token| token.expose().to_owned()),
-            expiry: answer.expiry.into(),
-            obtained_at: answer.obtained_at,
-        }
-    }
-
-    fn into_answer(self) -> Option<JournalAnswer> {
-        let token = match self.token {
-            Some(text) => Some(stored_token(&text)?),
-            None => None,
-        };
-        Some(JournalAnswer { id: self.id, token, expiry: self.expiry.into(), obtained_at: self.obtained_at })
-    }
+fn truncated<S: Serializer>(description: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&description.chars().take(MAX_DESCRIPTION_CHARS).collect::<String>())
 }

@@ -11,52 +11,52 @@ use std::time::Duration;
 
 use super::error::Error;
 
-/// How long the disk thread waits for another process that replaces config.toml, which takes milliseconds.
+/// How long the disk thread waits for the lock of config.toml; a replace takes milliseconds.
 const FILE_WAIT: Duration = Duration::from_secs(5);
 
-/// The pause between two tries to lock config.toml.
+/// The pause between attempts to lock config.toml.
 const FILE_RETRY: Duration = Duration::from_millis(5);
 
-/// The pause between two tries to lock a runner.
+/// The pause between attempts to lock a runner.
 pub(super) const RETRY: Duration = Duration::from_millis(50);
 
-/// The longest process id, in digits with its line break.
+/// Maximum length of a process id with its line break, in bytes.
 const MAX_HOLDER_BYTES: u64 = 32;
 
-/// Validity by the daemon that serves a config.toml; dropping it lets the next one in.
+/// The lock of a daemon on its config.toml; released on drop.
 #[derive(Debug)]
-#[must_use = "the lock ends when it is dropped"]
+#[must_use = "the lock is released on drop"]
 pub struct InstanceLock {
     pub(super) _file: Option<File>,
 }
 
-/// Validity during one operation on one runner; dropping it lets the next one in.
+/// The lock of one operation on one runner; released on drop.
 #[derive(Debug)]
-#[must_use = "the lock ends when it is dropped"]
+#[must_use = "the lock is released on drop"]
 pub struct RunnerLock {
     pub(super) _file: Option<File>,
 }
 
-/// What came of a try to lock.
-pub(super) enum Tried {
+/// The result of an attempt to lock.
+pub(super) enum LockAttempt {
     Locked(File),
-    /// By the process that wrote its id there.
+    /// Held by another process, with its id if known.
     HeldBy(Option<u32>),
 }
 
-/// Tries to lock a file of ours and leaves this process's id in it, if the disk has room for that.
-pub(super) fn try_lock(path: &Path) -> Result<Tried, Error> {
+/// Tries to lock one of the agent's files, and writes this process's id into it if the disk has space.
+pub(super) fn try_lock(path: &Path) -> Result<LockAttempt, Error> {
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {
-            // The lock holds without it: the id only tells others whom they wait for.
+            // The lock works without the id, which only serves messages.
             if let Err(error) = write_holder(&mut file) {
-                tracing::debug!(path = %path.display(), %error, "the lock file does not name this process");
+                tracing::debug!(path = %path.display(), %error, "cannot write the process id into the lock file");
             }
-            Ok(Tried::Locked(file))
+            Ok(LockAttempt::Locked(file))
         }
-        Err(TryLockError::WouldBlock) => Ok(Tried::HeldBy(read_holder(&mut file))),
-        Err(TryLockError::Error(error)) => Err(Error::disk("lock", path)(error)),
+        Err(TryLockError::WouldBlock) => Ok(LockAttempt::HeldBy(read_holder(&mut file))),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }
 }
 
@@ -71,9 +71,9 @@ pub(super) fn lock_sidecar(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Locks a file itself, for one that is overwritten in place.
+/// Locks the file itself, for an overwrite in place.
 pub(super) fn lock_itself(path: &Path) -> Result<File, Error> {
-    let file = File::open(path).map_err(Error::disk("read", path))?;
+    let file = File::open(path).map_err(Error::io("read", path))?;
     wait_for(&file, path)?;
     Ok(file)
 }
@@ -83,7 +83,7 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(Error::disk("lock", path)(error)),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if left.is_zero() => {
                 return Err(Error::FileLocked { path: path.to_owned() });
             }
@@ -99,15 +99,15 @@ fn open(path: &Path) -> Result<File, Error> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-    options.open(path).map_err(Error::disk("open the lock file", path))
+    options.open(path).map_err(Error::io("open the lock file", path))
 }
 
-/// Lets the owner of the directory lock too what root created there.
+/// Gives a lock file that root created to the directory's owner.
 fn own_like_directory(file: &File, path: &Path) {
     let owner = super::files::parent(path).metadata();
     let owned = owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid())));
     if let Err(error) = owned {
-        tracing::debug!(path = %path.display(), %error, "the lock file keeps its owner");
+        tracing::debug!(path = %path.display(), %error, "cannot change the lock file's owner");
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_keeps_nobody_from_locking() {
-        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(Tried::Locked(_))));
+    fn locking_works_on_a_full_disk() {
+        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(LockAttempt::Locked(_))));
     }
 }

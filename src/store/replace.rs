@@ -1,9 +1,9 @@
-//! The replace of config.toml: whole or not at all, with its owner and mode, seen by everybody at once.
+//! Replaces config.toml atomically and keeps its owner and mode.
 //!
-//! In order: lock the sidecar, read, edit, write and sync a temporary file beside it, make sure that nobody
-//! changed the original meanwhile (else edit what is there now), rename, sync the directory. A file that is a
-//! mount point cannot be renamed onto: it is overwritten in place, from a complete copy in the state directory
-//! that is replayed if that was interrupted, and only then: who edited the file since is right.
+//! In order: lock the sidecar, read, edit, write and sync a temporary file beside it, check that the original is
+//! unchanged (else edit the new content), rename, sync the directory. A mount point cannot be renamed onto: it is
+//! overwritten in place from a complete copy in the state directory. An interrupted overwrite is finished from the
+//! copy, but a newer external edit wins.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -12,33 +12,32 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    Temporary, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
+    TemporaryFile, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
     sync_directory, temporary_name,
 };
-use super::hooks::Hooks;
 use super::locks::{lock_itself, lock_sidecar};
+use super::test_hooks::TestHooks;
 use crate::secret::sha256_hex;
 
-/// How often a change by somebody else, between reading and renaming, is taken up.
+/// Maximum number of attempts if other processes change the file between read and rename.
 pub(super) const MAX_TRIES: u32 = 5;
 
-/// The room that a probe asks for beyond the file's present size, in bytes: more than one new entry takes.
+/// Extra space that a probe requires, in bytes: more than one new entry needs.
 const PROBE_MARGIN: usize = 4096;
 
-/// What the first line of the complete copy begins with; the length of the original and the checksum of
-/// all that follows come after it.
+/// Starts the copy's first line, before the original's length and the checksum of both contents.
 const COPY_HEADER: &str = "runner-agent copy 2 ";
 
-/// The permission bits of others, which a file with tokens must not have.
+/// The permission bits that are kept: a file with tokens is not accessible to others.
 const KEPT_MODE: u32 = 0o770;
 
-/// Where config.toml is, and what there is to replace it with.
+/// The config.toml to replace.
 pub(super) struct ReplaceTarget<'a> {
     /// The resolved path.
     pub(super) path: &'a Path,
     /// This config.toml's state directory.
     pub(super) state: Option<&'a Path>,
-    pub(super) hooks: &'a Hooks,
+    pub(super) hooks: &'a TestHooks,
 }
 
 /// config.toml as it was read.
@@ -48,36 +47,36 @@ struct Original {
     metadata: Option<Metadata>,
 }
 
-/// What a write in place goes from and to, as it is kept until that is done.
-struct Copied<'c> {
+/// The contents before and after a write in place, kept until it completes.
+struct RecoveryCopy<'c> {
     before: &'c [u8],
     after: &'c [u8],
 }
 
-/// What became of a write in place whose copy is still there.
+/// How far a write in place got whose copy still exists.
 enum Interrupted {
-    /// It never began.
+    /// It did not start.
     Unwritten,
-    /// It was complete.
+    /// It completed.
     Written,
-    /// It ended in the middle.
+    /// It stopped in the middle.
     Torn,
-    /// Somebody else has written the file since.
+    /// Another process has written the file since.
     Superseded,
 }
 
-/// How a try to replace ended.
-enum Outcome {
+/// The result of one attempt to replace.
+enum ReplaceAttempt {
     Done,
     ChangedMeanwhile,
 }
 
 impl ReplaceTarget<'_> {
-    /// Reads the file, has it edited, and replaces it if that changed anything; `edit` is called again with
-    /// the new content if somebody changed the file meanwhile.
+    /// Reads and edits the file, and replaces it if it changed. Calls `edit` again with the new content after a
+    /// concurrent change.
     ///
     /// # Errors
-    /// Those of the disk and of `edit`; the file is untouched then, unless it is a mount point.
+    /// Those of disk operations; the file is unchanged then, unless it is a mount point.
     pub(super) fn replace(&self, edit: &mut dyn FnMut(&str) -> String) -> Result<(), Error> {
         let is_mount_point = self.is_mount_point();
         let _lock = self.lock(is_mount_point)?;
@@ -94,16 +93,16 @@ impl ReplaceTarget<'_> {
                 self.rename(&original, edited.as_bytes())?
             };
             match outcome {
-                Outcome::Done => return Ok(()),
-                Outcome::ChangedMeanwhile => {
-                    tracing::debug!(path = %self.path.display(), "config.toml was changed meanwhile, editing it again");
+                ReplaceAttempt::Done => return Ok(()),
+                ReplaceAttempt::ChangedMeanwhile => {
+                    tracing::debug!(path = %self.path.display(), "config.toml was changed concurrently; editing it again");
                 }
             }
         }
         Err(Error::ChangedMeanwhile { path: self.path.to_owned(), tries: MAX_TRIES })
     }
 
-    /// Does all of a replace but the rename.
+    /// Rehearses a replace up to the rename.
     pub(super) fn probe(&self) -> Result<(), Error> {
         make_directory(parent(self.path))?;
         let is_mount_point = self.is_mount_point();
@@ -113,26 +112,26 @@ impl ReplaceTarget<'_> {
         sample.extend(std::iter::repeat_n(b'#', PROBE_MARGIN));
         if is_mount_point {
             let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-            OpenOptions::new().write(true).open(self.path).map_err(Error::disk("write", self.path))?;
-            return Temporary::create(state.join(".probe"))?.fill(&sample);
+            OpenOptions::new().write(true).open(self.path).map_err(Error::io("write", self.path))?;
+            return TemporaryFile::create(state.join(".probe"))?.fill(&sample);
         }
         self.temporary(&original)?.fill(&sample)
     }
 
-    /// Finishes a write in place that was interrupted, unless somebody has written the file since.
+    /// Finishes an interrupted write in place, unless another process has written the file since.
     pub(super) fn replay(&self) -> Result<(), Error> {
         let Some(copy) = self.copy() else { return Ok(()) };
         if read_file(&copy)?.is_none() {
             return Ok(());
         }
         if read_file(self.path)?.is_none() {
-            tracing::warn!(path = %self.path.display(), "config.toml is away; its interrupted write stays to be finished");
+            tracing::warn!(path = %self.path.display(), "config.toml is missing; keeping its interrupted write for later");
             return Ok(());
         }
-        // Whoever is writing in place at this moment holds the lock, and takes its copy away before the end.
+        // A process that writes in place holds this lock and removes its copy before it releases the lock.
         let _lock = lock_itself(self.path)?;
         let Some(stored) = read_file(&copy)? else { return Ok(()) };
-        let copied = Copied::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
+        let copied = RecoveryCopy::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
         match copied.interrupted(&self.read_original()?.content) {
             Interrupted::Unwritten | Interrupted::Written => {}
             Interrupted::Torn => {
@@ -142,7 +141,7 @@ impl ReplaceTarget<'_> {
             Interrupted::Superseded => {
                 tracing::warn!(
                     path = %self.path.display(),
-                    "config.toml was written by somebody else after an interrupted write: leaving it as it is"
+                    "config.toml was changed after an interrupted write; keeping the newer content"
                 );
             }
         }
@@ -161,7 +160,7 @@ impl ReplaceTarget<'_> {
         is_root || self.hooks.pretends_mount_point()
     }
 
-    /// A mount point is the same file for everybody, so it can be locked itself; its directory is not.
+    /// A mount point is one file in all containers, but its directory is not: lock the file itself.
     fn lock(&self, is_mount_point: bool) -> Result<File, Error> {
         if is_mount_point { lock_itself(self.path) } else { lock_sidecar(&beside(self.path, "lock")) }
     }
@@ -171,41 +170,41 @@ impl ReplaceTarget<'_> {
         Ok(Original { content: content.unwrap_or_default(), metadata })
     }
 
-    /// Makes sure that what is there already will stay: an earlier try may have ended before its sync.
+    /// Syncs the unchanged file: an earlier attempt may have stopped before its sync.
     fn settle(&self, original: &Original) -> Result<(), Error> {
         if original.metadata.is_none() {
             return Ok(());
         }
         let synced = File::open(self.path).and_then(|file| file.sync_all());
-        synced.map_err(Error::disk("sync", self.path))?;
+        synced.map_err(Error::io("sync", self.path))?;
         sync_directory(parent(self.path))
     }
 
-    fn rename(&self, original: &Original, edited: &[u8]) -> Result<Outcome, Error> {
+    fn rename(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
         let mut temporary = self.temporary(original)?;
         temporary.fill(edited)?;
         self.hooks.before_rename(self.path);
         if !self.is_unchanged(original)? {
-            return Ok(Outcome::ChangedMeanwhile);
+            return Ok(ReplaceAttempt::ChangedMeanwhile);
         }
         match temporary.rename(self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return self.overwrite(original, edited),
-            Err(error) => return Err(Error::disk("replace", self.path)(error)),
+            Err(error) => return Err(Error::io("replace", self.path)(error)),
         }
         self.hooks.renamed();
         sync_directory(parent(self.path))?;
-        Ok(Outcome::Done)
+        Ok(ReplaceAttempt::Done)
     }
 
-    /// The replacement, still empty, with the owner and mode it will have.
-    fn temporary(&self, original: &Original) -> Result<Temporary, Error> {
-        let temporary = Temporary::create(temporary_name(self.path))?;
+    /// Creates the empty replacement with its final owner and mode.
+    fn temporary(&self, original: &Original) -> Result<TemporaryFile, Error> {
+        let temporary = TemporaryFile::create(temporary_name(self.path))?;
         let Some(wanted) = &original.metadata else {
             temporary.set_mode(0o600)?;
             return Ok(temporary);
         };
-        let made = temporary.file().metadata().map_err(Error::disk("read", temporary.path()))?;
+        let made = temporary.file().metadata().map_err(Error::io("read", temporary.path()))?;
         let uid = (made.uid() != wanted.uid()).then_some(wanted.uid());
         let gid = (made.gid() != wanted.gid()).then_some(wanted.gid());
         if (uid.is_some() || gid.is_some()) && fchown(temporary.file(), uid, gid).is_err() {
@@ -220,9 +219,9 @@ impl ReplaceTarget<'_> {
         Ok(now.content == original.content && now.metadata.is_some() == original.metadata.is_some())
     }
 
-    fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<Outcome, Error> {
+    fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
         let copy = self.copy().ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-        replace_file(&copy, &Copied { before: &original.content, after: edited }.to_bytes())?;
+        replace_file(&copy, &RecoveryCopy { before: &original.content, after: edited }.to_bytes())?;
         self.hooks.before_rename(self.path);
         let opened = match self.is_unchanged(original) {
             Ok(true) => self.open_in_place(edited.len()).map(Some),
@@ -230,17 +229,17 @@ impl ReplaceTarget<'_> {
             Err(error) => Err(error),
         };
         let Ok(Some(file)) = opened else {
-            // Nothing is written, so there is nothing to finish later.
+            // Nothing was written.
             remove_durably(&copy)?;
-            return opened.map(|_| Outcome::ChangedMeanwhile);
+            return opened.map(|_| ReplaceAttempt::ChangedMeanwhile);
         };
         self.fill_in_place(file, edited)?;
         self.hooks.renamed();
         remove_durably(&copy)?;
-        Ok(Outcome::Done)
+        Ok(ReplaceAttempt::Done)
     }
 
-    /// Opens the file to be overwritten, and claims the space for that before the first byte is lost.
+    /// Opens the file to overwrite and allocates the space first.
     fn open_in_place(&self, needed: usize) -> Result<File, Error> {
         let open = || -> io::Result<File> {
             let file = OpenOptions::new().write(true).open(self.path)?;
@@ -250,7 +249,7 @@ impl ReplaceTarget<'_> {
             reserve(&file, file.metadata()?.len(), needed)?;
             Ok(file)
         };
-        open().map_err(Error::disk("overwrite", self.path))
+        open().map_err(Error::io("overwrite", self.path))
     }
 
     fn fill_in_place(&self, mut file: File, content: &[u8]) -> Result<(), Error> {
@@ -261,11 +260,11 @@ impl ReplaceTarget<'_> {
             if mode & 0o777 & !KEPT_MODE != 0
                 && let Err(error) = file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))
             {
-                tracing::warn!(path = %self.path.display(), %error, "others can read config.toml");
+                tracing::warn!(path = %self.path.display(), %error, "cannot remove the access of others to config.toml");
             }
             file.sync_all()
         };
-        fill().map_err(Error::disk("overwrite", self.path))
+        fill().map_err(Error::io("overwrite", self.path))
     }
 
     fn copy(&self) -> Option<PathBuf> {
@@ -273,7 +272,7 @@ impl ReplaceTarget<'_> {
     }
 }
 
-/// Claims the space that a longer content needs.
+/// Allocates the space for longer content.
 fn reserve(file: &File, present: u64, needed: usize) -> io::Result<()> {
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     if needed <= present {
@@ -285,14 +284,14 @@ fn reserve(file: &File, present: u64, needed: usize) -> io::Result<()> {
     }
 }
 
-impl<'c> Copied<'c> {
+impl<'c> RecoveryCopy<'c> {
     fn to_bytes(&self) -> Vec<u8> {
         let contents = [self.before, self.after].concat();
         let header = format!("{COPY_HEADER}{} {}\n", self.before.len(), sha256_hex(&contents));
         [header.as_bytes(), &contents].concat()
     }
 
-    /// `None` for what was damaged, or is no copy.
+    /// `None` if the copy is damaged.
     fn parse(stored: &'c [u8]) -> Option<Self> {
         let line_end = stored.iter().position(|byte| *byte == b'\n')?;
         let (header, contents) = (std::str::from_utf8(&stored[..line_end]).ok()?, &stored[line_end + 1..]);
@@ -313,8 +312,8 @@ impl<'c> Copied<'c> {
         }
     }
 
-    /// Whether every byte is one that was there before or one that was being written: a crash of the machine
-    /// may bring any part to the disk first. The file grows with what is written, and shrinks at once.
+    /// Whether every byte is from before or after: a crash may persist any part first. The file grows with each
+    /// write and shrinks in one step.
     fn is_mixed(&self, current: &[u8]) -> bool {
         let (from, to, present) = (self.before.len(), self.after.len(), current.len());
         let is_of_either = |(position, byte): (usize, &u8)| {

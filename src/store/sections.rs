@@ -1,21 +1,22 @@
-//! Which lines of config.toml belong to which entry: headers, sub-tables and the comments above them.
+//! Maps lines of config.toml to entries: headers, sub-tables and the comments above them.
 
 use std::ops::Range;
 
 use toml_edit::{Item, RawString, Table};
 
 use super::config_file::ConfigFile;
+use super::patch::line_start;
 
-/// The lines of one entry that follow each other.
+/// Consecutive lines of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// What goes when the entry goes, including the blank lines below it.
+pub(super) struct EntryLines {
+    /// Removed with the entry, including the blank lines below.
     pub(super) span: Range<usize>,
-    /// Where its last line ends, before those blank lines.
+    /// The end of its last line, before those blank lines.
     pub(super) text_end: usize,
 }
 
-/// One header, whoever it belongs to.
+/// One table header.
 struct Section {
     header: usize,
     /// White space and comments between the last line of the section before and this header.
@@ -26,12 +27,12 @@ struct Section {
 /// The runs of lines that make up the `[[runners]]` entry at `position`.
 ///
 /// A comment belongs to the header below it when no blank line is between them, else to the lines directly
-/// above it; what stands between blank lines belongs to nobody.
-pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<Run> {
+/// above it; a comment between blank lines belongs to no entry.
+pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<EntryLines> {
     let text = file.text;
     let sections = sections(file);
     let trailing = file.document.trailing().span().unwrap_or(text.len()..text.len());
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<EntryLines> = Vec::new();
     let mut is_continued = false;
     for (index, section) in sections.iter().enumerate() {
         if section.owner != Some(position) {
@@ -44,8 +45,8 @@ pub(super) fn runs_of_entry(file: &ConfigFile<'_>, position: usize) -> Vec<Run> 
             None => end_before(text, &trailing, trailing.end),
         };
         match runs.last_mut() {
-            Some(run) if is_continued => *run = Run { span: run.span.start..end, text_end },
-            Some(_) | None => runs.push(Run { span: comment_start(text, &section.gap)..end, text_end }),
+            Some(run) if is_continued => *run = EntryLines { span: run.span.start..end, text_end },
+            Some(_) | None => runs.push(EntryLines { span: comment_start(text, &section.gap)..end, text_end }),
         }
         is_continued = true;
     }
@@ -92,21 +93,21 @@ fn collect(table: &Table, owner: Option<usize>, sections: &mut Vec<Section>) {
     }
 }
 
-/// Where the header below a gap begins, with its indentation and the comments directly above it.
+/// The start of the header below a gap, including indentation and comments directly above.
 fn comment_start(text: &str, gap: &Range<usize>) -> usize {
-    let mut start = gap.start + text[gap.clone()].rfind('\n').map_or(0, |newline| newline + 1);
-    while start > gap.start {
-        let before = &text[gap.start..start - 1];
-        let line_start = gap.start + before.rfind('\n').map_or(0, |newline| newline + 1);
-        if !is_comment(&text[line_start..start]) {
+    let gap_text = &text[gap.clone()];
+    let mut start = line_start(gap_text, gap_text.len());
+    while start > 0 {
+        let above = line_start(gap_text, start - 1);
+        if !is_comment(&gap_text[above..start]) {
             break;
         }
-        start = line_start;
+        start = above;
     }
-    start
+    gap.start + start
 }
 
-/// Where the lines above a gap end: with the comments directly below them, and with the blank lines too.
+/// The end of the lines above a gap: after the comments directly below them, and after the blank lines.
 fn end_before(text: &str, gap: &Range<usize>, limit: usize) -> (usize, usize) {
     let lines = |from: usize| text[from..limit.max(from)].split_inclusive('\n');
     let comments: usize = lines(gap.start).take_while(|line| is_comment(line)).map(str::len).sum();

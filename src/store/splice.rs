@@ -1,30 +1,27 @@
-//! Edits of config.toml that leave every other byte as it is.
+//! Edits config.toml and preserves every other byte.
 //!
-//! The original text is cut open at the spans the parser gives; nothing is ever written out anew. Then the
-//! result is parsed again and compared as values with what it should say: a slip becomes
-//! [`Error::EditMismatch`], not a damaged file.
+//! Splices the original text at the parser's spans and never reserializes it. The result is parsed again and its
+//! values are compared with the expected ones: a mistake becomes [`Error::EditMismatch`], not a damaged file.
 
 use std::ops::Range;
 
 use toml_edit::{Document, TableLike};
 
-use super::compose::EntryText;
-use super::config_file::{ConfigFile, NEVER, Reading};
-use super::edit::{Edit, Edited, Target};
+use super::config_file::{ConfigFile, NEVER, ParseContext};
+use super::edit::{Edit, Edited, EntrySelector};
 use super::entry::{Entry, EntryToken};
+use super::entry_text::EntryText;
 use super::error::Error;
+use super::patch::{Patch, line_end, line_number, line_start, patched};
 use super::sections::runs_of_entry;
 use super::tree::Tree;
 use crate::model::{Credential, Expiry, RunnerId};
 
-/// The keys of an entry that are never part of an [`EntryText`].
-pub(super) const CREDENTIAL_KEYS: [&str; 4] = ["id", "token", "token_obtained_at", "token_expires_at"];
-
-/// Makes one change of the text.
+/// Applies one change to the text.
 ///
 /// # Errors
 /// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
-pub(super) fn apply(text: &str, edit: &Edit, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+pub(super) fn apply(text: &str, edit: &Edit, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     match edit {
         Edit::Renew { target, id, credential } => renew(text, target, *id, credential, reading),
         Edit::Insert { text: entry_text, id, credential } => insert(text, entry_text, *id, credential, reading),
@@ -34,10 +31,10 @@ pub(super) fn apply(text: &str, edit: &Edit, reading: Reading<'_>) -> Result<(St
 
 fn renew(
     text: &str,
-    target: &Target,
+    target: &EntrySelector,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let entries = file.entries();
@@ -56,20 +53,19 @@ fn renew(
     let mut patches = Vec::new();
     for entry in &literal {
         let Some(table) = tables.get(entry.position) else { continue };
-        let values = wanted(*table, id, credential);
+        let values = credential_fields(*table, id, credential);
         if let Some(tree) = expected.runners().and_then(|runners| runners.get_mut(entry.position)) {
             values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
         }
         patches.extend(patches_for(&file, entry.position, *table, values));
     }
-    let edited = spliced(text, patches);
+    let edited = patched(text, patches);
     check(&edited, &expected, reading)?;
     Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
 }
 
-/// Whether an entry is to be renewed: also one that has the new token already, so that a change can be
-/// repeated.
-fn is_renewed(entry: &Entry, target: &Target, credential: &Credential) -> bool {
+/// Whether to renew an entry. An entry with the new token counts: this makes the edit idempotent.
+fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
     let is_done =
         entry.url.as_ref() == Some(&target.url) && entry.token == EntryToken::Literal(credential.token.clone());
     is_done || target.matches(entry)
@@ -80,17 +76,17 @@ fn insert(
     entry_text: &EntryText,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     if let Some(url) = entry_text.url() {
-        let target = Target { url, id, fingerprints: vec![credential.token.fingerprint()] };
+        let target = EntrySelector { url, id, fingerprints: vec![credential.token.fingerprint()] };
         if file.entries().iter().any(|entry| is_renewed(entry, &target, credential)) {
             return renew(text, &target, id, credential, reading);
         }
     }
     if let Some(span) = file.inline_array() {
-        let line = text[..span.start].matches('\n').count() + 1;
+        let line = line_number(text, span.start);
         return Err(Error::InlineRunners { path: reading.path.to_owned(), line });
     }
     let newline = newline_of(text);
@@ -112,23 +108,23 @@ fn block(
     newline: &str,
     id: Option<RunnerId>,
     credential: &Credential,
-    reading: Reading<'_>,
+    reading: ParseContext<'_>,
 ) -> Result<String, Error> {
     let bare = entry_text.expose().replace('\n', newline);
     let file = ConfigFile::parse(&bare, reading)?;
     let tables = file.tables();
     let table = *tables.first().ok_or_else(|| Error::EditMismatch { path: reading.path.to_owned() })?;
     let mut expected = Tree::of_document(&file.document);
-    let values = wanted(table, id, credential);
+    let values = credential_fields(table, id, credential);
     if let Some(tree) = expected.runners().and_then(|runners| runners.first_mut()) {
         values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
     }
-    let block = spliced(&bare, patches_for(&file, 0, table, values));
+    let block = patched(&bare, patches_for(&file, 0, table, values));
     check(&block, &expected, reading)?;
     Ok(block)
 }
 
-fn remove(text: &str, target: &Target, reading: Reading<'_>) -> Result<(String, Edited), Error> {
+fn remove(text: &str, target: &EntrySelector, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let positions: Vec<usize> =
         file.entries().iter().filter(|entry| target.matches(entry)).map(|entry| entry.position).collect();
@@ -149,8 +145,8 @@ fn remove(text: &str, target: &Target, reading: Reading<'_>) -> Result<(String, 
     Ok((edited, Edited { entries: positions.len(), removed }))
 }
 
-/// Cuts one entry out of the text.
-fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String, EntryText), Error> {
+/// Removes one entry and returns the rest and the entry.
+fn take_out(text: &str, position: usize, reading: ParseContext<'_>) -> Result<(String, EntryText), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let mismatch = |_| Error::EditMismatch { path: reading.path.to_owned() };
     if let Some(array) = file.inline_array() {
@@ -158,7 +154,7 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
         let kept = tables.get(position).map_or_else(String::new, |table| rewritten(text, *table));
         let kept = EntryText::parse(&kept).map_err(mismatch)?;
         let cut = inline_cut(&array, &file.table_spans(), position);
-        return Ok((spliced(text, vec![Patch { span: cut, text: String::new() }]), kept));
+        return Ok((patched(text, vec![Patch::removal(cut)]), kept));
     }
     let runs = runs_of_entry(&file, position);
     let mut kept: String = runs.iter().map(|run| &text[run.span.start..run.text_end]).collect();
@@ -166,22 +162,20 @@ fn take_out(text: &str, position: usize, reading: Reading<'_>) -> Result<(String
         kept.push('\n');
     }
     let kept = EntryText::parse(&kept).map_err(mismatch)?;
-    let cuts =
-        runs.into_iter().map(|run| Patch { span: with_separator(text, run.span), text: String::new() }).collect();
-    Ok((spliced(text, cuts), kept))
+    let cuts = runs.into_iter().map(|run| Patch::removal(with_separator(text, run.span))).collect();
+    Ok((patched(text, cuts), kept))
 }
 
-/// Takes the blank line along that set the last entry of the file apart, so that an entry which comes and
-/// goes leaves no trace.
+/// Includes the blank line above the last entry of the file: inserting and removing an entry restores the file.
 fn with_separator(text: &str, span: Range<usize>) -> Range<usize> {
     let above = &text[..span.start];
     let Some(lines) = above.strip_suffix('\n').filter(|_| span.end == text.len()) else { return span };
-    let line_start = lines.rfind('\n').map_or(0, |newline| newline + 1);
-    let is_separator = line_start > 0 && lines[line_start..].trim().is_empty();
-    if is_separator { line_start..span.end } else { span }
+    let start = line_start(lines, lines.len());
+    let is_separator = start > 0 && lines[start..].trim().is_empty();
+    if is_separator { start..span.end } else { span }
 }
 
-/// An inline table as a `[[runners]]` table, its values spelled as they were.
+/// Rewrites an inline table as a `[[runners]]` table; values keep their formatting.
 fn rewritten(text: &str, table: &dyn TableLike) -> String {
     let mut lines = "[[runners]]\n".to_owned();
     for (key, value) in table.get_values() {
@@ -192,7 +186,7 @@ fn rewritten(text: &str, table: &dyn TableLike) -> String {
     lines
 }
 
-/// What to cut so that an array lacks one element and its comma.
+/// The span of one array element and its comma.
 fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) -> Range<usize> {
     let before = position.checked_sub(1).and_then(|before| elements.get(before));
     match (elements.get(position), elements.get(position + 1), before) {
@@ -203,67 +197,53 @@ fn inline_cut(array: &Range<usize>, elements: &[Range<usize>], position: usize) 
     }
 }
 
-/// Takes the credential out of the text of one entry, line by line.
-pub(super) fn without_credential(text: &str) -> Option<String> {
-    let document = Document::parse(text).ok()?;
-    let table = document.get("runners")?.as_array_of_tables()?.get(0)?;
-    let mut cuts = Vec::new();
-    for name in CREDENTIAL_KEYS {
-        let Some((key, item)) = table.get_key_value(name) else { continue };
-        let (key, value) = (key.span()?, item.as_value()?.span()?);
-        cuts.push(Patch { span: line_start(text, key.start)..line_end(text, value.end), text: String::new() });
-    }
-    Some(spliced(text, cuts))
-}
-
-/// A value that an entry should have.
-struct WantedFields {
+/// A key that a renewal sets.
+struct CredentialField {
     key: &'static str,
     literal: String,
     tree: Tree,
 }
 
-impl WantedFields {
+impl CredentialField {
     fn time(key: &'static str, literal: &str) -> Self {
         Self { key, literal: literal.to_owned(), tree: Tree::Time(literal.to_owned()) }
     }
 }
 
-/// The values that differ from what an entry has.
-fn wanted(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<WantedFields> {
+/// The keys whose values differ from the entry's.
+fn credential_fields(table: &dyn TableLike, id: Option<RunnerId>, credential: &Credential) -> Vec<CredentialField> {
     let mut wanted = Vec::new();
     if let Some(number) = id.and_then(|id| i64::try_from(id.number()).ok()) {
-        wanted.push(WantedFields { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
+        wanted.push(CredentialField { key: "id", literal: number.to_string(), tree: Tree::Integer(number) });
     }
     let token = credential.token.expose();
-    wanted.push(WantedFields { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
+    wanted.push(CredentialField { key: "token", literal: format!("\"{token}\""), tree: Tree::Text(token.to_owned()) });
     let expires_at = match credential.expiry {
         Expiry::At(expires_at) => Some(expires_at.whole_seconds().to_string()),
         Expiry::Never => Some(NEVER.to_owned()),
         Expiry::Unknown => table.contains_key("token_expires_at").then(|| NEVER.to_owned()),
     };
     if let (Some(obtained_at), Some(expires_at)) = (credential.obtained_at, expires_at) {
-        wanted.push(WantedFields::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
-        wanted.push(WantedFields::time("token_expires_at", &expires_at));
+        wanted.push(CredentialField::time("token_obtained_at", &obtained_at.whole_seconds().to_string()));
+        wanted.push(CredentialField::time("token_expires_at", &expires_at));
     }
     wanted.retain(|value| table.get(value.key).map(Tree::of_item).as_ref() != Some(&value.tree));
     wanted
 }
 
-/// A replacement of one part of the text.
-struct Patch {
-    span: Range<usize>,
-    text: String,
-}
-
-/// Replaces the values that are there, and adds the others behind the token.
-fn patches_for(file: &ConfigFile<'_>, position: usize, table: &dyn TableLike, values: Vec<WantedFields>) -> Vec<Patch> {
+/// Replaces existing values and adds missing keys after the token.
+fn patches_for(
+    file: &ConfigFile<'_>,
+    position: usize,
+    table: &dyn TableLike,
+    values: Vec<CredentialField>,
+) -> Vec<Patch> {
     let mut patches = Vec::new();
     let mut missing = Vec::new();
     for value in values {
         match table.get(value.key).map(|item| item.as_value().and_then(|value| value.span())) {
             Some(Some(span)) => patches.push(Patch { span, text: value.literal }),
-            // A table where a value should be is left alone; the comparison afterwards refuses it.
+            // A table in place of a value is not edited; `check` rejects it.
             Some(None) => {}
             None => missing.push(format!("{} = {}", value.key, value.literal)),
         }
@@ -305,16 +285,7 @@ fn missing_lines(text: &str, anchor: Option<(usize, usize)>, header_end: usize, 
     Patch { span: at..at, text: missing.iter().map(|pair| format!("{newline}{indent}{pair}")).collect() }
 }
 
-fn line_start(text: &str, offset: usize) -> usize {
-    text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
-}
-
-/// Behind the line break, or at the end of the text.
-fn line_end(text: &str, offset: usize) -> usize {
-    text[offset..].find('\n').map_or(text.len(), |newline| offset + newline + 1)
-}
-
-/// How the file ends its lines, judged by the first.
+/// The file's line ending, taken from its first line.
 fn newline_of(text: &str) -> &'static str {
     match text.find('\n') {
         Some(newline) if text[..newline].ends_with('\r') => "\r\n",
@@ -322,46 +293,33 @@ fn newline_of(text: &str) -> &'static str {
     }
 }
 
-/// What to put between the text and a new table: a blank line, unless it has one.
+/// The text before a new table: a blank line, unless there is one.
 fn separator(text: &str, newline: &str) -> String {
     let body = text.trim_start_matches('\u{feff}');
     if body.is_empty() {
         return String::new();
     }
     let Some(lines) = body.strip_suffix('\n') else { return newline.repeat(2) };
-    let last = &lines[lines.rfind('\n').map_or(0, |newline| newline + 1)..];
+    let last = &lines[line_start(lines, lines.len())..];
     if last.trim().is_empty() { String::new() } else { newline.to_owned() }
 }
 
-fn spliced(text: &str, mut patches: Vec<Patch>) -> String {
-    patches.sort_by_key(|patch| (patch.span.start, patch.span.end));
-    let mut result = String::with_capacity(text.len() + 256);
-    let mut done = 0;
-    for patch in patches {
-        result.push_str(text.get(done..patch.span.start).unwrap_or_default());
-        result.push_str(&patch.text);
-        done = patch.span.end;
-    }
-    result.push_str(text.get(done..).unwrap_or_default());
-    result
-}
-
-/// Makes sure that the result says what it should, and nothing else.
-fn check(edited: &str, expected: &Tree, reading: Reading<'_>) -> Result<(), Error> {
+/// Compares the edited text with the expected values.
+fn check(edited: &str, expected: &Tree, reading: ParseContext<'_>) -> Result<(), Error> {
     let mismatch = || Error::EditMismatch { path: reading.path.to_owned() };
     let document = Document::parse(edited).map_err(|_| mismatch())?;
     let (mut found, mut expected) = (Tree::of_document(&document), expected.clone());
-    // A file without `runners` and one with none mean the same.
+    // A missing `runners` equals an empty one.
     found.runners();
     expected.runners();
     if found == expected { Ok(()) } else { Err(mismatch()) }
 }
 
-fn no_such_entry(target: &Target, reading: Reading<'_>) -> Error {
+fn no_such_entry(target: &EntrySelector, reading: ParseContext<'_>) -> Error {
     let runner = match (target.id, target.fingerprints.last()) {
         (Some(id), _) => format!("runner {id} of {}", target.url),
         (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),
-        (None, None) => format!("a runner without id and token of {}", target.url),
+        (None, None) => format!("a runner without id or token of {}", target.url),
     };
     Error::NoSuchEntry { path: reading.path.to_owned(), runner }
 }

@@ -11,7 +11,7 @@ mod system_id;
 
 use std::path::{Path, PathBuf};
 
-use super::hooks::Hooks;
+use super::test_hooks::TestHooks;
 use super::*;
 use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
 use crate::secret::Token;
@@ -23,8 +23,8 @@ fn variables(name: &str) -> Option<String> {
     (name == "RUNNER_TOKEN").then(|| "glrt-from-variable".to_owned())
 }
 
-fn reading() -> config_file::Reading<'static> {
-    config_file::Reading { path: Path::new("config.toml"), variables }
+fn reading() -> config_file::ParseContext<'static> {
+    config_file::ParseContext { path: Path::new("config.toml"), variables }
 }
 
 fn url() -> ServerUrl {
@@ -56,8 +56,8 @@ fn credential(text: &str) -> Credential {
     }
 }
 
-fn target(number: u64) -> Target {
-    Target { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
+fn target(number: u64) -> EntrySelector {
+    EntrySelector { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
 }
 
 fn renew(number: u64, text: &str) -> Edit {
@@ -67,12 +67,12 @@ fn renew(number: u64, text: &str) -> Edit {
 /// A config.toml and a state directory of its own.
 struct Home {
     directory: tempfile::TempDir,
-    hooks: Hooks,
+    hooks: TestHooks,
 }
 
 impl Home {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), hooks: Hooks::default() }
+        Self { directory: tempfile::tempdir().unwrap(), hooks: TestHooks::default() }
     }
 
     fn with(content: &str) -> Self {

@@ -7,31 +7,31 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::Config;
-use super::disk::BlockingStore;
+use super::blocking::BlockingStore;
 use super::edit::{Edit, Edited};
 use super::error::Error;
-use super::hooks::Hooks;
+use super::test_hooks::TestHooks;
 
-/// Something to do on the disk thread.
-pub(super) enum Job {
-    /// Anything but a change of config.toml; it answers by itself.
+/// A task for the disk thread.
+pub(super) enum DiskTask {
+    /// Any task but a change of config.toml; it sends its own result.
     Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
-    /// A change of config.toml, made together with the others that wait.
+    /// A change of config.toml, made together with other queued changes.
     Edit(Edit, oneshot::Sender<Result<Edited, Error>>),
 }
 
-/// The thread as it is known outside of it.
-pub(super) struct Started {
-    pub(super) jobs: Sender<Job>,
+/// The handle of the started thread.
+pub(super) struct DiskThread {
+    pub(super) jobs: Sender<DiskTask>,
     pub(super) config_path: PathBuf,
     pub(super) has_state: bool,
 }
 
-/// Starts the thread and waits until it has opened its files; it ends when the last sender is dropped.
-pub(super) fn start(config: Config, hooks: Hooks) -> Result<Started, Error> {
+/// Starts the thread and waits until it is open; it stops when the last sender is dropped.
+pub(super) fn start(config: Config, hooks: TestHooks) -> Result<DiskThread, Error> {
     let (jobs, receiver) = channel();
     let (opened, is_open) = channel();
-    let cannot_start = Error::disk("start the thread for", &config.config_path);
+    let cannot_start = Error::io("start the thread for", &config.config_path);
     let work = move || match open(config, hooks) {
         Ok((disk, config_path)) => {
             let _ = opened.send(Ok((config_path, disk.state().is_some())));
@@ -43,45 +43,44 @@ pub(super) fn start(config: Config, hooks: Hooks) -> Result<Started, Error> {
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(cannot_start)?;
     let (config_path, has_state) = is_open.recv().map_err(|_| Error::Stopped)??;
-    Ok(Started { jobs, config_path, has_state })
+    Ok(DiskThread { jobs, config_path, has_state })
 }
 
-fn open(config: Config, hooks: Hooks) -> Result<(BlockingStore, PathBuf), Error> {
+fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Error> {
     let disk = BlockingStore::open(config, hooks)?;
     let config_path = disk.path()?;
     Ok((disk, config_path))
 }
 
-fn run(mut disk: BlockingStore, receiver: &Receiver<Job>) {
+fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
     let mut waiting = VecDeque::new();
     while let Some(job) = waiting.pop_front().or_else(|| receiver.recv().ok()) {
         waiting.extend(receiver.try_iter());
         match job {
-            Job::Work(work) => work(&mut disk),
-            Job::Edit(edit, answer) => edit_together(&disk, (edit, answer), &mut waiting),
+            DiskTask::Work(work) => work(&mut disk),
+            DiskTask::Edit(edit, answer) => edit_together(&disk, (edit, answer), &mut waiting),
         }
     }
 }
 
-/// Makes a change and all others that wait, wherever they stand in the queue: who waits for one change asks
-/// for nothing else meanwhile.
+/// Makes a change and all other queued ones, at any position in the queue: a caller has one request at a time.
 fn edit_together(
     disk: &BlockingStore,
     first: (Edit, oneshot::Sender<Result<Edited, Error>>),
-    waiting: &mut VecDeque<Job>,
+    waiting: &mut VecDeque<DiskTask>,
 ) {
     let (mut edits, mut answers) = (vec![first.0], vec![first.1]);
     for job in std::mem::take(waiting) {
         match job {
-            Job::Edit(edit, answer) => {
+            DiskTask::Edit(edit, answer) => {
                 edits.push(edit);
                 answers.push(answer);
             }
-            Job::Work(work) => waiting.push_back(Job::Work(work)),
+            DiskTask::Work(work) => waiting.push_back(DiskTask::Work(work)),
         }
     }
     for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
-        // Who does not wait any more does not need to know.
+        // A dropped receiver means that the caller was cancelled.
         let _ = answer.send(result);
     }
 }

@@ -1,18 +1,18 @@
-//! TOML as plain values: what two texts are compared by, whatever they are written like.
+//! TOML as plain values, to compare two texts independent of formatting.
 
 use std::collections::BTreeMap;
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-/// A TOML value without its spelling.
+/// A TOML value without formatting.
 #[derive(Clone, PartialEq)]
 pub(super) enum Tree {
     Text(String),
     Integer(i64),
-    /// By its bits, so that a NaN equals itself.
+    /// As bits: a NaN equals itself.
     Float(u64),
     Boolean(bool),
-    /// In its normal spelling.
+    /// In canonical form.
     Time(String),
     List(Vec<Tree>),
     Table(BTreeMap<String, Tree>),

@@ -1,27 +1,26 @@
-//! What becomes of a directory when the container that it is seen from is thrown away.
+//! Whether a directory outlives its container.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FsWord, StatxFlags, statfs, statx};
 
-/// The types of file systems that are in memory: tmpfs and ramfs.
+/// File systems in memory: tmpfs and ramfs.
 ///
 /// Source: `linux/magic.h`.
 const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Whether a directory is gone with its container: it is in memory, or on the container's own root file
-/// system because nothing is mounted for it.
+/// Whether a directory is lost with its container: it is in memory, or on the container's root file system.
 pub(super) fn is_gone_with_container(directory: &Path) -> io::Result<bool> {
     Ok(is_gone(statfs(directory)?.f_type, mount(directory)?, mount(Path::new("/"))?))
 }
 
-/// The same by a directory's type of file system, the mount that it is on, and the mount of `/`.
+/// Decides by the directory's file system type, its mount, and the mount of `/`.
 fn is_gone(file_system: FsWord, mount: u64, root: u64) -> bool {
     IN_MEMORY.contains(&file_system) || mount == root
 }
 
-/// The number of the mount that a path is on. Kernels before 5.8 do not tell; there all mounts look alike.
+/// The mount id of a path; the same for all mounts on kernels before 5.8.
 fn mount(path: &Path) -> io::Result<u64> {
     Ok(statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id)
 }

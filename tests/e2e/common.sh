@@ -1,11 +1,11 @@
-# What the beds share. A bed is a script that sets up the real thing, says one sentence after the other about
+# What the e2e scripts share. Each one is a script that sets up the real thing, says one sentence after the other about
 # it, and fails at its end if one of them did not hold. It works in $work, which is gone afterwards, and ends
 # what it started.
 #
 # Sourced as `. common.sh NAME`.
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
-bed=$1
+e2e=$1
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 work=$(mktemp -d)
@@ -62,7 +62,7 @@ check() {
         result=FAILED
         failures=$((failures + 1))
     fi
-    printf '  %s: %-6s %s\n' "$bed" "$result" "$sentence"
+    printf '  %s: %-6s %s\n' "$e2e" "$result" "$sentence"
     if [[ $result == FAILED ]]; then
         sed 's/^/      /' "$work/said" | tail -n 40
         if declare -F explain >/dev/null; then explain 2>&1 | sed 's/^/      | /' || true; fi
@@ -70,9 +70,9 @@ check() {
     return 0
 }
 
-# The result of the whole bed.
+# The result of the whole script.
 verdict() {
-    ((failures == 0)) || { printf '  %s: %d checks failed\n' "$bed" "$failures"; exit 1; }
+    ((failures == 0)) || { printf '  %s: %d checks failed\n' "$e2e" "$failures"; exit 1; }
 }
 
 # eventually COMMAND…: waits until it succeeds, for two minutes at most.
@@ -89,7 +89,7 @@ equal() { [[ $1 == "$2" ]] || { printf 'is      %s\nand not %s\n' "$1" "$2"; ret
 has() { grep -q -e "$2" <<<"$1" || { printf '%s\ndoes not have %s\n' "$1" "$2"; return 1; }; }
 lacks() { ! has "$1" "$2" >/dev/null || { printf '%s\nhas %s\n' "$1" "$2"; return 1; }; }
 
-registration_token='bed-registration-token'
+registration_token='e2e-registration-token'
 gitlab_url=http://127.0.0.1:8080
 
 # start_gitlab PREFIX…: starts the test GitLab behind a prefix such as `ip netns exec NAME`, on an address that

@@ -115,17 +115,17 @@ takes_any_user() {
     remove && by_registration_token one --volume any:/data --user 1234567:0 && is_well
 }
 
-# --- The bed ----------------------------------------------------------------------------------------------------------
+# --- Checks -----------------------------------------------------------------------------------------------------------
 
 chmod 711 "$work"
 secret token "$registration_token"
 start_gitlab nsenter --target "$namespaces" --net
 
-printf '  %s: the image has %s bytes\n' "$bed" "$(image_bytes)"
+printf '  %s: the image has %s bytes\n' "$e2e" "$(image_bytes)"
 check 'the image is at most 15 MiB'                                at_most "$(image_bytes)" $((15 * 1024 * 1024))
 check 'it holds the agent and the authorities, and no shell'       has_no_shell 'etc/ssl/certs/ca-certificates.crt runner-agent'
 check 'an address and a token file are enough to register'         registers
-printf '  %s: the agent has %s KiB resident\n' "$bed" "$(resident_kib)"
+printf '  %s: the agent has %s KiB resident\n' "$e2e" "$(resident_kib)"
 check 'the agent has at most 12 MiB resident'                      at_most "$(resident_kib)" $((12 * 1024))
 check 'it runs as uid 65534, without capabilities'                 has "$(cat "/proc/$(pid)/status")" '^CapEff:.*0000000000000000'
 check 'the health check passes'                                    healthy

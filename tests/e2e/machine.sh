@@ -1,8 +1,8 @@
 # A Debian 12 that systemd has booted, in a container of its own; sourced after common.sh. The test GitLab is
-# on its network. Its disk lasts as long as the bed.
+# on its network. Its disk lasts as long as the script.
 # shellcheck shell=bash disable=SC2154,SC2119,SC2120
 
-machine=runner-agent-bed-$$
+machine=runner-agent-e2e-$$
 machine_log=$work/machine.log
 
 # make_machine: its disk and its network.

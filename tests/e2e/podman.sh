@@ -2,7 +2,7 @@
 # after common.sh. What it runs sees the loopback network that the test GitLab is on.
 # shellcheck shell=bash disable=SC2154
 
-# make_podman: keeps the namespaces open until the bed ends.
+# make_podman: keeps the namespaces open until the script ends.
 make_podman() {
     settings >"$work/containers.conf"
     printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/images"\nrunroot = "/run/images"\n' "$work" >"$work/storage.conf"

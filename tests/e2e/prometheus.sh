@@ -36,17 +36,17 @@ has_all() {
     done
 }
 
-knows_the_runner() { eventually has_scraped 'runner_agent_state{name="bed",host="127.0.0.1:8080",state="active"} == 1'; }
+knows_the_runner() { eventually has_scraped 'runner_agent_state{name="e2e",host="127.0.0.1:8080",state="active"} == 1'; }
 has_no_token() { lacks "$(cat "$work/metrics")" "$registration_token" && lacks "$(cat "$work/metrics")" "$(token)"; }
 token() { sed -n 's/^ *token = "\(.*\)"/\1/p' "$work/config.toml"; }
 
-# --- The bed ------------------------------------------------------------------------------------------------------
+# --- Checks -------------------------------------------------------------------------------------------------------
 
 cat >"$work/agent.toml" <<END
 [http]
 listen = ["127.0.0.1:9252"]
 [[enroll]]
-name = "bed"
+name = "e2e"
 url = "$gitlab_url"
 registration_token = { file = "token" }
 END

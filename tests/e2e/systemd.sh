@@ -35,7 +35,7 @@ keeps() {
 
 # enroll SOURCE: writes agent.toml with one runner, whose registration token comes from there.
 enroll() {
-    printf '%s\n' '[[enroll]]' 'name = "bed"' "url = \"$gitlab_url\"" "registration_token = $1" |
+    printf '%s\n' '[[enroll]]' 'name = "e2e"' "url = \"$gitlab_url\"" "registration_token = $1" |
         inside tee /etc/runner-agent/agent.toml >/dev/null
 }
 
@@ -123,7 +123,7 @@ upgrade_leaves_stopped() {
 # recipe LANGUAGE: what README.md says in it about encrypted tokens.
 recipe() { sed -n '/^\*\*Encrypted\*\* /,/^\*\*The sandbox/p' README.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
 
-# By these words, with root for sudo and a file for whoever types the token.
+# By these words, with root for sudo and a file for the typed token.
 encrypts() {
     # shellcheck disable=SC2016
     inside bash -euo pipefail -c 'sudo() { "$@"; }; systemd-ask-password() { cat /root/token; }; eval "$1"' - "$(recipe sh)" &&
@@ -212,7 +212,7 @@ is_provisioned() {
     inside apt-get install -y -o Dpkg::Options::=--force-confold "$(package 1)" </dev/null && is_well
 }
 
-# --- The bed ------------------------------------------------------------------------------------------------------
+# --- Checks -------------------------------------------------------------------------------------------------------
 
 make_machine
 boot
@@ -231,7 +231,7 @@ start_gitlab ip netns exec "$machine"
 check 'once GitLab is there the runner is registered and well'     is_well
 check 'the token came by a credential that needs no drop-in'       equal "$(registrations)" 1
 check 'systemctl status says it in a sentence'                     has "$(unit status --no-pager)" 'Status: ".*1 .*well'
-check 'runner-agent status shows one well runner'                  has "$(agent status)" 'bed .* active'
+check 'runner-agent status shows one well runner'                  has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
 check 'a restart keeps the runner'                                 keeps unit restart
 drop_in impatience WatchdogSec=5s TimeoutStopSec=3s TimeoutAbortSec=1s

@@ -1,6 +1,6 @@
 //! A GitLab to play with: `cargo run --example gitlab -- --token-life 60s`, and then register a runner at it.
 
-#![allow(clippy::print_stdout, reason = "the terminal is all the user interface that there is")]
+#![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
 
 use std::error::Error;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use test_gitlab::{
+use fake_gitlab::{
     Builder, Gitlab, NewRunner, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span,
 };
 
@@ -97,7 +97,7 @@ fn builder(arguments: &Arguments) -> Result<Builder, Box<dyn Error>> {
 /// Prints a request without its parameters, so that no token is ever shown.
 fn print(request: &Request) {
     let status = request.status.map_or_else(|| "cut".to_owned(), |status| status.to_string());
-    // Nobody may be reading any more, which is no reason to stop serving.
+    // A closed stdout does not stop the server.
     let _closed = writeln!(std::io::stdout(), "{} {} {status}", request.method, request.bare_path());
 }
 

@@ -3,19 +3,19 @@
 //! Starts a test GitLab on loopback whose tokens live twenty seconds, runs the real daemon against it in a
 //! temporary directory, and shows what happens. Fails loudly if any of it does not; leaves nothing behind.
 
-#![allow(clippy::print_stdout, reason = "the terminal is all the user interface that there is")]
+#![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
 #![allow(clippy::disallowed_methods, reason = "the tour watches real processes in real time")]
 
 use std::error::Error;
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fake_gitlab::{Endpoint, Gitlab, Request, Runner};
 use rustix::process::{Pid, Signal, kill_process};
-use test_gitlab::{Endpoint, Gitlab, Request, Runner};
+use test_support::Sandbox;
 
 const TOKEN_LIFE: Duration = Duration::from_secs(20);
 
@@ -39,34 +39,34 @@ fn main() -> ExitCode {
 fn tour() -> Outcome<()> {
     let binary = build()?;
     let began = Instant::now();
-    let stage = Stage::set(binary)?;
+    let tour = Tour::prepare(binary);
 
     say("The daemon starts with one [[enroll]] in its agent.toml.");
-    let daemon = stage.start()?;
-    let runner = stage.await_registration()?;
+    let daemon = tour.start()?;
+    let runner = tour.await_registration()?;
     say(&format!("It has registered runner {} and written its entry:", runner.id));
-    stage.show_config()?;
+    tour.show_config()?;
 
-    stage.await_requests(Endpoint::Verify, 1)?;
+    tour.await_requests(Endpoint::Verify, 1)?;
     say("It has verified the token, with this machine's system_id.");
 
-    let first = stage.await_rotation(&runner)?;
+    let first = tour.await_rotation(&runner)?;
     say("It has rotated the token before it expired.");
-    let second = stage.await_rotation(&first)?;
+    let second = tour.await_rotation(&first)?;
     say("And once more. The entry holds the third token now:");
-    stage.show_config()?;
+    tour.show_config()?;
 
     say("The daemon is killed with -9 and started again.");
     drop(daemon);
-    stage.gitlab.clear_requests();
-    let daemon = stage.start()?;
-    stage.await_requests(Endpoint::Verify, 1)?;
-    stage.check_that_nothing_was_made_twice(second.id)?;
+    tour.0.gitlab.clear_requests();
+    let daemon = tour.start()?;
+    tour.await_requests(Endpoint::Verify, 1)?;
+    tour.check_that_nothing_was_made_twice(second.id)?;
     say("It took its runner up again: no second registration, the same id.");
 
     say("SIGTERM: the daemon unregisters its runner and ends.");
     daemon.terminate()?;
-    stage.check_that_nothing_is_left()?;
+    tour.check_that_nothing_is_left()?;
     say("The runner is gone from GitLab, its entry from config.toml, and the comment is still there.");
 
     println!(
@@ -101,53 +101,24 @@ fn say(line: &str) {
     println!("\n=> {line}");
 }
 
-/// A GitLab, and the directory that the daemon works in.
-struct Stage {
-    gitlab: Gitlab,
-    directory: tempfile::TempDir,
-    binary: PathBuf,
-}
+/// A GitLab and the files of the daemon.
+struct Tour(Sandbox);
 
-impl Stage {
-    fn set(binary: PathBuf) -> Outcome<Self> {
-        let gitlab = Gitlab::builder().token_life(TOKEN_LIFE).on_request(show_request).start();
-        let directory = tempfile::tempdir()?;
+impl Tour {
+    fn prepare(binary: PathBuf) -> Self {
+        let gitlab = Gitlab::builder().token_life(TOKEN_LIFE).on_request(show_request);
+        let sandbox = Sandbox::new(binary, gitlab);
+        let gitlab = &sandbox.gitlab;
         println!("GitLab {} at {}, with tokens that live {} s", gitlab.version(), gitlab.url(), TOKEN_LIFE.as_secs());
-        let stage = Self { gitlab, directory, binary };
-        stage.write("config.toml", CONFIG)?;
-        stage.write("token", &stage.gitlab.instance_registration_token())?;
-        stage.write("agent.toml", &stage.settings())?;
-        Ok(stage)
-    }
-
-    fn settings(&self) -> String {
-        format!(
-            "[verify]\ninterval = \"6s\"\n\n[[enroll]]\nname = \"tour\"\nurl = \"{}\"\nregistration_token = {{ file = \"token\" }}\n",
-            self.gitlab.url()
-        )
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: &str) -> Outcome<()> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path(name))?;
-        Ok(file.write_all(content.as_bytes())?)
+        sandbox.write_config(CONFIG);
+        sandbox.write("token", &gitlab.instance_registration_token());
+        let enrollment = sandbox.enrollment("tour", "registration_token = { file = \"token\" }");
+        sandbox.write("agent.toml", &format!("[verify]\ninterval = \"6s\"\n\n{enrollment}"));
+        Self(sandbox)
     }
 
     fn start(&self) -> Outcome<Daemon> {
-        let mut child = Command::new(&self.binary)
-            .arg("run")
-            .env_clear()
-            .env("CONFIG_FILE", self.path("config.toml"))
-            .env("RUNNER_AGENT_CONFIG", self.path("agent.toml"))
-            .env("RUNTIME_DIRECTORY", self.path("run"))
-            .env("STATE_DIRECTORY", self.path("state"))
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut child = self.0.command(&["run"]).stderr(Stdio::piped()).spawn()?;
         let log = child.stderr.take().ok_or("the daemon has no stderr")?;
         thread::spawn(move || {
             for line in BufReader::new(log).lines().map_while(Result::ok) {
@@ -158,21 +129,21 @@ impl Stage {
     }
 
     fn await_registration(&self) -> Outcome<Runner> {
-        self.wait("the registration", |stage| {
-            let runner = stage.gitlab.runners().into_iter().next()?;
-            stage.config_holds(&runner.token).then_some(runner)
+        self.wait("the registration", |tour| {
+            let runner = tour.0.gitlab.runners().into_iter().next()?;
+            tour.config_holds(&runner.token).then_some(runner)
         })
     }
 
     fn await_requests(&self, endpoint: Endpoint, count: usize) -> Outcome<()> {
-        self.wait("a verification", |stage| (stage.gitlab.requests_to(endpoint).len() >= count).then_some(()))
+        self.wait("a verification", |tour| (tour.0.gitlab.requests_to(endpoint).len() >= count).then_some(()))
     }
 
     /// Waits for the next token, which has to come while the last one is still valid.
     fn await_rotation(&self, last: &Runner) -> Outcome<Runner> {
-        let runner = self.wait("a rotation", |stage| {
-            let runner = stage.gitlab.runner(last.id)?;
-            (runner.token != last.token && stage.config_holds(&runner.token)).then_some(runner)
+        let runner = self.wait("a rotation", |tour| {
+            let runner = tour.0.gitlab.runner(last.id)?;
+            (runner.token != last.token && tour.config_holds(&runner.token)).then_some(runner)
         })?;
         match (last.token_expires_at, runner.token_expires_at) {
             (Some(expired_at), Some(expires_at)) if expires_at < expired_at + TOKEN_LIFE => Ok(runner),
@@ -181,18 +152,18 @@ impl Stage {
     }
 
     fn check_that_nothing_was_made_twice(&self, id: u64) -> Outcome<()> {
-        let ids: Vec<_> = self.gitlab.runners().iter().map(|runner| runner.id).collect();
-        if ids != [id] || !self.gitlab.requests_to(Endpoint::Register).is_empty() {
+        let ids: Vec<_> = self.0.gitlab.runners().iter().map(|runner| runner.id).collect();
+        if ids != [id] || !self.0.gitlab.requests_to(Endpoint::Register).is_empty() {
             return Err(format!("the restart has registered again: runners {ids:?}").into());
         }
         Ok(())
     }
 
     fn check_that_nothing_is_left(&self) -> Outcome<()> {
-        if !self.gitlab.runners().is_empty() {
+        if !self.0.gitlab.runners().is_empty() {
             return Err("the runner is still registered".into());
         }
-        let config = fs::read_to_string(self.path("config.toml"))?;
+        let config = self.0.config();
         if config != CONFIG {
             return Err(format!("config.toml is not what it was at the start:\n{config}").into());
         }
@@ -200,11 +171,11 @@ impl Stage {
     }
 
     fn config_holds(&self, token: &str) -> bool {
-        fs::read_to_string(self.path("config.toml")).is_ok_and(|config| config.contains(token))
+        self.0.config().contains(token)
     }
 
     fn show_config(&self) -> Outcome<()> {
-        for line in fs::read_to_string(self.path("config.toml"))?.lines() {
+        for line in self.0.config().lines() {
             println!("   config | {}", shortened(line));
         }
         Ok(())
@@ -224,7 +195,7 @@ impl Stage {
     }
 }
 
-/// A line of config.toml without most of the token: these are test tokens, but nobody should get used to it.
+/// A line of config.toml without most of the token: even test tokens are not shown whole.
 fn shortened(line: &str) -> String {
     match line.split_once("token = \"") {
         Some((before, token)) => format!("{before}token = \"{}…\"", &token[..token.len().min(12)]),

@@ -1,80 +1,79 @@
-//! Changes to runners: shown first, agreed to, made, and told.
+//! Changes to several runners: preview, confirm, apply, report.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::rc::Rc;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::arguments::ConductArguments;
-use super::rows::Shown as _;
+use super::arguments::ConfirmArgs;
+use super::rows::TableRow as _;
 use super::session::FleetSession;
-use super::table::{Screen, Table};
 use super::targets::Target;
 use crate::cli::arguments::Output;
 use crate::cli::report::Reporter;
-use crate::cli::{Error, Exit};
+use crate::cli::table::{Screen, Table};
+use crate::cli::{Error, Exit, progress};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::FleetRunner;
 
-/// How many changes are under way at a time; the client bounds how many of them are on the wire.
+/// How many changes run at the same time; the client limits how many of them are on the wire.
 const UNDER_WAY: usize = 8;
 
-/// How many runners are shown by name before a change.
-const SHOWN: usize = 20;
+/// How many runners the preview lists.
+const PREVIEWED: usize = 20;
 
-/// What a change is called.
+/// The words for a kind of change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Act {
     /// As in "this will …": `delete`.
     pub(super) verb: &'static str,
-    /// As in "not …", and the `action` in JSON: `deleted`.
+    /// The `action` in JSON, and as in "would be …": `deleted`.
     pub(super) done: &'static str,
-    /// Whether it is asked about even for one runner.
+    /// Whether even a single runner needs confirmation.
     pub(super) is_grave: bool,
 }
 
-/// A change that was made.
+/// The result of a change.
 #[derive(Debug)]
 pub(super) struct Made {
-    /// How it went, for people: `deleted`.
+    /// The result for people: `deleted`.
     pub(super) line: String,
-    /// What the server said about the runner, for scripts; an object.
+    /// The server's answer about the runner, for scripts; a JSON object.
     pub(super) answer: Value,
 }
 
-/// Makes a change to all targets that the user agrees to, several at the same time, and tells what became of
-/// each. What is under way is finished before an interrupt ends it.
+/// Applies a change to all targets once the user has confirmed it, several at the same time, and reports the
+/// result of each. An interrupt starts no further changes and waits for those that have begun.
 ///
 /// # Errors
-/// [`Error::Usage`] if nobody agreed.
+/// [`Error::Usage`] if the change is not confirmed and stdin is no terminal.
 pub(super) async fn apply<Work, Future>(
     session: FleetSession,
     act: Act,
     targets: Vec<Target>,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
     work: Work,
 ) -> Result<Exit, Error>
 where
     Work: Fn(Rc<FleetSession>, Target) -> Future,
     Future: std::future::Future<Output = Result<Made, Error>> + 'static,
 {
-    let mut told = Telling::new(session.reporter);
+    let mut outcomes = OutcomeWriter::new(session.reporter);
     if targets.is_empty() {
-        told.nobody();
+        outcomes.finish_empty();
         return Ok(Exit::Done);
     }
-    if conduct.dry_run {
+    if confirm.dry_run {
         for target in &targets {
             let line = format!("would be {}", act.done);
-            told.one(target, &format!("would_be_{}", act.done), Ok(Made { line, answer: known(target) }));
+            outcomes.add(target, &format!("would_be_{}", act.done), Ok(Made { line, answer: known(target) }));
         }
-        return Ok(told.finish());
+        return Ok(outcomes.finish());
     }
-    agree(&session, act, &targets, conduct).await?;
-    let bar = progress(&session.reporter, targets.len());
+    confirmed(&session, act, &targets, confirm).await?;
+    let bar = progress::bar(&session.reporter, targets.len(), "runners");
     let session = Rc::new(session);
     let mut waiting = targets.into_iter();
     let mut tasks = JoinSet::new();
@@ -86,28 +85,28 @@ where
         }
         let Some(done) = tasks.join_next().await else { break };
         let (target, result) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        bar.suspend(|| told.one(&target, act.done, result));
+        bar.suspend(|| outcomes.add(&target, act.done, result));
         bar.inc(1);
     }
     bar.finish_and_clear();
     for target in waiting {
-        told.one(&target, act.done, Err(Error::Interrupted("not begun".to_owned())));
+        outcomes.add(&target, act.done, Err(Error::Interrupted("not started".to_owned())));
     }
-    Ok(told.finish())
+    Ok(outcomes.finish())
 }
 
-/// What is known of a runner before it is changed.
+/// The runner as it was before the change.
 fn known(target: &Target) -> Value {
     let known = target.runner.as_ref().and_then(|runner| serde_json::to_value(runner).ok());
     known.unwrap_or_else(|| json!({ "id": target.id }))
 }
 
-/// Shows what will be done, and asks. One runner is asked about only if the change is grave.
+/// Shows the change and asks for confirmation. For a single runner only a grave change needs one.
 ///
 /// # Errors
-/// [`Error::Usage`] if nobody can be asked, and [`Error::Interrupted`] if the answer is no.
-async fn agree(session: &FleetSession, act: Act, targets: &[Target], conduct: ConductArguments) -> Result<(), Error> {
-    if conduct.yes || (targets.len() == 1 && !act.is_grave) {
+/// [`Error::Usage`] if stdin is no terminal, [`Error::Verdict`] if the user declines, and [`Error::Interrupted`].
+async fn confirmed(session: &FleetSession, act: Act, targets: &[Target], confirm: ConfirmArgs) -> Result<(), Error> {
+    if confirm.yes || (targets.len() == 1 && !act.is_grave) {
         return Ok(());
     }
     let number = match targets.len() {
@@ -121,13 +120,11 @@ async fn agree(session: &FleetSession, act: Act, targets: &[Target], conduct: Co
         preview(session, targets)
     ));
     if !io::stdin().is_terminal() {
-        return Err(Error::Usage(
-            "nobody can be asked here: agree with --yes, or look first with --dry-run".to_owned(),
-        ));
+        return Err(Error::Usage("not a terminal: confirm with --yes, or preview with --dry-run".to_owned()));
     }
     let (answer, answered) = oneshot::channel();
-    // A thread of its own, which the end of the process does not wait for.
-    std::thread::spawn(move || answer.send(asked()).ok());
+    // A detached thread, so that the process can exit while it reads.
+    std::thread::spawn(move || answer.send(ask_to_continue()).ok());
     tokio::select! {
         biased;
         () = session.interrupt.asked() => Err(Error::Interrupted("nothing was changed".to_owned())),
@@ -135,67 +132,55 @@ async fn agree(session: &FleetSession, act: Act, targets: &[Target], conduct: Co
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(Error::Verdict {
                 exit: Exit::Failed,
-                message: "not agreed to: nothing was changed".to_owned(),
+                message: "not confirmed: nothing was changed".to_owned(),
                 hint: None,
             }),
         },
     }
 }
 
-fn asked() -> bool {
-    let _closed = write!(io::stderr(), "Go on? [y/N] ");
+fn ask_to_continue() -> bool {
+    let _closed = write!(io::stderr(), "Continue? [y/N] ");
     let mut line = String::new();
     let is_read = io::stdin().lock().read_line(&mut line).is_ok();
     is_read && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// The first of them, for people.
+/// The first runners as a table.
 fn preview(session: &FleetSession, targets: &[Target]) -> String {
-    let known: Vec<_> = targets.iter().take(SHOWN).filter_map(|target| target.runner.as_ref()).collect();
-    let mut text = if known.len() == targets.len().min(SHOWN) {
+    let known: Vec<_> = targets.iter().take(PREVIEWED).filter_map(|target| target.runner.as_ref()).collect();
+    let mut text = if known.len() == targets.len().min(PREVIEWED) {
         let cells: Vec<_> = known.iter().map(|runner| runner.cells(session.now())).collect();
         Table::new(FleetRunner::headings(), Screen::default()).lines(&cells)
     } else {
-        targets.iter().take(SHOWN).map(|target| format!("runner {}\n", target.label())).collect()
+        targets.iter().take(PREVIEWED).map(|target| format!("runner {}\n", target.label())).collect()
     };
-    if targets.len() > SHOWN {
-        text.push_str(&format!("and {} more\n", targets.len() - SHOWN));
+    if targets.len() > PREVIEWED {
+        text.push_str(&format!("and {} more\n", targets.len() - PREVIEWED));
     }
     text.trim_end().to_owned()
 }
 
-/// A bar for people who watch several runners; hidden from everybody else.
-fn progress(reporter: &Reporter, runners: usize) -> ProgressBar {
-    if runners < 2 || reporter.is_json() || !reporter.is_stderr_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(u64::try_from(runners).unwrap_or_default());
-    match ProgressStyle::with_template("{bar:30} {pos} of {len} runners") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-/// Tells what became of runners: a line each as it happens, or one JSON document at the end.
-struct Telling {
+/// Reports the results: a line for each as it arrives, or one JSON document at the end.
+struct OutcomeWriter {
     reporter: Reporter,
     exits: Vec<Exit>,
     rows: Vec<Value>,
 }
 
-impl Telling {
+impl OutcomeWriter {
     fn new(reporter: Reporter) -> Self {
         Self { reporter, exits: Vec::new(), rows: Vec::new() }
     }
 
-    fn nobody(self) {
+    fn finish_empty(self) {
         match self.reporter.output() {
             Output::Text => self.reporter.answer("no runners\n"),
             Output::Json | Output::Jsonl => drop(self.finish()),
         }
     }
 
-    fn one(&mut self, target: &Target, action: &str, result: Result<Made, Error>) {
+    fn add(&mut self, target: &Target, action: &str, result: Result<Made, Error>) {
         self.exits.push(result.as_ref().map_or_else(Error::exit, |_| Exit::Done));
         match self.reporter.output() {
             Output::Text => self.line(target, result),
@@ -218,13 +203,13 @@ impl Telling {
 
     fn finish(self) -> Exit {
         if self.reporter.output() == Output::Json {
-            self.reporter.answer(&format!("{:#}\n", json!({ "schema": 1, "runners": self.rows })));
+            self.reporter.document("runners", &self.rows);
         }
         Exit::of_all(&self.exits)
     }
 }
 
-/// What scripts get of one runner: the server's fields, what was done, and what went wrong.
+/// One runner for scripts: the server's fields, the action and the error.
 fn row(target: &Target, action: &str, result: Result<Made, Error>) -> Value {
     let (mut row, action, error) = match result {
         Ok(made) => (made.answer, action, Value::Null),

@@ -18,11 +18,11 @@ use crate::gitlab::{AccessLevel, RegisterParameters};
 pub(super) async fn update(session: FleetSession, arguments: &UpdateArguments) -> Result<Exit, Error> {
     let changes = changes(&arguments.changes)?;
     if changes.is_empty() {
-        return Err(Error::Usage("say what changes: --description, --tag-list, --locked and the like".to_owned()));
+        return Err(Error::Usage("specify changes: --description, --tag-list, --locked and so on".to_owned()));
     }
     let act = Act { verb: "change", done: "updated", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
-    apply(session, act, targets, arguments.conduct, |session, target| update_one(session, target, changes.clone()))
+    apply(session, act, targets, arguments.confirm, |session, target| update_one(session, target, changes.clone()))
         .await
 }
 
@@ -31,7 +31,7 @@ async fn update_one(session: Rc<FleetSession>, target: Target, changes: RunnerCh
     Ok(Made { line: "updated".to_owned(), answer: answer(&details) })
 }
 
-/// Pauses runners, or lets them go on.
+/// Pauses or resumes runners.
 pub(super) async fn set_paused(
     session: FleetSession,
     arguments: &ChangeArguments,
@@ -40,7 +40,7 @@ pub(super) async fn set_paused(
     let (verb, done) = if paused { ("pause", "paused") } else { ("resume", "resumed") };
     let act = Act { verb, done, is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
-    apply(session, act, targets, arguments.conduct, |session, target| set_paused_one(session, target, paused)).await
+    apply(session, act, targets, arguments.confirm, |session, target| set_paused_one(session, target, paused)).await
 }
 
 async fn set_paused_one(session: Rc<FleetSession>, target: Target, paused: bool) -> Result<Made, Error> {
@@ -52,20 +52,20 @@ async fn set_paused_one(session: Rc<FleetSession>, target: Target, paused: bool)
     if details.runner.is_paused() == Some(!paused) {
         return Err(Error::Verdict {
             exit: Exit::Refused,
-            message: "the server took the change and did not make it".to_owned(),
+            message: "the server accepted the change but did not make it".to_owned(),
             hint: None,
         });
     }
-    let line = if paused { "paused" } else { "takes jobs again" };
+    let line = if paused { "paused" } else { "resumed" };
     Ok(Made { line: line.to_owned(), answer: answer(&details) })
 }
 
-/// Assigns runners to one more project.
+/// Assigns runners to another project.
 pub(super) async fn assign(session: FleetSession, arguments: &AssignArguments) -> Result<Exit, Error> {
-    let act = Act { verb: "assign to a further project", done: "assigned", is_grave: false };
+    let act = Act { verb: "assign to another project", done: "assigned", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.to;
-    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
+    apply(session, act, targets, arguments.confirm, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
             let runner = session.change(async || session.fleet.assign(&project, target.id).await).await?;
@@ -75,30 +75,30 @@ pub(super) async fn assign(session: FleetSession, arguments: &AssignArguments) -
     .await
 }
 
-/// Takes runners from a project.
+/// Unassigns runners from a project.
 pub(super) async fn unassign(session: FleetSession, arguments: &UnassignArguments) -> Result<Exit, Error> {
-    let act = Act { verb: "take from their project", done: "unassigned", is_grave: false };
+    let act = Act { verb: "unassign from a project", done: "unassigned", is_grave: false };
     let targets = targets(&session, &arguments.targets, false).await?;
     let project = &arguments.from;
-    apply(session, act, targets, arguments.conduct, |session: Rc<FleetSession>, target| {
+    apply(session, act, targets, arguments.confirm, |session: Rc<FleetSession>, target| {
         let project = project.clone();
         async move {
             session.change(async || session.fleet.unassign(&project, target.id).await).await?;
-            Ok(Made { line: format!("not assigned to {project} any more"), answer: json!({ "id": target.id }) })
+            Ok(Made { line: format!("unassigned from {project}"), answer: json!({ "id": target.id }) })
         }
     })
     .await
 }
 
-/// What the server said, as scripts get it.
+/// The server's answer as JSON.
 fn answer(answer: &impl Serialize) -> Value {
     serde_json::to_value(answer).unwrap_or_else(|_| json!({}))
 }
 
-/// What the flags change, checked for what the server would refuse.
+/// The changes of the flags, validated by the server's rules.
 fn changes(arguments: &AttributeArguments) -> Result<RunnerChanges, Error> {
     let parameters = parameters(arguments)?;
-    // An update need not repeat what is set already, such as the tags that `run_untagged` needs.
+    // An update need not repeat existing settings, such as the tags that `run_untagged` needs.
     let untagged = RegisterParameters { run_untagged: None, ..parameters.clone() };
     let changes = RunnerChanges {
         description: parameters.description.clone(),
@@ -113,17 +113,17 @@ fn changes(arguments: &AttributeArguments) -> Result<RunnerChanges, Error> {
     validated(&untagged).map(|()| changes)
 }
 
-/// What the flags say about a runner, not yet checked as a whole.
+/// The settings of the flags, not validated as a whole.
 ///
 /// # Errors
-/// [`Error::Usage`] for an access level that is none.
+/// [`Error::Usage`] for an unknown access level.
 pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParameters, Error> {
     let level = |word: &String| {
         let levels = [AccessLevel::NotProtected, AccessLevel::RefProtected];
         levels
             .into_iter()
             .find(|level| level.as_str() == word)
-            .ok_or_else(|| Error::Usage(format!("`{word}` is no access level: use not_protected or ref_protected")))
+            .ok_or_else(|| Error::Usage(format!("unknown access level `{word}`: use not_protected or ref_protected")))
     };
     let tags = arguments.tag_list.as_deref().unwrap_or_default().split(',').map(str::trim);
     Ok(RegisterParameters {
@@ -139,10 +139,10 @@ pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParam
     })
 }
 
-/// Refuses what the server would refuse.
+/// Validates settings by the server's rules.
 ///
 /// # Errors
-/// [`Error::Usage`] with everything that is wrong.
+/// [`Error::Usage`] with all violations.
 pub(super) fn validated(parameters: &RegisterParameters) -> Result<(), Error> {
     let diagnostics: Vec<_> = parameters.validate().iter().map(ToString::to_string).collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(Error::Usage(diagnostics.join("; "))) }

@@ -1,4 +1,4 @@
-//! `fleet create`: a new runner, whose token goes where it is told.
+//! `fleet create`: creates a runner and stores its token.
 
 use serde_json::json;
 
@@ -8,17 +8,17 @@ use super::session::FleetSession;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
 use crate::cli::context::Context;
-use crate::cli::outcome::end;
-use crate::cli::register::draft::{given, tags, take_entry, with_environment};
-use crate::cli::register::{self, RegisterConfirm};
+use crate::cli::register::draft::{given, take_entry, with_environment};
+use crate::cli::register::{self, RegisterMode};
+use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
 use crate::gitlab::{Disposition, RegisterParameters};
 use crate::model::Expiry;
-use crate::settings::{Draft, DraftCreation, Environment, Place};
+use crate::settings::{Draft, DraftCreation, DraftFlags, Environment, Place, split_list};
 
-/// Creates.
+/// Creates a runner and writes its token to a file.
 pub(super) async fn create(
     session: &FleetSession,
     environment: &Environment,
@@ -26,7 +26,7 @@ pub(super) async fn create(
 ) -> Result<Exit, Error> {
     if arguments.entry != EntryArguments::default() {
         return Err(Error::Usage(
-            "--name, --executor and the like are for an entry in config.toml: add --enroll".to_owned(),
+            "--name, --executor and similar flags need --enroll: they describe an entry in config.toml".to_owned(),
         ));
     }
     let new = wanted(session, &arguments).await?;
@@ -37,9 +37,9 @@ pub(super) async fn create(
     if let Err(error) = file.fill(&made.token) {
         return Err(Error::Verdict {
             exit: error.exit(),
-            message: format!("{}; runner {} was made and nobody holds its token", chain(&error), made.id),
+            message: format!("{}; runner {} was created and its token is lost", chain(&error), made.id),
             hint: Some(format!(
-                "delete it with `fleet delete {}`, or `fleet reset-token {}` elsewhere",
+                "delete it with `fleet delete {}`, or run `fleet reset-token {}` with another file",
                 made.id, made.id
             )),
         });
@@ -54,15 +54,15 @@ pub(super) async fn create(
             "id": made.id, "token_expires_at": expires_at, "token_fingerprint": made.token.fingerprint().to_string(),
             "token_file": path.to_string(), "action": "created", "error": null,
         });
-        session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "runners": [row] })));
+        session.reporter.document("runners", &[row]);
     } else {
-        let end = end(expires_at, session.now());
-        session.reporter.answer(&format!("runner {}: created, its token {end} and is in {path}\n", made.id));
+        let expiry = expiry_text(expires_at, session.now());
+        session.reporter.answer(&format!("runner {}: created, its token {expiry} and is in {path}\n", made.id));
     }
     Ok(Exit::Done)
 }
 
-/// Creates, and writes its entry with the journal's safety, so that the token passes through nobody's hands.
+/// Creates a runner and writes its entry into config.toml through the journal.
 pub(super) async fn enroll(
     context: &Context<'_>,
     session: FleetSession,
@@ -79,25 +79,30 @@ pub(super) async fn enroll(
         token_rotation_deadline,
     };
     draft.create = given("--instance", Some(Some(creation)));
-    draft.tls_ca_file = given("--tls-ca-file", session.site.tls.ca_file.clone());
-    draft.tls_cert_file = given("--tls-cert-file", session.site.tls.cert_file.clone());
-    draft.tls_key_file = given("--tls-key-file", session.site.tls.key_file.clone());
-    draft.description = given("--description", attributes.description);
-    draft.tag_list = given("--tag-list", attributes.tag_list.as_deref().map(tags));
-    draft.run_untagged = given("--run-untagged", attributes.run_untagged);
-    draft.locked = given("--locked", attributes.locked);
-    draft.access_level = given("--access-level", attributes.access_level);
-    draft.maximum_timeout = given("--maximum-timeout", attributes.maximum_timeout);
-    draft.maintenance_note = given("--maintenance-note", attributes.maintenance_note);
-    draft.paused = given("--paused", paused);
+    let tls = session.site.tls.clone();
+    let flags = DraftFlags {
+        tls_ca_file: tls.ca_file,
+        tls_cert_file: tls.cert_file,
+        tls_key_file: tls.key_file,
+        description: attributes.description,
+        tag_list: attributes.tag_list.as_deref().map(split_list),
+        run_untagged: attributes.run_untagged,
+        locked: attributes.locked,
+        access_level: attributes.access_level,
+        maximum_timeout: attributes.maximum_timeout,
+        maintenance_note: attributes.maintenance_note,
+        paused,
+        ..DraftFlags::default()
+    };
+    draft.set_flags(flags, &context.environment);
     take_entry(&mut draft, entry, &context.environment);
     let draft = with_environment(draft, &context.environment);
     let is_named = draft.name.is_some();
     let FleetSession { wait, interrupt, .. } = session;
-    register::enroll(context, draft, is_named, RegisterConfirm::waiting(wait, arguments.force), interrupt).await
+    register::enroll(context, draft, is_named, RegisterMode::waiting(wait, arguments.force), interrupt).await
 }
 
-/// What is wanted; a project or group given by its path is asked for its number.
+/// The runner to create. Looks up the id of a project or group given by its path.
 async fn wanted(session: &FleetSession, arguments: &CreateArguments) -> Result<NewRunner, Error> {
     let parameters = RegisterParameters { paused: arguments.paused, ..parameters(&arguments.attributes)? };
     validated(&parameters)?;
@@ -127,7 +132,7 @@ async fn owner(
     })
 }
 
-/// Says what a lost answer may have left behind.
+/// Explains what a lost answer may have left on the server.
 fn explained(error: Error, new: &NewRunner) -> Error {
     let Error::Call { error: call } = &error else { return error };
     if !matches!(call.disposition(), Disposition::Unknown { .. }) {
@@ -138,7 +143,7 @@ fn explained(error: Error, new: &NewRunner) -> Error {
         exit: Exit::Unreachable,
         message: chain(&error),
         hint: Some(format!(
-            "GitLab may have made the runner all the same: before trying again, delete there what is described `{description}` and was never contacted"
+            "GitLab may have created the runner anyway: before trying again, delete the runner there that is described `{description}` and was never contacted"
         )),
     }
 }

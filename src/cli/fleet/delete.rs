@@ -1,11 +1,11 @@
-//! `fleet delete`: runners with all their managers, by number, by filters or by a runner's own token.
+//! `fleet delete`: deletes runners with all their managers, by id, by filters or by a runner's token.
 
 use std::path::Path;
 use std::rc::Rc;
 
 use serde_json::json;
 
-use super::arguments::{AccessArguments, ConductArguments, DeleteArguments};
+use super::arguments::{AccessArguments, ConfirmArgs, DeleteArguments};
 use super::bulk::{Act, Made, apply};
 use super::session::{Address, FleetSession};
 use super::targets::{Target, targets};
@@ -15,26 +15,25 @@ use crate::cli::selection::read_file;
 use crate::cli::{Error, Exit};
 use crate::gitlab::ErrorKind;
 
-/// What a deletion is called.
 const ACT: Act = Act { verb: "delete", done: "deleted", is_grave: true };
 
-/// Deletes.
+/// Deletes the selected runners.
 pub(super) async fn delete(session: FleetSession, arguments: &DeleteArguments) -> Result<Exit, Error> {
-    let looks_up = !arguments.conduct.yes;
+    let looks_up = !arguments.confirm.yes;
     let targets = targets(&session, &arguments.targets, looks_up).await?;
-    delete_all(session, targets, arguments.conduct).await
+    delete_all(session, targets, arguments.confirm).await
 }
 
-/// Deletes these, once it is agreed to.
+/// Deletes runners once the user has confirmed it.
 pub(super) async fn delete_all(
     session: FleetSession,
     targets: Vec<Target>,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
 ) -> Result<Exit, Error> {
-    apply(session, ACT, targets, conduct, delete_one).await
+    apply(session, ACT, targets, confirm, delete_one).await
 }
 
-/// A runner that is gone already counts as done.
+/// Deletes one runner; one that is already gone counts as success.
 async fn delete_one(session: Rc<FleetSession>, target: Target) -> Result<Made, Error> {
     let answer = json!({ "id": target.id });
     match session.change(async || session.fleet.delete(target.id).await).await {
@@ -46,23 +45,23 @@ async fn delete_one(session: Rc<FleetSession>, target: Target) -> Result<Made, E
     }
 }
 
-/// Deletes the runner that a token belongs to, which needs no access token.
+/// Deletes the runner of an authentication token, without an access token.
 pub(super) async fn by_token(
     context: &Context<'_>,
     access: &AccessArguments,
     path: &Path,
-    conduct: ConductArguments,
+    confirm: ConfirmArgs,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let Address { site, client, .. } = Address::of(context, access)?;
     let token = read_file(path, &context.environment)?;
     let whose = format!("the runner whose token has the fingerprint {} at {}", token.fingerprint(), site.url);
-    if conduct.dry_run {
+    if confirm.dry_run {
         context.reporter.answer(&format!("{whose}: would be deleted\n"));
         return Ok(Exit::Done);
     }
-    if !conduct.yes {
-        return Err(Error::Usage(format!("this deletes {whose}, with all its managers: agree with --yes")));
+    if !confirm.yes {
+        return Err(Error::Usage(format!("this deletes {whose}, with all its managers: confirm with --yes")));
     }
     if interrupt.is_asked() {
         return Err(Error::Interrupted("nothing was deleted".to_owned()));

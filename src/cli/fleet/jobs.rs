@@ -1,4 +1,4 @@
-//! `fleet jobs`: the jobs that a runner took.
+//! `fleet jobs`: lists the jobs of a runner.
 
 use super::arguments::JobsArguments;
 use super::rows::write_pages;
@@ -6,7 +6,7 @@ use super::session::FleetSession;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::JobFilters;
 
-/// Lists them.
+/// Lists the jobs.
 pub(super) async fn jobs(session: &FleetSession, arguments: &JobsArguments) -> Result<Exit, Error> {
     let filters = JobFilters {
         status: arguments.status.clone(),

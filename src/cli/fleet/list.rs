@@ -1,4 +1,4 @@
-//! `fleet list`: runners, as they arrive.
+//! `fleet list`: lists runners as they arrive.
 
 use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
 use super::rows::{Rows, next_page, write_pages};
@@ -6,7 +6,7 @@ use super::session::FleetSession;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::{FleetRunner, RunnerDetails, RunnerFilters, RunnerScope};
 
-/// Lists.
+/// Lists runners.
 pub(super) async fn list(session: &FleetSession, arguments: &ListArguments) -> Result<Exit, Error> {
     let (scope, filters) = (scope(&arguments.place), filters(&arguments.filters));
     if arguments.details {
@@ -46,8 +46,8 @@ async fn write_details(
     Ok(())
 }
 
-/// The details of some runners, as far as they can be had, and what kept the rest from it. A runner that was
-/// deleted since it was listed has none.
+/// Reads the details of runners up to the first failure, and returns both. Skips runners that were deleted since
+/// they were listed.
 async fn details(
     session: &FleetSession,
     runners: impl Iterator<Item = FleetRunner>,
@@ -66,7 +66,7 @@ async fn details(
     (details, Ok(()))
 }
 
-/// Where runners are listed.
+/// The scope of the arguments.
 pub(super) fn scope(place: &PlaceArguments) -> RunnerScope {
     match (place.all, &place.project, &place.group) {
         (true, _, _) => RunnerScope::All,
@@ -76,7 +76,7 @@ pub(super) fn scope(place: &PlaceArguments) -> RunnerScope {
     }
 }
 
-/// Which of them.
+/// The filters of the arguments.
 pub(super) fn filters(arguments: &FilterArguments) -> RunnerFilters {
     RunnerFilters {
         runner_type: arguments.runner_type.clone(),

@@ -1,4 +1,4 @@
-//! `fleet managers` and `fleet projects`: who uses a runner's token, and whom it serves.
+//! `fleet managers` and `fleet projects`: the machines that use a runner's token, and the projects it serves.
 
 use super::arguments::OneArguments;
 use super::rows::{Rows, write_pages};
@@ -6,11 +6,11 @@ use super::session::FleetSession;
 use crate::cli::{Error, Exit};
 use crate::gitlab::fleet::Manager;
 
-/// Lists the machines that use a runner's token, which come in one answer.
+/// Lists the machines that use a runner's token; they come in one answer.
 pub(super) async fn managers(session: &FleetSession, arguments: &OneArguments) -> Result<Exit, Error> {
     let managers = session.ask(async || Ok(session.fleet.managers(arguments.id).await?.value)).await?;
     let mut rows = Rows::new::<Manager>(session);
-    // A reader that has gone away has read enough.
+    // A closed pipe is no error.
     let _closed = rows.add(&managers);
     rows.finish(None);
     Ok(Exit::Done)

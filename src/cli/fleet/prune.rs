@@ -1,4 +1,4 @@
-//! `fleet prune`: deletes runners that nobody has seen for long, and none that this machine serves.
+//! `fleet prune`: deletes runners without recent contact, except those that this machine serves.
 
 use std::collections::HashSet;
 
@@ -7,14 +7,14 @@ use super::delete::delete_all;
 use super::list::{filters, scope};
 use super::rows::next_page;
 use super::session::FleetSession;
-use super::targets::{Target, is_meant, is_surely_meant};
+use super::targets::{Target, details_match, row_matches};
 use crate::cli::context::Context;
 use crate::cli::{Error, Exit, list};
 use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails};
 use crate::model::{RunnerId, Timestamp, format_span};
 use crate::settings;
 
-/// Deletes, once it is agreed to.
+/// Deletes stale runners once the user has confirmed it.
 pub(super) async fn prune(
     context: &Context<'_>,
     session: FleetSession,
@@ -25,23 +25,23 @@ pub(super) async fn prune(
     let (ours, silent): (Vec<_>, Vec<_>) = silent.into_iter().partition(|runner| served.contains(&runner.id));
     if !ours.is_empty() {
         let numbers: Vec<_> = ours.iter().map(|runner| runner.id.to_string()).collect();
-        session.reporter.remark(&format!("left alone, since this machine serves them: {}", numbers.join(", ")));
+        session.reporter.remark(&format!("kept, because this machine serves them: {}", numbers.join(", ")));
     }
     if !silent.is_empty() {
-        session.reporter.remark(&format!("asking when {} runners were seen, one request each", silent.len()));
+        session.reporter.remark(&format!("reading the last contact of {} runners, one request each", silent.len()));
     }
     let stale = stale(&session, silent, arguments).await?;
-    delete_all(session, stale, arguments.conduct).await
+    delete_all(session, stale, arguments.confirm).await
 }
 
 /// The runners of this server that this machine has an entry or a record of.
 ///
 /// # Errors
-/// An entry whose number nobody knows could be any of them.
+/// [`Error::Verdict`] for an entry without a known id, since it could be any of the runners.
 async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet<RunnerId>, Error> {
     let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
     let mut served = HashSet::new();
-    for candidate in list::everybody(&store).await? {
+    for candidate in list::read_candidates(&store).await? {
         let record = candidate.record();
         let of_entries = candidate.entries.iter().map(|entry| (entry.url.as_ref(), entry.id, entry.name.as_deref()));
         let of_record = record.map(|record| (Some(&record.url), record.id, record.name.as_deref()));
@@ -51,10 +51,10 @@ async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet
             return Err(Error::Verdict {
                 exit: Exit::LocalFile,
                 message: format!(
-                    "nobody knows which runner the entry `{}` in config.toml is, so it could be among those",
+                    "the entry `{}` in config.toml has no known id, so it could be any of these runners",
                     name.unwrap_or_default()
                 ),
-                hint: Some("run `verify` first, which finds out its id".to_owned()),
+                hint: Some("run `verify` first, which learns the id".to_owned()),
             });
         }
         served.extend(ids);
@@ -62,7 +62,7 @@ async fn served(context: &Context<'_>, session: &FleetSession) -> Result<HashSet
     Ok(served)
 }
 
-/// Those that are not online, or whose status does not say.
+/// The runners that are not online or have no status.
 async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Vec<FleetRunner>, Error> {
     let filters = filters(&arguments.filters);
     let scope = scope(&arguments.place);
@@ -70,14 +70,14 @@ async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Ve
     let mut silent = Vec::new();
     while let Some(page) = next_page(session, &mut pages).await? {
         let is_silent = |runner: &FleetRunner| {
-            is_meant(runner, &filters) && runner.status != Some(ContactStatus::Online) && runner.online != Some(true)
+            row_matches(runner, &filters) && runner.status != Some(ContactStatus::Online) && runner.online != Some(true)
         };
         silent.extend(page.into_iter().filter(is_silent));
     }
     Ok(silent)
 }
 
-/// Those of them that were last seen, or else made, long enough ago.
+/// The runners whose last contact, or creation if there was none, is long enough ago.
 async fn stale(
     session: &FleetSession,
     silent: Vec<FleetRunner>,
@@ -96,7 +96,7 @@ async fn stale(
         match details.contacted_at.or(details.runner.created_at) {
             None => unknown += 1,
             Some(at) if !is_long_ago(at, now, arguments) => {}
-            Some(_) if is_surely_meant(&details, &filters) => {
+            Some(_) if details_match(&details, &filters) => {
                 stale.push(Target { id: runner.id, runner: Some(runner) });
             }
             Some(_) => {}
@@ -104,11 +104,11 @@ async fn stale(
     }
     if unknown > 0 {
         session.reporter.remark(&format!(
-            "left alone, since the server does not tell how old they are: {unknown} runners that were never in contact"
+            "kept, because the server does not report their age: {unknown} runners that were never in contact"
         ));
     }
     if stale.is_empty() {
-        session.reporter.remark(&format!("nobody is missing for {}", format_span(arguments.stale)));
+        session.reporter.remark(&format!("no runner is stale for {}", format_span(arguments.stale)));
     }
     Ok(stale)
 }

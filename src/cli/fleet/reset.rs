@@ -1,11 +1,11 @@
-//! `fleet reset-token` and `fleet reset-registration-token`: new tokens, which go where they are told.
+//! `fleet reset-token` and `fleet reset-registration-token`: replace a token and store the new one.
 
 use serde_json::{Map, Value, json};
 
 use super::arguments::{ResetRegistrationTokenArguments, ResetTokenArguments};
 use super::session::FleetSession;
 use super::token_file::TokenFile;
-use crate::cli::outcome::end;
+use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::Disposition;
@@ -14,7 +14,7 @@ use crate::model::Timestamp;
 use crate::secret::Token;
 use crate::settings::Environment;
 
-/// Gives a runner a new token.
+/// Resets a runner's token and writes the new one to a file.
 pub(super) async fn token(
     session: &FleetSession,
     environment: &Environment,
@@ -24,11 +24,11 @@ pub(super) async fn token(
     let id = arguments.id;
     let reset = session.change(async || session.fleet.reset_token(id).await).await;
     let reset = reset.map_err(|error| explained(error, "the runner's old token may be dead"))?;
-    let told = New { what: format!("runner {id}"), token: reset.token, expires_at: reset.expiry.at() };
-    told.hand_out(session, file, &json!({ "id": id }))
+    let token = NewToken { what: format!("runner {id}"), token: reset.token, expires_at: reset.expiry.at() };
+    token.store(session, file, &json!({ "id": id }))
 }
 
-/// Makes a registration token anew.
+/// Resets a registration token and writes the new one to a file.
 pub(super) async fn registration_token(
     session: &FleetSession,
     environment: &Environment,
@@ -42,23 +42,23 @@ pub(super) async fn registration_token(
     };
     let token = session.change(async || session.fleet.reset_registration_token(&scope).await).await;
     let token = token.map_err(|error| explained(error, "the old registration token may be dead"))?;
-    New { what: what.clone(), token, expires_at: None }.hand_out(session, file, &json!({ "of": what }))
+    NewToken { what: what.clone(), token, expires_at: None }.store(session, file, &json!({ "of": what }))
 }
 
-/// A token that nobody but this process holds.
-struct New {
+/// A new token, which only this process has.
+struct NewToken {
     what: String,
     token: Token,
     expires_at: Option<Timestamp>,
 }
 
-impl New {
-    fn hand_out(self, session: &FleetSession, mut file: TokenFile, row: &Value) -> Result<Exit, Error> {
+impl NewToken {
+    fn store(self, session: &FleetSession, mut file: TokenFile, row: &Value) -> Result<Exit, Error> {
         if let Err(error) = file.fill(&self.token) {
             return Err(Error::Verdict {
                 exit: error.exit(),
-                message: format!("{}; {} has a new token that nobody holds", chain(&error), self.what),
-                hint: Some("reset it once more, with another --write-token".to_owned()),
+                message: format!("{}; the new token of {} is lost", chain(&error), self.what),
+                hint: Some("reset it again, with another --write-token".to_owned()),
             });
         }
         let path = file.path().display();
@@ -69,16 +69,16 @@ impl New {
             fields.insert("token_file".to_owned(), json!(path.to_string()));
             fields.insert("action".to_owned(), json!("reset"));
             fields.insert("error".to_owned(), Value::Null);
-            session.reporter.answer(&format!("{}\n", json!({ "schema": 1, "tokens": [fields] })));
+            session.reporter.document("tokens", &[fields]);
         } else {
-            let end = end(self.expires_at, session.now());
-            session.reporter.answer(&format!("{}: reset, the new token {end} and is in {path}\n", self.what));
+            let expiry = expiry_text(self.expires_at, session.now());
+            session.reporter.answer(&format!("{}: reset, the new token {expiry} and is in {path}\n", self.what));
         }
         Ok(Exit::Done)
     }
 }
 
-/// Says what a lost answer means.
+/// Explains what a lost answer means for the token.
 fn explained(error: Error, what: &str) -> Error {
     let Error::Call { error: call } = &error else { return error };
     if !matches!(call.disposition(), Disposition::Unknown { .. }) {
@@ -87,6 +87,6 @@ fn explained(error: Error, what: &str) -> Error {
     Error::Verdict {
         exit: Exit::Unreachable,
         message: chain(&error),
-        hint: Some(format!("{what}, and the new one is lost: reset it once more")),
+        hint: Some(format!("{what}, and the new one is lost: reset it again")),
     }
 }

@@ -1,37 +1,33 @@
-//! Long lists, written as they arrive.
+//! Writes long lists as they arrive.
 
 use std::io;
 
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::session::FleetSession;
-use super::table::{Cell, Heading, Screen, Table};
 use crate::cli::arguments::Output;
+use crate::cli::document;
 use crate::cli::report::Reporter;
+use crate::cli::table::{Cell, Heading, Screen, Table};
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{Pages, Row};
 use crate::model::Timestamp;
 
-/// Raised when a name in the JSON document changes its meaning.
-const SCHEMA: u32 = 1;
-
-/// A row as people see it.
-pub(super) trait Shown: Serialize {
-    /// What the rows are called in the JSON document.
+/// A row of a list.
+pub(super) trait TableRow: Serialize {
+    /// The name of the rows in the JSON document.
     const NAME: &'static str;
 
-    /// The headings of its columns.
+    /// The headings of the columns.
     fn headings() -> Vec<Heading>;
 
-    /// Its cells, one for each heading.
+    /// The cells, one for each heading.
     fn cells(&self, now: Timestamp) -> Vec<Cell>;
 }
 
-/// Writes rows in the form that was asked for: a table that goes on, one JSON document that is opened and
-/// closed, or a line of JSON each.
+/// Streams rows in the requested format: a table, one JSON document, or one JSON object per line.
 pub(super) struct Rows {
     name: &'static str,
     reporter: Reporter,
@@ -42,7 +38,7 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Writes nothing yet.
-    pub(super) fn new<T: Shown>(session: &FleetSession) -> Self {
+    pub(super) fn new<T: TableRow>(session: &FleetSession) -> Self {
         let screen = Screen { width: session.reporter.stdout_width(), is_coloured: session.is_coloured };
         Self {
             name: T::NAME,
@@ -53,7 +49,7 @@ impl Rows {
         }
     }
 
-    /// How many were written.
+    /// How many rows were written.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -61,8 +57,8 @@ impl Rows {
     /// Writes some rows.
     ///
     /// # Errors
-    /// If nobody reads any more.
-    pub(super) fn add<T: Shown>(&mut self, rows: &[T]) -> io::Result<()> {
+    /// If the reader is gone or stdout cannot be written.
+    pub(super) fn add<T: TableRow>(&mut self, rows: &[T]) -> io::Result<()> {
         let mut text = String::new();
         match self.reporter.output() {
             Output::Text if rows.is_empty() => {}
@@ -72,7 +68,11 @@ impl Rows {
             }
             Output::Json => {
                 for (position, row) in rows.iter().enumerate() {
-                    text.push_str(&if self.count + position == 0 { self.opening() } else { ",\n".to_owned() });
+                    text.push_str(&if self.count + position == 0 {
+                        document::opening(self.name)
+                    } else {
+                        ",\n".to_owned()
+                    });
                     text.push_str(&serde_json::to_string(row)?);
                 }
             }
@@ -87,14 +87,12 @@ impl Rows {
         self.reporter.try_answer(&text)
     }
 
-    /// Closes what was opened, and says whether all came.
+    /// Ends the list; `error` is why it is incomplete.
     pub(super) fn finish(self, error: Option<&Error>) {
         match (self.reporter.output(), error) {
             (Output::Json, _) => {
-                let opening = if self.count == 0 { self.opening() } else { String::new() };
-                let error = error.map_or(Value::Null, |error| Value::String(chain(error)));
-                let end = format!("\n],\"complete\":{},\"error\":{error}}}\n", error.is_null());
-                self.reporter.answer(&(opening + &end));
+                let opening = if self.count == 0 { document::opening(self.name) } else { String::new() };
+                self.reporter.answer(&(opening + &document::closing(error.map(|error| chain(error)))));
             }
             (Output::Text, None) if self.count == 0 => self.reporter.answer(&format!("no {}\n", self.name)),
             (Output::Text, Some(_)) if self.count > 0 => {
@@ -103,17 +101,13 @@ impl Rows {
             (Output::Text | Output::Jsonl, _) => {}
         }
     }
-
-    fn opening(&self) -> String {
-        format!("{{\"schema\":{SCHEMA},\"{}\":[\n", self.name)
-    }
 }
 
-/// Writes the pages of a list as they arrive, up to a limit. What was read before a failure is written.
+/// Writes the pages of a list as they arrive, up to a limit of rows. Rows read before a failure are written.
 ///
 /// # Errors
 /// The failure that ended the list, and [`Error::Interrupted`].
-pub(super) async fn write_pages<T: Row + Shown>(
+pub(super) async fn write_pages<T: Row + TableRow>(
     session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
@@ -124,7 +118,7 @@ pub(super) async fn write_pages<T: Row + Shown>(
     written.map(|()| Exit::Done)
 }
 
-async fn write<T: Row + Shown>(
+async fn write<T: Row + TableRow>(
     session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
@@ -136,7 +130,7 @@ async fn write<T: Row + Shown>(
     let writing = async {
         while let Some(page) = receiver.recv().await {
             let mut page = page?;
-            // Lets the request for the next page out before this one is written.
+            // Sends the request for the next page before this page is written.
             tokio::task::yield_now().await;
             page.truncate(limit - rows.count());
             if rows.add(&page).is_err() {
@@ -150,10 +144,10 @@ async fn write<T: Row + Shown>(
     written
 }
 
-/// How many pages are read ahead of the one that is being written, so that the server works meanwhile.
+/// How many pages are read ahead of the one being written.
 const AHEAD: usize = 1;
 
-/// Reads pages until there are enough rows, nobody wants more, or something goes wrong.
+/// Reads pages until there are enough rows, the receiver is gone, or a request fails.
 async fn read<T: Row>(
     session: &FleetSession,
     mut pages: Pages<'_, T>,
@@ -174,17 +168,17 @@ async fn read<T: Row>(
     }
 }
 
-/// The next page of a list, unless an end is asked for.
+/// Reads the next page of a list; `None` after the last.
 ///
 /// # Errors
-/// That of the request, and [`Error::Interrupted`].
+/// Those of the request, and [`Error::Interrupted`].
 pub(super) async fn next_page<T: Row>(
     session: &FleetSession,
     pages: &mut Pages<'_, T>,
 ) -> Result<Option<Vec<T>>, Error> {
     tokio::select! {
         biased;
-        () = session.interrupt.asked() => Err(Error::Interrupted("the list was not read to its end".to_owned())),
+        () = session.interrupt.asked() => Err(Error::Interrupted("the list is incomplete".to_owned())),
         page = session.ask(async || pages.next_page().await) => page,
     }
 }

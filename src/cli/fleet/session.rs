@@ -1,4 +1,4 @@
-//! What every `fleet` command works at: a server, an access token, and patience.
+//! The session of a `fleet` command: a server, an access token, and how long to retry.
 
 use std::time::Duration;
 
@@ -17,40 +17,40 @@ use crate::retry::Delays;
 use crate::secret::Source;
 use crate::settings::{self, Settings};
 
-/// A server and who asks it.
+/// A server, an access token, and how to call the one with the other.
 pub(super) struct FleetSession {
-    /// The calls.
+    /// The management API.
     pub(super) fleet: Fleet,
     /// The server.
     pub(super) site: Site,
-    /// Where people are told.
+    /// Writes results and remarks.
     pub(super) reporter: Reporter,
-    /// Asks for an end.
+    /// The signals that ask the command to end.
     pub(super) interrupt: Interrupt,
-    /// Where the access token is.
+    /// The source of the access token.
     pub(super) access_token: Source,
-    /// Whether answers may be coloured.
+    /// Whether tables may be coloured.
     pub(super) is_coloured: bool,
-    /// How long a server is waited for.
+    /// How long to retry each call.
     pub(super) wait: Duration,
-    /// Where the access token came from.
+    /// Describes the source of the access token, with its fingerprint.
     origin: String,
 }
 
-/// A server, without anybody who asks it yet.
+/// A server without an access token.
 pub(super) struct Address {
     /// The server.
     pub(super) site: Site,
-    /// For its calls.
+    /// The client for its calls.
     pub(super) client: Client,
     settings: Settings,
 }
 
 impl Address {
-    /// Finds out which server is meant.
+    /// Finds the server's URL and TLS files.
     ///
     /// # Errors
-    /// Wrong settings, and [`Error::Usage`] if no address is given or named.
+    /// Invalid settings, and [`Error::Usage`] if no URL is given.
     pub(super) fn of(context: &Context<'_>, arguments: &AccessArguments) -> Result<Self, Error> {
         let settings = context.command_settings()?;
         for warning in &settings.warnings {
@@ -64,10 +64,10 @@ impl Address {
 }
 
 impl FleetSession {
-    /// Finds the server and the access token; asks nothing yet.
+    /// Finds the server and the access token; sends no request.
     ///
     /// # Errors
-    /// As [`Address::of`], and if no access token is given or it cannot be read.
+    /// As [`Address::of`], and if the access token is missing or unreadable.
     pub(super) fn open(
         context: &Context<'_>,
         arguments: &AccessArguments,
@@ -75,11 +75,11 @@ impl FleetSession {
     ) -> Result<Self, Error> {
         let Address { site, client, settings } = Address::of(context, arguments)?;
         let source = access_token(context, arguments, &settings, &site.url)?;
-        if let Some(remark) = source.remark() {
+        if let Some(remark) = source.warning() {
             tracing::warn!("{remark}");
         }
         let token = source.read()?;
-        let origin = format!("that of {}, with the fingerprint {}", place(&source), token.fingerprint());
+        let origin = format!("from {}, with the fingerprint {}", source_text(&source), token.fingerprint());
         Ok(Self {
             fleet: client.fleet(site.clone(), token),
             access_token: source,
@@ -97,12 +97,12 @@ impl FleetSession {
         SystemClock.read().wall
     }
 
-    /// Asks without changing anything, again and again for as long as was granted.
+    /// Makes a read-only call, and retries it while the server is unreachable or busy, for up to `wait`.
     ///
     /// # Errors
     /// The last failure, and [`Error::Interrupted`].
     pub(super) async fn ask<T>(&self, call: impl AsyncFnMut() -> Result<T, gitlab::Error>) -> Result<T, Error> {
-        self.persevere(call, |error| match error.disposition() {
+        self.retried(call, |error| match error.disposition() {
             Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
                 Some(retry_after.unwrap_or_default())
             }
@@ -111,7 +111,7 @@ impl FleetSession {
         .await
     }
 
-    /// Changes something, again and again for as long as was granted while the server surely did not act.
+    /// Makes a changing call, and retries it for up to `wait` while the server certainly did not execute it.
     ///
     /// # Errors
     /// As [`FleetSession::ask`].
@@ -120,14 +120,14 @@ impl FleetSession {
         mut call: impl AsyncFnMut() -> Result<Answer<T>, gitlab::Error>,
     ) -> Result<T, Error> {
         let call = async || Ok(call().await?.value);
-        self.persevere(call, |error| match error.disposition() {
+        self.retried(call, |error| match error.disposition() {
             Disposition::NotExecuted { retry_after } => Some(retry_after.unwrap_or_default()),
             _ => None,
         })
         .await
     }
 
-    async fn persevere<T>(
+    async fn retried<T>(
         &self,
         mut call: impl AsyncFnMut() -> Result<T, gitlab::Error>,
         wish: impl Fn(&gitlab::Error) -> Option<Duration>,
@@ -141,7 +141,7 @@ impl FleetSession {
             };
             let repeatable =
                 wish(&error).filter(|_| !matches!(error.kind(), ErrorKind::LocalFile | ErrorKind::ProxySetting));
-            // A connection that was kept from the page before may just have been closed.
+            // The server may have closed an idle connection; one new connection is tried at once.
             if is_first && repeatable.is_some() && error.kind() == ErrorKind::ConnectionLost {
                 is_first = false;
                 continue;
@@ -153,7 +153,7 @@ impl FleetSession {
             if wish > self.wait {
                 return Err(self.explained(error));
             }
-            self.reporter.remark(&format!("trying again in {}: {}", format_span(nap), chain(&error)));
+            self.reporter.remark(&format!("retrying in {}: {}", format_span(nap), chain(&error)));
             tokio::select! {
                 biased;
                 () = self.interrupt.asked() => return Err(Error::Interrupted("waiting for the server".to_owned())),
@@ -162,7 +162,7 @@ impl FleetSession {
         }
     }
 
-    /// Says where a token came from that is not accepted.
+    /// Adds the access token's source to an error about that token.
     pub(super) fn explained(&self, error: gitlab::Error) -> Error {
         match error.kind() {
             ErrorKind::AccessTokenRefused | ErrorKind::AccessTokenRights => {
@@ -173,16 +173,16 @@ impl FleetSession {
     }
 }
 
-/// The TLS files of flags and variables.
+/// The TLS files from flags and environment.
 fn tls_files(context: &Context<'_>, arguments: &AccessArguments) -> TlsFiles {
     let file = |flag: &Option<std::path::PathBuf>, variable: &str| {
         let path = flag.clone().or_else(|| context.environment.text(variable).map(Into::into));
         path.map(|path| context.environment.absolute(&path))
     };
     TlsFiles {
-        ca_file: file(&arguments.tls_ca_file, "CI_SERVER_TLS_CA_FILE"),
-        cert_file: file(&arguments.tls_cert_file, "CI_SERVER_TLS_CERT_FILE"),
-        key_file: file(&arguments.tls_key_file, "CI_SERVER_TLS_KEY_FILE"),
+        ca_file: file(&arguments.tls.tls_ca_file, "CI_SERVER_TLS_CA_FILE"),
+        cert_file: file(&arguments.tls.tls_cert_file, "CI_SERVER_TLS_CERT_FILE"),
+        key_file: file(&arguments.tls.tls_key_file, "CI_SERVER_TLS_KEY_FILE"),
     }
 }
 
@@ -191,12 +191,12 @@ fn address(context: &Context<'_>, arguments: &AccessArguments, settings: &Settin
         return Ok(url.clone());
     }
     if let Some(text) = context.environment.text("CI_SERVER_URL") {
-        return text.parse().map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server's address: {error}")));
+        return text.parse().map_err(|error| Error::Usage(format!("CI_SERVER_URL: not a server URL: {error}")));
     }
     match settings.engine.servers.as_slice() {
         [only] => Ok(only.url.clone()),
         servers => Err(Error::Usage(format!(
-            "which server? give --url or CI_SERVER_URL; agent.toml has {} [[server]], of which none is chosen",
+            "no server given: use --url or CI_SERVER_URL; agent.toml has {} [[server]], so none is the default",
             servers.len()
         ))),
     }
@@ -223,15 +223,15 @@ fn access_token(
             exit: Exit::Usage,
             message: format!("no access token for {url}"),
             hint: Some(
-                "give --access-token-file FILE (`-` for stdin, fd:N for a descriptor), --access-token-credential NAME, GITLAB_TOKEN or PRIVATE_TOKEN (or GITLAB_TOKEN_FILE, PRIVATE_TOKEN_FILE), or a [[server]] in agent.toml"
+                "use --access-token-file FILE (`-` for stdin, fd:N for a descriptor), --access-token-credential NAME, GITLAB_TOKEN or PRIVATE_TOKEN (or GITLAB_TOKEN_FILE, PRIVATE_TOKEN_FILE), or a [[server]] in agent.toml"
                     .to_owned(),
             ),
         }),
     }
 }
 
-/// A place in words.
-fn place(source: &Source) -> String {
+/// Describes the source of a token.
+fn source_text(source: &Source) -> String {
     match source {
         Source::File(path) => format!("the file `{}`", path.display()),
         Source::Credential { name, .. } => format!("the systemd credential `{name}`"),

@@ -1,17 +1,17 @@
-//! `fleet show`: all about some runners.
+//! `fleet show`: the details of runners.
 
 use super::arguments::ShowArguments;
+use super::cells::{ago, seen};
 use super::rows::Rows;
 use super::session::FleetSession;
-use super::shown::{ago, seen};
 use crate::cli::arguments::Output;
-use crate::cli::outcome::shown;
+use crate::cli::text::printable;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::RunnerDetails;
 use crate::model::{Timestamp, format_span};
 
-/// Shows them, one after the other; those that cannot be shown are named.
+/// Shows runners one after the other, and reports an error for each that cannot be read.
 pub(super) async fn show(session: &FleetSession, arguments: &ShowArguments) -> Result<Exit, Error> {
     let mut rows = Rows::new::<RunnerDetails>(session);
     let mut exits = Vec::new();
@@ -40,7 +40,7 @@ pub(super) async fn show(session: &FleetSession, arguments: &ShowArguments) -> R
     Ok(Exit::of_all(&exits))
 }
 
-/// All about a runner, a line each.
+/// A runner's details, one per line.
 fn page(details: &RunnerDetails, now: Timestamp) -> String {
     let runner = &details.runner;
     let words = |flag: Option<bool>| flag.map(|flag| if flag { "yes" } else { "no" }.to_owned());
@@ -77,7 +77,7 @@ fn page(details: &RunnerDetails, now: Timestamp) -> String {
     ];
     let line = |(name, value): (&str, Option<String>)| {
         let value = value.filter(|value| !value.is_empty())?;
-        Some(format!("{:<18}{}\n", format!("{name}:"), shown(&value)))
+        Some(format!("{:<18}{}\n", format!("{name}:"), printable(&value)))
     };
     lines.into_iter().filter_map(line).collect()
 }

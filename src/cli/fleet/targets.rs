@@ -1,4 +1,4 @@
-//! Which runners a change is about.
+//! Selects the runners to change.
 
 use std::collections::HashSet;
 
@@ -7,35 +7,35 @@ use super::list::{filters, scope};
 use super::rows::next_page;
 use super::session::FleetSession;
 use crate::cli::Error;
-use crate::cli::outcome::shown;
+use crate::cli::text::printable;
 use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails, RunnerFilters};
 use crate::model::RunnerId;
 
-/// The most runners whose descriptions are looked up when they are given by number.
+/// Up to this many runners that are given by id have their descriptions looked up.
 const LOOKED_UP: usize = 20;
 
-/// One runner that is to be changed.
+/// One runner to change.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// Its number.
+    /// The id.
     pub(super) id: RunnerId,
-    /// What is known of it; nothing if it was given by number and could not be looked up.
+    /// The runner from a list or a lookup; `None` if given by id and not looked up.
     pub(super) runner: Option<FleetRunner>,
 }
 
 impl Target {
-    /// Its number and what people call it: ``6 (`test-1`)``.
+    /// Id and description: ``6 (`test-1`)``.
     pub(super) fn label(&self) -> String {
         let description = self.runner.as_ref().and_then(|runner| runner.description.as_deref());
         match description.filter(|description| !description.is_empty()) {
-            Some(description) => format!("{} (`{}`)", self.id, shown(description)),
+            Some(description) => format!("{} (`{}`)", self.id, printable(description)),
             None => self.id.to_string(),
         }
     }
 }
 
 impl TargetArguments {
-    /// Whether runners are meant by filters rather than by number.
+    /// Whether runners are selected by filters rather than by id.
     ///
     /// # Errors
     /// [`Error::Usage`] if neither is given, or both.
@@ -55,18 +55,18 @@ impl TargetArguments {
             (false, false) => Ok(false),
             (true, true) => Ok(true),
             (true, false) => Err(Error::Usage(
-                "say which runners: by number, or by --status, --type, --tag and the like; --all for every runner of the instance"
+                "specify runners: by id, or by --status, --type, --tag and so on; --all for all runners of the instance"
                     .to_owned(),
             )),
-            (false, true) => Err(Error::Usage("give either numbers or filters, not both".to_owned())),
+            (false, true) => Err(Error::Usage("use either ids or filters, not both".to_owned())),
         }
     }
 }
 
-/// Finds out which runners are meant; those that were given by number are looked up if they are few.
+/// Returns the selected runners. Looks up runners given by id only if they are few.
 ///
 /// # Errors
-/// [`Error::Usage`] for a selection that cannot be meant, and what the server says against listing.
+/// [`Error::Usage`] for an invalid selection, and the errors of listing.
 pub(super) async fn targets(
     session: &FleetSession,
     arguments: &TargetArguments,
@@ -80,7 +80,7 @@ pub(super) async fn targets(
     let looks_up = looks_up && ids.len() <= LOOKED_UP;
     let mut targets = Vec::new();
     for id in ids {
-        // What may be changed need not be visible; the change itself will tell.
+        // A runner may be changeable without being visible, so a failed lookup is no error.
         let details = if looks_up { session.fleet.runner(id, false).await.ok() } else { None };
         targets.push(Target { id, runner: details.map(|answer| answer.value.runner) });
     }
@@ -93,8 +93,8 @@ async fn listed(session: &FleetSession, arguments: &TargetArguments) -> Result<V
     let mut pages = session.fleet.runners(&scope, &filters);
     let mut targets = Vec::new();
     while let Some(page) = next_page(session, &mut pages).await? {
-        for runner in page.into_iter().filter(|runner| is_meant(runner, &filters)) {
-            if looks_meant(session, &runner, &filters).await? {
+        for runner in page.into_iter().filter(|runner| row_matches(runner, &filters)) {
+            if matches_details(session, &runner, &filters).await? {
                 targets.push(Target { id: runner.id, runner: Some(runner) });
             }
         }
@@ -102,13 +102,13 @@ async fn listed(session: &FleetSession, arguments: &TargetArguments) -> Result<V
     Ok(targets)
 }
 
-/// Whether a row is one that was asked for: a server takes no notice of a filter that it does not know yet, and
-/// would have everything changed.
-pub(super) fn is_meant(runner: &FleetRunner, filters: &RunnerFilters) -> bool {
+/// Whether a listed runner matches the filters. A server ignores filters that it does not know, and would return
+/// runners that must not be changed.
+pub(super) fn row_matches(runner: &FleetRunner, filters: &RunnerFilters) -> bool {
     let has_status = |status: &ContactStatus| match status {
         ContactStatus::Active => runner.is_paused() != Some(true),
         ContactStatus::Paused => runner.is_paused() != Some(false),
-        // A paused runner's own status is not told.
+        // GitLab hides the contact status of a paused runner.
         status => runner.status.as_ref().is_none_or(|own| own == status || *own == ContactStatus::Paused),
     };
     let is_of_type = |wanted| runner.runner_type.as_ref() == Some(wanted);
@@ -117,21 +117,21 @@ pub(super) fn is_meant(runner: &FleetRunner, filters: &RunnerFilters) -> bool {
         && filters.paused.is_none_or(|paused| runner.is_paused() == Some(paused))
 }
 
-/// Asks for the details where the filters are about what only they tell.
-async fn looks_meant(session: &FleetSession, runner: &FleetRunner, filters: &RunnerFilters) -> Result<bool, Error> {
+/// Checks the filters that need a runner's details.
+async fn matches_details(session: &FleetSession, runner: &FleetRunner, filters: &RunnerFilters) -> Result<bool, Error> {
     if filters.tag_list.is_empty() && filters.version_prefix.is_none() {
         return Ok(true);
     }
     match session.ask(async || Ok(session.fleet.runner(runner.id, false).await?.value)).await {
-        Ok(details) => Ok(is_surely_meant(&details, filters)),
-        // It was deleted since it was listed.
+        Ok(details) => Ok(details_match(&details, filters)),
+        // Deleted since it was listed.
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// The same for what only the details tell.
-pub(super) fn is_surely_meant(details: &RunnerDetails, filters: &RunnerFilters) -> bool {
+/// Whether a runner's details match the filters for tags and version.
+pub(super) fn details_match(details: &RunnerDetails, filters: &RunnerFilters) -> bool {
     let has_tag = |tag: &String| details.tag_list.iter().flatten().any(|own| own == tag);
     let has_version =
         |prefix: &String| details.version.as_ref().is_some_and(|version| version.starts_with(prefix.as_str()));
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_a_server_should_have_left_out_are_left_out() {
+    fn rows_that_do_not_match_the_filters_are_dropped() {
         let runner: FleetRunner = serde_json::from_value(json!({
             "id": 1, "status": "online", "paused": false, "runner_type": "group_type",
         }))
@@ -165,7 +165,7 @@ mod tests {
             (filters(None, Some("project_type"), None), false),
             (filters(None, None, Some(true)), false),
         ] {
-            assert_eq!(is_meant(&runner, &wanted), is_wanted, "{wanted:?}");
+            assert_eq!(row_matches(&runner, &wanted), is_wanted, "{wanted:?}");
         }
         let details: RunnerDetails =
             serde_json::from_value(json!({ "id": 1, "tag_list": ["a", "b"], "version": "16.1.0" })).unwrap();
@@ -178,9 +178,9 @@ mod tests {
             let tag_list = tags.into_iter().map(str::to_owned).collect();
             let version_prefix = version_prefix.map(str::to_owned);
             let wanted = RunnerFilters { tag_list, version_prefix, ..RunnerFilters::default() };
-            assert_eq!(is_surely_meant(&details, &wanted), is_wanted, "{wanted:?}");
+            assert_eq!(details_match(&details, &wanted), is_wanted, "{wanted:?}");
         }
         let paused = FleetRunner { status: Some(ContactStatus::Paused), paused: Some(true), ..runner };
-        assert!(is_meant(&paused, &filters(Some("offline"), None, None)));
+        assert!(row_matches(&paused, &filters(Some("offline"), None, None)));
     }
 }

@@ -1,4 +1,4 @@
-//! Where a new token is written: a file of its own, which is there before the token is asked for.
+//! The file for a new token, created before the token is requested.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,10 +9,10 @@ use crate::cli::{Error, Exit};
 use crate::secret::{MAX_TOKEN_BYTES, Token};
 use crate::settings::Environment;
 
-/// The longest token and the end of its line.
+/// The longest token and its line end, in bytes.
 const LONGEST_LINE: usize = MAX_TOKEN_BYTES + 1;
 
-/// A file that waits for a token, with the space for the longest one. Removed again unless it gets one.
+/// A file with space for the longest token. Removed on drop unless it was filled.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
@@ -21,11 +21,11 @@ pub(super) struct TokenFile {
 }
 
 impl TokenFile {
-    /// Makes the file, for its owner alone, and fills it with empty lines, so that no token is asked for that has
-    /// no place: a disk that is full says so now.
+    /// Creates the file with mode 0600 and fills it with empty lines, so that a full disk is noticed before a token
+    /// is requested.
     ///
     /// # Errors
-    /// [`Exit::LocalFile`] if it is there already or cannot be made as large as it may have to be.
+    /// [`Exit::LocalFile`] if it exists already or cannot be written at full size.
     pub(super) fn prepare(path: &Path, environment: &Environment) -> Result<Self, Error> {
         let path = environment.absolute(path);
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -35,7 +35,7 @@ impl TokenFile {
         Ok(made)
     }
 
-    /// Where it is.
+    /// The absolute path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -43,18 +43,18 @@ impl TokenFile {
     /// Writes the token over the empty lines, durably.
     ///
     /// # Errors
-    /// [`Exit::LocalFile`]; the token is lost then.
+    /// [`Exit::LocalFile`]; the token is lost.
     pub(super) fn fill(&mut self, token: &Token) -> Result<(), Error> {
         let line = zeroize::Zeroizing::new(format!("{}\n", token.expose()));
         self.write(line.as_bytes()).map_err(|error| unusable(&self.path, &error))?;
         self.is_filled = true;
         let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
-        // What is left of the empty lines does no harm.
+        // Remaining empty lines are harmless.
         let _left = self.file.set_len(length).and_then(|()| self.file.sync_all());
         Ok(())
     }
 
-    /// Writes the beginning of the file, durably.
+    /// Writes at the start of the file, durably.
     fn write(&self, content: &[u8]) -> io::Result<()> {
         self.file.write_all_at(content, 0)?;
         self.file.sync_all()?;
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_there_before_and_gone_if_it_got_no_token() {
+    fn an_unfilled_file_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         let file = TokenFile::prepare(&path, &Environment::default()).unwrap();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_space_for_the_longest_token_is_there_before() {
+    fn space_for_the_longest_token_is_reserved() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         let mut file = TokenFile::prepare(&path, &Environment::default()).unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_the_owner_alone_and_no_file_is_overwritten() {
+    fn the_file_has_mode_0600_and_none_is_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         let mut file = TokenFile::prepare(&path, &Environment::default()).unwrap();

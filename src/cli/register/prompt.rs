@@ -1,4 +1,4 @@
-//! Asks a person for what is missing, as the official `register` does.
+//! Prompts for missing values, as the official `register` does.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::str::FromStr as _;
@@ -6,14 +6,13 @@ use std::str::FromStr as _;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
-use super::draft::tags;
 use crate::cli::Error;
 use crate::cli::interrupt::Interrupt;
 use crate::model::ServerUrl;
 use crate::secret::{Source, Token};
-use crate::settings::{Draft, Place, Placed};
+use crate::settings::{Draft, Place, Placed, split_list};
 
-/// The executors that gitlab-runner knows, in the order in which it offers them.
+/// The executors of gitlab-runner, in the order of its prompt.
 const EXECUTORS: [&str; 11] = [
     "custom",
     "ssh",
@@ -28,28 +27,28 @@ const EXECUTORS: [&str; 11] = [
     "instance",
 ];
 
-/// Where answers come from.
+/// Asks questions and reads answers.
 pub(super) trait Terminal {
-    /// Asks and reads a line, without its end.
+    /// Asks and reads one line, without its line end.
     ///
     /// # Errors
     /// `UnexpectedEof` at the end of the input.
     fn line(&mut self, question: &str) -> io::Result<String>;
 
-    /// The same without showing what is typed.
+    /// The same without echo.
     ///
     /// # Errors
     /// As [`Terminal::line`].
     fn secret(&mut self, question: &str) -> io::Result<String>;
 
-    /// Says what is wrong with an answer.
-    fn complain(&mut self, line: &str);
+    /// Reports an invalid answer.
+    fn report_invalid(&mut self, line: &str);
 }
 
-/// The person at stdin, who reads stderr: stdout is for the answer.
-struct Person;
+/// A terminal on stdin and stderr; stdout is for results.
+struct StdioTerminal;
 
-impl Terminal for Person {
+impl Terminal for StdioTerminal {
     fn line(&mut self, question: &str) -> io::Result<String> {
         write!(io::stderr(), "{question}\n> ")?;
         let mut line = String::new();
@@ -64,21 +63,21 @@ impl Terminal for Person {
         rpassword::read_password()
     }
 
-    fn complain(&mut self, line: &str) {
+    fn report_invalid(&mut self, line: &str) {
         let _closed = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Asks for what is missing. Signals are heard while a person thinks.
+/// Prompts for missing values until a signal interrupts.
 ///
 /// # Errors
 /// [`Error::Usage`] at the end of the input, [`Error::Interrupted`].
 pub(super) async fn complete(draft: Draft, hostname: String, interrupt: &Interrupt) -> Result<Draft, Error> {
-    // A signal can come while a secret is typed and nothing is echoed.
+    // A signal may come while echo is off.
     let terminal = tcgetattr(io::stdin()).ok();
     let (answer, answered) = oneshot::channel();
-    // A thread of its own, which the end of the process does not wait for.
-    std::thread::spawn(move || answer.send(ask(draft, &hostname, &mut Person)).ok());
+    // A detached thread, so that the process can exit while it reads.
+    std::thread::spawn(move || answer.send(ask(draft, &hostname, &mut StdioTerminal)).ok());
     let asked = tokio::select! {
         biased;
         () = interrupt.asked() => {
@@ -89,7 +88,7 @@ pub(super) async fn complete(draft: Draft, hostname: String, interrupt: &Interru
     };
     asked.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => Error::Usage(
-            "the input ended before everything was answered: give flags, with --non-interactive to be asked nothing"
+            "the input ended before all questions were answered: use flags, and --non-interactive to disable questions"
                 .to_owned(),
         ),
         io::ErrorKind::Interrupted => interrupted(),
@@ -101,7 +100,7 @@ fn interrupted() -> Error {
     Error::Interrupted("nothing was registered".to_owned())
 }
 
-/// Fills in what is missing.
+/// Fills in missing values.
 fn ask(mut draft: Draft, hostname: &str, terminal: &mut impl Terminal) -> io::Result<Draft> {
     if draft.url.is_none() {
         let url = valid(terminal, "Enter the GitLab instance URL (for example, https://gitlab.com/):", |text| {
@@ -124,18 +123,18 @@ fn ask(mut draft: Draft, hostname: &str, terminal: &mut impl Terminal) -> io::Re
         }
         if draft.tag_list.is_none() {
             let list = terminal.line("Enter tags for the runner (comma-separated):")?;
-            draft.tag_list = Some(typed(tags(&list)));
+            draft.tag_list = Some(typed(split_list(&list)));
         }
         if draft.maintenance_note.is_none() {
             draft.maintenance_note = Some(typed(terminal.line("Enter optional maintenance note for the runner:")?));
         }
     }
     if draft.executor.is_none() && draft.template.is_none() {
-        let question = format!("Enter an executor: {} (nothing for a runner of your own):", EXECUTORS.join(", "));
+        let question = format!("Enter an executor: {} (empty for a runner of your own):", EXECUTORS.join(", "));
         let executor = valid(terminal, &question, |text| match text {
             "" => Ok(None),
             known if EXECUTORS.contains(&known) => Ok(Some(known.to_owned())),
-            other => Err(format!("`{other}` is not one of them")),
+            other => Err(format!("unknown executor `{other}`")),
         })?;
         draft.executor = executor.map(typed);
     }
@@ -146,19 +145,19 @@ fn ask_token(terminal: &mut impl Terminal) -> io::Result<Source> {
     loop {
         let text = zeroize::Zeroizing::new(terminal.secret("Enter the registration token:")?);
         match Token::parse(text.trim()) {
-            Ok(token) => return Ok(Source::Value { token, origin: "what was typed".to_owned() }),
-            Err(error) => terminal.complain(&error.to_string()),
+            Ok(token) => return Ok(Source::Value { token, origin: "the prompt".to_owned() }),
+            Err(error) => terminal.report_invalid(&error.to_string()),
         }
     }
 }
 
-/// Whether the token is a created runner's own.
+/// Whether the token is that of a runner created in GitLab.
 fn is_created(draft: &Draft) -> bool {
     let seed = draft.registration_token.as_ref().and_then(|placed| placed.value.as_ref());
     draft.token.is_some() || seed.and_then(|source| source.read().ok()).is_some_and(|token| token.looks_created())
 }
 
-/// Asks until there is an answer, or takes the default.
+/// Asks until there is an answer; an empty one selects the default.
 fn required(terminal: &mut impl Terminal, question: &str, default: Option<&str>) -> io::Result<String> {
     let question = default.map_or_else(|| question.to_owned(), |default| format!("{question}\n[{default}]:"));
     loop {
@@ -171,18 +170,18 @@ fn required(terminal: &mut impl Terminal, question: &str, default: Option<&str>)
     }
 }
 
-/// Asks until the answer is right.
+/// Asks until the answer is valid.
 fn valid<T>(terminal: &mut impl Terminal, question: &str, check: impl Fn(&str) -> Result<T, String>) -> io::Result<T> {
     loop {
         match check(&terminal.line(question)?) {
             Ok(value) => return Ok(value),
-            Err(ongoing_failure) => terminal.complain(&ongoing_failure),
+            Err(message) => terminal.report_invalid(&message),
         }
     }
 }
 
 fn typed<T>(value: T) -> Placed<T> {
-    Placed::new(value, Place::Flag("what was typed"))
+    Placed::new(value, Place::Flag("the prompt"))
 }
 
 #[cfg(test)]
@@ -206,7 +205,7 @@ mod tests {
             self.line(&format!("(hidden) {question}"))
         }
 
-        fn complain(&mut self, line: &str) {
+        fn report_invalid(&mut self, line: &str) {
             self.heard.push(format!("! {line}"));
         }
     }
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_token_brings_the_questions_of_the_official_command() {
+    fn a_registration_token_asks_the_official_questions() {
         let mut script = script(&["gitlab", "https://gitlab.example.com", "GR13", "", "a, b", "", "dcoker", "docker"]);
         let draft = ask(empty(), "host-1", &mut script).unwrap();
         assert_eq!(draft.name.unwrap().value, "host-1");
@@ -235,14 +234,14 @@ mod tests {
         [host-1]:
         Enter tags for the runner (comma-separated):
         Enter optional maintenance note for the runner:
-        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (nothing for a runner of your own):
-        ! `dcoker` is not one of them
-        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (nothing for a runner of your own):
+        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (empty for a runner of your own):
+        ! unknown executor `dcoker`
+        Enter an executor: custom, ssh, parallels, docker-windows, docker+machine, docker-autoscaler, shell, virtualbox, docker, kubernetes, instance (empty for a runner of your own):
         ");
     }
 
     #[test]
-    fn a_created_runner_has_only_its_name_asked_for() {
+    fn a_created_runner_asks_only_for_a_name() {
         let mut script = script(&["https://gitlab.example.com", "", "acme-glrt-abc", "mine", ""]);
         let draft = ask(empty(), "host-1", &mut script).unwrap();
         assert_eq!(draft.name.unwrap().value, "mine");
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_not_asked_for() {
+    fn given_values_are_not_asked_for() {
         let token = Token::parse("glrt-abc").unwrap();
         let source = Source::Value { token, origin: "a test".to_owned() };
         let mut draft = empty();
@@ -264,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_default_is_asked_for_until_it_comes() {
+    fn a_name_without_a_default_is_required() {
         let mut script = script(&["", "", "b"]);
         assert_eq!(required(&mut script, "Name:", None).unwrap(), "b");
         assert_eq!(script.heard.len(), 3);
     }
 
     #[test]
-    fn the_end_of_the_input_is_told_apart() {
+    fn the_end_of_the_input_is_an_error() {
         let error = ask(empty(), "", &mut script(&[])).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }

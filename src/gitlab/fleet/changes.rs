@@ -1,4 +1,4 @@
-//! What a caller wants of a runner: changes, and new ones.
+//! Changes of a runner, and new runners.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use serde::Serialize;
 use crate::gitlab::{AccessLevel, RegisterParameters};
 use crate::model::Timestamp;
 
-/// What is changed about a runner; a field that is absent stays as it is, and one must be given.
+/// Changes of a runner. Absent fields keep their value; at least one must be set.
 ///
 /// Source: docs/api/runners, "Update runner's details".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerChanges {
-    /// The description.
+    /// The new description.
     pub description: Option<String>,
-    /// Whether it takes no jobs; since 14.8, before that see [`PauseParameter`].
+    /// Whether it is paused; since 14.8, before that see [`PauseParameter`].
     pub paused: Option<bool>,
-    /// All its tags from now on; none at all only while it takes jobs without tags.
+    /// The new list of tags; it may be empty only if the runner runs untagged jobs.
     pub tag_list: Option<Vec<String>>,
-    /// Whether it takes jobs without tags too.
+    /// Whether it runs untagged jobs.
     pub run_untagged: Option<bool>,
-    /// Whether it cannot be assigned to further projects.
+    /// Whether it is locked to its projects.
     pub locked: Option<bool>,
-    /// Which refs it takes jobs of.
+    /// Which refs it runs jobs for.
     pub access_level: Option<AccessLevel>,
-    /// The longest a job may take, sent in whole seconds; `Some(None)` takes the limit away.
+    /// Maximum duration of a job, sent in whole seconds; `Some(None)` removes the limit.
     pub maximum_timeout: Option<Option<Duration>>,
-    /// The note for those who maintain it; since 16.10.
+    /// The maintenance note; since 16.10.
     pub maintenance_note: Option<String>,
 }
 
 impl RunnerChanges {
-    /// Whether nothing is changed.
+    /// Whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The parameter by which a release knows that a runner is paused.
+/// The parameter that pauses a runner, which depends on the release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PauseParameter {
     /// `paused`, since 14.8.
@@ -48,33 +48,33 @@ pub enum PauseParameter {
     Active,
 }
 
-/// A runner that is to be made with an access token. Source: docs/api/users, "Create a runner linked to a user".
+/// A runner to create with an access token. Source: docs/api/users, "Create a runner linked to a user".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRunner {
-    /// Whom it belongs to.
+    /// The owner.
     pub owner: NewRunnerOwner,
-    /// What is told about it; its `info` is not sent, since the call has none.
+    /// The settings; `info` is not sent, since the call does not have it.
     pub parameters: RegisterParameters,
-    /// When its first token ends: five minutes to fifteen days ahead, and no later than the instance has it.
-    /// Since 18.10, ignored before.
+    /// When its first token expires: five minutes to fifteen days ahead, and within the instance's limit. Since 18.10,
+    /// ignored before.
     pub token_expires_at: Option<Timestamp>,
-    /// Until when that token can be rotated, no later than it ends; at its very end never. Since 18.10, ignored
-    /// before.
+    /// Until when that token can be rotated, at most its expiry; a deadline equal to the expiry means never. Since 18.10,
+    /// ignored before.
     pub token_rotation_deadline: Option<Timestamp>,
 }
 
-/// Whom a new runner belongs to.
+/// The owner of a new runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewRunnerOwner {
     /// The instance.
     Instance,
-    /// A group, by its number.
+    /// A group, by its id.
     Group(u64),
-    /// A project, by its number.
+    /// A project, by its id.
     Project(u64),
 }
 
-/// Which registration token is made anew.
+/// Which registration token to reset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrationTokenScope {
     /// The instance's.
@@ -91,13 +91,13 @@ pub(super) struct UpdateRequest<'a> {
     /// At most 1024 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
-    /// Since 14.8; its inverse `active` must not be sent along.
+    /// Since 14.8; must not be combined with its inverse `active`.
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<bool>,
     /// Deprecated since 14.8.
     #[serde(skip_serializing_if = "Option::is_none")]
     active: Option<bool>,
-    /// Separated by commas, which every version splits; empty for none.
+    /// Separated by commas, which every version splits; empty for no tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     tag_list: Option<String>,
     /// `false` needs a tag.
@@ -108,7 +108,7 @@ pub(super) struct UpdateRequest<'a> {
     /// `not_protected` or `ref_protected`.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_level: Option<&'static str>,
-    /// Whole seconds, at least 600; null for no limit.
+    /// Whole seconds, at least 600, or null for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     maximum_timeout: Option<Option<u64>>,
     /// At most 1024 characters.
@@ -117,11 +117,11 @@ pub(super) struct UpdateRequest<'a> {
 }
 
 impl<'a> UpdateRequest<'a> {
-    pub(super) fn new(changes: &'a RunnerChanges, word: PauseParameter) -> Self {
+    pub(super) fn new(changes: &'a RunnerChanges, parameter: PauseParameter) -> Self {
         Self {
             description: changes.description.as_deref(),
-            paused: changes.paused.filter(|_| word == PauseParameter::Paused),
-            active: changes.paused.filter(|_| word == PauseParameter::Active).map(|paused| !paused),
+            paused: changes.paused.filter(|_| parameter == PauseParameter::Paused),
+            active: changes.paused.filter(|_| parameter == PauseParameter::Active).map(|paused| !paused),
             tag_list: changes.tag_list.as_ref().map(|tags| tags.join(",")),
             run_untagged: changes.run_untagged,
             locked: changes.locked,
@@ -135,7 +135,7 @@ impl<'a> UpdateRequest<'a> {
 /// The body of `POST /user/runners`.
 #[derive(Serialize)]
 pub(super) struct CreateRequest<'a> {
-    /// Decides which of the two ids is needed.
+    /// Determines which of the two ids is required.
     runner_type: &'static str,
     /// For `group_type`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,6 +197,6 @@ impl<'a> CreateRequest<'a> {
 /// The body of `POST /projects/:id/runners`.
 #[derive(Serialize)]
 pub(super) struct AssignRequest {
-    /// The runner's number.
+    /// The runner's id.
     pub(super) runner_id: u64,
 }

@@ -1,56 +1,56 @@
-//! The words of the management API, open at the end: a release may add one at any time.
+//! Enums of the management API. They are open: any release may add a name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A word that is none of those that a filter takes.
+/// A name that a filter does not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is not one of {known}")]
+#[error("`{name}` is not one of {known}")]
 pub struct UnknownName {
-    word: String,
+    name: String,
     known: String,
 }
 
-/// Makes an enumeration of words that is read from any text, and from a person's only if it is known.
-macro_rules! enums {
-    ($(#[$about:meta])* $name:ident { $($(#[$meaning:meta])* $variant:ident = $word:literal,)+ }) => {
+/// Declares an enum with its names. Deserializing accepts any name, `FromStr` only the known ones.
+macro_rules! open_enum {
+    ($(#[$about:meta])* $name:ident { $($(#[$meaning:meta])* $variant:ident = $wire_name:literal,)+ }) => {
         $(#[$about])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(from = "String", into = "String")]
         pub enum $name {
             $($(#[$meaning])* $variant,)+
-            /// A word of a release that this client does not know.
+            /// A name that this client does not know.
             Other(String),
         }
 
         impl $name {
-            /// The words that are known.
-            pub const KNOWN: &[&str] = &[$($word),+];
+            /// The known names.
+            pub const KNOWN: &[&str] = &[$($wire_name),+];
 
-            /// The word that goes over the wire.
+            /// The name in the API.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
-                    $(Self::$variant => $word,)+
-                    Self::Other(word) => word,
+                    $(Self::$variant => $wire_name,)+
+                    Self::Other(name) => name,
                 }
             }
         }
 
         impl From<String> for $name {
-            fn from(word: String) -> Self {
-                match word.as_str() {
-                    $($word => Self::$variant,)+
-                    _ => Self::Other(word),
+            fn from(name: String) -> Self {
+                match name.as_str() {
+                    $($wire_name => Self::$variant,)+
+                    _ => Self::Other(name),
                 }
             }
         }
 
         impl From<$name> for String {
-            fn from(word: $name) -> Self {
-                word.as_str().to_owned()
+            fn from(value: $name) -> Self {
+                value.as_str().to_owned()
             }
         }
 
@@ -59,7 +59,7 @@ macro_rules! enums {
 
             fn from_str(text: &str) -> Result<Self, UnknownName> {
                 match text.to_owned().into() {
-                    Self::Other(word) => Err(UnknownName { word, known: Self::KNOWN.join(", ") }),
+                    Self::Other(name) => Err(UnknownName { name, known: Self::KNOWN.join(", ") }),
                     known => Ok(known),
                 }
             }
@@ -73,114 +73,114 @@ macro_rules! enums {
     };
 }
 
-enums! {
-    /// Whose jobs a runner takes. Source: docs/api/runners, `runner_type`.
+open_enum! {
+    /// The type of a runner. Source: docs/api/runners, `runner_type`.
     RunnerType {
-        /// Everybody's: a shared runner.
+        /// An instance runner, available to all projects.
         Instance = "instance_type",
-        /// Those of a group and what is below it.
+        /// A group runner, available to the group and its subgroups.
         Group = "group_type",
-        /// Those of the projects it is assigned to.
+        /// A project runner, available to the projects it is assigned to.
         Project = "project_type",
     }
 }
 
-enums! {
-    /// How a runner is. Source: docs/api/runners, `status`.
+open_enum! {
+    /// The status of a runner or manager. Source: docs/api/runners, `status`.
     ContactStatus {
         /// Seen within the last two hours; one hour in old releases.
         Online = "online",
-        /// Not seen for longer than that.
+        /// Last seen longer ago than that.
         Offline = "offline",
-        /// Not seen for seven days, before 17.1 for three months. Since 15.0.
+        /// Last seen more than seven days ago, before 17.1 three months. Since 15.0.
         Stale = "stale",
         /// Never seen. Since 15.0; before that `not_connected`.
         NeverContacted = "never_contacted",
-        /// Takes no jobs; said in place of the others. As a filter deprecated since 14.8.
+        /// Paused; replaces the other values. As a filter deprecated since 14.8.
         Paused = "paused",
-        /// Takes jobs. Only a filter, deprecated since 14.8.
+        /// Not paused. Only a filter, deprecated since 14.8.
         Active = "active",
         /// Never seen, up to 14.x.
         NotConnected = "not_connected",
     }
 }
 
-enums! {
-    /// The deprecated filter of lists. Source: docs/api/runners, `scope`.
+open_enum! {
+    /// The deprecated filter `scope` of lists. Source: docs/api/runners, `scope`.
     DeprecatedScope {
-        /// Those that take jobs.
+        /// Runners that are not paused.
         Active = "active",
-        /// Those that do not.
+        /// Paused runners.
         Paused = "paused",
-        /// Those seen lately.
+        /// Online runners.
         Online = "online",
-        /// Those not seen lately.
+        /// Offline runners.
         Offline = "offline",
-        /// Those of groups and projects; only where all runners or a project's are listed.
+        /// Group and project runners; only for the lists of all runners and of a project.
         Specific = "specific",
-        /// Those of the instance; only where all runners or a project's are listed.
+        /// Instance runners; only for the lists of all runners and of a project.
         Shared = "shared",
     }
 }
 
-enums! {
-    /// Which refs a runner takes jobs of. Source: docs/api/runners, `access_level`.
+open_enum! {
+    /// Which refs a runner runs jobs for, as the server reports it. Source: docs/api/runners, `access_level`.
     RefAccess {
-        /// All of them.
+        /// All refs.
         NotProtected = "not_protected",
         /// Protected branches and tags only.
         RefProtected = "ref_protected",
     }
 }
 
-enums! {
-    /// Whether a runner or a manager works on a job right now. Since 18.2. Source: GitLab's changelog 18.2.
+open_enum! {
+    /// Whether a runner or manager is running a job. Since 18.2. Source: GitLab's changelog 18.2.
     JobExecution {
-        /// It does not.
+        /// No job is running.
         Idle = "idle",
-        /// It does.
+        /// A job is running.
         Active = "active",
     }
 }
 
-enums! {
-    /// How a job is. Source: docs/api/jobs, `status`.
+open_enum! {
+    /// The status of a job. Source: docs/api/jobs, `status`.
     JobStatus {
-        /// Made, and waiting for an earlier stage.
+        /// Created, waiting for an earlier stage.
         Created = "created",
-        /// Waits for a resource group.
+        /// Waiting for a resource group.
         WaitingForResource = "waiting_for_resource",
-        /// Waits for what it needs.
+        /// Waiting for its prerequisites.
         Preparing = "preparing",
-        /// Waits for an outside system.
+        /// Waiting for an external system.
         WaitingForCallback = "waiting_for_callback",
-        /// Waits for a runner.
+        /// Waiting for a runner.
         Pending = "pending",
-        /// Is being worked on.
+        /// Running.
         Running = "running",
-        /// Ended well.
+        /// Succeeded.
         Success = "success",
-        /// Ended badly.
+        /// Failed.
         Failed = "failed",
-        /// Is being ended by somebody.
+        /// Being canceled by a user.
         Canceling = "canceling",
-        /// Was ended by somebody.
+        /// Canceled by a user.
         Canceled = "canceled",
-        /// Was left out.
+        /// Skipped.
         Skipped = "skipped",
-        /// Waits for somebody to start it.
+        /// Waiting to be started by a user.
         Manual = "manual",
-        /// Waits for its time.
+        /// Waiting for its start time.
         Scheduled = "scheduled",
     }
 }
 
-enums! {
-    /// Which way a list goes. Source: docs/api/runners, `sort`.
+open_enum! {
+    /// The order of a list. Source: docs/api/runners, `sort`.
     Sort {
-        /// The oldest first.
+        /// Oldest first.
         Ascending = "asc",
-        /// The newest first, which is the default.
+        /// Newest first, the default.
         Descending = "desc",
     }
 }
@@ -190,14 +190,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_read_whatever_it_is_and_asked_for_only_if_known() {
+    fn any_name_is_read_but_filters_accept_only_known_ones() {
         let read: ContactStatus = serde_json::from_str("\"hibernating\"").unwrap();
         assert_eq!(read, ContactStatus::Other("hibernating".to_owned()));
         assert_eq!(serde_json::to_string(&read).unwrap(), "\"hibernating\"");
         let error = "hibernating".parse::<ContactStatus>().unwrap_err().to_string();
         assert!(error.starts_with("`hibernating` is not one of online, offline, stale, never_contacted"), "{error}");
-        for word in ContactStatus::KNOWN {
-            assert_eq!(word.parse::<ContactStatus>().unwrap().as_str(), *word);
+        for name in ContactStatus::KNOWN {
+            assert_eq!(name.parse::<ContactStatus>().unwrap().as_str(), *name);
         }
     }
 }

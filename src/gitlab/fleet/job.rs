@@ -1,4 +1,4 @@
-//! A job in the list of those that a runner took.
+//! A job in the list of a runner's jobs.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,52 +9,52 @@ use crate::model::Timestamp;
 /// A job. Every field but `id` may be missing. Source: docs/api/runners, "List runner's jobs"; since 10.3.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CiJob {
-    /// The job's number.
+    /// The job's id.
     #[serde(deserialize_with = "number")]
     pub id: u64,
-    /// The address of the runner that took it.
+    /// The IP address of its runner.
     #[serde(default)]
     pub ip_address: Option<String>,
-    /// How it is.
+    /// The status.
     #[serde(default)]
     pub status: Option<JobStatus>,
-    /// The stage of its pipeline.
+    /// The pipeline stage.
     #[serde(default)]
     pub stage: Option<String>,
-    /// Its name in the pipeline.
+    /// The name of the job.
     #[serde(default)]
     pub name: Option<String>,
-    /// The branch or tag it is about.
+    /// The branch or tag.
     #[serde(default, rename = "ref")]
     pub reference: Option<String>,
-    /// Whether that is a tag.
+    /// Whether `ref` is a tag.
     #[serde(default)]
     pub tag: Option<bool>,
-    /// How much of the code its tests cover, in percent; null if it does not tell.
+    /// Test coverage in percent; null if not measured.
     #[serde(default)]
     pub coverage: Option<f64>,
-    /// When it was made, server time in RFC 3339.
+    /// When it was created, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
-    /// When the runner began, server time in RFC 3339; null before that.
+    /// When it started, server time in RFC 3339; null before that.
     #[serde(default, deserialize_with = "time")]
     pub started_at: Option<Timestamp>,
-    /// When it ended, server time in RFC 3339; null before that.
+    /// When it finished, server time in RFC 3339; null before that.
     #[serde(default, deserialize_with = "time")]
     pub finished_at: Option<Timestamp>,
-    /// How long it took, in seconds; null before it began.
+    /// Duration in seconds; null before it started.
     #[serde(default)]
     pub duration: Option<f64>,
-    /// Whose it is.
+    /// The user who started it.
     #[serde(default)]
     pub user: Option<User>,
-    /// The commit it is about.
+    /// The commit.
     #[serde(default)]
     pub commit: Option<Commit>,
-    /// The pipeline it belongs to.
+    /// The pipeline.
     #[serde(default)]
     pub pipeline: Option<Pipeline>,
-    /// The project it belongs to.
+    /// The project.
     #[serde(default)]
     pub project: Option<Project>,
 }
@@ -62,39 +62,39 @@ pub struct CiJob {
 /// A commit. Source: as for [`CiJob`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Its hash in hexadecimal.
+    /// The hash in hexadecimal.
     pub id: String,
-    /// The first digits of that.
+    /// The first digits of the hash.
     #[serde(default)]
     pub short_id: Option<String>,
-    /// The first line of its message.
+    /// The first line of the message.
     #[serde(default)]
     pub title: Option<String>,
-    /// When it was made, RFC 3339.
+    /// When it was created, RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
-    /// The hashes of those before it.
+    /// The hashes of its parents.
     #[serde(default)]
     pub parent_ids: Option<Vec<String>>,
-    /// Its whole message.
+    /// The whole message.
     #[serde(default)]
     pub message: Option<String>,
-    /// Who wrote it.
+    /// The author's name.
     #[serde(default)]
     pub author_name: Option<String>,
-    /// The address of who wrote it.
+    /// The author's email address.
     #[serde(default)]
     pub author_email: Option<String>,
-    /// When it was written, by the author's clock, RFC 3339.
+    /// When it was authored, by the author's clock, RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub authored_date: Option<Timestamp>,
-    /// Who put it in place.
+    /// The committer's name.
     #[serde(default)]
     pub committer_name: Option<String>,
-    /// The address of who put it in place.
+    /// The committer's email address.
     #[serde(default)]
     pub committer_email: Option<String>,
-    /// When it was put in place, by the committer's clock, RFC 3339.
+    /// When it was committed, by the committer's clock, RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub committed_date: Option<Timestamp>,
 }
@@ -102,16 +102,16 @@ pub struct Commit {
 /// A pipeline. Source: as for [`CiJob`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pipeline {
-    /// The pipeline's number.
+    /// The pipeline's id.
     #[serde(deserialize_with = "number")]
     pub id: u64,
-    /// The hash of the commit it is about.
+    /// The hash of its commit.
     #[serde(default)]
     pub sha: Option<String>,
-    /// The branch or tag it is about.
+    /// The branch or tag.
     #[serde(default, rename = "ref")]
     pub reference: Option<String>,
-    /// How it is; the words of a job's.
+    /// The status, with the same names as a job's.
     #[serde(default)]
     pub status: Option<JobStatus>,
 }

@@ -1,11 +1,12 @@
-//! Whom runners belong to: projects, groups and users.
+//! The owners of runners: projects, groups and users.
 
 use std::fmt;
 use std::str::FromStr;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::{Deserialize, Serialize};
 
+use super::query::RESERVED;
 use crate::gitlab::lenient::{number, time};
 use crate::model::Timestamp;
 
@@ -14,25 +15,25 @@ use crate::model::Timestamp;
 /// Source: docs/api/runners, "Get runner's details" and "List runner's jobs".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
-    /// The project's number.
+    /// The project's id.
     #[serde(deserialize_with = "number")]
     pub id: u64,
-    /// What it is about; null if it does not say.
+    /// The description; null if it has none.
     #[serde(default)]
     pub description: Option<String>,
-    /// Its own name.
+    /// The name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its name behind those of the groups above it.
+    /// The name with those of its groups.
     #[serde(default)]
     pub name_with_namespace: Option<String>,
-    /// The last part of its path.
+    /// The last part of the path.
     #[serde(default)]
     pub path: Option<String>,
-    /// Its whole path, such as `group/project`.
+    /// The whole path, such as `group/project`.
     #[serde(default)]
     pub path_with_namespace: Option<String>,
-    /// When it was made, server time in RFC 3339; only in some answers.
+    /// When it was created, server time in RFC 3339; only in some answers.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
 }
@@ -40,97 +41,94 @@ pub struct Project {
 /// A group in a runner's details. Source: GitLab's entity of a runner's details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// The group's number.
+    /// The group's id.
     #[serde(deserialize_with = "number")]
     pub id: u64,
-    /// Its name.
+    /// The name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its page.
+    /// The URL of its page.
     #[serde(default)]
     pub web_url: Option<String>,
 }
 
-/// A user, as far as the answer shows one. Source: docs/api/runners, "List runner's jobs"; since 18.1 also
+/// A user, with the fields that the answer shows. Source: docs/api/runners, "List runner's jobs"; since 18.1 also
 /// `created_by` of a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// The user's number.
+    /// The user's id.
     #[serde(deserialize_with = "number")]
     pub id: u64,
-    /// The whole name.
+    /// The full name.
     #[serde(default)]
     pub name: Option<String>,
-    /// The name to log in with.
+    /// The login name.
     #[serde(default)]
     pub username: Option<String>,
     /// `active`, `blocked` and the like.
     #[serde(default)]
     pub state: Option<String>,
-    /// The picture.
+    /// The URL of the user's picture.
     #[serde(default)]
     pub avatar_url: Option<String>,
-    /// The user's page.
+    /// The URL of the user's page.
     #[serde(default)]
     pub web_url: Option<String>,
-    /// When the account was made, server time in RFC 3339.
+    /// When the account was created, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
-    /// What the user says about themselves; null if nothing.
+    /// The biography; null if not set.
     #[serde(default)]
     pub bio: Option<String>,
-    /// Where the user is; null if not told.
+    /// The location; null if not set.
     #[serde(default)]
     pub location: Option<String>,
-    /// The address to write to; empty if not told.
+    /// The public email address; empty if not set.
     #[serde(default)]
     pub public_email: Option<String>,
-    /// The name there; empty if not told. Gone from newer releases.
+    /// The Skype name; empty if not set. Removed in newer releases.
     #[serde(default)]
     pub skype: Option<String>,
-    /// The name there; empty if not told.
+    /// The LinkedIn name; empty if not set.
     #[serde(default)]
     pub linkedin: Option<String>,
-    /// The name there; empty if not told.
+    /// The Twitter name; empty if not set.
     #[serde(default)]
     pub twitter: Option<String>,
-    /// A page of the user's own; empty if not told.
+    /// The user's website; empty if not set.
     #[serde(default)]
     pub website_url: Option<String>,
-    /// Whom the user works for; null if not told.
+    /// The organization; null if not set.
     #[serde(default)]
     pub organization: Option<String>,
 }
 
-/// A project or group as a caller names it: by its number, or by its whole path.
+/// A project or group by its id or its whole path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerName(String);
 
-/// A name that cannot be one of a project or group.
+/// A text that is not the id or path of a project or group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot be a project or group: give its number, or its whole path such as `group/project`")]
+#[error("`{0}` is not a project or group: use its id, or its whole path such as `group/project`")]
 pub struct OwnerNameError(String);
 
-/// All that is not unreserved in RFC 3986: a path becomes one segment of the address.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 impl OwnerName {
-    /// The number, where the name is one.
+    /// Returns the id if the name is one.
     #[must_use]
     pub fn number(&self) -> Option<u64> {
         self.0.parse().ok()
     }
 
-    /// As one segment of an address.
+    /// Returns the name percent-encoded as one path segment.
     pub(super) fn segment(&self) -> impl fmt::Display {
-        utf8_percent_encode(&self.0, SEGMENT)
+        utf8_percent_encode(&self.0, RESERVED)
     }
 }
 
 impl FromStr for OwnerName {
     type Err = OwnerNameError;
 
-    /// Takes any name but those that would be another address, whatever their encoding: nothing, `.` and `..`.
+    /// Accepts any name except empty, `.` and `..`: even encoded, they change the path of the URL.
     fn from_str(text: &str) -> Result<Self, OwnerNameError> {
         let name = text.trim_matches('/');
         if matches!(name.trim(), "" | "." | "..") {
@@ -151,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_segment_whatever_is_in_it() {
+    fn any_path_becomes_one_segment() {
         for (name, segment) in [
             ("9", "9"),
             ("group/project", "group%2Fproject"),
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_address_can_say_is_refused() {
+    fn empty_and_dot_names_are_rejected() {
         for name in ["", " ", "/", ".", "..", "/../", " .. "] {
             assert!(name.parse::<OwnerName>().is_err(), "{name:?}");
         }

@@ -1,4 +1,4 @@
-//! Lists in pages, as one stream of rows.
+//! Paged lists as one stream of rows.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,12 @@ use crate::gitlab::transport::Incoming;
 use crate::gitlab::wire::Flaw;
 use crate::gitlab::{Endpoint, Error, ErrorKind};
 
-/// The longest page that GitLab sends, in rows; a longer one that is asked for is cut to it in silence.
-pub const LONGEST_PAGE: usize = 100;
+/// GitLab's maximum page length, in rows. Longer requests are silently cut to it.
+pub const MAX_PAGE_ROWS: usize = 100;
 
-/// What a list is made of: something with a number that is unique in it.
+/// A row of a list, with an id that is unique in the list.
 pub trait Row: DeserializeOwned {
-    /// The number that a row is recognised by.
+    /// The row's id.
     fn number(&self) -> u64;
 }
 
@@ -42,13 +42,14 @@ impl Row for Project {
     }
 }
 
-/// All pages of a list, one request each, asked for when they are wanted.
+/// All pages of a list, one request each, sent on demand.
 ///
-/// The next page is the one that the answer names by number or cursor, never the address in its `Link`, so that
-/// the access token stays with its server; how many rows there are need not be known. A list is no snapshot:
-/// a row that moved to a later page is left out there, for which its number is remembered, some sixteen bytes a
-/// row; a row that moved to an earlier page meanwhile is missed. Ends at an empty page, whatever that says of
-/// another one, and with an error at a page that holds nothing new or names no later one.
+/// The next page comes from the page number or cursor in the answer, never from the URL in its `Link` header: the
+/// access token must not be sent to another server. The total number of rows is not needed.
+///
+/// A list is not a snapshot. A row that moved to a later page is returned once; its id is remembered for that, about
+/// 16 bytes per row. A row that moved to an earlier page is missed. The list ends at an empty page, even if that page
+/// names a next one. A page without new rows, or one that names an earlier page, is an error.
 #[derive(Debug)]
 pub struct Pages<'a, R> {
     fleet: &'a Fleet,
@@ -61,16 +62,16 @@ pub struct Pages<'a, R> {
     rows: std::marker::PhantomData<R>,
 }
 
-/// Where a list goes on.
+/// The position of the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Next {
-    /// At a page by its number, from one.
+    /// A page number, from one.
     Page(u64),
-    /// At the first page of a list that may have cursors.
+    /// The first page of a list that may support cursors.
     FirstByCursor,
-    /// Behind a cursor.
+    /// A cursor.
     Cursor(String),
-    /// Nowhere.
+    /// After the last page.
     End,
 }
 
@@ -81,27 +82,26 @@ impl<'a, R: Row> Pages<'a, R> {
             endpoint,
             path,
             query,
-            length: LONGEST_PAGE,
+            length: MAX_PAGE_ROWS,
             next: Next::Page(1),
             seen: HashSet::new(),
             rows: std::marker::PhantomData,
         }
     }
 
-    /// The same by cursors, where the server has them for this list.
+    /// Uses keyset pagination if the server supports it for this list.
     pub(super) fn by_cursor(self) -> Self {
         Self { next: Next::FirstByCursor, ..self }
     }
 
-    /// The same in pages no longer than this, for who wants only a few rows; at least one, at most
-    /// [`LONGEST_PAGE`].
+    /// Limits the page length for callers that need only a few rows, from 1 to [`MAX_PAGE_ROWS`].
     #[must_use]
     pub fn of_length(self, rows: usize) -> Self {
-        Self { length: rows.clamp(1, LONGEST_PAGE), ..self }
+        Self { length: rows.clamp(1, MAX_PAGE_ROWS), ..self }
     }
 
-    /// The rows of the next page that no page had before; `None` after the last one. After an error the list
-    /// is as it was, and the same page can be asked for again.
+    /// Returns the new rows of the next page; `None` after the last one. After an error the position is unchanged, and
+    /// the same page can be requested again.
     ///
     /// # Errors
     /// [`Error`] of the page's request.
@@ -113,7 +113,7 @@ impl<'a, R: Row> Pages<'a, R> {
                 Next::FirstByCursor => self.keyset(),
                 Next::Cursor(cursor) => self.keyset().with("cursor", cursor),
             }
-            .behind(&self.path);
+            .append_to(&self.path);
             let call =
                 Call::new(self.endpoint, &self.fleet.site, &path, Zeroizing::default(), &self.fleet.access_token);
             let answer = self.fleet.client.call(call, |incoming| self.read(incoming)).await;
@@ -140,16 +140,16 @@ impl<'a, R: Row> Pages<'a, R> {
         self.sized().with("pagination", "keyset")
     }
 
-    /// Reads a page, and where the list goes on behind it.
+    /// Reads a page and the position of the next one.
     fn read(&self, incoming: &Incoming) -> Result<(Vec<R>, Next), CallFailure> {
         let rows: Vec<R> = success(incoming, |body| {
-            serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON list that GitLab sends"))
+            serde_json::from_slice(body).map_err(|_| Flaw("not the JSON list that GitLab sends"))
         })?;
         if rows.is_empty() {
             return Ok((rows, Next::End));
         }
         if rows.iter().all(|row| self.seen.contains(&row.number())) {
-            return Err(unexpected("it repeats rows of earlier pages and has no others"));
+            return Err(unexpected("the page only repeats rows of earlier pages"));
         }
         let next = self.next_after(incoming, rows.len())?;
         Ok((rows, next))
@@ -160,10 +160,10 @@ impl<'a, R: Row> Pages<'a, R> {
             Next::Page(page) => *page,
             Next::FirstByCursor | Next::Cursor(_) => match cursor(incoming) {
                 Some(cursor) if self.next == Next::Cursor(cursor.clone()) => {
-                    return Err(unexpected("its cursor leads back to it"));
+                    return Err(unexpected("the cursor points to its own page"));
                 }
                 Some(cursor) => return Ok(Next::Cursor(cursor)),
-                // A server that ignored the wish for cursors numbers its pages.
+                // A server without keyset pagination numbers its pages.
                 None if self.next == Next::FirstByCursor && headers::text(&incoming.headers, NEXT_PAGE).is_some() => 1,
                 None => return Ok(Next::End),
             },
@@ -173,24 +173,24 @@ impl<'a, R: Row> Pages<'a, R> {
             Some("") => Ok(Next::End),
             Some(text) => match text.parse::<u64>() {
                 Ok(next) if next > page && next <= LAST_PAGE => Ok(Next::Page(next)),
-                Ok(next) => Err(unexpected(&format!("behind page {page} it names page {next}"))),
-                Err(_) => Err(unexpected("the next page that it names is none")),
+                Ok(next) => Err(unexpected(&format!("page {page} names page {next} as the next one"))),
+                Err(_) => Err(unexpected("the number of the next page is invalid")),
             },
-            // A proxy may have dropped the header: a full page has another behind it, perhaps an empty one.
+            // A proxy may have dropped the header: assume another page after a full one. It may be empty.
             None if rows >= self.length && page < LAST_PAGE => Ok(Next::Page(page + 1)),
-            None if rows >= self.length => Err(unexpected(&format!("page {page} is not the last one"))),
+            None if rows >= self.length => Err(unexpected(&format!("page {page} must be the last one, but is full"))),
             None => Ok(Next::End),
         }
     }
 }
 
-/// The number of the last page that there could be: no database counts more rows.
+/// The highest possible page number: no database has more rows.
 const LAST_PAGE: u64 = i64::MAX.unsigned_abs();
 
-/// The number of the next page; empty on the last one.
+/// The header with the number of the next page; empty on the last one.
 const NEXT_PAGE: &str = "x-next-page";
 
-/// The cursor behind this page, from its own header or out of the address of the next page.
+/// Returns the cursor of the next page, from its own header or from the URL in `Link`.
 fn cursor(incoming: &Incoming) -> Option<String> {
     if let Some(cursor) = headers::text(&incoming.headers, "x-next-cursor").filter(|cursor| !cursor.is_empty()) {
         return Some(cursor.to_owned());

@@ -1,4 +1,4 @@
-//! Which rows a list shows, and how that is asked for.
+//! The filters of a list, and how they become query parameters.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -9,44 +9,44 @@ use crate::model::SystemId;
 /// Which list of runners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RunnerScope {
-    /// Those that the access token's user manages, instance runners left out.
+    /// The runners that the access token's user manages, without instance runners.
     #[default]
     Owned,
-    /// Every runner of the instance; for administrators and auditors.
+    /// Every runner of the instance; needs an administrator or auditor.
     All,
-    /// Those that serve a project: its own, those of the groups above it, and those of the instance.
+    /// The runners available to a project: its own, its groups' and the instance's.
     Project(OwnerName),
-    /// Those that serve a group; since 14.8 also those of the groups above it and of the instance.
+    /// The runners available to a group; since 14.8 including those of parent groups and of the instance.
     Group(OwnerName),
 }
 
-/// Which runners of a list; a field that is absent lets all pass, and all given ones must match.
+/// Filters for runners. Absent ones match everything; a runner must match all others.
 ///
 /// Source: docs/api/runners, "List owned runners".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerFilters {
-    /// By whose jobs they take.
+    /// Filter by type.
     pub runner_type: Option<RunnerType>,
-    /// By how they are.
+    /// Filter by status.
     pub status: Option<ContactStatus>,
-    /// By whether they take no jobs; since 14.8.
+    /// Filter by paused or not; since 14.8.
     pub paused: Option<bool>,
-    /// By tags, all of which they must have.
+    /// Filter by tags; a runner must have all of them.
     pub tag_list: Vec<String>,
-    /// By the beginning of their program's version, such as `15.` or `16.1`; since 16.6.
+    /// Filter by version prefix, such as `15.` or `16.1`; since 16.6.
     pub version_prefix: Option<String>,
-    /// The deprecated filter before `type`, `status` and `paused`; not for a group's list.
+    /// The deprecated predecessor of `type`, `status` and `paused`; not for a group's list.
     pub scope: Option<DeprecatedScope>,
 }
 
-/// Which jobs of a runner, and in which order. Source: docs/api/runners, "List runner's jobs".
+/// Filters for the jobs of a runner, and their order. Source: docs/api/runners, "List runner's jobs".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilters {
-    /// By how they are.
+    /// Filter by status.
     pub status: Option<JobStatus>,
-    /// By the machine that took them; since 16.8.
+    /// Filter by the machine that ran them; since 16.8.
     pub system_id: Option<SystemId>,
-    /// Which way the list goes.
+    /// The order.
     pub sort: Option<Sort>,
 }
 
@@ -96,30 +96,30 @@ impl JobFilters {
     }
 }
 
-/// Parameters in the address of a request; never a secret among them.
+/// The query parameters of a request; none of them is a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query(Vec<(&'static str, String)>);
 
-/// All that is not unreserved in RFC 3986.
-const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Everything but the unreserved characters of RFC 3986.
+pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Query {
-    /// Adds a parameter that has a value.
+    /// Adds a parameter if it has a value.
     pub(super) fn add(&mut self, name: &'static str, value: Option<impl ToString>) {
         self.0.extend(value.map(|value| (name, value.to_string())));
     }
 
-    /// The same with one more parameter.
+    /// Returns a copy with one more parameter.
     pub(super) fn with(&self, name: &'static str, value: impl ToString) -> Self {
         let mut query = self.clone();
         query.add(name, Some(value));
         query
     }
 
-    /// Behind a path.
-    pub(super) fn behind(&self, path: &str) -> String {
+    /// Appends the parameters to a path.
+    pub(super) fn append_to(&self, path: &str) -> String {
         let pairs: Vec<_> =
-            self.0.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, VALUE))).collect();
+            self.0.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED))).collect();
         if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn filters_become_parameters_and_absent_ones_none() {
-        assert_eq!(RunnerFilters::default().query().behind("runners"), "runners");
+        assert_eq!(RunnerFilters::default().query().append_to("runners"), "runners");
         let filters = RunnerFilters {
             runner_type: Some(RunnerType::Group),
             status: Some(ContactStatus::NeverContacted),
@@ -140,7 +140,7 @@ mod tests {
             scope: Some(DeprecatedScope::Shared),
         };
         assert_eq!(
-            filters.query().behind("runners/all"),
+            filters.query().append_to("runners/all"),
             "runners/all?type=group_type&status=never_contacted&paused=false&tag_list=tag%201%2C%C3%A4%26b%3Dc&version_prefix=16.1&scope=shared"
         );
         let jobs = JobFilters {
@@ -149,7 +149,7 @@ mod tests {
             sort: Some(Sort::Ascending),
         };
         assert_eq!(
-            jobs.query().with("page", 2).behind("runners/1/jobs"),
+            jobs.query().with("page", 2).append_to("runners/1/jobs"),
             "runners/1/jobs?status=running&system_id=s_0123456789ab&order_by=id&sort=asc&page=2"
         );
     }

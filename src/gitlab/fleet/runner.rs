@@ -1,4 +1,4 @@
-//! A runner as the management API shows it.
+//! Runners and managers as the management API returns them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,54 +6,54 @@ use super::{ContactStatus, Group, JobExecution, Project, RefAccess, RunnerType, 
 use crate::gitlab::lenient::{optional_number, runner_id, time};
 use crate::model::{RunnerId, Timestamp};
 
-/// A runner as lists show it, and as assigning answers.
+/// A runner in lists and in the answer to an assignment.
 ///
 /// Every field but `id` may be missing. Source: docs/api/runners, "List owned runners"; GitLab's entity of a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetRunner {
-    /// The runner's number; a number, or its digits as a text in old releases.
+    /// The runner's id; a string of digits in old releases.
     #[serde(deserialize_with = "runner_id")]
     pub id: RunnerId,
-    /// What people call it; null if it has none.
+    /// The description; null if it has none.
     #[serde(default)]
     pub description: Option<String>,
-    /// The address of its last contact; null since 17.0, empty in some releases.
+    /// The IP address of its last contact; null since 17.0, empty in some releases.
     #[serde(default)]
     pub ip_address: Option<String>,
-    /// Whether it takes jobs; deprecated since 14.8 in favour of `paused`.
+    /// Whether it is not paused; deprecated since 14.8 in favour of `paused`.
     #[serde(default)]
     pub active: Option<bool>,
-    /// Whether it takes no jobs; since 14.8.
+    /// Whether it is paused; since 14.8.
     #[serde(default)]
     pub paused: Option<bool>,
     /// Whether it is an instance runner; deprecated in favour of `runner_type`.
     #[serde(default)]
     pub is_shared: Option<bool>,
-    /// Whose jobs it takes.
+    /// The type.
     #[serde(default)]
     pub runner_type: Option<RunnerType>,
-    /// The name of its program, as it told; null if it did not.
+    /// The program name that it reported; null if it did not.
     #[serde(default)]
     pub name: Option<String>,
-    /// Whether it was seen lately; null if it never was.
+    /// Whether it is online; null if it was never seen.
     #[serde(default)]
     pub online: Option<bool>,
-    /// How it is.
+    /// The status.
     #[serde(default)]
     pub status: Option<ContactStatus>,
-    /// Whether it works on a job; since 18.2.
+    /// Whether it is running a job; since 18.2.
     #[serde(default)]
     pub job_execution_status: Option<JobExecution>,
-    /// Who made it; since 18.1, null where that is not visible.
+    /// The user who created it; since 18.1, null if not visible.
     #[serde(default)]
     pub created_by: Option<User>,
-    /// When it was made, server time in RFC 3339; since 18.1.
+    /// When it was created, server time in RFC 3339; since 18.1.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
 }
 
 impl FleetRunner {
-    /// Whether it takes no jobs, in the words of any release; `None` if the answer does not say.
+    /// Whether it is paused, for any release; `None` if the answer does not say.
     #[must_use]
     pub fn is_paused(&self) -> Option<bool> {
         self.paused.or(self.active.map(|active| !active))
@@ -65,47 +65,47 @@ impl FleetRunner {
 /// Source: docs/api/runners, "Get runner's details"; GitLab's entity of a runner's details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerDetails {
-    /// What lists show too.
+    /// The fields that lists have too.
     #[serde(flatten)]
     pub runner: FleetRunner,
-    /// The tags of the jobs it takes.
+    /// The tags.
     #[serde(default)]
     pub tag_list: Option<Vec<String>>,
-    /// Whether it takes jobs without tags too.
+    /// Whether it runs untagged jobs.
     #[serde(default)]
     pub run_untagged: Option<bool>,
-    /// Whether it cannot be assigned to further projects.
+    /// Whether it is locked to its projects.
     #[serde(default)]
     pub locked: Option<bool>,
-    /// The longest a job may take, in seconds; null for no limit of its own.
+    /// Maximum duration of a job, in seconds; null for no limit of its own.
     #[serde(default, deserialize_with = "optional_number")]
     pub maximum_timeout: Option<u64>,
-    /// Which refs it takes jobs of.
+    /// Which refs it runs jobs for.
     #[serde(default)]
     pub access_level: Option<RefAccess>,
-    /// The version of its program on the machine seen last; null or empty if never told. Deprecated since 17.0
-    /// in favour of its managers'.
+    /// The program version on the machine seen last; null or empty if never reported. Deprecated since 17.0 in favour
+    /// of its managers'.
     #[serde(default)]
     pub version: Option<String>,
-    /// The revision of that program; as for `version`.
+    /// The program revision; as for `version`.
     #[serde(default)]
     pub revision: Option<String>,
-    /// The operating system of that machine; as for `version`.
+    /// The operating system; as for `version`.
     #[serde(default)]
     pub platform: Option<String>,
-    /// The processor architecture of that machine; as for `version`.
+    /// The processor architecture; as for `version`.
     #[serde(default)]
     pub architecture: Option<String>,
-    /// Its last contact, server time in RFC 3339, up to an hour behind; null if it never was in contact.
+    /// Last contact, server time in RFC 3339, up to an hour behind; null if there was none.
     #[serde(default, deserialize_with = "time")]
     pub contacted_at: Option<Timestamp>,
-    /// The note for those who maintain it; since 16.10, null without the right to change the runner.
+    /// The maintenance note; since 16.10, null without the right to change the runner.
     #[serde(default)]
     pub maintenance_note: Option<String>,
-    /// The projects it is assigned to, as far as the access token's user sees them; missing if not asked for.
+    /// The projects it is assigned to and the access token's user can see; missing if not requested.
     #[serde(default)]
     pub projects: Option<Vec<Project>>,
-    /// The groups it belongs to, as far as the access token's user sees them.
+    /// The groups it belongs to and the access token's user can see.
     #[serde(default)]
     pub groups: Option<Vec<Group>>,
 }
@@ -115,37 +115,37 @@ pub struct RunnerDetails {
 /// Source: GitLab's entity of a runner manager; since 17.1 or 17.2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manager {
-    /// The manager's number.
+    /// The manager's id.
     #[serde(deserialize_with = "crate::gitlab::lenient::number")]
     pub id: u64,
-    /// The machine's name to GitLab; `<legacy>` for calls that named none.
+    /// The machine's id; `<legacy>` for calls without one.
     #[serde(default)]
     pub system_id: Option<String>,
-    /// The version of its program; null or empty if never told.
+    /// The program version; null or empty if never reported.
     #[serde(default)]
     pub version: Option<String>,
-    /// The revision of its program; as for `version`.
+    /// The program revision; as for `version`.
     #[serde(default)]
     pub revision: Option<String>,
-    /// Its operating system; as for `version`.
+    /// The operating system; as for `version`.
     #[serde(default)]
     pub platform: Option<String>,
-    /// Its processor architecture; as for `version`.
+    /// The processor architecture; as for `version`.
     #[serde(default)]
     pub architecture: Option<String>,
-    /// When it came first, server time in RFC 3339.
+    /// First contact, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
-    /// Its last contact, server time in RFC 3339, up to an hour behind.
+    /// Last contact, server time in RFC 3339, up to an hour behind.
     #[serde(default, deserialize_with = "time")]
     pub contacted_at: Option<Timestamp>,
-    /// The address of its last contact.
+    /// The IP address of its last contact.
     #[serde(default)]
     pub ip_address: Option<String>,
-    /// How it is.
+    /// The status.
     #[serde(default)]
     pub status: Option<ContactStatus>,
-    /// Whether it works on a job; since 18.2.
+    /// Whether it is running a job; since 18.2.
     #[serde(default)]
     pub job_execution_status: Option<JobExecution>,
 }

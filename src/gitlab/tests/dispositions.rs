@@ -1,4 +1,4 @@
-//! What every refusal means, for every call: the table of `refusal` and `Error::disposition`.
+//! The disposition of every error answer, for every call.
 
 use super::*;
 use Disposition::{Gone, MustAct, Refused, RotationClosed, Unsupported};
@@ -6,8 +6,8 @@ use Disposition::{Gone, MustAct, Refused, RotationClosed, Unsupported};
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
 
-/// Sends every call and expects these dispositions, in the order of [`LIFECYCLE`]: register,
-/// verify, delete runner, delete manager, reset, reset by id.
+/// Sends every call and expects these dispositions, in the order of [`LIFECYCLE`]: register, verify, delete runner,
+/// delete manager, reset, reset by id.
 async fn expect(reply: Reply, expected: [Disposition; 6]) {
     let server = ScriptedServer::start(vec![reply.clone(); 6]).await;
     let client = client_for(&reply);
@@ -27,7 +27,7 @@ fn error(status: u16, text: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn faulty_parameters_need_a_human() {
+async fn invalid_parameters_need_a_human() {
     let expected = [MustAct(Reason::Parameters); 6];
     expect(error(400, "token is missing"), expected).await;
     expect(Reply::json(400, r#"{"message":{"maximum_timeout":["needs to be at least 10 minutes"]}}"#), expected).await;
@@ -43,7 +43,7 @@ async fn unauthorized_is_about_access_tokens() {
 }
 
 #[tokio::test]
-async fn forbidden_is_refused_where_a_runner_token_was_shown() {
+async fn forbidden_refuses_a_runner_token() {
     let refused =
         [MustAct(Reason::RegistrationRefused), Refused, Refused, Refused, Refused, MustAct(Reason::AccessTokenRights)];
     expect(message(403, "403 Forbidden"), refused).await;
@@ -52,7 +52,7 @@ async fn forbidden_is_refused_where_a_runner_token_was_shown() {
 }
 
 #[tokio::test]
-async fn a_forbidden_that_gitlab_does_not_say_refuses_nothing() {
+async fn a_forbidden_without_gitlabs_body_refuses_nothing() {
     for reply in [
         Reply::html(403),
         message(403, "Forbidden"),
@@ -80,7 +80,7 @@ async fn a_passed_deadline_closes_rotation() {
 }
 
 #[tokio::test]
-async fn a_small_scope_needs_a_human() {
+async fn an_insufficient_scope_needs_a_human() {
     for code in ["insufficient_scope", "insufficient_granular_scope"] {
         let body = serde_json::json!({ "error": code, "error_description": "x", "scope": "api" }).to_string();
         expect(Reply::json(403, &body), [MustAct(Reason::AccessTokenRights); 6]).await;
@@ -88,7 +88,7 @@ async fn a_small_scope_needs_a_human() {
 }
 
 #[tokio::test]
-async fn a_missing_record_is_gone_and_a_missing_route_unsupported() {
+async fn a_missing_record_is_gone_and_a_route_unsupported() {
     let record = [Unsupported, Unsupported, Gone, Gone, Unsupported, Gone];
     expect(message(404, "404 Runner manager not found Not Found"), record).await;
     expect(message(404, "404 Not found"), record).await;
@@ -99,14 +99,14 @@ async fn a_missing_record_is_gone_and_a_missing_route_unsupported() {
 }
 
 #[tokio::test]
-async fn contention_executes_nothing() {
+async fn a_locked_runner_executes_nothing() {
     expect(message(409, "409 Conflict: Resource lock"), [NOT_EXECUTED; 6]).await;
     expect(message(409, "409 Conflict"), [UNKNOWN; 6]).await;
     expect(message(412, "412 Precondition Failed"), [NOT_EXECUTED; 6]).await;
 }
 
 #[tokio::test]
-async fn gone_is_a_disabled_registration() {
+async fn a_410_is_a_disabled_registration() {
     let expected =
         [MustAct(Reason::RegistrationDisabled), Unsupported, Unsupported, Unsupported, Unsupported, Unsupported];
     expect(message(410, "410 Gone - runner registration disallowed"), expected).await;
@@ -156,7 +156,7 @@ async fn only_maintenance_is_a_503_that_executed_nothing() {
 }
 
 #[tokio::test]
-async fn after_a_server_error_nobody_knows() {
+async fn after_a_server_error_the_effect_is_unknown() {
     for status in [408, 500, 502, 503, 504, 520] {
         expect(Reply::html(status), [UNKNOWN; 6]).await;
     }
@@ -177,7 +177,7 @@ async fn a_redirect_is_reported_and_not_followed() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_none_leaves_everything_open() {
+async fn after_an_invalid_success_the_effect_is_unknown() {
     for reply in [
         Reply::html(200),
         Reply::html(201),
@@ -193,7 +193,7 @@ async fn a_success_that_is_none_leaves_everything_open() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_leaves_everything_open() {
+async fn after_a_lost_answer_the_effect_is_unknown() {
     let json = "HTTP/1.1 403 X\r\ncontent-type: application/json\r\ncontent-length: 27\r\n\r\n";
     for reply in [
         Reply::Close(Vec::new()),

@@ -1,4 +1,4 @@
-//! The calls of the management API and of the first API: what goes out, and what answers mean.
+//! The calls of the management API and of the API of 2016: requests and answers.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ async fn every_call_has_its_method_path_and_body() {
 }
 
 #[tokio::test]
-async fn a_creation_sends_every_parameter_under_its_owner() {
+async fn a_creation_sends_every_parameter_and_its_owner() {
     let at: crate::model::Timestamp = "2026-01-11T14:39:24Z".parse().unwrap();
     let parameters = RegisterParameters {
         description: Some("d".to_owned()),
@@ -87,7 +87,7 @@ async fn a_creation_sends_every_parameter_under_its_owner() {
 }
 
 #[tokio::test]
-async fn a_change_sends_what_changes_and_can_take_things_away() {
+async fn an_update_sends_changes_and_removals_only() {
     let changes = RunnerChanges {
         tag_list: Some(Vec::new()),
         run_untagged: Some(true),
@@ -102,7 +102,7 @@ async fn a_change_sends_what_changes_and_can_take_things_away() {
 }
 
 #[tokio::test]
-async fn a_server_before_14_8_is_paused_by_active() {
+async fn a_server_before_14_8_needs_the_parameter_active() {
     let refusal =
         json!({ "error": "description, active, tag_list are missing, at least one parameter must be provided" });
     let details = json!({ "id": 42, "active": false });
@@ -139,7 +139,7 @@ async fn every_field_of_a_runner_is_read() {
 }
 
 #[tokio::test]
-async fn deletions_of_the_first_api_answer_200() {
+async fn a_deletion_in_the_api_of_2016_may_answer_200() {
     for reply in [Reply::json(200, r#"{"id":1}"#), Reply::json(200, "\"1\""), Reply::new(204, &[], "")] {
         let server = ScriptedServer::start([reply]).await;
         call(&client(), &server.site(), Endpoint::DeleteV1).await.unwrap();
@@ -150,7 +150,7 @@ async fn deletions_of_the_first_api_answer_200() {
 }
 
 #[tokio::test]
-async fn the_first_api_says_404_for_wrong_parameters_and_has_gone_as_a_page() {
+async fn a_404_of_the_api_of_2016_is_read_by_its_body() {
     let invalid = failure(Endpoint::RegisterV1, Reply::json(404, r#"{"message":"404 Not found"}"#)).await;
     assert_eq!(invalid.kind(), ErrorKind::InvalidParameters);
     for endpoint in [Endpoint::RegisterV1, Endpoint::DeleteV1] {
@@ -164,7 +164,7 @@ async fn the_first_api_says_404_for_wrong_parameters_and_has_gone_as_a_page() {
 }
 
 #[tokio::test]
-async fn a_refused_access_token_says_why_and_what_it_lacks() {
+async fn a_refused_access_token_is_reported_with_its_needs() {
     let message = |status: u16, text: &str| Reply::json(status, &json!({ "message": text }).to_string());
     let expired = r#"{"error":"invalid_token","error_description":"Token is expired."}"#;
     let error = failure(Endpoint::ListAll, Reply::json(401, expired)).await;
@@ -183,11 +183,11 @@ async fn a_refused_access_token_says_why_and_what_it_lacks() {
 
     let error = failure(Endpoint::ListOfProject, message(404, "404 Project Not Found")).await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("or it is hidden from"), "{error}");
+    assert!(error.to_string().contains("cannot see it"), "{error}");
 }
 
 #[tokio::test]
-async fn a_runner_that_stands_in_the_way_is_not_a_missing_right() {
+async fn a_locked_runner_is_not_a_missing_right() {
     for (endpoint, reason) in [
         (Endpoint::Assign, "FleetRunner is locked"),
         (Endpoint::Unassign, "Only one project associated with the runner. Please remove the runner instead"),
@@ -203,7 +203,7 @@ async fn a_runner_that_stands_in_the_way_is_not_a_missing_right() {
 }
 
 #[test]
-fn a_scope_is_one_of_the_known_words() {
+fn a_scope_must_be_a_known_name() {
     assert_eq!("shared".parse(), Ok(DeprecatedScope::Shared));
     assert!("everything".parse::<DeprecatedScope>().is_err());
 }

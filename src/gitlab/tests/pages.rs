@@ -1,4 +1,4 @@
-//! Lists in pages, from servers of every temper.
+//! Paged lists, also from misbehaving servers.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn page(ids: impl IntoIterator<Item = u64>, next: &str) -> Reply {
     Reply::new(200, &[("content-type", "application/json"), ("x-next-page", next)], &rows(ids))
 }
 
-/// Reads a list to its end: the numbers of its rows page by page, and the error that ended it.
+/// Reads a list to its end: the ids of its rows page by page, and the error that ended it.
 async fn read(server: &ScriptedServer) -> (Vec<Vec<u64>>, Option<Error>) {
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut pages = fleet.runners(&RunnerScope::Owned, &RunnerFilters::default()).of_length(2);
@@ -31,7 +31,7 @@ fn targets(server: &ScriptedServer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_follow_the_number_that_the_server_names() {
+async fn pages_follow_the_next_page_number() {
     let server = ScriptedServer::start([page([1, 2], "2"), page([3, 4], "3"), page([5], "")]).await;
     let (pages, error) = read(&server).await;
     assert_eq!((pages, error.is_none()), (vec![vec![1, 2], vec![3, 4], vec![5]], true));
@@ -41,7 +41,7 @@ async fn pages_follow_the_number_that_the_server_names() {
 }
 
 #[tokio::test]
-async fn a_link_leads_nowhere_else() {
+async fn a_link_to_another_server_is_not_followed() {
     let elsewhere = ScriptedServer::start([]).await;
     let link = format!("<http://{}/api/v4/runners?page=2&private_token=x>; rel=\"next\"", elsewhere.authority);
     let first =
@@ -52,13 +52,13 @@ async fn a_link_leads_nowhere_else() {
 }
 
 #[tokio::test]
-async fn rows_that_moved_to_a_later_page_are_told_once() {
+async fn rows_that_moved_to_a_later_page_are_returned_once() {
     let server = ScriptedServer::start([page([1, 2], "2"), page([2, 3], "3"), page([1, 4], "")]).await;
     assert_eq!(read(&server).await.0, [vec![1, 2], vec![3], vec![4]]);
 }
 
 #[tokio::test]
-async fn an_empty_page_is_the_end_whatever_it_says() {
+async fn an_empty_page_is_always_the_end() {
     for last in [page([], ""), page([], "3"), Reply::json(200, "[]")] {
         let server = ScriptedServer::start([page([1, 2], "2"), last]).await;
         let (pages, error) = read(&server).await;
@@ -67,7 +67,7 @@ async fn an_empty_page_is_the_end_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn a_page_that_comes_twice_ends_the_list_with_an_error() {
+async fn a_repeated_page_is_an_error() {
     let server = ScriptedServer::start([page([1, 2], "2"), page([2, 1], "3")]).await;
     let (pages, error) = read(&server).await;
     assert_eq!(pages, [[1, 2]]);
@@ -77,7 +77,7 @@ async fn a_page_that_comes_twice_ends_the_list_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_next_page_that_lies_behind_ends_the_list_with_an_error() {
+async fn an_earlier_next_page_is_an_error() {
     for next in ["1", "2", "0", "-1", "x", "3.5"] {
         let server = ScriptedServer::start([page([1, 2], "2"), page([3, 4], next)]).await;
         let (pages, error) = read(&server).await;
@@ -87,11 +87,11 @@ async fn a_next_page_that_lies_behind_ends_the_list_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() {
+async fn an_impossible_page_number_is_an_error() {
     let first = |next| [page([1, 2], next), Reply::json(200, &rows([3, 4]))];
     for (next, detail) in [
-        ("18446744073709551615", "behind page 1 it names page 18446744073709551615"),
-        ("9223372036854775807", "page 9223372036854775807 is not the last one"),
+        ("18446744073709551615", "page 1 names page 18446744073709551615 as the next one"),
+        ("9223372036854775807", "page 9223372036854775807 must be the last one, but is full"),
     ] {
         let error = read(&ScriptedServer::start(first(next)).await).await.1.unwrap();
         assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
@@ -100,14 +100,14 @@ async fn a_page_beyond_all_counting_ends_the_list_with_an_error_that_names_it() 
 }
 
 #[tokio::test]
-async fn without_the_header_a_full_page_has_another_behind_it() {
+async fn without_the_header_a_full_page_has_a_next_one() {
     let bare = |ids: &[u64]| Reply::json(200, &rows(ids.iter().copied()));
     let server = ScriptedServer::start([bare(&[1, 2]), bare(&[3, 4]), bare(&[5])]).await;
     assert_eq!(read(&server).await.0, [vec![1, 2], vec![3, 4], vec![5]]);
 }
 
 #[tokio::test]
-async fn a_list_that_breaks_keeps_what_was_read_and_can_go_on() {
+async fn a_failed_page_can_be_requested_again() {
     let server = ScriptedServer::start([page([1, 2], "2"), Reply::html(502), page([3], "")]).await;
     let fleet = client().fleet(server.site(), token(ACCESS_TOKEN));
     let mut pages = fleet.runners(&RunnerScope::Owned, &RunnerFilters::default()).of_length(2);
@@ -118,7 +118,7 @@ async fn a_list_that_breaks_keeps_what_was_read_and_can_go_on() {
 }
 
 #[tokio::test]
-async fn jobs_go_by_cursors_taken_from_header_or_link() {
+async fn jobs_use_cursors_from_header_or_link() {
     let json = ("content-type", "application/json");
     let by_header = Reply::new(200, &[json, ("x-next-cursor", "a=b&c")], &rows([4, 3]));
     let link = "<https://gitlab.internal/api/v4/runners/42/jobs?cursor=second%3D&per_page=100>; rel=\"next\"";
@@ -138,7 +138,7 @@ async fn jobs_go_by_cursors_taken_from_header_or_link() {
 }
 
 #[tokio::test]
-async fn jobs_of_a_server_without_cursors_go_by_numbers() {
+async fn jobs_without_cursors_use_page_numbers() {
     let refused = Reply::json(405, r#"{"error":"Keyset pagination is not yet available for this type of request"}"#);
     for first in [vec![refused, page([4, 3], "2")], vec![page([4, 3], "2")]] {
         let count = first.len();
@@ -154,7 +154,7 @@ async fn jobs_of_a_server_without_cursors_go_by_numbers() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_leads_back_ends_the_list_with_an_error() {
+async fn a_cursor_to_its_own_page_is_an_error() {
     let reply =
         |ids: [u64; 1]| Reply::new(200, &[("content-type", "application/json"), ("x-next-cursor", "same")], &rows(ids));
     let server = ScriptedServer::start([reply([2]), reply([1])]).await;

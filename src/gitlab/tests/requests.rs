@@ -1,4 +1,4 @@
-//! What goes over the wire, and what of it can be seen elsewhere.
+//! What is sent to the server, and what errors and logs show of it.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ async fn every_call_has_its_method_path_and_body() {
 }
 
 #[tokio::test]
-async fn headers_say_json_who_asks_and_which_request() {
+async fn headers_name_the_format_client_and_request_id() {
     for &endpoint in Endpoint::ALL {
         let server = ScriptedServer::start([Reply::html(500)]).await;
         let error = call(&client(), &server.site(), endpoint).await.unwrap_err();
@@ -68,7 +68,7 @@ async fn headers_say_json_who_asks_and_which_request() {
 }
 
 #[tokio::test]
-async fn a_registration_sends_what_was_asked_for() {
+async fn a_registration_sends_every_parameter() {
     let server = ScriptedServer::start([Reply::html(500)]).await;
     let parameters = RegisterParameters {
         description: Some("Bau \"1\"".to_owned()),
@@ -92,14 +92,14 @@ async fn a_registration_sends_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_verification_can_tell_about_the_runner() {
+async fn a_verification_can_send_the_runner_info() {
     let server = ScriptedServer::start([Reply::html(500)]).await;
     client().verify(&server.site(), &token(RUNNER_TOKEN), &system_id(), Some(&info())).await.unwrap_err();
     assert_eq!(server.requests()[0].json()["info"]["architecture"], "amd64");
 }
 
 #[tokio::test]
-async fn a_relative_root_and_a_trailing_slash_stay_right() {
+async fn relative_roots_and_trailing_slashes_are_handled() {
     for (root, line) in [
         ("", "POST /api/v4/runners/verify"),
         ("/", "POST /api/v4/runners/verify"),
@@ -117,7 +117,7 @@ async fn a_relative_root_and_a_trailing_slash_stay_right() {
 }
 
 #[tokio::test]
-async fn the_servers_words_are_shown_without_the_token() {
+async fn the_servers_message_is_shown_without_the_token() {
     for (endpoint, secret) in [
         (Endpoint::Register, REGISTRATION_TOKEN),
         (Endpoint::Verify, RUNNER_TOKEN),
@@ -132,7 +132,7 @@ async fn the_servers_words_are_shown_without_the_token() {
 }
 
 #[tokio::test]
-async fn a_page_is_named_and_not_shown() {
+async fn an_html_page_is_reported_and_not_shown() {
     let error = failure(Endpoint::Verify, Reply::html(403)).await;
     assert!(error.to_string().contains("not a GitLab API answer, an HTML page (403; request "), "{error}");
     assert!(!format!("{error:?}").contains("page-secret"));
@@ -140,7 +140,7 @@ async fn a_page_is_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn one_line_of_log_per_request_without_any_token() {
+async fn each_request_logs_one_line_without_a_token() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -148,8 +148,8 @@ async fn one_line_of_log_per_request_without_any_token() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // With a single subscriber, tracing lets whichever thread comes by first decide for all whether a line is
-    // written at all, and the other tests' threads have no subscriber.
+    // With a single subscriber, tracing caches the decision of the first thread about each line for all threads, and
+    // the threads of other tests have no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
     for &endpoint in Endpoint::ALL {

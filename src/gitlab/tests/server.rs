@@ -1,4 +1,4 @@
-//! A server that records what it is sent and answers from a script.
+//! A server that records requests and answers from a script.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,16 +9,16 @@ use tokio::net::TcpListener;
 
 use crate::model::Site;
 
-/// What the server does with one request.
+/// How the server answers one request.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     /// Sends these bytes and keeps the connection.
     Keep(Vec<u8>),
-    /// Sends these bytes, none if it should cut the connection, and closes.
+    /// Sends these bytes, possibly none, and closes the connection.
     Close(Vec<u8>),
-    /// Sends these bytes one by one, so slowly that they never end.
+    /// Sends these bytes one by one, too slowly for any timeout.
     Drip(Vec<u8>),
-    /// Never says anything.
+    /// Sends nothing.
     Silence,
 }
 
@@ -39,7 +39,7 @@ impl Reply {
     }
 }
 
-/// One request as it arrived.
+/// One received request.
 #[derive(Clone, Debug)]
 pub(super) struct ReceivedRequest {
     /// Method and target: `POST /api/v4/runners`.
@@ -64,7 +64,7 @@ impl ReceivedRequest {
     }
 }
 
-/// What a server has yet to answer, and what it has seen.
+/// The replies still to send, and the requests received.
 #[derive(Clone)]
 pub(super) struct ServerScript(Arc<Mutex<Seen>>);
 
@@ -81,7 +81,7 @@ pub(super) struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// Starts to answer requests with these replies, in order, on any number of connections.
+    /// Starts a server that answers with these replies, in order, on any number of connections.
     pub(super) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();

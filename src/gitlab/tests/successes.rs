@@ -1,4 +1,4 @@
-//! What genuine answers are read as.
+//! How genuine answers are read.
 
 use super::*;
 use crate::model::{Expiry, Timestamp};
@@ -11,7 +11,7 @@ fn expires_at() -> Expiry {
 }
 
 #[tokio::test]
-async fn a_registration_brings_a_runner_and_the_servers_time() {
+async fn a_registration_returns_a_runner_and_the_server_time() {
     let body = r#"{"id":12345,"token":"glrt-new","token_expires_at":"2026-02-11T14:39:24.000Z"}"#;
     let server = ScriptedServer::start([Reply::new(201, &[DATE, JSON], body)]).await;
     let parameters = RegisterParameters::default();
@@ -24,7 +24,7 @@ async fn a_registration_brings_a_runner_and_the_servers_time() {
 }
 
 #[tokio::test]
-async fn a_verification_brings_id_and_expiry() {
+async fn a_verification_returns_id_and_expiry() {
     let body = r#"{"id":42,"token":"glrt-runner-secret","token_expires_at":"2026-02-11T14:39:24.000Z"}"#;
     let server = ScriptedServer::start([Reply::json(200, body)]).await;
     let answer = client().verify(&server.site(), &token(RUNNER_TOKEN), &system_id(), None).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_verification_brings_id_and_expiry() {
 }
 
 #[tokio::test]
-async fn an_old_servers_plain_200_verifies() {
+async fn a_plain_200_of_an_old_server_verifies() {
     let plain = [("content-type", "text/plain")];
     for reply in [Reply::new(200, &plain, "200"), Reply::json(200, "\"200\""), Reply::json(200, "200")] {
         let server = ScriptedServer::start([reply]).await;
@@ -43,7 +43,7 @@ async fn an_old_servers_plain_200_verifies() {
 }
 
 #[tokio::test]
-async fn a_verification_of_another_token_is_unexpected() {
+async fn an_answer_about_another_token_is_unexpected() {
     let error = failure(Endpoint::Verify, Reply::json(200, r#"{"id":42,"token":"glrt-other"}"#)).await;
     assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
     assert_eq!(error.disposition(), Disposition::Unknown { retry_after: None });
@@ -51,7 +51,7 @@ async fn a_verification_of_another_token_is_unexpected() {
 }
 
 #[tokio::test]
-async fn a_reset_brings_what_the_server_says_even_the_same_token() {
+async fn a_reset_returns_the_token_even_if_it_is_the_same() {
     for (body, token_text, expiry) in [
         (r#"{"token":"glrtr-t3_x.01.0a","token_expires_at":null}"#, "glrtr-t3_x.01.0a", Expiry::Never),
         (r#"{"token":"glrt-runner-secret"}"#, RUNNER_TOKEN, Expiry::Unknown),

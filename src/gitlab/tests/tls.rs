@@ -1,4 +1,4 @@
-//! Encrypted servers: which are believed, and how the others fail.
+//! Encrypted servers: which are trusted, and how the others fail.
 
 use std::error::Error as _;
 use std::fs;
@@ -53,7 +53,7 @@ fn signed(params: &CertificateParams, authority: &Authority) -> CertificateAndKe
     CertificateAndKey { certificate: params.signed_by(&key, authority).unwrap(), key }
 }
 
-/// What GitLab's instructions for a self-signed server make.
+/// The certificate that GitLab's instructions for a self-signed server create.
 fn self_signed(name: &str) -> CertificateAndKey {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -118,7 +118,7 @@ async fn refusal(server: &TlsServer, tls: TlsFiles) -> Error {
 }
 
 #[tokio::test]
-async fn an_authority_is_trusted_by_name_and_by_lying_ready() {
+async fn an_authority_is_trusted_by_entry_or_certs_dir() {
     let (dir, authority) = (TempDir::new().unwrap(), authority());
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
     let ca_file = file(&dir, "ca.pem", &authority.pem());
@@ -129,7 +129,7 @@ async fn an_authority_is_trusted_by_name_and_by_lying_ready() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_certificate_is_told_apart() {
+async fn certificate_errors_are_distinguished() {
     let (dir, authority) = (TempDir::new().unwrap(), authority());
     let ca_file = file(&dir, "ca.pem", &authority.pem());
     let mut expired = params("127.0.0.1");
@@ -153,7 +153,7 @@ async fn what_is_wrong_with_a_certificate_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_self_signed_server_is_believed_when_its_certificate_is_named() {
+async fn a_self_signed_server_is_trusted_by_its_certificate() {
     let dir = TempDir::new().unwrap();
     let pair = self_signed("127.0.0.1");
     let server = TlsServer::start(&pair, None).await;
@@ -165,7 +165,7 @@ async fn a_self_signed_server_is_believed_when_its_certificate_is_named() {
 }
 
 #[tokio::test]
-async fn a_named_certificate_is_believed_for_its_own_name_and_time_only() {
+async fn a_named_certificate_needs_a_valid_name_and_time() {
     let dir = TempDir::new().unwrap();
     let wrong_name = self_signed("other.example.com");
     let server = TlsServer::start(&wrong_name, None).await;
@@ -183,7 +183,7 @@ async fn a_named_certificate_is_believed_for_its_own_name_and_time_only() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_presented_and_its_refusal_is_named() {
+async fn a_client_certificate_is_sent_and_its_refusal_reported() {
     let (dir, servers, clients) = (TempDir::new().unwrap(), authority(), authority());
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &servers), Some(&clients)).await;
     let ca_file = file(&dir, "ca.pem", &servers.pem());
@@ -217,16 +217,15 @@ async fn a_changed_file_is_read_again() {
     assert_eq!(error.kind(), ErrorKind::LocalFile);
 }
 
-/// Names the bundle that a test may overwrite; the system's own is never touched.
+/// The variable with the bundle that a test may overwrite; the system's own is never touched.
 const BUNDLE: &str = "RUNNER_AGENT_TEST_BUNDLE";
 
-/// Runs itself once more with a bundle of authorities of its own, since only a new process can be given a
-/// variable.
+/// Runs the test binary again with its own bundle of authorities: only a new process can get an environment variable.
 #[test]
-fn the_systems_authorities_are_read_again_once_forgotten() {
+fn forgotten_system_authorities_are_read_again() {
     let dir = TempDir::new().unwrap();
     let bundle = file(&dir, "bundle.pem", &named_authority("Stranger").pem());
-    let inner = "gitlab::tests::tls::the_systems_authorities_in_a_process_of_its_own";
+    let inner = "gitlab::tests::tls::system_authorities_in_a_separate_process";
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", inner, "--ignored"]).env("SSL_CERT_FILE", &bundle).env(BUNDLE, &bundle);
     let output = command.output().unwrap();
@@ -235,8 +234,8 @@ fn the_systems_authorities_are_read_again_once_forgotten() {
 }
 
 #[tokio::test]
-#[ignore = "it is run by the_systems_authorities_are_read_again_once_forgotten"]
-async fn the_systems_authorities_in_a_process_of_its_own() {
+#[ignore = "run by forgotten_system_authorities_are_read_again"]
+async fn system_authorities_in_a_separate_process() {
     let bundle = std::env::var_os(BUNDLE).unwrap();
     let authority = authority();
     let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
@@ -247,14 +246,14 @@ async fn the_systems_authorities_in_a_process_of_its_own() {
     assert_eq!(kind().await, Err(ErrorKind::TlsIssuer), "read once");
     client.forget_tls();
     assert_eq!(kind().await, Ok(()));
-    // What was trusted once is not trusted for ever: not even over a connection that is open still.
+    // Trust is revoked too, even for a connection that is still open.
     fs::write(&bundle, named_authority("Stranger").pem()).unwrap();
     client.clone().forget_tls();
     assert_eq!(kind().await, Err(ErrorKind::TlsIssuer));
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_used_is_named() {
+async fn an_unusable_file_is_reported_with_its_path() {
     let (dir, authority) = (TempDir::new().unwrap(), authority());
     let pair = signed(&params("runner"), &authority);
     let cert = file(&dir, "cert.pem", &pair.certificate.pem());
@@ -287,7 +286,7 @@ async fn a_file_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_without_encryption_is_no_https_server() {
+async fn a_server_without_tls_fails_an_https_request() {
     let server = ScriptedServer::start(Vec::new()).await;
     let site = super::site(&format!("https://{}", server.authority));
     let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Connections: how many there are, and how they fail.
+//! Connections: their number and their failures.
 
 use std::error::Error as _;
 
@@ -9,7 +9,7 @@ use super::*;
 const ACCEPTED: &str = r#"{"id":42,"token":"glrt-runner-secret"}"#;
 
 #[tokio::test]
-async fn verifications_share_a_connection_and_changes_never_do() {
+async fn only_verifications_reuse_a_connection() {
     let server = ScriptedServer::start(vec![Reply::json(200, ACCEPTED); 5]).await;
     let client = client();
     for _ in 0..3 {
@@ -23,7 +23,7 @@ async fn verifications_share_a_connection_and_changes_never_do() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_was_closed_repeats_no_request() {
+async fn a_closed_idle_connection_repeats_no_request() {
     let Reply::Keep(bytes) = Reply::json(200, ACCEPTED) else { unreachable!() };
     let server = ScriptedServer::start(vec![Reply::Close(bytes); 10]).await;
     let client = client();
@@ -52,7 +52,7 @@ async fn a_cut_answer_repeats_no_request() {
 
 #[tokio::test]
 async fn a_refused_connection_executed_nothing() {
-    // Bound without listening: nobody else can take the port and answer.
+    // Bound without listening, so no other process can take the port.
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let free = deaf.local_addr().unwrap();
@@ -65,7 +65,7 @@ async fn a_refused_connection_executed_nothing() {
 }
 
 #[tokio::test]
-async fn an_ipv6_literal_is_an_address() {
+async fn an_ipv6_literal_is_a_valid_host() {
     let deaf = TcpSocket::new_v6().unwrap();
     let Ok(()) = deaf.bind("[::1]:0".parse().unwrap()) else { return };
     let free = deaf.local_addr().unwrap();
@@ -82,7 +82,7 @@ async fn an_unknown_name_executed_nothing() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_takes_too_long_executed_nothing() {
+async fn a_handshake_timeout_executed_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(Config { connect_timeout: Duration::from_millis(100), ..Config::default() });
     let site = site(&format!("https://{}", listener.local_addr().unwrap()));
@@ -99,7 +99,7 @@ async fn silence_after_sending_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn requests_to_one_host_wait_for_room() {
+async fn requests_to_one_host_wait_for_a_free_slot() {
     let server = ScriptedServer::start(vec![Reply::Silence; 4]).await;
     let client =
         Client::new(Config { in_flight_per_host: 2, request_timeout: Duration::from_millis(300), ..Config::default() });
@@ -118,7 +118,7 @@ async fn requests_to_one_host_wait_for_room() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
+async fn a_proxy_is_used_and_its_password_is_not_shown() {
     let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502)]).await;
     let proxies = |no_proxy: &str| Proxies {
         http: Some(format!("http://user:proxy-secret@{}", proxy.authority)),
@@ -139,7 +139,7 @@ async fn a_proxy_is_used_as_configured_and_its_password_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_tunnels_nothing_executed_nothing() {
+async fn a_failed_proxy_tunnel_executed_nothing() {
     let proxy = ScriptedServer::start([Reply::html(407), Reply::html(502), Reply::Close(Vec::new())]).await;
     let https = Some(format!("http://user:proxy-secret@{}", proxy.authority));
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
@@ -152,7 +152,7 @@ async fn a_proxy_that_tunnels_nothing_executed_nothing() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_no_url_is_a_local_mistake() {
+async fn an_invalid_proxy_url_is_a_local_error() {
     let https = Some("http://user:proxy-secret@[bad".to_owned());
     let client = Client::new(Config { proxies: Proxies { https, ..Proxies::default() }, ..Config::default() });
     let error = call(&client, &site("https://gitlab.invalid"), Endpoint::Verify).await.unwrap_err();

@@ -170,7 +170,7 @@ fn what_is_no_text_file_is_unusable_and_not_missing() {
     let home = Home::new();
     std::fs::create_dir_all(home.config_path()).unwrap();
     let store = home.open();
-    assert!(matches!(block_on(store.read()), Err(Error::BlockingStore { act: "read", .. })));
+    assert!(matches!(block_on(store.read()), Err(Error::Io { act: "read", .. })));
     std::fs::remove_dir(home.config_path()).unwrap();
     std::fs::write(home.config_path(), b"a = \"\xff\"\n").unwrap();
     assert!(matches!(block_on(store.read()), Err(Error::NotText { .. })));
@@ -210,8 +210,8 @@ fn a_probe_makes_a_missing_directory_and_refuses_one_that_cannot_be_written() {
 
     set_mode(&directory, 0o500);
     if is_bound_by_modes(&directory) {
-        assert!(matches!(block_on(store.probe()), Err(Error::BlockingStore { .. })));
-        assert!(matches!(block_on(store.edit(insert(1))), Err(Error::BlockingStore { .. })));
+        assert!(matches!(block_on(store.probe()), Err(Error::Io { .. })));
+        assert!(matches!(block_on(store.edit(insert(1))), Err(Error::Io { .. })));
     }
     set_mode(&directory, 0o700);
 }
@@ -220,7 +220,7 @@ fn a_probe_makes_a_missing_directory_and_refuses_one_that_cannot_be_written() {
 fn a_probe_refuses_a_directory_that_is_a_file() {
     let home = Home::new();
     std::fs::write(home.directory.path().join("etc"), "").unwrap();
-    assert!(matches!(block_on(home.open().probe()), Err(Error::BlockingStore { .. })));
+    assert!(matches!(block_on(home.open().probe()), Err(Error::Io { .. })));
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_write_in_place_that_found_no_space_leaves_nothing_to_be_finished() {
     home.hooks.mount_point = true;
     home.hooks.no_space = true;
     let store = home.open();
-    assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::BlockingStore { act: "overwrite", .. })));
+    assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::Io { act: "overwrite", .. })));
     assert_eq!((home.read(), names(&home.state())), (one_entry(1), vec!["runners".to_owned()]));
 }
 
@@ -384,7 +384,7 @@ fn a_state_root_that_cannot_be_made_is_an_error() {
     let home = Home::new();
     std::fs::write(home.directory.path().join("state"), "a file").unwrap();
     let error = Store::open(home.config()).unwrap_err();
-    assert!(matches!(error, Error::BlockingStore { .. }), "{error}");
+    assert!(matches!(error, Error::Io { .. }), "{error}");
 }
 
 #[test]
@@ -458,8 +458,8 @@ fn a_probe_refuses_a_file_that_cannot_be_edited() {
 fn a_device_is_never_replaced() {
     let home = Home::new();
     let store = Store::open(Config { config_path: "/dev/null".into(), ..home.config() }).unwrap();
-    assert!(matches!(block_on(store.read()), Err(Error::BlockingStore { act: "read", .. })));
-    assert!(matches!(block_on(store.probe()), Err(Error::BlockingStore { act: "read", .. })));
+    assert!(matches!(block_on(store.read()), Err(Error::Io { act: "read", .. })));
+    assert!(matches!(block_on(store.probe()), Err(Error::Io { act: "read", .. })));
 }
 
 #[test]
@@ -497,7 +497,7 @@ fn an_unreadable_file_is_not_taken_for_a_missing_one() {
     let is_bound = std::fs::read(home.config_path()).is_err();
     set_mode(&directory, 0o700);
     if is_bound {
-        assert!(matches!(results.0, Err(Error::BlockingStore { .. })));
-        assert!(matches!(results.1, Err(Error::BlockingStore { .. })));
+        assert!(matches!(results.0, Err(Error::Io { .. })));
+        assert!(matches!(results.1, Err(Error::Io { .. })));
     }
 }

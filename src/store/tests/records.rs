@@ -11,7 +11,7 @@ pub(super) fn record(key: &str) -> Record {
         id: Some(id(42)),
         name: Some("build".to_owned()),
         credential: Some(credential("glrt-secret")),
-        retired: vec![fingerprint("old")],
+        former_tokens: vec![fingerprint("old")],
         machine: Some(fingerprint("machine")),
         entry_text: Some(EntryText::parse("# mine\n[[runners]]\n  name = \"build\"\n").unwrap()),
         first_seen_at: Some(time("2026-01-01T00:00:00Z")),
@@ -28,7 +28,8 @@ pub(super) fn record(key: &str) -> Record {
 fn a_record_reads_back_whole() {
     let home = Home::new();
     let store = home.open();
-    let bare = Record { credential: None, entry_text: None, last_verify: None, retired: Vec::new(), ..record("b") };
+    let bare =
+        Record { credential: None, entry_text: None, last_verify: None, former_tokens: Vec::new(), ..record("b") };
     let expiries = [Expiry::Unknown, Expiry::Never]
         .map(|expiry| Record { credential: Some(Credential { expiry, ..credential("t") }), ..record("c") });
     for expected in [record("a"), bare].into_iter().chain(expiries) {
@@ -71,8 +72,11 @@ fn a_damaged_record_is_named_without_its_content_and_hides_no_other() {
         let found = block_on(store.records()).unwrap();
         assert_eq!(found.records, [record("good")]);
         assert_eq!(found.damaged.len(), 1, "{damage}");
-        let told = format!("{} {:?}", found.damaged[0], found.damaged[0]);
-        assert!(told.contains("bad.json") && !told.contains("glrt-secret") && !told.contains("not a token"), "{told}");
+        let shown = format!("{} {:?}", found.damaged[0], found.damaged[0]);
+        assert!(
+            shown.contains("bad.json") && !shown.contains("glrt-secret") && !shown.contains("not a token"),
+            "{shown}"
+        );
     }
 }
 
@@ -84,12 +88,12 @@ fn a_record_shows_no_token() {
 #[test]
 fn the_last_sixteen_retired_tokens_are_remembered() {
     let mut record = record("a");
-    record.retired.clear();
+    record.former_tokens.clear();
     for number in 0..20 {
-        record.retire(fingerprint(&format!("t{number}")));
+        record.add_former_token(fingerprint(&format!("t{number}")));
     }
-    record.retire(fingerprint("t10"));
-    assert_eq!(record.retired.len(), MAX_RETIRED);
-    assert_eq!(record.retired.first(), Some(&fingerprint("t4")));
-    assert_eq!(record.retired.last(), Some(&fingerprint("t10")));
+    record.add_former_token(fingerprint("t10"));
+    assert_eq!(record.former_tokens.len(), MAX_FORMER_TOKENS);
+    assert_eq!(record.former_tokens.first(), Some(&fingerprint("t4")));
+    assert_eq!(record.former_tokens.last(), Some(&fingerprint("t10")));
 }

@@ -78,7 +78,7 @@ fn machines_differ_by_a_hash_that_is_not_the_machine_id() {
 fn only_a_derived_one_is_used_where_it_cannot_be_written() {
     let home = Home::with("");
     std::fs::create_dir(home.config_path().with_file_name(".config.toml.lock")).unwrap();
-    assert!(matches!(system_id(&home), Err(Error::BlockingStore { .. })));
+    assert!(matches!(system_id(&home), Err(Error::Io { .. })));
     set_machine_id(&home, "abc");
     assert!(system_id(&home).unwrap().starts_with("s_"));
     assert!(!file(&home).exists());
@@ -119,7 +119,7 @@ async fn a_state_directory_from_another_machine_gets_a_name_of_its_own_and_share
     assert_eq!(copied.machine, copy.machine().await);
     drop(copy);
 
-    // It is told once: from now on it is this machine's own.
+    // It is logged once: from now on the directory belongs to this machine.
     let later = Store::open(config).unwrap();
     assert_eq!(later.system_id().await.unwrap(), new_name);
     assert_eq!(later.record(&record.key).await.unwrap(), Some(copied));

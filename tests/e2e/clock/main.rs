@@ -3,7 +3,7 @@
 //! libfaketime shows the real binary another wall clock than the server's, while monotonic clocks go on as
 //! they do when a clock is set. Each trial has a daemon, a GitLab and tokens of 60 s of its own.
 //!
-//! Runs with `RUNNER_AGENT_BEDS=1` where libfaketime is installed; `cargo test --test wall_clock -- NAME…` runs
+//! Runs with `RUNNER_AGENT_E2E=1` where libfaketime is installed; `cargo test --test wall_clock -- NAME…` runs
 //! the trials whose names begin with one of these.
 #![allow(
     clippy::unwrap_used,
@@ -12,9 +12,7 @@
     reason = "this is a test from its first line to its last"
 )]
 
-mod bench;
-#[path = "../process.rs"]
-mod process;
+mod sandbox;
 mod trial;
 
 use std::env;
@@ -26,6 +24,9 @@ use std::thread;
 use std::time::Instant;
 
 use trial::{TRIALS, Trial};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 
 /// The library for programs with threads, below the directory of an architecture.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
@@ -51,8 +52,8 @@ fn main() -> ExitCode {
 }
 
 fn library() -> Result<PathBuf, &'static str> {
-    if env::var("RUNNER_AGENT_BEDS").as_deref() != Ok("1") {
-        return Err("RUNNER_AGENT_BEDS=1 is not set");
+    if env::var("RUNNER_AGENT_E2E").as_deref() != Ok("1") {
+        return Err("RUNNER_AGENT_E2E=1 is not set");
     }
     let architectures = fs::read_dir("/usr/lib").into_iter().flatten().map_while(Result::ok);
     let places = architectures.map(|architecture| architecture.path().join(LIBRARY));

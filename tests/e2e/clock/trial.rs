@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fake_gitlab::Endpoint;
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
-use test_gitlab::Endpoint;
+use test_support::Process;
 
-use super::bench::{Bench, INTERVAL, LIFE, NOTICED, first_time};
-use super::process::Process;
+use super::sandbox::{ClockSandbox, INTERVAL, LIFE, NOTICED, first_time};
 
 /// How much of its life a token has at least behind it when it is replaced: 4 % less than half of it, and the
-/// second that the server's `Date` does not tell.
+/// second that the server's `Date` leaves out.
 const LEAST_SHARE: f64 = 0.46;
 const UNTOLD: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,7 @@ const MOST_OFTEN: f64 = 0.9;
 const EXTRA: usize = 2;
 
 /// How long the daemon gets to settle down after a rotation. A jump in the middle of a request is not one to
-/// it: the answer tells the server's time.
+/// it: the answer carries the server's time.
 const REST: Duration = Duration::from_secs(2);
 
 /// One way for a clock to be wrong.
@@ -49,62 +49,62 @@ pub(crate) const TRIALS: [Trial; 5] = [
 impl Trial {
     /// Runs it, and says what was not as it must be.
     pub(crate) fn run(&self, library: &Path) -> Result<(), String> {
-        let bench = Bench::new(library);
-        self.run_in(&bench).map_err(|wrong| format!("{wrong}\n{}", bench.logs()))
+        let sandbox = ClockSandbox::new(library);
+        self.run_in(&sandbox).map_err(|wrong| format!("{wrong}\n{}", sandbox.logs()))
     }
 
-    fn run_in(&self, bench: &Bench) -> Result<(), String> {
-        bench.put_clock(self.begins_at);
-        let mut daemon = bench.start();
-        wait_for_rotation(bench, &mut daemon)?;
-        check_clock(bench, &daemon, self.begins_at)?;
+    fn run_in(&self, sandbox: &ClockSandbox) -> Result<(), String> {
+        sandbox.set_clock(self.begins_at);
+        let mut daemon = sandbox.start();
+        wait_for_rotation(sandbox, &daemon)?;
+        check_clock(sandbox, &daemon, self.begins_at)?;
         if self.jumps.is_empty() {
-            bench.stop(daemon, Signal::QUIT)?;
-            daemon = bench.start();
-            wait_for_rotation(bench, &mut daemon)?;
+            sandbox.stop(daemon, Signal::QUIT)?;
+            daemon = sandbox.start();
+            wait_for_rotation(sandbox, &daemon)?;
         }
         for jump in self.jumps {
-            self.jump(bench, &mut daemon, *jump)?;
-            wait_for_rotation(bench, &mut daemon)?;
+            self.jump(sandbox, &daemon, *jump)?;
+            wait_for_rotation(sandbox, &daemon)?;
         }
-        check_entry(bench)?;
-        check_requests(bench)?;
-        bench.stop(daemon, Signal::TERM)?;
-        let remaining = bench.gitlab.runners().len();
+        check_entry(sandbox)?;
+        check_requests(sandbox)?;
+        sandbox.stop(daemon, Signal::TERM)?;
+        let remaining = sandbox.gitlab.runners().len();
         if remaining == 0 { Ok(()) } else { Err("the runner was not unregistered".to_owned()) }
     }
 
-    fn jump(&self, bench: &Bench, daemon: &mut Process, seconds: i64) -> Result<(), String> {
+    fn jump(&self, sandbox: &ClockSandbox, daemon: &Process, seconds: i64) -> Result<(), String> {
         daemon.wait_for(REST, |_| false);
         if self.is_server_away {
-            bench.gitlab.refuse_connections();
+            sandbox.gitlab.refuse_connections();
         }
-        let told = |words: &str| bench.logs().matches(words).count();
+        let told = |words: &str| sandbox.logs().matches(words).count();
         let (noticed, failed) = (told(NOTICED), told("failed, trying again"));
-        bench.put_clock(seconds);
-        bench.wait_for(daemon, "the daemon to notice the jump", |_, _| told(NOTICED) > noticed)?;
+        sandbox.set_clock(seconds);
+        sandbox.wait_for(daemon, "the daemon to notice the jump", |_, _| told(NOTICED) > noticed)?;
         if self.is_server_away {
-            bench.wait_for(daemon, "the daemon to ask in vain", |_, _| told("failed, trying again") > failed)?;
-            bench.gitlab.accept_connections();
+            sandbox.wait_for(daemon, "the daemon to ask in vain", |_, _| told("failed, trying again") > failed)?;
+            sandbox.gitlab.accept_connections();
         }
         Ok(())
     }
 }
 
-fn wait_for_rotation(bench: &Bench, daemon: &mut Process) -> Result<(), String> {
-    let before = bench.rotations();
-    bench.wait_for(daemon, "a rotation", |bench, _| bench.rotations() > before)?;
-    let is_written = |bench: &Bench, _: &Process| {
-        let token = bench.entry().ok().and_then(|entry| entry.get("token")?.as_str().map(str::to_owned));
-        bench.runner().is_ok_and(|runner| token == Some(runner.token))
+fn wait_for_rotation(sandbox: &ClockSandbox, daemon: &Process) -> Result<(), String> {
+    let before = sandbox.rotations();
+    sandbox.wait_for(daemon, "a rotation", |sandbox, _| sandbox.rotations() > before)?;
+    let is_written = |sandbox: &ClockSandbox, _: &Process| {
+        let token = sandbox.entry().ok().and_then(|entry| entry.get("token")?.as_str().map(str::to_owned));
+        sandbox.runner().is_ok_and(|runner| token == Some(runner.token))
     };
-    bench.wait_for(daemon, "the new token in config.toml", is_written)
+    sandbox.wait_for(daemon, "the new token in config.toml", is_written)
 }
 
 /// The clock was wrong for the process, or the trial has tried nothing.
-fn check_clock(bench: &Bench, daemon: &Process, seconds: i64) -> Result<(), String> {
+fn check_clock(sandbox: &ClockSandbox, daemon: &Process, seconds: i64) -> Result<(), String> {
     let began = first_time(&daemon.log()).ok_or("the log tells no time")?;
-    let expected = bench.gitlab.now() + SignedDuration::from_secs(seconds);
+    let expected = sandbox.gitlab.now() + SignedDuration::from_secs(seconds);
     if began.duration_until(expected).abs() < SignedDuration::from_mins(10) {
         Ok(())
     } else {
@@ -112,9 +112,9 @@ fn check_clock(bench: &Bench, daemon: &Process, seconds: i64) -> Result<(), Stri
     }
 }
 
-/// config.toml tells the server's times.
-fn check_entry(bench: &Bench) -> Result<(), String> {
-    let (entry, runner) = (bench.entry()?, bench.runner()?);
+/// Checks that config.toml holds the server's times.
+fn check_entry(sandbox: &ClockSandbox) -> Result<(), String> {
+    let (entry, runner) = (sandbox.entry()?, sandbox.runner()?);
     let time = |key: &str| {
         let value = entry.get(key).and_then(toml::Value::as_datetime).ok_or_else(|| format!("no {key}"))?;
         value.to_string().parse::<Timestamp>().map_err(|error| error.to_string())
@@ -132,23 +132,23 @@ fn check_entry(bench: &Bench) -> Result<(), String> {
 }
 
 /// Every request was accepted; no token was replaced early, and none was checked all the time.
-fn check_requests(bench: &Bench) -> Result<(), String> {
-    let all = bench.gitlab.requests();
+fn check_requests(sandbox: &ClockSandbox) -> Result<(), String> {
+    let all = sandbox.gitlab.requests();
     if let Some(refused) = all.iter().find(|request| request.status.is_some_and(|status| status >= 400)) {
         return Err(format!("{} {} was answered with {:?}", refused.method, refused.path, refused.status));
     }
-    let of = |endpoint| bench.requests_to(endpoint);
+    let of = |endpoint| sandbox.gitlab.requests_to(endpoint);
     let births = of(Endpoint::Register).into_iter().chain(of(Endpoint::Reset)).map(|request| request.received_at);
     let births: Vec<Timestamp> = births.collect();
     let least = SignedDuration::try_from(LIFE.mul_f64(LEAST_SHARE) - UNTOLD).unwrap();
     if let Some(pair) = births.windows(2).find(|pair| pair[0].duration_until(pair[1]) < least) {
         return Err(format!("a token of {} was replaced at {} already", pair[0], pair[1]));
     }
-    if births.len() != 1 + bench.rotations() {
-        return Err(format!("{} requests made {} tokens", births.len(), 1 + bench.rotations()));
+    if births.len() != 1 + sandbox.rotations() {
+        return Err(format!("{} requests made {} tokens", births.len(), 1 + sandbox.rotations()));
     }
-    let regular = (bench.elapsed().as_secs_f64() / INTERVAL.mul_f64(MOST_OFTEN).as_secs_f64()).ceil();
-    let most = regular as usize + EXTRA * bench.surprises.get();
+    let regular = (sandbox.elapsed().as_secs_f64() / INTERVAL.mul_f64(MOST_OFTEN).as_secs_f64()).ceil();
+    let most = regular as usize + EXTRA * sandbox.surprises.get();
     let others = all.len() - births.len();
-    if others <= most { Ok(()) } else { Err(format!("{others} checks within {:?}", bench.elapsed())) }
+    if others <= most { Ok(()) } else { Err(format!("{others} checks within {:?}", sandbox.elapsed())) }
 }

@@ -4,12 +4,12 @@ use std::sync::Mutex;
 use std::time::Instant;
 use std::{env, thread};
 
+use fake_gitlab::Fault;
 use rustix::process::Signal;
-use test_gitlab::Fault;
+use test_support::{Output, PATIENCE};
 
-use super::bench::Bench;
 use super::oracle::check;
-use super::process::PATIENCE;
+use super::sandbox::FaultSandbox;
 use super::strace::{self, Call, Strike};
 use super::work::{Work, is_settled};
 
@@ -80,19 +80,19 @@ fn prefix(work: Work, cut: Option<Cut>) -> String {
 }
 
 fn record(work: Work, cut: Option<Cut>) -> Result<Vec<Call>, String> {
-    let bench = Bench::new(work.is_enrolling(), None);
-    work.prepare(&bench)?;
-    order(&bench, work, cut);
-    work.act(&bench, &strace::recording(&bench))?;
-    Ok(strace::recorded(&bench, work.begins_with()))
+    let sandbox = FaultSandbox::new(work.is_enrolling(), None);
+    work.prepare(&sandbox)?;
+    order(&sandbox, work, cut);
+    work.act(&sandbox, &strace::recording(&sandbox))?;
+    Ok(strace::recorded(&sandbox, work.begins_with()))
 }
 
-fn order(bench: &Bench, work: Work, cut: Option<Cut>) {
+fn order(sandbox: &FaultSandbox, work: Work, cut: Option<Cut>) {
     let Some(endpoint) = work.endpoint() else { return };
     match cut {
         None => {}
-        Some(Cut::Before) => drop(bench.gitlab.order(endpoint, Fault::cut())),
-        Some(Cut::After) => drop(bench.gitlab.order(endpoint, Fault::cut().after_acting())),
+        Some(Cut::Before) => drop(sandbox.gitlab.order(endpoint, Fault::cut())),
+        Some(Cut::After) => drop(sandbox.gitlab.order(endpoint, Fault::cut().after_acting())),
     }
 }
 
@@ -161,72 +161,72 @@ impl Case {
             Trouble::Full { directory, .. } => Some(directory),
             Trouble::None | Trouble::Strike(..) => None,
         };
-        let mut bench = Bench::new(self.work.is_enrolling(), mounted);
-        let result = self.run_in(&bench);
-        if result.is_err() && env::var_os("RUNNER_AGENT_BEDS_KEEP").is_some() {
-            println!("{} is kept in {}:\n{}", self.name(), bench.root().display(), bench.logs());
-            bench.keep();
+        let mut sandbox = FaultSandbox::new(self.work.is_enrolling(), mounted);
+        let result = self.run_in(&sandbox);
+        if result.is_err() && env::var_os("RUNNER_AGENT_E2E_KEEP").is_some() {
+            println!("{} is kept in {}:\n{}", self.name(), sandbox.root().display(), sandbox.logs());
+            sandbox.keep();
         }
         result
     }
 
-    fn run_in(&self, bench: &Bench) -> Result<(), String> {
-        self.work.prepare(bench)?;
-        order(bench, self.work, self.cut);
+    fn run_in(&self, sandbox: &FaultSandbox) -> Result<(), String> {
+        self.work.prepare(sandbox)?;
+        order(sandbox, self.work, self.cut);
         let status = match &self.fault {
-            Trouble::None => self.work.act(bench, &[])?,
+            Trouble::None => self.work.act(sandbox, &[])?,
             Trouble::Strike(call, strike) => {
-                let status = self.work.act(bench, &call.words(bench, *strike))?;
-                if !strace::has_struck(bench) {
+                let status = self.work.act(sandbox, &call.words(sandbox, *strike))?;
+                if !strace::has_struck(sandbox) {
                     return Err(format!("{NOT_STRUCK}: {call:?}"));
                 }
                 status
             }
             Trouble::Full { takes_names, is_during: false, .. } => {
-                bench.fill(*takes_names);
-                self.work.act(bench, &[])?
+                sandbox.fill(*takes_names);
+                self.work.act(sandbox, &[])?
             }
-            Trouble::Full { takes_names, is_during: true, .. } => self.fill_during(bench, *takes_names)?,
+            Trouble::Full { takes_names, is_during: true, .. } => self.fill_during(sandbox, *takes_names)?,
         };
-        bench.make_room();
-        bench.gitlab.clear_faults();
-        if status.success()
+        sandbox.make_room();
+        sandbox.gitlab.clear_faults();
+        if status.is_success()
             && let Some(goal) = self.work.promise()
         {
-            check(bench, goal).map_err(|lost| format!("it said that it was done, but {lost}"))?;
+            check(sandbox, goal).map_err(|lost| format!("it said that it was done, but {lost}"))?;
         }
-        self.recover(bench)?;
-        self.work.repeat(bench).map_err(|lost| format!("when it is done again: {lost}"))
+        self.recover(sandbox)?;
+        self.work.repeat(sandbox).map_err(|lost| format!("when it is done again: {lost}"))
     }
 
     /// Fills the disk while the server holds the answer.
-    fn fill_during(&self, bench: &Bench, takes_names: bool) -> Result<std::process::ExitStatus, String> {
+    fn fill_during(&self, sandbox: &FaultSandbox, takes_names: bool) -> Result<Output, String> {
         let endpoint = self.work.endpoint().unwrap();
-        let held = bench.gitlab.order(endpoint, Fault::hold().after_acting());
+        let held = sandbox.gitlab.order(endpoint, Fault::hold().after_acting());
         thread::scope(|scope| {
             scope.spawn(|| {
-                let _came = bench.gitlab.wait_for_requests(endpoint, 1, PATIENCE);
-                bench.fill(takes_names);
+                let _came = sandbox.gitlab.wait_for_requests(endpoint, 1, PATIENCE);
+                sandbox.fill(takes_names);
                 held.release();
             });
-            self.work.act(bench, &[])
+            self.work.act(sandbox, &[])
         })
     }
 
     /// Starts the daemon with the fault gone, and lets it settle.
-    fn recover(&self, bench: &Bench) -> Result<(), String> {
+    fn recover(&self, sandbox: &FaultSandbox) -> Result<(), String> {
         let goal = self.work.goal();
-        let mut daemon = bench.start(&["run"], &[]);
+        let daemon = sandbox.start(&["run"], &[]);
         let began = Instant::now();
-        let is_settled = daemon.wait_for(PATIENCE, |daemon| is_settled(bench, daemon, goal));
+        let is_settled = daemon.wait_for(PATIENCE, |daemon| is_settled(sandbox, daemon, goal));
         if !is_settled {
-            let lost = check(bench, goal).err().unwrap_or_else(|| "the daemon does not serve".to_owned());
+            let lost = check(sandbox, goal).err().unwrap_or_else(|| "the daemon does not serve".to_owned());
             return Err(format!("{lost}, {:?} after the start", began.elapsed()));
         }
         daemon.signal(Signal::QUIT);
-        if !daemon.end()?.success() {
+        if !daemon.try_end()?.is_success() {
             return Err("the daemon does not end well".to_owned());
         }
-        check(bench, goal).map_err(|lost| format!("after it had settled: {lost}"))
+        check(sandbox, goal).map_err(|lost| format!("after it had settled: {lost}"))
     }
 }

@@ -5,7 +5,7 @@
 //! each; disks are full, connections cut, and both at a time. After each case the daemon is started again
 //! without the fault, and server and disk are compared.
 //!
-//! Runs as root, with strace and `RUNNER_AGENT_BEDS=1`; `cargo test --test fault_matrix -- NAME…` runs the cases
+//! Runs as root, with strace and `RUNNER_AGENT_E2E=1`; `cargo test --test fault_matrix -- NAME…` runs the cases
 //! whose names begin with one of these.
 #![allow(
     clippy::unwrap_used,
@@ -14,11 +14,9 @@
     reason = "this is a test from its first line to its last"
 )]
 
-mod bench;
 mod case;
 mod oracle;
-#[path = "../process.rs"]
-mod process;
+mod sandbox;
 mod strace;
 mod work;
 
@@ -32,11 +30,14 @@ use std::time::Instant;
 
 use case::Case;
 
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
+
 /// How many cases run at a time.
 const WORKERS: usize = 4;
 
 /// Set for the copy of this program that has mounts of its own.
-const INSIDE: &str = "RUNNER_AGENT_BEDS_INSIDE";
+const INSIDE: &str = "RUNNER_AGENT_E2E_INSIDE";
 
 fn main() -> ExitCode {
     if let Some(missing) = missing() {
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn missing() -> Option<&'static str> {
-    if env::var("RUNNER_AGENT_BEDS").as_deref() != Ok("1") {
-        Some("RUNNER_AGENT_BEDS=1 is not set")
+    if env::var("RUNNER_AGENT_E2E").as_deref() != Ok("1") {
+        Some("RUNNER_AGENT_E2E=1 is not set")
     } else if !rustix::process::geteuid().is_root() {
         Some("not root")
     } else if Command::new("strace").arg("--version").output().is_err() {

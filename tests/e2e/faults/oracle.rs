@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::bench::{Bench, FOREIGN};
+use super::sandbox::{FOREIGN, FaultSandbox};
 
 /// What a daemon says of a registration whose answer it never saw, and what `register` says.
 const NAMES_AN_ORPHAN: [&str; 2] =
@@ -25,16 +25,17 @@ pub(crate) enum Goal {
 }
 
 /// Compares server and disk, and says what is wrong.
-pub(crate) fn check(bench: &Bench, goal: Goal) -> Result<(), String> {
-    let text = bench.config();
+pub(crate) fn check(sandbox: &FaultSandbox, goal: Goal) -> Result<(), String> {
+    let text = sandbox.config();
     let config: Table = text.parse().map_err(|error| format!("config.toml does not parse: {error}"))?;
-    let mode = fs::metadata(bench.path("config/config.toml")).map_err(|error| error.to_string())?.permissions().mode();
+    let mode =
+        fs::metadata(sandbox.path("config/config.toml")).map_err(|error| error.to_string())?.permissions().mode();
     if mode & 0o777 != 0o600 {
         return Err(format!("config.toml has the mode {:o}", mode & 0o777));
     }
     check_foreign(&text)?;
-    check_runners(bench, &config, goal)?;
-    check_files(bench.root())
+    check_runners(sandbox, &config, goal)?;
+    check_files(sandbox.root())
 }
 
 /// Everything by hand is there as it was, and nothing else but entries of ours.
@@ -49,7 +50,7 @@ fn check_foreign(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_runners(bench: &Bench, config: &Table, goal: Goal) -> Result<(), String> {
+fn check_runners(sandbox: &FaultSandbox, config: &Table, goal: Goal) -> Result<(), String> {
     let entries = config.get("runners").and_then(Value::as_array).cloned().unwrap_or_default();
     let of = |entry: &Value, key: &str| entry.get(key).map(ToString::to_string).unwrap_or_default();
     let ours: Vec<&Value> = entries.iter().filter(|entry| of(entry, "name") == "\"build-1\"").collect();
@@ -58,18 +59,18 @@ fn check_runners(bench: &Bench, config: &Table, goal: Goal) -> Result<(), String
     }
     for entry in &ours {
         let token = entry.get("token").and_then(Value::as_str).unwrap_or_default();
-        let Some(runner) = bench.gitlab.runner_by_token(token) else {
+        let Some(runner) = sandbox.gitlab.runner_by_token(token) else {
             return Err("config.toml holds a token that the server refuses".to_owned());
         };
-        if runner.token_expires_at.is_some_and(|at| at <= bench.gitlab.now()) {
+        if runner.token_expires_at.is_some_and(|at| at <= sandbox.gitlab.now()) {
             return Err("config.toml holds a token that has expired".to_owned());
         }
         if of(entry, "id") != runner.id.to_string() {
             return Err(format!("the entry of runner {} has the id {:?}", runner.id, of(entry, "id")));
         }
     }
-    let orphans = bench.gitlab.runners().len().saturating_sub(ours.len());
-    let named = orphans_named(bench);
+    let orphans = sandbox.gitlab.runners().len().saturating_sub(ours.len());
+    let named = orphans_named(sandbox);
     if orphans > named {
         return Err(format!("the server has {orphans} runners that no entry holds, and the log names {named}"));
     }
@@ -81,8 +82,8 @@ fn check_runners(bench: &Bench, config: &Table, goal: Goal) -> Result<(), String
     if is_reached { Ok(()) } else { Err(format!("config.toml has {} entries of ours, not {goal:?}", ours.len())) }
 }
 
-fn orphans_named(bench: &Bench) -> usize {
-    let logs = bench.logs();
+fn orphans_named(sandbox: &FaultSandbox) -> usize {
+    let logs = sandbox.logs();
     // A one-shot command says it in both ways.
     NAMES_AN_ORPHAN.iter().map(|words| logs.matches(words).count()).max().unwrap_or_default()
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use runner_agent::model::ServerUrl;
 use runner_agent::secret::sha256_hex;
+use test_support::PATIENCE;
 
-use super::bench::Bench;
-use super::process::PATIENCE;
+use super::sandbox::FaultSandbox;
 
 /// Every call that changes a disk, or opens what is on it.
 const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir";
@@ -58,15 +58,15 @@ impl Call {
     }
 
     /// The words that make strace strike at it.
-    pub(crate) fn words(&self, bench: &Bench, strike: Strike) -> Vec<String> {
+    pub(crate) fn words(&self, sandbox: &FaultSandbox, strike: Strike) -> Vec<String> {
         let what = match strike {
             Strike::Error(error) => format!("error={error}"),
             Strike::Kill => "signal=KILL".to_owned(),
         };
-        let mut words = vec!["-o".to_owned(), bench.path("struck").display().to_string()];
+        let mut words = vec!["-o".to_owned(), sandbox.path("struck").display().to_string()];
         words.push(format!("--inject={}:{what}:when={}", self.syscall, self.nth));
         words.push(format!("--trace={}", self.syscall));
-        for path in paths(bench, &self.path) {
+        for path in paths(sandbox, &self.path) {
             words.extend(["-P".to_owned(), path]);
         }
         words
@@ -74,14 +74,14 @@ impl Call {
 }
 
 /// The words that make strace write down all calls.
-pub(crate) fn recording(bench: &Bench) -> Vec<String> {
-    let output = bench.path("recording").display().to_string();
+pub(crate) fn recording(sandbox: &FaultSandbox) -> Vec<String> {
+    let output = sandbox.path("recording").display().to_string();
     ["-o", &output, "--seccomp-bpf", "-y", "-s", "0", &format!("--trace={CALLS}")].map(str::to_owned).to_vec()
 }
 
 /// What was written down, from the last signal of this name on.
-pub(crate) fn recorded(bench: &Bench, signal: Option<&str>) -> Vec<Call> {
-    let text = whole(bench);
+pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call> {
+    let text = whole(sandbox);
     let (mut nths, mut numbers) = (BTreeMap::new(), BTreeMap::new());
     let mut calls = Vec::new();
     let marker = signal.map(|signal| format!("--- {signal} "));
@@ -89,7 +89,7 @@ pub(crate) fn recorded(bench: &Bench, signal: Option<&str>) -> Vec<Call> {
     for line in text.lines() {
         has_begun |= marker.as_ref().is_some_and(|marker| line.contains(marker));
         let Some((thread, syscall, path, is_reading)) = parsed(line) else { continue };
-        let Some(path) = template(bench, &path) else { continue };
+        let Some(path) = template(sandbox, &path) else { continue };
         let nth: &mut usize = nths.entry((thread.to_owned(), syscall.to_owned(), path.clone())).or_default();
         *nth += 1;
         if has_begun {
@@ -102,10 +102,10 @@ pub(crate) fn recorded(bench: &Bench, signal: Option<&str>) -> Vec<Call> {
 }
 
 /// Whether the fault came; a kill shows in the exit status already.
-pub(crate) fn has_struck(bench: &Bench) -> bool {
+pub(crate) fn has_struck(sandbox: &FaultSandbox) -> bool {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let text = fs::read_to_string(bench.path("struck")).unwrap_or_default();
+        let text = fs::read_to_string(sandbox.path("struck")).unwrap_or_default();
         if text.contains("INJECTED") || text.contains("killed by SIGKILL") {
             return true;
         }
@@ -117,10 +117,10 @@ pub(crate) fn has_struck(bench: &Bench) -> bool {
 }
 
 /// The recording once strace has finished it, which is after the process has ended.
-fn whole(bench: &Bench) -> String {
+fn whole(sandbox: &FaultSandbox) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let text = fs::read_to_string(bench.path("recording")).unwrap_or_default();
+        let text = fs::read_to_string(sandbox.path("recording")).unwrap_or_default();
         let threads = |end: &str| text.lines().filter(|line| line.contains(end)).count();
         if threads("+++ exited") > 0 && text.ends_with("+++\n") || Instant::now() > deadline {
             return text;
@@ -144,24 +144,24 @@ fn parsed(line: &str) -> Option<(&str, &str, String, bool)> {
 }
 
 /// A path below our directories, with placeholders; `None` for any other.
-fn template(bench: &Bench, path: &str) -> Option<String> {
-    let below = path.strip_prefix(bench.root().to_str()?)?;
+fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
+    let below = path.strip_prefix(sandbox.root().to_str()?)?;
     if !below.starts_with("/config") && !below.starts_with("/state") {
         return None;
     }
-    let below = below.replace(&state_name(bench), "{state}");
-    let below = below.replace(&registered_key(bench), "{registered}").replace(&server(bench), "{server}");
+    let below = below.replace(&state_name(sandbox), "{state}");
+    let below = below.replace(&registered_key(sandbox), "{registered}").replace(&server(sandbox), "{server}");
     let dropped =
         below.split_once("/dropped/").and_then(|(directory, name)| Some((directory, name.split_once("Z-")?.1)));
     Some(dropped.map(|(directory, rest)| format!("{directory}/dropped/{{time}}-{rest}")).unwrap_or(below))
 }
 
-/// What a path with placeholders can be in this bench.
-fn paths(bench: &Bench, template: &str) -> Vec<String> {
-    let path = format!("{}{template}", bench.root().display())
-        .replace("{state}", &state_name(bench))
-        .replace("{registered}", &registered_key(bench))
-        .replace("{server}", &server(bench));
+/// What a path with placeholders can be in this sandbox.
+fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
+    let path = format!("{}{template}", sandbox.root().display())
+        .replace("{state}", &state_name(sandbox))
+        .replace("{registered}", &registered_key(sandbox))
+        .replace("{server}", &server(sandbox));
     if !path.contains("{time}") {
         return vec![path];
     }
@@ -170,17 +170,17 @@ fn paths(bench: &Bench, template: &str) -> Vec<String> {
     times.map(|time| path.replace("{time}", &time.replace([':', '-'], ""))).collect()
 }
 
-fn state_name(bench: &Bench) -> String {
-    sha256_hex(bench.path("config/config.toml").to_str().unwrap().as_bytes())[..12].to_owned()
+fn state_name(sandbox: &FaultSandbox) -> String {
+    sha256_hex(sandbox.path("config/config.toml").to_str().unwrap().as_bytes())[..12].to_owned()
 }
 
 /// The key of what a one-shot `register` makes.
-fn registered_key(bench: &Bench) -> String {
-    let url: ServerUrl = bench.gitlab.url().parse().unwrap();
+fn registered_key(sandbox: &FaultSandbox) -> String {
+    let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
     format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
 }
 
 /// How the server is named in the keys of runners that were found in config.toml.
-fn server(bench: &Bench) -> String {
-    bench.gitlab.url().parse::<ServerUrl>().unwrap().file_name()
+fn server(sandbox: &FaultSandbox) -> String {
+    sandbox.gitlab.url().parse::<ServerUrl>().unwrap().file_name()
 }

@@ -1,16 +1,15 @@
 //! The pieces of work that are disturbed: what comes before, what is done, and what must hold afterwards.
 
 use std::fs;
-use std::process::ExitStatus;
 use std::time::Duration;
 
+use fake_gitlab::{Endpoint, NewRunner};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
-use test_gitlab::{Endpoint, NewRunner};
+use test_support::{Output, PATIENCE, Process};
 
-use super::bench::Bench;
 use super::oracle::{Goal, check};
-use super::process::{PATIENCE, Process};
+use super::sandbox::FaultSandbox;
 use super::strace::{self, Strike};
 
 /// How long a daemon gets to do its work in spite of a fault, before it is stopped.
@@ -108,63 +107,63 @@ impl Work {
     }
 
     /// Brings about what the work starts from.
-    pub(crate) fn prepare(self, bench: &Bench) -> Result<(), String> {
+    pub(crate) fn prepare(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
             Self::Register | Self::Enroll => Ok(()),
-            Self::Rotate | Self::Unregister => must_succeed(register(bench, &[])?, bench),
+            Self::Rotate | Self::Unregister => must_succeed(&register(sandbox, &[])?, sandbox),
             Self::Once => {
-                add_due(bench);
+                add_due(sandbox);
                 Ok(())
             }
             Self::Shutdown => {
-                let mut daemon = bench.start(&["run"], &[]);
-                daemon.wait_for(PATIENCE, |daemon| is_settled(bench, daemon, Goal::One));
+                let daemon = sandbox.start(&["run"], &[]);
+                daemon.wait_for(PATIENCE, |daemon| is_settled(sandbox, daemon, Goal::One));
                 daemon.signal(Signal::QUIT);
-                must_succeed(daemon.end()?, bench)
+                must_succeed(&daemon.try_end()?, sandbox)
             }
-            Self::ReplayRegister => kill_at(Self::Register, bench, RENAME_OF_CONFIG),
-            Self::ReplayRotate => kill_at(Self::Rotate, bench, RENAME_OF_CONFIG),
+            Self::ReplayRegister => kill_at(Self::Register, sandbox, RENAME_OF_CONFIG),
+            Self::ReplayRotate => kill_at(Self::Rotate, sandbox, RENAME_OF_CONFIG),
             Self::ReplayLost => {
-                kill_at(Self::Rotate, bench, ("pwrite64", "/state/{state}/runners/{registered}.pending"))
+                kill_at(Self::Rotate, sandbox, ("pwrite64", "/state/{state}/runners/{registered}.pending"))
             }
-            Self::ReplayUnregister => kill_at(Self::Unregister, bench, RENAME_OF_CONFIG),
+            Self::ReplayUnregister => kill_at(Self::Unregister, sandbox, RENAME_OF_CONFIG),
         }
     }
 
     /// Does it, with something in its way perhaps.
-    pub(crate) fn act(self, bench: &Bench, strace: &[String]) -> Result<ExitStatus, String> {
+    pub(crate) fn act(self, sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String> {
         match self {
-            Self::Register => register(bench, strace),
-            Self::Rotate => bench.start(&["rotate", "--name", "build-1"], strace).end(),
-            Self::Once => bench.start(&["run", "--once"], strace).end(),
-            Self::Unregister => bench.start(&["unregister", "--name", "build-1"], strace).end(),
+            Self::Register => register(sandbox, strace),
+            Self::Rotate => sandbox.start(&["rotate", "--name", "build-1"], strace).try_end(),
+            Self::Once => sandbox.start(&["run", "--once"], strace).try_end(),
+            Self::Unregister => sandbox.start(&["unregister", "--name", "build-1"], strace).try_end(),
             Self::Enroll
             | Self::Shutdown
             | Self::ReplayRegister
             | Self::ReplayRotate
             | Self::ReplayLost
             | Self::ReplayUnregister => {
-                let mut daemon = bench.start(&["run"], strace);
-                daemon.wait_for(LONG_ENOUGH, |daemon| is_settled(bench, daemon, self.goal()));
+                let daemon = sandbox.start(&["run"], strace);
+                daemon.wait_for(LONG_ENOUGH, |daemon| is_settled(sandbox, daemon, self.goal()));
                 daemon.wait_for(LAST_CALLS, |_| false);
                 daemon.signal(if self == Self::Shutdown { Signal::TERM } else { Signal::QUIT });
-                daemon.end()
+                daemon.try_end()
             }
         }
     }
 
     /// What a user does after a one-shot command that failed: the same again.
-    pub(crate) fn repeat(self, bench: &Bench) -> Result<(), String> {
+    pub(crate) fn repeat(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
             Self::Register => {
-                must_succeed(register(bench, &[])?, bench)?;
-                check(bench, Goal::One)
+                must_succeed(&register(sandbox, &[])?, sandbox)?;
+                check(sandbox, Goal::One)
             }
             Self::Unregister => {
-                if !bench.gitlab.runners().is_empty() {
-                    must_succeed(self.act(bench, &[])?, bench)?;
+                if !sandbox.gitlab.runners().is_empty() {
+                    must_succeed(&self.act(sandbox, &[])?, sandbox)?;
                 }
-                check(bench, Goal::None)
+                check(sandbox, Goal::None)
             }
             _ => Ok(()),
         }
@@ -181,28 +180,28 @@ impl Work {
 }
 
 /// Whether a daemon has nothing left to do.
-pub(crate) fn is_settled(bench: &Bench, daemon: &Process, goal: Goal) -> bool {
+pub(crate) fn is_settled(sandbox: &FaultSandbox, daemon: &Process, goal: Goal) -> bool {
     let log = daemon.log();
-    log.contains("serving") && check(bench, goal).is_ok()
+    log.contains("serving") && check(sandbox, goal).is_ok()
 }
 
 /// The call that makes the new config.toml the one that counts.
 const RENAME_OF_CONFIG: (&str, &str) = ("rename", "/config/.config.toml.runner-agent.tmp");
 
-fn kill_at(work: Work, bench: &Bench, (syscall, path): (&str, &str)) -> Result<(), String> {
-    work.prepare(bench)?;
+fn kill_at(work: Work, sandbox: &FaultSandbox, (syscall, path): (&str, &str)) -> Result<(), String> {
+    work.prepare(sandbox)?;
     let call = strace::Call::first(syscall, path);
-    work.act(bench, &call.words(bench, Strike::Kill))?;
-    if strace::has_struck(bench) {
-        fs::remove_file(bench.path("struck")).unwrap();
+    work.act(sandbox, &call.words(sandbox, Strike::Kill))?;
+    if strace::has_struck(sandbox) {
+        fs::remove_file(sandbox.path("struck")).unwrap();
         Ok(())
     } else {
-        Err(format!("the kill that the case starts from did not strike: {}", bench.logs()))
+        Err(format!("the kill that the case starts from did not strike: {}", sandbox.logs()))
     }
 }
 
-fn register(bench: &Bench, strace: &[String]) -> Result<ExitStatus, String> {
-    let (url, token) = (bench.gitlab.url(), bench.path("token").display().to_string());
+fn register(sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String> {
+    let (url, token) = (sandbox.gitlab.url(), sandbox.path("token").display().to_string());
     let words = [
         "register",
         "-n",
@@ -215,23 +214,27 @@ fn register(bench: &Bench, strace: &[String]) -> Result<ExitStatus, String> {
         "--executor",
         "shell",
     ];
-    bench.start(&words, strace).end()
+    sandbox.start(&words, strace).try_end()
 }
 
-fn must_succeed(status: ExitStatus, bench: &Bench) -> Result<(), String> {
-    if status.success() { Ok(()) } else { Err(format!("fails without a fault, {status}: {}", bench.logs())) }
+fn must_succeed(output: &Output, sandbox: &FaultSandbox) -> Result<(), String> {
+    if output.is_success() {
+        Ok(())
+    } else {
+        Err(format!("fails without a fault, code {:?}: {}", output.code, sandbox.logs()))
+    }
 }
 
 /// An entry that no record knows, whose token has used up most of its life.
-fn add_due(bench: &Bench) {
-    let (id, token) = bench.gitlab.add_runner(NewRunner::instance());
+fn add_due(sandbox: &FaultSandbox) {
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     let (from, to) = (now - SignedDuration::from_mins(50), now + SignedDuration::from_mins(10));
-    bench.gitlab.expire_at(id, Some(to));
+    sandbox.gitlab.expire_at(id, Some(to));
     let entry = format!(
         "[[runners]]\n  name = \"build-1\"\n  url = \"{}\"\n  id = {id}\n  token = \"{token}\" # kept secret\n  \
          token_obtained_at = {from}\n  token_expires_at = {to}\n  executor = \"shell\"\n",
-        bench.gitlab.url()
+        sandbox.gitlab.url()
     );
-    bench.write("config/config.toml", &(bench.config() + &entry));
+    sandbox.write_config(&(sandbox.config() + &entry));
 }

@@ -10,7 +10,7 @@ use crate::shared::{Changes, Observer, Shared};
 use crate::state::State;
 use crate::{Gitlab, IntoLife, Request, Version};
 
-/// Sets up a [`Gitlab`]. Unless told otherwise it imitates the newest known release, speaks plain HTTP on a free port of
+/// Sets up a [`Gitlab`]. By default it imitates the newest known release, speaks plain HTTP on a free port of
 /// 127.0.0.1, gives out tokens that never expire and, unlike new releases by default, allows registration tokens.
 pub struct Builder {
     address: SocketAddr,

@@ -110,7 +110,7 @@ impl Gitlab {
         self.change(id, |runner| runner.token_expires_at = expires_at);
     }
 
-    /// Rotates a runner's token as if someone else had, and returns the token that nobody was told.
+    /// Rotates a runner's token as if another client had, and returns the token that nobody was told.
     ///
     /// # Panics
     /// When there is no such runner.
@@ -118,7 +118,7 @@ impl Gitlab {
         self.state().rotate(id).expect("a runner with this id").token.clone()
     }
 
-    /// Deletes a runner as if someone else had.
+    /// Deletes a runner as if another client had.
     pub fn delete(&self, id: u64) {
         self.state().runners.remove(&id);
     }

@@ -4,7 +4,7 @@
 //! paused clock and other processes alike. It stops when the [`Gitlab`] is dropped.
 //!
 //! ```
-//! use test_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
+//! use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 //!
 //! let gitlab = Gitlab::builder().version("18").token_life("1h").start();
 //! let (id, token) = gitlab.add_runner(NewRunner::instance());

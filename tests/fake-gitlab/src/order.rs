@@ -9,7 +9,7 @@ use crate::{Endpoint, Fault};
 
 /// A fault that is placed, so that its reach can be narrowed or widened.
 ///
-/// An order strikes once unless told otherwise. Several orders for one endpoint strike in the order in which they were
+/// An order strikes once by default. Several orders for one endpoint strike in the order in which they were
 /// placed. Dropping this handle leaves the order in place.
 pub struct Order {
     pub(crate) number: usize,

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod client;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use client::{exchange, read_some, receive, send, send_on, try_send};
+use fake_gitlab::{Answer, Endpoint, Fault, Gitlab, NewRunner};
 use serde_json::{Value, json};
-use test_gitlab::{Answer, Endpoint, Fault, Gitlab, NewRunner};
+use test_support::http::{exchange, read_some, receive, send, send_on, try_send};
 
 const RESET: &str = "/runners/reset_authentication_token";
 const VERIFY: &str = "/runners/verify";

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod client;
-
-use client::{Reply, exchange};
+use fake_gitlab::Gitlab;
 use serde_json::json;
-use test_gitlab::Gitlab;
+use test_support::http::{Reply, exchange};
 
 fn send(gitlab: &Gitlab, method: &str, path: &str, form: &str) -> Reply {
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];

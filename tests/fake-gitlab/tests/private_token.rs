@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod client;
-
-use client::{Reply, exchange, send, send_as};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Role, RunnerType, Scope};
 use serde_json::{Value, json};
-use test_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Role, RunnerType, Scope};
+use test_support::http::{Reply, exchange, send, send_as};
 
 fn gitlab(version: &str) -> (Gitlab, String) {
     let gitlab = Gitlab::builder().version(version).start();

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod client;
-
-use client::{exchange, send, send_as};
+use fake_gitlab::{Endpoint, Gitlab, NewRunner, Outage, RunnerType, Scope};
 use serde_json::{Value, json};
-use test_gitlab::{Endpoint, Gitlab, NewRunner, Outage, RunnerType, Scope};
+use test_support::http::{exchange, send, send_as};
 
 fn gitlab(version: &str) -> Gitlab {
     Gitlab::builder().version(version).start()

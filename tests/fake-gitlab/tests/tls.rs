@@ -1,17 +1,15 @@
-//! HTTPS: whom the server shows itself as, and whom it lets in.
+//! HTTPS: the certificate of the server, and client certificates.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
-
-mod client;
 
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use client::{receive, send_on};
+use fake_gitlab::{Gitlab, Identity, Tls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use test_gitlab::{Gitlab, Identity, Tls};
+use test_support::http::{receive, send_on};
 
 /// Verifies over TLS and returns the status, or what rustls says against it.
 fn status(gitlab: &Gitlab, ca_pem: &str, identity: Option<Identity>) -> Result<u16, String> {

@@ -1,4 +1,4 @@
-//! What several `fleet` commands take.
+//! Arguments of several `fleet` commands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,67 +10,67 @@ use crate::gitlab::fleet::{ContactStatus, DeprecatedScope, OwnerName, RunnerType
 use crate::model::RunnerId;
 use crate::settings::{parse_boolean, parse_seconds};
 
-/// Where runners are listed.
+/// The scope of a list.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Where")]
+#[command(next_help_heading = "Scope")]
 pub struct PlaceArguments {
-    /// Every runner of the instance, for administrators and auditors; else those that you manage
+    /// All runners of the instance, for administrators and auditors [default: those that you manage]
     #[arg(long, conflicts_with_all = ["project", "group"])]
     pub all: bool,
-    /// The runners that serve a project, by its number or path
+    /// Runners available to a project, by id or path
     #[arg(long, value_name = "PROJECT", conflicts_with = "group")]
     pub project: Option<OwnerName>,
-    /// The runners that serve a group, by its number or path
+    /// Runners available to a group, by id or path
     #[arg(long, value_name = "GROUP")]
     pub group: Option<OwnerName>,
 }
 
-/// Which runners of those listed; all given parts must match.
+/// Filters; all that are given must match.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Which runners")]
+#[command(next_help_heading = "Filters")]
 pub struct FilterArguments {
-    /// By whose jobs they take
+    /// Filter by type
     #[arg(long = "type", value_name = "TYPE", value_parser = one_of::<RunnerType>(RunnerType::KNOWN))]
     pub runner_type: Option<RunnerType>,
-    /// By how they are
+    /// Filter by status
     #[arg(long, value_name = "STATUS", value_parser = one_of::<ContactStatus>(ContactStatus::KNOWN))]
     pub status: Option<ContactStatus>,
-    /// By whether they are paused
+    /// Filter by whether they are paused
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub paused: Option<bool>,
-    /// By a tag, of which they must have all; can be repeated, or several be separated by commas
+    /// Filter by tag; repeatable or separated by commas, all must match
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
     pub tags: Vec<String>,
-    /// By the beginning of their program's version, such as 16.1 (GitLab 16.6)
+    /// Filter by version prefix, such as 16.1 (GitLab 16.6)
     #[arg(long, value_name = "PREFIX")]
     pub version_prefix: Option<String>,
-    /// The deprecated filter before --type, --status and --paused
+    /// Deprecated filter; use --type, --status and --paused
     #[arg(long, value_name = "SCOPE", hide_short_help = true, value_parser = one_of::<DeprecatedScope>(DeprecatedScope::KNOWN))]
     pub scope: Option<DeprecatedScope>,
 }
 
-/// Which runners a change is about: by number, or by filters.
+/// The runners to change, by id or by filters.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TargetArguments {
-    /// By their numbers in GitLab
+    /// Runner ids
     #[arg(value_name = "ID")]
     pub ids: Vec<RunnerId>,
-    /// Where.
+    /// Scope.
     #[command(flatten)]
     pub place: PlaceArguments,
-    /// Which.
+    /// Filters.
     #[command(flatten)]
     pub filters: FilterArguments,
 }
 
-/// How a change is made.
+/// Whether a change needs confirmation.
 #[derive(Args, Clone, Copy, Debug, Default)]
-#[command(next_help_heading = "Conduct")]
-pub struct ConductArguments {
-    /// Do not ask
+#[command(next_help_heading = "Confirmation")]
+pub struct ConfirmArgs {
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
-    /// Show what would be done, and do nothing
+    /// Show what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -79,34 +79,34 @@ pub struct ConductArguments {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Settings in GitLab")]
 pub struct AttributeArguments {
-    /// Its description
+    /// Description
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
-    /// All its tags from now on, separated by commas
+    /// Tags, separated by commas; replaces existing tags
     #[arg(long, value_name = "TAGS")]
     pub tag_list: Option<String>,
-    /// Take jobs without tags too
+    /// Accept untagged jobs
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub run_untagged: Option<bool>,
-    /// Let it not be assigned to further projects
+    /// Lock the runner: it cannot be assigned to other projects
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub locked: Option<bool>,
-    /// Which refs it takes jobs of: not_protected or ref_protected
+    /// Access level: not_protected or ref_protected
     #[arg(long, value_name = "LEVEL")]
     pub access_level: Option<String>,
-    /// The longest a job may take, in seconds or as a duration such as 2h; 0 for no limit
+    /// Maximum job duration, in seconds or such as 2h; 0 for no limit
     #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
     pub maximum_timeout: Option<Duration>,
-    /// A note for those who maintain it
+    /// Maintenance note
     #[arg(long, value_name = "TEXT")]
     pub maintenance_note: Option<String>,
 }
 
-/// Where a new token goes, since it is never printed.
+/// The file for a new token, which is never printed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "New token")]
 pub struct NewTokenArguments {
-    /// A file that does not exist yet, made for its owner alone
+    /// Write the token to a new file with mode 0600
     #[arg(long, value_name = "FILE")]
     pub write_token: PathBuf,
 }

@@ -61,7 +61,7 @@ pub(super) fn reset(call: &mut Call<'_>) -> Outcome {
     rotate(call, id)
 }
 
-/// Rotates a runner's token, whoever asked for it.
+/// Rotates a runner's token.
 pub(super) fn rotate(call: &mut Call<'_>, id: u64) -> Outcome {
     let now = call.state.clock.now();
     let version = call.state.version;

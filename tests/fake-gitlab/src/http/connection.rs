@@ -29,7 +29,7 @@ pub(super) struct Context {
     pub(super) origin: Arc<str>,
 }
 
-/// An answer to be sent wrongly, left behind for whoever holds the socket.
+/// An answer to be sent wrongly, left for the owner of the socket.
 type Deformed = Arc<Mutex<Option<(Answer, Deformation)>>>;
 
 /// Serves a connection until either side closes it.

@@ -32,7 +32,7 @@ impl Server {
         let (commands, orders) = mpsc::unbounded_channel();
         let (started, start) = blocking::channel();
         let thread = std::thread::Builder::new().name("gitlab".to_owned()).spawn(move || {
-            // The caller waits for this message, so there is always someone to take it.
+            // The caller waits for this message, so the send cannot fail.
             let report = |outcome| started.send(outcome).expect("a caller that waits");
             match listen(address) {
                 Err(error) => report(Err(error)),
@@ -87,17 +87,17 @@ fn listen(address: SocketAddr) -> io::Result<(Runtime, Socket, SocketAddr)> {
     Ok((runtime, socket, address))
 }
 
-/// What the thread can be told to do; it answers when that is done.
+/// A command to the thread, which answers when it is done.
 enum Command {
     Refuse(blocking::Sender<()>),
     Accept(blocking::Sender<()>),
     CutAll(blocking::Sender<()>),
 }
 
-/// A socket that owns the port, whether or not it lets anyone in.
+/// A socket that owns the port, whether or not it accepts connections.
 enum Socket {
     Listening(TcpListener),
-    /// Bound without listening: connections are refused, and nobody else can take the port.
+    /// Bound without listening: connections are refused, and no other program can take the port.
     Reserved(TcpSocket),
 }
 
@@ -190,7 +190,7 @@ impl Doorman {
             }
         };
         let socket = socket.expect("the port is still ours");
-        // Whoever gave the command may have given up waiting.
+        // The caller may have given up waiting.
         let _gone = done.send(());
         socket
     }

@@ -1,0 +1,234 @@
+//! Drivers against a GitLab and a disk in memory, on a paused clock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::gitlab::Disposition;
+use crate::lifecycle::{Goal, Outcome, State, Step};
+use crate::model::{RunnerId, StateName};
+use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, enrollment, identity, registration_token, url};
+use crate::ops::{EntryFate, Runner, ServerAccess, Unfinished};
+use crate::secret::{Source, Token};
+
+type TestDriver = Driver<MemoryServer, MemoryDisk, TokioClock>;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// One runner that is found in config.toml, with everything around it.
+struct World {
+    clock: TokioClock,
+    server: MemoryServer,
+    disk: MemoryDisk,
+    config: Config,
+    id: RunnerId,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock = TokioClock::new();
+        let server = MemoryServer::new(clock.clone(), Some(DAY));
+        let disk = MemoryDisk::default();
+        let (id, credential) = server.add_runner();
+        disk.add_entry("a", Some(id), &credential);
+        Self { clock, server, disk, config: Config::default(), id }
+    }
+
+    async fn driver(&self, asker: Asker, unfinished: Option<Unfinished>) -> TestDriver {
+        let ops = Ops::new(self.server.clone(), self.disk.clone(), identity());
+        let engine = Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO };
+        let (inventory, _) = retake_inventory(&engine.ops, &self.config).await.unwrap();
+        let managed = ManagedRunner { unfinished, ..inventory.runners.into_iter().next().unwrap() };
+        Driver::new(Rc::new(engine), managed, Rc::new(self.config.clone()), asker)
+    }
+
+    async fn command(&self) -> TestDriver {
+        self.driver(Asker::Command { access_token: None, entry_fate: EntryFate::Drop }, None).await
+    }
+
+    fn holds_the_servers_token(&self) -> bool {
+        self.disk.tokens() == [self.server.runners()[&self.id.number()].token.clone()]
+    }
+}
+
+/// A command that may be interrupted, and that counts its waits.
+#[derive(Default)]
+struct TestCaller {
+    is_interrupted: bool,
+    waits: RefCell<u32>,
+}
+
+impl Caller for TestCaller {
+    fn is_interrupted(&self) -> bool {
+        self.is_interrupted
+    }
+
+    async fn interrupted(&self) {
+        if !self.is_interrupted {
+            std::future::pending().await
+        }
+    }
+
+    fn will_wait(&self, _runner: &str, _goal: Goal, _drive: &Drive, _left: Duration) {
+        *self.waits.borrow_mut() += 1;
+    }
+}
+
+fn interrupted() -> TestCaller {
+    TestCaller { is_interrupted: true, ..TestCaller::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_got_lost_is_settled_and_not_sent_again() {
+    let world = World::new();
+    world.server.inject("reset", Fault::Fail(Disposition::Unknown { retry_after: None }));
+    let mut driver = world.command().await;
+    let drive = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(world.server.calls(), ["reset", "verify", "verify"]);
+    assert!(matches!((drive.outcome(), driver.state()), (Some(Outcome::Accepted(_)), State::Active(_))));
+    assert!(world.disk.state().journal.is_empty(), "the lost reset is settled");
+    let again = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(again.outcome(), Some(Outcome::Rotated(_))) && world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_of_a_former_process_is_settled_first() {
+    let world = World::new();
+    let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
+    let mut driver = world.driver(asker, Some(Unfinished::LostReset)).await;
+    driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(world.server.calls(), ["verify", "verify", "reset"]);
+    assert!(world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_reset_by_id_with_the_access_token_of_the_settings() {
+    let mut world = World::new();
+    let access_token = Token::parse("glpat-access").unwrap();
+    let source = Source::Value { token: access_token, origin: "a test".to_owned() };
+    for (servers, expected) in [
+        (Vec::new(), vec!["reset"]),
+        (vec![ServerAccess { url: url(), access_token: source }], vec!["reset", "reset", "reset_by_id"]),
+    ] {
+        world.config.servers = servers;
+        world.server.inject("reset", Fault::Fail(Disposition::Refused));
+        world.command().await.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+        assert_eq!(world.server.calls(), expected);
+    }
+    assert!(world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_ends_a_wait_and_no_step() {
+    let world = World::new();
+    let mut driver = world.command().await;
+    let rotated = driver.drive(Goal::Rotated, Budget::BY_RULES, &interrupted()).await;
+    assert!(matches!(rotated.outcome(), Some(Outcome::Rotated(_))) && !rotated.is_interrupted);
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    let refused = driver.drive(Goal::Refused, Budget::BY_RULES, &interrupted()).await;
+    assert!(refused.is_interrupted);
+    assert_eq!(refused.taken, [(Step::Verify, Outcome::Refused)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_confirmed_by_a_second_one_after_a_wait() {
+    let world = World::new();
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    let (mut driver, caller) = (world.command().await, TestCaller::default());
+    let drive = driver.drive(Goal::Refused, Budget::BY_RULES, &caller).await;
+    assert_eq!(drive.taken, [(Step::Verify, Outcome::Refused), (Step::Verify, Outcome::Refused)]);
+    assert_eq!(*caller.waits.borrow(), 1);
+    let requests = world.server.requests();
+    assert!(requests[1].at.since(requests[0].at) >= driver.rules().timing.confirm_after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_bounds_the_waits_for_config_toml() {
+    let world = World::new();
+    world.disk.fail("edit", 1000);
+    let mut driver = world.command().await;
+    let rotated = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(rotated.failure(), Some(StepFailure::Unsaved(_))));
+    let saved = driver.drive(Goal::Saved, Budget::FOR_CONFIG, &TestCaller::default()).await;
+    assert!(saved.taken.len() > 1 && saved.outcome() == Some(Outcome::Unsaved), "{:?}", saved.taken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_nowhere_else_is_saved_without_regard_to_an_interrupt() {
+    let world = World::new();
+    world.disk.fail("edit", 20);
+    let mut driver = world.command().await;
+    driver.drive(Goal::Rotated, Budget::BY_RULES, &interrupted()).await;
+    let saved = driver.drive(Goal::Saved, Budget::Unlimited, &interrupted()).await;
+    assert_eq!(saved.outcome(), Some(Outcome::Saved));
+    assert!(world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_fails_leaves_the_recorded_state_alone() {
+    let world = World::new();
+    let recorded = |world: &World| world.disk.state().records.values().next().and_then(|record| record.state);
+    world.server.inject("verify", Fault::Fail(Disposition::NotExecuted { retry_after: None }));
+    world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(recorded(&world), None);
+    world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(recorded(&world), Some(StateName::Active));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_unregistration_is_finished_by_the_daemon_before_anything_else() {
+    let world = World::new();
+    let mut driver = world.driver(Asker::Daemon, Some(Unfinished::Unregistration)).await;
+    let plan = driver.plan().unwrap();
+    assert_eq!(plan.step, Step::Unregister);
+    assert!(driver.step(plan).await.unregistration.is_some());
+    assert!(matches!(driver.state(), State::Retired { .. }) && driver.plan().is_none());
+    let world = World::new();
+    let command = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
+    let mut driver = world.driver(command, Some(Unfinished::Unregistration)).await;
+    assert_eq!(driver.plan().unwrap().step, Step::Verify, "a command does what it was asked to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_unregistration_only_defers() {
+    let world = World::new();
+    let mut driver = world.command().await;
+    world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
+    world.server.inject_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
+    let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(drive.unregistration().is_none_or(|(found, _)| found == crate::ops::Unregistration::AlreadyGone));
+    assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
+}
+
+/// A registration of the command line's.
+fn registering(world: &World) -> TestDriver {
+    let enrollment = enrollment(registration_token());
+    let runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+    let managed = ManagedRunner { runner, enrollment: Some(enrollment), unfinished: None };
+    let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
+    let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+    let engine = Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO };
+    Driver::new(Rc::new(engine), managed, Rc::new(world.config.clone()), asker)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_waits_for_the_server_to_the_end_of_its_budget() {
+    let world = World::new();
+    world.server.inject_always("register", Some(Fault::Fail(Disposition::NotExecuted { retry_after: None })));
+    let budget = Duration::from_secs(30);
+    let drive = registering(&world).drive(Goal::Registered, Budget::Within(budget), &TestCaller::default()).await;
+    let requests = world.server.requests();
+    assert!(drive.taken.len() > 3 && drive.taken.len() == requests.len());
+    assert_eq!(requests[requests.len() - 1].at.since(requests[0].at), budget, "the last try is at the end");
+    let no_budget = Budget::Within(Duration::ZERO);
+    let once = registering(&world).drive(Goal::Registered, no_budget, &TestCaller::default()).await;
+    assert_eq!(once.taken.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_registration_is_not_begun() {
+    let world = World::new();
+    let drive = registering(&world).drive(Goal::Registered, Budget::BY_RULES, &interrupted()).await;
+    assert!(drive.is_interrupted && world.server.calls().is_empty());
+}

@@ -1,0 +1,204 @@
+//! The disk thread's state: paths, and the blocking work on them.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::config_file::{ConfigFile, ParseContext};
+use super::edit::{Edit, Edited, EntrySelector};
+use super::entry::Snapshot;
+use super::entry_text::EntryText;
+use super::error::Error;
+use super::files::{make_directory, parent, read_file, remove_file, resolve};
+use super::record::{self, Record};
+use super::replace::ReplaceTarget;
+use super::test_hooks::TestHooks;
+use super::{Config, dropped, splice, system_id};
+use crate::model::{SystemId, Timestamp};
+use crate::secret::{Fingerprint, sha256_hex};
+
+/// Length of the config path's hash in the state directory's name, in hex digits.
+const STATE_NAME_DIGITS: usize = 12;
+
+/// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
+const PROBE_BYTES: usize = 16 * 1024;
+
+/// The paths of one config.toml and its state.
+pub(super) struct BlockingStore {
+    config: Config,
+    /// `STATE/<hash>`.
+    state: Option<PathBuf>,
+    system_id: Option<SystemId>,
+    hooks: TestHooks,
+}
+
+impl BlockingStore {
+    /// Creates the state directories, probes them, and finishes an interrupted write.
+    pub(super) fn open(config: Config, hooks: TestHooks) -> Result<Self, Error> {
+        let path = resolve(&config.config_path)?;
+        let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
+        let disk = Self { config, state, system_id: None, hooks };
+        disk.probe_state()?;
+        if let Err(error) = disk.place(&path).replay() {
+            tracing::error!(%error, "cannot finish an interrupted write of config.toml");
+        }
+        Ok(disk)
+    }
+
+    /// Resolves config.toml; a symbolic link may have changed.
+    pub(super) fn path(&self) -> Result<PathBuf, Error> {
+        resolve(&self.config.config_path)
+    }
+
+    /// `STATE/<hash>`.
+    pub(super) fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
+    /// The directory of records, journals and runner locks.
+    pub(super) fn runners(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|state| state.join("runners"))
+    }
+
+    pub(super) fn read(&self) -> Result<Snapshot, Error> {
+        let path = self.path()?;
+        let Some(content) = read_file(&path)? else {
+            let content = Fingerprint::of(b"");
+            return Ok(Snapshot { entries: Vec::new(), content, exists: false, takes_entries: true });
+        };
+        let text = self.place(&path).text(&content)?;
+        let file = ConfigFile::parse(text, self.reading(&path))?;
+        let (entries, takes_entries) = (file.entries(), file.inline_array().is_none());
+        Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
+    }
+
+    pub(super) fn texts(&self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
+        let path = self.path()?;
+        let Some(content) = read_file(&path)? else { return Ok(Vec::new()) };
+        let text = self.place(&path).text(&content)?;
+        match splice::apply(text, &Edit::Remove { target: target.clone() }, self.reading(&path)) {
+            Ok((_, edited)) => Ok(edited.removed),
+            Err(Error::NoSuchEntry { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes several changes with one replace; each has its own result.
+    pub(super) fn edit(&self, edits: &[Edit]) -> Vec<Result<Edited, Error>> {
+        match self.edit_together(edits) {
+            Ok(results) => results,
+            Err(error) => edits.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn edit_together(&self, edits: &[Edit]) -> Result<Vec<Result<Edited, Error>>, Error> {
+        let path = self.path()?;
+        let place = self.place(&path);
+        place.replay()?;
+        let is_missing = read_file(&path)?.is_none();
+        if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
+            make_directory(parent(&path))?;
+        } else if is_missing {
+            // Nothing to lock; the directory may be missing too.
+            let reading = self.reading(&path);
+            return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
+        }
+        let mut results = Vec::new();
+        place.replace(&mut |original| {
+            results.clear();
+            let mut text = original.to_owned();
+            for edit in edits {
+                let result = splice::apply(&text, edit, self.reading(&path));
+                results.push(result.map(|(edited_text, edited)| {
+                    text = edited_text;
+                    edited
+                }));
+            }
+            text
+        })?;
+        Ok(results)
+    }
+
+    pub(super) fn probe(&self) -> Result<(), Error> {
+        self.probe_state()?;
+        self.read()?;
+        self.place(&self.path()?).probe()
+    }
+
+    pub(super) fn system_id(&mut self) -> Result<SystemId, Error> {
+        if let Some(system_id) = &self.system_id {
+            return Ok(system_id.clone());
+        }
+        self.notice_copy()?;
+        let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path)?;
+        self.system_id = Some(system_id.clone());
+        Ok(system_id)
+    }
+
+    /// Detects a state directory from another machine (a golden image, a restored disk). That machine may use the
+    /// same tokens: the runners count as shared, and this machine takes its own system_id first, then marks the
+    /// records. This order is crash-safe.
+    fn notice_copy(&self) -> Result<(), Error> {
+        let (Some(runners), Some(machine)) = (self.runners(), self.machine()) else { return Ok(()) };
+        let is_foreign = |record: &Record| record.machine.as_ref().is_some_and(|known| *known != machine);
+        let mut copied = record::read_all(&runners)?.records;
+        copied.retain(is_foreign);
+        if copied.is_empty() {
+            return Ok(());
+        }
+        system_id::take_over(&self.path()?, &self.config.machine_id_path)?;
+        tracing::error!(
+            runners = copied.len(),
+            "the state directory was copied from another machine: its runners count as shared and are not rotated here, and this machine has taken a system_id of its own; register runners of its own here, or say `shared = false` in a [[runner]] of agent.toml if the other machine is gone"
+        );
+        for mut record in copied {
+            record.machine = Some(machine.clone());
+            record.is_copy = true;
+            record::save(&runners, &record)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn machine(&self) -> Option<Fingerprint> {
+        system_id::machine(&self.config.machine_id_path)
+    }
+
+    /// Keeps the text of a dropped entry under an unused name.
+    pub(super) fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
+        let Some(state) = &self.state else { return Ok(None) };
+        dropped::keep(&state.join("dropped"), label, text, at)
+    }
+
+    fn place<'a>(&'a self, path: &'a Path) -> ReplaceTarget<'a> {
+        ReplaceTarget { path, state: self.state.as_deref(), hooks: &self.hooks }
+    }
+
+    fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
+        ParseContext { path, variables: self.config.variables }
+    }
+
+    /// Checks that the state directory has space for an operation.
+    fn probe_state(&self) -> Result<(), Error> {
+        let Some(runners) = self.runners() else { return Ok(()) };
+        let path = runners.join(".probe");
+        // Several processes may probe concurrently with the same file.
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| {
+            file.write_all(&[b'#'; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        remove_file(&path)?;
+        written.map_err(Error::io("write", &path))
+    }
+}
+
+/// Creates `STATE/<hash>/runners` with mode 0700.
+fn make_state(root: &Path, config_path: &Path) -> Result<PathBuf, Error> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hash = sha256_hex(config_path.as_os_str().as_bytes());
+    let state = std::path::absolute(root).map_err(Error::io("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
+    make_directory(&state.join("runners"))?;
+    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", &state))?;
+    Ok(state)
+}

@@ -1,0 +1,66 @@
+//! Fault injection for tests; does nothing in other builds.
+
+use std::path::Path;
+
+#[cfg(test)]
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
+
+/// A concurrent change of config.toml by a test.
+#[cfg(test)]
+pub(super) type Hook = dyn FnMut(&Path) + Send;
+
+/// Hooks into a replace.
+#[derive(Clone, Default)]
+pub(super) struct TestHooks {
+    /// Called after the replacement is written, before the original is compared.
+    #[cfg(test)]
+    pub(super) before_rename: Option<Arc<Mutex<Hook>>>,
+    /// Counts completed replaces.
+    #[cfg(test)]
+    pub(super) renames: Arc<AtomicU32>,
+    /// Treats config.toml as a mount point.
+    #[cfg(test)]
+    pub(super) mount_point: bool,
+    /// Fails the allocation for a write in place.
+    #[cfg(test)]
+    pub(super) no_space: bool,
+}
+
+#[cfg(not(test))]
+impl TestHooks {
+    pub(super) fn before_rename(&self, _path: &Path) {}
+
+    pub(super) fn renamed(&self) {}
+
+    pub(super) fn pretends_mount_point(&self) -> bool {
+        false
+    }
+
+    pub(super) fn has_no_space(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+impl TestHooks {
+    pub(super) fn before_rename(&self, path: &Path) {
+        if let Some(hook) = &self.before_rename {
+            hook.lock().unwrap()(path);
+        }
+    }
+
+    pub(super) fn renamed(&self) {
+        self.renames.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn pretends_mount_point(&self) -> bool {
+        self.mount_point
+    }
+
+    pub(super) fn has_no_space(&self) -> bool {
+        self.no_space
+    }
+}

@@ -1,0 +1,156 @@
+//! Answers of the right form that say what cannot be.
+
+use super::limited::LimitedSandbox;
+use fake_gitlab::{Endpoint, Fault};
+use serde_json::{Value, json};
+
+/// Changes one field of an answer; `None` takes it away.
+fn with(field: &'static str, value: Option<Value>) -> Fault {
+    Fault::amended(move |answer| {
+        let fields = answer.as_object_mut().unwrap();
+        match value.clone() {
+            Some(value) => fields.insert(field.to_owned(), value),
+            None => fields.remove(field),
+        };
+    })
+}
+
+fn tokens() -> Vec<Option<Value>> {
+    let texts = ["", "a b", "a\nb", "a\r\nb = 1", "a\"b", "a'b", "a\\b", "a\0b", "a\u{1b}[2Jb", "t\u{f6}ken"];
+    let mut tokens: Vec<_> = texts.into_iter().map(|text| Some(json!(text))).collect();
+    tokens.extend([Some(json!("x".repeat(600))), Some(json!("x".repeat(900_000)))]);
+    tokens.extend([Some(json!(null)), Some(json!(7)), Some(json!(["a"])), Some(json!({"a": 1})), None]);
+    tokens
+}
+
+fn ids() -> Vec<Option<Value>> {
+    let numbers = [json!(0), json!(-1), json!(1.5), json!(1_u64 << 63), json!(u64::MAX), json!(1e300)];
+    let others = [json!("x"), json!("-1"), json!("9223372036854775808"), json!(null), json!([7]), json!(true)];
+    numbers.into_iter().chain(others).map(Some).chain([None]).collect()
+}
+
+fn dates() -> Vec<Option<Value>> {
+    let texts =
+        ["", "soon", "0001-01-01T00:00:00Z", "-009999-01-01T00:00:00Z", "2026-02-30T00:00:00Z", "\n[[runners]]"];
+    let others = [json!(1_768_142_364), json!([]), json!({}), json!(true)];
+    texts.into_iter().map(|text| json!(text)).chain(others).map(Some).collect()
+}
+
+#[test]
+fn a_registration_that_brings_no_runner_writes_none() {
+    let sandbox = LimitedSandbox::new();
+    let cases = [("token", tokens()), ("id", ids()), ("token_expires_at", dates())];
+    for (field, values) in cases {
+        for value in values {
+            sandbox.gitlab.order(Endpoint::Register, with(field, value.clone()));
+            let done = sandbox.register(&sandbox.gitlab.url(), &[]);
+            assert_eq!(done.code, Some(5), "{field} = {value:?}: {done:#?}");
+            done.says("error: ");
+            assert_eq!(sandbox.entries().len(), 0, "{field} = {value:?}");
+        }
+    }
+    // None of it is in the way of a server that has come to its senses.
+    sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
+    assert_eq!(sandbox.entries().len(), 1);
+}
+
+#[test]
+fn a_reset_that_brings_no_token_leaves_the_entry() {
+    for (field, values) in [("token", tokens()), ("token_expires_at", dates())] {
+        for value in values {
+            let sandbox = LimitedSandbox::new();
+            let (_, token) = sandbox.add_created();
+            let config = sandbox.config();
+            sandbox.gitlab.order(Endpoint::Reset, with(field, value.clone()));
+            let done = sandbox.run(&["rotate", "--name", "a"]);
+            // The server has acted, and says afterwards that the old token is dead.
+            assert_eq!(done.code, Some(3), "{field} = {value:?}: {done:#?}");
+            done.says("the new one is lost");
+            assert!(!done.text().contains(&token));
+            assert_eq!(sandbox.config(), config, "{field} = {value:?}");
+            assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_verification_that_is_not_about_the_runner_means_nothing() {
+    let sandbox = LimitedSandbox::new();
+    let (_, token) = sandbox.add_created();
+    let config = sandbox.config();
+    let other = [Some(json!("glrt-theirs0000000000"))];
+    let cases = [("token", [tokens(), other.to_vec()].concat()), ("id", ids()), ("token_expires_at", dates())];
+    for (field, values) in cases {
+        for value in values {
+            sandbox.gitlab.order(Endpoint::Verify, with(field, value.clone()));
+            let done = sandbox.run(&["verify", "--name", "a", "--delete"]);
+            assert_eq!(done.code, Some(5), "{field} = {value:?}: {done:#?}");
+            assert!(!done.text().contains(&token) && !done.text().contains("theirs"), "{done:#?}");
+            assert_eq!(sandbox.config(), config, "{field} = {value:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_another_runner_does_not_part_the_runner_from_its_entry() {
+    let sandbox = LimitedSandbox::new();
+    let (id, _) = sandbox.add_created();
+    let config = sandbox.config();
+    sandbox.gitlab.order(Endpoint::Verify, with("id", Some(json!(4711))));
+    sandbox.run(&["verify", "--name", "a"]);
+    assert_eq!(sandbox.config(), config);
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    let entries = sandbox.entries();
+    assert_eq!(entries.len(), 1, "{}", sandbox.config());
+    assert_eq!(entries[0]["token"].as_str(), Some(sandbox.gitlab.runner(id).unwrap().token.as_str()));
+}
+
+/// Dates that can be: each is written as what it says, or as never.
+#[test]
+fn an_end_in_a_strange_year_is_written_as_one_or_as_never() {
+    for (expires_at, written) in [
+        (json!("9999-12-31T23:59:59Z"), "0001-01-01T00:00:00Z"),
+        (json!("+12345-01-01T00:00:00Z"), "0001-01-01T00:00:00Z"),
+        (json!(null), "0001-01-01T00:00:00Z"),
+        (json!("1970-01-01T00:00:00.000Z"), "1970-01-01T00:00:00Z"),
+        (json!("2026-07-01T13:59:59.999+14:00"), "2026-06-30T23:59:59Z"),
+    ] {
+        let sandbox = LimitedSandbox::new();
+        let (id, _) = sandbox.add_created();
+        sandbox.gitlab.order(Endpoint::Any, with("token_expires_at", Some(expires_at.clone()))).always();
+        sandbox.run(&["rotate", "--name", "a"]).exits(0);
+        sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
+        let entries = sandbox.entries();
+        assert_eq!(entries.len(), 2, "{}", sandbox.config());
+        assert_eq!(entries[0]["token"].as_str(), Some(sandbox.gitlab.runner(id).unwrap().token.as_str()));
+        for entry in entries {
+            assert_eq!(entry["token_expires_at"].as_datetime().unwrap().to_string(), written, "{expires_at}");
+        }
+    }
+}
+
+#[test]
+fn a_strange_date_header_breaks_no_entry() {
+    for date in [
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 31 Dec 9998 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+        "yesterday",
+        "",
+    ] {
+        let sandbox = LimitedSandbox::new();
+        let (id, old) = sandbox.add_created();
+        sandbox.gitlab.order(Endpoint::Any, Fault::header("Date", date)).always();
+        sandbox.run(&["verify", "--name", "a"]).exits(0);
+        let done = sandbox.run(&["rotate", "--name", "a"]);
+        done.exits(0);
+        let token = sandbox.gitlab.runner(id).unwrap().token;
+        assert_ne!(token, old);
+        let entries = sandbox.entries();
+        assert_eq!(entries[0]["token"].as_str(), Some(token.as_str()), "{date}: {}", sandbox.config());
+        assert!(entries[0]["token_expires_at"].is_datetime() && entries[0]["token_obtained_at"].is_datetime());
+        sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
+        assert_eq!(sandbox.entries().len(), 2, "{}", sandbox.config());
+    }
+}

@@ -1,0 +1,92 @@
+//! The daemon against such servers: it lives on, asks seldom, and catches up once the server is itself.
+
+use super::limited::{IMPATIENT, LimitedProcess, LimitedSandbox};
+use std::thread;
+use std::time::{Duration, Instant};
+use test_support::PATIENCE;
+
+use fake_gitlab::{Endpoint, Fault};
+use rustix::process::Signal;
+use serde_json::json;
+
+#[track_caller]
+fn wait(what: &str, daemon: &LimitedProcess, is_there: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_there() {
+        assert!(daemon.is_running(), "the daemon ended while it was waited for {what}");
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets the daemon meet a fault until it has asked a few times, then heals the server.
+fn meet(endpoint: Endpoint, fault: Fault) {
+    let sandbox = LimitedSandbox::new();
+    let url = sandbox.gitlab.url();
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write_fast_settings(&format!(
+        "{IMPATIENT}[[enroll]]\nname = \"b\"\nurl = \"{url}\"\nregistration_token = {{ file = \"token\" }}\n"
+    ));
+    let (_, token) = sandbox.add_created();
+    let before = sandbox.entries();
+    let order = sandbox.gitlab.order(endpoint, fault);
+    order.always();
+    let daemon = sandbox.start(&["run", "--log-level", "trace"]);
+    wait("three strikes", &daemon, || order.strikes() >= 3);
+    assert_eq!(sandbox.entries()[0], before[0], "the entry of the user's");
+    assert!(daemon.peak_kib().unwrap() < 64 * 1024, "{:?} KiB", daemon.peak_kib());
+    sandbox.gitlab.clear_faults();
+    let gitlab = &sandbox.gitlab;
+    wait("both runners", &daemon, || {
+        let tokens: Vec<_> = gitlab.runners().into_iter().map(|runner| runner.token).collect();
+        let entries = sandbox.entries();
+        entries.len() == 2
+            && entries.iter().all(|entry| tokens.iter().any(|token| entry["token"].as_str() == Some(token)))
+    });
+    daemon.signal(Signal::QUIT);
+    let done = daemon.end();
+    done.exits(0);
+    assert!(!done.text().contains(&token), "{done:#?}");
+}
+
+#[test]
+fn a_gibibyte() {
+    meet(Endpoint::Verify, Fault::huge(1 << 30));
+    meet(Endpoint::Register, Fault::huge(1 << 30));
+}
+
+#[test]
+fn headers_without_end() {
+    meet(Endpoint::Any, Fault::endless_headers());
+}
+
+#[test]
+fn a_byte_at_a_time() {
+    meet(Endpoint::Verify, Fault::drip(Duration::from_millis(50)));
+}
+
+#[test]
+fn arrays_a_hundred_thousand_deep() {
+    meet(Endpoint::Any, Fault::text(200, "application/json", "[".repeat(100_000)));
+}
+
+#[test]
+fn half_answers() {
+    meet(Endpoint::Any, Fault::truncated());
+    meet(Endpoint::Any, Fault::broken_json());
+}
+
+#[test]
+fn tokens_that_would_break_the_file() {
+    meet(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
+}
+
+#[test]
+fn ids_that_cannot_be() {
+    meet(Endpoint::Any, Fault::amended(|answer| answer["id"] = json!(1_u64 << 63)));
+}
+
+#[test]
+fn escapes_in_every_refusal() {
+    meet(Endpoint::Any, Fault::json(503, json!({ "message": "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{202e}" })));
+}

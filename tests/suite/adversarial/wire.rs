@@ -1,0 +1,224 @@
+//! Broken HTTP: wrong before the body is read.
+
+use super::limited::{IMPATIENT, LimitedSandbox};
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use super::server::{Answer, Server, drip, flood, silence};
+
+const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+
+/// Sends a JSON body as it should be sent.
+fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Lets each command meet the same answer: none believes it, none changes config.toml.
+#[track_caller]
+fn meet(answer: Answer) {
+    let server = Server::start(answer);
+    let sandbox = LimitedSandbox::new();
+    sandbox.write_fast_settings(IMPATIENT);
+    let url = server.url();
+    sandbox.register(&url, &[]).exits(5).says("error: ");
+    assert!(sandbox.entries().is_empty());
+    assert_eq!(server.requests(), 1, "to register");
+
+    let token = "glrt-0123456789abcdefghij";
+    sandbox.write_entry(&url, 7, token);
+    let config = sandbox.config();
+    for command in ["verify", "unregister", "rotate"] {
+        let before = server.requests();
+        let done = sandbox.run(&[command, "--name", "a", "--log-level", "trace"]);
+        done.exits(5).says("error: runner `a` (id 7)");
+        assert!(!done.text().contains(token), "{done:#?}");
+        assert_eq!(sandbox.config(), config, "{command}");
+        let requests = server.requests() - before;
+        assert!((1..=5).contains(&requests), "{requests} requests to {command}");
+    }
+}
+
+#[test]
+fn a_gibibyte_that_is_announced() {
+    meet(|stream| {
+        write!(stream, "{JSON}Content-Length: {}\r\n\r\n", 1 << 30)?;
+        flood(stream, b" ")
+    });
+}
+
+#[test]
+fn a_gibibyte_that_is_not_announced() {
+    meet(|stream| {
+        write!(stream, "{JSON}Connection: close\r\n\r\n")?;
+        flood(stream, b" ")
+    });
+}
+
+#[test]
+fn a_gibibyte_behind_a_refusal() {
+    meet(|stream| {
+        write!(
+            stream,
+            "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\r\n{{\"message\":\"403 Forbidden"
+        )?;
+        flood(stream, b"x")
+    });
+}
+
+#[test]
+fn chunks_without_end() {
+    meet(|stream| {
+        write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n")?;
+        flood(stream, b"1\r\n \r\n")
+    });
+}
+
+#[test]
+fn a_chunk_of_all_there_is() {
+    meet(|stream| {
+        write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n")?;
+        flood(stream, b" ")
+    });
+}
+
+#[test]
+fn trailers_without_end() {
+    meet(|stream| {
+        write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n")?;
+        flood(stream, b"x-trailer: more of the same\r\n")
+    });
+}
+
+#[test]
+fn headers_without_end() {
+    meet(|stream| {
+        write!(stream, "{JSON}")?;
+        flood(stream, b"x-endless: more of the same\r\n")
+    });
+}
+
+#[test]
+fn a_header_without_end() {
+    meet(|stream| {
+        write!(stream, "{JSON}x-endless: ")?;
+        flood(stream, b"x")
+    });
+}
+
+#[test]
+fn a_status_line_without_end() {
+    meet(|stream| {
+        write!(stream, "HTTP/1.1 200 ")?;
+        flood(stream, b"OK")
+    });
+}
+
+#[test]
+fn interim_answers_without_end() {
+    // Not as fast as can be: then it is the work of reading them that a deadline waits for.
+    meet(|stream| {
+        loop {
+            stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n".repeat(100))?;
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn a_byte_at_a_time() {
+    meet(|stream| drip(stream, JSON.as_bytes()));
+}
+
+#[test]
+fn a_body_a_byte_at_a_time() {
+    meet(|stream| {
+        write!(stream, "{JSON}Content-Length: 1000\r\n\r\n")?;
+        drip(stream, b" ")
+    });
+}
+
+#[test]
+fn silence_instead_of_an_answer() {
+    meet(silence);
+}
+
+#[test]
+fn half_an_answer() {
+    meet(|stream| write!(stream, "{JSON}Content-Length: 100\r\n\r\n{{\"id\":7,"));
+}
+
+#[test]
+fn an_answer_without_a_status() {
+    meet(|stream| stream.write_all(b"{\"id\":7,\"token\":\"glrt-x\",\"token_expires_at\":null}\r\n\r\n"));
+}
+
+#[test]
+fn noise() {
+    meet(|stream| flood(stream, b"\x00\x1b]0;owned\x07\xff\r\n"));
+}
+
+#[test]
+fn two_lengths() {
+    meet(|stream| write!(stream, "{JSON}Content-Length: 2\r\nContent-Length: 9\r\n\r\n{{}}"));
+}
+
+#[test]
+fn control_characters_in_headers() {
+    meet(|stream| write!(stream, "HTTP/1.1 302 \x1b[31mFound\r\nLocation: https://x/\x1b[2J\0\r\nx\0y: z\r\n\r\n"));
+}
+
+#[test]
+fn arrays_a_hundred_thousand_deep() {
+    meet(|stream| json(stream, "201 Created", &"[".repeat(100_000)));
+}
+
+#[test]
+fn depth_in_a_field_that_nobody_reads_is_no_fault() {
+    let server = Server::start(|stream| {
+        let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
+        json(stream, "201 Created", &format!("{{\"novel\":{open}{close},\"id\":7,\"token\":\"glrtr-new\"}}"))
+    });
+    let sandbox = LimitedSandbox::new();
+    sandbox.register(&server.url(), &[]).exits(0);
+    assert_eq!(sandbox.entries()[0]["token"].as_str(), Some("glrtr-new"));
+}
+
+#[test]
+fn objects_a_hundred_thousand_deep_in_a_refusal() {
+    meet(|stream| json(stream, "403 Forbidden", &"{\"message\":".repeat(90_000)));
+}
+
+#[test]
+fn a_refusal_of_two_mebibytes() {
+    meet(|stream| {
+        json(stream, "403 Forbidden", &format!("{{\"message\":\"403 Forbidden - {}\"}}", "x".repeat(1 << 21)))
+    });
+}
+
+#[test]
+fn json_that_says_nothing() {
+    for answer in [
+        (|stream| json(stream, "201 Created", "")) as Answer,
+        |stream| json(stream, "201 Created", "null"),
+        |stream| json(stream, "200 OK", "{}"),
+        |stream| json(stream, "403 Forbidden", "{\"message\":7}"),
+        |stream| json(stream, "403 Forbidden", "\"403 Forbidden\""),
+    ] {
+        meet(answer);
+    }
+}
+
+#[test]
+fn a_page_instead_of_json() {
+    for answer in [
+        (|stream| write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>200</html>")) as Answer,
+        |stream| {
+            write!(stream, "HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\n\r\n{{\"message\":\"403 Forbidden\"}}")
+        },
+    ] {
+        meet(answer);
+    }
+}

@@ -1,0 +1,28 @@
+//! The commands, as users and scripts run them.
+
+mod beside_daemon;
+mod first_api;
+mod fleet;
+mod help;
+mod list;
+mod register;
+mod rotate;
+mod unregister;
+mod verify;
+
+use fake_gitlab::{Builder, Gitlab};
+use test_support::Sandbox;
+
+use crate::BINARY;
+
+/// A sandbox with short delays and a fixed system_id.
+fn sandbox() -> Sandbox {
+    sandbox_with(Gitlab::builder())
+}
+
+fn sandbox_with(gitlab: Builder) -> Sandbox {
+    let sandbox = Sandbox::new(BINARY, gitlab);
+    sandbox.write("config/.runner_system_id", "s_0123456789ab\n");
+    sandbox.write_fast_settings("");
+    sandbox
+}

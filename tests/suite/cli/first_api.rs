@@ -1,0 +1,96 @@
+//! `--api v1`: a GitLab before 9.0.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Gitlab};
+use test_support::Sandbox;
+
+fn old_gitlab() -> Sandbox {
+    sandbox_with(Gitlab::builder().version("8.17"))
+}
+
+#[test]
+fn a_runner_is_registered_and_unregistered_through_the_first_api() {
+    let sandbox = old_gitlab();
+    sandbox.register(&["--api", "v1", "--name", "old", "--tag-list", "a,b", "--executor", "shell"]).exits(0);
+    let runner = &sandbox.gitlab.runners()[0];
+    assert_eq!((runner.description.as_str(), runner.tags.len(), runner.run_untagged), ("old", 2, false));
+    assert!(sandbox.config().contains(&runner.token) && !sandbox.config().contains("token_expires_at"));
+    let again = sandbox.register(&["--api", "v1", "--name", "old", "--tag-list", "a,b", "--executor", "shell"]);
+    assert!(again.exits(0).stdout.contains("registered already, nothing was changed"), "{again:?}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::LegacyRegister).len(), 1);
+
+    sandbox.run(&["unregister", "--name", "old"]).exits(0);
+    assert!(sandbox.gitlab.runners().is_empty());
+    assert!(!sandbox.config().contains("[[runners]]"));
+    assert_eq!((sandbox.gitlab.requests().len(), sandbox.gitlab.requests_to(Endpoint::LegacyDelete).len()), (2, 1));
+}
+
+#[test]
+fn verification_and_rotation_are_said_not_to_exist_there() {
+    let sandbox = old_gitlab();
+    sandbox.register(&["--api", "v1", "--name", "old", "--executor", "shell"]).exits(0);
+    sandbox.gitlab.clear_requests();
+    for words in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
+        sandbox
+            .run(words)
+            .exits(2)
+            .says("registered through the API v1, which supports neither verification nor rotation");
+    }
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn the_first_api_is_never_chosen_by_itself() {
+    let sandbox = old_gitlab();
+    let done = sandbox.register(&["--name", "old", "--executor", "shell"]);
+    assert_ne!(done.code, Some(0));
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::LegacyRegister).len(), 0);
+    assert!(sandbox.gitlab.runners().is_empty());
+}
+
+#[test]
+fn a_newer_gitlab_says_that_it_has_no_such_api() {
+    let sandbox = super::sandbox();
+    sandbox
+        .register(&["--api", "v1", "--name", "new", "--executor", "shell"])
+        .exits(3)
+        .says("this GitLab version does not support the call");
+    assert!(sandbox.gitlab.runners().is_empty());
+}
+
+#[test]
+fn what_the_first_api_does_not_know_is_refused_before_anything_is_sent() {
+    let sandbox = old_gitlab();
+    sandbox
+        .register(&["--api", "v1", "--paused", "--maximum-timeout", "1h", "--access-level", "ref_protected"])
+        .exits(2)
+        .says("the API v1 has no `paused`")
+        .says("the API v1 has no `maximum_timeout`")
+        .says("the API v1 has no `access_level`");
+    let url = sandbox.gitlab.url();
+    sandbox
+        .run(&["register", "-n", "--api", "v1", "--url", &url, "--token", "glrt-x"])
+        .exits(2)
+        .says("the API v1 knows no created runners");
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn a_runner_without_an_entry_is_deleted_by_its_token() {
+    let sandbox = old_gitlab();
+    let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    let url = sandbox.gitlab.url();
+    sandbox.run(&["unregister", "--api", "v1", "--url", &url, "--token", &token]).exits(0);
+    assert!(sandbox.gitlab.runners().is_empty());
+    sandbox.run(&["unregister", "--api", "v1", "--url", &url, "--token", &token]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::LegacyDelete).len(), 2);
+}
+
+#[test]
+fn a_validation_error_is_a_refusal() {
+    let sandbox = old_gitlab();
+    sandbox.register(&["--api", "v1", "--name", "old", "--run-untagged=false", "--tag-list", ""]).exits(2);
+    let long = "x".repeat(1100);
+    sandbox.register(&["--api", "v1", "--description", &long]).exits(2);
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}

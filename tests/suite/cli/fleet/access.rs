@@ -1,0 +1,135 @@
+//! Which server, which access token, and what is said about one that is no good.
+
+use std::process::Stdio;
+use test_support::Process;
+
+use fake_gitlab::{Endpoint, Fault, NewRunner, Role, Scope};
+
+use super::Site;
+
+#[test]
+fn the_access_token_comes_from_any_place_that_holds_one() {
+    let site = Site::new();
+    let token = site.access_token.clone();
+    let path = site.sandbox.write("access", &format!("{token}\n"));
+    let path = path.to_str().unwrap();
+    let directory = site.sandbox.path("");
+    let url = site.gitlab().url();
+    for (words, variables) in [
+        (&["--access-token-file", path][..], &[][..]),
+        (&["--access-token-credential", "access"], &[("CREDENTIALS_DIRECTORY", directory.to_str().unwrap())]),
+        (&[], &[("GITLAB_TOKEN", token.as_str())]),
+        (&[], &[("PRIVATE_TOKEN", token.as_str())]),
+        (&[], &[("GITLAB_TOKEN_FILE", path)]),
+        (&[], &[("PRIVATE_TOKEN_FILE", path)]),
+        (&["--access-token-file", path], &[("GITLAB_TOKEN", "wrong")]),
+        (&[], &[("GITLAB_TOKEN", token.as_str()), ("PRIVATE_TOKEN", "wrong")]),
+    ] {
+        let done = site.fleet_with(&[&["list"], words].concat(), variables);
+        assert_eq!(done.exits(0).stdout, "no runners\n", "{words:?} {variables:?}");
+    }
+    let done = site.sandbox.run_reading(&["fleet", "list", "--url", &url, "--access-token-file", "-"], &token);
+    done.exits(0);
+
+    site.sandbox
+        .write("agent.toml", &format!("[[server]]\nurl = \"{url}/\"\naccess_token = {{ file = \"access\" }}\n"));
+    site.sandbox.run(&["fleet", "list"]).exits(0);
+    site.sandbox.run_with(&["fleet", "list"], &[("GITLAB_TOKEN", "wrong")]).exits(3);
+}
+
+#[test]
+fn an_inherited_descriptor_holds_one_too() {
+    let site = Site::new();
+    let path = site.sandbox.write("access", &site.access_token);
+    let url = site.gitlab().url();
+    let command = site.sandbox.command(&["fleet", "list", "--url", &url, "--access-token-file", "fd:3"]);
+    let mut shell = std::process::Command::new("sh");
+    shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.current_dir(site.sandbox.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+        .args(["-c", "exec 3<\"$0\"; shift 0; exec \"$@\""])
+        .arg(&path)
+        .arg(command.get_program())
+        .args(command.get_args());
+    Process::start(shell).end().exits(0);
+}
+
+#[test]
+fn without_one_it_is_wrong_usage_with_the_ways_to_give_one() {
+    let site = Site::new();
+    let done = site.fleet_with(&["list"], &[]);
+    done.exits(2).says("no access token for");
+    for way in ["--access-token-file", "--access-token-credential", "GITLAB_TOKEN", "PRIVATE_TOKEN", "[[server]]"] {
+        done.says(way);
+    }
+    site.sandbox.run_with(&["fleet", "list"], &[("GITLAB_TOKEN", "x")]).exits(2).says("no server given");
+    assert_eq!(site.gitlab().requests().len(), 0);
+}
+
+#[test]
+fn a_bad_token_is_named_by_its_place_and_fingerprint_and_by_what_the_server_says() {
+    let site = Site::new();
+    let done = site.fleet_with(&["list"], &[("GITLAB_TOKEN", "glpat-nonsense")]);
+    done.exits(3).says("401 Unauthorized").says("from the variable GITLAB_TOKEN, with the fingerprint");
+    assert!(!done.stderr.contains("nonsense"));
+
+    site.gitlab().expire_access_token(&site.access_token);
+    site.fleet(&["list"]).exits(3).says("Token is expired.");
+    site.gitlab().revoke_access_token(&site.access_token);
+    site.fleet(&["list"]).exits(3).says("Token was revoked.");
+}
+
+#[test]
+fn what_a_token_may_not_do_is_said_with_the_scope_or_role_that_is_missing() {
+    let site = Site::new();
+    let (id, _) = site.gitlab().add_runner(NewRunner::instance());
+    let narrow = site.gitlab().add_access_token([Scope::ReadUser]);
+    let guest = site.gitlab().add_access_token_of(Role::Guest, [Scope::Api]);
+    let owner = site.gitlab().add_access_token_of(Role::Owner, [Scope::Api]);
+    site.fleet_with(&["list"], &[("GITLAB_TOKEN", &narrow)])
+        .exits(3)
+        .says("one of: api read_api")
+        .says("`read_api` or `api`");
+    site.fleet_with(&["list", "--all"], &[("GITLAB_TOKEN", &owner)])
+        .exits(3)
+        .says("an administrator's or auditor's access token");
+    site.fleet_with(&["pause", &id.to_string()], &[("GITLAB_TOKEN", &guest)])
+        .exits(3)
+        .says("its user must be allowed to change the runner");
+    let done = site.fleet_with(&["create", "--instance", "--write-token", "t"], &[("GITLAB_TOKEN", &owner)]);
+    done.exits(3).says("for an instance runner an administrator");
+    assert!(!site.sandbox.path("t").exists());
+}
+
+#[test]
+fn a_project_that_is_not_found_may_be_hidden() {
+    let site = Site::new();
+    site.gitlab().add_project("a/b");
+    let outsider = site.gitlab().add_access_token_of(Role::Outsider, [Scope::Api]);
+    for (project, token) in [("a/b", &outsider), ("a/c", &site.access_token)] {
+        let done = site.fleet_with(&["list", "--project", project], &[("GITLAB_TOKEN", token)]);
+        done.exits(3).says("no such project, or the access token's user cannot see it");
+    }
+    site.fleet(&["list", "--group", "x y"]).exits(3).says("no such group, or the access token's user cannot see it");
+}
+
+#[test]
+fn a_server_that_is_no_gitlab_or_not_there_is_unreachable() {
+    let site = Site::new();
+    site.gitlab().order(Endpoint::ListRunners, Fault::answer(fake_gitlab::Answer::html(200)));
+    site.fleet(&["list"]).exits(5).says("not a GitLab API answer");
+    site.gitlab().refuse_connections();
+    site.fleet(&["list"]).exits(5).says("cannot connect");
+}
+
+#[test]
+fn no_token_is_in_an_address_or_in_what_is_logged() {
+    let site = Site::new();
+    let (id, _) = site.gitlab().add_runner(NewRunner::instance());
+    let done = site.fleet(&["pause", &id.to_string(), "--log-level", "trace"]);
+    done.exits(0);
+    assert!(!done.stderr.contains(&site.access_token) && !done.stdout.contains(&site.access_token));
+    for request in site.gitlab().requests() {
+        assert!(!format!("{} {:?}", request.path, request.parameters).contains(&site.access_token));
+    }
+}

@@ -1,0 +1,103 @@
+//! Help texts and completions.
+
+#[test]
+fn help_is_written_for_people() {
+    let sandbox = super::sandbox();
+    for command in [
+        "",
+        "run",
+        "register",
+        "verify",
+        "rotate",
+        "unregister",
+        "list",
+        "status",
+        "health",
+        "completions",
+        "fleet",
+        "fleet list",
+        "fleet update",
+        "fleet delete",
+        "fleet create",
+    ] {
+        let words: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
+        let done = sandbox.run(&words);
+        done.exits(0);
+        assert!(done.stderr.is_empty());
+        let name = if command.is_empty() { "help".to_owned() } else { command.replace(' ', "-") };
+        insta::assert_snapshot!(format!("help-{name}"), done.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_told() {
+    let done = super::sandbox().run(&["--version"]);
+    assert_eq!(done.exits(0).stdout, concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    let sandbox = super::sandbox();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = sandbox.run(&["completions", shell]);
+        done.exits(0);
+        for command in
+            ["register", "verify", "rotate", "reset-token", "unregister", "list", "status", "health", "completions"]
+        {
+            assert!(done.stdout.contains(command), "{shell} {command}");
+        }
+    }
+    sandbox.run(&["completions", "tcsh"]).exits(2);
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command_that_help_lists() {
+    let sandbox = super::sandbox();
+    let directory = sandbox.path("pages");
+    std::fs::create_dir(&directory).unwrap();
+    sandbox.run(&["manual", directory.to_str().unwrap()]).exits(0);
+    let of_fleet =
+        commands_in(&sandbox.run(&["fleet", "--help"]).stdout).into_iter().map(|name| format!("fleet-{name}"));
+    let names = commands_in(&sandbox.run(&["--help"]).stdout).into_iter().chain(of_fleet);
+    let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
+    expected.push("runner-agent.1".to_owned());
+    expected.sort();
+    let entries = std::fs::read_dir(&directory).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    pages.sort();
+    assert_eq!(pages, expected);
+    assert!(pages.len() > 5);
+    let page = std::fs::read_to_string(directory.join("runner-agent-register.1")).unwrap();
+    assert!(page.contains("registration\\-token\\-file"), "{page}");
+    sandbox.run(&["manual", "/nowhere"]).exits(4);
+}
+
+/// The commands that a help lists.
+fn commands_in(help: &str) -> Vec<String> {
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    commands.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
+    let sandbox = super::sandbox();
+    for words in [
+        &["registr"][..],
+        &["verify", "--id", "none"],
+        &["rotate"],
+        &["unregister"],
+        &["rotate", "--all-runners", "--name", "a"],
+        &["verify", "--token", "two words"],
+        &["register", "--locked=perhaps"],
+        &["register", "-n", "--url", "https://gitlab.example.com", "--token", "two words"],
+        &["register", "-n", "--url", "https://gitlab.example.com"],
+        &["register", "-n", "--url", "ftp://gitlab.example.com", "--token", "glrt-abc"],
+        &["register", "-n", "--url", "https://g.example.com", "--token", "glrt-a", "--registration-token", "b"],
+    ] {
+        let done = sandbox.run(words);
+        done.exits(2);
+        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{words:?}");
+        assert!(!done.stderr.contains("two words"), "{words:?}");
+    }
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}

@@ -1,0 +1,89 @@
+//! `list`.
+
+use test_support::Process;
+
+#[test]
+fn an_empty_or_missing_file_says_so() {
+    let sandbox = super::sandbox();
+    assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
+    sandbox.write_config("concurrent = 1\n");
+    assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
+    assert!(sandbox.run(&["list", "--output", "json"]).runners().is_empty());
+    assert!(!sandbox.path("state").exists(), "reading makes no directories");
+}
+
+#[test]
+fn runners_are_told_without_tokens_and_without_a_request() {
+    let sandbox = super::sandbox();
+    sandbox.write_config(
+        "\
+[[runners]]
+name = \"a\"
+url = \"https://gitlab.example.com/\"
+id = 42
+token = \"glrt-secret-a\"
+token_expires_at = 2000-01-01T00:00:00Z
+executor = \"docker\"
+
+[[runners]]
+name = \"same\"
+url = \"https://gitlab.example.com\"
+token = \"glrt-secret-b\"
+token_expires_at = 0001-01-01T00:00:00Z
+
+[[runners]]
+name = \"same\"
+url = \"https://gitlab.example.com\"
+token = \"$NOWHERE\"
+
+[[runners]]
+token = \"glrt-secret-c\"
+",
+    );
+    let done = sandbox.run(&["list"]);
+    done.exits(0);
+    let stdout: Vec<_> = done.stdout.lines().map(|line| line.split(" (").next().unwrap()).collect();
+    insta::assert_snapshot!("list-stdout", stdout.join("\n"));
+    insta::assert_snapshot!("list-stderr", sandbox.scrub(&done.stderr));
+    let json = sandbox.run(&["list", "--output=json"]);
+    json.exits(0);
+    assert!(json.stderr.is_empty());
+    let runners = json.runners();
+    assert_eq!(runners.len(), 4);
+    assert_eq!(runners[0]["id"], 42);
+    assert_eq!(runners[0]["token_expires_at"], "2000-01-01T00:00:00Z");
+    assert_eq!(runners[1]["token_expires_at"], serde_json::Value::Null);
+    assert!(runners[2]["error"].as_str().unwrap().contains("NOWHERE"));
+    assert_eq!(runners[3]["state"], "unusable");
+    assert!(!(done.stdout + &done.stderr + &json.stdout).contains("secret"));
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_place_and_left_alone() {
+    let sandbox = super::sandbox();
+    let broken = "[[runners]]\nname = \"a\"\nurl = = \n";
+    sandbox.write_config(broken);
+    for words in [&["list"][..], &["verify"], &["rotate", "--all"], &["unregister", "--all"]] {
+        sandbox.run(words).exits(4).says("config.toml` at line 3, column 7");
+    }
+    sandbox.register(&["--name", "a"]).exits(4).says("line 3, column 7");
+    assert_eq!(sandbox.config(), broken);
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn the_state_comes_from_the_record() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    assert_eq!(sandbox.run(&["list", "--output=json"]).runner()["state"], "active");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let child = Process::start_writing_to(sandbox.command(&["list"]), writer);
+    drop(reader);
+    child.end().exits(0);
+}

@@ -1,0 +1,479 @@
+//! `register`.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Fault, Gitlab, Tls};
+use rustix::process::Signal;
+use test_support::PATIENCE;
+
+#[test]
+fn a_runner_is_made_and_its_entry_written() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+    sandbox.write_config("# ours\nconcurrent = 4\n");
+    let done =
+        sandbox.register(&["--name", "build-1", "--executor", "shell", "--tag-list", "a, b", "--set", "limit=3"]);
+    done.exits(0);
+    let stdout = done.stdout.split(" (in ").map(|part| part.split_once(')').map_or(part, |(_, rest)| rest));
+    insta::assert_snapshot!("register-stdout", sandbox.scrub(&stdout.collect::<String>()));
+    assert_eq!(done.stderr, "");
+    insta::assert_snapshot!("register-config", sandbox.scrub(&sandbox.config()));
+    let runners = sandbox.gitlab.runners();
+    assert_eq!(runners.len(), 1);
+    assert!(sandbox.config().contains(&runners[0].token));
+    assert_eq!(runners[0].tags, ["a", "b"]);
+    let requests = sandbox.gitlab.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].header("content-type"), Some("application/json"));
+    assert!(!requests[0].path.contains(&sandbox.gitlab.instance_registration_token()));
+}
+
+#[test]
+fn registering_twice_makes_one_runner() {
+    let sandbox = super::sandbox();
+    assert_eq!(sandbox.register(&["--name", "a", "--output", "json"]).exits(0).runner()["action"], "registered");
+    let config = sandbox.config();
+    let again = sandbox.register(&["--name", "a", "--output", "json"]);
+    assert_eq!(again.exits(0).runner()["action"], "unchanged");
+    assert_eq!(sandbox.config(), config);
+    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    // Another name is another runner.
+    sandbox.register(&["--name", "b"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 2);
+}
+
+#[test]
+fn a_name_that_came_of_another_token_is_taken() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let config = sandbox.config();
+    let project = sandbox.gitlab.add_project("group/project");
+    let words = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
+    sandbox.run(&words).exits(2).says("use --name or --force");
+    assert_eq!(sandbox.config(), config);
+    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    // Forced, it takes the same entry.
+    let forced = sandbox.run(&[&words[..], &["--force", "--output=json"]].concat());
+    assert_eq!(forced.exits(0).runner()["action"], "registered");
+    let id = forced.runner()["id"].as_u64().unwrap();
+    let token = sandbox.gitlab.runner(id).unwrap().token;
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+    assert!(sandbox.config().contains(&token) && sandbox.config().contains(&format!("id = {id}")));
+    sandbox.run(&words).exits(0);
+}
+
+#[test]
+fn without_state_an_entry_of_that_name_is_verified() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let config = sandbox.config();
+    std::fs::remove_dir_all(sandbox.path("state")).unwrap();
+    let named = sandbox.register(&["--name", "a"]);
+    named.exits(0).says("warning: config.toml has runner `a` (id ");
+    assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config.clone(), 1));
+    // A default name is no reason to believe that this one is meant.
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    sandbox.write_config(&config.replace("\"a\"", &format!("{hostname:?}")));
+    std::fs::remove_dir_all(sandbox.path("state")).unwrap();
+    sandbox.register(&[]).exits(2).says("use --name or --force");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+}
+
+#[test]
+fn without_state_a_refused_entry_is_registered_anew_by_force_only() {
+    let sandbox = super::sandbox();
+    sandbox.write_config(&format!(
+        "[[runners]]\n  name = \"a\" # mine\n  url = \"{}\"\n  id = 7\n  token = \"glrtr-dead\"\n  executor = \"docker\"\n  [runners.docker]\n    image = \"alpine\"\n",
+        sandbox.gitlab.url()
+    ));
+    let config = sandbox.config();
+    sandbox.register(&["--name", "a"]).exits(3).says("hint: register anew into the same entry with --force");
+    assert_eq!(sandbox.config(), config);
+    sandbox.register(&["--name", "a", "--force"]).exits(0).says("the entry was that of runner 7 before");
+    let runner = sandbox.gitlab.runners().remove(0);
+    assert!(sandbox.config().contains(&runner.token));
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+    assert!(sandbox.config().contains("# mine") && sandbox.config().contains("image = \"alpine\""));
+    assert!(sandbox.config().contains(&format!("id = {}", runner.id)));
+    sandbox.register(&["--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+}
+
+#[test]
+fn an_entry_that_was_taken_away_is_put_back() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a", "--executor", "shell"]).exits(0);
+    let config = sandbox.config();
+    sandbox.write_config("");
+    let done = sandbox.register(&["--name", "a", "--executor", "shell", "--output=json"]);
+    assert_eq!(done.exits(0).runner()["action"], "restored");
+    assert_eq!(sandbox.config(), config);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    sandbox.write_config("");
+    sandbox.gitlab.delete(sandbox.gitlab.runners()[0].id);
+    sandbox.register(&["--name", "a"]).exits(3).says("--force");
+    sandbox.register(&["--name", "a", "--force"]).exits(0);
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+}
+
+#[test]
+fn a_created_runners_token_is_verified_and_written() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    let url = sandbox.gitlab.url();
+    let words = ["register", "-n", "--url", &url, "--token", &token, "--description", "docker-runner", "--output=json"];
+    let done = sandbox.run(&words);
+    assert_eq!(done.exits(0).runner()["action"], "registered");
+    assert_eq!((&done.runner()["name"], &done.runner()["id"]), (&"docker-runner".into(), &id.into()));
+    assert_eq!(sandbox.run(&words).exits(0).runner()["action"], "unchanged");
+    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.gitlab.requests()[0].parameter("system_id"), Some("s_0123456789ab"));
+    // The same runner under another name is not written twice.
+    let words = ["register", "-n", "--url", &url, "--token", &token, "--name", "other", "--output=json"];
+    assert_eq!(sandbox.run(&words).exits(0).runner()["name"], "docker-runner");
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+}
+
+#[test]
+fn what_belongs_to_a_registration_token_is_refused_with_a_created_runner() {
+    let sandbox = super::sandbox();
+    let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    let url = sandbox.gitlab.url();
+    let words = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&words).exits(2).says("--tag-list: ").says("--locked: ");
+    // In the place of a registration token it is only a warning, as in gitlab-runner.
+    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&words).exits(0).says("warning: --registration-token: ");
+}
+
+#[test]
+fn secrets_come_from_files_stdin_and_the_environment() {
+    let sandbox = super::sandbox();
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let file = sandbox.write("token", &format!("{token}\n"));
+    let file = file.to_str().unwrap();
+    let words = |name: &'static str| vec!["register", "-n", "--url", &url, "--name", name];
+    sandbox.run(&[words("a"), vec!["--registration-token-file", file]].concat()).exits(0);
+    sandbox.run_reading(&[words("b"), vec!["--registration-token-file", "-"]].concat(), &token).exits(0);
+    sandbox.run_with(&words("c"), &[("REGISTRATION_TOKEN", &token)]).exits(0);
+    sandbox.run_with(&words("d"), &[("REGISTRATION_TOKEN_FILE", file)]).exits(0);
+    let (_, created) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    sandbox.run_reading(&[words("e"), vec!["--token-file=-"]].concat(), &created).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 5);
+    sandbox.run(&[words("f"), vec!["--token-file", "/nowhere"]].concat()).exits(4).says("/nowhere");
+    sandbox.run_reading(&[words("f"), vec!["--token-file=-"]].concat(), "").exits(4).says("stdin");
+}
+
+#[test]
+fn the_official_variables_say_everything_and_flags_win() {
+    let sandbox = super::sandbox();
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let variables = [
+        ("CI_SERVER_URL", url.as_str()),
+        ("REGISTRATION_TOKEN", &token),
+        ("REGISTER_NON_INTERACTIVE", "true"),
+        ("RUNNER_NAME", "named"),
+        ("RUNNER_TAG_LIST", "x,y"),
+        ("REGISTER_RUN_UNTAGGED", "true"),
+        ("REGISTER_LOCKED", "false"),
+        ("REGISTER_ACCESS_LEVEL", "ref_protected"),
+        ("REGISTER_MAXIMUM_TIMEOUT", "1200"),
+        ("REGISTER_PAUSED", "true"),
+        ("REGISTER_MAINTENANCE_NOTE", "a note"),
+        ("RUNNER_EXECUTOR", "docker"),
+        ("RUNNER_SHELL", "bash"),
+        ("RUNNER_LIMIT", "2"),
+        ("RUNNER_REQUEST_CONCURRENCY", "3"),
+        ("RUNNER_OUTPUT_LIMIT", "4096"),
+        ("RUNNER_STRICT_CHECK_INTERVAL", "true"),
+        ("RUNNER_UNHEALTHY_REQUESTS_LIMIT", "5"),
+    ];
+    sandbox.run_with(&["register", "--unhealthy-interval=2m", "--limit", "7"], &variables).exits(0);
+    insta::assert_snapshot!("register-environment-config", sandbox.scrub(&sandbox.config()));
+    let request = sandbox.gitlab.requests().remove(0);
+    let mut body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+    body["token"] = "TOKEN".into();
+    body["info"] = "INFO".into();
+    insta::assert_snapshot!("register-environment-request", serde_json::to_string_pretty(&body).unwrap());
+    sandbox
+        .run_with(&["register"], &[("REGISTER_NON_INTERACTIVE", "perhaps")])
+        .exits(4)
+        .says("REGISTER_NON_INTERACTIVE");
+}
+
+#[test]
+fn a_template_brings_its_settings_and_comments() {
+    let sandbox = super::sandbox();
+    sandbox.write(
+        "template.toml",
+        "[[runners]]\n  # a comment\n  executor = \"docker\"\n  [runners.docker]\n    image = \"alpine\"\n",
+    );
+    sandbox
+        .register(&["--name", "a", "--template-config", "template.toml", "--set", "docker.privileged=false"])
+        .exits(0);
+    insta::assert_snapshot!("register-template-config", sandbox.scrub(&sandbox.config()));
+    sandbox.register(&["--name", "b", "--template-config", "nowhere.toml"]).exits(2).says("nowhere.toml");
+    sandbox.register(&["--name", "b", "--set", "docker.image=alpine"]).exits(2).says("docker.image");
+}
+
+#[test]
+fn refusals_tell_the_servers_words_and_write_nothing() {
+    let sandbox = super::sandbox();
+    let url = sandbox.gitlab.url();
+    let wrong = sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--registration-token", "wrong-one"]);
+    wrong.exits(3);
+    insta::assert_snapshot!("register-wrong-token", sandbox.scrub(&wrong.stderr));
+    sandbox.gitlab.disallow_registration();
+    let gone = sandbox.register(&["--name", "a"]);
+    gone.exits(3);
+    insta::assert_snapshot!("register-410", sandbox.scrub(&gone.stderr));
+    sandbox.gitlab.order(Endpoint::Register, Fault::status(400));
+    let parameters = sandbox.register(&["--name", "a", "--output", "json"]);
+    parameters.exits(3);
+    assert_eq!(parameters.runner()["action"], "refused");
+    assert_eq!(parameters.stderr, "");
+    sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--token", "glrt-wrong"]).exits(3);
+    assert_eq!(sandbox.config(), "");
+    assert_eq!(sandbox.run(&["list"]).stdout.lines().count(), 1);
+}
+
+#[test]
+fn what_is_no_gitlab_answer_changes_nothing() {
+    let sandbox = super::sandbox();
+    for fault in [Fault::html(200), Fault::redirect(302, "https://sso.example.com/"), Fault::html(403)] {
+        sandbox.gitlab.order(Endpoint::Register, fault);
+        sandbox.register(&["--name", "a"]).exits(5);
+        assert_eq!(sandbox.config(), "");
+    }
+    sandbox.gitlab.order(Endpoint::Register, Fault::html(200));
+    sandbox.register(&["--name", "a"]).exits(5).says("not a GitLab API answer");
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+}
+
+#[test]
+fn a_lost_answer_is_not_asked_for_again() {
+    let sandbox = super::sandbox();
+    sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
+    let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
+    done.exits(5).says("was never contacted").says("description `a`");
+    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.config(), "");
+}
+
+#[test]
+fn an_unreachable_server_is_waited_for() {
+    let sandbox = super::sandbox();
+    sandbox.gitlab.refuse_connections();
+    sandbox.register(&["--name", "a"]).exits(5).says("cannot connect");
+    sandbox.gitlab.accept_connections();
+    sandbox.gitlab.order(Endpoint::Register, Fault::throttled(0));
+    let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
+    done.exits(0).says("waiting up to ");
+    assert_eq!(sandbox.gitlab.requests().len(), 2);
+}
+
+#[test]
+fn limits_are_told_before_anything_is_sent() {
+    let sandbox = super::sandbox();
+    let long = "x".repeat(2000);
+    sandbox.register(&["--name", "a", "--description", &long]).exits(2).says("--description");
+    let tags: Vec<_> = (0..60).map(|number| format!("tag-{number}")).collect();
+    sandbox.register(&["--name", "a", "--tag-list", &tags.join(",")]).exits(2).says("--tag-list");
+    sandbox.register(&["--name", "a", "--maximum-timeout", "5"]).exits(2).says("--maximum-timeout");
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_costs_no_token() {
+    let sandbox = super::sandbox();
+    // Not even root can create a file there.
+    sandbox.register(&["--name", "a", "--config", "/proc/config.toml"]).exits(4).says("/proc/");
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn an_array_of_runners_takes_no_entry_and_costs_no_token() {
+    let sandbox = super::sandbox();
+    sandbox.write_config("runners = []\n");
+    sandbox.register(&["--name", "a"]).exits(4).says("[[runners]]");
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
+fn an_entry_that_cannot_be_written_undoes_the_registration() {
+    let sandbox = super::sandbox();
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&words);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    sandbox.write_config("broken = = \n");
+    hold.release();
+    child.end().exits(4).says("is unregistered again").says("line 1, column 10");
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+    assert_eq!(sandbox.config(), "broken = = \n");
+
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    sandbox.write_config("");
+    let child = sandbox.start(&[&words[..], &["--leave-runner"]].concat());
+    sandbox.wait_for_requests(Endpoint::Register, 2);
+    sandbox.write_config("broken = = \n");
+    hold.release();
+    child.end().exits(4).says("stays registered").says("safe in the state directory");
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    // Once the file is put right, the next command writes the entry, and no second runner is made.
+    sandbox.write_config("");
+    sandbox.run(&words).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runners()[0].token));
+}
+
+#[test]
+fn an_interrupt_in_the_middle_unregisters_what_was_made() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let sandbox = super::sandbox();
+        let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+        let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+        let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+        let child = sandbox.start(&words);
+        sandbox.wait_for_requests(Endpoint::Register, 1);
+        child.signal(signal);
+        hold.release();
+        let done = child.end();
+        done.exits(1).says("is unregistered again");
+        assert_eq!(sandbox.gitlab.runners().len(), 0);
+        assert!(!sandbox.config().contains("[[runners]]"));
+        assert_eq!(sandbox.run(&["list"]).stdout.lines().count(), 1);
+    }
+}
+
+#[test]
+fn an_interrupt_while_waiting_ends_it() {
+    let sandbox = super::sandbox();
+    sandbox.gitlab.order(Endpoint::Register, Fault::throttled(60)).always();
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--wait", "1h"];
+    let child = sandbox.start(&words);
+    assert!(
+        sandbox.gitlab.wait_until(PATIENCE, |gitlab| gitlab.requests().iter().any(|request| request.status.is_some()))
+    );
+    child.signal(Signal::TERM);
+    child.end().exits(1).says("nothing was registered");
+}
+
+#[test]
+fn a_kill_while_the_answer_is_outstanding_names_the_orphan() {
+    let sandbox = super::sandbox();
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let words = ["register", "-n", "--name", "orphan-1", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&words);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    child.kill();
+    hold.release();
+    let done = sandbox.run(&words);
+    done.exits(0).says("orphan-1").says("delete it there");
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+}
+
+#[test]
+fn nothing_that_is_told_holds_a_token() {
+    let sandbox = super::sandbox();
+    let done = sandbox.register(&["--name", "a", "--log-level", "trace"]);
+    done.exits(0);
+    assert!(!done.stderr.is_empty());
+    let told = done.stdout + &done.stderr;
+    for secret in [sandbox.gitlab.instance_registration_token(), sandbox.gitlab.runners()[0].token.clone()] {
+        assert!(!told.contains(&secret));
+        assert!(!told.contains(&secret[secret.len() / 2..]));
+    }
+}
+
+#[test]
+fn a_state_directory_that_was_asked_for_and_cannot_be_used_costs_no_token() {
+    let sandbox = super::sandbox();
+    sandbox.write("file", "");
+    sandbox.register(&["--name", "a", "--state-dir", "file"]).exits(4).says("file`");
+    assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
+fn a_pipe_where_a_file_should_be_is_refused_at_once() {
+    let sandbox = super::sandbox();
+    let fifo = sandbox.path("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let url = sandbox.gitlab.url();
+    let words = ["register", "-n", "--name", "a", "--url", &url];
+    let in_token_file = ["--registration-token-file", "fifo"];
+    sandbox.run(&[&words[..], &in_token_file].concat()).exits(4).says("not a regular file");
+    sandbox.register(&["--name", "a", "--template-config", "fifo"]).says("not a regular file");
+    sandbox.register(&["--name", "a", "--agent-config", "fifo"]).exits(4).says("not a regular file");
+    assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
+fn a_token_that_would_name_a_variable_is_no_token() {
+    let sandbox = super::sandbox();
+    let answer = serde_json::json!({ "id": 1, "token": "$HOME", "token_expires_at": null });
+    sandbox.gitlab.order(Endpoint::Register, Fault::json(201, answer));
+    sandbox.register(&["--name", "a"]).exits(5);
+    assert!(!sandbox.config().contains("$HOME"));
+}
+
+#[test]
+fn a_missing_directory_is_made_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a", "--config", "new/place/config.toml"]).exits(0);
+    let mode = |path: &str| std::fs::metadata(sandbox.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("new/place/config.toml"), mode("new/place")), (0o600, 0o700));
+}
+
+#[test]
+fn the_end_of_stdin_does_not_ask_and_names_what_is_missing() {
+    let sandbox = super::sandbox();
+    let done = sandbox.run(&["register", "--url", &sandbox.gitlab.url()]);
+    done.exits(2).says("set --registration-token or --token");
+}
+
+#[test]
+fn forcing_what_is_refused_changes_nothing() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let config = sandbox.config();
+    let words = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", "wrong-one", "--force"];
+    sandbox.run(&words).exits(3);
+    assert_eq!(sandbox.config(), config);
+    sandbox.run(&["verify"]).exits(0);
+    assert_eq!(sandbox.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
+}
+
+#[test]
+fn an_interrupted_force_leaves_the_entry_and_is_not_taken_for_done() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let words = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
+    let child = sandbox.start(&[&words[..], &["--force"]].concat());
+    sandbox.wait_for_requests(Endpoint::Register, 2);
+    child.signal(Signal::INT);
+    hold.release();
+    child.end().exits(1).says("is unregistered again");
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+    sandbox.run(&words).exits(3).says("--force");
+}
+
+#[test]
+fn a_servers_certificate_is_trusted_by_the_file_that_the_entry_names() {
+    let sandbox = sandbox_with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
+    sandbox.register(&["--name", "a"]).exits(5).says("certificate").says("hint: ");
+    sandbox.register(&["--name", "a", "--tls-ca-file", "nowhere.pem", "--wait", "5m"]).exits(4).says("nowhere.pem");
+    assert_eq!(sandbox.config(), "");
+    sandbox.write("ca.pem", &sandbox.gitlab.ca_pem());
+    sandbox.register(&["--name", "a", "--tls-ca-file", "ca.pem"]).exits(0);
+    assert!(sandbox.scrub(&sandbox.config()).contains("tls-ca-file = \"/DIR/ca.pem\""));
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.run(&["rotate", "--all"]).exits(0);
+    sandbox.run(&["unregister", "--all"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+}

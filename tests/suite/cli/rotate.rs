@@ -1,0 +1,172 @@
+//! `rotate` and `reset-token`.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Fault, Gitlab, Scope};
+use rustix::process::Signal;
+use test_support::Sandbox;
+
+fn expiring() -> Sandbox {
+    sandbox_with(Gitlab::builder().token_life("1h"))
+}
+
+#[test]
+fn a_new_token_replaces_three_lines_and_nothing_else() {
+    let sandbox = expiring();
+    let (id, old) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    let url = sandbox.gitlab.url();
+    let before = format!(
+        "# ours\r\n[[runners]]\r\n  name = 'a' # mine\r\n  url = \"{url}/\"\r\n  id = {id}\r\n  token = \"{old}\"\r\n  token_obtained_at = 2020-01-01T00:00:00Z\r\n  token_expires_at = 2020-01-02T00:00:00Z\r\n  custom.key = [1,  2]\r\n"
+    );
+    sandbox.write_config(&before);
+    let done = sandbox.run(&["rotate", "--name", "a", "--output", "json"]);
+    assert_eq!(done.exits(0).runner()["action"], "rotated");
+    let new = sandbox.gitlab.runner(id).unwrap().token;
+    assert_ne!(new, old);
+    let after = sandbox.config();
+    let differing: Vec<_> = before.lines().zip(after.lines()).filter(|(one, other)| one != other).collect();
+    assert_eq!(differing.len(), 3, "{after}");
+    assert_eq!(before.lines().count(), after.lines().count());
+    assert!(after.contains(&format!("token = \"{new}\"")));
+    let requests = sandbox.gitlab.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].endpoint, Endpoint::Reset);
+    assert_eq!(requests[0].header("content-type"), Some("application/json"));
+    assert_eq!(requests[0].parameter("system_id"), Some("s_0123456789ab"));
+    assert!(!requests[0].path.contains(&old));
+}
+
+#[test]
+fn all_runners_rotate_under_the_official_name_too() {
+    let sandbox = expiring();
+    sandbox.add_created("a");
+    sandbox.add_created("b");
+    sandbox.add_entry("variable", None, "$SOME_TOKEN");
+    let done = sandbox.run_with(&["reset-token", "--all-runners"], &[("SOME_TOKEN", "glrt-some")]);
+    done.exits(6).says("the variable `SOME_TOKEN`, which a rotation cannot update");
+    insta::assert_snapshot!("rotate-stdout", sandbox.scrub(&cut_spans(&done.stdout)));
+    for runner in sandbox.gitlab.runners() {
+        assert!(sandbox.config().contains(&runner.token));
+    }
+    assert_eq!(sandbox.gitlab.requests().len(), 2);
+}
+
+#[test]
+fn a_refused_token_is_rotated_by_id_with_an_access_token() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.gitlab.expire(id);
+    sandbox.run(&["rotate", "--name", "a"]).exits(3);
+    let access = sandbox.gitlab.add_access_token([Scope::Api]);
+    let file = sandbox.write("pat", &access);
+    let done = sandbox.run(&["rotate", "--name", "a", "--pat-file", file.to_str().unwrap(), "--log-level=trace"]);
+    done.exits(0);
+    assert!(!(done.stdout + &done.stderr).contains(&access));
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
+    sandbox.run(&["rotate", "--name", "a", "--pat", "wrong"]).exits(3);
+    // The one in agent.toml helps where the runner's own token does not.
+    sandbox.gitlab.expire(id);
+    let agent = format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"pat\" }}\n", sandbox.gitlab.url());
+    sandbox.write("agent.toml", &agent.replace("\"pat\"", &format!("{:?}", file.to_str().unwrap())));
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn a_lost_answer_to_a_reset_that_did_not_happen_is_settled_with_the_old_token() {
+    let sandbox = expiring();
+    let (id, old) = sandbox.add_created("a");
+    let config = sandbox.config();
+    sandbox.gitlab.order(Endpoint::Reset, Fault::cut());
+    sandbox.run(&["rotate", "--name", "a"]).exits(5).says("it did not happen");
+    assert_eq!(sandbox.gitlab.runner(id).unwrap().token, old);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 2);
+    assert_eq!(sandbox.config(), config);
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+}
+
+#[test]
+fn a_lost_answer_to_a_reset_that_happened_says_that_the_new_token_is_lost() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.gitlab.order(Endpoint::Reset, Fault::cut().after_acting());
+    sandbox.run(&["rotate", "--name", "a"]).exits(3).says("the new one is lost").says("hint: rotate it by its id");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+    let access = sandbox.gitlab.add_access_token([Scope::Api]);
+    sandbox.run(&["rotate", "--name", "a", "--pat", &access]).exits(0);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn what_cannot_be_found_out_now_is_found_out_by_the_next_rotation() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.gitlab.order(Endpoint::Reset, Fault::cut());
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).times(4);
+    sandbox.run(&["rotate", "--name", "a"]).exits(5).says("it is not known whether it happened");
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 6);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn a_token_that_config_toml_does_not_take_is_safe_and_written_later() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    let config = sandbox.config();
+    let hold = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let child = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    sandbox.write_config("broken = = \n");
+    hold.release();
+    child.end().exits(4).says("safe in the state directory");
+    let new = sandbox.gitlab.runner(id).unwrap().token;
+    assert!(sandbox.state().contains(&new));
+    sandbox.write_config(&config);
+    sandbox.run(&["verify"]).exits(0);
+    assert!(sandbox.config().contains(&new));
+}
+
+#[test]
+fn an_interrupt_does_not_cancel_a_reset_in_flight() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    let hold = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let child = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    child.signal(Signal::INT);
+    child.signal(Signal::TERM);
+    hold.release();
+    child.end().exits(0);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn a_kill_while_the_answer_is_outstanding_is_settled_by_the_next_rotation() {
+    let sandbox = expiring();
+    let (_, old) = sandbox.add_created("a");
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
+    let child = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    child.kill();
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 2);
+    assert!(!sandbox.config().contains(&old));
+}
+
+#[test]
+fn a_passed_rotation_deadline_is_told_with_what_to_do() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.gitlab.set_rotation_deadline(id, Some("2020-01-01T00:00:00Z".parse().unwrap()));
+    sandbox.run(&["rotate", "--id", &id.to_string()]).exits(3).says("deadline").says("hint: create a new runner");
+    sandbox.run(&["verify"]).exits(0);
+}
+
+/// Takes `(in 59m 59s)` out.
+fn cut_spans(text: &str) -> String {
+    let mut parts = text.split(" (in ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest))
+}

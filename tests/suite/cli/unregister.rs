@@ -1,0 +1,156 @@
+//! `unregister`.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Fault, NewRunner};
+use rustix::process::Signal;
+
+#[test]
+fn a_registered_runner_is_deleted_and_its_entry_kept_aside() {
+    let sandbox = super::sandbox();
+    sandbox.write_config("# ours\n");
+    sandbox.register(&["--name", "a", "--executor", "shell"]).exits(0);
+    sandbox.gitlab.clear_requests();
+    let token = sandbox.gitlab.runners()[0].token.clone();
+    let done = sandbox.run(&["unregister", "--name", "a"]);
+    done.exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+    assert_eq!(sandbox.config().trim(), "# ours");
+    let kept = done.stdout.split("kept in ").nth(1).unwrap().trim();
+    assert!(std::fs::read_to_string(kept).unwrap().contains("executor = \"shell\""));
+    assert!(!sandbox.state().contains(&token));
+    let requests = sandbox.gitlab.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(
+        (requests[0].endpoint, requests[0].header("content-type")),
+        (Endpoint::Delete, Some("application/json"))
+    );
+    assert!(!requests[0].path.contains(&token));
+}
+
+#[test]
+fn of_a_created_runner_only_this_machines_manager_goes() {
+    let sandbox = super::sandbox();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
+    let done = sandbox.run(&["unregister", "--name", "a", "--output", "json"]);
+    assert_eq!(done.exits(0).runner()["action"], "unregistered");
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager)[0].parameter("system_id"), Some("s_0123456789ab"));
+    assert!(!sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
+fn already_gone_is_done() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.delete(sandbox.gitlab.runners()[0].id);
+    let done = sandbox.run(&["unregister", "--all-runners"]);
+    assert!(done.exits(0).stdout.contains("was already gone"), "{done:?}");
+    assert!(!sandbox.config().contains("[[runners]]"));
+    assert!(sandbox.run(&["unregister", "--all"]).exits(0).stdout.starts_with("no runners in "));
+}
+
+#[test]
+fn an_expired_token_says_that_the_runner_may_remain() {
+    let sandbox = sandbox_with(fake_gitlab::Gitlab::builder().token_life("1h"));
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.advance(std::time::Duration::from_secs(7200));
+    let done = sandbox.run(&["unregister", "--name", "a", "--output=json"]);
+    assert_eq!(done.exits(0).runner()["action"], "may_remain");
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+}
+
+#[test]
+fn an_unreachable_server_keeps_the_entry() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    let config = sandbox.config();
+    for fault in [Fault::html(403), Fault::status(503), Fault::cut()] {
+        sandbox.gitlab.order(Endpoint::DeleteManager, fault);
+        sandbox.run(&["unregister", "--name", "a"]).exits(5);
+        assert_eq!(sandbox.config(), config);
+    }
+    sandbox.gitlab.refuse_connections();
+    sandbox.run(&["unregister", "--name", "a"]).exits(5);
+    sandbox.gitlab.accept_connections();
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+}
+
+#[test]
+fn some_done_and_some_not_is_exit_6() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    let (id, _) = sandbox.add_created("b");
+    sandbox.gitlab.order(Endpoint::DeleteManager, Fault::html(502)).for_runner(id);
+    sandbox.run(&["unregister", "--all-runners"]).exits(6);
+    assert!(sandbox.config().contains("\"b\"") && !sandbox.config().contains("\"a\""));
+}
+
+#[test]
+fn a_token_without_an_entry_is_enough() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance().registered());
+    let url = sandbox.gitlab.url();
+    sandbox.run_reading(&["unregister", "--url", &url, "--token-file=-"], &token).exits(0);
+    assert!(sandbox.gitlab.runner(id).is_none());
+    let gone = sandbox.run(&["unregister", "--url", &url, "--token", &token]);
+    assert!(gone.exits(0).stdout.contains("was already gone"));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.run(&["unregister", "--url", &url, "--token", &token]).exits(0);
+    assert!(sandbox.gitlab.runner(id).is_some(), "a created runner cannot be made again from here");
+    assert_eq!(sandbox.config(), "");
+}
+
+#[test]
+fn a_broken_file_leaves_everybody_registered() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let config = sandbox.config() + "x = = 1\n";
+    sandbox.write_config(&config);
+    sandbox.run(&["unregister", "--all"]).exits(4);
+    assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config, 1));
+}
+
+#[test]
+fn the_record_of_an_enrollment_stays_as_retired() {
+    let sandbox = super::sandbox();
+    let token = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let agent = format!(
+        "[[enroll]]\nname = \"build-1\"\nurl = \"{}\"\nregistration_token = {{ file = {:?} }}\n",
+        sandbox.gitlab.url(),
+        token.to_str().unwrap()
+    );
+    sandbox.write("agent.toml", &agent);
+    sandbox.run(&["run", "--once"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    sandbox.run(&["unregister", "--name", "build-1"]).exits(0).says("agent.toml enrolls it");
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+    assert!(sandbox.state().contains("\"retired\""));
+    sandbox.run(&["run", "--once"]).exits(0);
+    assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+}
+
+#[test]
+fn a_lost_answer_is_finished_by_the_same_command_again() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
+    sandbox.run(&["unregister", "--name", "a"]).exits(5);
+    assert!(sandbox.config().contains("[[runners]]"));
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    assert!(!sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
+fn an_interrupt_lets_what_is_under_way_finish() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let hold = sandbox.gitlab.order(Endpoint::Delete, Fault::hold());
+    let child = sandbox.start(&["unregister", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Delete, 1);
+    child.signal(Signal::TERM);
+    hold.release();
+    child.end().exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+}

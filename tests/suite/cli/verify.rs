@@ -1,0 +1,233 @@
+//! `verify`.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Fault, Gitlab};
+use rustix::process::Signal;
+
+#[test]
+fn every_runner_is_asked_about_once_with_one_system_id() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.add_created("b");
+    let config = sandbox.config();
+    let done = sandbox.run(&["verify"]);
+    done.exits(0);
+    insta::assert_snapshot!("verify-stdout", sandbox.scrub(&done.stdout));
+    assert_eq!(done.stderr, "");
+    assert_eq!(sandbox.config(), config);
+    let requests = sandbox.gitlab.requests();
+    assert_eq!(requests.len(), 2);
+    for request in requests {
+        assert_eq!(request.endpoint, Endpoint::Verify);
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        assert_eq!(request.parameter("system_id"), Some("s_0123456789ab"));
+        assert!(!request.path.contains("glrt-"));
+    }
+}
+
+#[test]
+fn an_empty_file_has_nobody_to_verify() {
+    let done = super::sandbox().run(&["verify"]);
+    assert!(done.exits(0).stdout.starts_with("no runners in "));
+}
+
+#[test]
+fn refused_unreachable_and_mixed_have_exit_codes_of_their_own() {
+    let sandbox = super::sandbox();
+    let (_, good) = sandbox.add_created("good");
+    sandbox.add_entry("dead", Some(99), "glrt-dead");
+    let mixed = sandbox.run(&["verify"]);
+    mixed.exits(6).says("error: runner `dead` (id 99): cannot verify").says("hint: ");
+    assert!(mixed.stdout.contains("runner `dead` (id 99): refused"));
+    sandbox.run(&["verify", "--name", "dead"]).exits(3);
+    sandbox.run(&["verify", "--token", &good]).exits(0);
+    let json = sandbox.run(&["verify", "--output", "json"]);
+    assert_eq!(json.exits(6).stderr, "");
+    let actions: Vec<_> = json.runners().iter().map(|runner| runner["action"].clone()).collect();
+    assert_eq!(actions, ["verified", "refused"]);
+    sandbox.gitlab.refuse_connections();
+    sandbox.run(&["verify"]).exits(5);
+}
+
+#[test]
+fn what_is_no_gitlab_answer_is_neither_valid_nor_refused_and_drops_nothing() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    let config = sandbox.config();
+    for fault in
+        [Fault::html(200), Fault::html(403), Fault::redirect(302, "https://sso.example.com/"), Fault::status(500)]
+    {
+        sandbox.gitlab.order(Endpoint::Verify, fault);
+        sandbox.run(&["verify", "--delete"]).exits(5);
+        assert_eq!(sandbox.config(), config);
+    }
+    sandbox.gitlab.refuse_connections();
+    sandbox.run(&["verify", "--delete"]).exits(5);
+    assert_eq!(sandbox.config(), config);
+}
+
+#[test]
+fn an_entry_is_dropped_after_two_refusals_and_kept_in_the_state_directory() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("good");
+    sandbox.add_entry("dead", Some(99), "glrt-dead");
+    let done = sandbox.run(&["verify", "--delete"]);
+    done.exits(0);
+    let stdout = sandbox.scrub(&done.stdout);
+    assert!(stdout.contains("runner `dead` (id 99): refused twice and dropped"), "{stdout}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 3);
+    assert!(sandbox.config().contains("\"good\"") && !sandbox.config().contains("\"dead\""));
+    let kept = done.stdout.split("a copy of the entry is in ").nth(1).unwrap().trim();
+    let kept = std::fs::read_to_string(kept).unwrap();
+    assert!(kept.contains("name = \"dead\"") && kept.contains("executor = \"shell\"") && !kept.contains("glrt-dead"));
+}
+
+#[test]
+fn a_single_refusal_drops_nothing() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    let config = sandbox.config();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    sandbox.run(&["verify", "--delete"]).exits(0);
+    assert_eq!(sandbox.gitlab.requests().len(), 2);
+    assert_eq!(sandbox.config(), config);
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(403));
+    sandbox.run(&["verify", "--delete"]).exits(5);
+    assert_eq!(sandbox.config(), config);
+}
+
+#[test]
+fn entries_with_a_problem_are_told_and_the_others_go_on() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("good");
+    sandbox.add_entry("variable", None, "$TOKEN_OF_RUNNER");
+    sandbox.write_config(&(sandbox.config() + "[[runners]]\nname = \"bare\"\n"));
+    let done = sandbox.run(&["verify"]);
+    done.exits(6).says("TOKEN_OF_RUNNER").says("it has no url");
+    assert!(done.stdout.contains("`good`"));
+    sandbox.run(&["verify", "--name", "bare"]).exits(4).says("it has no url");
+    sandbox.run(&["unregister", "--name", "bare"]).exits(4);
+    // A variable that is set is used, and stays a variable.
+    let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+    sandbox.run_with(&["verify", "--name", "variable"], &[("TOKEN_OF_RUNNER", &token)]).exits(0);
+    assert!(sandbox.config().contains("$TOKEN_OF_RUNNER"));
+}
+
+#[test]
+fn an_ambiguous_name_lists_the_ids_to_choose_from() {
+    let sandbox = super::sandbox();
+    let (first, _) = sandbox.add_created("same");
+    let (second, _) = sandbox.add_created("same");
+    for words in [&["verify"][..], &["rotate"], &["unregister"]] {
+        let done = sandbox.run(&[words, &["--name", "same"]].concat());
+        done.exits(2).says(&format!("--id {first} --url ")).says(&format!("--id {second} --url "));
+    }
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+    sandbox.run(&["verify", "--name", "same", "--id", &first.to_string()]).exits(0);
+    sandbox.run(&["verify", "--name", "none"]).exits(2).says("no runner in config.toml has the name `none`");
+    sandbox.run(&["verify", "--url", &sandbox.gitlab.url()]).exits(0);
+    assert_eq!(sandbox.gitlab.requests().len(), 3);
+}
+
+#[test]
+fn the_environment_selects_nobody() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.add_created("b");
+    let variables =
+        [("CI_SERVER_TOKEN", "glrt-other"), ("CI_SERVER_URL", "https://other.example.com"), ("RUNNER_NAME", "a")];
+    assert_eq!(sandbox.run_with(&["verify", "--output=json"], &variables).exits(0).runners().len(), 2);
+}
+
+#[test]
+fn an_interrupt_ends_it_at_once() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    let child = sandbox.start(&["verify"]);
+    sandbox.wait_for_requests(Endpoint::Verify, 1);
+    child.signal(Signal::INT);
+    child.end().exits(1).says("interrupted");
+}
+
+#[test]
+fn a_wrong_system_id_file_is_an_error_and_not_replaced() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.write("config/.runner_system_id", "mine");
+    sandbox.run(&["verify"]).exits(4).says(".runner_system_id");
+    assert_eq!(std::fs::read_to_string(sandbox.path("config/.runner_system_id")).unwrap(), "mine");
+}
+
+#[test]
+fn mistakes_of_agent_toml_are_all_told() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.write("agent.toml", "colour = 1\n[verify]\ninterval = \"soon\"\n");
+    sandbox.run(&["verify"]).exits(4).says("agent.toml:1").says("agent.toml:3");
+}
+
+#[test]
+fn a_daemon_that_is_busy_with_the_runner_is_named() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
+    let hold = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    let first = sandbox.start(&["verify"]);
+    sandbox.wait_for_requests(Endpoint::Verify, 2);
+    let second = sandbox.start(&["verify"]);
+    // The second waits for the first, and then does its own.
+    hold.release();
+    first.end().exits(0);
+    second.end().exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 3);
+}
+
+#[test]
+fn nothing_that_any_command_tells_holds_a_token() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.add_entry("dead", Some(99), "glrt-dead-and-gone");
+    sandbox.add_entry("variable", None, "$SOME_TOKEN");
+    let mut secrets = vec!["glrt-dead-and-gone".to_owned(), "glrt-in-a-variable".to_owned()];
+    let mut told = String::new();
+    for command in [&["list"][..], &["verify"], &["rotate", "--all"], &["verify", "--delete"], &["unregister", "--all"]]
+    {
+        secrets.push(sandbox.gitlab.runners()[0].token.clone());
+        for output in ["text", "json"] {
+            if command[0] == "unregister" && output == "json" {
+                continue;
+            }
+            let words = [command, &["--log-level", "trace", "--output", output]].concat();
+            let done = sandbox.run_with(&words, &[("SOME_TOKEN", "glrt-in-a-variable")]);
+            told.push_str(&(done.stdout + &done.stderr));
+            secrets.extend(sandbox.gitlab.runners().into_iter().map(|runner| runner.token));
+        }
+    }
+    assert!(told.lines().count() > 50, "{told}");
+    for secret in secrets {
+        assert!(!told.contains(&secret), "{secret}");
+    }
+    for request in sandbox.gitlab.requests() {
+        assert!(!request.path.contains('?'), "{}", request.path);
+    }
+}
+
+#[test]
+fn many_runners_are_asked_about_at_the_same_time() {
+    let sandbox = super::sandbox();
+    for number in 0..12 {
+        sandbox.add_created(&format!("runner-{number}"));
+    }
+    let hold = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    let child = sandbox.start(&["verify", "--output", "json"]);
+    // One that gets no answer does not keep the others.
+    sandbox.wait_for_requests(Endpoint::Verify, 12);
+    hold.release();
+    let done = child.end();
+    let names: Vec<_> =
+        done.exits(0).runners().iter().map(|runner| runner["name"].as_str().unwrap().to_owned()).collect();
+    let expected: Vec<_> = (0..12).map(|number| format!("runner-{number}")).collect();
+    assert_eq!(names, expected, "in the order of the file");
+}

@@ -1,0 +1,37 @@
+//! The daemon, as a process of its own against a real server.
+//!
+//! Tokens live seconds; the tests assert in which order and how often things happened.
+
+mod asking;
+mod changes;
+mod containers;
+mod crashes;
+mod ends;
+mod face;
+mod lives;
+mod once;
+mod secrets;
+mod service;
+
+use fake_gitlab::Builder;
+use test_support::Sandbox;
+
+use crate::BINARY;
+
+/// A sandbox with an empty agent.toml.
+fn sandbox(gitlab: Builder) -> Sandbox {
+    Sandbox::new(BINARY, gitlab)
+}
+
+/// A sandbox whose agent.toml has these settings and enrolls one runner named `build-1`.
+fn enrolled(gitlab: Builder, settings: &str) -> Sandbox {
+    let sandbox = sandbox(gitlab);
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.write("agent.toml", &format!("{settings}\n{}", enrollment(&sandbox, "build-1")));
+    sandbox
+}
+
+/// An `[[enroll]]` table that registers with the token in the file `token`.
+fn enrollment(sandbox: &Sandbox, name: &str) -> String {
+    sandbox.enrollment(name, "registration_token = { file = \"token\" }")
+}

@@ -1,0 +1,152 @@
+//! `status` and `health`, which ask the daemon.
+
+use super::enrolled;
+use test_support::{Output, Process};
+
+use fake_gitlab::{Endpoint, Fault, Gitlab};
+use rustix::process::Signal;
+
+fn texts(output: Output) -> (Option<i32>, String, String) {
+    (output.code, output.stdout, output.stderr)
+}
+
+#[test]
+fn status_tells_people_and_scripts_how_the_runners_stand() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let _daemon = sandbox.start_serving();
+    let waited = sandbox.run(&["status", "--wait", "ready", "--output", "json"]);
+    let (code, stdout, stderr) = texts(waited);
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["runners"][0]["state"], "active");
+    // What the settings say is none of its business.
+    sandbox.write("agent.toml", "broken [");
+    let (code, stdout, stderr) = texts(sandbox.run(&["status"]));
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert!(lines[0].starts_with("NAME") && lines[0].ends_with("NEXT"), "{stdout}");
+    assert!(lines[1].starts_with("build-1") && lines[1].contains("verify "), "{stdout}");
+}
+
+#[test]
+fn status_tells_what_is_wrong_and_how_long_it_waited_for_it() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let refusal = serde_json::json!({ "message": "410 Gone - runner registration disallowed" });
+    sandbox.gitlab.order(Endpoint::Register, Fault::json(410, refusal)).always();
+    let _daemon = sandbox.start_serving();
+    let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("not ready after 1s") && stderr.contains("runner `build-1`: "), "{stderr}");
+    sandbox.wait("the sentence with the remedy", |sandbox| {
+        let (code, stdout, _) = texts(sandbox.run(&["status"]));
+        assert_eq!(code, Some(0), "asking has worked");
+        stdout.contains("\nrunner `build-1`: ") && stdout.contains("create the runner in GitLab's UI")
+    });
+    let (code, stdout, _) = texts(sandbox.run(&["health", "--ready"]));
+    assert_eq!((code, stdout.lines().count()), (Some(1), 1));
+    assert!(stdout.starts_with("not ready: runner `build-1`: "), "{stdout}");
+}
+
+#[test]
+fn an_enrollment_whose_runner_was_unregistered_is_not_ready_until_a_reload() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let daemon = sandbox.start_serving();
+    assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+    assert_eq!(sandbox.run(&["unregister", "--name", "build-1"]).code, Some(0));
+    sandbox.wait("the daemon to miss its runner", |sandbox| {
+        let (code, stdout, _) = texts(sandbox.run(&["health", "--ready"]));
+        code == Some(1) && stdout.contains("it is not served")
+    });
+    daemon.signal(Signal::HUP);
+    sandbox.wait_for_registration();
+    assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+}
+
+#[test]
+fn status_waits_for_a_daemon_that_is_not_there_yet() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let command = sandbox.command(&["status", "--wait", "ready", "--timeout", "10m"]);
+    let waiting = Process::start(command);
+    let _daemon = sandbox.start_serving();
+    let (code, stdout, stderr) = texts(waiting.end());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("build-1") && stdout.contains("active"), "{stdout}");
+}
+
+#[test]
+fn nobody_to_ask_is_said_with_the_remedy() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (code, stdout, stderr) = texts(sandbox.run(&["status"]));
+    assert_eq!((code, stdout.as_str()), (Some(5), ""));
+    assert!(stderr.contains("run/agent.sock") && stderr.contains("hint: start it with `runner-agent run`"), "{stderr}");
+    let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("no daemon answers"), "{stderr}");
+    let (code, stdout, _) = texts(sandbox.run(&["health"]));
+    assert_eq!((code, stdout.lines().count()), (Some(1), 1));
+    let socket = sandbox.path("elsewhere.sock");
+    let (_, _, stderr) = texts(sandbox.run(&["status", "--socket", socket.to_str().unwrap()]));
+    assert!(stderr.contains("elsewhere.sock") && !stderr.contains("run/agent.sock"), "{stderr}");
+}
+
+#[test]
+fn a_daemon_that_hangs_is_not_healthy() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let daemon = sandbox.start_serving();
+    assert_eq!(texts(sandbox.run(&["health"])), (Some(0), "healthy\n".to_owned(), String::new()));
+    daemon.signal(Signal::STOP);
+    let (code, stdout, _) = texts(sandbox.run(&["health"]));
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("has not answered within 3 s"), "{stdout}");
+    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5));
+    daemon.signal(Signal::CONT);
+    sandbox.wait("its recovery", |sandbox| texts(sandbox.run(&["health"])).0 == Some(0));
+}
+
+#[test]
+fn waiting_for_a_daemon_that_hangs_ends_in_time() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let daemon = sandbox.start_serving();
+    daemon.signal(Signal::STOP);
+    let (code, stdout, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    // Sooner than any answer is given up.
+    assert!(stderr.contains("not ready after 1s") && !stderr.contains("within 3 s"), "{stderr}");
+    daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn a_wait_without_end_begins() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let _daemon = sandbox.start_serving();
+    let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "36500d"]));
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn nobody_is_told_of_another_daemon() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let first = sandbox.start_serving();
+    sandbox.wait_for_registration();
+    std::fs::create_dir(sandbox.path("second")).unwrap();
+    sandbox.write("second.toml", "");
+    let own = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        command
+            .env("CONFIG_FILE", sandbox.path("second/config.toml"))
+            .env("STATE_DIRECTORY", sandbox.path("second/state"));
+        command.env("RUNNER_AGENT_CONFIG", sandbox.path("second.toml"));
+        command
+    };
+    let asked = texts(Process::start(own(&["status"])).end());
+    assert_eq!((asked.0, asked.1.as_str()), (Some(5), ""));
+    assert!(asked.2.contains("serves a different config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
+    let second = Process::start(own(&["run"]));
+    sandbox.wait("the second daemon", |_| texts(Process::start(own(&["health"])).end()).0 == Some(0));
+    let told = texts(Process::start(own(&["status"])).end());
+    assert_eq!(told, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
+    assert!(texts(sandbox.run(&["status"])).1.contains("build-1"));
+    drop(first);
+    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5), "the second one is not taken for the first");
+    drop(second);
+}

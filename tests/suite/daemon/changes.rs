@@ -1,0 +1,114 @@
+//! Files that change while the daemon runs.
+
+use super::{enrolled, enrollment};
+use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use rustix::process::Signal;
+use test_support::{Output, Sandbox};
+
+const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
+
+/// Everything that a re-serialising editor would spoil: a BOM, CRLF, comments, dotted and inline tables, odd
+/// spacing, foreign keys, no final newline.
+fn intricate(url: &str, id: u64, token: &str) -> String {
+    let text = format!(
+        "\u{feff}# ours\nconcurrent   =  4\nsession_server.listen_address = \"[::]:8093\"\n\n\
+         [[runners]] # the builder\n  name = 'b\u{fc}ilder'\n  url = \"{url}\"\n  id = {id}\n\
+         \ttoken = \"{token}\"   # do not touch\n  token_obtained_at = 2020-01-01T00:00:00Z\n\
+         \x20 token_expires_at = 2020-01-02T00:00:00Z # nor this\n  executor = \"docker\"\n\
+         \x20 environment = [ \"A=1\",\n    \"B=2\", ]\n  feature_flags = {{ FF_X = true }}\n\
+         \x20 docker.image = \"alpine\" # dotted\n  docker.volumes = [\"/cache\"]\n  [runners.cache]\n    Type = \"s3\"\n\n\
+         [foreign]\nx = 0x1F"
+    );
+    text.replace('\n', "\r\n")
+}
+
+#[test]
+fn a_rotation_changes_the_three_token_lines_and_not_a_byte_more() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let before = intricate(&sandbox.gitlab.url(), id, &token);
+    sandbox.write_config(&before);
+    let Output { code, stderr: log, .. } = sandbox.start(&["run", "--once"]).end();
+    assert!(code == Some(0), "{log}");
+    let after = sandbox.config();
+    let runner = sandbox.gitlab.runner(id).unwrap();
+    assert_eq!(runner.rotations, 1, "{log}");
+    let (before, after): (Vec<_>, Vec<_>) = (before.split("\r\n").collect(), after.split("\r\n").collect());
+    assert_eq!(before.len(), after.len());
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old != new).map(|(_, new)| *new).collect();
+    assert_eq!(changed.len(), 3, "{changed:?}");
+    assert_eq!(changed[0], format!("\ttoken = \"{}\"   # do not touch", runner.token));
+    assert!(changed[1].starts_with("  token_obtained_at = 20") && changed[1].ends_with('Z'));
+    assert!(changed[2].starts_with("  token_expires_at = 20") && changed[2].ends_with("Z # nor this"));
+}
+
+#[test]
+fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
+    let sandbox = enrolled(Gitlab::builder().token_life("6s"), SHORT);
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    let old = sandbox.config();
+    sandbox.wait("a rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 1 && sandbox.is_in_step());
+    // From here on the token lives an hour, so that nothing is due while we look.
+    sandbox.gitlab.set_token_life("1h");
+    sandbox.wait("a second rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 2 && sandbox.is_in_step());
+    sandbox.gitlab.clear_requests();
+    sandbox.write_config(&old);
+    sandbox.wait("the current token to be back", Sandbox::is_in_step);
+    assert!(sandbox.gitlab.requests().is_empty(), "{:?}", sandbox.gitlab.requests());
+    assert!(daemon.log().contains("putting the current one back"));
+}
+
+#[test]
+fn an_enrollment_that_is_added_is_registered_without_a_restart() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    sandbox.write("agent.toml", "nonsense = 1");
+    sandbox.wait("the complaint", |_| daemon.log().contains("keeping the previous ones"));
+    sandbox.write("agent.toml", &format!("{}{}", enrollment(&sandbox, "build-1"), enrollment(&sandbox, "build-2")));
+    sandbox.wait("the second runner", |sandbox| sandbox.gitlab.runners().len() == 2 && sandbox.is_in_step());
+    assert!(daemon.is_running());
+}
+
+#[test]
+fn an_entry_that_somebody_adds_is_served_and_a_broken_one_does_not_disturb() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    let daemon = sandbox.start_serving();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let url = sandbox.gitlab.url();
+    let config = format!(
+        "[[runners]]\nname = \"no token\"\nurl = \"{url}\"\n[[runners]]\nname = \"variable\"\nurl = \"{url}\"\ntoken = \"$NOT_SET\"\n\
+         [[runners]]\nname = \"good\"\nurl = \"{url}\"\nid = {id}\ntoken = \"{token}\"\n"
+    );
+    sandbox.write_config(&config);
+    sandbox.wait("a verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() == 1);
+    assert_eq!(sandbox.config(), config);
+    sandbox.write_config("[[runners]\n");
+    sandbox.wait("the complaint", |_| daemon.log().contains("line 1, column"));
+    assert_eq!(sandbox.config(), "[[runners]\n");
+    sandbox.write_config(&config);
+}
+
+#[test]
+fn a_hangup_verifies_now() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    assert!(sandbox.gitlab.requests_to(Endpoint::Verify).is_empty());
+    daemon.signal(Signal::HUP);
+    sandbox.wait("a verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() == 1);
+}
+
+#[test]
+fn a_token_file_that_a_later_enrollment_names_is_watched() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let daemon = sandbox.start_serving();
+    std::fs::create_dir(sandbox.path("secrets")).unwrap();
+    sandbox.write("secrets/token", "GR1348941not-the-right-one");
+    let enrollment = enrollment(&sandbox, "build-1").replace("\"token\"", "\"secrets/token\"");
+    sandbox.write("agent.toml", &enrollment);
+    sandbox.wait("the complaint", |_| daemon.log().contains("ERROR"));
+    sandbox.write("secrets/token", &sandbox.gitlab.instance_registration_token());
+    sandbox.wait_for_registration();
+}

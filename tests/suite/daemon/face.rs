@@ -1,0 +1,272 @@
+//! What the daemon answers, over its socket and over TCP.
+
+use super::enrolled;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+use test_support::{Output, PATIENCE, Process, Sandbox};
+
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
+use rustix::process::Signal;
+
+/// Sends one request and returns status, headers and body.
+fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String, String) {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (headers, body) = answer.split_once("\r\n\r\n").expect(&answer);
+    (headers[9..12].parse().unwrap(), headers.to_owned(), body.to_owned())
+}
+
+fn get(socket: &Path, path: &str) -> (u16, String) {
+    let (status, _, body) = exchange(UnixStream::connect(socket).unwrap(), &request("GET", path));
+    (status, body)
+}
+
+fn request(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// A series' value; `None` if there is none.
+fn value(socket: &Path, series: &str) -> Option<f64> {
+    let (_, text) = get(socket, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(series))?.trim().to_owned();
+    Some(line.parse().unwrap())
+}
+
+/// Where a daemon of this sandbox listens at a free port that `flags` asked for.
+fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
+    let mut port = None;
+    sandbox.wait("the daemon to listen", |_| {
+        let log = daemon.log();
+        port = log.split_once("addresses=[127.0.0.1:").and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok());
+        port.is_some()
+    });
+    port.unwrap()
+}
+
+#[test]
+fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
+    let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), "");
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_registration();
+    let socket = sandbox.path("run/agent.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(get(&socket, "/healthz"), (200, "ok\n".to_owned()));
+    sandbox.wait("readiness", |_| get(&socket, "/readyz").0 == 200);
+    let (status, body) = get(&socket, "/status");
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &report["schema"]), (200, &1.into()));
+    let runner = &report["runners"][0];
+    assert_eq!((&runner["name"], &runner["state"]), (&"build-1".into(), &"active".into()), "{body}");
+    assert!(runner["next"]["at"].is_string() && runner["token_expires_at"].is_string(), "{body}");
+    assert_eq!(get(&socket, "/metrics").0, 200);
+    assert_eq!(get(&socket, "/").0, 404);
+    let ask = |method: &str| exchange(UnixStream::connect(&socket).unwrap(), &request(method, "/status"));
+    let (status, headers, body) = ask("HEAD");
+    assert!(status == 200 && body.is_empty() && headers.contains("content-length"), "{headers}");
+    assert_eq!(ask("POST").0, 405);
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
+    assert!(code == Some(0), "{log}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn readiness_is_what_the_server_said_last_and_names_who_waits() {
+    let sandbox = enrolled(Gitlab::builder(), "[timing]\nfloor = \"200ms\"\nconfirm_after = \"200ms\"\n");
+    let order = sandbox.gitlab.order(Endpoint::Register, Fault::json(503, serde_json::json!({ "message": "not now" })));
+    order.always();
+    let daemon = sandbox.start_serving();
+    let socket = sandbox.path("run/agent.sock");
+    sandbox.wait("the reason", |_| get(&socket, "/readyz").1.contains("not now"));
+    let (status, body) = get(&socket, "/readyz");
+    let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &readiness["waiting_for"][0]["name"]), (503, &"build-1".into()), "{body}");
+    order.cancel();
+    sandbox.wait("readiness", |_| get(&socket, "/readyz").0 == 200);
+    sandbox.gitlab.outage(Some(Outage::Unavailable));
+    daemon.signal(Signal::HUP);
+    sandbox.wait("a failing verification", |_| get(&socket, "/status").1.contains("unanswered"));
+    assert_eq!(get(&socket, "/readyz").0, 200, "an answer that did not come takes nothing back");
+    sandbox.gitlab.outage(None);
+    let runner = sandbox.gitlab.runners()[0].id;
+    sandbox.gitlab.delete(runner);
+    daemon.signal(Signal::HUP);
+    sandbox.wait("the refusal", |_| get(&socket, "/readyz").0 == 503);
+    assert_eq!(get(&socket, "/healthz").0, 200, "the daemon itself is well");
+    sandbox.wait("the state", |_| {
+        value(
+            &socket,
+            &format!(
+                "runner_agent_state{{host=\"{}\",id=\"{runner}\",name=\"build-1\",state=\"rejected\"}}",
+                host(&sandbox)
+            ),
+        ) == Some(1.0)
+    });
+}
+
+fn host(sandbox: &Sandbox) -> String {
+    sandbox.gitlab.url().trim_start_matches("http://").to_owned()
+}
+
+#[test]
+fn what_happens_is_counted_and_no_token_is_told() {
+    let settings = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
+    let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(4)), settings);
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_registration();
+    let socket = sandbox.path("run/agent.sock");
+    let first = sandbox.gitlab.runners()[0].clone();
+    let expiry = format!(
+        "runner_agent_token_expiry_timestamp_seconds{{host=\"{}\",id=\"{}\",name=\"build-1\"}}",
+        host(&sandbox),
+        first.id
+    );
+    sandbox.wait("the new runner to be told about", |_| value(&socket, &expiry).is_some());
+    let before = value(&socket, &expiry).unwrap();
+    sandbox.wait("two rotations", |_| value(&socket, "runner_agent_rotations_total{outcome=\"done\"}") >= Some(2.0));
+    assert!(value(&socket, &expiry).unwrap() > before, "the same labels across rotations");
+    let at_least_one = [
+        "runner_agent_registrations_total{outcome=\"done\"}",
+        "runner_agent_config_writes_total{outcome=\"done\"}",
+        "runner_agent_api_requests_total{endpoint=\"register\",outcome=\"ok\"}",
+        "runner_agent_api_requests_total{endpoint=\"reset\",outcome=\"ok\"}",
+        "runner_agent_api_request_duration_seconds_count{endpoint=\"reset\"}",
+    ];
+    for series in at_least_one {
+        assert!(value(&socket, series) >= Some(1.0), "{series}");
+    }
+    let told = get(&socket, "/metrics").1 + &get(&socket, "/status").1 + &get(&socket, "/readyz").1;
+    let sent: Vec<_> =
+        sandbox.gitlab.requests().iter().filter_map(|request| request.parameter("token").map(str::to_owned)).collect();
+    assert!(sent.len() >= 3);
+    for token in sent.iter().chain([&first.token]) {
+        assert!(!told.contains(token.as_str()), "{told}");
+    }
+    drop(daemon);
+}
+
+#[test]
+fn the_series_of_a_runner_that_is_gone_are_gone() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let entry = |name: &str| {
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\nid = {id}\ntoken = \"{token}\"\n", sandbox.gitlab.url())
+    };
+    let (stays, goes) = (entry("stays"), entry("goes"));
+    sandbox.write_config(&format!("{stays}{goes}"));
+    let _daemon = sandbox.start_serving();
+    let socket = sandbox.path("run/agent.sock");
+    let has = |name: &str| get(&socket, "/metrics").1.contains(&format!("name=\"{name}\""));
+    assert!(has("stays") && has("goes"), "from the moment on at which it serves");
+    sandbox.write_config(&stays);
+    sandbox.wait("its series to go", |_| !has("goes"));
+    assert!(has("stays"));
+}
+
+#[test]
+fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let socket = sandbox.path("run/agent.sock");
+    let daemon = sandbox.start_serving();
+    daemon.kill();
+    assert!(socket.exists(), "nobody could remove it");
+    let _daemon = sandbox.start_serving();
+    assert_eq!(get(&socket, "/healthz").0, 200);
+
+    let other = super::sandbox(Gitlab::builder());
+    let mut command = other.command(&["run"]);
+    command.env("RUNTIME_DIRECTORY", sandbox.path("run"));
+    let second = Process::start(command);
+    other.wait("the second daemon to serve", |_| second.log().contains("serving"));
+    assert!(second.log().contains("another daemon listens on it"), "{}", second.log());
+    assert_eq!(get(&other.path("state/agent.sock"), "/healthz").0, 200, "it goes on beside its state");
+    second.stop(Signal::TERM);
+    assert_eq!(get(&socket, "/healthz").0, 200);
+
+    let named = other.start(&["run", "--socket", socket.to_str().unwrap()]);
+    let Output { code, stderr: log, .. } = named.end();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains("--socket") && socket.exists(), "{log}");
+}
+
+#[test]
+fn a_runtime_directory_that_cannot_be_written_is_done_without() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.write("run", "not a directory, not even for root");
+    let daemon = sandbox.start_serving();
+    assert!(daemon.log().contains("cannot create the socket"), "{}", daemon.log());
+    assert_eq!(get(&sandbox.path("state/agent.sock"), "/healthz").0, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let sandbox = enrolled(Gitlab::builder(), &format!("[http]\nlisten = [\"{address}\"]\n"));
+    let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains(&address) && log.contains("hint: choose another address"), "{log}");
+    assert!(sandbox.gitlab.requests().is_empty(), "nothing is begun that cannot be watched");
+
+    let sandbox = enrolled(Gitlab::builder(), "[http]\nlisten = [\"0.0.0.0:0\"]\n");
+    let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains("agent.toml:2: ") && log.contains("allow_remote"), "{log}");
+    let Output { code, .. } = sandbox.start(&["run", "--listen-address", "0.0.0.0:0"]).end();
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let daemon = sandbox.start(&["run", "--listen-address", "127.0.0.1:0"]);
+    let port = port(&sandbox, &daemon);
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut idle = connect();
+    let mut slow = connect();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost:").unwrap();
+    assert_eq!(exchange(connect(), &request("GET", "/healthz")).0, 200);
+    assert!(exchange(connect(), &request("GET", "/metrics")).1.contains("version=0.0.4"));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(100_000));
+    let mut loud = connect();
+    // The server may hang up before it has heard it all.
+    let _cut = loud.write_all(long.as_bytes());
+    let mut answer = Vec::new();
+    let _cut = loud.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+    for stream in [&mut idle, &mut slow] {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(!rest.starts_with(b"HTTP/1.1 2"));
+    }
+}
+
+#[test]
+fn runners_are_told_in_the_order_of_the_file_also_after_a_restart() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let names = ["f", "a", "e", "b", "d", "c"];
+    let mut added: Vec<_> = names.map(|_| sandbox.gitlab.add_runner(NewRunner::instance())).into();
+    added.reverse();
+    let entries = names.iter().zip(added).map(|(name, (id, token))| {
+        format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\nid = {id}\ntoken = \"{token}\"\n", sandbox.gitlab.url())
+    });
+    sandbox.write_config(&entries.collect::<String>());
+    let socket = sandbox.path("run/agent.sock");
+    for _ in 0..2 {
+        let daemon = sandbox.start_serving();
+        sandbox.wait("every verification", |_| get(&socket, "/readyz").0 == 200);
+        let report: serde_json::Value = serde_json::from_str(&get(&socket, "/status").1).unwrap();
+        let told: Vec<_> = report["runners"].as_array().unwrap().iter().map(|runner| runner["name"].clone()).collect();
+        assert_eq!(told, names);
+        daemon.stop(Signal::QUIT);
+    }
+}

@@ -1,0 +1,103 @@
+//! Token lifetimes: each token is rotated in time, even if other runners fail.
+
+use super::{enrolled, enrollment};
+use std::time::Duration;
+use test_support::{Output, Sandbox};
+
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
+use rustix::process::Signal;
+
+/// Timing for tokens that live four seconds.
+const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
+
+const LIFE: Duration = Duration::from_secs(4);
+
+fn entry(name: &str, url: &str, id: u64, token: &str) -> String {
+    format!("[[runners]]\n  name = \"{name}\"\n  url = \"{url}\"\n  id = {id}\n  token = \"{token}\"\n\n")
+}
+
+#[test]
+fn a_healthy_runner_rotates_on_time_for_ten_lives_beside_a_refused_one() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
+    let url = sandbox.gitlab.url();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let dead = "glrt-refusedforever00000";
+    sandbox.write_config(&format!("{}{}", entry("dead", &url, 999, dead), entry("healthy", &url, id, &token)));
+    sandbox.write("agent.toml", SHORT);
+    let daemon = sandbox.start_serving();
+    let rotations = |sandbox: &Sandbox| sandbox.gitlab.runner(id).unwrap().rotations;
+    sandbox.wait("ten lives", |sandbox| rotations(sandbox) >= 15);
+    let Output { code, .. } = daemon.stop(Signal::QUIT);
+    assert!(code == Some(0));
+    // Every reset was accepted, so every one came before the token's expiry.
+    let resets = sandbox.gitlab.requests_to(Endpoint::Reset);
+    assert!(resets.iter().all(|request| request.status == Some(201)), "a rotation came too late");
+    let of_dead = sandbox.gitlab.requests().iter().filter(|request| request.parameter("token") == Some(dead)).count();
+    assert!((1..12).contains(&of_dead), "{of_dead} requests for the refused runner");
+    assert!(sandbox.config().contains(dead), "the refused entry stays for its owner to look at");
+}
+
+#[test]
+fn a_server_that_is_down_for_a_while_loses_nothing() {
+    let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), SHORT);
+    let maintenance = serde_json::json!({ "message": "under maintenance" });
+    let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance));
+    order.always();
+    let daemon = sandbox.start_serving();
+    sandbox.wait("a few tries", |sandbox| sandbox.gitlab.requests().len() >= 3);
+    assert!(daemon.is_running());
+    assert_eq!(daemon.log().matches("WARN").count(), 1, "told once: {}", daemon.log());
+    order.cancel();
+    sandbox.wait_for_registration();
+    sandbox.gitlab.outage(Some(Outage::Unavailable));
+    let before = sandbox.config();
+    sandbox.gitlab.clear_requests();
+    daemon.signal(Signal::HUP);
+    sandbox.wait("a failing verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() >= 2);
+    assert_eq!(sandbox.config(), before);
+    sandbox.gitlab.outage(None);
+    sandbox.wait("the daemon to catch up", |_| daemon.log().matches("works again").count() >= 2);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 0);
+    assert!(daemon.is_running());
+}
+
+#[test]
+fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
+    let settings = format!("{SHORT}[verify]\ninterval = \"1s\"\n");
+    let sandbox = enrolled(Gitlab::builder().token_life(LIFE), &settings);
+    let daemon = sandbox.start_serving();
+    sandbox.wait("two rotations", |sandbox| sandbox.gitlab.requests_to(Endpoint::Reset).len() >= 2);
+    let log = daemon.stop(Signal::TERM).stderr;
+    let system_id = sandbox.read("config/.runner_system_id");
+    for request in sandbox.gitlab.requests() {
+        assert_eq!(request.header("content-type"), Some("application/json"), "{request:?}");
+        assert!(request.header("x-request-id").is_some() && request.header("user-agent").is_some());
+        assert_eq!(request.path, request.bare_path(), "nothing is in the query");
+        assert!(request.status.is_some_and(|status| status < 300), "{request:?}\n{log}");
+        if matches!(request.endpoint, Endpoint::Verify | Endpoint::Reset) {
+            assert_eq!(request.parameter("system_id"), Some(system_id.trim()));
+        }
+    }
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1);
+}
+
+#[test]
+fn a_given_runner_is_kept_alive_and_only_its_manager_goes() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("token", &token);
+    let enrollment = enrollment(&sandbox, "given").replace("registration_token", "token");
+    sandbox.write("agent.toml", &format!("{SHORT}{enrollment}"));
+    let daemon = sandbox.start_serving();
+    sandbox.wait("a rotation", |sandbox| sandbox.gitlab.runner(id).unwrap().rotations >= 1 && sandbox.is_in_step());
+    assert_eq!(sandbox.gitlab.runner(id).unwrap().managers.len(), 1);
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
+    assert!(code == Some(0), "{log}");
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+    assert!(sandbox.is_in_step(), "entry and token stay");
+    // The token file now holds a retired token, which must not be mistaken for a new one.
+    let daemon = sandbox.start_serving();
+    sandbox.wait("a verification", |sandbox| sandbox.gitlab.runner(id).unwrap().managers.len() == 1);
+    assert!(sandbox.is_in_step(), "{}", daemon.log());
+}

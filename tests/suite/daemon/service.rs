@@ -1,0 +1,80 @@
+//! The daemon as a service: its messages to the service manager.
+
+use super::enrolled;
+use std::os::unix::net::UnixDatagram;
+use std::thread;
+use std::time::{Duration, Instant};
+use test_support::{Output, PATIENCE, Process, Sandbox};
+
+use fake_gitlab::Gitlab;
+use rustix::process::Signal;
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_end() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let (manager, daemon) = serviced(&sandbox);
+    manager.wait_for("READY=1");
+    manager.wait_for_status("1 runner ready");
+    manager.wait_for("WATCHDOG=1");
+    daemon.signal(Signal::HUP);
+    let reloading = manager.wait_for("RELOADING=1");
+    let stamp = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    assert!(stamp.is_some_and(|stamp| stamp.parse::<u64>().is_ok()), "{reloading}");
+    manager.wait_for("READY=1");
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
+    assert!(code == Some(0), "{log}");
+    manager.wait_for("STOPPING=1");
+    manager.wait_for("EXTEND_TIMEOUT_USEC=10000000");
+}
+
+#[test]
+fn a_gitlab_that_is_down_does_not_hold_the_service_back() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    sandbox.gitlab.refuse_connections();
+    let (manager, _daemon) = serviced(&sandbox);
+    manager.wait_for("READY=1");
+}
+
+/// How soon the manager misses a sign of life.
+const WATCHDOG: Duration = Duration::from_secs(1);
+
+/// A service manager that only listens.
+struct Manager(UnixDatagram);
+
+fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
+    let socket = sandbox.path("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let mut command = sandbox.command(&["run"]);
+    command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    (Manager(manager), Process::start(command))
+}
+
+impl Manager {
+    /// Waits for a message with this line; what comes before it is forgotten.
+    fn wait_for(&self, line: &str) -> String {
+        self.wait_until(line, |candidate| candidate == line)
+    }
+
+    fn wait_for_status(&self, beginning: &str) -> String {
+        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|told| told.starts_with(beginning)))
+    }
+
+    fn wait_until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            match self.next() {
+                Some(message) if message.lines().any(&is_it) => return message,
+                Some(_) => {}
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}

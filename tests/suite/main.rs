@@ -1,0 +1,27 @@
+//! Tests that run the real binary, and tests of the documents around it.
+//!
+//! - [`cli`]: commands as users and scripts run them.
+//! - [`daemon`]: the daemon as a process of its own.
+//! - [`secrets`]: no token shows up in a place it should not reach.
+//! - [`adversarial`]: servers that send broken and malicious answers.
+//! - [`readme`]: README.md agrees with the code.
+//! - [`documents`]: GitLab's documents of the Runners API.
+//!
+//! Time is real here; no test asserts how long something took.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests write files freely, watch real processes and stop at the first error"
+)]
+
+mod adversarial;
+mod cli;
+mod daemon;
+mod documents;
+mod readme;
+mod secrets;
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");

@@ -1,0 +1,128 @@
+//! Runs README's commands: a GitLab, and the files that README names.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use fake_gitlab::{Gitlab, NewRunner, Scope};
+use rustix::process::{Pid, Signal, kill_process};
+use test_support::{PATIENCE, Process, Sandbox};
+
+use crate::BINARY;
+
+/// The instance that README speaks of.
+const EXAMPLE: &str = "https://gitlab.example.com";
+
+/// The directory that README keeps settings and tokens in.
+const ETC: &str = "/etc/runner-agent";
+
+/// The directory that it finds state in.
+const STATE: &str = "/var/lib/runner-agent";
+
+/// The life of a token, which README's answers show.
+const TOKEN_LIFE: &str = "30d";
+
+/// A sandbox in which README's commands run.
+pub(crate) struct ReadmeSandbox(Sandbox);
+
+impl ReadmeSandbox {
+    /// Starts a GitLab, and writes the token files that README names.
+    pub(crate) fn new() -> Self {
+        let sandbox = Self(Sandbox::new(BINARY, Gitlab::builder().token_life(TOKEN_LIFE)));
+        let (_, created) = sandbox.0.gitlab.add_runner(NewRunner::instance());
+        sandbox.write(&format!("{ETC}/registration-token"), &sandbox.0.gitlab.instance_registration_token());
+        sandbox.write(&format!("{ETC}/runner-token"), &created);
+        sandbox.write(&format!("{ETC}/access-token"), &sandbox.0.gitlab.add_access_token([Scope::Api]));
+        sandbox.write(&format!("{ETC}/agent.toml"), "");
+        sandbox
+    }
+
+    /// Writes a file that README names.
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.real(path);
+        let name = Path::new(&path).strip_prefix(self.0.root()).unwrap_or_else(|_| panic!("README writes to {path}"));
+        self.0.write(name.to_str().unwrap(), &self.real(content));
+    }
+
+    /// Runs commands, which have to succeed, and returns their stdout with README's addresses.
+    #[track_caller]
+    pub(crate) fn run(&self, commands: &str) -> String {
+        let output = Process::start(self.shell(&self.real(commands))).end();
+        assert!(output.is_success(), "{commands}{output:#?}");
+        output.stdout.replace(&self.0.gitlab.url(), EXAMPLE).replace(&self.0.path("state").display().to_string(), STATE)
+    }
+
+    /// Runs the daemon until it has registered one more runner, and ends it with TERM, which unregisters that
+    /// runner.
+    pub(crate) fn run_until_stopped(&self, command: &str) {
+        let before = self.0.gitlab.runners().len();
+        let daemon = Daemon::start(self, command);
+        let has_registered = self.0.gitlab.wait_until(PATIENCE, |gitlab| gitlab.runners().len() > before);
+        assert!(has_registered, "{command}did not register its runner:\n{}", daemon.log());
+        daemon.stop();
+        assert_eq!(self.0.gitlab.runners().len(), before, "TERM did not unregister the runner");
+    }
+
+    /// Does something while a daemon serves, which is then stopped.
+    pub(crate) fn run_beside_daemon(&self, work: impl FnOnce()) {
+        let daemon = Daemon::start(self, "runner-agent run");
+        self.run("runner-agent status --wait ready");
+        work();
+        daemon.stop();
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut shell = self.0.shell(&format!("set -eu\n{script}"), &[]);
+        shell.env("PATH", format!("{}:/usr/bin:/bin", Path::new(BINARY).parent().unwrap().display()));
+        shell.env("RUNNER_AGENT_CONFIG", self.0.path("etc/agent.toml"));
+        shell
+    }
+
+    /// README's text with the addresses of this sandbox.
+    fn real(&self, text: &str) -> String {
+        text.replace(EXAMPLE, &self.0.gitlab.url()).replace(ETC, &self.0.path("etc").display().to_string())
+    }
+}
+
+/// A daemon in the background of a shell; killed on drop.
+struct Daemon<'a> {
+    sandbox: &'a Sandbox,
+    shell: Option<Process>,
+}
+
+impl<'a> Daemon<'a> {
+    fn start(readme: &'a ReadmeSandbox, command: &str) -> Self {
+        let command = readme.real(command.trim_end());
+        let shell = Process::start(readme.shell(&format!("{command} &\necho $! > daemon.pid\nwait $!")));
+        Self { sandbox: &readme.0, shell: Some(shell) }
+    }
+
+    fn log(&self) -> String {
+        self.shell.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        self.shell.take().unwrap().end().exits(0);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut pid = None;
+        self.sandbox.wait("the daemon's process id", |sandbox| {
+            pid = sandbox.read("daemon.pid").trim().parse().ok().and_then(Pid::from_raw);
+            pid.is_some()
+        });
+        // Fails if the daemon has already ended, which the exit code shows.
+        let _sent = kill_process(pid.unwrap(), signal);
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if self.shell.as_ref().is_some_and(Process::is_running) {
+            self.signal(Signal::KILL);
+        }
+        let _removed = fs::remove_file(self.sandbox.path("daemon.pid"));
+    }
+}

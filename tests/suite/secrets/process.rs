@@ -1,0 +1,192 @@
+//! What the system shows of a process.
+
+use super::assert_hidden;
+use super::write_settings;
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use test_support::{Process, Sandbox};
+
+use fake_gitlab::{Endpoint, Fault, NewRunner};
+
+#[test]
+fn no_token_of_the_command_line_stays_in_it() {
+    const PLANTED: &str = "glrt-planted-in-argv-0001";
+    let cases: [(&[&str], Endpoint); 13] = [
+        (&["verify", "--token", PLANTED], Endpoint::Verify),
+        (&["verify", "--token=glrt-planted-in-argv-0001"], Endpoint::Verify),
+        (&["verify", "-t", PLANTED], Endpoint::Verify),
+        (&["verify", "-tglrt-planted-in-argv-0001"], Endpoint::Verify),
+        (&["verify", "-t=glrt-planted-in-argv-0001"], Endpoint::Verify),
+        (&["verify", "--token", " glrt-planted-in-argv-0001\n"], Endpoint::Verify),
+        (&["unregister", "--token", PLANTED], Endpoint::DeleteManager),
+        (&["register", "-n", "--token", PLANTED], Endpoint::Verify),
+        (&["register", "-nt", PLANTED], Endpoint::Verify),
+        (&["register", "-n", "--registration-token", PLANTED], Endpoint::Verify),
+        (&["register", "-n", "--registration-token=glrt-planted-in-argv-0001"], Endpoint::Verify),
+        (&["register", "-n", "-r", PLANTED], Endpoint::Verify),
+        (&["register", "-nrglrt-planted-in-argv-0001"], Endpoint::Verify),
+    ];
+    for (words, endpoint) in cases {
+        let sandbox = super::sandbox();
+        let url = sandbox.gitlab.url();
+        if words[0] == "verify" {
+            sandbox.write_config(&sandbox.entry("a", 1, PLANTED));
+        }
+        let order = sandbox.gitlab.order(Endpoint::Any, Fault::hold());
+        let process = sandbox.start(&[words, &["--url", &url]].concat());
+        sandbox.wait_for_requests(Endpoint::Any, 1);
+        assert_hidden(&process, "planted");
+        order.release();
+        process.end().hides(&["planted"]);
+        let request = &sandbox.gitlab.requests()[0];
+        assert_eq!((request.endpoint, request.parameter("token")), (endpoint, Some(PLANTED)), "{words:?}");
+    }
+}
+
+#[test]
+fn no_access_token_of_the_command_line_stays_in_it() {
+    for words in [&["--pat", "glpat-planted"][..], &["--pat=glpat-planted"]] {
+        let sandbox = super::sandbox();
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.gitlab.accept_access_token("glpat-planted");
+        sandbox.write_config(&sandbox.entry("a", id, &token));
+        let order = sandbox.gitlab.order(Endpoint::ResetById, Fault::hold());
+        let process = sandbox.start(&[&["rotate", "--name", "a"], words].concat());
+        sandbox.wait_for_requests(Endpoint::ResetById, 1);
+        assert_hidden(&process, "planted");
+        order.release();
+        process.end().exits(0).hides(&["planted"]);
+    }
+}
+
+#[test]
+fn no_token_of_a_variable_stays_in_the_environment() {
+    let registration = "registration_token = { env = \"MY_OWN\" }";
+    let cases = [
+        ("REGISTRATION_TOKEN", "GR1348941planted", Endpoint::Register, ""),
+        ("CI_SERVER_TOKEN", "glrt-planted", Endpoint::Verify, ""),
+        ("MY_OWN", "GR1348941planted", Endpoint::Register, registration),
+    ];
+    for (name, token, endpoint, secret) in cases {
+        let sandbox = super::sandbox();
+        if !secret.is_empty() {
+            write_settings(&sandbox, &sandbox.enrollment("a", secret));
+        }
+        let process = daemon(&sandbox, &[(name, token)], endpoint);
+        assert_hidden(&process, "planted");
+        process.stop(Signal::QUIT).hides(&["planted"]);
+        assert_eq!(sandbox.gitlab.requests()[0].parameter("token"), Some(token));
+    }
+}
+
+#[test]
+fn no_variable_of_an_entry_stays_in_the_environment() {
+    for token in ["$MY_OWN", "${MY_OWN}"] {
+        let sandbox = super::sandbox();
+        sandbox.write_config(&sandbox.entry("a", 1, token));
+        let process = daemon(&sandbox, &[("MY_OWN", "glrt-planted")], Endpoint::Verify);
+        assert_hidden(&process, "planted");
+        process.stop(Signal::QUIT).hides(&["planted"]);
+        assert_eq!(sandbox.gitlab.requests()[0].parameter("token"), Some("glrt-planted"));
+    }
+}
+
+#[test]
+fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_either() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("a", id, &token));
+    let proxy = "http://user:planted@127.0.0.1:9";
+    for (name, value) in [("GITLAB_TOKEN", "planted"), ("PRIVATE_TOKEN", "planted"), ("https_proxy", proxy)] {
+        sandbox.gitlab.clear_requests();
+        let process = daemon(&sandbox, &[(name, value)], Endpoint::Verify);
+        assert_hidden(&process, "planted");
+        process.stop(Signal::QUIT).hides(&["planted"]);
+    }
+}
+
+/// Needs no right to look into another process: the process looks at itself, and reports the length.
+#[test]
+fn the_process_itself_sees_an_environment_without_the_secret() {
+    let sandbox = super::sandbox();
+    let mut command = sandbox.command(&["verify", "--token-file", "/proc/self/environ"]);
+    command.env_clear().env("HOME", sandbox.root()).env("REGISTRATION_TOKEN", "x".repeat(500));
+    Process::start(command).end().exits(4).says("a character that no token has");
+}
+
+#[test]
+fn nothing_of_the_handing_over_is_left_and_stdin_is_what_it_was() {
+    let sandbox = super::sandbox();
+    sandbox.write("stdin", "glrt-from-stdin");
+    sandbox.write_config(&sandbox.entry("a", 1, "glrt-from-stdin"));
+    let url = sandbox.gitlab.url();
+    let order = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    let words = ["verify", "--token-file", "-", "--url", &url];
+    let mut command = sandbox.shell("exec \"$0\" \"$@\" < stdin", &words);
+    command.env("REGISTRATION_TOKEN", "planted");
+    let process = Process::start(command);
+    sandbox.wait_for_requests(Endpoint::Verify, 1);
+    assert_eq!(fs::read_to_string(process.proc("comm")).unwrap(), "runner-agent\n");
+    let words = fs::read_to_string(process.proc("cmdline")).unwrap();
+    assert!(words.starts_with(crate::BINARY), "{words}");
+    if let Ok(stdin) = fs::read_link(process.proc("fd/0")) {
+        assert_eq!(stdin, sandbox.path("stdin").canonicalize().unwrap());
+    }
+    order.release();
+    process.end();
+    assert_eq!(sandbox.gitlab.requests()[0].parameter("token"), Some("glrt-from-stdin"));
+}
+
+#[test]
+fn a_marker_of_somebody_elses_does_not_keep_a_token_in_the_environment() {
+    let sandbox = super::sandbox();
+    let variables = [("RUNNER_AGENT_HANDED_OVER_TO", "1"), ("REGISTRATION_TOKEN", "GR1348941planted")];
+    let process = daemon(&sandbox, &variables, Endpoint::Register);
+    assert_hidden(&process, "planted");
+}
+
+#[test]
+fn cores_and_debuggers_are_kept_out() {
+    let sandbox = super::sandbox();
+    for variables in [&[("REGISTRATION_TOKEN", "GR1348941planted")][..], &[]] {
+        sandbox.gitlab.clear_requests();
+        sandbox.write("given", "GR1348941given");
+        write_settings(&sandbox, &sandbox.enrollment("a", "registration_token = { file = \"given\" }"));
+        let mut command = sandbox.command(&["run"]);
+        command.envs(variables.iter().copied()).env("CI_SERVER_URL", sandbox.gitlab.url());
+        if rustix::process::geteuid().is_root() {
+            // To root's own processes the system shows no difference.
+            hand_to_nobody(&sandbox);
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        sandbox.gitlab.order(Endpoint::Register, Fault::hold()).always();
+        let process = Process::start(command);
+        sandbox.wait_for_requests(Endpoint::Register, 1);
+        let limits = fs::read_to_string(process.proc("limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+        assert_eq!(fs::metadata(process.proc("environ")).unwrap().uid(), 0, "it belongs to root alone");
+        sandbox.gitlab.clear_faults();
+    }
+}
+
+const NOBODY: u32 = 65534;
+
+fn hand_to_nobody(sandbox: &Sandbox) {
+    for name in ["", "config", "agent.toml", "given"] {
+        chown(sandbox.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
+
+/// A daemon that waits for its first answer, which is held.
+fn daemon(sandbox: &Sandbox, variables: &[(&str, &str)], endpoint: Endpoint) -> Process {
+    sandbox.gitlab.clear_faults();
+    sandbox.gitlab.order(endpoint, Fault::status(503).held()).always();
+    let mut command = sandbox.command(&["run", "--log-level", "trace"]);
+    command.envs(variables.iter().copied()).env("CI_SERVER_URL", sandbox.gitlab.url());
+    let process = Process::start(command);
+    sandbox.wait_for_requests(endpoint, 1);
+    process
+}
