@@ -468,7 +468,7 @@ async fn a_lost_unregistration_is_finished_after_a_long_outage() {
         server.inject_always("delete_runner", None);
     };
     tokio::join!(fixture.run(enrolled(registration_token()), secs(1200), Notice::StopAndKeep), recovery);
-    assert_eq!(fixture.server.runners().len(), 1, "registered anew");
+    assert_eq!(fixture.server.runners().len(), 1, "registered again");
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
