@@ -1,27 +1,26 @@
-//! What to do with one runner's credential, and when: pure decisions without clock, network or disk.
+//! Decides what to do with a runner's credential, and when. Pure: no clock, network or disk.
 //!
-//! [`plan()`] looks at a [`State`] and says which [`Step`] is due at which server time and why;
-//! [`apply()`] takes the state by value with the [`Outcome`] of a step and returns the next one. All times
-//! are the server's wall time, handed in; chance comes in as a [`Fraction`].
+//! [`plan()`] returns the next [`Step`] of a [`State`], when it is due and why; [`apply()`] takes a state and the
+//! [`Outcome`] of a step and returns the next state. All times are server time and passed in; randomness is passed in
+//! as a [`Fraction`].
 //!
 //! # States
 //!
 //! | state | meaning | leaves it |
 //! |---|---|---|
-//! | [`Unregistered`](State::Unregistered) | an enrollment with neither entry nor record | registered → Active; a human must act → Failed |
-//! | [`Active`](State::Active) | the credential is good as far as we know | refused twice, or once past its expiry → Rejected; a reset's answer lost → Uncertain; rotation closed → NotRenewable |
+//! | [`Unregistered`](State::Unregistered) | an enrollment without entry or record | registered → Active; user must act → Failed |
+//! | [`Active`](State::Active) | the credential is valid as far as known | refused twice, or once past its expiry → Rejected; a reset's answer lost → Uncertain; rotation closed → NotRenewable |
 //! | [`Uncertain`](State::Uncertain) | a reset was sent and its answer was lost | the OLD token accepted twice → Active; refused → Rejected |
-//! | [`Rejected`](State::Rejected) | the server refuses the token | a rung of the recovery ladder, an acceptance after all, or another credential → Active |
-//! | [`NotRenewable`](State::NotRenewable) | valid, but cannot be renewed | refused → Rejected |
-//! | [`Failed`](State::Failed) | a human must act | looked at again: any of the above |
+//! | [`Rejected`](State::Rejected) | the server refuses the token | recovered, accepted after all, or another credential found → Active |
+//! | [`NotRenewable`](State::NotRenewable) | the token is valid but cannot be renewed | refused → Rejected |
+//! | [`Failed`](State::Failed) | the user must act | retried: any of the above |
 //! | [`Retired`](State::Retired) | unregistered | never |
 //!
 //! # The recovery ladder
 //!
-//! A refused token is first looked for in the record and in config.toml (which every verification does).
-//! Then, each rung only where [`Recovery`] allows it: [`Step::ResetById`], once in a token's life, and
-//! [`Step::RegisterAgain`]. A runner that the server no longer has was removed by somebody, and no rung
-//! brings it back.
+//! Every verification first checks record and config.toml for a newer token. For a refused token [`Recovery`] may allow
+//! [`Step::ResetById`], once in a token's life, and then [`Step::RegisterAgain`]. A runner that was deleted on the server
+//! is not recovered.
 //!
 //! This room imports `model` and std only.
 
@@ -47,44 +46,44 @@ pub use state::{
     Active, Failed, NotRenewable, Rejected, Rejection, Rungs, State, Uncertain, Unregistered, Unsaved, Validity,
 };
 
-/// What governs one runner.
+/// The rules for one runner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// The numbers.
+    /// The delays and limits.
     pub timing: Timing,
-    /// How often an accepted credential is checked.
+    /// The interval between verifications of an accepted credential.
     pub verify_interval: Duration,
-    /// The share of a token's life after which it is replaced; `None` leaves rotation to someone else.
+    /// The share of a token's life after which it is rotated; `None` for no rotation.
     pub rotate: Option<Share>,
-    /// What may be done about a refused token.
+    /// What is allowed for a refused token.
     pub recovery: Recovery,
-    /// This runner's place within every spread: fixed for a machine and runner, so that a fleet that
-    /// was started in one second does not act in one second.
+    /// The runner's position in every spread. Fixed for a machine and runner; it distributes the requests of a fleet
+    /// that was started at once.
     pub phase: Fraction,
 }
 
-/// Every number that shapes the schedule. The defaults are for production; tests shorten them.
+/// The delays and limits of the schedule. The defaults are for production; tests shorten them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Least time between two successful resets, for tokens that live long.
+    /// Minimum time between two successful resets, for long-lived tokens.
     pub between_resets: Duration,
-    /// Least time between two successful resets, for tokens that live hardly at all.
+    /// Minimum time between two successful resets, for tokens of any lifetime.
     pub between_resets_floor: Duration,
-    /// Time between the first refusal and the one that counts.
+    /// Time between the first refusal and its confirmation.
     pub confirm_after: Duration,
-    /// Time for a lost reset to commit before the old token is asked about, and between the two asks.
+    /// Time for a lost reset to commit before the old token is verified, and between the two verifications.
     pub settle_after: Duration,
-    /// First delay after a failure; doubles with each further one.
+    /// First delay after a failure; doubles with each further failure.
     pub backoff_first: Duration,
     /// Longest delay after a failure.
     pub backoff_cap: Duration,
     /// Shortest delay of any kind.
     pub floor: Duration,
-    /// Longest time that a server's `Retry-After` is obeyed.
+    /// Longest `Retry-After` that is honoured.
     pub retry_after_cap: Duration,
-    /// Time until a rejected or failed runner is looked at again.
+    /// Time until a rejected or failed runner is retried.
     pub look_again: Duration,
-    /// Longest time that the process sleeps without reading the clocks again.
+    /// Longest sleep between two readings of the clock.
     pub longest_nap: Duration,
 }
 

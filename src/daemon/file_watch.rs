@@ -1,4 +1,4 @@
-//! Notices changed files: inotify on their directories, since files are replaced by rename.
+//! File watching: inotify on the directories, because files are replaced by rename.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,46 +11,46 @@ use futures_util::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::time::{Instant, timeout_at};
 
-/// The files that are watched.
+/// The files to watch.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
-    /// config.toml, by each of its names.
+    /// config.toml, under each of its names.
     pub config: Vec<PathBuf>,
-    /// agent.toml and whatever else the settings are made of.
+    /// agent.toml and the other files of the settings.
     pub settings: Vec<PathBuf>,
 }
 
-/// What has changed; both may have.
+/// Which kinds of files have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     /// config.toml.
     pub config: bool,
-    /// What the settings are made of.
+    /// Files of the settings.
     pub settings: bool,
 }
 
-/// Waits for changes of files.
+/// Waits for file changes.
 pub struct Watch {
     events: EventStream<[u8; BUFFER_BYTES]>,
-    places: Rc<RefCell<Places>>,
+    paths: Rc<RefCell<WatchedPaths>>,
     collected: Option<Collected>,
 }
 
-/// Says which files a [`Watch`] is about.
+/// Changes which files a [`Watch`] watches.
 #[derive(Clone)]
 pub struct Watcher {
     watches: Watches,
-    places: Rc<RefCell<Places>>,
+    paths: Rc<RefCell<WatchedPaths>>,
 }
 
-/// What the system watches, and which files are meant by it.
+/// The watched paths by inotify descriptor, and the files they are watched for.
 #[derive(Default)]
-struct Places {
-    paths: BTreeMap<WatchDescriptor, PathBuf>,
+struct WatchedPaths {
+    by_descriptor: BTreeMap<WatchDescriptor, PathBuf>,
     watched: Watched,
 }
 
-/// Events of one change that are not told yet.
+/// Events of one change that are not yet reported.
 #[derive(Clone, Copy)]
 struct Collected {
     changed: Changed,
@@ -58,55 +58,55 @@ struct Collected {
     last_at: Instant,
 }
 
-/// Room for a few dozen events; what overflows is told by the kernel as one event of its own.
+/// Room for a few dozen events. The kernel reports an overflow as an event.
 const BUFFER_BYTES: usize = 4096;
 
-/// Events that belong to one change (write, chmod, rename) arrive within this time of each other.
-const QUIET: Duration = Duration::from_millis(100);
+/// Events of one change (write, chmod, rename) arrive within this time of each other.
+const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
-/// Even under a stream of events a change is told this long after its first one.
-const LONGEST: Duration = Duration::from_secs(2);
+/// Under a stream of events, a change is reported this long after the first one.
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 impl Watch {
-    /// Watches files by name; they need not exist, but their directories must.
+    /// Watches files by name. They need not exist; missing directories are skipped.
     ///
     /// # Errors
-    /// What the system says; directories that do not exist are left out.
+    /// The error of the inotify call.
     pub fn new(watched: Watched) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        let mut watcher = Watcher { watches: inotify.watches(), places: Rc::default() };
+        let mut watcher = Watcher { watches: inotify.watches(), paths: Rc::default() };
         watcher.watch(watched)?;
         let events = inotify.into_event_stream([0; BUFFER_BYTES])?;
-        Ok(Self { events, places: watcher.places, collected: None })
+        Ok(Self { events, paths: watcher.paths, collected: None })
     }
 
-    /// What changes the files that this is about.
+    /// A handle that changes the watched files.
     #[must_use]
     pub fn watcher(&self) -> Watcher {
-        Watcher { watches: self.events.watches(), places: Rc::clone(&self.places) }
+        Watcher { watches: self.events.watches(), paths: Rc::clone(&self.paths) }
     }
 
-    /// Waits for a change of one of the files, and until it is over. Cancellation safe: what has been
-    /// noticed and not told is told by the next call.
+    /// Waits until one of the files has changed and the change is complete. Cancellation safe: the next call reports
+    /// events that were received but not reported.
     pub async fn changed(&mut self) -> Changed {
         loop {
             let Some(Collected { changed, first_at, last_at }) = self.collected else {
                 self.collect().await;
                 continue;
             };
-            let over_at = (last_at + QUIET).min(first_at + LONGEST);
-            if Instant::now() >= over_at || timeout_at(over_at, self.collect()).await.is_err() {
+            let complete_at = (last_at + QUIET_PERIOD).min(first_at + MAX_DELAY);
+            if Instant::now() >= complete_at || timeout_at(complete_at, self.collect()).await.is_err() {
                 self.collected = None;
                 return changed;
             }
         }
     }
 
-    /// Takes the next event, and keeps what it was about.
+    /// Receives the next event and adds it to the collected ones.
     async fn collect(&mut self) {
         let event = match self.events.next().await {
-            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.places.borrow_mut().changed(&event),
-            // What was lost or cannot be read may have been about any of them.
+            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.paths.borrow_mut().changed(&event),
+            // Lost or unreadable events may concern any of the files.
             Some(_) => Changed { config: true, settings: true },
             None => std::future::pending().await,
         };
@@ -122,47 +122,48 @@ impl Watch {
 }
 
 impl Watcher {
-    /// Watches these files in place of the former ones, and follows symbolic links as they are now.
+    /// Watches these files instead of the previous ones, and follows symbolic links as they are now. Missing
+    /// directories are skipped.
     ///
     /// # Errors
-    /// What the system says, in which case some of the files may be watched; directories that do not exist
-    /// are left out.
+    /// The error of the inotify call; some of the files may be watched then.
     pub fn watch(&mut self, mut watched: Watched) -> io::Result<()> {
-        let places = &mut *self.places.borrow_mut();
+        let paths = &mut *self.paths.borrow_mut();
         for files in [&mut watched.config, &mut watched.settings] {
             let targets: Vec<_> = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
             files.extend(targets);
         }
-        places.watched = watched;
-        for file in places.watched.config.iter().chain(&places.watched.settings) {
+        paths.watched = watched;
+        for file in paths.watched.config.iter().chain(&paths.watched.settings) {
             let Some(directory) = file.parent() else { continue };
             for (path, mask) in [(directory, DIRECTORY_EVENTS), (file, WatchMask::CLOSE_WRITE)] {
-                places.paths.extend(add(&mut self.watches, path, mask)?.map(|watch| (watch, path.to_owned())));
+                let descriptor = add(&mut self.watches, path, mask)?;
+                paths.by_descriptor.extend(descriptor.map(|descriptor| (descriptor, path.to_owned())));
             }
         }
         Ok(())
     }
 }
 
-impl Places {
-    /// Says which files an event was about.
+impl WatchedPaths {
+    /// Returns which files an event concerns.
     fn changed(&mut self, event: &inotify::EventOwned) -> Changed {
         if event.mask.contains(EventMask::IGNORED) {
-            self.paths.remove(&event.wd);
+            self.by_descriptor.remove(&event.wd);
             return Changed::default();
         }
-        let Some(place) = self.paths.get(&event.wd) else { return Changed::default() };
-        let path = event.name.as_ref().map_or_else(|| place.clone(), |name| place.join(name));
+        let Some(path) = self.by_descriptor.get(&event.wd) else { return Changed::default() };
+        let path = event.name.as_ref().map_or_else(|| path.clone(), |name| path.join(name));
         Changed { config: self.watched.config.contains(&path), settings: self.watched.settings.contains(&path) }
     }
 }
 
-/// What happens to a directory when one of its files is written, replaced or removed.
+/// The events of a directory in which a file is written, replaced or removed.
 const DIRECTORY_EVENTS: WatchMask =
     WatchMask::CREATE.union(WatchMask::MOVED_TO).union(WatchMask::CLOSE_WRITE).union(WatchMask::DELETE);
 
-/// Watches a path; a file that is bind-mounted alone changes without its directory noticing, so files are
-/// watched too.
+/// Watches a directory or a file. Files are watched too, because a change of a bind-mounted single file is no event of
+/// its directory. Returns `None` if the path is missing.
 fn add(watches: &mut Watches, path: &Path, mask: WatchMask) -> io::Result<Option<WatchDescriptor>> {
     match watches.add(path, mask) {
         Ok(watch) => Ok(Some(watch)),
@@ -183,27 +184,27 @@ mod tests {
     const CONFIG: Changed = Changed { config: true, settings: false };
     const SETTINGS: Changed = Changed { config: false, settings: true };
 
-    /// Far longer than a change takes to be told.
-    const SOON: Duration = Duration::from_secs(20);
+    /// Far longer than the report of a change takes.
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// Long enough for what would be told to be told.
-    const WHILE: Duration = Duration::from_millis(300);
+    /// Long enough for a change to be reported.
+    const LONG_ENOUGH: Duration = Duration::from_millis(300);
 
-    struct Home(tempfile::TempDir);
+    struct ConfigDirectory(tempfile::TempDir);
 
-    impl Home {
+    impl ConfigDirectory {
         fn new() -> Self {
-            let home = Self(tempfile::tempdir().unwrap());
-            home.write("config.toml");
-            home.write("agent.toml");
-            home
+            let directory = Self(tempfile::tempdir().unwrap());
+            directory.write("config.toml");
+            directory.write("agent.toml");
+            directory
         }
 
         fn path(&self, name: &str) -> PathBuf {
             self.0.path().join(name)
         }
 
-        #[expect(clippy::disallowed_methods, reason = "a test writes as anybody would")]
+        #[expect(clippy::disallowed_methods, reason = "writes like another program")]
         fn write(&self, name: &str) {
             fs::write(self.path(name), "# changed\n").unwrap();
         }
@@ -222,106 +223,106 @@ mod tests {
         }
     }
 
-    async fn told(watch: &mut Watch) -> Changed {
-        timeout(SOON, watch.changed()).await.unwrap()
+    async fn next_change(watch: &mut Watch) -> Changed {
+        timeout(TIMEOUT, watch.changed()).await.unwrap()
     }
 
     async fn is_quiet(watch: &mut Watch) -> bool {
-        timeout(WHILE, watch.changed()).await.is_err()
+        timeout(LONG_ENOUGH, watch.changed()).await.is_err()
     }
 
     #[tokio::test]
-    async fn a_change_is_told_although_the_first_wait_for_it_was_dropped() {
-        let home = Home::new();
-        let mut watch = home.watch();
-        // A quarter is long enough to take the event, and too short to know that it was the last.
+    async fn a_cancelled_wait_loses_no_change() {
+        let directory = ConfigDirectory::new();
+        let mut watch = directory.watch();
+        // A quarter of the quiet period: enough to receive the event, too short to report it.
         while watch.collected.is_none() {
-            home.replace("config.toml");
-            let _told_late = timeout(QUIET / 4, watch.changed()).await;
+            directory.replace("config.toml");
+            let _timed_out = timeout(QUIET_PERIOD / 4, watch.changed()).await;
         }
-        assert_eq!(told(&mut watch).await, CONFIG);
-        assert!(is_quiet(&mut watch).await, "told once");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
+        assert!(is_quiet(&mut watch).await, "reported once");
     }
 
     #[tokio::test]
-    async fn a_replaced_or_written_file_is_told_for_what_it_is_and_others_are_not() {
-        let home = Home::new();
-        let mut watch = home.watch();
+    async fn only_changes_of_watched_files_are_reported() {
+        let directory = ConfigDirectory::new();
+        let mut watch = directory.watch();
         for _ in 0..2 {
-            home.replace("config.toml");
-            assert_eq!(told(&mut watch).await, CONFIG);
-            home.replace("agent.toml");
-            assert_eq!(told(&mut watch).await, SETTINGS);
-            home.write("config.toml");
-            assert_eq!(told(&mut watch).await, CONFIG);
-            home.write("agent.toml");
-            assert_eq!(told(&mut watch).await, SETTINGS);
-            home.replace("other.toml");
+            directory.replace("config.toml");
+            assert_eq!(next_change(&mut watch).await, CONFIG);
+            directory.replace("agent.toml");
+            assert_eq!(next_change(&mut watch).await, SETTINGS);
+            directory.write("config.toml");
+            assert_eq!(next_change(&mut watch).await, CONFIG);
+            directory.write("agent.toml");
+            assert_eq!(next_change(&mut watch).await, SETTINGS);
+            directory.replace("other.toml");
             assert!(is_quiet(&mut watch).await);
         }
-        fs::remove_file(home.path("config.toml")).unwrap();
-        assert_eq!(told(&mut watch).await, CONFIG);
-        home.write("config.toml");
-        assert_eq!(told(&mut watch).await, CONFIG);
+        fs::remove_file(directory.path("config.toml")).unwrap();
+        assert_eq!(next_change(&mut watch).await, CONFIG);
+        directory.write("config.toml");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
     }
 
     #[tokio::test]
-    async fn what_a_symbolic_link_means_is_watched() {
-        let home = Home::new();
-        fs::create_dir(home.path("elsewhere")).unwrap();
-        home.write("elsewhere/real.toml");
-        fs::remove_file(home.path("config.toml")).unwrap();
-        symlink("elsewhere/real.toml", home.path("config.toml")).unwrap();
-        let mut watch = home.watch();
-        home.replace("elsewhere/real.toml");
-        assert_eq!(told(&mut watch).await, CONFIG);
-        home.write("elsewhere/real.toml");
-        assert_eq!(told(&mut watch).await, CONFIG);
-        home.replace("elsewhere/other.toml");
+    async fn the_target_of_a_symbolic_link_is_watched() {
+        let directory = ConfigDirectory::new();
+        fs::create_dir(directory.path("elsewhere")).unwrap();
+        directory.write("elsewhere/real.toml");
+        fs::remove_file(directory.path("config.toml")).unwrap();
+        symlink("elsewhere/real.toml", directory.path("config.toml")).unwrap();
+        let mut watch = directory.watch();
+        directory.replace("elsewhere/real.toml");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
+        directory.write("elsewhere/real.toml");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
+        directory.replace("elsewhere/other.toml");
         assert!(is_quiet(&mut watch).await);
     }
 
     #[tokio::test]
-    async fn a_file_that_is_watched_by_itself_is_told_when_it_is_written_in_place() {
-        let home = Home::new();
-        let mut watch = home.watch();
-        // As behind a bind mount, where the directory notices nothing.
-        fs::hard_link(home.path("config.toml"), home.path("other-name")).unwrap();
-        home.write("other-name");
-        assert_eq!(told(&mut watch).await, CONFIG);
+    async fn a_file_that_is_written_in_place_is_reported() {
+        let directory = ConfigDirectory::new();
+        let mut watch = directory.watch();
+        // Like a bind mount, whose changes are no event of the directory.
+        fs::hard_link(directory.path("config.toml"), directory.path("other-name")).unwrap();
+        directory.write("other-name");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
     }
 
     #[tokio::test]
-    async fn a_stream_of_changes_is_told_before_it_ends() {
-        let home = Home::new();
-        let mut watch = home.watch();
+    async fn a_stream_of_changes_is_reported_before_it_ends() {
+        let directory = ConfigDirectory::new();
+        let mut watch = directory.watch();
         let changes = async {
             loop {
-                home.write("config.toml");
-                tokio::time::sleep(QUIET / 10).await;
+                directory.write("config.toml");
+                tokio::time::sleep(QUIET_PERIOD / 10).await;
             }
         };
         tokio::select! {
-            changed = told(&mut watch) => assert_eq!(changed, CONFIG),
+            changed = next_change(&mut watch) => assert_eq!(changed, CONFIG),
             () = changes => {}
         }
     }
 
     #[tokio::test]
-    async fn files_that_are_watched_later_take_the_place_of_the_former_ones() {
-        let home = Home::new();
-        fs::create_dir(home.path("secrets")).unwrap();
-        let mut watch = home.watch();
-        home.write("secrets/token");
+    async fn newly_watched_files_replace_the_previous_ones() {
+        let directory = ConfigDirectory::new();
+        fs::create_dir(directory.path("secrets")).unwrap();
+        let mut watch = directory.watch();
+        directory.write("secrets/token");
         assert!(is_quiet(&mut watch).await);
         let mut watcher = watch.watcher();
-        let settings = vec![home.path("secrets/token")];
-        watcher.watch(Watched { settings, ..home.watched() }).unwrap();
-        home.replace("secrets/token");
-        assert_eq!(told(&mut watch).await, SETTINGS);
-        home.replace("agent.toml");
+        let settings = vec![directory.path("secrets/token")];
+        watcher.watch(Watched { settings, ..directory.watched() }).unwrap();
+        directory.replace("secrets/token");
+        assert_eq!(next_change(&mut watch).await, SETTINGS);
+        directory.replace("agent.toml");
         assert!(is_quiet(&mut watch).await);
-        home.replace("config.toml");
-        assert_eq!(told(&mut watch).await, CONFIG);
+        directory.replace("config.toml");
+        assert_eq!(next_change(&mut watch).await, CONFIG);
     }
 }

@@ -68,7 +68,7 @@ fn warn_unwatched(error: &io::Error) {
 }
 
 fn token_file(enrollment: &Enrollment) -> Option<PathBuf> {
-    match enrollment.source.secret_source() {
+    match enrollment.source.secret() {
         Source::File(path) => Some(path.clone()),
         Source::Credential { .. } | Source::Value { .. } => None,
     }

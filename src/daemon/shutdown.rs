@@ -154,7 +154,7 @@ fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
     let Some(enrollment) = config.enrollments.iter().find(|wanted| wanted.key == runner.record.key) else {
         return false;
     };
-    match enrollment.source.read() {
+    match enrollment.source.secret().read() {
         Err(error) if !matches!(enrollment.source, RegistrationSource::Given(_)) => {
             tracing::warn!(
                 runner = runner.label(),

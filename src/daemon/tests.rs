@@ -1,13 +1,13 @@
 //! The daemon against a GitLab and a disk in memory, on a paused clock.
 
-use crate::clock::Clock;
-use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::*;
+use crate::clock::Clock;
+use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
 use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
@@ -19,13 +19,13 @@ use crate::store::EntryToken;
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
 
-struct Bench {
+struct DaemonFixture {
     clock: TokioClock,
     server: MemoryServer,
     disk: MemoryDisk,
 }
 
-impl Bench {
+impl DaemonFixture {
     fn new(life: Option<Duration>) -> Self {
         let clock = TokioClock::new();
         Self { server: MemoryServer::new(clock.clone(), life), disk: MemoryDisk::default(), clock }
@@ -46,7 +46,7 @@ impl Bench {
         }
     }
 
-    /// Runs the daemon for a while, then sends a notice and waits for its end.
+    /// Runs the daemon for a while, then sends a notice and waits until it has stopped.
     async fn run(&self, config: Config, life: Duration, ending: Notice) {
         let (notices, inbox) = mpsc::unbounded_channel();
         let daemon = run(config, self.parts(), inbox);
@@ -58,14 +58,14 @@ impl Bench {
         result.unwrap();
     }
 
-    /// A runner that is only found in config.toml.
+    /// Adds a runner that is only found in config.toml.
     fn add_found(&self, name: &str) -> Credential {
         let (id, credential) = self.server.add_runner();
         self.disk.add_entry(name, Some(id), &credential);
         credential
     }
 
-    /// A runner that was made in GitLab and is known to have been.
+    /// Adds a runner whose record says that it was created in GitLab.
     async fn add_created(&self) -> RunnerId {
         self.add_found("created");
         self.run(Config::default(), secs(10), Notice::StopAndKeep).await;
@@ -86,41 +86,41 @@ fn secs(secs: u64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_life_from_registration_to_unregistration() {
-    let bench = Bench::new(Some(secs(1200)));
-    bench.run(enrolled(registration_token()), secs(1100), Notice::Stop).await;
-    assert_eq!(bench.server.calls(), ["register", "reset", "delete_runner"]);
-    assert!(bench.server.runners().is_empty());
-    assert!(bench.disk.tokens().is_empty());
+    let fixture = DaemonFixture::new(Some(secs(1200)));
+    fixture.run(enrolled(registration_token()), secs(1100), Notice::Stop).await;
+    assert_eq!(fixture.server.calls(), ["register", "reset", "delete_runner"]);
+    assert!(fixture.server.runners().is_empty());
+    assert!(fixture.disk.tokens().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_keeps_the_runner() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["register", "verify"]);
-    assert_eq!(bench.disk.tokens().len(), 1);
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["register", "verify"]);
+    assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_state_directory_makes_no_second_runner() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    bench.disk.state().records.clear();
-    bench.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["register", "verify"]);
-    assert_eq!(bench.server.runners().len(), 1);
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    fixture.disk.state().records.clear();
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["register", "verify"]);
+    assert_eq!(fixture.server.runners().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_runner_neither_starves_a_healthy_one_nor_floods_the_server() {
+async fn a_refused_runner_does_not_affect_a_healthy_one() {
     let life = secs(900);
-    let bench = Bench::new(Some(life));
+    let fixture = DaemonFixture::new(Some(life));
     let dead = Credential { token: Token::parse("glrtr-dead").unwrap(), obtained_at: None, expiry: Expiry::Unknown };
-    bench.disk.add_entry("dead", None, &dead);
-    bench.add_found("healthy");
-    bench.run(Config::default(), life * 10, Notice::StopAndKeep).await;
-    let requests = bench.server.requests();
+    fixture.disk.add_entry("dead", None, &dead);
+    fixture.add_found("healthy");
+    fixture.run(Config::default(), life * 10, Notice::StopAndKeep).await;
+    let requests = fixture.server.requests();
     let resets: Vec<_> = requests.iter().filter(|request| request.call == "reset").map(|request| request.at).collect();
     assert!(resets.len() >= 10, "{} rotations in ten lives", resets.len());
     for pair in resets.windows(2) {
@@ -133,89 +133,89 @@ async fn a_refused_runner_neither_starves_a_healthy_one_nor_floods_the_server() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_down_is_waited_for_and_caught_up_with() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.add_found("found");
-    bench.server.order_always("register", Some(Fault::Fail(NOT_EXECUTED)));
-    bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
-    let server = bench.server.clone();
+async fn a_server_that_comes_back_is_caught_up_with() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    fixture.server.inject_always("register", Some(Fault::Fail(NOT_EXECUTED)));
+    fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
+    let server = fixture.server.clone();
     let recovery = async move {
         sleep(secs(60)).await;
-        server.order_always("register", None);
-        server.order_always("verify", None);
+        server.inject_always("register", None);
+        server.inject_always("verify", None);
     };
-    tokio::join!(bench.run(enrolled(registration_token()), secs(180), Notice::StopAndKeep), recovery);
-    assert_eq!(bench.server.runners().len(), 2);
-    assert_eq!(bench.disk.tokens().len(), 2);
-    let last = bench.disk.state().records.values().map(|record| record.last_verify.clone()).collect::<Vec<_>>();
+    tokio::join!(fixture.run(enrolled(registration_token()), secs(180), Notice::StopAndKeep), recovery);
+    assert_eq!(fixture.server.runners().len(), 2);
+    assert_eq!(fixture.disk.tokens().len(), 2);
+    let last = fixture.disk.state().records.values().map(|record| record.last_verify.clone()).collect::<Vec<_>>();
     assert!(last.iter().flatten().all(|verify| verify.outcome == VerifyOutcome::Accepted), "{last:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reset_that_did_not_happen_is_settled_and_repeated() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.server.order("reset", Fault::Fail(UNKNOWN));
-    bench.run(Config::default(), secs(2800), Notice::StopAndKeep).await;
-    let calls = bench.server.calls();
+async fn a_lost_reset_that_was_not_executed_is_repeated() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.server.inject("reset", Fault::Fail(UNKNOWN));
+    fixture.run(Config::default(), secs(2800), Notice::StopAndKeep).await;
+    let calls = fixture.server.calls();
     assert_eq!(calls, ["verify", "reset", "verify", "verify", "reset"]);
-    assert!(bench.disk.state().journal.is_empty());
+    assert!(fixture.disk.state().journal.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reset_that_did_happen_is_noticed_and_no_second_one_is_sent() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.server.order("reset", Fault::ActAndLose);
-    bench.run(Config::default(), secs(6 * 3600), Notice::StopAndKeep).await;
-    let resets = bench.server.calls().iter().filter(|call| **call == "reset").count();
+async fn a_lost_reset_that_was_executed_is_not_repeated() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.server.inject("reset", Fault::LoseAnswer);
+    fixture.run(Config::default(), secs(6 * 3600), Notice::StopAndKeep).await;
+    let resets = fixture.server.calls().iter().filter(|call| **call == "reset").count();
     assert_eq!(resets, 1);
-    let state = bench.disk.state().records.values().next().unwrap().state;
+    let state = fixture.disk.state().records.values().next().unwrap().state;
     assert_eq!(state, Some(StateName::Rejected));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_config_that_cannot_be_written_is_tried_until_it_can() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.disk.fail("edit", 5);
-    bench.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["verify", "reset"]);
-    let (_, served) = bench.server.runners().into_iter().next().unwrap();
-    assert_eq!(bench.disk.tokens(), [served.token]);
-    assert!(bench.disk.state().journal.is_empty());
+async fn writing_config_toml_is_retried_until_it_succeeds() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.disk.fail("edit", 5);
+    fixture.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["verify", "reset"]);
+    let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token]);
+    assert!(fixture.disk.state().journal.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_an_hour_off_makes_no_rotation_late_and_no_storm() {
+async fn a_clock_that_is_an_hour_off_delays_no_rotation() {
     for skew_millis in [-HOUR, HOUR] {
         let life = secs(7200);
-        let bench = Bench::new(Some(life));
-        *bench.clock.step.borrow_mut() = skew_millis;
-        bench.add_found("found");
-        bench.run(Config::default(), life * 3, Notice::StopAndKeep).await;
-        let resets = bench.server.requests().iter().filter(|request| request.call == "reset").count();
+        let fixture = DaemonFixture::new(Some(life));
+        *fixture.clock.offset_millis.borrow_mut() = skew_millis;
+        fixture.add_found("found");
+        fixture.run(Config::default(), life * 3, Notice::StopAndKeep).await;
+        let resets = fixture.server.requests().iter().filter(|request| request.call == "reset").count();
         assert!((4..=5).contains(&resets), "{resets} rotations with a skew of {skew_millis}");
-        assert_eq!(bench.disk.tokens().len(), 1);
+        assert_eq!(fixture.disk.tokens().len(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_token_is_counted_from_its_own_issue() {
+async fn the_life_of_a_token_starts_at_its_own_issue() {
     let (enrolled, found) = (enrolled(registration_token()), Config::default());
     for (config, skew_millis) in
         [&enrolled, &found].into_iter().flat_map(|config| [0, -HOUR, HOUR].map(|skew| (config, skew)))
     {
         let life = secs(10 * 86_400);
-        let bench = Bench::new(Some(life));
-        *bench.clock.step.borrow_mut() = skew_millis;
+        let fixture = DaemonFixture::new(Some(life));
+        *fixture.clock.offset_millis.borrow_mut() = skew_millis;
         if config.enrollments.is_empty() {
-            bench.add_found("found");
+            fixture.add_found("found");
         }
         for _ in 0..2 {
-            bench.run(config.clone(), life * 3, Notice::StopAndKeep).await;
+            fixture.run(config.clone(), life * 3, Notice::StopAndKeep).await;
         }
-        let issues: Vec<_> = bench.server.requests().into_iter().filter(|request| request.call != "verify").collect();
+        let issues: Vec<_> = fixture.server.requests().into_iter().filter(|request| request.call != "verify").collect();
         assert!(issues.len() > 8, "{} tokens in six lives", issues.len());
         for pair in issues.windows(2) {
             let share = pair[1].at.since(pair[0].at).div_duration_f64(life);
@@ -228,24 +228,24 @@ async fn every_token_is_counted_from_its_own_issue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_is_answered_by_one_question() {
-    let bench = Bench::new(None);
-    bench.add_found("found");
-    let clock = bench.clock.clone();
+async fn a_clock_jump_causes_one_verification() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    let clock = fixture.clock.clone();
     let jump = async move {
         sleep(secs(3600)).await;
-        *clock.step.borrow_mut() = 5 * HOUR;
+        *clock.offset_millis.borrow_mut() = 5 * HOUR;
     };
-    tokio::join!(bench.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
-    assert_eq!(bench.server.calls(), ["verify", "verify"]);
+    tokio::join!(fixture.run(Config::default(), secs(3 * 3600), Notice::StopAndKeep), jump);
+    assert_eq!(fixture.server.calls(), ["verify", "verify"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_verifies_now_and_once() {
-    let bench = Bench::new(None);
-    bench.add_found("found");
+async fn a_reload_verifies_once_and_now() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(Config::default(), bench.parts(), inbox);
+    let daemon = run(Config::default(), fixture.parts(), inbox);
     let script = async {
         sleep(secs(10)).await;
         notices.send(Notice::Reload).unwrap();
@@ -254,107 +254,107 @@ async fn a_reload_verifies_now_and_once() {
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    assert_eq!(bench.server.calls(), ["verify", "verify"]);
+    assert_eq!(fixture.server.calls(), ["verify", "verify"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_copy_of_config_toml_is_put_right_without_a_request() {
-    let bench = Bench::new(Some(secs(3600)));
-    let old = bench.add_found("found");
+async fn an_old_copy_of_config_toml_is_corrected_without_a_reset() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    let old = fixture.add_found("found");
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(Config::default(), bench.parts(), inbox);
+    let daemon = run(Config::default(), fixture.parts(), inbox);
     let script = async {
         sleep(secs(2700)).await;
-        let current = bench.disk.tokens();
+        let current = fixture.disk.tokens();
         assert_ne!(current, std::slice::from_ref(&old.token));
-        bench.disk.state().entries[0].token = EntryToken::Literal(old.token.clone());
+        fixture.disk.state().entries[0].token = EntryToken::Literal(old.token.clone());
         notices.send(Notice::Reload).unwrap();
         sleep(secs(1)).await;
-        assert_eq!(bench.disk.tokens(), current);
+        assert_eq!(fixture.disk.tokens(), current);
         notices.send(Notice::StopAndKeep).unwrap();
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    assert_eq!(bench.server.calls(), ["verify", "reset", "verify"]);
+    assert_eq!(fixture.server.calls(), ["verify", "reset", "verify"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_enrolled_entry_that_was_removed_comes_back_and_any_other_does_not() {
-    let bench = Bench::new(None);
-    bench.add_found("found");
+async fn only_the_removed_entry_of_an_enrollment_is_restored() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let daemon = run(enrolled(registration_token()), fixture.parts(), inbox);
     let script = async {
         sleep(secs(10)).await;
-        assert_eq!(bench.disk.tokens().len(), 2);
-        bench.disk.state().entries.clear();
+        assert_eq!(fixture.disk.tokens().len(), 2);
+        fixture.disk.state().entries.clear();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(10)).await;
         notices.send(Notice::StopAndKeep).unwrap();
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    let names: Vec<_> = bench.disk.state().entries.iter().map(|entry| entry.name.clone()).collect();
+    let names: Vec<_> = fixture.disk.state().entries.iter().map(|entry| entry.name.clone()).collect();
     assert_eq!(names, [Some("build-1".to_owned())]);
-    assert_eq!(bench.server.calls().iter().filter(|call| **call == "register").count(), 1);
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_shutdown_policy_decides_who_is_unregistered() {
+async fn the_shutdown_policy_selects_the_unregistered_runners() {
     for (policy, left) in [(Unregister::Never, 2), (Unregister::Enrolled, 1), (Unregister::All, 0)] {
-        let bench = Bench::new(None);
-        bench.add_found("found");
+        let fixture = DaemonFixture::new(None);
+        fixture.add_found("found");
         let mut config = enrolled(registration_token());
         config.shutdown.unregister = policy;
-        bench.run(config, secs(10), Notice::Stop).await;
-        assert_eq!(bench.server.runners().len(), left, "{policy:?}");
-        assert_eq!(bench.disk.tokens().len(), left, "{policy:?}");
+        fixture.run(config, secs(10), Notice::Stop).await;
+        assert_eq!(fixture.server.runners().len(), left, "{policy:?}");
+        assert_eq!(fixture.disk.tokens().len(), left, "{policy:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_verified_after_it_was_unregistered() {
-    let bench = Bench::new(None);
-    bench.run(enrolled(registration_token()), secs(10_000), Notice::Stop).await;
-    assert_eq!(bench.server.calls().last(), Some(&"delete_runner"));
+async fn an_unregistered_runner_is_not_verified() {
+    let fixture = DaemonFixture::new(None);
+    fixture.run(enrolled(registration_token()), secs(10_000), Notice::Stop).await;
+    assert_eq!(fixture.server.calls().last(), Some(&"delete_runner"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_pass_registers_verifies_and_rotates_what_is_due() {
-    let bench = Bench::new(Some(secs(3600)));
-    let credential = bench.add_found("found");
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    let credential = fixture.add_found("found");
     let overdue = Credential { obtained_at: credential.obtained_at.map(|at| at.minus(secs(36_000))), ..credential };
-    bench.disk.state().entries[0].obtained_at = overdue.obtained_at;
-    let reports = once(enrolled(registration_token()), bench.parts()).await.unwrap();
-    assert_eq!(bench.server.calls().len(), 3);
+    fixture.disk.state().entries[0].obtained_at = overdue.obtained_at;
+    let reports = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
+    assert_eq!(fixture.server.calls().len(), 3);
     for call in ["register", "verify", "reset"] {
-        assert!(bench.server.calls().contains(&call), "{call}");
+        assert!(fixture.server.calls().contains(&call), "{call}");
     }
     assert!(reports.iter().all(|report| report.state == StateName::Active), "{reports:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_process_has_unregistered_stays_away_until_somebody_asks() {
-    let bench = Bench::new(None);
+async fn a_runner_unregistered_elsewhere_returns_on_reload() {
+    let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let daemon = run(enrolled(registration_token()), fixture.parts(), inbox);
     let script = async {
         sleep(secs(10)).await;
-        let other = Ops::new(bench.server.clone(), bench.disk.clone(), identity());
-        let record = bench.disk.state().records.values().next().unwrap().clone();
+        let other = Ops::new(fixture.server.clone(), fixture.disk.clone(), identity());
+        let record = fixture.disk.state().records.values().next().unwrap().clone();
         let site = Site { url: url(), tls: TlsFiles::default() };
         let mut runner = crate::ops::Runner::recorded(record, site);
-        other.unregister(&mut runner, crate::ops::EntryFate::Drop, bench.clock.truth()).await.unwrap();
+        other.unregister(&mut runner, crate::ops::EntryFate::Drop, fixture.clock.truth()).await.unwrap();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(10)).await;
-        assert_eq!(bench.server.runners().len(), 1, "a reload brings it back");
+        assert_eq!(fixture.server.runners().len(), 1, "a reload brings it back");
         notices.send(Notice::StopAndKeep).unwrap();
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
 }
 
-/// An enrollment like the usual one, on another server.
+/// The same enrollment on another server.
 fn enrolled_elsewhere() -> Config {
     let mut config = enrolled(registration_token());
     config.enrollments[0].site.url = "https://elsewhere.example.com".parse().unwrap();
@@ -364,30 +364,30 @@ fn enrolled_elsewhere() -> Config {
 
 #[tokio::test(start_paused = true)]
 async fn an_enrollment_that_moves_leaves_its_old_runner_alone() {
-    let bench = Bench::new(None);
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    let (old_id, _) = bench.server.runners().into_iter().next().unwrap();
-    bench.run(enrolled_elsewhere(), secs(10), Notice::Stop).await;
-    assert!(bench.server.runners().contains_key(&old_id), "the old runner stays registered");
-    assert_eq!(bench.server.calls().iter().filter(|call| **call == "register").count(), 2);
-    let urls: Vec<_> = bench.disk.state().entries.iter().map(|entry| entry.url.clone().unwrap()).collect();
+    let fixture = DaemonFixture::new(None);
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    let (old_id, _) = fixture.server.runners().into_iter().next().unwrap();
+    fixture.run(enrolled_elsewhere(), secs(10), Notice::Stop).await;
+    assert!(fixture.server.runners().contains_key(&old_id), "the old runner stays registered");
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 2);
+    let urls: Vec<_> = fixture.disk.state().entries.iter().map(|entry| entry.url.clone().unwrap()).collect();
     assert_eq!(urls, [url()], "the old entry stays, the new one went with its runner");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_is_no_longer_enrolled_is_not_unregistered() {
-    let bench = Bench::new(None);
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    bench.run(Config::default(), secs(10), Notice::Stop).await;
-    assert_eq!(bench.server.runners().len(), 1);
-    assert_eq!(bench.disk.tokens().len(), 1);
+    let fixture = DaemonFixture::new(None);
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.run(Config::default(), secs(10), Notice::Stop).await;
+    assert_eq!(fixture.server.runners().len(), 1);
+    assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_enrollment_that_vanishes_before_it_was_registered_ends_quietly() {
-    let bench = Bench::new(None);
+async fn a_removed_enrollment_without_a_runner_is_forgotten() {
+    let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
-    let mut parts = bench.parts();
+    let mut parts = fixture.parts();
     parts.reload = Box::new(|| Some(Config::default()));
     let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
     let script = async {
@@ -398,89 +398,89 @@ async fn an_enrollment_that_vanishes_before_it_was_registered_ends_quietly() {
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    assert_eq!(bench.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["register"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_registration_is_not_asked_again_and_again() {
-    let bench = Bench::new(None);
-    bench.server.order_always("register", Some(Fault::Fail(Disposition::Unsupported)));
-    bench.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["register"]);
+async fn a_server_without_registration_is_asked_once() {
+    let fixture = DaemonFixture::new(None);
+    fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
+    fixture.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["register"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_a_day_ahead_at_the_first_start_makes_no_rotation_late() {
+async fn a_clock_that_is_a_day_ahead_delays_no_rotation() {
     let life = secs(7200);
-    let bench = Bench::new(Some(life));
-    *bench.clock.step.borrow_mut() = 86_400_000;
-    let credential = bench.add_found("found");
-    // Nobody wrote down when the token was issued.
-    bench.disk.state().entries[0].obtained_at = None;
-    bench.run(Config::default(), life, Notice::StopAndKeep).await;
-    let first = bench.server.requests().into_iter().find(|request| request.call == "reset").unwrap();
+    let fixture = DaemonFixture::new(Some(life));
+    *fixture.clock.offset_millis.borrow_mut() = 86_400_000;
+    let credential = fixture.add_found("found");
+    // The time of issue is unknown.
+    fixture.disk.state().entries[0].obtained_at = None;
+    fixture.run(Config::default(), life, Notice::StopAndKeep).await;
+    let first = fixture.server.requests().into_iter().find(|request| request.call == "reset").unwrap();
     assert!(first.at < credential.expiry.at().unwrap());
-    assert_eq!(bench.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_by_number_holds_from_when_the_number_is_known() {
-    let bench = Bench::new(Some(secs(3600)));
-    let (id, credential) = bench.server.add_runner();
-    bench.disk.add_entry("found", None, &credential);
+async fn a_policy_by_id_applies_once_the_id_is_known() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    let (id, credential) = fixture.server.add_runner();
+    fixture.disk.add_entry("found", None, &credential);
     let selector = PolicySelector { id: Some(id), ..PolicySelector::default() };
     let policy = Policy { selector, rotate: None, unregister: None, shared: Some(true) };
     let config = Config { policies: vec![policy], ..Config::default() };
-    bench.run(config, secs(3500), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["verify"]);
+    fixture.run(config, secs(3500), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["verify"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_enrolled_entry_that_is_missing_at_the_start_comes_back() {
-    let bench = Bench::new(None);
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    bench.disk.state().entries.clear();
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    assert_eq!(bench.disk.tokens().len(), 1);
-    assert_eq!(bench.server.runners().len(), 1);
+async fn a_start_restores_the_missing_entry_of_an_enrollment() {
+    let fixture = DaemonFixture::new(None);
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.disk.state().entries.clear();
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    assert_eq!(fixture.disk.tokens().len(), 1);
+    assert_eq!(fixture.server.runners().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_accepted_but_never_renewed_is_left_in_peace() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.add_found("found");
-    bench.server.order_always("reset", Some(Fault::Fail(Disposition::Refused)));
-    bench.run(Config::default(), secs(86_000), Notice::StopAndKeep).await;
-    let calls = bench.server.calls().len();
+async fn a_token_that_is_never_renewed_causes_few_requests() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    fixture.server.inject_always("reset", Some(Fault::Fail(Disposition::Refused)));
+    fixture.run(Config::default(), secs(86_000), Notice::StopAndKeep).await;
+    let calls = fixture.server.calls().len();
     assert!(calls < 60, "{calls} requests");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_unregistration_is_finished_however_long_the_server_is_down() {
-    let bench = Bench::new(None);
-    bench.server.order("delete_runner", Fault::ActAndLose);
-    bench.run(enrolled(registration_token()), secs(10), Notice::Stop).await;
-    assert!(bench.server.runners().is_empty());
-    bench.server.order_always("delete_runner", Some(Fault::Fail(NOT_EXECUTED)));
-    let server = bench.server.clone();
+async fn a_lost_unregistration_is_finished_after_a_long_outage() {
+    let fixture = DaemonFixture::new(None);
+    fixture.server.inject("delete_runner", Fault::LoseAnswer);
+    fixture.run(enrolled(registration_token()), secs(10), Notice::Stop).await;
+    assert!(fixture.server.runners().is_empty());
+    fixture.server.inject_always("delete_runner", Some(Fault::Fail(NOT_EXECUTED)));
+    let server = fixture.server.clone();
     let recovery = async move {
         sleep(secs(300)).await;
-        server.order_always("delete_runner", None);
+        server.inject_always("delete_runner", None);
     };
-    tokio::join!(bench.run(enrolled(registration_token()), secs(1200), Notice::StopAndKeep), recovery);
-    assert_eq!(bench.server.runners().len(), 1, "registered anew");
-    assert_eq!(bench.disk.tokens().len(), 1);
+    tokio::join!(fixture.run(enrolled(registration_token()), secs(1200), Notice::StopAndKeep), recovery);
+    assert_eq!(fixture.server.runners().len(), 1, "registered again");
+    assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_worker_does_not_keep_the_others_from_being_unregistered() {
-    let bench = Bench::new(None);
-    bench.add_found("found");
+async fn a_hung_worker_does_not_block_other_unregistrations() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
     let mut config = enrolled(registration_token());
     config.shutdown.unregister = Unregister::All;
-    bench.server.order_always("delete_runner", Some(Fault::Fail(UNKNOWN)));
-    bench.run(config, secs(10), Notice::Stop).await;
-    let deletions = bench.server.calls().iter().filter(|call| **call == "delete_runner").count();
+    fixture.server.inject_always("delete_runner", Some(Fault::Fail(UNKNOWN)));
+    fixture.run(config, secs(10), Notice::Stop).await;
+    let deletions = fixture.server.calls().iter().filter(|call| **call == "delete_runner").count();
     assert_eq!(deletions, 2);
 }
 
@@ -492,48 +492,48 @@ fn with_access_token(mut config: Config) -> Config {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_token_comes_back_within_two_minutes_with_an_access_token() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.server.order("reset", Fault::ActAndLose);
-    bench.run(with_access_token(Config::default()), secs(2400 + 180), Notice::StopAndKeep).await;
-    let requests = bench.server.requests();
+async fn an_access_token_recovers_a_lost_token_in_two_minutes() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.server.inject("reset", Fault::LoseAnswer);
+    fixture.run(with_access_token(Config::default()), secs(2400 + 180), Notice::StopAndKeep).await;
+    let requests = fixture.server.requests();
     let lost = requests.iter().find(|request| request.call == "reset").unwrap().at;
     let recovered = requests.iter().find(|request| request.call == "reset_by_id").unwrap().at;
     assert!(recovered.since(lost) <= secs(120));
-    let (_, served) = bench.server.runners().into_iter().next().unwrap();
-    assert_eq!(bench.disk.tokens(), [served.token]);
+    let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_token_comes_back_with_a_registration_token() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+async fn a_registration_token_recovers_an_expired_token() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
     tokio::time::advance(secs(7200)).await;
-    bench.run(enrolled(registration_token()), secs(120), Notice::StopAndKeep).await;
-    assert_eq!(bench.disk.tokens().len(), 1, "into the same entry");
-    let token = bench.disk.tokens().remove(0);
-    assert!(bench.server.runners().values().any(|served| served.token == token));
+    fixture.run(enrolled(registration_token()), secs(120), Notice::StopAndKeep).await;
+    assert_eq!(fixture.disk.tokens().len(), 1, "into the same entry");
+    let token = fixture.disk.tokens().remove(0);
+    assert!(fixture.server.runners().values().any(|served| served.token == token));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_somebody_removed_stays_removed() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.add_found("found");
-    let id = bench.disk.state().entries[0].id.unwrap();
-    bench.server.remove_runner(id);
-    bench.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls(), ["verify", "verify", "reset_by_id"]);
-    assert!(bench.server.runners().is_empty());
+async fn a_runner_deleted_on_the_server_is_not_recovered() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    let id = fixture.disk.state().entries[0].id.unwrap();
+    fixture.server.remove_runner(id);
+    fixture.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls(), ["verify", "verify", "reset_by_id"]);
+    assert!(fixture.server.runners().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_by_number_is_not_fought_over() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.add_found("found");
-    let id = bench.disk.state().entries[0].id.unwrap();
-    let (server, clock) = (bench.server.clone(), bench.clock.clone());
-    // Another machine resets the same runner whenever ours has done so.
+async fn two_machines_do_not_keep_resetting_a_token_by_id() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    let id = fixture.disk.state().entries[0].id.unwrap();
+    let (server, clock) = (fixture.server.clone(), fixture.clock.clone());
+    // Another machine resets the same runner every two hours.
     let rival = async move {
         let access = Token::parse("glpat-rival").unwrap();
         let site = Site { url: url(), tls: TlsFiles::default() };
@@ -545,96 +545,96 @@ async fn a_reset_by_number_is_not_fought_over() {
     };
     let mut config = with_access_token(Config::default());
     config.verify_found = secs(600);
-    let ours = bench.run(config, secs(20 * 3600), Notice::StopAndKeep);
+    let ours = fixture.run(config, secs(20 * 3600), Notice::StopAndKeep);
     tokio::join!(ours, rival);
-    let mine = bench.server.requests();
+    let mine = fixture.server.requests();
     let access = Token::parse("glpat-access").unwrap().fingerprint();
     assert_eq!(mine.iter().filter(|request| request.call == "reset_by_id" && request.token == access).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_came_with_a_copied_disk_counts_as_shared() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    bench.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
-    bench.run(enrolled(registration_token()), secs(3500), Notice::Stop).await;
-    assert!(!bench.server.calls().contains(&"reset"), "it is not rotated");
-    assert_eq!(bench.server.calls().last(), Some(&"delete_manager"), "only this machine's part in it ends");
-    assert_eq!(bench.disk.tokens().len(), 1);
+async fn a_runner_on_a_copied_disk_counts_as_shared() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+    fixture.run(enrolled(registration_token()), secs(3500), Notice::Stop).await;
+    assert!(!fixture.server.calls().contains(&"reset"), "not rotated");
+    assert_eq!(fixture.server.calls().last(), Some(&"delete_manager"), "only this machine's manager is deleted");
+    assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_another_machine_uses_is_not_rotated_until_that_machine_is_gone() {
+async fn a_token_is_not_rotated_while_another_machine_uses_it() {
     let life = secs(30 * 86_400);
-    let bench = Bench::new(Some(life));
-    let id = bench.add_created().await;
+    let fixture = DaemonFixture::new(Some(life));
+    let id = fixture.add_created().await;
     let other = async {
         sleep(life * 61 / 100).await;
-        bench.server.contact_from(id, "s_another00001", bench.clock.truth());
+        fixture.server.contact_from(id, "s_another00001", fixture.clock.truth());
     };
-    let ours = bench.run(with_access_token(Config::default()), life * 67 / 100, Notice::StopAndKeep);
+    let ours = fixture.run(with_access_token(Config::default()), life * 67 / 100, Notice::StopAndKeep);
     tokio::join!(ours, other);
-    let calls = bench.server.calls();
+    let calls = fixture.server.calls();
     let asked = calls.iter().filter(|call| **call == "managers").count();
-    assert!(!calls.contains(&"reset") && (1..=12).contains(&asked), "{asked} questions");
-    bench.run(with_access_token(Config::default()), life * 10 / 100, Notice::StopAndKeep).await;
-    assert_eq!(bench.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+    assert!(!calls.contains(&"reset") && (1..=12).contains(&asked), "{asked} requests");
+    fixture.run(with_access_token(Config::default()), life * 10 / 100, Notice::StopAndKeep).await;
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_that_another_machine_uses_is_not_reset_by_its_number() {
-    let bench = Bench::new(Some(secs(3600)));
-    let id = bench.add_created().await;
+async fn a_token_is_not_reset_by_id_if_another_machine_uses_it() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    let id = fixture.add_created().await;
     let mut config = with_access_token(Config::default());
     (config.rotate, config.verify_found) = (None, secs(600));
     let other = async {
         sleep(secs(3700)).await;
-        bench.server.contact_from(id, "s_another00001", bench.clock.truth());
+        fixture.server.contact_from(id, "s_another00001", fixture.clock.truth());
     };
-    tokio::join!(bench.run(config, secs(7200), Notice::StopAndKeep), other);
-    let calls = bench.server.calls();
+    tokio::join!(fixture.run(config, secs(7200), Notice::StopAndKeep), other);
+    let calls = fixture.server.calls();
     assert!(calls.contains(&"managers") && !calls.contains(&"reset_by_id"), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_does_not_tell_who_uses_a_token_does_not_stop_its_rotation() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_created().await;
-    bench.server.order_always("managers", Some(Fault::Fail(NOT_EXECUTED)));
-    bench.run(with_access_token(Config::default()), secs(3000), Notice::StopAndKeep).await;
-    assert!(bench.server.calls().contains(&"reset"));
+async fn an_unknown_number_of_users_does_not_block_a_rotation() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_created().await;
+    fixture.server.inject_always("managers", Some(Fault::Fail(NOT_EXECUTED)));
+    fixture.run(with_access_token(Config::default()), secs(3000), Notice::StopAndKeep).await;
+    assert!(fixture.server.calls().contains(&"reset"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_that_another_process_left_unanswered_is_settled_by_the_daemon() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
-    // A one-shot is killed while its reset is outstanding, and the server has acted.
-    let other = Ops::new(bench.server.clone(), bench.disk.clone(), identity());
-    let record = bench.disk.state().records.values().next().unwrap().clone();
+async fn the_daemon_settles_a_reset_of_another_process() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    // A command is killed while its reset is outstanding; the server has executed it.
+    let other = Ops::new(fixture.server.clone(), fixture.disk.clone(), identity());
+    let record = fixture.disk.state().records.values().next().unwrap().clone();
     let mut runner = crate::ops::Runner::recorded(record, Site { url: url(), tls: TlsFiles::default() });
     let (notices, inbox) = mpsc::unbounded_channel();
-    let daemon = run(enrolled(registration_token()), bench.parts(), inbox);
+    let daemon = run(enrolled(registration_token()), fixture.parts(), inbox);
     let script = async {
         sleep(secs(10)).await;
-        bench.server.order("reset", Fault::ActAndLose);
-        other.rotate(&mut runner, None, bench.clock.truth()).await.unwrap_err();
+        fixture.server.inject("reset", Fault::LoseAnswer);
+        other.rotate(&mut runner, None, fixture.clock.truth()).await.unwrap_err();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(180)).await;
         notices.send(Notice::StopAndKeep).unwrap();
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    let calls = bench.server.calls();
+    let calls = fixture.server.calls();
     assert_eq!(calls.iter().filter(|call| **call == "register").count(), 2, "{calls:?}");
-    assert!(bench.disk.state().journal.is_empty());
+    assert!(fixture.disk.state().journal.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.server.order_always("delete_runner", Some(Fault::Hang));
-    let parts = bench.parts();
+async fn the_heartbeat_continues_while_idle_and_while_stopping() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.server.inject_always("delete_runner", Some(Fault::Hang));
+    let parts = fixture.parts();
     let heartbeat = Heartbeat::new();
     let parts = Parts { heartbeat: heartbeat.clone(), ..parts };
     let (notices, inbox) = mpsc::unbounded_channel();
@@ -653,11 +653,11 @@ async fn the_loop_gives_a_sign_of_life_while_nothing_happens_and_while_it_stops(
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_follows_the_servers_last_word_and_nothing_else() {
-    let bench = Bench::new(Some(secs(86_400)));
-    bench.add_found("found");
-    bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
-    let parts = bench.parts();
+async fn readiness_follows_the_last_answer_of_the_server() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
+    let parts = fixture.parts();
     let registry = parts.registry.clone();
     let (notices, inbox) = mpsc::unbounded_channel();
     let why = || registry.readiness().waiting_for.into_iter().map(|unready| unready.why).collect::<Vec<_>>().join("; ");
@@ -665,14 +665,14 @@ async fn readiness_follows_the_servers_last_word_and_nothing_else() {
     let look = async {
         sleep(secs(30)).await;
         assert!(why().contains("has not said yet"), "{}", why());
-        bench.server.order_always("verify", None);
+        fixture.server.inject_always("verify", None);
         sleep(secs(600)).await;
         assert_eq!(why(), "");
-        bench.server.order_always("verify", Some(Fault::Fail(UNKNOWN)));
+        fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
         notices.send(Notice::Reload).unwrap();
         sleep(secs(30)).await;
-        assert_eq!(why(), "", "no answer takes nothing back");
-        bench.server.order_always("verify", Some(Fault::Fail(Disposition::Refused)));
+        assert_eq!(why(), "", "a missing answer changes nothing");
+        fixture.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
         notices.send(Notice::Reload).unwrap();
         sleep(secs(1200)).await;
         assert!(why().contains("the server refuses the token"), "{}", why());
@@ -684,11 +684,11 @@ async fn readiness_follows_the_servers_last_word_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_config_toml_does_not_hold_is_not_ready() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.disk.fail("edit", u32::MAX);
-    let parts = bench.parts();
+async fn a_runner_with_an_unsaved_token_is_not_ready() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.disk.fail("edit", u32::MAX);
+    let parts = fixture.parts();
     let (registry, counters) = (parts.registry.clone(), parts.counters.clone());
     let (notices, inbox) = mpsc::unbounded_channel();
     let look = async {
@@ -702,23 +702,23 @@ async fn a_token_that_config_toml_does_not_hold_is_not_ready() {
     };
     let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
     result.unwrap();
-    let reading = crate::clock::Clock::read(&bench.clock);
+    let reading = crate::clock::Clock::read(&fixture.clock);
     let metrics = crate::status::metrics(&counters, &registry, reading).unwrap();
     assert!(metrics.contains("runner_agent_rotations_total{outcome=\"done\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_ending_of_a_rotation_is_counted_as_what_it_was() {
+async fn each_outcome_of_a_rotation_has_its_own_counter() {
     for (fault, outcome) in [
         (Fault::Fail(UNKNOWN), "lost"),
         (Fault::Fail(NOT_EXECUTED), "failed"),
         (Fault::Fail(Disposition::RotationClosed), "refused"),
         (Fault::SameToken, "unchanged"),
     ] {
-        let bench = Bench::new(Some(secs(3600)));
-        bench.add_found("found");
-        bench.server.order_always("reset", Some(fault));
-        let parts = bench.parts();
+        let fixture = DaemonFixture::new(Some(secs(3600)));
+        fixture.add_found("found");
+        fixture.server.inject_always("reset", Some(fault));
+        let parts = fixture.parts();
         let (registry, counters) = (parts.registry.clone(), parts.counters.clone());
         let (notices, inbox) = mpsc::unbounded_channel();
         let stop = async {
@@ -727,7 +727,7 @@ async fn each_ending_of_a_rotation_is_counted_as_what_it_was() {
         };
         let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), stop);
         result.unwrap();
-        let metrics = crate::status::metrics(&counters, &registry, crate::clock::Clock::read(&bench.clock)).unwrap();
+        let metrics = crate::status::metrics(&counters, &registry, crate::clock::Clock::read(&fixture.clock)).unwrap();
         let counted: Vec<_> = metrics
             .lines()
             .filter(|line| line.starts_with("runner_agent_rotations_total{") && !line.ends_with(" 0"))
@@ -737,11 +737,11 @@ async fn each_ending_of_a_rotation_is_counted_as_what_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.server.order_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
-    let parts = bench.parts();
-    let (registry, clock) = (parts.registry.clone(), bench.clock.clone());
+async fn a_failing_rotation_is_reported_while_it_lasts() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.server.inject_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
+    let parts = fixture.parts();
+    let (registry, clock) = (parts.registry.clone(), fixture.clock.clone());
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut config = enrolled(registration_token());
     config.verify_enrolled = secs(60);
@@ -753,7 +753,7 @@ async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
         let sentence = registry.summary(clock.read());
         assert!(sentence.starts_with("0 of 1 runners ready; build-1: its token is due"), "{sentence}");
         assert!(!sentence.contains("next rotation"), "{sentence}");
-        bench.server.order_always("reset", None);
+        fixture.server.inject_always("reset", None);
         sleep(secs(400)).await;
         assert!(registry.readiness().ready, "{:?}", registry.readiness());
         notices.send(Notice::StopAndKeep).unwrap();
@@ -763,29 +763,29 @@ async fn a_rotation_that_fails_is_told_for_as_long_as_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runner_that_could_not_be_made_again_is_not_unregistered() {
-    let bench = Bench::new(None);
-    bench.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+async fn a_runner_that_cannot_be_recreated_stays_registered() {
+    let fixture = DaemonFixture::new(None);
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
     let mut config = enrolled(registration_token());
     config.enrollments[0].source = RegistrationSource::Registration(Source::File("/nowhere/token".into()));
-    bench.run(config.clone(), secs(10), Notice::Stop).await;
-    assert_eq!((bench.server.runners().len(), bench.disk.tokens().len()), (1, 1));
+    fixture.run(config.clone(), secs(10), Notice::Stop).await;
+    assert_eq!((fixture.server.runners().len(), fixture.disk.tokens().len()), (1, 1));
     config.shutdown.unregister = Unregister::All;
-    bench.run(config, secs(10), Notice::Stop).await;
-    assert!(bench.server.runners().is_empty(), "who asks for all gets it");
+    fixture.run(config, secs(10), Notice::Stop).await;
+    assert!(fixture.server.runners().is_empty(), "`all` includes it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_is_stuck_silences_neither_the_pulse_nor_a_stop() {
-    let bench = Bench::new(Some(secs(86_400)));
-    let parts = Parts { heartbeat: Heartbeat::new(), ..bench.parts() };
+async fn a_stuck_disk_blocks_neither_heartbeat_nor_shutdown() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    let parts = Parts { heartbeat: Heartbeat::new(), ..fixture.parts() };
     let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
     let (notices, inbox) = mpsc::unbounded_channel();
     let daemon = run(enrolled(registration_token()), parts, inbox);
     let script = async {
         sleep(secs(100)).await;
         assert!(registry.readiness().ready);
-        bench.disk.state().is_stuck = true;
+        fixture.disk.state().is_stuck = true;
         notices.send(Notice::Reload).unwrap();
         sleep(secs(300)).await;
         assert!(heartbeat.is_alive() && !registry.readiness().ready);
@@ -796,11 +796,11 @@ async fn a_disk_that_is_stuck_silences_neither_the_pulse_nor_a_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recovery_that_fails_is_told_after_a_rotation_that_failed() {
-    let bench = Bench::new(Some(secs(3600)));
-    bench.add_found("found");
-    bench.server.order_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
-    let parts = bench.parts();
+async fn a_failing_recovery_is_reported_after_a_failed_rotation() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("found");
+    fixture.server.inject_always("reset", Some(Fault::Fail(NOT_EXECUTED)));
+    let parts = fixture.parts();
     let registry = parts.registry.clone();
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut config = with_access_token(Config::default());
@@ -809,7 +809,7 @@ async fn a_recovery_that_fails_is_told_after_a_rotation_that_failed() {
     let daemon = run(config, parts, inbox);
     let script = async {
         sleep(secs(3700)).await;
-        bench.server.order_always("reset", None);
+        fixture.server.inject_always("reset", None);
         sleep(secs(1700)).await;
         let readiness = registry.readiness();
         assert!(readiness.waiting_for[0].why.contains("/nowhere/access"), "{readiness:?}");

@@ -1,4 +1,4 @@
-//! What the daemon shall do.
+//! The settings of the engine.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use crate::lifecycle::{RegisterAgain, Share, Timing};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::{Enrollment, Runner, ServerAccess};
 
-/// Everything the daemon needs to know besides its files; built by `settings`.
+/// The settings of the engine; built by `settings`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// How often an accepted credential of an enrollment is checked (`[verify] interval`).
+    /// The interval between verifications of an accepted credential of an enrollment (`[verify] interval`).
     pub verify_enrolled: Duration,
-    /// The same for entries that were only found in config.toml, each check of which keeps a runner
-    /// "online" in GitLab (`[verify] found_interval`).
+    /// The same for entries without an enrollment (`[verify] found_interval`). Each verification keeps a runner
+    /// "online" in GitLab.
     pub verify_found: Duration,
-    /// The share of a token's life after which it is replaced; `None` for never (`[rotate] at`).
+    /// The share of a token's life after which it is rotated; `None` for never (`[rotate] at`).
     pub rotate: Option<Share>,
-    /// When a runner whose token is refused is registered anew (`[recover] register`).
+    /// When a runner with a refused token is registered again (`[recover] register`).
     pub register_again: RegisterAgain,
-    /// What happens at the end (`[shutdown]`).
+    /// The shutdown settings (`[shutdown]`).
     pub shutdown: Shutdown,
-    /// The numbers of the schedule (`[timing]`).
+    /// The delays and limits of the schedule (`[timing]`).
     pub timing: Timing,
-    /// The runners that shall exist (`[[enroll]]` and the environment).
+    /// The runners that should exist (`[[enroll]]` and the environment).
     pub enrollments: Vec<Enrollment>,
     /// Access tokens by instance (`[[server]]`).
     pub servers: Vec<ServerAccess>,
@@ -30,23 +30,23 @@ pub struct Config {
     pub policies: Vec<Policy>,
 }
 
-/// What happens when the daemon is told to stop.
+/// What happens at shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// Which runners are unregistered.
     pub unregister: Unregister,
-    /// What a reboot of the machine does instead (`on_reboot`).
+    /// What happens instead if the machine reboots (`on_reboot`).
     pub on_reboot: OnReboot,
-    /// How long everything may take.
+    /// Time limit for the whole shutdown.
     pub grace: Duration,
 }
 
-/// What becomes of the runners when the machine starts anew.
+/// What happens to the runners if the machine reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnReboot {
-    /// They stay registered: the daemon comes back with the machine.
+    /// They stay registered: the daemon starts again with the machine.
     Keep,
-    /// The same as when the daemon is stopped for any other reason.
+    /// The same as at any other shutdown.
     Unregister,
 }
 
@@ -55,27 +55,27 @@ pub enum OnReboot {
 pub enum Unregister {
     /// None.
     Never,
-    /// Those that an enrollment can make again.
+    /// Those that an enrollment can register again.
     Enrolled,
-    /// All that the agent serves.
+    /// All managed runners.
     All,
 }
 
-/// An exception for the entries that its selector matches.
+/// An exception for the runners that its selector matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Which entries.
+    /// Which runners.
     pub selector: PolicySelector,
-    /// Whether their tokens are rotated; absent means [`RotatePolicy::Auto`].
+    /// Whether their tokens are rotated; `None` means [`RotatePolicy::Auto`].
     pub rotate: Option<RotatePolicy>,
-    /// Whether they are unregistered at shutdown; absent means as all others.
+    /// Whether they are unregistered at shutdown; `None` means as in [`Shutdown`].
     pub unregister: Option<Unregister>,
     /// Whether other machines use the same token.
     pub shared: Option<bool>,
 }
 
 impl Config {
-    /// What the policies say about a runner; of several that match, the first that says something.
+    /// The policy for a runner. Of several that match, the first one that sets a field decides it.
     #[must_use]
     pub fn policy_of(&self, runner: &Runner) -> Policy {
         let mut matching = self.policies.iter().filter(|policy| policy.selector.matches(runner)).cloned();
@@ -88,10 +88,8 @@ impl Config {
             ..known
         })
     }
-}
 
-impl Config {
-    /// The access token for a server, where there is one.
+    /// The access token for a server, if one is configured.
     #[must_use]
     pub fn access_to(&self, url: &ServerUrl) -> Option<&ServerAccess> {
         self.servers.iter().find(|server| server.url == *url)
@@ -107,23 +105,23 @@ impl PolicySelector {
     }
 }
 
-/// Which entries a policy is about: all given parts must match.
+/// Selects runners: all fields that are set must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicySelector {
-    /// By GitLab's number.
+    /// The runner's id.
     pub id: Option<RunnerId>,
-    /// By the entry's name.
+    /// The name of its entry.
     pub name: Option<String>,
-    /// By instance.
+    /// Its GitLab instance.
     pub url: Option<ServerUrl>,
 }
 
 /// Whether a runner's token is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotatePolicy {
-    /// Registered runners always; given ones unless they are shared or their entry's feature flag says no.
+    /// Yes, unless the token is shared, a variable or from the API v1, or the entry's feature flag disables it.
     Auto,
-    /// Whatever else speaks against it.
+    /// Yes, regardless of the reasons against it.
     Always,
     /// Never.
     Off,
@@ -135,7 +133,7 @@ pub const VERIFY_ENROLLED: Duration = Duration::from_secs(3600);
 /// The default of `[verify] found_interval`.
 pub const VERIFY_FOUND: Duration = Duration::from_secs(24 * 3600);
 
-/// The default of `[shutdown] grace`: fits the ten seconds that `docker stop` gives.
+/// The default of `[shutdown] grace`: fits into the ten seconds of `docker stop`.
 pub const GRACE: Duration = Duration::from_secs(8);
 
 impl Default for Config {

@@ -1,4 +1,4 @@
-//! Which runners exist: enrollments, records and entries brought together.
+//! The managed runners: enrollments, records and entries combined.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use crate::model::{RunnerKey, Site, Timestamp, TlsFiles};
 use crate::ops::{Disk, Enrollment, Error, Ops, Runner, Server, Unfinished, is_own};
 use crate::store::{Entry, Record, Snapshot};
 
-/// One runner to be driven.
+/// A runner for a driver.
 #[derive(Clone, Debug)]
 pub struct ManagedRunner {
     /// The runner, registered or not.
     pub runner: Runner,
-    /// What asked for it; `None` for an entry that was only found.
+    /// Its enrollment; `None` for an entry that was only found in config.toml.
     pub enrollment: Option<Enrollment>,
-    /// What a crash left to be done.
+    /// The operation that a crash interrupted.
     pub unfinished: Option<Unfinished>,
 }
 
@@ -24,13 +24,13 @@ pub struct ManagedRunner {
 pub struct Inventory {
     /// Runners of enrollments first, then entries in the order of the file.
     pub runners: Vec<ManagedRunner>,
-    /// What people should know, one sentence each.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Records that belong to no enrollment any more, with the key they had.
+    /// Records that no longer belong to an enrollment, with their old keys.
     renamed: Vec<(RunnerKey, Record)>,
 }
 
-/// Finishes what a crash interrupted, then reads which runners exist.
+/// Finishes what a crash interrupted, then reads the runners.
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read.
@@ -52,7 +52,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
     Ok((inventory, snapshot))
 }
 
-/// Reads again which runners exist, after a change.
+/// Reads the runners again after a change, and moves records to their new keys.
 ///
 /// # Errors
 /// As [`take_inventory`].
@@ -66,15 +66,14 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     Ok((inventory, snapshot))
 }
 
-/// Brings together the enrollments, the records and the entries of config.toml.
+/// Combines the enrollments, the records and the entries of config.toml.
 #[must_use]
-pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
+pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
     let mut inventory = Inventory::default();
-    let mut records = records;
     let mut claimed = BTreeSet::new();
     for enrollment in &config.enrollments {
         let runner = enrolled(enrollment, &mut records, snapshot, &mut inventory);
-        inventory.admit(runner, Some(enrollment.clone()), snapshot, &mut claimed);
+        inventory.add(runner, Some(enrollment.clone()), snapshot, &mut claimed);
     }
     records.sort_by_cached_key(|record| position(record, snapshot));
     for record in records {
@@ -84,21 +83,21 @@ pub fn inventory(config: &Config, records: Vec<Record>, snapshot: &Snapshot) -> 
         if was_enrolled {
             inventory.renamed.push((key, runner.record.clone()));
         }
-        inventory.admit(runner, None, snapshot, &mut claimed);
+        inventory.add(runner, None, snapshot, &mut claimed);
     }
     for entry in &snapshot.entries {
         if claimed.contains(&entry.position) {
             continue;
         }
         match Runner::found(entry) {
-            Ok(runner) => inventory.admit(runner, None, snapshot, &mut claimed),
+            Ok(runner) => inventory.add(runner, None, snapshot, &mut claimed),
             Err(error) => inventory.warnings.push(error.to_string()),
         }
     }
     inventory
 }
 
-/// Where its first entry is in config.toml; behind all others if it has none.
+/// The position of its first entry in config.toml; after all others if it has none.
 fn position(record: &Record, snapshot: &Snapshot) -> usize {
     let target = Runner::recorded(record.clone(), site(record)).target();
     let own = snapshot.entries.iter().find(|entry| is_own(&target, entry));
@@ -106,8 +105,8 @@ fn position(record: &Record, snapshot: &Snapshot) -> usize {
 }
 
 impl Inventory {
-    /// Writes the records that belong to no enrollment any more under their new keys. The daemon does so before it
-    /// drives anything.
+    /// Moves the records that no longer belong to an enrollment to their new keys. The daemon does so before it starts
+    /// any driver.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -118,8 +117,8 @@ impl Inventory {
         Ok(())
     }
 
-    /// Takes a runner in, and with it all entries that are its own.
-    fn admit(
+    /// Adds a runner and claims its entries.
+    fn add(
         &mut self,
         mut runner: Runner,
         enrollment: Option<Enrollment>,
@@ -161,20 +160,20 @@ fn blank(enrollment: &Enrollment) -> Runner {
     Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone())
 }
 
-/// The key now asks for a runner on another server; the old one is served on as a found one.
+/// The enrollment now names another server. The old runner stays managed, without an enrollment. Returns a warning.
 fn moved_away(enrollment: &Enrollment, record: &mut Record) -> String {
     if let Some(credential) = &record.credential {
         record.key = RunnerKey::found(&record.url, record.id, &credential.token.fingerprint());
     }
     record.enrollment = None;
     format!(
-        "enrollment `{}` now names {}: its runner at {} stays as it is, unregister it by hand if it is not wanted any more",
+        "enrollment `{}` now names {}: its runner at {} stays registered; unregister it if it is no longer needed",
         enrollment.key, enrollment.site.url, record.url
     )
 }
 
-/// The one usable entry of this name and server that no record knows: a lost state directory must not
-/// make a second runner.
+/// The only usable entry with this name and server and without a record. Taking it over avoids a second registration
+/// after the state directory was lost.
 fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snapshot) -> Option<&'a Entry> {
     let is_known = |entry: &Entry| {
         records.iter().any(|record| is_own(&Runner::recorded(record.clone(), site(record)).target(), entry))
@@ -192,7 +191,7 @@ fn taken_over(enrollment: &Enrollment, entry: &Entry, warnings: &mut Vec<String>
     let mut runner = Runner::found(entry).ok()?;
     runner.record.key = enrollment.key.clone();
     warnings.push(format!(
-        "config.toml already has a runner `{}` at {}, which enrollment `{}` takes over instead of registering another",
+        "config.toml already has a runner `{}` at {}: enrollment `{}` takes it over instead of registering another one",
         enrollment.entry.name, enrollment.site.url, enrollment.key
     ));
     Some(runner)
@@ -214,7 +213,7 @@ fn recorded(
             return Some(runner);
         }
         warnings.push(format!(
-            "runner `{}` at {} is no longer in config.toml and is not served: put its entry back, or remove its record `{}.json`",
+            "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
             runner.label(),
             runner.record.url,
             runner.record.key

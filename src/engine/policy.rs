@@ -1,6 +1,4 @@
-//! What governs a runner: the settings, its policy, and what its origin allows.
-
-use std::time::Duration;
+//! The rules of a runner, from the settings, its policy and its origin.
 
 use super::{Config, RotatePolicy};
 use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share, Timing};
@@ -8,7 +6,7 @@ use crate::model::{Origin, SystemId};
 use crate::ops::{Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
 
-/// What governs a runner: the settings, its policy, and what its origin allows.
+/// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
     let is_shared = policy.shared.unwrap_or(runner.record.is_copy);
@@ -23,13 +21,13 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
             config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
         }
     };
-    let verify_interval: Duration = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
+    let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
     let recovery = recovery(config, runner, enrollment, is_shared);
     Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
 }
 
-/// The rules of a command: a person asks and waits, so a reset by the runner's id needs nothing but an access token,
-/// and no delay is longer than [`LONGEST_DELAY`].
+/// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only
+/// needs an access token, and no delay is longer than [`LONGEST_DELAY`].
 pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     let record = &runner.record;
     let reset_by_id = config.access_to(&record.url).is_some() && record.id.is_some();
@@ -37,7 +35,7 @@ pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 
-/// Which rungs of the recovery ladder there are for a runner.
+/// The rungs of the recovery ladder that a runner has.
 fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, is_shared: bool) -> Recovery {
     let record = &runner.record;
     let token = record.credential.as_ref().map(|credential| credential.token.fingerprint());

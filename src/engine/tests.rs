@@ -82,7 +82,7 @@ fn interrupted() -> TestCaller {
 #[tokio::test(start_paused = true)]
 async fn a_rotation_that_got_lost_is_settled_and_not_sent_again() {
     let world = World::new();
-    world.server.order("reset", Fault::Fail(Disposition::Unknown { retry_after: None }));
+    world.server.inject("reset", Fault::Fail(Disposition::Unknown { retry_after: None }));
     let mut driver = world.command().await;
     let drive = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
     assert_eq!(world.server.calls(), ["reset", "verify", "verify"]);
@@ -112,7 +112,7 @@ async fn a_refused_token_is_reset_by_id_with_the_access_token_of_the_settings() 
         (vec![ServerAccess { url: url(), access_token: source }], vec!["reset", "reset", "reset_by_id"]),
     ] {
         world.config.servers = servers;
-        world.server.order("reset", Fault::Fail(Disposition::Refused));
+        world.server.inject("reset", Fault::Fail(Disposition::Refused));
         world.command().await.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
         assert_eq!(world.server.calls(), expected);
     }
@@ -125,7 +125,7 @@ async fn an_interrupt_ends_a_wait_and_no_step() {
     let mut driver = world.command().await;
     let rotated = driver.drive(Goal::Rotated, Budget::BY_RULES, &interrupted()).await;
     assert!(matches!(rotated.outcome(), Some(Outcome::Rotated(_))) && !rotated.is_interrupted);
-    world.server.order_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
     let refused = driver.drive(Goal::Refused, Budget::BY_RULES, &interrupted()).await;
     assert!(refused.is_interrupted);
     assert_eq!(refused.taken, [(Step::Verify, Outcome::Refused)]);
@@ -134,7 +134,7 @@ async fn an_interrupt_ends_a_wait_and_no_step() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_confirmed_by_a_second_one_after_a_wait() {
     let world = World::new();
-    world.server.order_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
     let (mut driver, caller) = (world.command().await, TestCaller::default());
     let drive = driver.drive(Goal::Refused, Budget::BY_RULES, &caller).await;
     assert_eq!(drive.taken, [(Step::Verify, Outcome::Refused), (Step::Verify, Outcome::Refused)]);
@@ -169,7 +169,7 @@ async fn a_token_that_is_nowhere_else_is_saved_without_regard_to_an_interrupt() 
 async fn a_command_that_fails_leaves_the_recorded_state_alone() {
     let world = World::new();
     let recorded = |world: &World| world.disk.state().records.values().next().and_then(|record| record.state);
-    world.server.order("verify", Fault::Fail(Disposition::NotExecuted { retry_after: None }));
+    world.server.inject("verify", Fault::Fail(Disposition::NotExecuted { retry_after: None }));
     world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
     assert_eq!(recorded(&world), None);
     world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
@@ -194,8 +194,8 @@ async fn an_interrupted_unregistration_is_finished_by_the_daemon_before_anything
 async fn a_failed_unregistration_only_defers() {
     let world = World::new();
     let mut driver = world.command().await;
-    world.server.order_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
-    world.server.order_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
+    world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
+    world.server.inject_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
     let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
     assert!(drive.unregistration().is_none_or(|(found, _)| found == crate::ops::Unregistration::AlreadyGone));
     assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
@@ -215,7 +215,7 @@ fn registering(world: &World) -> TestDriver {
 #[tokio::test(start_paused = true)]
 async fn a_registration_waits_for_the_server_to_the_end_of_its_budget() {
     let world = World::new();
-    world.server.order_always("register", Some(Fault::Fail(Disposition::NotExecuted { retry_after: None })));
+    world.server.inject_always("register", Some(Fault::Fail(Disposition::NotExecuted { retry_after: None })));
     let budget = Duration::from_secs(30);
     let drive = registering(&world).drive(Goal::Registered, Budget::Within(budget), &TestCaller::default()).await;
     let requests = world.server.requests();

@@ -1,9 +1,9 @@
-//! What an outcome makes of a state.
+//! State transitions: how each outcome changes each state.
 
 use std::time::Duration;
 
 use super::schedule::{
-    Fraction, backoff, between_resets, certainty_wait, doubled, look_again_spacing, obeyed, vain_backoff,
+    Fraction, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured, look_again_spacing,
     verify_spacing,
 };
 use super::{
@@ -12,68 +12,68 @@ use super::{
 };
 use crate::model::Timestamp;
 
-/// The time of an outcome, with the draw of chance that its delay may use.
+/// The time of an outcome, with the randomness for its delay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
     /// Server time.
     pub now: Timestamp,
-    /// A fresh draw.
+    /// A fresh random number.
     pub chance: Fraction,
 }
 
-/// What became of a step, or what was found out otherwise.
+/// The result of a step, or another event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The runner was made, or a given token was accepted for the first time.
+    /// The runner was registered, or a given token was accepted for the first time.
     Registered(Validity),
-    /// A genuine answer accepted the token, whose times are now known to be these.
+    /// The server accepted the token and reported this validity.
     Accepted(Validity),
-    /// A genuine answer to a question refused the token.
+    /// The server refused the token in a verification.
     Refused,
-    /// A genuine answer to a reset refused the token.
+    /// The server refused the token in a reset.
     ResetRefused,
-    /// The token was replaced.
+    /// The token was rotated.
     Rotated(Validity),
-    /// The answer to a reset was the token we had: nothing changed.
+    /// A reset was answered with the old token: nothing changed.
     NotRotated,
-    /// A reset was due and not sent, since it would shut out somebody else.
+    /// A reset was due but not sent, because another machine uses the token.
     Withheld,
-    /// The server will not renew this token.
+    /// The server does not renew this token.
     RotationClosed,
-    /// The server no longer has the runner: somebody removed it.
+    /// The runner was deleted on the server.
     Removed,
-    /// Nothing happened that we know of, and asking again does no harm.
+    /// The step had no effect, and a retry is safe.
     Deferred {
-        /// How long the server wishes to be left alone.
+        /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The answer to a register or reset was lost: it may have happened.
+    /// The answer to a register or reset was lost: the request may have been executed.
     Lost {
-        /// How long the server wishes to be left alone.
+        /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// Nothing helps until a human acts.
+    /// The user must act.
     MustAct(Trouble),
-    /// Another credential was found and is now held.
+    /// Another credential was found and adopted.
     Adopted(Validity),
-    /// The credential could not be written to config.toml.
+    /// Writing the credential to config.toml failed.
     Unsaved,
-    /// The credential is in config.toml after all.
+    /// The credential was written to config.toml.
     Saved,
-    /// Someone asks for a look now: a signal, a changed file, a clock that jumped.
+    /// The runner is to be checked now: after a signal, a changed file or a clock jump.
     Nudged,
     /// The runner was unregistered.
     Unregistered,
-    /// The runner is left alone from now on: its entry or its enrollment is gone.
+    /// The runner is no longer managed: its entry or enrollment was removed.
     Released,
-    /// The runner was unregistered and its enrollment wants it back, with the credential that is left, if any.
+    /// The runner was unregistered and is to be registered again, with the remaining credential if any.
     Reenrolled(Option<Validity>),
 }
 
-/// Takes the state through one outcome.
+/// Returns the state after an outcome.
 ///
-/// Total: every outcome is answered in every state. One that cannot follow from the state's own plan
-/// (say a rotation of a rejected token) is taken at its word, since it tells what is.
+/// Total: every state handles every outcome. An outcome that does not follow from the state's plan (say a rotation of a
+/// rejected token) is believed, because it describes what happened.
 #[must_use]
 pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> State {
     match outcome {
@@ -93,11 +93,11 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Reenrolled(Some(validity)) => State::found(validity, reset_time(&state), moment.now),
         Outcome::Accepted(validity) => accepted(state, validity, rules, moment.now),
         Outcome::Refused => refused(state, rules, moment),
-        Outcome::ResetRefused => refused(in_vain(state, Duration::ZERO, rules, moment.now), rules, moment),
+        Outcome::ResetRefused => refused(fruitless_reset(state, Duration::ZERO, rules, moment.now), rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
         Outcome::RotationClosed => rotation_closed(state, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
-        Outcome::Removed => removed(state, rules, moment),
+        Outcome::Removed => removed(state, rules, moment.now),
         Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
         Outcome::MustAct(trouble) => must_act(state, trouble, rules, moment),
         Outcome::Unsaved => unsaved(state, rules, moment),
@@ -106,7 +106,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
     }
 }
 
-/// A credential that a genuine answer has just proven good.
+/// The state of a credential that the server has just accepted.
 fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
     Active {
         since: now,
@@ -115,7 +115,7 @@ fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp
         reset_from,
         failures: 0,
         retry_from: now,
-        resets_in_vain: 0,
+        fruitless_resets: 0,
         refused_at: None,
         unsaved: None,
     }
@@ -139,7 +139,7 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
     match state {
         State::Active(active) => State::Active(Active {
             since: active.since,
-            resets_in_vain: active.resets_in_vain,
+            fruitless_resets: active.fruitless_resets,
             unsaved: active.unsaved,
             ..good(validity, active.reset_from, rules, now)
         }),
@@ -158,28 +158,24 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
     }
 }
 
-/// The old token still works: once may be a replica that lags behind the reset, twice is proof that
-/// the reset did not happen.
+/// The old token was accepted. A lagging replica may do so once; the second acceptance proves that the reset was not
+/// executed.
 fn accepted_again(state: Uncertain, validity: Validity, rules: &Rules, now: Timestamp) -> State {
     let accepted = state.accepted + 1;
     if accepted < 2 {
         let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(now));
         return State::Uncertain(Uncertain { validity, ask_at: now.plus(wait), accepted, failures: 0, ..state });
     }
-    let reset_from = now.plus(vain_backoff(&rules.timing, state.resets_in_vain, &validity, now));
-    State::Active(Active { resets_in_vain: state.resets_in_vain, ..good(validity, reset_from, rules, now) })
+    let reset_from = now.plus(fruitless_backoff(&rules.timing, state.fruitless_resets, &validity, now));
+    State::Active(Active { fruitless_resets: state.fruitless_resets, ..good(validity, reset_from, rules, now) })
 }
 
-/// A reset that brought no new token: the next one waits longer with each in a row, and at least `least`.
-fn in_vain(state: State, least: Duration, rules: &Rules, now: Timestamp) -> State {
-    match state {
-        State::Active(active) => {
-            let resets_in_vain = active.resets_in_vain.saturating_add(1);
-            let wait = vain_backoff(&rules.timing, resets_in_vain, &active.validity, now).max(least);
-            State::Active(Active { resets_in_vain, reset_from: now.plus(wait), ..active })
-        }
-        other => other,
-    }
+/// Delays the next reset after one without a new token: longer with each consecutive one, and at least `least`.
+fn fruitless_reset(state: State, least: Duration, rules: &Rules, now: Timestamp) -> State {
+    let State::Active(active) = state else { return state };
+    let fruitless_resets = active.fruitless_resets.saturating_add(1);
+    let wait = fruitless_backoff(&rules.timing, fruitless_resets, &active.validity, now).max(least);
+    State::Active(Active { fruitless_resets, reset_from: now.plus(wait), ..active })
 }
 
 fn refused(state: State, rules: &Rules, moment: Moment) -> State {
@@ -187,7 +183,7 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
         State::Active(active) => {
             let Some(refused_at) = first_refusal(&active.validity, active.refused_at, now) else {
-                return rejected(active.validity, None, rules, now);
+                return State::Rejected(rejected_by_age(active.validity, rules, now));
             };
             let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
             State::Active(Active {
@@ -200,21 +196,23 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
         }
         State::NotRenewable(state) => {
             let Some(refused_at) = first_refusal(&state.validity, state.refused_at, now) else {
-                return rejected(state.validity, None, rules, now);
+                return State::Rejected(rejected_by_age(state.validity, rules, now));
             };
             let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now));
             State::NotRenewable(NotRenewable { verify_at: now.plus(wait), refused_at: Some(refused_at), ..state })
         }
-        State::Uncertain(state) => rejected(state.validity, Some(Rejection::Lost), rules, now),
+        State::Uncertain(state) => State::Rejected(rejected(state.validity, Rejection::Lost, rules, now)),
         State::Rejected(state) if rules.recovery.next_rung(&state).is_some() => {
             State::Rejected(climb(state, rules, now))
         }
-        // Another look found it refused still; what could not be registered then may be by now.
+        // Still refused. A registration that was declined before may succeed now.
         State::Rejected(state) => {
             let rungs = Rungs { register_failed: false, ..state.rungs };
             State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
         }
-        State::Failed(Failed { validity: Some(validity), .. }) => rejected(validity, None, rules, now),
+        State::Failed(Failed { validity: Some(validity), .. }) => {
+            State::Rejected(rejected_by_age(validity, rules, now))
+        }
         State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
             must_act(state, Trouble::GivenTokenRefused, rules, moment)
         }
@@ -222,29 +220,26 @@ fn refused(state: State, rules: &Rules, moment: Moment) -> State {
     }
 }
 
-/// The refusal that needs to be confirmed; none if this one counts: the second, or one past the expiry.
+/// The time of a refusal that needs confirmation; `None` for the second refusal, or after the expiry.
 fn first_refusal(validity: &Validity, refused_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     (refused_at.is_none() && !validity.is_expired(now)).then_some(now)
 }
 
-fn rejected(validity: Validity, rejection: Option<Rejection>, rules: &Rules, now: Timestamp) -> State {
-    let by_age = if validity.is_expired(now) { Rejection::Expired } else { Rejection::Refused };
-    State::Rejected(Rejected {
-        since: now,
-        validity,
-        rejection: rejection.unwrap_or(by_age),
-        look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)),
-        rungs: Rungs::default(),
-        failures: 0,
-        recover_from: now,
-    })
+fn rejected(validity: Validity, rejection: Rejection, rules: &Rules, now: Timestamp) -> Rejected {
+    let look_again_at = now.plus(look_again_spacing(&rules.timing, rules.phase));
+    Rejected { since: now, validity, rejection, look_again_at, rungs: Rungs::default(), failures: 0, recover_from: now }
+}
+
+fn rejected_by_age(validity: Validity, rules: &Rules, now: Timestamp) -> Rejected {
+    let rejection = if validity.is_expired(now) { Rejection::Expired } else { Rejection::Refused };
+    rejected(validity, rejection, rules, now)
 }
 
 fn look_again(state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
     Rejected { look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)), ..state }
 }
 
-/// The present rung has failed for good: the next one is tried at once.
+/// Marks the current rung as failed; the next one is due at once.
 fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
     match rules.recovery.next_rung(&state) {
         Some(Step::ResetById) => state.rungs.reset_failed = true,
@@ -254,35 +249,23 @@ fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
     look_again(Rejected { failures: 0, recover_from: now, ..state }, rules, now)
 }
 
-/// Somebody removed the runner on the server; so it stays, until somebody acts here too.
-fn removed(state: State, rules: &Rules, moment: Moment) -> State {
-    let state = match state {
-        State::Active(Active { validity, .. })
-        | State::Uncertain(Uncertain { validity, .. })
-        | State::NotRenewable(NotRenewable { validity, .. })
-        | State::Failed(Failed { validity: Some(validity), .. }) => rejected(validity, None, rules, moment.now),
-        State::Rejected(_)
-        | State::Retired { .. }
-        | State::Unregistered(_)
-        | State::Failed(Failed { validity: None, .. }) => state,
-    };
-    match state {
-        State::Rejected(mut state) => {
-            state.rungs.is_removed = true;
-            State::Rejected(look_again(state, rules, moment.now))
-        }
-        other => other,
-    }
+/// The runner was deleted on the server: it is not recovered until a nudge.
+fn removed(state: State, rules: &Rules, now: Timestamp) -> State {
+    let Some(validity) = state.validity().copied() else { return state };
+    let mut rejected =
+        if let State::Rejected(rejected) = state { rejected } else { rejected_by_age(validity, rules, now) };
+    rejected.rungs.is_removed = true;
+    State::Rejected(look_again(rejected, rules, now))
 }
 
-/// A reset that changes nothing will change nothing a moment later either.
+/// An immediate retry would not change the token either.
 fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
         State::Rejected(state) => State::Rejected(climb(state, rules, moment.now)),
         State::Active(active) => {
             let least = between_resets(&rules.timing, active.validity.life());
             let active = Active { failures: 0, retry_from: moment.now, ..active };
-            in_vain(State::Active(active), least, rules, moment.now)
+            fruitless_reset(State::Active(active), least, rules, moment.now)
         }
         other => deferred(other, None, rules, moment),
     }
@@ -312,9 +295,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
     let timing = &rules.timing;
     let delay = |failures: u32, validity: Option<&Validity>| {
         let backoff = backoff(timing, failures, validity, moment.now, moment.chance);
-        let wished =
-            retry_after.map(|wish| obeyed(timing, wish, validity.and_then(|validity| validity.left(moment.now))));
-        moment.now.plus(wished.unwrap_or_default().max(backoff))
+        let left = validity.and_then(|validity| validity.left(moment.now));
+        let requested = retry_after.map(|delay| honoured(timing, delay, left));
+        moment.now.plus(requested.unwrap_or_default().max(backoff))
     };
     match state {
         State::Unregistered(state) => {
@@ -324,12 +307,12 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         State::Active(state) => {
             let failures = state.failures.saturating_add(1);
             let retry_from = delay(failures, Some(&state.validity));
-            // A failed check is repeated sooner than the interval would have it.
+            // A failed verification is retried before the end of its interval.
             State::Active(Active { failures, retry_from, verify_at: state.verify_at.min(retry_from), ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
-            // The reset itself has been a request, so asking again starts out slower than elsewhere.
+            // The lost reset was a failed request too, so the first delay is longer than in other states.
             let least = certainty_wait(timing, timing.settle_after, state.validity.left(moment.now)) / 4;
             let ask_at = delay(failures, Some(&state.validity)).max(moment.now.plus(least));
             State::Uncertain(Uncertain { failures, ask_at, ..state })
@@ -352,16 +335,21 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
 }
 
 fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
-    let (validity, in_vain) = match state {
-        State::Active(Active { validity, resets_in_vain, .. }) => (validity, resets_in_vain),
+    let (validity, fruitless) = match state {
+        State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
         State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
-        State::Unregistered(state) => return State::Unregistered(lost_registration(state, retry_after, rules, moment)),
+        // Each repetition may leave one more runner behind, so it waits for the settling time.
+        State::Unregistered(state) => {
+            let failures = state.failures.saturating_add(1);
+            let retry_from = settled_retry(failures, retry_after, rules, moment);
+            return State::Unregistered(Unregistered { failures, retry_from, ..state });
+        }
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
             let recover_from = settled_retry(failures, retry_after, rules, moment);
             return State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now));
         }
-        // No reset is sent in these states, so what was lost is the answer to a question.
+        // These states only send verifications, which are safe to retry.
         State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
             return deferred(state, retry_after, rules, moment);
         }
@@ -373,34 +361,22 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
         ask_at: moment.now.plus(wait),
         accepted: 0,
         failures: 0,
-        resets_in_vain: in_vain.saturating_add(1),
+        fruitless_resets: fruitless.saturating_add(1),
     })
 }
 
-/// A registration that may have happened is repeated only after the settling time: each repetition may
-/// leave one more runner behind.
-fn lost_registration(
-    state: Unregistered,
-    retry_after: Option<Duration>,
-    rules: &Rules,
-    moment: Moment,
-) -> Unregistered {
-    let failures = state.failures.saturating_add(1);
-    Unregistered { failures, retry_from: settled_retry(failures, retry_after, rules, moment), ..state }
-}
-
-/// The settling time doubles with each loss in a row: what each may have left behind adds up.
+/// The settling time doubles with each consecutive loss, because each may have left a runner behind.
 fn settled_retry(failures: u32, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> Timestamp {
     let settling = doubled(rules.timing.settle_after, failures).min(rules.timing.look_again);
-    let wished = retry_after.map(|wish| obeyed(&rules.timing, wish, None)).unwrap_or_default();
+    let requested = retry_after.map(|delay| honoured(&rules.timing, delay, None)).unwrap_or_default();
     let backoff = backoff(&rules.timing, failures, None, moment.now, moment.chance);
-    moment.now.plus(backoff.max(settling).max(wished))
+    moment.now.plus(backoff.max(settling).max(requested))
 }
 
 fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> State {
     match state {
         State::Rejected(state) => return State::Rejected(climb(state, rules, moment.now)),
-        // A doubt is settled by a yes or a no to the old token, and by nothing else.
+        // Only an acceptance or a refusal of the old token settles this state.
         State::Uncertain(_) => return deferred(state, None, rules, moment),
         _ => {}
     }
@@ -418,25 +394,18 @@ fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> St
 }
 
 fn unsaved(state: State, rules: &Rules, moment: Moment) -> State {
-    match state {
-        State::Active(active) => {
-            let failures = active.unsaved.as_ref().map_or(0, |unsaved| unsaved.failures).saturating_add(1);
-            let delay = backoff(&rules.timing, failures, Some(&active.validity), moment.now, moment.chance);
-            State::Active(Active { unsaved: Some(Unsaved { failures, retry_from: moment.now.plus(delay) }), ..active })
-        }
-        other => other,
-    }
+    let State::Active(active) = state else { return state };
+    let failures = active.unsaved.as_ref().map_or(0, |unsaved| unsaved.failures).saturating_add(1);
+    let delay = backoff(&rules.timing, failures, Some(&active.validity), moment.now, moment.chance);
+    State::Active(Active { unsaved: Some(Unsaved { failures, retry_from: moment.now.plus(delay) }), ..active })
 }
 
 fn saved(state: State) -> State {
-    match state {
-        State::Active(active) => State::Active(Active { unsaved: None, ..active }),
-        other => other,
-    }
+    let State::Active(active) = state else { return state };
+    State::Active(Active { unsaved: None, ..active })
 }
 
-/// Brings the next look forward. Counters stay, so that nudging a failing runner again and again makes
-/// no request more than one for each nudge.
+/// Makes the next step due now. Counters stay, so repeated nudges of a failing runner cause one request each.
 fn nudged(state: State, now: Timestamp) -> State {
     match state {
         State::Unregistered(state) => State::Unregistered(Unregistered { retry_from: now, ..state }),
@@ -447,7 +416,7 @@ fn nudged(state: State, now: Timestamp) -> State {
             State::Rejected(Rejected { look_again_at: now, recover_from: now, rungs, ..state })
         }
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
-        // The settling time is there for the server's sake and cannot be hurried.
+        // The settling time is for the server and must pass.
         State::Uncertain(_) | State::Retired { .. } => state,
     }
 }

@@ -1,24 +1,23 @@
-//! What comes next for a runner.
+//! The next step of a runner.
 
 use super::schedule::rotate_at;
-use super::{Active, Failed, Rules, State};
+use super::{Active, Rules, State};
 use crate::model::{Step, Timestamp, Why};
 
-/// One thing to do, when, and why.
+/// A planned step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What.
+    /// The step.
     pub step: Step,
     /// Server time from which it is due; may lie in the past.
     pub at: Timestamp,
-    /// The reason, for people.
+    /// The reason, for logs and reports.
     pub why: Why,
 }
 
-/// Says what comes next; `None` once the runner is retired.
+/// Returns the next step; `None` for a retired runner.
 ///
-/// A function of the state alone: the time enters through [`apply()`](super::apply()), so asking twice
-/// gives the same answer.
+/// Independent of the time, which only enters through [`apply()`](super::apply()).
 #[must_use]
 pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
     match state {
@@ -33,20 +32,19 @@ pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
             None => Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain },
         }),
         State::NotRenewable(state) => {
-            let why = match (state.refused_at, state.failures) {
-                (Some(_), _) => Why::ConfirmRefusal,
-                (None, 0) => Why::Interval,
-                (None, _) => Why::Retry,
-            };
-            Some(Plan { step: Step::Verify, at: state.verify_at, why })
+            Some(Plan { step: Step::Verify, at: state.verify_at, why: why_verify(state.refused_at, state.failures) })
         }
-        State::Failed(state) => Some(plan_failed(state)),
+        State::Failed(state) => {
+            let step = if state.validity.is_some() { Step::Verify } else { Step::Register };
+            Some(Plan { step, at: state.look_again_at, why: Why::LookAgain })
+        }
         State::Retired { .. } => None,
     }
 }
 
 fn plan_active(state: &Active, rules: &Rules) -> Plan {
-    let verify = plan_verify(state);
+    let why = why_verify(state.refused_at, state.failures);
+    let verify = Plan { step: Step::Verify, at: state.verify_at.max(state.retry_from), why };
     let request = match plan_rotation(state, rules) {
         Some(rotation) if goes_before(&rotation, &verify, state) => rotation,
         _ => verify,
@@ -59,20 +57,19 @@ fn plan_active(state: &Active, rules: &Rules) -> Plan {
     }
 }
 
-/// Of two that are due at once the verification goes first, since its answer tells the server's time;
-/// after a failure the rotation does, so that a verify that never works cannot hold it up.
+/// If both are due, the verification goes first because its answer contains the server's time. After a failure the
+/// rotation goes first: a persistently failing verification must not delay it.
 fn goes_before(rotation: &Plan, verify: &Plan, state: &Active) -> bool {
     let is_first = rotation.at < verify.at || (rotation.at == verify.at && state.failures > 0);
     is_first && state.refused_at.is_none()
 }
 
-fn plan_verify(state: &Active) -> Plan {
-    let why = match (state.refused_at, state.failures) {
+fn why_verify(refused_at: Option<Timestamp>, failures: u32) -> Why {
+    match (refused_at, failures) {
         (Some(_), _) => Why::ConfirmRefusal,
         (None, 0) => Why::Interval,
         (None, _) => Why::Retry,
-    };
-    Plan { step: Step::Verify, at: state.verify_at.max(state.retry_from), why }
+    }
 }
 
 fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
@@ -80,9 +77,4 @@ fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
     let at = share_at.max(state.reset_from).max(state.retry_from);
     let why = if state.failures == 0 { Why::ShareOfLife } else { Why::Retry };
     Some(Plan { step: Step::Rotate, at, why })
-}
-
-fn plan_failed(state: &Failed) -> Plan {
-    let step = if state.validity.is_some() { Step::Verify } else { Step::Register };
-    Plan { step, at: state.look_again_at, why: Why::LookAgain }
 }

@@ -1,26 +1,26 @@
-//! The recovery ladder: what may be done about a token that is refused.
+//! The recovery ladder: the steps allowed for a refused token.
 
 use super::{Rejected, Rejection, Step};
 
-/// Which rungs there are for one runner.
+/// The rungs available to one runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Whether its token may be reset by its number: there is an access token for its server, it is not
-    /// shared with other machines, and its token did not come of such a reset itself.
+    /// Whether its token may be reset by its id: an access token for its server exists, the token is not shared with
+    /// other machines, and it is not itself the result of such a reset.
     pub reset_by_id: bool,
-    /// When it may be registered anew; never for a runner that no registration token can make.
+    /// When it may be registered again; never for a given runner or one of the API v1.
     pub register: RegisterAgain,
 }
 
-/// When a runner whose token is refused is registered anew.
+/// When a runner with a refused token is registered again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RegisterAgain {
     /// Never.
     #[default]
     Never,
-    /// When it died of age, or a reset's answer was lost: nobody wanted it gone.
+    /// If the token expired or the new one was lost; both are unintended.
     Expired,
-    /// Whatever it died of, revocation included.
+    /// For any reason, including revocation.
     Always,
 }
 
@@ -34,7 +34,7 @@ impl RegisterAgain {
 }
 
 impl Recovery {
-    /// The next rung for a rejected runner; none at the top of the ladder.
+    /// The next rung for a rejected runner; `None` at the top of the ladder.
     pub(super) fn next_rung(self, state: &Rejected) -> Option<Step> {
         if state.rungs.is_removed {
             return None;

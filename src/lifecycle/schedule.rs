@@ -1,4 +1,4 @@
-//! The arithmetic of times: when a token is replaced, and how long to wait after what.
+//! Times: when a token is rotated, and how long to wait after each outcome.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::{Timing, Validity};
 use crate::model::Timestamp;
 
-/// A number from 0 (included) to 1 (excluded): a phase, or a draw of chance.
+/// A number from 0 (inclusive) to 1 (exclusive): a phase or a random number.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Fraction(f64);
 
 impl Fraction {
-    /// The start of every spread.
+    /// No offset.
     pub const ZERO: Self = Self(0.0);
 
-    /// Takes 32 evenly distributed bits as a fraction.
+    /// Converts 32 evenly distributed bits.
     #[must_use]
     pub fn from_bits(bits: u32) -> Self {
         Self(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
@@ -26,14 +26,14 @@ impl Fraction {
     }
 }
 
-/// The share of a token's life after which it is replaced.
+/// The share of a token's life after which it is rotated.
 ///
-/// Range: 10 % to 74 %, so that this agent is always ahead of gitlab-runner's own 75 %.
+/// Range: 10 % to 74 %, ahead of gitlab-runner's own 75 %.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(f64);
 
 impl Share {
-    /// Two thirds, the habit of most credential agents.
+    /// Two thirds, as most credential agents do.
     pub const DEFAULT: Self = Self(0.66);
 }
 
@@ -52,26 +52,24 @@ impl fmt::Display for Share {
     }
 }
 
-/// A text that is not a share of a token's life.
+/// A text that is not a [`Share`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a share of the token's life from \"10%\" to \"74%\", so that it lies ahead of gitlab-runner's 75 %")]
+#[error("expected a share of the token's life from \"10%\" to \"74%\", ahead of gitlab-runner's 75 %")]
 pub struct ShareError;
 
-/// How much earlier than its share a rotation may come, as a share of the life: the phase's spread.
+/// The spread of rotations before their share, as a share of the life.
 const ROTATE_SPREAD: f64 = 0.04;
 
-/// How much earlier than its interval a verification may come, as a share of the interval.
+/// The spread of verifications before the end of their interval, as a share of the interval.
 const VERIFY_SPREAD: f64 = 0.1;
 
-/// The part of a backoff's ceiling that is always waited; the rest is chance. Full jitter could draw
-/// zero again and again, and then nothing would bound the number of requests an hour.
+/// The fixed share of a backoff; the rest is jitter. Full jitter would not bound the number of requests per hour.
 const BACKOFF_FIXED: f64 = 0.75;
 
-/// Near its expiry a token is retried at steps of its remaining life, but never more often than this
-/// part of its whole life: what keeps the last hour from becoming a storm.
+/// Near its expiry a token is retried at fractions of its remaining life, but at most this often in its whole life.
 const LIFE_STEPS: u32 = 64;
 
-/// When the token is replaced: the share of its life, earlier by the phase; `None` if it never expires.
+/// When the token is rotated: at the share of its life, earlier by the phase. `None` without a known expiry.
 #[must_use]
 pub fn rotate_at(validity: &Validity, share: Share, phase: Fraction) -> Option<Timestamp> {
     let life = validity.life()?;
@@ -83,26 +81,26 @@ pub(super) fn verify_spacing(interval: Duration, phase: Fraction) -> Duration {
     interval.mul_f64(1.0 - VERIFY_SPREAD * phase.0)
 }
 
-/// The time until a rejected or failed runner is looked at again.
+/// The time until a rejected or failed runner is retried.
 pub(super) fn look_again_spacing(timing: &Timing, phase: Fraction) -> Duration {
     timing.look_again.mul_f64(1.0 - VERIFY_SPREAD * phase.0).max(timing.floor)
 }
 
-/// The least time between two successful resets of a token that lives this long.
+/// The minimum time between two successful resets of a token with this lifetime.
 pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duration {
     let wanted = life.map_or(timing.between_resets, |life| timing.between_resets.min(life / 4));
     wanted.max(timing.between_resets_floor)
 }
 
-/// A wait for certainty (a second refusal, a lost answer): shorter where little life is left.
+/// The wait before a refusal is confirmed or a lost answer is settled: shorter if little life is left.
 pub(super) fn certainty_wait(timing: &Timing, wanted: Duration, left: Option<Duration>) -> Duration {
     left.map_or(wanted, |left| wanted.min(left / 8)).max(timing.floor)
 }
 
-/// The delay after the given number of failures in a row.
+/// The delay after a number of consecutive failures.
 ///
-/// Doubles from the first to the cap. While the token lives, the cap is a quarter of what is left of it,
-/// so that a server that comes back late is still met in time; a dead token is no hurry.
+/// Doubles up to the cap. Before the expiry, the delay is at most a quarter of the remaining life, to rotate in time
+/// even if the server comes back late. An expired token is not urgent.
 pub(super) fn backoff(
     timing: &Timing,
     failures: u32,
@@ -122,9 +120,9 @@ pub(super) fn backoff(
     delay.min((left / 4).max(life / LIFE_STEPS)).max(timing.floor)
 }
 
-/// The delay after a reset that brought no new token: as long as the settling of a lost one, doubling with
-/// each in a row, while there is enough life left for it.
-pub(super) fn vain_backoff(timing: &Timing, resets: u32, validity: &Validity, now: Timestamp) -> Duration {
+/// The delay after a reset without a new token: the settling time, doubled with each consecutive one, at most a quarter
+/// of the remaining life.
+pub(super) fn fruitless_backoff(timing: &Timing, resets: u32, validity: &Validity, now: Timestamp) -> Duration {
     let wanted = doubled(timing.settle_after, resets).min(timing.look_again);
     match validity.left(now) {
         Some(left) if !left.is_zero() => wanted.min(left / 4).max(timing.floor),
@@ -132,19 +130,19 @@ pub(super) fn vain_backoff(timing: &Timing, resets: u32, validity: &Validity, no
     }
 }
 
-/// A span that doubles from the first time on.
+/// Doubles a span with each time after the first.
 pub(super) fn doubled(span: Duration, times: u32) -> Duration {
     span.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
-/// The first moment at which a token may be reset that came of a reset itself.
+/// The earliest time of the next reset after the last one.
 #[must_use]
 pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>) -> Timestamp {
     last_reset_at.map_or(Timestamp::EARLIEST, |at| at.plus(between_resets(timing, validity.life())))
 }
 
-/// How long a server's wish to be left alone is obeyed.
-pub(super) fn obeyed(timing: &Timing, retry_after: Duration, left: Option<Duration>) -> Duration {
+/// How long a `Retry-After` is honoured: up to the cap and half of the remaining life.
+pub(super) fn honoured(timing: &Timing, retry_after: Duration, left: Option<Duration>) -> Duration {
     let capped = retry_after.min(timing.retry_after_cap);
     match left {
         Some(left) if !left.is_zero() => capped.min(left / 2),
@@ -174,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn between_resets_follows_the_life_down_to_the_floor() {
+    fn the_time_between_resets_shrinks_with_the_life_to_a_floor() {
         let timing = Timing::default();
         for (life, expected) in [(None, 600), (Some(86_400), 600), (Some(1200), 300), (Some(4), 5)] {
             let actual = between_resets(&timing, life.map(Duration::from_secs));
@@ -183,10 +181,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cannot_park_a_token_past_half_of_its_life() {
+    fn retry_after_is_limited_to_half_of_the_remaining_life() {
         let timing = Timing::default();
         let day = Duration::from_secs(86_400);
-        assert_eq!(obeyed(&timing, day, None), timing.retry_after_cap);
-        assert_eq!(obeyed(&timing, day, Some(Duration::from_secs(600))), Duration::from_secs(300));
+        assert_eq!(honoured(&timing, day, None), timing.retry_after_cap);
+        assert_eq!(honoured(&timing, day, Some(Duration::from_secs(600))), Duration::from_secs(300));
     }
 }

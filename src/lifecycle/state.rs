@@ -1,70 +1,69 @@
-//! Where a runner's credential stands.
+//! The states of a runner's credential.
 
 use std::time::Duration;
 
 use crate::model::{Expiry, StateName, Timestamp, Trouble};
 
-/// The state of one runner. Every `since` is the server time of entry into the state.
+/// The state of one runner. Every `since` is the server time at which the state was entered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// An enrollment that has neither entry nor record: to be registered.
+    /// An enrollment without entry or record; to be registered.
     Unregistered(Unregistered),
-    /// The credential is good as far as we know.
+    /// The credential is valid as far as known.
     Active(Active),
-    /// A reset was sent and its answer was lost: either token may be the valid one.
+    /// A reset was sent and its answer was lost: either token may be valid.
     Uncertain(Uncertain),
     /// The server refuses the token.
     Rejected(Rejected),
-    /// The token is valid, but the server will not renew it.
+    /// The token is valid, but the server does not renew it.
     NotRenewable(NotRenewable),
-    /// Nothing helps until a human acts.
+    /// The user must act.
     Failed(Failed),
-    /// Unregistered; its worker ends.
+    /// Unregistered.
     Retired {
-        /// When.
+        /// Time of entry.
         since: Timestamp,
     },
 }
 
-/// Entered by an enrollment without a runner.
+/// The initial state of an enrollment without a runner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unregistered {
     /// Time of entry.
     pub since: Timestamp,
-    /// Attempts that failed in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
     /// No attempt before this time.
     pub retry_from: Timestamp,
 }
 
-/// Entered by a registration, an accepted token, a rotation; also the state in which a credential that
-/// was read from disk starts.
+/// Entered by a registration, an accepted token or a rotation; the initial state of a credential on disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
     /// Time of entry.
     pub since: Timestamp,
-    /// The credential's times.
+    /// The credential's validity.
     pub validity: Validity,
-    /// When it is checked next.
+    /// Time of the next verification.
     pub verify_at: Timestamp,
-    /// No reset before this time, whatever the life says.
+    /// No reset before this time, regardless of the token's age.
     pub reset_from: Timestamp,
-    /// Requests that failed in a row, whichever they were: one backoff for all that a runner asks.
+    /// Consecutive failed requests of any kind: a runner has one backoff.
     pub failures: u32,
     /// No request before this time.
     pub retry_from: Timestamp,
-    /// Resets in a row that brought no new token: lost, refused although the token is accepted, or unchanged.
-    pub resets_in_vain: u32,
-    /// Time of a refusal that has yet to be confirmed.
+    /// Consecutive resets without a new token: lost, refused although the token is accepted, or unchanged.
+    pub fruitless_resets: u32,
+    /// Time of an unconfirmed refusal.
     pub refused_at: Option<Timestamp>,
-    /// Set while config.toml does not yet hold the credential.
+    /// Set while config.toml does not hold the credential.
     pub unsaved: Option<Unsaved>,
 }
 
-/// A credential that is in the record but not in config.toml; its write is retried for ever.
+/// A credential that is in the record but not in config.toml. The write is retried without limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsaved {
-    /// Writes that failed in a row.
+    /// Consecutive failed writes.
     pub failures: u32,
     /// No write before this time.
     pub retry_from: Timestamp,
@@ -75,125 +74,124 @@ pub struct Unsaved {
 pub struct Uncertain {
     /// Time of entry.
     pub since: Timestamp,
-    /// The OLD credential's times.
+    /// The validity of the OLD credential.
     pub validity: Validity,
-    /// When the old token is asked about next.
+    /// Time of the next verification of the old token.
     pub ask_at: Timestamp,
-    /// How often it was accepted since; twice settles it.
+    /// Acceptances of the old token since; the second one settles it.
     pub accepted: u32,
-    /// Asks that failed in a row.
+    /// Consecutive failed verifications.
     pub failures: u32,
-    /// Resets in a row that brought no new token, this one included.
-    pub resets_in_vain: u32,
+    /// Consecutive resets without a new token, including this one.
+    pub fruitless_resets: u32,
 }
 
-/// Entered by refusals that count.
+/// Entered by a confirmed refusal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejected {
     /// Time of entry.
     pub since: Timestamp,
-    /// The refused credential's times.
+    /// The validity of the refused credential.
     pub validity: Validity,
-    /// What it looks like.
+    /// The probable reason.
     pub rejection: Rejection,
-    /// When the token is tried again.
+    /// Time of the next verification.
     pub look_again_at: Timestamp,
-    /// How far up the recovery ladder it has come.
+    /// The rungs of the recovery ladder tried so far.
     pub rungs: Rungs,
-    /// Tries of the present rung that failed in a row.
+    /// Consecutive failed attempts of the current rung.
     pub failures: u32,
-    /// No try of a rung before this time.
+    /// No attempt of a rung before this time.
     pub recover_from: Timestamp,
 }
 
-/// Which rungs of the recovery ladder have been tried and failed for good.
+/// The rungs of the recovery ladder that failed for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rungs {
-    /// The server declined to reset the token by its number.
+    /// The server declined to reset the token by the runner's id.
     pub reset_failed: bool,
-    /// The server declined to register it anew; tried again at the next look.
+    /// The server declined a new registration; retried after the next verification.
     pub register_failed: bool,
-    /// The server no longer has the runner: somebody removed it, and it stays removed.
+    /// The runner was deleted on the server and is not recovered.
     pub is_removed: bool,
 }
 
-/// How a token came to be refused, which decides what may be done about it.
+/// Why a token is refused; decides which recovery is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// It was refused within its life: revoked, deleted or rotated by someone else.
+    /// Refused before its expiry: revoked, deleted or rotated elsewhere.
     Refused,
-    /// It was past its expiry.
+    /// Past its expiry.
     Expired,
-    /// A reset's answer was lost and the old token no longer works: the new one is lost.
+    /// A reset's answer was lost and the old token is refused: the new one is lost.
     Lost,
 }
 
-/// Entered when the server declares the rotation closed.
+/// Entered if the server no longer rotates the token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotRenewable {
     /// Time of entry.
     pub since: Timestamp,
-    /// The credential's times.
+    /// The credential's validity.
     pub validity: Validity,
-    /// When it is checked next.
+    /// Time of the next verification.
     pub verify_at: Timestamp,
-    /// Checks that failed in a row.
+    /// Consecutive failed verifications.
     pub failures: u32,
-    /// Time of a refusal that has yet to be confirmed.
+    /// Time of an unconfirmed refusal.
     pub refused_at: Option<Timestamp>,
 }
 
-/// Entered when only a human can help.
+/// Entered if the user must act.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failed {
     /// Time of entry.
     pub since: Timestamp,
-    /// The credential's times; none if there never was one.
+    /// The credential's validity; `None` without a credential.
     pub validity: Option<Validity>,
-    /// What to act on.
+    /// The reason.
     pub trouble: Trouble,
-    /// Looks that got no answer in a row.
+    /// Consecutive retries without an answer.
     pub failures: u32,
-    /// When it is tried again.
+    /// Time of the next retry.
     pub look_again_at: Timestamp,
 }
 
-/// What is known of a credential's times.
+/// The lifetime of a credential, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// Server time of issue, or of first sight where nobody wrote that down.
+    /// Server time of issue; if unknown, the time at which it was first seen.
     pub obtained_at: Timestamp,
-    /// When the server will stop accepting it.
+    /// When the server stops accepting it.
     pub expiry: Expiry,
 }
 
-/// How far ahead of the server's clock a time of issue may lie and still be believed.
+/// How far in the future a time of issue may lie and still be plausible.
 const OBTAINED_TOLERANCE: Duration = Duration::from_secs(300);
 
 impl Validity {
-    /// Believes a time of issue only where it can be true; else the token's life is counted from when
-    /// it was first seen.
+    /// Uses a time of issue only if it is plausible; else the token's life starts when it was first seen.
     #[must_use]
     pub fn new(obtained_at: Option<Timestamp>, expiry: Expiry, first_seen_at: Timestamp) -> Self {
-        let is_possible = |obtained_at: &Timestamp| {
+        let is_plausible = |obtained_at: &Timestamp| {
             *obtained_at <= first_seen_at.plus(OBTAINED_TOLERANCE) && expiry.at().is_none_or(|at| *obtained_at < at)
         };
-        Self { obtained_at: obtained_at.filter(is_possible).unwrap_or(first_seen_at), expiry }
+        Self { obtained_at: obtained_at.filter(is_plausible).unwrap_or(first_seen_at), expiry }
     }
 
-    /// The token's whole life; `None` if it has no end that we know of.
+    /// The token's whole life; `None` without a known expiry.
     #[must_use]
     pub fn life(&self) -> Option<Duration> {
         self.expiry.at().map(|at| at.since(self.obtained_at))
     }
 
-    /// What is left of it; `None` if it has no end that we know of.
+    /// The remaining life, zero if expired; `None` without a known expiry.
     #[must_use]
     pub fn left(&self, now: Timestamp) -> Option<Duration> {
         self.expiry.at().map(|at| at.since(now))
     }
 
-    /// Whether it should no longer work.
+    /// Whether the expiry has passed.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expiry.at().is_some_and(|at| at <= now)
@@ -201,7 +199,7 @@ impl Validity {
 }
 
 impl State {
-    /// A credential that was found on disk: good until the server says otherwise, and checked at once.
+    /// A credential on disk: assumed valid, and verified at once.
     #[must_use]
     pub fn found(validity: Validity, reset_from: Timestamp, now: Timestamp) -> Self {
         Self::Active(Active {
@@ -211,19 +209,19 @@ impl State {
             reset_from,
             failures: 0,
             retry_from: now,
-            resets_in_vain: 0,
+            fruitless_resets: 0,
             refused_at: None,
             unsaved: None,
         })
     }
 
-    /// An enrollment that has no runner yet.
+    /// An enrollment without a runner.
     #[must_use]
     pub fn unregistered(now: Timestamp) -> Self {
         Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now })
     }
 
-    /// The state's name, as in the JSON shape and the metrics.
+    /// The name used in JSON and metrics.
     #[must_use]
     pub fn name(&self) -> StateName {
         match self {
@@ -237,7 +235,7 @@ impl State {
         }
     }
 
-    /// Server time of entry into the state.
+    /// Server time at which the state was entered.
     #[must_use]
     pub fn since(&self) -> Timestamp {
         match self {
@@ -251,7 +249,7 @@ impl State {
         }
     }
 
-    /// The times of the credential it holds, if it holds one.
+    /// The validity of its credential, if it has one.
     #[must_use]
     pub fn validity(&self) -> Option<&Validity> {
         match self {

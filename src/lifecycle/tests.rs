@@ -1,4 +1,4 @@
-//! Every state with every outcome, and what must hold for all of them.
+//! Every state with every outcome, and properties of all of them.
 
 use std::time::Duration;
 
@@ -60,17 +60,17 @@ fn every_state() -> Vec<State> {
         after(active(), &[Outcome::MustAct(Trouble::Orphaned)]),
         after(active(), &[Outcome::Unregistered]),
     ];
-    let words: Vec<_> = states.iter().map(|state| state.name().as_str()).collect();
-    assert_eq!(words, ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"]);
+    let names: Vec<_> = states.iter().map(|state| state.name().as_str()).collect();
+    assert_eq!(names, ["unregistered", "active", "uncertain", "rejected", "not_renewable", "failed", "retired"]);
     states
 }
 
 #[test]
-fn every_state_answers_every_outcome() {
+fn every_state_handles_every_outcome() {
     let accepted = Outcome::Accepted(validity());
     let deferred = Outcome::Deferred { retry_after: None };
     let must_act = Outcome::MustAct(Trouble::Unassigned);
-    // From each state of `every_state`, in its order; `=` stays as it is in word.
+    // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
     let table: [(Outcome, [&str; 7]); 20] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
@@ -95,9 +95,9 @@ fn every_state_answers_every_outcome() {
         (Outcome::Reenrolled(Some(validity())), ["active", "=",    "active",        "active",   "active",        "active",   "="]),
     ];
     for (outcome, expected) in table {
-        for (state, word) in every_state().into_iter().zip(expected) {
+        for (state, name) in every_state().into_iter().zip(expected) {
             let before = state.name().as_str();
-            let expected = if word == "=" { before } else { word };
+            let expected = if name == "=" { before } else { name };
             assert_eq!(apply(state, outcome, &rules(), moment(2)).name().as_str(), expected, "{before} × {outcome:?}");
         }
     }
@@ -113,14 +113,14 @@ fn a_token_is_verified_before_it_is_first_rotated() {
 }
 
 #[test]
-fn a_verify_that_never_works_does_not_hold_up_a_rotation() {
+fn a_failing_verification_does_not_delay_a_rotation() {
     let overdue = State::found(validity(), at(0), at(80_000));
     let failed = apply(overdue, Outcome::Deferred { retry_after: None }, &rules(), moment(80_000));
     assert_eq!(plan(&failed, &rules()).unwrap().step, Step::Rotate);
 }
 
 #[test]
-fn one_refusal_is_not_believed_but_the_second_is() {
+fn the_second_refusal_counts() {
     let once = apply(active(), Outcome::Refused, &rules(), moment(10));
     let next = plan(&once, &rules()).unwrap();
     assert_eq!((next.step, next.why, next.at), (Step::Verify, Why::ConfirmRefusal, at(70)));
@@ -137,13 +137,13 @@ fn an_acceptance_clears_a_refusal() {
 }
 
 #[test]
-fn past_the_expiry_one_refusal_is_enough() {
+fn after_the_expiry_the_first_refusal_counts() {
     let State::Rejected(rejected) = apply(active(), Outcome::Refused, &rules(), moment(90_000)) else { panic!() };
     assert_eq!(rejected.rejection, Rejection::Expired);
 }
 
 #[test]
-fn a_lost_answer_is_settled_by_the_old_token_before_anything_else() {
+fn a_lost_answer_is_settled_by_verifying_the_old_token() {
     let lost = apply(active(), Outcome::Lost { retry_after: None }, &rules(), moment(100));
     assert_eq!(plan(&lost, &rules()).unwrap(), Plan { step: Step::Verify, at: at(160), why: Why::SettleLostAnswer });
     let accepted = Outcome::Accepted(validity());
@@ -156,20 +156,20 @@ fn a_lost_answer_is_settled_by_the_old_token_before_anything_else() {
 }
 
 #[test]
-fn nudging_does_not_hurry_the_settling() {
+fn a_nudge_does_not_shorten_the_settling_time() {
     let lost = apply(active(), Outcome::Lost { retry_after: None }, &rules(), moment(100));
     assert_eq!(apply(lost.clone(), Outcome::Nudged, &rules(), moment(101)), lost);
 }
 
 #[test]
-fn resets_keep_their_distance_even_for_tokens_that_live_hardly_at_all() {
+fn resets_of_very_short_lived_tokens_keep_the_minimum_time() {
     let state = apply(active(), Outcome::Rotated(validity_of(3)), &rules(), moment(0));
     let next = plan(&state, &rules()).unwrap();
     assert_eq!((next.step, next.at), (Step::Rotate, at(5)));
 }
 
 #[test]
-fn the_same_token_again_is_no_rotation_and_no_loop() {
+fn an_unchanged_token_does_not_cause_a_loop() {
     let due = active();
     let state = apply(due, Outcome::NotRotated, &rules(), moment(60_000));
     let next = plan(&state, &rules()).unwrap();
@@ -177,16 +177,16 @@ fn the_same_token_again_is_no_rotation_and_no_loop() {
 }
 
 #[test]
-fn the_servers_wish_is_obeyed_up_to_half_of_the_life_left() {
-    let wish = Outcome::Deferred { retry_after: Some(secs(10 * DAY)) };
-    let state = apply(active(), wish, &rules(), moment(86_400 - 600));
+fn retry_after_is_honoured_up_to_half_of_the_remaining_life() {
+    let deferred = Outcome::Deferred { retry_after: Some(secs(10 * DAY)) };
+    let state = apply(active(), deferred, &rules(), moment(86_400 - 600));
     assert_eq!(plan(&state, &rules()).unwrap().at, at(86_400 - 300));
-    let state = apply(active(), wish, &rules(), moment(10));
+    let state = apply(active(), deferred, &rules(), moment(10));
     assert_eq!(plan(&state, &rules()).unwrap().at, at(10 + 3600));
 }
 
 #[test]
-fn an_unwritten_token_is_written_before_anything_else_and_for_ever() {
+fn an_unsaved_token_is_written_first_and_retried_forever() {
     let mut state = active();
     for n in 1..50 {
         state = apply(state, Outcome::Unsaved, &rules(), moment(n));
@@ -198,13 +198,13 @@ fn an_unwritten_token_is_written_before_anything_else_and_for_ever() {
 }
 
 #[test]
-fn a_registration_that_may_have_happened_is_not_repeated_within_the_settling_time() {
+fn a_lost_registration_waits_for_the_settling_time() {
     let state = apply(State::unregistered(at(0)), Outcome::Lost { retry_after: None }, &rules(), moment(0));
     assert!(plan(&state, &rules()).unwrap().at >= at(60));
 }
 
 #[test]
-fn an_impossible_time_of_issue_becomes_the_time_of_first_sight() {
+fn an_implausible_time_of_issue_is_replaced_by_first_sight() {
     let first_seen = at(1000);
     let expiry = Expiry::At(at(5000));
     for obtained_at in [None, Some(at(2000)), Some(at(5000)), Some(at(9000))] {
@@ -216,7 +216,7 @@ fn an_impossible_time_of_issue_becomes_the_time_of_first_sight() {
 }
 
 #[test]
-fn an_end_that_is_learned_leads_to_a_rotation() {
+fn a_verification_can_reveal_the_expiry() {
     let never = Validity { obtained_at: at(0), expiry: Expiry::Unknown };
     let state = State::found(never, at(0), at(0));
     let learned = apply(state, Outcome::Accepted(validity()), &rules(), moment(0));
@@ -233,7 +233,7 @@ fn next_step(state: &State, rules: &Rules) -> Step {
 }
 
 #[test]
-fn the_ladder_is_climbed_rung_by_rung_and_each_only_where_it_is_allowed() {
+fn the_ladder_is_climbed_by_allowed_rungs_only() {
     let expired = apply(active(), Outcome::Refused, &rules(), moment(90_000));
     assert_eq!(next_step(&expired, &rules()), Step::Verify);
     assert_eq!(next_step(&expired, &recovering(false, RegisterAgain::Expired)), Step::RegisterAgain);
@@ -250,14 +250,14 @@ fn the_ladder_is_climbed_rung_by_rung_and_each_only_where_it_is_allowed() {
 }
 
 #[test]
-fn a_revoked_token_is_registered_anew_only_if_always_is_said() {
+fn a_revoked_token_is_registered_again_only_with_always() {
     let revoked = after(active(), &[Outcome::Refused, Outcome::Refused]);
     assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Expired)), Step::Verify);
     assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Always)), Step::RegisterAgain);
 }
 
 #[test]
-fn a_runner_that_was_removed_stays_removed_until_somebody_asks() {
+fn a_removed_runner_is_recovered_only_after_a_nudge() {
     let rules = recovering(true, RegisterAgain::Always);
     let expired = apply(active(), Outcome::Refused, &rules, moment(90_000));
     let removed = apply(expired, Outcome::Removed, &rules, moment(90_000));
@@ -266,7 +266,7 @@ fn a_runner_that_was_removed_stays_removed_until_somebody_asks() {
     assert_eq!(next_step(&nudged, &rules), Step::ResetById);
 }
 
-/// Plays the server's part: every step is answered by `answer`, at the time it is due or a nap later.
+/// Simulates the server: `answer` returns the outcome of every step at the time it is due. Returns the requests.
 fn play(
     mut state: State,
     rules: &Rules,
@@ -290,7 +290,7 @@ fn play(
     requests
 }
 
-/// What one runner may ask of a server that never gives it what it wants.
+/// Asserts the request rate of one runner towards a server that always fails.
 fn assert_few(requests: &[Plan]) {
     let within = |from: i64, to: i64| requests.iter().filter(|plan| plan.at >= at(from) && plan.at < at(to)).count();
     assert!(within(0, 600) < 12, "{} in the first ten minutes", within(0, 600));
@@ -328,7 +328,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::RotationClosed),
         Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
-            .prop_map(|wish| Outcome::Deferred { retry_after: wish.map(Duration::from_secs) }),
+            .prop_map(|secs| Outcome::Deferred { retry_after: secs.map(Duration::from_secs) }),
         Just(LOST),
         Just(Outcome::MustAct(Trouble::Orphaned)),
         any_validity().prop_map(Outcome::Adopted),
@@ -339,7 +339,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-/// What must hold in every state that can be reached.
+/// Asserts the invariants of every reachable state.
 fn assert_legal(state: &State, now: Timestamp) {
     match state {
         State::Active(active) => {
@@ -347,8 +347,8 @@ fn assert_legal(state: &State, now: Timestamp) {
             assert!(active.refused_at.is_none_or(|refused_at| refused_at <= now));
         }
         State::Uncertain(uncertain) => {
-            assert!(uncertain.accepted < 2, "a settled doubt is not kept");
-            assert!(uncertain.resets_in_vain > 0);
+            assert!(uncertain.accepted < 2, "it should be settled");
+            assert!(uncertain.fruitless_resets > 0);
         }
         State::Rejected(rejected) => {
             assert!(rejected.rejection != Rejection::Expired || rejected.validity.is_expired(rejected.since));
@@ -362,7 +362,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_rotation_is_always_before_the_expiry_and_before_75_percent_of_the_life(
+    fn a_rotation_is_planned_before_75_percent_of_the_life(
         life in 1_u64..400 * DAY, percent in 10_u32..=74, phase in any_fraction()
     ) {
         let share: Share = format!("{percent}%").parse().unwrap();
@@ -374,7 +374,7 @@ proptest! {
     }
 
     #[test]
-    fn a_healthy_token_is_rotated_before_75_percent_of_every_life(
+    fn a_healthy_token_is_rotated_before_75_percent_of_its_life(
         life in 10_u64..40 * DAY, phase in any_fraction(), draws in prop::collection::vec(any_fraction(), 8)
     ) {
         let rules = Rules { phase, ..rules() };
@@ -419,7 +419,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_planned_right_after_a_failure(
+    fn a_failed_step_is_not_retried_at_once(
         validity in any_validity(), steps in prop::collection::vec((any_outcome(), any_fraction(), 0_i64..100_000), 0..20),
         failure in prop_oneof![
             Just(Outcome::Refused), Just(LOST), Just(Outcome::NotRotated),
@@ -440,7 +440,7 @@ proptest! {
         now = now.max(before.at);
         state = apply(state, failure, &rules, Moment { now, chance: Fraction::ZERO });
         let next = plan(&state, &rules).unwrap();
-        // What is left may be another step that was due anyway, but never the failed one at once.
+        // Another step may have been due anyway, but the failed one must wait.
         let is_rung = next.why == Why::Recovery;
         prop_assert!(
             next.step == Step::Save || is_rung || next.step != before.step || next.at >= now.plus(secs(2)),
@@ -449,7 +449,7 @@ proptest! {
     }
 
     #[test]
-    fn a_permanently_failing_server_sees_few_requests(
+    fn a_permanently_failing_server_gets_few_requests(
         life in prop::option::of(20 * 3600_u64..40 * DAY),
         chances in prop::collection::vec(any_fraction(), 1..50),
         failure in prop_oneof![
@@ -469,7 +469,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_that_renews_nothing_sees_few_requests(
+    fn a_server_that_renews_nothing_gets_few_requests(
         chances in prop::collection::vec(any_fraction(), 1..50),
         answer in prop_oneof![
             Just(Outcome::ResetRefused), Just(Outcome::NotRotated), Just(Outcome::RotationClosed),
@@ -489,7 +489,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_that_loses_every_reset_sees_few_requests(chances in prop::collection::vec(any_fraction(), 1..50)) {
+    fn a_server_that_loses_every_reset_gets_few_requests(chances in prop::collection::vec(any_fraction(), 1..50)) {
         let overdue = Validity { obtained_at: at(-70_000), expiry: Expiry::At(at(30 * 86_400)) };
         let rules = Rules { rotate: Some("10%".parse().unwrap()), ..rules() };
         let overdue = Validity { obtained_at: at(-400_000), ..overdue };
@@ -505,7 +505,7 @@ proptest! {
     }
 
     #[test]
-    fn the_delays_of_a_lasting_failure_never_shrink_while_life_is_long(chance in any_fraction()) {
+    fn the_delays_of_a_lasting_failure_never_shrink(chance in any_fraction()) {
         let validity = Validity { obtained_at: at(0), expiry: Expiry::At(at(400 * 86_400)) };
         let requests = play(State::found(validity, at(0), at(0)), &rules(), at(4 * 3600), |_| {
             (Outcome::Deferred { retry_after: None }, chance)

@@ -1,36 +1,36 @@
-//! Desired state: a runner that shall exist.
+//! Enrollments: the runners that should exist.
 
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
 use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp};
-use crate::secret::{Source, SourceError, Token};
+use crate::secret::Source;
 use crate::store::NewEntry;
 
-/// A runner that shall exist, from an `[[enroll]]`, the environment or the flags of `register`.
+/// A runner that should exist, from an `[[enroll]]`, the environment or the flags of `register`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrollment {
-    /// What ties it to its state across restarts.
+    /// Identifies its record across restarts.
     pub key: RunnerKey,
-    /// Its instance and how to trust it.
+    /// Its GitLab instance and TLS files.
     pub site: Site,
-    /// What it is made from.
+    /// The secret it is registered with.
     pub source: RegistrationSource,
-    /// What the server is told about it; counts unless it is a [`RegistrationSource::Given`].
+    /// The runner's attributes on the server; unused for a [`RegistrationSource::Given`].
     pub parameters: RegisterParameters,
-    /// What its `[[runners]]` entry is made of.
+    /// The content of its `[[runners]]` entry.
     pub entry: NewEntry,
 }
 
-/// The secret that a runner is made from.
+/// The secret that a runner is registered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrationSource {
-    /// A registration token: the runner can be made again.
+    /// A registration token; the runner can be registered again.
     Registration(Source),
-    /// A created runner's own token: it cannot.
+    /// The token of a runner created in GitLab; the runner cannot be registered again.
     Given(Source),
-    /// A registration token that is shown to the API of 2016; only where the user says so.
+    /// A registration token for the API v1 of 2016; only used if the user asks for it.
     V1(Source),
-    /// An access token that the runner is created with: it can be made again.
+    /// An access token that creates the runner; the runner can be created again.
     Created(Creation),
 }
 
@@ -39,16 +39,16 @@ pub enum RegistrationSource {
 pub struct Creation {
     /// An access token with the scope `create_runner` or `api`.
     pub access_token: Source,
-    /// Whom the runner belongs to.
+    /// The owner of the runner.
     pub owner: NewRunnerOwner,
-    /// When its first token ends, where that is wished for; see [`NewRunner`].
+    /// The requested expiry of the first token; see [`NewRunner`].
     pub token_expires_at: Option<Timestamp>,
-    /// Until when that token can be rotated; see [`NewRunner`].
+    /// The requested deadline for rotating that token; see [`NewRunner`].
     pub token_rotation_deadline: Option<Timestamp>,
 }
 
 impl Creation {
-    /// What the server is asked for.
+    /// The request that creates the runner.
     #[must_use]
     pub fn request(&self, parameters: &RegisterParameters) -> NewRunner {
         NewRunner {
@@ -61,30 +61,16 @@ impl Creation {
 }
 
 impl RegistrationSource {
-    /// What should be changed about the place that the secret is read from.
+    /// Where the secret is read from.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        self.secret_source().warning()
-    }
-
-    /// Reads the secret.
-    ///
-    /// # Errors
-    /// [`SourceError`] naming the place it should come from.
-    pub fn read(&self) -> Result<Token, SourceError> {
-        self.secret_source().read()
-    }
-
-    /// The place of the secret.
-    #[must_use]
-    pub fn secret_source(&self) -> &Source {
+    pub fn secret(&self) -> &Source {
         match self {
             Self::Registration(source) | Self::Given(source) | Self::V1(source) => source,
             Self::Created(creation) => &creation.access_token,
         }
     }
 
-    /// How a runner made from it came into being.
+    /// The origin of a runner registered with it.
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self {

@@ -1,4 +1,4 @@
-//! Why an operation did not do what it should, and what that means for the runner.
+//! Why an operation failed, and the effect on the runner.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,15 +12,15 @@ use crate::store::{self, ComposeError, EntryProblem};
 /// A failed call to a server.
 #[derive(Debug)]
 pub struct Failure {
-    /// Whether the server may have acted, and what can be done next.
+    /// Whether the server may have executed the request, and what can be done next.
     pub disposition: Disposition,
-    /// The kind of trouble.
+    /// The kind of failure.
     pub class: ErrorClass,
-    /// The server's wall time, if this was a genuine answer.
+    /// Server time, if the server answered.
     pub date: Option<Timestamp>,
-    /// What the user can do about it.
+    /// The remedy, for the user.
     pub hint: Option<String>,
-    /// The failed act, with its causes.
+    /// The underlying error, with its causes.
     pub error: Box<dyn StdError + Send + Sync>,
 }
 
@@ -48,49 +48,47 @@ impl From<gitlab::Error> for Failure {
     }
 }
 
-/// Why an operation did not do what it should.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Asking whether a token is good brought no acceptance; the server surely changed nothing.
+    /// A verification was not answered with an acceptance; the server changed nothing.
     #[error(transparent)]
     Asking(Failure),
-    /// Making a runner failed.
+    /// A registration failed.
     #[error(transparent)]
     Registering(Failure),
-    /// Replacing a token, or deleting what it belongs to, failed.
+    /// A reset or a deletion failed.
     #[error(transparent)]
     Changing(Failure),
     /// The disk failed; no token was spent.
     #[error(transparent)]
     Disk(#[from] store::Error),
-    /// The secret that the runner is made from cannot be had.
+    /// The secret that the runner is registered with is unavailable.
     #[error(transparent)]
     Secret(#[from] SourceError),
-    /// No entry can be made from the template.
+    /// The entry cannot be composed from the template.
     #[error(transparent)]
     Compose(#[from] ComposeError),
-    /// The entry in config.toml cannot be used.
-    #[error("the entry of runner `{runner}` cannot be used: {problem}")]
+    /// The entry in config.toml is unusable.
+    #[error("the entry of runner `{runner}` is unusable: {problem}")]
     Entry {
         /// The runner's name or key.
         runner: String,
-        /// What is wrong with it.
+        /// Why it is unusable.
         problem: EntryProblem,
     },
-    /// The entry's token is an environment variable, which a rotation would make stale.
-    #[error("the token of runner `{runner}` is the variable `{variable}`, which a rotation would make stale")]
+    /// The entry takes its token from an environment variable, which a rotation cannot update.
+    #[error("runner `{runner}` takes its token from the variable `{variable}`, which a rotation cannot update")]
     VariableToken {
         /// The runner's name or key.
         runner: String,
         /// The variable's name.
         variable: String,
     },
-    /// `runners` is written in a way that no entry can be added to.
-    #[error(
-        "config.toml writes `runners` as one array, to which no entry can be added: write each runner as [[runners]]"
-    )]
+    /// config.toml writes `runners` as one array, so an entry cannot be added.
+    #[error("config.toml writes `runners` as one array, so an entry cannot be added: write each runner as [[runners]]")]
     NoRoom,
-    /// The record under this key is of a runner on another server.
+    /// The record with this key is of a runner on another server.
     #[error("the record of runner `{runner}` belongs to {recorded}: give the enrollment another key")]
     OtherServer {
         /// The runner's name or key.
@@ -98,8 +96,8 @@ pub enum Error {
         /// The server it belongs to.
         recorded: ServerUrl,
     },
-    /// The API of 2016, through which the runner was made, has no such call.
-    #[error("runner `{0}` was made through the API v1, which has neither verification nor rotation")]
+    /// The runner was registered through the API v1 of 2016, which lacks the call.
+    #[error("runner `{0}` was registered through the API v1, which supports neither verification nor rotation")]
     FirstApi(String),
     /// The record has no token.
     #[error("runner `{0}` has no token")]
@@ -107,7 +105,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What this means for the runner's state.
+    /// The effect on the runner's state.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -138,7 +136,7 @@ impl Error {
                 Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
-            // A token file may be about to appear; looking for it asks no server.
+            // A token file may appear later; checking for it sends no request.
             Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
@@ -149,30 +147,20 @@ impl Error {
         }
     }
 
-    /// The server's failure, where that is what it is.
+    /// The failed call, if a server was called.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
-        match self {
-            Self::Asking(failure) | Self::Registering(failure) | Self::Changing(failure) => Some(failure),
-            Self::Disk(_)
-            | Self::Secret(_)
-            | Self::Compose(_)
-            | Self::Entry { .. }
-            | Self::VariableToken { .. }
-            | Self::NoRoom
-            | Self::OtherServer { .. }
-            | Self::FirstApi(_)
-            | Self::NoToken(_) => None,
-        }
+        let (Self::Asking(failure) | Self::Registering(failure) | Self::Changing(failure)) = self else { return None };
+        Some(failure)
     }
 
-    /// The server's wall time, if a genuine answer brought this.
+    /// Server time, if the server answered.
     #[must_use]
     pub fn date(&self) -> Option<Timestamp> {
         self.failure()?.date
     }
 
-    /// What the user can do about it, where the message does not say so already.
+    /// The remedy, unless the message already contains it.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         if let Self::Disk(error) = self {

@@ -1,6 +1,6 @@
-//! A GitLab and a disk in memory, for tests of what operations and the daemon decide.
+//! A GitLab and a disk in memory, for tests of the operations and the daemon.
 //!
-//! Both answer at once, so that a paused clock only advances when everybody sleeps.
+//! Both answer at once, so a paused clock only advances while all tasks sleep.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,23 +19,23 @@ use crate::store::{
     Pending, Record, Records, Snapshot,
 };
 
-/// The wall time at which every test begins.
+/// The wall time at the start of every test, in milliseconds.
 pub(crate) const START: i64 = 1_800_000_000_000;
 
-/// A clock that follows tokio's, so that it stands still and jumps with it.
+/// A clock that follows tokio's clock, also if that is paused or advanced.
 #[derive(Clone, Debug)]
 pub(crate) struct TokioClock {
     began: tokio::time::Instant,
-    /// What is added to the wall clock only.
-    pub(crate) step: Rc<RefCell<i64>>,
+    /// Milliseconds by which the wall clock is ahead of the true time.
+    pub(crate) offset_millis: Rc<RefCell<i64>>,
 }
 
 impl TokioClock {
     pub(crate) fn new() -> Self {
-        Self { began: tokio::time::Instant::now(), step: Rc::default() }
+        Self { began: tokio::time::Instant::now(), offset_millis: Rc::default() }
     }
 
-    /// The true time, which the server knows.
+    /// The true time, as on the server.
     pub(crate) fn truth(&self) -> Timestamp {
         Timestamp::from_millis(START).plus(self.began.elapsed())
     }
@@ -43,25 +43,25 @@ impl TokioClock {
 
 impl Clock for TokioClock {
     fn read(&self) -> Reading {
-        let wall = Timestamp::from_millis(self.truth().as_millis() + *self.step.borrow());
+        let wall = Timestamp::from_millis(self.truth().as_millis() + *self.offset_millis.borrow());
         Reading { wall, since_boot: Duration::from_secs(3600) + self.began.elapsed() }
     }
 }
 
-/// What the server does to a request instead of answering it plainly.
+/// A fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Fails without acting.
+    /// Fails without executing the request.
     Fail(Disposition),
-    /// Acts, and the answer is lost.
-    ActAndLose,
-    /// Answers a reset with the token that was sent.
+    /// Executes the request and loses the answer.
+    LoseAnswer,
+    /// Answers a reset with the old token.
     SameToken,
     /// Never answers a deletion.
     Hang,
 }
 
-/// One request that arrived.
+/// A received request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) at: Timestamp,
@@ -73,11 +73,11 @@ pub(crate) struct Request {
 pub(crate) struct ServedRunner {
     pub(crate) token: Token,
     pub(crate) expiry: Expiry,
-    /// When each machine was heard of last, by its system id.
+    /// The time of the last contact by system id.
     pub(crate) managers: BTreeMap<String, Timestamp>,
 }
 
-/// A GitLab of a few maps.
+/// A GitLab in memory.
 #[derive(Clone)]
 pub(crate) struct MemoryServer(Rc<RefCell<ServerState>>);
 
@@ -86,7 +86,7 @@ struct ServerState {
     registration_token: Token,
     life: Option<Duration>,
     runners: BTreeMap<u64, ServedRunner>,
-    made: u64,
+    issued: u64,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     standing_faults: BTreeMap<&'static str, Fault>,
     requests: Vec<Request>,
@@ -103,22 +103,22 @@ impl MemoryServer {
             registration_token: registration_token(),
             life,
             runners: BTreeMap::new(),
-            made: 0,
+            issued: 0,
             faults: BTreeMap::new(),
             standing_faults: BTreeMap::new(),
             requests: Vec::new(),
         })))
     }
 
-    /// Makes a runner as a person would in the UI.
+    /// Creates a runner, as in the UI.
     pub(crate) fn add_runner(&self) -> (RunnerId, Credential) {
         let mut state = self.0.borrow_mut();
-        let (id, reset) = state.make();
+        let (id, reset) = state.create_runner();
         let obtained_at = Some(state.clock.truth());
         (id, Credential { token: reset.token, obtained_at, expiry: reset.expiry })
     }
 
-    /// Another machine uses a runner's token.
+    /// Records a contact of another machine that uses the runner's token.
     pub(crate) fn contact_from(&self, id: RunnerId, system_id: &str, at: Timestamp) {
         let mut state = self.0.borrow_mut();
         let runner = state.runners.get_mut(&id.number()).unwrap();
@@ -129,13 +129,13 @@ impl MemoryServer {
         self.0.borrow_mut().runners.remove(&id.number());
     }
 
-    /// Orders a fault for the next request of a call.
-    pub(crate) fn order(&self, call: &'static str, fault: Fault) {
+    /// Injects a fault into the next request of a call.
+    pub(crate) fn inject(&self, call: &'static str, fault: Fault) {
         self.0.borrow_mut().faults.entry(call).or_default().push_back(fault);
     }
 
-    /// Orders a fault for every request of a call, or ends it.
-    pub(crate) fn order_always(&self, call: &'static str, fault: Option<Fault>) {
+    /// Injects a fault into every request of a call; `None` ends it.
+    pub(crate) fn inject_always(&self, call: &'static str, fault: Option<Fault>) {
         let mut state = self.0.borrow_mut();
         match fault {
             Some(fault) => state.standing_faults.insert(call, fault),
@@ -155,7 +155,7 @@ impl MemoryServer {
         self.requests().iter().map(|request| request.call).collect()
     }
 
-    /// The common course of a call: log, fault or act, answer with the server's date.
+    /// Handles a call: logs it, applies a fault or executes it, and answers with the server's date.
     fn call<T>(
         &self,
         call: &'static str,
@@ -165,11 +165,11 @@ impl MemoryServer {
         let mut state = self.0.borrow_mut();
         let now = state.clock.truth();
         state.requests.push(Request { at: now, call, token: token.fingerprint() });
-        let ordered = state.faults.get_mut(call).and_then(VecDeque::pop_front);
-        let fault = ordered.or_else(|| state.standing_faults.get(call).copied());
+        let once = state.faults.get_mut(call).and_then(VecDeque::pop_front);
+        let fault = once.or_else(|| state.standing_faults.get(call).copied());
         match fault {
             Some(Fault::Fail(disposition)) => Err(failure(disposition, None)),
-            Some(Fault::ActAndLose) => {
+            Some(Fault::LoseAnswer) => {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
@@ -182,23 +182,23 @@ impl MemoryServer {
 }
 
 fn failure(disposition: Disposition, date: Option<Timestamp>) -> Failure {
-    Failure { disposition, class: ErrorClass::Unreachable, date, hint: None, error: "as ordered".into() }
+    Failure { disposition, class: ErrorClass::Unreachable, date, hint: None, error: "injected".into() }
 }
 
 impl ServerState {
-    fn make(&mut self) -> (RunnerId, Reset) {
-        self.made += 1;
-        let id = self.runners.len() as u64 + self.made * 100;
-        let reset = self.issue();
+    fn create_runner(&mut self) -> (RunnerId, Reset) {
+        self.issued += 1;
+        let id = self.runners.len() as u64 + self.issued * 100;
+        let reset = self.issue_token();
         let runner = ServedRunner { token: reset.token.clone(), expiry: reset.expiry, managers: BTreeMap::new() };
         self.runners.insert(id, runner);
         (RunnerId::try_new(id).unwrap(), reset)
     }
 
-    fn issue(&mut self) -> Reset {
-        self.made += 1;
+    fn issue_token(&mut self) -> Reset {
+        self.issued += 1;
         let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
-        Reset { token: Token::parse(&format!("glrtr-token{:06}", self.made)).unwrap(), expiry }
+        Reset { token: Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap(), expiry }
     }
 
     fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
@@ -222,7 +222,7 @@ impl Server for MemoryServer {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
-            let (id, Reset { token, expiry }) = state.make();
+            let (id, Reset { token, expiry }) = state.create_runner();
             Ok(Registered { id, token, expiry })
         })
     }
@@ -234,7 +234,7 @@ impl Server for MemoryServer {
         _new: &NewRunner,
     ) -> Result<Answer<Registered>, Failure> {
         self.call("create", access_token, |state| {
-            let (id, Reset { token, expiry }) = state.make();
+            let (id, Reset { token, expiry }) = state.create_runner();
             Ok(Registered { id, token, expiry })
         })
     }
@@ -249,7 +249,7 @@ impl Server for MemoryServer {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
-            let (id, Reset { token, .. }) = state.make();
+            let (id, Reset { token, .. }) = state.create_runner();
             Ok(Registered { id, token, expiry: Expiry::Unknown })
         })
     }
@@ -302,7 +302,7 @@ impl Server for MemoryServer {
             if same {
                 return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry });
             }
-            let reset = state.issue();
+            let reset = state.issue_token();
             if let Some(runner) = state.runners.get_mut(&id) {
                 runner.token = reset.token.clone();
                 runner.expiry = reset.expiry;
@@ -316,7 +316,7 @@ impl Server for MemoryServer {
             if !state.runners.contains_key(&id.number()) {
                 return Err(Disposition::Gone);
             }
-            let reset = state.issue();
+            let reset = state.issue_token();
             if let Some(runner) = state.runners.get_mut(&id.number()) {
                 runner.token = reset.token.clone();
                 runner.expiry = reset.expiry;
@@ -339,11 +339,11 @@ impl Server for MemoryServer {
 }
 
 fn manager(system_id: &str, contacted_at: Timestamp) -> Manager {
-    let told = serde_json::json!({"id": 1, "system_id": system_id, "contacted_at": contacted_at.to_string()});
-    serde_json::from_value(told).unwrap()
+    let json = serde_json::json!({"id": 1, "system_id": system_id, "contacted_at": contacted_at.to_string()});
+    serde_json::from_value(json).unwrap()
 }
 
-/// A disk of a few maps.
+/// A disk in memory.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryDisk(Rc<RefCell<DiskState>>);
 
@@ -352,11 +352,11 @@ pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
     pub(crate) records: BTreeMap<RunnerKey, Record>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
-    /// Every effect, in order.
+    /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
-    /// Whether it answers no more, as one on a network that is gone.
+    /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
-    /// How often each effect still fails.
+    /// The remaining failures of each write.
     pub(crate) failing: BTreeMap<&'static str, u32>,
 }
 
@@ -365,7 +365,7 @@ impl MemoryDisk {
         self.0.borrow_mut()
     }
 
-    /// Makes an effect fail for a number of times.
+    /// Makes a write fail a number of times.
     pub(crate) fn fail(&self, effect: &'static str, times: u32) {
         self.state().failing.insert(effect, times);
     }
@@ -376,7 +376,7 @@ impl MemoryDisk {
         state.entries.push(entry(name, id, credential, position));
     }
 
-    /// The tokens that config.toml holds, in order.
+    /// The tokens in config.toml, in order.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         self.state().entries.iter().filter_map(|entry| entry.token.token().cloned()).collect()
     }
@@ -591,7 +591,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// An intent as a crash would have left it.
+/// The intent of an interrupted rotation.
 pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
     let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
     Intent { operation, at: Timestamp::from_millis(START), system_id: None }

@@ -1,4 +1,4 @@
-//! The two ports: what operations need of a server and of a disk.
+//! The two ports of the operations: server and disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,47 +12,47 @@ use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
 
-/// What a call to a server brings.
+/// The result of a call to a server.
 pub(super) type Answered<T> = Result<Answer<T>, Failure>;
 
-/// The calls of a GitLab that operations make; each is one request, sent once.
+/// The calls to GitLab that operations make; each sends one request, once.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
 pub trait Server: 'static {
-    /// Reads certificates again at their next use.
+    /// Reloads certificates at their next use.
     fn forget_tls(&self) {}
 
-    /// Makes a runner.
+    /// Registers a runner.
     async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
 
-    /// Makes a runner with an access token.
+    /// Creates a runner with an access token.
     async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered>;
 
-    /// Makes a runner through the API of 2016.
+    /// Registers a runner through the API v1 of 2016.
     async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
 
-    /// Asks whether a token is good, and until when.
+    /// Asks whether a token is accepted, and when it expires.
     async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
 
     /// Deletes a runner with all its managers.
     async fn delete_runner(&self, site: &Site, token: &Token) -> Answered<()>;
 
-    /// Deletes a runner through the API of 2016.
+    /// Deletes a runner through the API v1 of 2016.
     async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
 
     /// Deletes this machine's manager of a runner.
     async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
 
-    /// Replaces a token by a new one.
+    /// Replaces a token, authenticated by itself.
     async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
 
-    /// Replaces a token by a new one with an access token.
+    /// Replaces the token of a runner, authenticated by an access token.
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
 
-    /// The machines that use a runner's token.
+    /// Lists the machines that use a runner's token.
     async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>>;
 }
 
-/// Implements methods of a port by the type's own ones of the same names.
+/// Implements methods of a port by the type's own methods of the same names.
 macro_rules! by_own_methods {
     ($(async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)+) => {
         $(async fn $name(&self $(, $argument: $type)*) -> $result {
@@ -88,13 +88,13 @@ impl Server for gitlab::Client {
 
 type Stored<T> = Result<T, store::Error>;
 
-/// What operations need of the disk; see [`Store`] for what each call promises.
+/// The disk operations; see [`Store`] for the guarantees of each call.
 #[expect(async_fn_in_trait, reason = "everything runs on one thread")]
 pub trait Disk: 'static {
-    /// Held during one operation on one runner.
+    /// A runner's lock, held during one operation.
     type RunnerLock;
 
-    /// Keeps other processes from working on one runner.
+    /// Locks a runner against other processes.
     async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
     /// Reads config.toml.
     async fn read(&self) -> Stored<Snapshot>;
@@ -102,7 +102,7 @@ pub trait Disk: 'static {
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
     /// The texts of a runner's entries, without their credentials.
     async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
-    /// Does everything a replace needs but the rename.
+    /// Checks that config.toml can be replaced, by doing everything except the rename.
     async fn probe(&self) -> Stored<()>;
     /// Reads one record.
     async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
@@ -112,17 +112,17 @@ pub trait Disk: 'static {
     async fn save_record(&self, record: Record) -> Stored<()>;
     /// Removes a runner's record.
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
-    /// Writes down what is about to be asked.
+    /// Journals the intent of an operation.
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
-    /// Adds the answer.
+    /// Journals the answer.
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
-    /// Ends an operation.
+    /// Clears the journal of an operation.
     async fn clear(&self, key: &RunnerKey) -> Stored<()>;
-    /// The operations that were begun and not cleared.
+    /// The journals that are not cleared.
     async fn pending(&self) -> Stored<Vec<Pending>>;
-    /// One runner's operation that was begun and not cleared.
+    /// One runner's journal, if it is not cleared.
     async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
-    /// Keeps an entry that was dropped from config.toml.
+    /// Keeps the text of a dropped entry; returns its file.
     async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Stored<Option<PathBuf>>;
 }
 

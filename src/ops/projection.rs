@@ -1,33 +1,33 @@
-//! config.toml as the projection of the records: how an entry stands to its record, and putting it right.
+//! config.toml as a projection of the records: comparing an entry with its record, and correcting it.
 
 use super::{Disk, Enrollment, Error, Ops, Runner, Server, is_own};
 use crate::model::{Credential, RunnerId};
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
 
-/// How the entry in config.toml stands to the record.
+/// How the entry in config.toml compares with the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryStatus {
-    /// It holds our token.
+    /// It holds the record's token.
     Ours,
-    /// It holds a token that was retired: an old copy of the file came back.
+    /// It holds a retired token: an old copy of the file was restored.
     Stale,
-    /// It holds a token that we do not know: somebody else rotated, or replaced it.
+    /// It holds an unknown token: another process or the user rotated or replaced it.
     Foreign {
-        /// What it holds.
+        /// Its credential.
         credential: Credential,
-        /// The number it carries.
+        /// The runner id in the entry.
         id: Option<RunnerId>,
     },
     /// Its token is an environment variable.
     Variable(String),
-    /// It cannot be used, or its token is missing.
+    /// It is unusable, or its token is missing.
     Broken,
-    /// There is none.
+    /// There is no entry.
     Missing,
 }
 
 impl EntryStatus {
-    /// Looks a runner up in config.toml. Of several entries the one decides that most has to be done about.
+    /// Looks a runner up in config.toml. Of several entries, the most urgent one decides.
     #[must_use]
     pub fn of(runner: &Runner, snapshot: &Snapshot) -> Self {
         let target = runner.target();
@@ -35,7 +35,7 @@ impl EntryStatus {
         own.map(|entry| of_entry(runner, entry)).max_by_key(Self::urgency).unwrap_or(Self::Missing)
     }
 
-    /// A token that nobody else has may not be overwritten unasked, so it outranks one that may.
+    /// An unknown token may be the only copy and must be verified before it is overwritten, so it comes first.
     fn urgency(&self) -> u8 {
         match self {
             Self::Missing => 0,
@@ -48,14 +48,14 @@ impl EntryStatus {
     }
 }
 
-/// What a comparison of entry and record found, and did.
+/// The result of [`Ops::reconcile`].
 #[derive(Debug)]
 pub struct Reconciled {
-    /// How the entry stood.
+    /// How the entry compared with the record.
     pub entry_status: EntryStatus,
-    /// Whether another process has replaced the credential meanwhile.
+    /// Whether another process has replaced the credential.
     pub is_replaced: bool,
-    /// Why an old copy could not be put right.
+    /// Why an old copy could not be corrected.
     pub unsaved: Option<Error>,
 }
 
@@ -79,17 +79,16 @@ fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Writes the record's credential into config.toml, then the record, then ends the journal: what is
-    /// left to do when any of these failed before. An entry that is missing is made from the kept text; one
-    /// that holds a token we do not know is left for a verification to decide about.
+    /// Writes the record's credential into config.toml, writes the record and clears the journal, after an operation
+    /// that could not. A missing entry is restored from the kept text; an unknown token is left to a verification.
     ///
     /// # Errors
-    /// [`Error::Disk`]; the credential stays where it is safe, and this can be tried again for ever.
+    /// [`Error::Disk`]; the credential stays in the state directory, and the caller may retry without limit.
     pub async fn save(&self, runner: &mut Runner) -> Result<EntryStatus, Error> {
         let entered = self.enter(runner).await?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         match entry_status {
-            EntryStatus::Foreign { .. } | EntryStatus::Variable(_) => self.remember(runner).await?,
+            EntryStatus::Foreign { .. } | EntryStatus::Variable(_) => self.save_record(runner).await?,
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {
                 self.project(runner).await?
             }
@@ -98,8 +97,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(entry_status)
     }
 
-    /// Looks at the entry again after config.toml has changed, and puts an old copy of it right without
-    /// asking the server.
+    /// Compares the entry with the record after config.toml has changed, and corrects an old copy without a request.
     ///
     /// # Errors
     /// [`Error::Disk`] if config.toml cannot be read.
@@ -108,18 +106,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         let mut unsaved = None;
         if entry_status == EntryStatus::Stale {
-            tracing::warn!(
-                runner = runner.label(),
-                "config.toml holds a token that was replaced: putting the current one back"
-            );
+            tracing::warn!(runner = runner.label(), "config.toml holds a replaced token: writing the current one");
         }
         if entry_status == EntryStatus::Stale || (entry_status == EntryStatus::Missing && runner.is_unwritten()) {
-            unsaved = self.project(runner).await.err();
+            unsaved = self.project(runner).await.err().map(Error::from);
         }
         Ok(Reconciled { entry_status, is_replaced: entered.is_replaced, unsaved })
     }
 
-    /// Writes an entry anew that an enrollment wants and config.toml has lost.
+    /// Restores the missing entry of an enrollment.
     ///
     /// # Errors
     /// [`Error::Compose`] or [`Error::Disk`].
@@ -131,13 +126,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.entry_text.is_none() {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
-        self.project(runner).await
+        Ok(self.project(runner).await?)
     }
 
-    /// The part of [`Ops::save`] that an operation does under its own lock.
-    pub(super) async fn project(&self, runner: &mut Runner) -> Result<(), Error> {
+    /// Writes entry and record; the caller holds the runner's lock.
+    pub(super) async fn project(&self, runner: &mut Runner) -> Result<(), store::Error> {
         let Some(credential) = runner.record.credential.clone() else {
-            return Ok(self.remember(runner).await?);
+            return self.save_record(runner).await;
         };
         let id = runner.record.id;
         let renewed = match &runner.record.entry_text {
@@ -146,15 +141,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         match renewed {
             Ok(_) => runner.record.entry_text = None,
-            // An entry that a person removed is not brought back here, but the record stays right.
+            // An entry that the user removed stays removed; the record is written all the same.
             Err(store::Error::NoSuchEntry { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
-        Ok(self.remember(runner).await?)
+        self.save_record(runner).await
     }
 
-    /// An entry that carries another number but one of the runner's own tokens is from before it was
-    /// registered anew, and gets the new number too.
+    /// Renews the credential of the entry. An entry with one of the runner's tokens but another id is from before a
+    /// new registration and gets the new id too.
     async fn renew(&self, runner: &Runner, credential: Credential) -> Result<Edited, store::Error> {
         let renewal = Edit::Renew { target: runner.target(), id: None, credential: credential.clone() };
         match self.disk.edit(renewal).await {

@@ -1,73 +1,35 @@
-//! Rotate: replace the token, so that no crash and no full disk loses the new one.
+//! Rotate: replace the token without losing the new one to a crash or a full disk.
 
 use super::verify::refuse_first_api;
-use super::{Dated, Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
+use super::{Completed, Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, Timestamp};
+use crate::model::{Credential, RunnerId, Timestamp};
 use crate::secret::Token;
 use crate::store::{self, Intent, JournalAnswer, JournalOperation};
 
-/// What became of a rotation that did not fail.
-#[derive(Debug)]
-pub enum Rotation {
-    /// The token was replaced.
-    Rotated {
-        /// The new token's times.
-        validity: Validity,
-        /// Why config.toml does not hold it yet; it is safe in the state directory.
-        unsaved: Option<store::Error>,
-    },
-    /// Somebody else had rotated already; their token is ours from now on.
-    Adopted(Validity),
-    /// The server answered with the token we had.
-    Unchanged,
-}
-
-impl Rotation {
-    /// What this means for the runner's state.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Rotated { validity, .. } => Outcome::Rotated(*validity),
-            Self::Adopted(validity) => Outcome::Adopted(*validity),
-            Self::Unchanged => Outcome::NotRotated,
-        }
-    }
-
-    /// Why config.toml does not hold the new token yet.
-    #[must_use]
-    pub fn unsaved(self) -> Option<store::Error> {
-        match self {
-            Self::Rotated { unsaved, .. } => unsaved,
-            Self::Adopted(_) | Self::Unchanged => None,
-        }
-    }
-}
-
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Replaces the token, authenticated by itself or by an access token (which also works when it has
-    /// expired).
+    /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
+    /// the runner's token has expired.
     ///
-    /// Not to be cancelled once the request is out: the answer is the only place where the new token is
-    /// ever shown.
+    /// Not cancellation safe once the request is sent: the answer is the only place that ever shows the new token.
     ///
     /// # Errors
-    /// [`Error::Disk`] before anything is sent; [`Error::Changing`] when the request failed, in which case
-    /// the journal stays until [`Ops::settle`] if the server may have acted.
+    /// [`Error::Disk`] before a request is sent; [`Error::Changing`] if the request failed. If the server may have
+    /// executed it nevertheless, the journal stays until [`Ops::settle`].
     pub async fn rotate(
         &self,
         runner: &mut Runner,
         access_token: Option<&Token>,
         now: Timestamp,
-    ) -> Result<Dated<Rotation>, Error> {
+    ) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)
         {
-            return Ok(Dated::unasked(Rotation::Adopted(validity)));
+            return Ok(Completed { outcome: Outcome::Adopted(validity), date: None, unsaved: None });
         }
         match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
@@ -75,7 +37,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             EntryStatus::Foreign { credential, id } => {
                 if let Some(adopted) = self.adopt(runner, credential, id, now).await? {
-                    return Ok(adopted.map(Rotation::Adopted));
+                    return Ok(adopted);
                 }
             }
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {}
@@ -83,7 +45,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.check_settled(runner).await?;
         self.disk.probe().await?;
         let old = runner.token()?;
-        self.disk.begin(&runner.record.key, self.rotation_intent(runner, &old, now)).await?;
+        let (url, id) = (runner.record.url.clone(), runner.record.id);
+        let operation = JournalOperation::Rotate { url, id, old: old.fingerprint() };
+        self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
         let answer = match self.reset(runner, &old, access_token).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -96,13 +60,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         if answer.value.token == old {
             self.disk.clear(&runner.record.key).await?;
-            return Ok(Dated { value: Rotation::Unchanged, date: answer.date });
+            return Ok(Completed { outcome: Outcome::NotRotated, date: answer.date, unsaved: None });
         }
-        let (is_recovery, date) = (access_token.is_some(), answer.date);
-        Ok(Dated { value: self.keep(runner, answer, is_recovery, now).await, date })
+        Ok(self.keep_rotated(runner, answer, access_token.is_some(), now).await)
     }
 
-    /// Clears the journal of a reset whose answer was lost, once it is known what happened.
+    /// Clears the journal of a lost reset, once a verification has shown what happened.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -115,41 +78,55 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    /// Brings a new token to the disk. From here on nothing may lose it: whatever fails, the other places
-    /// are still tried, and it stays in memory for the next try.
-    async fn keep(&self, runner: &mut Runner, answer: Answer<Reset>, is_recovery: bool, now: Timestamp) -> Rotation {
+    /// Stores a new token. If one place cannot be written, the others are still tried; the token stays in memory for
+    /// the next attempt.
+    async fn keep_rotated(
+        &self,
+        runner: &mut Runner,
+        answer: Answer<Reset>,
+        is_recovery: bool,
+        now: Timestamp,
+    ) -> Completed {
         let obtained_at = answer.date.unwrap_or(now).whole_seconds();
         let Reset { token, expiry } = answer.value;
-        let journaled = JournalAnswer { id: None, token: Some(token.clone()), expiry, obtained_at: Some(obtained_at) };
-        if let Err(error) = self.disk.answered(&runner.record.key, journaled).await {
-            tracing::error!(runner = runner.label(), error = chain(&error), "the journal did not take the new token");
-        }
-        runner.record.recovered = is_recovery.then(|| token.fingerprint());
+        let fingerprint = token.fingerprint();
+        let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
+        self.journal_token(runner, None, &credential).await;
+        runner.record.recovered = is_recovery.then_some(fingerprint);
         runner.record.last_reset_at = Some(obtained_at);
-        runner.take(Credential { token, obtained_at: Some(obtained_at), expiry });
-        let validity = Validity::new(Some(obtained_at), expiry, obtained_at);
+        runner.take(credential);
         let unsaved = self.project_and_clear(runner).await.err();
-        Rotation::Rotated { validity, unsaved }
+        Completed { outcome: Outcome::Rotated(Validity { obtained_at, expiry }), date: answer.date, unsaved }
     }
 
+    /// Adds a new token to the journal. A failure is only logged: the record and config.toml come next.
+    pub(super) async fn journal_token(&self, runner: &Runner, id: Option<RunnerId>, credential: &Credential) {
+        let Credential { token, obtained_at, expiry } = credential.clone();
+        let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at };
+        if let Err(error) = self.disk.answered(&runner.record.key, answer).await {
+            tracing::error!(
+                runner = runner.label(),
+                error = chain(&error),
+                "cannot write the new token to the journal"
+            );
+        }
+    }
+
+    /// Writes config.toml and the record, then clears the journal. If config.toml cannot be written, the record is
+    /// still tried, because reading it does not take a replay.
     pub(super) async fn project_and_clear(&self, runner: &mut Runner) -> Result<(), store::Error> {
         match self.project(runner).await {
             Ok(()) => self.disk.clear(&runner.record.key).await,
-            Err(Error::Disk(error)) => {
-                // The record is the better place to wait in: it can be read without knowing the journal.
-                match self.remember(runner).await {
-                    Ok(()) => {}
-                    Err(also) => {
-                        tracing::error!(
-                            runner = runner.label(),
-                            error = chain(&also),
-                            "the record did not take the new token"
-                        )
-                    }
+            Err(error) => {
+                if let Err(error) = self.save_record(runner).await {
+                    tracing::error!(
+                        runner = runner.label(),
+                        error = chain(&error),
+                        "cannot write the new token to the record"
+                    );
                 }
                 Err(error)
             }
-            Err(_) => Ok(()),
         }
     }
 
@@ -165,15 +142,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    fn rotation_intent(&self, runner: &Runner, old: &Token, now: Timestamp) -> Intent {
-        Intent {
-            operation: JournalOperation::Rotate {
-                url: runner.record.url.clone(),
-                id: runner.record.id,
-                old: old.fingerprint(),
-            },
-            at: now,
-            system_id: Some(self.identity.system_id.clone()),
-        }
+    pub(super) fn intent(&self, operation: JournalOperation, at: Timestamp) -> Intent {
+        Intent { operation, at, system_id: Some(self.identity.system_id.clone()) }
     }
 }

@@ -1,24 +1,24 @@
-//! One runner as the operations see it.
+//! A runner: its record and how its server is reached.
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
-use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp};
+use crate::model::{Credential, Origin, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryToken, Record, Snapshot};
 
 use super::Error;
 
-/// A runner that is served: its record, and how its server is reached.
+/// A managed runner.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    /// What is known of it; the truth.
+    /// The authoritative data about it.
     pub record: Record,
-    /// Its server and TLS files.
+    /// The server and its TLS files.
     pub site: Site,
-    /// The entry's executor, for reports.
+    /// The executor of its entry, for reports.
     pub executor: Option<String>,
-    /// Whether its entry switches automatic rotation off.
+    /// Whether its entry disables automatic rotation.
     pub rotation_disabled: bool,
-    /// The environment variable that its entry takes the token from; such a token is used, and never written.
+    /// The environment variable that its entry takes the token from. Such a token is never written.
     pub variable: Option<String>,
 }
 
@@ -46,14 +46,13 @@ impl Runner {
             state: None,
             since: None,
         };
-        Self { record, site, executor: None, rotation_disabled: false, variable: None }
+        Self::recorded(record, site)
     }
 
-    /// A runner that was only found in config.toml. How it came into being is told by its token, as far
-    /// as anything tells.
+    /// A runner that only exists as an entry in config.toml. Its origin is guessed from the form of its token.
     ///
     /// # Errors
-    /// [`Error::Entry`] if the entry cannot be used for requests.
+    /// [`Error::Entry`] if the entry is unusable for requests.
     pub fn found(entry: &Entry) -> Result<Self, Error> {
         let (site, token) = entry.access().map_err(|problem| Error::Entry { runner: label(entry), problem })?;
         let key = RunnerKey::found(&site.url, entry.id, &token.fingerprint());
@@ -66,13 +65,13 @@ impl Runner {
         Ok(runner)
     }
 
-    /// A runner as its record has it.
+    /// A runner with a record.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
         Self { record, site, executor: None, rotation_disabled: false, variable: None }
     }
 
-    /// The entries that belong to it.
+    /// Selects the entries that belong to it.
     #[must_use]
     pub fn target(&self) -> EntrySelector {
         let current = self.record.credential.iter().map(|credential| credential.token.fingerprint());
@@ -83,7 +82,7 @@ impl Runner {
         }
     }
 
-    /// Takes from its entry what is not in the record: TLS files, executor, and a token that is a variable.
+    /// Reads from its entry what the record lacks: TLS files, executor, and a token from a variable.
     pub fn look_up(&mut self, snapshot: &Snapshot) {
         let target = self.target();
         if let Some(entry) = snapshot.entries.iter().find(|entry| is_own(&target, entry)) {
@@ -108,13 +107,13 @@ impl Runner {
         }
     }
 
-    /// Its name for people: the local name, else the key.
+    /// The name for messages: the local name, else the key.
     #[must_use]
     pub fn label(&self) -> &str {
         self.record.name.as_deref().unwrap_or(self.record.key.as_str())
     }
 
-    /// The times of its credential.
+    /// The validity of its credential.
     #[must_use]
     pub fn validity(&self, now: Timestamp) -> Option<Validity> {
         let credential = self.record.credential.as_ref()?;
@@ -122,7 +121,7 @@ impl Runner {
         Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
     }
 
-    /// The state it starts in when it is read from disk.
+    /// The state after it was read from disk.
     #[must_use]
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
         match self.validity(now) {
@@ -131,9 +130,9 @@ impl Runner {
         }
     }
 
-    /// Its fixed place within every spread, from this machine and its own identity.
+    /// Its fixed position in every spread, derived from this machine and the runner.
     #[must_use]
-    pub fn phase(&self, system_id: &crate::model::SystemId) -> Fraction {
+    pub fn phase(&self, system_id: &SystemId) -> Fraction {
         let identity = match self.record.id {
             Some(id) => format!("{system_id} {} {id}", self.record.url),
             None => format!("{system_id} {} {}", self.record.url, self.record.key),
@@ -142,18 +141,18 @@ impl Runner {
         Fraction::from_bits(bits)
     }
 
-    /// Whether its entry has yet to be written for the first time, or again after it was unregistered.
+    /// Whether its entry is still to be inserted.
     pub(super) fn is_unwritten(&self) -> bool {
         self.record.credential.is_some() && self.record.entry_text.is_some()
     }
 
-    /// Whether this token has replaced the one of another copy of the record.
+    /// Whether its token has replaced the one in this copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
         record.credential.as_ref().is_some_and(|other| self.record.former_tokens.contains(&other.token.fingerprint()))
     }
 
-    /// Whether it has a token, and not this one.
-    pub(super) fn holds_another_than(&self, fingerprint: &Fingerprint) -> bool {
+    /// Whether it has a token other than this one.
+    pub(super) fn has_other_token_than(&self, fingerprint: &Fingerprint) -> bool {
         self.record.credential.as_ref().is_some_and(|credential| credential.token.fingerprint() != *fingerprint)
     }
 
@@ -162,7 +161,7 @@ impl Runner {
         Ok(credential.token.clone())
     }
 
-    /// Takes a new credential, whose life begins anew; the old token becomes one that must not come back.
+    /// Sets a new credential and retires the old token.
     pub(super) fn take(&mut self, credential: Credential) {
         let old = self.record.credential.take().map(|old| old.token);
         if old.as_ref() != Some(&credential.token) {
@@ -176,7 +175,7 @@ impl Runner {
         self.record.credential = Some(credential);
     }
 
-    /// Gives the credential up; the entry's text stays for the next time.
+    /// Retires the credential and forgets the id; the entry's text stays.
     pub(super) fn give_up(&mut self) {
         if let Some(old) = self.record.credential.take() {
             self.record.add_former_token(old.token.fingerprint());
@@ -185,14 +184,13 @@ impl Runner {
     }
 }
 
-/// Whether an entry belongs to a runner: by its number, or by a token of the runner's, whatever number it
-/// carries beside that.
+/// Whether an entry belongs to a runner: by its id, or by one of the runner's tokens regardless of the id.
 #[must_use]
 pub fn is_own(target: &EntrySelector, entry: &Entry) -> bool {
     target.matches(entry) || EntrySelector { id: None, ..target.clone() }.matches(entry)
 }
 
-/// An entry's name for people: its own, else its place in the file.
+/// The name of an entry for messages: its own, else its line in the file.
 fn label(entry: &Entry) -> String {
     entry.name.clone().unwrap_or_else(|| format!("in line {}", entry.line))
 }

@@ -1,4 +1,4 @@
-//! Who else uses a runner's token, as far as an access token shows it.
+//! Other machines that use a runner's token, as the server lists them for an access token.
 
 use std::time::Duration;
 
@@ -8,24 +8,22 @@ use crate::gitlab::fleet::Manager;
 use crate::model::Timestamp;
 use crate::secret::Token;
 
-/// How lately a machine was heard of that counts as one that uses the token: a night's sleep and a day's
-/// holiday are less than this, and a machine that was replaced is forgotten by then. At most half of what is
-/// left of the token, so that one that was replaced does not let the token expire.
-const LATELY: Duration = Duration::from_secs(2 * 24 * 3600);
+/// A machine that contacted the server within this time counts as a user of the token. Longer than a night or a day
+/// off, short enough to ignore a replaced machine. Limited to half of the token's remaining life: a replaced machine
+/// must not keep the token from being rotated in time.
+const CONTACT_WINDOW: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// What GitLab calls a machine that told no name, such as ours may have been to an older program.
+/// GitLab's name for a machine without a system id; an older program may have registered this machine so.
 const NAMELESS: &str = "<legacy>";
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// The system id of another machine that lately used the runner's token, at server time `now`.
+    /// The system id of another machine that recently used the runner's token, at server time `now`.
     ///
-    /// `None` also where the server does not tell: it is asked for safety's sake, and a token that nobody
-    /// rotates is lost for certain.
+    /// `None` if the request fails: a token that is never rotated is certain to be lost.
     pub async fn other_machine(&self, runner: &Runner, access_token: &Token, now: Timestamp) -> Option<String> {
-        let managers = self.server.managers(&runner.site, runner.record.id?, access_token).await;
-        match managers {
+        match self.server.managers(&runner.site, runner.record.id?, access_token).await {
             Ok(answer) => {
-                let since = lately(runner, now);
+                let since = window_start(runner, now);
                 let is_seen = |manager: &Manager| manager.contacted_at.is_some_and(|at| at > since);
                 let is_other = |manager: &Manager| is_seen(manager) && !self.is_this_machine(manager);
                 answer.value.into_iter().find(is_other)?.system_id
@@ -34,7 +32,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 tracing::debug!(
                     runner = runner.label(),
                     error = chain(&error),
-                    "cannot find out whether other machines use the token"
+                    "cannot determine whether other machines use the token"
                 );
                 None
             }
@@ -46,11 +44,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Since when a machine has to have been heard of. Whoever was after the token has expired has a newer one.
-fn lately(runner: &Runner, now: Timestamp) -> Timestamp {
-    let Some(validity) = runner.validity(now) else { return now.minus(LATELY) };
+/// The start of the contact window. A contact after the token's expiry was made with a newer token.
+fn window_start(runner: &Runner, now: Timestamp) -> Timestamp {
+    let Some(validity) = runner.validity(now) else { return now.minus(CONTACT_WINDOW) };
     match validity.expiry.at() {
         Some(expires_at) if expires_at <= now => expires_at,
-        Some(_) | None => now.minus(validity.left(now).map_or(LATELY, |left| LATELY.min(left / 2))),
+        Some(_) | None => now.minus(validity.left(now).map_or(CONTACT_WINDOW, |left| CONTACT_WINDOW.min(left / 2))),
     }
 }

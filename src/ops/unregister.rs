@@ -1,28 +1,27 @@
-//! Unregister: end a runner, or this machine's part in it.
+//! Unregister: delete a runner, or only this machine's manager of it.
 
 use std::path::PathBuf;
 
-use super::{Dated, Disk, EntryStatus, Error, Ops, Runner, Server};
+use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
 use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, StateName, Timestamp};
-use crate::store::{self, Edit, Intent, JournalAnswer, JournalOperation, Record};
+use crate::store::{self, Edit, JournalAnswer, JournalOperation, Record};
 
-/// What becomes of the `[[runners]]` entry.
+/// What an unregistration does with the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
-    /// It stays with its token: what cannot be made again is not destroyed.
+    /// Keeps it with its token, which cannot be recreated.
     Keep,
-    /// It goes; its text is kept in the record, to be used when the runner is enrolled again.
+    /// Removes it and keeps its text in the record, for the next registration.
     KeepText,
-    /// It goes; its text is kept among the dropped ones, as [`Unregistered::dropped_to`] says. The
-    /// runner is forgotten, save that an enrollment's record stays as retired, so that a running daemon does
-    /// not bring the entry back.
+    /// Removes it and keeps its text in the file [`Unregistered::dropped_to`]. The record is removed too; that of an
+    /// enrollment stays as retired, which keeps a running daemon from restoring the entry.
     Drop,
 }
 
 impl EntryFate {
-    /// What an unregistration by the daemon does to the entry: a registered runner of an enrollment can be
-    /// made again from its kept text, a given one cannot be made again at all.
+    /// What an unregistration by the daemon does with the entry: a registered runner of an enrollment can be registered
+    /// again with its kept text; a given one cannot be registered again.
     #[must_use]
     pub fn at_shutdown(record: &Record) -> Self {
         match (record.origin, &record.enrollment) {
@@ -34,64 +33,61 @@ impl EntryFate {
     }
 }
 
-/// What an unregistration did.
+/// What an unregistration achieved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unregistered {
-    /// What the server said.
+    /// The server's answer.
     pub found: Unregistration,
-    /// Where the text of the entry is kept that was dropped from config.toml.
+    /// The file that keeps the text of the dropped entry.
     pub dropped_to: Option<PathBuf>,
+    /// The `Date` of the server's answer; `None` if no request was needed.
+    pub date: Option<Timestamp>,
 }
 
-/// What the server said to an unregistration.
+/// The server's answer to an unregistration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unregistration {
-    /// The server deleted it.
+    /// The runner or manager was deleted.
     Deleted,
-    /// The server no longer knew it.
+    /// The server no longer had it.
     AlreadyGone,
-    /// The token is past its expiry, so the server's refusal does not tell: the runner may remain there.
+    /// The token has expired, so a refusal proves nothing: the runner may still exist.
     MayRemain,
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Deletes a registered runner, or this machine's manager of a given one, and does to the entry what
-    /// `fate` says.
+    /// Deletes a registered runner, or this machine's manager of a given one, and handles the entry by `fate`.
     ///
     /// # Errors
-    /// [`Error::Changing`] if the server did not say that it did it; the entry stays then. [`Error::Disk`] if
-    /// the journal cannot be written before, or the entry not be changed after; the record's state is
-    /// `retired` then, and the journal lets the next start finish.
+    /// [`Error::Changing`] if the server did not confirm the deletion; the entry stays. [`Error::Disk`] if the journal
+    /// cannot be written before the request, or the entry cannot be changed after it; in the latter case the record's
+    /// state is `retired` and the next start finishes from the journal.
     pub async fn unregister(
         &self,
         runner: &mut Runner,
         fate: EntryFate,
         now: Timestamp,
-    ) -> Result<Dated<Unregistered>, Error> {
+    ) -> Result<Unregistered, Error> {
         let _lock = self.lock(runner).await?;
-        self.bring_in(runner).await?;
+        self.take_pending(runner).await?;
         if self.is_gone_already(runner).await? {
             let dropped_to = self.retire(runner, fate, now).await?;
-            return Ok(Dated::unasked(Unregistered { found: Unregistration::AlreadyGone, dropped_to }));
+            return Ok(Unregistered { found: Unregistration::AlreadyGone, dropped_to, date: None });
         }
         self.check_settled(runner).await?;
         if fate != EntryFate::Keep && !runner.is_unwritten() {
             self.disk.probe().await?;
         }
-        self.adopt_before_the_end(runner, now).await?;
+        self.adopt_before_deletion(runner, now).await?;
         let token = runner.token()?;
         let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
-        let intent = Intent {
-            operation: JournalOperation::Unregister {
-                url: runner.record.url.clone(),
-                id: runner.record.id,
-                fingerprint: token.fingerprint(),
-                manager_only,
-            },
-            at: now,
-            system_id: Some(self.identity.system_id.clone()),
+        let operation = JournalOperation::Unregister {
+            url: runner.record.url.clone(),
+            id: runner.record.id,
+            fingerprint: token.fingerprint(),
+            manager_only,
         };
-        self.disk.begin(&runner.record.key, intent).await?;
+        self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
         let answer = match runner.record.origin {
             _ if manager_only => self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await,
             Origin::V1 => self.server.delete_v1(&runner.site, &token).await,
@@ -101,10 +97,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let found = match answer {
             Ok(_) => Unregistration::Deleted,
             Err(failure) => match failure.disposition {
-                Disposition::Refused | Disposition::Gone => gone(runner, date.unwrap_or(now)),
-                // A server that does not know the call has no managers either.
+                Disposition::Refused | Disposition::Gone => already_gone(runner, date.unwrap_or(now)),
+                // A server without this call has no managers.
                 Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
-                // It may have happened: the journal stays, and whoever finishes it asks again.
+                // It may have been executed: the journal stays, and the next attempt asks again.
                 Disposition::Unknown { .. } => return Err(Error::Changing(failure)),
                 Disposition::NotExecuted { .. }
                 | Disposition::RotationClosed
@@ -118,19 +114,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date };
         self.disk.answered(&runner.record.key, done).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
-        Ok(Dated { value: Unregistered { found, dropped_to }, date })
+        Ok(Unregistered { found, dropped_to, date })
     }
 
-    /// Whether the server has said so to a process that did not come to change the entry.
+    /// Whether the server has confirmed the deletion to a process that could not change the entry.
     async fn is_gone_already(&self, runner: &Runner) -> Result<bool, Error> {
         let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(false) };
         Ok(match (&pending.intent.operation, &pending.answer) {
-            (JournalOperation::Unregister { fingerprint, .. }, Some(_)) => !runner.holds_another_than(fingerprint),
+            (JournalOperation::Unregister { fingerprint, .. }, Some(_)) => !runner.has_other_token_than(fingerprint),
             _ => false,
         })
     }
 
-    /// The part after the server's answer, which a replay finishes too. Returns where a dropped entry is kept.
+    /// Retires the record and handles the entry after the server's answer. Returns the file of a dropped entry.
     pub(super) async fn retire(
         &self,
         runner: &mut Runner,
@@ -141,19 +137,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.since = Some(now);
         let mut dropped_to = None;
         match fate {
-            EntryFate::Keep => self.remember(runner).await?,
+            EntryFate::Keep => self.save_record(runner).await?,
             EntryFate::KeepText => {
                 self.keep_texts(runner, now).await?;
                 self.remove_entries(runner).await?;
                 runner.give_up();
-                self.remember(runner).await?;
+                self.save_record(runner).await?;
             }
             EntryFate::Drop => {
                 dropped_to = self.drop_texts(runner, now).await?;
                 self.remove_entries(runner).await?;
                 if runner.record.enrollment.is_some() {
                     runner.give_up();
-                    self.remember(runner).await?;
+                    self.save_record(runner).await?;
                 } else {
                     self.disk.remove_record(&runner.record.key).await?;
                 }
@@ -163,13 +159,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(dropped_to)
     }
 
-    /// Writes the first entry's text into the record, and those of its duplicates aside, before any of them
-    /// is taken out of config.toml.
+    /// Keeps the first entry's text in the record and those of duplicates in files, before the entries are removed.
     async fn keep_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
         let mut texts = self.disk.texts(runner.target()).await?.into_iter();
         if let Some(text) = texts.next() {
             runner.record.entry_text = Some(text);
-            self.remember(runner).await?;
+            self.save_record(runner).await?;
         }
         for text in texts {
             self.disk.keep_dropped(runner.label(), &text, now).await?;
@@ -188,9 +183,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(dropped_to)
     }
 
-    /// A token that somebody else has put into config.toml is the runner's by now, and ours is dead. A
-    /// config.toml that cannot be read is no reason to leave a runner behind.
-    async fn adopt_before_the_end(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+    /// Adopts an unknown token from config.toml, because ours may no longer work. An unreadable config.toml does not
+    /// prevent the deletion.
+    async fn adopt_before_deletion(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
         let Ok(snapshot) = self.disk.read().await else { return Ok(()) };
         if let EntryStatus::Foreign { credential, id } = EntryStatus::of(runner, &snapshot) {
             self.adopt(runner, credential, id, now).await?;
@@ -198,8 +193,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Drops a runner's entry without asking the server, because its token was refused for good. Returns where the
-    /// entry is kept.
+    /// Drops the entry of a runner with a refused token, without a request. Returns the file that keeps the entry.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -216,7 +210,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-fn gone(runner: &Runner, now: Timestamp) -> Unregistration {
+fn already_gone(runner: &Runner, now: Timestamp) -> Unregistration {
     match runner.validity(now) {
         Some(validity) if validity.is_expired(now) => Unregistration::MayRemain,
         _ => Unregistration::AlreadyGone,

@@ -1,33 +1,13 @@
-//! Verify: ask whether the token is accepted, and learn what the answer tells.
+//! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
-use super::{Dated, Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
-use crate::gitlab::{Answer, Info, Verified};
-use crate::lifecycle::{Outcome, Validity};
+use super::{Completed, Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
+use crate::gitlab::{Answer, Verified};
+use crate::lifecycle::Outcome;
 use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
 use crate::secret::Token;
 use crate::store::Record;
 
-/// What a verification found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verification {
-    /// Our token is accepted, and these are its times.
-    Accepted(Validity),
-    /// config.toml held a token that we did not know; it is accepted, and ours from now on.
-    Adopted(Validity),
-}
-
-impl Verification {
-    /// What this means for the runner's state.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Accepted(validity) => Outcome::Accepted(*validity),
-            Self::Adopted(validity) => Outcome::Adopted(*validity),
-        }
-    }
-}
-
-/// Refuses what the API of 2016 does not have, before anything is sent.
+/// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
     match runner.record.origin {
         Origin::V1 => Err(Error::FirstApi(runner.label().to_owned())),
@@ -36,12 +16,12 @@ pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Asks the server about the runner's token; makes or refreshes this machine's manager there.
+    /// Asks the server whether it accepts the runner's token. Creates or refreshes this machine's manager there.
     ///
     /// # Errors
-    /// [`Error::Asking`] if the answer is no or none, [`Error::Disk`] if config.toml or the record cannot
-    /// be read or written, [`Error::FirstApi`] where the server has no such call.
-    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Dated<Verification>, Error> {
+    /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
+    /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
+    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
@@ -51,62 +31,63 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Ours {
                 self.project(runner).await?;
             }
-            return Ok(adopted.map(Verification::Adopted));
+            return Ok(adopted);
         }
-        let verified = self.verify_own(runner, now).await?;
+        let verified = self.verify_own(runner, entered.is_replaced, now).await?;
         match entry_status {
-            // A token that was refused once may only be new to a replica; ours is known to be good.
+            // A single refusal of the unknown token may come from a lagging replica; ours was just accepted.
             EntryStatus::Stale | EntryStatus::Foreign { .. } => self.project(runner).await?,
             EntryStatus::Missing if runner.is_unwritten() => self.project(runner).await?,
             EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
         }
-        Ok(verified.map(if entered.is_replaced { Verification::Adopted } else { Verification::Accepted }))
+        Ok(verified)
     }
 
-    async fn verify_own(&self, runner: &mut Runner, now: Timestamp) -> Result<Dated<Validity>, Error> {
+    async fn verify_own(&self, runner: &mut Runner, is_replaced: bool, now: Timestamp) -> Result<Completed, Error> {
         let token = runner.token()?;
-        let answer = self.ask(runner, &token).await;
+        let answer = self.send_verify(runner, &token).await;
         note_verification(runner, &answer, now);
         if let Ok(verified) = &answer {
-            learn(runner, verified, now);
+            apply_answer(runner, verified, now);
         }
-        self.remember(runner).await?;
+        self.save_record(runner).await?;
         let date = answer?.date;
         let validity = runner.validity(date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
-        Ok(Dated { value: validity, date })
+        let outcome = if is_replaced { Outcome::Adopted(validity) } else { Outcome::Accepted(validity) };
+        Ok(Completed { outcome, date, unsaved: None })
     }
 
-    /// Takes a token that somebody else wrote into config.toml, if the server accepts it; `None` if it
-    /// refuses it.
+    /// Adopts an unknown token from config.toml if the server accepts it; `None` if the server refuses it.
     pub(super) async fn adopt(
         &self,
         runner: &mut Runner,
         credential: Credential,
         id: Option<RunnerId>,
         now: Timestamp,
-    ) -> Result<Option<Dated<Validity>>, Error> {
-        let verified = match self.ask(runner, &credential.token).await {
+    ) -> Result<Option<Completed>, Error> {
+        let verified = match self.send_verify(runner, &credential.token).await {
             Ok(verified) => verified,
             Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
                 tracing::warn!(
                     runner = runner.label(),
-                    "the server refuses the new token that was found: keeping ours"
+                    "the server refuses the unknown token: keeping the previous one"
                 );
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "took over a new token that somebody else has put there");
+        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "adopted a token that another process or the user has written");
         runner.take(credential);
         runner.record.id = verified.value.id.or(id).or(runner.record.id);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
-        learn(runner, &verified, now);
-        self.remember(runner).await?;
-        Ok(runner.validity(now).map(|value| Dated { value, date: verified.date }))
+        apply_answer(runner, &verified, now);
+        self.save_record(runner).await?;
+        let validity = runner.validity(now);
+        Ok(validity.map(|it| Completed { outcome: Outcome::Adopted(it), date: verified.date, unsaved: None }))
     }
 
-    /// Takes the token that a given enrollment now holds, if it is another than the record came of: its
-    /// giver has replaced it. `None` if it is the same or cannot be read.
+    /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or
+    /// unreadable.
     ///
     /// # Errors
     /// As [`Ops::verify`].
@@ -115,53 +96,53 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         now: Timestamp,
-    ) -> Result<Option<Dated<Validity>>, Error> {
+    ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
         let _entered = self.enter(runner).await?;
-        let seed = Some(token.fingerprint());
-        if runner.record.seed == seed {
+        let fingerprint = Some(token.fingerprint());
+        if runner.record.seed == fingerprint {
             return Ok(None);
         }
         let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
         let Some(adopted) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
-        runner.record.seed = seed;
+        runner.record.seed = fingerprint;
         self.project(runner).await?;
         Ok(Some(adopted))
     }
 
-    /// Sends one verify for a token.
-    pub(super) async fn ask(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
-        let info: Option<&Info> = runner.record.enrollment.is_some().then_some(&self.identity.info);
+    /// Sends one verify request for a token.
+    pub(super) async fn send_verify(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
+        let info = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
         answer.map_err(Error::Asking)
     }
 
-    /// Writes down which enrollment a runner belongs to from now on, or that it belongs to none.
+    /// Records which enrollment a runner belongs to, or that it no longer belongs to one.
     ///
     /// # Errors
     /// [`Error::Disk`].
     pub async fn note_enrollment(&self, runner: &mut Runner, enrollment: Option<&Enrollment>) -> Result<(), Error> {
         let _lock = self.lock(runner).await?;
         runner.record.enrollment = enrollment.map(|enrollment| enrollment.key.as_str().to_owned());
-        Ok(self.remember(runner).await?)
+        Ok(self.save_record(runner).await?)
     }
 
-    /// Writes down a record that belongs to another enrollment or to none from now on, under its new key.
+    /// Moves a record to its new key, because it now belongs to another enrollment or to none.
     ///
     /// # Errors
-    /// [`Error::Disk`]; a crash in between leaves both, of which the old one is moved again.
+    /// [`Error::Disk`]. A crash may leave both records; the next start moves the old one again.
     pub async fn rename_record(&self, old: &RunnerKey, record: Record) -> Result<(), Error> {
         let _lock = self.disk.lock_runner(old, LOCK_WAIT).await?;
-        let key = record.key.clone();
+        let is_moved = record.key != *old;
         self.disk.save_record(record).await?;
-        if *old == key {
-            return Ok(());
+        if is_moved {
+            self.disk.remove_record(old).await?;
         }
-        Ok(self.disk.remove_record(old).await?)
+        Ok(())
     }
 
-    /// Writes the lifecycle state into the record, so that `list` can tell it without the daemon.
+    /// Writes the lifecycle state into the record, for `list` without a daemon.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -172,7 +153,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         runner.record.state = Some(state);
         runner.record.since = Some(since);
-        Ok(self.remember(runner).await?)
+        Ok(self.save_record(runner).await?)
     }
 }
 
@@ -189,8 +170,8 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
     runner.record.last_verify = Some(LastVerify { at: date.unwrap_or(now), outcome });
 }
 
-/// Takes from the answer what the record did not know: the number, and the token's end.
-fn learn(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
+/// Updates the record from the answer: the runner's id and the token's expiry.
+fn apply_answer(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
     runner.record.id = verified.value.id.or(runner.record.id);
     runner.record.first_seen_at = runner.record.first_seen_at.or(Some(verified.date.unwrap_or(now)));
     if let Some(credential) = &mut runner.record.credential

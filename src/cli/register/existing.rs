@@ -31,7 +31,7 @@ impl Existing {
     /// # Errors
     /// [`Error::Usage`] for several runners of this name, and what keeps files from being read.
     pub(super) async fn find(session: &CommandSession, enrollment: &Enrollment) -> Result<Self, Error> {
-        let seed = enrollment.source.read()?;
+        let seed = enrollment.source.secret().read()?;
         let mut candidates = session.candidates().await?;
         if matches!(enrollment.source, RegistrationSource::Given(_))
             && let Some(position) = candidates.iter().position(|candidate| holds(candidate, enrollment, &seed))

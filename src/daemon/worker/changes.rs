@@ -89,7 +89,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     fn look_at_source(&mut self) {
         let waits = matches!(self.driver.state(), State::Unregistered(_) | State::Failed(_) | State::Rejected(_));
         let Some(enrollment) = self.driver.enrollment.as_ref().filter(|_| waits) else { return };
-        let Ok(token) = enrollment.source.read() else { return };
+        let Ok(token) = enrollment.source.secret().read() else { return };
         if self.driver.runner.record.seed != Some(token.fingerprint()) {
             self.enter(Outcome::Nudged);
         }

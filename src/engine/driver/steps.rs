@@ -4,18 +4,17 @@ use super::{Asker, Driver, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
 use crate::lifecycle::{Outcome, State, Step, Trouble};
-use crate::model::{Origin, Timestamp};
-use crate::ops::{self, Dated, Disk, EntryFate, EntryStatus, Registration, Rotation, Server, Unfinished, Unregistered};
+use crate::model::Origin;
+use crate::ops::{self, Completed, Disk, EntryFate, EntryStatus, Server, Unfinished, Unregistered};
 use crate::secret::Token;
-use crate::store;
 
 impl StepReport {
     fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
         Self { step, outcomes, server_time: None, unregistration: None, dropped_to: None, failure: None }
     }
 
-    /// A step that config.toml may not show yet.
-    fn dated(step: Step, outcome: Outcome, date: Option<Timestamp>, unsaved: Option<store::Error>) -> Self {
+    fn completed(step: Step, completed: Completed) -> Self {
+        let Completed { outcome, date, unsaved } = completed;
         let outcomes = std::iter::once(outcome).chain(unsaved.as_ref().map(|_| Outcome::Unsaved)).collect();
         let failure = unsaved.map(|error| StepFailure::Unsaved(error.into()));
         Self { server_time: date, failure, ..Self::new(step, outcomes) }
@@ -45,7 +44,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let Some(enrollment) = &self.enrollment else { return Ok(StepReport::new(step, Vec::new())) };
         let now = self.now();
         let registration = self.engine.ops.register(enrollment, &mut self.runner, now).await?;
-        Ok(registered(step, registration))
+        Ok(StepReport::completed(step, registration))
     }
 
     /// The last rung of the recovery ladder.
@@ -55,7 +54,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let now = self.now();
         let registration = self.engine.ops.register_again(enrollment, &mut self.runner, now).await?;
-        Ok(registered(step, registration))
+        Ok(StepReport::completed(step, registration))
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
@@ -65,10 +64,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(enrollment) = &self.enrollment
             && let Some(adopted) = ops.adopt_given_token(enrollment, runner, now).await?
         {
-            return Ok(StepReport::dated(step, Outcome::Adopted(adopted.value), adopted.date, None));
+            return Ok(StepReport::completed(step, adopted));
         }
         match ops.verify(runner, now).await {
-            Ok(Dated { value, date }) => Ok(StepReport::dated(step, value.outcome(), date, None)),
+            Ok(verified) => Ok(StepReport::completed(step, verified)),
             // Another process may have been cut off in the middle of a reset, whose answer is lost then.
             Err(error)
                 if self.asker.is_daemon()
@@ -76,7 +75,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                     && error.outcome() == Outcome::Refused
                     && ops.is_unsettled(runner).await =>
             {
-                Ok(StepReport::dated(step, Outcome::Lost { retry_after: None }, error.date(), None))
+                let lost = vec![Outcome::Lost { retry_after: None }];
+                Ok(StepReport { server_time: error.date(), ..StepReport::new(step, lost) })
             }
             Err(error) => Err(error),
         }
@@ -87,7 +87,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             return Ok(withheld);
         }
         let now = self.now();
-        Ok(rotated(step, self.engine.ops.rotate(&mut self.runner, None, now).await?))
+        Ok(StepReport::completed(step, self.engine.ops.rotate(&mut self.runner, None, now).await?))
     }
 
     /// The rung of the recovery ladder that needs an access token.
@@ -99,7 +99,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             return Ok(withheld);
         }
         let now = self.now();
-        Ok(rotated(step, self.engine.ops.rotate(&mut self.runner, Some(&access_token), now).await?))
+        let rotation = self.engine.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
+        Ok(StepReport::completed(step, rotation))
     }
 
     fn access_token(&self) -> Result<Option<Token>, ops::Error> {
@@ -143,14 +144,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let now = self.now();
         match self.engine.ops.unregister(&mut self.runner, fate, now).await {
-            Ok(Dated { value: Unregistered { found, dropped_to }, date }) => {
+            Ok(Unregistered { found, dropped_to, date }) => {
                 let is_interrupted = self.unfinished.take() == Some(Unfinished::Unregistration);
                 let outcome = match (is_interrupted, &self.enrollment) {
                     (true, Some(_)) => Outcome::Reenrolled(self.runner.validity(now)),
                     _ => Outcome::Unregistered,
                 };
-                let report = StepReport::dated(step, outcome, date, None);
-                StepReport { unregistration: Some(found), dropped_to, ..report }
+                let report = StepReport::new(step, vec![outcome]);
+                StepReport { server_time: date, unregistration: Some(found), dropped_to, ..report }
             }
             Err(error) => StepReport {
                 outcomes: vec![Outcome::Deferred { retry_after: None }],
@@ -158,16 +159,4 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             },
         }
     }
-}
-
-fn registered(step: Step, registration: Dated<Registration>) -> StepReport {
-    let Dated { value, date } = registration;
-    let outcome = value.outcome();
-    StepReport::dated(step, outcome, date, value.unsaved())
-}
-
-fn rotated(step: Step, rotation: Dated<Rotation>) -> StepReport {
-    let Dated { value, date } = rotation;
-    let outcome = value.outcome();
-    StepReport::dated(step, outcome, date, value.unsaved())
 }

@@ -31,7 +31,10 @@ fn verification_and_rotation_are_said_not_to_exist_there() {
     sandbox.register(&["--api", "v1", "--name", "old", "--executor", "shell"]).exits(0);
     sandbox.gitlab.clear_requests();
     for words in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
-        sandbox.run(words).exits(2).says("made through the API v1, which has neither verification nor rotation");
+        sandbox
+            .run(words)
+            .exits(2)
+            .says("registered through the API v1, which supports neither verification nor rotation");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
 }

@@ -42,7 +42,7 @@ fn all_runners_rotate_under_the_official_name_too() {
     sandbox.add_created("b");
     sandbox.add_entry("variable", None, "$SOME_TOKEN");
     let done = sandbox.run_with(&["reset-token", "--all-runners"], &[("SOME_TOKEN", "glrt-some")]);
-    done.exits(6).says("the variable `SOME_TOKEN`, which a rotation would make stale");
+    done.exits(6).says("the variable `SOME_TOKEN`, which a rotation cannot update");
     insta::assert_snapshot!("rotate-stdout", sandbox.scrub(&cut_spans(&done.stdout)));
     for runner in sandbox.gitlab.runners() {
         assert!(sandbox.config().contains(&runner.token));
