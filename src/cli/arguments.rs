@@ -14,9 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::fleet::arguments::FleetArguments;
 use crate::log::{LogFormat, LogLevel};
-use crate::model::{RunnerId, ServerUrl, parse_span};
+use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
 use crate::secret::{Token, TokenError};
-use crate::settings::{Overrides, parse_boolean, parse_seconds};
+use crate::settings::{Environment, Overrides, parse_boolean, parse_seconds};
 
 /// Manages the credentials of GitLab runners: registers runners, verifies their tokens, rotates them
 /// before they expire, and unregisters runners.
@@ -338,7 +338,7 @@ pub struct EntryArguments {
 }
 
 /// Certificates to trust, and the client certificate.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct TlsArguments {
     /// PEM file of CA certificates to trust besides the system's [env: CI_SERVER_TLS_CA_FILE]
     #[arg(long, global = true, value_name = "FILE")]
@@ -349,6 +349,13 @@ pub struct TlsArguments {
     /// PEM file of the client certificate's key [env: CI_SERVER_TLS_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
+}
+
+impl TlsArguments {
+    /// The files that flags or variables name.
+    pub(super) fn files(self, environment: &Environment) -> TlsFiles {
+        environment.tls_files(self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+    }
 }
 
 /// Verifies the tokens of the selected entries; of all entries without a selection.

@@ -65,7 +65,11 @@ impl Reporter {
 
     /// Writes one JSON document with these rows under `name`.
     pub(super) fn document(&self, name: &'static str, rows: &[impl Serialize]) {
-        self.json(serde_json::to_string_pretty(&Document { name, rows }));
+        let document = Document { name, rows };
+        self.json(match self.output {
+            Output::Jsonl => serde_json::to_string(&document),
+            Output::Json | Output::Text => serde_json::to_string_pretty(&document),
+        });
     }
 
     fn json(&self, document: serde_json::Result<String>) {

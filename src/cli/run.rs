@@ -17,7 +17,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
         });
     }
     let on_interrupt =
-        || context.reporter.remark("interrupted: finishing what is under way, a second signal ends at once");
+        || context.reporter.remark("interrupted: finishing operations in progress; a second signal ends at once");
     match assembly.pass(&mut signals, on_interrupt).await? {
         PassOutcome::Complete(runners) => Ok(report(context, runners)),
         PassOutcome::CutShort(why) => {

@@ -41,10 +41,9 @@ impl CommandSession {
     /// # Errors
     /// Invalid settings, and an unusable config.toml or `.runner_system_id`.
     pub(super) async fn open(context: &Context<'_>, interrupt: Interrupt) -> Result<Self, Error> {
-        let Settings { store, gitlab, engine: config, warnings, .. } = context.command_settings()?;
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
+        let settings = context.command_settings()?;
+        settings.log_warnings();
+        let Settings { store, gitlab, engine: config, .. } = settings;
         let store = context.open_store(store)?;
         store.read().await?;
         let engine = Engine::open(store, Client::new(gitlab), settings::this_program()).await?;

@@ -26,7 +26,7 @@ pub(super) async fn unregister(
     if arguments.selection.is_empty() && !arguments.all_runners {
         return Err(Error::Usage("specify runners: --name, --url, --id, --token, or --all-runners".to_owned()));
     }
-    let tls = tls_files(context, &arguments);
+    let tls = arguments.tls.clone().files(&context.environment);
     let api = arguments.api;
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
@@ -66,18 +66,6 @@ fn through(api: Option<Api>, mut managed: ManagedRunner) -> ManagedRunner {
         (_, origin) => origin,
     };
     managed
-}
-
-fn tls_files(context: &Context<'_>, arguments: &UnregisterArguments) -> TlsFiles {
-    let file = |flag: &Option<std::path::PathBuf>, variable: &str| {
-        let path = flag.clone().or_else(|| context.environment.text(variable).map(Into::into));
-        path.map(|path| context.environment.absolute(&path))
-    };
-    TlsFiles {
-        ca_file: file(&arguments.tls.tls_ca_file, "CI_SERVER_TLS_CA_FILE"),
-        cert_file: file(&arguments.tls.tls_cert_file, "CI_SERVER_TLS_CERT_FILE"),
-        key_file: file(&arguments.tls.tls_key_file, "CI_SERVER_TLS_KEY_FILE"),
-    }
 }
 
 async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> RunnerOutcome {

@@ -63,11 +63,9 @@ impl Assembly {
     /// # Errors
     /// Invalid settings, another daemon for this config.toml, and unusable files.
     pub async fn new(overrides: &Overrides, environment: &Environment) -> Result<Self, StartError> {
-        let Settings { store, warnings, .. } = settings::load(overrides, environment)?;
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
-        let store = Store::open(store)?;
+        let settings = settings::load(overrides, environment)?;
+        settings.log_warnings();
+        let store = Store::open(settings.store)?;
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);

@@ -12,7 +12,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::Fleet;
 use crate::gitlab::{self, Answer, Client, Disposition, ErrorKind};
-use crate::model::{ServerUrl, Site, Timestamp, TlsFiles, format_span};
+use crate::model::{ServerUrl, Site, Timestamp, format_span};
 use crate::retry::Delays;
 use crate::secret::Source;
 use crate::settings::{self, Settings};
@@ -53,10 +53,8 @@ impl Address {
     /// Invalid settings, and [`Error::Usage`] if no URL is given.
     pub(super) fn of(context: &Context<'_>, arguments: &AccessArguments) -> Result<Self, Error> {
         let settings = context.command_settings()?;
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
-        let tls = tls_files(context, arguments);
+        settings.log_warnings();
+        let tls = arguments.tls.clone().files(&context.environment);
         let url = address(context, arguments, &settings)?;
         let client = Client::new(settings.gitlab.clone());
         Ok(Self { site: Site { url, tls }, client, settings })
@@ -170,19 +168,6 @@ impl FleetSession {
             }
             _ => error.into(),
         }
-    }
-}
-
-/// The TLS files from flags and environment.
-fn tls_files(context: &Context<'_>, arguments: &AccessArguments) -> TlsFiles {
-    let file = |flag: &Option<std::path::PathBuf>, variable: &str| {
-        let path = flag.clone().or_else(|| context.environment.text(variable).map(Into::into));
-        path.map(|path| context.environment.absolute(&path))
-    };
-    TlsFiles {
-        ca_file: file(&arguments.tls.tls_ca_file, "CI_SERVER_TLS_CA_FILE"),
-        cert_file: file(&arguments.tls.tls_cert_file, "CI_SERVER_TLS_CERT_FILE"),
-        key_file: file(&arguments.tls.tls_key_file, "CI_SERVER_TLS_KEY_FILE"),
     }
 }
 

@@ -5,7 +5,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
-const FINISHING: &str = "interrupted: finishing what is under way";
+const FINISHING: &str = "interrupted: finishing operations in progress";
 
 /// A pass whose registration is held by the server, and which got a signal to stop.
 fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
