@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use crate::model::{Step, Trouble, Why};
 pub use apply::{Moment, Outcome, apply};
-pub use goal::{Goal, Taken, plan_towards};
+pub use goal::{Goal, Taken, is_refusal_confirmed, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
 pub use schedule::{Fraction, Share, reset_from, rotate_at};

@@ -50,7 +50,7 @@ pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
-pub use unregister::{EntryFate, Unregistered, Unregistration};
+pub use unregister::{EntryFate, UnregisterResult, Unregistration};
 
 /// How long an operation waits for the lock of a runner that another process works on.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);

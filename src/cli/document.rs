@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::model::Report;
 
 /// Rows under the name that says what they are, such as `runners`.
-pub(super) struct Document<'a, Row> {
+pub(super) struct ReportDocument<'a, Row> {
     pub(super) name: &'static str,
     pub(super) rows: &'a [Row],
 }
 
-impl<Row: Serialize> Serialize for Document<'_, Row> {
+impl<Row: Serialize> Serialize for ReportDocument<'_, Row> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut document = serializer.serialize_map(Some(2))?;
         document.serialize_entry("schema", &Report::SCHEMA)?;

@@ -2,7 +2,7 @@
 
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::model::{Action, RunnerReport, StateName};
+use crate::model::{Action, RunnerReport};
 use crate::store::{Entry, EntryProblem};
 
 /// The result of a command for one runner.
@@ -52,11 +52,6 @@ pub(super) fn of_entry(entry: &Entry) -> RunnerReport {
         token_fingerprint: entry.token.token().map(crate::secret::Token::fingerprint),
         token_obtained_at: entry.obtained_at,
         token_expires_at: entry.expiry.at(),
-        state: StateName::Unknown,
-        since: None,
-        last_verify: None,
-        next: None,
-        action: None,
-        error: None,
+        ..RunnerReport::default()
     }
 }

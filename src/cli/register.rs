@@ -105,8 +105,10 @@ struct Registrar {
 impl Registrar {
     async fn register(&self) -> Result<RunnerOutcome, Error> {
         match Existing::find(&self.session, &self.enrollment).await? {
-            Existing::None => self.make(self.blank(), Entry::New).await,
-            existing if self.mode.force => self.make(self.sited(existing.into_runner(self.blank())), Entry::Same).await,
+            Existing::None => self.make(self.blank(), TargetEntry::New).await,
+            existing if self.mode.force => {
+                self.make(self.sited(existing.into_runner(self.blank())), TargetEntry::Same).await
+            }
             Existing::Same(runner) => Ok(self.unchanged(&runner)),
             Existing::Gone(runner) => self.restore(runner).await,
             Existing::Given(runner) => self.check(runner, true).await,
@@ -189,10 +191,10 @@ impl Registrar {
         Ok(RunnerOutcome::done(report, action, "there already, nothing was changed"))
     }
 
-    async fn make(&self, runner: Runner, entry: Entry) -> Result<RunnerOutcome, Error> {
+    async fn make(&self, runner: Runner, entry: TargetEntry) -> Result<RunnerOutcome, Error> {
         let before = runner.record.id;
         let mut driver = self.driver(runner, Some(self.enrollment.clone()), entry.fate_if_undone());
-        if entry == Entry::Same {
+        if entry == TargetEntry::Same {
             driver.enter(Outcome::Reenrolled(None));
         }
         let drive = self.session.drive(&mut driver, entry.goal(), Budget::Within(self.mode.wait)).await;
@@ -242,7 +244,7 @@ impl Registrar {
     }
 
     /// The runner was made, but its entry cannot be written.
-    async fn give_up(&self, driver: &mut Driver, entry: Entry, error: &StepFailure) -> Error {
+    async fn give_up(&self, driver: &mut Driver, entry: TargetEntry, error: &StepFailure) -> Error {
         let because = format!("config.toml does not take its entry: {}", chain(error));
         if !self.mode.leaves_runner {
             let undone = self.undo(driver, entry).await;
@@ -261,7 +263,7 @@ impl Registrar {
     }
 
     /// Unregisters the runner that was made, and describes how that went. A second signal ends even this.
-    async fn undo(&self, driver: &mut Driver, entry: Entry) -> String {
+    async fn undo(&self, driver: &mut Driver, entry: TargetEntry) -> String {
         let made = id_of(&driver.runner);
         let undone = tokio::select! {
             biased;
@@ -279,11 +281,11 @@ impl Registrar {
         }
     }
 
-    async fn unregister(&self, driver: &mut Driver, entry: Entry) -> Result<(), Error> {
+    async fn unregister(&self, driver: &mut Driver, entry: TargetEntry) -> Result<(), Error> {
         // The record holds the token; an answer in the journal would keep the deletion from beginning.
         self.session.ops().settle(&mut driver.runner).await?;
         let drive = self.session.drive(driver, Goal::Unregistered, Budget::BY_RULES).await;
-        if entry == Entry::Same {
+        if entry == TargetEntry::Same {
             // A dead token must not be taken for one that this registration token has made.
             driver.runner.record.seed = None;
             self.session.ops().disk().save_record(driver.runner.record.clone()).await?;
@@ -301,12 +303,12 @@ impl Registrar {
 
 /// Which entry the runner gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
+enum TargetEntry {
     New,
     Same,
 }
 
-impl Entry {
+impl TargetEntry {
     fn goal(self) -> Goal {
         match self {
             Self::New => Goal::Registered,

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde::Serialize;
 
 use super::arguments::Output;
-use super::document::Document;
+use super::document::ReportDocument;
 use super::outcome::RunnerOutcome;
 use super::text::{label, printable};
 use super::{Error, Exit};
@@ -65,7 +65,7 @@ impl Reporter {
 
     /// Writes one JSON document with these rows under `name`.
     pub(super) fn document(&self, name: &'static str, rows: &[impl Serialize]) {
-        let document = Document { name, rows };
+        let document = ReportDocument { name, rows };
         self.json(match self.output {
             Output::Jsonl => serde_json::to_string(&document),
             Output::Json | Output::Text => serde_json::to_string_pretty(&document),

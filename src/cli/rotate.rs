@@ -96,7 +96,11 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
 
 async fn rotated(session: &CommandSession, driver: &mut Driver, drive: Drive) -> Result<RunnerOutcome, Error> {
     if let Some(StepFailure::Unsaved(first)) = drive.into_failure() {
-        let budget = if session.ops().disk().has_state() { Budget::FOR_CONFIG } else { Budget::Unlimited };
+        let has_state = session.ops().disk().has_state();
+        if !has_state {
+            session.remark_in_memory(driver.runner.label(), &chain(&first));
+        }
+        let budget = if has_state { Budget::FOR_CONFIG } else { Budget::Unlimited };
         let saved = session.drive(driver, Goal::Saved, budget).await;
         match (saved.outcome(), saved.into_failure()) {
             (_, Some(StepFailure::Unsaved(error))) => return Err(unsaved(&error)),

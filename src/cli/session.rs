@@ -123,6 +123,14 @@ impl CommandSession {
     }
 }
 
+impl CommandSession {
+    /// Says that a token must not be lost by ending this process.
+    pub(super) fn remark_in_memory(&self, runner: &str, error: &str) {
+        self.reporter
+            .remark(&format!("error: the new token of runner `{runner}` exists only in memory, retrying: {error}"));
+    }
+}
+
 impl Caller for CommandSession {
     fn is_interrupted(&self) -> bool {
         self.interrupt.is_asked()
@@ -141,9 +149,7 @@ impl Caller for CommandSession {
             (Goal::Rotated | Goal::RotatedById, [.., (_, Outcome::Lost { .. })]) => {
                 self.reporter.remark(&format!("runner `{runner}`: {error}: finding out whether the token was replaced"))
             }
-            (Goal::Saved, _) if !self.ops().disk().has_state() => self.reporter.remark(&format!(
-                "error: the new token of runner `{runner}` is nowhere but in memory, trying again: {error}"
-            )),
+            (Goal::Saved, _) if !self.ops().disk().has_state() => self.remark_in_memory(runner, &error),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use super::session::{CommandSession, Driver, error_of};
 use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
-use crate::lifecycle::{Goal, Outcome};
+use crate::lifecycle::{Goal, Outcome, is_refusal_confirmed};
 use crate::model::{Action, RunnerReport, StateName};
 use crate::ops::EntryFate;
 
@@ -40,9 +40,9 @@ pub(super) async fn verify(
 
 async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: Goal) -> RunnerOutcome {
     let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
-    let mut driver = session.driver(managed, asker);
+    // A lost reset is settled by a rotation or by the daemon, which need its journal.
+    let mut driver = session.driver(ManagedRunner { unfinished: None, ..managed }, asker);
     let drive = session.drive(&mut driver, goal, Budget::BY_RULES).await;
-    let is_confirmed = goal == Goal::Refused && drive.taken.len() > 1;
     let report = record_report(&driver.runner, driver.now());
     let expiry = expiry_text(report.token_expires_at, driver.now());
     match drive.outcome() {
@@ -52,7 +52,7 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
             Action::Adopted,
             format!("accepted, with a token that another process has written, {expiry}"),
         ),
-        Some(Outcome::Refused) if is_confirmed => drop_entry(&session, driver).await,
+        Some(Outcome::Refused) if is_refusal_confirmed(&drive.taken) => drop_entry(&session, driver).await,
         _ => not_verified(report, drive),
     }
 }

@@ -75,7 +75,8 @@ impl Assembly {
         }
         let counters = Counters::new();
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
-        let files = SettingsFiles::new(overrides.clone(), environment, store.config_path(), status_server.clone());
+        let (overrides, config_path) = (overrides.clone(), store.config_path().to_owned());
+        let files = SettingsFiles { overrides, environment, config_path, status_server: status_server.clone() };
         let watch = files.watch(&config);
         let parts = Parts {
             engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,

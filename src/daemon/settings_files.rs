@@ -1,7 +1,7 @@
 //! The files that the settings come from: watched, and read again when they change.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Watch, Watched, Watcher};
 use crate::engine::Config;
@@ -11,24 +11,15 @@ use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::status::StatusServerConfig;
 
 pub(super) struct SettingsFiles {
-    overrides: Overrides,
-    environment: Environment,
+    pub(super) overrides: Overrides,
+    pub(super) environment: Environment,
     /// config.toml, with symbolic links resolved.
-    config_path: PathBuf,
+    pub(super) config_path: PathBuf,
     /// The addresses of the status server, which last until the daemon's end.
-    status_server: StatusServerConfig,
+    pub(super) status_server: StatusServerConfig,
 }
 
 impl SettingsFiles {
-    pub(super) fn new(
-        overrides: Overrides,
-        environment: Environment,
-        config_path: &Path,
-        status_server: StatusServerConfig,
-    ) -> Self {
-        Self { overrides, environment, config_path: config_path.to_owned(), status_server }
-    }
-
     /// Watches config.toml, agent.toml and the token files; without a watch, HUP still works.
     pub(super) fn watch(&self, config: &Config) -> Option<Watch> {
         Watch::new(self.watched(config)).inspect_err(warn_unwatched).ok()

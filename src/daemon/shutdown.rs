@@ -105,7 +105,7 @@ async fn second_stop(notices: &mut Notices) {
 /// journal lets the next start finish.
 async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -> bool {
     let plan = Plan { step: Step::Unregister, at: driver.now(), why: Why::Requested };
-    let report = driver.step(plan).await;
+    let report = driver.step(plan, std::future::pending()).await;
     let runner = driver.runner.label();
     if let Some(error) = &report.failure {
         tracing::error!(runner, error = chain(error), hint = error.hint(), "cannot unregister");

@@ -79,13 +79,13 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     Ok(supervisor.stop(mode, &mut notices).await)
 }
 
-type Taken = Result<(Inventory, Snapshot), Error>;
+type InventoryResult = Result<(Inventory, Snapshot), Error>;
 
 enum Event {
     Notice(Notice),
     Changed(Changed),
     FileStill,
-    Inventory(UnregisteredElsewhere, Taken),
+    Inventory(UnregisteredElsewhere, InventoryResult),
     WorkerEnded,
     /// Time for a heartbeat.
     None,
@@ -108,7 +108,7 @@ pub(super) struct Supervisor<S, D, C> {
     pub(super) workers: JoinSet<Driver<S, D, C>>,
     pub(super) drain_mode: watch::Sender<DrainMode>,
     /// The inventory under way, one at a time: a slow disk holds up nothing else.
-    inventory: JoinSet<(UnregisteredElsewhere, Taken)>,
+    inventory: JoinSet<(UnregisteredElsewhere, InventoryResult)>,
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
     is_reloading: bool,
@@ -294,7 +294,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     /// Serves the runners of an inventory that are not served yet.
-    fn take_over(&mut self, unregistered: UnregisteredElsewhere, taken: Taken) {
+    fn take_over(&mut self, unregistered: UnregisteredElsewhere, taken: InventoryResult) {
         if self.next_inventory.is_some() {
             // It is out of date.
             return self.look_for_runners(unregistered);

@@ -98,7 +98,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             *self.channels.target.borrow_mut() = self.driver.runner.target();
             let Some(plan) = self.driver.plan() else { break };
             self.publish();
-            let nap = plan.at.since(self.driver.now()).min(self.driver.rules().timing.longest_nap);
+            let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
             tokio::select! {
                 biased;
                 command = self.channels.commands.recv() => match command {
@@ -126,10 +126,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.finish_unregistration().await;
         self.reconcile(true, UnregisteredElsewhere::LeaveAlone).await;
         let mut done = Vec::new();
-        while let Some(plan) = self.driver.plan() {
-            if plan.at > self.driver.now() || done.contains(&plan.step) {
-                break;
-            }
+        while let Some(plan) = self.driver.plan_once(&done) {
             done.push(plan.step);
             self.execute(plan).await;
         }
@@ -146,15 +143,12 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn execute(&mut self, plan: Plan) {
         let (before, old_id) = (self.driver.state().name(), self.driver.runner.record.id);
         let mut drain_mode = self.channels.drain_mode.clone();
-        let report = if plan.step == Step::Verify {
-            tokio::select! {
-                biased;
-                report = self.driver.step(plan) => report,
-                _ = drain_mode.wait_for(|mode| *mode >= DrainMode::CancelVerify) => return,
-            }
-        } else {
-            self.driver.step(plan).await
+        let cancelled = async move {
+            let cancels = drain_mode.wait_for(|mode| *mode >= DrainMode::CancelVerify);
+            // A supervisor that is gone cancels too.
+            let _mode = cancels.await;
         };
+        let report = self.driver.step(plan, cancelled).await;
         self.follow_up(before, old_id, report);
     }
 

@@ -24,7 +24,7 @@ impl Budget {
     pub const BY_RULES: Self = Self::Within(Duration::MAX);
 
     /// For config.toml to take a token that is safe elsewhere, or that can be given back.
-    pub const FOR_CONFIG: Self = Self::Within(Duration::from_secs(10));
+    pub const FOR_CONFIG: Self = Self::Within(Duration::from_secs(5));
 
     fn left(self, began: Instant) -> Duration {
         match self {
@@ -113,7 +113,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             if drive.is_interrupted {
                 break;
             }
-            let report = self.step(plan).await;
+            let report = self.step(plan, std::future::pending()).await;
             drive.taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
             drive.last = Some(report);
         }

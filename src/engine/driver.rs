@@ -12,7 +12,7 @@ use super::{Config, Engine, ManagedRunner, command_rules, record_report, rules};
 use crate::clock::{Clock, ServerTime};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
-use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rules, State, Step, Taken};
+use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
 use crate::ops::{self, Disk, Enrollment, EntryFate, Runner, Server, Unfinished, Unregistration};
 use crate::secret::Token;
@@ -102,16 +102,19 @@ pub struct Driver<S, D, C> {
     pub runner: Runner,
     /// What asked for the runner; `None` for an entry that was only found.
     pub enrollment: Option<Enrollment>,
+    /// The settings, which the next plan follows.
+    pub config: Rc<Config>,
+    /// The rules by which the last plan was made.
+    pub rules: Rules,
+    /// The estimate of the server's time.
+    pub time: ServerTime,
+    /// Server time minus this machine's in milliseconds, when the last answer came.
+    pub skew_millis: Option<i64>,
     engine: Rc<Engine<S, D, C>>,
-    config: Rc<Config>,
     asker: Asker,
-    rules: Rules,
     state: State,
-    time: ServerTime,
     /// What a crash left to be done.
     unfinished: Option<Unfinished>,
-    /// Server time minus this machine's when the last answer came.
-    skew_millis: Option<i64>,
 }
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
@@ -140,6 +143,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         self.next()
     }
 
+    /// What is due now, for a pass that takes each kind of step once; `None` at its end.
+    pub fn plan_once(&mut self, done: &[Step]) -> Option<Plan> {
+        self.plan().filter(|plan| plan.at <= self.now() && !done.contains(&plan.step))
+    }
+
     /// An unregistration that was interrupted goes before everything else.
     fn next(&self) -> Option<Plan> {
         let plan = lifecycle::plan(&self.state, &self.rules)?;
@@ -157,11 +165,19 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// Does what was planned and enters what came of it.
     ///
-    /// Only a verification may be cancelled: it changes nothing, and a cancelled one leaves the state as it was.
-    pub async fn step(&mut self, plan: Plan) -> StepReport {
+    /// `cancelled` ends a verification, which changes nothing; it has no outcome then. No other step is cancelled, and
+    /// neither may this call be.
+    pub async fn step(&mut self, plan: Plan, cancelled: impl Future<Output = ()>) -> StepReport {
         tracing::debug!(runner = self.runner.label(), step = plan.step.as_str(), why = plan.why.as_str(), "due");
-        let before = self.state.name();
-        let report = self.attempt(plan.step).await;
+        let report = if plan.step == Step::Verify {
+            tokio::select! {
+                biased;
+                report = self.attempt(plan.step) => report,
+                () = cancelled => StepReport::new(plan.step, Vec::new()),
+            }
+        } else {
+            self.attempt(plan.step).await
+        };
         if let Some(date) = report.server_time {
             self.take_date(date);
         }
@@ -171,7 +187,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
         if report.step != Step::Unregister {
             self.settle().await;
-            self.note_state(before, &report).await;
+            self.note_state(&report).await;
         }
         report
     }
@@ -188,34 +204,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         &self.state
     }
 
-    /// The rules by which the last plan was made.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// The settings.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Takes other settings, which the next plan follows.
-    pub fn set_config(&mut self, config: Rc<Config>) {
-        self.config = config;
-    }
-
-    /// The estimate of the server's time.
-    pub fn time(&self) -> ServerTime {
-        self.time
-    }
-
     /// The server's time now.
     pub fn now(&self) -> Timestamp {
         self.time.now(self.engine.clock.read())
-    }
-
-    /// Server time minus this machine's in milliseconds, when the last answer came.
-    pub fn skew_millis(&self) -> Option<i64> {
-        self.skew_millis
     }
 
     /// Notices a wall clock that jumped: a clock was set or the machine was paused, and only the server knows the
@@ -274,13 +265,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// Writes the state into the record, for `list`. A command that failed writes only a state that an answer has
     /// proven: the failure is its own, and the runner's state is the daemon's to judge.
-    async fn note_state(&mut self, before: StateName, report: &StepReport) {
+    async fn note_state(&mut self, report: &StepReport) {
         let (name, since) = (self.state.name(), self.state.since());
-        let is_proven = match (&self.asker, &report.failure) {
-            (Asker::Daemon, _) | (Asker::Command { .. }, None | Some(StepFailure::Unsaved(_))) => true,
-            (Asker::Command { .. }, Some(_)) => name == StateName::Rejected && before != name,
+        let is_lost = matches!(&self.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost);
+        let is_proven = match &report.failure {
+            None | Some(StepFailure::Unsaved(_)) => name == StateName::Active,
+            Some(_) => is_lost,
         };
-        if !is_proven {
+        if !(is_proven || self.asker.is_daemon()) {
             return;
         }
         if let Err(error) = self.engine.ops.note_state(&mut self.runner, name, since).await {

@@ -19,8 +19,6 @@ pub fn record_report(runner: &Runner, now: Timestamp) -> RunnerReport {
         state: record.state.unwrap_or(StateName::Unknown),
         since: record.since,
         last_verify: record.last_verify.clone(),
-        next: None,
-        action: None,
-        error: None,
+        ..RunnerReport::default()
     }
 }

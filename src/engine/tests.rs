@@ -140,7 +140,7 @@ async fn a_refusal_is_confirmed_by_a_second_one_after_a_wait() {
     assert_eq!(drive.taken, [(Step::Verify, Outcome::Refused), (Step::Verify, Outcome::Refused)]);
     assert_eq!(*caller.waits.borrow(), 1);
     let requests = world.server.requests();
-    assert!(requests[1].at.since(requests[0].at) >= driver.rules().timing.confirm_after);
+    assert!(requests[1].at.since(requests[0].at) >= driver.rules.timing.confirm_after);
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,7 +182,7 @@ async fn an_interrupted_unregistration_is_finished_by_the_daemon_before_anything
     let mut driver = world.driver(Asker::Daemon, Some(Unfinished::Unregistration)).await;
     let plan = driver.plan().unwrap();
     assert_eq!(plan.step, Step::Unregister);
-    assert!(driver.step(plan).await.unregistration.is_some());
+    assert!(driver.step(plan, std::future::pending()).await.unregistration.is_some());
     assert!(matches!(driver.state(), State::Retired { .. }) && driver.plan().is_none());
     let world = World::new();
     let command = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };

@@ -108,7 +108,6 @@ pub(super) struct EmptyRequest {}
 #[derive(Deserialize)]
 struct CredentialAnswer {
     /// The runner's id, a string in very old releases; absent in the answer to a reset.
-    #[serde(default)]
     id: Option<NumberOrDigits>,
     /// The token; the answer to a verification repeats the one that was sent.
     #[serde(default, deserialize_with = "secret")]

@@ -108,17 +108,8 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
 
 /// The state of a credential that the server has just accepted.
 fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
-    Active {
-        since: now,
-        validity,
-        verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
-        reset_from,
-        failures: 0,
-        retry_from: now,
-        fruitless_resets: 0,
-        refused_at: None,
-        unsaved: None,
-    }
+    let verify_at = now.plus(verify_spacing(rules.verify_interval, rules.phase));
+    Active { verify_at, ..Active::new(validity, reset_from, now) }
 }
 
 fn reset_time(state: &State) -> Timestamp {

@@ -4,7 +4,7 @@
 //! the same states and times as in the daemon.
 
 use super::schedule::certainty_wait;
-use super::{Active, Outcome, Plan, Rules, State, Step, Why, plan};
+use super::{Active, Outcome, Plan, Rules, State, Step, Why};
 use crate::model::Timestamp;
 
 /// What a command wants of a runner.
@@ -49,7 +49,7 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
         Goal::Verified | Goal::Unregistered => None,
         Goal::Refused => match taken.last() {
             None => at_once(Step::Verify),
-            Some((_, Outcome::Refused)) if taken.len() < CONFIRMING_REFUSALS => {
+            Some((_, Outcome::Refused)) if !is_refusal_confirmed(taken) => {
                 Some(Plan { step: Step::Verify, at: confirm_at(state, rules), why: Why::ConfirmRefusal })
             }
             Some(_) => None,
@@ -60,11 +60,19 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
         Goal::RotatedById => rotation(Step::ResetById, state, taken, rules, now),
         Goal::Saved => match state {
             State::Active(Active { unsaved: Some(unsaved), .. }) => {
-                Some(Plan { step: Step::Save, at: unsaved.retry_from, why: Why::Unsaved })
+                // A person waits, and the disk is this machine's own.
+                let at = unsaved.retry_from.min(now.plus(rules.timing.floor));
+                Some(Plan { step: Step::Save, at, why: Why::Unsaved })
             }
             _ => None,
         },
     }
+}
+
+/// Whether the last verifications have refused the token often enough to believe it.
+#[must_use]
+pub fn is_refusal_confirmed(taken: &[Taken]) -> bool {
+    taken.iter().rev().take_while(|(_, outcome)| *outcome == Outcome::Refused).count() >= CONFIRMING_REFUSALS
 }
 
 /// When a refusal that was just received is to be confirmed.
@@ -94,9 +102,12 @@ fn registration(step: Step, state: &State, taken: &[Taken], now: Timestamp) -> O
 /// answer is lost is settled and not repeated.
 fn rotation(reset: Step, state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
     let at_once = |step| Some(Plan { step, at: now, why: Why::Requested });
-    if matches!(state, State::Uncertain(_)) {
+    if let State::Uncertain(state) = state {
         let settling = taken.iter().rev().take_while(|(step, _)| *step == Step::Verify).count();
-        return plan(state, rules).filter(|_| settling < SETTLING_VERIFICATIONS);
+        // No longer than this, whatever the server wishes: a person waits.
+        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, state.validity.left(now));
+        let plan = Plan { step: Step::Verify, at: now.plus(wait), why: Why::SettleLostAnswer };
+        return (settling < SETTLING_VERIFICATIONS).then_some(plan);
     }
     let mut resets = taken.iter().filter(|(step, _)| matches!(step, Step::Rotate | Step::ResetById));
     match (resets.next(), taken.last()) {
@@ -233,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_cannot_make_a_command_wait_for_hours() {
+        let mut command = Command::new(Goal::Rotated);
+        command.take(LOST);
+        let busy = Outcome::Deferred { retry_after: Some(Duration::from_secs(7200)) };
+        for _ in 0..SETTLING_VERIFICATIONS {
+            assert_eq!(command.take(busy).2, rules().timing.settle_after);
+        }
+    }
+
+    #[test]
     fn an_unsaved_token_is_written_before_the_next_reset() {
         let mut command = Command::new(Goal::Rotated).after(Outcome::Unsaved);
         assert_eq!(command.take(Outcome::Saved), (Step::Save, Why::Requested, Duration::ZERO));
@@ -272,7 +293,7 @@ mod tests {
     fn a_token_is_saved_until_config_toml_holds_it() {
         let mut command = Command::new(Goal::Saved).after(Outcome::Unsaved);
         let waits: Vec<_> = (0..5).map(|_| command.take(Outcome::Unsaved).2).collect();
-        assert!(waits.iter().all(|wait| *wait >= rules().timing.floor) && waits.is_sorted(), "{waits:?}");
+        assert_eq!(waits, [rules().timing.floor; 5]);
         command.take(Outcome::Saved);
         assert_eq!(command.plan(), None);
     }

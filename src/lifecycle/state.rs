@@ -198,11 +198,10 @@ impl Validity {
     }
 }
 
-impl State {
-    /// A credential on disk: assumed valid, and verified at once.
-    #[must_use]
-    pub fn found(validity: Validity, reset_from: Timestamp, now: Timestamp) -> Self {
-        Self::Active(Active {
+impl Active {
+    /// Entered now, and verified at once.
+    pub(super) fn new(validity: Validity, reset_from: Timestamp, now: Timestamp) -> Self {
+        Self {
             since: now,
             validity,
             verify_at: now,
@@ -212,7 +211,15 @@ impl State {
             fruitless_resets: 0,
             refused_at: None,
             unsaved: None,
-        })
+        }
+    }
+}
+
+impl State {
+    /// A credential on disk: assumed valid, and verified at once.
+    #[must_use]
+    pub fn found(validity: Validity, reset_from: Timestamp, now: Timestamp) -> Self {
+        Self::Active(Active::new(validity, reset_from, now))
     }
 
     /// An enrollment without a runner.

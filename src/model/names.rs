@@ -58,6 +58,7 @@ pub(crate) use named_enum;
 
 named_enum! {
     /// The state of a runner, as reported.
+    #[derive(Default)]
     pub enum StateName {
         /// An enrollment without a runner.
         Unregistered = "unregistered",
@@ -76,6 +77,7 @@ named_enum! {
         /// Its entry cannot be used. Only `list` reports it.
         Unusable = "unusable",
         /// Not yet verified with the server.
+        #[default]
         Unknown = "unknown",
     }
     else Unknown

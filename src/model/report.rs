@@ -28,7 +28,7 @@ impl Report {
 }
 
 /// One runner, for users and scripts. Never contains a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerReport {
     /// The local name, if the entry has one.
     pub name: Option<String>,
@@ -51,7 +51,7 @@ pub struct RunnerReport {
     /// The last verification.
     pub last_verify: Option<LastVerify>,
     /// The next step; absent outside the daemon.
-    #[serde(deserialize_with = "if_known")]
+    #[serde(default, deserialize_with = "if_known")]
     pub next: Option<NextStep>,
     /// What a one-shot command did with it.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
@@ -84,4 +84,18 @@ pub struct NextStep {
     pub at: Timestamp,
     /// The reason.
     pub why: Why,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_another_version_is_readable() {
+        let report: RunnerReport = serde_json::from_str(r#"{ "state": "active" }"#).unwrap();
+        assert_eq!(report, RunnerReport { state: StateName::Active, ..RunnerReport::default() });
+        let later =
+            r#"{ "state": "paused", "action": "paused", "next": { "step": "pause", "at": "2027-01-01T00:00:00Z" } }"#;
+        assert_eq!(serde_json::from_str::<RunnerReport>(later).unwrap(), RunnerReport::default());
+    }
 }

@@ -14,7 +14,7 @@ pub enum EntryFate {
     Keep,
     /// Removes it and keeps its text in the record, for the next registration.
     KeepText,
-    /// Removes it and keeps its text in the file [`Unregistered::dropped_to`]. The record is removed too; that of an
+    /// Removes it and keeps its text in the file [`UnregisterResult::dropped_to`]. The record is removed too; that of an
     /// enrollment stays as retired, which keeps a running daemon from restoring the entry.
     Drop,
 }
@@ -35,7 +35,7 @@ impl EntryFate {
 
 /// What an unregistration achieved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unregistered {
+pub struct UnregisterResult {
     /// The server's answer.
     pub found: Unregistration,
     /// The file that keeps the text of the dropped entry.
@@ -67,12 +67,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         fate: EntryFate,
         now: Timestamp,
-    ) -> Result<Unregistered, Error> {
+    ) -> Result<UnregisterResult, Error> {
         let _lock = self.lock(runner).await?;
         self.take_pending(runner).await?;
         if self.is_gone_already(runner).await? {
             let dropped_to = self.retire(runner, fate, now).await?;
-            return Ok(Unregistered { found: Unregistration::AlreadyGone, dropped_to, date: None });
+            return Ok(UnregisterResult { found: Unregistration::AlreadyGone, dropped_to, date: None });
         }
         self.check_settled(runner).await?;
         if fate != EntryFate::Keep && !runner.is_unwritten() {
@@ -114,7 +114,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date };
         self.disk.answered(&runner.record.key, done).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
-        Ok(Unregistered { found, dropped_to, date })
+        Ok(UnregisterResult { found, dropped_to, date })
     }
 
     /// Whether the server has confirmed the deletion to a process that could not change the entry.

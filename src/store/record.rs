@@ -57,7 +57,6 @@ pub struct Record {
     /// Server time of the last successful rotation.
     pub last_reset_at: Option<Timestamp>,
     /// The token that a reset by id returned; allowed once per token.
-    #[serde(default)]
     pub recovered: Option<Fingerprint>,
     /// Whether it came with a copied disk: another machine may use the same token.
     #[serde(default)]

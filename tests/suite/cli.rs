@@ -8,6 +8,7 @@ mod list;
 mod register;
 mod rotate;
 mod unregister;
+mod upgrade;
 mod verify;
 
 use fake_gitlab::{Builder, Gitlab};

@@ -24,7 +24,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     async fn take_settings(&mut self, config: Rc<Config>) {
         let (ops, driver) = (&self.shared.engine.ops, &mut self.driver);
         let wanted = config.enrollments.iter().find(|wanted| wanted.key == driver.runner.record.key).cloned();
-        driver.set_config(config);
+        driver.config = config;
         let has_moved = wanted.as_ref().is_some_and(|wanted| wanted.site.url != driver.runner.site.url);
         if has_moved || (wanted.is_none() && driver.runner.record.credential.is_none()) {
             return driver.enter(Outcome::Released);

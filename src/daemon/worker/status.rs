@@ -58,14 +58,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             not_ready_because: self.not_ready_because(),
             last_rotation_at: driver.runner.record.last_reset_at,
             next_rotation_at: self.next_rotation_at(),
-            time: driver.time(),
-            skew_millis: driver.skew_millis(),
+            time: driver.time,
+            skew_millis: driver.skew_millis,
         };
         self.shared.registry.update(&driver.runner.record.key, status);
     }
 
     fn next_rotation_at(&self) -> Option<Timestamp> {
-        let (State::Active(active), rules) = (self.driver.state(), self.driver.rules()) else { return None };
+        let (State::Active(active), rules) = (self.driver.state(), &self.driver.rules) else { return None };
         lifecycle::rotate_at(&active.validity, rules.rotate?, rules.phase)
     }
 

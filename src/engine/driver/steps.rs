@@ -5,11 +5,11 @@ use crate::clock::Clock;
 use crate::engine::RotatePolicy;
 use crate::lifecycle::{Outcome, State, Step, Trouble};
 use crate::model::Origin;
-use crate::ops::{self, Completed, Disk, EntryFate, EntryStatus, Server, Unfinished, Unregistered};
+use crate::ops::{self, Completed, Disk, EntryFate, EntryStatus, Server, Unfinished, UnregisterResult};
 use crate::secret::Token;
 
 impl StepReport {
-    fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
+    pub(super) fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
         Self { step, outcomes, server_time: None, unregistration: None, dropped_to: None, failure: None }
     }
 
@@ -29,8 +29,7 @@ impl StepReport {
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     pub(super) async fn attempt(&mut self, step: Step) -> StepReport {
         let attempted = match step {
-            Step::Register => self.register(step).await,
-            Step::RegisterAgain => self.register_again(step).await,
+            Step::Register | Step::RegisterAgain => self.register(step).await,
             Step::Verify => self.verify(step).await,
             Step::Rotate => self.rotate(step).await,
             Step::ResetById => self.reset_by_id(step).await,
@@ -41,19 +40,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     async fn register(&mut self, step: Step) -> Result<StepReport, ops::Error> {
-        let Some(enrollment) = &self.enrollment else { return Ok(StepReport::new(step, Vec::new())) };
-        let now = self.now();
-        let registration = self.engine.ops.register(enrollment, &mut self.runner, now).await?;
-        Ok(StepReport::completed(step, registration))
-    }
-
-    /// The last rung of the recovery ladder.
-    async fn register_again(&mut self, step: Step) -> Result<StepReport, ops::Error> {
         let Some(enrollment) = &self.enrollment else {
             return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
         };
-        let now = self.now();
-        let registration = self.engine.ops.register_again(enrollment, &mut self.runner, now).await?;
+        let (now, ops) = (self.now(), &self.engine.ops);
+        let registration = match step {
+            // The last rung of the recovery ladder, or forced by a person.
+            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, now).await?,
+            _ => ops.register(enrollment, &mut self.runner, now).await?,
+        };
         Ok(StepReport::completed(step, registration))
     }
 
@@ -144,7 +139,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let now = self.now();
         match self.engine.ops.unregister(&mut self.runner, fate, now).await {
-            Ok(Unregistered { found, dropped_to, date }) => {
+            Ok(UnregisterResult { found, dropped_to, date }) => {
                 let is_interrupted = self.unfinished.take() == Some(Unfinished::Unregistration);
                 let outcome = match (is_interrupted, &self.enrollment) {
                     (true, Some(_)) => Outcome::Reenrolled(self.runner.validity(now)),

@@ -13,25 +13,19 @@ pub struct CiJob {
     #[serde(deserialize_with = "number")]
     pub id: u64,
     /// The IP address of its runner.
-    #[serde(default)]
     pub ip_address: Option<String>,
     /// The status.
-    #[serde(default)]
     pub status: Option<JobStatus>,
     /// The pipeline stage.
-    #[serde(default)]
     pub stage: Option<String>,
     /// The name of the job.
-    #[serde(default)]
     pub name: Option<String>,
     /// The branch or tag.
     #[serde(default, rename = "ref")]
     pub reference: Option<String>,
     /// Whether `ref` is a tag.
-    #[serde(default)]
     pub tag: Option<bool>,
     /// Test coverage in percent; null if not measured.
-    #[serde(default)]
     pub coverage: Option<f64>,
     /// When it was created, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
@@ -43,19 +37,14 @@ pub struct CiJob {
     #[serde(default, deserialize_with = "time")]
     pub finished_at: Option<Timestamp>,
     /// Duration in seconds; null before it started.
-    #[serde(default)]
     pub duration: Option<f64>,
     /// The user who started it.
-    #[serde(default)]
     pub user: Option<User>,
     /// The commit.
-    #[serde(default)]
     pub commit: Option<Commit>,
     /// The pipeline.
-    #[serde(default)]
     pub pipeline: Option<Pipeline>,
     /// The project.
-    #[serde(default)]
     pub project: Option<Project>,
 }
 
@@ -65,34 +54,26 @@ pub struct Commit {
     /// The hash in hexadecimal.
     pub id: String,
     /// The first digits of the hash.
-    #[serde(default)]
     pub short_id: Option<String>,
     /// The first line of the message.
-    #[serde(default)]
     pub title: Option<String>,
     /// When it was created, RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
     /// The hashes of its parents.
-    #[serde(default)]
     pub parent_ids: Option<Vec<String>>,
     /// The whole message.
-    #[serde(default)]
     pub message: Option<String>,
     /// The author's name.
-    #[serde(default)]
     pub author_name: Option<String>,
     /// The author's email address.
-    #[serde(default)]
     pub author_email: Option<String>,
     /// When it was authored, by the author's clock, RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub authored_date: Option<Timestamp>,
     /// The committer's name.
-    #[serde(default)]
     pub committer_name: Option<String>,
     /// The committer's email address.
-    #[serde(default)]
     pub committer_email: Option<String>,
     /// When it was committed, by the committer's clock, RFC 3339.
     #[serde(default, deserialize_with = "time")]
@@ -106,12 +87,10 @@ pub struct Pipeline {
     #[serde(deserialize_with = "number")]
     pub id: u64,
     /// The hash of its commit.
-    #[serde(default)]
     pub sha: Option<String>,
     /// The branch or tag.
     #[serde(default, rename = "ref")]
     pub reference: Option<String>,
     /// The status, with the same names as a job's.
-    #[serde(default)]
     pub status: Option<JobStatus>,
 }

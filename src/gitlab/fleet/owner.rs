@@ -19,19 +19,14 @@ pub struct Project {
     #[serde(deserialize_with = "number")]
     pub id: u64,
     /// The description; null if it has none.
-    #[serde(default)]
     pub description: Option<String>,
     /// The name.
-    #[serde(default)]
     pub name: Option<String>,
     /// The name with those of its groups.
-    #[serde(default)]
     pub name_with_namespace: Option<String>,
     /// The last part of the path.
-    #[serde(default)]
     pub path: Option<String>,
     /// The whole path, such as `group/project`.
-    #[serde(default)]
     pub path_with_namespace: Option<String>,
     /// When it was created, server time in RFC 3339; only in some answers.
     #[serde(default, deserialize_with = "time")]
@@ -45,10 +40,8 @@ pub struct Group {
     #[serde(deserialize_with = "number")]
     pub id: u64,
     /// The name.
-    #[serde(default)]
     pub name: Option<String>,
     /// The URL of its page.
-    #[serde(default)]
     pub web_url: Option<String>,
 }
 
@@ -60,46 +53,33 @@ pub struct User {
     #[serde(deserialize_with = "number")]
     pub id: u64,
     /// The full name.
-    #[serde(default)]
     pub name: Option<String>,
     /// The login name.
-    #[serde(default)]
     pub username: Option<String>,
     /// `active`, `blocked` and the like.
-    #[serde(default)]
     pub state: Option<String>,
     /// The URL of the user's picture.
-    #[serde(default)]
     pub avatar_url: Option<String>,
     /// The URL of the user's page.
-    #[serde(default)]
     pub web_url: Option<String>,
     /// When the account was created, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
     pub created_at: Option<Timestamp>,
     /// The biography; null if not set.
-    #[serde(default)]
     pub bio: Option<String>,
     /// The location; null if not set.
-    #[serde(default)]
     pub location: Option<String>,
     /// The public email address; empty if not set.
-    #[serde(default)]
     pub public_email: Option<String>,
     /// The Skype name; empty if not set. Removed in newer releases.
-    #[serde(default)]
     pub skype: Option<String>,
     /// The LinkedIn name; empty if not set.
-    #[serde(default)]
     pub linkedin: Option<String>,
     /// The Twitter name; empty if not set.
-    #[serde(default)]
     pub twitter: Option<String>,
     /// The user's website; empty if not set.
-    #[serde(default)]
     pub website_url: Option<String>,
     /// The organization; null if not set.
-    #[serde(default)]
     pub organization: Option<String>,
 }
 

@@ -15,37 +15,26 @@ pub struct FleetRunner {
     #[serde(deserialize_with = "runner_id")]
     pub id: RunnerId,
     /// The description; null if it has none.
-    #[serde(default)]
     pub description: Option<String>,
     /// The IP address of its last contact; null since 17.0, empty in some releases.
-    #[serde(default)]
     pub ip_address: Option<String>,
     /// Whether it is not paused; deprecated since 14.8 in favour of `paused`.
-    #[serde(default)]
     pub active: Option<bool>,
     /// Whether it is paused; since 14.8.
-    #[serde(default)]
     pub paused: Option<bool>,
     /// Whether it is an instance runner; deprecated in favour of `runner_type`.
-    #[serde(default)]
     pub is_shared: Option<bool>,
     /// The type.
-    #[serde(default)]
     pub runner_type: Option<RunnerType>,
     /// The program name that it reported; null if it did not.
-    #[serde(default)]
     pub name: Option<String>,
     /// Whether it is online; null if it was never seen.
-    #[serde(default)]
     pub online: Option<bool>,
     /// The status.
-    #[serde(default)]
     pub status: Option<ContactStatus>,
     /// Whether it is running a job; since 18.2.
-    #[serde(default)]
     pub job_execution_status: Option<JobExecution>,
     /// The user who created it; since 18.1, null if not visible.
-    #[serde(default)]
     pub created_by: Option<User>,
     /// When it was created, server time in RFC 3339; since 18.1.
     #[serde(default, deserialize_with = "time")]
@@ -69,44 +58,33 @@ pub struct RunnerDetails {
     #[serde(flatten)]
     pub runner: FleetRunner,
     /// The tags.
-    #[serde(default)]
     pub tag_list: Option<Vec<String>>,
     /// Whether it runs untagged jobs.
-    #[serde(default)]
     pub run_untagged: Option<bool>,
     /// Whether it is locked to its projects.
-    #[serde(default)]
     pub locked: Option<bool>,
     /// Maximum duration of a job, in seconds; null for no limit of its own.
     #[serde(default, deserialize_with = "optional_number")]
     pub maximum_timeout: Option<u64>,
     /// Which refs it runs jobs for.
-    #[serde(default)]
     pub access_level: Option<RefAccess>,
     /// The program version on the machine seen last; null or empty if never reported. Deprecated since 17.0 in favour
     /// of its managers'.
-    #[serde(default)]
     pub version: Option<String>,
     /// The program revision; as for `version`.
-    #[serde(default)]
     pub revision: Option<String>,
     /// The operating system; as for `version`.
-    #[serde(default)]
     pub platform: Option<String>,
     /// The processor architecture; as for `version`.
-    #[serde(default)]
     pub architecture: Option<String>,
     /// Last contact, server time in RFC 3339, up to an hour behind; null if there was none.
     #[serde(default, deserialize_with = "time")]
     pub contacted_at: Option<Timestamp>,
     /// The maintenance note; since 16.10, null without the right to change the runner.
-    #[serde(default)]
     pub maintenance_note: Option<String>,
     /// The projects it is assigned to and the access token's user can see; missing if not requested.
-    #[serde(default)]
     pub projects: Option<Vec<Project>>,
     /// The groups it belongs to and the access token's user can see.
-    #[serde(default)]
     pub groups: Option<Vec<Group>>,
 }
 
@@ -119,19 +97,14 @@ pub struct Manager {
     #[serde(deserialize_with = "crate::gitlab::lenient::number")]
     pub id: u64,
     /// The machine's id; `<legacy>` for calls without one.
-    #[serde(default)]
     pub system_id: Option<String>,
     /// The program version; null or empty if never reported.
-    #[serde(default)]
     pub version: Option<String>,
     /// The program revision; as for `version`.
-    #[serde(default)]
     pub revision: Option<String>,
     /// The operating system; as for `version`.
-    #[serde(default)]
     pub platform: Option<String>,
     /// The processor architecture; as for `version`.
-    #[serde(default)]
     pub architecture: Option<String>,
     /// First contact, server time in RFC 3339.
     #[serde(default, deserialize_with = "time")]
@@ -140,12 +113,9 @@ pub struct Manager {
     #[serde(default, deserialize_with = "time")]
     pub contacted_at: Option<Timestamp>,
     /// The IP address of its last contact.
-    #[serde(default)]
     pub ip_address: Option<String>,
     /// The status.
-    #[serde(default)]
     pub status: Option<ContactStatus>,
     /// Whether it is running a job; since 18.2.
-    #[serde(default)]
     pub job_execution_status: Option<JobExecution>,
 }

@@ -71,7 +71,7 @@ fn what_the_first_api_does_not_know_is_refused_before_anything_is_sent() {
     sandbox
         .run(&["register", "-n", "--api", "v1", "--url", &url, "--token", "glrt-x"])
         .exits(2)
-        .says("the API v1 knows no created runners");
+        .says("API v1 has no created runners");
     assert_eq!(sandbox.gitlab.requests().len(), 0);
 }
 

@@ -156,6 +156,18 @@ fn a_kill_while_the_answer_is_outstanding_is_settled_by_the_next_rotation() {
 }
 
 #[test]
+fn a_verification_leaves_a_lost_reset_to_the_next_rotation() {
+    let sandbox = expiring();
+    sandbox.add_created("a");
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let process = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    process.kill();
+    sandbox.run(&["verify", "--name", "a"]).exits(3).says("refuses the runner's token");
+    sandbox.run(&["rotate", "--name", "a"]).exits(3).says("the new one is lost");
+}
+
+#[test]
 fn a_passed_rotation_deadline_is_told_with_what_to_do() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");

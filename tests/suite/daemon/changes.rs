@@ -56,7 +56,7 @@ fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
     sandbox.write_config(&old);
     sandbox.wait("the current token to be back", Sandbox::is_in_step);
     assert!(sandbox.gitlab.requests().is_empty(), "{:?}", sandbox.gitlab.requests());
-    assert!(daemon.log().contains("putting the current one back"));
+    assert!(daemon.log().contains("writing the current one"));
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! An agent that is updated in place goes on with the state directory of version 0.1. The files in `state-0.1` were
+//! written by that release, and have places for the values that a test sets.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use runner_agent::secret::sha256_hex;
+use test_support::Sandbox;
+
+const KEY: &str = "register-db82660d9ff3";
+
+/// A runner that version 0.1 has registered and rotated.
+struct Updated {
+    sandbox: Sandbox,
+    id: u64,
+    token: String,
+}
+
+impl Updated {
+    fn new() -> Self {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        // Makes the state directory.
+        sandbox.run(&["verify"]).exits(0);
+        let updated = Self { sandbox, id, token };
+        updated.sandbox.write_config(&updated.sandbox.entry("one", id, &updated.token));
+        fs::write(updated.runners().join(format!("{KEY}.json")), updated.fill(include_str!("state-0.1/record.json")))
+            .unwrap();
+        updated
+    }
+
+    /// The directory of records and journals.
+    fn runners(&self) -> PathBuf {
+        let state = fs::read_dir(self.sandbox.path("state")).unwrap().find_map(Result::ok).unwrap();
+        state.path().join("runners")
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let fingerprint = &sha256_hex(self.token.as_bytes())[..8];
+        text.replace("{url}", &self.sandbox.gitlab.url())
+            .replace("{id}", &self.id.to_string())
+            .replace("{token}", &self.token)
+            .replace("{fingerprint}", fingerprint)
+    }
+}
+
+#[test]
+fn a_runner_of_the_former_version_is_not_registered_again() {
+    let Updated { sandbox, id, token } = &Updated::new();
+    sandbox.register(&["--name", "one"]).exits(2).says("made from another token");
+    sandbox.run(&["run", "--once"]).exits(0);
+    let listed = sandbox.run(&["list", "--output", "json"]).runner();
+    assert_eq!((listed["id"].as_u64(), &listed["state"]), (Some(*id), &"active".into()));
+    assert_eq!(&sandbox.gitlab.runner(*id).unwrap().token, token);
+    sandbox.run(&["rotate", "--name", "one"]).exits(0);
+    assert!(sandbox.is_in_step() && sandbox.gitlab.requests_to(Endpoint::Register).is_empty());
+}
+
+#[test]
+fn a_token_that_the_former_version_replaced_stays_replaced() {
+    let updated = Updated::new();
+    let record = fs::read_to_string(updated.runners().join(format!("{KEY}.json"))).unwrap();
+    let former = "glrt-former";
+    let former_digest = &sha256_hex(former.as_bytes())[..8];
+    fs::write(updated.runners().join(format!("{KEY}.json")), record.replace("96ee8ee1", former_digest)).unwrap();
+    updated.sandbox.write_config(&updated.sandbox.entry("one", updated.id, former));
+    updated.sandbox.run(&["verify"]).exits(0);
+    assert!(updated.sandbox.is_in_step());
+}
+
+#[test]
+fn a_reset_that_the_former_version_lost_is_settled() {
+    let updated = Updated::new();
+    let intent = updated.fill(include_str!("state-0.1/intent.json").trim_end());
+    let journal = format!("{:<4096}", format!("{}\n{intent}\n", sha256_hex(intent.as_bytes())));
+    fs::write(updated.runners().join(format!("{KEY}.pending")), journal).unwrap();
+    updated.sandbox.run(&["rotate", "--name", "one"]).exits(0);
+    let endpoints: Vec<_> = updated.sandbox.gitlab.requests().iter().map(|request| request.endpoint).collect();
+    assert_eq!(endpoints, [Endpoint::Verify, Endpoint::Verify, Endpoint::Reset]);
+    assert!(updated.sandbox.is_in_step());
+}
