@@ -1,4 +1,4 @@
-//! README.md does not go stale: its commands are run, its keys, defaults, codes and messages compared.
+//! README.md agrees with the code: its commands are run; its keys, defaults, codes and messages are compared.
 
 mod document;
 mod sandbox;
@@ -16,16 +16,16 @@ use runner_agent::settings::{Environment, Errors, Overrides, Settings, load};
 use document::{Block, README, blocks, code, headings, marked, table_below};
 use sandbox::ReadmeSandbox;
 
-/// The tables of agent.toml that are there once, and have defaults.
+/// The tables of agent.toml that occur once and have defaults.
 const SINGLE: [&str; 7] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab", "http"];
 
-/// Those that can be there several times.
+/// The tables that can occur several times.
 const REPEATED: [&str; 3] = ["enroll", "server", "runner"];
 
 const EXAMPLE: &str = "agent.toml with every key";
 
 #[test]
-fn every_command_block_runs_as_it_is_written_or_says_why_not() {
+fn every_command_block_runs_as_written_or_says_why_not() {
     let sandbox = ReadmeSandbox::new();
     let mut ran = 0;
     for block in blocks() {
@@ -58,7 +58,7 @@ fn the_complete_agent_toml_is_accepted_and_has_every_key() {
 }
 
 #[test]
-fn the_agent_toml_of_the_package_says_nothing_and_shows_every_key() {
+fn the_packaged_agent_toml_sets_nothing_and_shows_every_key() {
     let text = include_str!("../../packaging/agent.toml");
     let (as_installed, absent) = (loaded(text).unwrap(), loaded("").unwrap());
     assert_eq!(as_installed.engine, absent.engine);
@@ -71,7 +71,7 @@ fn the_agent_toml_of_the_package_says_nothing_and_shows_every_key() {
 }
 
 #[test]
-fn the_keys_of_agent_toml_are_those_that_the_settings_know() {
+fn the_documented_keys_are_those_of_the_settings() {
     let tables: BTreeSet<_> = SINGLE.iter().chain(&REPEATED).map(|name| (*name).to_owned()).collect();
     assert_eq!(known("nonsense = 1\n"), tables);
     for name in SINGLE {
@@ -83,7 +83,7 @@ fn the_keys_of_agent_toml_are_those_that_the_settings_know() {
 }
 
 #[test]
-fn the_defaults_of_agent_toml_are_those_of_the_code() {
+fn the_documented_defaults_are_those_of_the_code() {
     let mut text = String::new();
     for name in SINGLE {
         text.push_str(&format!("[{name}]\n"));
@@ -103,7 +103,7 @@ fn the_defaults_of_agent_toml_are_those_of_the_code() {
 }
 
 #[test]
-fn the_exit_codes_are_those_of_the_code_and_of_the_help() {
+fn the_exit_codes_are_those_of_the_code_and_the_help() {
     let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Refused, Exit::LocalFile, Exit::Unreachable, Exit::Partial];
     let rows = table_below("Exit codes");
     let codes: Vec<u8> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
@@ -134,7 +134,7 @@ fn the_commands_are_those_of_the_command_line() {
 }
 
 #[test]
-fn the_json_has_the_keys_of_the_one_shape() {
+fn the_json_example_has_the_keys_of_the_report() {
     let json = blocks().into_iter().find(|block| block.language == "json").unwrap().text;
     let documented: serde_json::Value = serde_json::from_str(&json).unwrap();
     let actual = serde_json::to_value(Report::new(vec![report()])).unwrap();
@@ -145,35 +145,43 @@ fn the_json_has_the_keys_of_the_one_shape() {
 }
 
 #[test]
-fn the_messages_and_variables_are_those_of_the_code() {
+fn the_messages_and_variables_occur_in_the_code() {
     let code_text = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
     for row in table_below("Troubleshooting") {
-        for part in code(row[0]).split('…') {
-            assert!(code_text.contains(part.trim()), "`{}` is no message of the code", part.trim());
-        }
+        let message = code(row[0]);
+        assert!(
+            code_text.lines().any(|line| has_parts_in_order(line, message)),
+            "`{message}` is no message of the code"
+        );
     }
     for row in table_below("Run the daemon") {
         for variable in row[0].split(", ").map(code) {
-            assert!(code_text.contains(variable), "`{variable}` is no variable of the code");
+            assert!(code_text.contains(variable), "the code does not read `{variable}`");
         }
     }
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let is_kept = |character: &char| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_');
     let anchor = |heading: &str| heading.to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-");
     let anchors: BTreeSet<_> = headings().map(anchor).collect();
     for target in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-        let leads = match target.strip_prefix('#') {
+        let exists = match target.strip_prefix('#') {
             Some(name) => anchors.contains(name),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists(),
         };
-        assert!(leads, "a link leads to `{target}`");
+        assert!(exists, "the link target `{target}` does not exist");
     }
 }
 
-/// Runs each command behind a `$` and compares what it says with the lines below it.
+/// Whether a line of code has the parts of a message, which `…` separates, in their order.
+fn has_parts_in_order(line: &str, message: &str) -> bool {
+    let parts = message.split('…').map(str::trim);
+    parts.into_iter().try_fold(line, |rest, part| Some(rest.split_once(part)?.1)).is_some()
+}
+
+/// Runs each command after a `$` and compares its output with the lines below it.
 fn run_and_compare(sandbox: &ReadmeSandbox, block: &Block) {
     for part in block.text.split("$ ").skip(1) {
         let (command, expected) = part.split_once('\n').unwrap();
@@ -182,8 +190,8 @@ fn run_and_compare(sandbox: &ReadmeSandbox, block: &Block) {
     }
 }
 
-/// A text without what differs from run to run: the width of columns, and every word with a digit in it,
-/// or several in a row, such as a time.
+/// The text without what differs between runs: the widths of columns, and words with a digit in them. Several such words
+/// in a row, such as a time, count as one.
 fn shape(text: &str) -> Vec<String> {
     text.lines().map(|line| shape_of_line(&line.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
 }
@@ -193,7 +201,7 @@ fn shape_of_line(line: &str) -> String {
     for part in line.split_inclusive(|character: char| !character.is_alphanumeric()) {
         let word = part.trim_end_matches(|character: char| !character.is_alphanumeric());
         if word.bytes().any(|byte| byte.is_ascii_digit()) {
-            // What stands between two such words belongs to them.
+            // The characters between two such words belong to them.
             let before = shape.trim_end_matches([' ', '-', ':', '.']).len();
             if shape[..before].ends_with('#') {
                 shape.truncate(before - 1);
@@ -207,7 +215,6 @@ fn shape_of_line(line: &str) -> String {
     shape
 }
 
-/// Loads an agent.toml in a directory that has the files which README's example names.
 /// Asserts that an agent.toml is accepted and has every key that README lists.
 fn assert_is_complete(text: &str) {
     let settings = loaded(text).unwrap();
@@ -223,7 +230,7 @@ fn assert_is_complete(text: &str) {
     }
 }
 
-/// The text without the `#` of every line that has no space after it.
+/// The text with the `#` removed from every line without a space after it.
 fn uncommented(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => setting,
@@ -232,6 +239,7 @@ fn uncommented(text: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
+/// Loads an agent.toml from a directory that contains the files of README's example.
 fn loaded(text: &str) -> Result<Settings, Errors> {
     let directory = tempfile::tempdir().unwrap();
     let agent_config = directory.path().join("agent.toml");
@@ -242,7 +250,7 @@ fn loaded(text: &str) -> Result<Settings, Errors> {
     load(&Overrides { agent_config: Some(agent_config), ..Overrides::default() }, &environment)
 }
 
-/// The keys that the settings say they know, where they were given one that they do not.
+/// The keys that the settings list as known if they reject the key `nonsense`.
 fn known(text: &str) -> BTreeSet<String> {
     let errors = loaded(text).unwrap_err().to_string();
     let (_, list) = errors.split_once("unknown key `nonsense` in ").unwrap().1.split_once("known are: ").unwrap();
@@ -285,7 +293,7 @@ fn report() -> RunnerReport {
     }
 }
 
-/// All Rust below a directory, as one text.
+/// All Rust files below a directory, as one text.
 fn sources(directory: &Path) -> String {
     let mut text = String::new();
     for file in fs::read_dir(directory).unwrap() {

@@ -1,9 +1,9 @@
 //! README.md as data: its code blocks, its tables, its headings.
 
-/// The text as it is shipped.
+/// The shipped text.
 pub(crate) const README: &str = include_str!("../../../README.md");
 
-/// A fenced block, and what the comment directly above it says about it.
+/// A fenced block, with the comment directly above it.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) line: usize,
@@ -12,7 +12,7 @@ pub(crate) struct Block {
     pub(crate) text: String,
 }
 
-/// All fenced blocks in the order of the text.
+/// All fenced blocks in their order.
 pub(crate) fn blocks() -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut is_inside = false;
@@ -50,7 +50,7 @@ pub(crate) fn headings() -> impl Iterator<Item = &'static str> {
     outside_of_blocks().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim())
 }
 
-/// The rows of the first table below a heading, cell by cell, without the table's own heading.
+/// The cells of the first table below a heading, by row, without the table's own heading.
 pub(crate) fn table_below(heading: &str) -> Vec<Vec<&'static str>> {
     let is_heading = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
     let below =
@@ -61,7 +61,7 @@ pub(crate) fn table_below(heading: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
-/// What a cell holds between its backticks.
+/// The content of a cell between its backticks.
 pub(crate) fn code(cell: &'static str) -> &'static str {
     cell.trim_matches('`').trim()
 }

@@ -1,4 +1,4 @@
-//! Runs README's commands: a GitLab, and the files that README names.
+//! A sandbox for README's commands: a GitLab, and the files that README uses.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +10,23 @@ use test_support::{PATIENCE, Process, Sandbox};
 
 use crate::BINARY;
 
-/// The instance that README speaks of.
+/// The instance in README.
 const EXAMPLE: &str = "https://gitlab.example.com";
 
-/// The directory that README keeps settings and tokens in.
+/// README's directory of settings and tokens.
 const ETC: &str = "/etc/runner-agent";
 
-/// The directory that it finds state in.
+/// README's state directory.
 const STATE: &str = "/var/lib/runner-agent";
 
-/// The life of a token, which README's answers show.
+/// The life of a token in README's outputs.
 const TOKEN_LIFE: &str = "30d";
 
-/// A sandbox in which README's commands run.
+/// Runs README's commands.
 pub(crate) struct ReadmeSandbox(Sandbox);
 
 impl ReadmeSandbox {
-    /// Starts a GitLab, and writes the token files that README names.
+    /// Starts a GitLab, and writes the token files that README uses.
     pub(crate) fn new() -> Self {
         let sandbox = Self(Sandbox::new(BINARY, Gitlab::builder().token_life(TOKEN_LIFE)));
         let (_, created) = sandbox.0.gitlab.add_runner(NewRunner::instance());
@@ -37,14 +37,14 @@ impl ReadmeSandbox {
         sandbox
     }
 
-    /// Writes a file that README names.
+    /// Writes a file at a path of README.
     pub(crate) fn write(&self, path: &str, content: &str) {
         let path = self.real(path);
         let name = Path::new(&path).strip_prefix(self.0.root()).unwrap_or_else(|_| panic!("README writes to {path}"));
         self.0.write(name.to_str().unwrap(), &self.real(content));
     }
 
-    /// Runs commands, which have to succeed, and returns their stdout with README's addresses.
+    /// Runs commands that must succeed, and returns their stdout with README's addresses.
     #[track_caller]
     pub(crate) fn run(&self, commands: &str) -> String {
         let output = Process::start(self.shell(&self.real(commands))).end();
@@ -52,8 +52,7 @@ impl ReadmeSandbox {
         output.stdout.replace(&self.0.gitlab.url(), EXAMPLE).replace(&self.0.path("state").display().to_string(), STATE)
     }
 
-    /// Runs the daemon until it has registered one more runner, and ends it with TERM, which unregisters that
-    /// runner.
+    /// Runs the daemon until it has registered a runner, and stops it with TERM, which unregisters that runner.
     pub(crate) fn run_until_stopped(&self, command: &str) {
         let before = self.0.gitlab.runners().len();
         let daemon = Daemon::start(self, command);
@@ -63,7 +62,7 @@ impl ReadmeSandbox {
         assert_eq!(self.0.gitlab.runners().len(), before, "TERM did not unregister the runner");
     }
 
-    /// Does something while a daemon serves, which is then stopped.
+    /// Runs `work` while a daemon serves, then stops the daemon.
     pub(crate) fn run_beside_daemon(&self, work: impl FnOnce()) {
         let daemon = Daemon::start(self, "runner-agent run");
         self.run("runner-agent status --wait ready");
