@@ -2,16 +2,16 @@
 //!
 //! Tokens live seconds; the tests assert in which order and how often things happened.
 
-mod asking;
 mod changes;
 mod containers;
 mod crashes;
 mod ends;
-mod face;
 mod lives;
 mod once;
 mod secrets;
 mod service;
+mod status_command;
+mod status_server;
 
 use fake_gitlab::Builder;
 use test_support::Sandbox;

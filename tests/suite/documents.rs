@@ -34,7 +34,7 @@ fn gitlab() -> Gitlab {
 }
 
 #[test]
-fn no_example_of_the_documents_is_missing() {
+fn every_documented_example_is_covered() {
     let examples = examples();
     let occurrences = |is_wanted: &dyn Fn(&Value) -> bool| -> usize {
         let wanted = examples["requests"].as_array().unwrap().iter().filter(|example| is_wanted(example));
@@ -71,7 +71,7 @@ fn every_request_is_sent_as_documented() {
 }
 
 #[test]
-fn every_answer_is_understood_to_its_last_field() {
+fn every_documented_response_is_fully_parsed() {
     let gitlab = gitlab();
     let mut count = 0;
     for (documented, answer) in requests() {

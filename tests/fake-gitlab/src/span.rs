@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn never_is_no_life() {
+    fn never_has_no_duration() {
         assert_eq!("never".into_life(), None);
     }
 }

@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_major_stands_for_its_last_release() {
+    fn bare_major_means_its_last_minor_release() {
         assert_eq!(Version::from("16"), Version::new(16, 11));
         assert!(Version::from("18").is_at_least(18, 10));
         assert!(!Version::from("15.1").is_at_least(15, 9));
     }
 
     #[test]
-    fn a_word_is_no_version() {
+    fn invalid_versions_are_rejected() {
         assert!("latest".parse::<Version>().is_err());
         assert!("16.x".parse::<Version>().is_err());
     }

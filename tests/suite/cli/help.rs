@@ -1,7 +1,7 @@
 //! Help texts and completions.
 
 #[test]
-fn help_is_written_for_people() {
+fn help_texts_match_their_snapshots() {
     let sandbox = super::sandbox();
     for command in [
         "",
@@ -30,13 +30,13 @@ fn help_is_written_for_people() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_flag_prints_the_version() {
     let done = super::sandbox().run(&["--version"]);
     assert_eq!(done.exits(0).stdout, concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     let sandbox = super::sandbox();
     for shell in ["bash", "zsh", "fish"] {
         let done = sandbox.run(&["completions", shell]);
@@ -51,7 +51,7 @@ fn completions_know_every_command() {
 }
 
 #[test]
-fn the_manual_has_a_page_for_every_command_that_help_lists() {
+fn manual_has_a_page_for_every_command() {
     let sandbox = super::sandbox();
     let directory = sandbox.path("pages");
     std::fs::create_dir(&directory).unwrap();
@@ -79,7 +79,7 @@ fn commands_in(help: &str) -> Vec<String> {
 }
 
 #[test]
-fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
+fn usage_error_exits_2_without_repeating_a_secret() {
     let sandbox = super::sandbox();
     for words in [
         &["registr"][..],

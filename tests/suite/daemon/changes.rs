@@ -23,7 +23,7 @@ fn intricate(url: &str, id: u64, token: &str) -> String {
 }
 
 #[test]
-fn a_rotation_changes_the_three_token_lines_and_not_a_byte_more() {
+fn rotation_changes_only_the_three_token_lines() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     let before = intricate(&sandbox.gitlab.url(), id, &token);
@@ -43,7 +43,7 @@ fn a_rotation_changes_the_three_token_lines_and_not_a_byte_more() {
 }
 
 #[test]
-fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
+fn overwritten_token_is_restored_without_a_request() {
     let sandbox = enrolled(Gitlab::builder().token_life("6s"), SHORT);
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -60,7 +60,7 @@ fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
 }
 
 #[test]
-fn an_enrollment_that_is_added_is_registered_without_a_restart() {
+fn added_enrollment_is_registered_without_a_restart() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -72,7 +72,7 @@ fn an_enrollment_that_is_added_is_registered_without_a_restart() {
 }
 
 #[test]
-fn an_entry_that_somebody_adds_is_served_and_a_broken_one_does_not_disturb() {
+fn added_entry_is_served_despite_broken_ones() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
     let daemon = sandbox.start_serving();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -91,7 +91,7 @@ fn an_entry_that_somebody_adds_is_served_and_a_broken_one_does_not_disturb() {
 }
 
 #[test]
-fn a_hangup_verifies_now() {
+fn sighup_triggers_a_verification() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -101,7 +101,7 @@ fn a_hangup_verifies_now() {
 }
 
 #[test]
-fn a_token_file_that_a_later_enrollment_names_is_watched() {
+fn token_file_of_an_added_enrollment_is_watched() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start_serving();
     std::fs::create_dir(sandbox.path("secrets")).unwrap();

@@ -17,7 +17,7 @@ fn entry(name: &str, url: &str, id: u64, token: &str) -> String {
 }
 
 #[test]
-fn a_healthy_runner_rotates_on_time_for_ten_lives_beside_a_refused_one() {
+fn healthy_runner_rotates_on_time_beside_a_refused_one() {
     let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
     let url = sandbox.gitlab.url();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -38,7 +38,7 @@ fn a_healthy_runner_rotates_on_time_for_ten_lives_beside_a_refused_one() {
 }
 
 #[test]
-fn a_server_that_is_down_for_a_while_loses_nothing() {
+fn temporary_outage_loses_nothing() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), SHORT);
     let maintenance = serde_json::json!({ "message": "under maintenance" });
     let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance));
@@ -62,7 +62,7 @@ fn a_server_that_is_down_for_a_while_loses_nothing() {
 }
 
 #[test]
-fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
+fn each_operation_sends_one_json_request() {
     let settings = format!("{SHORT}[verify]\ninterval = \"1s\"\n");
     let sandbox = enrolled(Gitlab::builder().token_life(LIFE), &settings);
     let daemon = sandbox.start_serving();
@@ -83,7 +83,7 @@ fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
 }
 
 #[test]
-fn a_given_runner_is_kept_alive_and_only_its_manager_goes() {
+fn created_runner_loses_only_its_manager_at_shutdown() {
     let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write("token", &token);

@@ -18,7 +18,7 @@ fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_finishes_what_is_under_way() {
+fn interrupted_pass_finishes_operations_in_progress() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
     let (pass, held) = interrupted(&sandbox);
     held.release();
@@ -28,7 +28,7 @@ fn a_pass_that_is_told_to_stop_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_ends_with_the_grace_time() {
+fn interrupted_pass_ends_after_the_grace_time() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"200ms\"\n");
     let (pass, _held) = interrupted(&sandbox);
     let Output { code, stderr: log, .. } = pass.end();
@@ -37,7 +37,7 @@ fn a_pass_that_is_told_to_stop_ends_with_the_grace_time() {
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_twice_ends_at_once() {
+fn second_signal_ends_a_pass_immediately() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
     let (pass, _held) = interrupted(&sandbox);
     let Output { code, stderr: log, .. } = pass.stop(Signal::INT);

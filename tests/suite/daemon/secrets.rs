@@ -5,7 +5,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
 
 #[test]
-fn through_a_whole_life_at_trace_level_no_log_holds_a_token() {
+fn trace_log_contains_no_token() {
     let settings = "[verify]\ninterval = \"1s\"\n[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"100ms\"\nsettle_after = \"200ms\"\n";
     let sandbox = enrolled(Gitlab::builder().token_life("4s"), settings);
     let mut tokens = vec![sandbox.gitlab.instance_registration_token()];

@@ -10,7 +10,7 @@ use fake_gitlab::Gitlab;
 use rustix::process::Signal;
 
 #[test]
-fn the_service_manager_hears_of_start_reload_and_end() {
+fn service_manager_is_notified_of_start_reload_and_stop() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let (manager, daemon) = serviced(&sandbox);
     manager.wait_for("READY=1");
@@ -28,7 +28,7 @@ fn the_service_manager_hears_of_start_reload_and_end() {
 }
 
 #[test]
-fn a_gitlab_that_is_down_does_not_hold_the_service_back() {
+fn service_becomes_ready_without_a_server() {
     let sandbox = enrolled(Gitlab::builder(), "");
     sandbox.gitlab.refuse_connections();
     let (manager, _daemon) = serviced(&sandbox);

@@ -24,7 +24,7 @@ fn rows() -> Vec<[String; 4]> {
 }
 
 #[test]
-fn every_call_of_the_documents_has_a_row() {
+fn every_documented_call_has_a_row() {
     let told: BTreeSet<String> = rows().into_iter().map(|[call, ..]| call).collect();
     for (documented, _) in requests() {
         assert!(told.contains(&call(&documented)), "{} is not in api.md", call(&documented));
@@ -32,7 +32,7 @@ fn every_call_of_the_documents_has_a_row() {
 }
 
 #[test]
-fn every_row_names_what_there_is() {
+fn every_row_names_existing_items() {
     let sources = text_of("src/gitlab");
     let tests = text_of("tests/suite/cli");
     let rows = rows();

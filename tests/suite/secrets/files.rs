@@ -14,7 +14,7 @@ const WAYS: [&[&str]; 5] = [
 ];
 
 #[test]
-fn a_file_that_others_can_write_is_refused_before_anything_is_asked() {
+fn file_writable_by_others_fails_before_any_request() {
     let sandbox = super::sandbox();
     let token = with_entry(&sandbox);
     for mode in [0o620, 0o602, 0o666] {
@@ -34,7 +34,7 @@ fn a_file_that_others_can_write_is_refused_before_anything_is_asked() {
 }
 
 #[test]
-fn a_file_that_everybody_can_read_is_warned_of() {
+fn world_readable_file_causes_a_warning() {
     for words in WAYS {
         let sandbox = super::sandbox();
         let token = with_entry(&sandbox);
@@ -46,7 +46,7 @@ fn a_file_that_everybody_can_read_is_warned_of() {
 }
 
 #[test]
-fn the_daemon_warns_of_every_open_file_that_agent_toml_names() {
+fn daemon_warns_about_each_world_readable_file() {
     let sandbox = super::sandbox();
     let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write_with_mode("secret", &token, 0o644);
@@ -58,7 +58,7 @@ fn the_daemon_warns_of_every_open_file_that_agent_toml_names() {
 }
 
 #[test]
-fn a_descriptor_that_was_left_open_is_a_place_for_a_token() {
+fn token_can_come_from_a_file_descriptor() {
     let sandbox = super::sandbox();
     let token = with_entry(&sandbox);
     sandbox.write("secret", &token);
@@ -77,7 +77,7 @@ fn a_descriptor_that_was_left_open_is_a_place_for_a_token() {
 }
 
 #[test]
-fn a_systemd_credential_is_a_place_for_a_token() {
+fn token_can_come_from_a_systemd_credential() {
     let sandbox = super::sandbox();
     let token = sandbox.gitlab.instance_registration_token();
     sandbox.write("credentials/registration", &token);

@@ -8,7 +8,7 @@ use test_support::Process;
 const HEADERS: [&str; 6] = ["X-Request-Id", "Retry-After", "Location", "Date", "RateLimit-Name", "X-Echo"];
 
 #[test]
-fn a_server_that_echoes_tokens_does_not_get_them_into_any_output() {
+fn echoed_tokens_appear_in_no_output() {
     for status in [201, 302, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503] {
         for output in [&["--output", "text", "--log-format", "text"], &["--output", "json", "--log-format", "json"]] {
             for (words, sent, endpoint) in [
@@ -48,7 +48,7 @@ fn echo(status: u16, secrets: &str) -> Answer {
 }
 
 #[test]
-fn through_whole_lives_a_token_is_in_its_own_record_and_entry_only() {
+fn tokens_are_stored_only_in_their_record_and_entry() {
     let sandbox = super::sandbox_with(Gitlab::builder().token_life("1h"));
     let (given_id, given) = sandbox.gitlab.add_runner(NewRunner::instance());
     let (found_id, found) = sandbox.gitlab.add_runner(NewRunner::instance());

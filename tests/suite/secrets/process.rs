@@ -11,7 +11,7 @@ use test_support::{Process, Sandbox};
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 
 #[test]
-fn no_token_of_the_command_line_stays_in_it() {
+fn runner_tokens_are_removed_from_the_command_line() {
     const PLANTED: &str = "glrt-planted-in-argv-0001";
     let cases: [(&[&str], Endpoint); 13] = [
         (&["verify", "--token", PLANTED], Endpoint::Verify),
@@ -46,7 +46,7 @@ fn no_token_of_the_command_line_stays_in_it() {
 }
 
 #[test]
-fn no_access_token_of_the_command_line_stays_in_it() {
+fn access_tokens_are_removed_from_the_command_line() {
     for words in [&["--pat", "glpat-planted"][..], &["--pat=glpat-planted"]] {
         let sandbox = super::sandbox();
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -62,7 +62,7 @@ fn no_access_token_of_the_command_line_stays_in_it() {
 }
 
 #[test]
-fn no_token_of_a_variable_stays_in_the_environment() {
+fn tokens_are_removed_from_the_environment() {
     let registration = "registration_token = { env = \"MY_OWN\" }";
     let cases = [
         ("REGISTRATION_TOKEN", "GR1348941planted", Endpoint::Register, ""),
@@ -82,7 +82,7 @@ fn no_token_of_a_variable_stays_in_the_environment() {
 }
 
 #[test]
-fn no_variable_of_an_entry_stays_in_the_environment() {
+fn variables_of_entries_leave_the_environment() {
     for token in ["$MY_OWN", "${MY_OWN}"] {
         let sandbox = super::sandbox();
         sandbox.write_config(&sandbox.entry("a", 1, token));
@@ -94,7 +94,7 @@ fn no_variable_of_an_entry_stays_in_the_environment() {
 }
 
 #[test]
-fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_either() {
+fn unused_secrets_are_removed_from_the_environment() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write_config(&sandbox.entry("a", id, &token));
@@ -109,7 +109,7 @@ fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_eithe
 
 /// Needs no right to look into another process: the process looks at itself, and reports the length.
 #[test]
-fn the_process_itself_sees_an_environment_without_the_secret() {
+fn process_cannot_read_the_secret_in_its_own_environ() {
     let sandbox = super::sandbox();
     let mut command = sandbox.command(&["verify", "--token-file", "/proc/self/environ"]);
     command.env_clear().env("HOME", sandbox.root()).env("REGISTRATION_TOKEN", "x".repeat(500));
@@ -117,7 +117,7 @@ fn the_process_itself_sees_an_environment_without_the_secret() {
 }
 
 #[test]
-fn nothing_of_the_handing_over_is_left_and_stdin_is_what_it_was() {
+fn handover_keeps_the_process_name_and_stdin() {
     let sandbox = super::sandbox();
     sandbox.write("stdin", "glrt-from-stdin");
     sandbox.write_config(&sandbox.entry("a", 1, "glrt-from-stdin"));
@@ -140,7 +140,7 @@ fn nothing_of_the_handing_over_is_left_and_stdin_is_what_it_was() {
 }
 
 #[test]
-fn a_marker_of_somebody_elses_does_not_keep_a_token_in_the_environment() {
+fn foreign_handover_marker_is_ignored() {
     let sandbox = super::sandbox();
     let variables = [("RUNNER_AGENT_HANDED_OVER_TO", "1"), ("REGISTRATION_TOKEN", "GR1348941planted")];
     let process = daemon(&sandbox, &variables, Endpoint::Register);
@@ -148,7 +148,7 @@ fn a_marker_of_somebody_elses_does_not_keep_a_token_in_the_environment() {
 }
 
 #[test]
-fn cores_and_debuggers_are_kept_out() {
+fn core_dumps_and_debuggers_are_disabled() {
     let sandbox = super::sandbox();
     for variables in [&[("REGISTRATION_TOKEN", "GR1348941planted")][..], &[]] {
         sandbox.gitlab.clear_requests();

@@ -6,7 +6,7 @@ use test_support::Process;
 use rustix::process::Signal;
 
 #[test]
-fn a_signal_at_any_moment_of_the_start_is_obeyed_once_it_can_be() {
+fn signal_during_the_start_is_never_lost() {
     let sandbox = super::sandbox();
     for round in 0..40 {
         let mut command = sandbox.command(&["run"]);
@@ -24,7 +24,7 @@ fn a_signal_at_any_moment_of_the_start_is_obeyed_once_it_can_be() {
 }
 
 #[test]
-fn nothing_stays_blocked_even_if_it_was_before() {
+fn inherited_blocked_signals_are_unblocked() {
     let sandbox = super::sandbox();
     for token in ["", "GR1348941planted"] {
         let mut command = sandbox.command(&["run"]);

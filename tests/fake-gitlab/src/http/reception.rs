@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_decoded() {
+    fn form_pairs_are_decoded() {
         assert_eq!(parsed("a=1%202+3&b"), serde_json::json!({ "a": "1 2 3", "b": "" }));
     }
 
     #[test]
-    fn brackets_nest() {
+    fn brackets_make_nested_parameters() {
         let expected = serde_json::json!({ "info": { "name": "x" }, "tags": ["a", "b"] });
         assert_eq!(parsed("info[name]=x&tags[]=a&tags[]=b"), expected);
     }

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_a_token_follows_the_release() {
+    fn token_format_depends_on_the_release() {
         assert_eq!(token("9", RunnerType::Instance, Origin::Registered).len(), 30);
         assert_eq!(token("15.1", RunnerType::Instance, Origin::Registered).len(), 20);
         assert!(token("17.7", RunnerType::Project, Origin::Registered).starts_with("t3_"));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_alike() {
+    fn tokens_are_unique() {
         let mut tokens = Tokens::default();
         let drawn: std::collections::BTreeSet<_> = (0..1000).map(|_| tokens.access()).collect();
         assert_eq!(drawn.len(), 1000);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Site, ids, rows};
 
 #[test]
-fn every_page_is_read_and_a_limit_ends_it() {
+fn list_reads_every_page_up_to_the_limit() {
     let site = Site::new();
     let all = site.add_runners(250);
     let done = site.fleet(&["list", "--all", "--output", "json"]);
@@ -32,7 +32,7 @@ fn every_page_is_read_and_a_limit_ends_it() {
 }
 
 #[test]
-fn an_empty_list_is_said_to_be_empty() {
+fn empty_list_prints_no_runners() {
     let site = Site::new();
     assert_eq!(site.fleet(&["list"]).exits(0).stdout, "no runners\n");
     assert_eq!(rows(site.fleet(&["list", "--output", "json"]).exits(0), "runners"), Vec::<Value>::new());
@@ -40,7 +40,7 @@ fn an_empty_list_is_said_to_be_empty() {
 }
 
 #[test]
-fn people_get_a_table() {
+fn list_prints_a_table() {
     let site = Site::of_version("17.0");
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     site.gitlab().add_runner(NewRunner::project(project.id).description("läufer 1"));
@@ -59,7 +59,7 @@ fn people_get_a_table() {
 }
 
 #[test]
-fn places_and_filters_are_the_servers() {
+fn list_sends_its_filters_to_the_server() {
     let site = Site::new();
     let (project, group) = (site.gitlab().add_project("top group/pro%ject"), site.gitlab().add_group("top group"));
     let (own, _) = site.gitlab().add_runner(NewRunner::project(project.id).tags(["a", "b c"]));
@@ -92,7 +92,7 @@ fn places_and_filters_are_the_servers() {
 }
 
 #[test]
-fn a_list_that_breaks_prints_what_was_read_and_exits_5() {
+fn failed_list_prints_partial_results_and_exits_5() {
     for output in ["text", "json", "jsonl"] {
         let site = Site::new();
         site.add_runners(150);
@@ -116,7 +116,7 @@ fn a_list_that_breaks_prints_what_was_read_and_exits_5() {
 }
 
 #[test]
-fn details_leave_out_who_is_gone_and_print_what_was_read_before_a_break() {
+fn list_details_print_partial_results_on_failure() {
     let site = Site::new();
     let all = site.add_runners(5);
     let gone = || Fault::json(404, json!({ "message": "404 Not found" }));
@@ -143,7 +143,7 @@ fn run_full(site: &Site, words: &[&str]) -> Output {
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_no_success() {
+fn failed_write_to_stdout_exits_1() {
     let site = Site::new();
     let project = site.gitlab().add_project("a/b");
     let id = site.gitlab().add_runner(NewRunner::project(project.id)).0.to_string();
@@ -161,7 +161,7 @@ fn an_answer_that_cannot_be_written_is_no_success() {
 }
 
 #[test]
-fn a_second_signal_ends_a_request_at_once() {
+fn second_signal_ends_a_request_immediately() {
     let site = Site::new();
     let (id, _) = site.gitlab().add_runner(NewRunner::instance());
     let url = site.gitlab().url();
@@ -181,7 +181,7 @@ fn a_second_signal_ends_a_request_at_once() {
 }
 
 #[test]
-fn a_busy_server_is_waited_for_if_that_is_wanted() {
+fn wait_flag_retries_a_busy_server() {
     let site = Site::new();
     site.add_runners(1);
     let busy = || Fault::answer(fake_gitlab::Answer::text(429, "text/plain", "Retry later").retry_after(1));
@@ -193,7 +193,7 @@ fn a_busy_server_is_waited_for_if_that_is_wanted() {
 }
 
 #[test]
-fn whoever_reads_only_the_beginning_ends_the_list() {
+fn list_stops_when_stdout_is_closed() {
     let site = Site::new();
     site.add_runners(1500);
     let url = site.gitlab().url();
@@ -228,7 +228,7 @@ fn peak_memory(site: &Site, pages: usize) -> u64 {
 }
 
 #[test]
-fn a_long_list_takes_no_more_memory_than_a_short_one() {
+fn memory_does_not_grow_with_the_list() {
     let site = Site::new();
     site.add_runners(8000);
     let (short, long) = (peak_memory(&site, 8), peak_memory(&site, 80));
@@ -237,7 +237,7 @@ fn a_long_list_takes_no_more_memory_than_a_short_one() {
 }
 
 #[test]
-fn all_about_a_runner_is_shown() {
+fn show_prints_all_details() {
     let site = Site::of_version("18.5");
     let project = site.gitlab().add_project("a/b");
     let (id, _) = site.gitlab().add_runner(NewRunner::project(project.id).tags(["x", "y"]).description("one"));

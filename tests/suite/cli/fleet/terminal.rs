@@ -46,7 +46,7 @@ fn at_terminal(site: &Site, words: &[&str], answer: &str, variables: &[(&str, &s
 }
 
 #[test]
-fn a_table_fits_and_has_colours_unless_they_are_not_wanted() {
+fn table_fits_the_terminal_and_respects_no_color() {
     let site = Site::new();
     let long = "a description of a runner that is longer than any terminal of a sane person is wide";
     site.gitlab().add_runner(NewRunner::instance().description(long));
@@ -61,7 +61,7 @@ fn a_table_fits_and_has_colours_unless_they_are_not_wanted() {
 }
 
 #[test]
-fn a_person_is_asked_and_the_answer_counts() {
+fn confirmation_is_asked_on_a_terminal() {
     let site = Site::new();
     site.add_runners(3);
     for refusal in ["n\n", "\n", "no\n"] {

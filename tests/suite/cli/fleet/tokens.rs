@@ -14,7 +14,7 @@ fn written(site: &Site, name: &str) -> String {
 }
 
 #[test]
-fn a_runner_is_created_for_each_kind_of_owner() {
+fn create_supports_every_runner_type() {
     let site = Site::new();
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     for (owner, kind) in [
@@ -38,7 +38,7 @@ fn a_runner_is_created_for_each_kind_of_owner() {
 }
 
 #[test]
-fn a_creation_that_has_no_place_for_the_token_is_not_made() {
+fn unwritable_token_file_creates_no_runner() {
     let site = Site::new();
     site.sandbox.write("there", "precious");
     for path in ["there", "no/such/directory"] {
@@ -49,7 +49,7 @@ fn a_creation_that_has_no_place_for_the_token_is_not_made() {
 }
 
 #[test]
-fn a_creation_that_fails_leaves_no_file_and_says_what_may_be_left() {
+fn failed_creation_reports_a_possible_orphan() {
     let site = Site::new();
     let create = ["create", "--instance", "--write-token", "token", "--description", "twin"];
     let refused = site.fleet(&[&create[..], &["--run-untagged=false"]].concat());
@@ -62,7 +62,7 @@ fn a_creation_that_fails_leaves_no_file_and_says_what_may_be_left() {
 }
 
 #[test]
-fn expiry_and_deadline_of_the_first_token_can_be_wished_for() {
+fn expiry_and_deadline_can_be_requested() {
     let site = Site::new();
     let at = |secs: i64| (site.gitlab().now() + jiff::SignedDuration::from_secs(secs)).to_string();
     let (end, deadline) = (at(3600), at(1800));
@@ -78,7 +78,7 @@ fn expiry_and_deadline_of_the_first_token_can_be_wished_for() {
 }
 
 #[test]
-fn a_runners_token_is_reset_by_its_number() {
+fn reset_token_resets_a_token_by_id() {
     let site = Site::new();
     let (id, old) = site.gitlab().add_runner(NewRunner::instance());
     site.gitlab().expire(id);
@@ -92,7 +92,7 @@ fn a_runners_token_is_reset_by_its_number() {
 }
 
 #[test]
-fn registration_tokens_are_made_anew_at_each_level() {
+fn registration_tokens_are_reset_at_each_level() {
     let site = Site::of_version("16");
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     let reset = |whose: &[&str], name: &str| {

@@ -42,28 +42,28 @@ fn refused(words: &str) -> Vec<Output> {
 }
 
 #[test]
-fn escapes_are_taken_out() {
+fn escape_sequences_are_removed() {
     for done in refused(ESCAPES) {
         assert!(!done.stderr.lines().any(|line| line.starts_with("error: run `")), "{done:#?}");
     }
 }
 
 #[test]
-fn a_token_that_is_repeated_is_taken_out() {
+fn echoed_tokens_are_redacted() {
     for done in refused("the runner of TOKEN, glrt-TOKEN-x, has gone") {
         assert!(!done.text().contains("has gone") || done.text().contains("[token]"), "{done:#?}");
     }
 }
 
 #[test]
-fn a_long_story_is_cut_short() {
+fn long_messages_are_truncated() {
     for done in refused(&"no ".repeat(300_000)) {
         assert!(done.text().len() < 4000, "{} bytes", done.text().len());
     }
 }
 
 #[test]
-fn fields_of_a_refusal_are_plain_too() {
+fn refusal_fields_are_escaped_and_truncated() {
     let sandbox = LimitedSandbox::new();
     let message = json!({ "message": { ESCAPES: [ESCAPES, "x".repeat(100_000)], "tags": ESCAPES } });
     sandbox.gitlab.order(Endpoint::Register, Fault::json(400, message));
@@ -75,7 +75,7 @@ fn fields_of_a_refusal_are_plain_too() {
 }
 
 #[test]
-fn a_redirect_to_the_token_does_not_show_it() {
+fn tokens_in_a_redirect_are_redacted() {
     let sandbox = LimitedSandbox::new();
     let token = "glrt-0123456789abcdefghij";
     sandbox.write_entry(&sandbox.gitlab.url(), 7, token);

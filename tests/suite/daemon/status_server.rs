@@ -50,7 +50,7 @@ fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
 }
 
 #[test]
-fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
+fn socket_serves_every_path_to_its_owner_only() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), "");
     let daemon = sandbox.start_serving();
     sandbox.wait_for_registration();
@@ -76,7 +76,7 @@ fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
 }
 
 #[test]
-fn readiness_is_what_the_server_said_last_and_names_who_waits() {
+fn readiness_follows_the_last_server_response() {
     let sandbox = enrolled(Gitlab::builder(), "[timing]\nfloor = \"200ms\"\nconfirm_after = \"200ms\"\n");
     let order = sandbox.gitlab.order(Endpoint::Register, Fault::json(503, serde_json::json!({ "message": "not now" })));
     order.always();
@@ -114,7 +114,7 @@ fn host(sandbox: &Sandbox) -> String {
 }
 
 #[test]
-fn what_happens_is_counted_and_no_token_is_told() {
+fn metrics_count_operations_and_contain_no_token() {
     let settings = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(4)), settings);
     let daemon = sandbox.start_serving();
@@ -151,7 +151,7 @@ fn what_happens_is_counted_and_no_token_is_told() {
 }
 
 #[test]
-fn the_series_of_a_runner_that_is_gone_are_gone() {
+fn series_of_a_removed_runner_disappear() {
     let sandbox = super::sandbox(Gitlab::builder());
     let entry = |name: &str| {
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -169,7 +169,7 @@ fn the_series_of_a_runner_that_is_gone_are_gone() {
 }
 
 #[test]
-fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+fn only_a_stale_socket_is_replaced() {
     let sandbox = super::sandbox(Gitlab::builder());
     let socket = sandbox.path("run/agent.sock");
     let daemon = sandbox.start_serving();
@@ -195,7 +195,7 @@ fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
 }
 
 #[test]
-fn a_runtime_directory_that_cannot_be_written_is_done_without() {
+fn unusable_runtime_directory_falls_back_to_the_state() {
     let sandbox = super::sandbox(Gitlab::builder());
     sandbox.write("run", "not a directory, not even for root");
     let daemon = sandbox.start_serving();
@@ -204,7 +204,7 @@ fn a_runtime_directory_that_cannot_be_written_is_done_without() {
 }
 
 #[test]
-fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
+fn taken_or_remote_address_fails_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let sandbox = enrolled(Gitlab::builder(), &format!("[http]\nlisten = [\"{address}\"]\n"));
@@ -222,7 +222,7 @@ fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
 }
 
 #[test]
-fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
+fn tcp_limits_slow_and_oversized_requests() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start(&["run", "--listen-address", "127.0.0.1:0"]);
     let port = port(&sandbox, &daemon);
@@ -251,7 +251,7 @@ fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
 }
 
 #[test]
-fn runners_are_told_in_the_order_of_the_file_also_after_a_restart() {
+fn status_keeps_the_file_order_across_restarts() {
     let sandbox = super::sandbox(Gitlab::builder());
     let names = ["f", "a", "e", "b", "d", "c"];
     let mut added: Vec<_> = names.map(|_| sandbox.gitlab.add_runner(NewRunner::instance())).into();
