@@ -1,4 +1,4 @@
-//! The daemon against such servers: it lives on, asks seldom, and catches up once the server is itself.
+//! The daemon survives such servers, retries rarely, and recovers once the server does.
 
 use super::limited::{IMPATIENT, LimitedProcess, LimitedSandbox};
 use std::thread;
@@ -13,13 +13,13 @@ use serde_json::json;
 fn wait(what: &str, daemon: &LimitedProcess, is_there: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_there() {
-        assert!(daemon.is_running(), "the daemon ended while it was waited for {what}");
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(daemon.is_running(), "the daemon ended while the test waited for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Lets the daemon meet a fault until it has asked a few times, then heals the server.
+/// Injects a fault until the daemon has retried a few times, then clears it.
 fn meet(endpoint: Endpoint, fault: Fault) {
     let sandbox = LimitedSandbox::new();
     let url = sandbox.gitlab.url();
@@ -32,8 +32,8 @@ fn meet(endpoint: Endpoint, fault: Fault) {
     let order = sandbox.gitlab.order(endpoint, fault);
     order.always();
     let daemon = sandbox.start(&["run", "--log-level", "trace"]);
-    wait("three strikes", &daemon, || order.strikes() >= 3);
-    assert_eq!(sandbox.entries()[0], before[0], "the entry of the user's");
+    wait("three faults", &daemon, || order.injected() >= 3);
+    assert_eq!(sandbox.entries()[0], before[0], "the user's entry is unchanged");
     assert!(daemon.peak_kib().unwrap() < 64 * 1024, "{:?} KiB", daemon.peak_kib());
     sandbox.gitlab.clear_faults();
     let gitlab = &sandbox.gitlab;

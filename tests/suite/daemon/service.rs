@@ -35,7 +35,7 @@ fn service_becomes_ready_without_a_server() {
     manager.wait_for("READY=1");
 }
 
-/// How soon the manager misses a sign of life.
+/// The watchdog timeout of the service manager.
 const WATCHDOG: Duration = Duration::from_secs(1);
 
 /// A service manager that only listens.
@@ -51,19 +51,19 @@ fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
 }
 
 impl Manager {
-    /// Waits for a message with this line; what comes before it is forgotten.
+    /// Waits for a message with this line and discards all earlier ones.
     fn wait_for(&self, line: &str) -> String {
         self.wait_until(line, |candidate| candidate == line)
     }
 
     fn wait_for_status(&self, beginning: &str) -> String {
-        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|told| told.starts_with(beginning)))
+        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|status| status.starts_with(beginning)))
     }
 
     fn wait_until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(Instant::now() < deadline, "timed out waiting for {what}");
             match self.next() {
                 Some(message) if message.lines().any(&is_it) => return message,
                 Some(_) => {}

@@ -190,7 +190,7 @@ impl Sandbox {
     pub fn wait(&self, what: &str, mut is_met: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_met(self) {
-            assert!(Instant::now() < deadline, "waited in vain for {what}; config.toml:\n{}", self.config());
+            assert!(Instant::now() < deadline, "timed out waiting for {what}; config.toml:\n{}", self.config());
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -198,7 +198,7 @@ impl Sandbox {
     /// Waits until the server has received this many requests.
     #[track_caller]
     pub fn wait_for_requests(&self, endpoint: Endpoint, count: usize) {
-        assert!(self.gitlab.wait_for_requests(endpoint, count, PATIENCE), "waited in vain for {endpoint:?}");
+        assert!(self.gitlab.wait_for_requests(endpoint, count, PATIENCE), "timed out waiting for {endpoint:?}");
     }
 
     /// Waits until one runner is registered and in config.toml.

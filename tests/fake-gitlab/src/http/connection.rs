@@ -105,7 +105,7 @@ async fn handle(context: Context, received: Received) -> Delivery {
                 shared.changes.announce();
                 claim.wait().await;
             }
-            struck(&context, &received, &claim.fault, real)
+            injected(&context, &received, &claim.fault, real)
         }
     };
     end(shared, number, &delivery);
@@ -179,8 +179,8 @@ fn act(context: &Context, received: &Received, target: &Target) -> Answer {
     })
 }
 
-/// Makes of the real answer what a fault leaves of it.
-fn struck(context: &Context, received: &Received, fault: &Fault, real: Option<Answer>) -> Delivery {
+/// Applies a fault to the real answer.
+fn injected(context: &Context, received: &Received, fault: &Fault, real: Option<Answer>) -> Delivery {
     let real = real.unwrap_or_else(|| Answer::empty(500));
     let (answer, deformation) = match &fault.effect {
         Effect::Cut => return Delivery::Cut,
