@@ -57,7 +57,9 @@ impl Manager {
     }
 
     fn wait_for_status(&self, beginning: &str) -> String {
-        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|status| status.starts_with(beginning)))
+        self.wait_until(beginning, |line| {
+            line.strip_prefix("STATUS=").is_some_and(|status| status.starts_with(beginning))
+        })
     }
 
     fn wait_until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
