@@ -1,6 +1,6 @@
-//! The daemon, as a process of its own against a real server.
+//! The daemon as a process against a real server.
 //!
-//! Tokens live seconds; the tests assert in which order and how often things happened.
+//! Tokens live for seconds; the tests assert the order and number of events.
 
 mod changes;
 mod containers;

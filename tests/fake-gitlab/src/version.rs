@@ -1,9 +1,9 @@
-//! The GitLab release that is imitated.
+//! The imitated GitLab release.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The last minor of a major release, used where only the major is given.
+/// The last minor of each major release, used if only the major is given.
 const LAST_MINOR: u16 = 11;
 
 /// A GitLab release, ordered by age.
@@ -24,7 +24,7 @@ impl Version {
         Self { major, minor }
     }
 
-    /// Says whether this release is the given one or newer.
+    /// Whether this release is the given one or newer.
     #[must_use]
     pub const fn is_at_least(self, major: u16, minor: u16) -> bool {
         self.major > major || (self.major == major && self.minor >= minor)
@@ -62,13 +62,13 @@ impl From<&str> for Version {
     /// Converts a literal in a test.
     ///
     /// # Panics
-    /// When the text is no version.
+    /// The text is not a version.
     fn from(text: &str) -> Self {
         text.parse().expect("a GitLab version such as 15.1 or 18")
     }
 }
 
-/// A text that is no GitLab version.
+/// An invalid GitLab version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseVersionError(String);
 

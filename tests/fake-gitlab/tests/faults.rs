@@ -12,7 +12,7 @@ use test_support::http::{exchange, read_some, receive, send, send_on, try_send};
 
 const RESET: &str = "/runners/reset_authentication_token";
 const VERIFY: &str = "/runners/verify";
-/// Far longer than anything here takes.
+/// Longer than any operation here.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn with_runner() -> (Gitlab, u64, Value) {

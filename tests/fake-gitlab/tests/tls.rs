@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use test_support::http::{receive, send_on};
 
-/// Verifies over TLS and returns the status, or what rustls says against it.
+/// Verifies over TLS and returns the status, or the error of rustls.
 fn status(gitlab: &Gitlab, ca_pem: &str, identity: Option<Identity>) -> Result<u16, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();

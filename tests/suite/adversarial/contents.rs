@@ -1,10 +1,10 @@
-//! Answers of the right form that say what cannot be.
+//! Well-formed responses with impossible values.
 
 use super::limited::LimitedSandbox;
 use fake_gitlab::{Endpoint, Fault};
 use serde_json::{Value, json};
 
-/// Changes one field of an answer; `None` takes it away.
+/// Changes one field of a response; `None` removes it.
 fn with(field: &'static str, value: Option<Value>) -> Fault {
     Fault::amended(move |answer| {
         let fields = answer.as_object_mut().unwrap();
@@ -49,7 +49,7 @@ fn invalid_registration_response_writes_no_entry() {
             assert_eq!(sandbox.entries().len(), 0, "{field} = {value:?}");
         }
     }
-    // None of it is in the way of a server that has come to its senses.
+    // A later valid response works.
     sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
     assert_eq!(sandbox.entries().len(), 1);
 }
@@ -63,7 +63,7 @@ fn invalid_reset_response_keeps_the_entry() {
             let config = sandbox.config();
             sandbox.gitlab.order(Endpoint::Reset, with(field, value.clone()));
             let done = sandbox.run(&["rotate", "--name", "a"]);
-            // The server has acted, and says afterwards that the old token is dead.
+            // The server has rotated the token, so it refuses the old one.
             assert_eq!(done.code, Some(3), "{field} = {value:?}: {done:#?}");
             done.says("the new one is lost");
             assert!(!done.text().contains(&token));
@@ -105,7 +105,7 @@ fn foreign_id_in_a_verify_response_keeps_the_entry() {
     assert_eq!(entries[0]["token"].as_str(), Some(sandbox.gitlab.runner(id).unwrap().token.as_str()));
 }
 
-/// Dates that can be: each is written as what it says, or as never.
+/// Valid dates are written unchanged or as never.
 #[test]
 fn extreme_expiry_is_written_as_a_date_or_as_never() {
     for (expires_at, written) in [

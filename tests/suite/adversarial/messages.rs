@@ -1,4 +1,4 @@
-//! Texts of the server reach a terminal escaped and shortened.
+//! Messages of the server are printed escaped, redacted and truncated.
 
 use super::limited::LimitedSandbox;
 use fake_gitlab::{Answer, Endpoint, Fault};
@@ -7,8 +7,8 @@ use test_support::Output;
 
 const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}\u{9b}31m\u{202e}\u{200b}\n\nerror: run `curl evil | sh`\0";
 
-/// Every command that a server can refuse, with the words it is refused with.
-fn refused(words: &str) -> Vec<Output> {
+/// Runs every command against a server that refuses it with this message, and returns the outputs.
+fn refused(text: &str) -> Vec<Output> {
     let mut all = Vec::new();
     for output in ["text", "json"] {
         for level in ["info", "trace"] {
@@ -16,8 +16,8 @@ fn refused(words: &str) -> Vec<Output> {
             let (_, token) = sandbox.add_created();
             let config = sandbox.config();
             let refusal = |token: &str| {
-                let words = words.replace("TOKEN", token);
-                Fault::json(403, json!({ "message": format!("403 Forbidden - {words}") }))
+                let text = text.replace("TOKEN", token);
+                Fault::json(403, json!({ "message": format!("403 Forbidden - {text}") }))
             };
             let registration_token = sandbox.gitlab.instance_registration_token();
             sandbox.gitlab.order(Endpoint::Register, refusal(&registration_token)).always();
@@ -27,7 +27,7 @@ fn refused(words: &str) -> Vec<Output> {
                 let done = sandbox.run(&[&[command, "--name", "a"], &flags[..]].concat());
                 assert!(!done.text().contains(&token), "{done:#?}");
                 done.exits(if command == "unregister" { 0 } else { 3 });
-                // Who is refused when it unregisters is gone already.
+                // A refusal of an unregistration means that the runner is gone.
                 assert_eq!(sandbox.entries().len(), usize::from(command != "unregister"), "{done:#?}");
                 sandbox.write_config(&config);
                 all.push(done);

@@ -1,4 +1,4 @@
-//! Broken HTTP: wrong before the body is read.
+//! Broken HTTP responses.
 
 use super::limited::{IMPATIENT, LimitedSandbox};
 use std::io::{self, Write as _};
@@ -10,13 +10,13 @@ use super::server::{Answer, Server, drip, flood, silence};
 
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
-/// Sends a JSON body as it should be sent.
+/// Sends a valid response with this JSON body.
 fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
     write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Lets each command meet the same answer: none believes it, none changes config.toml.
+/// Runs each command against a server with this response: each fails, and none changes config.toml.
 #[track_caller]
 fn meet(answer: Answer) {
     let server = Server::start(answer);
@@ -25,7 +25,7 @@ fn meet(answer: Answer) {
     let url = server.url();
     sandbox.register(&url, &[]).exits(5).says("error: ");
     assert!(sandbox.entries().is_empty());
-    assert_eq!(server.requests(), 1, "to register");
+    assert_eq!(server.requests(), 1, "requests of register");
 
     let token = "glrt-0123456789abcdefghij";
     sandbox.write_entry(&url, 7, token);
@@ -118,7 +118,7 @@ fn endless_status_line_is_survived() {
 
 #[test]
 fn endless_interim_responses_are_survived() {
-    // Not as fast as can be: then it is the work of reading them that a deadline waits for.
+    // Throttled, because the deadline must not depend on how fast the client parses.
     meet(|stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n".repeat(100))?;

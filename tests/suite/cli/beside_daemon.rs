@@ -64,7 +64,7 @@ fn daemon_adopts_manual_rotations_and_registrations() {
     daemon.wait_for("another process has replaced the token");
     sandbox.register(&["--name", "b"]).exits(0);
     daemon.wait_for("serving a new runner");
-    // Under the key of the registration, so that a repeated one finds it.
+    // The daemon uses the key of the registration, so a repeated registration finds the runner.
     assert_eq!(sandbox.register(&["--name", "b", "--output=json"]).exits(0).runner()["action"], "unchanged");
     daemon.quit();
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));

@@ -30,9 +30,9 @@ fn api_v1_rejects_verification_and_rotation() {
     let sandbox = old_gitlab();
     sandbox.register(&["--api", "v1", "--name", "old", "--executor", "shell"]).exits(0);
     sandbox.gitlab.clear_requests();
-    for words in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
+    for args in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
         sandbox
-            .run(words)
+            .run(args)
             .exits(2)
             .says("registered through the API v1, which supports neither verification nor rotation");
     }

@@ -20,8 +20,8 @@ fn help_texts_match_their_snapshots() {
         "fleet delete",
         "fleet create",
     ] {
-        let words: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
-        let done = sandbox.run(&words);
+        let args: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
+        let done = sandbox.run(&args);
         done.exits(0);
         assert!(done.stderr.is_empty());
         let name = if command.is_empty() { "help".to_owned() } else { command.replace(' ', "-") };
@@ -72,7 +72,7 @@ fn manual_has_a_page_for_every_command() {
     sandbox.run(&["manual", "/nowhere"]).exits(4);
 }
 
-/// The commands that a help lists.
+/// The commands that a help text lists.
 fn commands_in(help: &str) -> Vec<String> {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     commands.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
@@ -81,7 +81,7 @@ fn commands_in(help: &str) -> Vec<String> {
 #[test]
 fn usage_error_exits_2_without_repeating_a_secret() {
     let sandbox = super::sandbox();
-    for words in [
+    for args in [
         &["registr"][..],
         &["verify", "--id", "none"],
         &["rotate"],
@@ -94,10 +94,10 @@ fn usage_error_exits_2_without_repeating_a_secret() {
         &["register", "-n", "--url", "ftp://gitlab.example.com", "--token", "glrt-abc"],
         &["register", "-n", "--url", "https://g.example.com", "--token", "glrt-a", "--registration-token", "b"],
     ] {
-        let done = sandbox.run(words);
+        let done = sandbox.run(args);
         done.exits(2);
-        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{words:?}");
-        assert!(!done.stderr.contains("two words"), "{words:?}");
+        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{args:?}");
+        assert!(!done.stderr.contains("two words"), "{args:?}");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
 }

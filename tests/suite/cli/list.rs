@@ -9,7 +9,7 @@ fn empty_or_missing_config_lists_no_runners() {
     sandbox.write_config("concurrent = 1\n");
     assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
     assert!(sandbox.run(&["list", "--output", "json"]).runners().is_empty());
-    assert!(!sandbox.path("state").exists(), "reading makes no directories");
+    assert!(!sandbox.path("state").exists(), "reading creates no directories");
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn broken_config_is_reported_with_its_position_and_kept() {
     let sandbox = super::sandbox();
     let broken = "[[runners]]\nname = \"a\"\nurl = = \n";
     sandbox.write_config(broken);
-    for words in [&["list"][..], &["verify"], &["rotate", "--all"], &["unregister", "--all"]] {
-        sandbox.run(words).exits(4).says("config.toml` at line 3, column 7");
+    for args in [&["list"][..], &["verify"], &["rotate", "--all"], &["unregister", "--all"]] {
+        sandbox.run(args).exits(4).says("config.toml` at line 3, column 7");
     }
     sandbox.register(&["--name", "a"]).exits(4).says("line 3, column 7");
     assert_eq!(sandbox.config(), broken);

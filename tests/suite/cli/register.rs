@@ -35,7 +35,7 @@ fn registering_twice_creates_one_runner() {
     assert_eq!(again.exits(0).runner()["action"], "unchanged");
     assert_eq!(sandbox.config(), config);
     assert_eq!(sandbox.gitlab.requests().len(), 1);
-    // Another name is another runner.
+    // Another name registers another runner.
     sandbox.register(&["--name", "b"]).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 2);
 }
@@ -46,18 +46,18 @@ fn name_registered_with_another_token_is_taken() {
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config();
     let project = sandbox.gitlab.add_project("group/project");
-    let words = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
-    sandbox.run(&words).exits(2).says("use --name or --force");
+    let args = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
+    sandbox.run(&args).exits(2).says("use --name or --force");
     assert_eq!(sandbox.config(), config);
     assert_eq!(sandbox.gitlab.requests().len(), 1);
-    // Forced, it takes the same entry.
-    let forced = sandbox.run(&[&words[..], &["--force", "--output=json"]].concat());
+    // With --force it replaces the entry.
+    let forced = sandbox.run(&[&args[..], &["--force", "--output=json"]].concat());
     assert_eq!(forced.exits(0).runner()["action"], "registered");
     let id = forced.runner()["id"].as_u64().unwrap();
     let token = sandbox.gitlab.runner(id).unwrap().token;
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
     assert!(sandbox.config().contains(&token) && sandbox.config().contains(&format!("id = {id}")));
-    sandbox.run(&words).exits(0);
+    sandbox.run(&args).exits(0);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn entry_without_state_is_verified_by_its_name() {
     let named = sandbox.register(&["--name", "a"]);
     named.exits(0).says("warning: config.toml has runner `a` (id ");
     assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config.clone(), 1));
-    // A default name is no reason to believe that this one is meant.
+    // An entry that has only the default name is not assumed to be the same runner.
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     sandbox.write_config(&config.replace("\"a\"", &format!("{hostname:?}")));
     std::fs::remove_dir_all(sandbox.path("state")).unwrap();
@@ -119,16 +119,16 @@ fn created_runner_is_verified_and_written() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--description", "docker-runner", "--output=json"];
-    let done = sandbox.run(&words);
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--description", "docker-runner", "--output=json"];
+    let done = sandbox.run(&args);
     assert_eq!(done.exits(0).runner()["action"], "registered");
     assert_eq!((&done.runner()["name"], &done.runner()["id"]), (&"docker-runner".into(), &id.into()));
-    assert_eq!(sandbox.run(&words).exits(0).runner()["action"], "unchanged");
+    assert_eq!(sandbox.run(&args).exits(0).runner()["action"], "unchanged");
     assert_eq!(sandbox.gitlab.requests().len(), 1);
     assert_eq!(sandbox.gitlab.requests()[0].parameter("system_id"), Some("s_0123456789ab"));
     // The same runner under another name is not written twice.
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--name", "other", "--output=json"];
-    assert_eq!(sandbox.run(&words).exits(0).runner()["name"], "docker-runner");
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--name", "other", "--output=json"];
+    assert_eq!(sandbox.run(&args).exits(0).runner()["name"], "docker-runner");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
 }
 
@@ -137,11 +137,11 @@ fn registration_flags_are_invalid_for_a_created_runner() {
     let sandbox = super::sandbox();
     let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
-    sandbox.run(&words).exits(2).says("--tag-list: ").says("--locked: ");
-    // In the place of a registration token it is only a warning, as in gitlab-runner.
-    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
-    sandbox.run(&words).exits(0).says("warning: --registration-token: ");
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&args).exits(2).says("--tag-list: ").says("--locked: ");
+    // As a registration token it causes only a warning, as in gitlab-runner.
+    let args = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&args).exits(0).says("warning: --registration-token: ");
 }
 
 #[test]
@@ -150,16 +150,16 @@ fn secrets_can_come_from_files_stdin_and_environment() {
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
     let file = sandbox.write("token", &format!("{token}\n"));
     let file = file.to_str().unwrap();
-    let words = |name: &'static str| vec!["register", "-n", "--url", &url, "--name", name];
-    sandbox.run(&[words("a"), vec!["--registration-token-file", file]].concat()).exits(0);
-    sandbox.run_reading(&[words("b"), vec!["--registration-token-file", "-"]].concat(), &token).exits(0);
-    sandbox.run_with(&words("c"), &[("REGISTRATION_TOKEN", &token)]).exits(0);
-    sandbox.run_with(&words("d"), &[("REGISTRATION_TOKEN_FILE", file)]).exits(0);
+    let args = |name: &'static str| vec!["register", "-n", "--url", &url, "--name", name];
+    sandbox.run(&[args("a"), vec!["--registration-token-file", file]].concat()).exits(0);
+    sandbox.run_reading(&[args("b"), vec!["--registration-token-file", "-"]].concat(), &token).exits(0);
+    sandbox.run_with(&args("c"), &[("REGISTRATION_TOKEN", &token)]).exits(0);
+    sandbox.run_with(&args("d"), &[("REGISTRATION_TOKEN_FILE", file)]).exits(0);
     let (_, created) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
-    sandbox.run_reading(&[words("e"), vec!["--token-file=-"]].concat(), &created).exits(0);
+    sandbox.run_reading(&[args("e"), vec!["--token-file=-"]].concat(), &created).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 5);
-    sandbox.run(&[words("f"), vec!["--token-file", "/nowhere"]].concat()).exits(4).says("/nowhere");
-    sandbox.run_reading(&[words("f"), vec!["--token-file=-"]].concat(), "").exits(4).says("stdin");
+    sandbox.run(&[args("f"), vec!["--token-file", "/nowhere"]].concat()).exits(4).says("/nowhere");
+    sandbox.run_reading(&[args("f"), vec!["--token-file=-"]].concat(), "").exits(4).says("stdin");
 }
 
 #[test]
@@ -302,8 +302,8 @@ fn failed_write_undoes_the_registration() {
     let sandbox = super::sandbox();
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
     sandbox.wait_for_requests(Endpoint::Register, 1);
     sandbox.write_config("broken = = \n");
     hold.release();
@@ -313,15 +313,15 @@ fn failed_write_undoes_the_registration() {
 
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     sandbox.write_config("");
-    let child = sandbox.start(&[&words[..], &["--leave-runner"]].concat());
+    let child = sandbox.start(&[&args[..], &["--leave-runner"]].concat());
     sandbox.wait_for_requests(Endpoint::Register, 2);
     sandbox.write_config("broken = = \n");
     hold.release();
     child.end().exits(4).says("stays registered").says("safe in the state directory");
     assert_eq!(sandbox.gitlab.runners().len(), 1);
-    // Once the file is put right, the next command writes the entry, and no second runner is made.
+    // Once the file is valid, the next command writes the entry and registers no second runner.
     sandbox.write_config("");
-    sandbox.run(&words).exits(0);
+    sandbox.run(&args).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 1);
     assert!(sandbox.config().contains(&sandbox.gitlab.runners()[0].token));
 }
@@ -332,8 +332,8 @@ fn interrupted_registration_is_undone() {
         let sandbox = super::sandbox();
         let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
         let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-        let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
-        let child = sandbox.start(&words);
+        let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+        let child = sandbox.start(&args);
         sandbox.wait_for_requests(Endpoint::Register, 1);
         child.signal(signal);
         hold.release();
@@ -350,8 +350,8 @@ fn interrupt_ends_the_wait_for_the_server() {
     let sandbox = super::sandbox();
     sandbox.gitlab.order(Endpoint::Register, Fault::throttled(60)).always();
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--wait", "1h"];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--url", &url, "--registration-token", &token, "--wait", "1h"];
+    let child = sandbox.start(&args);
     assert!(
         sandbox.gitlab.wait_until(PATIENCE, |gitlab| gitlab.requests().iter().any(|request| request.status.is_some()))
     );
@@ -364,12 +364,12 @@ fn killed_registration_reports_the_orphan() {
     let sandbox = super::sandbox();
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "orphan-1", "--url", &url, "--registration-token", &token];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--name", "orphan-1", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
     sandbox.wait_for_requests(Endpoint::Register, 1);
     child.kill();
     hold.release();
-    let done = sandbox.run(&words);
+    let done = sandbox.run(&args);
     done.exits(0).says("orphan-1").says("delete it there");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
 }
@@ -380,10 +380,10 @@ fn register_prints_no_token() {
     let done = sandbox.register(&["--name", "a", "--log-level", "trace"]);
     done.exits(0);
     assert!(!done.stderr.is_empty());
-    let told = done.stdout + &done.stderr;
+    let output = done.stdout + &done.stderr;
     for secret in [sandbox.gitlab.instance_registration_token(), sandbox.gitlab.runners()[0].token.clone()] {
-        assert!(!told.contains(&secret));
-        assert!(!told.contains(&secret[secret.len() / 2..]));
+        assert!(!output.contains(&secret));
+        assert!(!output.contains(&secret[secret.len() / 2..]));
     }
 }
 
@@ -402,9 +402,9 @@ fn pipe_instead_of_a_file_is_refused() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--name", "a", "--url", &url];
+    let args = ["register", "-n", "--name", "a", "--url", &url];
     let in_token_file = ["--registration-token-file", "fifo"];
-    sandbox.run(&[&words[..], &in_token_file].concat()).exits(4).says("not a regular file");
+    sandbox.run(&[&args[..], &in_token_file].concat()).exits(4).says("not a regular file");
     sandbox.register(&["--name", "a", "--template-config", "fifo"]).says("not a regular file");
     sandbox.register(&["--name", "a", "--agent-config", "fifo"]).exits(4).says("not a regular file");
     assert!(sandbox.gitlab.requests().is_empty());
@@ -440,8 +440,8 @@ fn refused_force_changes_nothing() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config();
-    let words = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", "wrong-one", "--force"];
-    sandbox.run(&words).exits(3);
+    let args = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", "wrong-one", "--force"];
+    sandbox.run(&args).exits(3);
     assert_eq!(sandbox.config(), config);
     sandbox.run(&["verify"]).exits(0);
     assert_eq!(sandbox.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
@@ -453,14 +453,14 @@ fn interrupted_force_keeps_the_entry_and_needs_force_again() {
     sandbox.register(&["--name", "a"]).exits(0);
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
-    let child = sandbox.start(&[&words[..], &["--force"]].concat());
+    let args = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
+    let child = sandbox.start(&[&args[..], &["--force"]].concat());
     sandbox.wait_for_requests(Endpoint::Register, 2);
     child.signal(Signal::INT);
     hold.release();
     child.end().exits(1).says("is unregistered again");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
-    sandbox.run(&words).exits(3).says("--force");
+    sandbox.run(&args).exits(3).says("--force");
 }
 
 #[test]

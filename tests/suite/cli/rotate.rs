@@ -64,7 +64,7 @@ fn access_token_rotates_a_refused_token_by_id() {
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
     sandbox.run(&["rotate", "--name", "a", "--pat", "wrong"]).exits(3);
-    // The one in agent.toml helps where the runner's own token does not.
+    // The access token of agent.toml is used if the runner's own token is refused.
     sandbox.gitlab.expire(id);
     let agent = format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"pat\" }}\n", sandbox.gitlab.url());
     sandbox.write("agent.toml", &agent.replace("\"pat\"", &format!("{:?}", file.to_str().unwrap())));
@@ -176,7 +176,7 @@ fn missed_rotation_deadline_fails_with_a_hint() {
     sandbox.run(&["verify"]).exits(0);
 }
 
-/// Takes `(in 59m 59s)` out.
+/// Removes `(in 59m 59s)`.
 fn cut_spans(text: &str) -> String {
     let mut parts = text.split(" (in ");
     let first = parts.next().unwrap_or_default().to_owned();

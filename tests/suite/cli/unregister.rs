@@ -98,7 +98,7 @@ fn token_without_an_entry_can_unregister() {
     assert!(gone.exits(0).stdout.contains("was already gone"));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.run(&["unregister", "--url", &url, "--token", &token]).exits(0);
-    assert!(sandbox.gitlab.runner(id).is_some(), "a created runner cannot be made again from here");
+    assert!(sandbox.gitlab.runner(id).is_some(), "a created runner is kept, because it cannot be registered again");
     assert_eq!(sandbox.config(), "");
 }
 

@@ -1,5 +1,5 @@
-//! An agent that is updated in place goes on with the state directory of version 0.1. The files in `state-0.1` were
-//! written by that release, and have places for the values that a test sets.
+//! An updated agent reads the state directory of version 0.1. The files in `state-0.1` were written by that release and
+//! have placeholders for the values that a test sets.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ impl Updated {
     fn new() -> Self {
         let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
-        // Makes the state directory.
+        // Creates the state directory.
         sandbox.run(&["verify"]).exits(0);
         let updated = Self { sandbox, id, token };
         updated.sandbox.write_config(&updated.sandbox.entry("one", id, &updated.token));

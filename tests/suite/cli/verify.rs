@@ -108,7 +108,7 @@ fn invalid_entries_are_reported_and_others_verified() {
     assert!(done.stdout.contains("`good`"));
     sandbox.run(&["verify", "--name", "bare"]).exits(4).says("it has no url");
     sandbox.run(&["unregister", "--name", "bare"]).exits(4);
-    // A variable that is set is used, and stays a variable.
+    // A variable that is set is used and stays in config.toml.
     let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     sandbox.run_with(&["verify", "--name", "variable"], &[("TOKEN_OF_RUNNER", &token)]).exits(0);
     assert!(sandbox.config().contains("$TOKEN_OF_RUNNER"));
@@ -119,8 +119,8 @@ fn ambiguous_name_fails_with_the_candidate_ids() {
     let sandbox = super::sandbox();
     let (first, _) = sandbox.add_created("same");
     let (second, _) = sandbox.add_created("same");
-    for words in [&["verify"][..], &["rotate"], &["unregister"]] {
-        let done = sandbox.run(&[words, &["--name", "same"]].concat());
+    for args in [&["verify"][..], &["rotate"], &["unregister"]] {
+        let done = sandbox.run(&[args, &["--name", "same"]].concat());
         done.exits(2).says(&format!("--id {first} --url ")).says(&format!("--id {second} --url "));
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
@@ -177,7 +177,7 @@ fn concurrent_verify_waits_for_the_runner_lock() {
     let first = sandbox.start(&["verify"]);
     sandbox.wait_for_requests(Endpoint::Verify, 2);
     let second = sandbox.start(&["verify"]);
-    // The second waits for the first, and then does its own.
+    // The second command waits for the first and then sends its own request.
     hold.release();
     first.end().exits(0);
     second.end().exits(0);
@@ -191,7 +191,7 @@ fn no_command_output_contains_a_token() {
     sandbox.add_entry("dead", Some(99), "glrt-dead-and-gone");
     sandbox.add_entry("variable", None, "$SOME_TOKEN");
     let mut secrets = vec!["glrt-dead-and-gone".to_owned(), "glrt-in-a-variable".to_owned()];
-    let mut told = String::new();
+    let mut printed = String::new();
     for command in [&["list"][..], &["verify"], &["rotate", "--all"], &["verify", "--delete"], &["unregister", "--all"]]
     {
         secrets.push(sandbox.gitlab.runners()[0].token.clone());
@@ -199,15 +199,15 @@ fn no_command_output_contains_a_token() {
             if command[0] == "unregister" && output == "json" {
                 continue;
             }
-            let words = [command, &["--log-level", "trace", "--output", output]].concat();
-            let done = sandbox.run_with(&words, &[("SOME_TOKEN", "glrt-in-a-variable")]);
-            told.push_str(&(done.stdout + &done.stderr));
+            let args = [command, &["--log-level", "trace", "--output", output]].concat();
+            let done = sandbox.run_with(&args, &[("SOME_TOKEN", "glrt-in-a-variable")]);
+            printed.push_str(&(done.stdout + &done.stderr));
             secrets.extend(sandbox.gitlab.runners().into_iter().map(|runner| runner.token));
         }
     }
-    assert!(told.lines().count() > 50, "{told}");
+    assert!(printed.lines().count() > 50, "{printed}");
     for secret in secrets {
-        assert!(!told.contains(&secret), "{secret}");
+        assert!(!printed.contains(&secret), "{secret}");
     }
     for request in sandbox.gitlab.requests() {
         assert!(!request.path.contains('?'), "{}", request.path);
@@ -222,7 +222,7 @@ fn runners_are_verified_concurrently() {
     }
     let hold = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
     let child = sandbox.start(&["verify", "--output", "json"]);
-    // One that gets no answer does not keep the others.
+    // A runner without a response does not delay the others.
     sandbox.wait_for_requests(Endpoint::Verify, 12);
     hold.release();
     let done = child.end();

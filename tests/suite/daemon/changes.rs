@@ -7,7 +7,7 @@ use test_support::{Output, Sandbox};
 
 const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
 
-/// Everything that a re-serialising editor would spoil: a BOM, CRLF, comments, dotted and inline tables, odd
+/// Everything that a re-serialising editor would change: a BOM, CRLF, comments, dotted and inline tables, odd
 /// spacing, foreign keys, no final newline.
 fn intricate(url: &str, id: u64, token: &str) -> String {
     let text = format!(
@@ -49,7 +49,7 @@ fn overwritten_token_is_restored_without_a_request() {
     sandbox.wait_for_registration();
     let old = sandbox.config();
     sandbox.wait("a rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 1 && sandbox.is_in_step());
-    // From here on the token lives an hour, so that nothing is due while we look.
+    // New tokens live for an hour, so nothing is due during the checks below.
     sandbox.gitlab.set_token_life("1h");
     sandbox.wait("a second rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 2 && sandbox.is_in_step());
     sandbox.gitlab.clear_requests();
@@ -65,7 +65,7 @@ fn added_enrollment_is_registered_without_a_restart() {
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.write("agent.toml", "nonsense = 1");
-    sandbox.wait("the complaint", |_| daemon.log().contains("keeping the previous ones"));
+    sandbox.wait("the error", |_| daemon.log().contains("keeping the previous ones"));
     sandbox.write("agent.toml", &format!("{}{}", enrollment(&sandbox, "build-1"), enrollment(&sandbox, "build-2")));
     sandbox.wait("the second runner", |sandbox| sandbox.gitlab.runners().len() == 2 && sandbox.is_in_step());
     assert!(daemon.is_running());
@@ -85,7 +85,7 @@ fn added_entry_is_served_despite_broken_ones() {
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() == 1);
     assert_eq!(sandbox.config(), config);
     sandbox.write_config("[[runners]\n");
-    sandbox.wait("the complaint", |_| daemon.log().contains("line 1, column"));
+    sandbox.wait("the error", |_| daemon.log().contains("line 1, column"));
     assert_eq!(sandbox.config(), "[[runners]\n");
     sandbox.write_config(&config);
 }
@@ -108,7 +108,7 @@ fn token_file_of_an_added_enrollment_is_watched() {
     sandbox.write("secrets/token", "GR1348941not-the-right-one");
     let enrollment = enrollment(&sandbox, "build-1").replace("\"token\"", "\"secrets/token\"");
     sandbox.write("agent.toml", &enrollment);
-    sandbox.wait("the complaint", |_| daemon.log().contains("ERROR"));
+    sandbox.wait("the error", |_| daemon.log().contains("ERROR"));
     sandbox.write("secrets/token", &sandbox.gitlab.instance_registration_token());
     sandbox.wait_for_registration();
 }

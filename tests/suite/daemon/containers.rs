@@ -1,4 +1,4 @@
-//! Life in containers, which come and go under new names around one volume.
+//! Containers that are replaced under new host names with the same volume.
 
 use super::{enrolled, enrollment};
 use fake_gitlab::{Endpoint, Gitlab, NewRunner};

@@ -1,4 +1,4 @@
-//! Killed with -9 at any moment, and started again.
+//! SIGKILL at any moment, followed by a restart.
 
 use super::enrolled;
 use std::thread;
@@ -34,7 +34,7 @@ fn kill_during_registration_reports_a_possible_orphan() {
     let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
     let held = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let daemon = sandbox.start(&["run"]);
-    sandbox.wait("the runner to be made", |sandbox| sandbox.gitlab.runners().len() == 1);
+    sandbox.wait("the runner to be created", |sandbox| sandbox.gitlab.runners().len() == 1);
     daemon.kill();
     held.release();
     let daemon = sandbox.start_serving();
@@ -49,7 +49,7 @@ fn kill_during_registration_reports_a_possible_orphan() {
 fn kill_during_a_reset_is_settled_with_the_old_token() {
     let settings = "[timing]\nsettle_after = \"300ms\"\nfloor = \"100ms\"\nbetween_resets_floor = \"1s\"\n";
     let sandbox = enrolled(Gitlab::builder().token_life("8s"), settings);
-    // The reset never acts: the old token stays the valid one.
+    // The server never resets the token, so the old one stays valid.
     sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
     let daemon = sandbox.start(&["run"]);
     sandbox.wait("a reset that is outstanding", |sandbox| sandbox.gitlab.requests_to(Endpoint::Reset).len() == 1);

@@ -1,4 +1,4 @@
-//! How the daemon ends, and when it does not begin.
+//! How the daemon stops, and when it refuses to start.
 
 use super::enrolled;
 use std::fs;
@@ -30,7 +30,7 @@ fn second_signal_ends_a_hanging_shutdown() {
     sandbox.wait_for_registration();
     sandbox.gitlab.order(Endpoint::Delete, Fault::hold());
     daemon.signal(Signal::TERM);
-    sandbox.wait("the deletion to be asked for", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
+    sandbox.wait("the deletion request", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("a second time"), "{log}");
@@ -69,7 +69,7 @@ fn invalid_files_fail_the_start_and_are_kept() {
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4));
     for line in ["2:", "3:", "4:"] {
-        assert!(log.contains(line), "all mistakes at once: {log}");
+        assert!(log.contains(line), "every error is reported: {log}");
     }
 
     let sandbox = super::sandbox(Gitlab::builder());
@@ -83,7 +83,7 @@ fn invalid_files_fail_the_start_and_are_kept() {
 #[test]
 fn unusable_config_path_sends_no_request() {
     let sandbox = enrolled(Gitlab::builder(), "");
-    // A directory where config.toml should be can be neither read nor replaced, not even by root.
+    // Not even root can read or replace a directory in place of config.toml.
     fs::create_dir(sandbox.path("config/config.toml")).unwrap();
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4), "{log}");

@@ -31,10 +31,10 @@ fn healthy_runner_rotates_on_time_beside_a_refused_one() {
     assert!(code == Some(0));
     // Every reset was accepted, so every one came before the token's expiry.
     let resets = sandbox.gitlab.requests_to(Endpoint::Reset);
-    assert!(resets.iter().all(|request| request.status == Some(201)), "a rotation came too late");
+    assert!(resets.iter().all(|request| request.status == Some(201)), "a rotation was too late");
     let of_dead = sandbox.gitlab.requests().iter().filter(|request| request.parameter("token") == Some(dead)).count();
     assert!((1..12).contains(&of_dead), "{of_dead} requests for the refused runner");
-    assert!(sandbox.config().contains(dead), "the refused entry stays for its owner to look at");
+    assert!(sandbox.config().contains(dead), "the refused entry is kept");
 }
 
 #[test]
@@ -44,9 +44,9 @@ fn temporary_outage_loses_nothing() {
     let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance));
     order.always();
     let daemon = sandbox.start_serving();
-    sandbox.wait("a few tries", |sandbox| sandbox.gitlab.requests().len() >= 3);
+    sandbox.wait("a few attempts", |sandbox| sandbox.gitlab.requests().len() >= 3);
     assert!(daemon.is_running());
-    assert_eq!(daemon.log().matches("WARN").count(), 1, "told once: {}", daemon.log());
+    assert_eq!(daemon.log().matches("WARN").count(), 1, "one warning: {}", daemon.log());
     order.cancel();
     sandbox.wait_for_registration();
     sandbox.gitlab.outage(Some(Outage::Unavailable));
@@ -72,7 +72,7 @@ fn each_operation_sends_one_json_request() {
     for request in sandbox.gitlab.requests() {
         assert_eq!(request.header("content-type"), Some("application/json"), "{request:?}");
         assert!(request.header("x-request-id").is_some() && request.header("user-agent").is_some());
-        assert_eq!(request.path, request.bare_path(), "nothing is in the query");
+        assert_eq!(request.path, request.bare_path(), "the query is empty");
         assert!(request.status.is_some_and(|status| status < 300), "{request:?}\n{log}");
         if matches!(request.endpoint, Endpoint::Verify | Endpoint::Reset) {
             assert_eq!(request.parameter("system_id"), Some(system_id.trim()));
@@ -95,7 +95,7 @@ fn created_runner_loses_only_its_manager_at_shutdown() {
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert!(code == Some(0), "{log}");
     assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
-    assert!(sandbox.is_in_step(), "entry and token stay");
+    assert!(sandbox.is_in_step(), "entry and token are kept");
     // The token file now holds a retired token, which must not be mistaken for a new one.
     let daemon = sandbox.start_serving();
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.runner(id).unwrap().managers.len() == 1);

@@ -1,4 +1,4 @@
-//! One pass, and signals that come in the middle of it.
+//! `run --once` and signals during the pass.
 
 use super::enrolled;
 use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
@@ -7,11 +7,11 @@ use test_support::{Output, Process, Sandbox};
 
 const FINISHING: &str = "interrupted: finishing operations in progress";
 
-/// A pass whose registration is held by the server, and which got a signal to stop.
+/// Starts a pass whose registration the server holds, and sends it a signal.
 fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
     let held = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let pass = sandbox.start(&["run", "--once"]);
-    sandbox.wait("the runner to be made", |sandbox| sandbox.gitlab.runners().len() == 1);
+    sandbox.wait("the runner to be created", |sandbox| sandbox.gitlab.runners().len() == 1);
     pass.signal(Signal::TERM);
     sandbox.wait("the signal to be noticed", |_| pass.log().contains(FINISHING));
     (pass, held)

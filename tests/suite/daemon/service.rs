@@ -1,4 +1,4 @@
-//! The daemon as a service: its messages to the service manager.
+//! The daemon's notifications to the service manager.
 
 use super::enrolled;
 use std::os::unix::net::UnixDatagram;
@@ -38,7 +38,7 @@ fn service_becomes_ready_without_a_server() {
 /// The watchdog timeout of the service manager.
 const WATCHDOG: Duration = Duration::from_secs(1);
 
-/// A service manager that only listens.
+/// A service manager that only receives notifications.
 struct Manager(UnixDatagram);
 
 fn serviced(sandbox: &Sandbox) -> (Manager, Process) {

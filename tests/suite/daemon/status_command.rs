@@ -1,4 +1,4 @@
-//! `status` and `health`, which ask the daemon.
+//! `status` and `health`, which query the daemon.
 
 use super::enrolled;
 use test_support::{Output, Process};
@@ -19,7 +19,7 @@ fn status_prints_a_table_and_json() {
     assert_eq!(code, Some(0), "{stderr}");
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(report["runners"][0]["state"], "active");
-    // What the settings say is none of its business.
+    // `status` does not read the settings.
     sandbox.write("agent.toml", "broken [");
     let (code, stdout, stderr) = texts(sandbox.run(&["status"]));
     assert_eq!(code, Some(0), "{stderr}");
@@ -37,9 +37,9 @@ fn status_prints_the_problem_and_the_timeout() {
     let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("not ready after 1s") && stderr.contains("runner `build-1`: "), "{stderr}");
-    sandbox.wait("the sentence with the remedy", |sandbox| {
+    sandbox.wait("the problem with its remedy", |sandbox| {
         let (code, stdout, _) = texts(sandbox.run(&["status"]));
-        assert_eq!(code, Some(0), "asking has worked");
+        assert_eq!(code, Some(0), "status itself succeeds");
         stdout.contains("\nrunner `build-1`: ") && stdout.contains("create the runner in GitLab's UI")
     });
     let (code, stdout, _) = texts(sandbox.run(&["health", "--ready"]));
@@ -110,7 +110,7 @@ fn wait_for_a_hanging_daemon_times_out() {
     daemon.signal(Signal::STOP);
     let (code, stdout, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    // Sooner than any answer is given up.
+    // The timeout is shorter than that of a request.
     assert!(stderr.contains("not ready after 1s") && !stderr.contains("within 3 s"), "{stderr}");
     daemon.signal(Signal::CONT);
 }
@@ -130,8 +130,8 @@ fn status_rejects_a_daemon_of_another_config() {
     sandbox.wait_for_registration();
     std::fs::create_dir(sandbox.path("second")).unwrap();
     sandbox.write("second.toml", "");
-    let own = |words: &[&str]| {
-        let mut command = sandbox.command(words);
+    let own = |args: &[&str]| {
+        let mut command = sandbox.command(args);
         command
             .env("CONFIG_FILE", sandbox.path("second/config.toml"))
             .env("STATE_DIRECTORY", sandbox.path("second/state"));
@@ -143,10 +143,10 @@ fn status_rejects_a_daemon_of_another_config() {
     assert!(asked.2.contains("serves a different config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
     let second = Process::start(own(&["run"]));
     sandbox.wait("the second daemon", |_| texts(Process::start(own(&["health"])).end()).0 == Some(0));
-    let told = texts(Process::start(own(&["status"])).end());
-    assert_eq!(told, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
+    let asked = texts(Process::start(own(&["status"])).end());
+    assert_eq!(asked, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
     assert!(texts(sandbox.run(&["status"])).1.contains("build-1"));
     drop(first);
-    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5), "the second one is not taken for the first");
+    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5), "the second daemon does not count as the first");
     drop(second);
 }

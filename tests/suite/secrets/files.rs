@@ -4,8 +4,8 @@ use super::write_settings;
 use fake_gitlab::{Endpoint, NewRunner};
 use test_support::{Output, Process, Sandbox};
 
-/// The ways in which a command takes a file.
-const WAYS: [&[&str]; 5] = [
+/// The commands that read a token from a file, without the file's name.
+const COMMANDS: [&[&str]; 5] = [
     &["register", "-n", "--name", "b", "--token-file"],
     &["register", "-n", "--name", "b", "--registration-token-file"],
     &["verify", "--token-file"],
@@ -19,8 +19,8 @@ fn file_writable_by_others_fails_before_any_request() {
     let token = with_entry(&sandbox);
     for mode in [0o620, 0o602, 0o666] {
         sandbox.write_with_mode("secret", &token, mode);
-        for words in WAYS {
-            let done = run(&sandbox, words);
+        for args in COMMANDS {
+            let done = run(&sandbox, args);
             done.exits(4).says("can be written by others").hides(&[&token]);
         }
         for name in ["REGISTRATION_TOKEN_FILE", "CI_SERVER_TOKEN_FILE"] {
@@ -35,13 +35,13 @@ fn file_writable_by_others_fails_before_any_request() {
 
 #[test]
 fn world_readable_file_causes_a_warning() {
-    for words in WAYS {
+    for args in COMMANDS {
         let sandbox = super::sandbox();
         let token = with_entry(&sandbox);
         sandbox.write_with_mode("secret", &token, 0o644);
-        run(&sandbox, words).says("all users can read the token file").hides(&[&token]);
+        run(&sandbox, args).says("all users can read the token file").hides(&[&token]);
         sandbox.write_with_mode("secret", &token, 0o640);
-        assert!(!run(&sandbox, words).stderr.contains("everybody"), "{words:?}");
+        assert!(!run(&sandbox, args).stderr.contains("all users can read"), "{args:?}");
     }
 }
 
@@ -63,11 +63,11 @@ fn token_can_come_from_a_file_descriptor() {
     let token = with_entry(&sandbox);
     sandbox.write("secret", &token);
     let url = sandbox.gitlab.url();
-    let words = ["verify", "--url", &url, "--token-file", "fd:7"];
+    let args = ["verify", "--url", &url, "--token-file", "fd:7"];
     for script in ["exec \"$0\" \"$@\" 7< secret", "cat secret | \"$0\" \"$@\" 7<&0 0< /dev/null"] {
-        // Also where the process executes itself again in between.
+        // A secret in the environment makes the process execute itself again.
         for secret in ["", "GR1348941planted"] {
-            let mut command = sandbox.shell(script, &words);
+            let mut command = sandbox.shell(script, &args);
             command.env("REGISTRATION_TOKEN", secret).env("PATH", "/usr/bin:/bin");
             Process::start(command).end().exits(0).hides(&[&token, "planted"]);
         }
@@ -95,7 +95,7 @@ fn with_entry(sandbox: &Sandbox) -> String {
     token
 }
 
-fn run(sandbox: &Sandbox, words: &[&str]) -> Output {
+fn run(sandbox: &Sandbox, args: &[&str]) -> Output {
     let url = sandbox.gitlab.url();
-    sandbox.run(&[words, &["secret", "--url", &url]].concat())
+    sandbox.run(&[args, &["secret", "--url", &url]].concat())
 }

@@ -1,4 +1,4 @@
-//! Which server, which access token, and what is said about one that is no good.
+//! The choice of server and access token, and the errors of invalid tokens.
 
 use std::process::Stdio;
 use test_support::Process;
@@ -15,7 +15,7 @@ fn access_token_can_come_from_every_source() {
     let path = path.to_str().unwrap();
     let directory = site.sandbox.path("");
     let url = site.gitlab().url();
-    for (words, variables) in [
+    for (args, variables) in [
         (&["--access-token-file", path][..], &[][..]),
         (&["--access-token-credential", "access"], &[("CREDENTIALS_DIRECTORY", directory.to_str().unwrap())]),
         (&[], &[("GITLAB_TOKEN", token.as_str())]),
@@ -25,8 +25,8 @@ fn access_token_can_come_from_every_source() {
         (&["--access-token-file", path], &[("GITLAB_TOKEN", "wrong")]),
         (&[], &[("GITLAB_TOKEN", token.as_str()), ("PRIVATE_TOKEN", "wrong")]),
     ] {
-        let done = site.fleet_with(&[&["list"], words].concat(), variables);
-        assert_eq!(done.exits(0).stdout, "no runners\n", "{words:?} {variables:?}");
+        let done = site.fleet_with(&[&["list"], args].concat(), variables);
+        assert_eq!(done.exits(0).stdout, "no runners\n", "{args:?} {variables:?}");
     }
     let done = site.sandbox.run_reading(&["fleet", "list", "--url", &url, "--access-token-file", "-"], &token);
     done.exits(0);

@@ -1,11 +1,11 @@
-//! Changes: one at a time, in bulk, confirmed and reported.
+//! Changes: single, in bulk, with confirmation and reports.
 
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 use serde_json::{Value, json};
 
 use super::{Site, ids, rows};
 
-fn words<'a>(first: &'a str, ids: &'a [String], rest: &[&'a str]) -> Vec<&'a str> {
+fn arguments<'a>(first: &'a str, ids: &'a [String], rest: &[&'a str]) -> Vec<&'a str> {
     [first].into_iter().chain(ids.iter().map(String::as_str)).chain(rest.iter().copied()).collect()
 }
 
@@ -67,16 +67,16 @@ fn bulk_changes_need_confirmation() {
     let site = Site::new();
     let ids = site.add_runners(3);
     let texts = texts(&ids);
-    let asked = site.fleet(&words("pause", &texts, &[]));
+    let asked = site.fleet(&arguments("pause", &texts, &[]));
     asked.exits(2).says("This will pause these 3 runners at").says("confirm with --yes");
     assert!(site.gitlab().runners().iter().all(|runner| !runner.paused));
 
-    let dry = site.fleet(&words("pause", &texts, &["--dry-run"]));
+    let dry = site.fleet(&arguments("pause", &texts, &["--dry-run"]));
     assert_eq!(dry.exits(0).stdout.matches("would be paused").count(), 3);
     assert!(site.gitlab().runners().iter().all(|runner| !runner.paused));
     assert_eq!(site.gitlab().requests_to(Endpoint::UpdateRunner).len(), 0);
 
-    site.fleet(&words("pause", &texts, &["--yes"])).exits(0);
+    site.fleet(&arguments("pause", &texts, &["--yes"])).exits(0);
     assert!(site.gitlab().runners().iter().all(|runner| runner.paused));
 }
 

@@ -1,4 +1,4 @@
-//! `fleet create --enroll`, and `create` in an `[[enroll]]`: a runner whose token no person handles.
+//! `fleet create --enroll`, and `create` in an `[[enroll]]`: runners whose token no user handles.
 
 use fake_gitlab::{Endpoint, Fault, RunnerType};
 

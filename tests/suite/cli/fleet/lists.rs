@@ -1,4 +1,4 @@
-//! Lists: what is asked for, how it is written, and what becomes of one that breaks.
+//! Lists: filters, output formats, and partial results.
 
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
@@ -66,7 +66,7 @@ fn list_sends_its_filters_to_the_server() {
     let (of_group, _) = site.gitlab().add_runner(NewRunner::group(group.id));
     let (shared, _) = site.gitlab().add_runner(NewRunner::instance());
     site.gitlab().set_paused(of_group, true);
-    for (words, expected) in [
+    for (args, expected) in [
         (&["--project", "top group/pro%ject"][..], vec![own, of_group, shared]),
         (&["--project", &project.id.to_string()], vec![own, of_group, shared]),
         (&["--group", "top group"], vec![of_group, shared]),
@@ -81,13 +81,13 @@ fn list_sends_its_filters_to_the_server() {
         (&["--all", "--version-prefix", "17"], vec![]),
         (&["--all", "--scope", "shared"], vec![shared]),
     ] {
-        let done = site.fleet(&[&["list", "--output", "json"], words].concat());
-        assert_eq!(ids(&rows(done.exits(0), "runners")), expected, "{words:?}");
+        let done = site.fleet(&[&["list", "--output", "json"], args].concat());
+        assert_eq!(ids(&rows(done.exits(0), "runners")), expected, "{args:?}");
     }
-    for words in [&["--type", "shared"][..], &["--status", "on"], &["--all", "--group", "x"], &["--project", ".."]] {
+    for args in [&["--type", "shared"][..], &["--status", "on"], &["--all", "--group", "x"], &["--project", ".."]] {
         site.gitlab().clear_requests();
-        site.fleet(&[&["list"], words].concat()).exits(2);
-        assert_eq!(site.gitlab().requests().len(), 0, "{words:?}");
+        site.fleet(&[&["list"], args].concat()).exits(2);
+        assert_eq!(site.gitlab().requests().len(), 0, "{args:?}");
     }
 }
 
@@ -130,14 +130,14 @@ fn list_details_print_partial_results_on_failure() {
 
     let tagged = [1, 2].map(|_| site.gitlab().add_runner(NewRunner::instance().tags(["x"])).0);
     site.gitlab().order(Endpoint::ShowRunner, gone());
-    let meant = site.fleet(&["pause", "--all", "--tag", "x", "--yes", "--output", "json"]);
-    assert_eq!(ids(&rows(meant.exits(0), "runners")), tagged[1..]);
+    let done = site.fleet(&["pause", "--all", "--tag", "x", "--yes", "--output", "json"]);
+    assert_eq!(ids(&rows(done.exits(0), "runners")), tagged[1..]);
 }
 
-/// Runs the binary with its answers going to a disk that is full.
-fn run_full(site: &Site, words: &[&str]) -> Output {
+/// Runs the binary with stdout on a full disk.
+fn run_full(site: &Site, args: &[&str]) -> Output {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = site.sandbox.command(words);
+    let mut command = site.sandbox.command(args);
     command.env("GITLAB_TOKEN", &site.access_token);
     Process::start_writing_to(command, full).end()
 }
@@ -149,13 +149,13 @@ fn failed_write_to_stdout_exits_1() {
     let id = site.gitlab().add_runner(NewRunner::project(project.id)).0.to_string();
     let url = site.gitlab().url();
     for output in ["text", "json", "jsonl"] {
-        for words in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
-            let words = [&["fleet", "--url", &url], words, &["--output", output]].concat();
-            run_full(&site, &words).exits(1).says("error: cannot write to stdout: No space");
+        for args in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
+            let args = [&["fleet", "--url", &url], args, &["--output", output]].concat();
+            run_full(&site, &args).exits(1).says("error: cannot write to stdout: No space");
         }
     }
-    for words in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
-        run_full(&site, words).exits(1).says("cannot write to stdout");
+    for args in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
+        run_full(&site, args).exits(1).says("cannot write to stdout");
     }
     run_full(&site, &["--help"]).exits(1);
 }
@@ -167,10 +167,10 @@ fn second_signal_ends_a_request_immediately() {
     let url = site.gitlab().url();
     site.gitlab().order(Endpoint::ResetById, Fault::hold());
     let id = id.to_string();
-    let words = ["fleet", "--url", &url, "reset-token", &id, "--write-token", "token"];
-    // Longer than any test waits.
+    let args = ["fleet", "--url", &url, "reset-token", &id, "--write-token", "token"];
+    // Longer than any test runs.
     site.sandbox.write("agent.toml", "[gitlab]\nrequest_timeout = \"1h\"\n");
-    let mut command = site.sandbox.command(&words);
+    let mut command = site.sandbox.command(&args);
     command.env("GITLAB_TOKEN", &site.access_token);
     let child = Process::start(command);
     site.sandbox.wait_for_requests(Endpoint::ResetById, 1);
@@ -210,7 +210,7 @@ fn list_stops_when_stdout_is_closed() {
     assert!(site.gitlab().requests().len() < 15);
 }
 
-/// The most memory that a list takes which ends with this page, in KiB.
+/// The peak memory of a list after this many pages, in KiB.
 fn peak_memory(site: &Site, pages: usize) -> u64 {
     let held = site.gitlab().order(Endpoint::ListAllRunners, Fault::hold());
     held.after(pages - 1);
@@ -232,7 +232,7 @@ fn memory_does_not_grow_with_the_list() {
     let site = Site::new();
     site.add_runners(8000);
     let (short, long) = (peak_memory(&site, 8), peak_memory(&site, 80));
-    // The numbers of the rows, to know those that come twice, and no row.
+    // The list keeps the ids of the rows to skip duplicates, but not the rows.
     assert!(long < short + 2048, "{short} KiB for 800 rows, {long} KiB for 8000");
 }
 
@@ -277,7 +277,7 @@ fn jobs_managers_and_projects_are_listed() {
     let running = site.gitlab().add_job(id, project.id, Some("s_ffffffffffff"), "running");
     let id = id.to_string();
     let listed =
-        |words: &[&str]| ids(&rows(site.fleet(&[&["jobs", &id, "--output", "json"], words].concat()).exits(0), "jobs"));
+        |args: &[&str]| ids(&rows(site.fleet(&[&["jobs", &id, "--output", "json"], args].concat()).exits(0), "jobs"));
     assert_eq!(listed(&["--limit", "2"]), [running, jobs[129]]);
     assert_eq!((listed(&[]).len(), listed(&["--all"]).len()), (20, 131));
     assert_eq!(listed(&["--status", "running"]), [running]);

@@ -1,4 +1,4 @@
-//! `fleet prune`: runners that have been offline for long are deleted, what this machine serves stays.
+//! `fleet prune`: deletes stale runners, except those that this machine serves.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Site, ids, rows};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A runner that a machine uses: one that was seen.
+/// Adds a runner that has contacted the server.
 fn seen(site: &Site, name: &str) -> u64 {
     let (id, token) = site.gitlab().add_runner(NewRunner::instance().description(name));
     let before = site.sandbox.config();

@@ -1,4 +1,4 @@
-//! New tokens: written to the requested place, never printed.
+//! New tokens: written to the requested file, never printed.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -25,8 +25,8 @@ fn create_supports_every_runner_type() {
         (&["--group", &group.id.to_string()], RunnerType::Group),
     ] {
         std::fs::remove_file(site.sandbox.path("token")).ok();
-        let words = ["--write-token", "token", "--description", "new", "--tag-list", "x,y", "--paused", "--locked"];
-        let done = site.fleet(&[&["create"], owner, &words[..]].concat());
+        let args = ["--write-token", "token", "--description", "new", "--tag-list", "x,y", "--paused", "--locked"];
+        let done = site.fleet(&[&["create"], owner, &args[..]].concat());
         let token = written(&site, "token");
         let runner = site.gitlab().runner_by_token(&token).unwrap();
         assert_eq!((runner.runner_type, runner.paused, runner.tags.len()), (kind, true, 2));
