@@ -1,4 +1,4 @@
-//! A GitLab to play with: `cargo run --example gitlab -- --token-life 60s`, and then register a runner at it.
+//! A GitLab to experiment with: run `cargo run --example gitlab -- --token-life 60s`, then register a runner there.
 
 #![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
 
@@ -12,11 +12,11 @@ use fake_gitlab::{
     Builder, Gitlab, NewRunner, ParseSpanError, ParseVersionError, Request, Scope, Tls, Version, parse_span,
 };
 
-/// Serves GitLab's Runners API on 127.0.0.1, with everything kept in memory. Ends on Ctrl-C.
+/// Serves GitLab's Runners API on 127.0.0.1, with all state in memory, until Ctrl-C.
 #[derive(Parser)]
 #[command(name = "gitlab")]
 struct Arguments {
-    /// The port to listen on; 0 takes a free one
+    /// The port to listen on; 0 selects a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// How long runner tokens live, such as 60s, 2h or 7d, or `never`
@@ -34,13 +34,13 @@ struct Arguments {
     /// An administrator's access token instead of a random one
     #[arg(long, value_name = "TOKEN")]
     access_token: Option<String>,
-    /// A project that is there, by its whole path such as `group/project`; can be repeated
+    /// Create a project with this full path, such as `group/project`; can be repeated
     #[arg(long, value_name = "PATH")]
     project: Vec<String>,
-    /// A group that is there, by its whole path; can be repeated
+    /// Create a group with this full path; can be repeated
     #[arg(long, value_name = "PATH")]
     group: Vec<String>,
-    /// How many instance runners are there
+    /// How many instance runners to create
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     runners: usize,
     /// Do not print requests
@@ -94,14 +94,14 @@ fn builder(arguments: &Arguments) -> Result<Builder, Box<dyn Error>> {
     Ok(builder)
 }
 
-/// Prints a request without its parameters, so that no token is ever shown.
+/// Prints a request without its parameters, which can contain tokens.
 fn print(request: &Request) {
     let status = request.status.map_or_else(|| "cut".to_owned(), |status| status.to_string());
     // A closed stdout does not stop the server.
     let _closed = writeln!(std::io::stdout(), "{} {} {status}", request.method, request.bare_path());
 }
 
-/// The life of a token, `None` for ever.
+/// The lifetime of a token; `None` for no expiry.
 #[derive(Clone)]
 struct Life(Option<Duration>);
 

@@ -1,7 +1,7 @@
-//! A runner's whole life in a minute: `cargo run --example tour`.
+//! The life of a runner in a minute: `cargo run --example tour`.
 //!
 //! Starts a test GitLab on loopback whose tokens live twenty seconds, runs the real daemon against it in a
-//! temporary directory, and shows what happens. Fails loudly if any of it does not; leaves nothing behind.
+//! temporary directory, and prints each step. It fails if a step does not happen, and cleans up.
 
 #![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
 #![allow(clippy::disallowed_methods, reason = "the tour watches real processes in real time")]
@@ -19,7 +19,7 @@ use test_support::Sandbox;
 
 const TOKEN_LIFE: Duration = Duration::from_secs(20);
 
-/// The longest that any one thing may take: a life of the token, and time to spare on a busy machine.
+/// The timeout of each step: a token's lifetime plus a margin for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 const CONFIG: &str = "concurrent = 1 # this comment stays\n";
@@ -77,7 +77,7 @@ fn tour() -> Outcome<()> {
     Ok(())
 }
 
-/// Builds the daemon beside this example, which cargo does not do by itself.
+/// Builds the daemon, which cargo does not build for an example.
 fn build() -> Outcome<PathBuf> {
     let example = std::env::current_exe()?;
     let directory = example.parent().and_then(Path::parent).ok_or("the tour is run by cargo")?;
@@ -139,7 +139,7 @@ impl Tour {
         self.wait("a verification", |tour| (tour.0.gitlab.requests_to(endpoint).len() >= count).then_some(()))
     }
 
-    /// Waits for the next token, which has to come while the last one is still valid.
+    /// Waits for the next token, which must come while the last one is valid.
     fn await_rotation(&self, last: &Runner) -> Outcome<Runner> {
         let runner = self.wait("a rotation", |tour| {
             let runner = tour.0.gitlab.runner(last.id)?;
@@ -195,7 +195,7 @@ impl Tour {
     }
 }
 
-/// A line of config.toml without most of the token: even test tokens are not shown whole.
+/// A line of config.toml without most of the token: even test tokens are not printed in full.
 fn shortened(line: &str) -> String {
     match line.split_once("token = \"") {
         Some((before, token)) => format!("{before}token = \"{}…\"", &token[..token.len().min(12)]),
@@ -216,7 +216,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // An error means that it has already ended.
         let _gone = self.0.kill();
         let _gone = self.0.wait();
     }

@@ -1,5 +1,5 @@
-//! Servers that send broken and malicious answers: errors are clear, memory and time are bounded, and config.toml
-//! stays whole.
+//! Servers with broken and malicious responses: errors are clear, memory and time are bounded, and config.toml stays
+//! intact.
 
 mod contents;
 mod daemon;

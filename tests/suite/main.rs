@@ -1,13 +1,13 @@
 //! Tests that run the real binary, and tests of the documents around it.
 //!
 //! - [`cli`]: commands as users and scripts run them.
-//! - [`daemon`]: the daemon as a process of its own.
-//! - [`secrets`]: no token shows up in a place it should not reach.
-//! - [`adversarial`]: servers that send broken and malicious answers.
+//! - [`daemon`]: the daemon as a process.
+//! - [`secrets`]: no token leaks into output, files or the process.
+//! - [`adversarial`]: servers with broken and malicious responses.
 //! - [`readme`]: README.md agrees with the code.
 //! - [`documents`]: GitLab's documents of the Runners API.
 //!
-//! Time is real here; no test asserts how long something took.
+//! Time is real here; no test asserts a duration.
 
 #![allow(
     clippy::unwrap_used,

@@ -104,7 +104,7 @@ impl Fault {
     }
 
     /// Refuses as the rate limiter in front of GitLab does: 429, plain text, `Retry-After` and the `RateLimit` headers
-    /// other than those that name an instant.
+    /// except those with an instant.
     #[must_use]
     pub fn throttled(retry_after_secs: u64) -> Self {
         let answer = Answer::text(429, "text/plain", "Retry later\n")

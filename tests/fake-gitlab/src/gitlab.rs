@@ -46,13 +46,13 @@ impl Gitlab {
         format!("{scheme}://{}{}", self.server.address, self.shared.base_path)
     }
 
-    /// The address that is listened on.
+    /// The listening address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.server.address
     }
 
-    /// The certificates, where HTTPS is served.
+    /// The certificates; `None` with plain HTTP.
     #[must_use]
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
@@ -137,7 +137,7 @@ impl Gitlab {
         self.change(id, |runner| runner.paused = paused);
     }
 
-    /// Forbids to rotate a runner's token from this instant on (releases from 18.10 on).
+    /// Sets a runner's rotation deadline (since 18.10).
     pub fn set_rotation_deadline(&self, id: u64, deadline: Option<Timestamp>) {
         self.change(id, |runner| runner.rotation_deadline = deadline);
     }
@@ -158,7 +158,7 @@ impl Gitlab {
 
 /// Settings.
 impl Gitlab {
-    /// The release that is imitated.
+    /// The imitated release.
     #[must_use]
     pub fn version(&self) -> Version {
         self.state().version

@@ -20,7 +20,7 @@ fn wait(what: &str, daemon: &LimitedProcess, is_there: impl Fn() -> bool) {
 }
 
 /// Injects a fault until the daemon has retried a few times, then clears it.
-fn meet(endpoint: Endpoint, fault: Fault) {
+fn assert_survives(endpoint: Endpoint, fault: Fault) {
     let sandbox = LimitedSandbox::new();
     let url = sandbox.gitlab.url();
     sandbox.write("token", &sandbox.gitlab.instance_registration_token());
@@ -51,42 +51,42 @@ fn meet(endpoint: Endpoint, fault: Fault) {
 
 #[test]
 fn daemon_survives_a_huge_body() {
-    meet(Endpoint::Verify, Fault::huge(1 << 30));
-    meet(Endpoint::Register, Fault::huge(1 << 30));
+    assert_survives(Endpoint::Verify, Fault::huge(1 << 30));
+    assert_survives(Endpoint::Register, Fault::huge(1 << 30));
 }
 
 #[test]
 fn daemon_survives_endless_headers() {
-    meet(Endpoint::Any, Fault::endless_headers());
+    assert_survives(Endpoint::Any, Fault::endless_headers());
 }
 
 #[test]
 fn daemon_survives_a_slow_body() {
-    meet(Endpoint::Verify, Fault::drip(Duration::from_millis(50)));
+    assert_survives(Endpoint::Verify, Fault::drip(Duration::from_millis(50)));
 }
 
 #[test]
 fn daemon_survives_deeply_nested_arrays() {
-    meet(Endpoint::Any, Fault::text(200, "application/json", "[".repeat(100_000)));
+    assert_survives(Endpoint::Any, Fault::text(200, "application/json", "[".repeat(100_000)));
 }
 
 #[test]
 fn daemon_survives_truncated_responses() {
-    meet(Endpoint::Any, Fault::truncated());
-    meet(Endpoint::Any, Fault::broken_json());
+    assert_survives(Endpoint::Any, Fault::truncated());
+    assert_survives(Endpoint::Any, Fault::broken_json());
 }
 
 #[test]
 fn daemon_rejects_tokens_with_toml_syntax() {
-    meet(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
+    assert_survives(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
 }
 
 #[test]
 fn daemon_rejects_ids_out_of_range() {
-    meet(Endpoint::Any, Fault::amended(|answer| answer["id"] = json!(1_u64 << 63)));
+    assert_survives(Endpoint::Any, Fault::amended(|answer| answer["id"] = json!(1_u64 << 63)));
 }
 
 #[test]
 fn daemon_log_has_no_escape_sequences() {
-    meet(Endpoint::Any, Fault::json(503, json!({ "message": "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{202e}" })));
+    assert_survives(Endpoint::Any, Fault::json(503, json!({ "message": "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{202e}" })));
 }

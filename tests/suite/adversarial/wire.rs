@@ -18,7 +18,7 @@ fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
 
 /// Runs each command against a server with this response: each fails, and none changes config.toml.
 #[track_caller]
-fn meet(answer: Answer) {
+fn assert_rejected(answer: Answer) {
     let server = Server::start(answer);
     let sandbox = LimitedSandbox::new();
     sandbox.write_fast_settings(IMPATIENT);
@@ -43,7 +43,7 @@ fn meet(answer: Answer) {
 
 #[test]
 fn huge_content_length_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Content-Length: {}\r\n\r\n", 1 << 30)?;
         flood(stream, b" ")
     });
@@ -51,7 +51,7 @@ fn huge_content_length_is_survived() {
 
 #[test]
 fn huge_body_without_a_length_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Connection: close\r\n\r\n")?;
         flood(stream, b" ")
     });
@@ -59,7 +59,7 @@ fn huge_body_without_a_length_is_survived() {
 
 #[test]
 fn huge_refusal_body_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(
             stream,
             "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\r\n{{\"message\":\"403 Forbidden"
@@ -70,7 +70,7 @@ fn huge_refusal_body_is_survived() {
 
 #[test]
 fn endless_chunks_are_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n")?;
         flood(stream, b"1\r\n \r\n")
     });
@@ -78,7 +78,7 @@ fn endless_chunks_are_survived() {
 
 #[test]
 fn chunk_of_maximum_size_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n")?;
         flood(stream, b" ")
     });
@@ -86,7 +86,7 @@ fn chunk_of_maximum_size_is_survived() {
 
 #[test]
 fn endless_trailers_are_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n")?;
         flood(stream, b"x-trailer: more of the same\r\n")
     });
@@ -94,7 +94,7 @@ fn endless_trailers_are_survived() {
 
 #[test]
 fn endless_headers_are_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}")?;
         flood(stream, b"x-endless: more of the same\r\n")
     });
@@ -102,7 +102,7 @@ fn endless_headers_are_survived() {
 
 #[test]
 fn endless_header_value_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}x-endless: ")?;
         flood(stream, b"x")
     });
@@ -110,7 +110,7 @@ fn endless_header_value_is_survived() {
 
 #[test]
 fn endless_status_line_is_survived() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "HTTP/1.1 200 ")?;
         flood(stream, b"OK")
     });
@@ -119,7 +119,7 @@ fn endless_status_line_is_survived() {
 #[test]
 fn endless_interim_responses_are_survived() {
     // Throttled, because the deadline must not depend on how fast the client parses.
-    meet(|stream| {
+    assert_rejected(|stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n".repeat(100))?;
             thread::sleep(Duration::from_millis(5));
@@ -129,12 +129,12 @@ fn endless_interim_responses_are_survived() {
 
 #[test]
 fn slow_headers_time_out() {
-    meet(|stream| drip(stream, JSON.as_bytes()));
+    assert_rejected(|stream| drip(stream, JSON.as_bytes()));
 }
 
 #[test]
 fn slow_body_times_out() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         write!(stream, "{JSON}Content-Length: 1000\r\n\r\n")?;
         drip(stream, b" ")
     });
@@ -142,37 +142,39 @@ fn slow_body_times_out() {
 
 #[test]
 fn silent_server_times_out() {
-    meet(silence);
+    assert_rejected(silence);
 }
 
 #[test]
 fn truncated_response_is_an_error() {
-    meet(|stream| write!(stream, "{JSON}Content-Length: 100\r\n\r\n{{\"id\":7,"));
+    assert_rejected(|stream| write!(stream, "{JSON}Content-Length: 100\r\n\r\n{{\"id\":7,"));
 }
 
 #[test]
 fn response_without_a_status_is_an_error() {
-    meet(|stream| stream.write_all(b"{\"id\":7,\"token\":\"glrt-x\",\"token_expires_at\":null}\r\n\r\n"));
+    assert_rejected(|stream| stream.write_all(b"{\"id\":7,\"token\":\"glrt-x\",\"token_expires_at\":null}\r\n\r\n"));
 }
 
 #[test]
 fn binary_noise_is_an_error() {
-    meet(|stream| flood(stream, b"\x00\x1b]0;owned\x07\xff\r\n"));
+    assert_rejected(|stream| flood(stream, b"\x00\x1b]0;owned\x07\xff\r\n"));
 }
 
 #[test]
 fn conflicting_content_lengths_are_an_error() {
-    meet(|stream| write!(stream, "{JSON}Content-Length: 2\r\nContent-Length: 9\r\n\r\n{{}}"));
+    assert_rejected(|stream| write!(stream, "{JSON}Content-Length: 2\r\nContent-Length: 9\r\n\r\n{{}}"));
 }
 
 #[test]
 fn control_characters_in_headers_are_an_error() {
-    meet(|stream| write!(stream, "HTTP/1.1 302 \x1b[31mFound\r\nLocation: https://x/\x1b[2J\0\r\nx\0y: z\r\n\r\n"));
+    assert_rejected(|stream| {
+        write!(stream, "HTTP/1.1 302 \x1b[31mFound\r\nLocation: https://x/\x1b[2J\0\r\nx\0y: z\r\n\r\n")
+    });
 }
 
 #[test]
 fn deeply_nested_arrays_are_an_error() {
-    meet(|stream| json(stream, "201 Created", &"[".repeat(100_000)));
+    assert_rejected(|stream| json(stream, "201 Created", &"[".repeat(100_000)));
 }
 
 #[test]
@@ -188,12 +190,12 @@ fn deep_nesting_in_an_unused_field_is_accepted() {
 
 #[test]
 fn deeply_nested_refusal_is_an_error() {
-    meet(|stream| json(stream, "403 Forbidden", &"{\"message\":".repeat(90_000)));
+    assert_rejected(|stream| json(stream, "403 Forbidden", &"{\"message\":".repeat(90_000)));
 }
 
 #[test]
 fn refusal_of_two_mebibytes_is_an_error() {
-    meet(|stream| {
+    assert_rejected(|stream| {
         json(stream, "403 Forbidden", &format!("{{\"message\":\"403 Forbidden - {}\"}}", "x".repeat(1 << 21)))
     });
 }
@@ -207,7 +209,7 @@ fn empty_json_is_an_error() {
         |stream| json(stream, "403 Forbidden", "{\"message\":7}"),
         |stream| json(stream, "403 Forbidden", "\"403 Forbidden\""),
     ] {
-        meet(answer);
+        assert_rejected(answer);
     }
 }
 
@@ -219,6 +221,6 @@ fn html_page_is_an_error() {
             write!(stream, "HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\n\r\n{{\"message\":\"403 Forbidden\"}}")
         },
     ] {
-        meet(answer);
+        assert_rejected(answer);
     }
 }

@@ -129,7 +129,7 @@ fn needs_access(line: &str) -> bool {
     !matches!(line, "POST /runners" | "DELETE /runners") && !by_other_tokens.iter().any(|start| line.starts_with(start))
 }
 
-/// The parameters of a request without those that this client adds to every request.
+/// The parameters of a request, except the ones that this client adds to every request.
 pub(crate) fn essential(request: &Request, documented: &Request) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let is_added = |name: &str| ADDED.contains(&name) && !documented.parameters.contains_key(name);

@@ -9,7 +9,7 @@ use crate::state::access::AccessToken;
 use crate::state::owner::Project;
 use crate::state::runner::RunnerType;
 
-/// `GET /projects/:id/runners`: the project's own, those of the groups above it and those of the instance.
+/// `GET /projects/:id/runners`: the project's own runners and inherited ones.
 pub(super) fn runners(call: &mut Call<'_>) -> Outcome {
     let project = managed(call)?;
     let groups: Vec<u64> = call

@@ -25,7 +25,7 @@ pub(super) fn all(call: &mut Call<'_>) -> Outcome {
     listed(call, &WIDE_SCOPES, |_| true)
 }
 
-/// `GET /groups/:id/runners`: the group's own, and since 14.8 those of the groups above it and of the instance.
+/// `GET /groups/:id/runners`: the group's own runners, since 14.8 also inherited ones.
 pub(super) fn of_group(call: &mut Call<'_>) -> Outcome {
     let caller = authentication::authenticate(call)?;
     let group =

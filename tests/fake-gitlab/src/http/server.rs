@@ -56,7 +56,7 @@ impl Server {
         self.obey(Command::Accept);
     }
 
-    /// Closes all connections and goes on listening.
+    /// Closes all connections and keeps listening.
     pub(crate) fn cut_connections(&self) {
         self.obey(Command::CutAll);
     }

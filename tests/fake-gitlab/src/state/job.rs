@@ -15,6 +15,6 @@ pub struct Job {
     pub system_id: Option<String>,
     /// A CI status, such as `running`.
     pub status: String,
-    /// When it was made, by the server's clock.
+    /// When it was created, by the server's clock.
     pub created_at: Timestamp,
 }
