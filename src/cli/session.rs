@@ -133,7 +133,7 @@ impl CommandSession {
 
 impl Caller for CommandSession {
     fn is_interrupted(&self) -> bool {
-        self.interrupt.is_asked()
+        self.interrupt.is_interrupted()
     }
 
     async fn interrupted(&self) {

@@ -14,7 +14,7 @@ use crate::model::RunnerReport;
 use crate::ops::{Disk, Error, Server};
 
 /// The error of a runner whose token a pass could not write to config.toml.
-const UNSAVED: &str = "config.toml does not take its new token, which the next start tries to write again";
+const UNSAVED: &str = "cannot write its new token to config.toml; the next start retries";
 
 /// Makes one pass and reports every runner after it.
 ///
