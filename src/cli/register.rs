@@ -39,9 +39,6 @@ pub(super) async fn register(
 }
 
 /// Makes the runner of a complete draft.
-///
-/// # Errors
-/// Every mistake in the draft, and unusable files.
 pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,

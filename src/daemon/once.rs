@@ -35,9 +35,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(
 ) -> Result<Vec<RunnerReport>, Error> {
     let (inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.save_renamed(&shared.engine.ops).await?;
-    for warning in &inventory.warnings {
-        tracing::warn!("{warning}");
-    }
+    inventory.log_warnings();
     let drain_mode = watch::channel(DrainMode::Finish).0;
     let mut workers = JoinSet::new();
     for (position, managed) in inventory.runners.into_iter().enumerate() {

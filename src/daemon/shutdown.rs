@@ -10,7 +10,7 @@ use super::{Notice, Notices};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, OnReboot, Unregister};
 use crate::error_chain::chain;
-use crate::lifecycle::{Plan, Rejection, State, Step, Why};
+use crate::lifecycle::{Goal, Rejection, State};
 use crate::model::RunnerId;
 use crate::ops::{Disk, RegistrationSource, Runner, Server, Unregistration};
 
@@ -104,7 +104,7 @@ async fn second_stop(notices: &mut Notices) {
 /// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
 /// journal lets the next start finish.
 async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -> bool {
-    let plan = Plan { step: Step::Unregister, at: driver.now(), why: Why::Requested };
+    let Some(plan) = driver.plan_towards(Goal::Unregistered, &[]) else { return true };
     let report = driver.step(plan, std::future::pending()).await;
     let runner = driver.runner.label();
     if let Some(error) = &report.failure {

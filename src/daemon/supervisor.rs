@@ -149,9 +149,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let engine = &self.shared.engine;
         let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
         inventory.save_renamed(&engine.ops).await?;
-        for warning in &inventory.warnings {
-            tracing::warn!("{warning}");
-        }
+        inventory.log_warnings();
         if !inventory.runners.is_empty() {
             self.probe().await;
         }
