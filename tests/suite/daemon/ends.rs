@@ -33,7 +33,7 @@ fn a_second_signal_ends_a_shutdown_that_hangs() {
     sandbox.wait("the deletion to be asked for", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("a second time"), "{log}");
+    assert!(log.contains("second stop signal"), "{log}");
 }
 
 #[test]

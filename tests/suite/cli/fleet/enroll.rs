@@ -67,7 +67,7 @@ fn a_creation_whose_answer_is_lost_is_sent_once_and_named() {
     let site = Site::new();
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&CREATE[..], &["--instance", "--wait", "5s"]].concat());
-    lost.exits(5).says("GitLab may have made the runner all the same").says("`build-1`");
+    lost.exits(5).says("GitLab may have created the runner anyway").says("`build-1`");
     assert_eq!(site.gitlab().requests_to(Endpoint::CreateRunner).len(), 1);
 }
 
