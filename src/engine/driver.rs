@@ -269,7 +269,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (name, since) = (self.state.name(), self.state.since());
         let is_lost = matches!(&self.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost);
         let is_proven = match &report.failure {
-            None | Some(StepFailure::Unsaved(_)) => name == StateName::Active,
+            None => name == StateName::Active,
             Some(_) => is_lost,
         };
         if !(is_proven || self.asker.is_daemon()) {

@@ -230,7 +230,7 @@ check 'after a boot with GitLab down the agent is up, and not ready' ready_witho
 start_gitlab ip netns exec "$machine"
 check 'once GitLab is there the runner is registered and well'     is_well
 check 'the token came by a credential that needs no drop-in'       equal "$(registrations)" 1
-check 'systemctl status says it in a sentence'                     has "$(unit status --no-pager)" 'Status: ".*1 .*well'
+check 'systemctl status says it in a sentence'                     has "$(unit status --no-pager)" 'Status: "1 runner ready'
 check 'runner-agent status shows one well runner'                  has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
 check 'a restart keeps the runner'                                 keeps unit restart
