@@ -1,5 +1,6 @@
 //! Checks `src/` against the tables in the docs of `src/lib.rs`: which room imports which, and which room uses which
-//! crate. Also checks that no file of `src/` includes a file from `tests/`. Test-only code is left out.
+//! crate. Also checks that the docs list every dependency, and that no file of `src/` includes a file from `tests/`.
+//! Test-only code is skipped.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -13,10 +14,13 @@ use syn::visit::{self, Visit};
 
 #[test]
 fn rooms_and_crates_are_used_as_the_tables_allow() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = root.join("src");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
     let library = fs::read_to_string(source.join("lib.rs")).unwrap();
     let violations = Tables::parse(&library, &rooms(&library)).and_then(|tables| {
         let mut checker = Checker::new(&tables);
+        checker.violations = tables.check_dependencies(&manifest);
         for room in rooms(&library) {
             checker.check_module(&source.join(format!("{room}.rs")), &[room]);
         }
@@ -32,12 +36,19 @@ struct Tables {
     imports: BTreeMap<String, BTreeSet<String>>,
     /// The room of each crate, by its name in code.
     crates: BTreeMap<String, BTreeSet<String>>,
+    /// The crates that every room may use, by their names in code.
+    shared_crates: BTreeSet<String>,
 }
 
 impl Tables {
     /// Reads the tables from the docs of a library with these rooms.
     fn parse(library: &str, rooms: &BTreeSet<String>) -> Result<Self, Vec<String>> {
-        let mut tables = Self { rooms: rooms.clone(), imports: BTreeMap::new(), crates: BTreeMap::new() };
+        let mut tables = Self {
+            rooms: rooms.clone(),
+            imports: BTreeMap::new(),
+            crates: BTreeMap::new(),
+            shared_crates: shared_crates(library),
+        };
         for [names, allowed] in rows(library, "| room | imports |") {
             let listed = in_backticks(&allowed);
             let allowed = match allowed.as_str() {
@@ -48,8 +59,8 @@ impl Tables {
             tables.imports.extend(in_backticks(&names).into_iter().map(|name| (name, allowed.clone())));
         }
         for [names, owners] in rows(library, "| crate | room |") {
-            let names = in_backticks(&names).into_iter().map(|name| name.replace('-', "_"));
-            tables.crates.extend(names.map(|name| (name, in_backticks(&owners))));
+            let names = in_backticks(&names);
+            tables.crates.extend(names.iter().map(|name| (name_in_code(name), in_backticks(&owners))));
         }
         let in_table: BTreeSet<String> = tables.imports.keys().cloned().collect();
         let named: BTreeSet<String> =
@@ -60,6 +71,31 @@ impl Tables {
         let errors: Vec<String> = missing.chain(unknown).collect();
         if errors.is_empty() { Ok(tables) } else { Err(errors) }
     }
+
+    /// Compares the listed crates with the dependencies of a Cargo.toml.
+    fn check_dependencies(&self, manifest: &str) -> Vec<String> {
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let dependencies: BTreeSet<String> =
+            manifest["dependencies"].as_table().unwrap().keys().map(|name| name_in_code(name)).collect();
+        let listed: BTreeSet<String> = self.crates.keys().chain(&self.shared_crates).cloned().collect();
+        let unlisted = (&dependencies - &listed).into_iter().map(|name| format!("the crate `{name}` is not listed"));
+        let unknown =
+            (&listed - &dependencies).into_iter().map(|name| format!("`{name}` is listed, but no dependency"));
+        unlisted.chain(unknown).collect()
+    }
+}
+
+fn name_in_code(crate_name: &str) -> String {
+    crate_name.replace('-', "_")
+}
+
+/// The crates of the paragraph that allows their use in every room.
+fn shared_crates(library: &str) -> BTreeSet<String> {
+    let lines: Vec<&str> = library.lines().filter_map(|line| line.strip_prefix("//!")).map(str::trim).collect();
+    let paragraphs = lines.split(|line| line.is_empty()).map(|lines| lines.join(" "));
+    let shared: Vec<String> = paragraphs.filter(|text| text.contains("used wherever they are needed")).collect();
+    assert_eq!(shared.len(), 1, "paragraphs about crates that are used wherever they are needed");
+    in_backticks(&shared[0]).iter().map(|name| name_in_code(name)).collect()
 }
 
 /// The public modules that a library declares.
@@ -117,26 +153,38 @@ impl<'a> Checker<'a> {
         self.violations.push(format!("{}:{line}: {what}", self.file.display()));
     }
 
+    /// The segments below the root of the crate; `None` if the path does not start there.
+    fn below_root<'s>(&self, segments: &'s [String]) -> Option<&'s [String]> {
+        let segments = segments.strip_prefix(&["self".to_owned()]).unwrap_or(segments);
+        let supers = segments.iter().take_while(|segment| *segment == "super").count();
+        match segments.first().map(String::as_str) {
+            Some("crate") => Some(&segments[1..]),
+            Some("super") if supers == self.module.len() => Some(&segments[supers..]),
+            _ => None,
+        }
+    }
+
     /// Checks a path from its first segments on.
     fn check_path(&mut self, segments: &[String], line: usize) {
         let room = self.module[0].clone();
-        let supers = segments.iter().take_while(|segment| *segment == "super").count();
-        let imported = match segments.first().map(String::as_str) {
-            Some("crate") => segments.get(1),
-            Some("super") if supers == self.module.len() => segments.get(supers),
-            _ => None,
-        };
-        if let Some(imported) = imported
+        if let Some([imported, ..]) = self.below_root(segments)
             && self.tables.rooms.contains(imported)
             && *imported != room
             && !self.tables.imports[&room].contains(imported)
         {
             self.report(line, &format!("`{room}` must not import `{imported}` ({})", segments.join("::")));
         }
-        let owners = segments.first().and_then(|name| self.tables.crates.get(name));
-        if let Some(owners) = owners.filter(|owners| segments.len() > 1 && !owners.contains(&room)) {
+        if let [name, _, ..] = segments {
+            self.check_crate(name, line);
+        }
+    }
+
+    /// Checks the use of a crate; any other name passes.
+    fn check_crate(&mut self, name: &str, line: usize) {
+        let room = self.module[0].clone();
+        if let Some(owners) = self.tables.crates.get(name).filter(|owners| !owners.contains(&room)) {
             let owners = owners.iter().cloned().collect::<Vec<_>>().join(", ");
-            self.report(line, &format!("`{room}` must not use the crate `{}` of `{owners}`", segments[0]));
+            self.report(line, &format!("`{room}` must not use the crate `{name}` of `{owners}`"));
         }
     }
 
@@ -146,13 +194,36 @@ impl<'a> Checker<'a> {
         match tree {
             syn::UseTree::Path(it) => self.check_use(&it.tree, &extended(&it.ident)),
             syn::UseTree::Group(it) => it.items.iter().for_each(|tree| self.check_use(tree, prefix)),
-            syn::UseTree::Name(it) => self.check_path(&extended(&it.ident), it.ident.span().start().line),
-            syn::UseTree::Rename(it) => self.check_path(&extended(&it.ident), it.ident.span().start().line),
-            syn::UseTree::Glob(it) => self.check_path(prefix, it.star_token.span.start().line),
+            syn::UseTree::Name(it) => self.check_imported(&extended(&it.ident), it.ident.span().start().line),
+            syn::UseTree::Rename(it) => {
+                let path = extended(&it.ident);
+                self.check_imported(&path, it.ident.span().start().line);
+                self.check_root_is_not_hidden(&path, it.ident.span().start().line);
+            }
+            syn::UseTree::Glob(it) => {
+                self.check_imported(prefix, it.star_token.span.start().line);
+                self.check_root_is_not_hidden(prefix, it.star_token.span.start().line);
+            }
         }
     }
 
-    /// Checks every path among the tokens of a macro call.
+    /// Checks the path of an import, which can also be a crate alone.
+    fn check_imported(&mut self, path: &[String], line: usize) {
+        self.check_path(path, line);
+        if let [name] = path {
+            self.check_crate(name, line);
+        }
+    }
+
+    /// Reports a glob or an alias of the crate's root, behind which any room can be imported.
+    fn check_root_is_not_hidden(&mut self, path: &[String], line: usize) {
+        let path = path.strip_suffix(&["self".to_owned()]).unwrap_or(path);
+        if self.below_root(path).is_some_and(<[String]>::is_empty) {
+            self.report(line, &format!("`{}` must import rooms by their names", self.module[0]));
+        }
+    }
+
+    /// Checks every path among the tokens of a macro call or an attribute.
     fn check_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let (mut line, mut colons) = (0, 0);
@@ -218,6 +289,17 @@ impl<'ast> Visit<'ast> for Checker<'_> {
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         self.check_use(&item.tree, &[]);
+        visit::visit_item_use(self, item);
+    }
+
+    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+        self.check_crate(&item.ident.to_string(), item.ident.span().start().line);
+        visit::visit_item_extern_crate(self, item);
+    }
+
+    fn visit_meta_list(&mut self, list: &'ast syn::MetaList) {
+        self.check_tokens(list.tokens.clone());
+        visit::visit_meta_list(self, list);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -303,6 +385,9 @@ mod checker {
 //! | crate | room |
 //! |---|---|
 //! | `two-words` | [`low`] |
+//!
+//! `shared` and `also-shared` (in two lines) are
+//! used wherever they are needed.
 pub mod low;
 pub mod middle;
 pub mod high;
@@ -356,7 +441,68 @@ pub mod high;
     }
 
     #[test]
-    fn code_for_tests_is_left_out() {
+    fn renamed_and_bare_crates_are_reported() {
+        let wrong = "f:1: `high` must not use the crate `two_words` of `low`";
+        for text in [
+            "use two_words;",
+            "use two_words as t;",
+            "use {two_words as t};",
+            "use ::two_words as t;",
+            "use two_words::{self as t};",
+            "use two_words::*;",
+            "extern crate two_words;",
+            "extern crate two_words as t;",
+        ] {
+            assert_violation(&["high"], text, wrong);
+            assert_eq!(violations(&["low"], text), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn globs_and_aliases_of_the_root_are_reported() {
+        let wrong = "f:1: `low` must import rooms by their names";
+        for text in ["use crate::*;", "pub use super::*;", "use self::super::*;", "use crate as c;", "use super as c;"]
+        {
+            assert_violation(&["low"], text, wrong);
+        }
+        assert_violation(&["low"], "use crate::{self as c};", wrong);
+        assert_violation(&["low"], "use crate::{low::A, *};", wrong);
+        assert_violation(&["low"], "mod inner { use super::super::*; }", wrong);
+        assert_eq!(violations(&["low", "inner"], "use super::*; use crate::low::*; use self::A as B;"), [""; 0]);
+    }
+
+    #[test]
+    fn paths_in_attributes_are_checked() {
+        let wrong = "f:1: `high` must not use the crate `two_words` of `low`";
+        for text in [
+            "#[derive(two_words::A)] struct B;",
+            "#[derive(Debug, two_words::A)] enum B {}",
+            "#[cfg_attr(unix, derive(two_words::A))] struct B;",
+            "#[two_words::attribute] fn f() {}",
+            "struct B { #[field(default = two_words::f())] c: u8 }",
+        ] {
+            assert_violation(&["high"], text, wrong);
+        }
+        assert_violation(&["low"], "#[derive(crate::high::A)] struct B;", "f:1: `low` must not import `high`");
+    }
+
+    #[test]
+    fn every_dependency_is_listed_and_no_other_crate() {
+        let Ok(tables) = Tables::parse(LIBRARY, &rooms(LIBRARY)) else { panic!("the tables do not parse") };
+        let errors = |names: &[&str]| {
+            let lines: Vec<_> = names.iter().map(|name| format!("{name} = \"1\"\n")).collect();
+            tables.check_dependencies(&format!(
+                "[dependencies]\n{}[dev-dependencies]\ntempfile = \"3\"\n",
+                lines.concat()
+            ))
+        };
+        assert_eq!(errors(&["also-shared", "shared", "two-words"]), [""; 0]);
+        assert_eq!(errors(&["also-shared", "new-one", "shared", "two-words"]), ["the crate `new_one` is not listed"]);
+        assert_eq!(errors(&["also-shared", "two-words"]), ["`shared` is listed, but no dependency"]);
+    }
+
+    #[test]
+    fn test_only_code_is_skipped() {
         for attribute in ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"] {
             assert_eq!(violations(&["low"], &format!("{attribute} mod tests {{ use crate::high::A; }}")), [""; 0]);
             assert_eq!(violations(&["low"], &format!("{attribute} mod tests;")), [""; 0]);

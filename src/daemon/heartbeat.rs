@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_pulse_ages_until_it_beats() {
+    async fn heartbeat_ages_until_the_next_beat() {
         let heartbeat = Heartbeat::new();
         let reader = heartbeat.clone();
         sleep(Duration::from_secs(60)).await;

@@ -1,6 +1,5 @@
-# What the e2e scripts share. Each one is a script that sets up the real thing, says one sentence after the other about
-# it, and fails at its end if one of them did not hold. It works in $work, which is gone afterwards, and ends
-# what it started.
+# Shared functions of the e2e scripts. Each script sets up a real system, checks one sentence after the other, and
+# fails at its end if a check failed. It works in $work, which it deletes afterwards together with all its processes.
 #
 # Sourced as `. common.sh NAME`.
 # shellcheck shell=bash disable=SC2034
@@ -12,10 +11,10 @@ work=$(mktemp -d)
 failures=0
 undo=()
 
-# Ends what was started and takes back what was set up, the newest first; also after Ctrl-C or a stage's end.
+# Stops all processes and undoes the setup, newest first; also after Ctrl-C or a timeout of the stage.
 clean_up() {
     local index
-    # Neither a failure nor a second signal must end this half-way; an ignored one would be so for all that runs here.
+    # Neither a failure nor a second signal may interrupt this. Children would inherit an ignored signal, so it is trapped.
     set +e
     trap : INT TERM HUP
     for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
@@ -29,7 +28,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# end PROCESS…: asks children to end, also those that were stopped, and kills who is still there ten seconds later.
+# end PROCESS…: terminates children, even stopped ones, and kills the remaining ones after ten seconds.
 end() {
     local until=$((SECONDS + 10)) process
     for process; do
@@ -43,7 +42,7 @@ end() {
     done
 }
 
-# clear_network PROCESS: kills what is left in the network namespace of this process, besides itself.
+# clear_network PROCESS: kills all other processes in the network namespace of this process.
 clear_network() {
     local network process
     network=$(readlink "/proc/$1/ns/net") || return 0
@@ -54,7 +53,7 @@ clear_network() {
     done
 }
 
-# check SENTENCE COMMAND…: says whether the sentence holds; if not, with what the command said.
+# check SENTENCE COMMAND…: prints whether the command succeeds, and its output if not.
 check() {
     local sentence=$1 result=ok
     shift
@@ -75,7 +74,7 @@ verdict() {
     ((failures == 0)) || { printf '  %s: %d checks failed\n' "$e2e" "$failures"; exit 1; }
 }
 
-# eventually COMMAND…: waits until it succeeds, for two minutes at most.
+# eventually COMMAND…: repeats the command until it succeeds, for at most two minutes.
 eventually() {
     local until=$((SECONDS + 120))
     until "$@"; do
@@ -92,8 +91,8 @@ lacks() { ! has "$1" "$2" >/dev/null || { printf '%s\nhas %s\n' "$1" "$2"; retur
 registration_token='e2e-registration-token'
 gitlab_url=http://127.0.0.1:8080
 
-# start_gitlab PREFIX…: starts the test GitLab behind a prefix such as `ip netns exec NAME`, on an address that
-# only that network has.
+# start_gitlab PREFIX…: starts the test GitLab behind a prefix such as `ip netns exec NAME`, on an address
+# of that network only.
 start_gitlab() {
     "$@" "${CARGO_TARGET_DIR:-target}/debug/examples/gitlab" --port 8080 --token-life 2h \
         --registration-token "$registration_token" >"$work/gitlab.log" 2>&1 &
@@ -106,7 +105,7 @@ stop_gitlab() {
     gitlab=
 }
 
-# created_token PREFIX…: the token of a runner that was created as in GitLab's user interface.
+# created_token PREFIX…: creates a runner as GitLab's user interface does, and prints its token.
 created_token() {
     local access_token
     access_token=$(sed -n 's/^access token: //p' "$work/gitlab.log")
@@ -114,7 +113,7 @@ created_token() {
         "$gitlab_url/api/v4/user/runners" | sed 's/.*"token": *"\([^"]*\)".*/\1/'
 }
 
-# requests METHOD PATH STATUS: how many such requests the test GitLab has answered so.
+# requests METHOD PATH STATUS: counts the requests that the test GitLab answered with this status.
 requests() { grep -c "^$1 /api/v4$2 $3" "$work/gitlab.log" || true; }
 touch "$work/gitlab.log"
 registrations() { requests POST /runners 201; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The container image under podman, as strict as a platform may run it, with the test GitLab on its network.
+# The container image under podman, with strict restrictions and the test GitLab on its network.
 # shellcheck source-path=SCRIPTDIR
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" container
@@ -8,14 +8,14 @@
 
 cargo build --locked --quiet --example gitlab
 make_podman
-# Files of the image do not depend on whose umask it is.
+# The files of the image do not depend on the umask.
 (umask 077 && there packaging/build-image --quiet) >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 
 explain() { there podman logs --tail 20 agent; }
 
-# --- What is asked of the container -----------------------------------------------------------------------------
+# --- Operations on the container -------------------------------------------------------------------------------
 
-# run NAME OPTION…: the image as uid 65534, with nothing that it does not need.
+# run NAME OPTION…: runs the image as uid 65534 with minimal privileges.
 run() {
     local hostname=$1
     shift
@@ -42,10 +42,10 @@ has_ended() { ! is_running; }
 remove() { there podman rm --force --time 0 agent >/dev/null 2>&1; }
 pid() { there podman inspect --format '{{.State.Pid}}' agent; }
 
-# secret NAME TOKEN: a file that uid 65534 and group 0 may read.
+# secret NAME TOKEN: writes a file that uid 65534 and group 0 can read.
 secret() { install -m 640 -o 65534 -g 0 /dev/stdin "$work/$1" <<<"$2"; }
 
-# --- Each of these is one check ---------------------------------------------------------------------------------
+# --- Checks, one per function -----------------------------------------------------------------------------------
 
 at_most() { (($1 <= $2)) || { echo "$1 is more than $2"; return 1; }; }
 image_bytes() { there podman image inspect --format '{{.Size}}' runner-agent; }
@@ -76,7 +76,7 @@ not_ready_without_gitlab() {
 }
 
 stop_unregisters() {
-    # podman's ten seconds, after which it kills.
+    # podman kills the container after ten seconds.
     there podman stop agent && equal "$(there podman inspect --format '{{.State.ExitCode}}' agent)" 0 &&
         equal "$(unregistrations)" "$1"
 }
@@ -85,7 +85,7 @@ comes_back_under_its_name() {
     remove && by_registration_token a-third --volume data:/data && is_well && has "$(agent list)" '^one ' && stop_unregisters 2
 }
 
-# lacks_tokens: neither the token to register with nor the runner's own is where others may look.
+# lacks_tokens: environment, command line and log contain neither the registration token nor the runner's own.
 lacks_tokens() {
     local places token
     token=$(sed -n 's/^ *token = "\(.*\)"/\1/p' "/proc/$(pid)/root/data/config.toml")
@@ -93,21 +93,21 @@ lacks_tokens() {
     [[ -n $token ]] && has "$places" registered && lacks "$places" "$registration_token" && lacks "$places" "$token"
 }
 
-# The variable is taken away from the process, whatever podman itself knows of it.
+# The process loses the variable; podman itself still knows it.
 hands_over() {
     remove && run one --volume over:/data --env REGISTRATION_TOKEN="$registration_token" && is_well && lacks_tokens
 }
 
-is_warned_of_memory() {
+warns_about_memory() {
     by_own_token --tmpfs /data:rw,mode=1777 && is_well && has "$(log)" 'mount a volume'
 }
 
-is_warned_without_a_volume() {
+warns_without_a_volume() {
     remove && by_own_token --read-only=false && is_well && has "$(log)" 'mount a volume' &&
         grep -q token "/proc/$(pid)/root/data/config.toml"
 }
 
-is_content_with_a_volume() {
+does_not_warn_with_a_volume() {
     remove && by_own_token --volume own:/data && is_well && lacks "$(log)" 'mount a volume'
 }
 
@@ -131,19 +131,19 @@ check 'it runs as uid 65534, without capabilities'                 has "$(cat "/
 check 'the health check passes'                                    healthy
 check 'no token is in its environment or its log'                  lacks_tokens
 check 'it survives a kill as the same runner'                      survives_a_kill
-check 'so does a new container of another name on its volume'      survives_a_new_container
-check 'the health check fails while it hangs'                      health_fails_when_it_hangs
+check 'a new container of another name on its volume does too'     survives_a_new_container
+check 'the health check fails while the agent hangs'               health_fails_when_it_hangs
 check 'a stop unregisters within its ten seconds'                  stop_unregisters 1
 check 'the next container registers it by the name it had'         comes_back_under_its_name
-check 'with GitLab down it is healthy, and not ready'              not_ready_without_gitlab
+check 'with GitLab down it is healthy but not ready'               not_ready_without_gitlab
 remove
 start_gitlab nsenter --target "$namespaces" --net
 secret own-token "$(created_token nsenter --target "$namespaces" --net)"
-check 'a given token whose state is in memory is warned of'        is_warned_of_memory
-check 'so is one without a volume'                                 is_warned_without_a_volume
-check 'on a volume it is not'                                      is_content_with_a_volume
-check 'any other user in group 0 will do'                          takes_any_user
-check 'no token stays of one that was given in the environment'    hands_over
+check 'a given token whose state is in memory causes a warning'    warns_about_memory
+check 'a given token without a volume causes a warning'            warns_without_a_volume
+check 'a given token with a volume causes no warning'              does_not_warn_with_a_volume
+check 'any other user in group 0 works'                            takes_any_user
+check 'a token of the environment does not stay in the process'    hands_over
 remove
 
 verdict

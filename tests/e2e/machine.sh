@@ -1,11 +1,11 @@
-# A Debian 12 that systemd has booted, in a container of its own; sourced after common.sh. The test GitLab is
-# on its network. Its disk lasts as long as the script.
+# A Debian 12 container booted by systemd, on the network of the test GitLab; sourced after common.sh. The script
+# deletes its disk at the end.
 # shellcheck shell=bash disable=SC2154,SC2119,SC2120
 
 machine=runner-agent-e2e-$$
 machine_log=$work/machine.log
 
-# make_machine: its disk and its network.
+# make_machine: creates disk and network.
 make_machine() {
     undo+=(drop_network drop_machine)
     cp -a --reflink=auto "$(tests/e2e/debian)" "$work/root"
@@ -15,9 +15,9 @@ make_machine() {
 
 drop_network() { ip netns delete "$machine" 2>/dev/null; }
 
-# boot OPTION…: with further options for systemd-nspawn; returns when systemd says that it is up.
+# boot OPTION…: boots with further options for systemd-nspawn; returns once systemd is up.
 boot() {
-    # In a mount namespace with cgroups v2 alone, and in a cgroup of its own.
+    # In a mount namespace with only cgroups v2, and in its own cgroup.
     # shellcheck disable=SC2016
     setsid unshare --mount --propagation private bash -c '
         umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -29,7 +29,7 @@ boot() {
     eventually is_up
 }
 
-# The container's own number of processes begins anew with every boot: the first is systemd.
+# Every boot starts a new process namespace, whose first process is systemd.
 inside() {
     nsenter -t "$(pgrep -P "$container" -x systemd)" --all \
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
@@ -41,7 +41,7 @@ is_up() {
     [[ $state == running || $state == degraded ]]
 }
 
-# reboot: as `systemctl reboot` does it. Such a container ends with 133, and has to be booted anew.
+# reboot: runs `systemctl reboot`. The container exits with 133 and is booted again.
 reboot() {
     local code=0
     inside systemctl reboot || true
@@ -51,7 +51,7 @@ reboot() {
     boot
 }
 
-# power_off: as `systemctl poweroff` does it.
+# power_off: runs `systemctl poweroff`.
 power_off() {
     inside systemctl poweroff || true
     wait "$container" || true

@@ -1,5 +1,5 @@
-# podman in namespaces of its own, where cgroups, networks and images of the machine are not touched; sourced
-# after common.sh. What it runs sees the loopback network that the test GitLab is on.
+# podman in its own namespaces, which keeps cgroups, networks and images of the machine unchanged; sourced after
+# common.sh. Its containers share the loopback network of the test GitLab.
 # shellcheck shell=bash disable=SC2154
 
 # make_podman: keeps the namespaces open until the script ends.
@@ -29,7 +29,7 @@ settings() {
 	END
 }
 
-# there COMMAND…: in those namespaces.
+# there COMMAND…: runs a command in those namespaces.
 there() {
     nsenter --target "$namespaces" --mount --net \
         env --chdir="$PWD" CONTAINERS_CONF="$work/containers.conf" CONTAINERS_STORAGE_CONF="$work/storage.conf" "$@"

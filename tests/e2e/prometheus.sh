@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What a real Prometheus makes of /metrics.
+# A real Prometheus scrapes /metrics.
 # shellcheck source-path=SCRIPTDIR
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh" prometheus
 
 cargo build --locked --quiet --bin runner-agent --example gitlab
 
-# A network of its own, so that addresses need not be free on this machine.
+# Its own network, so no address must be free on this machine.
 # shellcheck disable=SC2016
 unshare --net sh -c 'ip link set lo up && touch "$0" && exec sleep infinity' "$work/ready" &
 network=$!
@@ -16,7 +16,7 @@ agent=("${there[@]}" env RUNTIME_DIRECTORY="$work/run" "${CARGO_TARGET_DIR:-targ
 
 explain() { tail -n 20 "$work/agent.log" "$work/prometheus.log"; }
 
-# --- What is asked ------------------------------------------------------------------------------------------------
+# --- Queries -----------------------------------------------------------------------------------------------------
 
 metrics() { "${there[@]}" curl --silent --fail http://127.0.0.1:9252/metrics; }
 scraped() { "${there[@]}" curl --silent --fail --get http://127.0.0.1:9090/api/v1/query --data-urlencode "query=$1"; }
@@ -67,9 +67,9 @@ daemon=$!
 
 check 'the agent registers and is ready'                           is_well
 kill -HUP "$daemon"
-check 'a genuine check of the token shows'                         eventually has_verified
+check '/metrics shows the time of a verification'                  eventually has_verified
 metrics >"$work/metrics"
-check 'promtool has nothing to say about /metrics'                 content
+check 'promtool reports no problem in /metrics'                    content
 # shellcheck disable=SC2016
 sed -n '/^groups:/,/^```/ { /^```/d; p }' README.md >"$work/rules.yml"
 check 'promtool accepts the rules in README.md'                    promtool check rules "$work/rules.yml"
@@ -78,7 +78,7 @@ check 'it knows every metric'                                      has_all
 check 'it sees the runner as active'                               knows_the_runner
 check 'no metric has a token'                                      has_no_token
 kill -STOP "$daemon"
-check 'it sees an agent that hangs'                                eventually has_scraped 'up{job="runner-agent"} == 0'
+check 'it sees a hanging agent'                                    eventually has_scraped 'up{job="runner-agent"} == 0'
 kill -CONT "$daemon"
 kill -QUIT "$daemon"
 

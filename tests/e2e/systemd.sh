@@ -15,7 +15,7 @@ package() { echo "/packages/$(basename "$work"/packages/runner-agent_*-"$1"_*.de
 
 explain() { inside journalctl --unit runner-agent --output cat --no-pager --lines 30; }
 
-# --- What is asked of the machine ---------------------------------------------------------------------------
+# --- Operations on the machine ------------------------------------------------------------------------------
 
 agent() { inside runner-agent "$@"; }
 unit() { inside systemctl "$@" runner-agent.service; }
@@ -25,7 +25,7 @@ is_active() { [[ $(property ActiveState) == active ]]; }
 is_well() { agent status --wait ready --timeout 2m >/dev/null; }
 journal() { inside journalctl --unit runner-agent --output cat --no-pager; }
 
-# keeps COMMAND…: does something to the agent, and asserts that it is well afterwards, as the runner that it was.
+# keeps COMMAND…: runs a command, and asserts that the agent is ready afterwards with the same runner.
 keeps() {
     local before deleted
     before=$(id)
@@ -33,13 +33,13 @@ keeps() {
     "$@" && is_well && equal "$(id)" "$before" && equal "$(unregistrations)" "$deleted"
 }
 
-# enroll SOURCE: writes agent.toml with one runner, whose registration token comes from there.
+# enroll SOURCE: writes agent.toml with one runner and this source of its registration token.
 enroll() {
     printf '%s\n' '[[enroll]]' 'name = "e2e"' "url = \"$gitlab_url\"" "registration_token = $1" |
         inside tee /etc/runner-agent/agent.toml >/dev/null
 }
 
-# drop_in NAME LINE…: a drop-in for [Service].
+# drop_in NAME LINE…: writes a drop-in for [Service].
 drop_in() {
     local name=$1
     shift
@@ -50,13 +50,13 @@ drop_in() {
 
 no_drop_in() { inside rm "/etc/systemd/system/runner-agent.service.d/$1.conf" && inside systemctl daemon-reload; }
 
-# secret PATH: a file with the registration token that only root may read.
+# secret PATH: writes a file with the registration token that only root can read.
 secret() {
     inside mkdir -p "$(dirname "$1")"
     inside install -m 600 /dev/stdin "$1" <<<"$registration_token"
 }
 
-# --- Each of these is one check -------------------------------------------------------------------------------
+# --- Checks, one per function ---------------------------------------------------------------------------------
 
 hang() { unit kill --kill-who main --signal STOP; }
 
@@ -120,17 +120,17 @@ upgrade_leaves_stopped() {
     unit stop && install_package 2 && fails is_active
 }
 
-# recipe LANGUAGE: what README.md says in it about encrypted tokens.
+# recipe LANGUAGE: prints the code block in this language of README.md about encrypted tokens.
 recipe() { sed -n '/^\*\*Encrypted\*\* /,/^\*\*The sandbox/p' README.md | sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/ { /^\`\`\`/d; p }"; }
 
-# By these words, with root for sudo and a file for the typed token.
+# Runs that recipe as root, with the token from a file instead of a prompt.
 encrypts() {
     # shellcheck disable=SC2016
     inside bash -euo pipefail -c 'sudo() { "$@"; }; systemd-ask-password() { cat /root/token; }; eval "$1"' - "$(recipe sh)" &&
         inside test -s /etc/credstore.encrypted/runner-registration-token
 }
 
-# The example of a unit that registers once, started before there is a GitLab.
+# The example of a unit that registers once, started while GitLab is down.
 registers_once() {
     inside sed "s#https://gitlab.example.com#$gitlab_url#" /usr/share/doc/runner-agent/examples/register-once.service |
         inside tee /etc/systemd/system/runner-register.service >/dev/null
@@ -171,27 +171,27 @@ purge_leaves_nothing() {
         inside test -e /etc/gitlab-runner/config.toml -a -e /etc/gitlab-runner/.runner_system_id
 }
 
-# As a package leaves it that gives gitlab-runner a group or a user of its own.
+# Changes the owner, as packages with a gitlab-runner user or group do.
 belongs_to() {
     inside id gitlab-runner >/dev/null 2>&1 || inside useradd --system --user-group gitlab-runner
     inside chown -R "$1" /etc/gitlab-runner
     inside chmod 640 /etc/gitlab-runner/config.toml
 }
 
-group_is_told() {
+group_gets_a_hint() {
     local made
     made=$(registrations)
-    unit start && eventually told_of 'cannot keep the owner 0:' && told_of 'SupplementaryGroups=' && unit stop &&
+    unit start && eventually journal_has 'cannot keep the owner 0:' && journal_has 'SupplementaryGroups=' && unit stop &&
         equal "$(registrations)" "$made"
 }
 
-user_is_told() {
-    fails unit start && told_of 'cannot read ./etc/gitlab-runner/config.toml' && told_of 'CapabilityBoundingSet='
+user_gets_a_hint() {
+    fails unit start && journal_has 'cannot read ./etc/gitlab-runner/config.toml' && journal_has 'CapabilityBoundingSet='
 }
 
-told_of() { has "$(journal)" "$1" >/dev/null; }
+journal_has() { has "$(journal)" "$1" >/dev/null; }
 
-# example EXPRESSION: the drop-in for such files, after sed has changed it.
+# example EXPRESSION: installs the example drop-in for such files, changed by sed.
 example() {
     inside sed "$1" /usr/share/doc/runner-agent/examples/config-of-another.conf |
         inside tee /etc/systemd/system/runner-agent.service.d/config-of-another.conf >/dev/null
@@ -204,7 +204,7 @@ keeps_owner() {
 
 owner() { inside stat --format '%U:%G %a' /etc/gitlab-runner/config.toml; }
 
-# As cloud-init would do it.
+# Provisions the machine as cloud-init does.
 is_provisioned() {
     secret /run/credstore/runner-registration-token
     inside mkdir -p /etc/runner-agent
@@ -219,69 +219,69 @@ boot
 
 check 'the package installs by apt'                                install_package 1
 check 'the unit is enabled and runs'                               equal "$(unit is-enabled) $(unit is-active)" 'enabled active'
-check 'systemd-analyze verify has nothing to say'                  verify_unit
+check 'systemd-analyze verify reports no problem'                  verify_unit
 check 'the exposure by systemd-analyze security is at most 2.0'    inside systemd-analyze security --threshold=20 runner-agent.service
 check 'manual and completions are there'                           inside test -e /usr/share/man/man1/runner-agent-register.1.gz -a -e /usr/share/bash-completion/completions/runner-agent -a -e /usr/share/zsh/vendor-completions/_runner-agent -a -e /usr/share/fish/vendor_completions.d/runner-agent.fish
 
 secret /etc/credstore/runner-registration-token
 enroll '{ credential = "runner-registration-token" }'
 reboot
-check 'after a boot with GitLab down the agent is up, and not ready' ready_without_gitlab
+check 'after a boot with GitLab down the agent is up but not ready' ready_without_gitlab
 start_gitlab ip netns exec "$machine"
-check 'once GitLab is there the runner is registered and well'     is_well
-check 'the token came by a credential that needs no drop-in'       equal "$(registrations)" 1
-check 'systemctl status says it in a sentence'                     has "$(unit status --no-pager)" 'Status: "1 runner ready'
-check 'runner-agent status shows one well runner'                  has "$(agent status)" 'e2e .* active'
+check 'once GitLab is up the runner is registered and ready'       is_well
+check 'the token comes from a credential without a drop-in'        equal "$(registrations)" 1
+check 'systemctl status shows a summary'                           has "$(unit status --no-pager)" 'Status: "1 runner ready'
+check 'runner-agent status shows one active runner'                has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
 check 'a restart keeps the runner'                                 keeps unit restart
 drop_in impatience WatchdogSec=5s TimeoutStopSec=3s TimeoutAbortSec=1s
 check 'a restart with a changed unit keeps the runner'             keeps unit restart
-check 'the watchdog restarts an agent that hangs'                  keeps is_restarted_by_the_watchdog
-check 'a restart of an agent that hangs keeps the runner'          keeps hang_and unit restart
+check 'the watchdog restarts a hanging agent'                      keeps is_restarted_by_the_watchdog
+check 'a restart of a hanging agent keeps the runner'              keeps hang_and unit restart
 check 'an upgrade keeps the runner'                                keeps install_package 2
-check 'an upgrade of an agent that hangs keeps the runner'         keeps hang_and inside dpkg -i "$(package 1)"
+check 'an upgrade of a hanging agent keeps the runner'             keeps hang_and inside dpkg -i "$(package 1)"
 no_drop_in impatience
 check 'a reboot keeps the runner'                                  keeps reboot
 check 'no process and no journal has a token'                      keeps_the_token_to_itself
-check 'switching the machine off unregisters'                      power_off_unregisters
+check 'powering off the machine unregisters'                       power_off_unregisters
 rm "$work/root/etc/credstore/runner-registration-token"
 install -m 600 /dev/stdin "$work/token" <<<"$registration_token"
-check 'the next boot registers, by a credential of the machine'    boot_registers --load-credential="runner-registration-token:$work/token"
+check 'the next boot registers with a credential of the machine'   boot_registers --load-credential="runner-registration-token:$work/token"
 check 'a stop unregisters'                                         stop_unregisters
-check 'an upgrade does not start what was stopped'                 upgrade_leaves_stopped
+check 'an upgrade does not start a stopped agent'                  upgrade_leaves_stopped
 
 secret /root/token
 drop_in credential 'LoadCredential=runner-registration-token:/root/token'
-check 'LoadCredential= with a path gives the token'                start_registers
+check 'LoadCredential= with a path provides the token'             start_registers
 check 'and a stop unregisters again'                               stop_unregisters
 check 'the commands of README.md encrypt the token'                encrypts
 inside rm /root/token
 drop_in credential "$(recipe ini | sed '/^#/d; /^\[/d')"
-check 'LoadCredentialEncrypted= gives the token'                   start_registers
+check 'LoadCredentialEncrypted= provides the token'                start_registers
 check 'and a stop unregisters once more'                           stop_unregisters
 no_drop_in credential
 inside rm /etc/credstore.encrypted/runner-registration-token
 
 belongs_to root:gitlab-runner
-check 'for a config.toml of a group, root is told what it lacks'   group_is_told
+check 'a config.toml of a group causes an error with a hint'       group_gets_a_hint
 example ''
-check 'with the example of a drop-in the group keeps it'           keeps_owner 'root:gitlab-runner 640'
+check 'with the example drop-in the group keeps config.toml'       keeps_owner 'root:gitlab-runner 640'
 no_drop_in config-of-another
 belongs_to gitlab-runner:gitlab-runner
-check 'so it is told of a directory of another user'               user_is_told
+check 'a directory of another user causes an error with a hint'    user_gets_a_hint
 example 's/^#Cap/Cap/'
 check 'with capabilities the user keeps config.toml'               keeps_owner 'gitlab-runner:gitlab-runner 640'
 no_drop_in config-of-another
 belongs_to root:root
 
-check 'a unit registers once, and waits for GitLab to be there'     registers_once
-check 'wrong settings are not tried again and again'               stays_down_with_wrong_settings
+check 'a unit registers once and waits for GitLab'                  registers_once
+check 'invalid settings cause no restart loop'                     stays_down_with_wrong_settings
 secret /etc/runner-agent/registration-token
 enroll '{ file = "registration-token" }'
 check 'a token file beside agent.toml is enough'                   start_registers
 check 'removing the package unregisters'                           remove_unregisters
-check 'installing it again brings everything back'                 comes_back
-check 'purging it unregisters, and leaves nothing but config.toml' purge_leaves_nothing
-check 'settings and token that are there before the package count' is_provisioned
+check 'installing it again restores everything'                    comes_back
+check 'purging it unregisters and leaves only config.toml'         purge_leaves_nothing
+check 'settings and token from before the installation are used'   is_provisioned
 
 verdict

@@ -4,6 +4,6 @@
 mod contents;
 mod daemon;
 mod limited;
+mod messages;
 mod server;
 mod wire;
-mod words;

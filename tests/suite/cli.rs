@@ -1,4 +1,4 @@
-//! The commands, as users and scripts run them.
+//! Commands as users and scripts run them.
 
 mod beside_daemon;
 mod first_api;

@@ -1,17 +1,17 @@
-//! The daemon, as a process of its own against a real server.
+//! The daemon as a process against a real server.
 //!
-//! Tokens live seconds; the tests assert in which order and how often things happened.
+//! Tokens live for seconds; the tests assert the order and number of events.
 
-mod asking;
 mod changes;
 mod containers;
 mod crashes;
 mod ends;
-mod face;
 mod lives;
 mod once;
 mod secrets;
 mod service;
+mod status_command;
+mod status_server;
 
 use fake_gitlab::Builder;
 use test_support::Sandbox;

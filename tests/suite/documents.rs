@@ -1,7 +1,7 @@
 //! GitLab's documents of the Runners API, of 2016, 15.x and 16.x: every request and every answer in them.
 //!
-//! `examples.json` has each request as it is written there, with the answer below it. The fake GitLab is sent both:
-//! the request as curl would send it, and what this client sends for the same wish.
+//! `examples.json` has each documented request with its answer. The tests send both to the fake GitLab: the request as
+//! curl sends it, and this client's equivalent.
 
 mod ours;
 mod request;
@@ -28,13 +28,13 @@ fn requests() -> Vec<(Documented, Option<Value>)> {
     examples["requests"].as_array().unwrap().iter().map(request).collect()
 }
 
-/// A GitLab that has both APIs.
+/// A GitLab with both APIs.
 fn gitlab() -> Gitlab {
     Gitlab::builder().version("16.11").with_v1().start()
 }
 
 #[test]
-fn no_example_of_the_documents_is_missing() {
+fn every_documented_example_is_covered() {
     let examples = examples();
     let occurrences = |is_wanted: &dyn Fn(&Value) -> bool| -> usize {
         let wanted = examples["requests"].as_array().unwrap().iter().filter(|example| is_wanted(example));
@@ -52,13 +52,13 @@ fn every_request_is_sent_as_documented() {
     for (documented, _) in requests() {
         documented.send(&gitlab);
         let asked = gitlab.requests().pop().unwrap();
-        // The documents have lists with an `/all` that no release routes.
+        // The documents have lists with `/all` that no release supports.
         let is_route = asked.endpoint != Endpoint::Unknown;
         assert!(is_route || documented.path.contains("/runners/all?"), "{}", documented.text);
         let documented = if is_route { documented } else { documented.without_all() };
         documented.send(&gitlab);
         let asked = gitlab.requests().pop().unwrap();
-        // What the server says to a runner that it does not have is of no concern here.
+        // The response for an unknown runner does not matter here.
         drop(Ours::new(&gitlab).send(&asked));
         let sent = gitlab.requests().pop().unwrap();
         assert_eq!(sent.endpoint, asked.endpoint, "{}", documented.text);
@@ -71,7 +71,7 @@ fn every_request_is_sent_as_documented() {
 }
 
 #[test]
-fn every_answer_is_understood_to_its_last_field() {
+fn every_documented_response_is_fully_parsed() {
     let gitlab = gitlab();
     let mut count = 0;
     for (documented, answer) in requests() {
@@ -96,7 +96,7 @@ fn every_documented_parameter_can_be_sent() {
         let sent: BTreeSet<String> = everything(&gitlab, call);
         for name in names.as_array().unwrap() {
             let name = name.as_str().unwrap();
-            // The older spelling of `maintenance_note`, with which it must not be sent together.
+            // The older name of `maintenance_note`; the server refuses both together.
             if name == "maintainer_note" {
                 continue;
             }
@@ -109,7 +109,7 @@ fn every_documented_parameter_can_be_sent() {
     }
 }
 
-/// Whether all that a document shows came out on this side; times may be written otherwise.
+/// Whether this client has parsed every documented field; times may have another format.
 fn assert_understood(understood: &Value, documented: &Value, place: &str) {
     match (understood, documented) {
         (Value::Object(ours), Value::Object(theirs)) => {

@@ -1,4 +1,4 @@
-//! Plants tokens in every place they can come from, and looks for them in every place they should not reach.
+//! Plants tokens in every source, and searches every place that must not contain them.
 
 mod files;
 mod output;

@@ -155,7 +155,7 @@ async fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
 }
 
 #[test]
-fn an_unparsable_file_is_told_with_its_place_and_untouched() {
+fn syntax_error_has_a_position_and_changes_nothing() {
     let broken = format!("{}\nbroken = = 1\n", one_entry(1));
     let home = Home::with(&broken);
     let store = home.open();
@@ -274,7 +274,7 @@ fn an_interrupted_write_in_place_is_finished_at_the_next_start() {
 }
 
 #[test]
-fn what_somebody_wrote_after_an_interrupted_write_in_place_stays() {
+fn edit_after_an_interrupted_in_place_write_is_kept() {
     let mut home = Home::with(&one_entry(1));
     let (before, after, copied) = overwritten(&mut home);
     let reverted_and_edited = format!("concurrent = 4\n{before}");
@@ -334,7 +334,7 @@ fn a_mount_point_without_a_state_directory_is_refused_before_anything_is_spent()
 }
 
 #[test]
-fn one_daemon_serves_a_config_and_tells_who_it_is() {
+fn one_daemon_locks_a_config_and_records_its_pid() {
     let home = Home::new();
     let (first, second) = (home.open(), home.open());
     let lock = block_on(first.lock_instance()).unwrap();

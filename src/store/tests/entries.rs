@@ -102,7 +102,7 @@ fn an_unreadable_time_does_not_keep_an_entry_from_being_used() {
 }
 
 #[test]
-fn a_syntax_error_tells_the_place_and_not_the_content() {
+fn syntax_error_has_a_position_but_no_content() {
     let text = "concurrent = 1\r\n[[runners]]\r\n  tokeñ = \"glrt-secret\r\n";
     let Err(error) = ConfigFile::parse(text, reading()) else { panic!("it is no TOML") };
     let Error::Syntax { line, .. } = &error else { panic!("{error:?}") };

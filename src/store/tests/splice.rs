@@ -147,7 +147,7 @@ fn a_token_from_a_variable_is_never_written() {
 }
 
 #[test]
-fn a_runner_without_an_entry_is_told() {
+fn missing_entry_is_an_error() {
     let error = refused(&official(1, "one"), &renew(2, "new"));
     assert_eq!(error.kind(), ErrorKind::NoSuchEntry);
     assert!(error.to_string().contains("runner 2 of https://gitlab.example.com"), "{error}");

@@ -45,7 +45,7 @@ fn a_file_that_is_there_counts() {
 }
 
 #[test]
-fn an_invalid_file_is_told_and_kept() {
+fn invalid_file_is_reported_and_kept() {
     for content in ["", "r_short", "s_0123456789ab trailing", "\u{fffd}"] {
         let home = Home::with("");
         std::fs::write(file(&home), content).unwrap();

@@ -1,10 +1,10 @@
-//! A wall clock that is wrong, and one that jumps: no token is replaced late, and nothing becomes a storm.
+//! Wrong and jumping wall clocks: every token is replaced in time, and requests stay rare.
 //!
-//! libfaketime shows the real binary another wall clock than the server's, while monotonic clocks go on as
-//! they do when a clock is set. Each trial has a daemon, a GitLab and tokens of 60 s of its own.
+//! libfaketime changes the wall clock of the real binary but not its monotonic clocks, as setting a clock does. Each
+//! trial has its own daemon and GitLab, with tokens of 60 s.
 //!
-//! Runs with `RUNNER_AGENT_E2E=1` where libfaketime is installed; `cargo test --test wall_clock -- NAME…` runs
-//! the trials whose names begin with one of these.
+//! Needs libfaketime and `RUNNER_AGENT_E2E=1`; `cargo test --test wall_clock -- NAME…` runs the trials whose names
+//! start with one of the given names.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -28,7 +28,7 @@ use trial::{TRIALS, Trial};
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 
-/// The library for programs with threads, below the directory of an architecture.
+/// The library for threaded programs, below the directory of an architecture.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn library() -> Result<PathBuf, &'static str> {
 
 fn has_passed(trial: &Trial, library: &Path) -> bool {
     let result = catch_unwind(AssertUnwindSafe(|| trial.run(library)));
-    match result.unwrap_or_else(|_| Err("the trial itself broke".to_owned())) {
+    match result.unwrap_or_else(|_| Err("the trial panicked".to_owned())) {
         Ok(()) => println!("{}: ok", trial.name),
         Err(wrong) => {
             println!("{}: FAILED: {wrong}", trial.name);

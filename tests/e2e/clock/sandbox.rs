@@ -12,13 +12,13 @@ use test_support::{Capture, PATIENCE, Process, Sandbox};
 
 use crate::BINARY;
 
-/// How long a token lives. Half of it is left when it is replaced: what a busy machine may take.
+/// The lifetime of a token. A token is replaced at half of it, which leaves time for a busy machine.
 pub(crate) const LIFE: Duration = Duration::from_secs(60);
 
-/// How often the token is checked.
+/// The interval of verifications.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(20);
 
-/// What the daemon says of a jump.
+/// The daemon's log message about a jump.
 pub(crate) const NOTICED: &str = "the clock has jumped";
 
 const SETTINGS: &str = "[rotate]\nat = \"50%\"\n[verify]\ninterval = \"20s\"\n[timing]\nlongest_nap = \"1s\"\n\
@@ -49,7 +49,7 @@ impl ClockSandbox {
         }
     }
 
-    /// Sets the wall clock of every process of this sandbox so many seconds ahead of the server's.
+    /// Sets the wall clock of every process of this sandbox this many seconds ahead of the server's.
     pub(crate) fn set_clock(&self, seconds: i64) {
         self.write("offset", &format!("{seconds:+}\n"));
         if !self.logs.borrow().is_empty() {
@@ -71,7 +71,10 @@ impl ClockSandbox {
         process
     }
 
-    /// Waits for something that comes within the life of a token, while that one never dies.
+    /// Waits for a condition.
+    ///
+    /// # Errors
+    /// The token expires, the daemon ends, or the condition does not hold within the lifetime of a token.
     pub(crate) fn wait_for(
         &self,
         daemon: &Process,
@@ -87,7 +90,7 @@ impl ClockSandbox {
             Some(late) => Err(format!("while waiting for {what}: {late}")),
             None if has_come => Ok(()),
             None if !daemon.is_running() => Err(format!("while waiting for {what}: the daemon has ended")),
-            None => Err(format!("{what} did not come")),
+            None => Err(format!("timed out waiting for {what}")),
         }
     }
 
@@ -106,14 +109,14 @@ impl ClockSandbox {
         if output.is_success() { Ok(()) } else { Err(format!("the daemon exited with {:?}", output.code)) }
     }
 
-    /// The one runner there is.
+    /// The only runner on the server.
     pub(crate) fn runner(&self) -> Result<Runner, String> {
         let [runner] = <[Runner; 1]>::try_from(self.gitlab.runners())
             .map_err(|runners| format!("the server has {} runners", runners.len()))?;
         Ok(runner)
     }
 
-    /// What config.toml holds of it.
+    /// Its entry in config.toml.
     pub(crate) fn entry(&self) -> Result<toml::Table, String> {
         let config: toml::Table =
             self.config().parse().map_err(|error| format!("config.toml does not parse: {error}"))?;

@@ -1,4 +1,4 @@
-//! The trials: how a clock is wrong, and what must hold all the same.
+//! The trials: how a clock is wrong, and what must still hold.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,29 +10,30 @@ use test_support::Process;
 
 use super::sandbox::{ClockSandbox, INTERVAL, LIFE, NOTICED, first_time};
 
-/// How much of its life a token has at least behind it when it is replaced: 4 % less than half of it, and the
-/// second that the server's `Date` leaves out.
+/// The earliest rotation as a share of the token's lifetime: half of it less 4 %.
 const LEAST_SHARE: f64 = 0.46;
-const UNTOLD: Duration = Duration::from_secs(2);
 
-/// How much earlier than its interval a check may come.
+/// The tolerance for the fraction of a second that the server's `Date` omits.
+const UNKNOWN_TIME: Duration = Duration::from_secs(2);
+
+/// The shortest time between verifications, as a share of their interval.
 const MOST_OFTEN: f64 = 0.9;
 
-/// How many checks beside the regular ones each start and each jump may bring.
+/// How many additional verifications each start and each jump may cause.
 const EXTRA: usize = 2;
 
-/// How long the daemon gets to settle down after a rotation. A jump in the middle of a request is not one to
-/// it: the answer carries the server's time.
+/// How long the daemon may settle after a rotation. It does not notice a jump during a request, because the response
+/// has the server's time.
 const REST: Duration = Duration::from_secs(2);
 
 /// One way for a clock to be wrong.
 pub(crate) struct Trial {
     pub(crate) name: &'static str,
-    /// By how many seconds the wall clock is ahead of the server's when the daemon starts.
+    /// The offset of the wall clock from the server's when the daemon starts, in seconds.
     begins_at: i64,
-    /// To how many it jumps later, one after the other.
+    /// The later offsets, in seconds, one after the other.
     jumps: &'static [i64],
-    /// Whether the server cannot be asked when it jumps.
+    /// Whether the server is unreachable during a jump.
     is_server_away: bool,
 }
 
@@ -47,7 +48,10 @@ pub(crate) const TRIALS: [Trial; 5] = [
 ];
 
 impl Trial {
-    /// Runs it, and says what was not as it must be.
+    /// Runs the trial.
+    ///
+    /// # Errors
+    /// What went wrong.
     pub(crate) fn run(&self, library: &Path) -> Result<(), String> {
         let sandbox = ClockSandbox::new(library);
         self.run_in(&sandbox).map_err(|wrong| format!("{wrong}\n{}", sandbox.logs()))
@@ -79,12 +83,12 @@ impl Trial {
         if self.is_server_away {
             sandbox.gitlab.refuse_connections();
         }
-        let told = |words: &str| sandbox.logs().matches(words).count();
-        let (noticed, failed) = (told(NOTICED), told("failed, trying again"));
+        let count = |text: &str| sandbox.logs().matches(text).count();
+        let (noticed, failed) = (count(NOTICED), count("failed, trying again"));
         sandbox.set_clock(seconds);
-        sandbox.wait_for(daemon, "the daemon to notice the jump", |_, _| told(NOTICED) > noticed)?;
+        sandbox.wait_for(daemon, "the daemon to notice the jump", |_, _| count(NOTICED) > noticed)?;
         if self.is_server_away {
-            sandbox.wait_for(daemon, "the daemon to ask in vain", |_, _| told("failed, trying again") > failed)?;
+            sandbox.wait_for(daemon, "the daemon to fail a request", |_, _| count("failed, trying again") > failed)?;
             sandbox.gitlab.accept_connections();
         }
         Ok(())
@@ -101,9 +105,9 @@ fn wait_for_rotation(sandbox: &ClockSandbox, daemon: &Process) -> Result<(), Str
     sandbox.wait_for(daemon, "the new token in config.toml", is_written)
 }
 
-/// The clock was wrong for the process, or the trial has tried nothing.
+/// Checks that the process had the wrong clock; otherwise the trial proves nothing.
 fn check_clock(sandbox: &ClockSandbox, daemon: &Process, seconds: i64) -> Result<(), String> {
-    let began = first_time(&daemon.log()).ok_or("the log tells no time")?;
+    let began = first_time(&daemon.log()).ok_or("the log has no time")?;
     let expected = sandbox.gitlab.now() + SignedDuration::from_secs(seconds);
     if began.duration_until(expected).abs() < SignedDuration::from_mins(10) {
         Ok(())
@@ -131,7 +135,7 @@ fn check_entry(sandbox: &ClockSandbox) -> Result<(), String> {
     Ok(())
 }
 
-/// Every request was accepted; no token was replaced early, and none was checked all the time.
+/// Checks that every request was accepted, no token was replaced early, and verifications were rare.
 fn check_requests(sandbox: &ClockSandbox) -> Result<(), String> {
     let all = sandbox.gitlab.requests();
     if let Some(refused) = all.iter().find(|request| request.status.is_some_and(|status| status >= 400)) {
@@ -140,7 +144,7 @@ fn check_requests(sandbox: &ClockSandbox) -> Result<(), String> {
     let of = |endpoint| sandbox.gitlab.requests_to(endpoint);
     let births = of(Endpoint::Register).into_iter().chain(of(Endpoint::Reset)).map(|request| request.received_at);
     let births: Vec<Timestamp> = births.collect();
-    let least = SignedDuration::try_from(LIFE.mul_f64(LEAST_SHARE) - UNTOLD).unwrap();
+    let least = SignedDuration::try_from(LIFE.mul_f64(LEAST_SHARE) - UNKNOWN_TIME).unwrap();
     if let Some(pair) = births.windows(2).find(|pair| pair[0].duration_until(pair[1]) < least) {
         return Err(format!("a token of {} was replaced at {} already", pair[0], pair[1]));
     }

@@ -1,4 +1,4 @@
-//! The cases: which fault strikes which piece of work, and how each is run.
+//! The cases: which fault is injected into which operation, and how a case runs.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -10,14 +10,14 @@ use test_support::{Output, PATIENCE};
 
 use super::oracle::check;
 use super::sandbox::FaultSandbox;
-use super::strace::{self, Call, Strike};
+use super::strace::{self, Call, Injection};
 use super::work::{Work, is_settled};
 
-/// How often a fault is tried to be brought about.
-const CHANCES: u32 = 4;
+/// How many attempts a fault gets to be injected.
+const ATTEMPTS: u32 = 4;
 
-/// How the words about a fault that never came begin.
-pub(crate) const NOT_STRUCK: &str = "the fault did not strike";
+/// The prefix of the error if a fault was not injected.
+pub(crate) const NOT_INJECTED: &str = "the fault was not injected";
 
 /// One case of the matrix.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Case {
     fault: Trouble,
 }
 
-/// When the connection is cut.
+/// When the connection is cut, relative to the server's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Before,
@@ -38,11 +38,11 @@ enum Cut {
 #[derive(Clone, Debug)]
 enum Trouble {
     None,
-    Strike(Call, Strike),
+    Injection(Call, Injection),
     Full { directory: &'static str, takes_names: bool, is_during: bool },
 }
 
-/// All cases of the work that one of the wanted names could mean.
+/// All cases of the operations that one of the wanted names can select.
 pub(crate) fn all(wanted: &[String]) -> Vec<Case> {
     let variants: Vec<(Work, Option<Cut>)> = Work::ALL
         .into_iter()
@@ -103,8 +103,8 @@ fn cases(work: Work, cut: Option<Cut>, calls: &[Call]) -> Vec<Case> {
         cases.push(case(Trouble::None));
     } else {
         for call in calls {
-            let errors = call.errors().iter().map(|error| Strike::Error(error));
-            cases.extend(errors.map(|strike| case(Trouble::Strike(call.clone(), strike))));
+            let errors = call.errors().iter().map(|error| Injection::Error(error));
+            cases.extend(errors.map(|injection| case(Trouble::Injection(call.clone(), injection))));
         }
         for (directory, takes_names) in [("config", false), ("config", true), ("state", false), ("state", true)] {
             for is_during in [false, true].into_iter().take(1 + usize::from(work.endpoint().is_some())) {
@@ -112,9 +112,9 @@ fn cases(work: Work, cut: Option<Cut>, calls: &[Call]) -> Vec<Case> {
             }
         }
     }
-    // To open a file for reading changes nothing, so a kill there is a kill at the next change.
+    // Opening a file for reading changes nothing, so a kill there equals a kill at the next change.
     let changes = calls.iter().filter(|call| !call.is_reading);
-    cases.extend(changes.map(|call| case(Trouble::Strike(call.clone(), Strike::Kill))));
+    cases.extend(changes.map(|call| case(Trouble::Injection(call.clone(), Injection::Kill))));
     cases
 }
 
@@ -123,8 +123,8 @@ impl Case {
         let prefix = prefix(self.work, self.cut);
         match &self.fault {
             Trouble::None => format!("{prefix}alone"),
-            Trouble::Strike(call, Strike::Kill) => format!("{prefix}{}/{}/kill", call.syscall, call.number),
-            Trouble::Strike(call, Strike::Error(error)) => {
+            Trouble::Injection(call, Injection::Kill) => format!("{prefix}{}/{}/kill", call.syscall, call.number),
+            Trouble::Injection(call, Injection::Error(error)) => {
                 format!("{prefix}{}/{}/{error}", call.syscall, call.number)
             }
             Trouble::Full { directory, takes_names, is_during } => {
@@ -137,19 +137,23 @@ impl Case {
     pub(crate) fn kind(&self) -> &'static str {
         match (&self.fault, self.cut) {
             (Trouble::None, _) => "cut",
-            (Trouble::Strike(_, Strike::Kill), None) => "kill",
-            (Trouble::Strike(_, Strike::Kill), Some(_)) => "cut and kill",
-            (Trouble::Strike(_, Strike::Error(_)), _) => "error",
+            (Trouble::Injection(_, Injection::Kill), None) => "kill",
+            (Trouble::Injection(_, Injection::Kill), Some(_)) => "cut and kill",
+            (Trouble::Injection(_, Injection::Error(_)), _) => "error",
             (Trouble::Full { .. }, _) => "full disk",
         }
     }
 
-    /// Runs it, and says what was lost. A daemon does not make every call in every run, so a fault that did
-    /// not come gets further chances.
+    /// Runs the case.
+    ///
+    /// A daemon does not make every call in every run, so a fault that was not injected gets further attempts.
+    ///
+    /// # Errors
+    /// What was lost, or that the fault was not injected.
     pub(crate) fn run(&self) -> Result<(), String> {
-        for _ in 1..CHANCES {
+        for _ in 1..ATTEMPTS {
             match self.run_once() {
-                Err(lost) if lost.starts_with(NOT_STRUCK) => {}
+                Err(lost) if lost.starts_with(NOT_INJECTED) => {}
                 result => return result,
             }
         }
@@ -159,7 +163,7 @@ impl Case {
     fn run_once(&self) -> Result<(), String> {
         let mounted = match self.fault {
             Trouble::Full { directory, .. } => Some(directory),
-            Trouble::None | Trouble::Strike(..) => None,
+            Trouble::None | Trouble::Injection(..) => None,
         };
         let mut sandbox = FaultSandbox::new(self.work.is_enrolling(), mounted);
         let result = self.run_in(&sandbox);
@@ -175,10 +179,10 @@ impl Case {
         order(sandbox, self.work, self.cut);
         let status = match &self.fault {
             Trouble::None => self.work.act(sandbox, &[])?,
-            Trouble::Strike(call, strike) => {
-                let status = self.work.act(sandbox, &call.words(sandbox, *strike))?;
-                if !strace::has_struck(sandbox) {
-                    return Err(format!("{NOT_STRUCK}: {call:?}"));
+            Trouble::Injection(call, injection) => {
+                let status = self.work.act(sandbox, &call.strace_args(sandbox, *injection))?;
+                if !strace::is_injected(sandbox) {
+                    return Err(format!("{NOT_INJECTED}: {call:?}"));
                 }
                 status
             }
@@ -193,10 +197,10 @@ impl Case {
         if status.is_success()
             && let Some(goal) = self.work.promise()
         {
-            check(sandbox, goal).map_err(|lost| format!("it said that it was done, but {lost}"))?;
+            check(sandbox, goal).map_err(|lost| format!("it reported success, but {lost}"))?;
         }
         self.recover(sandbox)?;
-        self.work.repeat(sandbox).map_err(|lost| format!("when it is done again: {lost}"))
+        self.work.repeat(sandbox).map_err(|lost| format!("after a repetition: {lost}"))
     }
 
     /// Fills the disk while the server holds the answer.
@@ -213,7 +217,7 @@ impl Case {
         })
     }
 
-    /// Starts the daemon with the fault gone, and lets it settle.
+    /// Starts the daemon without the fault and waits until it settles.
     fn recover(&self, sandbox: &FaultSandbox) -> Result<(), String> {
         let goal = self.work.goal();
         let daemon = sandbox.start(&["run"], &[]);
@@ -225,7 +229,7 @@ impl Case {
         }
         daemon.signal(Signal::QUIT);
         if !daemon.try_end()?.is_success() {
-            return Err("the daemon does not end well".to_owned());
+            return Err("the daemon exits with an error".to_owned());
         }
         check(sandbox, goal).map_err(|lost| format!("after it had settled: {lost}"))
     }

@@ -1,12 +1,12 @@
-//! The fault matrix: each step on the disk fails once, or is the last thing that happens, and nothing is lost.
+//! The fault matrix: nothing is lost if any disk operation fails, or if the process is killed at it.
 //!
-//! For each piece of work (`register`, `enroll`, `rotate`, …) strace first records which calls touch the
-//! directories of config.toml and of the state. Then each call fails once, and the process is killed at
-//! each; disks are full, connections cut, and both at a time. After each case the daemon is started again
-//! without the fault, and server and disk are compared.
+//! For each operation (`register`, `enroll`, `rotate`, …) strace first records the calls below the directories of
+//! config.toml and of the state. Then each call fails once and the process is killed at each call; disks are full,
+//! connections are cut, also in combination. After each case the daemon starts again without the fault, and server
+//! and disk are compared.
 //!
-//! Runs as root, with strace and `RUNNER_AGENT_E2E=1`; `cargo test --test fault_matrix -- NAME…` runs the cases
-//! whose names begin with one of these.
+//! Needs root, strace and `RUNNER_AGENT_E2E=1`; `cargo test --test fault_matrix -- NAME…` runs the cases whose names
+//! start with one of the given names.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -36,7 +36,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
 /// How many cases run at a time.
 const WORKERS: usize = 4;
 
-/// Set for the copy of this program that has mounts of its own.
+/// Set if this program runs in its own mount namespace.
 const INSIDE: &str = "RUNNER_AGENT_E2E_INSIDE";
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let cases: Vec<Case> = case::all(&wanted).into_iter().filter(|case| is_wanted(&case.name(), &wanted)).collect();
     println!("{} cases recorded after {} s", cases.len(), began.elapsed().as_secs());
     let results = run_all(cases);
-    tell(&results, began)
+    report(&results, began)
 }
 
 fn missing() -> Option<&'static str> {
@@ -67,7 +67,7 @@ fn missing() -> Option<&'static str> {
     }
 }
 
-/// Runs this program again where its mounts end with it.
+/// Runs this program again in a mount namespace of its own.
 fn in_own_mounts() -> ExitCode {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--"]).arg(env::current_exe().unwrap());
@@ -79,17 +79,17 @@ fn is_wanted(name: &str, wanted: &[String]) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
 }
 
-/// What became of one case: its kind, its name, and what was lost.
+/// The outcome of one case.
 struct Outcome {
     kind: &'static str,
     name: String,
     lost: Option<String>,
-    /// Whether the fault was there at all; a daemon does not make every call in every run.
-    has_come: bool,
+    /// Whether the fault was injected; a daemon does not make every call in every run.
+    is_injected: bool,
 }
 
-/// One in so many faults may not come.
-const MAY_STAY_AWAY: usize = 100;
+/// At most one fault in this many may be missed.
+const MAX_MISSED_RATIO: usize = 100;
 
 fn run_all(cases: Vec<Case>) -> Vec<Outcome> {
     let queue = Mutex::new(VecDeque::from(cases));
@@ -113,12 +113,12 @@ fn run_all(cases: Vec<Case>) -> Vec<Outcome> {
 
 fn run(case: &Case) -> Outcome {
     let result = catch_unwind(AssertUnwindSafe(|| case.run()));
-    let result = result.unwrap_or_else(|_| Err("the case itself broke".to_owned()));
-    let has_come = !result.as_ref().is_err_and(|lost| lost.starts_with(case::NOT_STRUCK));
-    Outcome { kind: case.kind(), name: case.name(), lost: result.err().filter(|_| has_come), has_come }
+    let result = result.unwrap_or_else(|_| Err("the case panicked".to_owned()));
+    let is_injected = !result.as_ref().is_err_and(|lost| lost.starts_with(case::NOT_INJECTED));
+    Outcome { kind: case.kind(), name: case.name(), lost: result.err().filter(|_| is_injected), is_injected }
 }
 
-fn tell(results: &[Outcome], began: Instant) -> ExitCode {
+fn report(results: &[Outcome], began: Instant) -> ExitCode {
     let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for outcome in results {
         let (all, lost) = kinds.entry(outcome.kind).or_default();
@@ -130,11 +130,11 @@ fn tell(results: &[Outcome], began: Instant) -> ExitCode {
     }
     let failed = results.iter().filter(|outcome| outcome.lost.is_some()).count();
     println!("{} cases, {failed} lost something, {} s", results.len(), began.elapsed().as_secs());
-    let away: Vec<&Outcome> = results.iter().filter(|outcome| !outcome.has_come).collect();
-    for outcome in &away {
-        println!("the fault did not come: {}", outcome.name);
+    let missed: Vec<&Outcome> = results.iter().filter(|outcome| !outcome.is_injected).collect();
+    for outcome in &missed {
+        println!("the fault was not injected: {}", outcome.name);
     }
-    let are_enough = away.len() * MAY_STAY_AWAY <= results.len();
-    println!("{} passed, {failed} failed", results.len() - failed - away.len());
-    if failed == 0 && are_enough && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let enough_injected = missed.len() * MAX_MISSED_RATIO <= results.len();
+    println!("{} passed, {failed} failed", results.len() - failed - missed.len());
+    if failed == 0 && enough_injected && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

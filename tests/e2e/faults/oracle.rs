@@ -1,4 +1,4 @@
-//! What server and disk must look like when all is well.
+//! Checks that server and disk are consistent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,11 +8,11 @@ use toml::{Table, Value};
 
 use super::sandbox::{FOREIGN, FaultSandbox};
 
-/// What a daemon says of a registration whose answer it never saw, and what `register` says.
+/// What the daemon and `register` report about a registration without a response.
 const NAMES_AN_ORPHAN: [&str; 2] =
     ["the answer to a registration was lost", "GitLab may have created the runner anyway"];
 
-/// The keys that are ours to change.
+/// The keys that the agent may change.
 const OURS: [&str; 6] = ["name", "url", "id", "token", "token_obtained_at", "token_expires_at"];
 
 /// How many runners there must be.
@@ -24,7 +24,10 @@ pub(crate) enum Goal {
     InStep,
 }
 
-/// Compares server and disk, and says what is wrong.
+/// Compares server and disk.
+///
+/// # Errors
+/// The first difference.
 pub(crate) fn check(sandbox: &FaultSandbox, goal: Goal) -> Result<(), String> {
     let text = sandbox.config();
     let config: Table = text.parse().map_err(|error| format!("config.toml does not parse: {error}"))?;
@@ -38,13 +41,13 @@ pub(crate) fn check(sandbox: &FaultSandbox, goal: Goal) -> Result<(), String> {
     check_files(sandbox.root())
 }
 
-/// Everything by hand is there as it was, and nothing else but entries of ours.
+/// Checks that foreign lines are unchanged and that all other lines belong to the agent's entries.
 fn check_foreign(text: &str) -> Result<(), String> {
-    let ours = text.strip_prefix(FOREIGN).ok_or_else(|| format!("config.toml has lost what is not ours:\n{text}"))?;
+    let ours = text.strip_prefix(FOREIGN).ok_or_else(|| format!("config.toml has lost foreign lines:\n{text}"))?;
     for line in ours.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let key = line.split('=').next().unwrap_or_default().trim();
         if line != "[[runners]]" && line != "executor = \"shell\"" && !OURS.contains(&key) {
-            return Err(format!("config.toml has a line that nobody wanted: {line}"));
+            return Err(format!("config.toml has an unexpected line: {line}"));
         }
     }
     Ok(())
@@ -84,11 +87,11 @@ fn check_runners(sandbox: &FaultSandbox, config: &Table, goal: Goal) -> Result<(
 
 fn orphans_named(sandbox: &FaultSandbox) -> usize {
     let logs = sandbox.logs();
-    // A one-shot command says it in both ways.
-    NAMES_AN_ORPHAN.iter().map(|words| logs.matches(words).count()).max().unwrap_or_default()
+    // A one-shot command reports both.
+    NAMES_AN_ORPHAN.iter().map(|text| logs.matches(text).count()).max().unwrap_or_default()
 }
 
-/// No file but those with a fixed name.
+/// Checks that only files with a known name exist.
 fn check_files(root: &Path) -> Result<(), String> {
     for directory in ["config", "state"] {
         let mut found = Vec::new();
@@ -129,7 +132,7 @@ fn is_fixed_beside_config(path: &str) -> bool {
     names.iter().any(|name| path.strip_prefix("config/") == Some(name))
 }
 
-/// A journal must be finished, so it is none of them.
+/// Whether this is a known file of a runner; an unfinished journal is not.
 fn is_fixed_of_runner(name: &str) -> bool {
     let (hidden, stem) = match name.strip_prefix('.').and_then(|name| name.strip_suffix(".runner-agent.tmp")) {
         Some(stem) => (true, stem),

@@ -12,7 +12,7 @@ use test_support::{Capture, Process, Sandbox};
 
 use crate::BINARY;
 
-/// What else is in config.toml: none of it may change.
+/// The foreign part of config.toml, which must not change.
 pub(crate) const FOREIGN: &str = "# by hand\nconcurrent   =  4\n\n[session_server] # odd\n  session_timeout = 0x708\n\n\
     [[runners]]\n  name = 'neighbour' # not ours\n  url = \"https://elsewhere.example.com\"\n  token = \"$NOT_SET_ANYWHERE\"\n  \
     executor = \"shell\"\n";
@@ -64,7 +64,7 @@ impl FaultSandbox {
         process
     }
 
-    /// The logs of all processes so far.
+    /// The logs of all processes.
     pub(crate) fn logs(&self) -> String {
         self.logs.lock().unwrap().iter().map(Capture::text).collect()
     }

@@ -1,4 +1,4 @@
-//! strace: which calls touch our directories, and a fault at one of them.
+//! strace: records the calls below our directories, and injects a fault at one of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,34 +12,34 @@ use test_support::PATIENCE;
 
 use super::sandbox::FaultSandbox;
 
-/// Every call that changes a disk, or opens what is on it.
+/// Every call that opens a file or changes the disk.
 const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir";
 
-/// How long a case may take until its last name with the time in it, in seconds.
+/// How long a case may take until it creates its last file with the time in its name, in seconds.
 const NAMES_AHEAD: i64 = 60;
 
-/// A call as it was recorded.
+/// A recorded call.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) syscall: String,
-    /// Its path, with placeholders for what differs between two runs.
+    /// Its path, with placeholders for the parts that differ between runs.
     path: String,
-    /// Which one of the calls of its thread with this name and path.
+    /// Its position among the calls of its thread with this name and path, from 1.
     nth: usize,
-    /// Which one of all calls with this name.
+    /// Its position among all calls with this name, from 1.
     pub(crate) number: usize,
     pub(crate) is_reading: bool,
 }
 
-/// What happens at a call.
+/// The fault at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Strike {
+pub(crate) enum Injection {
     Error(&'static str),
     Kill,
 }
 
 impl Call {
-    /// What can go wrong with it but a kill.
+    /// The errors that it can fail with.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match (self.syscall.as_str(), self.is_reading) {
             ("openat", true) => &["EIO"],
@@ -57,29 +57,29 @@ impl Call {
         Self { syscall: syscall.to_owned(), path: path.to_owned(), nth: 1, number: 1, is_reading: false }
     }
 
-    /// The words that make strace strike at it.
-    pub(crate) fn words(&self, sandbox: &FaultSandbox, strike: Strike) -> Vec<String> {
-        let what = match strike {
-            Strike::Error(error) => format!("error={error}"),
-            Strike::Kill => "signal=KILL".to_owned(),
+    /// The arguments with which strace injects a fault at this call.
+    pub(crate) fn strace_args(&self, sandbox: &FaultSandbox, injection: Injection) -> Vec<String> {
+        let what = match injection {
+            Injection::Error(error) => format!("error={error}"),
+            Injection::Kill => "signal=KILL".to_owned(),
         };
-        let mut words = vec!["-o".to_owned(), sandbox.path("struck").display().to_string()];
-        words.push(format!("--inject={}:{what}:when={}", self.syscall, self.nth));
-        words.push(format!("--trace={}", self.syscall));
+        let mut args = vec!["-o".to_owned(), sandbox.path("injected").display().to_string()];
+        args.push(format!("--inject={}:{what}:when={}", self.syscall, self.nth));
+        args.push(format!("--trace={}", self.syscall));
         for path in paths(sandbox, &self.path) {
-            words.extend(["-P".to_owned(), path]);
+            args.extend(["-P".to_owned(), path]);
         }
-        words
+        args
     }
 }
 
-/// The words that make strace write down all calls.
+/// The arguments with which strace records all calls.
 pub(crate) fn recording(sandbox: &FaultSandbox) -> Vec<String> {
     let output = sandbox.path("recording").display().to_string();
     ["-o", &output, "--seccomp-bpf", "-y", "-s", "0", &format!("--trace={CALLS}")].map(str::to_owned).to_vec()
 }
 
-/// What was written down, from the last signal of this name on.
+/// The recorded calls, starting with the last signal of this name.
 pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call> {
     let text = whole(sandbox);
     let (mut nths, mut numbers) = (BTreeMap::new(), BTreeMap::new());
@@ -101,11 +101,11 @@ pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call
     calls
 }
 
-/// Whether the fault came; a kill shows in the exit status already.
-pub(crate) fn has_struck(sandbox: &FaultSandbox) -> bool {
+/// Whether strace injected the fault.
+pub(crate) fn is_injected(sandbox: &FaultSandbox) -> bool {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let text = fs::read_to_string(sandbox.path("struck")).unwrap_or_default();
+        let text = fs::read_to_string(sandbox.path("injected")).unwrap_or_default();
         if text.contains("INJECTED") || text.contains("killed by SIGKILL") {
             return true;
         }
@@ -116,7 +116,7 @@ pub(crate) fn has_struck(sandbox: &FaultSandbox) -> bool {
     }
 }
 
-/// The recording once strace has finished it, which is after the process has ended.
+/// The recording, complete once strace has written the end of the process.
 fn whole(sandbox: &FaultSandbox) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -129,7 +129,7 @@ fn whole(sandbox: &FaultSandbox) -> String {
     }
 }
 
-/// The thread, the call, its (first) path, and whether it only opens for reading.
+/// Parses thread, call, (first) path, and whether the call only opens for reading.
 fn parsed(line: &str) -> Option<(&str, &str, String, bool)> {
     let (thread, call) = line.split_once(' ')?;
     let (syscall, arguments) = call.trim_start().split_once('(')?;
@@ -156,7 +156,7 @@ fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
     Some(dropped.map(|(directory, rest)| format!("{directory}/dropped/{{time}}-{rest}")).unwrap_or(below))
 }
 
-/// What a path with placeholders can be in this sandbox.
+/// The possible paths in this sandbox for a path with placeholders.
 fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
     let path = format!("{}{template}", sandbox.root().display())
         .replace("{state}", &state_name(sandbox))
@@ -174,13 +174,13 @@ fn state_name(sandbox: &FaultSandbox) -> String {
     sha256_hex(sandbox.path("config/config.toml").to_str().unwrap().as_bytes())[..12].to_owned()
 }
 
-/// The key of what a one-shot `register` makes.
+/// The key of a runner that one-shot `register` creates.
 fn registered_key(sandbox: &FaultSandbox) -> String {
     let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
     format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
 }
 
-/// How the server is named in the keys of runners that were found in config.toml.
+/// The server's name in the keys of runners found in config.toml.
 fn server(sandbox: &FaultSandbox) -> String {
     sandbox.gitlab.url().parse::<ServerUrl>().unwrap().file_name()
 }

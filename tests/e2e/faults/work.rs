@@ -1,4 +1,4 @@
-//! The pieces of work that are disturbed: what comes before, what is done, and what must hold afterwards.
+//! The operations under test: their preparation, the operation itself, and what must hold afterwards.
 
 use std::fs;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use test_support::{Output, PATIENCE, Process};
 
 use super::oracle::{Goal, check};
 use super::sandbox::FaultSandbox;
-use super::strace::{self, Strike};
+use super::strace::{self, Injection};
 
-/// How long a daemon gets to do its work in spite of a fault, before it is stopped.
-const LONG_ENOUGH: Duration = Duration::from_secs(4);
+/// How long a daemon with a fault may work before it is stopped.
+const WORK_TIME: Duration = Duration::from_secs(4);
 
-/// How long after that its last calls come, such as those that note its state.
+/// How long after that the daemon may make its last calls, such as writing its state.
 const LAST_CALLS: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub(crate) enum Work {
     Enroll,
     /// `rotate`, one shot.
     Rotate,
-    /// `run --once` that finds a token which is due.
+    /// `run --once` with a token that is due for rotation.
     Once,
     /// `unregister`, one shot.
     Unregister,
-    /// The end of a daemon that unregisters what it has enrolled.
+    /// The shutdown of a daemon that unregisters its enrolled runners.
     Shutdown,
     /// The start of a daemon after a registration was killed.
     ReplayRegister,
@@ -71,7 +71,7 @@ impl Work {
         }
     }
 
-    /// The request that it is about, where it is about one.
+    /// The request that the operation sends, if it sends one.
     pub(crate) fn endpoint(self) -> Option<Endpoint> {
         match self {
             Self::Register | Self::Enroll => Some(Endpoint::Register),
@@ -86,7 +86,7 @@ impl Work {
         matches!(self, Self::Enroll | Self::Shutdown)
     }
 
-    /// From which signal on the calls belong to it.
+    /// The signal that starts the operation, if one does.
     pub(crate) fn begins_with(self) -> Option<&'static str> {
         (self == Self::Shutdown).then_some("SIGTERM")
     }
@@ -106,7 +106,7 @@ impl Work {
         }
     }
 
-    /// Brings about what the work starts from.
+    /// Prepares the state from which the operation starts.
     pub(crate) fn prepare(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
             Self::Register | Self::Enroll => Ok(()),
@@ -130,7 +130,7 @@ impl Work {
         }
     }
 
-    /// Does it, with something in its way perhaps.
+    /// Runs the operation, under strace if there are arguments for it.
     pub(crate) fn act(self, sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String> {
         match self {
             Self::Register => register(sandbox, strace),
@@ -144,7 +144,7 @@ impl Work {
             | Self::ReplayLost
             | Self::ReplayUnregister => {
                 let daemon = sandbox.start(&["run"], strace);
-                daemon.wait_for(LONG_ENOUGH, |daemon| is_settled(sandbox, daemon, self.goal()));
+                daemon.wait_for(WORK_TIME, |daemon| is_settled(sandbox, daemon, self.goal()));
                 daemon.wait_for(LAST_CALLS, |_| false);
                 daemon.signal(if self == Self::Shutdown { Signal::TERM } else { Signal::QUIT });
                 daemon.try_end()
@@ -152,7 +152,7 @@ impl Work {
         }
     }
 
-    /// What a user does after a one-shot command that failed: the same again.
+    /// Repeats a one-shot command, as a user does after a failure.
     pub(crate) fn repeat(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
             Self::Register => {
@@ -169,7 +169,7 @@ impl Work {
         }
     }
 
-    /// What a one-shot command that says it is done has done.
+    /// What holds after a one-shot command that reports success.
     pub(crate) fn promise(self) -> Option<Goal> {
         match self {
             Self::Register | Self::Rotate | Self::Once => Some(Goal::One),
@@ -185,24 +185,24 @@ pub(crate) fn is_settled(sandbox: &FaultSandbox, daemon: &Process, goal: Goal) -
     log.contains("serving") && check(sandbox, goal).is_ok()
 }
 
-/// The call that makes the new config.toml the one that counts.
+/// The call that activates the new config.toml.
 const RENAME_OF_CONFIG: (&str, &str) = ("rename", "/config/.config.toml.runner-agent.tmp");
 
 fn kill_at(work: Work, sandbox: &FaultSandbox, (syscall, path): (&str, &str)) -> Result<(), String> {
     work.prepare(sandbox)?;
     let call = strace::Call::first(syscall, path);
-    work.act(sandbox, &call.words(sandbox, Strike::Kill))?;
-    if strace::has_struck(sandbox) {
-        fs::remove_file(sandbox.path("struck")).unwrap();
+    work.act(sandbox, &call.strace_args(sandbox, Injection::Kill))?;
+    if strace::is_injected(sandbox) {
+        fs::remove_file(sandbox.path("injected")).unwrap();
         Ok(())
     } else {
-        Err(format!("the kill that the case starts from did not strike: {}", sandbox.logs()))
+        Err(format!("the preparing kill was not injected: {}", sandbox.logs()))
     }
 }
 
 fn register(sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String> {
     let (url, token) = (sandbox.gitlab.url(), sandbox.path("token").display().to_string());
-    let words = [
+    let args = [
         "register",
         "-n",
         "--url",
@@ -214,7 +214,7 @@ fn register(sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String>
         "--executor",
         "shell",
     ];
-    sandbox.start(&words, strace).try_end()
+    sandbox.start(&args, strace).try_end()
 }
 
 fn must_succeed(output: &Output, sandbox: &FaultSandbox) -> Result<(), String> {
@@ -225,7 +225,7 @@ fn must_succeed(output: &Output, sandbox: &FaultSandbox) -> Result<(), String> {
     }
 }
 
-/// An entry that no record knows, whose token has used up most of its life.
+/// Adds an entry without a record, whose token has used up most of its lifetime.
 fn add_due(sandbox: &FaultSandbox) {
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();

@@ -1,4 +1,4 @@
-//! What the server answers, before it is put on the wire.
+//! Answers, before they are sent.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// A whole HTTP answer: status, headers and body.
 ///
-/// The server adds `Date`, `X-Request-Id` and `Content-Length` by itself, where the answer does not set them.
+/// The server adds `Date`, `X-Request-Id` and `Content-Length` unless the answer sets them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
@@ -46,7 +46,7 @@ impl Answer {
         Self::text(status, "text/html; charset=utf-8", page)
     }
 
-    /// Sends the client elsewhere.
+    /// Redirects the client.
     #[must_use]
     pub fn redirect(status: u16, location: &str) -> Self {
         let body = format!("<html><body>You are being <a href=\"{location}\">redirected</a>.</body></html>");
@@ -71,7 +71,7 @@ impl Answer {
         Self::json(status, json!({ "error": error.into() }))
     }
 
-    /// Adds a header, or replaces it if it is there.
+    /// Adds or replaces a header.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(present, _)| !present.eq_ignore_ascii_case(name));
@@ -93,13 +93,13 @@ impl Answer {
 }
 
 impl fmt::Debug for Answer {
-    /// Leaves the body out, as it may hold a token.
+    /// Omits the body, because it may contain a token.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Answer").field("status", &self.status).field("body_bytes", &self.body.len()).finish()
     }
 }
 
-/// The name that goes with a status.
+/// The reason phrase of a status.
 pub(crate) fn reason(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

@@ -1,4 +1,4 @@
-//! How a GitLab is set up before it starts.
+//! The configuration of a GitLab before it starts.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,8 +10,8 @@ use crate::shared::{Changes, Observer, Shared};
 use crate::state::State;
 use crate::{Gitlab, IntoLife, Request, Version};
 
-/// Sets up a [`Gitlab`]. By default it imitates the newest known release, speaks plain HTTP on a free port of
-/// 127.0.0.1, gives out tokens that never expire and, unlike new releases by default, allows registration tokens.
+/// Configures a [`Gitlab`]. By default it imitates the newest known release, speaks plain HTTP on a free port of
+/// 127.0.0.1, issues tokens that never expire and, unlike new releases by default, allows registration tokens.
 pub struct Builder {
     address: SocketAddr,
     base_path: String,
@@ -40,7 +40,7 @@ impl Builder {
         self
     }
 
-    /// Gives out runner tokens that live this long: a span, `None`, or a text such as `"60s"` or `"never"`.
+    /// Sets the lifetime of runner tokens: a span, `None`, or a text such as `"60s"` or `"never"`.
     #[must_use]
     pub fn token_life(mut self, life: impl IntoLife) -> Self {
         self.state.token_life = life.into_life();
@@ -76,21 +76,21 @@ impl Builder {
         self
     }
 
-    /// Takes this for the instance's registration token; said after [`Builder::version`].
+    /// Sets the instance's registration token; call it after [`Builder::version`].
     #[must_use]
     pub fn registration_token(mut self, token: impl Into<String>) -> Self {
         self.state.registration.instance_token = token.into();
         self
     }
 
-    /// Serves the API v1 too, which releases before 10.0 do in any case.
+    /// Also serves the API v1, which releases before 10.0 always do.
     #[must_use]
     pub fn with_v1(mut self) -> Self {
         self.state.serves_v1 = true;
         self
     }
 
-    /// Answers verify, where the release is older than 15.9, with the JSON string `"200"` instead of the bare text.
+    /// Releases before 15.9 answer verify with the JSON string `"200"` instead of the plain text.
     #[must_use]
     pub fn verify_answers_a_json_string(mut self) -> Self {
         self.state.verify_is_json_string = true;
@@ -107,7 +107,7 @@ impl Builder {
     /// Starts the server; it listens when this returns.
     ///
     /// # Panics
-    /// When the address cannot be listened on.
+    /// The server cannot listen on the address.
     #[must_use]
     pub fn start(self) -> Gitlab {
         self.try_start().expect("an address to listen on")
@@ -116,7 +116,7 @@ impl Builder {
     /// Starts the server; it listens when this returns.
     ///
     /// # Errors
-    /// When the address cannot be listened on, for example because it is in use.
+    /// The server cannot listen on the address, for example because it is in use.
     pub fn try_start(self) -> io::Result<Gitlab> {
         let shared = Arc::new(Shared {
             state: Mutex::new(self.state),

@@ -1,4 +1,4 @@
-//! The endpoints of the Runners API, as a test names them.
+//! The endpoints of the Runners API.
 
 use hyper::Method;
 
@@ -7,7 +7,7 @@ use crate::Version;
 /// An endpoint; the reference of each variant is its method and its path below `/api/v4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
-    /// Any request at all; only for faults and for questions to the request log.
+    /// Any request; only for faults and queries of the request log.
     Any,
     /// `POST /runners`.
     Register,
@@ -67,14 +67,14 @@ pub enum Endpoint {
     LegacyRegister,
     /// `DELETE /ci/api/v1/runners/delete`.
     LegacyDelete,
-    /// `PUT /ci/api/v1/builds/:id`, by which old clients learnt whether their token lives.
+    /// `PUT /ci/api/v1/builds/:id`, which old clients used to check their token.
     LegacyProbe,
-    /// Whatever is none of these.
+    /// Any other endpoint.
     Unknown,
 }
 
 impl Endpoint {
-    /// Says whether this endpoint, as named by a test, covers the one that was called.
+    /// Whether this endpoint, given by a test, matches the called one.
     #[must_use]
     pub fn covers(self, called: Self) -> bool {
         self == Self::Any || self == called
@@ -101,7 +101,7 @@ impl Endpoint {
         }
     }
 
-    /// Says whether a release routes this endpoint.
+    /// Whether a release has this endpoint.
     pub(crate) fn exists_in(self, version: Version) -> bool {
         match self {
             Self::Reset => version.is_at_least(14, 9),
@@ -120,12 +120,12 @@ impl Endpoint {
         }
     }
 
-    /// Says whether the endpoint belongs to the API v1.
+    /// Whether the endpoint belongs to the API v1.
     pub(crate) fn is_legacy(self) -> bool {
         matches!(self, Self::LegacyRegister | Self::LegacyDelete | Self::LegacyProbe)
     }
 
-    /// Says whether the endpoint authenticates by a runner's or a registration token in the parameters.
+    /// Whether the endpoint authenticates by a runner's or a registration token in the parameters.
     pub(crate) fn is_for_runners(self) -> bool {
         matches!(self, Self::Register | Self::Verify | Self::Delete | Self::DeleteManager | Self::Reset)
     }

@@ -1,4 +1,4 @@
-//! What can be made to go wrong with one request.
+//! Faults of a single request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use serde_json::Value;
 
 use crate::Answer;
 
-/// Something that goes wrong with a request; [`crate::Gitlab::order`] says with which.
+/// A fault of a request; [`crate::Gitlab::order`] selects the request.
 ///
-/// A fault that replaces the answer or cuts the connection strikes before the server acts, unless
-/// [`Fault::after_acting`] is said: then the state has changed and only the answer is lost. A fault that deforms the
-/// answer always lets the server act first.
+/// A fault that replaces the answer or cuts the connection is injected before the server acts. With
+/// [`Fault::after_acting`] the state changes first and only the answer is lost. A fault that deforms the answer always
+/// lets the server act first.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub(crate) moment: Moment,
     pub(crate) effect: Effect,
     pub(crate) delay: Duration,
     pub(crate) is_held: bool,
-    /// Headers to set on the answer; `None` takes the header away.
+    /// Headers to set on the answer; `None` removes the header.
     pub(crate) headers: Vec<(String, Option<String>)>,
 }
 
-/// When a fault strikes.
+/// When a fault is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
     BeforeActing,
@@ -41,22 +41,22 @@ pub(crate) enum Effect {
     Replace(Answer),
     /// The real JSON answer is changed.
     Amend(Amendment),
-    /// The real answer goes out in a wrong way.
+    /// The real answer is sent in a broken way.
     Deform(Deformation),
 }
 
-/// A wrong way to send an answer.
+/// A broken way to send an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deformation {
-    /// Half of the JSON, with a `Content-Length` that fits.
+    /// Half of the JSON, with a matching `Content-Length`.
     BrokenJson,
-    /// Half of the body, with the `Content-Length` of the whole, then the end of the connection.
+    /// Half of the body with the `Content-Length` of the whole; then the connection closes.
     Truncated,
-    /// A body of so many bytes.
+    /// A body of this many bytes.
     Huge(u64),
-    /// The head at once and then a byte of the body each interval.
+    /// The head immediately, then one byte of the body per interval.
     DripBody(Duration),
-    /// A byte each interval, from the status line on.
+    /// One byte per interval, starting with the status line.
     Drip(Duration),
     /// A head that never ends.
     EndlessHeaders,
@@ -97,7 +97,7 @@ impl Fault {
         Self::answer(Answer::html(status))
     }
 
-    /// Sends the client elsewhere.
+    /// Redirects the client.
     #[must_use]
     pub fn redirect(status: u16, location: &str) -> Self {
         Self::answer(Answer::redirect(status, location))
@@ -134,7 +134,7 @@ impl Fault {
         Self::with_effect(Effect::Amend(Amendment(Arc::new(change))))
     }
 
-    /// Sends the first half of the real answer as if it were whole.
+    /// Sends the first half of the real answer as a complete body.
     #[must_use]
     pub fn broken_json() -> Self {
         Self::deformed(Deformation::BrokenJson)
@@ -146,49 +146,49 @@ impl Fault {
         Self::deformed(Deformation::Truncated)
     }
 
-    /// Sends a body of so many bytes, without ever holding it in memory.
+    /// Streams a body of this many bytes without holding it in memory.
     #[must_use]
     pub fn huge(bytes: u64) -> Self {
         Self::deformed(Deformation::Huge(bytes))
     }
 
-    /// Sends a byte each interval, from the status line on.
+    /// Sends one byte per interval, starting with the status line.
     #[must_use]
     pub fn drip(interval: Duration) -> Self {
         Self::deformed(Deformation::Drip(interval))
     }
 
-    /// Sends the head at once and then a byte of the body each interval.
+    /// Sends the head immediately, then one byte of the body per interval.
     #[must_use]
     pub fn drip_body(interval: Duration) -> Self {
         Self::deformed(Deformation::DripBody(interval))
     }
 
-    /// Sends headers until the client goes away.
+    /// Sends headers until the client disconnects.
     #[must_use]
     pub fn endless_headers() -> Self {
         Self::deformed(Deformation::EndlessHeaders)
     }
 
-    /// Answers rightly, but late: the server acts only after this time, or with [`Fault::after_acting`] at once.
+    /// Delays the real answer: the server acts after this time, or immediately with [`Fault::after_acting`].
     #[must_use]
     pub fn delay(delay: Duration) -> Self {
         Self::with_effect(Effect::None).delayed(delay)
     }
 
-    /// Answers rightly, but only once [`crate::Order::release`] or [`crate::Gitlab::clear_faults`] is called.
+    /// Holds the real answer until [`crate::Order::release`] or [`crate::Gitlab::clear_faults`].
     #[must_use]
     pub fn hold() -> Self {
         Self::with_effect(Effect::None).held()
     }
 
-    /// Answers rightly, with one header set, such as a wrong `Date`.
+    /// Sends the real answer with one header set, such as a wrong `Date`.
     #[must_use]
     pub fn header(name: &str, value: &str) -> Self {
         Self::with_effect(Effect::None).with_header(name, value)
     }
 
-    /// Answers rightly, with one header missing.
+    /// Sends the real answer without one header.
     #[must_use]
     pub fn without_header(name: &str) -> Self {
         let mut fault = Self::with_effect(Effect::None);
@@ -196,28 +196,28 @@ impl Fault {
         fault
     }
 
-    /// Strikes only once the server has acted.
+    /// Injects the fault after the server has acted.
     #[must_use]
     pub fn after_acting(mut self) -> Self {
         self.moment = Moment::AfterActing;
         self
     }
 
-    /// Waits, at the moment at which the fault strikes, before it does.
+    /// Delays the fault by this time.
     #[must_use]
     pub fn delayed(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Waits for [`crate::Order::release`], at the moment at which the fault strikes, before it does.
+    /// Holds the request until [`crate::Order::release`] before the fault is injected.
     #[must_use]
     pub fn held(mut self) -> Self {
         self.is_held = true;
         self
     }
 
-    /// Sets a header of whatever is answered.
+    /// Sets a header of the answer.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_owned())));
@@ -230,7 +230,7 @@ impl Fault {
         self.with_header("Retry-After", &secs.to_string())
     }
 
-    /// Says whether the server does its work under this fault.
+    /// Whether the server acts under this fault.
     pub(crate) fn lets_act(&self) -> bool {
         match self.effect {
             Effect::Cut | Effect::Replace(_) => self.moment == Moment::AfterActing,

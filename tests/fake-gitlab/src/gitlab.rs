@@ -1,4 +1,4 @@
-//! The GitLab that a test holds: what it can look at and turn.
+//! The GitLab of a test: its state and its controls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, MutexGuard};
@@ -16,7 +16,7 @@ use crate::{
     RunnerType, Scope, Version,
 };
 
-/// How long before the server's present an expired token has ended.
+/// How long ago [`Gitlab::expire`] lets a token expire.
 const AGO: SignedDuration = SignedDuration::from_secs(1);
 
 /// A running GitLab; it stops when this is dropped.
@@ -33,7 +33,7 @@ impl Gitlab {
         Builder::new()
     }
 
-    /// Starts a GitLab as the builder has it by default.
+    /// Starts a GitLab with the builder's defaults.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
@@ -93,24 +93,24 @@ impl Gitlab {
         self.state().runners.get(&id).cloned()
     }
 
-    /// The runner with this token, be it expired.
+    /// The runner with this token, even an expired one.
     #[must_use]
     pub fn runner_by_token(&self, token: &str) -> Option<Runner> {
         self.state().runners.values().find(|runner| runner.token == token).cloned()
     }
 
-    /// Ends a runner's token: it expired a second ago.
+    /// Expires a runner's token, as of a second ago.
     pub fn expire(&self, id: u64) {
         let now = self.state().clock.now();
         self.change(id, |runner| runner.token_expires_at = Some(now - AGO));
     }
 
-    /// Lets a runner's token end at this instant by the server's clock, or never.
+    /// Sets the expiry of a runner's token by the server's clock; `None` for never.
     pub fn expire_at(&self, id: u64, expires_at: Option<Timestamp>) {
         self.change(id, |runner| runner.token_expires_at = expires_at);
     }
 
-    /// Rotates a runner's token as if another client had, and returns the token that nobody was told.
+    /// Rotates a runner's token as another client would, and returns the new token.
     ///
     /// # Panics
     /// When there is no such runner.
@@ -118,12 +118,12 @@ impl Gitlab {
         self.state().rotate(id).expect("a runner with this id").token.clone()
     }
 
-    /// Deletes a runner as if another client had.
+    /// Deletes a runner as another client would.
     pub fn delete(&self, id: u64) {
         self.state().runners.remove(&id);
     }
 
-    /// Takes a runner's owner away: its projects and groups are gone.
+    /// Removes a runner's projects and groups.
     pub fn orphan(&self, id: u64) {
         self.change(id, |runner| {
             runner.is_orphaned = true;
@@ -132,7 +132,7 @@ impl Gitlab {
         });
     }
 
-    /// Pauses a runner or lets it go on.
+    /// Pauses or resumes a runner.
     pub fn set_paused(&self, id: u64, paused: bool) {
         self.change(id, |runner| runner.paused = paused);
     }
@@ -142,7 +142,7 @@ impl Gitlab {
         self.change(id, |runner| runner.rotation_deadline = deadline);
     }
 
-    /// Forgets a runner's managers, as GitLab does with those that are silent for a week.
+    /// Removes a runner's managers, as GitLab does after a week without contact.
     pub fn purge_managers(&self, id: u64) {
         self.change(id, |runner| runner.managers.clear());
     }
@@ -164,12 +164,12 @@ impl Gitlab {
         self.state().version
     }
 
-    /// Imitates another release from now on; tokens that were given out keep their form.
+    /// Imitates another release from now on; existing tokens keep their format.
     pub fn upgrade_to(&self, version: impl Into<Version>) {
         self.state().version = version.into();
     }
 
-    /// Changes the life of tokens that are given out from now on.
+    /// Changes the lifetime of new tokens.
     pub fn set_token_life(&self, life: impl IntoLife) {
         self.state().token_life = life.into_life();
     }
@@ -206,7 +206,7 @@ impl Gitlab {
         self.state().clock.skew = skew;
     }
 
-    /// Lets time pass on the server's clock.
+    /// Advances the server's clock.
     pub fn advance(&self, span: Duration) {
         let span = SignedDuration::try_from(span).expect("a span of time that a test can mean");
         let mut state = self.state();
@@ -272,12 +272,12 @@ impl Gitlab {
         id
     }
 
-    /// Makes an admin's access token with these scopes.
+    /// Creates an admin's access token with these scopes.
     pub fn add_access_token<const N: usize>(&self, scopes: [Scope; N]) -> String {
         self.add_access_token_of(Role::Admin, scopes)
     }
 
-    /// Makes an access token of a user with this role.
+    /// Creates an access token of a user with this role.
     pub fn add_access_token_of<const N: usize>(&self, role: Role, scopes: [Scope; N]) -> String {
         let mut state = self.state();
         let text = state.tokens.access();
@@ -286,13 +286,13 @@ impl Gitlab {
         text
     }
 
-    /// Takes this text for an admin's access token with all rights.
+    /// Accepts this text as an admin's access token with all rights.
     pub fn accept_access_token(&self, text: &str) {
         let token = AccessToken { role: Role::Admin, scopes: vec![Scope::Api], validity: Validity::Live };
         self.state().access.0.insert(text.to_owned(), token);
     }
 
-    /// Lets an access token be expired.
+    /// Expires an access token.
     pub fn expire_access_token(&self, text: &str) {
         self.set_validity(text, Validity::Expired);
     }
@@ -307,20 +307,20 @@ impl Gitlab {
     }
 }
 
-/// Trouble.
+/// Faults.
 impl Gitlab {
-    /// Orders a fault for the next request to an endpoint; the handle says for more or for others.
+    /// Orders a fault for the next request to an endpoint; the handle can select more or other requests.
     pub fn order(&self, endpoint: Endpoint, fault: Fault) -> Order {
         let number = locked(&self.shared.orders).place(endpoint, fault);
         Order { number, shared: Arc::clone(&self.shared) }
     }
 
-    /// Forgets all orders; requests that were held go on.
+    /// Removes all orders; held requests continue.
     pub fn clear_faults(&self) {
         locked(&self.shared.orders).clear();
     }
 
-    /// Begins an outage of the whole server, or ends it.
+    /// Starts or ends an outage of the whole server.
     pub fn outage(&self, outage: Option<Outage>) {
         *locked(&self.shared.outage) = outage;
     }
@@ -335,7 +335,7 @@ impl Gitlab {
         self.server.accept_connections();
     }
 
-    /// Closes all connections, as a restarted proxy does, and goes on accepting new ones.
+    /// Closes all connections, as a restarted proxy does, and accepts new ones.
     pub fn cut_connections(&self) {
         self.server.cut_connections();
     }
@@ -355,19 +355,18 @@ impl Gitlab {
         locked(&self.shared.log).to(endpoint)
     }
 
-    /// Forgets all requests.
+    /// Clears the log.
     pub fn clear_requests(&self) {
         locked(&self.shared.log).clear();
     }
 
-    /// Blocks until this many requests to an endpoint are in the log, answered or not; says whether they came in time.
+    /// Blocks until the log has this many requests to an endpoint, answered or not; `false` after the timeout.
     #[must_use]
     pub fn wait_for_requests(&self, endpoint: Endpoint, count: usize, timeout: Duration) -> bool {
         self.wait_until(timeout, |gitlab| locked(&gitlab.shared.log).count(endpoint) >= count)
     }
 
-    /// Blocks until this is true, which is asked again whenever a request comes or is answered; says whether it came
-    /// true in time.
+    /// Blocks until a condition holds, checked at each new and each answered request; `false` after the timeout.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "a test waits in real time, whatever clock its subject is given")]
     pub fn wait_until(&self, timeout: Duration, is_true: impl Fn(&Self) -> bool) -> bool {

@@ -1,6 +1,6 @@
-//! A GitLab to test runners against: the Runners API with state, versions and faults to order.
+//! A GitLab to test runners against: the Runners API with state, versions and faults.
 //!
-//! [`Gitlab::builder`] starts a real HTTP/1.1 server on a thread of its own, so it serves plain tests, tests on a
+//! [`Gitlab::builder`] starts a real HTTP/1.1 server on its own thread, so it serves plain tests, tests on a
 //! paused clock and other processes alike. It stops when the [`Gitlab`] is dropped.
 //!
 //! ```
@@ -15,11 +15,11 @@
 //! ```
 //!
 //! Rooms:
-//! - [`Gitlab`] and [`Builder`]: what a test holds.
+//! - [`Gitlab`] and [`Builder`]: the handle of a test.
 //! - `state`: runners, managers, projects, groups, jobs and tokens; knows no HTTP.
 //! - `api`: one file per family of endpoints; a request and the state in, an [`Answer`] out.
 //! - `http`: sockets, TLS, parameters and the faults' delivery.
-//! - [`Fault`], [`Order`], [`Outage`]: what a test can make go wrong.
+//! - [`Fault`], [`Order`], [`Outage`]: faults that a test can inject.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,

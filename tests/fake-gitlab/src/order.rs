@@ -1,4 +1,4 @@
-//! Which requests a fault strikes, and how often.
+//! Which requests get a fault, and how often.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use tokio::sync::watch;
 use crate::shared::{Shared, locked};
 use crate::{Endpoint, Fault};
 
-/// A fault that is placed, so that its reach can be narrowed or widened.
+/// A handle to a placed fault, which selects the requests that get it.
 ///
-/// An order strikes once by default. Several orders for one endpoint strike in the order in which they were
-/// placed. Dropping this handle leaves the order in place.
+/// An order injects its fault once by default. Several orders for one endpoint apply in the sequence in which they
+/// were placed. Dropping this handle leaves the order in place.
 pub struct Order {
     pub(crate) number: usize,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Order {
-    /// Strikes this many times.
+    /// Injects the fault this many times.
     pub fn times(&self, times: usize) -> &Self {
         self.change(|placed| placed.left = Some(times))
     }
 
-    /// Strikes until [`Order::cancel`] or [`crate::Gitlab::clear_faults`].
+    /// Injects the fault until [`Order::cancel`] or [`crate::Gitlab::clear_faults`].
     pub fn always(&self) -> &Self {
         self.change(|placed| placed.left = None)
     }
@@ -32,28 +32,28 @@ impl Order {
         self.change(|placed| placed.passes = requests)
     }
 
-    /// Strikes only requests about one runner: by its id in the path or by its token in the parameters.
+    /// Injects the fault only into requests of one runner, found by its id in the path or its token in the parameters.
     pub fn for_runner(&self, id: u64) -> &Self {
         self.change(|placed| placed.runner = Some(id))
     }
 
-    /// Lets all requests go on that this order holds or would hold.
+    /// Releases all requests that this order holds or would hold.
     pub fn release(&self) -> &Self {
         self.change(|placed| {
             placed.released.send_replace(true);
         })
     }
 
-    /// Takes the order back.
+    /// Cancels the order.
     pub fn cancel(&self) {
         locked(&self.shared.orders).placed.retain(|placed| placed.number != self.number);
     }
 
-    /// How often the order has struck, 0 once it was cancelled.
+    /// How often the fault was injected; 0 after [`Order::cancel`].
     #[must_use]
-    pub fn strikes(&self) -> usize {
+    pub fn injected(&self) -> usize {
         let orders = locked(&self.shared.orders);
-        orders.placed.iter().find(|placed| placed.number == self.number).map_or(0, |placed| placed.strikes)
+        orders.placed.iter().find(|placed| placed.number == self.number).map_or(0, |placed| placed.injected)
     }
 
     fn change(&self, change: impl FnOnce(&mut Placed)) -> &Self {
@@ -74,7 +74,7 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// Places an order that strikes once and returns its number.
+    /// Places an order that injects its fault once and returns its number.
     pub(crate) fn place(&mut self, endpoint: Endpoint, fault: Fault) -> usize {
         self.given += 1;
         self.placed.push(Placed {
@@ -84,37 +84,37 @@ impl Orders {
             left: Some(1),
             passes: 0,
             runner: None,
-            strikes: 0,
+            injected: 0,
             released: watch::Sender::new(false),
         });
         self.given
     }
 
-    /// Takes the fault that strikes a request, if any does.
+    /// Takes the fault for a request, if there is one.
     pub(crate) fn claim(&mut self, endpoint: Endpoint, runner: Option<u64>) -> Option<Claim> {
         self.placed.iter_mut().find_map(|placed| placed.claim(endpoint, runner))
     }
 
-    /// Forgets all orders; held requests go on.
+    /// Removes all orders; held requests continue.
     pub(crate) fn clear(&mut self) {
         self.placed.clear();
     }
 }
 
-/// A fault that strikes a request now.
+/// A fault for the current request.
 pub(crate) struct Claim {
     pub(crate) fault: Fault,
     released: watch::Receiver<bool>,
 }
 
 impl Claim {
-    /// Waits as the fault demands.
+    /// Waits as the fault requires.
     pub(crate) async fn wait(&mut self) {
         if !self.fault.delay.is_zero() {
             tokio::time::sleep(self.fault.delay).await;
         }
         if self.fault.is_held {
-            // An error means that the order is gone, which lets the request go on as well.
+            // An error means that the order is gone, which also releases the request.
             let _gone = self.released.wait_for(|released| *released).await;
         }
     }
@@ -124,12 +124,12 @@ struct Placed {
     number: usize,
     endpoint: Endpoint,
     fault: Fault,
-    /// How many strikes are left, `None` for no end.
+    /// How many injections are left; `None` for no limit.
     left: Option<usize>,
-    /// How many requests pass before the first strike.
+    /// How many requests pass before the first injection.
     passes: usize,
     runner: Option<u64>,
-    strikes: usize,
+    injected: usize,
     released: watch::Sender<bool>,
 }
 
@@ -144,7 +144,7 @@ impl Placed {
             return None;
         }
         self.left = self.left.map(|left| left - 1);
-        self.strikes += 1;
+        self.injected += 1;
         Some(Claim { fault: self.fault.clone(), released: self.released.subscribe() })
     }
 }

@@ -4,12 +4,12 @@ use hyper::Method;
 
 use crate::{Answer, Endpoint, Version};
 
-/// The admin's text that maintenance mode answers with.
+/// The admin's text in maintenance mode.
 const MAINTENANCE_TEXT: &str = "GitLab is undergoing maintenance";
-/// What a read-only instance says to a write.
+/// The message of a read-only instance to a write.
 const READ_ONLY_TEXT: &str = "You cannot perform write operations on a read-only instance";
 
-/// A reason why the whole server does not do its work; nothing changes while one lasts.
+/// An outage of the whole server; no state changes while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
     /// Maintenance mode refuses writes: since 18.2 with 503, `Retry-After: 900` and a JSON message, before that as
@@ -24,7 +24,7 @@ pub enum Outage {
 }
 
 impl Outage {
-    /// The refusal of a request, or `None` where the request is let through.
+    /// The refusal of a request; `None` if the request passes.
     pub(crate) fn refusal(
         self,
         version: Version,

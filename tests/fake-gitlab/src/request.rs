@@ -1,4 +1,4 @@
-//! The log of requests, for tests that count and read what was on the wire.
+//! The log of requests as they were sent.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,15 +8,15 @@ use serde_json::{Map, Value};
 
 use crate::Endpoint;
 
-/// How many requests are remembered; older ones are forgotten so that a long demonstration does not grow.
+/// How many requests the log keeps, which bounds its memory.
 const REMEMBERED: usize = 65_536;
 
-/// One request as it was received.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method, in capitals.
     pub method: String,
-    /// The path as sent, with its query.
+    /// The path with its query, as sent.
     pub path: String,
     /// The headers in order, names in lower case.
     pub headers: Vec<(String, String)>,
@@ -30,7 +30,7 @@ pub struct Request {
     pub peer: SocketAddr,
     /// When the request was complete, by the real wall clock.
     pub received_at: Timestamp,
-    /// The status that was answered; `None` while unanswered and for cut connections.
+    /// The status of the answer; `None` while unanswered and for cut connections.
     pub status: Option<u16>,
 }
 
@@ -41,7 +41,7 @@ impl Request {
         self.headers.iter().find(|(present, _)| present.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter's text, `None` if it is absent or no text.
+    /// A parameter's text; `None` if it is absent or not a text.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).and_then(Value::as_str)
@@ -54,11 +54,11 @@ impl Request {
     }
 }
 
-/// All remembered requests, oldest first.
+/// The latest requests, oldest first.
 #[derive(Default)]
 pub(crate) struct Log {
     requests: VecDeque<Request>,
-    /// How many requests were forgotten, so that numbers given out before stay right.
+    /// How many requests were dropped, which keeps earlier numbers valid.
     forgotten: usize,
 }
 
@@ -73,7 +73,7 @@ impl Log {
         self.forgotten + self.requests.len() - 1
     }
 
-    /// Notes how a request was answered and returns it, unless it has been forgotten.
+    /// Records the answer to a request and returns the request, unless it was dropped.
     pub(crate) fn end(&mut self, number: usize, status: Option<u16>) -> Option<Request> {
         let request = self.requests.get_mut(number.checked_sub(self.forgotten)?)?;
         request.status = status;

@@ -1,4 +1,4 @@
-//! What the server's thread and the tests share.
+//! The state that the server's thread and the tests share.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::state::State;
 /// Called with each request once it is answered.
 pub(crate) type Observer = Box<dyn Fn(&Request) + Send + Sync>;
 
-/// Everything behind locks; none is held while another is taken, nor across an await.
+/// Shared state behind locks. No lock is held while another is taken, nor across an await.
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) orders: Mutex<Orders>,
@@ -23,12 +23,12 @@ pub(crate) struct Shared {
     pub(crate) base_path: String,
 }
 
-/// Locks, also where another test thread panicked with the lock held.
+/// Locks, even if a test thread has panicked with the lock held.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts what happens on the server, so that tests can wait for it.
+/// Counts events on the server, so tests can wait for them.
 #[derive(Default)]
 pub(crate) struct Changes {
     count: Mutex<u64>,
@@ -36,18 +36,18 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// How many changes there were.
+    /// The number of changes.
     pub(crate) fn count(&self) -> u64 {
         *locked(&self.count)
     }
 
-    /// Counts a change and wakes those who wait for one.
+    /// Counts a change and wakes the waiting tests.
     pub(crate) fn announce(&self) {
         *locked(&self.count) += 1;
         self.grown.notify_all();
     }
 
-    /// Blocks until there were more changes than these, or for this long.
+    /// Blocks until there are more changes than this, or until the timeout.
     pub(crate) fn wait_for_more_than(&self, seen: u64, timeout: Duration) {
         let waited = self.grown.wait_timeout_while(locked(&self.count), timeout, |count| *count <= seen);
         drop(waited);

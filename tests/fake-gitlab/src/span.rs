@@ -1,4 +1,4 @@
-//! Spans of time as tests and command lines write them.
+//! Time spans of tests and command lines.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Parses a whole number with a unit: `250ms`, `60s`, `5m`, `2h` or `7d`.
 ///
 /// # Errors
-/// When the number is missing or the unit is none of these.
+/// The number is missing or the unit is unknown.
 pub fn parse_span(text: &str) -> Result<Duration, ParseSpanError> {
     let refused = || ParseSpanError(text.to_owned());
     let digits = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(refused)?;
@@ -23,9 +23,9 @@ pub fn parse_span(text: &str) -> Result<Duration, ParseSpanError> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(refused)
 }
 
-/// What can be said where the life of tokens is asked for: a span, `None`, or a text such as `"60s"` or `"never"`.
+/// A lifetime of tokens: a span, `None`, or a text such as `"60s"` or `"never"`.
 pub trait IntoLife {
-    /// The life, `None` for tokens that never expire.
+    /// The lifetime; `None` for tokens that never expire.
     fn into_life(self) -> Option<Duration>;
 }
 
@@ -50,7 +50,7 @@ impl IntoLife for &str {
     }
 }
 
-/// A text that is no span of time.
+/// An invalid time span.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseSpanError(String);
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn never_is_no_life() {
+    fn never_has_no_duration() {
         assert_eq!("never".into_life(), None);
     }
 }

@@ -1,9 +1,9 @@
-//! The GitLab release that is imitated.
+//! The imitated GitLab release.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The last minor of a major release, used where only the major is given.
+/// The last minor of each major release, used if only the major is given.
 const LAST_MINOR: u16 = 11;
 
 /// A GitLab release, ordered by age.
@@ -24,7 +24,7 @@ impl Version {
         Self { major, minor }
     }
 
-    /// Says whether this release is the given one or newer.
+    /// Whether this release is the given one or newer.
     #[must_use]
     pub const fn is_at_least(self, major: u16, minor: u16) -> bool {
         self.major > major || (self.major == major && self.minor >= minor)
@@ -62,13 +62,13 @@ impl From<&str> for Version {
     /// Converts a literal in a test.
     ///
     /// # Panics
-    /// When the text is no version.
+    /// The text is not a version.
     fn from(text: &str) -> Self {
         text.parse().expect("a GitLab version such as 15.1 or 18")
     }
 }
 
-/// A text that is no GitLab version.
+/// An invalid GitLab version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseVersionError(String);
 
@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_major_stands_for_its_last_release() {
+    fn bare_major_means_its_last_minor_release() {
         assert_eq!(Version::from("16"), Version::new(16, 11));
         assert!(Version::from("18").is_at_least(18, 10));
         assert!(!Version::from("15.1").is_at_least(15, 9));
     }
 
     #[test]
-    fn a_word_is_no_version() {
+    fn invalid_versions_are_rejected() {
         assert!("latest".parse::<Version>().is_err());
         assert!("16.x".parse::<Version>().is_err());
     }

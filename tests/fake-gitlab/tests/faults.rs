@@ -12,7 +12,7 @@ use test_support::http::{exchange, read_some, receive, send, send_on, try_send};
 
 const RESET: &str = "/runners/reset_authentication_token";
 const VERIFY: &str = "/runners/verify";
-/// Far longer than anything here takes.
+/// Longer than any operation here.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn with_runner() -> (Gitlab, u64, Value) {
@@ -26,7 +26,7 @@ fn rotations(gitlab: &Gitlab, id: u64) -> usize {
 }
 
 #[test]
-fn a_connection_cut_before_acting_changes_nothing() {
+fn cut_before_acting_changes_nothing() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::cut());
     assert!(try_send(&gitlab, "POST", RESET, token.clone()).is_none());
@@ -36,7 +36,7 @@ fn a_connection_cut_before_acting_changes_nothing() {
 }
 
 #[test]
-fn a_connection_cut_after_acting_loses_the_new_token() {
+fn cut_after_acting_loses_the_new_token() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::cut().after_acting());
     assert!(try_send(&gitlab, "POST", RESET, token.clone()).is_none());
@@ -45,7 +45,7 @@ fn a_connection_cut_after_acting_loses_the_new_token() {
 }
 
 #[test]
-fn a_status_before_acting_changes_nothing_and_after_acting_does() {
+fn status_fault_can_come_before_or_after_acting() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::status(500));
     gitlab.order(Endpoint::Reset, Fault::html(504).after_acting());
@@ -58,14 +58,14 @@ fn a_status_before_acting_changes_nothing_and_after_acting_does() {
 }
 
 #[test]
-fn an_order_strikes_as_often_as_it_was_told() {
+fn order_injects_the_requested_number_of_faults() {
     let (gitlab, _, token) = with_runner();
     let statuses =
         |count: usize| (0..count).map(|_| send(&gitlab, "POST", VERIFY, token.clone()).status).collect::<Vec<_>>();
     let order = gitlab.order(Endpoint::Verify, Fault::status(502));
     order.after(1).times(2);
     assert_eq!(statuses(4), [200, 502, 502, 200]);
-    assert_eq!(order.strikes(), 2);
+    assert_eq!(order.injected(), 2);
     gitlab.order(Endpoint::Any, Fault::status(503)).always();
     assert_eq!(statuses(3), [503, 503, 503]);
     gitlab.clear_faults();
@@ -75,7 +75,7 @@ fn an_order_strikes_as_often_as_it_was_told() {
 }
 
 #[test]
-fn orders_for_one_endpoint_follow_each_other() {
+fn orders_for_one_endpoint_run_in_sequence() {
     let (gitlab, _, token) = with_runner();
     gitlab.order(Endpoint::Verify, Fault::status(500));
     gitlab.order(Endpoint::Verify, Fault::status(502)).times(2);
@@ -85,7 +85,7 @@ fn orders_for_one_endpoint_follow_each_other() {
 }
 
 #[test]
-fn an_order_can_be_for_one_runner() {
+fn order_can_be_limited_to_one_runner() {
     let (gitlab, id, token) = with_runner();
     let (_, other) = gitlab.add_runner(NewRunner::instance());
     gitlab.order(Endpoint::Verify, Fault::status(500)).for_runner(id).always();
@@ -94,7 +94,7 @@ fn an_order_can_be_for_one_runner() {
 }
 
 #[test]
-fn throttling_redirects_and_headers_are_as_ordered() {
+fn throttling_redirects_and_headers_can_be_injected() {
     let (gitlab, _, token) = with_runner();
     gitlab.order(Endpoint::Verify, Fault::throttled(7));
     gitlab.order(Endpoint::Verify, Fault::redirect(302, "https://elsewhere.test/"));
@@ -115,7 +115,7 @@ fn throttling_redirects_and_headers_are_as_ordered() {
 }
 
 #[test]
-fn an_answer_can_be_amended() {
+fn response_can_be_amended() {
     let (gitlab, id, token) = with_runner();
     let hostile = "a\nb".repeat(200);
     let value = hostile.clone();
@@ -132,7 +132,7 @@ fn an_answer_can_be_amended() {
 }
 
 #[test]
-fn broken_json_is_whole_for_http() {
+fn broken_json_is_valid_http() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::broken_json());
     let reply = send(&gitlab, "POST", RESET, token);
@@ -142,7 +142,7 @@ fn broken_json_is_whole_for_http() {
 }
 
 #[test]
-fn a_truncated_body_is_shorter_than_promised() {
+fn truncated_body_is_shorter_than_its_length() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::truncated());
     let reply = send(&gitlab, "POST", RESET, token);
@@ -151,7 +151,7 @@ fn a_truncated_body_is_shorter_than_promised() {
 }
 
 #[test]
-fn a_huge_body_is_sent_until_the_client_goes_away() {
+fn huge_body_is_sent_until_the_client_disconnects() {
     let (gitlab, _, token) = with_runner();
     gitlab.order(Endpoint::Verify, Fault::huge(1 << 40));
     gitlab.order(Endpoint::Verify, Fault::huge(3 << 16));
@@ -167,7 +167,7 @@ fn a_huge_body_is_sent_until_the_client_goes_away() {
 }
 
 #[test]
-fn an_answer_can_drip() {
+fn response_can_be_slow() {
     let (gitlab, _, token) = with_runner();
     gitlab.order(Endpoint::Verify, Fault::drip(Duration::from_micros(10)));
     gitlab.order(Endpoint::Verify, Fault::drip_body(Duration::from_micros(10)));
@@ -200,7 +200,7 @@ fn headers_can_be_endless() {
 }
 
 #[test]
-fn a_held_request_goes_on_when_released() {
+fn held_request_continues_after_release() {
     let (gitlab, id, token) = with_runner();
     let order = gitlab.order(Endpoint::Reset, Fault::hold());
     std::thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn a_held_request_goes_on_when_released() {
 }
 
 #[test]
-fn the_server_acts_even_if_the_client_goes_away_meanwhile() {
+fn held_request_acts_after_the_client_disconnects() {
     let (gitlab, id, token) = with_runner();
     let order = gitlab.order(Endpoint::Reset, Fault::hold());
     let mut stream = TcpStream::connect(gitlab.address()).unwrap();
@@ -227,7 +227,7 @@ fn the_server_acts_even_if_the_client_goes_away_meanwhile() {
 }
 
 #[test]
-fn a_delay_postpones_the_act_or_only_the_answer() {
+fn delay_postpones_the_act_or_only_the_response() {
     let (gitlab, id, token) = with_runner();
     gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
     std::thread::scope(|scope| {
@@ -242,7 +242,7 @@ fn a_delay_postpones_the_act_or_only_the_answer() {
 }
 
 #[test]
-fn refused_connections_come_back_on_the_same_port() {
+fn server_returns_on_the_same_port_after_refusing() {
     let (gitlab, _, token) = with_runner();
     let mut kept = TcpStream::connect(gitlab.address()).unwrap();
     let headers = [("Content-Type", "application/json")];
@@ -257,7 +257,7 @@ fn refused_connections_come_back_on_the_same_port() {
 }
 
 #[test]
-fn one_connection_serves_many_requests_until_it_is_cut() {
+fn connection_is_kept_alive_until_it_is_cut() {
     let (gitlab, _, token) = with_runner();
     let mut kept = TcpStream::connect(gitlab.address()).unwrap();
     for _ in 0..3 {
@@ -273,7 +273,7 @@ fn one_connection_serves_many_requests_until_it_is_cut() {
 }
 
 #[test]
-fn the_log_shows_what_was_on_the_wire() {
+fn log_shows_the_requests_as_sent() {
     let (gitlab, _, token) = with_runner();
     let headers = [("Content-Type", "application/json"), ("User-Agent", "test/1")];
     let path = "/api/v4/runners/verify?a=b";
@@ -294,7 +294,7 @@ fn the_log_shows_what_was_on_the_wire() {
 }
 
 #[test]
-fn a_dropped_gitlab_no_longer_listens() {
+fn dropped_server_stops_listening() {
     let gitlab = Gitlab::start();
     let address = gitlab.address();
     let mut half = TcpStream::connect(address).unwrap();
@@ -305,13 +305,13 @@ fn a_dropped_gitlab_no_longer_listens() {
 }
 
 #[test]
-fn a_port_in_use_is_an_error() {
+fn port_in_use_is_an_error() {
     let gitlab = Gitlab::start();
     assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
 }
 
 #[tokio::test]
-async fn asynchronous_tests_can_start_and_stop_it() {
+async fn server_can_run_in_an_async_test() {
     let (gitlab, _, token) = with_runner();
     assert!(Gitlab::builder().port(gitlab.address().port()).try_start().is_err());
     gitlab.refuse_connections();

@@ -12,7 +12,7 @@ fn send(gitlab: &Gitlab, method: &str, path: &str, form: &str) -> Reply {
 }
 
 #[test]
-fn runners_register_probe_and_delete() {
+fn runners_can_register_probe_and_delete() {
     let gitlab = Gitlab::builder().version("8.17").start();
     let form = format!("token={}&tag_list=a,b", gitlab.instance_registration_token());
     let reply = send(&gitlab, "POST", "/runners/register.json", &form);
@@ -27,7 +27,7 @@ fn runners_register_probe_and_delete() {
 }
 
 #[test]
-fn refusals_have_the_old_shapes() {
+fn refusals_have_the_v1_format() {
     let gitlab = Gitlab::builder().with_v1().start();
     let reply = send(&gitlab, "POST", "/runners/register", "");
     assert_eq!((reply.status, reply.json()), (400, json!({ "message": "400 (Bad request) \"token\" not given" })));
@@ -38,7 +38,7 @@ fn refusals_have_the_old_shapes() {
 }
 
 #[test]
-fn newer_releases_have_no_v1_and_older_ones_no_v4() {
+fn v1_and_v4_exist_only_in_their_releases() {
     let gitlab = Gitlab::builder().version("10.0").start();
     assert_eq!(send(&gitlab, "POST", "/runners/register", "token=x").status, 404);
     let gitlab = Gitlab::builder().version("8.17").start();

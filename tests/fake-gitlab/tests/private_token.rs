@@ -22,7 +22,7 @@ fn ids(reply: &Reply) -> Vec<u64> {
 }
 
 #[test]
-fn a_reset_by_id_revives_an_expired_token() {
+fn reset_by_id_replaces_an_expired_token() {
     let (gitlab, access_token) = gitlab("18");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     gitlab.expire(id);
@@ -38,7 +38,7 @@ fn a_reset_by_id_revives_an_expired_token() {
 }
 
 #[test]
-fn reset_by_id_is_younger_than_14_3() {
+fn reset_by_id_is_missing_in_14_3() {
     let (gitlab, access_token) = gitlab("14.3");
     let (id, _) = gitlab.add_runner(NewRunner::instance());
     let path = format!("/runners/{id}/reset_authentication_token");
@@ -47,7 +47,7 @@ fn reset_by_id_is_younger_than_14_3() {
 }
 
 #[test]
-fn access_tokens_are_refused_in_the_words_of_gitlab() {
+fn access_token_refusals_match_gitlab() {
     let (gitlab, live) = gitlab("18");
     let (id, _) = gitlab.add_runner(NewRunner::instance());
     let path = format!("/runners/{id}");
@@ -71,7 +71,7 @@ fn access_tokens_are_refused_in_the_words_of_gitlab() {
 }
 
 #[test]
-fn narrow_scopes_open_only_their_endpoints() {
+fn narrow_scopes_allow_only_their_endpoints() {
     let (gitlab, _) = gitlab("18");
     let (id, _) = gitlab.add_runner(NewRunner::instance());
     let manager = gitlab.add_access_token([Scope::ManageRunner]);
@@ -87,7 +87,7 @@ fn narrow_scopes_open_only_their_endpoints() {
 }
 
 #[test]
-fn the_token_may_be_a_bearer_token() {
+fn bearer_tokens_are_accepted() {
     let (gitlab, access_token) = gitlab("18");
     let bearer = format!("Bearer {access_token}");
     let reply = exchange(gitlab.address(), "GET", "/api/v4/runners/all", &[("Authorization", &bearer)], b"");
@@ -97,7 +97,7 @@ fn the_token_may_be_a_bearer_token() {
 }
 
 #[test]
-fn details_hold_no_token_and_no_expiry() {
+fn details_omit_the_token_and_its_expiry() {
     let gitlab = Gitlab::builder().version("18").token_life("1h").start();
     let access_token = gitlab.add_access_token([Scope::Api]);
     let project = gitlab.add_project("a/b");
@@ -127,7 +127,7 @@ fn details_hold_no_token_and_no_expiry() {
 }
 
 #[test]
-fn unknown_and_nonsensical_ids_are_told_apart() {
+fn unknown_and_invalid_ids_have_different_errors() {
     let (gitlab, access_token) = gitlab("18");
     let reply = get(&gitlab, &access_token, "/runners/99");
     assert_eq!((reply.status, reply.json()), (404, json!({ "message": "404 Runner Not Found" })));
@@ -138,7 +138,7 @@ fn unknown_and_nonsensical_ids_are_told_apart() {
 }
 
 #[test]
-fn users_manage_what_is_theirs() {
+fn users_manage_only_their_own_runners() {
     let (gitlab, _) = gitlab("18");
     let project = gitlab.add_project("a/b");
     let (instance, _) = gitlab.add_runner(NewRunner::instance());
@@ -161,7 +161,7 @@ fn users_manage_what_is_theirs() {
 }
 
 #[test]
-fn managers_come_all_at_once() {
+fn managers_are_not_paginated() {
     let (gitlab, access_token) = gitlab("18");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     for number in 0..25 {
@@ -179,7 +179,7 @@ fn managers_come_all_at_once() {
 }
 
 #[test]
-fn lists_come_in_pages() {
+fn lists_are_paginated() {
     let (gitlab, access_token) = gitlab("18");
     let all: Vec<u64> = (0..45).map(|_| gitlab.add_runner(NewRunner::instance()).0).collect();
     let first = get(&gitlab, &access_token, "/runners/all");
@@ -237,7 +237,7 @@ fn lists_are_filtered() {
 }
 
 #[test]
-fn a_group_lists_its_own_and_inherited_runners() {
+fn groups_list_own_and_inherited_runners() {
     let (gitlab, access_token) = gitlab("18");
     let (above, below) = (gitlab.add_group("a"), gitlab.add_group("a/b"));
     let (instance, _) = gitlab.add_runner(NewRunner::instance());
@@ -250,7 +250,7 @@ fn a_group_lists_its_own_and_inherited_runners() {
 }
 
 #[test]
-fn an_update_changes_what_was_sent() {
+fn update_changes_only_the_sent_fields() {
     let (gitlab, access_token) = gitlab("18");
     let (id, _) = gitlab.add_runner(NewRunner::instance().tags(["x"]).description("old"));
     let path = format!("/runners/{id}");
@@ -266,7 +266,7 @@ fn an_update_changes_what_was_sent() {
 }
 
 #[test]
-fn a_project_takes_and_gives_back_runners() {
+fn runners_are_assigned_and_unassigned() {
     let (gitlab, access_token) = gitlab("18");
     let (one, two) = (gitlab.add_project("a/one"), gitlab.add_project("a/two"));
     let (id, _) = gitlab.add_runner(NewRunner::project(one.id));
@@ -301,7 +301,7 @@ fn jobs_are_listed_newest_first() {
 }
 
 #[test]
-fn jobs_are_listed_by_cursor_too_since_16() {
+fn jobs_support_keyset_pagination_since_16() {
     let (gitlab, access_token) = gitlab("18");
     let project = gitlab.add_project("a/b");
     let (id, _) = gitlab.add_runner(NewRunner::project(project.id));
@@ -322,7 +322,7 @@ fn jobs_are_listed_by_cursor_too_since_16() {
 }
 
 #[test]
-fn a_release_before_14_8_knows_no_paused() {
+fn releases_before_14_8_have_no_paused_parameter() {
     let (gitlab, access_token) = gitlab("14.7");
     let (id, _) = gitlab.add_runner(NewRunner::instance());
     let update = |body: Value| send_as(&gitlab, &access_token, "PUT", &format!("/runners/{id}"), body);
@@ -334,7 +334,7 @@ fn a_release_before_14_8_knows_no_paused() {
 }
 
 #[test]
-fn projects_and_groups_are_found_by_number_and_by_path() {
+fn projects_and_groups_are_found_by_id_and_path() {
     let (gitlab, access_token) = gitlab("18");
     let (project, group) = (gitlab.add_project("a/b"), gitlab.add_group("a"));
     let id = |path: &str| get(&gitlab, &access_token, path).json()["id"].clone();
@@ -392,7 +392,7 @@ fn users_create_runners() {
 }
 
 #[test]
-fn creators_may_set_expiry_and_deadline_since_18_10() {
+fn create_accepts_expiry_and_deadline_since_18_10() {
     let (gitlab, access_token) = gitlab("18");
     let at = |secs: i64| (gitlab.now() + jiff::SignedDuration::from_secs(secs)).to_string();
     let create = |expires_in: i64, deadline_in: i64| {
@@ -410,13 +410,13 @@ fn creators_may_set_expiry_and_deadline_since_18_10() {
 }
 
 #[test]
-fn router_discovery_is_off() {
+fn router_discovery_is_missing() {
     let (gitlab, _) = gitlab("18");
     assert_eq!(send(&gitlab, "GET", "/runners/router/discovery", Value::Null).status, 501);
 }
 
 #[test]
-fn orders_reach_runners_by_their_id_too() {
+fn faults_match_runners_by_id() {
     let (gitlab, access_token) = gitlab("18");
     let (one, _) = gitlab.add_runner(NewRunner::instance());
     let (two, _) = gitlab.add_runner(NewRunner::instance());

@@ -15,7 +15,7 @@ fn forbidden() -> Value {
 }
 
 #[test]
-fn a_registered_runner_is_there_with_what_was_sent() {
+fn registered_runner_has_the_sent_attributes() {
     let gitlab = Gitlab::builder().version("18").token_life("1h").start();
     let body = json!({
         "token": gitlab.instance_registration_token(), "description": "one", "tag_list": "a, b", "locked": true,
@@ -35,7 +35,7 @@ fn a_registered_runner_is_there_with_what_was_sent() {
 }
 
 #[test]
-fn registration_tokens_of_projects_and_groups_make_their_runners() {
+fn registration_token_determines_the_runner_type() {
     let gitlab = gitlab("16");
     let (project, group) = (gitlab.add_project("a/b"), gitlab.add_group("a"));
     assert!(project.registration_token.starts_with("GR1348941"));
@@ -50,7 +50,7 @@ fn registration_tokens_of_projects_and_groups_make_their_runners() {
 }
 
 #[test]
-fn a_refused_registration_says_so_as_its_release_does() {
+fn registration_refusal_depends_on_the_release() {
     for (version, disallowed, status, message) in [
         ("15.1", false, 403, "403 Forbidden"),
         ("15.1", true, 403, "403 Forbidden"),
@@ -67,14 +67,14 @@ fn a_refused_registration_says_so_as_its_release_does() {
 }
 
 #[test]
-fn an_empty_registration_token_is_forbidden_even_where_registration_is_disallowed() {
+fn empty_token_is_403_even_if_registration_is_disabled() {
     let gitlab = gitlab("18");
     gitlab.disallow_registration();
     assert_eq!(send(&gitlab, "POST", "/runners", json!({ "token": "" })).status, 403);
 }
 
 #[test]
-fn a_project_can_disallow_registration_alone() {
+fn project_can_disallow_registration() {
     let gitlab = gitlab("18");
     let project = gitlab.add_project("a/b");
     gitlab.disallow_registration_in_project(project.id);
@@ -86,7 +86,7 @@ fn a_project_can_disallow_registration_alone() {
 }
 
 #[test]
-fn wrong_parameters_are_named() {
+fn invalid_parameters_are_named() {
     let gitlab = gitlab("18");
     let token = gitlab.instance_registration_token();
     for (body, error) in [
@@ -106,7 +106,7 @@ fn wrong_parameters_are_named() {
 }
 
 #[test]
-fn verify_tells_the_expiry_since_15_9() {
+fn verify_returns_the_expiry_since_15_9() {
     let gitlab = Gitlab::builder().version("18").token_life("1h").start();
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     let reply = send(&gitlab, "POST", "/runners/verify", json!({ "token": token, "system_id": "s_1" }));
@@ -117,7 +117,7 @@ fn verify_tells_the_expiry_since_15_9() {
 }
 
 #[test]
-fn verify_is_a_bare_200_before_15_9() {
+fn verify_has_no_body_before_15_9() {
     let gitlab = gitlab("15.1");
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     let reply = send(&gitlab, "POST", "/runners/verify", json!({ "token": token }));
@@ -128,7 +128,7 @@ fn verify_is_a_bare_200_before_15_9() {
 }
 
 #[test]
-fn verify_books_the_contact_to_a_manager() {
+fn verify_updates_the_manager_contact() {
     let gitlab = gitlab("18");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     send(&gitlab, "POST", "/runners/verify", json!({ "token": token }));
@@ -142,7 +142,7 @@ fn verify_books_the_contact_to_a_manager() {
 }
 
 #[test]
-fn a_system_id_that_cannot_be_saved_is_a_server_error() {
+fn invalid_system_id_is_a_server_error() {
     let gitlab = gitlab("18");
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     for system_id in [" ".to_owned(), "x".repeat(65)] {
@@ -152,7 +152,7 @@ fn a_system_id_that_cannot_be_saved_is_a_server_error() {
 }
 
 #[test]
-fn unknown_expired_and_rotated_tokens_look_alike() {
+fn unknown_expired_and_rotated_tokens_answer_alike() {
     let gitlab = gitlab("18");
     let (expired, expired_token) = gitlab.add_runner(NewRunner::instance());
     let (rotated, rotated_token) = gitlab.add_runner(NewRunner::instance());
@@ -171,7 +171,7 @@ fn unknown_expired_and_rotated_tokens_look_alike() {
 }
 
 #[test]
-fn an_expired_token_works_on_before_15_5() {
+fn expired_tokens_stay_valid_before_15_5() {
     let gitlab = gitlab("15.1");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     gitlab.expire(id);
@@ -181,7 +181,7 @@ fn an_expired_token_works_on_before_15_5() {
 }
 
 #[test]
-fn a_token_expires_when_its_life_has_passed() {
+fn token_expires_after_its_lifetime() {
     let gitlab = Gitlab::builder().token_life("1h").start();
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     gitlab.advance(std::time::Duration::from_secs(3500));
@@ -191,7 +191,7 @@ fn a_token_expires_when_its_life_has_passed() {
 }
 
 #[test]
-fn a_reset_kills_the_old_token_at_once() {
+fn reset_invalidates_the_old_token() {
     let gitlab = Gitlab::builder().version("18").token_life("1h").start();
     let (id, token) = gitlab.add_runner(NewRunner::project(gitlab.add_project("a/b").id).registered().token("old"));
     gitlab.set_token_life("never");
@@ -205,7 +205,7 @@ fn a_reset_kills_the_old_token_at_once() {
 }
 
 #[test]
-fn a_passed_rotation_deadline_leaves_the_token_good() {
+fn token_stays_valid_after_its_rotation_deadline() {
     let gitlab = gitlab("18");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     gitlab.set_rotation_deadline(id, Some(gitlab.now()));
@@ -218,7 +218,7 @@ fn a_passed_rotation_deadline_leaves_the_token_good() {
 }
 
 #[test]
-fn an_orphaned_runner_is_refused_as_its_release_does() {
+fn orphaned_runner_refusal_depends_on_the_release() {
     for (version, verify, reset) in [("16", 200, 500), ("17", 403, 500), ("18.9", 422, 500), ("18", 422, 422)] {
         let gitlab = gitlab(version);
         let (id, token) = gitlab.add_runner(NewRunner::project(gitlab.add_project("a/b").id));
@@ -238,7 +238,7 @@ fn old_releases_have_no_reset_by_token() {
 }
 
 #[test]
-fn version_13_tells_no_expiry() {
+fn version_13_returns_no_expiry() {
     let gitlab = Gitlab::builder().version("13").token_life("1h").start();
     let reply = send(&gitlab, "POST", "/runners", json!({ "token": gitlab.instance_registration_token() }));
     assert!(reply.json().get("token_expires_at").is_none());
@@ -255,7 +255,7 @@ fn deleting_a_runner_twice_is_forbidden() {
 }
 
 #[test]
-fn a_runner_that_changed_since_is_not_deleted() {
+fn changed_runner_is_not_deleted() {
     let gitlab = gitlab("18");
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     let body = json!({ "token": token }).to_string();
@@ -267,7 +267,7 @@ fn a_runner_that_changed_since_is_not_deleted() {
 }
 
 #[test]
-fn deleting_a_manager_leaves_the_runner() {
+fn deleting_a_manager_keeps_the_runner() {
     let gitlab = gitlab("18");
     let (id, token) = gitlab.add_runner(NewRunner::instance());
     send(&gitlab, "POST", "/runners/verify", json!({ "token": token, "system_id": "s_1" }));
@@ -281,7 +281,7 @@ fn deleting_a_manager_leaves_the_runner() {
 }
 
 #[test]
-fn releases_before_16_take_managers_for_an_id() {
+fn releases_before_16_parse_managers_as_an_id() {
     let gitlab = gitlab("15.1");
     let access_token = gitlab.add_access_token([Scope::Api]);
     let reply = send(&gitlab, "DELETE", "/runners/managers", json!({ "token": "x", "system_id": "s_1" }));
@@ -290,7 +290,7 @@ fn releases_before_16_take_managers_for_an_id() {
 }
 
 #[test]
-fn parameters_may_come_in_any_form() {
+fn parameters_are_accepted_in_any_encoding() {
     let gitlab = gitlab("18");
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     let form = format!("token={token}&system_id=s_1&info[version]=1.0");
@@ -317,7 +317,7 @@ fn parameters_may_come_in_any_form() {
 }
 
 #[test]
-fn every_answer_has_a_date_and_the_request_id() {
+fn responses_have_a_date_and_a_request_id() {
     let gitlab = gitlab("18");
     gitlab.set_clock_skew(jiff::SignedDuration::from_hours(24 * 365 * 10));
     let reply = exchange(gitlab.address(), "GET", "/api/v4/nothing", &[("X-Request-Id", "abc123")], b"").unwrap();
@@ -329,7 +329,7 @@ fn every_answer_has_a_date_and_the_request_id() {
 }
 
 #[test]
-fn an_outage_refuses_and_changes_nothing() {
+fn outage_changes_no_state() {
     for (outage, version, status, retry_after) in [
         (Outage::Maintenance, "18", 503, Some("900")),
         (Outage::Maintenance, "18.1", 403, None),
@@ -349,7 +349,7 @@ fn an_outage_refuses_and_changes_nothing() {
 }
 
 #[test]
-fn a_read_only_server_redirects_forms() {
+fn read_only_server_redirects_forms() {
     let gitlab = gitlab("18");
     gitlab.outage(Some(Outage::ReadOnly));
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
@@ -358,7 +358,7 @@ fn a_read_only_server_redirects_forms() {
 }
 
 #[test]
-fn the_api_is_below_the_base_path() {
+fn api_is_below_the_base_path() {
     let gitlab = Gitlab::builder().base_path("/gitlab/").start();
     let (_, token) = gitlab.add_runner(NewRunner::instance());
     assert!(gitlab.url().ends_with("/gitlab"));
@@ -371,7 +371,7 @@ fn the_api_is_below_the_base_path() {
 }
 
 #[test]
-fn api_v3_is_gone_and_strangers_see_a_page() {
+fn v3_is_gone_and_other_paths_return_a_page() {
     let gitlab = gitlab("18");
     let reply = exchange(gitlab.address(), "GET", "/api/v3/runners", &[], b"").unwrap();
     assert_eq!(reply.status, 410);
@@ -380,7 +380,7 @@ fn api_v3_is_gone_and_strangers_see_a_page() {
 }
 
 #[test]
-fn the_address_can_be_of_ip_version_6() {
+fn server_can_listen_on_ipv6() {
     let gitlab = Gitlab::builder().ip(std::net::Ipv6Addr::LOCALHOST).start();
     assert!(gitlab.url().starts_with("http://[::1]:"));
     assert_eq!(send(&gitlab, "POST", "/runners/verify", json!({ "token": "x" })).status, 403);

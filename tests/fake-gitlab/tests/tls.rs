@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use test_support::http::{receive, send_on};
 
-/// Verifies over TLS and returns the status, or what rustls says against it.
+/// Verifies over TLS and returns the status, or the error of rustls.
 fn status(gitlab: &Gitlab, ca_pem: &str, identity: Option<Identity>) -> Result<u16, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
@@ -39,7 +39,7 @@ fn status(gitlab: &Gitlab, ca_pem: &str, identity: Option<Identity>) -> Result<u
 }
 
 #[test]
-fn https_is_served_with_an_authority_of_its_own() {
+fn https_uses_its_own_certificate_authority() {
     let gitlab = Gitlab::builder().tls(Tls::self_signed(["localhost", "127.0.0.1"])).start();
     assert!(gitlab.url().starts_with("https://127.0.0.1:"));
     assert_eq!(status(&gitlab, &gitlab.ca_pem(), None), Ok(400));
@@ -48,7 +48,7 @@ fn https_is_served_with_an_authority_of_its_own() {
 }
 
 #[test]
-fn certificates_can_be_expired_or_for_another_name() {
+fn certificate_can_be_expired_or_for_another_host() {
     let gitlab = Gitlab::builder().tls(Tls::self_signed(["localhost"]).expired()).start();
     assert!(status(&gitlab, &gitlab.ca_pem(), None).unwrap_err().contains("expired"));
     let gitlab = Gitlab::builder().tls(Tls::self_signed(["elsewhere.test"])).start();
@@ -56,7 +56,7 @@ fn certificates_can_be_expired_or_for_another_name() {
 }
 
 #[test]
-fn only_clients_with_a_certificate_are_let_in() {
+fn client_certificates_can_be_required() {
     let gitlab = Gitlab::builder().tls(Tls::self_signed(["localhost"]).require_client()).start();
     let identity = gitlab.tls().unwrap().client_identity();
     assert_eq!(status(&gitlab, &gitlab.ca_pem(), Some(identity)), Ok(400));

@@ -1,10 +1,10 @@
-//! Answers of the right form that say what cannot be.
+//! Well-formed responses with impossible values.
 
 use super::limited::LimitedSandbox;
 use fake_gitlab::{Endpoint, Fault};
 use serde_json::{Value, json};
 
-/// Changes one field of an answer; `None` takes it away.
+/// Changes one field of a response; `None` removes it.
 fn with(field: &'static str, value: Option<Value>) -> Fault {
     Fault::amended(move |answer| {
         let fields = answer.as_object_mut().unwrap();
@@ -37,7 +37,7 @@ fn dates() -> Vec<Option<Value>> {
 }
 
 #[test]
-fn a_registration_that_brings_no_runner_writes_none() {
+fn invalid_registration_response_writes_no_entry() {
     let sandbox = LimitedSandbox::new();
     let cases = [("token", tokens()), ("id", ids()), ("token_expires_at", dates())];
     for (field, values) in cases {
@@ -49,13 +49,13 @@ fn a_registration_that_brings_no_runner_writes_none() {
             assert_eq!(sandbox.entries().len(), 0, "{field} = {value:?}");
         }
     }
-    // None of it is in the way of a server that has come to its senses.
+    // A later valid response works.
     sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
     assert_eq!(sandbox.entries().len(), 1);
 }
 
 #[test]
-fn a_reset_that_brings_no_token_leaves_the_entry() {
+fn invalid_reset_response_keeps_the_entry() {
     for (field, values) in [("token", tokens()), ("token_expires_at", dates())] {
         for value in values {
             let sandbox = LimitedSandbox::new();
@@ -63,7 +63,7 @@ fn a_reset_that_brings_no_token_leaves_the_entry() {
             let config = sandbox.config();
             sandbox.gitlab.order(Endpoint::Reset, with(field, value.clone()));
             let done = sandbox.run(&["rotate", "--name", "a"]);
-            // The server has acted, and says afterwards that the old token is dead.
+            // The server has rotated the token, so it refuses the old one.
             assert_eq!(done.code, Some(3), "{field} = {value:?}: {done:#?}");
             done.says("the new one is lost");
             assert!(!done.text().contains(&token));
@@ -74,7 +74,7 @@ fn a_reset_that_brings_no_token_leaves_the_entry() {
 }
 
 #[test]
-fn a_verification_that_is_not_about_the_runner_means_nothing() {
+fn invalid_verify_response_changes_nothing() {
     let sandbox = LimitedSandbox::new();
     let (_, token) = sandbox.add_created();
     let config = sandbox.config();
@@ -92,7 +92,7 @@ fn a_verification_that_is_not_about_the_runner_means_nothing() {
 }
 
 #[test]
-fn a_number_of_another_runner_does_not_part_the_runner_from_its_entry() {
+fn foreign_id_in_a_verify_response_keeps_the_entry() {
     let sandbox = LimitedSandbox::new();
     let (id, _) = sandbox.add_created();
     let config = sandbox.config();
@@ -105,9 +105,9 @@ fn a_number_of_another_runner_does_not_part_the_runner_from_its_entry() {
     assert_eq!(entries[0]["token"].as_str(), Some(sandbox.gitlab.runner(id).unwrap().token.as_str()));
 }
 
-/// Dates that can be: each is written as what it says, or as never.
+/// Valid dates are written unchanged or as never.
 #[test]
-fn an_end_in_a_strange_year_is_written_as_one_or_as_never() {
+fn extreme_expiry_is_written_as_a_date_or_as_never() {
     for (expires_at, written) in [
         (json!("9999-12-31T23:59:59Z"), "0001-01-01T00:00:00Z"),
         (json!("+12345-01-01T00:00:00Z"), "0001-01-01T00:00:00Z"),
@@ -130,7 +130,7 @@ fn an_end_in_a_strange_year_is_written_as_one_or_as_never() {
 }
 
 #[test]
-fn a_strange_date_header_breaks_no_entry() {
+fn invalid_date_header_breaks_no_entry() {
     for date in [
         "Fri, 31 Dec 9999 23:59:59 GMT",
         "Fri, 31 Dec 9998 23:59:59 GMT",

@@ -1,4 +1,4 @@
-//! The daemon against such servers: it lives on, asks seldom, and catches up once the server is itself.
+//! The daemon survives such servers, retries rarely, and recovers once the server does.
 
 use super::limited::{IMPATIENT, LimitedProcess, LimitedSandbox};
 use std::thread;
@@ -13,13 +13,13 @@ use serde_json::json;
 fn wait(what: &str, daemon: &LimitedProcess, is_there: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_there() {
-        assert!(daemon.is_running(), "the daemon ended while it was waited for {what}");
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(daemon.is_running(), "the daemon ended while the test waited for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Lets the daemon meet a fault until it has asked a few times, then heals the server.
+/// Injects a fault until the daemon has retried a few times, then clears it.
 fn meet(endpoint: Endpoint, fault: Fault) {
     let sandbox = LimitedSandbox::new();
     let url = sandbox.gitlab.url();
@@ -32,8 +32,8 @@ fn meet(endpoint: Endpoint, fault: Fault) {
     let order = sandbox.gitlab.order(endpoint, fault);
     order.always();
     let daemon = sandbox.start(&["run", "--log-level", "trace"]);
-    wait("three strikes", &daemon, || order.strikes() >= 3);
-    assert_eq!(sandbox.entries()[0], before[0], "the entry of the user's");
+    wait("three faults", &daemon, || order.injected() >= 3);
+    assert_eq!(sandbox.entries()[0], before[0], "the user's entry is unchanged");
     assert!(daemon.peak_kib().unwrap() < 64 * 1024, "{:?} KiB", daemon.peak_kib());
     sandbox.gitlab.clear_faults();
     let gitlab = &sandbox.gitlab;
@@ -50,43 +50,43 @@ fn meet(endpoint: Endpoint, fault: Fault) {
 }
 
 #[test]
-fn a_gibibyte() {
+fn daemon_survives_a_huge_body() {
     meet(Endpoint::Verify, Fault::huge(1 << 30));
     meet(Endpoint::Register, Fault::huge(1 << 30));
 }
 
 #[test]
-fn headers_without_end() {
+fn daemon_survives_endless_headers() {
     meet(Endpoint::Any, Fault::endless_headers());
 }
 
 #[test]
-fn a_byte_at_a_time() {
+fn daemon_survives_a_slow_body() {
     meet(Endpoint::Verify, Fault::drip(Duration::from_millis(50)));
 }
 
 #[test]
-fn arrays_a_hundred_thousand_deep() {
+fn daemon_survives_deeply_nested_arrays() {
     meet(Endpoint::Any, Fault::text(200, "application/json", "[".repeat(100_000)));
 }
 
 #[test]
-fn half_answers() {
+fn daemon_survives_truncated_responses() {
     meet(Endpoint::Any, Fault::truncated());
     meet(Endpoint::Any, Fault::broken_json());
 }
 
 #[test]
-fn tokens_that_would_break_the_file() {
+fn daemon_rejects_tokens_with_toml_syntax() {
     meet(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
 }
 
 #[test]
-fn ids_that_cannot_be() {
+fn daemon_rejects_ids_out_of_range() {
     meet(Endpoint::Any, Fault::amended(|answer| answer["id"] = json!(1_u64 << 63)));
 }
 
 #[test]
-fn escapes_in_every_refusal() {
+fn daemon_log_has_no_escape_sequences() {
     meet(Endpoint::Any, Fault::json(503, json!({ "message": "\u{1b}[2J\u{1b}]0;owned\u{7}\r\n\u{202e}" })));
 }

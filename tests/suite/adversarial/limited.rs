@@ -13,7 +13,7 @@ use crate::BINARY;
 /// The memory limit of the binary, in bytes.
 const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Gives up on slow answers soon.
+/// Settings with a short request timeout.
 pub(crate) const IMPATIENT: &str = "[gitlab]\nrequest_timeout = \"400ms\"\n";
 
 /// A sandbox whose processes run under the memory limit.
@@ -30,7 +30,7 @@ impl LimitedSandbox {
         Self(sandbox)
     }
 
-    /// Creates a runner whose entry has a comment and indentation of its own.
+    /// Creates a runner whose entry has a comment and indentation.
     pub(crate) fn add_created(&self) -> (u64, String) {
         let (id, token) = self.gitlab.add_runner(NewRunner::instance());
         self.write_entry(&self.gitlab.url(), id, &token);
@@ -45,7 +45,7 @@ impl LimitedSandbox {
 
     pub(crate) fn start(&self, args: &[&str]) -> LimitedProcess {
         let process = self.0.start(args);
-        // The kernel enforces the limit, so that no short peak is missed.
+        // The kernel enforces the limit, so no short peak is missed.
         let limit = Rlimit { current: Some(MEMORY_BYTES), maximum: Some(MEMORY_BYTES) };
         prlimit(Some(process.pid()), Resource::Data, limit).unwrap();
         LimitedProcess(process)
@@ -82,7 +82,7 @@ impl Deref for LimitedSandbox {
 }
 
 impl LimitedProcess {
-    /// The most memory that the process has held so far, in KiB; `None` after its end.
+    /// The peak memory of the process, in KiB; `None` after its end.
     pub(crate) fn peak_kib(&self) -> Option<u64> {
         let status = std::fs::read_to_string(self.0.proc("status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
@@ -96,7 +96,7 @@ impl LimitedProcess {
         self.0.signal(signal);
     }
 
-    /// Waits for the end, and asserts what holds for every run: little memory, no panic, no control characters.
+    /// Waits for the end and checks every run: the memory limit, no panic, no control characters.
     #[track_caller]
     pub(crate) fn end(self) -> Output {
         let mut peak_kib = 0;

@@ -1,4 +1,4 @@
-//! A server that answers every request in one way, down to the byte.
+//! A server that sends the same bytes to every request.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What is written to a client that has sent its request; an error means that the client has gone away.
+/// Writes the response to a request; an error means that the client has disconnected.
 pub(crate) type Answer = fn(&mut TcpStream) -> io::Result<()>;
 
-/// Answers in threads of its own until the test program ends.
+/// Serves connections on threads until the test program ends.
 pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -25,7 +25,7 @@ impl Server {
             for stream in listener.incoming().map_while(Result::ok) {
                 let requests = Arc::clone(&requests);
                 thread::spawn(move || {
-                    // The client leaves when it has had enough.
+                    // An error means that the client has disconnected.
                     let _left = serve(stream, answer, &requests);
                 });
             }
@@ -43,7 +43,7 @@ impl Server {
 }
 
 fn serve(mut stream: TcpStream, answer: Answer, requests: &AtomicUsize) -> io::Result<()> {
-    // Long beyond any patience of the client's.
+    // Longer than any timeout of the client.
     stream.set_write_timeout(Some(Duration::from_secs(60)))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut length = 0;
@@ -67,7 +67,7 @@ fn serve(mut stream: TcpStream, answer: Answer, requests: &AtomicUsize) -> io::R
     stream.shutdown(std::net::Shutdown::Write)
 }
 
-/// Sends the same bytes until the client leaves, or 1 GiB of them.
+/// Repeats these bytes until the client disconnects, up to 1 GiB.
 pub(crate) fn flood(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let block = bytes.repeat((64 * 1024_usize).div_ceil(bytes.len()));
     for _ in 0..(1 << 30) / block.len() {
@@ -76,7 +76,7 @@ pub(crate) fn flood(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a byte at a time, so slowly that the client gives up before the end.
+/// Sends one byte at a time, slower than the client's timeout.
 pub(crate) fn drip(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     for byte in bytes.iter().cycle() {
         stream.write_all(&[*byte])?;
@@ -85,7 +85,7 @@ pub(crate) fn drip(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the client leaves.
+/// Sends nothing until the client disconnects.
 pub(crate) fn silence(stream: &mut TcpStream) -> io::Result<()> {
     io::copy(stream, &mut io::sink()).map(|_| ())
 }

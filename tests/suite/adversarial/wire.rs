@@ -1,4 +1,4 @@
-//! Broken HTTP: wrong before the body is read.
+//! Broken HTTP responses.
 
 use super::limited::{IMPATIENT, LimitedSandbox};
 use std::io::{self, Write as _};
@@ -10,13 +10,13 @@ use super::server::{Answer, Server, drip, flood, silence};
 
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
-/// Sends a JSON body as it should be sent.
+/// Sends a valid response with this JSON body.
 fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
     let length = body.len();
     write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Lets each command meet the same answer: none believes it, none changes config.toml.
+/// Runs each command against a server with this response: each fails, and none changes config.toml.
 #[track_caller]
 fn meet(answer: Answer) {
     let server = Server::start(answer);
@@ -25,7 +25,7 @@ fn meet(answer: Answer) {
     let url = server.url();
     sandbox.register(&url, &[]).exits(5).says("error: ");
     assert!(sandbox.entries().is_empty());
-    assert_eq!(server.requests(), 1, "to register");
+    assert_eq!(server.requests(), 1, "requests of register");
 
     let token = "glrt-0123456789abcdefghij";
     sandbox.write_entry(&url, 7, token);
@@ -42,7 +42,7 @@ fn meet(answer: Answer) {
 }
 
 #[test]
-fn a_gibibyte_that_is_announced() {
+fn huge_content_length_is_survived() {
     meet(|stream| {
         write!(stream, "{JSON}Content-Length: {}\r\n\r\n", 1 << 30)?;
         flood(stream, b" ")
@@ -50,7 +50,7 @@ fn a_gibibyte_that_is_announced() {
 }
 
 #[test]
-fn a_gibibyte_that_is_not_announced() {
+fn huge_body_without_a_length_is_survived() {
     meet(|stream| {
         write!(stream, "{JSON}Connection: close\r\n\r\n")?;
         flood(stream, b" ")
@@ -58,7 +58,7 @@ fn a_gibibyte_that_is_not_announced() {
 }
 
 #[test]
-fn a_gibibyte_behind_a_refusal() {
+fn huge_refusal_body_is_survived() {
     meet(|stream| {
         write!(
             stream,
@@ -69,7 +69,7 @@ fn a_gibibyte_behind_a_refusal() {
 }
 
 #[test]
-fn chunks_without_end() {
+fn endless_chunks_are_survived() {
     meet(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n")?;
         flood(stream, b"1\r\n \r\n")
@@ -77,7 +77,7 @@ fn chunks_without_end() {
 }
 
 #[test]
-fn a_chunk_of_all_there_is() {
+fn chunk_of_maximum_size_is_survived() {
     meet(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n")?;
         flood(stream, b" ")
@@ -85,7 +85,7 @@ fn a_chunk_of_all_there_is() {
 }
 
 #[test]
-fn trailers_without_end() {
+fn endless_trailers_are_survived() {
     meet(|stream| {
         write!(stream, "{JSON}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n")?;
         flood(stream, b"x-trailer: more of the same\r\n")
@@ -93,7 +93,7 @@ fn trailers_without_end() {
 }
 
 #[test]
-fn headers_without_end() {
+fn endless_headers_are_survived() {
     meet(|stream| {
         write!(stream, "{JSON}")?;
         flood(stream, b"x-endless: more of the same\r\n")
@@ -101,7 +101,7 @@ fn headers_without_end() {
 }
 
 #[test]
-fn a_header_without_end() {
+fn endless_header_value_is_survived() {
     meet(|stream| {
         write!(stream, "{JSON}x-endless: ")?;
         flood(stream, b"x")
@@ -109,7 +109,7 @@ fn a_header_without_end() {
 }
 
 #[test]
-fn a_status_line_without_end() {
+fn endless_status_line_is_survived() {
     meet(|stream| {
         write!(stream, "HTTP/1.1 200 ")?;
         flood(stream, b"OK")
@@ -117,8 +117,8 @@ fn a_status_line_without_end() {
 }
 
 #[test]
-fn interim_answers_without_end() {
-    // Not as fast as can be: then it is the work of reading them that a deadline waits for.
+fn endless_interim_responses_are_survived() {
+    // Throttled, because the deadline must not depend on how fast the client parses.
     meet(|stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n".repeat(100))?;
@@ -128,12 +128,12 @@ fn interim_answers_without_end() {
 }
 
 #[test]
-fn a_byte_at_a_time() {
+fn slow_headers_time_out() {
     meet(|stream| drip(stream, JSON.as_bytes()));
 }
 
 #[test]
-fn a_body_a_byte_at_a_time() {
+fn slow_body_times_out() {
     meet(|stream| {
         write!(stream, "{JSON}Content-Length: 1000\r\n\r\n")?;
         drip(stream, b" ")
@@ -141,42 +141,42 @@ fn a_body_a_byte_at_a_time() {
 }
 
 #[test]
-fn silence_instead_of_an_answer() {
+fn silent_server_times_out() {
     meet(silence);
 }
 
 #[test]
-fn half_an_answer() {
+fn truncated_response_is_an_error() {
     meet(|stream| write!(stream, "{JSON}Content-Length: 100\r\n\r\n{{\"id\":7,"));
 }
 
 #[test]
-fn an_answer_without_a_status() {
+fn response_without_a_status_is_an_error() {
     meet(|stream| stream.write_all(b"{\"id\":7,\"token\":\"glrt-x\",\"token_expires_at\":null}\r\n\r\n"));
 }
 
 #[test]
-fn noise() {
+fn binary_noise_is_an_error() {
     meet(|stream| flood(stream, b"\x00\x1b]0;owned\x07\xff\r\n"));
 }
 
 #[test]
-fn two_lengths() {
+fn conflicting_content_lengths_are_an_error() {
     meet(|stream| write!(stream, "{JSON}Content-Length: 2\r\nContent-Length: 9\r\n\r\n{{}}"));
 }
 
 #[test]
-fn control_characters_in_headers() {
+fn control_characters_in_headers_are_an_error() {
     meet(|stream| write!(stream, "HTTP/1.1 302 \x1b[31mFound\r\nLocation: https://x/\x1b[2J\0\r\nx\0y: z\r\n\r\n"));
 }
 
 #[test]
-fn arrays_a_hundred_thousand_deep() {
+fn deeply_nested_arrays_are_an_error() {
     meet(|stream| json(stream, "201 Created", &"[".repeat(100_000)));
 }
 
 #[test]
-fn depth_in_a_field_that_nobody_reads_is_no_fault() {
+fn deep_nesting_in_an_unused_field_is_accepted() {
     let server = Server::start(|stream| {
         let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
         json(stream, "201 Created", &format!("{{\"novel\":{open}{close},\"id\":7,\"token\":\"glrtr-new\"}}"))
@@ -187,19 +187,19 @@ fn depth_in_a_field_that_nobody_reads_is_no_fault() {
 }
 
 #[test]
-fn objects_a_hundred_thousand_deep_in_a_refusal() {
+fn deeply_nested_refusal_is_an_error() {
     meet(|stream| json(stream, "403 Forbidden", &"{\"message\":".repeat(90_000)));
 }
 
 #[test]
-fn a_refusal_of_two_mebibytes() {
+fn refusal_of_two_mebibytes_is_an_error() {
     meet(|stream| {
         json(stream, "403 Forbidden", &format!("{{\"message\":\"403 Forbidden - {}\"}}", "x".repeat(1 << 21)))
     });
 }
 
 #[test]
-fn json_that_says_nothing() {
+fn empty_json_is_an_error() {
     for answer in [
         (|stream| json(stream, "201 Created", "")) as Answer,
         |stream| json(stream, "201 Created", "null"),
@@ -212,7 +212,7 @@ fn json_that_says_nothing() {
 }
 
 #[test]
-fn a_page_instead_of_json() {
+fn html_page_is_an_error() {
     for answer in [
         (|stream| write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>200</html>")) as Answer,
         |stream| {

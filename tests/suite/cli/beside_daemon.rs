@@ -35,7 +35,7 @@ impl Daemon {
 }
 
 #[test]
-fn what_is_unregistered_by_hand_is_not_brought_back() {
+fn daemon_does_not_restore_an_unregistered_runner() {
     let sandbox = super::sandbox();
     let token = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
     let agent = format!(
@@ -55,7 +55,7 @@ fn what_is_unregistered_by_hand_is_not_brought_back() {
 }
 
 #[test]
-fn what_is_rotated_or_registered_by_hand_is_taken_over() {
+fn daemon_adopts_manual_rotations_and_registrations() {
     let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
     let (id, _) = sandbox.add_created("a");
     let mut daemon = Daemon::start(&sandbox);
@@ -64,7 +64,7 @@ fn what_is_rotated_or_registered_by_hand_is_taken_over() {
     daemon.wait_for("another process has replaced the token");
     sandbox.register(&["--name", "b"]).exits(0);
     daemon.wait_for("serving a new runner");
-    // Under the key of the registration, so that a repeated one finds it.
+    // The daemon uses the key of the registration, so a repeated registration finds the runner.
     assert_eq!(sandbox.register(&["--name", "b", "--output=json"]).exits(0).runner()["action"], "unchanged");
     daemon.quit();
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
@@ -73,7 +73,7 @@ fn what_is_rotated_or_registered_by_hand_is_taken_over() {
 }
 
 #[test]
-fn a_second_daemon_names_the_first() {
+fn second_daemon_prints_the_pid_of_the_first() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let mut daemon = Daemon::start(&sandbox);

@@ -9,7 +9,7 @@ fn old_gitlab() -> Sandbox {
 }
 
 #[test]
-fn a_runner_is_registered_and_unregistered_through_the_first_api() {
+fn api_v1_registers_and_unregisters_a_runner() {
     let sandbox = old_gitlab();
     sandbox.register(&["--api", "v1", "--name", "old", "--tag-list", "a,b", "--executor", "shell"]).exits(0);
     let runner = &sandbox.gitlab.runners()[0];
@@ -26,13 +26,13 @@ fn a_runner_is_registered_and_unregistered_through_the_first_api() {
 }
 
 #[test]
-fn verification_and_rotation_are_said_not_to_exist_there() {
+fn api_v1_rejects_verification_and_rotation() {
     let sandbox = old_gitlab();
     sandbox.register(&["--api", "v1", "--name", "old", "--executor", "shell"]).exits(0);
     sandbox.gitlab.clear_requests();
-    for words in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
+    for args in [&["verify", "--name", "old"][..], &["rotate", "--name", "old"]] {
         sandbox
-            .run(words)
+            .run(args)
             .exits(2)
             .says("registered through the API v1, which supports neither verification nor rotation");
     }
@@ -40,7 +40,7 @@ fn verification_and_rotation_are_said_not_to_exist_there() {
 }
 
 #[test]
-fn the_first_api_is_never_chosen_by_itself() {
+fn api_v1_is_never_chosen_automatically() {
     let sandbox = old_gitlab();
     let done = sandbox.register(&["--name", "old", "--executor", "shell"]);
     assert_ne!(done.code, Some(0));
@@ -49,7 +49,7 @@ fn the_first_api_is_never_chosen_by_itself() {
 }
 
 #[test]
-fn a_newer_gitlab_says_that_it_has_no_such_api() {
+fn newer_gitlab_rejects_api_v1() {
     let sandbox = super::sandbox();
     sandbox
         .register(&["--api", "v1", "--name", "new", "--executor", "shell"])
@@ -59,7 +59,7 @@ fn a_newer_gitlab_says_that_it_has_no_such_api() {
 }
 
 #[test]
-fn what_the_first_api_does_not_know_is_refused_before_anything_is_sent() {
+fn api_v1_rejects_unsupported_flags_before_any_request() {
     let sandbox = old_gitlab();
     sandbox
         .register(&["--api", "v1", "--paused", "--maximum-timeout", "1h", "--access-level", "ref_protected"])
@@ -76,7 +76,7 @@ fn what_the_first_api_does_not_know_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_runner_without_an_entry_is_deleted_by_its_token() {
+fn api_v1_deletes_a_runner_by_its_token() {
     let sandbox = old_gitlab();
     let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
@@ -87,7 +87,7 @@ fn a_runner_without_an_entry_is_deleted_by_its_token() {
 }
 
 #[test]
-fn a_validation_error_is_a_refusal() {
+fn api_v1_rejects_invalid_attributes_before_any_request() {
     let sandbox = old_gitlab();
     sandbox.register(&["--api", "v1", "--name", "old", "--run-untagged=false", "--tag-list", ""]).exits(2);
     let long = "x".repeat(1100);

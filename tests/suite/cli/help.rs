@@ -1,7 +1,7 @@
 //! Help texts and completions.
 
 #[test]
-fn help_is_written_for_people() {
+fn help_texts_match_their_snapshots() {
     let sandbox = super::sandbox();
     for command in [
         "",
@@ -20,8 +20,8 @@ fn help_is_written_for_people() {
         "fleet delete",
         "fleet create",
     ] {
-        let words: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
-        let done = sandbox.run(&words);
+        let args: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
+        let done = sandbox.run(&args);
         done.exits(0);
         assert!(done.stderr.is_empty());
         let name = if command.is_empty() { "help".to_owned() } else { command.replace(' ', "-") };
@@ -30,13 +30,13 @@ fn help_is_written_for_people() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_flag_prints_the_version() {
     let done = super::sandbox().run(&["--version"]);
     assert_eq!(done.exits(0).stdout, concat!("runner-agent ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     let sandbox = super::sandbox();
     for shell in ["bash", "zsh", "fish"] {
         let done = sandbox.run(&["completions", shell]);
@@ -51,7 +51,7 @@ fn completions_know_every_command() {
 }
 
 #[test]
-fn the_manual_has_a_page_for_every_command_that_help_lists() {
+fn manual_has_a_page_for_every_command() {
     let sandbox = super::sandbox();
     let directory = sandbox.path("pages");
     std::fs::create_dir(&directory).unwrap();
@@ -72,16 +72,16 @@ fn the_manual_has_a_page_for_every_command_that_help_lists() {
     sandbox.run(&["manual", "/nowhere"]).exits(4);
 }
 
-/// The commands that a help lists.
+/// The commands that a help text lists.
 fn commands_in(help: &str) -> Vec<String> {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     commands.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
 }
 
 #[test]
-fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
+fn usage_error_exits_2_without_repeating_a_secret() {
     let sandbox = super::sandbox();
-    for words in [
+    for args in [
         &["registr"][..],
         &["verify", "--id", "none"],
         &["rotate"],
@@ -94,10 +94,10 @@ fn wrong_usage_is_exit_2_and_no_message_repeats_a_secret() {
         &["register", "-n", "--url", "ftp://gitlab.example.com", "--token", "glrt-abc"],
         &["register", "-n", "--url", "https://g.example.com", "--token", "glrt-a", "--registration-token", "b"],
     ] {
-        let done = sandbox.run(words);
+        let done = sandbox.run(args);
         done.exits(2);
-        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{words:?}");
-        assert!(!done.stderr.contains("two words"), "{words:?}");
+        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{args:?}");
+        assert!(!done.stderr.contains("two words"), "{args:?}");
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
 }

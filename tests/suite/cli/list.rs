@@ -3,17 +3,17 @@
 use test_support::Process;
 
 #[test]
-fn an_empty_or_missing_file_says_so() {
+fn empty_or_missing_config_lists_no_runners() {
     let sandbox = super::sandbox();
     assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
     sandbox.write_config("concurrent = 1\n");
     assert_eq!(sandbox.scrub(&sandbox.run(&["list"]).exits(0).stdout), "no runners in /DIR/config/config.toml\n");
     assert!(sandbox.run(&["list", "--output", "json"]).runners().is_empty());
-    assert!(!sandbox.path("state").exists(), "reading makes no directories");
+    assert!(!sandbox.path("state").exists(), "reading creates no directories");
 }
 
 #[test]
-fn runners_are_told_without_tokens_and_without_a_request() {
+fn list_prints_no_tokens_and_sends_no_request() {
     let sandbox = super::sandbox();
     sandbox.write_config(
         "\
@@ -59,12 +59,12 @@ token = \"glrt-secret-c\"
 }
 
 #[test]
-fn a_broken_file_is_told_with_its_place_and_left_alone() {
+fn broken_config_is_reported_with_its_position_and_kept() {
     let sandbox = super::sandbox();
     let broken = "[[runners]]\nname = \"a\"\nurl = = \n";
     sandbox.write_config(broken);
-    for words in [&["list"][..], &["verify"], &["rotate", "--all"], &["unregister", "--all"]] {
-        sandbox.run(words).exits(4).says("config.toml` at line 3, column 7");
+    for args in [&["list"][..], &["verify"], &["rotate", "--all"], &["unregister", "--all"]] {
+        sandbox.run(args).exits(4).says("config.toml` at line 3, column 7");
     }
     sandbox.register(&["--name", "a"]).exits(4).says("line 3, column 7");
     assert_eq!(sandbox.config(), broken);
@@ -72,14 +72,14 @@ fn a_broken_file_is_told_with_its_place_and_left_alone() {
 }
 
 #[test]
-fn the_state_comes_from_the_record() {
+fn list_takes_the_state_from_the_record() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     assert_eq!(sandbox.run(&["list", "--output=json"]).runner()["state"], "active");
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn closed_stdout_is_not_an_error() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let (reader, writer) = std::io::pipe().unwrap();

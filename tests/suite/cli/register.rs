@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use test_support::PATIENCE;
 
 #[test]
-fn a_runner_is_made_and_its_entry_written() {
+fn register_creates_a_runner_and_its_entry() {
     let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
     sandbox.write_config("# ours\nconcurrent = 4\n");
     let done =
@@ -27,7 +27,7 @@ fn a_runner_is_made_and_its_entry_written() {
 }
 
 #[test]
-fn registering_twice_makes_one_runner() {
+fn registering_twice_creates_one_runner() {
     let sandbox = super::sandbox();
     assert_eq!(sandbox.register(&["--name", "a", "--output", "json"]).exits(0).runner()["action"], "registered");
     let config = sandbox.config();
@@ -35,33 +35,33 @@ fn registering_twice_makes_one_runner() {
     assert_eq!(again.exits(0).runner()["action"], "unchanged");
     assert_eq!(sandbox.config(), config);
     assert_eq!(sandbox.gitlab.requests().len(), 1);
-    // Another name is another runner.
+    // Another name registers another runner.
     sandbox.register(&["--name", "b"]).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 2);
 }
 
 #[test]
-fn a_name_that_came_of_another_token_is_taken() {
+fn name_registered_with_another_token_is_taken() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config();
     let project = sandbox.gitlab.add_project("group/project");
-    let words = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
-    sandbox.run(&words).exits(2).says("use --name or --force");
+    let args = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
+    sandbox.run(&args).exits(2).says("use --name or --force");
     assert_eq!(sandbox.config(), config);
     assert_eq!(sandbox.gitlab.requests().len(), 1);
-    // Forced, it takes the same entry.
-    let forced = sandbox.run(&[&words[..], &["--force", "--output=json"]].concat());
+    // With --force it replaces the entry.
+    let forced = sandbox.run(&[&args[..], &["--force", "--output=json"]].concat());
     assert_eq!(forced.exits(0).runner()["action"], "registered");
     let id = forced.runner()["id"].as_u64().unwrap();
     let token = sandbox.gitlab.runner(id).unwrap().token;
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
     assert!(sandbox.config().contains(&token) && sandbox.config().contains(&format!("id = {id}")));
-    sandbox.run(&words).exits(0);
+    sandbox.run(&args).exits(0);
 }
 
 #[test]
-fn without_state_an_entry_of_that_name_is_verified() {
+fn entry_without_state_is_verified_by_its_name() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config();
@@ -69,7 +69,7 @@ fn without_state_an_entry_of_that_name_is_verified() {
     let named = sandbox.register(&["--name", "a"]);
     named.exits(0).says("warning: config.toml has runner `a` (id ");
     assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config.clone(), 1));
-    // A default name is no reason to believe that this one is meant.
+    // An entry that has only the default name is not assumed to be the same runner.
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     sandbox.write_config(&config.replace("\"a\"", &format!("{hostname:?}")));
     std::fs::remove_dir_all(sandbox.path("state")).unwrap();
@@ -78,7 +78,7 @@ fn without_state_an_entry_of_that_name_is_verified() {
 }
 
 #[test]
-fn without_state_a_refused_entry_is_registered_anew_by_force_only() {
+fn refused_entry_without_state_needs_force() {
     let sandbox = super::sandbox();
     sandbox.write_config(&format!(
         "[[runners]]\n  name = \"a\" # mine\n  url = \"{}\"\n  id = 7\n  token = \"glrtr-dead\"\n  executor = \"docker\"\n  [runners.docker]\n    image = \"alpine\"\n",
@@ -98,7 +98,7 @@ fn without_state_a_refused_entry_is_registered_anew_by_force_only() {
 }
 
 #[test]
-fn an_entry_that_was_taken_away_is_put_back() {
+fn removed_entry_is_restored() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a", "--executor", "shell"]).exits(0);
     let config = sandbox.config();
@@ -115,55 +115,55 @@ fn an_entry_that_was_taken_away_is_put_back() {
 }
 
 #[test]
-fn a_created_runners_token_is_verified_and_written() {
+fn created_runner_is_verified_and_written() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--description", "docker-runner", "--output=json"];
-    let done = sandbox.run(&words);
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--description", "docker-runner", "--output=json"];
+    let done = sandbox.run(&args);
     assert_eq!(done.exits(0).runner()["action"], "registered");
     assert_eq!((&done.runner()["name"], &done.runner()["id"]), (&"docker-runner".into(), &id.into()));
-    assert_eq!(sandbox.run(&words).exits(0).runner()["action"], "unchanged");
+    assert_eq!(sandbox.run(&args).exits(0).runner()["action"], "unchanged");
     assert_eq!(sandbox.gitlab.requests().len(), 1);
     assert_eq!(sandbox.gitlab.requests()[0].parameter("system_id"), Some("s_0123456789ab"));
     // The same runner under another name is not written twice.
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--name", "other", "--output=json"];
-    assert_eq!(sandbox.run(&words).exits(0).runner()["name"], "docker-runner");
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--name", "other", "--output=json"];
+    assert_eq!(sandbox.run(&args).exits(0).runner()["name"], "docker-runner");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
 }
 
 #[test]
-fn what_belongs_to_a_registration_token_is_refused_with_a_created_runner() {
+fn registration_flags_are_invalid_for_a_created_runner() {
     let sandbox = super::sandbox();
     let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
-    sandbox.run(&words).exits(2).says("--tag-list: ").says("--locked: ");
-    // In the place of a registration token it is only a warning, as in gitlab-runner.
-    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
-    sandbox.run(&words).exits(0).says("warning: --registration-token: ");
+    let args = ["register", "-n", "--url", &url, "--token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&args).exits(2).says("--tag-list: ").says("--locked: ");
+    // As a registration token it causes only a warning, as in gitlab-runner.
+    let args = ["register", "-n", "--url", &url, "--registration-token", &token, "--tag-list", "a", "--locked"];
+    sandbox.run(&args).exits(0).says("warning: --registration-token: ");
 }
 
 #[test]
-fn secrets_come_from_files_stdin_and_the_environment() {
+fn secrets_can_come_from_files_stdin_and_environment() {
     let sandbox = super::sandbox();
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
     let file = sandbox.write("token", &format!("{token}\n"));
     let file = file.to_str().unwrap();
-    let words = |name: &'static str| vec!["register", "-n", "--url", &url, "--name", name];
-    sandbox.run(&[words("a"), vec!["--registration-token-file", file]].concat()).exits(0);
-    sandbox.run_reading(&[words("b"), vec!["--registration-token-file", "-"]].concat(), &token).exits(0);
-    sandbox.run_with(&words("c"), &[("REGISTRATION_TOKEN", &token)]).exits(0);
-    sandbox.run_with(&words("d"), &[("REGISTRATION_TOKEN_FILE", file)]).exits(0);
+    let args = |name: &'static str| vec!["register", "-n", "--url", &url, "--name", name];
+    sandbox.run(&[args("a"), vec!["--registration-token-file", file]].concat()).exits(0);
+    sandbox.run_reading(&[args("b"), vec!["--registration-token-file", "-"]].concat(), &token).exits(0);
+    sandbox.run_with(&args("c"), &[("REGISTRATION_TOKEN", &token)]).exits(0);
+    sandbox.run_with(&args("d"), &[("REGISTRATION_TOKEN_FILE", file)]).exits(0);
     let (_, created) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
-    sandbox.run_reading(&[words("e"), vec!["--token-file=-"]].concat(), &created).exits(0);
+    sandbox.run_reading(&[args("e"), vec!["--token-file=-"]].concat(), &created).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 5);
-    sandbox.run(&[words("f"), vec!["--token-file", "/nowhere"]].concat()).exits(4).says("/nowhere");
-    sandbox.run_reading(&[words("f"), vec!["--token-file=-"]].concat(), "").exits(4).says("stdin");
+    sandbox.run(&[args("f"), vec!["--token-file", "/nowhere"]].concat()).exits(4).says("/nowhere");
+    sandbox.run_reading(&[args("f"), vec!["--token-file=-"]].concat(), "").exits(4).says("stdin");
 }
 
 #[test]
-fn the_official_variables_say_everything_and_flags_win() {
+fn official_variables_apply_and_flags_override_them() {
     let sandbox = super::sandbox();
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
     let variables = [
@@ -200,7 +200,7 @@ fn the_official_variables_say_everything_and_flags_win() {
 }
 
 #[test]
-fn a_template_brings_its_settings_and_comments() {
+fn template_adds_its_settings_and_comments() {
     let sandbox = super::sandbox();
     sandbox.write(
         "template.toml",
@@ -215,7 +215,7 @@ fn a_template_brings_its_settings_and_comments() {
 }
 
 #[test]
-fn refusals_tell_the_servers_words_and_write_nothing() {
+fn refusal_prints_the_server_message_and_writes_nothing() {
     let sandbox = super::sandbox();
     let url = sandbox.gitlab.url();
     let wrong = sandbox.run(&["register", "-n", "--name", "a", "--url", &url, "--registration-token", "wrong-one"]);
@@ -236,7 +236,7 @@ fn refusals_tell_the_servers_words_and_write_nothing() {
 }
 
 #[test]
-fn what_is_no_gitlab_answer_changes_nothing() {
+fn register_ignores_foreign_responses() {
     let sandbox = super::sandbox();
     for fault in [Fault::html(200), Fault::redirect(302, "https://sso.example.com/"), Fault::html(403)] {
         sandbox.gitlab.order(Endpoint::Register, fault);
@@ -249,7 +249,7 @@ fn what_is_no_gitlab_answer_changes_nothing() {
 }
 
 #[test]
-fn a_lost_answer_is_not_asked_for_again() {
+fn lost_response_is_not_retried() {
     let sandbox = super::sandbox();
     sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
@@ -259,7 +259,7 @@ fn a_lost_answer_is_not_asked_for_again() {
 }
 
 #[test]
-fn an_unreachable_server_is_waited_for() {
+fn wait_flag_waits_for_the_server() {
     let sandbox = super::sandbox();
     sandbox.gitlab.refuse_connections();
     sandbox.register(&["--name", "a"]).exits(5).says("cannot connect");
@@ -271,7 +271,7 @@ fn an_unreachable_server_is_waited_for() {
 }
 
 #[test]
-fn limits_are_told_before_anything_is_sent() {
+fn values_over_a_limit_are_rejected_before_any_request() {
     let sandbox = super::sandbox();
     let long = "x".repeat(2000);
     sandbox.register(&["--name", "a", "--description", &long]).exits(2).says("--description");
@@ -282,7 +282,7 @@ fn limits_are_told_before_anything_is_sent() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_costs_no_token() {
+fn unwritable_directory_sends_no_request() {
     let sandbox = super::sandbox();
     // Not even root can create a file there.
     sandbox.register(&["--name", "a", "--config", "/proc/config.toml"]).exits(4).says("/proc/");
@@ -290,7 +290,7 @@ fn a_disk_that_takes_nothing_costs_no_token() {
 }
 
 #[test]
-fn an_array_of_runners_takes_no_entry_and_costs_no_token() {
+fn inline_runners_array_is_an_error_and_sends_no_request() {
     let sandbox = super::sandbox();
     sandbox.write_config("runners = []\n");
     sandbox.register(&["--name", "a"]).exits(4).says("[[runners]]");
@@ -298,12 +298,12 @@ fn an_array_of_runners_takes_no_entry_and_costs_no_token() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_written_undoes_the_registration() {
+fn failed_write_undoes_the_registration() {
     let sandbox = super::sandbox();
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
     sandbox.wait_for_requests(Endpoint::Register, 1);
     sandbox.write_config("broken = = \n");
     hold.release();
@@ -313,27 +313,27 @@ fn an_entry_that_cannot_be_written_undoes_the_registration() {
 
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     sandbox.write_config("");
-    let child = sandbox.start(&[&words[..], &["--leave-runner"]].concat());
+    let child = sandbox.start(&[&args[..], &["--leave-runner"]].concat());
     sandbox.wait_for_requests(Endpoint::Register, 2);
     sandbox.write_config("broken = = \n");
     hold.release();
     child.end().exits(4).says("stays registered").says("safe in the state directory");
     assert_eq!(sandbox.gitlab.runners().len(), 1);
-    // Once the file is put right, the next command writes the entry, and no second runner is made.
+    // Once the file is valid, the next command writes the entry and registers no second runner.
     sandbox.write_config("");
-    sandbox.run(&words).exits(0);
+    sandbox.run(&args).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 1);
     assert!(sandbox.config().contains(&sandbox.gitlab.runners()[0].token));
 }
 
 #[test]
-fn an_interrupt_in_the_middle_unregisters_what_was_made() {
+fn interrupted_registration_is_undone() {
     for signal in [Signal::TERM, Signal::INT] {
         let sandbox = super::sandbox();
         let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
         let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-        let words = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
-        let child = sandbox.start(&words);
+        let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+        let child = sandbox.start(&args);
         sandbox.wait_for_requests(Endpoint::Register, 1);
         child.signal(signal);
         hold.release();
@@ -346,12 +346,12 @@ fn an_interrupt_in_the_middle_unregisters_what_was_made() {
 }
 
 #[test]
-fn an_interrupt_while_waiting_ends_it() {
+fn interrupt_ends_the_wait_for_the_server() {
     let sandbox = super::sandbox();
     sandbox.gitlab.order(Endpoint::Register, Fault::throttled(60)).always();
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--url", &url, "--registration-token", &token, "--wait", "1h"];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--url", &url, "--registration-token", &token, "--wait", "1h"];
+    let child = sandbox.start(&args);
     assert!(
         sandbox.gitlab.wait_until(PATIENCE, |gitlab| gitlab.requests().iter().any(|request| request.status.is_some()))
     );
@@ -360,35 +360,35 @@ fn an_interrupt_while_waiting_ends_it() {
 }
 
 #[test]
-fn a_kill_while_the_answer_is_outstanding_names_the_orphan() {
+fn killed_registration_reports_the_orphan() {
     let sandbox = super::sandbox();
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "orphan-1", "--url", &url, "--registration-token", &token];
-    let child = sandbox.start(&words);
+    let args = ["register", "-n", "--name", "orphan-1", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
     sandbox.wait_for_requests(Endpoint::Register, 1);
     child.kill();
     hold.release();
-    let done = sandbox.run(&words);
+    let done = sandbox.run(&args);
     done.exits(0).says("orphan-1").says("delete it there");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
 }
 
 #[test]
-fn nothing_that_is_told_holds_a_token() {
+fn register_prints_no_token() {
     let sandbox = super::sandbox();
     let done = sandbox.register(&["--name", "a", "--log-level", "trace"]);
     done.exits(0);
     assert!(!done.stderr.is_empty());
-    let told = done.stdout + &done.stderr;
+    let output = done.stdout + &done.stderr;
     for secret in [sandbox.gitlab.instance_registration_token(), sandbox.gitlab.runners()[0].token.clone()] {
-        assert!(!told.contains(&secret));
-        assert!(!told.contains(&secret[secret.len() / 2..]));
+        assert!(!output.contains(&secret));
+        assert!(!output.contains(&secret[secret.len() / 2..]));
     }
 }
 
 #[test]
-fn a_state_directory_that_was_asked_for_and_cannot_be_used_costs_no_token() {
+fn unusable_state_directory_sends_no_request() {
     let sandbox = super::sandbox();
     sandbox.write("file", "");
     sandbox.register(&["--name", "a", "--state-dir", "file"]).exits(4).says("file`");
@@ -396,22 +396,22 @@ fn a_state_directory_that_was_asked_for_and_cannot_be_used_costs_no_token() {
 }
 
 #[test]
-fn a_pipe_where_a_file_should_be_is_refused_at_once() {
+fn pipe_instead_of_a_file_is_refused() {
     let sandbox = super::sandbox();
     let fifo = sandbox.path("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let url = sandbox.gitlab.url();
-    let words = ["register", "-n", "--name", "a", "--url", &url];
+    let args = ["register", "-n", "--name", "a", "--url", &url];
     let in_token_file = ["--registration-token-file", "fifo"];
-    sandbox.run(&[&words[..], &in_token_file].concat()).exits(4).says("not a regular file");
+    sandbox.run(&[&args[..], &in_token_file].concat()).exits(4).says("not a regular file");
     sandbox.register(&["--name", "a", "--template-config", "fifo"]).says("not a regular file");
     sandbox.register(&["--name", "a", "--agent-config", "fifo"]).exits(4).says("not a regular file");
     assert!(sandbox.gitlab.requests().is_empty());
 }
 
 #[test]
-fn a_token_that_would_name_a_variable_is_no_token() {
+fn token_with_variable_syntax_is_rejected() {
     let sandbox = super::sandbox();
     let answer = serde_json::json!({ "id": 1, "token": "$HOME", "token_expires_at": null });
     sandbox.gitlab.order(Endpoint::Register, Fault::json(201, answer));
@@ -420,7 +420,7 @@ fn a_token_that_would_name_a_variable_is_no_token() {
 }
 
 #[test]
-fn a_missing_directory_is_made_for_the_owner_alone() {
+fn missing_directory_is_created_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a", "--config", "new/place/config.toml"]).exits(0);
@@ -429,42 +429,42 @@ fn a_missing_directory_is_made_for_the_owner_alone() {
 }
 
 #[test]
-fn the_end_of_stdin_does_not_ask_and_names_what_is_missing() {
+fn closed_stdin_fails_with_the_missing_flags() {
     let sandbox = super::sandbox();
     let done = sandbox.run(&["register", "--url", &sandbox.gitlab.url()]);
     done.exits(2).says("set --registration-token or --token");
 }
 
 #[test]
-fn forcing_what_is_refused_changes_nothing() {
+fn refused_force_changes_nothing() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config();
-    let words = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", "wrong-one", "--force"];
-    sandbox.run(&words).exits(3);
+    let args = ["register", "-n", "--name", "a", "--url", &sandbox.gitlab.url(), "-r", "wrong-one", "--force"];
+    sandbox.run(&args).exits(3);
     assert_eq!(sandbox.config(), config);
     sandbox.run(&["verify"]).exits(0);
     assert_eq!(sandbox.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
 }
 
 #[test]
-fn an_interrupted_force_leaves_the_entry_and_is_not_taken_for_done() {
+fn interrupted_force_keeps_the_entry_and_needs_force_again() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
-    let words = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
-    let child = sandbox.start(&[&words[..], &["--force"]].concat());
+    let args = ["register", "-n", "--name", "a", "--url", &url, "-r", &token];
+    let child = sandbox.start(&[&args[..], &["--force"]].concat());
     sandbox.wait_for_requests(Endpoint::Register, 2);
     child.signal(Signal::INT);
     hold.release();
     child.end().exits(1).says("is unregistered again");
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
-    sandbox.run(&words).exits(3).says("--force");
+    sandbox.run(&args).exits(3).says("--force");
 }
 
 #[test]
-fn a_servers_certificate_is_trusted_by_the_file_that_the_entry_names() {
+fn tls_ca_file_of_the_entry_is_trusted() {
     let sandbox = sandbox_with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
     sandbox.register(&["--name", "a"]).exits(5).says("certificate").says("hint: ");
     sandbox.register(&["--name", "a", "--tls-ca-file", "nowhere.pem", "--wait", "5m"]).exits(4).says("nowhere.pem");

@@ -10,7 +10,7 @@ fn expiring() -> Sandbox {
 }
 
 #[test]
-fn a_new_token_replaces_three_lines_and_nothing_else() {
+fn rotate_replaces_only_the_three_token_lines() {
     let sandbox = expiring();
     let (id, old) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     let url = sandbox.gitlab.url();
@@ -36,7 +36,7 @@ fn a_new_token_replaces_three_lines_and_nothing_else() {
 }
 
 #[test]
-fn all_runners_rotate_under_the_official_name_too() {
+fn reset_token_alias_rotates_all_runners() {
     let sandbox = expiring();
     sandbox.add_created("a");
     sandbox.add_created("b");
@@ -51,7 +51,7 @@ fn all_runners_rotate_under_the_official_name_too() {
 }
 
 #[test]
-fn a_refused_token_is_rotated_by_id_with_an_access_token() {
+fn access_token_rotates_a_refused_token_by_id() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     sandbox.gitlab.expire(id);
@@ -64,7 +64,7 @@ fn a_refused_token_is_rotated_by_id_with_an_access_token() {
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
     sandbox.run(&["rotate", "--name", "a", "--pat", "wrong"]).exits(3);
-    // The one in agent.toml helps where the runner's own token does not.
+    // The access token of agent.toml is used if the runner's own token is refused.
     sandbox.gitlab.expire(id);
     let agent = format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"pat\" }}\n", sandbox.gitlab.url());
     sandbox.write("agent.toml", &agent.replace("\"pat\"", &format!("{:?}", file.to_str().unwrap())));
@@ -73,7 +73,7 @@ fn a_refused_token_is_rotated_by_id_with_an_access_token() {
 }
 
 #[test]
-fn a_lost_answer_to_a_reset_that_did_not_happen_is_settled_with_the_old_token() {
+fn lost_reset_that_did_not_happen_keeps_the_old_token() {
     let sandbox = expiring();
     let (id, old) = sandbox.add_created("a");
     let config = sandbox.config();
@@ -87,7 +87,7 @@ fn a_lost_answer_to_a_reset_that_did_not_happen_is_settled_with_the_old_token() 
 }
 
 #[test]
-fn a_lost_answer_to_a_reset_that_happened_says_that_the_new_token_is_lost() {
+fn lost_reset_that_happened_reports_the_lost_token() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     sandbox.gitlab.order(Endpoint::Reset, Fault::cut().after_acting());
@@ -99,7 +99,7 @@ fn a_lost_answer_to_a_reset_that_happened_says_that_the_new_token_is_lost() {
 }
 
 #[test]
-fn what_cannot_be_found_out_now_is_found_out_by_the_next_rotation() {
+fn unknown_reset_outcome_is_settled_by_the_next_rotation() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     sandbox.gitlab.order(Endpoint::Reset, Fault::cut());
@@ -111,7 +111,7 @@ fn what_cannot_be_found_out_now_is_found_out_by_the_next_rotation() {
 }
 
 #[test]
-fn a_token_that_config_toml_does_not_take_is_safe_and_written_later() {
+fn token_is_kept_in_the_state_if_the_write_fails() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     let config = sandbox.config();
@@ -129,7 +129,7 @@ fn a_token_that_config_toml_does_not_take_is_safe_and_written_later() {
 }
 
 #[test]
-fn an_interrupt_does_not_cancel_a_reset_in_flight() {
+fn interrupt_does_not_cancel_a_reset_in_flight() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     let hold = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
@@ -143,7 +143,7 @@ fn an_interrupt_does_not_cancel_a_reset_in_flight() {
 }
 
 #[test]
-fn a_kill_while_the_answer_is_outstanding_is_settled_by_the_next_rotation() {
+fn killed_rotation_is_settled_by_the_next_one() {
     let sandbox = expiring();
     let (_, old) = sandbox.add_created("a");
     sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
@@ -156,7 +156,7 @@ fn a_kill_while_the_answer_is_outstanding_is_settled_by_the_next_rotation() {
 }
 
 #[test]
-fn a_verification_leaves_a_lost_reset_to_the_next_rotation() {
+fn verify_leaves_a_lost_reset_to_the_next_rotation() {
     let sandbox = expiring();
     sandbox.add_created("a");
     sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
@@ -168,7 +168,7 @@ fn a_verification_leaves_a_lost_reset_to_the_next_rotation() {
 }
 
 #[test]
-fn a_passed_rotation_deadline_is_told_with_what_to_do() {
+fn missed_rotation_deadline_fails_with_a_hint() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
     sandbox.gitlab.set_rotation_deadline(id, Some("2020-01-01T00:00:00Z".parse().unwrap()));
@@ -176,7 +176,7 @@ fn a_passed_rotation_deadline_is_told_with_what_to_do() {
     sandbox.run(&["verify"]).exits(0);
 }
 
-/// Takes `(in 59m 59s)` out.
+/// Removes `(in 59m 59s)`.
 fn cut_spans(text: &str) -> String {
     let mut parts = text.split(" (in ");
     let first = parts.next().unwrap_or_default().to_owned();

@@ -5,7 +5,7 @@ use fake_gitlab::{Endpoint, Fault, NewRunner};
 use rustix::process::Signal;
 
 #[test]
-fn a_registered_runner_is_deleted_and_its_entry_kept_aside() {
+fn registered_runner_is_deleted_and_its_entry_saved() {
     let sandbox = super::sandbox();
     sandbox.write_config("# ours\n");
     sandbox.register(&["--name", "a", "--executor", "shell"]).exits(0);
@@ -28,7 +28,7 @@ fn a_registered_runner_is_deleted_and_its_entry_kept_aside() {
 }
 
 #[test]
-fn of_a_created_runner_only_this_machines_manager_goes() {
+fn created_runner_loses_only_the_local_manager() {
     let sandbox = super::sandbox();
     let (id, _) = sandbox.add_created("a");
     sandbox.run(&["verify"]).exits(0);
@@ -41,7 +41,7 @@ fn of_a_created_runner_only_this_machines_manager_goes() {
 }
 
 #[test]
-fn already_gone_is_done() {
+fn missing_runner_counts_as_unregistered() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     sandbox.gitlab.delete(sandbox.gitlab.runners()[0].id);
@@ -52,7 +52,7 @@ fn already_gone_is_done() {
 }
 
 #[test]
-fn an_expired_token_says_that_the_runner_may_remain() {
+fn expired_token_reports_that_the_runner_may_remain() {
     let sandbox = sandbox_with(fake_gitlab::Gitlab::builder().token_life("1h"));
     sandbox.register(&["--name", "a"]).exits(0);
     sandbox.gitlab.advance(std::time::Duration::from_secs(7200));
@@ -62,7 +62,7 @@ fn an_expired_token_says_that_the_runner_may_remain() {
 }
 
 #[test]
-fn an_unreachable_server_keeps_the_entry() {
+fn unreachable_server_keeps_the_entry() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let config = sandbox.config();
@@ -78,7 +78,7 @@ fn an_unreachable_server_keeps_the_entry() {
 }
 
 #[test]
-fn some_done_and_some_not_is_exit_6() {
+fn partial_failure_exits_6() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let (id, _) = sandbox.add_created("b");
@@ -88,7 +88,7 @@ fn some_done_and_some_not_is_exit_6() {
 }
 
 #[test]
-fn a_token_without_an_entry_is_enough() {
+fn token_without_an_entry_can_unregister() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance().registered());
     let url = sandbox.gitlab.url();
@@ -98,12 +98,12 @@ fn a_token_without_an_entry_is_enough() {
     assert!(gone.exits(0).stdout.contains("was already gone"));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.run(&["unregister", "--url", &url, "--token", &token]).exits(0);
-    assert!(sandbox.gitlab.runner(id).is_some(), "a created runner cannot be made again from here");
+    assert!(sandbox.gitlab.runner(id).is_some(), "a created runner is kept, because it cannot be registered again");
     assert_eq!(sandbox.config(), "");
 }
 
 #[test]
-fn a_broken_file_leaves_everybody_registered() {
+fn broken_config_unregisters_nothing() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let config = sandbox.config() + "x = = 1\n";
@@ -113,7 +113,7 @@ fn a_broken_file_leaves_everybody_registered() {
 }
 
 #[test]
-fn the_record_of_an_enrollment_stays_as_retired() {
+fn record_of_an_enrollment_is_kept_as_retired() {
     let sandbox = super::sandbox();
     let token = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
     let agent = format!(
@@ -132,7 +132,7 @@ fn the_record_of_an_enrollment_stays_as_retired() {
 }
 
 #[test]
-fn a_lost_answer_is_finished_by_the_same_command_again() {
+fn repeated_command_finishes_a_lost_unregistration() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
@@ -143,7 +143,7 @@ fn a_lost_answer_is_finished_by_the_same_command_again() {
 }
 
 #[test]
-fn an_interrupt_lets_what_is_under_way_finish() {
+fn interrupt_lets_the_deletion_finish() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     let hold = sandbox.gitlab.order(Endpoint::Delete, Fault::hold());

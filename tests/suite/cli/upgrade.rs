@@ -1,5 +1,5 @@
-//! An agent that is updated in place goes on with the state directory of version 0.1. The files in `state-0.1` were
-//! written by that release, and have places for the values that a test sets.
+//! An updated agent reads the state directory of version 0.1. The files in `state-0.1` were written by that release and
+//! have placeholders for the values that a test sets.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ impl Updated {
     fn new() -> Self {
         let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
-        // Makes the state directory.
+        // Creates the state directory.
         sandbox.run(&["verify"]).exits(0);
         let updated = Self { sandbox, id, token };
         updated.sandbox.write_config(&updated.sandbox.entry("one", id, &updated.token));
@@ -47,7 +47,7 @@ impl Updated {
 }
 
 #[test]
-fn a_runner_of_the_former_version_is_not_registered_again() {
+fn runner_of_version_0_1_is_not_registered_again() {
     let Updated { sandbox, id, token } = &Updated::new();
     sandbox.register(&["--name", "one"]).exits(2).says("made from another token");
     sandbox.run(&["run", "--once"]).exits(0);
@@ -59,7 +59,7 @@ fn a_runner_of_the_former_version_is_not_registered_again() {
 }
 
 #[test]
-fn a_token_that_the_former_version_replaced_stays_replaced() {
+fn token_replaced_by_version_0_1_is_not_reused() {
     let updated = Updated::new();
     let record = fs::read_to_string(updated.runners().join(format!("{KEY}.json"))).unwrap();
     let former = "glrt-former";
@@ -71,7 +71,7 @@ fn a_token_that_the_former_version_replaced_stays_replaced() {
 }
 
 #[test]
-fn a_reset_that_the_former_version_lost_is_settled() {
+fn reset_lost_by_version_0_1_is_settled() {
     let updated = Updated::new();
     let intent = updated.fill(include_str!("state-0.1/intent.json").trim_end());
     let journal = format!("{:<4096}", format!("{}\n{intent}\n", sha256_hex(intent.as_bytes())));

@@ -5,7 +5,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
 
 #[test]
-fn every_runner_is_asked_about_once_with_one_system_id() {
+fn each_runner_is_verified_once_with_one_system_id() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.add_created("b");
@@ -26,13 +26,13 @@ fn every_runner_is_asked_about_once_with_one_system_id() {
 }
 
 #[test]
-fn an_empty_file_has_nobody_to_verify() {
+fn empty_config_has_no_runner_to_verify() {
     let done = super::sandbox().run(&["verify"]);
     assert!(done.exits(0).stdout.starts_with("no runners in "));
 }
 
 #[test]
-fn refused_unreachable_and_mixed_have_exit_codes_of_their_own() {
+fn refused_unreachable_and_mixed_exit_codes_differ() {
     let sandbox = super::sandbox();
     let (_, good) = sandbox.add_created("good");
     sandbox.add_entry("dead", Some(99), "glrt-dead");
@@ -50,7 +50,7 @@ fn refused_unreachable_and_mixed_have_exit_codes_of_their_own() {
 }
 
 #[test]
-fn what_is_no_gitlab_answer_is_neither_valid_nor_refused_and_drops_nothing() {
+fn verify_ignores_foreign_responses() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let config = sandbox.config();
@@ -67,7 +67,7 @@ fn what_is_no_gitlab_answer_is_neither_valid_nor_refused_and_drops_nothing() {
 }
 
 #[test]
-fn an_entry_is_dropped_after_two_refusals_and_kept_in_the_state_directory() {
+fn second_refusal_drops_the_entry_and_saves_a_copy() {
     let sandbox = super::sandbox();
     sandbox.add_created("good");
     sandbox.add_entry("dead", Some(99), "glrt-dead");
@@ -83,7 +83,7 @@ fn an_entry_is_dropped_after_two_refusals_and_kept_in_the_state_directory() {
 }
 
 #[test]
-fn a_single_refusal_drops_nothing() {
+fn single_refusal_drops_nothing() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let config = sandbox.config();
@@ -98,7 +98,7 @@ fn a_single_refusal_drops_nothing() {
 }
 
 #[test]
-fn entries_with_a_problem_are_told_and_the_others_go_on() {
+fn invalid_entries_are_reported_and_others_verified() {
     let sandbox = super::sandbox();
     sandbox.add_created("good");
     sandbox.add_entry("variable", None, "$TOKEN_OF_RUNNER");
@@ -108,19 +108,19 @@ fn entries_with_a_problem_are_told_and_the_others_go_on() {
     assert!(done.stdout.contains("`good`"));
     sandbox.run(&["verify", "--name", "bare"]).exits(4).says("it has no url");
     sandbox.run(&["unregister", "--name", "bare"]).exits(4);
-    // A variable that is set is used, and stays a variable.
+    // A variable that is set is used and stays in config.toml.
     let (_, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
     sandbox.run_with(&["verify", "--name", "variable"], &[("TOKEN_OF_RUNNER", &token)]).exits(0);
     assert!(sandbox.config().contains("$TOKEN_OF_RUNNER"));
 }
 
 #[test]
-fn an_ambiguous_name_lists_the_ids_to_choose_from() {
+fn ambiguous_name_fails_with_the_candidate_ids() {
     let sandbox = super::sandbox();
     let (first, _) = sandbox.add_created("same");
     let (second, _) = sandbox.add_created("same");
-    for words in [&["verify"][..], &["rotate"], &["unregister"]] {
-        let done = sandbox.run(&[words, &["--name", "same"]].concat());
+    for args in [&["verify"][..], &["rotate"], &["unregister"]] {
+        let done = sandbox.run(&[args, &["--name", "same"]].concat());
         done.exits(2).says(&format!("--id {first} --url ")).says(&format!("--id {second} --url "));
     }
     assert_eq!(sandbox.gitlab.requests().len(), 0);
@@ -131,7 +131,7 @@ fn an_ambiguous_name_lists_the_ids_to_choose_from() {
 }
 
 #[test]
-fn the_environment_selects_nobody() {
+fn environment_selects_no_runner() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.add_created("b");
@@ -141,7 +141,7 @@ fn the_environment_selects_nobody() {
 }
 
 #[test]
-fn an_interrupt_ends_it_at_once() {
+fn interrupt_ends_verify_immediately() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
@@ -152,7 +152,7 @@ fn an_interrupt_ends_it_at_once() {
 }
 
 #[test]
-fn a_wrong_system_id_file_is_an_error_and_not_replaced() {
+fn invalid_system_id_file_is_an_error_and_kept() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.write("config/.runner_system_id", "mine");
@@ -161,7 +161,7 @@ fn a_wrong_system_id_file_is_an_error_and_not_replaced() {
 }
 
 #[test]
-fn mistakes_of_agent_toml_are_all_told() {
+fn all_settings_errors_are_reported() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.write("agent.toml", "colour = 1\n[verify]\ninterval = \"soon\"\n");
@@ -169,7 +169,7 @@ fn mistakes_of_agent_toml_are_all_told() {
 }
 
 #[test]
-fn a_daemon_that_is_busy_with_the_runner_is_named() {
+fn concurrent_verify_waits_for_the_runner_lock() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.run(&["verify"]).exits(0);
@@ -177,7 +177,7 @@ fn a_daemon_that_is_busy_with_the_runner_is_named() {
     let first = sandbox.start(&["verify"]);
     sandbox.wait_for_requests(Endpoint::Verify, 2);
     let second = sandbox.start(&["verify"]);
-    // The second waits for the first, and then does its own.
+    // The second command waits for the first and then sends its own request.
     hold.release();
     first.end().exits(0);
     second.end().exits(0);
@@ -185,13 +185,13 @@ fn a_daemon_that_is_busy_with_the_runner_is_named() {
 }
 
 #[test]
-fn nothing_that_any_command_tells_holds_a_token() {
+fn no_command_output_contains_a_token() {
     let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
     sandbox.register(&["--name", "a"]).exits(0);
     sandbox.add_entry("dead", Some(99), "glrt-dead-and-gone");
     sandbox.add_entry("variable", None, "$SOME_TOKEN");
     let mut secrets = vec!["glrt-dead-and-gone".to_owned(), "glrt-in-a-variable".to_owned()];
-    let mut told = String::new();
+    let mut printed = String::new();
     for command in [&["list"][..], &["verify"], &["rotate", "--all"], &["verify", "--delete"], &["unregister", "--all"]]
     {
         secrets.push(sandbox.gitlab.runners()[0].token.clone());
@@ -199,15 +199,15 @@ fn nothing_that_any_command_tells_holds_a_token() {
             if command[0] == "unregister" && output == "json" {
                 continue;
             }
-            let words = [command, &["--log-level", "trace", "--output", output]].concat();
-            let done = sandbox.run_with(&words, &[("SOME_TOKEN", "glrt-in-a-variable")]);
-            told.push_str(&(done.stdout + &done.stderr));
+            let args = [command, &["--log-level", "trace", "--output", output]].concat();
+            let done = sandbox.run_with(&args, &[("SOME_TOKEN", "glrt-in-a-variable")]);
+            printed.push_str(&(done.stdout + &done.stderr));
             secrets.extend(sandbox.gitlab.runners().into_iter().map(|runner| runner.token));
         }
     }
-    assert!(told.lines().count() > 50, "{told}");
+    assert!(printed.lines().count() > 50, "{printed}");
     for secret in secrets {
-        assert!(!told.contains(&secret), "{secret}");
+        assert!(!printed.contains(&secret), "{secret}");
     }
     for request in sandbox.gitlab.requests() {
         assert!(!request.path.contains('?'), "{}", request.path);
@@ -215,14 +215,14 @@ fn nothing_that_any_command_tells_holds_a_token() {
 }
 
 #[test]
-fn many_runners_are_asked_about_at_the_same_time() {
+fn runners_are_verified_concurrently() {
     let sandbox = super::sandbox();
     for number in 0..12 {
         sandbox.add_created(&format!("runner-{number}"));
     }
     let hold = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
     let child = sandbox.start(&["verify", "--output", "json"]);
-    // One that gets no answer does not keep the others.
+    // A runner without a response does not delay the others.
     sandbox.wait_for_requests(Endpoint::Verify, 12);
     hold.release();
     let done = child.end();

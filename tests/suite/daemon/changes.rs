@@ -7,7 +7,7 @@ use test_support::{Output, Sandbox};
 
 const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
 
-/// Everything that a re-serialising editor would spoil: a BOM, CRLF, comments, dotted and inline tables, odd
+/// Everything that a re-serialising editor would change: a BOM, CRLF, comments, dotted and inline tables, odd
 /// spacing, foreign keys, no final newline.
 fn intricate(url: &str, id: u64, token: &str) -> String {
     let text = format!(
@@ -23,7 +23,7 @@ fn intricate(url: &str, id: u64, token: &str) -> String {
 }
 
 #[test]
-fn a_rotation_changes_the_three_token_lines_and_not_a_byte_more() {
+fn rotation_changes_only_the_three_token_lines() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     let before = intricate(&sandbox.gitlab.url(), id, &token);
@@ -43,13 +43,13 @@ fn a_rotation_changes_the_three_token_lines_and_not_a_byte_more() {
 }
 
 #[test]
-fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
+fn overwritten_token_is_restored_without_a_request() {
     let sandbox = enrolled(Gitlab::builder().token_life("6s"), SHORT);
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     let old = sandbox.config();
     sandbox.wait("a rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 1 && sandbox.is_in_step());
-    // From here on the token lives an hour, so that nothing is due while we look.
+    // New tokens live for an hour, so nothing is due during the checks below.
     sandbox.gitlab.set_token_life("1h");
     sandbox.wait("a second rotation", |sandbox| sandbox.gitlab.runners()[0].rotations == 2 && sandbox.is_in_step());
     sandbox.gitlab.clear_requests();
@@ -60,19 +60,19 @@ fn an_old_copy_written_over_ours_is_put_right_without_a_request() {
 }
 
 #[test]
-fn an_enrollment_that_is_added_is_registered_without_a_restart() {
+fn added_enrollment_is_registered_without_a_restart() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.write("agent.toml", "nonsense = 1");
-    sandbox.wait("the complaint", |_| daemon.log().contains("keeping the previous ones"));
+    sandbox.wait("the error", |_| daemon.log().contains("keeping the previous ones"));
     sandbox.write("agent.toml", &format!("{}{}", enrollment(&sandbox, "build-1"), enrollment(&sandbox, "build-2")));
     sandbox.wait("the second runner", |sandbox| sandbox.gitlab.runners().len() == 2 && sandbox.is_in_step());
     assert!(daemon.is_running());
 }
 
 #[test]
-fn an_entry_that_somebody_adds_is_served_and_a_broken_one_does_not_disturb() {
+fn added_entry_is_served_despite_broken_ones() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
     let daemon = sandbox.start_serving();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -85,13 +85,13 @@ fn an_entry_that_somebody_adds_is_served_and_a_broken_one_does_not_disturb() {
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() == 1);
     assert_eq!(sandbox.config(), config);
     sandbox.write_config("[[runners]\n");
-    sandbox.wait("the complaint", |_| daemon.log().contains("line 1, column"));
+    sandbox.wait("the error", |_| daemon.log().contains("line 1, column"));
     assert_eq!(sandbox.config(), "[[runners]\n");
     sandbox.write_config(&config);
 }
 
 #[test]
-fn a_hangup_verifies_now() {
+fn sighup_triggers_a_verification() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -101,14 +101,14 @@ fn a_hangup_verifies_now() {
 }
 
 #[test]
-fn a_token_file_that_a_later_enrollment_names_is_watched() {
+fn token_file_of_an_added_enrollment_is_watched() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start_serving();
     std::fs::create_dir(sandbox.path("secrets")).unwrap();
     sandbox.write("secrets/token", "GR1348941not-the-right-one");
     let enrollment = enrollment(&sandbox, "build-1").replace("\"token\"", "\"secrets/token\"");
     sandbox.write("agent.toml", &enrollment);
-    sandbox.wait("the complaint", |_| daemon.log().contains("ERROR"));
+    sandbox.wait("the error", |_| daemon.log().contains("ERROR"));
     sandbox.write("secrets/token", &sandbox.gitlab.instance_registration_token());
     sandbox.wait_for_registration();
 }

@@ -1,4 +1,4 @@
-//! Life in containers, which come and go under new names around one volume.
+//! Containers that are replaced under new host names with the same volume.
 
 use super::{enrolled, enrollment};
 use fake_gitlab::{Endpoint, Gitlab, NewRunner};
@@ -8,7 +8,7 @@ use test_support::Process;
 const WARNING: &str = "mount a volume";
 
 #[test]
-fn a_runner_without_a_name_keeps_the_one_it_has_under_every_name_of_the_machine() {
+fn unnamed_enrollment_keeps_its_registered_name() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let named = enrollment(&sandbox, "the-first").replace("[[enroll]]", "[[enroll]]\nkey = \"default\"");
     sandbox.write("agent.toml", &named);
@@ -36,7 +36,7 @@ fn a_runner_without_a_name_keeps_the_one_it_has_under_every_name_of_the_machine(
 }
 
 #[test]
-fn a_given_token_whose_state_is_gone_with_its_container_is_warned_of() {
+fn volatile_state_directory_is_warned_about() {
     let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let log_of = |seed: &str, settings: &str| {
         let sandbox = super::sandbox(Gitlab::builder());

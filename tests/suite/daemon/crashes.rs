@@ -1,4 +1,4 @@
-//! Killed with -9 at any moment, and started again.
+//! SIGKILL at any moment, followed by a restart.
 
 use super::enrolled;
 use std::thread;
@@ -8,7 +8,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
 
 #[test]
-fn killed_at_any_moment_there_is_one_runner_in_the_end() {
+fn kill_at_any_moment_leaves_one_entry() {
     let mut rounds = 0;
     for delay in (0..40).map(|step| Duration::from_millis(step * 2)) {
         let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
@@ -30,11 +30,11 @@ fn killed_at_any_moment_there_is_one_runner_in_the_end() {
 }
 
 #[test]
-fn a_kill_while_the_registration_is_outstanding_names_the_possible_orphan() {
+fn kill_during_registration_reports_a_possible_orphan() {
     let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
     let held = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let daemon = sandbox.start(&["run"]);
-    sandbox.wait("the runner to be made", |sandbox| sandbox.gitlab.runners().len() == 1);
+    sandbox.wait("the runner to be created", |sandbox| sandbox.gitlab.runners().len() == 1);
     daemon.kill();
     held.release();
     let daemon = sandbox.start_serving();
@@ -46,10 +46,10 @@ fn a_kill_while_the_registration_is_outstanding_names_the_possible_orphan() {
 }
 
 #[test]
-fn a_kill_while_the_reset_is_outstanding_is_settled_by_the_old_token() {
+fn kill_during_a_reset_is_settled_with_the_old_token() {
     let settings = "[timing]\nsettle_after = \"300ms\"\nfloor = \"100ms\"\nbetween_resets_floor = \"1s\"\n";
     let sandbox = enrolled(Gitlab::builder().token_life("8s"), settings);
-    // The reset never acts: the old token stays the valid one.
+    // The server never resets the token, so the old one stays valid.
     sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
     let daemon = sandbox.start(&["run"]);
     sandbox.wait("a reset that is outstanding", |sandbox| sandbox.gitlab.requests_to(Endpoint::Reset).len() == 1);
@@ -63,7 +63,7 @@ fn a_kill_while_the_reset_is_outstanding_is_settled_by_the_old_token() {
 }
 
 #[test]
-fn a_shutdown_whose_answer_was_lost_is_finished_by_the_next_start() {
+fn lost_unregistration_is_finished_at_the_next_start() {
     let sandbox = enrolled(Gitlab::builder().token_life("1h"), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();

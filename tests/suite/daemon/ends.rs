@@ -1,4 +1,4 @@
-//! How the daemon ends, and when it does not begin.
+//! How the daemon stops, and when it refuses to start.
 
 use super::enrolled;
 use std::fs;
@@ -8,7 +8,7 @@ use fake_gitlab::{Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
 
 #[test]
-fn quit_keeps_the_registration_and_term_ends_it() {
+fn sigquit_keeps_the_registration_and_sigterm_ends_it() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -24,20 +24,20 @@ fn quit_keeps_the_registration_and_term_ends_it() {
 }
 
 #[test]
-fn a_second_signal_ends_a_shutdown_that_hangs() {
+fn second_signal_ends_a_hanging_shutdown() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.gitlab.order(Endpoint::Delete, Fault::hold());
     daemon.signal(Signal::TERM);
-    sandbox.wait("the deletion to be asked for", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
+    sandbox.wait("the deletion request", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("second stop signal"), "{log}");
 }
 
 #[test]
-fn the_grace_time_bounds_a_shutdown_that_hangs() {
+fn grace_time_ends_a_hanging_shutdown() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"500ms\"\n");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -47,7 +47,7 @@ fn the_grace_time_bounds_a_shutdown_that_hangs() {
 }
 
 #[test]
-fn a_second_daemon_is_refused_and_told_who_is_first() {
+fn second_daemon_fails_with_the_pid_of_the_first() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let first = sandbox.start_serving();
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
@@ -56,7 +56,7 @@ fn a_second_daemon_is_refused_and_told_who_is_first() {
 }
 
 #[test]
-fn an_unusable_file_stops_the_start_with_its_place_and_stays_untouched() {
+fn invalid_files_fail_the_start_and_are_kept() {
     let sandbox = super::sandbox(Gitlab::builder());
     sandbox.write_config("concurrent = 1\n[[runners]\n");
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
@@ -69,7 +69,7 @@ fn an_unusable_file_stops_the_start_with_its_place_and_stays_untouched() {
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4));
     for line in ["2:", "3:", "4:"] {
-        assert!(log.contains(line), "all mistakes at once: {log}");
+        assert!(log.contains(line), "every error is reported: {log}");
     }
 
     let sandbox = super::sandbox(Gitlab::builder());
@@ -81,9 +81,9 @@ fn an_unusable_file_stops_the_start_with_its_place_and_stays_untouched() {
 }
 
 #[test]
-fn no_token_is_spent_where_it_could_not_be_kept() {
+fn unusable_config_path_sends_no_request() {
     let sandbox = enrolled(Gitlab::builder(), "");
-    // A directory where config.toml should be can be neither read nor replaced, not even by root.
+    // Not even root can read or replace a directory in place of config.toml.
     fs::create_dir(sandbox.path("config/config.toml")).unwrap();
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4), "{log}");
@@ -91,7 +91,7 @@ fn no_token_is_spent_where_it_could_not_be_kept() {
 }
 
 #[test]
-fn the_environment_alone_makes_a_runner() {
+fn environment_alone_registers_a_runner() {
     let sandbox = super::sandbox(Gitlab::builder());
     let mut command = sandbox.command(&["run"]);
     command.env("CI_SERVER_URL", sandbox.gitlab.url());

@@ -17,7 +17,7 @@ fn entry(name: &str, url: &str, id: u64, token: &str) -> String {
 }
 
 #[test]
-fn a_healthy_runner_rotates_on_time_for_ten_lives_beside_a_refused_one() {
+fn healthy_runner_rotates_on_time_beside_a_refused_one() {
     let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
     let url = sandbox.gitlab.url();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -31,22 +31,22 @@ fn a_healthy_runner_rotates_on_time_for_ten_lives_beside_a_refused_one() {
     assert!(code == Some(0));
     // Every reset was accepted, so every one came before the token's expiry.
     let resets = sandbox.gitlab.requests_to(Endpoint::Reset);
-    assert!(resets.iter().all(|request| request.status == Some(201)), "a rotation came too late");
+    assert!(resets.iter().all(|request| request.status == Some(201)), "a rotation was too late");
     let of_dead = sandbox.gitlab.requests().iter().filter(|request| request.parameter("token") == Some(dead)).count();
     assert!((1..12).contains(&of_dead), "{of_dead} requests for the refused runner");
-    assert!(sandbox.config().contains(dead), "the refused entry stays for its owner to look at");
+    assert!(sandbox.config().contains(dead), "the refused entry is kept");
 }
 
 #[test]
-fn a_server_that_is_down_for_a_while_loses_nothing() {
+fn temporary_outage_loses_nothing() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), SHORT);
     let maintenance = serde_json::json!({ "message": "under maintenance" });
     let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance));
     order.always();
     let daemon = sandbox.start_serving();
-    sandbox.wait("a few tries", |sandbox| sandbox.gitlab.requests().len() >= 3);
+    sandbox.wait("a few attempts", |sandbox| sandbox.gitlab.requests().len() >= 3);
     assert!(daemon.is_running());
-    assert_eq!(daemon.log().matches("WARN").count(), 1, "told once: {}", daemon.log());
+    assert_eq!(daemon.log().matches("WARN").count(), 1, "one warning: {}", daemon.log());
     order.cancel();
     sandbox.wait_for_registration();
     sandbox.gitlab.outage(Some(Outage::Unavailable));
@@ -62,7 +62,7 @@ fn a_server_that_is_down_for_a_while_loses_nothing() {
 }
 
 #[test]
-fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
+fn each_operation_sends_one_json_request() {
     let settings = format!("{SHORT}[verify]\ninterval = \"1s\"\n");
     let sandbox = enrolled(Gitlab::builder().token_life(LIFE), &settings);
     let daemon = sandbox.start_serving();
@@ -72,7 +72,7 @@ fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
     for request in sandbox.gitlab.requests() {
         assert_eq!(request.header("content-type"), Some("application/json"), "{request:?}");
         assert!(request.header("x-request-id").is_some() && request.header("user-agent").is_some());
-        assert_eq!(request.path, request.bare_path(), "nothing is in the query");
+        assert_eq!(request.path, request.bare_path(), "the query is empty");
         assert!(request.status.is_some_and(|status| status < 300), "{request:?}\n{log}");
         if matches!(request.endpoint, Endpoint::Verify | Endpoint::Reset) {
             assert_eq!(request.parameter("system_id"), Some(system_id.trim()));
@@ -83,7 +83,7 @@ fn every_step_is_one_request_with_a_json_body_and_one_system_id() {
 }
 
 #[test]
-fn a_given_runner_is_kept_alive_and_only_its_manager_goes() {
+fn created_runner_loses_only_its_manager_at_shutdown() {
     let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write("token", &token);
@@ -95,7 +95,7 @@ fn a_given_runner_is_kept_alive_and_only_its_manager_goes() {
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert!(code == Some(0), "{log}");
     assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
-    assert!(sandbox.is_in_step(), "entry and token stay");
+    assert!(sandbox.is_in_step(), "entry and token are kept");
     // The token file now holds a retired token, which must not be mistaken for a new one.
     let daemon = sandbox.start_serving();
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.runner(id).unwrap().managers.len() == 1);

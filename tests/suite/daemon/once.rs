@@ -1,4 +1,4 @@
-//! One pass, and signals that come in the middle of it.
+//! `run --once` and signals during the pass.
 
 use super::enrolled;
 use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
@@ -7,18 +7,18 @@ use test_support::{Output, Process, Sandbox};
 
 const FINISHING: &str = "interrupted: finishing operations in progress";
 
-/// A pass whose registration is held by the server, and which got a signal to stop.
+/// Starts a pass whose registration the server holds, and sends it a signal.
 fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
     let held = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let pass = sandbox.start(&["run", "--once"]);
-    sandbox.wait("the runner to be made", |sandbox| sandbox.gitlab.runners().len() == 1);
+    sandbox.wait("the runner to be created", |sandbox| sandbox.gitlab.runners().len() == 1);
     pass.signal(Signal::TERM);
     sandbox.wait("the signal to be noticed", |_| pass.log().contains(FINISHING));
     (pass, held)
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_finishes_what_is_under_way() {
+fn interrupted_pass_finishes_operations_in_progress() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
     let (pass, held) = interrupted(&sandbox);
     held.release();
@@ -28,7 +28,7 @@ fn a_pass_that_is_told_to_stop_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_ends_with_the_grace_time() {
+fn interrupted_pass_ends_after_the_grace_time() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"200ms\"\n");
     let (pass, _held) = interrupted(&sandbox);
     let Output { code, stderr: log, .. } = pass.end();
@@ -37,7 +37,7 @@ fn a_pass_that_is_told_to_stop_ends_with_the_grace_time() {
 }
 
 #[test]
-fn a_pass_that_is_told_to_stop_twice_ends_at_once() {
+fn second_signal_ends_a_pass_immediately() {
     let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
     let (pass, _held) = interrupted(&sandbox);
     let Output { code, stderr: log, .. } = pass.stop(Signal::INT);

@@ -1,4 +1,4 @@
-//! The daemon as a service: its messages to the service manager.
+//! The daemon's notifications to the service manager.
 
 use super::enrolled;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +10,7 @@ use fake_gitlab::Gitlab;
 use rustix::process::Signal;
 
 #[test]
-fn the_service_manager_hears_of_start_reload_and_end() {
+fn service_manager_is_notified_of_start_reload_and_stop() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let (manager, daemon) = serviced(&sandbox);
     manager.wait_for("READY=1");
@@ -28,17 +28,17 @@ fn the_service_manager_hears_of_start_reload_and_end() {
 }
 
 #[test]
-fn a_gitlab_that_is_down_does_not_hold_the_service_back() {
+fn service_becomes_ready_without_a_server() {
     let sandbox = enrolled(Gitlab::builder(), "");
     sandbox.gitlab.refuse_connections();
     let (manager, _daemon) = serviced(&sandbox);
     manager.wait_for("READY=1");
 }
 
-/// How soon the manager misses a sign of life.
+/// The watchdog timeout of the service manager.
 const WATCHDOG: Duration = Duration::from_secs(1);
 
-/// A service manager that only listens.
+/// A service manager that only receives notifications.
 struct Manager(UnixDatagram);
 
 fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
@@ -51,19 +51,21 @@ fn serviced(sandbox: &Sandbox) -> (Manager, Process) {
 }
 
 impl Manager {
-    /// Waits for a message with this line; what comes before it is forgotten.
+    /// Waits for a message with this line and discards all earlier ones.
     fn wait_for(&self, line: &str) -> String {
         self.wait_until(line, |candidate| candidate == line)
     }
 
     fn wait_for_status(&self, beginning: &str) -> String {
-        self.wait_until(beginning, |line| line.strip_prefix("STATUS=").is_some_and(|told| told.starts_with(beginning)))
+        self.wait_until(beginning, |line| {
+            line.strip_prefix("STATUS=").is_some_and(|status| status.starts_with(beginning))
+        })
     }
 
     fn wait_until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(Instant::now() < deadline, "timed out waiting for {what}");
             match self.next() {
                 Some(message) if message.lines().any(&is_it) => return message,
                 Some(_) => {}

@@ -1,4 +1,4 @@
-//! What this client sends for a documented request.
+//! The requests that this client sends for the documented ones.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use super::request::{ACCESS_TOKEN, OTHER_TOKEN};
 
-/// This client, towards the test GitLab.
+/// This client, connected to the test GitLab.
 pub(crate) struct Ours {
     client: Client,
     fleet: Fleet,
@@ -35,13 +35,13 @@ impl Ours {
         Self { client, fleet, site, token: Token::parse(OTHER_TOKEN).unwrap(), runtime }
     }
 
-    /// The same with the token that an answer is about, which a verification has to send.
+    /// A client that verifies with the token of this response.
     pub(crate) fn answering(gitlab: &Gitlab, answer: &Value) -> Self {
         let token = answer.get("token").and_then(Value::as_str).unwrap_or(OTHER_TOKEN);
         Self { token: Token::parse(token).unwrap(), ..Self::new(gitlab) }
     }
 
-    /// Sends the same wish as a request that the fake GitLab received, and returns the parsed answer.
+    /// Sends this client's version of a request that the fake GitLab received, and returns the parsed response.
     pub(crate) fn send(&self, asked: &Request) -> Result<Value, Error> {
         self.runtime.block_on(async {
             match asked.endpoint {
@@ -73,8 +73,8 @@ impl Ours {
                 let verified = client.verify(site, token, &system_id(), None).await?.value;
                 json!({ "id": verified.id, "token": token.expose(), "token_expires_at": expiry(verified.expiry) })
             }
-            Endpoint::Delete => told(client.delete_runner(site, token).await?),
-            Endpoint::LegacyDelete => told(client.delete_v1(site, token).await?),
+            Endpoint::Delete => serialized(client.delete_runner(site, token).await?),
+            Endpoint::LegacyDelete => serialized(client.delete_v1(site, token).await?),
             _ => {
                 let reset = client.reset(site, token, &system_id()).await?.value;
                 json!({ "token": reset.token.expose(), "token_expires_at": expiry(reset.expiry) })
@@ -110,14 +110,14 @@ impl Ours {
         let owner = || segment(asked, 1).parse().unwrap();
         let reset = async |scope| fleet.reset_registration_token(&scope).await.map(|_| Value::Null);
         Ok(match asked.endpoint {
-            Endpoint::ShowRunner => told(fleet.runner(id(asked, 1), true).await?),
+            Endpoint::ShowRunner => serialized(fleet.runner(id(asked, 1), true).await?),
             Endpoint::UpdateRunner => self.update(asked).await?,
-            Endpoint::DeleteById => told(fleet.delete(id(asked, 1)).await?),
+            Endpoint::DeleteById => serialized(fleet.delete(id(asked, 1)).await?),
             Endpoint::AssignRunner => {
                 let runner = text(asked, "runner_id").unwrap().parse().unwrap();
-                told(fleet.assign(&owner(), runner).await?)
+                serialized(fleet.assign(&owner(), runner).await?)
             }
-            Endpoint::UnassignRunner => told(fleet.unassign(&owner(), id(asked, 3)).await?),
+            Endpoint::UnassignRunner => serialized(fleet.unassign(&owner(), id(asked, 3)).await?),
             Endpoint::ResetById => {
                 let reset = fleet.reset_token(id(asked, 1)).await?.value;
                 json!({ "token": reset.token.expose(), "token_expires_at": expiry(reset.expiry) })
@@ -132,7 +132,7 @@ impl Ours {
     async fn update(&self, asked: &Request) -> Result<Value, Error> {
         let id = id(asked, 1);
         if let Some(active) = text(asked, "active") {
-            return Ok(told(self.fleet.set_paused(id, active == "false", PauseParameter::Active).await?));
+            return Ok(serialized(self.fleet.set_paused(id, active == "false", PauseParameter::Active).await?));
         }
         let changes = RunnerChanges {
             description: text(asked, "description"),
@@ -140,7 +140,7 @@ impl Ours {
             paused: text(asked, "paused").map(|text| text == "true"),
             ..RunnerChanges::default()
         };
-        Ok(told(self.fleet.update(id, &changes).await?))
+        Ok(serialized(self.fleet.update(id, &changes).await?))
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn everything(gitlab: &Gitlab, call: &str) -> BTreeSet<String> {
 }
 
 impl Ours {
-    /// Makes a call with all that it can say; what the server answers does not matter.
+    /// Makes a call with all its parameters and ignores the response.
     async fn send_everything(&self, call: &str) {
         let (client, fleet, site, token) = (&self.client, &self.fleet, &self.site, &self.token);
         let id: RunnerId = "6".parse().unwrap();
@@ -236,7 +236,7 @@ fn registered(answer: Answer<runner_agent::gitlab::Registered>) -> Value {
     json!({ "id": registered.id, "token": registered.token.expose(), "token_expires_at": expiry(registered.expiry) })
 }
 
-fn told<T: Serialize>(answer: Answer<T>) -> Value {
+fn serialized<T: Serialize>(answer: Answer<T>) -> Value {
     serde_json::to_value(answer.value).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! A request as a document writes it.
+//! A documented request.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +13,22 @@ pub(crate) const ACCESS_TOKEN: &str = "glpat-of-the-documents";
 /// The tokens of their `<registration_token>` and `<authentication_token>`.
 pub(crate) const OTHER_TOKEN: &str = "token-of-the-documents";
 
-/// Parameters that this client adds to what a document shows: which page, and which machine asks.
+/// Parameters that this client adds to a documented request: the page and the machine.
 const ADDED: [&str; 7] = ["page", "per_page", "pagination", "order_by", "sort", "system_id", "with_projects"];
 
-/// A request as a document writes it.
+/// A documented request.
 #[derive(Clone, Debug)]
 pub(crate) struct Documented {
     pub(crate) text: String,
     pub(crate) method: String,
-    /// Below the host, with its query.
+    /// The path with its query.
     pub(crate) path: String,
     access_token: Option<String>,
     form: Vec<(String, String)>,
 }
 
 impl Documented {
-    /// Reads a curl line, or a line such as `GET /runners/:id`, in which numbers are put for names.
+    /// Parses a curl line, or a line such as `GET /runners/:id`, whose names are replaced by numbers.
     pub(crate) fn parse(text: &str) -> Self {
         let filled = text
             .replace("<your_access_token>", ACCESS_TOKEN)
@@ -67,12 +67,12 @@ impl Documented {
         documented
     }
 
-    /// The same in a list that there is.
+    /// The same request for the list without `/all`.
     pub(crate) fn without_all(&self) -> Self {
         Self { path: self.path.replace("/runners/all", "/runners"), ..self.clone() }
     }
 
-    /// Sends it as curl does: `--form` makes a body of several parts.
+    /// Sends it as curl does: `--form` makes a multipart body.
     pub(crate) fn send(&self, gitlab: &Gitlab) {
         let mut body = String::new();
         for (name, value) in &self.form {
@@ -89,7 +89,7 @@ impl Documented {
         exchange(gitlab.address(), &self.method, &self.path, &headers, body.as_bytes()).unwrap();
     }
 
-    /// A line without parameters stands for a call that needs some.
+    /// Adds the parameters that the call requires but the document omits.
     fn fill_in(&mut self) {
         let needs_token = self.access_token.is_none() && self.form.is_empty();
         if needs_token {
@@ -104,7 +104,7 @@ impl Documented {
     }
 }
 
-/// Words at blanks, those in quotes whole.
+/// Splits a line at spaces, except within quotes.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (position, part) in text.split('"').enumerate() {
@@ -129,7 +129,7 @@ fn needs_access(line: &str) -> bool {
     !matches!(line, "POST /runners" | "DELETE /runners") && !by_other_tokens.iter().any(|start| line.starts_with(start))
 }
 
-/// What a request says, apart from what this client adds to every request.
+/// The parameters of a request without those that this client adds to every request.
 pub(crate) fn essential(request: &Request, documented: &Request) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let is_added = |name: &str| ADDED.contains(&name) && !documented.parameters.contains_key(name);

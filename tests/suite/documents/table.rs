@@ -1,4 +1,4 @@
-//! api.md: what it says of every call is so.
+//! Checks api.md against the code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,15 +24,15 @@ fn rows() -> Vec<[String; 4]> {
 }
 
 #[test]
-fn every_call_of_the_documents_has_a_row() {
-    let told: BTreeSet<String> = rows().into_iter().map(|[call, ..]| call).collect();
+fn every_documented_call_has_a_row() {
+    let listed: BTreeSet<String> = rows().into_iter().map(|[call, ..]| call).collect();
     for (documented, _) in requests() {
-        assert!(told.contains(&call(&documented)), "{} is not in api.md", call(&documented));
+        assert!(listed.contains(&call(&documented)), "{} is not in api.md", call(&documented));
     }
 }
 
 #[test]
-fn every_row_names_what_there_is() {
+fn every_row_names_existing_items() {
     let sources = text_of("src/gitlab");
     let tests = text_of("tests/suite/cli");
     let rows = rows();
@@ -47,34 +47,36 @@ fn every_row_names_what_there_is() {
     }
 }
 
-/// Whether a command is one, with all the flags that are named.
-fn assert_command(words: &str) {
+/// Asserts that a command exists with all the named flags.
+fn assert_command(command_line: &str) {
     let mut command = Arguments::command();
     command.build();
-    for word in words.split(' ') {
+    for word in command_line.split(' ') {
         match word.strip_prefix("--") {
-            Some(flag) => assert!(command.get_arguments().any(|it| it.get_long() == Some(flag)), "{words}: no {word}"),
+            Some(flag) => {
+                assert!(command.get_arguments().any(|it| it.get_long() == Some(flag)), "{command_line}: no {word}")
+            }
             None if word == "v1" => {}
             None => {
-                let found = command.find_subcommand(word).unwrap_or_else(|| panic!("{words}: no {word}"));
+                let found = command.find_subcommand(word).unwrap_or_else(|| panic!("{command_line}: no {word}"));
                 command = found.clone();
             }
         }
     }
 }
 
-/// `GET /runners/:id/jobs`, whatever numbers and parameters the document puts in.
+/// The call with placeholders and without parameters, such as `GET /runners/:id/jobs`.
 fn call(documented: &Documented) -> String {
     let path = documented.path.split('?').next().unwrap();
     let path = path.strip_prefix("/api/v4").unwrap_or(path);
-    // The lists with an `/all` below a project or a group are in the documents alone.
+    // Lists with `/all` below a project or a group exist only in the documents.
     let path = if path.matches('/').count() == 4 { path.trim_end_matches("/all") } else { path };
     let is_number = |segment: &str| !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
     let segments: Vec<_> = path.split('/').map(|segment| if is_number(segment) { ":id" } else { segment }).collect();
     format!("{} {}", documented.method, segments.join("/"))
 }
 
-/// All Rust at or below a place.
+/// All Rust source at or below a path.
 fn text_of(place: &str) -> String {
     fn collect(path: &Path, text: &mut String) {
         if path.is_dir() {

@@ -4,8 +4,8 @@ use super::write_settings;
 use fake_gitlab::{Endpoint, NewRunner};
 use test_support::{Output, Process, Sandbox};
 
-/// The ways in which a command takes a file.
-const WAYS: [&[&str]; 5] = [
+/// The commands that read a token from a file, without the file's name.
+const COMMANDS: [&[&str]; 5] = [
     &["register", "-n", "--name", "b", "--token-file"],
     &["register", "-n", "--name", "b", "--registration-token-file"],
     &["verify", "--token-file"],
@@ -14,13 +14,13 @@ const WAYS: [&[&str]; 5] = [
 ];
 
 #[test]
-fn a_file_that_others_can_write_is_refused_before_anything_is_asked() {
+fn file_writable_by_others_fails_before_any_request() {
     let sandbox = super::sandbox();
     let token = with_entry(&sandbox);
     for mode in [0o620, 0o602, 0o666] {
         sandbox.write_with_mode("secret", &token, mode);
-        for words in WAYS {
-            let done = run(&sandbox, words);
+        for args in COMMANDS {
+            let done = run(&sandbox, args);
             done.exits(4).says("can be written by others").hides(&[&token]);
         }
         for name in ["REGISTRATION_TOKEN_FILE", "CI_SERVER_TOKEN_FILE"] {
@@ -34,19 +34,19 @@ fn a_file_that_others_can_write_is_refused_before_anything_is_asked() {
 }
 
 #[test]
-fn a_file_that_everybody_can_read_is_warned_of() {
-    for words in WAYS {
+fn world_readable_file_causes_a_warning() {
+    for args in COMMANDS {
         let sandbox = super::sandbox();
         let token = with_entry(&sandbox);
         sandbox.write_with_mode("secret", &token, 0o644);
-        run(&sandbox, words).says("all users can read the token file").hides(&[&token]);
+        run(&sandbox, args).says("all users can read the token file").hides(&[&token]);
         sandbox.write_with_mode("secret", &token, 0o640);
-        assert!(!run(&sandbox, words).stderr.contains("everybody"), "{words:?}");
+        assert!(!run(&sandbox, args).stderr.contains("all users can read"), "{args:?}");
     }
 }
 
 #[test]
-fn the_daemon_warns_of_every_open_file_that_agent_toml_names() {
+fn daemon_warns_about_each_world_readable_file() {
     let sandbox = super::sandbox();
     let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write_with_mode("secret", &token, 0o644);
@@ -58,16 +58,16 @@ fn the_daemon_warns_of_every_open_file_that_agent_toml_names() {
 }
 
 #[test]
-fn a_descriptor_that_was_left_open_is_a_place_for_a_token() {
+fn token_can_come_from_a_file_descriptor() {
     let sandbox = super::sandbox();
     let token = with_entry(&sandbox);
     sandbox.write("secret", &token);
     let url = sandbox.gitlab.url();
-    let words = ["verify", "--url", &url, "--token-file", "fd:7"];
+    let args = ["verify", "--url", &url, "--token-file", "fd:7"];
     for script in ["exec \"$0\" \"$@\" 7< secret", "cat secret | \"$0\" \"$@\" 7<&0 0< /dev/null"] {
-        // Also where the process executes itself again in between.
+        // A secret in the environment makes the process execute itself again.
         for secret in ["", "GR1348941planted"] {
-            let mut command = sandbox.shell(script, &words);
+            let mut command = sandbox.shell(script, &args);
             command.env("REGISTRATION_TOKEN", secret).env("PATH", "/usr/bin:/bin");
             Process::start(command).end().exits(0).hides(&[&token, "planted"]);
         }
@@ -77,7 +77,7 @@ fn a_descriptor_that_was_left_open_is_a_place_for_a_token() {
 }
 
 #[test]
-fn a_systemd_credential_is_a_place_for_a_token() {
+fn token_can_come_from_a_systemd_credential() {
     let sandbox = super::sandbox();
     let token = sandbox.gitlab.instance_registration_token();
     sandbox.write("credentials/registration", &token);
@@ -95,7 +95,7 @@ fn with_entry(sandbox: &Sandbox) -> String {
     token
 }
 
-fn run(sandbox: &Sandbox, words: &[&str]) -> Output {
+fn run(sandbox: &Sandbox, args: &[&str]) -> Output {
     let url = sandbox.gitlab.url();
-    sandbox.run(&[words, &["secret", "--url", &url]].concat())
+    sandbox.run(&[args, &["secret", "--url", &url]].concat())
 }

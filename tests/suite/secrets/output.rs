@@ -1,17 +1,17 @@
-//! What is written: answers, logs and records.
+//! Tokens in output, logs and records.
 
 use super::write_settings;
 use fake_gitlab::{Answer, Endpoint, Fault, Gitlab, NewRunner};
 use test_support::Process;
 
-/// Headers whose values could be repeated.
+/// Headers whose values a message could repeat.
 const HEADERS: [&str; 6] = ["X-Request-Id", "Retry-After", "Location", "Date", "RateLimit-Name", "X-Echo"];
 
 #[test]
-fn a_server_that_echoes_tokens_does_not_get_them_into_any_output() {
+fn echoed_tokens_appear_in_no_output() {
     for status in [201, 302, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503] {
         for output in [&["--output", "text", "--log-format", "text"], &["--output", "json", "--log-format", "json"]] {
-            for (words, sent, endpoint) in [
+            for (args, sent, endpoint) in [
                 (&["register", "-n", "--name", "b", "--token-file", "token"][..], 0, Endpoint::Any),
                 (
                     &["register", "-n", "--name", "b", "--registration-token-file", "registration"],
@@ -32,11 +32,11 @@ fn a_server_that_echoes_tokens_does_not_get_them_into_any_output() {
                 sandbox.write_config(&sandbox.entry("a", id, &token));
                 sandbox.gitlab.order(endpoint, Fault::answer(echo(status, secrets[sent]))).always();
                 let url = sandbox.gitlab.url();
-                let at = if words[0] == "register" { &["--url", &url][..] } else { &[] };
+                let at = if args[0] == "register" { &["--url", &url][..] } else { &[] };
                 let trace = ["--log-level", "trace"];
-                let done = sandbox.run(&[words, at, output, &trace].concat());
+                let done = sandbox.run(&[args, at, output, &trace].concat());
                 done.hides(&secrets);
-                assert!(!sandbox.gitlab.requests().is_empty(), "{words:?}");
+                assert!(!sandbox.gitlab.requests().is_empty(), "{args:?}");
             }
         }
     }
@@ -48,7 +48,7 @@ fn echo(status: u16, secrets: &str) -> Answer {
 }
 
 #[test]
-fn through_whole_lives_a_token_is_in_its_own_record_and_entry_only() {
+fn tokens_are_stored_only_in_their_record_and_entry() {
     let sandbox = super::sandbox_with(Gitlab::builder().token_life("1h"));
     let (given_id, given) = sandbox.gitlab.add_runner(NewRunner::instance());
     let (found_id, found) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -70,36 +70,36 @@ fn through_whole_lives_a_token_is_in_its_own_record_and_entry_only() {
         ("RUNNER_NAME", "by-environment".into()),
         ("MY_OWN", variable.clone().into()),
     ];
-    let once = |words: &[&str]| {
-        let mut command = sandbox.command(words);
+    let once = |args: &[&str]| {
+        let mut command = sandbox.command(args);
         command.envs(environment.iter().cloned());
         Process::start(command).end()
     };
     let mut tokens = vec![registration.clone(), given, found, variable];
-    let mut told = Vec::new();
-    for words in [
+    let mut outputs = Vec::new();
+    for args in [
         &["run", "--once", "--log-level", "trace", "--output", "json", "--log-format", "json"][..],
         &["rotate", "--id", &given_id.to_string(), "--log-level", "trace"],
         &["rotate", "--id", &found_id.to_string(), "--log-level", "trace", "--output", "json"],
         &["verify", "--log-level", "trace"],
         &["list", "--output", "json", "--log-level", "trace"],
     ] {
-        told.push(once(words));
+        outputs.push(once(args));
         tokens.extend(sandbox.gitlab.runners().into_iter().map(|runner| runner.token));
     }
     let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
-    assert!(told[0].stderr.contains("TRACE") || told[0].stderr.contains("DEBUG"), "there is a log");
-    for done in &told {
+    assert!(outputs[0].stderr.contains("TRACE") || outputs[0].stderr.contains("DEBUG"), "the log is not empty");
+    for done in &outputs {
         done.hides(&tokens);
     }
     assert_eq!(sandbox.files_with(&registration), ["registration"]);
     let runners = sandbox.gitlab.runners();
-    assert_eq!(runners.len(), 5, "{}", told[0].stderr);
+    assert_eq!(runners.len(), 5, "{}", outputs[0].stderr);
     for runner in runners.iter().filter(|runner| runner.token != tokens[3]) {
         let files = sandbox.files_with(&runner.token);
         let records = files.iter().filter(|file| file.starts_with("state/")).count();
         assert_eq!((records, files.contains(&"config/config.toml".to_owned())), (1, true), "{files:?}");
         assert!(files.iter().all(|file| file != "token"), "{files:?}");
     }
-    assert_eq!(sandbox.files_with(tokens[3]), Vec::<String>::new(), "a variable's value is written nowhere");
+    assert_eq!(sandbox.files_with(tokens[3]), Vec::<String>::new(), "the value of a variable is never stored");
 }

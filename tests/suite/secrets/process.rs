@@ -1,4 +1,4 @@
-//! What the system shows of a process.
+//! What the system shows about a process.
 
 use super::assert_hidden;
 use super::write_settings;
@@ -11,7 +11,7 @@ use test_support::{Process, Sandbox};
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 
 #[test]
-fn no_token_of_the_command_line_stays_in_it() {
+fn runner_tokens_are_removed_from_the_command_line() {
     const PLANTED: &str = "glrt-planted-in-argv-0001";
     let cases: [(&[&str], Endpoint); 13] = [
         (&["verify", "--token", PLANTED], Endpoint::Verify),
@@ -28,32 +28,32 @@ fn no_token_of_the_command_line_stays_in_it() {
         (&["register", "-n", "-r", PLANTED], Endpoint::Verify),
         (&["register", "-nrglrt-planted-in-argv-0001"], Endpoint::Verify),
     ];
-    for (words, endpoint) in cases {
+    for (args, endpoint) in cases {
         let sandbox = super::sandbox();
         let url = sandbox.gitlab.url();
-        if words[0] == "verify" {
+        if args[0] == "verify" {
             sandbox.write_config(&sandbox.entry("a", 1, PLANTED));
         }
         let order = sandbox.gitlab.order(Endpoint::Any, Fault::hold());
-        let process = sandbox.start(&[words, &["--url", &url]].concat());
+        let process = sandbox.start(&[args, &["--url", &url]].concat());
         sandbox.wait_for_requests(Endpoint::Any, 1);
         assert_hidden(&process, "planted");
         order.release();
         process.end().hides(&["planted"]);
         let request = &sandbox.gitlab.requests()[0];
-        assert_eq!((request.endpoint, request.parameter("token")), (endpoint, Some(PLANTED)), "{words:?}");
+        assert_eq!((request.endpoint, request.parameter("token")), (endpoint, Some(PLANTED)), "{args:?}");
     }
 }
 
 #[test]
-fn no_access_token_of_the_command_line_stays_in_it() {
-    for words in [&["--pat", "glpat-planted"][..], &["--pat=glpat-planted"]] {
+fn access_tokens_are_removed_from_the_command_line() {
+    for args in [&["--pat", "glpat-planted"][..], &["--pat=glpat-planted"]] {
         let sandbox = super::sandbox();
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
         sandbox.gitlab.accept_access_token("glpat-planted");
         sandbox.write_config(&sandbox.entry("a", id, &token));
         let order = sandbox.gitlab.order(Endpoint::ResetById, Fault::hold());
-        let process = sandbox.start(&[&["rotate", "--name", "a"], words].concat());
+        let process = sandbox.start(&[&["rotate", "--name", "a"], args].concat());
         sandbox.wait_for_requests(Endpoint::ResetById, 1);
         assert_hidden(&process, "planted");
         order.release();
@@ -62,7 +62,7 @@ fn no_access_token_of_the_command_line_stays_in_it() {
 }
 
 #[test]
-fn no_token_of_a_variable_stays_in_the_environment() {
+fn tokens_are_removed_from_the_environment() {
     let registration = "registration_token = { env = \"MY_OWN\" }";
     let cases = [
         ("REGISTRATION_TOKEN", "GR1348941planted", Endpoint::Register, ""),
@@ -82,7 +82,7 @@ fn no_token_of_a_variable_stays_in_the_environment() {
 }
 
 #[test]
-fn no_variable_of_an_entry_stays_in_the_environment() {
+fn variables_of_entries_leave_the_environment() {
     for token in ["$MY_OWN", "${MY_OWN}"] {
         let sandbox = super::sandbox();
         sandbox.write_config(&sandbox.entry("a", 1, token));
@@ -94,7 +94,7 @@ fn no_variable_of_an_entry_stays_in_the_environment() {
 }
 
 #[test]
-fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_either() {
+fn unused_secrets_are_removed_from_the_environment() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write_config(&sandbox.entry("a", id, &token));
@@ -107,9 +107,9 @@ fn what_is_not_used_as_a_token_but_is_one_does_not_stay_in_the_environment_eithe
     }
 }
 
-/// Needs no right to look into another process: the process looks at itself, and reports the length.
+/// The process reads its own environment, so this needs no right to inspect another process.
 #[test]
-fn the_process_itself_sees_an_environment_without_the_secret() {
+fn process_cannot_read_the_secret_in_its_own_environ() {
     let sandbox = super::sandbox();
     let mut command = sandbox.command(&["verify", "--token-file", "/proc/self/environ"]);
     command.env_clear().env("HOME", sandbox.root()).env("REGISTRATION_TOKEN", "x".repeat(500));
@@ -117,20 +117,20 @@ fn the_process_itself_sees_an_environment_without_the_secret() {
 }
 
 #[test]
-fn nothing_of_the_handing_over_is_left_and_stdin_is_what_it_was() {
+fn handover_keeps_the_process_name_and_stdin() {
     let sandbox = super::sandbox();
     sandbox.write("stdin", "glrt-from-stdin");
     sandbox.write_config(&sandbox.entry("a", 1, "glrt-from-stdin"));
     let url = sandbox.gitlab.url();
     let order = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
-    let words = ["verify", "--token-file", "-", "--url", &url];
-    let mut command = sandbox.shell("exec \"$0\" \"$@\" < stdin", &words);
+    let args = ["verify", "--token-file", "-", "--url", &url];
+    let mut command = sandbox.shell("exec \"$0\" \"$@\" < stdin", &args);
     command.env("REGISTRATION_TOKEN", "planted");
     let process = Process::start(command);
     sandbox.wait_for_requests(Endpoint::Verify, 1);
     assert_eq!(fs::read_to_string(process.proc("comm")).unwrap(), "runner-agent\n");
-    let words = fs::read_to_string(process.proc("cmdline")).unwrap();
-    assert!(words.starts_with(crate::BINARY), "{words}");
+    let args = fs::read_to_string(process.proc("cmdline")).unwrap();
+    assert!(args.starts_with(crate::BINARY), "{args}");
     if let Ok(stdin) = fs::read_link(process.proc("fd/0")) {
         assert_eq!(stdin, sandbox.path("stdin").canonicalize().unwrap());
     }
@@ -140,7 +140,7 @@ fn nothing_of_the_handing_over_is_left_and_stdin_is_what_it_was() {
 }
 
 #[test]
-fn a_marker_of_somebody_elses_does_not_keep_a_token_in_the_environment() {
+fn foreign_handover_marker_is_ignored() {
     let sandbox = super::sandbox();
     let variables = [("RUNNER_AGENT_HANDED_OVER_TO", "1"), ("REGISTRATION_TOKEN", "GR1348941planted")];
     let process = daemon(&sandbox, &variables, Endpoint::Register);
@@ -148,7 +148,7 @@ fn a_marker_of_somebody_elses_does_not_keep_a_token_in_the_environment() {
 }
 
 #[test]
-fn cores_and_debuggers_are_kept_out() {
+fn core_dumps_and_debuggers_are_disabled() {
     let sandbox = super::sandbox();
     for variables in [&[("REGISTRATION_TOKEN", "GR1348941planted")][..], &[]] {
         sandbox.gitlab.clear_requests();
@@ -157,9 +157,9 @@ fn cores_and_debuggers_are_kept_out() {
         let mut command = sandbox.command(&["run"]);
         command.envs(variables.iter().copied()).env("CI_SERVER_URL", sandbox.gitlab.url());
         if rustix::process::geteuid().is_root() {
-            // To root's own processes the system shows no difference.
-            hand_to_nobody(&sandbox);
-            command.uid(NOBODY).gid(NOBODY);
+            // A process of root looks the same with and without the protection.
+            change_owner(&sandbox, UNPRIVILEGED);
+            command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
         sandbox.gitlab.order(Endpoint::Register, Fault::hold()).always();
         let process = Process::start(command);
@@ -167,20 +167,21 @@ fn cores_and_debuggers_are_kept_out() {
         let limits = fs::read_to_string(process.proc("limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
-        assert_eq!(fs::metadata(process.proc("environ")).unwrap().uid(), 0, "it belongs to root alone");
+        assert_eq!(fs::metadata(process.proc("environ")).unwrap().uid(), 0, "only root can read the environment");
         sandbox.gitlab.clear_faults();
     }
 }
 
-const NOBODY: u32 = 65534;
+/// A user and group without any rights.
+const UNPRIVILEGED: u32 = 65534;
 
-fn hand_to_nobody(sandbox: &Sandbox) {
+fn change_owner(sandbox: &Sandbox, id: u32) {
     for name in ["", "config", "agent.toml", "given"] {
-        chown(sandbox.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+        chown(sandbox.path(name), Some(id), Some(id)).unwrap();
     }
 }
 
-/// A daemon that waits for its first answer, which is held.
+/// Starts a daemon whose first response is held.
 fn daemon(sandbox: &Sandbox, variables: &[(&str, &str)], endpoint: Endpoint) -> Process {
     sandbox.gitlab.clear_faults();
     sandbox.gitlab.order(endpoint, Fault::status(503).held()).always();

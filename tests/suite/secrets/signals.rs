@@ -6,7 +6,7 @@ use test_support::Process;
 use rustix::process::Signal;
 
 #[test]
-fn a_signal_at_any_moment_of_the_start_is_obeyed_once_it_can_be() {
+fn signal_during_the_start_is_never_lost() {
     let sandbox = super::sandbox();
     for round in 0..40 {
         let mut command = sandbox.command(&["run"]);
@@ -19,23 +19,23 @@ fn a_signal_at_any_moment_of_the_start_is_obeyed_once_it_can_be() {
             std::hint::spin_loop();
         }
         process.signal(Signal::QUIT);
-        assert!(process.end().code.is_some(), "a signal ended it before it could obey");
+        assert!(process.end().code.is_some(), "the signal killed the process");
     }
 }
 
 #[test]
-fn nothing_stays_blocked_even_if_it_was_before() {
+fn inherited_blocked_signals_are_unblocked() {
     let sandbox = super::sandbox();
     for token in ["", "GR1348941planted"] {
         let mut command = sandbox.command(&["run"]);
         command.env("REGISTRATION_TOKEN", token).env("CI_SERVER_URL", sandbox.gitlab.url());
         let process = Process::start(command);
-        sandbox.wait("the signals to be released", |_| is_prepared(&process) && mask(&process, "SigBlk") == 0);
+        sandbox.wait("the signals to be unblocked", |_| is_prepared(&process) && mask(&process, "SigBlk") == 0);
         process.stop(Signal::QUIT);
     }
 }
 
-/// Whether QUIT is taken over or held back.
+/// Whether SIGQUIT is caught or blocked.
 fn is_prepared(process: &Process) -> bool {
     let quit = 1 << (Signal::QUIT.as_raw() - 1);
     (mask(process, "SigCgt") | mask(process, "SigBlk")) & quit != 0

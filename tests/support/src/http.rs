@@ -1,4 +1,4 @@
-//! A small HTTP client that shows what is on the wire, broken answers included.
+//! A small HTTP client that returns responses as received, even broken ones.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Longer than any test takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An answer as far as it came.
+/// A response, possibly incomplete.
 #[derive(Debug)]
 pub struct Reply {
     /// The status code.
@@ -37,7 +37,7 @@ impl Reply {
         self.headers.iter().find(|(present, _)| present.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The length that the head promised.
+    /// The announced `Content-Length`.
     pub fn promised(&self) -> usize {
         self.header("content-length").unwrap().parse().unwrap()
     }
@@ -80,7 +80,7 @@ pub fn send_on(stream: &mut impl Write, method: &str, path: &str, headers: &[(&s
     stream.write_all(&[request.as_bytes(), body].concat()).unwrap();
 }
 
-/// Reads an answer until it is whole or the connection ends; `None` if its head is not whole.
+/// Reads an answer until it is complete or the connection ends; `None` if its head is incomplete.
 pub fn receive(stream: &mut impl Read) -> Option<Reply> {
     let mut bytes = Vec::new();
     loop {
@@ -98,7 +98,7 @@ pub fn receive(stream: &mut impl Read) -> Option<Reply> {
     }
 }
 
-/// Reads what is there; `false` at the end of the connection.
+/// Reads available bytes; `false` at the end of the connection.
 pub fn read_some(stream: &mut impl Read, bytes: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 16 * 1024];
     match stream.read(&mut buffer) {

@@ -20,7 +20,7 @@ pub struct Process {
     stderr: Capture,
 }
 
-/// What a process has written to one stream so far: a file without a name.
+/// The captured output of one stream: an unnamed file.
 #[derive(Clone, Debug)]
 pub struct Capture(Arc<File>);
 
@@ -63,7 +63,7 @@ impl Process {
         self.stderr.clone()
     }
 
-    /// Whether the process has not ended.
+    /// Whether the process still runs.
     pub fn is_running(&self) -> bool {
         self.child.borrow_mut().try_wait().unwrap().is_none()
     }

@@ -10,7 +10,7 @@ use fake_gitlab::{Builder, Endpoint, Gitlab, NewRunner};
 
 use crate::{Output, PATIENCE, POLL_INTERVAL, Process, scrub};
 
-/// Settings that shorten every delay a test would otherwise sit through.
+/// Settings that shorten every delay.
 const FAST_TIMING: &str = "[timing]\nconfirm_after = \"10ms\"\nsettle_after = \"10ms\"\nfloor = \"10ms\"\n";
 
 /// A fake GitLab and a temporary directory with the files of one agent.
@@ -25,7 +25,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts a GitLab and makes an empty directory for `binary`.
+    /// Starts a GitLab and creates an empty directory for `binary`.
     pub fn new(binary: impl Into<PathBuf>, gitlab: Builder) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
@@ -82,7 +82,7 @@ impl Sandbox {
         self.write("config/config.toml", text);
     }
 
-    /// Replaces agent.toml by settings with short delays and these settings.
+    /// Replaces agent.toml by short delays plus these settings.
     pub fn write_fast_settings(&self, settings: &str) {
         self.write("agent.toml", &format!("{FAST_TIMING}{settings}"));
     }
@@ -178,7 +178,7 @@ impl Sandbox {
         process.end()
     }
 
-    /// Registers a runner without questions.
+    /// Registers a runner non-interactively.
     #[track_caller]
     pub fn register(&self, args: &[&str]) -> Output {
         let (url, token) = (self.gitlab.url(), self.gitlab.instance_registration_token());
@@ -190,7 +190,7 @@ impl Sandbox {
     pub fn wait(&self, what: &str, mut is_met: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_met(self) {
-            assert!(Instant::now() < deadline, "waited in vain for {what}; config.toml:\n{}", self.config());
+            assert!(Instant::now() < deadline, "timed out waiting for {what}; config.toml:\n{}", self.config());
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -198,7 +198,7 @@ impl Sandbox {
     /// Waits until the server has received this many requests.
     #[track_caller]
     pub fn wait_for_requests(&self, endpoint: Endpoint, count: usize) {
-        assert!(self.gitlab.wait_for_requests(endpoint, count, PATIENCE), "waited in vain for {endpoint:?}");
+        assert!(self.gitlab.wait_for_requests(endpoint, count, PATIENCE), "timed out waiting for {endpoint:?}");
     }
 
     /// Waits until one runner is registered and in config.toml.
@@ -225,7 +225,7 @@ impl Sandbox {
         files_below(&self.path("state")).iter().map(|(_, content)| String::from_utf8_lossy(content)).collect()
     }
 
-    /// A text without what differs between runs: addresses, directories, times, tokens, request ids.
+    /// Replaces the parts of a text that differ between runs: addresses, directories, times, tokens, request ids.
     pub fn scrub(&self, text: &str) -> String {
         let mut text = text
             .replace(&self.gitlab.url(), "https://GITLAB")
@@ -238,7 +238,7 @@ impl Sandbox {
     }
 }
 
-/// The files below a directory, by their names relative to it. A file that disappears meanwhile is left out.
+/// The files below a directory, by their names relative to it. Skips a file that disappears meanwhile.
 fn files_below(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().map_while(Result::ok) {

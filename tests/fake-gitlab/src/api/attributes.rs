@@ -15,7 +15,7 @@ const MOST_TAGS: usize = 50;
 /// The shortest maximum timeout, in seconds.
 const SHORTEST_TIMEOUT_SECS: i64 = 600;
 
-/// What a request sets; `None` leaves an attribute as it is.
+/// The attributes that a request sets; `None` keeps an attribute.
 pub(super) struct Attributes {
     description: Option<String>,
     maintenance_note: Option<String>,
@@ -23,19 +23,19 @@ pub(super) struct Attributes {
     run_untagged: Option<bool>,
     locked: Option<bool>,
     access_level: Option<AccessLevel>,
-    /// `Some(None)` takes the timeout away.
+    /// `Some(None)` removes the timeout.
     maximum_timeout: Option<Option<i64>>,
     paused: Option<bool>,
 }
 
-/// The names under which these attributes come in every release.
+/// The parameters of every release.
 const NAMES: [&str; 7] =
     ["description", "active", "tag_list", "run_untagged", "locked", "access_level", "maximum_timeout"];
 
-/// Those that came with 14.8; a release before takes no notice of them.
+/// The parameters since 14.8; older releases ignore them.
 const NEWER_NAMES: [&str; 3] = ["paused", "maintenance_note", "maintainer_note"];
 
-/// The names under which these attributes come in a release.
+/// The parameters of a release.
 pub(super) fn names(version: Version) -> Vec<&'static str> {
     let newer = if knows_newer_names(version) { &NEWER_NAMES[..] } else { &[] };
     [&NAMES[..], newer].concat()
@@ -72,7 +72,7 @@ impl Attributes {
         })
     }
 
-    /// Finds what the model refuses, given the runner as it is before.
+    /// Validates the attributes, given the current runner.
     pub(super) fn violations(&self, tags: &[String], run_untagged: bool) -> Violations {
         let mut violations = Violations::default();
         let tags = self.tags.as_deref().unwrap_or(tags);
@@ -96,7 +96,7 @@ impl Attributes {
         violations
     }
 
-    /// Sets the attributes; [`Attributes::violations`] must have found nothing.
+    /// Sets the attributes, which must have no [`Attributes::violations`].
     pub(super) fn apply(self, runner: &mut Runner) {
         if let Some(description) = self.description {
             runner.description = description;
@@ -117,7 +117,7 @@ impl Attributes {
     }
 }
 
-/// What the model says against some attributes.
+/// The validation errors of some attributes.
 #[derive(Default)]
 pub(super) struct Violations(BTreeMap<&'static str, Vec<String>>);
 

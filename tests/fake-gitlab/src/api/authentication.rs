@@ -1,4 +1,4 @@
-//! Access tokens: who calls, and with which rights.
+//! Access tokens: the caller and its rights.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::state::access::{AccessToken, Role, Scope, Validity};
 use crate::state::runner::{Runner, RunnerType};
 use crate::{Answer, Endpoint};
 
-/// Finds the caller by the access token, and refuses tokens that are too narrow for the endpoint.
+/// Finds the caller by the access token, and refuses tokens without the endpoint's scope.
 pub(super) fn authenticate(call: &Call<'_>) -> Result<AccessToken, Answer> {
     let sent = sent_token(call).ok_or_else(|| Answer::error(401))?;
     let token = call.state.access.0.get(&sent).ok_or_else(|| Answer::error(401))?;
@@ -27,7 +27,7 @@ pub(super) fn authenticate(call: &Call<'_>) -> Result<AccessToken, Answer> {
     Ok(token.clone())
 }
 
-/// `GET /user`: whose access token it is.
+/// `GET /user`: the user of the access token.
 pub(super) fn user(call: &mut Call<'_>) -> Outcome {
     let caller = authenticate(call)?;
     let (id, name) = match caller.role {
@@ -58,12 +58,12 @@ impl AccessToken {
         runner.runner_type == RunnerType::Instance || self.may_manage(runner)
     }
 
-    /// Says whether the caller sees that projects and groups exist.
+    /// Whether the caller sees projects and groups.
     pub(super) fn sees_owners(&self) -> bool {
         self.role >= Role::Guest
     }
 
-    /// Says whether the caller manages projects and groups.
+    /// Whether the caller manages projects and groups.
     pub(super) fn manages_owners(&self) -> bool {
         self.role >= Role::Owner
     }

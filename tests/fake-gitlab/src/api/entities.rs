@@ -11,11 +11,11 @@ use crate::state::manager::Manager;
 use crate::state::owner::{Group, Project};
 use crate::state::runner::{Runner, RunnerType};
 
-/// A runner is online for so long after a contact.
+/// How long a runner is online after a contact.
 const ONLINE: SignedDuration = SignedDuration::from_hours(2);
-/// A runner is stale after so long without a contact, since 17.1.
+/// When a runner without contact is stale, since 17.1.
 const STALE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A runner is stale after so long without a contact, from 15.0 to 17.0.
+/// When a runner without contact is stale, from 15.0 to 17.0.
 const STALE_BEFORE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// The token and its expiry.
@@ -56,7 +56,7 @@ pub(super) fn runner(state: &State, runner: &Runner) -> Map<String, Value> {
     fields
 }
 
-/// A runner with its details; projects and groups only as far as the caller sees them.
+/// A runner with its details and the projects and groups that the caller can see.
 pub(super) fn runner_details(state: &State, found: &Runner, sees_owners: bool, with_projects: bool) -> Value {
     let recent = found.managers.iter().max_by_key(|manager| manager.contacted_at);
     let info = recent.map_or(&found.info, |manager| &manager.info);
@@ -176,7 +176,7 @@ fn user() -> Value {
     })
 }
 
-/// The contact status: `online`, `offline`, `stale` or what stands for no contact at all.
+/// The contact status: `online`, `offline`, `stale` or the release's name for no contact.
 pub(super) fn status(state: &State, contacted_at: Option<Timestamp>, created_at: Timestamp) -> &'static str {
     let version = state.version;
     let stale_after = if version.is_at_least(17, 1) { STALE } else { STALE_BEFORE };

@@ -1,4 +1,4 @@
-//! Which runners a list shows.
+//! Filters of runner lists.
 
 use super::{Call, entities};
 use crate::Answer;
@@ -12,7 +12,7 @@ pub(super) const SCOPES: [&str; 4] = ["active", "paused", "online", "offline"];
 /// The deprecated scopes of `/runners/all` and of a project's list.
 pub(super) const WIDE_SCOPES: [&str; 6] = ["specific", "shared", "active", "paused", "online", "offline"];
 
-/// The filters of a request; an absent one lets all pass.
+/// The filters of a request; an absent one matches all runners.
 pub(super) struct Filters {
     runner_type: Option<RunnerType>,
     status: Option<String>,

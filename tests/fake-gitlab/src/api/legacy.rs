@@ -19,14 +19,14 @@ pub(super) fn register(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::json(201, json!({ "id": runner.id, "token": runner.token })))
 }
 
-/// `DELETE /ci/api/v1/runners/delete`, which answers 200 with the runner that was.
+/// `DELETE /ci/api/v1/runners/delete`, which answers 200 with the deleted runner.
 pub(super) fn delete(call: &mut Call<'_>) -> Outcome {
     let id = runner_id(call)?;
     let runner = call.state.runners.remove(&id).ok_or_else(|| Answer::error(403))?;
     Ok(Answer::json(200, json!({ "id": runner.id, "description": runner.description })))
 }
 
-/// `PUT /ci/api/v1/builds/:id`: no build is known, so 404 says that at least the token lives.
+/// `PUT /ci/api/v1/builds/:id`: no build exists, so a valid token gets 404.
 pub(super) fn probe(call: &mut Call<'_>) -> Outcome {
     runner_id(call)?;
     Err(Answer::error(404))

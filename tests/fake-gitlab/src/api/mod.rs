@@ -24,7 +24,7 @@ use crate::{Answer, Endpoint};
 use parameters::Parameters;
 pub(crate) use routes::Target;
 
-/// A request on its way through the API.
+/// A request to the API.
 pub(crate) struct Call<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) target: &'a Target,
@@ -35,10 +35,10 @@ pub(crate) struct Call<'a> {
     pub(crate) address: &'a str,
 }
 
-/// The answer, where refusals can be returned early.
+/// The answer; the error is a refusal, returned early.
 pub(crate) type Outcome = Result<Answer, Answer>;
 
-/// Does what a request asks for.
+/// Handles a request.
 pub(crate) fn act(call: &mut Call<'_>) -> Answer {
     let endpoint = call.target.endpoint;
     let exists = endpoint.exists_in(call.state.version) || (call.state.serves_v1 && endpoint.is_legacy());
@@ -83,7 +83,7 @@ fn dispatch(call: &mut Call<'_>) -> Outcome {
 }
 
 impl Call<'_> {
-    /// Refuses with 412 if the object changed since the date in `If-Unmodified-Since`; a date that is none is ignored.
+    /// Refuses with 412 if the object changed since the date in `If-Unmodified-Since`; an invalid date is ignored.
     fn refuse_if_changed(&self, updated_at: jiff::Timestamp) -> Result<(), Answer> {
         let since = self.headers.get("if-unmodified-since").and_then(|date| date.to_str().ok());
         match since.and_then(parse_http_date) {

@@ -1,4 +1,4 @@
-//! Lists in pages.
+//! Pagination of lists.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::Answer;
 
-/// The length of a page unless the caller wants another.
+/// The default length of a page.
 const USUAL_LENGTH: usize = 20;
-/// The longest page that there is; a wish for more is cut down in silence.
+/// The maximum length of a page; longer ones are silently reduced.
 const LONGEST: usize = 100;
-/// A list with more rows than this hides how many they are.
+/// Lists with more rows than this omit the total.
 const COUNTED_ROWS: usize = 10_000;
 
-/// The page that the caller wants.
+/// The requested page.
 pub(super) struct Page {
     number: usize,
     length: usize,
@@ -35,12 +35,12 @@ impl Page {
         Ok(Self { number, length, has_totals: true })
     }
 
-    /// Hides how many rows there are.
+    /// Omits the total number of rows.
     pub(super) fn without_totals(self) -> Self {
         Self { has_totals: false, ..self }
     }
 
-    /// Answers with this page of all rows; only those that are on it are shown.
+    /// Answers with this page of all rows.
     pub(super) fn of<T>(&self, call: &Call<'_>, rows: Vec<T>, show: impl Fn(T) -> Value) -> Answer {
         let total = rows.len();
         let pages = total.div_ceil(self.length).max(1);
@@ -74,8 +74,8 @@ impl Page {
         answer.with_header("X-Total", total.to_string()).with_header("X-Total-Pages", pages.to_string())
     }
 
-    /// Answers with as many rows as a page has from behind a cursor on, the number of the last row before; in
-    /// the order in which they are given, and without numbers of pages.
+    /// Answers with one page of rows after a cursor, the id of the last row before them. Keeps the given order and sends
+    /// no page numbers.
     pub(super) fn behind_cursor<T>(
         &self,
         call: &Call<'_>,
@@ -100,7 +100,7 @@ impl Page {
         })
     }
 
-    /// The address of a page, which repeats all other parameters of the request, as GitLab does.
+    /// The URL of a page with all other parameters of the request, as GitLab builds it.
     fn address(&self, call: &Call<'_>, page: usize) -> String {
         self.address_with(call, &["page"], &format!("page={page}"))
     }

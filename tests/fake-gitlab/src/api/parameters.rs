@@ -1,4 +1,4 @@
-//! Parameters as the API sees them: typed on access, wherever in the request they came from.
+//! Parameters of a request from any source, typed on access.
 
 use serde_json::{Map, Value};
 
@@ -9,12 +9,12 @@ use crate::Answer;
 pub(crate) struct Parameters(pub(crate) Map<String, Value>);
 
 impl Parameters {
-    /// Says whether a parameter was sent, be it `null`.
+    /// Whether a parameter was sent, even as `null`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// Refuses with 400 unless all of these were sent; the refusal names all that were not.
+    /// Refuses with 400 unless all of these were sent; the refusal names all missing ones.
     pub(crate) fn require(&self, names: &[&str]) -> Result<(), Answer> {
         let missing: Vec<String> =
             names.iter().filter(|name| !self.has(name)).map(|name| format!("{name} is missing")).collect();
@@ -29,7 +29,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// A text, `None` where it is absent or `null`.
+    /// A text; `None` if it is absent or `null`.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Answer> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -39,7 +39,7 @@ impl Parameters {
         }
     }
 
-    /// A yes or no.
+    /// A boolean.
     pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Answer> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
@@ -52,7 +52,7 @@ impl Parameters {
         }
     }
 
-    /// A whole number.
+    /// An integer.
     pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, Answer> {
         match self.text(name)? {
             Some(text) if !text.is_empty() => text.parse().map(Some).map_err(|_| invalid(name)),
@@ -60,7 +60,7 @@ impl Parameters {
         }
     }
 
-    /// One of some names.
+    /// One of several names.
     pub(crate) fn choice(&self, name: &str, choices: &[&str]) -> Result<Option<String>, Answer> {
         match self.text(name)? {
             Some(text) if !choices.contains(&text.as_str()) => {
@@ -70,7 +70,7 @@ impl Parameters {
         }
     }
 
-    /// A list: an array, or a text that is split at its commas.
+    /// A list: an array, or a text with commas.
     pub(crate) fn list(&self, name: &str) -> Result<Option<Vec<String>>, Answer> {
         let Some(Value::Array(items)) = self.0.get(name) else {
             return Ok(self.text(name)?.map(|text| trimmed(text.split(','))));
@@ -80,7 +80,7 @@ impl Parameters {
         Ok(Some(trimmed(texts.iter().map(String::as_str))))
     }
 
-    /// An object, `None` where it is absent or `null`.
+    /// An object; `None` if it is absent or `null`.
     pub(crate) fn object(&self, name: &str) -> Result<Option<&Value>, Answer> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),

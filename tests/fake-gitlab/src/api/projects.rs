@@ -51,7 +51,7 @@ pub(super) fn assign(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::json(201, Value::Object(entities::runner(call.state, &call.state.runners[&id]))))
 }
 
-/// `DELETE /projects/:id/runners/:runner_id`: not for the owner project, before 17.9 not for the last one.
+/// `DELETE /projects/:id/runners/:runner_id`; refused for the owner project, before 17.9 for the last project.
 pub(super) fn unassign(call: &mut Call<'_>) -> Outcome {
     let project_id = managed(call)?.id;
     let segment = call.target.segments.get(3).map(String::as_str).unwrap_or_default();
@@ -83,7 +83,7 @@ pub(super) fn show(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::json(200, entities::project(&visible(call)?.0)))
 }
 
-/// Finds the project that the path names by its id or its path; 404 where the caller does not see it.
+/// Finds the project that the path names by its id or its path; 404 if the caller cannot see it.
 pub(super) fn managed(call: &Call<'_>) -> Result<Project, Answer> {
     let (project, caller) = visible(call)?;
     if caller.manages_owners() { Ok(project) } else { Err(Answer::error(403)) }

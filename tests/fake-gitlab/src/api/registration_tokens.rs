@@ -1,4 +1,4 @@
-//! Fresh registration tokens, at three levels.
+//! Resets of registration tokens at three levels.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! From a path to an endpoint, and what releases answer that do not have it.
+//! Routes a path to an endpoint, and answers for releases without it.
 
 use hyper::Method;
 use percent_encoding::percent_decode_str;
@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use super::{Call, Outcome, authentication};
 use crate::{Answer, Endpoint};
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
@@ -26,7 +26,7 @@ pub(crate) enum Api {
 }
 
 impl Target {
-    /// Reads a path below the instance's root; `None` stands for a path outside it.
+    /// Parses a path below the instance's root; `None` is a path outside it.
     pub(crate) fn of(method: &Method, path: Option<&str>) -> Self {
         let path = path.unwrap_or_default();
         for (root, api) in [("/api/v4", Api::V4), ("/api/v3", Api::V3), ("/ci/api/v1", Api::V1)] {
@@ -65,12 +65,12 @@ pub(crate) fn missing(call: &mut Call<'_>) -> Outcome {
     }
 }
 
-/// What the web interface shows to strangers.
+/// The web interface without a session.
 const SIGN_IN_PAGE: &str =
     "<!DOCTYPE html>\n<html><head><title>Sign in · GitLab</title></head><body>Sign in</body></html>\n";
 
-/// Releases without `DELETE /runners/managers` take `managers` for an id; those without a route of one method may
-/// have the path with another, which is 405.
+/// Releases without `DELETE /runners/managers` parse `managers` as an id. A path that exists only with another method is
+/// 405.
 fn missing_in_v4(call: &mut Call<'_>) -> Outcome {
     if call.target.endpoint == Endpoint::DeleteManager {
         authentication::authenticate(call)?;

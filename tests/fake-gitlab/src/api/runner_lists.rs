@@ -10,7 +10,7 @@ use crate::state::access::Role;
 use crate::state::owner::Group;
 use crate::state::runner::{Runner, RunnerType};
 
-/// `GET /runners`: those of the caller's projects and groups.
+/// `GET /runners`: runners of the caller's projects and groups.
 pub(super) fn own(call: &mut Call<'_>) -> Outcome {
     let caller = authentication::authenticate(call)?;
     listed(call, &SCOPES, |runner| caller.manages_owners() && runner.runner_type != RunnerType::Instance)
@@ -48,7 +48,7 @@ pub(super) fn of_group(call: &mut Call<'_>) -> Outcome {
     })
 }
 
-/// Answers with a page of those runners that belong and pass the filters.
+/// Answers with a page of the runners that belong here and match the filters.
 pub(super) fn listed(call: &Call<'_>, scopes: &[&str], belongs: impl Fn(&Runner) -> bool) -> Outcome {
     let page = Page::read(call)?;
     let filters = Filters::read(call, scopes)?;
@@ -65,7 +65,7 @@ pub(super) fn show_group(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::json(200, entities::group(group)))
 }
 
-/// The group that the path names by its id or its path.
+/// Finds the group by the id or path in the request's path.
 pub(super) fn group<'a>(call: &'a Call<'_>) -> Option<&'a Group> {
     let name = call.target.segments.get(1)?;
     let by_id = name.parse().ok().and_then(|id: u64| call.state.groups.get(&id));

@@ -8,9 +8,9 @@ use crate::{Answer, Version};
 
 /// The longest system id, in characters.
 const LONGEST_SYSTEM_ID: usize = 64;
-/// Since this release a contact is booked to a manager.
+/// The first release that records contacts per manager.
 const MANAGERS_SINCE: (u16, u16) = (15, 11);
-/// Since this release verify refuses runners whose owner is gone.
+/// The first release whose verify refuses runners without an owner.
 const ORPHANS_REFUSED_SINCE: (u16, u16) = (17, 9);
 
 /// `POST /runners/verify`.
@@ -39,7 +39,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Outcome {
     Ok(Answer::empty(204))
 }
 
-/// `DELETE /runners/managers`: deletes one manager and leaves the runner and its token alone.
+/// `DELETE /runners/managers`: deletes one manager and keeps the runner and its token.
 pub(super) fn delete_manager(call: &mut Call<'_>) -> Outcome {
     call.parameters.require(&["token", "system_id"])?;
     let id = authenticate(call)?;
@@ -76,7 +76,7 @@ pub(super) fn rotate(call: &mut Call<'_>, id: u64) -> Outcome {
     Ok(Answer::json(201, Value::Object(entities::credentials(version, runner))))
 }
 
-/// Finds the runner by the token in the parameters; every token that is not good now is refused alike.
+/// Finds the runner by the token in the parameters; all invalid tokens get the same refusal.
 fn authenticate(call: &Call<'_>) -> Result<u64, Answer> {
     call.parameters.require(&["token"])?;
     let token = call.parameters.text("token")?.unwrap_or_default();

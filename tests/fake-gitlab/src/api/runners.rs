@@ -140,7 +140,7 @@ pub(super) fn reset(call: &mut Call<'_>) -> Outcome {
     runner_token::rotate(call, id)
 }
 
-/// Refuses unless the runner is there and the caller manages it.
+/// Refuses unless the runner exists and the caller manages it.
 fn managed(call: &Call<'_>, caller: &AccessToken, id: u64) -> Result<(), Answer> {
     let runner = call.state.runners.get(&id).ok_or_else(|| unknown(call))?;
     if caller.may_manage(runner) { Ok(()) } else { Err(no_access()) }

@@ -9,9 +9,9 @@ use crate::Answer;
 use crate::state::access::Role;
 use crate::state::runner::{NewRunner, RunnerType};
 
-/// The shortest life that a caller may wish for the first token.
+/// The minimum lifetime that a request can set for the first token.
 const SHORTEST_LIFE: SignedDuration = SignedDuration::from_mins(5);
-/// The longest life that a caller may wish for the first token.
+/// The maximum lifetime that a request can set for the first token.
 const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 
 /// Creates a runner on behalf of a user.
@@ -73,7 +73,7 @@ fn owned(call: &Call<'_>, runner_type: RunnerType) -> Result<NewRunner, Answer> 
     }
 }
 
-/// What a caller may wish for the first token since 18.10; older releases do not know these parameters.
+/// Expiry and deadline of the first token, since 18.10; older releases ignore these parameters.
 #[derive(Default)]
 struct Wishes {
     token_expires_at: Option<Timestamp>,

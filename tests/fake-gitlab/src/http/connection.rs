@@ -1,4 +1,4 @@
-//! One connection: from a request to what its fault and the API make of it.
+//! One connection: reads requests, applies faults, and sends answers.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::shared::{Shared, locked};
 use crate::state::clock::http_date;
 use crate::{Answer, Request};
 
-/// What a connection needs to know.
+/// The shared data of a connection.
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
@@ -29,7 +29,7 @@ pub(super) struct Context {
     pub(super) origin: Arc<str>,
 }
 
-/// An answer to be sent wrongly, left for the owner of the socket.
+/// A broken answer for the owner of the socket to send.
 type Deformed = Arc<Mutex<Option<(Answer, Deformation)>>>;
 
 /// Serves a connection until either side closes it.
@@ -63,7 +63,7 @@ impl std::error::Error for Closed {}
 
 type Response = Pin<Box<dyn Future<Output = Result<hyper::Response<Full<Bytes>>, Closed>> + Send>>;
 
-/// Answers a request. The work is a task of its own, as GitLab finishes it even if the client goes away.
+/// Answers a request in a separate task, because GitLab finishes it even if the client disconnects.
 fn respond(context: Context, deformed: Deformed, request: hyper::Request<Incoming>) -> Response {
     Box::pin(async move {
         let received = Received::read(request).await.map_err(|_| Closed)?;
@@ -105,7 +105,7 @@ async fn handle(context: Context, received: Received) -> Delivery {
                 shared.changes.announce();
                 claim.wait().await;
             }
-            struck(&context, &received, &claim.fault, real)
+            injected(&context, &received, &claim.fault, real)
         }
     };
     end(shared, number, &delivery);
@@ -150,7 +150,7 @@ fn end(shared: &Shared, number: usize, delivery: &Delivery) {
     }
 }
 
-/// The runner that a request is about, by its id in the path or by its token, be it expired.
+/// The runner that a request is about, by its id in the path or by its token, even an expired one.
 fn concerned_runner(shared: &Shared, received: &Received, target: &Target) -> Option<u64> {
     if let Some(id) = target.runner_id() {
         return Some(id);
@@ -179,8 +179,8 @@ fn act(context: &Context, received: &Received, target: &Target) -> Answer {
     })
 }
 
-/// Makes of the real answer what a fault leaves of it.
-fn struck(context: &Context, received: &Received, fault: &Fault, real: Option<Answer>) -> Delivery {
+/// Applies a fault to the real answer.
+fn injected(context: &Context, received: &Received, fault: &Fault, real: Option<Answer>) -> Delivery {
     let real = real.unwrap_or_else(|| Answer::empty(500));
     let (answer, deformation) = match &fault.effect {
         Effect::Cut => return Delivery::Cut,

@@ -1,4 +1,4 @@
-//! Puts answers on the wire in ways that no library would.
+//! Sends broken answers, which no library does.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::Answer;
 use crate::answer::reason;
 use crate::fault::Deformation;
 
-/// How much of a huge body is written at a time.
+/// The chunk size of a huge body.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What to do with a connection.
 pub(super) enum Delivery {
     /// Send this and keep the connection.
     Whole(Answer),
-    /// Send this wrongly, then close the connection.
+    /// Send this broken answer, then close the connection.
     Deformed(Answer, Deformation),
     /// Close the connection.
     Cut,
 }
 
-/// Sends an answer wrongly; ends when that is done or the client has gone away.
+/// Sends a broken answer, until it is complete or the client disconnects.
 pub(super) async fn send_deformed<S: AsyncWrite + Unpin>(stream: &mut S, answer: &Answer, deformation: Deformation) {
-    // A client that goes away ends the delivery, which is all that an error means here.
+    // An error only means that the client has disconnected.
     let _gone = match deformation {
         Deformation::BrokenJson => send_broken_json(stream, answer).await,
         Deformation::Truncated => send_truncated(stream, answer).await,
@@ -48,7 +48,7 @@ async fn send_broken_json<S: AsyncWrite + Unpin>(stream: &mut S, answer: &Answer
 }
 
 async fn send_truncated<S: AsyncWrite + Unpin>(stream: &mut S, answer: &Answer) -> std::io::Result<()> {
-    // An answer without a body promises one all the same, as there would be nothing to truncate.
+    // An answer without a body announces one too; otherwise there is nothing to truncate.
     let promised = length(&answer.body).max(1);
     stream.write_all(head(answer, Some(promised)).as_bytes()).await?;
     stream.write_all(&answer.body[..answer.body.len() / 2]).await

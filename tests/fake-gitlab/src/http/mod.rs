@@ -1,4 +1,4 @@
-//! Sockets, TLS, parameters, and the delivery of answers whole or broken.
+//! Sockets, TLS, parameters, and the delivery of answers, complete or broken.
 
 mod connection;
 mod delivery;

@@ -1,4 +1,4 @@
-//! Reads a whole request, with its parameters from wherever they are.
+//! Reads a complete request and its parameters from query and body.
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::api::parameters::Parameters;
 
-/// A request that is here in full.
+/// A complete request.
 pub(super) struct Received {
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -21,7 +21,7 @@ impl Received {
     /// Reads the body and collects the parameters.
     ///
     /// # Errors
-    /// When the client goes away before the request is complete.
+    /// The client disconnects before the request is complete.
     pub(super) async fn read(request: hyper::Request<Incoming>) -> Result<Self, hyper::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -31,7 +31,7 @@ impl Received {
         Ok(Self { method: head.method, uri: head.uri, headers: head.headers, body, parameters: Parameters(parameters) })
     }
 
-    /// Says whether the body is declared as JSON.
+    /// Whether the body is declared as JSON.
     pub(super) fn is_json(&self) -> bool {
         content_type(&self.headers).starts_with("application/json")
     }
@@ -40,7 +40,7 @@ impl Received {
 async fn add_body(parameters: &mut Map<String, Value>, headers: &HeaderMap, body: &Bytes) {
     let content_type = content_type(headers);
     if content_type.starts_with("application/json") {
-        // JSON that is no object has no parameters; the official client sends `null`.
+        // JSON other than an object has no parameters; the official client sends `null`.
         if let Ok(Value::Object(fields)) = serde_json::from_slice(body) {
             parameters.extend(fields);
         }
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_decoded() {
+    fn form_pairs_are_decoded() {
         assert_eq!(parsed("a=1%202+3&b"), serde_json::json!({ "a": "1 2 3", "b": "" }));
     }
 
     #[test]
-    fn brackets_nest() {
+    fn brackets_make_nested_parameters() {
         let expected = serde_json::json!({ "info": { "name": "x" }, "tags": ["a", "b"] });
         assert_eq!(parsed("info[name]=x&tags[]=a&tags[]=b"), expected);
     }

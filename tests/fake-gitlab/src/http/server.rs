@@ -27,7 +27,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a thread that serves; returns once it listens.
     ///
-    /// The thread makes its runtime itself, as a caller that is asynchronous may neither enter nor drop one.
+    /// The thread creates its own runtime, because an async caller can neither enter nor drop one.
     pub(crate) fn start(address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> io::Result<Self> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (started, start) = blocking::channel();
@@ -74,7 +74,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.commands.take());
         if let Some(thread) = self.thread.take() {
-            // A panic of that thread has been printed already.
+            // A panic of that thread is already printed.
             let _panicked = thread.join();
         }
     }
@@ -87,7 +87,7 @@ fn listen(address: SocketAddr) -> io::Result<(Runtime, Socket, SocketAddr)> {
     Ok((runtime, socket, address))
 }
 
-/// A command to the thread, which answers when it is done.
+/// A command to the thread, which replies once it is done.
 enum Command {
     Refuse(blocking::Sender<()>),
     Accept(blocking::Sender<()>),
@@ -104,7 +104,7 @@ enum Socket {
 impl Socket {
     fn reserve(address: SocketAddr) -> io::Result<Self> {
         let socket = bound(address, false)?;
-        // From here on `refusing` may bind the port a second time, as nobody may before.
+        // From here on `refusing` may bind the port a second time.
         socket.set_reuseport(true)?;
         Ok(Self::Reserved(socket))
     }
@@ -116,8 +116,7 @@ impl Socket {
         }
     }
 
-    /// Stops listening without a moment in which the port is anybody's: connections that other programs
-    /// open take any port that is free just then.
+    /// Stops listening without ever releasing the port, because connections of other programs could take it.
     fn refusing(self) -> io::Result<Self> {
         Ok(Self::Reserved(bound(self.address()?, true)?))
     }
@@ -129,7 +128,7 @@ impl Socket {
         }
     }
 
-    /// Waits for a connection, for ever if none is let in.
+    /// Waits for a connection; never returns while connections are refused.
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
             Self::Listening(listener) => listener.accept().await,
@@ -146,7 +145,7 @@ fn bound(address: SocketAddr, is_second: bool) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Lets connections in.
+/// Accepts connections.
 struct Doorman {
     shared: Arc<Shared>,
     tls: Option<TlsAcceptor>,

@@ -1,4 +1,4 @@
-//! Certificates, made afresh for each server.
+//! Certificates, generated for each server.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 
-/// How the server proves who it is, and which clients it lets in.
+/// The server's certificate, and the clients that it accepts.
 pub struct Tls {
     authority: CertifiedIssuer<'static, KeyPair>,
     names: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Identity {
 }
 
 impl Tls {
-    /// Makes an authority of its own and has it certify these names and addresses.
+    /// Creates an authority and a certificate for these names and addresses.
     #[must_use]
     pub fn self_signed<const N: usize>(names: [&str; N]) -> Self {
         Self {
@@ -41,34 +41,34 @@ impl Tls {
         }
     }
 
-    /// Shows a certificate that ended in 2001.
+    /// Uses a certificate that expired in 2001.
     #[must_use]
     pub fn expired(mut self) -> Self {
         self.is_expired = true;
         self
     }
 
-    /// Lets only clients in whose certificate an authority among these signed.
+    /// Requires client certificates of one of these authorities.
     #[must_use]
     pub fn require_client_ca(mut self, pem: impl Into<String>) -> Self {
         self.client_ca_pem = Some(pem.into());
         self
     }
 
-    /// Lets only clients in that present a certificate from [`Tls::client_identity`].
+    /// Requires client certificates from [`Tls::client_identity`].
     #[must_use]
     pub fn require_client(self) -> Self {
         let own = self.ca_pem();
         self.require_client_ca(own)
     }
 
-    /// The authority's certificate, which clients have to trust.
+    /// The authority's certificate, which clients must trust.
     #[must_use]
     pub fn ca_pem(&self) -> String {
         self.authority.pem()
     }
 
-    /// Makes a certificate for a client, signed by the same authority.
+    /// Creates a certificate for a client, signed by the same authority.
     #[must_use]
     pub fn client_identity(&self) -> Identity {
         let mut parameters = CertificateParams::new(vec!["client.test".to_owned()]).expect("a valid name");
@@ -111,7 +111,7 @@ impl Tls {
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let key = KeyPair::generate().expect("a key");
-    // The name is unique, so that a stranger is an unknown issuer and not a known one with a bad signature.
+    // The name is unique, so another authority is an unknown issuer and not a known one with a bad signature.
     let mark: String = key.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
     let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
     parameters.distinguished_name.push(DnType::CommonName, format!("Test GitLab authority {mark}"));

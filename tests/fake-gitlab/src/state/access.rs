@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Version;
 
-/// What an access token is good for.
+/// The scope of an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Everything.
@@ -15,7 +15,7 @@ pub enum Scope {
     CreateRunner,
     /// Only calls under `/runners/:id`, since 17.1.
     ManageRunner,
-    /// Nothing that concerns runners.
+    /// Nothing about runners.
     ReadUser,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
     }
 }
 
-/// What the user behind an access token may do.
+/// The role of an access token's user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Sees no project and no group, only instance runners.

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The real wall clock, put ahead or back.
+/// The real wall clock with an offset.
 #[derive(Default)]
 pub(crate) struct Clock {
     pub(crate) skew: SignedDuration,
 }
 
 impl Clock {
-    /// The server's time, in whole milliseconds, which is all that the API shows.
+    /// The server's time, in whole milliseconds like the API.
     pub(crate) fn now(&self) -> Timestamp {
         let now = Timestamp::now().saturating_add(self.skew).expect("a skew is an absolute span");
         Timestamp::from_millisecond(now.as_millisecond()).expect("within the range it was in before")
     }
 
-    /// The server's time after a span, at most the last instant that there is.
+    /// The server's time after a span, capped at the last representable instant.
     pub(crate) fn in_the_future(&self, span: Duration) -> Timestamp {
         let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
         self.now().saturating_add(span).expect("an absolute span")
@@ -36,7 +36,7 @@ pub(crate) fn http_date(instant: Timestamp) -> String {
         .unwrap_or_else(|_| "Fri, 31 Dec 9999 23:59:59 GMT".to_owned())
 }
 
-/// Reads a date of an HTTP header, `None` if it is none.
+/// Parses a date of an HTTP header; `None` if it is invalid.
 pub(crate) fn parse_http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }

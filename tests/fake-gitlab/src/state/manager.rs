@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The system id that a contact without one is booked to.
+/// The system id for contacts without one.
 pub(crate) const LEGACY_SYSTEM_ID: &str = "<legacy>";
 
 /// A machine that used a runner's token.
@@ -11,7 +11,7 @@ pub(crate) const LEGACY_SYSTEM_ID: &str = "<legacy>";
 pub struct Manager {
     /// The manager's own id.
     pub id: u64,
-    /// The system id as sent, or `<legacy>` where none was.
+    /// The system id as sent, or `<legacy>` if none was sent.
     pub system_id: String,
     /// The `info` object as last sent, `null` if it never was.
     pub info: Value,

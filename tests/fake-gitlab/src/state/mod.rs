@@ -1,4 +1,4 @@
-//! All that this GitLab remembers, and the rules that need no HTTP.
+//! The state of this GitLab, and the rules that need no HTTP.
 
 pub(crate) mod access;
 pub(crate) mod clock;
@@ -30,7 +30,7 @@ const EXPIRY_ENFORCED_SINCE: (u16, u16) = (15, 5);
 pub(crate) struct State {
     pub(crate) version: Version,
     pub(crate) clock: Clock,
-    /// How long tokens live that are given out from now on.
+    /// The lifetime of new tokens.
     pub(crate) token_life: Option<Duration>,
     pub(crate) runners: BTreeMap<u64, Runner>,
     pub(crate) projects: BTreeMap<u64, Project>,
@@ -41,7 +41,7 @@ pub(crate) struct State {
     pub(crate) tokens: Tokens,
     /// Whether releases up to 15.8 answer verify with the JSON string `"200"`.
     pub(crate) verify_is_json_string: bool,
-    /// Whether the endpoints below `/ci/api/v1` are served whatever the release.
+    /// Whether every release serves the endpoints below `/ci/api/v1`.
     pub(crate) serves_v1: bool,
     last_id: u64,
 }
@@ -66,7 +66,7 @@ impl State {
         }
     }
 
-    /// The next id; runners, projects, groups, jobs and managers share one sequence, so that no two are mixed up.
+    /// The next id; runners, projects, groups, jobs and managers share one sequence, so ids of two kinds never match.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -82,7 +82,7 @@ impl State {
         self.runners.entry(id).or_insert(runner)
     }
 
-    /// Gives a runner another token; the one before is dead at once.
+    /// Replaces a runner's token; the old one is invalid immediately.
     pub(crate) fn rotate(&mut self, id: u64) -> Option<&mut Runner> {
         let expires_at = self.expiry_of_a_token_given_out_now();
         let now = self.clock.now();
@@ -95,7 +95,7 @@ impl State {
         Some(runner)
     }
 
-    /// Finds the runner that a token stands for, unless the token is refused as expired.
+    /// Finds the runner of a token, unless the token has expired.
     pub(crate) fn runner_by_live_token(&self, token: &str) -> Option<&Runner> {
         let now = self.clock.now();
         let (major, minor) = EXPIRY_ENFORCED_SINCE;

@@ -1,4 +1,4 @@
-//! Who may register a runner, and of which kind.
+//! Registration tokens and the runner types that they allow.
 
 use super::State;
 use super::runner::{NewRunner, RunnerType};
@@ -7,7 +7,7 @@ use super::runner::{NewRunner, RunnerType};
 pub(crate) struct Registration {
     pub(crate) instance_token: String,
     pub(crate) is_allowed: bool,
-    /// Types of runners that the admin refuses.
+    /// Runner types that the admin refuses.
     pub(crate) refused_types: Vec<RunnerType>,
 }
 
@@ -20,14 +20,14 @@ impl Registration {
 /// Why a registration token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RegistrationRefusal {
-    /// Nobody's token, or one for a type of runners that the admin refuses.
+    /// An unknown token, or one for a runner type that the admin refuses.
     Forbidden,
     /// Registration tokens are switched off.
     Disallowed,
 }
 
 impl State {
-    /// Says what kind of runner a registration token may make.
+    /// The type of runner that a registration token may register.
     pub(crate) fn registrant(&self, token: &str) -> Result<NewRunner, RegistrationRefusal> {
         if token.trim().is_empty() {
             return Err(RegistrationRefusal::Forbidden);

@@ -5,14 +5,14 @@ use serde_json::Value;
 
 use super::manager::{LEGACY_SYSTEM_ID, Manager};
 
-/// Whose jobs a runner takes.
+/// The scope of a runner's jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunnerType {
-    /// Everyone's.
+    /// All jobs of the instance.
     Instance,
-    /// A group's.
+    /// Jobs of a group.
     Group,
-    /// Some projects'.
+    /// Jobs of its projects.
     Project,
 }
 
@@ -34,7 +34,7 @@ impl RunnerType {
     }
 }
 
-/// How a runner came to be.
+/// How a runner was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// By a registration token: its own token has no prefix, or `glrtr-` on newer releases.
@@ -70,27 +70,27 @@ impl AccessLevel {
 pub struct Runner {
     /// The runner's id.
     pub id: u64,
-    /// The only token that stands for it now.
+    /// Its current token.
     pub token: String,
-    /// When that token ends, by the server's clock; `None` for never.
+    /// When that token expires, by the server's clock; `None` for never.
     pub token_expires_at: Option<Timestamp>,
-    /// Since when it cannot be rotated any more, if there is such an instant.
+    /// When its rotation deadline is, if it has one.
     pub rotation_deadline: Option<Timestamp>,
     /// How often the token was rotated.
     pub rotations: usize,
-    /// Whose jobs it takes.
+    /// The scope of its jobs.
     pub runner_type: RunnerType,
-    /// How it came to be.
+    /// How it was created.
     pub origin: Origin,
     /// The projects it is assigned to, its owner first.
     pub projects: Vec<u64>,
     /// The groups it belongs to.
     pub groups: Vec<u64>,
-    /// Whether its owner is gone.
+    /// Whether its owner is deleted.
     pub is_orphaned: bool,
     /// Its description, empty if it has none.
     pub description: String,
-    /// The note for those who maintain it.
+    /// The maintenance note.
     pub maintenance_note: Option<String>,
     /// The tags of the jobs that it takes.
     pub tags: Vec<String>,
@@ -106,7 +106,7 @@ pub struct Runner {
     pub paused: bool,
     /// The `info` object as last sent, `null` if it never was.
     pub info: Value,
-    /// When it was made, by the server's clock.
+    /// When it was created, by the server's clock.
     pub created_at: Timestamp,
     /// When it was last changed, by the server's clock.
     pub updated_at: Timestamp,
@@ -158,17 +158,17 @@ impl Runner {
         }
     }
 
-    /// Says whether the token has ended; in its last instant it is still good.
+    /// Whether the token has expired; at the instant of its expiry it is still valid.
     pub(crate) fn is_expired_at(&self, now: Timestamp) -> bool {
         self.token_expires_at.is_some_and(|expires_at| expires_at < now)
     }
 
-    /// Says whether the token cannot be rotated any more. A deadline that equals the expiry means: never at all.
+    /// Whether the rotation deadline has passed. A deadline equal to the expiry forbids rotation altogether.
     pub(crate) fn is_rotation_closed_at(&self, now: Timestamp) -> bool {
         self.rotation_deadline.is_some_and(|deadline| deadline <= now || Some(deadline) == self.token_expires_at)
     }
 
-    /// Books a contact without naming the machine.
+    /// Records a contact without a machine.
     pub(crate) fn contact(&mut self, info: Option<&Value>, now: Timestamp) {
         self.contacted_at = Some(now);
         if let Some(info) = info {
@@ -176,7 +176,7 @@ impl Runner {
         }
     }
 
-    /// Books a contact to a machine; `new_id` is used if it is a new one.
+    /// Records a contact of a machine; `new_id` is used for a new machine.
     pub(crate) fn contact_by(&mut self, system_id: Option<&str>, info: Option<&Value>, new_id: u64, now: Timestamp) {
         self.contact(info, now);
         let system_id = system_id.unwrap_or(LEGACY_SYSTEM_ID);
@@ -199,7 +199,7 @@ impl Runner {
     }
 }
 
-/// A runner that a test wants to be there.
+/// A runner that a test adds.
 #[derive(Clone, Debug)]
 pub struct NewRunner {
     pub(crate) runner_type: RunnerType,
@@ -244,7 +244,7 @@ impl NewRunner {
         Self { runner_type: RunnerType::Project, projects: vec![project_id], ..Self::instance() }
     }
 
-    /// Made by a registration token instead of by a user, which changes the form of its token.
+    /// Registered with a registration token instead of created by a user, which changes its token's format.
     #[must_use]
     pub fn registered(mut self) -> Self {
         self.origin = Origin::Registered;
@@ -286,7 +286,7 @@ impl NewRunner {
         self
     }
 
-    /// With an instant from which on the token cannot be rotated (releases from 18.10 on).
+    /// With a rotation deadline (since 18.10).
     #[must_use]
     pub fn rotation_deadline(mut self, deadline: Timestamp) -> Self {
         self.rotation_deadline = Some(deadline);

@@ -1,4 +1,4 @@
-//! Tokens in the form that each release gives them. They are random, yet only fit for tests.
+//! Tokens in the format of each release. They are random, but fit only for tests.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -12,7 +12,7 @@ const FRIENDLY: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_-abcdefghijklmnop
 /// The part of a routable token that carries its route, in characters.
 const ROUTE_CHARACTERS: usize = 36;
 
-/// Makes tokens, no two alike.
+/// Generates unique tokens.
 #[derive(Default)]
 pub(crate) struct Tokens {
     seed: RandomState,
@@ -22,7 +22,7 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// A runner's authentication token.
     ///
-    /// The checksum of routable tokens is random, as no client may check it.
+    /// The checksum of routable tokens is random, because no client may check it.
     pub(crate) fn runner(&mut self, version: Version, runner_type: RunnerType, origin: Origin) -> String {
         if !version.is_at_least(10, 0) {
             return self.characters(HEX, 30);
@@ -54,7 +54,7 @@ impl Tokens {
         format!("glpat-{}", self.characters(FRIENDLY, 20))
     }
 
-    /// An id for a request that brought none.
+    /// An id for a request without one.
     pub(crate) fn request_id(&mut self) -> String {
         self.characters(HEX, 32)
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_a_token_follows_the_release() {
+    fn token_format_depends_on_the_release() {
         assert_eq!(token("9", RunnerType::Instance, Origin::Registered).len(), 30);
         assert_eq!(token("15.1", RunnerType::Instance, Origin::Registered).len(), 20);
         assert!(token("17.7", RunnerType::Project, Origin::Registered).starts_with("t3_"));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_alike() {
+    fn tokens_are_unique() {
         let mut tokens = Tokens::default();
         let drawn: std::collections::BTreeSet<_> = (0..1000).map(|_| tokens.access()).collect();
         assert_eq!(drawn.len(), 1000);

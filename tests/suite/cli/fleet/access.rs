@@ -1,4 +1,4 @@
-//! Which server, which access token, and what is said about one that is no good.
+//! The choice of server and access token, and the errors of invalid tokens.
 
 use std::process::Stdio;
 use test_support::Process;
@@ -8,14 +8,14 @@ use fake_gitlab::{Endpoint, Fault, NewRunner, Role, Scope};
 use super::Site;
 
 #[test]
-fn the_access_token_comes_from_any_place_that_holds_one() {
+fn access_token_can_come_from_every_source() {
     let site = Site::new();
     let token = site.access_token.clone();
     let path = site.sandbox.write("access", &format!("{token}\n"));
     let path = path.to_str().unwrap();
     let directory = site.sandbox.path("");
     let url = site.gitlab().url();
-    for (words, variables) in [
+    for (args, variables) in [
         (&["--access-token-file", path][..], &[][..]),
         (&["--access-token-credential", "access"], &[("CREDENTIALS_DIRECTORY", directory.to_str().unwrap())]),
         (&[], &[("GITLAB_TOKEN", token.as_str())]),
@@ -25,8 +25,8 @@ fn the_access_token_comes_from_any_place_that_holds_one() {
         (&["--access-token-file", path], &[("GITLAB_TOKEN", "wrong")]),
         (&[], &[("GITLAB_TOKEN", token.as_str()), ("PRIVATE_TOKEN", "wrong")]),
     ] {
-        let done = site.fleet_with(&[&["list"], words].concat(), variables);
-        assert_eq!(done.exits(0).stdout, "no runners\n", "{words:?} {variables:?}");
+        let done = site.fleet_with(&[&["list"], args].concat(), variables);
+        assert_eq!(done.exits(0).stdout, "no runners\n", "{args:?} {variables:?}");
     }
     let done = site.sandbox.run_reading(&["fleet", "list", "--url", &url, "--access-token-file", "-"], &token);
     done.exits(0);
@@ -38,7 +38,7 @@ fn the_access_token_comes_from_any_place_that_holds_one() {
 }
 
 #[test]
-fn an_inherited_descriptor_holds_one_too() {
+fn access_token_can_come_from_a_file_descriptor() {
     let site = Site::new();
     let path = site.sandbox.write("access", &site.access_token);
     let url = site.gitlab().url();
@@ -55,7 +55,7 @@ fn an_inherited_descriptor_holds_one_too() {
 }
 
 #[test]
-fn without_one_it_is_wrong_usage_with_the_ways_to_give_one() {
+fn missing_access_token_is_a_usage_error_with_hints() {
     let site = Site::new();
     let done = site.fleet_with(&["list"], &[]);
     done.exits(2).says("no access token for");
@@ -67,7 +67,7 @@ fn without_one_it_is_wrong_usage_with_the_ways_to_give_one() {
 }
 
 #[test]
-fn a_bad_token_is_named_by_its_place_and_fingerprint_and_by_what_the_server_says() {
+fn refused_access_token_is_named_by_its_fingerprint() {
     let site = Site::new();
     let done = site.fleet_with(&["list"], &[("GITLAB_TOKEN", "glpat-nonsense")]);
     done.exits(3).says("401 Unauthorized").says("from the variable GITLAB_TOKEN, with the fingerprint");
@@ -80,7 +80,7 @@ fn a_bad_token_is_named_by_its_place_and_fingerprint_and_by_what_the_server_says
 }
 
 #[test]
-fn what_a_token_may_not_do_is_said_with_the_scope_or_role_that_is_missing() {
+fn missing_scope_or_role_is_named() {
     let site = Site::new();
     let (id, _) = site.gitlab().add_runner(NewRunner::instance());
     let narrow = site.gitlab().add_access_token([Scope::ReadUser]);
@@ -102,7 +102,7 @@ fn what_a_token_may_not_do_is_said_with_the_scope_or_role_that_is_missing() {
 }
 
 #[test]
-fn a_project_that_is_not_found_may_be_hidden() {
+fn missing_project_may_be_hidden() {
     let site = Site::new();
     site.gitlab().add_project("a/b");
     let outsider = site.gitlab().add_access_token_of(Role::Outsider, [Scope::Api]);
@@ -114,7 +114,7 @@ fn a_project_that_is_not_found_may_be_hidden() {
 }
 
 #[test]
-fn a_server_that_is_no_gitlab_or_not_there_is_unreachable() {
+fn foreign_or_unreachable_server_exits_5() {
     let site = Site::new();
     site.gitlab().order(Endpoint::ListRunners, Fault::answer(fake_gitlab::Answer::html(200)));
     site.fleet(&["list"]).exits(5).says("not a GitLab API answer");
@@ -123,7 +123,7 @@ fn a_server_that_is_no_gitlab_or_not_there_is_unreachable() {
 }
 
 #[test]
-fn no_token_is_in_an_address_or_in_what_is_logged() {
+fn access_token_is_in_no_url_and_no_log() {
     let site = Site::new();
     let (id, _) = site.gitlab().add_runner(NewRunner::instance());
     let done = site.fleet(&["pause", &id.to_string(), "--log-level", "trace"]);

@@ -1,11 +1,11 @@
-//! Changes: one at a time, in bulk, confirmed and reported.
+//! Changes: single, in bulk, with confirmation and reports.
 
 use fake_gitlab::{Endpoint, Fault, NewRunner};
 use serde_json::{Value, json};
 
 use super::{Site, ids, rows};
 
-fn words<'a>(first: &'a str, ids: &'a [String], rest: &[&'a str]) -> Vec<&'a str> {
+fn arguments<'a>(first: &'a str, ids: &'a [String], rest: &[&'a str]) -> Vec<&'a str> {
     [first].into_iter().chain(ids.iter().map(String::as_str)).chain(rest.iter().copied()).collect()
 }
 
@@ -14,7 +14,7 @@ fn texts(ids: &[u64]) -> Vec<String> {
 }
 
 #[test]
-fn one_runner_is_paused_and_resumed_without_a_question() {
+fn single_runner_is_paused_without_confirmation() {
     let site = Site::new();
     let id = site.add_runners(1)[0];
     let text = id.to_string();
@@ -27,7 +27,7 @@ fn one_runner_is_paused_and_resumed_without_a_question() {
 }
 
 #[test]
-fn a_server_before_14_8_is_told_in_its_own_word() {
+fn old_servers_get_the_active_parameter() {
     let site = Site::of_version("14.7");
     let id = site.add_runners(1)[0];
     site.fleet(&["pause", &id.to_string()]).exits(0);
@@ -36,7 +36,7 @@ fn a_server_before_14_8_is_told_in_its_own_word() {
 }
 
 #[test]
-fn settings_are_changed_and_taken_away() {
+fn update_sets_and_clears_attributes() {
     let site = Site::new();
     let id = site.add_runners(1)[0];
     let text = id.to_string();
@@ -63,25 +63,25 @@ fn settings_are_changed_and_taken_away() {
 }
 
 #[test]
-fn several_are_shown_first_and_changed_only_when_agreed_to() {
+fn bulk_changes_need_confirmation() {
     let site = Site::new();
     let ids = site.add_runners(3);
     let texts = texts(&ids);
-    let asked = site.fleet(&words("pause", &texts, &[]));
+    let asked = site.fleet(&arguments("pause", &texts, &[]));
     asked.exits(2).says("This will pause these 3 runners at").says("confirm with --yes");
     assert!(site.gitlab().runners().iter().all(|runner| !runner.paused));
 
-    let dry = site.fleet(&words("pause", &texts, &["--dry-run"]));
+    let dry = site.fleet(&arguments("pause", &texts, &["--dry-run"]));
     assert_eq!(dry.exits(0).stdout.matches("would be paused").count(), 3);
     assert!(site.gitlab().runners().iter().all(|runner| !runner.paused));
     assert_eq!(site.gitlab().requests_to(Endpoint::UpdateRunner).len(), 0);
 
-    site.fleet(&words("pause", &texts, &["--yes"])).exits(0);
+    site.fleet(&arguments("pause", &texts, &["--yes"])).exits(0);
     assert!(site.gitlab().runners().iter().all(|runner| runner.paused));
 }
 
 #[test]
-fn runners_are_selected_by_what_they_are() {
+fn runners_are_selected_by_filters() {
     let site = Site::new();
     let group = site.gitlab().add_group("g");
     let (wanted, _) = site.gitlab().add_runner(NewRunner::group(group.id).tags(["docker"]).description("wanted"));
@@ -98,7 +98,7 @@ fn runners_are_selected_by_what_they_are() {
 }
 
 #[test]
-fn every_deletion_is_agreed_to() {
+fn every_deletion_needs_confirmation() {
     let site = Site::new();
     let ids = site.add_runners(2);
     let first = ids[0].to_string();
@@ -113,7 +113,7 @@ fn every_deletion_is_agreed_to() {
 }
 
 #[test]
-fn a_runner_is_deleted_by_its_own_token_without_an_access_token() {
+fn delete_accepts_the_runners_own_token() {
     let site = Site::new();
     let (_, token) = site.gitlab().add_runner(NewRunner::instance());
     let path = site.sandbox.write("runner-token", &token);
@@ -126,7 +126,7 @@ fn a_runner_is_deleted_by_its_own_token_without_an_access_token() {
 }
 
 #[test]
-fn failures_are_collected_and_named_and_exit_6() {
+fn bulk_failures_are_listed_and_exit_6() {
     let site = Site::new();
     let ids = site.add_runners(30);
     for id in [ids[3], ids[7]] {
@@ -147,7 +147,7 @@ fn failures_are_collected_and_named_and_exit_6() {
 }
 
 #[test]
-fn a_change_whose_answer_is_lost_is_not_repeated() {
+fn change_with_a_lost_response_is_not_repeated() {
     let site = Site::new();
     let id = site.add_runners(1)[0];
     site.gitlab().order(Endpoint::DeleteById, Fault::status(502).after_acting());
@@ -156,7 +156,7 @@ fn a_change_whose_answer_is_lost_is_not_repeated() {
 }
 
 #[test]
-fn runners_are_assigned_to_projects_and_taken_from_them() {
+fn runners_are_assigned_to_projects_and_unassigned() {
     let site = Site::new();
     let (one, two) = (site.gitlab().add_project("a/one"), site.gitlab().add_project("a/two"));
     let (id, _) = site.gitlab().add_runner(NewRunner::project(one.id));

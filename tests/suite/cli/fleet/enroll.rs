@@ -1,4 +1,4 @@
-//! `fleet create --enroll`, and `create` in an `[[enroll]]`: a runner whose token no person handles.
+//! `fleet create --enroll`, and `create` in an `[[enroll]]`: runners whose token no user handles.
 
 use fake_gitlab::{Endpoint, Fault, RunnerType};
 
@@ -8,7 +8,7 @@ const CREATE: [&str; 8] =
     ["create", "--enroll", "--name", "build-1", "--executor", "shell", "--tag-list", "linux,docker"];
 
 #[test]
-fn a_runner_is_created_and_its_entry_written() {
+fn enroll_creates_a_runner_and_its_entry() {
     let site = Site::new();
     let group = site.gitlab().add_group("top/sub");
     let done = site.fleet(&[&CREATE[..], &["--group", "top/sub", "--set", "limit=3"]].concat());
@@ -26,7 +26,7 @@ fn a_runner_is_created_and_its_entry_written() {
 }
 
 #[test]
-fn the_official_variables_count_as_for_register() {
+fn enroll_reads_the_official_variables() {
     let site = Site::new();
     let variables = [
         ("GITLAB_TOKEN", site.access_token.as_str()),
@@ -41,7 +41,7 @@ fn the_official_variables_count_as_for_register() {
 }
 
 #[test]
-fn creating_twice_makes_one_runner_unless_forced() {
+fn enrolling_twice_creates_one_runner_unless_forced() {
     let site = Site::new();
     let create = [&CREATE[..], &["--instance"]].concat();
     site.fleet(&create).exits(0);
@@ -54,7 +54,7 @@ fn creating_twice_makes_one_runner_unless_forced() {
 }
 
 #[test]
-fn what_was_created_here_is_deleted_by_unregister() {
+fn unregister_deletes_an_enrolled_runner() {
     let site = Site::new();
     site.fleet(&[&CREATE[..], &["--instance"]].concat()).exits(0);
     site.sandbox.run(&["unregister", "--name", "build-1"]).exits(0);
@@ -63,7 +63,7 @@ fn what_was_created_here_is_deleted_by_unregister() {
 }
 
 #[test]
-fn a_creation_whose_answer_is_lost_is_sent_once_and_named() {
+fn lost_creation_is_reported_and_not_repeated() {
     let site = Site::new();
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&CREATE[..], &["--instance", "--wait", "5s"]].concat());
@@ -72,7 +72,7 @@ fn a_creation_whose_answer_is_lost_is_sent_once_and_named() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_written_costs_no_runner() {
+fn unwritable_entry_creates_no_runner() {
     let site = Site::new();
     site.sandbox.write_config("runners = []\n");
     site.fleet(&[&CREATE[..], &["--instance"]].concat()).exits(4);
@@ -82,7 +82,7 @@ fn an_entry_that_cannot_be_written_costs_no_runner() {
 }
 
 #[test]
-fn the_daemon_creates_what_agent_toml_asks_for() {
+fn daemon_creates_runners_of_agent_toml() {
     let site = Site::new();
     let project = site.gitlab().add_project("a/b");
     site.sandbox.write("access", &site.access_token);

@@ -1,4 +1,4 @@
-//! Lists: what is asked for, how it is written, and what becomes of one that breaks.
+//! Lists: filters, output formats, and partial results.
 
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Site, ids, rows};
 
 #[test]
-fn every_page_is_read_and_a_limit_ends_it() {
+fn list_reads_every_page_up_to_the_limit() {
     let site = Site::new();
     let all = site.add_runners(250);
     let done = site.fleet(&["list", "--all", "--output", "json"]);
@@ -32,7 +32,7 @@ fn every_page_is_read_and_a_limit_ends_it() {
 }
 
 #[test]
-fn an_empty_list_is_said_to_be_empty() {
+fn empty_list_prints_no_runners() {
     let site = Site::new();
     assert_eq!(site.fleet(&["list"]).exits(0).stdout, "no runners\n");
     assert_eq!(rows(site.fleet(&["list", "--output", "json"]).exits(0), "runners"), Vec::<Value>::new());
@@ -40,7 +40,7 @@ fn an_empty_list_is_said_to_be_empty() {
 }
 
 #[test]
-fn people_get_a_table() {
+fn list_prints_a_table() {
     let site = Site::of_version("17.0");
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     site.gitlab().add_runner(NewRunner::project(project.id).description("läufer 1"));
@@ -59,14 +59,14 @@ fn people_get_a_table() {
 }
 
 #[test]
-fn places_and_filters_are_the_servers() {
+fn list_sends_its_filters_to_the_server() {
     let site = Site::new();
     let (project, group) = (site.gitlab().add_project("top group/pro%ject"), site.gitlab().add_group("top group"));
     let (own, _) = site.gitlab().add_runner(NewRunner::project(project.id).tags(["a", "b c"]));
     let (of_group, _) = site.gitlab().add_runner(NewRunner::group(group.id));
     let (shared, _) = site.gitlab().add_runner(NewRunner::instance());
     site.gitlab().set_paused(of_group, true);
-    for (words, expected) in [
+    for (args, expected) in [
         (&["--project", "top group/pro%ject"][..], vec![own, of_group, shared]),
         (&["--project", &project.id.to_string()], vec![own, of_group, shared]),
         (&["--group", "top group"], vec![of_group, shared]),
@@ -81,18 +81,18 @@ fn places_and_filters_are_the_servers() {
         (&["--all", "--version-prefix", "17"], vec![]),
         (&["--all", "--scope", "shared"], vec![shared]),
     ] {
-        let done = site.fleet(&[&["list", "--output", "json"], words].concat());
-        assert_eq!(ids(&rows(done.exits(0), "runners")), expected, "{words:?}");
+        let done = site.fleet(&[&["list", "--output", "json"], args].concat());
+        assert_eq!(ids(&rows(done.exits(0), "runners")), expected, "{args:?}");
     }
-    for words in [&["--type", "shared"][..], &["--status", "on"], &["--all", "--group", "x"], &["--project", ".."]] {
+    for args in [&["--type", "shared"][..], &["--status", "on"], &["--all", "--group", "x"], &["--project", ".."]] {
         site.gitlab().clear_requests();
-        site.fleet(&[&["list"], words].concat()).exits(2);
-        assert_eq!(site.gitlab().requests().len(), 0, "{words:?}");
+        site.fleet(&[&["list"], args].concat()).exits(2);
+        assert_eq!(site.gitlab().requests().len(), 0, "{args:?}");
     }
 }
 
 #[test]
-fn a_list_that_breaks_prints_what_was_read_and_exits_5() {
+fn failed_list_prints_partial_results_and_exits_5() {
     for output in ["text", "json", "jsonl"] {
         let site = Site::new();
         site.add_runners(150);
@@ -116,7 +116,7 @@ fn a_list_that_breaks_prints_what_was_read_and_exits_5() {
 }
 
 #[test]
-fn details_leave_out_who_is_gone_and_print_what_was_read_before_a_break() {
+fn list_details_print_partial_results_on_failure() {
     let site = Site::new();
     let all = site.add_runners(5);
     let gone = || Fault::json(404, json!({ "message": "404 Not found" }));
@@ -130,47 +130,47 @@ fn details_leave_out_who_is_gone_and_print_what_was_read_before_a_break() {
 
     let tagged = [1, 2].map(|_| site.gitlab().add_runner(NewRunner::instance().tags(["x"])).0);
     site.gitlab().order(Endpoint::ShowRunner, gone());
-    let meant = site.fleet(&["pause", "--all", "--tag", "x", "--yes", "--output", "json"]);
-    assert_eq!(ids(&rows(meant.exits(0), "runners")), tagged[1..]);
+    let done = site.fleet(&["pause", "--all", "--tag", "x", "--yes", "--output", "json"]);
+    assert_eq!(ids(&rows(done.exits(0), "runners")), tagged[1..]);
 }
 
-/// Runs the binary with its answers going to a disk that is full.
-fn run_full(site: &Site, words: &[&str]) -> Output {
+/// Runs the binary with stdout on a full disk.
+fn run_full(site: &Site, args: &[&str]) -> Output {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = site.sandbox.command(words);
+    let mut command = site.sandbox.command(args);
     command.env("GITLAB_TOKEN", &site.access_token);
     Process::start_writing_to(command, full).end()
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_no_success() {
+fn failed_write_to_stdout_exits_1() {
     let site = Site::new();
     let project = site.gitlab().add_project("a/b");
     let id = site.gitlab().add_runner(NewRunner::project(project.id)).0.to_string();
     let url = site.gitlab().url();
     for output in ["text", "json", "jsonl"] {
-        for words in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
-            let words = [&["fleet", "--url", &url], words, &["--output", output]].concat();
-            run_full(&site, &words).exits(1).says("error: cannot write to stdout: No space");
+        for args in [&["list", "--all"][..], &["show", &id], &["projects", &id]] {
+            let args = [&["fleet", "--url", &url], args, &["--output", output]].concat();
+            run_full(&site, &args).exits(1).says("error: cannot write to stdout: No space");
         }
     }
-    for words in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
-        run_full(&site, words).exits(1).says("cannot write to stdout");
+    for args in [&["list"][..], &["list", "--output", "json"], &["completions", "bash"], &["health"]] {
+        run_full(&site, args).exits(1).says("cannot write to stdout");
     }
     run_full(&site, &["--help"]).exits(1);
 }
 
 #[test]
-fn a_second_signal_ends_a_request_at_once() {
+fn second_signal_ends_a_request_immediately() {
     let site = Site::new();
     let (id, _) = site.gitlab().add_runner(NewRunner::instance());
     let url = site.gitlab().url();
     site.gitlab().order(Endpoint::ResetById, Fault::hold());
     let id = id.to_string();
-    let words = ["fleet", "--url", &url, "reset-token", &id, "--write-token", "token"];
-    // Longer than any test waits.
+    let args = ["fleet", "--url", &url, "reset-token", &id, "--write-token", "token"];
+    // Longer than any test runs.
     site.sandbox.write("agent.toml", "[gitlab]\nrequest_timeout = \"1h\"\n");
-    let mut command = site.sandbox.command(&words);
+    let mut command = site.sandbox.command(&args);
     command.env("GITLAB_TOKEN", &site.access_token);
     let child = Process::start(command);
     site.sandbox.wait_for_requests(Endpoint::ResetById, 1);
@@ -181,7 +181,7 @@ fn a_second_signal_ends_a_request_at_once() {
 }
 
 #[test]
-fn a_busy_server_is_waited_for_if_that_is_wanted() {
+fn wait_flag_retries_a_busy_server() {
     let site = Site::new();
     site.add_runners(1);
     let busy = || Fault::answer(fake_gitlab::Answer::text(429, "text/plain", "Retry later").retry_after(1));
@@ -193,7 +193,7 @@ fn a_busy_server_is_waited_for_if_that_is_wanted() {
 }
 
 #[test]
-fn whoever_reads_only_the_beginning_ends_the_list() {
+fn list_stops_when_stdout_is_closed() {
     let site = Site::new();
     site.add_runners(1500);
     let url = site.gitlab().url();
@@ -210,7 +210,7 @@ fn whoever_reads_only_the_beginning_ends_the_list() {
     assert!(site.gitlab().requests().len() < 15);
 }
 
-/// The most memory that a list takes which ends with this page, in KiB.
+/// The peak memory of a list after this many pages, in KiB.
 fn peak_memory(site: &Site, pages: usize) -> u64 {
     let held = site.gitlab().order(Endpoint::ListAllRunners, Fault::hold());
     held.after(pages - 1);
@@ -228,16 +228,16 @@ fn peak_memory(site: &Site, pages: usize) -> u64 {
 }
 
 #[test]
-fn a_long_list_takes_no_more_memory_than_a_short_one() {
+fn memory_does_not_grow_with_the_list() {
     let site = Site::new();
     site.add_runners(8000);
     let (short, long) = (peak_memory(&site, 8), peak_memory(&site, 80));
-    // The numbers of the rows, to know those that come twice, and no row.
+    // The list keeps the ids of the rows to skip duplicates, but not the rows.
     assert!(long < short + 2048, "{short} KiB for 800 rows, {long} KiB for 8000");
 }
 
 #[test]
-fn all_about_a_runner_is_shown() {
+fn show_prints_all_details() {
     let site = Site::of_version("18.5");
     let project = site.gitlab().add_project("a/b");
     let (id, _) = site.gitlab().add_runner(NewRunner::project(project.id).tags(["x", "y"]).description("one"));
@@ -277,7 +277,7 @@ fn jobs_managers_and_projects_are_listed() {
     let running = site.gitlab().add_job(id, project.id, Some("s_ffffffffffff"), "running");
     let id = id.to_string();
     let listed =
-        |words: &[&str]| ids(&rows(site.fleet(&[&["jobs", &id, "--output", "json"], words].concat()).exits(0), "jobs"));
+        |args: &[&str]| ids(&rows(site.fleet(&[&["jobs", &id, "--output", "json"], args].concat()).exits(0), "jobs"));
     assert_eq!(listed(&["--limit", "2"]), [running, jobs[129]]);
     assert_eq!((listed(&[]).len(), listed(&["--all"]).len()), (20, 131));
     assert_eq!(listed(&["--status", "running"]), [running]);

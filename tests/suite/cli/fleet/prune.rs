@@ -1,4 +1,4 @@
-//! `fleet prune`: runners that have been offline for long are deleted, what this machine serves stays.
+//! `fleet prune`: deletes stale runners, except those that this machine serves.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Site, ids, rows};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A runner that a machine uses: one that was seen.
+/// Adds a runner that has contacted the server.
 fn seen(site: &Site, name: &str) -> u64 {
     let (id, token) = site.gitlab().add_runner(NewRunner::instance().description(name));
     let before = site.sandbox.config();
@@ -21,7 +21,7 @@ fn seen(site: &Site, name: &str) -> u64 {
 }
 
 #[test]
-fn runners_that_nobody_has_seen_are_deleted() {
+fn stale_runners_are_deleted() {
     let site = Site::new();
     let old = seen(&site, "old");
     let never = site.gitlab().add_runner(NewRunner::instance().description("never")).0;
@@ -47,7 +47,7 @@ fn runners_that_nobody_has_seen_are_deleted() {
 }
 
 #[test]
-fn what_this_machine_serves_is_never_deleted() {
+fn runners_of_this_machine_are_never_deleted() {
     let site = Site::new();
     let (id, token) = site.gitlab().add_runner(NewRunner::instance());
     site.sandbox.add_entry("mine", Some(id), &token);
@@ -58,7 +58,7 @@ fn what_this_machine_serves_is_never_deleted() {
 }
 
 #[test]
-fn an_entry_that_could_be_any_runner_ends_it() {
+fn entry_without_an_id_stops_the_prune() {
     let site = Site::new();
     let (_, token) = site.gitlab().add_runner(NewRunner::instance());
     site.sandbox.add_entry("mine", None, &token);
@@ -70,7 +70,7 @@ fn an_entry_that_could_be_any_runner_ends_it() {
 }
 
 #[test]
-fn a_server_that_does_not_tell_the_age_keeps_what_was_never_seen() {
+fn never_seen_runners_of_unknown_age_are_kept() {
     let site = Site::of_version("17.0");
     site.gitlab().add_runner(NewRunner::instance());
     site.gitlab().advance(400 * DAY);

