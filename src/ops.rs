@@ -17,7 +17,7 @@
 //! clears it once a verification of the old token has shown what happened.
 //!
 //! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations never
-//! wait, retry or read a clock: `lifecycle` or a command decides when to try again.
+//! wait, retry or read a clock: `lifecycle` decides when to try again.
 
 mod enrollment;
 mod error;

@@ -17,7 +17,7 @@ pub const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// Maximum jitter in either direction, as a fraction of the delay.
 const JITTER: f64 = 0.25;
 
-/// Delays that double from [`FIRST_DELAY`] to [`LONGEST_DELAY`] with [`JITTER`]. The last one is cut short, so the
+/// Delays that double from [`FIRST_DELAY`] to [`LONGEST_DELAY`] with jitter. The last one is cut short, so the
 /// last attempt starts when the allowed time ends.
 #[derive(Debug)]
 pub struct Delays {

@@ -25,17 +25,11 @@ impl<'a> Context<'a> {
     }
 
     /// The settings of a one-shot command.
-    ///
-    /// # Errors
-    /// Every mistake in them.
     pub(super) fn command_settings(&self) -> Result<Settings, Error> {
         Ok(settings::load_for_command(&self.overrides, &self.environment)?)
     }
 
     /// The disk for a one-shot command: without a usable state directory it works too, with less safety.
-    ///
-    /// # Errors
-    /// What keeps config.toml from being used at all, and a state directory that is there and cannot be used.
     pub(super) fn open_store(&self, config: store::Config) -> Result<Store, Error> {
         // A directory that is there or was asked for holds what this command has to know; going on without
         // it would be going on blind.

@@ -36,7 +36,7 @@ pub(super) async fn fleet(
     }
     tokio::select! {
         biased;
-        () = interrupt.insisted() => Err(Error::Interrupted(
+        () = interrupt.interrupted_twice() => Err(Error::Interrupted(
             "a change in progress may have been made, and its answer is lost: check with `fleet list` or `fleet show`"
                 .to_owned(),
         )),

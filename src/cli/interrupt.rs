@@ -36,7 +36,7 @@ impl Interrupt {
     }
 
     /// Whether a signal has come.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(super) fn is_interrupted(&self) -> bool {
         *self.count.borrow() > 0
     }
 
@@ -46,7 +46,7 @@ impl Interrupt {
     }
 
     /// Completes at the second signal.
-    pub(super) async fn insisted(&self) {
+    pub(super) async fn interrupted_twice(&self) {
         self.reached(2).await;
     }
 

@@ -37,9 +37,6 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
 }
 
 /// Reads all runners that this machine has an entry or a record of.
-///
-/// # Errors
-/// A config.toml or state directory that cannot be read.
 pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Error> {
     let snapshot = store.read().await?;
     let records = store.records().await?;
@@ -50,9 +47,6 @@ pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Err
 }
 
 /// Opens the store for reading; does not create a state directory.
-///
-/// # Errors
-/// A config.toml that cannot be used.
 pub(super) fn open(config: store::Config) -> Result<Store, Error> {
     let state_root = config.state_root.clone().filter(|root| root.is_dir());
     let alone = store::Config { state_root: None, ..config.clone() };

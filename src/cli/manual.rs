@@ -6,9 +6,6 @@ use super::arguments::{Arguments, ManualArguments};
 use super::{Error, Exit};
 
 /// Writes the pages into an existing directory.
-///
-/// # Errors
-/// If a page cannot be written.
 pub(super) fn manual(arguments: &ManualArguments) -> Result<Exit, Error> {
     let directory = &arguments.directory;
     clap_mangen::generate_to(Arguments::command(), directory).map_err(|error| Error::Verdict {

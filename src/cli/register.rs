@@ -39,9 +39,6 @@ pub(super) async fn register(
 }
 
 /// Makes the runner of a complete draft.
-///
-/// # Errors
-/// Every mistake in the draft, and unusable files.
 pub(super) async fn enroll(
     context: &Context<'_>,
     draft: Draft,
@@ -213,7 +210,7 @@ impl Registrar {
         }
         // Lets a signal in that came while the disk was busy.
         tokio::task::yield_now().await;
-        if self.session.interrupt.is_asked() && !self.mode.leaves_runner {
+        if self.session.interrupt.is_interrupted() && !self.mode.leaves_runner {
             return Err(Error::Interrupted(self.undo(&mut driver, entry).await));
         }
         let report = record_report(&driver.runner, driver.now());
@@ -222,7 +219,7 @@ impl Registrar {
             format!("registered, its token {} and is in {path}", expiry_text(report.token_expires_at, driver.now()));
         let mut outcome = RunnerOutcome::done(report, Action::Registered, line);
         outcome.hint = before.filter(|before| driver.runner.record.id != Some(*before)).map(|before| {
-            format!("the entry was that of runner {before} before, which is not unregistered: delete it in GitLab if it is still there")
+            format!("the entry belonged to runner {before} before, which was not unregistered: delete it in GitLab if it still exists")
         });
         Ok(outcome)
     }
@@ -238,14 +235,14 @@ impl Registrar {
             exit: Exit::Unreachable,
             message: format!("{}: nothing was written to config.toml", chain(&error)),
             hint: Some(format!(
-                "GitLab may have made the runner all the same: before trying again, delete there the runner with the description `{description}` that was never contacted"
+                "GitLab may have created the runner anyway: before trying again, delete the runner there that has the description `{description}` and was never contacted"
             )),
         }
     }
 
     /// The runner was made, but its entry cannot be written.
     async fn give_up(&self, driver: &mut Driver, entry: TargetEntry, error: &StepFailure) -> Error {
-        let because = format!("config.toml does not take its entry: {}", chain(error));
+        let because = format!("its entry cannot be written to config.toml: {}", chain(error));
         if !self.mode.leaves_runner {
             let undone = self.undo(driver, entry).await;
             return Error::Verdict { exit: Exit::LocalFile, message: format!("{because}; {undone}"), hint: None };
@@ -267,17 +264,16 @@ impl Registrar {
         let made = id_of(&driver.runner);
         let undone = tokio::select! {
             biased;
-            () = self.session.interrupt.insisted() => return format!("runner {made} may remain in GitLab, delete it there"),
+            () = self.session.interrupt.interrupted_twice() => return format!("runner {made} may remain in GitLab, delete it there"),
             undone = self.unregister(driver, entry) => undone,
         };
         let is_gone = driver.runner.record.state == Some(StateName::Retired);
         match undone {
             // A write that the disk did not take is finished by the journal.
-            Err(error) if !(is_gone && matches!(error, Error::Operation(ops::Error::Disk(_)))) => format!(
-                "runner {made}, which was made, cannot be unregistered again, delete it in GitLab: {}",
-                chain(&error)
-            ),
-            Ok(()) | Err(_) => format!("runner {made}, which was made, is unregistered again"),
+            Err(error) if !(is_gone && matches!(error, Error::Operation(ops::Error::Disk(_)))) => {
+                format!("the new runner {made} could not be unregistered again, delete it in GitLab: {}", chain(&error))
+            }
+            Ok(()) | Err(_) => format!("the new runner {made} is unregistered again"),
         }
     }
 

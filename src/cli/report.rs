@@ -65,11 +65,12 @@ impl Reporter {
 
     /// Writes one JSON document with these rows under `name`.
     pub(super) fn document(&self, name: &'static str, rows: &[impl Serialize]) {
-        let document = ReportDocument { name, rows };
-        self.json(match self.output {
-            Output::Jsonl => serde_json::to_string(&document),
-            Output::Json | Output::Text => serde_json::to_string_pretty(&document),
-        });
+        self.json(serde_json::to_string_pretty(&ReportDocument { name, rows }));
+    }
+
+    /// Writes one JSON document with a single row, on one line.
+    pub(super) fn document_line(&self, name: &'static str, row: impl Serialize) {
+        self.json(serde_json::to_string(&ReportDocument { name, rows: &[row] }));
     }
 
     fn json(&self, document: serde_json::Result<String>) {

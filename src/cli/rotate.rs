@@ -54,7 +54,7 @@ async fn rotate_one(session: Rc<CommandSession>, managed: ManagedRunner, access_
 fn id_is_missing() -> Error {
     Error::Verdict {
         exit: Exit::LocalFile,
-        message: "its id is unknown, which a rotation with an access token needs".to_owned(),
+        message: "a rotation with an access token needs the runner's id, which is unknown".to_owned(),
         hint: Some("write its `id` into config.toml, or leave the access token out".to_owned()),
     }
 }
@@ -117,10 +117,10 @@ fn unsaved(error: &ops::Error) -> Error {
     Error::Verdict {
         exit: Exit::LocalFile,
         message: format!(
-            "the new token is safe in the state directory, but config.toml does not take it: {}",
+            "the new token is safe in the state directory, but cannot be written to config.toml: {}",
             chain(error)
         ),
-        hint: Some("correct that, then run any command on this runner: it writes the token first".to_owned()),
+        hint: Some("fix this, then run any command on this runner: it writes the token first".to_owned()),
     }
 }
 

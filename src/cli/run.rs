@@ -21,7 +21,7 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
     match assembly.pass(&mut signals, on_interrupt).await? {
         PassOutcome::Complete(runners) => Ok(report(context, runners)),
         PassOutcome::CutShort(why) => {
-            Err(Error::Interrupted(format!("{why} before the pass was: the next start finishes what was begun")))
+            Err(Error::Interrupted(format!("{why} before the pass was complete: the next start finishes it")))
         }
     }
 }

@@ -165,17 +165,11 @@ impl std::fmt::Display for RunnerSelector {
 }
 
 /// The token of a flag.
-///
-/// # Errors
-/// [`Error::Usage`] naming the flag.
 pub(super) fn argument_token(flag: &str, argument: &SecretArgument) -> Result<Token, Error> {
     argument.token().map_err(|error| Error::Usage(format!("{flag}: {error}")))
 }
 
 /// The token of a flag that names a file; warns if all users can read the file.
-///
-/// # Errors
-/// [`Error::Secret`] if it is unreadable or invalid.
 pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token, Error> {
     let source = file_source(path, environment)?;
     if let Some(remark) = source.warning() {
@@ -185,9 +179,6 @@ pub(super) fn read_file(path: &Path, environment: &Environment) -> Result<Token,
 }
 
 /// The source of a secret: a file, or stdin for `-` or an inherited descriptor for `fd:3`, which are read at once.
-///
-/// # Errors
-/// [`Error::Secret`] if stdin or the descriptor is unreadable or holds no token.
 pub(super) fn file_source(path: &Path, environment: &Environment) -> Result<Source, Error> {
     let word = path.to_str().unwrap_or_default();
     let descriptor = word.strip_prefix("fd:").and_then(|number| number.parse().ok());

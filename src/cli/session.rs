@@ -37,9 +37,6 @@ pub(super) struct CommandSession {
 
 impl CommandSession {
     /// Opens the disk and makes a client.
-    ///
-    /// # Errors
-    /// Invalid settings, and an unusable config.toml or `.runner_system_id`.
     pub(super) async fn open(context: &Context<'_>, interrupt: Interrupt) -> Result<Self, Error> {
         let settings = context.command_settings()?;
         settings.log_warnings();
@@ -61,9 +58,6 @@ impl CommandSession {
     }
 
     /// The runners that a command can select, after what a crash interrupted is finished.
-    ///
-    /// # Errors
-    /// A config.toml or state directory that cannot be read.
     pub(super) async fn candidates(&self) -> Result<Vec<Candidate>, Error> {
         let (inventory, snapshot) = take_inventory(self.ops(), &self.config, self.now()).await?;
         Ok(candidates(inventory, &snapshot))
@@ -81,9 +75,6 @@ impl CommandSession {
 
     /// Does the same to every selected runner, all at the same time, and reports what became of each. The client
     /// bounds the number of requests under way.
-    ///
-    /// # Errors
-    /// Those of the selection.
     pub(super) async fn for_all<Work, Future>(self, selector: &RunnerSelector, work: Work) -> Result<Exit, Error>
     where
         Work: Fn(Rc<Self>, ManagedRunner) -> Future,
@@ -133,7 +124,7 @@ impl CommandSession {
 
 impl Caller for CommandSession {
     fn is_interrupted(&self) -> bool {
-        self.interrupt.is_asked()
+        self.interrupt.is_interrupted()
     }
 
     async fn interrupted(&self) {

@@ -35,21 +35,22 @@ pub(super) async fn unregister(
             && selector.choose(session.candidates().await?).is_err()
         {
             let reporter = session.reporter;
-            let stranger = ManagedRunner { runner: stranger(url, token, tls), enrollment: None, unfinished: None };
-            let outcome = unregister_one(Rc::new(session), through(api, stranger)).await;
+            let managed =
+                ManagedRunner { runner: runner_without_entry(url, token, tls), enrollment: None, unfinished: None };
+            let outcome = unregister_one(Rc::new(session), with_api(api, managed)).await;
             return Ok(reporter.report_outcomes(vec![outcome]));
         }
-        session.for_all(&selector, |session, managed| unregister_one(session, through(api, managed))).await
+        session.for_all(&selector, |session, managed| unregister_one(session, with_api(api, managed))).await
     };
     tokio::select! {
         biased;
-        () = interrupt.insisted() => Err(Error::Interrupted("what was begun is finished by the next command".to_owned())),
+        () = interrupt.interrupted_twice() => Err(Error::Interrupted("the next command finishes the interrupted operations".to_owned())),
         result = work => result,
     }
 }
 
 /// A runner that has no entry.
-fn stranger(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
+fn runner_without_entry(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
     let key = RunnerKey::found(&url, None, &token.fingerprint());
     let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
     let mut runner = Runner::blank(key, origin, Site { url, tls });
@@ -58,7 +59,7 @@ fn stranger(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
 }
 
 /// The same runner, made through the API that the user names.
-fn through(api: Option<Api>, mut managed: ManagedRunner) -> ManagedRunner {
+fn with_api(api: Option<Api>, mut managed: ManagedRunner) -> ManagedRunner {
     let origin = &mut managed.runner.record.origin;
     *origin = match (api, *origin) {
         (Some(Api::V1), Origin::Registered) => Origin::V1,
@@ -94,7 +95,7 @@ async fn try_unregister(
     driver: &mut Driver,
     unfinished: Option<&Unfinished>,
 ) -> Result<Drive, Error> {
-    if session.interrupt.is_asked() {
+    if session.interrupt.is_interrupted() {
         return Err(Error::Interrupted("not begun".to_owned()));
     }
     if unfinished == Some(&Unfinished::Unsaved) {

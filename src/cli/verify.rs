@@ -29,7 +29,7 @@ pub(super) async fn verify(
     };
     let end = async {
         // An entry that is being dropped is dropped completely.
-        if arguments.delete { interrupt.insisted().await } else { interrupt.asked().await }
+        if arguments.delete { interrupt.interrupted_twice().await } else { interrupt.asked().await }
     };
     tokio::select! {
         biased;

@@ -134,7 +134,7 @@ impl Assembly {
                     tokio::select! {
                         biased;
                         reports = &mut pass => reports.map(PassOutcome::Complete),
-                        _ = signals.next() => Ok(PassOutcome::CutShort("told to stop a second time")),
+                        _ = signals.next() => Ok(PassOutcome::CutShort("a second signal came")),
                         () = tokio::time::sleep(grace) => Ok(PassOutcome::CutShort("the grace time is over")),
                     }
                 }
@@ -160,7 +160,7 @@ async fn warn_of_lost_state(store: &Store, config: &Config) {
     if store.is_gone_with_container().await {
         tracing::warn!(
             runner = given.entry.name,
-            "the state directory is gone with this container, and a rotated token with it, while the token that was given is dead then: mount a volume for the state directory"
+            "the state directory does not outlive this container: a rotated token would be lost with it, and the given token is dead then: mount a volume for the state directory"
         );
     }
 }
@@ -230,7 +230,7 @@ async fn drain(store: &Store, signals: &mut Signals) {
             }
             _ = signals.next() => tracing::warn!(
                 seconds = DISK_TIMEOUT.as_secs(),
-                "told to stop again: still waiting for the disk, which may be writing a new token"
+                "stop signal: still waiting for the disk, which may be writing a new token"
             ),
         }
     }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// The longest time between two turns of a loop that is alive: often enough for a watchdog of a minute, seldom enough
-/// to cost nothing.
+/// The maximum time between two beats: short enough for a watchdog of a minute, long enough to cost nothing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a loop may be silent before it counts as hung: three beats, for a busy machine.

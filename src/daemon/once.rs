@@ -14,7 +14,7 @@ use crate::model::RunnerReport;
 use crate::ops::{Disk, Error, Server};
 
 /// The error of a runner whose token a pass could not write to config.toml.
-const UNSAVED: &str = "config.toml does not take its new token, which the next start tries to write again";
+const UNSAVED: &str = "cannot write its new token to config.toml; the next start retries";
 
 /// Makes one pass and reports every runner after it.
 ///
@@ -35,9 +35,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(
 ) -> Result<Vec<RunnerReport>, Error> {
     let (inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.save_renamed(&shared.engine.ops).await?;
-    for warning in &inventory.warnings {
-        tracing::warn!("{warning}");
-    }
+    inventory.log_warnings();
     let drain_mode = watch::channel(DrainMode::Finish).0;
     let mut workers = JoinSet::new();
     for (position, managed) in inventory.runners.into_iter().enumerate() {

@@ -10,7 +10,7 @@ use super::{Notice, Notices};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, OnReboot, Unregister};
 use crate::error_chain::chain;
-use crate::lifecycle::{Plan, Rejection, State, Step, Why};
+use crate::lifecycle::{Goal, Rejection, State};
 use crate::model::RunnerId;
 use crate::ops::{Disk, RegistrationSource, Runner, Server, Unregistration};
 
@@ -56,7 +56,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             outcome = self.drain(mode, deadline) => outcome,
             () = heartbeat.keep_beating() => ShutdownOutcome::Unfinished,
             () = second_stop(notices) => {
-                tracing::warn!("told to stop a second time: the next start finishes what was begun");
+                tracing::warn!("second stop signal: the next start finishes the interrupted operations");
                 ShutdownOutcome::Unfinished
             }
         }
@@ -83,7 +83,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         if unfinished > 0 {
             tracing::error!(
                 unfinished,
-                "the grace time is over while requests were under way: the next start finishes what was begun"
+                "the grace time is over with operations in progress: the next start finishes them"
             );
         }
         if unfinished + failures > 0 { ShutdownOutcome::Unfinished } else { ShutdownOutcome::Done }
@@ -104,7 +104,7 @@ async fn second_stop(notices: &mut Notices) {
 /// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
 /// journal lets the next start finish.
 async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -> bool {
-    let plan = Plan { step: Step::Unregister, at: driver.now(), why: Why::Requested };
+    let Some(plan) = driver.plan_towards(Goal::Unregistered, &[]) else { return true };
     let report = driver.step(plan, std::future::pending()).await;
     let runner = driver.runner.label();
     if let Some(error) = &report.failure {
@@ -137,7 +137,7 @@ fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &
     if is_lost {
         tracing::warn!(
             runner = runner.label(),
-            "not unregistered: the answer to a rotation was lost, and with it the token that could; delete the runner in GitLab if it is not wanted"
+            "not unregistered: the answer to a rotation was lost, and with it the token; delete the runner in GitLab if it is no longer needed"
         );
         return false;
     }
@@ -159,7 +159,7 @@ fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
             tracing::warn!(
                 runner = runner.label(),
                 error = chain(&error),
-                "kept registered: the token that it was registered with is gone, so it could not be made again"
+                "kept registered: the token that it was registered with is missing, so it could not be registered again"
             );
             false
         }

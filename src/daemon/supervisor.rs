@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::shutdown::{ShutdownOutcome, StopMode};
-use super::worker::{DrainMode, RunnerChannels, RunnerCommand, SharedTarget, UnregisteredElsewhere, Worker};
+use super::worker::{DrainMode, FileState, RunnerChannels, RunnerCommand, SharedTarget, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, Inventory, ManagedRunner, retake_inventory, take_inventory};
@@ -65,10 +65,10 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                     supervisor.settings_changed(reload());
                 }
                 if changed.config {
-                    supervisor.config_changed(false, UnregisteredElsewhere::LeaveAlone);
+                    supervisor.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 }
             }
-            Event::FileStill => supervisor.config_changed(true, UnregisteredElsewhere::LeaveAlone),
+            Event::FileStill => supervisor.config_changed(FileState::Still, UnregisteredElsewhere::LeaveAlone),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, taken),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
@@ -149,9 +149,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let engine = &self.shared.engine;
         let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
         inventory.save_renamed(&engine.ops).await?;
-        for warning in &inventory.warnings {
-            tracing::warn!("{warning}");
-        }
+        inventory.log_warnings();
         if !inventory.runners.is_empty() {
             self.probe().await;
         }
@@ -250,7 +248,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
-        self.config_changed(true, UnregisteredElsewhere::RegisterAgain);
+        self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
         self.send_to_all(&RunnerCommand::Nudge);
     }
 
@@ -260,10 +258,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(false, unregistered);
+                self.config_changed(FileState::Changing, unregistered);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.send_to_all(&RunnerCommand::Changed { settled: false, unregistered }),
+            Some(_) => self.send_to_all(&RunnerCommand::Changed { file: FileState::Changing, unregistered }),
             None => {}
         }
     }
@@ -276,8 +274,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     /// Lets every worker compare its entry, and looks for runners that are not served yet.
-    fn config_changed(&mut self, settled: bool, unregistered: UnregisteredElsewhere) {
-        self.send_to_all(&RunnerCommand::Changed { settled, unregistered });
+    fn config_changed(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
+        self.send_to_all(&RunnerCommand::Changed { file, unregistered });
         self.look_for_runners(unregistered);
     }
 
@@ -303,7 +301,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             Ok((inventory, snapshot)) => self.serve_new(unregistered, inventory, &snapshot),
             Err(error) => tracing::warn!(
                 error = chain(&error),
-                "config.toml has changed and cannot be read: serving on with what is known"
+                "config.toml has changed and cannot be read: keeping the last known state"
             ),
         }
         if std::mem::take(&mut self.is_reloading) {

@@ -664,7 +664,7 @@ async fn readiness_follows_the_last_answer_of_the_server() {
     assert_eq!(why(), "the daemon is starting");
     let look = async {
         sleep(secs(30)).await;
-        assert!(why().contains("has not said yet"), "{}", why());
+        assert!(why().contains("not verified yet"), "{}", why());
         fixture.server.inject_always("verify", None);
         sleep(secs(600)).await;
         assert_eq!(why(), "");

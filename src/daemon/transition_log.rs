@@ -41,7 +41,7 @@ pub(super) fn sentence(state: &State) -> Option<String> {
 
 const LOST: &str = "the answer to a rotation was lost: verifying the old token before anything else";
 const REFUSED: &str = "the server refuses the token: register the runner again, or reset its token in GitLab and put the new one into config.toml";
-const NOT_RENEWED: &str = "the server does not renew this token: create the runner anew before the token expires";
+const NOT_RENEWED: &str = "the server does not renew this token: create a new runner before the token expires";
 const STUCK: &str = "needs attention";
 
 fn remedy(trouble: Trouble) -> &'static str {

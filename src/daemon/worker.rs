@@ -28,8 +28,8 @@ pub(super) enum RunnerCommand {
     Nudge,
     /// config.toml has changed.
     Changed {
-        /// Whether it has been still for a while, so that a missing entry is missing for good.
-        settled: bool,
+        /// Whether a missing entry is missing for good.
+        file: FileState,
         /// What to do if another process has unregistered the runner.
         unregistered: UnregisteredElsewhere,
     },
@@ -37,6 +37,15 @@ pub(super) enum RunnerCommand {
     Settings(Rc<Config>),
     /// Plan nothing more.
     Stop,
+}
+
+/// Whether config.toml may still be in the middle of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// It has just changed.
+    Changing,
+    /// It has been still for a while, or a person asked for a reload.
+    Still,
 }
 
 /// What to do with the runner of an enrollment that another process has unregistered while the daemon runs.
@@ -103,7 +112,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 biased;
                 command = self.channels.commands.recv() => match command {
                     None | Some(RunnerCommand::Stop) => break,
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.handle(command).await,
                 },
                 () = tokio::time::sleep(nap) => {
                     if self.driver.check_clock() {
@@ -124,7 +133,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Makes one pass: every step that is due now, each kind once; returns its driver.
     pub(super) async fn once(mut self) -> Driver<S, D, C> {
         self.finish_unregistration().await;
-        self.reconcile(true, UnregisteredElsewhere::LeaveAlone).await;
+        self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let mut done = Vec::new();
         while let Some(plan) = self.driver.plan_once(&done) {
             done.push(plan.step);
@@ -163,7 +172,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.log_transition(before);
     }
 
-    /// Enters what was found out other than by a step.
+    /// Applies an outcome that no step produced.
     fn enter(&mut self, outcome: Outcome) {
         let before = self.driver.state().name();
         self.acceptance = self.acceptance.after(&outcome);

@@ -23,7 +23,7 @@ impl Budget {
     /// Until the rules of `lifecycle` give up.
     pub const BY_RULES: Self = Self::Within(Duration::MAX);
 
-    /// For config.toml to take a token that is safe elsewhere, or that can be given back.
+    /// For writing a token to config.toml that is stored elsewhere, or that can be given back.
     pub const FOR_CONFIG: Self = Self::Within(Duration::from_secs(5));
 
     fn left(self, began: Instant) -> Duration {
@@ -43,7 +43,7 @@ pub trait Caller {
     /// Completes once an end is asked for.
     async fn interrupted(&self);
 
-    /// Hears that a wait begins, and how much of the budget is left.
+    /// Called before each wait, with the rest of the budget.
     fn will_wait(&self, runner: &str, goal: Goal, drive: &Drive, left: Duration);
 }
 

@@ -17,12 +17,12 @@ use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
 use crate::ops::{self, Disk, Enrollment, EntryFate, Runner, Server, Unfinished, Unregistration};
 use crate::secret::Token;
 
-/// For whom a driver works.
+/// Who asks for the steps.
 #[derive(Clone, Debug)]
 pub enum Asker {
     /// The daemon, which goes by its settings alone.
     Daemon,
-    /// A person, whose command goes ahead of settings that guard what nobody asked for.
+    /// A person's command, which overrides settings that only restrict automatic actions.
     Command {
         /// The access token that was given for this command; else the one in agent.toml counts.
         access_token: Option<Token>,
@@ -45,7 +45,7 @@ impl Asker {
 pub struct StepReport {
     /// The step.
     pub step: Step,
-    /// What came of it, in the order in which it was entered into the state. The first one is the step's own.
+    /// The outcomes in the order in which they were applied; the first is the step's own.
     pub outcomes: Vec<Outcome>,
     /// The `Date` of the last genuine answer.
     pub server_time: Option<Timestamp>,
@@ -60,7 +60,7 @@ pub struct StepReport {
 /// What went wrong with a step.
 #[derive(Debug, thiserror::Error)]
 pub enum StepFailure {
-    /// It did not happen, or nothing is known of it.
+    /// It failed, or its result is unknown.
     #[error(transparent)]
     Operation(#[from] ops::Error),
     /// It happened, and config.toml does not hold the token.
@@ -269,7 +269,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (name, since) = (self.state.name(), self.state.since());
         let is_lost = matches!(&self.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost);
         let is_proven = match &report.failure {
-            None | Some(StepFailure::Unsaved(_)) => name == StateName::Active,
+            None => name == StateName::Active,
             Some(_) => is_lost,
         };
         if !(is_proven || self.asker.is_daemon()) {

@@ -105,6 +105,13 @@ fn position(record: &Record, snapshot: &Snapshot) -> usize {
 }
 
 impl Inventory {
+    /// Logs the warnings.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
     /// Moves the records that no longer belong to an enrollment to their new keys. The daemon does so before it starts
     /// any driver.
     ///

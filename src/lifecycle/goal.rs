@@ -237,7 +237,7 @@ mod tests {
     fn settling_ends_after_four_verifications_without_an_answer() {
         let mut command = Command::new(Goal::Rotated);
         command.take(LOST);
-        for _ in 0..SETTLING_VERIFICATIONS {
+        for _ in 0..4 {
             assert_eq!(command.take(DEFERRED).0, Step::Verify);
         }
         assert_eq!(command.plan(), None);
@@ -248,7 +248,7 @@ mod tests {
         let mut command = Command::new(Goal::Rotated);
         command.take(LOST);
         let busy = Outcome::Deferred { retry_after: Some(Duration::from_secs(7200)) };
-        for _ in 0..SETTLING_VERIFICATIONS {
+        for _ in 0..4 {
             assert_eq!(command.take(busy).2, rules().timing.settle_after);
         }
     }

@@ -78,7 +78,7 @@ where
     let mut waiting = targets.into_iter();
     let mut tasks = JoinSet::new();
     loop {
-        while tasks.len() < UNDER_WAY && !session.interrupt.is_asked() {
+        while tasks.len() < UNDER_WAY && !session.interrupt.is_interrupted() {
             let Some(target) = waiting.next() else { break };
             let task = work(Rc::clone(&session), target.clone());
             tasks.spawn_local(async move { (target, task.await) });

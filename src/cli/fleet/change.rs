@@ -114,9 +114,6 @@ fn changes(arguments: &AttributeArguments) -> Result<RunnerChanges, Error> {
 }
 
 /// The settings of the flags, not validated as a whole.
-///
-/// # Errors
-/// [`Error::Usage`] for an unknown access level.
 pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParameters, Error> {
     let level = |word: &String| {
         let levels = [AccessLevel::NotProtected, AccessLevel::RefProtected];
@@ -140,9 +137,6 @@ pub(super) fn parameters(arguments: &AttributeArguments) -> Result<RegisterParam
 }
 
 /// Validates settings by the server's rules.
-///
-/// # Errors
-/// [`Error::Usage`] with all violations.
 pub(super) fn validated(parameters: &RegisterParameters) -> Result<(), Error> {
     let diagnostics: Vec<_> = parameters.validate().iter().map(ToString::to_string).collect();
     if diagnostics.is_empty() { Ok(()) } else { Err(Error::Usage(diagnostics.join("; "))) }

@@ -54,7 +54,7 @@ pub(super) async fn create(
             "id": made.id, "token_expires_at": expires_at, "token_fingerprint": made.token.fingerprint().to_string(),
             "token_file": path.to_string(), "action": "created", "error": null,
         });
-        session.reporter.document("runners", &[row]);
+        session.reporter.document_line("runners", row);
     } else {
         let expiry = expiry_text(expires_at, session.now());
         session.reporter.answer(&format!("runner {}: created, its token {expiry} and is in {path}\n", made.id));

@@ -63,7 +63,7 @@ pub(super) async fn by_token(
     if !confirm.yes {
         return Err(Error::Usage(format!("this deletes {whose}, with all its managers: confirm with --yes")));
     }
-    if interrupt.is_asked() {
+    if interrupt.is_interrupted() {
         return Err(Error::Interrupted("nothing was deleted".to_owned()));
     }
     client.delete_runner(&site, &token).await?;

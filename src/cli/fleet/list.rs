@@ -54,7 +54,7 @@ async fn details(
 ) -> (Vec<RunnerDetails>, Result<(), Error>) {
     let mut details = Vec::new();
     for runner in runners {
-        if session.interrupt.is_asked() {
+        if session.interrupt.is_interrupted() {
             break;
         }
         match session.ask(async || Ok(session.fleet.runner(runner.id, false).await?.value)).await {

@@ -87,7 +87,7 @@ async fn stale(
     let mut stale = Vec::new();
     let mut unknown = 0_usize;
     for runner in silent {
-        if session.interrupt.is_asked() {
+        if session.interrupt.is_interrupted() {
             return Err(Error::Interrupted("nothing was deleted".to_owned()));
         }
         let answer = session.ask(async || session.fleet.runner(runner.id, false).await).await?;

@@ -69,7 +69,7 @@ impl NewToken {
             fields.insert("token_file".to_owned(), json!(path.to_string()));
             fields.insert("action".to_owned(), json!("reset"));
             fields.insert("error".to_owned(), Value::Null);
-            session.reporter.document("tokens", &[fields]);
+            session.reporter.document_line("tokens", fields);
         } else {
             let expiry = expiry_text(self.expires_at, session.now());
             session.reporter.answer(&format!("{}: reset, the new token {expiry} and is in {path}\n", self.what));

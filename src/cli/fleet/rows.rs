@@ -104,9 +104,6 @@ impl Rows {
 }
 
 /// Writes the pages of a list as they arrive, up to a limit of rows. Rows read before a failure are written.
-///
-/// # Errors
-/// The failure that ended the list, and [`Error::Interrupted`].
 pub(super) async fn write_pages<T: Row + TableRow>(
     session: &FleetSession,
     pages: Pages<'_, T>,
@@ -169,9 +166,6 @@ async fn read<T: Row>(
 }
 
 /// Reads the next page of a list; `None` after the last.
-///
-/// # Errors
-/// Those of the request, and [`Error::Interrupted`].
 pub(super) async fn next_page<T: Row>(
     session: &FleetSession,
     pages: &mut Pages<'_, T>,

@@ -48,9 +48,6 @@ pub(super) struct Address {
 
 impl Address {
     /// Finds the server's URL and TLS files.
-    ///
-    /// # Errors
-    /// Invalid settings, and [`Error::Usage`] if no URL is given.
     pub(super) fn of(context: &Context<'_>, arguments: &AccessArguments) -> Result<Self, Error> {
         let settings = context.command_settings()?;
         settings.log_warnings();
@@ -96,9 +93,6 @@ impl FleetSession {
     }
 
     /// Makes a read-only call, and retries it while the server is unreachable or busy, for up to `wait`.
-    ///
-    /// # Errors
-    /// The last failure, and [`Error::Interrupted`].
     pub(super) async fn ask<T>(&self, call: impl AsyncFnMut() -> Result<T, gitlab::Error>) -> Result<T, Error> {
         self.retried(call, |error| match error.disposition() {
             Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
@@ -110,9 +104,6 @@ impl FleetSession {
     }
 
     /// Makes a changing call, and retries it for up to `wait` while the server certainly did not execute it.
-    ///
-    /// # Errors
-    /// As [`FleetSession::ask`].
     pub(super) async fn change<T>(
         &self,
         mut call: impl AsyncFnMut() -> Result<Answer<T>, gitlab::Error>,

@@ -64,9 +64,6 @@ impl TargetArguments {
 }
 
 /// Returns the selected runners. Looks up runners given by id only if they are few.
-///
-/// # Errors
-/// [`Error::Usage`] for an invalid selection, and the errors of listing.
 pub(super) async fn targets(
     session: &FleetSession,
     arguments: &TargetArguments,

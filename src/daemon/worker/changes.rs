@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{RunnerCommand, UnregisteredElsewhere, Worker};
+use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::Config;
 use crate::error_chain::chain;
@@ -10,10 +10,10 @@ use crate::lifecycle::{Outcome, State};
 use crate::ops::{Disk, EntryStatus, Server};
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    pub(super) async fn obey(&mut self, command: RunnerCommand) {
+    pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
             RunnerCommand::Nudge => self.enter(Outcome::Nudged),
-            RunnerCommand::Changed { settled, unregistered } => self.reconcile(settled, unregistered).await,
+            RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::Stop => {}
         }
@@ -38,7 +38,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.enter(Outcome::Nudged);
     }
 
-    pub(super) async fn reconcile(&mut self, settled: bool, unregistered: UnregisteredElsewhere) {
+    pub(super) async fn reconcile(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
         self.look_at_source();
         let runner = &mut self.driver.runner;
         if runner.record.credential.is_none() {
@@ -50,7 +50,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
-                    "config.toml has changed and cannot be compared: serving on with what is known"
+                    "config.toml has changed and cannot be read: keeping the last known state"
                 );
                 return;
             }
@@ -76,7 +76,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         match reconciled.entry_status {
             EntryStatus::Foreign { .. } => self.enter(Outcome::Nudged),
-            EntryStatus::Missing if settled => self.restore_entry().await,
+            EntryStatus::Missing if file == FileState::Still => self.restore_entry().await,
             EntryStatus::Ours
             | EntryStatus::Stale
             | EntryStatus::Variable(_)
@@ -108,7 +108,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         match self.shared.engine.ops.restore(&mut driver.runner, enrollment).await {
             Ok(()) => tracing::warn!(
                 runner = driver.runner.label(),
-                "its entry was gone from config.toml: put it back, since agent.toml enrolls it"
+                "its entry was missing from config.toml: restored, because agent.toml enrolls it"
             ),
             Err(error) => {
                 tracing::error!(

@@ -41,8 +41,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// A failure is a warning once, when it begins. Its repetitions are for the debug log, but for a rotation that
-    /// keeps failing: that is an error whenever half of the life is gone that was left the last time.
+    /// A failure is logged as a warning when it begins, and its repetitions in the debug log. A rotation that keeps
+    /// failing is logged as an error each time the remaining life has halved.
     fn begin_failure(&mut self, step: Step, failure: &StepFailure) {
         let (text, hint) = (chain(failure), failure.hint());
         let (runner, name) = (self.driver.runner.label(), step.as_str());

@@ -23,7 +23,7 @@ pub(super) enum Acceptance {
 }
 
 impl Acceptance {
-    /// What it is after an outcome. No answer changes nothing.
+    /// What it is after an outcome. A missing answer changes nothing.
     pub(super) fn after(self, outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Registered(_) | Outcome::Accepted(_) | Outcome::Rotated(_) | Outcome::Adopted(_) => Self::Accepted,
@@ -69,7 +69,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         lifecycle::rotate_at(&active.validity, rules.rotate?, rules.phase)
     }
 
-    /// What is wrong with it, in one sentence.
+    /// The runner's problem in one sentence.
     fn trouble(&self) -> Option<String> {
         let of_state = sentence(self.driver.state()).or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
         join(of_state, self.failure_text())
@@ -80,9 +80,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let reason = match (self.driver.state(), self.acceptance) {
             (State::Unregistered(_), _) => "it is not registered yet",
             (State::Uncertain(_) | State::Rejected(_) | State::Failed(_), _) => return self.trouble(),
-            (State::Active(_) | State::NotRenewable(_), Acceptance::Unknown) => {
-                "the server has not said yet whether it accepts the token"
-            }
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Unknown) => "the token is not verified yet",
             (State::Active(_) | State::NotRenewable(_), Acceptance::Refused) => {
                 "the server has refused the token and is asked again"
             }
@@ -124,8 +122,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 /// A new token is not in config.toml.
 const UNSAVED: &str = "config.toml does not hold the token yet, the write is retried";
 
-/// A token is due to be replaced, and could not be.
-const CANNOT_ROTATE: &str = "its token is due to be replaced, which fails";
+/// A token is due for rotation, and rotating fails.
+const CANNOT_ROTATE: &str = "its token is due for rotation, and rotating fails";
 
 fn join(of_state: Option<String>, failure: Option<String>) -> Option<String> {
     match (of_state, failure) {

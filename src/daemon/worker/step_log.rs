@@ -21,7 +21,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                     runner,
                     old_id,
                     id,
-                    "recovered: registered anew into the same entry; the old runner may be deleted in GitLab"
+                    "recovered: registered again into the same entry; the old runner may be deleted in GitLab"
                 );
             }
             (Step::Rotate, [Outcome::Rotated(validity), ..]) => {

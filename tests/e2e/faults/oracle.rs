@@ -10,7 +10,7 @@ use super::sandbox::{FOREIGN, FaultSandbox};
 
 /// What the daemon and `register` report about a registration without a response.
 const NAMES_AN_ORPHAN: [&str; 2] =
-    ["the answer to a registration was lost", "GitLab may have made the runner all the same"];
+    ["the answer to a registration was lost", "GitLab may have created the runner anyway"];
 
 /// The keys that the agent may change.
 const OURS: [&str; 6] = ["name", "url", "id", "token", "token_obtained_at", "token_expires_at"];

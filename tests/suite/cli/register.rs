@@ -87,7 +87,7 @@ fn refused_entry_without_state_needs_force() {
     let config = sandbox.config();
     sandbox.register(&["--name", "a"]).exits(3).says("hint: register anew into the same entry with --force");
     assert_eq!(sandbox.config(), config);
-    sandbox.register(&["--name", "a", "--force"]).exits(0).says("the entry was that of runner 7 before");
+    sandbox.register(&["--name", "a", "--force"]).exits(0).says("the entry belonged to runner 7 before");
     let runner = sandbox.gitlab.runners().remove(0);
     assert!(sandbox.config().contains(&runner.token));
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);

@@ -33,7 +33,7 @@ fn second_signal_ends_a_hanging_shutdown() {
     sandbox.wait("the deletion request", |sandbox| !sandbox.gitlab.requests_to(Endpoint::Delete).is_empty());
     let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("a second time"), "{log}");
+    assert!(log.contains("second stop signal"), "{log}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn lost_creation_is_reported_and_not_repeated() {
     let site = Site::new();
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&CREATE[..], &["--instance", "--wait", "5s"]].concat());
-    lost.exits(5).says("GitLab may have made the runner all the same").says("`build-1`");
+    lost.exits(5).says("GitLab may have created the runner anyway").says("`build-1`");
     assert_eq!(site.gitlab().requests_to(Endpoint::CreateRunner).len(), 1);
 }
 

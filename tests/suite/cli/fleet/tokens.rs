@@ -74,6 +74,7 @@ fn expiry_and_deadline_can_be_requested() {
     assert!(runner.rotation_deadline.is_some() && runner.token_expires_at.is_some());
     assert_eq!((&row["id"], &row["action"]), (&json!(runner.id), &json!("created")));
     assert!(row["token_expires_at"].is_string() && row.get("token").is_none());
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
     site.fleet(&[&create[..], &["--token-rotation-deadline", &deadline]].concat()).exits(2);
 }
 
