@@ -137,24 +137,24 @@ mod tests {
     struct Command {
         goal: Goal,
         rules: Rules,
-        state: State,
+        current: State,
         taken: Vec<Taken>,
         moment: Moment,
     }
 
     impl Command {
         fn new(goal: Goal) -> Self {
-            let state = State::found(validity(), Timestamp::EARLIEST, moment(0).now);
-            Self { goal, rules: rules(), state, taken: Vec::new(), moment: moment(0) }
+            let current = State::found(validity(), Timestamp::EARLIEST, moment(0).now);
+            Self { goal, rules: rules(), current, taken: Vec::new(), moment: moment(0) }
         }
 
         fn after(mut self, outcome: Outcome) -> Self {
-            self.state = apply(self.state, outcome, &self.rules, self.moment);
+            self.current = apply(self.current, outcome, &self.rules, self.moment);
             self
         }
 
         fn plan(&self) -> Option<Plan> {
-            plan_towards(self.goal, &self.state, &self.taken, &self.rules, self.moment.now)
+            plan_towards(self.goal, &self.current, &self.taken, &self.rules, self.moment.now)
         }
 
         /// Waits for the next step, takes it, and returns the step with its reason and the wait for it.
@@ -162,7 +162,7 @@ mod tests {
             let plan = self.plan().expect("a step");
             let wait = plan.at.since(self.moment.now);
             self.moment.now = self.moment.now.plus(wait);
-            self.state = apply(self.state.clone(), outcome, &self.rules, self.moment);
+            self.current = apply(self.current.clone(), outcome, &self.rules, self.moment);
             self.taken.push((plan.step, outcome));
             (plan.step, plan.why, wait)
         }
@@ -196,16 +196,16 @@ mod tests {
         command.take(Outcome::Refused);
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
         assert_eq!(command.plan(), None);
-        assert!(matches!(command.state, State::Rejected(_)));
+        assert!(matches!(command.current, State::Rejected(_)));
     }
 
     #[test]
     fn an_expired_token_is_verified_twice_before_it_counts_as_refused() {
         let mut command = Command::new(Goal::Refused);
         let expired = Validity { expiry: crate::model::Expiry::At(moment(0).now), ..validity() };
-        command.state = State::found(expired, Timestamp::EARLIEST, moment(0).now);
+        command.current = State::found(expired, Timestamp::EARLIEST, moment(0).now);
         command.take(Outcome::Refused);
-        assert!(matches!(command.state, State::Rejected(_)), "for the state one refusal is enough");
+        assert!(matches!(command.current, State::Rejected(_)), "for the state one refusal is enough");
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.plan(), None);
     }
@@ -217,7 +217,7 @@ mod tests {
         let settling = (Step::Verify, Why::SettleLostAnswer, rules().timing.settle_after);
         assert_eq!(command.take(Outcome::Accepted(validity())), settling);
         assert_eq!(command.take(Outcome::Accepted(validity())), settling);
-        assert!(matches!(command.state, State::Active(_)));
+        assert!(matches!(command.current, State::Active(_)));
         assert_eq!(command.plan(), None);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::Rotate);
         let mut refused = Command::new(Goal::Rotated).after(LOST);
         refused.take(Outcome::Refused);
-        assert!(matches!(&refused.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost));
+        assert!(matches!(&refused.current, State::Rejected(rejected) if rejected.rejection == Rejection::Lost));
         assert_eq!(refused.plan(), None);
     }
 
