@@ -1,7 +1,7 @@
 //! One way to drive a runner, for the daemon and the commands.
 //!
 //! [`take_inventory`] says which runners exist, [`rules()`] what governs each, and a [`Driver`] takes one of them
-//! from step to step. Who drives decides only when to wait: the daemon for ever, a command until its
+//! from step to step. The caller only waits in between: the daemon until it stops, a command until its
 //! [`Goal`](crate::lifecycle::Goal) is reached.
 
 mod config;

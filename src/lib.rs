@@ -32,7 +32,7 @@
 //! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
 //!   (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.
-//! - [`systemd`]: what the service manager is told, and asked about the machine.
+//! - [`systemd`]: notifications to the service manager, and questions to it about the machine.
 //! - [`model`]: the values that all rooms share: times, addresses, ids, credentials, the JSON shape and its names.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.

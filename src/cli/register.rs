@@ -52,12 +52,12 @@ pub(super) async fn enroll(
     }
     let session = CommandSession::open(context, interrupt).await?;
     let registrar = Registrar { session, enrollment, mode, is_named };
-    let told = match registrar.register().await {
-        Ok(told) => told,
+    let outcome = match registrar.register().await {
+        Ok(outcome) => outcome,
         Err(error @ Error::Usage(_)) => return Err(error),
         Err(error) => registrar.failed(&error),
     };
-    Ok(context.reporter.report_outcomes(vec![told]))
+    Ok(context.reporter.report_outcomes(vec![outcome]))
 }
 
 /// How a registration goes about it.

@@ -124,13 +124,13 @@ fn done(
         (Unregistration::AlreadyGone, _) => (Action::AlreadyGone, "was already gone"),
         (Unregistration::MayRemain, _) => (Action::MayRemain, "its token is not accepted any more"),
     };
-    let mut told = RunnerOutcome::done(report, action, format!("{line}{kept}"));
-    told.hint = match found {
+    let mut outcome = RunnerOutcome::done(report, action, format!("{line}{kept}"));
+    outcome.hint = match found {
         Unregistration::MayRemain => Some("the runner may remain in GitLab: delete it there".to_owned()),
         Unregistration::Deleted | Unregistration::AlreadyGone if is_enrolled => {
             Some("agent.toml enrolls it: the daemon registers it again at its next start".to_owned())
         }
         Unregistration::Deleted | Unregistration::AlreadyGone => None,
     };
-    told
+    outcome
 }

@@ -27,7 +27,7 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
 }
 
 /// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only
-/// needs an access token, and no delay is longer than [`LONGEST_DELAY`].
+/// needs an access token, and no backoff is longer than [`LONGEST_DELAY`].
 pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     let record = &runner.record;
     let reset_by_id = config.access_to(&record.url).is_some() && record.id.is_some();

@@ -23,7 +23,7 @@ pub fn settings(input: &[u8]) {
         socket_is_named: false,
     };
     for scope in [Scope::Daemon, Scope::Command] {
-        let told = match assemble(&paths, Some(text.to_owned()), &Overrides::default(), &environment, scope) {
+        let shown = match assemble(&paths, Some(text.to_owned()), &Overrides::default(), &environment, scope) {
             Ok(settings) => format!("{settings:?}"),
             Err(errors) => {
                 assert!(!errors.diagnostics().is_empty());
@@ -37,7 +37,7 @@ pub fn settings(input: &[u8]) {
         };
         // What agent.toml itself says may be repeated.
         for (_, secret) in SECRETS.into_iter().filter(|(_, secret)| !text.contains(secret)) {
-            assert!(!told.contains(secret), "a secret is told");
+            assert!(!shown.contains(secret), "a secret is shown");
         }
     }
 }

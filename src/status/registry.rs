@@ -34,7 +34,7 @@ pub struct RunnerStatus {
 /// The phase of the daemon's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Taking stock of its runners.
+    /// Reading the inventory of runners.
     #[default]
     Starting,
     /// Serving its runners.

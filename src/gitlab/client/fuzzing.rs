@@ -33,10 +33,10 @@ pub fn answer(input: &[u8]) {
         refused(endpoint, &incoming, &secret)
     };
     let error = Error::new(endpoint, "gitlab.example.com".to_owned(), "0123456789abcdef".to_owned(), trouble);
-    // With everything that can be told of it, what lies behind it included.
-    let told = format!("{error} {} {:?}", error.hint().unwrap_or_default(), error.disposition());
-    assert!(!told.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is told");
-    assert!(!told.contains(char::is_control) && told.len() < 2000, "{told:?}");
+    // With everything that it shows, its causes included.
+    let shown = format!("{error} {} {:?}", error.hint().unwrap_or_default(), error.disposition());
+    assert!(!shown.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is shown");
+    assert!(!shown.contains(char::is_control) && shown.len() < 2000, "{shown:?}");
     assert!(headers::retry_after(&incoming.headers, true).is_none_or(|wait| wait <= Duration::from_secs(86_400)));
     let _class = (error.class(), headers::date(&incoming.headers));
 }
@@ -90,7 +90,7 @@ fn rows<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), Call
     one::<Vec<T>>(incoming)
 }
 
-/// What was understood of an answer is told to scripts, and can be understood again.
+/// A parsed answer is written for scripts, and can be parsed again.
 fn one<T: Serialize + DeserializeOwned>(incoming: &Incoming) -> Result<(), CallFailure> {
     let read =
         |body: &[u8]| serde_json::from_slice::<T>(body).map_err(|_| wire::Flaw("it is not the JSON that GitLab sends"));
