@@ -36,15 +36,13 @@ mod tests;
 
 use std::time::Duration;
 
-pub use crate::model::{Step, Trouble, Why};
+pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
 pub use apply::{Moment, Outcome, apply};
 pub use goal::{Goal, Taken, is_refusal_confirmed, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
 pub use schedule::{Fraction, Share, reset_from, rotate_at};
-pub use state::{
-    Active, Failed, NotRenewable, Rejected, Rejection, Rungs, State, Uncertain, Unregistered, Unsaved, Validity,
-};
+pub use state::{Active, Failed, NotRenewable, Rejected, State, Uncertain, Unregistered, Unsaved, Validity};
 
 /// The rules for one runner.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,6 +4,7 @@
 //! and `url`.
 
 mod address;
+mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod names;
@@ -17,6 +18,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
+pub use evidence::{
+    Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
+};
 pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};

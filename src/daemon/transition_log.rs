@@ -57,5 +57,11 @@ fn remedy(trouble: Trouble) -> &'static str {
         Trouble::AccessDenied => "give an access token with the scope `manage_runner` or `api`",
         Trouble::Unsupported => "this GitLab is too old for it",
         Trouble::LocalFile => "make the file that the error names usable",
+        Trouble::NotUnderstood => {
+            "what answers is not understood as GitLab: check `url`, and the proxies and gateways in between"
+        }
+        Trouble::RegistrationLost => {
+            "look for the runner in GitLab and delete it if it was never contacted, then reload the agent: it registers then"
+        }
     }
 }

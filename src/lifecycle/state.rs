@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Expiry, StateName, Timestamp, Trouble};
+use crate::model::{Expiry, Rejection, Rungs, StateName, Timestamp, Trouble};
 
 /// The state of one runner. Every `since` is the server time at which the state was entered.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,28 +103,6 @@ pub struct Rejected {
     pub failures: u32,
     /// No attempt of a rung before this time.
     pub recover_from: Timestamp,
-}
-
-/// The rungs of the recovery ladder that failed for good.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rungs {
-    /// The server declined to reset the token by the runner's id.
-    pub reset_failed: bool,
-    /// The server declined a new registration; retried after the next verification.
-    pub register_failed: bool,
-    /// The runner was deleted on the server and is not recovered.
-    pub is_removed: bool,
-}
-
-/// Why a token is refused; decides which recovery is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Refused before its expiry: revoked, deleted or rotated elsewhere.
-    Refused,
-    /// Past its expiry.
-    Expired,
-    /// A reset's answer was lost and the old token is refused: the new one is lost.
-    Lost,
 }
 
 /// Entered if the server no longer rotates the token.

@@ -150,6 +150,10 @@ named_enum! {
         Unsupported = "unsupported",
         /// A secret or TLS file on this machine cannot be used.
         LocalFile = "local_file",
+        /// The answers of the server have not been those of a GitLab for a day.
+        NotUnderstood = "not_understood",
+        /// The answer to a registration was lost: GitLab may have made a runner.
+        RegistrationLost = "registration_lost",
     }
 }
 
