@@ -12,7 +12,7 @@ use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
+use crate::model::{Boot, Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Source, Token};
 use crate::store::{
     self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry,
@@ -42,6 +42,10 @@ impl TokioClock {
 }
 
 impl Clock for TokioClock {
+    fn boot(&self) -> Boot {
+        Boot(1)
+    }
+
     fn read(&self) -> Reading {
         let wall = Timestamp::from_millis(self.truth().as_millis() + *self.offset_millis.borrow());
         Reading { wall, since_boot: Duration::from_secs(3600) + self.began.elapsed() }
