@@ -14,7 +14,7 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepReport};
-use crate::lifecycle::{Outcome, Plan, Step};
+use crate::lifecycle::{Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
@@ -102,7 +102,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Serves the runner until a stop, or until it is retired; returns its driver.
     pub(super) async fn run(mut self) -> Driver<S, D, C> {
-        self.finish_unregistration().await;
         loop {
             *self.channels.target.borrow_mut() = self.driver.runner.target();
             let Some(plan) = self.driver.plan() else { break };
@@ -132,7 +131,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Makes one pass: every step that is due now, each kind once; returns its driver.
     pub(super) async fn once(mut self) -> Driver<S, D, C> {
-        self.finish_unregistration().await;
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let mut done = Vec::new();
         while let Some(plan) = self.driver.plan_once(&done) {
@@ -140,13 +138,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.execute(plan).await;
         }
         self.driver
-    }
-
-    /// A stop may have been interrupted after it had asked the server to delete the runner.
-    async fn finish_unregistration(&mut self) {
-        if let Some(plan) = self.driver.plan().filter(|plan| plan.step == Step::Unregister) {
-            self.execute(plan).await;
-        }
     }
 
     async fn execute(&mut self, plan: Plan) {

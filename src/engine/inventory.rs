@@ -48,6 +48,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
     let mut inventory = inventory(config, records.records, &snapshot);
     for managed in &mut inventory.runners {
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
+        ops.load_held(&mut managed.runner).await;
     }
     Ok((inventory, snapshot))
 }
@@ -61,8 +62,11 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     config: &Config,
 ) -> Result<(Inventory, Snapshot), Error> {
     let snapshot = ops.disk().read().await?;
-    let inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
+    let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
     inventory.save_renamed(ops).await?;
+    for managed in &mut inventory.runners {
+        ops.load_held(&mut managed.runner).await;
+    }
     Ok((inventory, snapshot))
 }
 
@@ -119,7 +123,7 @@ impl Inventory {
     /// [`Error::Disk`].
     pub async fn save_renamed<S: Server, D: Disk>(&self, ops: &Ops<S, D>) -> Result<(), Error> {
         for (old, record) in &self.renamed {
-            ops.rename_record(old, record.clone()).await?;
+            ops.rename_record(old, record).await?;
         }
         Ok(())
     }

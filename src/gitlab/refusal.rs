@@ -2,11 +2,36 @@
 
 use super::endpoint::TokenKind;
 use super::error_body::{ErrorBody, Form};
+use super::transport::Incoming;
 use super::{Endpoint, ErrorKind};
+
+/// What an error answer is.
+pub(super) struct Judgement {
+    pub(super) kind: ErrorKind,
+    /// The kind if the answer is GitLab's after all.
+    pub(super) if_proven: Option<ErrorKind>,
+    /// Whether it is none of GitLab's answers to this call.
+    pub(super) is_foreign: bool,
+}
+
+/// Judges an error answer.
+pub(super) fn judgement(endpoint: Endpoint, incoming: &Incoming, body: Option<&ErrorBody>) -> Judgement {
+    Judgement { kind: kind(endpoint, incoming.status, body), if_proven: None, is_foreign: false }
+}
+
+/// Whether GitLab says that a request had no token.
+pub(super) fn is_missing_token(body: &ErrorBody) -> bool {
+    match body.form {
+        Form::Error => body.text == "token is missing",
+        // The API of 2016.
+        Form::Message => body.text == "400 (Bad request) \"token\" not given",
+        Form::Fields | Form::OAuth => false,
+    }
+}
 
 /// Classifies an error answer. The status decides, and the body only if GitLab uses one status for several errors.
 /// Without a GitLab error body only a few statuses are certain, such as a redirect or a throttle.
-pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) -> ErrorKind {
+fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) -> ErrorKind {
     match (status, body) {
         (300..=399, _) => ErrorKind::Redirect,
         (407, _) => ErrorKind::ProxyAuthentication,
@@ -38,7 +63,7 @@ fn unauthorized(endpoint: Endpoint) -> ErrorKind {
     match endpoint.token_kind() {
         TokenKind::Access => ErrorKind::AccessTokenRefused,
         TokenKind::Runner if endpoint == Endpoint::DeleteManager => ErrorKind::Unsupported,
-        TokenKind::Runner | TokenKind::Registration => ErrorKind::UnexpectedStatus,
+        TokenKind::Runner | TokenKind::Registration | TokenKind::None => ErrorKind::UnexpectedStatus,
     }
 }
 
@@ -52,7 +77,7 @@ fn forbidden(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
             TokenKind::Registration => ErrorKind::RegistrationRefused,
             TokenKind::Access if is_runner_the_obstacle(endpoint, body) => ErrorKind::Forbidden,
             TokenKind::Access => ErrorKind::AccessTokenRights,
-            TokenKind::Runner => ErrorKind::TokenRefused,
+            TokenKind::Runner | TokenKind::None => ErrorKind::TokenRefused,
         },
         Form::Message | Form::Fields | Form::Error => ErrorKind::UnexpectedStatus,
     }
@@ -86,7 +111,7 @@ fn not_found(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
 fn gone(endpoint: Endpoint) -> ErrorKind {
     match endpoint.token_kind() {
         TokenKind::Registration => ErrorKind::RegistrationDisabled,
-        TokenKind::Runner | TokenKind::Access => ErrorKind::Unsupported,
+        TokenKind::Runner | TokenKind::Access | TokenKind::None => ErrorKind::Unsupported,
     }
 }
 

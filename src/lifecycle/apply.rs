@@ -55,6 +55,8 @@ pub enum Outcome {
     },
     /// config.toml holds an unknown token that is not proven dead, so the credential was not written over it.
     Disputed,
+    /// A reset was not sent: config.toml holds an unknown token, which is verified first.
+    Contested,
     /// The server refused the token in a reset.
     ResetRefused,
     /// The token was rotated.
@@ -143,6 +145,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Claimed(trouble) => claimed(state, Claim::MustAct(trouble), None, rules, moment),
         Outcome::NotUnderstood { retry_after } => claimed(state, Claim::NotUnderstood, retry_after, rules, moment),
         Outcome::Disputed => disputed(state, rules, moment.now),
+        Outcome::Contested => contested(state, moment.now),
         Outcome::ResetRefused => reset_refused(state, rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
         Outcome::RotationClosed => declined(state, Claim::NotRenewable, rules, moment),
@@ -205,9 +208,7 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
         State::Failed(Failed { changed, .. }) => {
             State::Active(Active { changed, ..good(validity, Timestamp::EARLIEST, rules, now) })
         }
-        State::Rejected(_) | State::Unregistered(_) => {
-            State::Active(good(validity, Timestamp::EARLIEST, rules, now))
-        }
+        State::Rejected(_) | State::Unregistered(_) => State::Active(good(validity, Timestamp::EARLIEST, rules, now)),
         State::Retired { .. } => state,
     }
 }
@@ -252,14 +253,9 @@ fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Ru
         State::Active(_) | State::NotRenewable(_) | State::Uncertain(_) if claim == Claim::NotUnderstood => {
             with_asked(deferred(state, retry_after, rules, moment), asked)
         }
-        State::Active(state) => State::Active(Active {
-            verify_at: at,
-            retry_from: now,
-            failures: 0,
-            ask_first: false,
-            asked,
-            ..state
-        }),
+        State::Active(state) => {
+            State::Active(Active { verify_at: at, retry_from: now, failures: 0, ask_first: false, asked, ..state })
+        }
         State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: at, asked, ..state }),
         State::Uncertain(state) => State::Uncertain(Uncertain { ask_at: at, asked, ..state }),
         State::Failed(state) => {
@@ -356,7 +352,15 @@ fn declined(state: State, claim: Claim, rules: &Rules, moment: Moment) -> State 
             let verify_at = now.plus(verify_spacing(rules.verify_interval, rules.phase));
             let reset_at = now.plus(renew_again_spacing(timing, left));
             let since = now;
-            State::NotRenewable(NotRenewable { since, validity, verify_at, reset_at, failures: 0, asked: None, changed })
+            State::NotRenewable(NotRenewable {
+                since,
+                validity,
+                verify_at,
+                reset_at,
+                failures: 0,
+                asked: None,
+                changed,
+            })
         }
         State::NotRenewable(state) if claim == Claim::NotRenewable || !is_proven => {
             let spacing = renew_again_spacing(timing, left);
@@ -412,12 +416,19 @@ fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
     State::Active(Active { verify_at, retry_from: now, ask_first: true, ..active })
 }
 
+/// No reset before a verification, which is due now unless one is planned for the same reason.
+fn contested(state: State, now: Timestamp) -> State {
+    match state {
+        State::Active(active) if active.ask_first => State::Active(active),
+        State::Active(active) => State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active }),
+        other => verified_soon(other, now),
+    }
+}
+
 /// A failed reset: no other one before a verification.
 fn asking_first(state: State) -> State {
     match state {
-        State::Active(active) => {
-            State::Active(Active { verify_at: active.retry_from, ask_first: true, ..active })
-        }
+        State::Active(active) => State::Active(Active { verify_at: active.retry_from, ask_first: true, ..active }),
         State::NotRenewable(state) => State::NotRenewable(NotRenewable { reset_at: state.verify_at, ..state }),
         other => other,
     }
@@ -445,11 +456,8 @@ fn look_again(state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
 fn still_refused(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Rejected(state) = state else { return state };
     let is_at_the_top = rules.recovery.next_rung(&state).is_none();
-    let rungs = if is_at_the_top {
-        Rungs { reset_failed: false, register_failed: false, ..state.rungs }
-    } else {
-        state.rungs
-    };
+    let rungs =
+        if is_at_the_top { Rungs { reset_failed: false, register_failed: false, ..state.rungs } } else { state.rungs };
     State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
 }
 

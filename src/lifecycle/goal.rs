@@ -121,8 +121,13 @@ fn rotation(reset: Step, state: &State, taken: &[Taken], rules: &Rules, now: Tim
             at_once(Step::ResetById)
         }
         // The unknown token in config.toml is asked about once more, and then the reset is sent.
-        (Some((Step::Rotate, Outcome::Disputed)), Some((Step::Rotate, _))) => confirmation(state),
-        (Some((Step::Rotate, Outcome::Disputed)), Some((Step::Verify, Outcome::Accepted(_)))) => at_once(reset),
+        (Some((_, Outcome::Contested)), Some((Step::Rotate | Step::ResetById, _))) if taken.len() < MOST_CONTESTS => {
+            confirmation(state)
+        }
+        (Some((_, Outcome::Contested)), Some((Step::Verify, Outcome::Accepted(_)))) => match state {
+            State::Active(Active { ask_first: true, .. }) if taken.len() < MOST_CONTESTS => confirmation(state),
+            _ => at_once(reset),
+        },
         (Some(_), _) => None,
     }
 }
@@ -147,9 +152,7 @@ fn unregistration(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp)
         {
             (taken.len() < MOST_STEPS_OF_A_DELETION).then(|| at_once(Step::Verify)).flatten()
         }
-        (Some(_), Some((Step::Verify, Outcome::Refused))) => {
-            confirmation(state).or_else(|| at_once(Step::Unregister))
-        }
+        (Some(_), Some((Step::Verify, Outcome::Refused))) => confirmation(state).or_else(|| at_once(Step::Unregister)),
         (
             Some(Outcome::NotUnregistered(Settling::AskThenRepeat)),
             Some((Step::Verify, Outcome::Accepted(_) | Outcome::Adopted(_))),
@@ -160,6 +163,9 @@ fn unregistration(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp)
 
 /// A deletion, two verifications and their deletion again: no unregistration needs more.
 const MOST_STEPS_OF_A_DELETION: usize = 6;
+
+/// A reset that meets an unknown token in config.toml, twice with a verification, and the reset itself.
+const MOST_CONTESTS: usize = 8;
 
 fn is_unsaved(state: &State) -> bool {
     matches!(state, State::Active(Active { unsaved: Some(_), .. }))
@@ -202,6 +208,7 @@ mod tests {
             let plan = self.plan().expect("a step");
             let wait = plan.at.since(self.moment.now);
             self.moment.now = self.moment.now.plus(wait);
+            self.moment.since_boot += wait;
             self.current = apply(self.current.clone(), outcome, &self.rules, self.moment);
             self.taken.push((plan.step, outcome));
             (plan.step, plan.why, wait)
@@ -209,6 +216,7 @@ mod tests {
     }
 
     const DEFERRED: Outcome = Outcome::Deferred { retry_after: None };
+    const DECLINED: Outcome = Outcome::Declined(crate::lifecycle::Trouble::AccessDenied);
     const LOST: Outcome = Outcome::Lost { retry_after: None };
 
     #[test]
@@ -221,8 +229,9 @@ mod tests {
             (Goal::Rotated, Step::Rotate, DEFERRED),
             (Goal::RotatedById, Step::ResetById, Outcome::NotRotated),
             (Goal::Registered, Step::Register, Outcome::Registered(validity())),
-            (Goal::RegisteredAgain, Step::RegisterAgain, LOST),
+            (Goal::RegisteredAgain, Step::RegisterAgain, DECLINED),
             (Goal::Unregistered, Step::Unregister, DEFERRED),
+            (Goal::Unregistered, Step::Unregister, Outcome::Unregistered),
         ] {
             let mut command = Command::new(goal);
             assert_eq!(command.take(outcome), (step, Why::Requested, Duration::ZERO), "{goal:?}");
@@ -245,7 +254,6 @@ mod tests {
         let expired = Validity { expiry: crate::model::Expiry::At(moment(0).now), ..validity() };
         command.current = State::found(expired, Timestamp::EARLIEST, moment(0).now);
         command.take(Outcome::Refused);
-        assert!(matches!(command.current, State::Rejected(_)), "for the state one refusal is enough");
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.plan(), None);
     }
@@ -269,6 +277,7 @@ mod tests {
         assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::Rotate);
         let mut refused = Command::new(Goal::Rotated).after(LOST);
         refused.take(Outcome::Refused);
+        refused.take(Outcome::Refused);
         assert!(matches!(&refused.current, State::Rejected(rejected) if rejected.rejection == Rejection::Lost));
         assert_eq!(refused.plan(), None);
     }
@@ -290,6 +299,45 @@ mod tests {
         let busy = Outcome::Deferred { retry_after: Some(Duration::from_secs(7200)) };
         for _ in 0..4 {
             assert_eq!(command.take(busy).2, rules().timing.settle_after);
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_confirmed_is_settled_by_asking() {
+        let undeleted = |settling| Outcome::NotUnregistered(settling);
+        // The runner is gone: two refusals prove it, and then the deletion is concluded.
+        let mut gone = Command::new(Goal::Unregistered);
+        gone.take(undeleted(Settling::Ask));
+        assert_eq!(gone.take(Outcome::Refused).0, Step::Verify);
+        assert_eq!(gone.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        assert_eq!(gone.take(Outcome::Unregistered).0, Step::Unregister);
+        assert_eq!(gone.plan(), None);
+        // The runner lives: its deletion is not repeated by itself, that of a manager is, once.
+        for (settling, repeated) in [(Settling::Ask, None), (Settling::AskThenRepeat, Some(Step::Unregister))] {
+            let mut lives = Command::new(Goal::Unregistered);
+            lives.take(undeleted(settling));
+            assert_eq!(lives.take(Outcome::Accepted(validity())).0, Step::Verify);
+            assert_eq!(lives.plan().map(|plan| plan.step), repeated);
+        }
+        let mut lost = Command::new(Goal::Unregistered);
+        lost.take(undeleted(Settling::Repeat));
+        assert_eq!(lost.take(undeleted(Settling::Repeat)).0, Step::Unregister);
+        assert_eq!(lost.plan(), None);
+    }
+
+    #[test]
+    fn a_lost_reset_is_settled_before_a_registration_or_a_deletion() {
+        for (goal, step) in [
+            (Goal::Unregistered, Step::Unregister),
+            (Goal::RegisteredAgain, Step::RegisterAgain),
+            (Goal::RotatedById, Step::ResetById),
+        ] {
+            let mut command = Command::new(goal).after(LOST);
+            if goal != Goal::RotatedById {
+                assert_eq!(command.take(Outcome::Refused).0, Step::Verify, "{goal:?}");
+                assert_eq!(command.take(Outcome::Refused).0, Step::Verify, "{goal:?}");
+            }
+            assert_eq!(command.plan().map(|plan| plan.step), Some(step), "{goal:?}");
         }
     }
 

@@ -43,8 +43,7 @@ impl Recovery {
             return Some(Step::ResetById);
         }
         let rungs = state.rungs;
-        let may_register =
-            self.register.allows(state.rejection) && !rungs.register_failed && !rungs.register_lost;
+        let may_register = self.register.allows(state.rejection) && !rungs.register_failed && !rungs.register_lost;
         may_register.then_some(Step::RegisterAgain)
     }
 }

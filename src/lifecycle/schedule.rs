@@ -200,12 +200,7 @@ pub(super) fn doubled(span: Duration, times: u32) -> Duration {
 
 /// The earliest time of the next reset after the last one. A stored time ahead of the present counts as now.
 #[must_use]
-pub fn reset_from(
-    timing: &Timing,
-    validity: &Validity,
-    last_reset_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Timestamp {
+pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
     last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(between_resets(timing, validity.life())))
 }
 

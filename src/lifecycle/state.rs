@@ -260,12 +260,8 @@ impl State {
                 asked,
                 changed,
             }),
-            (_, Some(validity)) => {
-                Self::Active(Active { asked, changed, ..Active::new(validity, reset_from, now) })
-            }
-            (_, None) => {
-                Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now, changed })
-            }
+            (_, Some(validity)) => Self::Active(Active { asked, changed, ..Active::new(validity, reset_from, now) }),
+            (_, None) => Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now, changed }),
         }
     }
 

@@ -86,7 +86,9 @@ impl Runner {
 
     /// The candidates whose refusals prove that they are dead.
     fn dead_candidates<'a>(&'a self, inquiry: &'a Inquiry<'_>) -> impl Iterator<Item = &'a Candidate> {
-        let is_dead = |candidate: &&Candidate| candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry));
+        let is_dead = |candidate: &&Candidate| {
+            candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry))
+        };
         self.held.candidates.iter().filter(is_dead)
     }
 
@@ -180,7 +182,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Asked, Error> {
         let is_older = |candidate: &Candidate| match candidate.source {
-            CandidateSource::Received => candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry)),
+            CandidateSource::Received => {
+                candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry))
+            }
             CandidateSource::Found => !unknown.contains(&candidate.token),
             // A lagging replica still accepts them: they are followed once ours is proven dead.
             CandidateSource::Former => inquiry.is_dead,

@@ -1,11 +1,9 @@
 //! A runner: its record and how its server is reached.
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
-use crate::model::{
-    Candidate, CandidateSource, Credential, Held, Origin, RunnerKey, Site, SystemId, Timestamp,
-};
+use crate::model::{Candidate, CandidateSource, Credential, Held, Origin, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
-use crate::store::{Entry, EntrySelector, EntryToken, Record, Snapshot};
+use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 use super::Error;
 
@@ -22,6 +20,8 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from. Such a token is never written.
     pub variable: Option<String>,
+    /// Its entry's text from before a rotation without a state directory.
+    pub(super) kept_text: Option<EntryText>,
     /// Its candidates, and the evidence about its token.
     pub held: Held,
     /// Whether `held` differs from the disk.
@@ -85,6 +85,7 @@ impl Runner {
             executor: None,
             rotation_disabled: false,
             variable: None,
+            kept_text: None,
             held: Held::default(),
             is_held_changed: false,
             is_recorded: true,
@@ -148,9 +149,8 @@ impl Runner {
     #[must_use]
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
         let validity = self.validity(now);
-        let reset_from = validity.map_or(Timestamp::EARLIEST, |validity| {
-            reset_from(timing, &validity, self.record.last_reset_at, now)
-        });
+        let reset_from = validity
+            .map_or(Timestamp::EARLIEST, |validity| reset_from(timing, &validity, self.record.last_reset_at, now));
         let evidence = self.held.evidence.clone().filter(|evidence| evidence.token == self.digest());
         State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
     }

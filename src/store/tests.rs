@@ -67,7 +67,7 @@ fn by_token(tokens: &[&str]) -> EntrySelector {
 }
 
 fn renew(number: u64, text: &str) -> Edit {
-    Edit::Renew { target: target(number), id: None, credential: credential(text) }
+    Edit::Renew { target: target(number), id: None, credential: credential(text), over: Vec::new() }
 }
 
 /// A config.toml and a state directory of its own.

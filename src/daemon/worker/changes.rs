@@ -12,7 +12,7 @@ use crate::ops::{Disk, EntryStatus, Server};
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.enter(Outcome::Nudged),
+            RunnerCommand::Nudge => self.enter(Outcome::Requested),
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::Stop => {}

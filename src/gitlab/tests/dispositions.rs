@@ -184,9 +184,9 @@ async fn after_an_invalid_success_the_effect_is_unknown() {
         Reply::json(200, "{}"),
         Reply::json(201, r#"{"id":42,"token":""}"#),
         Reply::json(201, r#"{"id":42,"token":"glrt-new"#),
-        Reply::json(200, r#"{"id":42,"token":"glrt-other","token_expires_at":"soon"}"#),
         Reply::json(202, ""),
-        Reply::new(200, &[], r#"{"id":42,"token":"glrt-runner-secret"}"#),
+        Reply::new(200, &[], r#"[42,"glrt-runner-secret"]"#),
+        Reply::new(201, &[], "glrt-runner-secret"),
     ] {
         expect(reply, [UNKNOWN; 6]).await;
     }
