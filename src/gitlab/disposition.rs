@@ -33,7 +33,7 @@ pub enum Disposition {
 /// What a human must act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The server rejects the parameters (400, or 422 on a registration or deletion).
+    /// The server rejects the parameters (400).
     Parameters,
     /// The registration token is wrong, or an administrator does not allow runners of its type (403).
     RegistrationRefused,

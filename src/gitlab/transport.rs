@@ -286,6 +286,12 @@ impl Incoming {
         headers::is_json(&self.headers)
     }
 
+    /// Whether the answer carries GitLab's `X-Gitlab-Meta`, JSON with a correlation id. Proxies strip it at times, so only
+    /// its presence says something.
+    pub(super) fn has_gitlab_meta(&self) -> bool {
+        headers::has_gitlab_meta(&self.headers)
+    }
+
     /// Reads GitLab's error body, if this has one.
     pub(super) fn error_body(&self) -> Option<ErrorBody> {
         if self.is_json() { ErrorBody::read(&self.body) } else { None }
