@@ -199,7 +199,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(Box::new(edit), answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
