@@ -31,6 +31,7 @@ impl Runner {
             origin,
             enrollment: None,
             seed: None,
+            seed_digest: None,
             url: site.url.clone(),
             id: None,
             name: None,
