@@ -130,20 +130,14 @@ impl Store {
         answer.await.unwrap_or(false)
     }
 
-    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon, in the state directory and beside config.toml: two daemons with different
+    /// state directories exclude each other too. If nothing can be written beside config.toml, this is logged, and only
+    /// the state directory is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if another daemon holds the lock.
+    /// [`Error::InstanceLocked`] if another daemon holds a lock, [`Error::Io`].
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
-        let tried = self.work(|disk| {
-            let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
-            locks::try_lock(&path).map(|tried| Some((tried, path)))
-        });
-        match tried.await? {
-            None => Ok(InstanceLock { _file: None }),
-            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
-        }
+        self.work(|disk| locks::lock_instance(disk.state(), &disk.path()?)).await
     }
 
     /// Locks one runner against other processes. Without a state directory nothing is locked.
