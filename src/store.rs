@@ -164,11 +164,12 @@ impl Store {
         }
     }
 
-    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
-    /// an existing one is replaced only if the state directory was copied from another machine.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created, an
+    /// empty one is filled; any other is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`] if it cannot
+    /// be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
