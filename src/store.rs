@@ -130,20 +130,14 @@ impl Store {
         answer.await.unwrap_or(false)
     }
 
-    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon, in the state directory and beside config.toml: two daemons with different
+    /// state directories exclude each other too. If nothing can be written beside config.toml, this is logged, and only
+    /// the state directory is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if another daemon holds the lock.
+    /// [`Error::InstanceLocked`] if another daemon holds a lock, [`Error::Io`].
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
-        let tried = self.work(|disk| {
-            let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
-            locks::try_lock(&path).map(|tried| Some((tried, path)))
-        });
-        match tried.await? {
-            None => Ok(InstanceLock { _file: None }),
-            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
-        }
+        self.work(|disk| locks::lock_instance(disk.state(), &disk.path()?)).await
     }
 
     /// Locks one runner against other processes. Without a state directory nothing is locked.
@@ -170,11 +164,12 @@ impl Store {
         }
     }
 
-    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
-    /// an existing one is replaced only if the state directory was copied from another machine.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created, an
+    /// empty one is filled; any other is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`] if it cannot
+    /// be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
@@ -199,7 +194,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(Box::new(edit), answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());

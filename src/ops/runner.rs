@@ -39,6 +39,7 @@ impl Runner {
             origin,
             enrollment: None,
             seed: None,
+            seed_digest: None,
             url: site.url.clone(),
             id: None,
             confirmed_id: None,

@@ -155,6 +155,15 @@ pub enum Error {
         /// `.runner_system_id`.
         path: PathBuf,
     },
+    /// The file of the system_id is a link to a file that cannot be made; a system_id that is not kept would make a new
+    /// runner manager at every start.
+    #[error("`{}` links to `{}`, which does not exist and cannot be created safely: create its directory, or replace the link by a file", path.display(), target.display())]
+    SystemIdLink {
+        /// `.runner_system_id`.
+        path: PathBuf,
+        /// The file that it points to.
+        target: PathBuf,
+    },
     /// A runner's record is damaged.
     #[error("`{}` is not a runner's record ({reason}): restore it, or remove it to forget what is known of that runner", path.display())]
     Record {
@@ -221,6 +230,7 @@ impl Error {
             | Self::MountPoint { .. }
             | Self::DamagedCopy { .. }
             | Self::SystemId { .. }
+            | Self::SystemIdLink { .. }
             | Self::Record { .. }
             | Self::Held { .. }
             | Self::Unsettled { .. }

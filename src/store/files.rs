@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// Maximum number of symbolic links that are followed to config.toml.
-const MAX_LINKS: usize = 40;
+/// Maximum number of symbolic links that are followed to one file.
+pub(super) const MAX_LINKS: usize = 40;
 
 /// A file under a temporary name, which is removed unless it is renamed.
 pub(super) struct TemporaryFile {

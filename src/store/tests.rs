@@ -1,13 +1,17 @@
 //! Tests of the room, by subject.
 
+mod completion;
 mod compose;
+mod digests;
 mod disk;
 mod entries;
+mod held;
 mod journal;
 mod properties;
 mod records;
 mod splice;
 mod system_id;
+mod version_0_1;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@ pub(super) fn record(key: &str) -> Record {
         origin: Origin::Registered,
         enrollment: Some(key.to_owned()),
         seed: Some(fingerprint("seed")),
+        seed_digest: Some(token("seed").digest()),
         url: url(),
         id: Some(id(42)),
         name: Some("build".to_owned()),
