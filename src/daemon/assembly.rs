@@ -69,15 +69,16 @@ impl Assembly {
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
-        let Settings { mut gitlab, engine: config, status_server, .. } = settings::load(overrides, &environment)?;
+        let Settings { mut gitlab, engine: config, status_server, templates, .. } =
+            settings::load(overrides, &environment)?;
         if environment.is_container {
             warn_of_lost_state(&store, &config).await;
         }
         let counters = Counters::new();
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
-        let (overrides, config_path) = (overrides.clone(), store.config_path().to_owned());
-        let files = SettingsFiles { overrides, environment, config_path, status_server: status_server.clone() };
-        let watch = files.watch(&config);
+        let overrides = overrides.clone();
+        let files = SettingsFiles { overrides, environment, status_server: status_server.clone() };
+        let watch = files.watch(&config, templates);
         let parts = Parts {
             engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,
             heartbeat: Heartbeat::new(),

@@ -254,14 +254,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Settings after one of their files changed: agent.toml, or a token file.
     fn settings_changed(&mut self, config: Option<Config>) {
-        let unregistered = UnregisteredElsewhere::LeaveAlone;
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(FileState::Changing, unregistered);
+                self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.send_to_all(&RunnerCommand::Changed { file: FileState::Changing, unregistered }),
+            Some(_) => self.send_to_all(&RunnerCommand::SecretsChanged),
             None => {}
         }
     }
