@@ -28,6 +28,7 @@ mod replay;
 mod rotate;
 mod runner;
 mod sharing;
+mod sole_copies;
 mod unregister;
 mod verify;
 
@@ -50,6 +51,7 @@ pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
+pub use sole_copies::SoleCopies;
 pub use unregister::{EntryFate, UnregisterResult, Unregistration};
 
 /// How long an operation waits for the lock of a runner that another process works on.
@@ -61,6 +63,7 @@ pub struct Ops<S, D> {
     server: S,
     disk: D,
     identity: Identity,
+    sole_copies: SoleCopies,
 }
 
 /// What an operation achieved.
@@ -88,7 +91,12 @@ pub struct Identity {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
-        Self { server, disk, identity }
+        Self { server, disk, identity, sole_copies: SoleCopies::default() }
+    }
+
+    /// The registrations and resets that are under way.
+    pub fn sole_copies(&self) -> &SoleCopies {
+        &self.sole_copies
     }
 
     /// The disk, for reading.

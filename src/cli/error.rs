@@ -167,6 +167,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::NoRoom
         | ops::Error::OtherServer { .. }
         | ops::Error::NoToken(_) => Exit::LocalFile,
+        ops::Error::Stopping => Exit::Unreachable,
     }
 }
 

@@ -99,6 +99,9 @@ pub enum Error {
     /// The runner was registered through the API v1 of 2016, which lacks the call.
     #[error("runner `{0}` was registered through the API v1, which supports neither verification nor rotation")]
     FirstApi(String),
+    /// The process stops, and begins nothing whose answer it might not live to see.
+    #[error("not sent, because the agent is stopping")]
+    Stopping,
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -137,7 +140,7 @@ impl Error {
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
-            Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
+            Self::Disk(_) | Self::Secret(_) | Self::Stopping => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }

@@ -16,7 +16,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Not cancellation safe once the request is sent: the answer is the only place that ever shows the new token.
     ///
     /// # Errors
-    /// [`Error::Disk`] before a request is sent; [`Error::Changing`] if the request failed. If the server may have
+    /// [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Changing`] if the request failed. If the server may have
     /// executed it nevertheless, the journal stays until [`Ops::settle`].
     pub async fn rotate(
         &self,
@@ -45,6 +45,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.check_settled(runner).await?;
         self.disk.probe().await?;
         let old = runner.token()?;
+        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
         let (url, id) = (runner.record.url.clone(), runner.record.id);
         let operation = JournalOperation::Rotate { url, id, old: old.fingerprint() };
         self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
