@@ -30,6 +30,7 @@ mod replay;
 mod rotate;
 mod runner;
 mod sharing;
+mod sole_copies;
 mod unregister;
 mod verify;
 
@@ -61,6 +62,7 @@ pub use projection::{EntryStatus, Reconciled};
 pub use register::Caution;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
+pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
 /// How long an operation waits for the lock of a runner that another process works on: longer than a slow answer takes.
@@ -81,6 +83,7 @@ pub struct Ops<S, D> {
     wordings: RefCell<BTreeMap<String, Wording>>,
     /// Hosts whose `Date` contradicts the life of a token that they have just issued.
     distrusted: RefCell<BTreeSet<String>>,
+    sole_copies: SoleCopies,
 }
 
 /// What an operation achieved.
@@ -116,8 +119,13 @@ pub struct Identity {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
-        let (places, wordings, distrusted) = Default::default();
-        Self { server, disk, identity, places, wordings, distrusted }
+        let (sole_copies, places, wordings, distrusted) = Default::default();
+        Self { server, disk, identity, sole_copies, places, wordings, distrusted }
+    }
+
+    /// The registrations and resets that are under way.
+    pub fn sole_copies(&self) -> &SoleCopies {
+        &self.sole_copies
     }
 
     /// The disk, for reading.

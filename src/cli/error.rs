@@ -173,6 +173,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::Replaced(_)
         | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
+        ops::Error::Stopping => Exit::Unreachable,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::lifecycle::{Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
+use changes::Secrets;
 use ongoing_failure::OngoingFailure;
 use status::Acceptance;
 
@@ -33,6 +34,8 @@ pub(super) enum RunnerCommand {
         /// What to do if another process has unregistered the runner.
         unregistered: UnregisteredElsewhere,
     },
+    /// A file has changed that may hold a secret.
+    SecretsChanged,
     /// New settings.
     Settings(Rc<Config>),
     /// Plan nothing more.
@@ -80,6 +83,7 @@ pub(super) struct Worker<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     driver: Driver<S, D, C>,
     channels: RunnerChannels,
+    secrets: Secrets,
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<OngoingFailure>,
@@ -95,7 +99,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
-        let worker = Self { shared, driver, channels, acceptance: Acceptance::default(), ongoing_failure: None };
+        let secrets = Secrets::read(&driver);
+        let (acceptance, ongoing_failure) = (Acceptance::default(), None);
+        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure };
         worker.log_transition(before);
         worker
     }

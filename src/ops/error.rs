@@ -155,6 +155,9 @@ pub enum Error {
     /// An id in config.toml is only a claim, and nothing is done by it with an access token.
     #[error("the server has not confirmed the id of runner `{0}`, which config.toml claims")]
     UnconfirmedId(String),
+    /// The process stops, and begins nothing whose answer it might not live to see.
+    #[error("not sent, because the agent is stopping")]
+    Stopping,
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -209,7 +212,7 @@ impl Error {
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
-            Self::Disk(_) | Self::Secret(_) => Outcome::Deferred { retry_after: None },
+            Self::Disk(_) | Self::Secret(_) | Self::Stopping => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }

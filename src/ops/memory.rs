@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     SameToken,
     /// Never answers a deletion.
     Hang,
+    /// Takes this long for an answer.
+    AnswerAfter(Duration),
 }
 
 /// A received request.
@@ -164,6 +166,14 @@ impl MemoryServer {
         self.requests().iter().map(|request| request.call).collect()
     }
 
+    /// Waits until a call is answered.
+    async fn until_answered(&self, call: &'static str) {
+        let fault = self.0.borrow().standing_faults.get(call).copied();
+        if let Some(Fault::AnswerAfter(delay)) = fault {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// Handles a call: logs it, applies a fault or executes it, and answers with the server's date.
     fn call<T>(
         &self,
@@ -182,7 +192,7 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
-            Some(Fault::SameToken | Fault::Hang) | None => match act(&mut state) {
+            Some(Fault::SameToken | Fault::Hang | Fault::AnswerAfter(_)) | None => match act(&mut state) {
                 Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
                 Err(disposition) => Err(failure(disposition, Some(now))),
             },
@@ -228,13 +238,15 @@ impl Server for MemoryServer {
         token: &Token,
         _parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Failure> {
-        self.call("register", token, |state| {
+        let answer = self.call("register", token, |state| {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
             let (id, Reset { token, expiry, .. }) = state.create_runner();
             Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
-        })
+        });
+        self.until_answered("register").await;
+        answer
     }
 
     async fn create(
@@ -279,6 +291,7 @@ impl Server for MemoryServer {
         system_id: &SystemId,
         _info: Option<&Info>,
     ) -> Result<Answer<Verified>, Failure> {
+        self.until_answered("verify").await;
         self.call("verify", token, |state| {
             let now = state.clock.truth();
             let (id, runner) = state.find(token)?;
@@ -311,7 +324,7 @@ impl Server for MemoryServer {
 
     async fn reset(&self, _site: &Site, token: &Token, _system_id: &SystemId) -> Result<Answer<Reset>, Failure> {
         let same = self.0.borrow().standing_faults.get("reset") == Some(&Fault::SameToken);
-        self.call("reset", token, |state| {
+        let answer = self.call("reset", token, |state| {
             let (id, runner) = state.find(token)?;
             if same {
                 return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry, shape: Shape::Documented });
@@ -322,7 +335,9 @@ impl Server for MemoryServer {
                 runner.expiry = reset.expiry;
             }
             Ok(reset)
-        })
+        });
+        self.until_answered("reset").await;
+        answer
     }
 
     async fn reset_by_id(&self, _site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
@@ -345,6 +360,7 @@ impl Server for MemoryServer {
         id: RunnerId,
         access_token: &Token,
     ) -> Result<Answer<Vec<Manager>>, Failure> {
+        self.until_answered("managers").await;
         self.call("managers", access_token, |state| {
             let runner = state.runners.get(&id.number()).ok_or(Disposition::Gone)?;
             Ok(runner.managers.iter().map(|(system_id, contacted_at)| manager(system_id, *contacted_at)).collect())

@@ -22,7 +22,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
     ///
     /// # Errors
-    /// [`Error::Secret`], [`Error::Compose`] or [`Error::Disk`] before a request is sent; [`Error::Registering`] if
+    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
     /// the request failed. If the server may have executed it nevertheless, the log describes the possible orphan.
     pub async fn register(
         &self,
@@ -117,6 +117,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let RegistrationSource::Given(_) = enrollment.source {
             return self.take_given(enrollment, runner, token, now).await;
         }
+        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
         self.save_record(runner).await?;
         let operation = JournalOperation::Register {
             url: runner.record.url.clone(),

@@ -16,7 +16,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Not cancellation safe once the request is sent: the answer is the only place that ever shows the new token.
     ///
     /// # Errors
-    /// [`Error::Disk`] before a request is sent; [`Error::Changing`] if the request failed, and [`Error::Unproven`] if
+    /// [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Changing`] if the request failed, and [`Error::Unproven`] if
     /// its answer is odd. If the server may have executed it nevertheless, the journal stays until [`Ops::settle`].
     pub async fn rotate(
         &self,
@@ -49,6 +49,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.kept_text = self.disk.texts(runner.target()).await?.into_iter().next();
         }
         let old = runner.token()?;
+        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
         let intent = self.rotation_intent(runner, &old, access_token.is_some(), now);
         self.disk.begin(&runner.record.key, intent.clone()).await?;
         let answer = match self.reset(runner, &old, access_token).await {
