@@ -21,6 +21,7 @@
 
 mod enrollment;
 mod error;
+mod move_record;
 mod ports;
 mod projection;
 mod register;
@@ -46,6 +47,7 @@ use crate::store::{self, Intent, JournalOperation, Pending, Record, Snapshot};
 
 pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess};
 pub use error::{Error, Failure};
+pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};

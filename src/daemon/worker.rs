@@ -35,6 +35,8 @@ pub(super) enum RunnerCommand {
     },
     /// New settings.
     Settings(Rc<Config>),
+    /// An enrollment takes the runner over.
+    HandOver,
     /// Plan nothing more.
     Stop,
 }

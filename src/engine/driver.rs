@@ -120,7 +120,7 @@ pub struct Driver<S, D, C> {
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Takes up a runner as it was read from the disk.
     pub fn new(engine: Rc<Engine<S, D, C>>, managed: ManagedRunner, config: Rc<Config>, asker: Asker) -> Self {
-        let ManagedRunner { runner, enrollment, unfinished } = managed;
+        let ManagedRunner { runner, enrollment, unfinished, .. } = managed;
         // An unregistration that was begun is finished by the daemon, or by the command that asks for one.
         let unfinished = unfinished.filter(|unfinished| asker.is_daemon() || *unfinished != Unfinished::Unregistration);
         let time = ServerTime::from_local(engine.clock.read());
