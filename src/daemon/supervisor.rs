@@ -147,8 +147,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     async fn start(&mut self) -> Result<(), Error> {
         let engine = &self.shared.engine;
-        let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
-        inventory.save_renamed(&engine.ops).await?;
+        let (mut inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
         if !inventory.runners.is_empty() {
             self.probe().await;
@@ -287,7 +287,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config).await) });
+        let served: BTreeSet<_> = self.handles.keys().cloned().collect();
+        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config, &served).await) });
     }
 
     /// Serves the runners of an inventory that are not served yet.
@@ -312,6 +313,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
         for warning in &inventory.warnings {
             tracing::debug!("{warning}");
+        }
+        // The next inventory, at the end of such a worker, gives its runner to the enrollment.
+        for handle in inventory.handovers.iter().filter_map(|key| self.handles.get(key)) {
+            let _ended = handle.commands.send(RunnerCommand::HandOver);
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;

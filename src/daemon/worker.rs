@@ -38,6 +38,8 @@ pub(super) enum RunnerCommand {
     SecretsChanged,
     /// New settings.
     Settings(Rc<Config>),
+    /// An enrollment takes the runner over.
+    HandOver,
     /// Plan nothing more.
     Stop,
 }

@@ -122,7 +122,8 @@ pub struct Driver<S, D, C> {
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Takes up a runner as it was read from the disk.
     pub fn new(engine: Rc<Engine<S, D, C>>, managed: ManagedRunner, config: Rc<Config>, asker: Asker) -> Self {
-        let ManagedRunner { runner, enrollment, unfinished } = managed;
+        let ManagedRunner { mut runner, enrollment, unfinished, twin_of } = managed;
+        runner.twin_of = twin_of;
         let time = ServerTime::from_local(engine.clock.read());
         let now = time.now(engine.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());

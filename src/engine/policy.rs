@@ -26,7 +26,7 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
                 Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
                 Origin::V1 => false,
             };
-            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled && runner.twin_of.is_none())
         }
     };
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };

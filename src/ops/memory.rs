@@ -387,6 +387,8 @@ pub(crate) struct DiskState {
     pub(crate) effects: Vec<&'static str>,
     /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
+    /// The number of writes before all others fail; `None` for no limit.
+    pub(crate) writes_left: Option<u32>,
     /// The remaining failures of each write.
     pub(crate) failing: BTreeMap<&'static str, u32>,
 }
@@ -415,6 +417,11 @@ impl MemoryDisk {
     fn effect(&self, effect: &'static str) -> Result<std::cell::RefMut<'_, DiskState>, store::Error> {
         let mut state = self.state();
         state.effects.push(effect);
+        match &mut state.writes_left {
+            Some(0) => return Err(store::Error::Stopped),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         if let Some(times) = state.failing.get_mut(effect).filter(|times| **times > 0) {
             *times -= 1;
             return Err(store::Error::Stopped);
@@ -478,6 +485,20 @@ fn renew(
     renewed
 }
 
+/// Completes the prepared entry of this name and instance; returns whether there is one.
+fn complete(state: &mut DiskState, name: &str, url: &ServerUrl, id: Option<RunnerId>, credential: &Credential) -> bool {
+    let is_prepared = |entry: &&mut Entry| {
+        entry.is_incomplete() && entry.url.as_ref() == Some(url) && entry.name.as_deref() == Some(name)
+    };
+    let Some(prepared) = state.entries.iter_mut().find(is_prepared) else { return false };
+    prepared.problems.retain(|problem| !problem.is_fatal());
+    prepared.token = EntryToken::Literal(credential.token.clone());
+    prepared.obtained_at = credential.obtained_at;
+    prepared.expiry = credential.expiry;
+    prepared.id = id.or(prepared.id);
+    true
+}
+
 impl Disk for MemoryDisk {
     type RunnerLock = ();
 
@@ -517,25 +538,21 @@ impl Disk for MemoryDisk {
             Edit::Insert { text, id, credential } => {
                 let url = text.url().unwrap_or_else(url);
                 let target = selector(url.clone(), id, &credential.token);
-                if renew(&mut state, &target, id, &credential, &[]) == 0 {
+                let name = text.name().unwrap_or_default();
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
                     let position = state.entries.len();
-                    let name = text.name().unwrap_or_default();
                     state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }
             Edit::Complete { name, url, id, credential } => {
                 let target = selector(url.clone(), id, &credential.token);
-                let is_prepared = |entry: &&mut Entry| {
-                    entry.is_incomplete() && entry.url.as_ref() == Some(&url) && entry.name.as_ref() == Some(&name)
-                };
-                if renew(&mut state, &target, id, &credential, &[]) == 0 {
-                    let prepared = state.entries.iter_mut().find(is_prepared).ok_or_else(missing)?;
-                    prepared.problems.retain(|problem| !problem.is_fatal());
-                    prepared.token = EntryToken::Literal(credential.token.clone());
-                    prepared.obtained_at = credential.obtained_at;
-                    prepared.expiry = credential.expiry;
-                    prepared.id = id.or(prepared.id);
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
+                    return Err(missing());
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }

@@ -1,13 +1,16 @@
 //! Register: create the runner of an enrollment and write its entry.
 
 use super::rotate::known_expiry;
-use super::{Completed, Disk, Enrollment, EntryStatus, Error, Failure, Ops, RegistrationSource, Runner, Server};
+use super::{
+    Completed, Disk, Enrollment, EntryStatus, Error, Failure, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
+    is_own,
+};
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, RunnerId, StateName, Timestamp};
+use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
-use crate::store::{EntryText, Intent, JournalOperation};
+use crate::store::{EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
 /// What precedes a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +34,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
+        let _registration = self.lock_registration(enrollment).await?;
         let entered = self.enter(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
                 self.project(runner).await?;
             }
             return Ok(Completed::new(Outcome::Adopted(validity), None));
+        }
+        if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
+            return Ok(released());
         }
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
@@ -76,6 +83,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
+        let _registration = self.lock_registration(enrollment).await?;
         let entered = self.enter(runner).await?;
         self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
@@ -86,6 +94,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             EntryStatus::Missing => true,
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
         };
+        if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
+            return Ok(released());
+        }
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
@@ -95,6 +106,42 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
         self.register_by_source(enrollment, runner, token, now).await
+    }
+
+    /// Excludes every other registration of this name at this server. The runner's own lock does not: an enrollment of
+    /// the daemon and a command that registers the same have different keys.
+    async fn lock_registration(&self, enrollment: &Enrollment) -> Result<D::RunnerLock, Error> {
+        let key = RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name);
+        Ok(self.disk.lock_runner(&key, LOCK_WAIT).await?)
+    }
+
+    /// Whether another process has registered a runner of this name at this server since the inventory was taken. A
+    /// runner of another enrollment does not count for the daemon, which knows about it.
+    async fn is_registered_elsewhere(
+        &self,
+        enrollment: &Enrollment,
+        runner: &Runner,
+        snapshot: &Snapshot,
+    ) -> Result<bool, Error> {
+        let own = runner.target();
+        let records = self.disk.records().await?.records;
+        let is_anothers = |record: &Record| runner.record.enrollment.is_some() && record.enrollment.is_some();
+        let is_of_this = |record: &&Record| {
+            record.key != runner.record.key && record.url == enrollment.site.url && record.credential.is_some()
+        };
+        let others: Vec<_> = records.iter().filter(is_of_this).collect();
+        let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
+        if others.iter().any(|record| is_named(record.name.as_ref()) && !is_anothers(record)) {
+            return Ok(true);
+        }
+        let targets: Vec<_> = others.into_iter().filter(|record| is_anothers(record)).map(target_of).collect();
+        Ok(snapshot.entries.iter().any(|entry| {
+            is_named(entry.name.as_ref())
+                && entry.url.as_ref() == Some(&enrollment.site.url)
+                && !entry.is_incomplete()
+                && !is_own(&own, entry)
+                && targets.iter().all(|target| !is_own(target, entry))
+        }))
     }
 
     fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: Fingerprint) {
@@ -240,6 +287,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let unsaved = self.project_and_clear(runner, Vec::new()).await.err();
         Completed { unsaved, ..Completed::new(Outcome::Registered(validity), date) }
     }
+}
+
+/// Nothing is to be done for this runner: the next inventory finds the one that another process has registered.
+fn released() -> Completed {
+    Completed::new(Outcome::Released, None)
+}
+
+fn target_of(record: &Record) -> EntrySelector {
+    Runner::recorded(record.clone(), Site { url: record.url.clone(), tls: TlsFiles::default() }).target()
 }
 
 /// Logs which runner a lost registration may have left behind, for the user to find and delete it.

@@ -20,6 +20,8 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from. Such a token is never written.
     pub variable: Option<String>,
+    /// An earlier runner with the same token at another address; see `engine::ManagedRunner`.
+    pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
     /// Its candidates, and the evidence about its token.
@@ -86,6 +88,7 @@ impl Runner {
             executor: None,
             rotation_disabled: false,
             variable: None,
+            twin_of: None,
             kept_text: None,
             held: Held::default(),
             is_held_changed: false,

@@ -1,16 +1,12 @@
 //! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
 use super::candidates::Asked;
-use super::{
-    Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
-};
+use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{
-    Candidate, Credential, Expiry, Held, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
-};
+use crate::model::{Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, StateName, Timestamp, VerifyOutcome};
 use crate::secret::Token;
-use crate::store::{self, Edit, EntrySelector, Record, Snapshot};
+use crate::store::{self, Edit, EntrySelector, Snapshot};
 
 /// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
@@ -49,6 +45,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     && let Some(taken) = self.take_over(runner, &unknown, id, inquiry).await?
                 {
                     return Ok(taken);
+                }
+                if let Some(answer) = self.ask_twin(runner, inquiry.now.at).await? {
+                    return self.adopted(runner, &answer, inquiry).await;
                 }
                 match self.ask_older(runner, &unknown, inquiry).await? {
                     Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
@@ -190,6 +189,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(Some(self.adopted(runner, &answer, inquiry).await?))
     }
 
+    /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
+    async fn ask_twin(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<Answer<Verified>>, Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(None) };
+        let Some(credential) = self.disk.record(twin).await?.and_then(|record| record.credential) else {
+            return Ok(None);
+        };
+        if runner.is_current(&credential.token) {
+            return Ok(None);
+        }
+        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
+        tracing::info!(runner = runner.label(), twin = %twin, token = %credential.token.fingerprint(),
+            "following the token of the same runner at another address");
+        runner.take(credential, now);
+        apply_answer(runner, &answer, now);
+        self.save_record(runner).await?;
+        Ok(Some(answer))
+    }
+
     /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or
     /// unreadable, or if the server refuses it.
     ///
@@ -254,29 +271,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         runner.record.enrollment = enrollment.map(|enrollment| enrollment.key.as_str().to_owned());
         Ok(self.save_record(runner).await?)
-    }
-
-    /// Moves a record to its new key, because it now belongs to another enrollment or to none. Candidates and evidence
-    /// move with it. Both keys are locked, and what is moved is read under the locks.
-    ///
-    /// # Errors
-    /// [`Error::Disk`]. A crash may leave both records; the next start moves the old one again.
-    pub async fn rename_record(&self, old: &RunnerKey, moved: &Record) -> Result<(), Error> {
-        let _old = self.disk.lock_runner(old, LOCK_WAIT).await?;
-        let Some(present) = self.disk.record(old).await? else { return Ok(()) };
-        let key = moved.key.clone();
-        let record = Record { key: key.clone(), enrollment: moved.enrollment.clone(), ..present };
-        if key == *old {
-            return Ok(self.disk.save_record(record).await?);
-        }
-        let _new = self.disk.lock_runner(&key, LOCK_WAIT).await?;
-        if let Some(pending) = self.disk.pending_of(old).await? {
-            return Err(store::Error::Unsettled { key: pending.key }.into());
-        }
-        self.disk.save_held(&key, self.disk.held(old).await?).await?;
-        self.disk.save_record(record).await?;
-        self.disk.remove_record(old).await?;
-        Ok(self.disk.save_held(old, Held::default()).await?)
     }
 
     /// Writes the lifecycle state into the record, for `list` without a daemon.

@@ -30,7 +30,8 @@ fn entry_of_a_colliding_token_is_not_selected() {
 #[test]
 fn renewal_and_removal_leave_the_entry_of_a_colliding_token() {
     let text = format!("{}\n{}", entry("a", ONE), entry("b", OTHER));
-    let renewal = Edit::Renew { target: by_token(&[ONE]), id: Some(id(1)), credential: credential("new"), over: known() };
+    let renewal =
+        Edit::Renew { target: by_token(&[ONE]), id: Some(id(1)), credential: credential("new"), over: known() };
     let (renewed, done) = apply(&text, &renewal, reading()).unwrap();
     assert_eq!(done.entries, 1);
     assert!(!renewed.contains(ONE) && renewed.ends_with(&entry("b", OTHER)), "{renewed}");
