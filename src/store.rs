@@ -273,22 +273,23 @@ impl Store {
         self.in_runners(move |runners| held::save(runners, &key, held)).await
     }
 
-    /// Journals a request before it is sent, durably and with space for the answer.
+    /// Journals a request before it is sent, durably and with space for the answer. Keeps the journal open until
+    /// [`Store::clear`]. A failure leaves the journal as it was.
     ///
     /// # Errors
     /// [`Error::Unsettled`] if the previous answer is not settled, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
+        self.work(move |disk| disk.begin(&key, &intent)).await
     }
 
-    /// Writes the answer in place, durably; needs no free space.
+    /// Writes the answer in place, durably; needs no free space and, after [`Store::begin`], no free file descriptor.
     ///
     /// # Errors
     /// [`Error::NotBegun`], [`Error::Io`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
+        self.work(move |disk| disk.answered(&key, &answer)).await
     }
 
     /// Removes a runner's journal; a missing one is not an error.
@@ -297,7 +298,7 @@ impl Store {
     /// [`Error::Io`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::clear(runners, &key)).await
+        self.work(move |disk| disk.clear(&key)).await
     }
 
     /// Returns the operations that were begun and not cleared, by key. An incomplete intent was never sent and is

@@ -154,7 +154,7 @@ fn fill(path: &Path, empty: &Metadata, text: &str) -> Result<(), Error> {
             let written = opened.and_then(|file| file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_all()));
             written.map_err(Error::io("write", path))
         }
-        renamed => renamed.map_err(Error::io("replace", path)),
+        renamed => renamed.map(drop).map_err(Error::io("replace", path)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod completion;
 mod compose;
+mod descriptors;
 mod digests;
 mod disk;
 mod entries;

@@ -4,7 +4,7 @@ fn key() -> RunnerKey {
     RunnerKey::enrollment("build-1").unwrap()
 }
 
-fn rotate() -> Intent {
+pub(super) fn rotate() -> Intent {
     Intent {
         operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old"), by_id: false },
         at: time("2026-01-01T00:00:00Z"),
@@ -14,7 +14,7 @@ fn rotate() -> Intent {
     }
 }
 
-fn answer(text: &str) -> JournalAnswer {
+pub(super) fn answer(text: &str) -> JournalAnswer {
     JournalAnswer {
         id: Some(id(42)),
         token: Some(token(text)),
