@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
+use crate::ops::Caution;
 use crate::ops::RegistrationSource;
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent, url,
