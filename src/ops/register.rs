@@ -231,7 +231,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn undo_registration(&self, runner: &Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
+    async fn undo_registration(&self, runner: &mut Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
         let may_have_reached = failure.may_have_reached;
         let error = Error::Registering(failure);
         if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
@@ -242,11 +242,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Clears the journal of a registration that brought no token, and removes a record that was only written for it.
-    pub(super) async fn clear_registration(&self, runner: &Runner) -> Result<(), Error> {
+    pub(super) async fn clear_registration(&self, runner: &mut Runner) -> Result<(), Error> {
         self.disk.clear(&runner.record.key).await?;
         let is_empty = runner.record.credential.is_none() && runner.held.candidates.is_empty();
         if runner.record.enrollment.is_none() && is_empty {
             self.disk.remove_record(&runner.record.key).await?;
+            runner.is_recorded = false;
         }
         Ok(())
     }
