@@ -47,6 +47,7 @@ impl Runner {
             is_copy: false,
             state: None,
             since: None,
+            moved_from: None,
         };
         Self::recorded(record, site)
     }

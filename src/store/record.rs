@@ -9,6 +9,7 @@ use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
+use super::{held, journal};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token};
 
@@ -72,6 +73,9 @@ pub struct Record {
     pub state: Option<StateName>,
     /// Server time at which it entered that state.
     pub since: Option<Timestamp>,
+    /// The key that it was moved from: what a crash has left there is older.
+    #[serde(default)]
+    pub moved_from: Option<RunnerKey>,
 }
 
 /// All records of one config.toml.
@@ -151,6 +155,47 @@ pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
 
 pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&directory.join(format!("{key}.json")))
+}
+
+/// Moves the record and what is held to another key, and sets its enrollment. The caller holds the locks of both.
+///
+/// The new files are complete before the old ones go. After a crash in between, the next call removes the old ones.
+pub(super) fn rename(
+    directory: &Path,
+    old: &RunnerKey,
+    new: &RunnerKey,
+    enrollment: Option<String>,
+) -> Result<Option<Record>, Error> {
+    let Some(mut record) = read(directory, old)? else { return Ok(None) };
+    for key in [old, new] {
+        if journal::is_pending(directory, key)? {
+            return Err(Error::Unsettled { key: key.clone() });
+        }
+    }
+    record.enrollment = enrollment;
+    if old == new {
+        save(directory, &record)?;
+        return Ok(Some(record));
+    }
+    let record = match read(directory, new)? {
+        // It may have a newer token by now.
+        Some(moved) if moved.moved_from.as_ref() == Some(old) && is_same_runner(&moved, &record) => moved,
+        Some(_) => return Err(Error::KeyTaken { key: new.clone() }),
+        None => {
+            record.key = new.clone();
+            record.moved_from = Some(old.clone());
+            held::copy(directory, old, new)?;
+            save(directory, &record)?;
+            record
+        }
+    };
+    remove(directory, old)?;
+    held::remove(directory, old)?;
+    Ok(Some(record))
+}
+
+fn is_same_runner(one: &Record, other: &Record) -> bool {
+    one.url == other.url && (one.id == other.id || one.id.is_none() || other.id.is_none())
 }
 
 /// Lists the runner keys of files with this suffix, sorted.
