@@ -115,7 +115,7 @@ impl Record {
     pub fn remove_former_token(&mut self, digest: Digest) {
         self.former_digests.retain(|known| *known != digest);
         let fingerprint = digest.fingerprint();
-        if !self.former_digests.iter().any(|known| known.fingerprint() == fingerprint) {
+        if !self.is_digest_known(&fingerprint) {
             self.former_tokens.retain(|known| *known != fingerprint);
         }
     }
@@ -123,8 +123,11 @@ impl Record {
     /// The fingerprints of former tokens whose digest is not known. Another token can share one: ask its server.
     #[must_use]
     pub fn hints(&self) -> Vec<Fingerprint> {
-        let known: Vec<_> = self.former_digests.iter().map(Digest::fingerprint).collect();
-        self.former_tokens.iter().filter(|former| !known.contains(former)).cloned().collect()
+        self.former_tokens.iter().filter(|former| !self.is_digest_known(former)).cloned().collect()
+    }
+
+    fn is_digest_known(&self, former: &Fingerprint) -> bool {
+        self.former_digests.iter().any(|digest| digest.has_fingerprint(former))
     }
 }
 
