@@ -72,6 +72,17 @@ pub enum Error {
         /// The variable's name.
         variable: String,
     },
+    /// The entry holds a token that is not one of the runner's.
+    #[error(
+        "the entry in line {line} of `{}` holds an unknown token, which may be the only copy: it is not overwritten before the server has refused it twice",
+        path.display()
+    )]
+    UnknownToken {
+        /// The file.
+        path: PathBuf,
+        /// Of the entry's header, counted from 1.
+        line: usize,
+    },
     /// An entry cannot be added to `runners = [...]`.
     #[error("`runners` in line {line} of `{}` is written as one array: write each runner as [[runners]]", path.display())]
     InlineRunners {
@@ -212,7 +223,10 @@ impl Error {
         match self {
             Self::InstanceLocked { .. } | Self::RunnerLocked { .. } | Self::FileLocked { .. } => ErrorKind::Locked,
             Self::NoSuchEntry { .. } => ErrorKind::NoSuchEntry,
-            Self::VariableToken { .. } | Self::InlineRunners { .. } | Self::EditMismatch { .. } => ErrorKind::Refused,
+            Self::VariableToken { .. }
+            | Self::UnknownToken { .. }
+            | Self::InlineRunners { .. }
+            | Self::EditMismatch { .. } => ErrorKind::Refused,
             Self::Io { .. }
             | Self::NotText { .. }
             | Self::Syntax { .. }

@@ -91,6 +91,9 @@ pub enum JournalOperation {
         id: Option<RunnerId>,
         /// Fingerprint of the replaced token.
         old: Fingerprint,
+        /// Whether it is authenticated by an access token; allowed once per token.
+        #[serde(default)]
+        by_id: bool,
     },
     /// Deletes a runner or its manager on this machine.
     Unregister {

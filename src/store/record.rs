@@ -41,6 +41,12 @@ pub struct Record {
     pub url: ServerUrl,
     /// GitLab's id of the runner, once known.
     pub id: Option<RunnerId>,
+    /// The id that the server has named for a token of this runner; an id in config.toml is only a claim.
+    #[serde(default)]
+    pub confirmed_id: Option<RunnerId>,
+    /// The runner whose token was put into the entry of this one.
+    #[serde(default)]
+    pub given_to: Option<RunnerId>,
     /// The local name of its entry.
     pub name: Option<String>,
     /// The current token with its times; absent once it is unregistered.

@@ -30,7 +30,8 @@ fn entry_of_a_colliding_token_is_not_selected() {
 #[test]
 fn renewal_and_removal_leave_the_entry_of_a_colliding_token() {
     let text = format!("{}\n{}", entry("a", ONE), entry("b", OTHER));
-    let renewal = Edit::Renew { target: by_token(&[ONE]), id: Some(id(1)), credential: credential("new") };
+    let renewal =
+        Edit::Renew { target: by_token(&[ONE]), id: Some(id(1)), credential: credential("new"), over: known() };
     let (renewed, done) = apply(&text, &renewal, reading()).unwrap();
     assert_eq!(done.entries, 1);
     assert!(!renewed.contains(ONE) && renewed.ends_with(&entry("b", OTHER)), "{renewed}");
@@ -81,7 +82,7 @@ fn former_token_of_version_0_1_is_only_a_hint() {
         assert_eq!((target.matches(entry), target.may_match(entry)), (is_same, is_hinted), "{text}");
     }
     let text = entry("a", ONE);
-    let renewal = Edit::Renew { target: target.clone(), id: None, credential: credential("new") };
+    let renewal = Edit::Renew { target: target.clone(), id: None, credential: credential("new"), over: known() };
     assert!(matches!(apply(&text, &renewal, reading()), Err(Error::NoSuchEntry { .. })));
     let elsewhere = EntrySelector { url: "https://other.example.com".parse().unwrap(), ..target };
     assert!(!elsewhere.may_match(&entries(&text)[0]));
@@ -102,7 +103,7 @@ fn name_narrows_the_selection() {
     let target = EntrySelector { name: Some("b".to_owned()), ..by_token(&[ONE]) };
     let (rest, done) = apply(&text, &Edit::Remove { target: target.clone() }, reading()).unwrap();
     assert_eq!((done.entries, rest), (1, entry("a", ONE)));
-    let renewal = Edit::Renew { target, id: None, credential: credential("new") };
+    let renewal = Edit::Renew { target, id: None, credential: credential("new"), over: known() };
     let (renewed, done) = apply(&text, &renewal, reading()).unwrap();
     assert!(done.entries == 1 && renewed.starts_with(&entry("a", ONE)), "{renewed}");
 }

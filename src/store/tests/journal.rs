@@ -6,7 +6,7 @@ fn key() -> RunnerKey {
 
 pub(super) fn rotate() -> Intent {
     Intent {
-        operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old") },
+        operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old"), by_id: false },
         at: time("2026-01-01T00:00:00Z"),
         system_id: Some("s_0123456789ab".parse().unwrap()),
         asked_by: Some(AskedBy::Daemon),

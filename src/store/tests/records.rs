@@ -3,6 +3,8 @@ use crate::model::{LastVerify, Origin, StateName, VerifyOutcome};
 
 pub(super) fn record(key: &str) -> Record {
     Record {
+        confirmed_id: None,
+        given_to: None,
         key: RunnerKey::enrollment(key).unwrap(),
         origin: Origin::Registered,
         enrollment: Some(key.to_owned()),

@@ -177,7 +177,7 @@ fn operations() -> Vec<JournalOperation> {
     };
     vec![
         JournalOperation::Register { url: url(), description: "build".to_owned(), seed: fingerprint("seed") },
-        JournalOperation::Rotate { url: url(), id: None, old: fingerprint("old") },
+        JournalOperation::Rotate { url: url(), id: None, old: fingerprint("old"), by_id: false },
         unregister(None),
         unregister(Some(StoredFate::Keep)),
         unregister(Some(StoredFate::KeepText)),
