@@ -52,7 +52,7 @@ pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
 pub use sole_copies::SoleCopies;
-pub use unregister::{EntryFate, UnregisterResult, Unregistration};
+pub use unregister::{Deletion, EntryFate, UnregisterResult, Unregistration};
 
 /// How long an operation waits for the lock of a runner that another process works on.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);

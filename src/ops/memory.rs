@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     SameToken,
     /// Never answers a deletion.
     Hang,
+    /// Panics in the middle of a request.
+    Panic,
     /// Takes this long for an answer.
     AnswerAfter(Duration),
 }
@@ -183,6 +185,7 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
+            Some(Fault::Panic) => panic!("injected"),
             Some(Fault::SameToken | Fault::Hang | Fault::AnswerAfter(_)) | None => match act(&mut state) {
                 Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
                 Err(disposition) => Err(failure(disposition, Some(now))),

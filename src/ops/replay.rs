@@ -6,6 +6,7 @@ use super::register::warn_of_orphan;
 use super::{Disk, EntryFate, Error, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
+use crate::ops::Deletion;
 use crate::store::{self, JournalAnswer, JournalOperation, Pending};
 
 /// An operation that a replay could not finish.
@@ -80,10 +81,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.clear_registration(&runner).await?;
                 Ok(None)
             }
-            (JournalOperation::Unregister { fingerprint, .. }, Some(_))
+            (JournalOperation::Unregister { fingerprint, manager_only, .. }, Some(_))
                 if !runner.has_other_token_than(fingerprint) =>
             {
-                let fate = EntryFate::at_shutdown(&runner.record);
+                let deletion = if *manager_only { Deletion::Manager } else { Deletion::Runner };
+                let fate = EntryFate::at_shutdown(&runner.record, deletion);
                 self.retire(&mut runner, fate, now).await?;
                 Ok(None)
             }

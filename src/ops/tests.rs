@@ -96,7 +96,7 @@ async fn a_creation_has_the_same_order_as_a_registration() {
     );
     assert_eq!(fixture.server.calls(), ["create"]);
     assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
-    fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["create", "delete_runner"]);
 }
 
@@ -309,9 +309,9 @@ async fn two_entries_of_one_runner_are_renewed_together() {
 async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     assert_eq!(fate, EntryFate::KeepText);
-    let done = fixture.ops.unregister(&mut runner, fate, now()).await.unwrap();
+    let done = fixture.ops.unregister(&mut runner, Deletion::Runner, fate, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::Deleted);
     assert!(fixture.server.runners().is_empty());
     assert!(fixture.disk.tokens().is_empty());
@@ -332,8 +332,8 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     let mut runner = blank();
     fixture.ops.register(&enrollment, &mut runner, now()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
-    let fate = EntryFate::at_shutdown(&runner.record);
-    fixture.ops.unregister(&mut runner, fate, now()).await.unwrap();
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Manager);
+    fixture.ops.unregister(&mut runner, Deletion::Manager, fate, now()).await.unwrap();
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert!(served.managers.is_empty());
     assert_eq!(fixture.disk.tokens().len(), 1);
@@ -344,7 +344,7 @@ async fn a_missing_runner_may_remain_if_its_token_has_expired() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.server.remove_runner(runner.record.id.unwrap());
-    let done = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    let done = fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::AlreadyGone);
 
     let fixture = OpsFixture::new();
@@ -352,7 +352,7 @@ async fn a_missing_runner_may_remain_if_its_token_has_expired() {
     runner.record.credential.as_mut().unwrap().expiry = Expiry::At(now().minus(Duration::from_secs(60)));
     fixture.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
     fixture.server.inject("delete_runner", Fault::Fail(Disposition::Refused));
-    let done = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    let done = fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::MayRemain);
 }
 
@@ -361,11 +361,11 @@ async fn a_lost_unregistration_is_finished_by_the_next_start() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.server.inject("delete_runner", Fault::LoseAnswer);
-    let error = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    let error = fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap_err();
     assert!(matches!(error, Error::Changing(_)));
     let replayed = fixture.ops.replay(now()).await.unwrap();
     assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
-    let done = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    let done = fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::AlreadyGone);
     assert!(fixture.disk.tokens().is_empty());
 }
@@ -375,12 +375,12 @@ async fn a_start_finishes_an_unregistration_that_the_disk_failed() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.disk.fail("edit", 2);
-    fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap_err();
     let replayed = fixture.ops.replay(now()).await.unwrap();
     assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
     fixture.ops.reconcile(&mut runner).await.unwrap();
     fixture.disk.fail("record", 1);
-    fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap_err();
     assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);
     assert!(fixture.disk.tokens().is_empty());
     assert_eq!(fixture.server.calls(), ["register", "delete_runner"]);
@@ -391,7 +391,7 @@ async fn an_interrupted_unregistration_spares_a_newer_token() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.disk.fail("edit", 1);
-    fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap_err();
+    fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap_err();
     let (id, credential) = fixture.server.add_runner();
     fixture.disk.state().entries.clear();
     fixture.disk.add_entry("build-1", Some(id), &credential);
@@ -498,7 +498,7 @@ async fn unregister_adopts_an_unknown_token_first() {
     other.rotate(&mut theirs, None, now()).await.unwrap();
     let token = theirs.record.credential.unwrap().token;
     fixture.disk.state().entries[0].token = EntryToken::Literal(token);
-    let done = fixture.ops.unregister(&mut runner, EntryFate::KeepText, now()).await.unwrap();
+    let done = fixture.ops.unregister(&mut runner, Deletion::Runner, EntryFate::KeepText, now()).await.unwrap();
     assert_eq!(done.found, Unregistration::Deleted);
     assert!(fixture.server.runners().is_empty());
 }
@@ -511,7 +511,10 @@ async fn no_second_reset_is_sent_before_a_lost_answer_is_settled() {
     fixture.ops.rotate(&mut runner, None, now()).await.unwrap_err();
     let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
     assert!(matches!(fixture.ops.rotate(&mut another, None, now()).await, Err(Error::Disk(_))));
-    assert!(matches!(fixture.ops.unregister(&mut another, EntryFate::Drop, now()).await, Err(Error::Disk(_))));
+    assert!(matches!(
+        fixture.ops.unregister(&mut another, Deletion::Runner, EntryFate::Drop, now()).await,
+        Err(Error::Disk(_))
+    ));
     assert_eq!(fixture.server.calls(), ["register", "reset"]);
     fixture.ops.settle(&mut runner).await.unwrap();
     assert!(matches!(fixture.ops.rotate(&mut another, None, now()).await, Err(Error::Changing(_))));
@@ -523,7 +526,7 @@ async fn the_text_of_an_entry_is_kept_before_its_removal() {
         let fixture = OpsFixture::new();
         let mut runner = fixture.registered().await;
         fixture.disk.fail("edit", 1);
-        fixture.ops.unregister(&mut runner, fate, now()).await.unwrap_err();
+        fixture.ops.unregister(&mut runner, Deletion::Runner, fate, now()).await.unwrap_err();
         let state = fixture.disk.state();
         let in_record = state.records[&runner.record.key].entry_text.is_some();
         assert!(in_record || state.effects.contains(&"keep_dropped"), "{fate:?}");

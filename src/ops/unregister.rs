@@ -7,6 +7,15 @@ use crate::gitlab::Disposition;
 use crate::model::{Expiry, Origin, StateName, Timestamp};
 use crate::store::{self, Edit, JournalAnswer, JournalOperation, Record};
 
+/// What an unregistration deletes on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The runner, for all machines.
+    Runner,
+    /// Only this machine's manager of it.
+    Manager,
+}
+
 /// What an unregistration does with the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
@@ -20,15 +29,14 @@ pub enum EntryFate {
 }
 
 impl EntryFate {
-    /// What an unregistration by the daemon does with the entry: a registered runner of an enrollment can be registered
-    /// again with its kept text; a given one cannot be registered again.
+    /// What an unregistration by the daemon does with the entry: a deleted runner of an enrollment can be registered
+    /// again with its kept text; the token of a runner that remains is needed again.
     #[must_use]
-    pub fn at_shutdown(record: &Record) -> Self {
-        match (record.origin, &record.enrollment) {
-            _ if record.is_copy => Self::Keep,
-            (Origin::Given, _) => Self::Keep,
-            (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
-            (Origin::Registered | Origin::V1, None) => Self::Drop,
+    pub fn at_shutdown(record: &Record, deletion: Deletion) -> Self {
+        match (deletion, &record.enrollment) {
+            (Deletion::Manager, _) => Self::Keep,
+            (Deletion::Runner, Some(_)) => Self::KeepText,
+            (Deletion::Runner, None) => Self::Drop,
         }
     }
 }
@@ -56,7 +64,7 @@ pub enum Unregistration {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Deletes a registered runner, or this machine's manager of a given one, and handles the entry by `fate`.
+    /// Deletes a runner, or only this machine's manager of it, and handles the entry by `fate`.
     ///
     /// # Errors
     /// [`Error::Changing`] if the server did not confirm the deletion; the entry stays. [`Error::Disk`] if the journal
@@ -65,6 +73,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn unregister(
         &self,
         runner: &mut Runner,
+        deletion: Deletion,
         fate: EntryFate,
         now: Timestamp,
     ) -> Result<UnregisterResult, Error> {
@@ -80,7 +89,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.adopt_before_deletion(runner, now).await?;
         let token = runner.token()?;
-        let manager_only = runner.record.origin == Origin::Given || runner.record.is_copy;
+        let manager_only = deletion == Deletion::Manager;
         let operation = JournalOperation::Unregister {
             url: runner.record.url.clone(),
             id: runner.record.id,

@@ -3,6 +3,7 @@
 use super::{Asker, Driver, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
+use crate::engine::policy::{deletion_at_stop, requested_deletion};
 use crate::lifecycle::{Outcome, State, Step, Trouble};
 use crate::model::Origin;
 use crate::ops::{self, Completed, Disk, EntryFate, EntryStatus, Server, Unfinished, UnregisterResult};
@@ -133,12 +134,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A failure only defers: what else its answer could mean is for a verification to find out.
     async fn unregister(&mut self, step: Step) -> StepReport {
-        let fate = match self.asker {
-            Asker::Daemon => EntryFate::at_shutdown(&self.runner.record),
-            Asker::Command { entry_fate, .. } => entry_fate,
+        let (deletion, fate) = match self.asker {
+            Asker::Daemon => {
+                let deletion = deletion_at_stop(&self.config, &self.runner);
+                (deletion, EntryFate::at_shutdown(&self.runner.record, deletion))
+            }
+            Asker::Command { entry_fate, .. } => (requested_deletion(&self.runner), entry_fate),
         };
         let now = self.now();
-        match self.engine.ops.unregister(&mut self.runner, fate, now).await {
+        match self.engine.ops.unregister(&mut self.runner, deletion, fate, now).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {
                 let is_interrupted = self.unfinished.take() == Some(Unfinished::Unregistration);
                 let outcome = match (is_interrupted, &self.enrollment) {
