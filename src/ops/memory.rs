@@ -72,6 +72,8 @@ pub(crate) enum Fault {
     InventedToken,
     /// Never answers a deletion.
     Hang,
+    /// Panics in the middle of a request.
+    Panic,
     /// Takes this long for an answer.
     AnswerAfter(Duration),
 }
@@ -206,6 +208,7 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
+            Some(Fault::Panic) => panic!("injected"),
             _ => {
                 state.oddity = fault.filter(|fault| matches!(fault, Fault::OddAnswer | Fault::InventedToken));
                 let answer = act(&mut state);

@@ -385,7 +385,7 @@ async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
     assert_eq!(runner.record.given_to, Some(other));
     assert_eq!(fixture.disk.tokens(), [credential.token]);
     assert_eq!(fixture.disk.state().entries[0].id, Some(other), "the entry is the other runner's");
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     assert_eq!(fixture.server.runners().keys().copied().collect::<Vec<_>>(), [other.number()]);
     assert_eq!(fixture.disk.tokens().len(), 1);
@@ -401,7 +401,7 @@ async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_delet
     fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
     assert!(matches!(fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap().outcome, Outcome::Adopted(_)));
     assert_eq!((runner.record.id, runner.record.origin), (Some(other), Origin::Given));
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     assert!(fixture.server.runners().contains_key(&other.number()));
     assert_eq!(fixture.disk.tokens(), [credential.token]);
@@ -515,7 +515,7 @@ async fn two_entries_of_one_runner_are_renewed_together() {
 async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     assert_eq!(fate, EntryFate::KeepText);
     let done = fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     assert_eq!(done.found, Unregistration::Deleted);
@@ -538,7 +538,7 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     let mut runner = blank();
     fixture.ops.register(&enrollment, &mut runner, Caution::Send, now()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert!(served.managers.is_empty());
