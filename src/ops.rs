@@ -20,6 +20,7 @@
 //! wait, retry or read a clock: `lifecycle` decides when to try again.
 
 mod enrollment;
+mod entries;
 mod error;
 mod move_record;
 mod ports;

@@ -477,3 +477,80 @@ fn tls_ca_file_of_the_entry_is_trusted() {
     sandbox.run(&["unregister", "--all"]).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 0);
 }
+
+/// An entry as configuration management prepares it, with this line for its token.
+fn prepared(url: &str, token: &str) -> String {
+    format!(
+        "concurrent = 4\n\n[[runners]]\n  name = \"a\" # prepared\n  url = \"{url}\"\n{token}  executor = \"docker\"\n  [runners.docker]\n    image = \"alpine\"\n"
+    )
+}
+
+const PREPARED_TOKENS: [&str; 4] =
+    ["", "  token = \"\"\n", "  token = \"<replaced by registration>\"\n", "  token = \"to be registered\"\n"];
+
+#[test]
+fn prepared_entry_is_completed_with_its_other_keys() {
+    for token in PREPARED_TOKENS {
+        for args in [&[][..], &["--force"]] {
+            let sandbox = super::sandbox();
+            let config = prepared(&sandbox.gitlab.url(), token);
+            sandbox.write_config(&config);
+            let args = [&["--name", "a", "--executor", "shell", "--output=json"], args].concat();
+            assert_eq!(sandbox.register(&args).exits(0).runner()["action"], "registered");
+            assert_completed(&sandbox, &config, token);
+            assert_eq!(sandbox.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
+        }
+    }
+}
+
+#[test]
+fn enrollment_completes_a_prepared_entry() {
+    for token in PREPARED_TOKENS {
+        let sandbox = super::sandbox();
+        let config = prepared(&sandbox.gitlab.url(), token);
+        sandbox.write_config(&config);
+        let secret = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+        let secret = format!("registration_token = {{ file = {:?} }}", secret.to_str().unwrap());
+        sandbox.write_fast_settings(&sandbox.enrollment("a", &secret));
+        sandbox.run(&["run", "--once"]).exits(0);
+        assert_completed(&sandbox, &config, token);
+    }
+}
+
+#[track_caller]
+fn assert_completed(sandbox: &test_support::Sandbox, before: &str, token: &str) {
+    let after = sandbox.config();
+    assert!(sandbox.is_in_step(), "{after}");
+    for line in before.lines().filter(|line| !token.contains(line)) {
+        assert!(after.lines().any(|written| written == line), "{line}: {after}");
+    }
+    assert!(after.contains(&format!("id = {}", sandbox.gitlab.runners()[0].id)), "{after}");
+}
+
+#[test]
+fn entry_with_an_unset_variable_is_not_registered_beside() {
+    let sandbox = super::sandbox();
+    sandbox.add_entry("a", None, "$TOKEN_OF_RUNNER");
+    let config = sandbox.config();
+    sandbox.register(&["--name", "a"]).exits(4).says("in line 1").says("TOKEN_OF_RUNNER");
+    let secret = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let secret = format!("registration_token = {{ file = {:?} }}", secret.to_str().unwrap());
+    sandbox.write_fast_settings(&sandbox.enrollment("a", &secret));
+    sandbox.run(&["run", "--once"]).says("enrollment `a` is not registered");
+    assert_eq!((sandbox.config(), sandbox.gitlab.requests_to(Endpoint::Register).len()), (config, 0));
+}
+
+#[test]
+fn failed_write_leaves_a_prepared_entry_without_its_runner() {
+    let sandbox = super::sandbox();
+    sandbox.write_config(&prepared(&sandbox.gitlab.url(), ""));
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let child = sandbox.start(&["register", "-n", "--name", "a", "--url", &url, "-r", &token]);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    child.signal(Signal::TERM);
+    hold.release();
+    child.end().exits(1).says("is unregistered again");
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+    assert!(sandbox.config().contains("image = \"alpine\""));
+}
