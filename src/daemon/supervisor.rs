@@ -43,7 +43,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     parts: Parts<S, D, C>,
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
-    let Parts { engine, watch, heartbeat, mut reload, registry, counters } = parts;
+    let Parts { engine, watch, heartbeat, mut reload, request_timeout, registry, counters } = parts;
     let shared = Rc::new(Shared { engine: Rc::new(engine), registry, counters });
     let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
@@ -76,7 +76,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
         }
     };
     supervisor.enter(Phase::Stopping);
-    Ok(supervisor.stop(mode, &mut notices).await)
+    Ok(supervisor.stop(mode, request_timeout, &mut notices).await)
 }
 
 type InventoryResult = Result<(Inventory, Snapshot), Error>;
@@ -97,7 +97,7 @@ struct RunnerHandle {
 }
 
 pub(super) struct Supervisor<S, D, C> {
-    shared: Rc<Shared<S, D, C>>,
+    pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
     watch: Option<Watch>,
     pub(super) heartbeat: Heartbeat,
@@ -254,14 +254,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Settings after one of their files changed: agent.toml, or a token file.
     fn settings_changed(&mut self, config: Option<Config>) {
-        let unregistered = UnregisteredElsewhere::LeaveAlone;
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(FileState::Changing, unregistered);
+                self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.send_to_all(&RunnerCommand::Changed { file: FileState::Changing, unregistered }),
+            Some(_) => self.send_to_all(&RunnerCommand::SecretsChanged),
             None => {}
         }
     }

@@ -2,30 +2,41 @@
 
 use std::time::Duration;
 
+use super::rotate::known_expiry;
 use super::{
     Completed, Disk, Enrollment, EntryStatus, Error, Failure, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
     is_own,
 };
 use crate::error_chain::chain;
-use crate::gitlab::RegisterParameters;
+use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
 /// How long a command waits for another process that registers the same: longer than a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(60);
 
+/// What precedes a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caution {
+    /// Nothing.
+    Send,
+    /// A probe, which shows whether a GitLab answers.
+    ProbeFirst,
+}
+
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
     ///
     /// # Errors
-    /// [`Error::Secret`], [`Error::Compose`] or [`Error::Disk`] before a request is sent; [`Error::Registering`] if
+    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
     /// the request failed. If the server may have executed it nevertheless, the log describes the possible orphan.
     pub async fn register(
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
         let _registration = self.lock_registration(enrollment, runner).await?;
@@ -34,7 +45,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if runner.is_unwritten() {
                 self.project(runner).await?;
             }
-            return Ok(Completed { outcome: Outcome::Adopted(validity), date: None, unsaved: None });
+            return Ok(Completed::new(Outcome::Adopted(validity), None));
         }
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(released());
@@ -50,7 +61,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         runner.executor.clone_from(&enrollment.entry.executor);
         self.set_origin(enrollment, runner, token.fingerprint());
+        self.probe_server(enrollment, runner, caution).await?;
         self.register_by_source(enrollment, runner, token, now).await
+    }
+
+    /// Asks whether a GitLab answers before a request is sent that must not be repeated.
+    async fn probe_server(&self, enrollment: &Enrollment, runner: &Runner, caution: Caution) -> Result<(), Error> {
+        match (&enrollment.source, caution) {
+            // The API of 2016 has no verification, and a given token is verified anyway.
+            (RegistrationSource::V1(_) | RegistrationSource::Given(_), _) | (_, Caution::Send) => Ok(()),
+            (_, Caution::ProbeFirst) => self.server.probe(&runner.site).await.map(drop).map_err(Error::Probing),
+        }
     }
 
     /// Registers the runner although its record holds a token, and puts the new id and token into its existing
@@ -64,10 +85,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
         let _registration = self.lock_registration(enrollment, runner).await?;
         let entered = self.enter(runner).await?;
+        self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -82,6 +105,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
+        self.probe_server(enrollment, runner, caution).await?;
         let text = runner.record.entry_text.take();
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
@@ -158,6 +182,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let RegistrationSource::Given(_) = enrollment.source {
             return self.take_given(enrollment, runner, token, now).await;
         }
+        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
         self.save_record(runner).await?;
         let operation = JournalOperation::Register {
             url: runner.record.url.clone(),
@@ -180,17 +205,54 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
         self.set_origin(enrollment, runner, token.fingerprint());
-        let obtained_at = answer.date.unwrap_or(now).whole_seconds();
-        let credential =
-            Credential { token: answer.value.token, obtained_at: Some(obtained_at), expiry: answer.value.expiry };
-        self.journal_token(runner, Some(answer.value.id), &credential).await;
-        runner.record.id = Some(answer.value.id);
-        Ok(self.keep_registered(runner, credential, obtained_at, answer.date).await)
+        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let obtained_at = date.unwrap_or(now).whole_seconds();
+        let Registered { id, token, expiry, shape } = answer.value;
+        let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
+        self.journal_token(runner, id, &credential, shape).await;
+        if let Shape::Odd(oddity) = shape {
+            return self.keep_odd_registration(runner, credential, id, oddity, now).await;
+        }
+        runner.record.id = id;
+        runner.record.confirmed_id = id;
+        Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+    }
+
+    /// An odd answer to a registration: its token is kept as a candidate and counts once the server accepts it.
+    async fn keep_odd_registration(
+        &self,
+        runner: &mut Runner,
+        credential: Credential,
+        id: Option<RunnerId>,
+        oddity: &'static str,
+        now: Timestamp,
+    ) -> Result<Completed, Error> {
+        tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
+            "the answer to a registration is odd: verifying the token in it");
+        self.keep_received(runner, &credential, id, now).await;
+        match self.send_verify(runner, &credential.token).await {
+            Ok(verified) => {
+                runner.record.id = verified.value.id.or(id);
+                runner.record.confirmed_id = verified.value.id;
+                let expiry = known_expiry(credential.expiry, verified.value.expiry);
+                let date = self.judged(runner, verified.date, expiry, now);
+                let obtained_at = credential.obtained_at.unwrap_or(now);
+                let credential = Credential { expiry, ..credential };
+                Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+            }
+            Err(_) => {
+                if !runner.is_held_changed {
+                    self.disk.clear(&runner.record.key).await?;
+                }
+                Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
+            }
+        }
     }
 
     async fn undo_registration(&self, runner: &Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
+        let may_have_reached = failure.may_have_reached;
         let error = Error::Registering(failure);
-        if matches!(error.outcome(), Outcome::Lost { .. }) {
+        if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
             warn_of_orphan(intent);
         }
         self.clear_registration(runner).await?;
@@ -200,7 +262,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Clears the journal of a registration that brought no token, and removes a record that was only written for it.
     pub(super) async fn clear_registration(&self, runner: &Runner) -> Result<(), Error> {
         self.disk.clear(&runner.record.key).await?;
-        if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
+        let is_empty = runner.record.credential.is_none() && runner.held.candidates.is_empty();
+        if runner.record.enrollment.is_none() && is_empty {
             self.disk.remove_record(&runner.record.key).await?;
         }
         Ok(())
@@ -218,8 +281,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.set_origin(enrollment, runner, token.fingerprint());
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
         runner.record.id = verified.value.id;
+        runner.record.confirmed_id = verified.value.id;
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, first_seen_at, verified.date).await)
+        Ok(self.keep_registered(runner, credential, first_seen_at, verified.date, now).await)
     }
 
     /// Writes the record before the entry: a daemon that saw an entry without a record would manage it under another
@@ -230,20 +294,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
         credential: Credential,
         obtained_at: Timestamp,
         date: Option<Timestamp>,
+        now: Timestamp,
     ) -> Completed {
         let validity = Validity { obtained_at, expiry: credential.expiry };
-        runner.take(credential);
+        runner.record.given_to = None;
+        runner.take(credential, now);
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }
-        let unsaved = self.project_and_clear(runner).await.err();
-        Completed { outcome: Outcome::Registered(validity), date, unsaved }
+        let unsaved = self.project_and_clear(runner, Vec::new()).await.err();
+        Completed { unsaved, ..Completed::new(Outcome::Registered(validity), date) }
     }
 }
 
 /// Nothing is to be done for this runner: the next inventory finds the one that another process has registered.
 fn released() -> Completed {
-    Completed { outcome: Outcome::Released, date: None, unsaved: None }
+    Completed::new(Outcome::Released, None)
 }
 
 fn target_of(record: &Record) -> EntrySelector {

@@ -1,5 +1,7 @@
 //! Validates a [`Draft`] into an [`Enrollment`].
 
+use std::path::PathBuf;
+
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
 use super::draft::{Draft, DraftCreation};
 use super::paths::read_text;
@@ -24,6 +26,8 @@ const UNNAMED_KEY: &str = "default";
 pub(super) struct Findings {
     pub(super) diagnostics: Diagnostics,
     pub(super) warnings: Vec<String>,
+    /// The template files that enrollments name.
+    pub(super) templates: Vec<PathBuf>,
 }
 
 /// Validates the draft of a `register` command; returns warnings too.
@@ -137,6 +141,7 @@ impl Draft {
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
         let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);
         let tls = self.tls(&mut findings.diagnostics);
+        findings.templates.extend(value(&self.template));
         let template = self.template_text(&mut findings.diagnostics);
         let (key, url, source) = (key?, url?, source?);
         let entry = NewEntry {

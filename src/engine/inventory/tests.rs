@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
-use crate::ops::RegistrationSource;
+use crate::ops::{Caution, RegistrationSource};
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent, url,
 };
@@ -222,7 +222,7 @@ async fn an_entry_without_a_token_is_completed() {
         let inventory = world.started().await;
         assert_eq!(served(&inventory), [("build-1", true)]);
         let mut runner = inventory.runners[0].runner.clone();
-        world.ops.register(&world.config.enrollments[0], &mut runner, now()).await.unwrap();
+        world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
         let entries = world.disk.state().entries.clone();
         assert_eq!((entries.len(), entries[0].executor.as_deref()), (1, Some("docker")));
         assert_eq!(entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));
@@ -344,7 +344,7 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
             record.entry_text = EntryText::compose(&world.config.enrollments[0].entry).ok();
             world.save(&record);
         }
-        let done = world.ops.register(&world.config.enrollments[0], &mut runner, now()).await.unwrap();
+        let done = world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
         assert_eq!(done.outcome, crate::lifecycle::Outcome::Released);
         assert!(world.server.calls().is_empty());
     }
@@ -354,7 +354,7 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
     let mut others = world.add_record("second", "build-1", id, &credential);
     others.enrollment = Some("second".to_owned());
     world.save(&others);
-    world.ops.register(&world.config.enrollments[0], &mut runner, now()).await.unwrap();
+    world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
     assert_eq!(world.server.calls(), ["register"]);
 }
 
