@@ -18,7 +18,7 @@ use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
-use crate::lifecycle::{Goal, Outcome};
+use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
 use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
@@ -212,6 +212,7 @@ impl Registrar {
         let before = managed.runner.record.id;
         let mut driver = self.driver(managed, Some(self.enrollment.clone()), entry.fate_if_undone());
         if entry == TargetEntry::Same {
+            self.settle(&mut driver).await?;
             driver.enter(Outcome::Reenrolled(None));
         }
         let drive = self.session.drive(&mut driver, entry.goal(), Budget::Within(self.mode.wait)).await;
@@ -245,10 +246,37 @@ impl Registrar {
         Ok(Some(outcome))
     }
 
-    /// Says what a lost answer may have left behind.
+    /// Finds out what became of a reset that was cut off, before its journal is needed for the registration.
+    async fn settle(&self, driver: &mut Driver) -> Result<(), Error> {
+        if !matches!(driver.state(), State::Uncertain(_)) {
+            return Ok(());
+        }
+        self.session
+            .reporter
+            .remark("the answer to the last reset of its token was lost: verifying the old token first");
+        let drive = self.session.drive(driver, Goal::Settled, Budget::BY_RULES).await;
+        if !matches!(driver.state(), State::Uncertain(_)) {
+            return Ok(());
+        }
+        let unsettled = "it is not known what became of the last reset of its token";
+        if drive.is_interrupted {
+            return Err(Error::Interrupted(unsettled.to_owned()));
+        }
+        Err(Error::Verdict {
+            exit: Exit::Unreachable,
+            message: format!("{unsettled}: {}", chain(&error_of(drive))),
+            hint: Some("run the same command again once the server answers `runner-agent verify`".to_owned()),
+        })
+    }
+
+    /// Says what a lost answer may have left behind. Nothing, if GitLab has not seen the request.
     fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
         let error = error_of(drive);
-        if !matches!(outcome, Some(Outcome::Lost { .. })) {
+        let may_have_reached = match &error {
+            Error::Operation(error) => error.failure().is_some_and(|failure| failure.may_have_reached),
+            _ => false,
+        };
+        if !(may_have_reached && matches!(outcome, Some(Outcome::Lost { .. }))) {
             return error;
         }
         let description = self.enrollment.parameters.description.as_deref().unwrap_or_default();

@@ -38,10 +38,8 @@ impl Existing {
         let Related { relation, others } = relate(enrollment, &Enrolled::new(), &records, &snapshot);
         let found = Found { enrollment, seed, inventory, snapshot };
         let runner = match relation {
-            Relation::Own(record) | Relation::Recorded(record) => {
-                found.managed(Runner::recorded(record, enrollment.site.clone()))
-            }
-            Relation::Found(entry) => found.managed(Runner::found(&entry)?),
+            Relation::Own(record) | Relation::Recorded(record) => Runner::recorded(record, enrollment.site.clone()),
+            Relation::Found(entry) => Runner::found(&entry)?,
             Relation::Unusable { line, problem } => {
                 return Err(Error::Verdict {
                     exit: Exit::LocalFile,
@@ -52,11 +50,12 @@ impl Existing {
                 });
             }
             Relation::Taken { .. } | Relation::Nothing(_) => match found.of_given_token(&records) {
-                Some(record) => found.managed(Runner::recorded(record.clone(), enrollment.site.clone())),
+                Some(record) => Runner::recorded(record.clone(), enrollment.site.clone()),
                 None if found.is_prepared() => return Ok(Self::Prepared),
                 None => return Ok(Self::None),
             },
         };
+        let runner = found.managed(session, runner).await;
         if others > 0 && !found.holds_token(&runner.runner) {
             return Err(Error::Usage(format!(
                 "config.toml has {} runners of the name `{}` at {} already: use --name",
@@ -91,7 +90,7 @@ struct Found<'f> {
 
 impl Found<'_> {
     /// The runner as the inventory has it, or else as it was read: a record without an entry is not managed.
-    fn managed(&self, mut runner: Runner) -> ManagedRunner {
+    async fn managed(&self, session: &CommandSession, mut runner: Runner) -> ManagedRunner {
         let is_same = |managed: &&ManagedRunner| {
             managed.runner.record.key == runner.record.key && managed.runner.record.url == runner.record.url
         };
@@ -99,6 +98,7 @@ impl Found<'_> {
             return ManagedRunner { enrollment: None, ..managed.clone() };
         }
         runner.look_up(&self.snapshot);
+        session.ops().load_held(&mut runner).await;
         ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None }
     }
 

@@ -254,7 +254,7 @@ fn lost_response_is_not_retried() {
     sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
     done.exits(5).says("was never contacted").says("description `a`");
-    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
     assert_eq!(sandbox.config(), "");
 }
 
@@ -267,7 +267,66 @@ fn wait_flag_waits_for_the_server() {
     sandbox.gitlab.order(Endpoint::Register, Fault::throttled(0));
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
     done.exits(0).says("waiting up to ");
-    assert_eq!(sandbox.gitlab.requests().len(), 2);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 2);
+}
+
+#[test]
+fn wait_flag_waits_until_a_gitlab_answers() {
+    for fault in [
+        Fault::html(502),
+        Fault::html(503),
+        Fault::html(200),
+        Fault::html(404),
+        Fault::json(503, serde_json::json!({ "message": "Service Unavailable" })),
+        Fault::json(404, serde_json::json!({ "message": "no Route matched with those values" })),
+        Fault::json(200, serde_json::json!({ "token": "glrt-no-answer-to-this" })),
+    ] {
+        let sandbox = super::sandbox();
+        // As long as GitLab starts, the proxy in front of it answers every request so.
+        sandbox.gitlab.order(Endpoint::Verify, fault.clone()).times(2);
+        let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
+        assert!(!done.exits(0).stderr.contains("may have created"), "{done:?}");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 3, "{fault:?}");
+        assert!(sandbox.is_in_step());
+        // The probe has no token.
+        let probe = sandbox.gitlab.requests_to(Endpoint::Verify).remove(0);
+        assert_eq!((probe.parameter("token"), probe.parameter("system_id")), (None, None));
+    }
+}
+
+#[test]
+fn wait_flag_ends_with_the_last_answer_and_nothing_sent() {
+    let sandbox = super::sandbox();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
+    let done = sandbox.register(&["--name", "a", "--wait", "1s"]);
+    assert!(!done.exits(5).says("not a GitLab API answer").stderr.contains("may have created"), "{done:?}");
+    assert!(sandbox.gitlab.requests_to(Endpoint::Register).is_empty());
+}
+
+#[test]
+fn wait_flag_stops_after_an_answer_that_may_be_lost() {
+    for status in [408, 500, 502, 503, 504] {
+        let sandbox = super::sandbox();
+        sandbox.gitlab.order(Endpoint::Register, Fault::html(status));
+        sandbox.register(&["--name", "a", "--wait", "5m"]).exits(5).says("was never contacted");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1, "{status}");
+    }
+}
+
+#[test]
+fn answer_of_something_else_than_gitlab_makes_no_orphan() {
+    let json = |status, text: &str| Fault::json(status, serde_json::json!({ "message": text }));
+    let faults =
+        [400, 401, 404, 405].map(|status| [Fault::html(status), json(status, "no Route matched with those values")]);
+    for fault in faults.into_iter().flatten() {
+        let sandbox = super::sandbox();
+        sandbox.gitlab.order(Endpoint::Register, fault.clone());
+        let done = sandbox.register(&["--name", "a"]);
+        for text in ["may have created", "never contacted"] {
+            assert!(!done.exits(5).stderr.contains(text), "{fault:?}: {done:?}");
+        }
+    }
 }
 
 #[test]
@@ -538,6 +597,41 @@ fn entry_with_an_unset_variable_is_not_registered_beside() {
     sandbox.write_fast_settings(&sandbox.enrollment("a", &secret));
     sandbox.run(&["run", "--once"]).says("enrollment `a` is not registered");
     assert_eq!((sandbox.config(), sandbox.gitlab.requests_to(Endpoint::Register).len()), (config, 0));
+}
+
+#[test]
+fn force_settles_a_reset_that_was_cut_off() {
+    for is_executed in [true, false] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+        sandbox.register(&["--name", "a"]).exits(0);
+        let fault = if is_executed { Fault::hold().after_acting() } else { Fault::hold() };
+        let hold = sandbox.gitlab.order(Endpoint::Reset, fault);
+        let rotation = sandbox.start(&["rotate", "--name", "a"]);
+        sandbox.wait_for_requests(Endpoint::Reset, 1);
+        rotation.kill();
+        if is_executed {
+            hold.release();
+        }
+        sandbox.register(&["--name", "a", "--force"]).exits(0).says("verifying the old token first");
+        let made = sandbox.gitlab.runners().pop().unwrap();
+        assert!(sandbox.config().contains(&made.token) && sandbox.config().matches("[[runners]]").count() == 1);
+        sandbox.run(&["verify"]).exits(0);
+    }
+}
+
+#[test]
+fn force_names_the_next_command_if_a_reset_cannot_be_settled() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
+    let rotation = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    rotation.kill();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
+    let registrations = sandbox.gitlab.requests_to(Endpoint::Register).len();
+    let done = sandbox.register(&["--name", "a", "--force"]);
+    done.exits(5).says("what became of the last reset").says("hint: run the same command again");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), registrations);
 }
 
 #[test]
