@@ -272,6 +272,13 @@ impl Registrar {
     /// Says what a lost answer may have left behind. Nothing, if GitLab has not seen the request.
     fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
         let error = error_of(drive);
+        if let Error::Operation(ops::Error::Probing(_)) = &error {
+            return Error::Verdict {
+                exit: error.exit(),
+                message: format!("{}: no registration was sent", chain(&error)),
+                hint: error.hint().map(str::to_owned),
+            };
+        }
         let may_have_reached = match &error {
             Error::Operation(error) => error.failure().is_some_and(|failure| failure.may_have_reached),
             _ => false,
