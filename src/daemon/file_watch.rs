@@ -31,9 +31,17 @@ pub struct Changed {
 
 /// Waits for file changes.
 pub struct Watch {
-    events: EventStream<[u8; BUFFER_BYTES]>,
+    source: ChangeSource,
     paths: Rc<RefCell<WatchedPaths>>,
     collected: Option<Collected>,
+}
+
+/// Where a [`Watch`] learns of changes.
+enum ChangeSource {
+    Inotify(EventStream<[u8; BUFFER_BYTES]>),
+    /// A test, whose files are in memory.
+    #[cfg(test)]
+    Test(tokio::sync::mpsc::UnboundedReceiver<Changed>),
 }
 
 /// Changes which files a [`Watch`] watches.
@@ -77,13 +85,24 @@ impl Watch {
         let mut watcher = Watcher { watches: inotify.watches(), paths: Rc::default() };
         watcher.watch(watched)?;
         let events = inotify.into_event_stream([0; BUFFER_BYTES])?;
-        Ok(Self { events, paths: watcher.paths, collected: None })
+        Ok(Self { source: ChangeSource::Inotify(events), paths: watcher.paths, collected: None })
+    }
+
+    /// Reports what a test sends.
+    #[cfg(test)]
+    pub(crate) fn of_test(changes: tokio::sync::mpsc::UnboundedReceiver<Changed>) -> Self {
+        Self { source: ChangeSource::Test(changes), paths: Rc::default(), collected: None }
     }
 
     /// A handle that changes the watched files.
     #[must_use]
     pub fn watcher(&self) -> Watcher {
-        Watcher { watches: self.events.watches(), paths: Rc::clone(&self.paths) }
+        let watches = match &self.source {
+            ChangeSource::Inotify(events) => events.watches(),
+            #[cfg(test)]
+            ChangeSource::Test(_) => unreachable!("a test watches no files"),
+        };
+        Watcher { watches, paths: Rc::clone(&self.paths) }
     }
 
     /// Waits until one of the files has changed and the change is complete. Cancellation safe: the next call reports
@@ -104,12 +123,7 @@ impl Watch {
 
     /// Receives the next event and adds it to the collected ones.
     async fn collect(&mut self) {
-        let event = match self.events.next().await {
-            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.paths.borrow_mut().changed(&event),
-            // Lost or unreadable events may concern any of the files.
-            Some(_) => Changed { config: true, settings: true },
-            None => std::future::pending().await,
-        };
+        let event = self.next_event().await;
         if event == Changed::default() {
             return;
         }
@@ -118,6 +132,24 @@ impl Watch {
         collected.changed.config |= event.config;
         collected.changed.settings |= event.settings;
         collected.last_at = now;
+    }
+
+    /// Which files the next event concerns.
+    async fn next_event(&mut self) -> Changed {
+        let events = match &mut self.source {
+            ChangeSource::Inotify(events) => events,
+            #[cfg(test)]
+            ChangeSource::Test(changes) => match changes.recv().await {
+                Some(changed) => return changed,
+                None => std::future::pending().await,
+            },
+        };
+        match events.next().await {
+            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.paths.borrow_mut().changed(&event),
+            // Lost or unreadable events may concern any of the files.
+            Some(_) => Changed { config: true, settings: true },
+            None => std::future::pending().await,
+        }
     }
 }
 

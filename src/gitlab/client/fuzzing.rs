@@ -12,7 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{CallFailure, Endpoint, Error, Incoming, deleted, headers, refused, success, wire};
+use super::{
+    Answer, CallFailure, Endpoint, Error, Incoming, Registered, Reset, Verified, deleted, headers, refused, success,
+    wire,
+};
 use crate::gitlab::fleet;
 use crate::model::Expiry;
 use crate::secret::Token;
@@ -39,6 +42,77 @@ pub fn answer(input: &[u8]) {
     assert!(!shown.contains(char::is_control) && shown.len() < 2000, "{shown:?}");
     assert!(headers::retry_after(&incoming.headers, true).is_none_or(|wait| wait <= Duration::from_secs(86_400)));
     let _class = (error.class(), headers::date(&incoming.headers));
+}
+
+/// An answer as it comes from the wire.
+#[derive(Clone, Debug)]
+pub struct RawAnswer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// Reads an answer to a verification of this token.
+///
+/// # Errors
+/// As [`Client::verify`](super::Client::verify).
+pub fn read_verify(raw: &RawAnswer, token: &Token) -> Result<Answer<Verified>, Error> {
+    read(Endpoint::Verify, raw, token, |incoming| {
+        if incoming.status == 200 && wire::is_plain_acceptance(&incoming.body) {
+            return Ok(Verified { id: None, expiry: Expiry::Unknown, legacy: true });
+        }
+        success(incoming, |body| wire::verified(body, token))
+    })
+}
+
+/// Reads an answer to a reset.
+///
+/// # Errors
+/// As [`Client::reset`](super::Client::reset).
+pub fn read_reset(endpoint: Endpoint, raw: &RawAnswer, token: &Token) -> Result<Answer<Reset>, Error> {
+    read(endpoint, raw, token, |incoming| success(incoming, wire::reset))
+}
+
+/// Reads an answer to a registration.
+///
+/// # Errors
+/// As [`Client::register`](super::Client::register).
+pub fn read_registered(endpoint: Endpoint, raw: &RawAnswer, token: &Token) -> Result<Answer<Registered>, Error> {
+    read(endpoint, raw, token, |incoming| success(incoming, wire::registered))
+}
+
+/// Reads an answer to a deletion.
+///
+/// # Errors
+/// As [`Client::delete_runner`](super::Client::delete_runner).
+pub fn read_deleted(endpoint: Endpoint, raw: &RawAnswer, token: &Token) -> Result<Answer<()>, Error> {
+    read(endpoint, raw, token, deleted)
+}
+
+fn read<T>(
+    endpoint: Endpoint,
+    raw: &RawAnswer,
+    secret: &Token,
+    read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
+) -> Result<Answer<T>, Error> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &raw.headers {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    }
+    let url = Url::parse("https://gitlab.example.com/api/v4/runners").unwrap();
+    let incoming = Incoming { status: raw.status, url, headers, body: Zeroizing::new(raw.body.clone()) };
+    let value = if (200..=299).contains(&incoming.status) {
+        read(&incoming).map_err(|failure| CallFailure { status: Some(incoming.status), ..failure })
+    } else {
+        Err(refused(endpoint, &incoming, secret))
+    };
+    match value {
+        Ok(value) => Ok(Answer { value, date: headers::date(&incoming.headers), request_id: String::new() }),
+        Err(failure) => Err(Error::new(endpoint, "gitlab.example.com".to_owned(), String::new(), failure)),
+    }
 }
 
 fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), CallFailure> {
