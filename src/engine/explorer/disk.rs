@@ -98,6 +98,10 @@ impl Port {
         let Some(id) = owner else { return };
         let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
         let is_created = state.gitlab.database[&id].is_created;
+        let now = state.now();
+        if state.gitlab.database[&id].expires_at.is_some_and(|at| at < now) {
+            return;
+        }
         if !(intent.runners.contains(&id) && is_created) {
             state.violate(Kind::Deleted, format!("the entry of runner {id} was removed, and the runner lives on"));
         }
@@ -197,6 +201,9 @@ impl Disk for Port {
 
     async fn save_record(&self, record: Record) -> Stored<()> {
         self.work("record", |state| {
+            if state.is_stateless {
+                return Ok(());
+            }
             state.files.records.insert(record.key.clone(), record);
             Ok(())
         })
@@ -213,6 +220,9 @@ impl Disk for Port {
 
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()> {
         self.work("begin", |state| {
+            if state.is_stateless {
+                return Ok(());
+            }
             let answer = state.files.journal.get(key).and_then(|pending| pending.answer.as_ref());
             if answer.is_some_and(|answer| answer.token.is_some()) {
                 return Err(store::Error::Unsettled { key: key.clone() });
@@ -226,6 +236,7 @@ impl Disk for Port {
 
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()> {
         self.work("answered", |state| match state.files.journal.get_mut(key) {
+            _ if state.is_stateless => Ok(()),
             Some(pending) => {
                 pending.answer = Some(answer);
                 Ok(())

@@ -29,11 +29,13 @@ pub(super) struct Setup {
     pub(super) life: u64,
     /// Seeds the jitter of delays.
     pub(super) jitter: u64,
+    /// Whether there is no state directory.
+    pub(super) is_stateless: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { life: 86_400, jitter: 0 }
+        Self { life: 86_400, jitter: 0, is_stateless: false }
     }
 }
 
@@ -116,19 +118,20 @@ pub(super) fn identity() -> Identity {
     }
 }
 
-pub(super) const ENROLLED: [&str; 3] = ["build-1", "build-2", "given-1"];
+pub(super) const ENROLLED: [&str; 4] = ["build-1", "build-2", "given-1", "build-1"];
 
-/// The enrollments of this world: two by registration token, and one of a given token.
+/// The enrollments of this world: two by registration token, one of a given token, and one with another's name.
 pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollment {
     let index = usize::from(index) % ENROLLED.len();
     let name = ENROLLED[index];
+    let own_key = if index == 3 { "other" } else { name };
     let source = |token: &str| Source::Value { token: Token::parse(token).unwrap(), origin: "a test".to_owned() };
     let source = match index {
         2 => RegistrationSource::Given(source(given)),
         _ => RegistrationSource::Registration(source("GR1348941registration")),
     };
     Enrollment {
-        key: RunnerKey::enrollment(key.unwrap_or(name)).unwrap(),
+        key: RunnerKey::enrollment(key.unwrap_or(own_key)).unwrap(),
         site: Site { url: url(), tls: TlsFiles::default() },
         source,
         parameters: RegisterParameters { description: Some(name.to_owned()), ..RegisterParameters::default() },
@@ -159,6 +162,7 @@ impl Player {
         {
             let state = &mut *world.state();
             state.trace = traced.then(Vec::new);
+            state.is_stateless = setup.is_stateless;
             let now = state.now();
             for (name, is_created) in [("found", false), ("created", true)] {
                 let id = state.gitlab.add(now, None, is_created);
@@ -617,7 +621,9 @@ fn edit(state: &mut State, act: &Act) {
         }
         Act::DuplicateEntry(index) if (1..6).contains(&count) => {
             let mut copy = state.files.entries[at(index)].clone();
+            let home = copy.name.as_ref().and_then(|name| state.homes.get(name)).copied();
             copy.name = copy.name.map(|name| format!("{name}-copy"));
+            state.homes.extend(copy.name.clone().zip(home));
             state.files.entries.push(copy);
         }
         Act::RemoveId(index) if count > 0 => state.files.entries[at(index)].id = None,
@@ -645,6 +651,16 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
         if has_entry && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared {
             unserved.push(format!("runner {id}: its token has expired"));
+        }
+    }
+    if !state.config.servers.is_empty() {
+        for entry in &state.files.entries {
+            let Some(id) = entry.id.map(RunnerId::number) else { continue };
+            let is_lost = matches!(state.holdings.get(&id), Some(Holding::Excused(Excuse::Cut | Excuse::Killed)));
+            let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
+            if is_lost && !state.recovered.contains(&id) && state.gitlab.database.contains_key(&id) && !is_shared {
+                unserved.push(format!("runner {id}: its lost token was not recovered"));
+            }
         }
     }
     for enrollment in &state.config.enrollments {

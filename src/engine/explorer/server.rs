@@ -39,6 +39,7 @@ impl Port {
         let state = &mut *self.world.state();
         let now = state.now();
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
+        let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
         state.note(|| format!("  process {}: {call:?} about {about}", self.process));
         state.count(&format!("{call:?}"), about);
@@ -47,7 +48,10 @@ impl Port {
         if fault.is_some() {
             state.last_fault = now;
         }
-        state.note(|| format!("    fault: {fault:?}"));
+        if let Some(fault) = &fault {
+            state.note(|| format!("    fault: {fault:?}"));
+        }
+        self.check_repetition(state, call, &about_token, fault.as_ref(), now);
         if state.gitlab.down_until > now {
             let answer = match state.gitlab.down_with {
                 Some((status, body)) => Ok(Gitlab::gateway(status, body, now)),
@@ -93,12 +97,51 @@ impl Port {
         }
     }
 
+    /// Whether a request that changes something is repeated before a verification was answered.
+    fn check_repetition(&self, state: &mut State, call: Call, about: &str, fault: Option<&Fault>, now: i64) {
+        let is_foreign = match fault {
+            Some(
+                Fault::CutBefore | Fault::CutAfter | Fault::Gateway(..) | Fault::GatewayAfter(..) | Fault::ServerError,
+            ) => true,
+            _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
+        };
+        let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let name = match call {
+            Call::Verify | Call::Any | Call::Managers => {
+                if call == Call::Verify && is_answered {
+                    state.unproven.retain(|(_, other)| other != about);
+                }
+                return;
+            }
+            Call::Reset => "reset",
+            Call::DeleteRunner => "deletion",
+            // Idempotent: it may be sent once more.
+            Call::DeleteManager => return,
+            // Not yet: see the matrix.
+            Call::ResetById | Call::Register | Call::Create => return,
+        };
+        let subject = (name, about.to_owned());
+        if state.unproven.contains(&subject) {
+            state.violate(Kind::Repeated, format!("a {name} was repeated although its answer was not understood"));
+        }
+        if is_foreign {
+            state.unproven.insert(subject);
+        }
+    }
+
     /// Whether a deletion of a runner by this process is wanted.
     fn check_deletion(&self, state: &mut State, id: u64, is_whole: bool) {
         let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
         let is_created = state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created);
         let what = if is_whole { "runner" } else { "manager of runner" };
-        if !intent.runners.contains(&id) {
+        let token = state.gitlab.database.get(&id).map(|runner| runner.token.clone()).unwrap_or_default();
+        let is_used = state.files.entries.iter().any(|entry| {
+            let is_named = entry.name.as_ref().is_some_and(|name| intent.names.contains(name));
+            super::world::literal(entry) == Some(token.as_str()) && !is_named
+        });
+        if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
+            state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
+        } else if !intent.runners.contains(&id) {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
         } else if is_whole && is_created {
             state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
@@ -265,6 +308,7 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner Not Found"}"#.to_owned());
             }
             state.gitlab.reset(id, now);
+            state.recovered.insert(id);
             if state.processes.get(&self.process).is_some_and(|process| process.is_daemon) {
                 state.count_reset(id);
             }

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     TooManyRequests,
     /// A runner that can be served is not.
     NotServed,
+    /// A request that changes something was repeated before a verification was answered.
+    Repeated,
     /// A process has panicked.
     Panic,
 }
@@ -137,6 +139,11 @@ pub(super) struct State {
     requests: VecDeque<(i64, String)>,
     resets: VecDeque<(i64, u64)>,
     pub(super) stimuli: VecDeque<i64>,
+    /// Requests that change something and whose answer is none of GitLab's, since the last verification.
+    pub(super) unproven: BTreeSet<(&'static str, String)>,
+    /// Resets by id, by runner.
+    pub(super) recovered: BTreeSet<u64>,
+    pub(super) is_stateless: bool,
     last_disk_fault: i64,
     pub(super) last_fault: i64,
     pub(super) violations: Vec<Violation>,
@@ -180,6 +187,9 @@ impl World {
             requests: VecDeque::new(),
             resets: VecDeque::new(),
             stimuli: VecDeque::new(),
+            unproven: BTreeSet::new(),
+            recovered: BTreeSet::new(),
+            is_stateless: false,
             last_disk_fault: 0,
             last_fault: 0,
             violations: Vec::new(),
@@ -295,8 +305,8 @@ impl State {
     }
 
     /// All tokens that config.toml and the state hold.
-    pub(super) fn held(&self) -> BTreeSet<&str> {
-        let mut held: BTreeSet<&str> = self.files.entries.iter().filter_map(literal).collect();
+    pub(super) fn held(&self) -> Vec<&str> {
+        let mut held: Vec<&str> = self.files.entries.iter().filter_map(literal).collect();
         for record in self.files.records.values() {
             held.extend(record.credential.iter().map(|credential| credential.token.expose()));
         }
@@ -310,12 +320,16 @@ impl State {
     /// Compares what GitLab accepts with what the agent holds, after a change.
     pub(super) fn check(&mut self, cause: Cause) {
         let now = self.now();
-        let held: BTreeSet<String> = self.held().into_iter().map(str::to_owned).collect();
+        let held = self.held();
+        let is_held: Vec<bool> =
+            self.gitlab.database.values().map(|runner| held.contains(&runner.token.as_str())).collect();
         let mut lost = Vec::new();
-        for (id, runner) in &self.gitlab.database {
+        for ((id, runner), is_held) in self.gitlab.database.iter().zip(is_held) {
             let before = self.holdings.get(id).copied().unwrap_or(Holding::Never);
-            let after = if held.contains(&runner.token) {
-                self.ever_held.insert(runner.token.clone());
+            let after = if is_held {
+                if before != Holding::Held || !self.ever_held.contains(&runner.token) {
+                    self.ever_held.insert(runner.token.clone());
+                }
                 Holding::Held
             } else {
                 match (before, cause) {
@@ -332,7 +346,8 @@ impl State {
                     (Holding::Held, Cause::Process(process)) => {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
-                            if intent.is_some_and(|intent| intent.runners.contains(id)) {
+                            let is_dead = runner.expires_at.is_some_and(|at| at < now);
+                            if is_dead || intent.is_some_and(|intent| intent.runners.contains(id)) {
                                 Holding::Excused(Excuse::Wanted)
                             } else {
                                 lost.push((*id, "the only copy was written over"));
