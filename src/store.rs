@@ -2,7 +2,7 @@
 //!
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
-//! daemon's `lock`, `runners/<key>.json` (the record), `<key>.lock` and `<key>.pending` (the journal),
+//! daemon's `lock`, `runners/<key>.json` (the record), `<key>.held` (candidates and evidence), `<key>.lock` and `<key>.pending` (the journal),
 //! `dropped/`, and `config.copy` while a mount point is being overwritten.
 //!
 //! One thread does all disk work in order of request; queued changes of config.toml share one replace.
@@ -19,6 +19,7 @@ mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod held;
 mod journal;
 mod locks;
 mod patch;
@@ -48,7 +49,7 @@ pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
 pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
-pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending};
+pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
 
@@ -57,7 +58,7 @@ use locks::LockAttempt;
 use test_hooks::TestHooks;
 use thread::DiskTask;
 
-use crate::model::{RunnerKey, SystemId, Timestamp};
+use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 
 /// Which files to work on.
@@ -256,6 +257,25 @@ impl Store {
     pub async fn remove_record(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::remove(runners, &key)).await
+    }
+
+    /// Reads what is kept beside a runner's record; empty if there is nothing, and without a state directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Held`] if it is damaged; the file stays.
+    pub async fn held(&self, key: &RunnerKey) -> Result<Held, Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| held::read(runners, &key)).await
+    }
+
+    /// Writes what is kept beside a runner's record durably; removes the file if there is nothing to keep. A damaged
+    /// file is kept under another name first, since it may hold the only copy of a token.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| held::save(runners, &key, held)).await
     }
 
     /// Journals a request before it is sent, durably and with space for the answer.

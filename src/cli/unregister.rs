@@ -51,7 +51,7 @@ pub(super) async fn unregister(
 
 /// A runner that has no entry.
 fn runner_without_entry(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
-    let key = RunnerKey::found(&url, None, &token.fingerprint());
+    let key = RunnerKey::found(&url, None, token.digest());
     let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
     let mut runner = Runner::blank(key, origin, Site { url, tls });
     runner.record.credential = Some(Credential { token, obtained_at: None, expiry: Expiry::Unknown });

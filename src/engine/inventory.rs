@@ -170,7 +170,7 @@ fn blank(enrollment: &Enrollment) -> Runner {
 /// The enrollment now names another server. The old runner stays managed, without an enrollment. Returns a warning.
 fn moved_away(enrollment: &Enrollment, record: &mut Record) -> String {
     if let Some(credential) = &record.credential {
-        record.key = RunnerKey::found(&record.url, record.id, &credential.token.fingerprint());
+        record.key = RunnerKey::found(&record.url, record.id, credential.token.digest());
     }
     record.enrollment = None;
     format!(

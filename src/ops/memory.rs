@@ -12,7 +12,7 @@ use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
+use crate::model::{Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Source, Token};
 use crate::store::{
     self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry,
@@ -351,6 +351,7 @@ pub(crate) struct MemoryDisk(Rc<RefCell<DiskState>>);
 pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
     pub(crate) records: BTreeMap<RunnerKey, Record>,
+    pub(crate) held: BTreeMap<RunnerKey, Held>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
@@ -413,6 +414,10 @@ fn entry(name: &str, id: Option<RunnerId>, credential: &Credential, position: us
     }
 }
 
+fn selector(url: ServerUrl, id: Option<RunnerId>, token: &Token) -> EntrySelector {
+    EntrySelector { url, id, digests: vec![token.digest()], hints: Vec::new(), name: None }
+}
+
 fn text_of(entry: &Entry) -> EntryText {
     let name = entry.name.clone().unwrap_or_default();
     EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
@@ -460,11 +465,26 @@ impl Disk for MemoryDisk {
             },
             Edit::Insert { text, id, credential } => {
                 let url = text.url().unwrap_or_else(url);
-                let target = EntrySelector { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
+                let target = selector(url.clone(), id, &credential.token);
                 if renew(&mut state, &target, id, &credential) == 0 {
                     let position = state.entries.len();
                     let name = text.name().unwrap_or_default();
                     state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
+                }
+                Ok(Edited { entries: 1, removed: Vec::new() })
+            }
+            Edit::Complete { name, url, id, credential } => {
+                let target = selector(url.clone(), id, &credential.token);
+                let is_prepared = |entry: &&mut Entry| {
+                    entry.is_incomplete() && entry.url.as_ref() == Some(&url) && entry.name.as_ref() == Some(&name)
+                };
+                if renew(&mut state, &target, id, &credential) == 0 {
+                    let prepared = state.entries.iter_mut().find(is_prepared).ok_or_else(missing)?;
+                    prepared.problems.retain(|problem| !problem.is_fatal());
+                    prepared.token = EntryToken::Literal(credential.token.clone());
+                    prepared.obtained_at = credential.obtained_at;
+                    prepared.expiry = credential.expiry;
+                    prepared.id = id.or(prepared.id);
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }
@@ -509,6 +529,20 @@ impl Disk for MemoryDisk {
 
     async fn remove_record(&self, key: &RunnerKey) -> Result<(), store::Error> {
         self.effect("forget")?.records.remove(key);
+        Ok(())
+    }
+
+    async fn held(&self, key: &RunnerKey) -> Result<Held, store::Error> {
+        Ok(self.state().held.get(key).cloned().unwrap_or_default())
+    }
+
+    async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), store::Error> {
+        let mut state = self.effect("held")?;
+        if held.is_empty() {
+            state.held.remove(key);
+        } else {
+            state.held.insert(key.clone(), held);
+        }
         Ok(())
     }
 
@@ -594,5 +628,5 @@ pub(crate) fn identity() -> Identity {
 /// The intent of an interrupted rotation.
 pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
     let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
-    Intent { operation, at: Timestamp::from_millis(START), system_id: None }
+    Intent { operation, at: Timestamp::from_millis(START), system_id: None, asked_by: None, token: Some(old.digest()) }
 }

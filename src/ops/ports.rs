@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Failure;
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{RunnerId, RunnerKey, Site, SystemId, Timestamp};
+use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Token;
 use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
@@ -80,6 +80,8 @@ pub trait Disk: 'static {
     async fn records(&self) -> Stored<Records>;
     async fn save_record(&self, record: Record) -> Stored<()>;
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
+    async fn held(&self, key: &RunnerKey) -> Stored<Held>;
+    async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
     async fn clear(&self, key: &RunnerKey) -> Stored<()>;
@@ -101,6 +103,8 @@ impl Disk for Store {
         async fn records(&self) -> Stored<Records>;
         async fn save_record(&self, record: Record) -> Stored<()>;
         async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
+        async fn held(&self, key: &RunnerKey) -> Stored<Held>;
+        async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
         async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
         async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
         async fn clear(&self, key: &RunnerKey) -> Stored<()>;

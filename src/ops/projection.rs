@@ -62,12 +62,12 @@ pub struct Reconciled {
 fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
     match &entry.token {
         EntryToken::Variable { name, .. } => EntryStatus::Variable(name.clone()),
-        EntryToken::Absent | EntryToken::Unusable(_) => EntryStatus::Broken,
+        EntryToken::Absent | EntryToken::Placeholder | EntryToken::Unusable(_) => EntryStatus::Broken,
         EntryToken::Literal(token) => {
             let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
             if is_ours {
                 EntryStatus::Ours
-            } else if runner.record.former_tokens.contains(&token.fingerprint()) {
+            } else if runner.record.former_digests.contains(&token.digest()) {
                 EntryStatus::Stale
             } else {
                 let credential =

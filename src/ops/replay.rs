@@ -136,7 +136,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Finishes a rotation of a runner without a record, or any operation if the user removed the record.
     async fn replay_without_record(&self, pending: Pending) -> Result<Option<Unfinished>, Error> {
-        let Some(JournalAnswer { id: new_id, token: Some(token), expiry, obtained_at }) = pending.answer else {
+        let Some(JournalAnswer { id: new_id, token: Some(token), expiry, obtained_at, .. }) = pending.answer else {
             warn_of_orphan(&pending.intent);
             if matches!(pending.intent.operation, JournalOperation::Rotate { .. }) && pending.answer.is_none() {
                 return Ok(Some(Unfinished::LostReset));

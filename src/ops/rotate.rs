@@ -102,7 +102,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Adds a new token to the journal. A failure is only logged: the record and config.toml come next.
     pub(super) async fn journal_token(&self, runner: &Runner, id: Option<RunnerId>, credential: &Credential) {
         let Credential { token, obtained_at, expiry } = credential.clone();
-        let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at };
+        let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at, is_documented: true };
         if let Err(error) = self.disk.answered(&runner.record.key, answer).await {
             tracing::error!(
                 runner = runner.label(),
@@ -143,6 +143,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     pub(super) fn intent(&self, operation: JournalOperation, at: Timestamp) -> Intent {
-        Intent { operation, at, system_id: Some(self.identity.system_id.clone()) }
+        Intent { operation, at, system_id: Some(self.identity.system_id.clone()), asked_by: None, token: None }
     }
 }

@@ -36,6 +36,7 @@ impl Runner {
             name: None,
             credential: None,
             former_tokens: Vec::new(),
+            former_digests: Vec::new(),
             machine: None,
             entry_text: None,
             first_seen_at: None,
@@ -55,7 +56,7 @@ impl Runner {
     /// [`Error::Entry`] if the entry is unusable for requests.
     pub fn found(entry: &Entry) -> Result<Self, Error> {
         let (site, token) = entry.access().map_err(|problem| Error::Entry { runner: label(entry), problem })?;
-        let key = RunnerKey::found(&site.url, entry.id, &token.fingerprint());
+        let key = RunnerKey::found(&site.url, entry.id, token.digest());
         let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
         let mut runner = Self::blank(key, origin, site);
         runner.record.id = entry.id;
@@ -74,11 +75,13 @@ impl Runner {
     /// Selects the entries that belong to it.
     #[must_use]
     pub fn target(&self) -> EntrySelector {
-        let current = self.record.credential.iter().map(|credential| credential.token.fingerprint());
+        let current = self.record.credential.iter().map(|credential| credential.token.digest());
         EntrySelector {
             url: self.record.url.clone(),
             id: self.record.id,
-            fingerprints: current.chain(self.record.former_tokens.iter().cloned()).collect(),
+            digests: current.chain(self.record.former_digests.iter().copied()).collect(),
+            hints: self.record.hints(),
+            name: None,
         }
     }
 
@@ -148,7 +151,7 @@ impl Runner {
 
     /// Whether its token has replaced the one in this copy of the record.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
-        record.credential.as_ref().is_some_and(|other| self.record.former_tokens.contains(&other.token.fingerprint()))
+        record.credential.as_ref().is_some_and(|other| self.record.former_digests.contains(&other.token.digest()))
     }
 
     /// Whether it has a token other than this one.
@@ -167,18 +170,17 @@ impl Runner {
         if old.as_ref() != Some(&credential.token) {
             self.record.first_seen_at = credential.obtained_at;
             if let Some(old) = old {
-                self.record.add_former_token(old.fingerprint());
+                self.record.add_former_token(old.digest());
             }
         }
-        let fingerprint = credential.token.fingerprint();
-        self.record.former_tokens.retain(|retired| *retired != fingerprint);
+        self.record.remove_former_token(credential.token.digest());
         self.record.credential = Some(credential);
     }
 
     /// Retires the credential and forgets the id; the entry's text stays.
     pub(super) fn give_up(&mut self) {
         if let Some(old) = self.record.credential.take() {
-            self.record.add_former_token(old.token.fingerprint());
+            self.record.add_former_token(old.token.digest());
         }
         self.record.id = None;
     }

@@ -186,6 +186,7 @@ async fn a_crash_after_the_answer_is_finished_by_a_replay() {
             token: Some(new.clone()),
             expiry: Expiry::Never,
             obtained_at: Some(now()),
+            is_documented: true,
         }),
     };
     fixture.disk.state().journal.insert(runner.record.key.clone(), pending);
@@ -433,6 +434,7 @@ async fn a_replay_of_registering_again_reuses_the_entry() {
         expiry: Expiry::Unknown,
     });
     before.former_tokens.clear();
+    before.former_digests.clear();
     before.seed = None;
     fixture.disk.state().records.insert(before.key.clone(), before);
     assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);

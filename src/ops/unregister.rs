@@ -86,6 +86,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             id: runner.record.id,
             fingerprint: token.fingerprint(),
             manager_only,
+            fate: None,
         };
         self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
         let answer = match runner.record.origin {
@@ -111,7 +112,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
             },
         };
-        let done = JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date };
+        let done =
+            JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date, is_documented: true };
         self.disk.answered(&runner.record.key, done).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(UnregisterResult { found, dropped_to, date })

@@ -152,6 +152,14 @@ pub enum Error {
         /// The reason, without the content.
         reason: String,
     },
+    /// The file of a runner's former tokens is damaged; it may hold the only copy of one.
+    #[error("`{}` is damaged ({reason}): restore it, or remove it to forget the former tokens of that runner", path.display())]
+    Held {
+        /// The file.
+        path: PathBuf,
+        /// The reason, without the content.
+        reason: String,
+    },
     /// The journal contains an unsettled answer; overwriting it could lose a token.
     #[error("the last operation on runner `{key}` has an answer that is not settled yet")]
     Unsettled {
@@ -200,6 +208,7 @@ impl Error {
             | Self::DamagedCopy { .. }
             | Self::SystemId { .. }
             | Self::Record { .. }
+            | Self::Held { .. }
             | Self::Unsettled { .. }
             | Self::NotBegun { .. }
             | Self::Stopped => ErrorKind::Unusable,

@@ -62,13 +62,7 @@ impl TemporaryFile {
 
     /// Renames it unless `name` exists; not yet durable.
     pub(super) fn rename_if_free(mut self, name: &Path) -> io::Result<()> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            // The file system lacks the flag; a race of a few microseconds remains.
-            Err(rustix::io::Errno::INVAL) if !name.exists() => fs::rename(&self.path, name)?,
-            Err(errno) => return Err(errno.into()),
-        }
+        rename_if_free(&self.path, name)?;
         self.is_renamed = true;
         Ok(())
     }
@@ -81,6 +75,17 @@ impl Drop for TemporaryFile {
         {
             tracing::debug!(path = %self.path.display(), %error, "cannot remove a temporary file");
         }
+    }
+}
+
+/// Renames a file unless `name` exists; not yet durable.
+pub(super) fn rename_if_free(path: &Path, name: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, path, CWD, name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // The file system lacks the flag; a race of a few microseconds remains.
+        Err(rustix::io::Errno::INVAL) if !name.exists() => fs::rename(path, name),
+        Err(errno) => Err(errno.into()),
     }
 }
 

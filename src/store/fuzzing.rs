@@ -23,14 +23,18 @@ pub fn splice(input: &[u8]) {
     let Ok(file) = ConfigFile::parse(text, reading()) else { return };
     for entry in file.entries() {
         let Some(url) = entry.url.clone() else { continue };
-        let fingerprints: Vec<_> = entry.token.token().map(Token::fingerprint).into_iter().collect();
-        let target = EntrySelector { url, id: entry.id, fingerprints };
+        let digests: Vec<_> = entry.token.token().map(Token::digest).into_iter().collect();
+        let target = EntrySelector { digests, ..by_id(url, entry.id) };
         if target.matches(&entry) {
             renewing(text, &file, &target);
             removing(text, &file, &target);
         }
     }
     inserting(text, &file);
+}
+
+fn by_id(url: ServerUrl, id: Option<RunnerId>) -> EntrySelector {
+    EntrySelector { url, id, digests: Vec::new(), hints: Vec::new(), name: None }
 }
 
 fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
@@ -68,7 +72,7 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let (old, new) = (file, &edited_file);
     assert_eq!(foreign(old, old, &renewed), foreign(new, old, &renewed), "another byte has changed");
     // Once done, it changes nothing.
-    let target = EntrySelector { url: target.url.clone(), id: Some(id), fingerprints: Vec::new() };
+    let target = by_id(target.url.clone(), Some(id));
     let (again, _) = apply(&edited, &Edit::Renew { target, id: Some(id), credential }, reading()).unwrap();
     assert_eq!(again, edited);
 }
@@ -118,7 +122,7 @@ fn inserting(text: &str, file: &ConfigFile<'_>) {
     let entries = ConfigFile::parse(&inserted, reading()).unwrap().entries();
     let new = entries.last().unwrap();
     assert_eq!((new.id, new.token.token()), (id.ok(), Some(&credential().token)));
-    let target = EntrySelector { url, id: id.ok(), fingerprints: Vec::new() };
+    let target = by_id(url, id.ok());
     let (removed, done) = apply(&inserted, &Edit::Remove { target }, reading()).unwrap();
     assert_eq!(done.removed, [entry]);
     assert_eq!(removed.trim_end(), text.trim_end());

@@ -15,7 +15,7 @@ use super::files::{read_file, remove_durably, replace_file};
 use super::record::keys;
 use super::wire::{StoredExpiry, optional_text};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
-use crate::secret::{Fingerprint, Token, sha256_hex};
+use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 
 /// The maximum length of a journaled description, in characters.
 pub const MAX_DESCRIPTION_CHARS: usize = 200;
@@ -37,6 +37,34 @@ pub struct Intent {
     /// The runner manager that sends it.
     #[serde(default, with = "optional_text")]
     pub system_id: Option<SystemId>,
+    /// Who asked for it; absent in journals of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<AskedBy>,
+    /// Whole digest of the token that the operation names by its fingerprint; absent in journals of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Digest>,
+}
+
+/// Who asked for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskedBy {
+    /// The daemon, by its settings.
+    Daemon,
+    /// A command.
+    Command,
+}
+
+/// What an unregistration does with the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredFate {
+    /// It stays.
+    Keep,
+    /// It is removed, and its text stays in the record.
+    KeepText,
+    /// It is removed, and its text is kept in a file.
+    Drop,
 }
 
 /// The operation of a request, with the data to settle it after a crash.
@@ -72,6 +100,9 @@ pub enum JournalOperation {
         fingerprint: Fingerprint,
         /// Whether only this machine's manager is deleted.
         manager_only: bool,
+        /// What happens to the entry; absent in journals of version 0.1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fate: Option<StoredFate>,
     },
 }
 
@@ -91,6 +122,9 @@ pub struct JournalAnswer {
     pub expiry: Expiry,
     /// Server time of the answer.
     pub obtained_at: Option<Timestamp>,
+    /// Whether the answer has the shape that GitLab documents; a token from another one is only a candidate.
+    #[serde(default = "is_documented")]
+    pub is_documented: bool,
 }
 
 /// An operation that was begun and not cleared.
@@ -200,6 +234,11 @@ impl JournalContent {
             (None, _) | (Some(_), Some(None)) => Self::Foreign,
         }
     }
+}
+
+/// Version 0.1 journaled only documented answers.
+fn is_documented() -> bool {
+    true
 }
 
 fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
 const SCHEMA: u32 = 1;
@@ -45,6 +45,9 @@ pub struct Record {
     /// The tokens that it had before, oldest first, at most [`MAX_FORMER_TOKENS`].
     #[serde(rename = "retired")]
     pub former_tokens: Vec<Fingerprint>,
+    /// Their whole digests, in the same order; those that version 0.1 has written are missing.
+    #[serde(rename = "retired_digests", default)]
+    pub former_digests: Vec<Digest>,
     /// The machine that wrote the record; another value reveals a copied disk.
     pub machine: Option<Fingerprint>,
     /// Its entry while that is not in config.toml.
@@ -79,12 +82,36 @@ pub struct Records {
 
 impl Record {
     /// Adds a token that must not come back; drops the oldest beyond [`MAX_FORMER_TOKENS`].
-    pub fn add_former_token(&mut self, fingerprint: Fingerprint) {
+    pub fn add_former_token(&mut self, digest: Digest) {
+        self.former_digests.retain(|known| *known != digest);
+        self.former_digests.push(digest);
+        drop_oldest(&mut self.former_digests);
+        let fingerprint = digest.fingerprint();
         self.former_tokens.retain(|known| *known != fingerprint);
         self.former_tokens.push(fingerprint);
-        let surplus = self.former_tokens.len().saturating_sub(MAX_FORMER_TOKENS);
-        self.former_tokens.drain(..surplus);
+        drop_oldest(&mut self.former_tokens);
     }
+
+    /// Forgets that a token was a former one, because it is the current one again.
+    pub fn remove_former_token(&mut self, digest: Digest) {
+        self.former_digests.retain(|known| *known != digest);
+        let fingerprint = digest.fingerprint();
+        if !self.former_digests.iter().any(|known| known.fingerprint() == fingerprint) {
+            self.former_tokens.retain(|known| *known != fingerprint);
+        }
+    }
+
+    /// The fingerprints of former tokens whose digest is not known. Another token can share one: ask its server.
+    #[must_use]
+    pub fn hints(&self) -> Vec<Fingerprint> {
+        let known: Vec<_> = self.former_digests.iter().map(Digest::fingerprint).collect();
+        self.former_tokens.iter().filter(|former| !known.contains(former)).cloned().collect()
+    }
+}
+
+fn drop_oldest<T>(tokens: &mut Vec<T>) {
+    let surplus = tokens.len().saturating_sub(MAX_FORMER_TOKENS);
+    tokens.drain(..surplus);
 }
 
 /// Reads all records of a directory, by key.

@@ -57,7 +57,13 @@ fn credential(text: &str) -> Credential {
 }
 
 fn target(number: u64) -> EntrySelector {
-    EntrySelector { url: url(), id: Some(id(number)), fingerprints: Vec::new() }
+    EntrySelector { id: Some(id(number)), ..by_token(&[]) }
+}
+
+/// Selects by tokens alone.
+fn by_token(tokens: &[&str]) -> EntrySelector {
+    let digests = tokens.iter().map(|text| token(text).digest()).collect();
+    EntrySelector { url: url(), id: None, digests, hints: Vec::new(), name: None }
 }
 
 fn renew(number: u64, text: &str) -> Edit {

@@ -9,6 +9,8 @@ fn rotate() -> Intent {
         operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old") },
         at: time("2026-01-01T00:00:00Z"),
         system_id: Some("s_0123456789ab".parse().unwrap()),
+        asked_by: Some(AskedBy::Daemon),
+        token: Some(token("old").digest()),
     }
 }
 
@@ -18,6 +20,7 @@ fn answer(text: &str) -> JournalAnswer {
         token: Some(token(text)),
         expiry: Expiry::At(time("2026-03-01T00:00:00Z")),
         obtained_at: Some(time("2026-02-01T00:00:00Z")),
+        is_documented: true,
     }
 }
 
@@ -65,10 +68,10 @@ fn every_operation_reads_back_at_its_longest() {
     let seed = fingerprint("seed");
     let operations = [
         JournalOperation::Register { url: longest.clone(), description: "\u{1}".repeat(200), seed: seed.clone() },
-        JournalOperation::Unregister { url: longest, id: None, fingerprint: seed, manager_only: true },
+        JournalOperation::Unregister { url: longest, id: None, fingerprint: seed, manager_only: true, fate: None },
     ];
     for operation in operations {
-        let intent = Intent { operation, at, system_id: None };
+        let intent = Intent { operation, at, system_id: None, asked_by: None, token: None };
         block_on(store.begin(&key(), intent.clone())).unwrap();
         assert_eq!(pending(&store)[0].intent, intent);
     }
@@ -79,7 +82,7 @@ fn a_long_description_is_cut() {
     let home = Home::new();
     let store = home.open();
     let operation = JournalOperation::Register { url: url(), description: "ü".repeat(900), seed: fingerprint("seed") };
-    let intent = Intent { operation, at: time("2026-01-01T00:00:00Z"), system_id: None };
+    let intent = Intent { operation, at: time("2026-01-01T00:00:00Z"), system_id: None, asked_by: None, token: None };
     block_on(store.begin(&key(), intent)).unwrap();
     let JournalOperation::Register { description, .. } = pending(&store).remove(0).intent.operation else { panic!() };
     assert_eq!(description, "ü".repeat(200));

@@ -12,6 +12,7 @@ pub(super) fn record(key: &str) -> Record {
         name: Some("build".to_owned()),
         credential: Some(credential("glrt-secret")),
         former_tokens: vec![fingerprint("old")],
+        former_digests: vec![token("old").digest()],
         machine: Some(fingerprint("machine")),
         entry_text: Some(EntryText::parse("# mine\n[[runners]]\n  name = \"build\"\n").unwrap()),
         first_seen_at: Some(time("2026-01-01T00:00:00Z")),
@@ -89,10 +90,11 @@ fn a_record_shows_no_token() {
 fn the_last_sixteen_retired_tokens_are_remembered() {
     let mut record = record("a");
     record.former_tokens.clear();
+    record.former_digests.clear();
     for number in 0..20 {
-        record.add_former_token(fingerprint(&format!("t{number}")));
+        record.add_former_token(token(&format!("t{number}")).digest());
     }
-    record.add_former_token(fingerprint("t10"));
+    record.add_former_token(token("t10").digest());
     assert_eq!(record.former_tokens.len(), MAX_FORMER_TOKENS);
     assert_eq!(record.former_tokens.first(), Some(&fingerprint("t4")));
     assert_eq!(record.former_tokens.last(), Some(&fingerprint("t10")));

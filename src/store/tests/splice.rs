@@ -63,7 +63,7 @@ fn every_duplicate_of_a_runner_is_renewed() {
 #[test]
 fn absent_keys_are_added_behind_the_token_in_its_style() {
     let before = format!("[[runners]]\r\n\turl = \"{URL}\"\r\n\ttoken = \"old\"  # mine\r\n\texecutor = \"shell\"\r\n");
-    let target = EntrySelector { url: url(), id: Some(id(7)), fingerprints: vec![fingerprint("old")] };
+    let target = EntrySelector { id: Some(id(7)), ..by_token(&["old"]) };
     let edit = Edit::Renew { target, id: Some(id(7)), credential: credential("new") };
     let after = format!(
         "[[runners]]\r\n\turl = \"{URL}\"\r\n\ttoken = \"new\"  # mine\r\n\tid = 7\r\n\t\
@@ -132,7 +132,7 @@ fn times_are_written_together_or_not_at_all() {
 
 #[test]
 fn a_renewal_can_be_repeated() {
-    let target = EntrySelector { url: url(), id: None, fingerprints: vec![fingerprint("old")] };
+    let target = by_token(&["old"]);
     let edit = Edit::Renew { target, id: Some(id(1)), credential: credential("new") };
     let once = edited(&official(1, "old"), &edit);
     assert_eq!(edited(&once, &edit), once);
