@@ -5,7 +5,7 @@ use std::io;
 use super::Exit;
 use crate::daemon::StartError;
 use crate::engine::StepFailure;
-use crate::gitlab::{self, ErrorClass};
+use crate::gitlab::{self, ErrorClass, ErrorKind};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -94,9 +94,9 @@ impl From<StartError> for Error {
 }
 
 impl Error {
-    /// Whether the server does not have the object of a call.
+    /// Whether GitLab itself says that it does not have the object of a call.
     pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call { error } if error.status() == Some(404))
+        matches!(self, Self::Call { error } if error.kind() == ErrorKind::NotFound)
     }
 
     /// The exit code of the command.

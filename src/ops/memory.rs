@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
+use crate::gitlab::{
+    Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Shape, Verified,
+};
 use crate::model::{Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Source, Token};
 use crate::store::{
@@ -198,7 +200,8 @@ impl ServerState {
     fn issue_token(&mut self) -> Reset {
         self.issued += 1;
         let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
-        Reset { token: Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap(), expiry }
+        let token = Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap();
+        Reset { token, expiry, shape: Shape::Documented }
     }
 
     fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
@@ -222,8 +225,8 @@ impl Server for MemoryServer {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
-            let (id, Reset { token, expiry }) = state.create_runner();
-            Ok(Registered { id, token, expiry })
+            let (id, Reset { token, expiry, .. }) = state.create_runner();
+            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
         })
     }
 
@@ -234,8 +237,8 @@ impl Server for MemoryServer {
         _new: &NewRunner,
     ) -> Result<Answer<Registered>, Failure> {
         self.call("create", access_token, |state| {
-            let (id, Reset { token, expiry }) = state.create_runner();
-            Ok(Registered { id, token, expiry })
+            let (id, Reset { token, expiry, .. }) = state.create_runner();
+            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
         })
     }
 
@@ -250,7 +253,7 @@ impl Server for MemoryServer {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
             let (id, Reset { token, .. }) = state.create_runner();
-            Ok(Registered { id, token, expiry: Expiry::Unknown })
+            Ok(Registered { id: Some(id), token, expiry: Expiry::Unknown, shape: Shape::Documented })
         })
     }
 
@@ -300,7 +303,7 @@ impl Server for MemoryServer {
         self.call("reset", token, |state| {
             let (id, runner) = state.find(token)?;
             if same {
-                return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry });
+                return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry, shape: Shape::Documented });
             }
             let reset = state.issue_token();
             if let Some(runner) = state.runners.get_mut(&id) {

@@ -118,8 +118,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let obtained_at = answer.date.unwrap_or(now).whole_seconds();
         let credential =
             Credential { token: answer.value.token, obtained_at: Some(obtained_at), expiry: answer.value.expiry };
-        self.journal_token(runner, Some(answer.value.id), &credential).await;
-        runner.record.id = Some(answer.value.id);
+        self.journal_token(runner, answer.value.id, &credential).await;
+        runner.record.id = answer.value.id;
         Ok(self.keep_registered(runner, credential, obtained_at, answer.date).await)
     }
 

@@ -88,7 +88,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Completed {
         let obtained_at = answer.date.unwrap_or(now).whole_seconds();
-        let Reset { token, expiry } = answer.value;
+        let Reset { token, expiry, .. } = answer.value;
         let fingerprint = token.fingerprint();
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
         self.journal_token(runner, None, &credential).await;

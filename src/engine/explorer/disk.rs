@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::world::{Cause, Files, Kind, Port, State, World, literal};
-use crate::model::{Credential, RunnerId, RunnerKey, ServerUrl, Timestamp, TlsFiles};
+use crate::model::{Credential, Held, RunnerId, RunnerKey, ServerUrl, Timestamp, TlsFiles};
 use crate::ops::Disk;
 use crate::secret::Fingerprint;
 use crate::store::{
@@ -50,6 +50,18 @@ fn renew(files: &mut Files, target: &EntrySelector, id: Option<RunnerId>, creden
         renewed += 1;
     }
     renewed
+}
+
+/// Completes the first prepared entry of a name.
+fn complete(files: &mut Files, name: &str, id: Option<RunnerId>, credential: &Credential) -> usize {
+    let is_it = |entry: &&mut Entry| {
+        let has_it = entry.token.token() == Some(&credential.token);
+        entry.name.as_deref() == Some(name) && (entry.is_incomplete() || has_it)
+    };
+    let Some(prepared) = files.entries.iter_mut().find(is_it) else { return 0 };
+    let Entry { position, line, .. } = *prepared;
+    *prepared = Entry { position, line, ..entry(name, id, credential) };
+    1
 }
 
 /// The lock of a runner, until it is dropped.
@@ -109,7 +121,7 @@ impl Port {
 }
 
 fn is_write(name: &str) -> bool {
-    !matches!(name, "read" | "get_record" | "records" | "probe" | "pending" | "texts" | "lock")
+    !matches!(name, "read" | "get_record" | "get_held" | "records" | "probe" | "pending" | "texts" | "lock")
 }
 
 impl Disk for Port {
@@ -151,13 +163,22 @@ impl Disk for Port {
                 },
                 Edit::Insert { text, id, credential } => {
                     let url = text.url().unwrap_or_else(url);
+                    let digests = vec![credential.token.digest()];
                     let target =
-                        EntrySelector { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
-                    if renew(&mut state.files, &target, id, &credential) == 0 {
-                        let name = text.name().unwrap_or_default();
+                        EntrySelector { url: url.clone(), id, digests, hints: Vec::new(), name: None };
+                    let name = text.name().unwrap_or_default();
+                    if renew(&mut state.files, &target, id, &credential) == 0
+                        && complete(&mut state.files, &name, id, &credential) == 0
+                    {
                         state.files.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential) });
                     }
                     Ok(Edited { entries: 1, removed: Vec::new() })
+                }
+                Edit::Complete { name, url: _, id, credential } => {
+                    match complete(&mut state.files, &name, id, &credential) {
+                        0 => Err(missing()),
+                        entries => Ok(Edited { entries, removed: Vec::new() }),
+                    }
                 }
                 Edit::Remove { target } => {
                     let (gone, kept): (Vec<_>, Vec<_>) =
@@ -213,6 +234,22 @@ impl Disk for Port {
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()> {
         self.work("forget", |state| {
             state.files.records.remove(key);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn held(&self, key: &RunnerKey) -> Stored<Held> {
+        self.work("get_held", |state| Ok(state.files.held.get(key).cloned().unwrap_or_default())).await
+    }
+
+    async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()> {
+        self.work("held", |state| {
+            if held.is_empty() {
+                state.files.held.remove(key);
+            } else if !state.is_stateless {
+                state.files.held.insert(key.clone(), held);
+            }
             Ok(())
         })
         .await

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::gitlab::Gitlab;
 use crate::clock::{Clock, Reading};
 use crate::engine::Config;
-use crate::model::{RunnerKey, Timestamp};
+use crate::model::{Held, RunnerKey, Timestamp};
 use crate::secret::Token;
 use crate::store::{Entry, EntryToken, Pending, Record};
 
@@ -109,6 +109,7 @@ pub(super) struct Process {
 pub(super) struct Files {
     pub(super) entries: Vec<Entry>,
     pub(super) records: BTreeMap<RunnerKey, Record>,
+    pub(super) held: BTreeMap<RunnerKey, Held>,
     pub(super) journal: BTreeMap<RunnerKey, Pending>,
     /// Tokens of entries whose text is kept.
     pub(super) locks: BTreeSet<RunnerKey>,
@@ -310,6 +311,9 @@ impl State {
         for record in self.files.records.values() {
             held.extend(record.credential.iter().map(|credential| credential.token.expose()));
         }
+        for kept in self.files.held.values() {
+            held.extend(kept.candidates.iter().map(|candidate| candidate.token.expose()));
+        }
         for pending in self.files.journal.values() {
             let answer = pending.answer.as_ref().and_then(|answer| answer.token.as_ref());
             held.extend(answer.map(Token::expose));
@@ -449,6 +453,6 @@ const MAX_RESETS: usize = 8;
 pub(super) fn literal(entry: &Entry) -> Option<&str> {
     match &entry.token {
         EntryToken::Literal(token) => Some(token.expose()),
-        EntryToken::Absent | EntryToken::Variable { .. } | EntryToken::Unusable(_) => None,
+        EntryToken::Absent | EntryToken::Placeholder | EntryToken::Variable { .. } | EntryToken::Unusable(_) => None,
     }
 }

@@ -225,7 +225,8 @@ fn refusal_prints_the_server_message_and_writes_nothing() {
     let gone = sandbox.register(&["--name", "a"]);
     gone.exits(3);
     insta::assert_snapshot!("register-410", sandbox.scrub(&gone.stderr));
-    sandbox.gitlab.order(Endpoint::Register, Fault::status(400));
+    let invalid = serde_json::json!({ "error": "maximum_timeout is invalid" });
+    sandbox.gitlab.order(Endpoint::Register, Fault::json(400, invalid));
     let parameters = sandbox.register(&["--name", "a", "--output", "json"]);
     parameters.exits(3);
     assert_eq!(parameters.runner()["action"], "refused");
