@@ -1,6 +1,8 @@
 //! The end of the daemon: what is under way may finish, then runners are unregistered by policy, all within the
 //! grace time.
 
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -12,7 +14,7 @@ use crate::engine::{Config, Driver, OnReboot, Unregister};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Rejection, State};
 use crate::model::RunnerId;
-use crate::ops::{Disk, RegistrationSource, Runner, Server, Unregistration};
+use crate::ops::{Disk, RegistrationSource, Runner, Server, SoleCopies, Unregistration};
 
 /// How a stopped daemon leaves its runners behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,23 +45,74 @@ impl From<OnReboot> for StopMode {
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     /// Plans nothing more, lets what is under way finish, and unregisters each runner as its worker ends.
-    pub(super) async fn stop(mut self, mode: StopMode, notices: &mut Notices) -> ShutdownOutcome {
+    ///
+    /// An answer that is the only copy of a token is waited for beyond the grace time.
+    pub(super) async fn stop(
+        mut self,
+        mode: StopMode,
+        request_timeout: Duration,
+        notices: &mut Notices,
+    ) -> ShutdownOutcome {
         let deadline = Instant::now() + self.config.shutdown.grace;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
+        self.sole_copies().close();
         self.send_to_all(&RunnerCommand::Stop);
         if mode == StopMode::Keep {
             self.drain_mode.send_replace(DrainMode::CancelVerify);
         }
         let heartbeat = self.heartbeat.clone();
-        tokio::select! {
+        let drained = tokio::select! {
             biased;
             outcome = self.drain(mode, deadline) => outcome,
             () = heartbeat.keep_beating() => ShutdownOutcome::Unfinished,
-            () = second_stop(notices) => {
+            () = another_stop(notices) => {
                 tracing::warn!("second stop signal: the next start finishes the interrupted operations");
                 ShutdownOutcome::Unfinished
             }
+        };
+        // The request ends by its timeout; what is left then is for the disk.
+        let late = tokio::select! {
+            biased;
+            outcome = self.receive_tokens(mode, deadline + request_timeout) => outcome,
+            () = heartbeat.keep_beating() => ShutdownOutcome::Unfinished,
+            () = another_stop(notices) => {
+                tracing::error!("another stop signal: ending without the new tokens, which are lost");
+                ShutdownOutcome::Unfinished
+            }
+        };
+        match (drained, late) {
+            (ShutdownOutcome::Done, ShutdownOutcome::Done) => ShutdownOutcome::Done,
+            (ShutdownOutcome::Unfinished, _) | (_, ShutdownOutcome::Unfinished) => ShutdownOutcome::Unfinished,
         }
+    }
+
+    fn sole_copies(&self) -> &SoleCopies {
+        self.shared.engine.ops.sole_copies()
+    }
+
+    /// Waits for the answers that are the only copies of tokens, and until the tokens are stored.
+    async fn receive_tokens(&mut self, mode: StopMode, deadline: Instant) -> ShutdownOutcome {
+        let mut outcome = ShutdownOutcome::Done;
+        let requests = self.sole_copies().under_way();
+        if requests > 0 {
+            tracing::warn!(
+                requests,
+                "waiting for answers that are the only copies of new tokens; another signal ends without them"
+            );
+        }
+        while self.sole_copies().under_way() > 0 {
+            let Ok(Some(ended)) = timeout_at(deadline, self.workers.join_next()).await else {
+                tracing::error!("no answer came in time: the next start finds out what became of the tokens");
+                return ShutdownOutcome::Unfinished;
+            };
+            if let (Ok(driver), StopMode::ByPolicy) = (ended, mode)
+                && wants_unregistration(&self.config, &driver)
+            {
+                tracing::error!(runner = driver.runner.label(), "not unregistered: the grace time is over");
+                outcome = ShutdownOutcome::Unfinished;
+            }
+        }
+        outcome
     }
 
     /// Half of the grace time is for everything that is under way, the rest only for what changes something.
@@ -79,7 +132,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         while let Ok(Some(ended)) = timeout_at(deadline, unregistrations.join_next()).await {
             failures += usize::from(!ended.unwrap_or(false));
         }
-        let unfinished = self.workers.len() + unregistrations.len();
+        let unfinished = self.workers.len().saturating_sub(self.sole_copies().under_way()) + unregistrations.len();
         if unfinished > 0 {
             tracing::error!(
                 unfinished,
@@ -91,7 +144,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 }
 
 /// Completes with the next notice to stop.
-async fn second_stop(notices: &mut Notices) {
+async fn another_stop(notices: &mut Notices) {
     loop {
         match notices.recv().await {
             Some(Notice::Stop | Notice::StopAndKeep | Notice::StopForReboot) => return,

@@ -43,7 +43,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     parts: Parts<S, D, C>,
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
-    let Parts { engine, watch, heartbeat, mut reload, registry, counters } = parts;
+    let Parts { engine, watch, heartbeat, mut reload, request_timeout, registry, counters } = parts;
     let shared = Rc::new(Shared { engine: Rc::new(engine), registry, counters });
     let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
@@ -76,7 +76,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
         }
     };
     supervisor.enter(Phase::Stopping);
-    Ok(supervisor.stop(mode, &mut notices).await)
+    Ok(supervisor.stop(mode, request_timeout, &mut notices).await)
 }
 
 type InventoryResult = Result<(Inventory, Snapshot), Error>;
@@ -97,7 +97,7 @@ struct RunnerHandle {
 }
 
 pub(super) struct Supervisor<S, D, C> {
-    shared: Rc<Shared<S, D, C>>,
+    pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
     watch: Option<Watch>,
     pub(super) heartbeat: Heartbeat,
@@ -147,8 +147,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     async fn start(&mut self) -> Result<(), Error> {
         let engine = &self.shared.engine;
-        let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
-        inventory.save_renamed(&engine.ops).await?;
+        let (mut inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
         if !inventory.runners.is_empty() {
             self.probe().await;
@@ -254,14 +254,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Settings after one of their files changed: agent.toml, or a token file.
     fn settings_changed(&mut self, config: Option<Config>) {
-        let unregistered = UnregisteredElsewhere::LeaveAlone;
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
-                self.config_changed(FileState::Changing, unregistered);
+                self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.send_to_all(&RunnerCommand::Changed { file: FileState::Changing, unregistered }),
+            Some(_) => self.send_to_all(&RunnerCommand::SecretsChanged),
             None => {}
         }
     }
@@ -288,7 +287,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config).await) });
+        let served: BTreeSet<_> = self.handles.keys().cloned().collect();
+        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config, &served).await) });
     }
 
     /// Serves the runners of an inventory that are not served yet.
@@ -313,6 +313,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
         for warning in &inventory.warnings {
             tracing::debug!("{warning}");
+        }
+        // The next inventory, at the end of such a worker, gives its runner to the enrollment.
+        for handle in inventory.handovers.iter().filter_map(|key| self.handles.get(key)) {
+            let _ended = handle.commands.send(RunnerCommand::HandOver);
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;

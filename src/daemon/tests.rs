@@ -11,7 +11,9 @@ use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
 use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
-use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
+use crate::ops::memory::{
+    Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
+};
 use crate::ops::{Ops, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::EntryToken;
@@ -39,6 +41,7 @@ impl DaemonFixture {
                 chance: || Fraction::ZERO,
             },
             watch: None,
+            request_timeout: secs(30),
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
@@ -344,7 +347,10 @@ async fn a_runner_unregistered_elsewhere_returns_on_reload() {
         let record = fixture.disk.state().records.values().next().unwrap().clone();
         let site = Site { url: url(), tls: TlsFiles::default() };
         let mut runner = crate::ops::Runner::recorded(record, site);
-        other.unregister(&mut runner, crate::ops::EntryFate::Drop, fixture.clock.truth()).await.unwrap();
+        other
+            .unregister(&mut runner, asked(crate::ops::EntryFate::Drop), &inquiry_at(fixture.clock.truth()))
+            .await
+            .unwrap();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(10)).await;
         assert_eq!(fixture.server.runners().len(), 1, "a reload brings it back");
@@ -618,7 +624,7 @@ async fn the_daemon_settles_a_reset_of_another_process() {
     let script = async {
         sleep(secs(10)).await;
         fixture.server.inject("reset", Fault::LoseAnswer);
-        other.rotate(&mut runner, None, fixture.clock.truth()).await.unwrap_err();
+        other.rotate(&mut runner, None, &inquiry_at(fixture.clock.truth())).await.unwrap_err();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(180)).await;
         notices.send(Notice::StopAndKeep).unwrap();
@@ -817,4 +823,102 @@ async fn a_failing_recovery_is_reported_after_a_failed_rotation() {
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
+}
+
+/// Sends stop notices at these seconds while a request of the daemon is answered only after a while; returns how the
+/// daemon ended, and after how many seconds.
+async fn stopped_during(fixture: &DaemonFixture, config: Config, stops: &[(u64, Notice)]) -> (ShutdownOutcome, u64) {
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let began = tokio::time::Instant::now();
+    let script = async {
+        for (at, notice) in stops {
+            tokio::time::sleep_until(began + secs(*at)).await;
+            // It may have ended already.
+            let _ended = notices.send(*notice);
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = run(config, fixture.parts(), inbox) => (outcome.unwrap(), began.elapsed().as_secs()),
+        never = script => never,
+    }
+}
+
+/// The second at which a daemon with these settings sends its first request of a kind.
+async fn time_of(call: &str, config: &Config, fixture: &DaemonFixture) -> u64 {
+    let began = fixture.clock.truth();
+    fixture.run(config.clone(), secs(3500), Notice::StopAndKeep).await;
+    let first = fixture.server.requests().into_iter().find(|request| request.call == call && request.at >= began);
+    first.unwrap().at.since(began).as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_cut_a_registration_or_a_reset() {
+    let mut config = enrolled(registration_token());
+    config.shutdown.unregister = Unregister::Never;
+    for call in ["register", "reset"] {
+        let sent_at = time_of(call, &config, &DaemonFixture::new(Some(secs(3600)))).await;
+        for notice in [Notice::Stop, Notice::StopAndKeep, Notice::StopForReboot] {
+            let fixture = DaemonFixture::new(Some(secs(3600)));
+            // Longer than the grace time of eight seconds.
+            fixture.server.inject_always(call, Some(Fault::AnswerAfter(secs(20))));
+            let (outcome, ended_at) = stopped_during(&fixture, config.clone(), &[(sent_at + 2, notice)]).await;
+            assert_eq!(outcome, ShutdownOutcome::Done, "{call} {notice:?}");
+            assert!((sent_at + 20..sent_at + 22).contains(&ended_at), "{call} {notice:?}: {ended_at} s");
+            let (_, served) = fixture.server.runners().pop_first().unwrap();
+            assert_eq!(fixture.disk.tokens(), [served.token], "{call} {notice:?}");
+            assert!(fixture.disk.state().journal.is_empty(), "{call} {notice:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_third_signal_ends_the_wait_for_a_new_token() {
+    let stop = Notice::StopAndKeep;
+    for (stops, ends_at) in [(&[(2, stop), (3, stop)][..], 20), (&[(2, stop), (3, stop), (4, stop)], 4)] {
+        let fixture = DaemonFixture::new(Some(secs(3600)));
+        fixture.server.inject_always("register", Some(Fault::AnswerAfter(secs(20))));
+        let (outcome, ended_after) = stopped_during(&fixture, enrolled(registration_token()), stops).await;
+        assert_eq!((outcome, ended_after), (ShutdownOutcome::Unfinished, ends_at), "{stops:?}");
+        assert_eq!(fixture.disk.tokens().len(), usize::from(ends_at == 20));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_does_not_wait_for_a_verification() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    fixture.server.inject_always("verify", Some(Fault::AnswerAfter(secs(20))));
+    let mut config = Config::default();
+    config.shutdown.grace = secs(3600);
+    let stops = [(2, Notice::Stop), (3, Notice::Stop)];
+    assert_eq!(stopped_during(&fixture, config, &stops).await, (ShutdownOutcome::Unfinished, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_new_token_ends_with_the_time_of_a_request() {
+    let fixture = DaemonFixture::new(None);
+    fixture.server.inject_always("register", Some(Fault::AnswerAfter(secs(10_000))));
+    let grace = Config::default().shutdown.grace;
+    let stops = [(2, Notice::StopAndKeep)];
+    let (outcome, ended_after) = stopped_during(&fixture, enrolled(registration_token()), &stops).await;
+    assert_eq!((outcome, ended_after), (ShutdownOutcome::Unfinished, 2 + (grace + secs(30)).as_secs()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reset_begins_once_a_stop_is_asked_for() {
+    let config = with_access_token(Config::default());
+    let trial = DaemonFixture::new(Some(secs(3600)));
+    trial.add_created().await;
+    let asked_at = time_of("managers", &config, &trial).await;
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_created().await;
+    // The reset is due, and other users of the token are asked for before it is sent.
+    fixture.server.inject_always("managers", Some(Fault::AnswerAfter(secs(5))));
+    let (outcome, ended_at) = stopped_during(&fixture, config, &[(asked_at + 2, Notice::StopAndKeep)]).await;
+    assert_eq!(outcome, ShutdownOutcome::Done);
+    assert!(ended_at >= asked_at + 5, "{ended_at}");
+    let calls = fixture.server.calls();
+    assert!(calls.contains(&"managers") && !calls.contains(&"reset"), "{calls:?}");
+    assert!(fixture.disk.state().journal.is_empty());
 }

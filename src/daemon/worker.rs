@@ -14,10 +14,11 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepReport};
-use crate::lifecycle::{Outcome, Plan, Step};
+use crate::lifecycle::{Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
+use changes::Secrets;
 use ongoing_failure::OngoingFailure;
 use status::Acceptance;
 
@@ -33,8 +34,12 @@ pub(super) enum RunnerCommand {
         /// What to do if another process has unregistered the runner.
         unregistered: UnregisteredElsewhere,
     },
+    /// A file has changed that may hold a secret.
+    SecretsChanged,
     /// New settings.
     Settings(Rc<Config>),
+    /// An enrollment takes the runner over.
+    HandOver,
     /// Plan nothing more.
     Stop,
 }
@@ -80,6 +85,7 @@ pub(super) struct Worker<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     driver: Driver<S, D, C>,
     channels: RunnerChannels,
+    secrets: Secrets,
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<OngoingFailure>,
@@ -95,14 +101,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
-        let worker = Self { shared, driver, channels, acceptance: Acceptance::default(), ongoing_failure: None };
+        let secrets = Secrets::read(&driver);
+        let (acceptance, ongoing_failure) = (Acceptance::default(), None);
+        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure };
         worker.log_transition(before);
         worker
     }
 
     /// Serves the runner until a stop, or until it is retired; returns its driver.
     pub(super) async fn run(mut self) -> Driver<S, D, C> {
-        self.finish_unregistration().await;
         loop {
             *self.channels.target.borrow_mut() = self.driver.runner.target();
             let Some(plan) = self.driver.plan() else { break };
@@ -132,7 +139,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Makes one pass: every step that is due now, each kind once; returns its driver.
     pub(super) async fn once(mut self) -> Driver<S, D, C> {
-        self.finish_unregistration().await;
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let mut done = Vec::new();
         while let Some(plan) = self.driver.plan_once(&done) {
@@ -140,13 +146,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.execute(plan).await;
         }
         self.driver
-    }
-
-    /// A stop may have been interrupted after it had asked the server to delete the runner.
-    async fn finish_unregistration(&mut self) {
-        if let Some(plan) = self.driver.plan().filter(|plan| plan.step == Step::Unregister) {
-            self.execute(plan).await;
-        }
     }
 
     async fn execute(&mut self, plan: Plan) {

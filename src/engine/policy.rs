@@ -3,8 +3,16 @@
 use super::{Config, RotatePolicy};
 use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share, Timing};
 use crate::model::{Origin, SystemId};
-use crate::ops::{Enrollment, RegistrationSource, Runner};
+use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
+use crate::store::Record;
+
+/// Whether the server has named the runner's id for one of its tokens. A registration by version 0.1 is known by its
+/// seed.
+pub(super) fn has_confirmed_id(record: &Record) -> bool {
+    record.id.is_some()
+        && (record.confirmed_id == record.id || (record.confirmed_id.is_none() && record.seed.is_some()))
+}
 
 /// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
@@ -18,7 +26,7 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
                 Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
                 Origin::V1 => false,
             };
-            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled && runner.twin_of.is_none())
         }
     };
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
@@ -30,9 +38,15 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
 /// needs an access token, and no backoff is longer than [`LONGEST_DELAY`].
 pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     let record = &runner.record;
-    let reset_by_id = config.access_to(&record.url).is_some() && record.id.is_some();
+    let reset_by_id = config.access_to(&record.url).is_some() && has_confirmed_id(record);
     let timing = Timing { backoff_cap: rules.timing.backoff_cap.min(LONGEST_DELAY), ..rules.timing };
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
+}
+
+/// What an unregistration deletes: of a runner that other machines use too, only this machine's manager.
+pub(super) fn deletion(config: &Config, runner: &Runner) -> Deletion {
+    let is_shared = config.policy_of(runner).shared.unwrap_or(runner.record.is_copy);
+    if is_shared { Deletion::Manager } else { Deletion::Runner }
 }
 
 /// The rungs of the recovery ladder that a runner has.
@@ -44,7 +58,10 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
         matches!(enrollment.source, RegistrationSource::Registration(_) | RegistrationSource::Created(_))
     });
     Recovery {
-        reset_by_id: config.access_to(&record.url).is_some() && record.id.is_some() && !is_shared && !was_recovered,
-        register: if can_register { config.register_again } else { RegisterAgain::Never },
+        reset_by_id: config.access_to(&record.url).is_some()
+            && has_confirmed_id(record)
+            && !is_shared
+            && !was_recovered,
+        register: if can_register && record.given_to.is_none() { config.register_again } else { RegisterAgain::Never },
     }
 }

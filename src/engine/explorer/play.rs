@@ -294,10 +294,11 @@ impl Player {
         let world = self.world.clone();
         let parts = Parts {
             engine: engine(&port),
-            watch: Some(Watch::of_test(changed)),
+            watch: Watch::of_test(changed).ok(),
             heartbeat: Heartbeat::every(Duration::from_secs(100_000)),
             registry: StatusRegistry::default(),
             counters: self.counters.clone(),
+            request_timeout: Duration::from_secs(60),
             reload: Box::new(move || Some(world.state().config.clone())),
         };
         let config = self.world.state().config.clone();
