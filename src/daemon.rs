@@ -20,6 +20,7 @@ mod worker;
 mod tests;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -29,7 +30,7 @@ use crate::status::{Counters, StatusRegistry};
 pub use assembly::{Assembly, PassOutcome, StartError};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
-pub use once::once;
+pub use once::{Ending, Pass, PassedRunner, once};
 pub use shutdown::ShutdownOutcome;
 pub use supervisor::run;
 
@@ -43,6 +44,8 @@ pub struct Parts<S, D, C> {
     pub heartbeat: Heartbeat,
     /// Reads the settings again; `None`, after logging why, if they are invalid.
     pub reload: Box<dyn FnMut() -> Option<Config>>,
+    /// How long a request may take: a stop waits that long for an answer that is the only copy of a token.
+    pub request_timeout: Duration,
     /// Receives the daemon's phase and the status of every runner.
     pub registry: StatusRegistry,
     /// Counts operations.
@@ -52,7 +55,7 @@ pub struct Parts<S, D, C> {
 /// What the daemon is asked to do from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Stop, and unregister by policy. A second one ends the draining too.
+    /// Stop, and unregister by policy. A second one ends all waiting but that for a new token, a third one ends that too.
     Stop,
     /// Stop, and keep every registration.
     StopAndKeep,

@@ -27,7 +27,7 @@ pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use text::is_unprintable;
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 
-use crate::secret::{Fingerprint, Token};
+use crate::secret::{Digest, Token};
 
 /// GitLab's id of a runner; unique within one server.
 ///
@@ -136,11 +136,19 @@ impl RunnerKey {
         if is_enrollment_key(key) { Ok(Self(key.to_owned())) } else { Err(IdError::EnrollmentKey) }
     }
 
-    /// Returns the key of a runner without an enrollment: its id, or else its token's fingerprint, at its server.
+    /// Returns the key of a runner without an enrollment: its id, or else 32 hex digits of its token's digest, at its
+    /// server.
     #[must_use]
-    pub fn found(url: &ServerUrl, id: Option<RunnerId>, fingerprint: &Fingerprint) -> Self {
-        let runner = id.map_or_else(|| format!("token-{fingerprint}"), |id| id.to_string());
+    pub fn found(url: &ServerUrl, id: Option<RunnerId>, token: Digest) -> Self {
+        let runner = id.map_or_else(|| format!("token-{}", &token.to_hex()[..32]), |id| id.to_string());
         Self(format!("{runner}@{}", url.file_name()))
+    }
+
+    /// Returns the key of the lock that registrations of this name at this server share, whatever their own keys are.
+    #[must_use]
+    pub fn registration(url: &ServerUrl, name: &str) -> Self {
+        let identity = Digest::of(format!("{url}\n{name}").as_bytes()).to_hex();
+        Self(format!("name-{}@{}", &identity[..32], url.file_name()))
     }
 
     /// The key as the stem of a file name.
@@ -293,8 +301,8 @@ mod tests {
             assert!(RunnerKey::enrollment(wrong).is_err(), "{wrong:?}");
         }
         let url: ServerUrl = "https://gitlab.example.com/".parse().unwrap();
-        let fingerprint = Token::parse("glrt-abc").unwrap().fingerprint();
-        let with_id = RunnerKey::found(&url, Some(RunnerId(42)), &fingerprint);
+        let digest = Digest::of(b"glrt-abc");
+        let with_id = RunnerKey::found(&url, Some(RunnerId(42)), digest);
         assert_eq!(with_id.as_str(), "42@gitlab.example.com");
         assert_eq!(RunnerKey::try_from(String::from(with_id.clone())), Ok(with_id));
     }

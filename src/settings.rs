@@ -70,6 +70,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// Configuration of the status server.
     pub status_server: StatusServerConfig,
+    /// The template files of the enrollments, whose text is in `engine`.
+    pub templates: Vec<PathBuf>,
     /// Valid but probably unintended settings, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -144,6 +146,6 @@ fn assemble(
     findings.warnings.extend(engine.servers.iter().filter_map(|server| server.access_token.warning()));
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &mut findings);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
-    let Findings { diagnostics, warnings } = findings;
-    diagnostics.into_result(Settings { store: paths.store(), gitlab, engine, status_server, warnings })
+    let Findings { diagnostics, warnings, templates } = findings;
+    diagnostics.into_result(Settings { store: paths.store(), gitlab, engine, status_server, templates, warnings })
 }

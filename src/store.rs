@@ -2,7 +2,7 @@
 //!
 //! config.toml belongs to its user and to gitlab-runner too, so it is edited by splicing the original
 //! bytes and replaced atomically. The state directory is ours: `STATE/<hash of the config path>/` holds the
-//! daemon's `lock`, `runners/<key>.json` (the record), `<key>.lock` and `<key>.pending` (the journal),
+//! daemon's `lock`, `runners/<key>.json` (the record), `<key>.held` (candidates and evidence), `<key>.lock` and `<key>.pending` (the journal),
 //! `dropped/`, and `config.copy` while a mount point is being overwritten.
 //!
 //! One thread does all disk work in order of request; queued changes of config.toml share one replace.
@@ -19,6 +19,7 @@ mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod held;
 mod journal;
 mod locks;
 mod patch;
@@ -48,7 +49,7 @@ pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
 pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
-pub use journal::{Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending};
+pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
 
@@ -57,7 +58,7 @@ use locks::LockAttempt;
 use test_hooks::TestHooks;
 use thread::DiskTask;
 
-use crate::model::{RunnerKey, SystemId, Timestamp};
+use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 
 /// Which files to work on.
@@ -129,20 +130,14 @@ impl Store {
         answer.await.unwrap_or(false)
     }
 
-    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon, in the state directory and beside config.toml: two daemons with different
+    /// state directories exclude each other too. If nothing can be written beside config.toml, this is logged, and only
+    /// the state directory is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if another daemon holds the lock.
+    /// [`Error::InstanceLocked`] if another daemon holds a lock, [`Error::Io`].
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
-        let tried = self.work(|disk| {
-            let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
-            locks::try_lock(&path).map(|tried| Some((tried, path)))
-        });
-        match tried.await? {
-            None => Ok(InstanceLock { _file: None }),
-            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
-        }
+        self.work(|disk| locks::lock_instance(disk.state(), &disk.path()?)).await
     }
 
     /// Locks one runner against other processes. Without a state directory nothing is locked.
@@ -169,11 +164,12 @@ impl Store {
         }
     }
 
-    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
-    /// an existing one is replaced only if the state directory was copied from another machine.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created, an
+    /// empty one is filled; any other is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`] if it cannot
+    /// be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
@@ -198,7 +194,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(Box::new(edit), answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
@@ -249,7 +245,36 @@ impl Store {
         self.in_runners(move |runners| record::save(runners, &record)).await
     }
 
-    /// Removes a record; a missing one is not an error.
+    /// Moves a runner's record and what is held for it to another key, as they are on the disk now, and sets the key of
+    /// its enrollment. Returns the record as written; `None` if there is none. The caller holds the locks of both keys.
+    ///
+    /// If a crash has left both records, the next call keeps the one under the new key, which may be newer.
+    ///
+    /// # Errors
+    /// [`Error::Unsettled`] while a journal of either key is pending, [`Error::KeyTaken`] if the new key has the record of
+    /// another runner, [`Error::Record`] if a record is damaged, [`Error::Io`].
+    pub async fn rename_record(
+        &self,
+        old: &RunnerKey,
+        new: &RunnerKey,
+        enrollment: Option<String>,
+    ) -> Result<Option<Record>, Error> {
+        let (old, new) = (old.clone(), new.clone());
+        self.in_runners(move |runners| record::rename(runners, &old, &new, enrollment)).await
+    }
+
+    /// Removes what is held for a runner, then its record; missing ones are no error. A damaged file of what is held is
+    /// kept under another name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn forget_runner(&self, key: &RunnerKey) -> Result<(), Error> {
+        let key = key.clone();
+        let forget = move |runners: &Path| held::remove(runners, &key).and_then(|()| record::remove(runners, &key));
+        self.in_runners(forget).await
+    }
+
+    /// Removes a record; a missing one is not an error. What is held for the runner stays.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -258,22 +283,42 @@ impl Store {
         self.in_runners(move |runners| record::remove(runners, &key)).await
     }
 
-    /// Journals a request before it is sent, durably and with space for the answer.
+    /// Reads what is kept beside a runner's record; empty if there is nothing, and without a state directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Held`] if it is damaged; the file stays.
+    pub async fn held(&self, key: &RunnerKey) -> Result<Held, Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| held::read(runners, &key)).await
+    }
+
+    /// Writes what is kept beside a runner's record durably; removes the file if there is nothing to keep. A damaged
+    /// file is kept under another name first, since it may hold the only copy of a token.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), Error> {
+        let key = key.clone();
+        self.in_runners(move |runners| held::save(runners, &key, held)).await
+    }
+
+    /// Journals a request before it is sent, durably and with space for the answer. Keeps the journal open until
+    /// [`Store::clear`]. A failure leaves the journal as it was.
     ///
     /// # Errors
     /// [`Error::Unsettled`] if the previous answer is not settled, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
+        self.work(move |disk| disk.begin(&key, &intent)).await
     }
 
-    /// Writes the answer in place, durably; needs no free space.
+    /// Writes the answer in place, durably; needs no free space and, after [`Store::begin`], no free file descriptor.
     ///
     /// # Errors
     /// [`Error::NotBegun`], [`Error::Io`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
+        self.work(move |disk| disk.answered(&key, &answer)).await
     }
 
     /// Removes a runner's journal; a missing one is not an error.
@@ -282,7 +327,7 @@ impl Store {
     /// [`Error::Io`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::clear(runners, &key)).await
+        self.work(move |disk| disk.clear(&key)).await
     }
 
     /// Returns the operations that were begun and not cleared, by key. An incomplete intent was never sent and is

@@ -122,6 +122,9 @@ impl Error {
     /// What the user can do, if the message does not say so.
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
+            Self::Operation(ops::Error::Disk(store::Error::Unsettled { .. })) => Some(
+                "the answer to a reset was lost: `runner-agent rotate` on this runner verifies the old token first",
+            ),
             Self::Operation(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
@@ -155,9 +158,12 @@ impl Error {
 /// The exit code of an operation that failed.
 pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
-        ops::Error::Asking(failure) | ops::Error::Registering(failure) | ops::Error::Changing(failure) => {
-            of_class(failure.class)
-        }
+        ops::Error::Asking(failure)
+        | ops::Error::Registering(failure)
+        | ops::Error::Probing(failure)
+        | ops::Error::Deleting { failure, .. }
+        | ops::Error::Changing(failure) => of_class(failure.class),
+        ops::Error::Unproven { .. } => Exit::Unreachable,
         ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
@@ -166,7 +172,11 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::VariableToken { .. }
         | ops::Error::NoRoom
         | ops::Error::OtherServer { .. }
+        | ops::Error::UnconfirmedId(_)
+        | ops::Error::Replaced(_)
+        | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
+        ops::Error::Stopping => Exit::Unreachable,
     }
 }
 

@@ -7,8 +7,9 @@ use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
-use super::selection::RunnerSelector;
+use super::selection::{RunnerSelector, Selected};
 use super::session::{CommandSession, Driver, error_of};
+use super::shared_entry::drop_entry;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::Goal;
@@ -35,12 +36,16 @@ pub(super) async fn unregister(
             && selector.choose(session.candidates().await?).is_err()
         {
             let reporter = session.reporter;
-            let managed =
-                ManagedRunner { runner: runner_without_entry(url, token, tls), enrollment: None, unfinished: None };
+            let managed = ManagedRunner {
+                runner: runner_without_entry(url, token, tls),
+                enrollment: None,
+                unfinished: None,
+                twin_of: None,
+            };
             let outcome = unregister_one(Rc::new(session), with_api(api, managed)).await;
             return Ok(reporter.report_outcomes(vec![outcome]));
         }
-        session.for_all(&selector, |session, managed| unregister_one(session, with_api(api, managed))).await
+        session.for_all_selected(&selector, |session, selected| unregister_selected(session, api, selected)).await
     };
     tokio::select! {
         biased;
@@ -49,9 +54,18 @@ pub(super) async fn unregister(
     }
 }
 
+/// Unregisters a runner, or only removes the selected entry if others use its token.
+async fn unregister_selected(session: Rc<CommandSession>, api: Option<Api>, selected: Selected) -> RunnerOutcome {
+    if selected.others.is_empty() {
+        unregister_one(session, with_api(api, selected.managed)).await
+    } else {
+        drop_entry(session, selected).await
+    }
+}
+
 /// A runner that has no entry.
 fn runner_without_entry(url: ServerUrl, token: Token, tls: TlsFiles) -> Runner {
-    let key = RunnerKey::found(&url, None, &token.fingerprint());
+    let key = RunnerKey::found(&url, None, token.digest());
     let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
     let mut runner = Runner::blank(key, origin, Site { url, tls });
     runner.record.credential = Some(Credential { token, obtained_at: None, expiry: Expiry::Unknown });

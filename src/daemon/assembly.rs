@@ -1,18 +1,18 @@
 //! The composition root: puts the daemon together from the real parts, and runs it.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::settings_files::SettingsFiles;
-use super::{Heartbeat, Notice, Parts, ShutdownOutcome, Watch, once, supervisor};
+use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::{Config, Engine};
 use crate::gitlab::{self, Client, Observer};
-use crate::model::{RunnerKey, RunnerReport};
-use crate::ops::{self, RegistrationSource};
+use crate::model::RunnerKey;
+use crate::ops::{self, RegistrationSource, SoleCopies};
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::signals::{Signal, Signals};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
@@ -40,7 +40,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub enum PassOutcome {
     /// Every runner, after the pass.
-    Complete(Vec<RunnerReport>),
+    Complete(Pass),
     /// It was cut short, for this reason; the next start finishes what was begun.
     CutShort(&'static str),
 }
@@ -69,20 +69,22 @@ impl Assembly {
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
-        let Settings { mut gitlab, engine: config, status_server, .. } = settings::load(overrides, &environment)?;
+        let Settings { mut gitlab, engine: config, status_server, templates, .. } =
+            settings::load(overrides, &environment)?;
         if environment.is_container {
             warn_of_lost_state(&store, &config).await;
         }
-        let counters = Counters::new();
+        let (counters, request_timeout) = (Counters::new(), gitlab.request_timeout);
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
-        let (overrides, config_path) = (overrides.clone(), store.config_path().to_owned());
-        let files = SettingsFiles { overrides, environment, config_path, status_server: status_server.clone() };
-        let watch = files.watch(&config);
+        let overrides = overrides.clone();
+        let files = SettingsFiles { overrides, environment, status_server: status_server.clone() };
+        let watch = files.watch(&config, templates);
         let parts = Parts {
             engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,
             heartbeat: Heartbeat::new(),
             reload: files.reload(watch.as_ref().map(Watch::watcher)),
             watch,
+            request_timeout,
             registry: StatusRegistry::default(),
             counters,
         };
@@ -118,12 +120,14 @@ impl Assembly {
     }
 
     /// Makes one pass over all runners. As in the other commands that end by themselves, any signal asks for an end:
-    /// what is under way has the grace time to finish, and a second signal takes that away.
+    /// what is under way has the grace time to finish, and a second signal takes that away. An answer that is the only
+    /// copy of a token is waited for nevertheless, up to a third signal.
     ///
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
     pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
-        let grace = self.config.shutdown.grace;
+        let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
+        let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
             let mut pass = pin!(once(self.config, self.parts));
             tokio::select! {
@@ -131,12 +135,8 @@ impl Assembly {
                 reports = &mut pass => reports.map(PassOutcome::Complete),
                 _ = signals.next() => {
                     on_interrupt();
-                    tokio::select! {
-                        biased;
-                        reports = &mut pass => reports.map(PassOutcome::Complete),
-                        _ = signals.next() => Ok(PassOutcome::CutShort("a second signal came")),
-                        () = tokio::time::sleep(grace) => Ok(PassOutcome::CutShort("the grace time is over")),
-                    }
+                    sole_copies.close();
+                    systemd::notify_stopping_during(finish(pass, signals, &sole_copies, grace, request_timeout)).await
                 }
             }
         };
@@ -144,6 +144,34 @@ impl Assembly {
         systemd::notify_stopping_during(drain(&self.store, signals)).await;
         Ok(outcome?)
     }
+}
+
+/// Ends a pass: within the grace time, unless a signal comes; then within the time of a request, as long as an answer
+/// is awaited that is the only copy of a token.
+async fn finish(
+    mut pass: Pin<&mut impl Future<Output = Result<Pass, ops::Error>>>,
+    signals: &mut Signals,
+    sole_copies: &SoleCopies,
+    grace: Duration,
+    request_timeout: Duration,
+) -> Result<PassOutcome, ops::Error> {
+    let why = tokio::select! {
+        biased;
+        reports = &mut pass => return reports.map(PassOutcome::Complete),
+        _ = signals.next() => "a second signal came",
+        () = tokio::time::sleep(grace) => "the grace time is over",
+    };
+    if sole_copies.under_way() > 0 {
+        tracing::warn!("waiting for answers that are the only copies of new tokens; another signal ends without them");
+        tokio::select! {
+            biased;
+            reports = &mut pass => return reports.map(PassOutcome::Complete),
+            () = sole_copies.finished() => {}
+            _ = signals.next() => return Ok(PassOutcome::CutShort("another signal came, and new tokens are lost")),
+            () = tokio::time::sleep(request_timeout) => {}
+        }
+    }
+    Ok(PassOutcome::CutShort(why))
 }
 
 /// The names of the runners that were enrolled before.
@@ -216,11 +244,11 @@ async fn report_status(registry: &StatusRegistry) -> Infallible {
     }
 }
 
-/// Waits for writes that are under way, as long as a disk may be slow.
+/// Waits for writes that are under way, as long as a disk may be slow, and up to a second signal.
 async fn drain(store: &Store, signals: &mut Signals) {
     let mut drained = pin!(store.drain());
     let mut limit = pin!(tokio::time::sleep(DISK_TIMEOUT));
-    loop {
+    for is_last in [false, true] {
         tokio::select! {
             biased;
             () = &mut drained => return,
@@ -228,10 +256,18 @@ async fn drain(store: &Store, signals: &mut Signals) {
                 tracing::error!("the disk does not finish the writes under way: ending without them");
                 return;
             }
-            _ = signals.next() => tracing::warn!(
+            () = stop_signal(signals) => {}
+        }
+        if !is_last {
+            tracing::warn!(
                 seconds = DISK_TIMEOUT.as_secs(),
-                "stop signal: still waiting for the disk, which may be writing a new token"
-            ),
+                "stop signal: still waiting for the disk, which may be writing a new token; another signal ends that too"
+            );
         }
     }
+}
+
+/// Waits for a signal that asks for an end.
+async fn stop_signal(signals: &mut Signals) {
+    while signals.next().await == Signal::Hangup {}
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::{Watch, Watched, Watcher};
 use crate::engine::Config;
-use crate::ops::Enrollment;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::status::StatusServerConfig;
@@ -13,27 +12,25 @@ use crate::status::StatusServerConfig;
 pub(super) struct SettingsFiles {
     pub(super) overrides: Overrides,
     pub(super) environment: Environment,
-    /// config.toml, with symbolic links resolved.
-    pub(super) config_path: PathBuf,
     /// The addresses of the status server, which last until the daemon's end.
     pub(super) status_server: StatusServerConfig,
 }
 
 impl SettingsFiles {
-    /// Watches config.toml, agent.toml and the token files; without a watch, HUP still works.
-    pub(super) fn watch(&self, config: &Config) -> Option<Watch> {
-        Watch::new(self.watched(config)).inspect_err(warn_unwatched).ok()
+    /// Watches config.toml, agent.toml, and the files that it names; without a watch, HUP still works.
+    pub(super) fn watch(&self, config: &Config, templates: Vec<PathBuf>) -> Option<Watch> {
+        Watch::new(&self.watched(config, templates)).inspect_err(warn_unwatched).ok()
     }
 
-    /// Reads the settings again, and watches the token files that they name then.
-    pub(super) fn reload(self, mut watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<Config>> {
+    /// Reads the settings again, and watches the files that they name then.
+    pub(super) fn reload(self, watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<Config>> {
         Box::new(move || match settings::load(&self.overrides, &self.environment) {
-            Ok(Settings { engine: config, status_server, .. }) => {
+            Ok(Settings { engine: config, status_server, templates, .. }) => {
                 if status_server != self.status_server {
                     tracing::warn!("the addresses in [http] take effect when the daemon is restarted");
                 }
-                if let Some(watcher) = &mut watcher {
-                    watcher.watch(self.watched(&config)).unwrap_or_else(|error| warn_unwatched(&error));
+                if let Some(watcher) = &watcher {
+                    watcher.watch(&self.watched(&config, templates)).unwrap_or_else(|error| warn_unwatched(&error));
                 }
                 Some(config)
             }
@@ -44,12 +41,13 @@ impl SettingsFiles {
         })
     }
 
-    fn watched(&self, config: &Config) -> Watched {
+    fn watched(&self, config: &Config, templates: Vec<PathBuf>) -> Watched {
         let Paths { agent_config, config: path, .. } = settings::paths(&self.overrides, &self.environment);
-        let token_files = config.enrollments.iter().filter_map(token_file);
+        let sources = config.enrollments.iter().map(|enrollment| enrollment.source.secret());
+        let sources = sources.chain(config.servers.iter().map(|server| &server.access_token));
         Watched {
-            config: vec![path, self.config_path.clone()],
-            settings: std::iter::once(agent_config).chain(token_files).collect(),
+            config: vec![path],
+            settings: std::iter::once(agent_config).chain(sources.filter_map(token_file)).chain(templates).collect(),
         }
     }
 }
@@ -58,9 +56,10 @@ fn warn_unwatched(error: &io::Error) {
     tracing::warn!(%error, "cannot watch files for changes: send HUP after changing them");
 }
 
-fn token_file(enrollment: &Enrollment) -> Option<PathBuf> {
-    match enrollment.source.secret() {
+fn token_file(source: &Source) -> Option<PathBuf> {
+    match source {
         Source::File(path) => Some(path.clone()),
-        Source::Credential { .. } | Source::Value { .. } => None,
+        Source::Credential { path, .. } => path.clone(),
+        Source::Value { .. } => None,
     }
 }

@@ -11,7 +11,9 @@ use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
 use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
-use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
+use crate::ops::memory::{
+    Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
+};
 use crate::ops::{Ops, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::EntryToken;
@@ -39,6 +41,7 @@ impl DaemonFixture {
                 chance: || Fraction::ZERO,
             },
             watch: None,
+            request_timeout: secs(30),
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
@@ -325,12 +328,12 @@ async fn one_pass_registers_verifies_and_rotates_what_is_due() {
     let credential = fixture.add_found("found");
     let overdue = Credential { obtained_at: credential.obtained_at.map(|at| at.minus(secs(36_000))), ..credential };
     fixture.disk.state().entries[0].obtained_at = overdue.obtained_at;
-    let reports = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
+    let pass = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
     assert_eq!(fixture.server.calls().len(), 3);
     for call in ["register", "verify", "reset"] {
         assert!(fixture.server.calls().contains(&call), "{call}");
     }
-    assert!(reports.iter().all(|report| report.state == StateName::Active), "{reports:?}");
+    assert!(pass.runners.iter().all(|passed| passed.report.state == StateName::Active), "{pass:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,7 +347,10 @@ async fn a_runner_unregistered_elsewhere_returns_on_reload() {
         let record = fixture.disk.state().records.values().next().unwrap().clone();
         let site = Site { url: url(), tls: TlsFiles::default() };
         let mut runner = crate::ops::Runner::recorded(record, site);
-        other.unregister(&mut runner, crate::ops::EntryFate::Drop, fixture.clock.truth()).await.unwrap();
+        other
+            .unregister(&mut runner, asked(crate::ops::EntryFate::Drop), &inquiry_at(fixture.clock.truth()))
+            .await
+            .unwrap();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(10)).await;
         assert_eq!(fixture.server.runners().len(), 1, "a reload brings it back");
@@ -402,11 +408,11 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_registration_is_asked_once() {
+async fn a_server_without_registration_is_asked_three_times_and_then_left_alone() {
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
     fixture.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["register", "probe", "register", "probe", "register"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -492,7 +498,7 @@ fn with_access_token(mut config: Config) -> Config {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_access_token_recovers_a_lost_token_in_two_minutes() {
+async fn an_access_token_recovers_a_lost_token_once_the_old_one_is_refused_twice() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.server.inject("reset", Fault::LoseAnswer);
@@ -500,7 +506,7 @@ async fn an_access_token_recovers_a_lost_token_in_two_minutes() {
     let requests = fixture.server.requests();
     let lost = requests.iter().find(|request| request.call == "reset").unwrap().at;
     let recovered = requests.iter().find(|request| request.call == "reset_by_id").unwrap().at;
-    assert!(recovered.since(lost) <= secs(120));
+    assert!(recovered.since(lost) <= secs(130));
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert_eq!(fixture.disk.tokens(), [served.token]);
 }
@@ -521,9 +527,12 @@ async fn a_runner_deleted_on_the_server_is_not_recovered() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     let id = fixture.disk.state().entries[0].id.unwrap();
+    fixture.run(with_access_token(Config::default()), secs(10), Notice::StopAndKeep).await;
     fixture.server.remove_runner(id);
     fixture.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["verify", "verify", "reset_by_id"]);
+    let calls = fixture.server.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "reset_by_id").count(), 2, "{calls:?}");
+    assert!(calls.len() < 12, "{calls:?}");
     assert!(fixture.server.runners().is_empty());
 }
 
@@ -561,6 +570,35 @@ async fn a_runner_on_a_copied_disk_counts_as_shared() {
     assert!(!fixture.server.calls().contains(&"reset"), "not rotated");
     assert_eq!(fixture.server.calls().last(), Some(&"delete_manager"), "only this machine's manager is deleted");
     assert_eq!(fixture.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_never_deletes_a_runner_that_is_declared_shared() {
+    let shared = |unregister| {
+        let selector = PolicySelector { name: Some("build-1".to_owned()), ..PolicySelector::default() };
+        let mut config = enrolled(registration_token());
+        config.policies = vec![Policy { selector, rotate: None, unregister: None, shared: Some(true) }];
+        config.shutdown.unregister = unregister;
+        config
+    };
+    for policy in [Unregister::Never, Unregister::Enrolled, Unregister::All] {
+        let fixture = DaemonFixture::new(None);
+        fixture.run(shared(policy), secs(10), Notice::Stop).await;
+        let deletions: Vec<_> = fixture.server.calls().into_iter().filter(|call| call.starts_with("delete")).collect();
+        assert_eq!(deletions.contains(&"delete_manager"), policy != Unregister::Never, "{policy:?}");
+        assert!(!deletions.contains(&"delete_runner"), "{policy:?}");
+        assert_eq!((fixture.server.runners().len(), fixture.disk.tokens().len()), (1, 1), "{policy:?}");
+        // The next start serves it again.
+        fixture.run(shared(policy), secs(10), Notice::StopAndKeep).await;
+        assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 1, "{policy:?}");
+    }
+    // Without its registration token it could not be registered again, which a manager does not need.
+    let fixture = DaemonFixture::new(None);
+    fixture.run(shared(Unregister::Enrolled), secs(10), Notice::StopAndKeep).await;
+    let mut config = shared(Unregister::Enrolled);
+    config.enrollments[0].source = RegistrationSource::Registration(Source::File("/nowhere/token".into()));
+    fixture.run(config, secs(10), Notice::Stop).await;
+    assert_eq!(fixture.server.calls().last(), Some(&"delete_manager"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -618,7 +656,7 @@ async fn the_daemon_settles_a_reset_of_another_process() {
     let script = async {
         sleep(secs(10)).await;
         fixture.server.inject("reset", Fault::LoseAnswer);
-        other.rotate(&mut runner, None, fixture.clock.truth()).await.unwrap_err();
+        other.rotate(&mut runner, None, &inquiry_at(fixture.clock.truth())).await.unwrap_err();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(180)).await;
         notices.send(Notice::StopAndKeep).unwrap();
@@ -817,4 +855,166 @@ async fn a_failing_recovery_is_reported_after_a_failed_rotation() {
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
+}
+
+/// Sends stop notices at these seconds while a request of the daemon is answered only after a while; returns how the
+/// daemon ended, and after how many seconds.
+async fn stopped_during(fixture: &DaemonFixture, config: Config, stops: &[(u64, Notice)]) -> (ShutdownOutcome, u64) {
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let began = tokio::time::Instant::now();
+    let script = async {
+        for (at, notice) in stops {
+            tokio::time::sleep_until(began + secs(*at)).await;
+            // It may have ended already.
+            let _ended = notices.send(*notice);
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = run(config, fixture.parts(), inbox) => (outcome.unwrap(), began.elapsed().as_secs()),
+        never = script => never,
+    }
+}
+
+/// The second at which a daemon with these settings sends its first request of a kind.
+async fn time_of(call: &str, config: &Config, fixture: &DaemonFixture) -> u64 {
+    let began = fixture.clock.truth();
+    fixture.run(config.clone(), secs(3500), Notice::StopAndKeep).await;
+    let first = fixture.server.requests().into_iter().find(|request| request.call == call && request.at >= began);
+    first.unwrap().at.since(began).as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_cut_a_registration_or_a_reset() {
+    let mut config = enrolled(registration_token());
+    config.shutdown.unregister = Unregister::Never;
+    for call in ["register", "reset"] {
+        let sent_at = time_of(call, &config, &DaemonFixture::new(Some(secs(3600)))).await;
+        for notice in [Notice::Stop, Notice::StopAndKeep, Notice::StopForReboot] {
+            let fixture = DaemonFixture::new(Some(secs(3600)));
+            // Longer than the grace time of eight seconds.
+            fixture.server.inject_always(call, Some(Fault::AnswerAfter(secs(20))));
+            let (outcome, ended_at) = stopped_during(&fixture, config.clone(), &[(sent_at + 2, notice)]).await;
+            assert_eq!(outcome, ShutdownOutcome::Done, "{call} {notice:?}");
+            assert!((sent_at + 20..sent_at + 22).contains(&ended_at), "{call} {notice:?}: {ended_at} s");
+            let (_, served) = fixture.server.runners().pop_first().unwrap();
+            assert_eq!(fixture.disk.tokens(), [served.token], "{call} {notice:?}");
+            assert!(fixture.disk.state().journal.is_empty(), "{call} {notice:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_third_signal_ends_the_wait_for_a_new_token() {
+    let stop = Notice::StopAndKeep;
+    for (stops, ends_at) in [(&[(2, stop), (3, stop)][..], 20), (&[(2, stop), (3, stop), (4, stop)], 4)] {
+        let fixture = DaemonFixture::new(Some(secs(3600)));
+        fixture.server.inject_always("register", Some(Fault::AnswerAfter(secs(20))));
+        let (outcome, ended_after) = stopped_during(&fixture, enrolled(registration_token()), stops).await;
+        assert_eq!((outcome, ended_after), (ShutdownOutcome::Unfinished, ends_at), "{stops:?}");
+        assert_eq!(fixture.disk.tokens().len(), usize::from(ends_at == 20));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_does_not_wait_for_a_verification() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    fixture.server.inject_always("verify", Some(Fault::AnswerAfter(secs(20))));
+    let mut config = Config::default();
+    config.shutdown.grace = secs(3600);
+    let stops = [(2, Notice::Stop), (3, Notice::Stop)];
+    assert_eq!(stopped_during(&fixture, config, &stops).await, (ShutdownOutcome::Unfinished, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_new_token_ends_with_the_time_of_a_request() {
+    let fixture = DaemonFixture::new(None);
+    fixture.server.inject_always("register", Some(Fault::AnswerAfter(secs(10_000))));
+    let grace = Config::default().shutdown.grace;
+    let stops = [(2, Notice::StopAndKeep)];
+    let (outcome, ended_after) = stopped_during(&fixture, enrolled(registration_token()), &stops).await;
+    assert_eq!((outcome, ended_after), (ShutdownOutcome::Unfinished, 2 + (grace + secs(30)).as_secs()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reset_begins_once_a_stop_is_asked_for() {
+    let config = with_access_token(Config::default());
+    let trial = DaemonFixture::new(Some(secs(3600)));
+    trial.add_created().await;
+    let asked_at = time_of("managers", &config, &trial).await;
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_created().await;
+    // The reset is due, and other users of the token are asked for before it is sent.
+    fixture.server.inject_always("managers", Some(Fault::AnswerAfter(secs(5))));
+    let (outcome, ended_at) = stopped_during(&fixture, config, &[(asked_at + 2, Notice::StopAndKeep)]).await;
+    assert_eq!(outcome, ShutdownOutcome::Done);
+    assert!(ended_at >= asked_at + 5, "{ended_at}");
+    let calls = fixture.server.calls();
+    assert!(calls.contains(&"managers") && !calls.contains(&"reset"), "{calls:?}");
+    assert!(fixture.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_one_worker_does_not_end_the_others() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("one");
+    fixture.add_found("two");
+    let parts = fixture.parts();
+    let registry = parts.registry.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let look = async {
+        sleep(secs(10)).await;
+        assert!(registry.readiness().ready);
+        // A fault in the rotation of one of them, whichever comes first.
+        fixture.server.inject("reset", Fault::Panic);
+        let mut was_reported = false;
+        for _ in 0..300 {
+            sleep(secs(10)).await;
+            was_reported |= registry.readiness().waiting_for.iter().any(|reason| reason.why.contains("internal error"));
+        }
+        assert!(was_reported, "{:?} {:?}", fixture.server.requests(), registry.runners());
+        assert!(registry.readiness().ready, "{:?}", registry.readiness());
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    assert_eq!(result.unwrap(), ShutdownOutcome::Done);
+    let served: Vec<_> = fixture.server.runners().into_values().map(|runner| runner.token).collect();
+    let mut held = fixture.disk.tokens();
+    held.sort_by_key(|token| served.iter().position(|other| other == token));
+    assert_eq!(held, served, "both tokens were replaced");
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_always_panics_is_not_a_stream_of_requests() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    fixture.server.inject_always("verify", Some(Fault::Panic));
+    let parts = fixture.parts();
+    let registry = parts.registry.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let look = async {
+        sleep(secs(30)).await;
+        let why = registry.readiness().waiting_for.remove(0).why;
+        assert!(why.contains("internal error"), "{why}");
+        sleep(secs(3600)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    result.unwrap();
+    let count = fixture.server.calls().len();
+    assert!((50..=62).contains(&count), "{count} requests in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_reports_the_runner_whose_worker_panicked() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("one");
+    fixture.add_found("two");
+    fixture.server.inject("verify", Fault::Panic);
+    let pass = once(Config::default(), fixture.parts()).await.unwrap();
+    let endings: Vec<_> = pass.runners.iter().map(|passed| &passed.ending).collect();
+    let is_isolated = matches!(endings[..], [Ending::Panicked, Ending::Done] | [Ending::Done, Ending::Panicked]);
+    assert!(is_isolated, "{pass:?}");
 }

@@ -37,7 +37,7 @@ pub struct Shutdown {
     pub unregister: Unregister,
     /// What happens instead if the machine reboots (`on_reboot`).
     pub on_reboot: OnReboot,
-    /// Time limit for the whole shutdown.
+    /// Time limit for the whole shutdown, but for an answer that is the only copy of a token.
     pub grace: Duration,
 }
 

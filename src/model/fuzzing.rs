@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Expiry, MAX_URL_BYTES, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp, format_span, parse_span};
-use crate::secret::{Fingerprint, MAX_TOKEN_BYTES, Token};
+use crate::secret::{Digest, Fingerprint, MAX_TOKEN_BYTES, Token};
 
 /// Parses a text as each kind of value.
 pub fn values(input: &[u8]) {
@@ -56,7 +56,7 @@ fn address(url: &ServerUrl) {
     assert!(!url.authority().contains('@'));
     assert!(!url.host().is_empty() && url.authority().contains(url.host()));
     for id in [None, RunnerId::try_new(7).ok()] {
-        let key = RunnerKey::found(url, id, &Fingerprint::of(b"token"));
+        let key = RunnerKey::found(url, id, Digest::of(b"token"));
         assert!(is_plain(key.as_str()), "{key}");
         assert_eq!(RunnerKey::try_from(key.to_string()).as_ref(), Ok(&key));
     }

@@ -8,17 +8,20 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
+use super::{
+    Deletion, Disk, Enrollment, EntryFate, Failure, Identity, Inquiry, RegistrationSource, Server, UnregisterRequest,
+};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::{
-    Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Shape, Verified,
+use crate::gitlab::{Answer, Disposition, Info, Reason, RegisterParameters, Registered, Reset, Shape, Verified};
+use crate::lifecycle::Timing;
+use crate::model::{
+    Boot, Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, Stamp, SystemId, Timestamp, TlsFiles,
 };
-use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Source, Token};
+use crate::secret::{Digest, Fingerprint, Source, Token};
 use crate::store::{
-    self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry,
-    Pending, Record, Records, Snapshot,
+    self, AskedBy, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation,
+    NewEntry, Pending, Record, Records, Snapshot,
 };
 
 /// The wall time at the start of every test, in milliseconds.
@@ -44,6 +47,10 @@ impl TokioClock {
 }
 
 impl Clock for TokioClock {
+    fn boot(&self) -> Boot {
+        Boot(1)
+    }
+
     fn read(&self) -> Reading {
         let wall = Timestamp::from_millis(self.truth().as_millis() + *self.offset_millis.borrow());
         Reading { wall, since_boot: Duration::from_secs(3600) + self.began.elapsed() }
@@ -59,8 +66,16 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// Answers a reset with the old token.
     SameToken,
+    /// Executes a registration or reset, and answers in another shape than GitLab.
+    OddAnswer,
+    /// Does not execute a reset, and answers it with a token of its own.
+    InventedToken,
     /// Never answers a deletion.
     Hang,
+    /// Panics in the middle of a request.
+    Panic,
+    /// Takes this long for an answer.
+    AnswerAfter(Duration),
 }
 
 /// A received request.
@@ -91,6 +106,8 @@ struct ServerState {
     issued: u64,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     standing_faults: BTreeMap<&'static str, Fault>,
+    /// What is odd about the answer to the present request.
+    oddity: Option<Fault>,
     requests: Vec<Request>,
 }
 
@@ -108,6 +125,7 @@ impl MemoryServer {
             issued: 0,
             faults: BTreeMap::new(),
             standing_faults: BTreeMap::new(),
+            oddity: None,
             requests: Vec::new(),
         })))
     }
@@ -125,6 +143,13 @@ impl MemoryServer {
         let mut state = self.0.borrow_mut();
         let runner = state.runners.get_mut(&id.number()).unwrap();
         runner.managers.insert(system_id.to_owned(), at);
+    }
+
+    /// Restores the runner from a backup: a former token is the current one again.
+    pub(crate) fn restore(&self, id: RunnerId, credential: &Credential) {
+        let mut state = self.0.borrow_mut();
+        let runner = state.runners.get_mut(&id.number()).unwrap();
+        (runner.token, runner.expiry) = (credential.token.clone(), credential.expiry);
     }
 
     pub(crate) fn remove_runner(&self, id: RunnerId) {
@@ -157,6 +182,14 @@ impl MemoryServer {
         self.requests().iter().map(|request| request.call).collect()
     }
 
+    /// Waits until a call is answered.
+    async fn until_answered(&self, call: &'static str) {
+        let fault = self.0.borrow().standing_faults.get(call).copied();
+        if let Some(Fault::AnswerAfter(delay)) = fault {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// Handles a call: logs it, applies a fault or executes it, and answers with the server's date.
     fn call<T>(
         &self,
@@ -175,16 +208,22 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
-            Some(Fault::SameToken | Fault::Hang) | None => match act(&mut state) {
-                Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
-                Err(disposition) => Err(failure(disposition, Some(now))),
-            },
+            Some(Fault::Panic) => panic!("injected"),
+            _ => {
+                state.oddity = fault.filter(|fault| matches!(fault, Fault::OddAnswer | Fault::InventedToken));
+                let answer = act(&mut state);
+                state.oddity = None;
+                match answer {
+                    Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
+                    Err(disposition) => Err(failure(disposition, Some(now))),
+                }
+            }
         }
     }
 }
 
 fn failure(disposition: Disposition, date: Option<Timestamp>) -> Failure {
-    Failure { disposition, class: ErrorClass::Unreachable, date, hint: None, error: "injected".into() }
+    Failure { date, ..Failure::of(disposition, "injected") }
 }
 
 impl ServerState {
@@ -197,11 +236,15 @@ impl ServerState {
         (RunnerId::try_new(id).unwrap(), reset)
     }
 
+    fn shape(&self) -> Shape {
+        if self.oddity.is_some() { Shape::Odd("its expiry is unreadable") } else { Shape::Documented }
+    }
+
     fn issue_token(&mut self) -> Reset {
         self.issued += 1;
         let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
         let token = Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap();
-        Reset { token, expiry, shape: Shape::Documented }
+        Reset { token, expiry, shape: self.shape() }
     }
 
     fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
@@ -221,13 +264,15 @@ impl Server for MemoryServer {
         token: &Token,
         _parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Failure> {
-        self.call("register", token, |state| {
+        let answer = self.call("register", token, |state| {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
             let (id, Reset { token, expiry, .. }) = state.create_runner();
-            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
-        })
+            Ok(Registered { id: Some(id), token, expiry, shape: state.shape() })
+        });
+        self.until_answered("register").await;
+        answer
     }
 
     async fn create(
@@ -272,12 +317,17 @@ impl Server for MemoryServer {
         system_id: &SystemId,
         _info: Option<&Info>,
     ) -> Result<Answer<Verified>, Failure> {
+        self.until_answered("verify").await;
         self.call("verify", token, |state| {
             let now = state.clock.truth();
             let (id, runner) = state.find(token)?;
             runner.managers.insert(system_id.to_string(), now);
             Ok(Verified { id: RunnerId::try_new(id).ok(), expiry: runner.expiry, legacy: false })
         })
+    }
+
+    async fn probe(&self, _site: &Site) -> Result<Answer<()>, Failure> {
+        self.call("probe", &registration_token(), |_| Ok(()))
     }
 
     async fn delete_runner(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
@@ -300,7 +350,11 @@ impl Server for MemoryServer {
 
     async fn reset(&self, _site: &Site, token: &Token, _system_id: &SystemId) -> Result<Answer<Reset>, Failure> {
         let same = self.0.borrow().standing_faults.get("reset") == Some(&Fault::SameToken);
-        self.call("reset", token, |state| {
+        let answer = self.call("reset", token, |state| {
+            if state.oddity == Some(Fault::InventedToken) {
+                let token = Token::parse("glrt-of-a-gateway").unwrap();
+                return Ok(Reset { token, expiry: Expiry::Unknown, shape: Shape::Odd("invented") });
+            }
             let (id, runner) = state.find(token)?;
             if same {
                 return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry, shape: Shape::Documented });
@@ -311,7 +365,9 @@ impl Server for MemoryServer {
                 runner.expiry = reset.expiry;
             }
             Ok(reset)
-        })
+        });
+        self.until_answered("reset").await;
+        answer
     }
 
     async fn reset_by_id(&self, _site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
@@ -334,6 +390,7 @@ impl Server for MemoryServer {
         id: RunnerId,
         access_token: &Token,
     ) -> Result<Answer<Vec<Manager>>, Failure> {
+        self.until_answered("managers").await;
         self.call("managers", access_token, |state| {
             let runner = state.runners.get(&id.number()).ok_or(Disposition::Gone)?;
             Ok(runner.managers.iter().map(|(system_id, contacted_at)| manager(system_id, *contacted_at)).collect())
@@ -354,11 +411,14 @@ pub(crate) struct MemoryDisk(Rc<RefCell<DiskState>>);
 pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
     pub(crate) records: BTreeMap<RunnerKey, Record>,
+    pub(crate) held: BTreeMap<RunnerKey, Held>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
     /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
+    /// The number of writes before all others fail; `None` for no limit.
+    pub(crate) writes_left: Option<u32>,
     /// The remaining failures of each write.
     pub(crate) failing: BTreeMap<&'static str, u32>,
 }
@@ -387,6 +447,11 @@ impl MemoryDisk {
     fn effect(&self, effect: &'static str) -> Result<std::cell::RefMut<'_, DiskState>, store::Error> {
         let mut state = self.state();
         state.effects.push(effect);
+        match &mut state.writes_left {
+            Some(0) => return Err(store::Error::Stopped),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         if let Some(times) = state.failing.get_mut(effect).filter(|times| **times > 0) {
             *times -= 1;
             return Err(store::Error::Stopped);
@@ -416,14 +481,31 @@ fn entry(name: &str, id: Option<RunnerId>, credential: &Credential, position: us
     }
 }
 
+fn selector(url: ServerUrl, id: Option<RunnerId>, token: &Token) -> EntrySelector {
+    EntrySelector { url, id, digests: vec![token.digest()], hints: Vec::new(), name: None }
+}
+
 fn text_of(entry: &Entry) -> EntryText {
     let name = entry.name.clone().unwrap_or_default();
     EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
 }
 
-fn renew(state: &mut DiskState, target: &EntrySelector, id: Option<RunnerId>, credential: &Credential) -> usize {
+fn renew(
+    state: &mut DiskState,
+    target: &EntrySelector,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    over: &[Digest],
+) -> usize {
+    let may_overwrite = |entry: &Entry| {
+        entry.token.token().is_none_or(|token| {
+            let digest = token.digest();
+            *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
+        })
+    };
     let mut renewed = 0;
-    for entry in state.entries.iter_mut().filter(|entry| target.matches(entry)) {
+    let own = state.entries.iter_mut().filter(|entry| target.matches(entry) && may_overwrite(entry));
+    for entry in own {
         entry.token = EntryToken::Literal(credential.token.clone());
         entry.obtained_at = credential.obtained_at;
         entry.expiry = credential.expiry;
@@ -433,8 +515,26 @@ fn renew(state: &mut DiskState, target: &EntrySelector, id: Option<RunnerId>, cr
     renewed
 }
 
+/// Completes the prepared entry of this name and instance; returns whether there is one.
+fn complete(state: &mut DiskState, name: &str, url: &ServerUrl, id: Option<RunnerId>, credential: &Credential) -> bool {
+    let is_prepared = |entry: &&mut Entry| {
+        entry.is_incomplete() && entry.url.as_ref() == Some(url) && entry.name.as_deref() == Some(name)
+    };
+    let Some(prepared) = state.entries.iter_mut().find(is_prepared) else { return false };
+    prepared.problems.retain(|problem| !problem.is_fatal());
+    prepared.token = EntryToken::Literal(credential.token.clone());
+    prepared.obtained_at = credential.obtained_at;
+    prepared.expiry = credential.expiry;
+    prepared.id = id.or(prepared.id);
+    true
+}
+
 impl Disk for MemoryDisk {
     type RunnerLock = ();
+
+    fn has_state(&self) -> bool {
+        true
+    }
 
     async fn lock_runner(&self, _key: &RunnerKey, _wait: Duration) -> Result<(), store::Error> {
         Ok(())
@@ -457,17 +557,32 @@ impl Disk for MemoryDisk {
         let mut state = self.effect("edit")?;
         let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
         match edit {
-            Edit::Renew { target, id, credential } => match renew(&mut state, &target, id, &credential) {
-                0 => Err(missing()),
-                entries => Ok(Edited { entries, removed: Vec::new() }),
-            },
+            Edit::Renew { target, id, credential, over } => {
+                let has_match = state.entries.iter().any(|entry| target.matches(entry));
+                match renew(&mut state, &target, id, &credential, &over) {
+                    0 if has_match => Err(store::Error::UnknownToken { path: PathBuf::new(), line: 1 }),
+                    0 => Err(missing()),
+                    entries => Ok(Edited { entries, removed: Vec::new() }),
+                }
+            }
             Edit::Insert { text, id, credential } => {
                 let url = text.url().unwrap_or_else(url);
-                let target = EntrySelector { url: url.clone(), id, fingerprints: vec![credential.token.fingerprint()] };
-                if renew(&mut state, &target, id, &credential) == 0 {
+                let target = selector(url.clone(), id, &credential.token);
+                let name = text.name().unwrap_or_default();
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
                     let position = state.entries.len();
-                    let name = text.name().unwrap_or_default();
                     state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
+                }
+                Ok(Edited { entries: 1, removed: Vec::new() })
+            }
+            Edit::Complete { name, url, id, credential } => {
+                let target = selector(url.clone(), id, &credential.token);
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
+                    return Err(missing());
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }
@@ -512,6 +627,20 @@ impl Disk for MemoryDisk {
 
     async fn remove_record(&self, key: &RunnerKey) -> Result<(), store::Error> {
         self.effect("forget")?.records.remove(key);
+        Ok(())
+    }
+
+    async fn held(&self, key: &RunnerKey) -> Result<Held, store::Error> {
+        Ok(self.state().held.get(key).cloned().unwrap_or_default())
+    }
+
+    async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), store::Error> {
+        let mut state = self.effect("held")?;
+        if held.is_empty() {
+            state.held.remove(key);
+        } else {
+            state.held.insert(key.clone(), held);
+        }
         Ok(())
     }
 
@@ -596,6 +725,19 @@ pub(crate) fn identity() -> Identity {
 
 /// The intent of an interrupted rotation.
 pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
-    let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
-    Intent { operation, at: Timestamp::from_millis(START), system_id: None }
+    let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint(), by_id: false };
+    Intent { operation, at: Timestamp::from_millis(START), system_id: None, asked_by: None, token: Some(old.digest()) }
+}
+
+/// An inquiry at this server time, with the default delays.
+pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
+    static TIMING: std::sync::OnceLock<Timing> = std::sync::OnceLock::new();
+    let since_boot_ms = u64::try_from(at.as_millis() - START).unwrap_or_default();
+    let now = Stamp { at, boot: Boot(1), since_boot_ms };
+    Inquiry { now, timing: TIMING.get_or_init(Timing::default), is_dead: false }
+}
+
+/// The request of a command to unregister a runner.
+pub(crate) fn asked(fate: EntryFate) -> UnregisterRequest {
+    UnregisterRequest { deletion: Deletion::Runner, fate, asked_by: AskedBy::Command }
 }

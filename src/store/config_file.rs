@@ -156,7 +156,8 @@ impl EntryReader<'_> {
         };
         let token = understood_token(&text, variables);
         match &token {
-            EntryToken::Unusable(TokenError::Empty) => self.problems.push(EntryProblem::NoToken),
+            EntryToken::Placeholder if text.is_empty() => self.problems.push(EntryProblem::NoToken),
+            EntryToken::Placeholder => self.problems.push(EntryProblem::PlaceholderToken),
             EntryToken::Unusable(problem) => self.problems.push(EntryProblem::Token(*problem)),
             EntryToken::Variable { name, token: None } => self.problems.push(EntryProblem::Variable(name.clone())),
             EntryToken::Absent | EntryToken::Literal(_) | EntryToken::Variable { token: Some(_), .. } => {}
@@ -201,6 +202,9 @@ impl EntryReader<'_> {
 }
 
 fn understood_token(text: &str, variables: fn(&str) -> Option<String>) -> EntryToken {
+    if text.is_empty() || text.contains(|character: char| matches!(character, '<' | '>') || character.is_whitespace()) {
+        return EntryToken::Placeholder;
+    }
     let Some(variable) = text.strip_prefix('$') else {
         return Token::parse(text).map_or_else(EntryToken::Unusable, EntryToken::Literal);
     };

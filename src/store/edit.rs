@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::entry_text::EntryText;
 use crate::model::{Credential, RunnerId, ServerUrl};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint, Token};
 
 /// Selects all entries of one runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,14 +12,19 @@ pub struct EntrySelector {
     pub url: ServerUrl,
     /// The runner's id, once known.
     pub id: Option<RunnerId>,
-    /// Its tokens, to match entries without an id.
-    pub fingerprints: Vec<Fingerprint>,
+    /// Whole digests of its tokens, to match entries without an id.
+    pub digests: Vec<Digest>,
+    /// Fingerprints of its former tokens whose digests version 0.1 did not keep. Other tokens can share one.
+    pub hints: Vec<Fingerprint>,
+    /// Narrows the selection to entries of this name.
+    pub name: Option<String>,
 }
 
 /// One change of config.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Sets token and times of every entry of the runner.
+    /// Sets token and times of every entry of the runner that holds one of its tokens, one of `over`, or none. An entry
+    /// with an unknown token is left alone: that may be the only copy.
     Renew {
         /// The runner.
         target: EntrySelector,
@@ -27,11 +32,26 @@ pub enum Edit {
         id: Option<RunnerId>,
         /// The new token with its times.
         credential: Credential,
+        /// Whole digests of further tokens that may be overwritten.
+        over: Vec<Digest>,
     },
-    /// Appends an entry, or renews an existing entry of this runner.
+    /// Renews an existing entry of this runner, else completes the prepared entry of the text's name and instance
+    /// ([`Entry::is_incomplete`]), else appends the text.
     Insert {
         /// The entry without id and token.
         text: EntryText,
+        /// The runner's id.
+        id: Option<RunnerId>,
+        /// The token with its times.
+        credential: Credential,
+    },
+    /// Puts id, token and times into the first prepared entry of this name and instance ([`Entry::is_incomplete`]); its
+    /// other keys stay. Renews an entry of this name and instance that already has the token.
+    Complete {
+        /// The local name.
+        name: String,
+        /// The instance.
+        url: ServerUrl,
         /// The runner's id.
         id: Option<RunnerId>,
         /// The token with its times.
@@ -47,7 +67,7 @@ pub enum Edit {
 /// The result of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
-    /// How many entries were renewed, inserted or removed.
+    /// How many entries were renewed, inserted, completed or removed.
     pub entries: usize,
     /// The removed entries.
     pub removed: Vec<EntryText>,
@@ -55,15 +75,31 @@ pub struct Edited {
 
 impl EntrySelector {
     /// Whether an entry belongs to this runner: same instance, and same id if both have one, else one of its
-    /// tokens.
+    /// tokens by its whole digest.
     #[must_use]
     pub fn matches(&self, entry: &Entry) -> bool {
-        if entry.url.as_ref() != Some(&self.url) {
+        if !self.covers(entry) {
             return false;
         }
         if let (Some(id), Some(entry_id)) = (self.id, entry.id) {
             return id == entry_id;
         }
-        entry.token.token().is_some_and(|token| self.fingerprints.contains(&token.fingerprint()))
+        entry.token.token().is_some_and(|token| self.digests.contains(&token.digest()))
+    }
+
+    /// Whether only a hint speaks for an entry: eight hex digits of its token are those of a former token. It may
+    /// belong to this runner, and only its server knows. Never true together with [`EntrySelector::matches`].
+    #[must_use]
+    pub fn may_match(&self, entry: &Entry) -> bool {
+        let is_hinted = |token: &Token| self.hints.contains(&token.fingerprint());
+        self.covers(entry)
+            && (self.id.is_none() || entry.id.is_none())
+            && !self.matches(entry)
+            && entry.token.token().is_some_and(is_hinted)
+    }
+
+    /// Whether an entry has the instance, and the name if one is given.
+    pub(super) fn covers(&self, entry: &Entry) -> bool {
+        entry.url.as_ref() == Some(&self.url) && (self.name.is_none() || self.name == entry.name)
     }
 }

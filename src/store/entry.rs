@@ -48,8 +48,10 @@ pub struct Entry {
 /// The `token` of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryToken {
-    /// There is no `token`.
+    /// There is no `token`, or it is not text.
     Absent,
+    /// A placeholder of configuration management: an empty text, or one with `<`, `>` or white space.
+    Placeholder,
     /// Written out.
     Literal(Token),
     /// `$NAME` or `${NAME}`: used expanded, never written expanded.
@@ -75,6 +77,9 @@ pub enum EntryProblem {
     /// There is no `token`.
     #[error("it has no token: register the runner, or remove the entry")]
     NoToken,
+    /// The `token` is a placeholder.
+    #[error("its token is a placeholder: register the runner, or write its token there")]
+    PlaceholderToken,
     /// The `token` is invalid.
     #[error("its token is unusable: {0}")]
     Token(TokenError),
@@ -96,7 +101,12 @@ impl EntryProblem {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::NoUrl | Self::Url(_) | Self::NoToken | Self::Token(_) | Self::Variable(_) => true,
+            Self::NoUrl
+            | Self::Url(_)
+            | Self::NoToken
+            | Self::PlaceholderToken
+            | Self::Token(_)
+            | Self::Variable(_) => true,
             Self::WrongType { key, .. } => {
                 matches!(*key, "url" | "token" | "id" | "tls-ca-file" | "tls-cert-file" | "tls-key-file")
             }
@@ -111,7 +121,7 @@ impl EntryToken {
         match self {
             Self::Literal(token) => Some(token),
             Self::Variable { token, .. } => token.as_ref(),
-            Self::Absent | Self::Unusable(_) => None,
+            Self::Absent | Self::Placeholder | Self::Unusable(_) => None,
         }
     }
 }
@@ -128,5 +138,15 @@ impl Entry {
         let url = self.url.clone().ok_or(EntryProblem::NoUrl)?;
         let token = self.token.token().cloned().ok_or(EntryProblem::NoToken)?;
         Ok((Site { url, tls: self.tls.clone() }, token))
+    }
+
+    /// Whether the entry lacks only its token and [`Edit::Complete`](super::Edit::Complete) can fill it in: it has no
+    /// token or a placeholder, and nothing else is wrong with it.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        let lacks_token = |problem: &EntryProblem| {
+            matches!(problem, EntryProblem::NoToken | EntryProblem::PlaceholderToken) || !problem.is_fatal()
+        };
+        self.token.token().is_none() && self.problems.iter().all(lacks_token)
     }
 }

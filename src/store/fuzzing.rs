@@ -12,7 +12,7 @@ use toml_edit::Document;
 use super::config_file::{ConfigFile, ParseContext};
 use super::entry_text::CREDENTIAL_KEYS;
 use super::splice::apply;
-use super::{Edit, EntrySelector, EntryText, Error, NewEntry, journal, record};
+use super::{Edit, EntrySelector, EntryText, Error, NewEntry, held, journal, record};
 use super::{Entry, EntryToken};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, TlsFiles};
 use crate::secret::{Token, sha256_hex};
@@ -23,21 +23,27 @@ pub fn splice(input: &[u8]) {
     let Ok(file) = ConfigFile::parse(text, reading()) else { return };
     for entry in file.entries() {
         let Some(url) = entry.url.clone() else { continue };
-        let fingerprints: Vec<_> = entry.token.token().map(Token::fingerprint).into_iter().collect();
-        let target = EntrySelector { url, id: entry.id, fingerprints };
+        let digests: Vec<_> = entry.token.token().map(Token::digest).into_iter().collect();
+        let target = EntrySelector { digests, ..by_id(url, entry.id) };
         if target.matches(&entry) {
             renewing(text, &file, &target);
             removing(text, &file, &target);
         }
+        completing(text, &file, &entry);
     }
     inserting(text, &file);
+}
+
+fn by_id(url: ServerUrl, id: Option<RunnerId>) -> EntrySelector {
+    EntrySelector { url, id, digests: Vec::new(), hints: Vec::new(), name: None }
 }
 
 fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let id = RunnerId::try_new(4_611_686_018_427_387_904).unwrap();
     let credential = credential();
-    let edit = Edit::Renew { target: target.clone(), id: Some(id), credential: credential.clone() };
     let before = file.entries();
+    let over = before.iter().filter_map(|entry| Some(entry.token.token()?.digest())).collect();
+    let edit = Edit::Renew { target: target.clone(), id: Some(id), credential: credential.clone(), over };
     let is_renewed = |entry: &Entry| {
         let is_ours = target.matches(entry)
             || (entry.url.as_ref() == Some(&target.url) && entry.token.token() == Some(&credential.token));
@@ -68,9 +74,49 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let (old, new) = (file, &edited_file);
     assert_eq!(foreign(old, old, &renewed), foreign(new, old, &renewed), "another byte has changed");
     // Once done, it changes nothing.
-    let target = EntrySelector { url: target.url.clone(), id: Some(id), fingerprints: Vec::new() };
-    let (again, _) = apply(&edited, &Edit::Renew { target, id: Some(id), credential }, reading()).unwrap();
+    let target = by_id(target.url.clone(), Some(id));
+    let (again, _) =
+        apply(&edited, &Edit::Renew { target, id: Some(id), credential, over: Vec::new() }, reading()).unwrap();
     assert_eq!(again, edited);
+}
+
+/// Only the entry without a token is filled, and no other byte changes.
+fn completing(text: &str, file: &ConfigFile<'_>, entry: &Entry) {
+    let (Some(url), Some(name), true) = (entry.url.clone(), entry.name.clone(), entry.is_incomplete()) else { return };
+    assert!(entry.access().is_err());
+    let before = file.entries();
+    let same = |other: &&Entry| other.url.as_ref() == Some(&url) && other.name.as_ref() == Some(&name);
+    let ours = credential();
+    if before
+        .iter()
+        .filter(same)
+        .any(|other| other.id == RunnerId::try_new(7).ok() || other.token.token() == Some(&ours.token))
+    {
+        return;
+    }
+    let first = before.iter().filter(same).find(|other| other.is_incomplete()).unwrap().position;
+    let edit = Edit::Complete {
+        name: name.clone(),
+        url: url.clone(),
+        id: RunnerId::try_new(7).ok(),
+        credential: ours.clone(),
+    };
+    let (edited, done) = match apply(text, &edit, reading()) {
+        Ok(edited) => edited,
+        Err(error) => return assert!(has_table(file, &before[first]), "cannot complete: {error}"),
+    };
+    assert_eq!(done.entries, 1);
+    let edited_file = ConfigFile::parse(&edited, reading()).unwrap();
+    for (before, after) in before.iter().zip(&edited_file.entries()) {
+        if before.position == first {
+            assert_eq!((after.token.token(), after.id), (Some(&ours.token), RunnerId::try_new(7).ok()));
+            assert_eq!((after.obtained_at, after.expiry), (ours.obtained_at, ours.expiry));
+        } else {
+            assert_eq!(&Entry { line: after.line, ..before.clone() }, after);
+        }
+    }
+    assert_eq!(foreign(file, file, &[first]), foreign(&edited_file, file, &[first]), "another byte has changed");
+    assert_eq!(apply(&edited, &edit, reading()).unwrap().0, edited);
 }
 
 fn removing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
@@ -118,7 +164,7 @@ fn inserting(text: &str, file: &ConfigFile<'_>) {
     let entries = ConfigFile::parse(&inserted, reading()).unwrap().entries();
     let new = entries.last().unwrap();
     assert_eq!((new.id, new.token.token()), (id.ok(), Some(&credential().token)));
-    let target = EntrySelector { url, id: id.ok(), fingerprints: Vec::new() };
+    let target = by_id(url, id.ok());
     let (removed, done) = apply(&inserted, &Edit::Remove { target }, reading()).unwrap();
     assert_eq!(done.removed, [entry]);
     assert_eq!(removed.trim_end(), text.trim_end());
@@ -212,6 +258,18 @@ pub fn record(input: &[u8]) {
     }
 }
 
+/// Reads what is held for a runner; what is understood is written again and understood the same.
+pub fn held(input: &[u8]) {
+    let key = RunnerKey::enrollment("build-1").unwrap();
+    match held::parse(input, &key) {
+        Ok(found) => {
+            let written = held::content_of(&key, found.clone()).unwrap();
+            assert_eq!(held::parse(&written, &key), Ok(found));
+        }
+        Err(reason) => assert!(reason.len() < 100 && !reason.contains(char::is_control), "{reason}"),
+    }
+}
+
 /// Where the answer's slot begins, and where the file ends.
 const ANSWER_AT: usize = 3072;
 const FILE_BYTES: usize = 4096;
@@ -291,6 +349,7 @@ mod tests {
         feed("splice", super::splice);
         feed("compose", super::compose);
         feed("record", super::record);
+        feed("held", super::held);
         feed("journal", super::journal);
     }
 }

@@ -9,8 +9,9 @@ use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
+use super::{held, journal};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint, Token};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
 const SCHEMA: u32 = 1;
@@ -33,10 +34,19 @@ pub struct Record {
     pub enrollment: Option<String>,
     /// The registration token, or the given token, that it was created from.
     pub seed: Option<Fingerprint>,
+    /// Its whole digest; absent in records of version 0.1.
+    #[serde(default)]
+    pub seed_digest: Option<Digest>,
     /// The GitLab instance.
     pub url: ServerUrl,
     /// GitLab's id of the runner, once known.
     pub id: Option<RunnerId>,
+    /// The id that the server has named for a token of this runner; an id in config.toml is only a claim.
+    #[serde(default)]
+    pub confirmed_id: Option<RunnerId>,
+    /// The runner whose token was put into the entry of this one.
+    #[serde(default)]
+    pub given_to: Option<RunnerId>,
     /// The local name of its entry.
     pub name: Option<String>,
     /// The current token with its times; absent once it is unregistered.
@@ -45,6 +55,9 @@ pub struct Record {
     /// The tokens that it had before, oldest first, at most [`MAX_FORMER_TOKENS`].
     #[serde(rename = "retired")]
     pub former_tokens: Vec<Fingerprint>,
+    /// Their whole digests, in the same order; those that version 0.1 has written are missing.
+    #[serde(rename = "retired_digests", default)]
+    pub former_digests: Vec<Digest>,
     /// The machine that wrote the record; another value reveals a copied disk.
     pub machine: Option<Fingerprint>,
     /// Its entry while that is not in config.toml.
@@ -66,6 +79,9 @@ pub struct Record {
     pub state: Option<StateName>,
     /// Server time at which it entered that state.
     pub since: Option<Timestamp>,
+    /// The key that it was moved from: what a crash has left there is older.
+    #[serde(default)]
+    pub moved_from: Option<RunnerKey>,
 }
 
 /// All records of one config.toml.
@@ -78,13 +94,52 @@ pub struct Records {
 }
 
 impl Record {
+    /// Sets the token that it was created from.
+    pub fn set_seed(&mut self, token: &Token) {
+        self.seed = Some(token.fingerprint());
+        self.seed_digest = Some(token.digest());
+    }
+
+    /// Whether it was created from this token. A record of version 0.1 only says so by eight hex digits.
+    #[must_use]
+    pub fn has_seed(&self, token: &Token) -> bool {
+        self.seed == Some(token.fingerprint()) && self.seed_digest.is_none_or(|digest| digest == token.digest())
+    }
+
     /// Adds a token that must not come back; drops the oldest beyond [`MAX_FORMER_TOKENS`].
-    pub fn add_former_token(&mut self, fingerprint: Fingerprint) {
+    pub fn add_former_token(&mut self, digest: Digest) {
+        self.former_digests.retain(|known| *known != digest);
+        self.former_digests.push(digest);
+        drop_oldest(&mut self.former_digests);
+        let fingerprint = digest.fingerprint();
         self.former_tokens.retain(|known| *known != fingerprint);
         self.former_tokens.push(fingerprint);
-        let surplus = self.former_tokens.len().saturating_sub(MAX_FORMER_TOKENS);
-        self.former_tokens.drain(..surplus);
+        drop_oldest(&mut self.former_tokens);
     }
+
+    /// Forgets that a token was a former one, because it is the current one again.
+    pub fn remove_former_token(&mut self, digest: Digest) {
+        self.former_digests.retain(|known| *known != digest);
+        let fingerprint = digest.fingerprint();
+        if !self.is_digest_known(&fingerprint) {
+            self.former_tokens.retain(|known| *known != fingerprint);
+        }
+    }
+
+    /// The fingerprints of former tokens whose digest is not known. Another token can share one: ask its server.
+    #[must_use]
+    pub fn hints(&self) -> Vec<Fingerprint> {
+        self.former_tokens.iter().filter(|former| !self.is_digest_known(former)).cloned().collect()
+    }
+
+    fn is_digest_known(&self, former: &Fingerprint) -> bool {
+        self.former_digests.iter().any(|digest| digest.has_fingerprint(former))
+    }
+}
+
+fn drop_oldest<T>(tokens: &mut Vec<T>) {
+    let surplus = tokens.len().saturating_sub(MAX_FORMER_TOKENS);
+    tokens.drain(..surplus);
 }
 
 /// Reads all records of a directory, by key.
@@ -109,6 +164,47 @@ pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
 
 pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&directory.join(format!("{key}.json")))
+}
+
+/// Moves the record and what is held to another key, and sets its enrollment. The caller holds the locks of both.
+///
+/// The new files are complete before the old ones go. After a crash in between, the next call removes the old ones.
+pub(super) fn rename(
+    directory: &Path,
+    old: &RunnerKey,
+    new: &RunnerKey,
+    enrollment: Option<String>,
+) -> Result<Option<Record>, Error> {
+    let Some(mut record) = read(directory, old)? else { return Ok(None) };
+    for key in [old, new] {
+        if journal::is_pending(directory, key)? {
+            return Err(Error::Unsettled { key: key.clone() });
+        }
+    }
+    record.enrollment = enrollment;
+    if old == new {
+        save(directory, &record)?;
+        return Ok(Some(record));
+    }
+    let record = match read(directory, new)? {
+        // It may have a newer token by now.
+        Some(moved) if moved.moved_from.as_ref() == Some(old) && is_same_runner(&moved, &record) => moved,
+        Some(_) => return Err(Error::KeyTaken { key: new.clone() }),
+        None => {
+            record.key = new.clone();
+            record.moved_from = Some(old.clone());
+            held::copy(directory, old, new)?;
+            save(directory, &record)?;
+            record
+        }
+    };
+    remove(directory, old)?;
+    held::remove(directory, old)?;
+    Ok(Some(record))
+}
+
+fn is_same_runner(one: &Record, other: &Record) -> bool {
+    one.url == other.url && (one.id == other.id || one.id.is_none() || other.id.is_none())
 }
 
 /// Lists the runner keys of files with this suffix, sorted.

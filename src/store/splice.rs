@@ -15,7 +15,8 @@ use super::error::Error;
 use super::patch::{Patch, line_end, line_number, line_start, patched};
 use super::sections::runs_of_entry;
 use super::tree::Tree;
-use crate::model::{Credential, Expiry, RunnerId};
+use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
+use crate::secret::Digest;
 
 /// Applies one change to the text.
 ///
@@ -23,8 +24,9 @@ use crate::model::{Credential, Expiry, RunnerId};
 /// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
 pub(super) fn apply(text: &str, edit: &Edit, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     match edit {
-        Edit::Renew { target, id, credential } => renew(text, target, *id, credential, reading),
+        Edit::Renew { target, id, credential, over } => renew(text, target, *id, credential, over, reading),
         Edit::Insert { text: entry_text, id, credential } => insert(text, entry_text, *id, credential, reading),
+        Edit::Complete { name, url, id, credential } => complete(text, (name, url), *id, credential, reading),
         Edit::Remove { target } => remove(text, target, reading),
     }
 }
@@ -34,6 +36,7 @@ fn renew(
     target: &EntrySelector,
     id: Option<RunnerId>,
     credential: &Credential,
+    over: &[Digest],
     reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
@@ -48,26 +51,82 @@ fn renew(
         let (path, line) = (reading.path.to_owned(), first.line);
         return Err(Error::VariableToken { path, line, variable: name.clone() });
     }
+    let line = literal.first().map_or(first.line, |entry| entry.line);
+    let literal: Vec<&Entry> =
+        literal.into_iter().filter(|entry| may_overwrite(&entry.token, target, credential, over)).collect();
+    if literal.is_empty() {
+        return Err(Error::UnknownToken { path: reading.path.to_owned(), line });
+    }
+    let edited = filled(&file, &literal, id, credential, reading)?;
+    Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
+}
+
+/// Whether a token in config.toml is not an unknown one, which may be the only copy.
+fn may_overwrite(token: &EntryToken, target: &EntrySelector, credential: &Credential, over: &[Digest]) -> bool {
+    token.token().is_none_or(|token| {
+        let digest = token.digest();
+        *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
+    })
+}
+
+/// The text with id, token and times in these entries.
+fn filled(
+    file: &ConfigFile<'_>,
+    entries: &[&Entry],
+    id: Option<RunnerId>,
+    credential: &Credential,
+    reading: ParseContext<'_>,
+) -> Result<String, Error> {
     let tables = file.tables();
     let mut expected = Tree::of_document(&file.document);
     let mut patches = Vec::new();
-    for entry in &literal {
+    for entry in entries {
         let Some(table) = tables.get(entry.position) else { continue };
         let values = credential_fields(*table, id, credential);
         if let Some(tree) = expected.runners().and_then(|runners| runners.get_mut(entry.position)) {
             values.iter().for_each(|value| tree.set(value.key, value.tree.clone()));
         }
-        patches.extend(patches_for(&file, entry.position, *table, values));
+        patches.extend(patches_for(file, entry.position, *table, values));
     }
-    let edited = patched(text, patches);
+    let edited = patched(file.text, patches);
     check(&edited, &expected, reading)?;
-    Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
+    Ok(edited)
+}
+
+/// Fills the first incomplete entry of a name and instance.
+fn complete(
+    text: &str,
+    (name, url): (&str, &ServerUrl),
+    id: Option<RunnerId>,
+    credential: &Credential,
+    reading: ParseContext<'_>,
+) -> Result<(String, Edited), Error> {
+    let target = by_token(url.clone(), id, credential, Some(name.to_owned()));
+    let file = ConfigFile::parse(text, reading)?;
+    let entries = file.entries();
+    // Makes the edit idempotent.
+    let is_done = |entry: &Entry| target.matches(entry) && entry.token.token() == Some(&credential.token);
+    if entries.iter().any(is_done) {
+        return renew(text, &target, id, credential, &[], reading);
+    }
+    let Some(prepared) = entries.iter().find(|entry| is_prepared(entry, name, url)) else {
+        return Err(no_such_entry(&target, reading));
+    };
+    let edited = filled(&file, &[prepared], id, credential, reading)?;
+    Ok((edited, Edited { entries: 1, removed: Vec::new() }))
+}
+
+fn is_prepared(entry: &Entry, name: &str, url: &ServerUrl) -> bool {
+    entry.is_incomplete() && entry.url.as_ref() == Some(url) && entry.name.as_deref() == Some(name)
+}
+
+fn by_token(url: ServerUrl, id: Option<RunnerId>, credential: &Credential, name: Option<String>) -> EntrySelector {
+    EntrySelector { url, id, digests: vec![credential.token.digest()], hints: Vec::new(), name }
 }
 
 /// Whether to renew an entry. An entry with the new token counts: this makes the edit idempotent.
 fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
-    let is_done =
-        entry.url.as_ref() == Some(&target.url) && entry.token == EntryToken::Literal(credential.token.clone());
+    let is_done = target.covers(entry) && entry.token == EntryToken::Literal(credential.token.clone());
     is_done || target.matches(entry)
 }
 
@@ -80,9 +139,15 @@ fn insert(
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     if let Some(url) = entry_text.url() {
-        let target = EntrySelector { url, id, fingerprints: vec![credential.token.fingerprint()] };
-        if file.entries().iter().any(|entry| is_renewed(entry, &target, credential)) {
-            return renew(text, &target, id, credential, reading);
+        let entries = file.entries();
+        let target = by_token(url.clone(), id, credential, None);
+        if entries.iter().any(|entry| is_renewed(entry, &target, credential)) {
+            return renew(text, &target, id, credential, &[], reading);
+        }
+        if let Some(name) = entry_text.name()
+            && entries.iter().any(|entry| is_prepared(entry, &name, &url))
+        {
+            return complete(text, (&name, &url), id, credential, reading);
         }
     }
     if let Some(span) = file.inline_array() {
@@ -316,9 +381,9 @@ fn check(edited: &str, expected: &Tree, reading: ParseContext<'_>) -> Result<(),
 }
 
 fn no_such_entry(target: &EntrySelector, reading: ParseContext<'_>) -> Error {
-    let runner = match (target.id, target.fingerprints.last()) {
+    let runner = match (target.id, target.digests.last()) {
         (Some(id), _) => format!("runner {id} of {}", target.url),
-        (None, Some(fingerprint)) => format!("the token {fingerprint} of {}", target.url),
+        (None, Some(digest)) => format!("the token {} of {}", digest.fingerprint(), target.url),
         (None, None) => format!("a runner without id or token of {}", target.url),
     };
     Error::NoSuchEntry { path: reading.path.to_owned(), runner }

@@ -4,18 +4,52 @@ use std::rc::Rc;
 
 use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
-use crate::engine::Config;
+use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
-use crate::lifecycle::{Outcome, State};
-use crate::ops::{Disk, EntryStatus, Server};
+use crate::lifecycle::{Active, Outcome, State};
+use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
+use crate::secret::{Fingerprint, Source};
+
+/// The secrets that a runner depends on, as they were when the worker last looked.
+pub(super) struct Secrets {
+    /// What its enrollment makes it from.
+    source: Option<Fingerprint>,
+    /// The access token for its server.
+    access: Option<Fingerprint>,
+}
+
+impl Secrets {
+    pub(super) fn read<S: Server, D: Disk, C: Clock>(driver: &Driver<S, D, C>) -> Self {
+        // Which secret cannot be read is reported by the step that needs it.
+        let fingerprint = |source: &Source| source.read().ok().map(|token| token.fingerprint());
+        let source = driver.enrollment.as_ref().map(|enrollment| enrollment.source.secret());
+        let access = driver.config.access_to(&driver.runner.record.url).map(|access| &access.access_token);
+        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint) }
+    }
+}
+
+fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
+    present.is_some() && present != former
+}
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.enter(Outcome::Nudged),
+            RunnerCommand::Nudge => self.enter(Outcome::Requested),
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
+            RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
+            RunnerCommand::HandOver => self.hand_over(),
             RunnerCommand::Stop => {}
+        }
+    }
+
+    /// Leaves the runner to the next inventory, which gives it to an enrollment. A token that only this process has is
+    /// written first: config.toml changes then, and the next inventory asks again.
+    fn hand_over(&mut self) {
+        match self.driver.state() {
+            State::Active(Active { unsaved: Some(_), .. }) => {}
+            _ => self.driver.enter(Outcome::Released),
         }
     }
 
@@ -35,11 +69,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
         driver.enrollment = wanted;
+        self.secrets = Secrets::read(driver);
         self.enter(Outcome::Nudged);
     }
 
     pub(super) async fn reconcile(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
-        self.look_at_source();
         let runner = &mut self.driver.runner;
         if runner.record.credential.is_none() {
             return;
@@ -85,12 +119,22 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// Tries again at once what failed or was refused, if the token that the runner is made from was replaced.
-    fn look_at_source(&mut self) {
-        let waits = matches!(self.driver.state(), State::Unregistered(_) | State::Failed(_) | State::Rejected(_));
-        let Some(enrollment) = self.driver.enrollment.as_ref().filter(|_| waits) else { return };
-        let Ok(token) = enrollment.source.secret().read() else { return };
-        if self.driver.runner.record.seed != Some(token.fingerprint()) {
+    /// Looks at once if a secret that the runner depends on was replaced: a token that was given for it, and the one
+    /// that could get it out of its trouble.
+    fn look_at_secrets(&mut self) {
+        let present = Secrets::read(&self.driver);
+        let former = std::mem::replace(&mut self.secrets, present);
+        let is_given = matches!(&self.driver.enrollment, Some(Enrollment { source: RegistrationSource::Given(_), .. }));
+        let has_new_source =
+            is_new(&self.secrets.source, &former.source) && self.secrets.source != self.driver.runner.record.seed;
+        let has_new_access = is_new(&self.secrets.access, &former.access);
+        let is_concerned = match self.driver.state() {
+            State::Unregistered(_) | State::Failed(_) | State::Rejected(_) => has_new_source || has_new_access,
+            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => is_given && has_new_source,
+            State::Retired { .. } => false,
+        };
+        if is_concerned {
+            tracing::info!(runner = self.driver.runner.label(), "a token file has changed: looking now");
             self.enter(Outcome::Nudged);
         }
     }

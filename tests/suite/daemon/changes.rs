@@ -1,9 +1,9 @@
 //! Files that change while the daemon runs.
 
 use super::{enrolled, enrollment};
-use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
-use test_support::{Output, Sandbox};
+use test_support::{Output, Process, Sandbox};
 
 const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
 
@@ -111,4 +111,80 @@ fn token_file_of_an_added_enrollment_is_watched() {
     sandbox.wait("the error", |_| daemon.log().contains("ERROR"));
     sandbox.write("secrets/token", &sandbox.gitlab.instance_registration_token());
     sandbox.wait_for_registration();
+}
+
+/// An enrollment by the token of a created runner, whose file is `secrets/token`; the daemon serves it.
+fn serving_a_given_token(sandbox: &Sandbox) -> (Process, u64) {
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("volume/1/token", &token);
+    std::os::unix::fs::symlink("1", sandbox.path("volume/data")).unwrap();
+    std::os::unix::fs::symlink("volume/data", sandbox.path("secrets")).unwrap();
+    sandbox.write("agent.toml", &sandbox.enrollment("given", "token = { file = \"secrets/token\" }"));
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the entry", Sandbox::is_in_step);
+    (daemon, id)
+}
+
+#[test]
+fn replaced_file_of_a_given_token_is_noticed_while_the_runner_is_active() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("30d"));
+    let (_daemon, id) = serving_a_given_token(&sandbox);
+    // A person resets the token in GitLab each time; nothing else is due for an hour.
+    let put: [&dyn Fn(&str); 3] = [
+        &|token| std::fs::write(sandbox.path("volume/1/token"), token).unwrap(),
+        &|token| drop(sandbox.write("volume/1/token", token)),
+        &|token| {
+            sandbox.write("volume/2/token", token);
+            std::os::unix::fs::symlink("2", sandbox.path("volume/new")).unwrap();
+            std::fs::rename(sandbox.path("volume/new"), sandbox.path("volume/data")).unwrap();
+        },
+    ];
+    for put in put {
+        let token = sandbox.gitlab.revoke(id);
+        put(&token);
+        sandbox.wait("the token that was put there", Sandbox::is_in_step);
+    }
+}
+
+#[test]
+fn directory_of_config_toml_may_be_made_or_replaced_while_serving() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("30d"));
+    std::fs::remove_dir(sandbox.path("config")).unwrap();
+    let daemon = sandbox.start_serving();
+    let (first, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("first", first, &token));
+    sandbox.wait_for_requests(Endpoint::Verify, 1);
+    let (second, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("new/config.toml", &(sandbox.config() + &sandbox.entry("second", second, &token)));
+    std::fs::rename(sandbox.path("config"), sandbox.path("old")).unwrap();
+    std::fs::rename(sandbox.path("new"), sandbox.path("config")).unwrap();
+    sandbox.wait_for_requests(Endpoint::Verify, 2);
+    let (third, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&(sandbox.config() + &sandbox.entry("third", third, &token)));
+    sandbox.wait_for_requests(Endpoint::Verify, 3);
+    assert!(daemon.is_running());
+}
+
+#[test]
+#[ignore = "a nudge still counts as the time that has to pass between two refusals"]
+fn two_reloads_do_not_confirm_a_refusal() {
+    let settings = "[timing]\nconfirm_after = \"1h\"\n[recover]\nregister = \"always\"\n";
+    let sandbox = enrolled(Gitlab::builder(), settings);
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    let entry = sandbox.config();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    for requests in [1, 2] {
+        daemon.signal(Signal::HUP);
+        sandbox.wait_for_requests(Endpoint::Verify, requests);
+        sandbox.wait("the end of the reload", |_| daemon.log().matches("reloaded").count() == requests);
+    }
+    // The third one is accepted, so that what the second refusal has caused would have happened by then.
+    daemon.signal(Signal::HUP);
+    sandbox.wait_for_requests(Endpoint::Verify, 3);
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert!(code == Some(0), "{log}");
+    assert_eq!((sandbox.gitlab.requests_to(Endpoint::Register).len(), sandbox.gitlab.runners().len()), (1, 1), "{log}");
+    assert_eq!(sandbox.config(), entry);
 }

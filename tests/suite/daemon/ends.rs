@@ -2,9 +2,9 @@
 
 use super::enrolled;
 use std::fs;
-use test_support::{Output, Process};
+use test_support::{Output, Process, Sandbox};
 
-use fake_gitlab::{Endpoint, Fault, Gitlab};
+use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
 use rustix::process::Signal;
 
 #[test]
@@ -46,6 +46,58 @@ fn grace_time_ends_a_hanging_shutdown() {
     assert!(log.contains("the grace time is over"), "{log}");
 }
 
+/// A daemon whose first rotation is done by the server and not answered yet.
+fn rotating(settings: &str) -> (Sandbox, Process, Order) {
+    let sandbox = enrolled(Gitlab::builder().token_life("6s"), &format!("{SHORT}{settings}"));
+    let held = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait("the reset", |sandbox| sandbox.gitlab.runners().iter().any(|runner| runner.rotations == 1));
+    sandbox.gitlab.set_token_life("1h");
+    (sandbox, daemon, held)
+}
+
+const SHORT: &str = "[timing]\nbetween_resets_floor = \"1s\"\nfloor = \"200ms\"\n";
+const ONLY_COPY: &str = "waiting for answers that are the only copies of new tokens";
+
+#[test]
+fn stop_waits_for_the_answer_to_a_reset_beyond_the_grace_time() {
+    for signal in [Signal::QUIT, Signal::TERM, Signal::INT] {
+        let (sandbox, daemon, held) = rotating("[shutdown]\ngrace = \"10ms\"\nunregister = \"never\"\n");
+        daemon.signal(signal);
+        sandbox.wait("the end of the grace time", |_| daemon.log().contains(ONLY_COPY));
+        held.release();
+        let Output { code, stderr: log, .. } = daemon.end();
+        assert!(code == Some(0), "{log}");
+        assert!(sandbox.is_in_step(), "config.toml has the new token");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+    }
+}
+
+#[test]
+fn second_signal_keeps_waiting_for_a_new_token() {
+    let (sandbox, daemon, held) = rotating("[shutdown]\ngrace = \"1h\"\n");
+    daemon.signal(Signal::TERM);
+    sandbox.wait("the stop", |_| daemon.log().contains("stopping"));
+    daemon.signal(Signal::TERM);
+    sandbox.wait("the second signal to be noticed", |_| daemon.log().contains(ONLY_COPY));
+    held.release();
+    let Output { code, stderr: log, .. } = daemon.end();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(sandbox.is_in_step(), "config.toml has the new token");
+}
+
+#[test]
+fn third_signal_ends_the_wait_for_a_new_token() {
+    let (sandbox, daemon, _held) = rotating("[shutdown]\ngrace = \"1h\"\n[gitlab]\nrequest_timeout = \"1h\"\n");
+    daemon.signal(Signal::TERM);
+    sandbox.wait("the stop", |_| daemon.log().contains("stopping"));
+    daemon.signal(Signal::QUIT);
+    sandbox.wait("the second signal to be noticed", |_| daemon.log().contains(ONLY_COPY));
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("ending without the new tokens"), "{log}");
+}
+
 #[test]
 fn second_daemon_fails_with_the_pid_of_the_first() {
     let sandbox = enrolled(Gitlab::builder(), "");
@@ -53,6 +105,18 @@ fn second_daemon_fails_with_the_pid_of_the_first() {
     let Output { code, stderr: log, .. } = sandbox.start(&["run"]).end();
     assert_eq!(code, Some(4));
     assert!(log.contains(&format!("process {}", first.pid())), "{log}");
+}
+
+#[test]
+fn second_daemon_with_another_state_directory_fails_with_the_pid_of_the_first() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let first = sandbox.start_serving();
+    let elsewhere = sandbox.path("elsewhere");
+    let Output { code, stderr: log, .. } = sandbox.run(&["run", "--state-dir", elsewhere.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains(&format!("another runner-agent (process {}) serves this config.toml", first.pid())), "{log}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+    assert!(first.is_running());
 }
 
 #[test]

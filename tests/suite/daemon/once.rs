@@ -1,11 +1,15 @@
 //! `run --once` and signals during the pass.
 
 use super::enrolled;
-use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Order};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
 const FINISHING: &str = "interrupted: finishing operations in progress";
+const ONLY_COPY: &str = "waiting for answers that are the only copies of new tokens";
+
+/// The time after which a request is given up, and no answer is waited for.
+const IMPATIENT: &str = "[gitlab]\nrequest_timeout = \"2s\"\n";
 
 /// Starts a pass whose registration the server holds, and sends it a signal.
 fn interrupted(sandbox: &Sandbox) -> (Process, Order) {
@@ -29,18 +33,113 @@ fn interrupted_pass_finishes_operations_in_progress() {
 
 #[test]
 fn interrupted_pass_ends_after_the_grace_time() {
-    let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"200ms\"\n");
-    let (pass, _held) = interrupted(&sandbox);
-    let Output { code, stderr: log, .. } = pass.end();
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.add_created("found");
+    sandbox.write("agent.toml", "[shutdown]\ngrace = \"200ms\"\n");
+    let _held = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    let pass = sandbox.start(&["run", "--once"]);
+    sandbox.wait_for_requests(Endpoint::Verify, 1);
+    let Output { code, stderr: log, .. } = pass.stop(Signal::TERM);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("the grace time is over"), "{log}");
 }
 
 #[test]
-fn second_signal_ends_a_pass_immediately() {
-    let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n");
+fn interrupted_pass_waits_for_a_new_token_beyond_the_grace_time() {
+    let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"10ms\"\n");
+    let (pass, held) = interrupted(&sandbox);
+    sandbox.wait("the end of the grace time", |_| pass.log().contains(ONLY_COPY));
+    held.release();
+    let Output { code, stderr: log, .. } = pass.end();
+    assert!(matches!(code, Some(0 | 1)), "{log}");
+    assert!(sandbox.is_in_step());
+}
+
+#[test]
+fn interrupted_pass_waits_no_longer_than_a_request_takes() {
+    let sandbox = enrolled(Gitlab::builder(), &format!("[shutdown]\ngrace = \"10ms\"\n{IMPATIENT}"));
     let (pass, _held) = interrupted(&sandbox);
+    let Output { code, stderr: log, .. } = pass.end();
+    assert!(log.contains(ONLY_COPY), "{log}");
+    assert_ne!(code, Some(0), "{log}");
+}
+
+#[test]
+fn third_signal_ends_a_pass_immediately() {
+    let sandbox = enrolled(Gitlab::builder(), "[shutdown]\ngrace = \"1h\"\n[gitlab]\nrequest_timeout = \"1h\"\n");
+    let (pass, _held) = interrupted(&sandbox);
+    pass.signal(Signal::INT);
+    sandbox.wait("the second signal to be noticed", |_| pass.log().contains(ONLY_COPY));
     let Output { code, stderr: log, .. } = pass.stop(Signal::INT);
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("a second signal came"), "{log}");
+    assert!(log.contains("another signal came"), "{log}");
+}
+
+/// A sandbox with an entry whose token is due for rotation.
+fn due() -> (Sandbox, u64) {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let times = "token_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = 2020-01-02T00:00:00Z\n";
+    sandbox.write_config(&(sandbox.entry("due", id, &token) + times));
+    (sandbox, id)
+}
+
+fn pass(sandbox: &Sandbox) -> Output {
+    sandbox.run(&["run", "--once"])
+}
+
+#[test]
+fn pass_over_a_refused_token_exits_with_3() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (id, _) = sandbox.add_created("refused");
+    sandbox.gitlab.revoke(id);
+    for _ in 0..3 {
+        pass(&sandbox).exits(3);
+    }
+}
+
+#[test]
+fn pass_whose_due_rotation_fails_exits_with_the_code_of_the_failure() {
+    let (sandbox, id) = due();
+    sandbox.gitlab.order(Endpoint::Reset, Fault::status(503));
+    pass(&sandbox).exits(5);
+    let (sandbox, id_of_other) = due();
+    // Not even root can replace a directory by a file.
+    std::fs::create_dir(sandbox.path("config/.config.toml.runner-agent.tmp")).unwrap();
+    pass(&sandbox).exits(4);
+    assert_eq!((sandbox.gitlab.runner(id_of_other).unwrap().rotations, id), (0, id_of_other));
+}
+
+#[test]
+fn pass_over_a_runner_that_another_process_has_locked_exits_with_4() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.add_created("locked");
+    pass(&sandbox).exits(0);
+    sandbox.gitlab.clear_requests();
+    let directory = std::fs::read_dir(sandbox.path("state")).unwrap().next().unwrap().unwrap().path().join("runners");
+    let locks = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let lock = locks.into_iter().find(|path| path.extension().is_some_and(|it| it == "lock")).unwrap();
+    let file = std::fs::File::options().write(true).open(lock).unwrap();
+    file.lock().unwrap();
+    pass(&sandbox).exits(4);
+    assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
+fn pass_over_an_unusable_entry_exits_with_4() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let unusable = format!("[[runners]]\nname = \"unusable\"\nurl = \"{}\"\n", sandbox.gitlab.url());
+    sandbox.write_config(&unusable);
+    let output = pass(&sandbox);
+    output.exits(4).says("unusable");
+    sandbox.add_created("usable");
+    pass(&sandbox).exits(6);
+}
+
+#[test]
+fn pass_without_the_token_file_of_an_enrollment_exits_with_4() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    std::fs::remove_file(sandbox.path("token")).unwrap();
+    pass(&sandbox).exits(4);
+    assert!(sandbox.gitlab.requests().is_empty());
 }
