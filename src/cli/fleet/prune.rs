@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use super::arguments::PruneArguments;
 use super::delete::delete_all;
 use super::list::{filters, scope};
+use super::matching::{Details, Match, matches};
 use super::rows::next_page;
 use super::session::FleetSession;
-use super::targets::{Target, details_match, row_matches};
+use super::targets::Target;
 use crate::cli::context::Context;
 use crate::cli::{Error, Exit, list};
 use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails};
@@ -119,7 +120,9 @@ async fn silent(session: &FleetSession, arguments: &PruneArguments) -> Result<Ve
     let mut silent = Vec::new();
     while let Some(page) = next_page(session, &mut pages).await? {
         let is_silent = |runner: &FleetRunner| {
-            row_matches(runner, &filters) && runner.status != Some(ContactStatus::Online) && runner.online != Some(true)
+            matches(runner, None, &filters) != Match::No
+                && runner.status != Some(ContactStatus::Online)
+                && runner.online != Some(true)
         };
         silent.extend(page.into_iter().filter(is_silent));
     }
@@ -139,14 +142,23 @@ async fn stale(
         if session.interrupt.is_interrupted() {
             return Err(Error::Interrupted("nothing was deleted".to_owned()));
         }
-        let answer = session.ask(async || session.fleet.runner(runner.id, false).await).await?;
+        let answer = match session.ask(async || session.fleet.runner(runner.id, false).await).await {
+            Ok(answer) => answer,
+            // Deleted since it was listed.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
         let now = answer.date.unwrap_or_else(|| session.now());
         let details: RunnerDetails = answer.value;
-        match details.contacted_at.or(details.runner.created_at) {
+        let unclear = match matches(&runner, Some(Details { details: &details, at: now }), &filters) {
+            Match::Yes => None,
+            Match::No => continue,
+            Match::Unclear(field) => Some(field),
+        };
+        match last_seen(&details) {
             None => unknown += 1,
-            Some(at) if !is_long_ago(at, now, arguments) => {}
-            Some(_) if details_match(&details, &filters) => {
-                stale.push(Target { id: runner.id, runner: Some(runner) });
+            Some(at) if is_long_ago(at, now, arguments) => {
+                stale.push(Target { id: runner.id, runner: Some(runner), unclear });
             }
             Some(_) => {}
         }
@@ -160,6 +172,13 @@ async fn stale(
         session.reporter.remark(&format!("no runner is stale for {}", format_span(arguments.stale)));
     }
     Ok(stale)
+}
+
+/// The last contact, or the creation of a runner that was never in contact. A runner that was seen at a time that is
+/// missing or unreadable has neither.
+fn last_seen(details: &RunnerDetails) -> Option<Timestamp> {
+    let created_at = details.runner.created_at.filter(|_| details.runner.online.is_none());
+    details.contacted_at.or(created_at)
 }
 
 fn is_long_ago(at: Timestamp, now: Timestamp, arguments: &PruneArguments) -> bool {
