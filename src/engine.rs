@@ -7,6 +7,8 @@
 mod config;
 mod drive;
 mod driver;
+#[cfg(test)]
+mod explorer;
 mod inventory;
 mod policy;
 mod report;
