@@ -4,9 +4,10 @@
 //! the local wall clock: the server's `Date` at one moment, plus the time since then on the boot clock, which counts
 //! suspend.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use crate::model::Timestamp;
+use crate::model::{Boot, Timestamp};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub struct Reading {
 pub trait Clock: 'static {
     /// Reads both clocks.
     fn read(&self) -> Reading;
+
+    /// The boot that [`Reading::since_boot`] counts from.
+    fn boot(&self) -> Boot;
 }
 
 /// The clocks of the system.
@@ -33,6 +37,18 @@ impl Clock for SystemClock {
         let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Reading { wall: SystemTime::now().into(), since_boot: Duration::try_from(since_boot).unwrap_or_default() }
     }
+
+    fn boot(&self) -> Boot {
+        static BOOT: OnceLock<Boot> = OnceLock::new();
+        *BOOT.get_or_init(|| Boot(boot_id().unwrap_or_default()))
+    }
+}
+
+/// The first 64 bits of the kernel's random boot id; `None` if it cannot be read.
+fn boot_id() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).ok()
 }
 
 /// Estimate of one server's wall time.

@@ -26,8 +26,10 @@ pub use config::{
 };
 pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, StepFailure, StepReport};
-pub use inventory::{Inventory, ManagedRunner, inventory, retake_inventory, take_inventory};
-pub use policy::{command_rules, deletion_at_stop, rules};
+pub use inventory::{
+    Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
+};
+pub use policy::{command_rules, deletion, rules};
 pub use report::record_report;
 
 /// What all drivers of a process share.

@@ -32,7 +32,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, Registered, Reset, Verified};
+pub use answer::{Answer, AnswerText, Registered, Reset, Shape, Verified};
 pub use client::Client;
 #[cfg(any(test, fuzzing))]
 pub use client::fuzzing;

@@ -38,6 +38,7 @@
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
 //! - [`retry`]: the delays of a command that waits for a server.
 //! - [`signals`]: signals as values that can be awaited.
+//! - [`limits`]: the resource limits of the process.
 //! - [`error_chain`]: an error with its causes in one line.
 //!
 //! # Imports
@@ -46,7 +47,7 @@
 //!
 //! | room | imports |
 //! |---|---|
-//! | `secret`, `signals`, `retry`, `error_chain` | nothing of ours |
+//! | `secret`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
 //! | `model` | `secret` |
 //! | `clock`, `lifecycle`, `systemd` | `model` |
 //! | `log` | `clock` |
@@ -90,6 +91,7 @@ pub mod engine;
 pub mod error_chain;
 pub mod gitlab;
 pub mod lifecycle;
+pub mod limits;
 pub mod log;
 pub mod model;
 pub mod ops;

@@ -37,11 +37,11 @@ mod tests;
 use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
-pub use apply::{Moment, Outcome, apply};
-pub use goal::{Goal, Taken, is_refusal_confirmed, plan_towards};
+pub use apply::{Moment, Outcome, Settling, apply};
+pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
-pub use schedule::{Fraction, Share, reset_from, rotate_at};
+pub use schedule::{Fraction, Share, proves_dead, reset_from, rotate_at};
 pub use state::{Active, Failed, NotRenewable, Rejected, State, Uncertain, Unregistered, Unsaved, Validity};
 
 /// The rules for one runner.

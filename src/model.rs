@@ -144,6 +144,13 @@ impl RunnerKey {
         Self(format!("{runner}@{}", url.file_name()))
     }
 
+    /// Returns the key of the lock that registrations of this name at this server share, whatever their own keys are.
+    #[must_use]
+    pub fn registration(url: &ServerUrl, name: &str) -> Self {
+        let identity = Digest::of(format!("{url}\n{name}").as_bytes()).to_hex();
+        Self(format!("name-{}@{}", &identity[..32], url.file_name()))
+    }
+
     /// The key as the stem of a file name.
     #[must_use]
     pub fn as_str(&self) -> &str {

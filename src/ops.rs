@@ -19,8 +19,11 @@
 //! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations never
 //! wait, retry or read a clock: `lifecycle` decides when to try again.
 
+mod candidates;
 mod enrollment;
 mod error;
+mod genuine;
+mod move_record;
 mod ports;
 mod projection;
 mod register;
@@ -37,25 +40,38 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::gitlab::Info;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::gitlab::{IN_FLIGHT_PER_HOST, Info};
 use crate::lifecycle::Outcome;
-use crate::model::{SystemId, Timestamp};
+use crate::model::{Evidence, Expiry, Site, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 use crate::store::{self, Intent, JournalOperation, Pending, Record, Snapshot};
 
+use genuine::Wording;
+
+pub use candidates::Inquiry;
 pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess};
 pub use error::{Error, Failure};
+pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
+pub use register::Caution;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
 pub use sole_copies::SoleCopies;
-pub use unregister::{Deletion, EntryFate, UnregisterResult, Unregistration};
+pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
-/// How long an operation waits for the lock of a runner that another process works on.
-pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How long an operation waits for the lock of a runner that another process works on: longer than a slow answer takes.
+pub const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// The pause between attempts to lock a runner.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// The operations on the runners of one config.toml, on any number of servers.
 #[derive(Debug)]
@@ -63,6 +79,12 @@ pub struct Ops<S, D> {
     server: S,
     disk: D,
     identity: Identity,
+    /// The places of each host: as many operations are under way there.
+    places: RefCell<BTreeMap<String, Arc<Semaphore>>>,
+    /// What each host was asked about its words.
+    wordings: RefCell<BTreeMap<String, Wording>>,
+    /// Hosts whose `Date` contradicts the life of a token that they have just issued.
+    distrusted: RefCell<BTreeSet<String>>,
     sole_copies: SoleCopies,
 }
 
@@ -75,6 +97,14 @@ pub struct Completed {
     pub date: Option<Timestamp>,
     /// Why config.toml does not hold the new token yet; the state directory does.
     pub unsaved: Option<store::Error>,
+    /// Whether config.toml holds an unknown token that is not proven dead.
+    pub is_disputed: bool,
+}
+
+impl Completed {
+    fn new(outcome: Outcome, date: Option<Timestamp>) -> Self {
+        Self { outcome, date, unsaved: None, is_disputed: false }
+    }
 }
 
 /// How this agent identifies itself to GitLab.
@@ -91,7 +121,8 @@ pub struct Identity {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
-        Self { server, disk, identity, sole_copies: SoleCopies::default() }
+        let (sole_copies, places, wordings, distrusted) = Default::default();
+        Self { server, disk, identity, sole_copies, places, wordings, distrusted }
     }
 
     /// The registrations and resets that are under way.
@@ -114,45 +145,128 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self.identity.system_id
     }
 
-    /// Locks a runner, finishes a journaled answer of another process, and re-reads record and config.toml.
+    /// Queues for the host, locks a runner, finishes a journaled answer of another process, and re-reads record and
+    /// config.toml.
     async fn enter(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
         let known = runner.record.credential.clone();
-        let lock = self.lock(runner).await?;
+        let locked = self.lock(runner).await?;
         self.take_pending(runner).await?;
         let snapshot = self.disk.read().await?;
         runner.look_up(&snapshot);
         let is_replaced = runner.record.credential != known;
-        Ok(Entered { lock, snapshot, is_replaced })
+        Ok(Entered { locked, snapshot, is_replaced })
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
     async fn take_pending(&self, runner: &mut Runner) -> Result<(), Error> {
         match self.disk.pending_of(&runner.record.key).await? {
-            Some(Pending { intent, answer: Some(answer), .. }) => self.finish(runner, &intent.operation, answer).await,
+            Some(pending @ Pending { answer: Some(_), .. }) => self.finish(runner, pending).await,
             Some(_) | None => Ok(()),
         }
     }
 
     /// Locks a runner and re-reads its record, unless the one in memory is newer because saving it failed.
-    async fn lock(&self, runner: &mut Runner) -> Result<D::RunnerLock, Error> {
-        let lock = self.disk.lock_runner(&runner.record.key, LOCK_WAIT).await?;
-        let Some(record) = self.disk.record(&runner.record.key).await? else { return Ok(lock) };
+    async fn lock(&self, runner: &mut Runner) -> Result<Locked<D::RunnerLock>, Error> {
+        let locked = self.queue(runner).await?;
+        let Some(record) = self.disk.record(&runner.record.key).await? else {
+            // Its record was removed after it was read: nothing of it may be written again.
+            if runner.is_recorded && self.disk.has_state() {
+                return Err(Error::UnregisteredElsewhere(runner.label().to_owned()));
+            }
+            return Ok(locked);
+        };
         if record.url != runner.site.url {
             return Err(Error::OtherServer { runner: runner.label().to_owned(), recorded: record.url });
         }
+        runner.is_recorded = true;
         if !runner.is_newer_than(&record) {
             runner.record = record;
+            self.load_held(runner).await;
         }
-        Ok(lock)
+        Ok(locked)
     }
 
-    /// Writes the record. A token from an environment variable is never written, so such a runner gets no record.
-    async fn save_record(&self, runner: &Runner) -> Result<(), store::Error> {
+    /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
+    /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
+    async fn queue(&self, runner: &Runner) -> Result<Locked<D::RunnerLock>, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let place = self.place(&runner.site).await;
+            match self.disk.lock_runner(&runner.record.key, Duration::ZERO).await {
+                Ok(lock) => return Ok(Locked { lock, place }),
+                Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
+                Err(store::Error::RunnerLocked { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            drop(place);
+            tokio::time::sleep(LOCK_RETRY).await;
+            waited += LOCK_RETRY;
+        }
+    }
+
+    async fn place(&self, site: &Site) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut places = self.places.borrow_mut();
+            let new = || Arc::new(Semaphore::new(IN_FLIGHT_PER_HOST));
+            Arc::clone(places.entry(site.url.authority()).or_insert_with(new))
+        };
+        // The semaphore is never closed.
+        places.acquire_owned().await.ok()
+    }
+
+    /// Writes the record, and before it what is kept beside it. A token from an environment variable is never written,
+    /// so such a runner gets no record.
+    async fn save_record(&self, runner: &mut Runner) -> Result<(), store::Error> {
         if runner.variable.is_some() {
             return Ok(());
         }
+        self.save_held(runner).await?;
         let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
-        self.disk.save_record(Record { machine, ..runner.record.clone() }).await
+        self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;
+        runner.is_recorded = self.disk.has_state();
+        Ok(())
+    }
+
+    /// The `Date` of an answer, unless the host's time is distrusted.
+    pub fn trusted(&self, runner: &Runner, date: Option<Timestamp>) -> Option<Timestamp> {
+        date.filter(|_| !self.distrusted.borrow().contains(&runner.site.url.authority()))
+    }
+
+    /// The `Date` of an answer with a new token; `None` if it contradicts the token's life, which cannot be over. Such a
+    /// host's time is distrusted until it issues a token that does not contradict it.
+    fn judged(&self, runner: &Runner, date: Option<Timestamp>, expiry: Expiry, now: Timestamp) -> Option<Timestamp> {
+        let host = runner.site.url.authority();
+        let (Some(date), Some(expires_at)) = (date, expiry.at()) else { return self.trusted(runner, date) };
+        if expires_at > date {
+            self.distrusted.borrow_mut().remove(&host);
+            return Some(date);
+        }
+        if self.distrusted.borrow_mut().insert(host.clone()) {
+            tracing::warn!(
+                runner = runner.label(), host, %date, %expires_at, %now,
+                "the server's `Date` is later than the expiry of the token that it has just issued: going by this machine's clock, correct the clock of the server or of the proxy in front of it"
+            );
+        }
+        None
+    }
+
+    /// Writes the evidence about a runner's token, for the next process.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn note_evidence(&self, runner: &mut Runner, evidence: Evidence) -> Result<(), Error> {
+        let evidence = Evidence { token: runner.digest(), ..evidence };
+        let is_empty = evidence.asked.is_none() && evidence.changed.is_none() && evidence.conclusion.is_none();
+        let evidence = Some(evidence).filter(|_| !is_empty);
+        if runner.held.evidence == evidence {
+            return Ok(());
+        }
+        let locked = self.lock(runner).await?;
+        runner.held.evidence = evidence;
+        runner.is_held_changed = true;
+        self.save_held(runner).await?;
+        drop(locked);
+        Ok(())
     }
 
     /// Whether a reset of this runner was sent and its answer was lost.
@@ -171,10 +285,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
+/// A lock and a place towards the host, both until the operation ends.
+#[expect(dead_code, reason = "held until the operation ends")]
+struct Locked<L> {
+    lock: L,
+    place: Option<OwnedSemaphorePermit>,
+}
+
 /// A locked runner and the config.toml that its operation starts from.
 struct Entered<L> {
     #[expect(dead_code, reason = "held until the operation ends")]
-    lock: L,
+    locked: Locked<L>,
     snapshot: Snapshot,
     /// Whether another process has replaced the credential.
     is_replaced: bool,

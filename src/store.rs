@@ -130,20 +130,14 @@ impl Store {
         answer.await.unwrap_or(false)
     }
 
-    /// Locks this config.toml for one daemon. Without a state directory nothing is locked.
+    /// Locks this config.toml for one daemon, in the state directory and beside config.toml: two daemons with different
+    /// state directories exclude each other too. If nothing can be written beside config.toml, this is logged, and only
+    /// the state directory is locked.
     ///
     /// # Errors
-    /// [`Error::InstanceLocked`] if another daemon holds the lock.
+    /// [`Error::InstanceLocked`] if another daemon holds a lock, [`Error::Io`].
     pub async fn lock_instance(&self) -> Result<InstanceLock, Error> {
-        let tried = self.work(|disk| {
-            let Some(path) = disk.state().map(|state| state.join("lock")) else { return Ok(None) };
-            locks::try_lock(&path).map(|tried| Some((tried, path)))
-        });
-        match tried.await? {
-            None => Ok(InstanceLock { _file: None }),
-            Some((LockAttempt::Locked(file), _)) => Ok(InstanceLock { _file: Some(file) }),
-            Some((LockAttempt::HeldBy(holder), path)) => Err(Error::InstanceLocked { path, holder }),
-        }
+        self.work(|disk| locks::lock_instance(disk.state(), &disk.path()?)).await
     }
 
     /// Locks one runner against other processes. Without a state directory nothing is locked.
@@ -170,11 +164,12 @@ impl Store {
         }
     }
 
-    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created;
-    /// an existing one is replaced only if the state directory was copied from another machine.
+    /// Returns this machine's system_id from `.runner_system_id` beside config.toml. A missing file is created, an
+    /// empty one is filled; any other is replaced only if the state directory was copied from another machine.
     ///
     /// # Errors
-    /// [`Error::SystemId`] for an invalid file, [`Error::Io`] if it cannot be read or created.
+    /// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`] if it cannot
+    /// be read or created.
     pub async fn system_id(&self) -> Result<SystemId, Error> {
         self.work(BlockingStore::system_id).await
     }
@@ -199,7 +194,7 @@ impl Store {
     /// [`Error::VariableToken`], [`Error::InlineRunners`], [`Error::EditMismatch`] for this change alone.
     pub async fn edit(&self, edit: Edit) -> Result<Edited, Error> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send(DiskTask::Edit(edit, answer)).map_err(|_| Error::Stopped)?;
+        self.sender.send(DiskTask::Edit(Box::new(edit), answer)).map_err(|_| Error::Stopped)?;
         let edited = answered.await.map_err(|_| Error::Stopped)?;
         if let Some(WriteObserver(observe)) = &self.observer {
             observe(edited.is_ok());
@@ -278,22 +273,23 @@ impl Store {
         self.in_runners(move |runners| held::save(runners, &key, held)).await
     }
 
-    /// Journals a request before it is sent, durably and with space for the answer.
+    /// Journals a request before it is sent, durably and with space for the answer. Keeps the journal open until
+    /// [`Store::clear`]. A failure leaves the journal as it was.
     ///
     /// # Errors
     /// [`Error::Unsettled`] if the previous answer is not settled, [`Error::Io`].
     pub async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::begin(runners, &key, &intent)).await
+        self.work(move |disk| disk.begin(&key, &intent)).await
     }
 
-    /// Writes the answer in place, durably; needs no free space.
+    /// Writes the answer in place, durably; needs no free space and, after [`Store::begin`], no free file descriptor.
     ///
     /// # Errors
     /// [`Error::NotBegun`], [`Error::Io`].
     pub async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::answered(runners, &key, &answer)).await
+        self.work(move |disk| disk.answered(&key, &answer)).await
     }
 
     /// Removes a runner's journal; a missing one is not an error.
@@ -302,7 +298,7 @@ impl Store {
     /// [`Error::Io`].
     pub async fn clear(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
-        self.in_runners(move |runners| journal::clear(runners, &key)).await
+        self.work(move |disk| disk.clear(&key)).await
     }
 
     /// Returns the operations that were begun and not cleared, by key. An incomplete intent was never sent and is

@@ -155,9 +155,12 @@ impl Error {
 /// The exit code of an operation that failed.
 pub(super) fn of_operation(error: &ops::Error) -> Exit {
     match error {
-        ops::Error::Asking(failure) | ops::Error::Registering(failure) | ops::Error::Changing(failure) => {
-            of_class(failure.class)
-        }
+        ops::Error::Asking(failure)
+        | ops::Error::Registering(failure)
+        | ops::Error::Probing(failure)
+        | ops::Error::Deleting { failure, .. }
+        | ops::Error::Changing(failure) => of_class(failure.class),
+        ops::Error::Unproven { .. } => Exit::Unreachable,
         ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)
@@ -166,6 +169,9 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::VariableToken { .. }
         | ops::Error::NoRoom
         | ops::Error::OtherServer { .. }
+        | ops::Error::UnconfirmedId(_)
+        | ops::Error::Replaced(_)
+        | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
         ops::Error::Stopping => Exit::Unreachable,
     }

@@ -141,7 +141,7 @@ impl Registrar {
     }
 
     fn driver(&self, runner: Runner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
-        let managed = ManagedRunner { runner, enrollment, unfinished: None };
+        let managed = ManagedRunner { runner, enrollment, unfinished: None, twin_of: None };
         self.session.driver(managed, Asker::Command { access_token: None, entry_fate })
     }
 

@@ -35,8 +35,12 @@ pub(super) async fn unregister(
             && selector.choose(session.candidates().await?).is_err()
         {
             let reporter = session.reporter;
-            let managed =
-                ManagedRunner { runner: runner_without_entry(url, token, tls), enrollment: None, unfinished: None };
+            let managed = ManagedRunner {
+                runner: runner_without_entry(url, token, tls),
+                enrollment: None,
+                unfinished: None,
+                twin_of: None,
+            };
             let outcome = unregister_one(Rc::new(session), with_api(api, managed)).await;
             return Ok(reporter.report_outcomes(vec![outcome]));
         }

@@ -11,7 +11,7 @@ use super::session::{CommandSession, Driver, error_of};
 use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
-use crate::lifecycle::{Goal, Outcome, is_refusal_confirmed};
+use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, RunnerReport, StateName};
 use crate::ops::EntryFate;
 
@@ -52,7 +52,9 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
             Action::Adopted,
             format!("accepted, with a token that another process has written, {expiry}"),
         ),
-        Some(Outcome::Refused) if is_refusal_confirmed(&drive.taken) => drop_entry(&session, driver).await,
+        Some(Outcome::Refused) if goal == Goal::Refused && matches!(driver.state(), State::Rejected(_)) => {
+            drop_entry(&session, driver).await
+        }
         _ => not_verified(report, drive),
     }
 }
@@ -60,7 +62,15 @@ async fn verify_one(session: Rc<CommandSession>, managed: ManagedRunner, goal: G
 async fn drop_entry(session: &CommandSession, mut driver: Driver) -> RunnerOutcome {
     let now = driver.now();
     let before = record_report(&driver.runner, now);
-    match session.ops().drop_entry(&mut driver.runner, now).await {
+    let Some(dead) = driver.runner.digest() else {
+        return RunnerOutcome::failed(
+            before,
+            Action::Refused,
+            "refused, and not dropped",
+            &Error::Usage(String::new()),
+        );
+    };
+    match session.ops().drop_entry(&mut driver.runner, dead, now).await {
         Ok(dropped_to) => {
             let kept = match dropped_to {
                 Some(path) => format!("a copy of the entry is in {}", path.display()),
@@ -78,7 +88,7 @@ fn not_verified(report: RunnerReport, drive: Drive) -> RunnerOutcome {
     let error = error_of(drive);
     let (action, line) = match (outcome, &error) {
         (Some(Outcome::Refused), _) => (Action::Refused, "refused"),
-        (Some(Outcome::MustAct(_) | Outcome::RotationClosed), _) => (Action::Failed, "not verified, needs attention"),
+        (Some(Outcome::MustAct(_) | Outcome::Claimed(_)), _) => (Action::Failed, "not verified, needs attention"),
         (_, Error::Operation(error)) if error.failure().is_some() => {
             (Action::Unanswered, "unknown: the server could not be asked")
         }

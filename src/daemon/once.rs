@@ -1,5 +1,6 @@
 //! One pass over all runners, for `run --once`: enroll, verify, rotate what is due, and end.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, watch};
@@ -56,8 +57,8 @@ pub async fn once<S: Server, D: Disk, C: Clock>(config: Config, parts: Parts<S, 
 }
 
 async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Result<Pass, Error> {
-    let (inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
-    inventory.save_renamed(&shared.engine.ops).await?;
+    let (mut inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
+    inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
     let drain_mode = watch::channel(DrainMode::Finish).0;
     let mut workers = JoinSet::new();

@@ -165,8 +165,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     async fn start(&mut self) -> Result<(), Error> {
         let engine = &self.shared.engine;
-        let (inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
-        inventory.save_renamed(&engine.ops).await?;
+        let (mut inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
         if !inventory.runners.is_empty() {
             self.probe().await;
@@ -330,8 +330,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        let replays = std::mem::take(&mut self.replays);
-        self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, replays).await) });
+        let (replays, served) = (std::mem::take(&mut self.replays), self.handles.keys().cloned().collect());
+        self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
     }
 
     /// Serves the runners of an inventory that are not served yet.
@@ -357,6 +357,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         for warning in &inventory.warnings {
             tracing::debug!("{warning}");
         }
+        // The next inventory, at the end of such a worker, gives its runner to the enrollment.
+        for handle in inventory.handovers.iter().filter_map(|key| self.handles.get(key)) {
+            let _ended = handle.commands.send(RunnerCommand::HandOver);
+        }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;
             let is_left_alone =
@@ -381,10 +385,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 async fn take_again<S: Server, D: Disk, C: Clock>(
     engine: &Engine<S, D, C>,
     config: &Config,
+    served: &BTreeSet<RunnerKey>,
     replays: bool,
 ) -> InventoryResult {
     let unfinished = if replays { engine.ops.replay(engine.now()).await?.unfinished } else { Vec::new() };
-    let (mut inventory, snapshot) = retake_inventory(&engine.ops, config).await?;
+    let (mut inventory, snapshot) = retake_inventory(&engine.ops, config, served).await?;
     for (key, unfinished) in unfinished {
         let managed = inventory.runners.iter_mut().find(|managed| managed.runner.record.key == key);
         managed.into_iter().for_each(|managed| managed.unfinished = Some(unfinished.clone()));

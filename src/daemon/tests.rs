@@ -11,7 +11,9 @@ use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
 use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
-use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, identity, registration_token, url};
+use crate::ops::memory::{
+    Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
+};
 use crate::ops::{Ops, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::EntryToken;
@@ -345,8 +347,10 @@ async fn a_runner_unregistered_elsewhere_returns_on_reload() {
         let record = fixture.disk.state().records.values().next().unwrap().clone();
         let site = Site { url: url(), tls: TlsFiles::default() };
         let mut runner = crate::ops::Runner::recorded(record, site);
-        let (runner_itself, fate) = (crate::ops::Deletion::Runner, crate::ops::EntryFate::Drop);
-        other.unregister(&mut runner, runner_itself, fate, fixture.clock.truth()).await.unwrap();
+        other
+            .unregister(&mut runner, asked(crate::ops::EntryFate::Drop), &inquiry_at(fixture.clock.truth()))
+            .await
+            .unwrap();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(10)).await;
         assert_eq!(fixture.server.runners().len(), 1, "a reload brings it back");
@@ -649,7 +653,7 @@ async fn the_daemon_settles_a_reset_of_another_process() {
     let script = async {
         sleep(secs(10)).await;
         fixture.server.inject("reset", Fault::LoseAnswer);
-        other.rotate(&mut runner, None, fixture.clock.truth()).await.unwrap_err();
+        other.rotate(&mut runner, None, &inquiry_at(fixture.clock.truth())).await.unwrap_err();
         notices.send(Notice::Reload).unwrap();
         sleep(secs(180)).await;
         notices.send(Notice::StopAndKeep).unwrap();

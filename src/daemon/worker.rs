@@ -14,7 +14,7 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
-use crate::lifecycle::{Outcome, Plan, Step};
+use crate::lifecycle::{Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
@@ -38,6 +38,8 @@ pub(super) enum RunnerCommand {
     SecretsChanged,
     /// New settings.
     Settings(Rc<Config>),
+    /// An enrollment takes the runner over.
+    HandOver,
     /// Plan nothing more.
     Stop,
 }
@@ -108,7 +110,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Serves the runner until a stop, or until it is retired; returns its driver.
     pub(super) async fn run(mut self) -> Driver<S, D, C> {
-        self.finish_unregistration().await;
         loop {
             *self.channels.target.borrow_mut() = self.driver.runner.target();
             let Some(plan) = self.driver.plan() else { break };
@@ -139,7 +140,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Makes one pass: every step that is due now, each kind once; returns its driver, and the last failure that no later
     /// step has made up for.
     pub(super) async fn once(mut self) -> (Driver<S, D, C>, Option<StepFailure>) {
-        self.finish_unregistration().await;
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let (mut done, mut failure) = (Vec::new(), None);
         while let Some(plan) = self.driver.plan_once(&done) {
@@ -149,13 +149,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             failure = report.failure.or(failure.filter(|_| !is_overcome));
         }
         (self.driver, failure)
-    }
-
-    /// A stop may have been interrupted after it had asked the server to delete the runner.
-    async fn finish_unregistration(&mut self) {
-        if let Some(plan) = self.driver.plan().filter(|plan| plan.step == Step::Unregister) {
-            self.execute(plan).await;
-        }
     }
 
     async fn execute(&mut self, plan: Plan) -> StepReport {
@@ -203,16 +196,24 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         Outcome::Registered(_) | Outcome::Rotated(_) | Outcome::Adopted(_) | Outcome::Saved => true,
         Outcome::Accepted(_)
         | Outcome::Refused
+        | Outcome::Claimed(_)
+        | Outcome::NotUnderstood { .. }
+        | Outcome::Disputed
+        | Outcome::Contested
         | Outcome::ResetRefused
         | Outcome::Removed
         | Outcome::NotRotated
         | Outcome::Withheld
         | Outcome::RotationClosed
         | Outcome::Deferred { .. }
+        | Outcome::ResetDeferred { .. }
         | Outcome::Lost { .. }
+        | Outcome::Declined(_)
+        | Outcome::NotUnregistered(_)
         | Outcome::MustAct(_)
         | Outcome::Unsaved
         | Outcome::Nudged
+        | Outcome::Requested
         | Outcome::Unregistered
         | Outcome::Released
         | Outcome::Reenrolled(_) => false,

@@ -106,6 +106,8 @@ pub struct Driver<S, D, C> {
     pub config: Rc<Config>,
     /// The rules by which the last plan was made.
     pub rules: Rules,
+    /// Whether a registration is preceded by a probe in any case, and not only after a failure.
+    pub probes_first: bool,
     /// The estimate of the server's time.
     pub time: ServerTime,
     /// Server time minus this machine's in milliseconds, when the last answer came.
@@ -120,15 +122,25 @@ pub struct Driver<S, D, C> {
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Takes up a runner as it was read from the disk.
     pub fn new(engine: Rc<Engine<S, D, C>>, managed: ManagedRunner, config: Rc<Config>, asker: Asker) -> Self {
-        let ManagedRunner { runner, enrollment, unfinished } = managed;
-        // An unregistration that was begun is finished by the daemon, or by the command that asks for one.
-        let unfinished = unfinished.filter(|unfinished| asker.is_daemon() || *unfinished != Unfinished::Unregistration);
+        let ManagedRunner { mut runner, enrollment, unfinished, twin_of } = managed;
+        runner.twin_of = twin_of;
         let time = ServerTime::from_local(engine.clock.read());
         let now = time.now(engine.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());
         let state = runner.initial_state(&config.timing, now);
-        let mut driver =
-            Self { runner, enrollment, engine, config, asker, rules, state, time, unfinished, skew_millis: None };
+        let mut driver = Self {
+            runner,
+            enrollment,
+            engine,
+            config,
+            asker,
+            rules,
+            state,
+            time,
+            unfinished,
+            skew_millis: None,
+            probes_first: false,
+        };
         match driver.unfinished {
             Some(Unfinished::LostReset) => driver.enter(Outcome::Lost { retry_after: None }),
             Some(Unfinished::Unsaved) => driver.enter(Outcome::Unsaved),
@@ -140,21 +152,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// What comes next, by rules that follow the present settings; `None` once the runner is retired.
     pub fn plan(&mut self) -> Option<Plan> {
         self.rules = self.current_rules();
-        self.next()
+        lifecycle::plan(&self.state, &self.rules)
     }
 
     /// What is due now, for a pass that takes each kind of step once; `None` at its end.
     pub fn plan_once(&mut self, done: &[Step]) -> Option<Plan> {
         self.plan().filter(|plan| plan.at <= self.now() && !done.contains(&plan.step))
-    }
-
-    /// An unregistration that was interrupted goes before everything else.
-    fn next(&self) -> Option<Plan> {
-        let plan = lifecycle::plan(&self.state, &self.rules)?;
-        match self.unfinished {
-            Some(Unfinished::Unregistration) => Some(Plan { step: Step::Unregister, ..plan }),
-            Some(Unfinished::LostReset | Unfinished::Unsaved) | None => Some(plan),
-        }
     }
 
     /// What comes next towards a command's goal; `None` once it is reached or out of reach.
@@ -185,8 +188,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         for outcome in &report.outcomes {
             self.enter(*outcome);
         }
+        let mut report = report;
         if report.step != Step::Unregister {
-            self.settle().await;
+            self.settle(&mut report).await;
+            self.note_evidence().await;
             self.note_state(&report).await;
         }
         report
@@ -194,9 +199,19 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// Enters what was found out; the only way in which the state changes.
     pub fn enter(&mut self, outcome: Outcome) {
-        let moment = Moment { now: self.now(), chance: (self.engine.chance)() };
+        let moment = self.moment();
         let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
+    }
+
+    fn moment(&self) -> Moment {
+        let reading = self.engine.clock.read();
+        Moment {
+            now: self.time.now(reading),
+            boot: self.engine.clock.boot(),
+            since_boot: reading.since_boot,
+            chance: (self.engine.chance)(),
+        }
     }
 
     /// The state.
@@ -229,7 +244,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             token_expires_at: validity.and_then(|validity| validity.expiry.at()),
             state: self.state.name(),
             since: Some(self.state.since()),
-            next: self.next().map(|Plan { step, at, why }| NextStep { step, at, why }),
+            next: lifecycle::plan(&self.state, &self.rules).map(|Plan { step, at, why }| NextStep { step, at, why }),
             ..record_report(&self.runner, self.now())
         }
     }
@@ -243,23 +258,71 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
+    /// The `Date` of a server that contradicts itself does not count.
     fn take_date(&mut self, date: Timestamp) {
+        if self.engine.ops.trusted(&self.runner, Some(date)).is_none() {
+            return;
+        }
         let reading = self.engine.clock.read();
         self.time = self.time.with_date(date, reading);
         self.skew_millis = Some(self.time.skew_millis(reading));
     }
 
-    /// Ends the journal of a lost reset once the old token has settled what happened.
-    async fn settle(&mut self) {
-        if matches!(self.state, State::Uncertain(_)) {
-            self.unfinished = Some(Unfinished::LostReset);
-        } else if self.unfinished == Some(Unfinished::LostReset) {
-            match self.engine.ops.settle(&mut self.runner).await {
-                Ok(()) => self.unfinished = None,
-                Err(error) => {
-                    tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal");
-                }
+    /// Ends the journal of a lost reset or unregistration once a verification has settled what happened.
+    async fn settle(&mut self, report: &mut StepReport) {
+        let settled = match (&self.state, &self.unfinished) {
+            (State::Uncertain(_), _) => {
+                self.unfinished = Some(Unfinished::LostReset);
+                return;
             }
+            (_, Some(Unfinished::LostReset)) => self.engine.ops.settle(&mut self.runner).await,
+            (State::Rejected(_), Some(Unfinished::Unregistration)) => self.settle_unregistration(report).await,
+            (_, Some(Unfinished::Unregistration)) if matches!(report.outcomes.first(), Some(Outcome::Accepted(_))) => {
+                let now = self.now();
+                self.engine.ops.settle_unregistration(&mut self.runner, false, now).await.map(drop)
+            }
+            _ => return,
+        };
+        match settled {
+            Ok(()) => self.unfinished = None,
+            Err(error) => {
+                tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal");
+            }
+        }
+    }
+
+    /// The runner is gone, as it was asked for.
+    async fn settle_unregistration(&mut self, report: &mut StepReport) -> Result<(), ops::Error> {
+        let now = self.now();
+        let Some(result) = self.engine.ops.settle_unregistration(&mut self.runner, true, now).await? else {
+            return Ok(());
+        };
+        tracing::info!(
+            runner = self.runner.label(),
+            "finished an unregistration that was cut off: the server no longer has the runner"
+        );
+        let outcome = match &self.enrollment {
+            Some(_) => Outcome::Reenrolled(self.runner.validity(now)),
+            None => Outcome::Unregistered,
+        };
+        self.enter(outcome);
+        report.outcomes.push(outcome);
+        report.unregistration = Some(result.found);
+        report.dropped_to = result.dropped_to;
+        Ok(())
+    }
+
+    /// Writes what the answers have said so far, for the next process.
+    async fn note_evidence(&mut self) {
+        if matches!(self.state, State::Retired { .. }) {
+            return;
+        }
+        if let Err(error) = self.engine.ops.note_evidence(&mut self.runner, self.state.evidence()).await {
+            tracing::warn!(
+                runner = self.runner.label(),
+                error = chain(&error),
+                "cannot write what the server has said"
+            );
         }
     }
 

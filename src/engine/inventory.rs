@@ -1,12 +1,29 @@
 //! The managed runners: enrollments, records and entries combined.
+//!
+//! [`relate`] decides what an enrollment has to do with the records and entries of this machine; its table is on
+//! [`Relation`]. Everything else follows from it: an inventory lists each runner once, under the key that it is stored
+//! under, and says which records are to move to another key. The daemon moves them
+//! ([`Inventory::apply_changes`]); a command leaves them where they are, so that both lock the same runner by the
+//! same key.
+
+mod entries;
+mod relation;
+#[cfg(test)]
+mod tests;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use relation::{Enrolled, Related, Relation, relate};
+
+use entries::EntryIndex;
+use relation::{Holdings, holds_token, runner_of};
+
 use super::Config;
 use crate::error_chain::chain;
-use crate::model::{RunnerKey, Site, Timestamp, TlsFiles};
-use crate::ops::{Disk, Enrollment, Error, Ops, Runner, Server, Unfinished, is_own};
-use crate::store::{Entry, Record, Snapshot};
+use crate::model::{RunnerKey, Timestamp};
+use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
+use crate::store::{Record, Snapshot};
 
 /// A runner for a driver.
 #[derive(Clone, Debug)]
@@ -17,17 +34,37 @@ pub struct ManagedRunner {
     pub enrollment: Option<Enrollment>,
     /// The operation that a crash interrupted.
     pub unfinished: Option<Unfinished>,
+    /// An earlier runner with the same token at another address. The two may be one runner: this one is not rotated,
+    /// and a refusal of its token counts only after the other's present token was refused at this address too.
+    ///
+    /// A runner whose token was accepted after the other had replaced it is no twin: it is a runner of its own, as on a
+    /// GitLab that was restored from a copy of the other.
+    pub twin_of: Option<RunnerKey>,
 }
 
 /// The runners of one config.toml and its settings.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// Runners of enrollments first, then entries in the order of the file.
+    /// Runners of enrollments first, then entries in the order of the file. A runner whose record is to move has its
+    /// present key.
     pub runners: Vec<ManagedRunner>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Records that no longer belong to an enrollment, with their old keys.
-    renamed: Vec<(RunnerKey, Record)>,
+    /// Runners whose worker has to end first, because an enrollment takes them over. Filled by
+    /// [`Inventory::apply_changes`].
+    pub handovers: Vec<RunnerKey>,
+    changes: Vec<RecordChange>,
+}
+
+/// A change of the records that follows from the settings.
+#[derive(Clone, Debug)]
+enum RecordChange {
+    /// An enrollment takes over a runner; the text tells the user.
+    TakeOver(RecordMove, String),
+    /// The record gets another key or loses its enrollment.
+    Move(RecordMove),
+    /// The record holds nothing and its key is needed.
+    Remove(RunnerKey),
 }
 
 /// Finishes what a crash interrupted, then reads the runners.
@@ -46,62 +83,259 @@ pub async fn take_inventory<S: Server, D: Disk>(
     }
     let snapshot = ops.disk().read().await?;
     let mut inventory = inventory(config, records.records, &snapshot);
-    for managed in &mut inventory.runners {
+    // A key can name two runners while one of them, which has no token yet, waits for the other's record to move.
+    let (with_token, without): (Vec<_>, Vec<_>) =
+        inventory.runners.iter_mut().partition(|managed| managed.runner.record.credential.is_some());
+    for managed in with_token.into_iter().chain(without) {
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
+        ops.load_held(&mut managed.runner).await;
     }
     Ok((inventory, snapshot))
 }
 
-/// Reads the runners again after a change, and moves records to their new keys.
+/// Reads the runners again after a change, and moves the records of those that are not `served` to their new keys.
 ///
 /// # Errors
 /// As [`take_inventory`].
 pub async fn retake_inventory<S: Server, D: Disk>(
     ops: &Ops<S, D>,
     config: &Config,
+    served: &BTreeSet<RunnerKey>,
 ) -> Result<(Inventory, Snapshot), Error> {
     let snapshot = ops.disk().read().await?;
-    let inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
-    inventory.save_renamed(ops).await?;
+    let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
+    inventory.apply_changes(ops, served).await?;
+    for managed in &mut inventory.runners {
+        ops.load_held(&mut managed.runner).await;
+    }
     Ok((inventory, snapshot))
 }
 
 /// Combines the enrollments, the records and the entries of config.toml.
 #[must_use]
 pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
-    let mut inventory = Inventory::default();
-    let mut claimed = BTreeSet::new();
-    for enrollment in &config.enrollments {
-        let runner = enrolled(enrollment, &mut records, snapshot, &mut inventory);
-        inventory.add(runner, Some(enrollment.clone()), snapshot, &mut claimed);
+    let index = EntryIndex::new(snapshot);
+    let mut listing = Listing { index: &index, snapshot, inventory: Inventory::default(), claimed: BTreeSet::new() };
+    for managed in listing.enrolled(config, &mut records) {
+        listing.add(managed);
     }
-    records.sort_by_cached_key(|record| position(record, snapshot));
-    for record in records {
-        let key = record.key.clone();
-        let was_enrolled = record.enrollment.is_some();
-        let Some(runner) = recorded(record, snapshot, &claimed, &mut inventory.warnings) else { continue };
-        if was_enrolled {
-            inventory.renamed.push((key, runner.record.clone()));
-        }
-        inventory.add(runner, None, snapshot, &mut claimed);
-    }
-    for entry in &snapshot.entries {
-        if claimed.contains(&entry.position) {
-            continue;
-        }
-        match Runner::found(entry) {
-            Ok(runner) => inventory.add(runner, None, snapshot, &mut claimed),
-            Err(error) => inventory.warnings.push(error.to_string()),
-        }
-    }
+    listing.add_recorded(records);
+    listing.add_found();
+    let mut inventory = listing.inventory;
+    twins::mark(&mut inventory.runners);
     inventory
 }
 
-/// The position of its first entry in config.toml; after all others if it has none.
-fn position(record: &Record, snapshot: &Snapshot) -> usize {
-    let target = Runner::recorded(record.clone(), site(record)).target();
-    let own = snapshot.entries.iter().find(|entry| is_own(&target, entry));
-    own.map_or(usize::MAX, |entry| entry.position)
+/// An inventory in the making.
+struct Listing<'l> {
+    index: &'l EntryIndex<'l>,
+    snapshot: &'l Snapshot,
+    inventory: Inventory,
+    /// The positions of entries that a runner has.
+    claimed: BTreeSet<usize>,
+}
+
+impl Listing<'_> {
+    /// The runners of the enrollments, in the order of the settings; takes their records out of `records`.
+    fn enrolled(&mut self, config: &Config, records: &mut Vec<Record>) -> Vec<ManagedRunner> {
+        let of = |enrollment: &Enrollment| (enrollment.key.clone(), enrollment.site.url.clone());
+        let enrolled: Enrolled = config.enrollments.iter().map(of).collect();
+        let holdings = Holdings::new(records, self.index);
+        let relate = |enrollment| holdings.relate(enrollment, &enrolled);
+        let relations: Vec<_> = config.enrollments.iter().map(relate).collect();
+        drop(holdings);
+        let mut taken = Enrolled::new();
+        let mut runners = Vec::new();
+        for (enrollment, related) in config.enrollments.iter().zip(&relations) {
+            runners.extend(self.adopted(enrollment, related, &mut taken));
+        }
+        let is_ours =
+            |record: &Record| [&taken, &enrolled].iter().any(|keys| keys.get(&record.key) == Some(&record.url));
+        records.retain(|record| !is_ours(record));
+        for enrollment in &config.enrollments {
+            self.leave_former_server(enrollment, records);
+        }
+        runners
+    }
+
+    /// A record of an enrollment that names another server now. The old runner stays managed, without an enrollment.
+    fn leave_former_server(&mut self, enrollment: &Enrollment, records: &[Record]) {
+        let Some(record) = records.iter().find(|record| record.key == enrollment.key) else { return };
+        let Some(credential) = &record.credential else {
+            self.inventory.changes.push(RecordChange::Remove(enrollment.key.clone()));
+            return;
+        };
+        self.inventory.warnings.push(format!(
+            "enrollment `{}` now names {}: its runner at {} stays registered; unregister it if it is no longer needed",
+            enrollment.key, enrollment.site.url, record.url
+        ));
+        let key = RunnerKey::found(&record.url, record.id, credential.token.digest());
+        self.change(enrollment.key.clone(), Record { key, enrollment: None, ..record.clone() });
+    }
+
+    /// The runner of an enrollment; `None` if nothing may be done for it.
+    fn adopted(&mut self, enrollment: &Enrollment, related: &Related, taken: &mut Enrolled) -> Option<ManagedRunner> {
+        let site = || enrollment.site.clone();
+        let name = &enrollment.entry.name;
+        let runner = match &related.relation {
+            Relation::Own(record) => {
+                let mut runner = Runner::recorded(record.clone(), site());
+                runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
+                runner
+            }
+            Relation::Recorded(record) => Runner::recorded(record.clone(), site()),
+            Relation::Found(entry) => Runner::found(entry).ok()?,
+            Relation::Unusable { line, problem } => {
+                self.inventory.warnings.push(format!(
+                    "enrollment `{}` is not registered: config.toml already has a runner `{name}` at {}, whose entry in line {line} cannot be used: {problem}",
+                    enrollment.key, enrollment.site.url
+                ));
+                return None;
+            }
+            Relation::Taken { by } => {
+                self.inventory.warnings.push(format!(
+                    "enrollment `{}` has the same token as enrollment `{by}`, which serves the runner: remove one of them",
+                    enrollment.key
+                ));
+                return None;
+            }
+            Relation::Nothing(own) => {
+                let mut runner = match own {
+                    Some(record) => Runner::recorded(record.clone(), site()),
+                    None => Runner::blank(enrollment.key.clone(), enrollment.source.origin(), site()),
+                };
+                runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
+                runner
+            }
+        };
+        let is_free = taken.get(&runner.record.key) != Some(&runner.record.url);
+        if !is_free {
+            self.inventory.warnings.push(format!(
+                "enrollment `{}` is not registered: another enrollment has the runner `{name}` at {}",
+                enrollment.key, enrollment.site.url
+            ));
+            return None;
+        }
+        taken.insert(runner.record.key.clone(), runner.record.url.clone());
+        if matches!(related.relation, Relation::Recorded(_) | Relation::Found(_)) {
+            self.take_over(enrollment, &runner, related.others);
+        }
+        Some(ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None })
+    }
+
+    fn take_over(&mut self, enrollment: &Enrollment, runner: &Runner, others: usize) {
+        let besides =
+            if others == 0 { String::new() } else { format!("; {others} more of this name stay as they are") };
+        let warning = format!(
+            "this machine already has a runner `{}` at {}: enrollment `{}` takes it over instead of registering another one{besides}",
+            runner.label(),
+            enrollment.site.url,
+            enrollment.key
+        );
+        let from = runner.record.key.clone();
+        let record = Record {
+            key: enrollment.key.clone(),
+            enrollment: Some(enrollment.key.as_str().to_owned()),
+            ..runner.record.clone()
+        };
+        let moved = RecordMove { from, record, is_stored: runner.variable.is_none() };
+        self.inventory.changes.push(RecordChange::TakeOver(moved, warning));
+    }
+
+    /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first.
+    fn add_recorded(&mut self, mut records: Vec<Record>) {
+        records.sort_by_cached_key(|record| self.rank(record));
+        for record in records {
+            let Some(runner) = self.recorded(&record) else { continue };
+            // A record that moves to another key loses its enrollment on the way.
+            let moves = self.inventory.changes.iter().any(|change| change.is_of(&record));
+            if record.enrollment.is_some() && !moves {
+                self.change(record.key.clone(), runner.record.clone());
+            }
+            self.add(ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None });
+        }
+    }
+
+    /// The position of a record's first entry, and whether it lacks the entry's token; after all others without one.
+    fn rank(&self, record: &Record) -> (usize, bool) {
+        match self.index.of(&runner_of(record)).first() {
+            Some(position) => (*position, !holds_token(record, self.index.entry(*position))),
+            None => (usize::MAX, true),
+        }
+    }
+
+    fn recorded(&mut self, record: &Record) -> Option<Runner> {
+        record.credential.as_ref()?;
+        let mut runner = runner_of(record);
+        let own = self.index.of(&runner);
+        let Some(first) = own.first() else {
+            if runner.record.entry_text.is_some() {
+                return Some(runner);
+            }
+            self.inventory.warnings.push(format!(
+                "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
+                runner.label(),
+                runner.record.url,
+                runner.record.key
+            ));
+            return None;
+        };
+        if self.claimed.contains(first) {
+            self.merge_leftover(record);
+            return None;
+        }
+        runner.record.enrollment = None;
+        Some(runner)
+    }
+
+    /// A move that was interrupted leaves the record under both keys.
+    fn merge_leftover(&mut self, record: &Record) {
+        let is_copy = |managed: &&ManagedRunner| {
+            managed.enrollment.is_some()
+                && managed.runner.record.url == record.url
+                && managed.runner.record.key != record.key
+                && knows_token_of(&managed.runner.record, record)
+        };
+        if let Some(managed) = self.inventory.runners.iter().find(is_copy) {
+            self.change(record.key.clone(), managed.runner.record.clone());
+        }
+    }
+
+    /// Adds the entries without a record.
+    fn add_found(&mut self) {
+        for entry in &self.snapshot.entries {
+            if self.claimed.contains(&entry.position) {
+                continue;
+            }
+            match Runner::found(entry) {
+                Ok(runner) => self.add(ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None }),
+                Err(error) => self.inventory.warnings.push(error.to_string()),
+            }
+        }
+    }
+
+    /// Adds a runner and claims its entries.
+    fn add(&mut self, mut managed: ManagedRunner) {
+        self.claimed.extend(self.index.of(&managed.runner));
+        managed.runner.look_up(self.snapshot);
+        self.inventory.runners.push(managed);
+    }
+
+    fn change(&mut self, from: RunnerKey, record: Record) {
+        self.inventory.changes.push(RecordChange::Move(RecordMove { from, record, is_stored: true }));
+    }
+}
+
+impl RecordChange {
+    /// Whether it concerns this record.
+    fn is_of(&self, record: &Record) -> bool {
+        match self {
+            Self::TakeOver(change, _) | Self::Move(change) => {
+                change.from == record.key && change.record.url == record.url
+            }
+            Self::Remove(key) => *key == record.key,
+        }
+    }
 }
 
 impl Inventory {
@@ -112,128 +346,74 @@ impl Inventory {
         }
     }
 
-    /// Moves the records that no longer belong to an enrollment to their new keys. The daemon does so before it starts
-    /// any driver.
+    /// Moves the records to their new keys, before the daemon starts the drivers of these runners. Logs which runners
+    /// were taken over.
+    ///
+    /// `served` are the keys whose workers run: their records stay until the worker has ended.
     ///
     /// # Errors
-    /// [`Error::Disk`].
-    pub async fn save_renamed<S: Server, D: Disk>(&self, ops: &Ops<S, D>) -> Result<(), Error> {
-        for (old, record) in &self.renamed {
-            ops.rename_record(old, record.clone()).await?;
+    /// [`Error::Disk`]. A runner that another process works on is no error; it stays as it is.
+    pub async fn apply_changes<S: Server, D: Disk>(
+        &mut self,
+        ops: &Ops<S, D>,
+        served: &BTreeSet<RunnerKey>,
+    ) -> Result<(), Error> {
+        // A key is vacated before it is taken.
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_by_key(|change| matches!(change, RecordChange::TakeOver(..)));
+        for change in changes {
+            match change {
+                RecordChange::Remove(key) if served.contains(&key) => {}
+                RecordChange::Remove(key) => ops.remove_blank_record(&key).await?,
+                RecordChange::TakeOver(change, _) if served.contains(&change.from) => self.handovers.push(change.from),
+                RecordChange::Move(change) | RecordChange::TakeOver(change, _)
+                    if served.contains(&change.from) || served.contains(&change.record.key) => {}
+                RecordChange::Move(change) => {
+                    self.apply(ops, &change).await?;
+                }
+                RecordChange::TakeOver(change, warning) => {
+                    if self.apply(ops, &change).await? {
+                        tracing::warn!("{warning}");
+                    }
+                }
+            }
         }
+        twins::mark(&mut self.runners);
         Ok(())
     }
 
-    /// Adds a runner and claims its entries.
-    fn add(
-        &mut self,
-        mut runner: Runner,
-        enrollment: Option<Enrollment>,
-        snapshot: &Snapshot,
-        claimed: &mut BTreeSet<usize>,
-    ) {
-        let target = runner.target();
-        claimed.extend(snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position));
-        runner.look_up(snapshot);
-        self.runners.push(ManagedRunner { runner, enrollment, unfinished: None });
-    }
-}
-
-fn enrolled(
-    enrollment: &Enrollment,
-    records: &mut Vec<Record>,
-    snapshot: &Snapshot,
-    inventory: &mut Inventory,
-) -> Runner {
-    let mut runner = match records.iter().position(|record| record.key == enrollment.key) {
-        Some(position) if records[position].url == enrollment.site.url => {
-            Runner::recorded(records.remove(position), enrollment.site.clone())
+    /// Moves one record; returns whether it was moved.
+    async fn apply<S: Server, D: Disk>(&mut self, ops: &Ops<S, D>, change: &RecordMove) -> Result<bool, Error> {
+        // After an interrupted move the runner is listed under its new key already.
+        let has_key = |key: &RunnerKey, managed: &ManagedRunner| {
+            managed.runner.record.key == *key && managed.runner.record.url == change.record.url
+        };
+        let former = self.runners.iter().position(|managed| has_key(&change.from, managed));
+        let present = || self.runners.iter().position(|managed| has_key(&change.record.key, managed));
+        let position = former.or_else(present);
+        match ops.move_record(change).await {
+            Ok(Some(moved)) => {
+                if let Some(managed) = position.map(|position| &mut self.runners[position]) {
+                    managed.runner.record = moved.record;
+                    managed.unfinished = managed.unfinished.take().or(moved.unfinished);
+                }
+                Ok(true)
+            }
+            Ok(None) => {
+                tracing::debug!(runner = %change.from, "its record has changed: it is left to the next inventory");
+                if let Some(position) = former {
+                    self.runners.remove(position);
+                }
+                Ok(false)
+            }
+            Err(error) if is_locked(&error) => {
+                tracing::warn!(runner = %change.from, error = chain(&error), "its record cannot be moved now");
+                if let Some(managed) = former.map(|position| &mut self.runners[position]) {
+                    managed.enrollment = None;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        Some(position) => {
-            inventory.warnings.push(moved_away(enrollment, &mut records[position]));
-            inventory.renamed.push((enrollment.key.clone(), records[position].clone()));
-            blank(enrollment)
-        }
-        None => match same_name(enrollment, records, snapshot) {
-            Some(entry) => taken_over(enrollment, entry, &mut inventory.warnings).unwrap_or_else(|| blank(enrollment)),
-            None => blank(enrollment),
-        },
-    };
-    runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
-    runner
-}
-
-fn blank(enrollment: &Enrollment) -> Runner {
-    Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone())
-}
-
-/// The enrollment now names another server. The old runner stays managed, without an enrollment. Returns a warning.
-fn moved_away(enrollment: &Enrollment, record: &mut Record) -> String {
-    if let Some(credential) = &record.credential {
-        record.key = RunnerKey::found(&record.url, record.id, credential.token.digest());
     }
-    record.enrollment = None;
-    format!(
-        "enrollment `{}` now names {}: its runner at {} stays registered; unregister it if it is no longer needed",
-        enrollment.key, enrollment.site.url, record.url
-    )
-}
-
-/// The only usable entry with this name and server and without a record. Taking it over avoids a second registration
-/// after the state directory was lost.
-fn same_name<'a>(enrollment: &Enrollment, records: &[Record], snapshot: &'a Snapshot) -> Option<&'a Entry> {
-    let is_known = |entry: &Entry| {
-        records.iter().any(|record| is_own(&Runner::recorded(record.clone(), site(record)).target(), entry))
-    };
-    let mut candidates = snapshot.entries.iter().filter(|entry| {
-        entry.name.as_deref() == Some(enrollment.entry.name.as_str())
-            && entry.url.as_ref() == Some(&enrollment.site.url)
-            && entry.access().is_ok()
-            && !is_known(entry)
-    });
-    candidates.next().filter(|_| candidates.next().is_none())
-}
-
-fn taken_over(enrollment: &Enrollment, entry: &Entry, warnings: &mut Vec<String>) -> Option<Runner> {
-    let mut runner = Runner::found(entry).ok()?;
-    runner.record.key = enrollment.key.clone();
-    warnings.push(format!(
-        "config.toml already has a runner `{}` at {}: enrollment `{}` takes it over instead of registering another one",
-        enrollment.entry.name, enrollment.site.url, enrollment.key
-    ));
-    Some(runner)
-}
-
-fn recorded(
-    record: Record,
-    snapshot: &Snapshot,
-    claimed: &BTreeSet<usize>,
-    warnings: &mut Vec<String>,
-) -> Option<Runner> {
-    record.credential.as_ref()?;
-    let site = site(&record);
-    let mut runner = Runner::recorded(record, site);
-    let target = runner.target();
-    let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
-    let Some(entry) = own.next() else {
-        if runner.record.entry_text.is_some() {
-            return Some(runner);
-        }
-        warnings.push(format!(
-            "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
-            runner.label(),
-            runner.record.url,
-            runner.record.key
-        ));
-        return None;
-    };
-    if claimed.contains(&entry.position) {
-        return None;
-    }
-    runner.record.enrollment = None;
-    Some(runner)
-}
-
-fn site(record: &Record) -> Site {
-    Site { url: record.url.clone(), tls: TlsFiles::default() }
 }

@@ -5,6 +5,14 @@ use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share, Timing};
 use crate::model::{Origin, SystemId};
 use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
+use crate::store::Record;
+
+/// Whether the server has named the runner's id for one of its tokens. A registration by version 0.1 is known by its
+/// seed.
+pub(super) fn has_confirmed_id(record: &Record) -> bool {
+    record.id.is_some()
+        && (record.confirmed_id == record.id || (record.confirmed_id.is_none() && record.seed.is_some()))
+}
 
 /// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
@@ -18,7 +26,7 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
                 Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
                 Origin::V1 => false,
             };
-            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled && runner.twin_of.is_none())
         }
     };
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
@@ -30,23 +38,16 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
 /// needs an access token, and no backoff is longer than [`LONGEST_DELAY`].
 pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     let record = &runner.record;
-    let reset_by_id = config.access_to(&record.url).is_some() && record.id.is_some();
+    let reset_by_id = config.access_to(&record.url).is_some() && has_confirmed_id(record);
     let timing = Timing { backoff_cap: rules.timing.backoff_cap.min(LONGEST_DELAY), ..rules.timing };
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 
-/// What a stop of the daemon deletes: never a runner that other machines use, or that cannot be registered again.
-pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
+/// What an unregistration deletes: of a runner that other machines use too, or that cannot be registered again, only
+/// this machine's manager.
+pub fn deletion(config: &Config, runner: &Runner) -> Deletion {
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
-        Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
-    }
-}
-
-/// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record.
-pub(super) fn requested_deletion(runner: &Runner) -> Deletion {
-    match runner.record.origin {
-        Origin::Registered | Origin::V1 if !runner.record.is_copy => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
     }
 }
@@ -65,7 +66,10 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
         matches!(enrollment.source, RegistrationSource::Registration(_) | RegistrationSource::Created(_))
     });
     Recovery {
-        reset_by_id: config.access_to(&record.url).is_some() && record.id.is_some() && !is_shared && !was_recovered,
-        register: if can_register { config.register_again } else { RegisterAgain::Never },
+        reset_by_id: config.access_to(&record.url).is_some()
+            && has_confirmed_id(record)
+            && !is_shared
+            && !was_recovered,
+        register: if can_register && record.given_to.is_none() { config.register_again } else { RegisterAgain::Never },
     }
 }

@@ -1,6 +1,7 @@
 //! Drivers against a GitLab and a disk in memory, on a paused clock.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl World {
     async fn driver(&self, asker: Asker, unfinished: Option<Unfinished>) -> TestDriver {
         let ops = Ops::new(self.server.clone(), self.disk.clone(), identity());
         let engine = Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO };
-        let (inventory, _) = retake_inventory(&engine.ops, &self.config).await.unwrap();
+        let (inventory, _) = retake_inventory(&engine.ops, &self.config, &BTreeSet::new()).await.unwrap();
         let managed = ManagedRunner { unfinished, ..inventory.runners.into_iter().next().unwrap() };
         Driver::new(Rc::new(engine), managed, Rc::new(self.config.clone()), asker)
     }
@@ -205,7 +206,7 @@ async fn a_failed_unregistration_only_defers() {
 fn registering(world: &World) -> TestDriver {
     let enrollment = enrollment(registration_token());
     let runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
-    let managed = ManagedRunner { runner, enrollment: Some(enrollment), unfinished: None };
+    let managed = ManagedRunner { runner, enrollment: Some(enrollment), unfinished: None, twin_of: None };
     let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
     let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
     let engine = Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO };

@@ -14,15 +14,26 @@ pub struct Answer<T> {
     pub request_id: String,
 }
 
+/// Whether an answer with a new token looks like GitLab's. The token is returned in either case: it may be the only copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Status, content type and fields are those that GitLab documents for the call.
+    Documented,
+    /// Something in the answer is not: which one, in words. Only a verification proves such a token.
+    Odd(&'static str),
+}
+
 /// A newly registered runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// The runner's id.
-    pub id: RunnerId,
+    /// The runner's id; `None` only in an odd answer.
+    pub id: Option<RunnerId>,
     /// The runner's authentication token.
     pub token: Token,
-    /// When the token expires; unknown from a server before 14.8.
+    /// When the token expires; unknown from a server before 14.8, or if the answer's time is unreadable.
     pub expiry: Expiry,
+    /// Whether the answer looks like GitLab's.
+    pub shape: Shape,
 }
 
 /// A successful verification of a token.
@@ -30,7 +41,7 @@ pub struct Registered {
 pub struct Verified {
     /// The token's runner; `None` in the plain answer of a server before 15.9.
     pub id: Option<RunnerId>,
-    /// When the token expires; unknown in the plain answer.
+    /// When the token expires; unknown in the plain answer, or if the answer's time is unreadable.
     pub expiry: Expiry,
     /// Whether this was the plain answer of a server before 15.9, a bare `200`.
     pub legacy: bool,
@@ -41,6 +52,17 @@ pub struct Verified {
 pub struct Reset {
     /// The new token. Past a rotation deadline some servers repeat the token that was sent: it was not rotated.
     pub token: Token,
-    /// When the new token expires.
+    /// When the new token expires; unknown if the answer's time is unreadable.
     pub expiry: Expiry,
+    /// Whether the answer looks like GitLab's. The token that was sent does not make it odd.
+    pub shape: Shape,
+}
+
+/// The status and text of an answer, to compare it with another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerText {
+    /// The HTTP status.
+    pub status: u16,
+    /// The server's message, safe to display: one short line without any secret of the request.
+    pub text: String,
 }

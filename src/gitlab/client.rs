@@ -12,11 +12,12 @@ use crate::secret::Token;
 
 use super::endpoint::TokenKind;
 use super::error::CallFailure;
-use super::error_body::{self, ErrorBody};
+use super::error_body;
+use super::refusal::Judgement;
 use super::transport::{Incoming, Outgoing, Transport};
-use super::wire::{self, EmptyRequest, Flaw, RegisterRequest, TokenRequest};
+use super::wire::{self, EmptyRequest, Fields, Flaw, NewCredential, RegisterRequest, TokenRequest};
 use super::{
-    Answer, Config, Endpoint, Error, ErrorKind, Exchange, Info, RegisterParameters, Registered, Reset, Verified,
+    Answer, Config, Endpoint, Error, ErrorKind, Exchange, Info, RegisterParameters, Registered, Reset, Shape, Verified,
 };
 use super::{headers, refusal};
 
@@ -46,7 +47,7 @@ pub(super) struct Call<'a> {
     /// Empty for a request without a body.
     body: Zeroizing<Vec<u8>>,
     /// The token of the request, which no error or log line may show.
-    secret: &'a Token,
+    secret: Option<&'a Token>,
 }
 
 impl Client {
@@ -65,7 +66,7 @@ impl Client {
     /// Registers a runner: `POST /runners`. Each success creates another runner.
     ///
     /// # Errors
-    /// [`Error`]. An answer without a valid id and token has an unknown effect: the server created a runner.
+    /// [`Error`]. An answer without a valid token has an unknown effect: the server created a runner.
     pub async fn register(
         &self,
         site: &Site,
@@ -73,8 +74,8 @@ impl Client {
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Error> {
         let body = json(&RegisterRequest::new(registration_token, parameters));
-        let call = Call::new(Endpoint::Register, site, "runners", body, registration_token);
-        self.call(call, |incoming| success(incoming, wire::registered)).await
+        let call = Call::new(Endpoint::Register, site, "runners", body, Some(registration_token));
+        self.call(call, |incoming| registered(incoming, Fields::Id)).await
     }
 
     /// Checks a runner's token and reads its expiry: `POST /runners/verify`. The server creates this
@@ -90,14 +91,18 @@ impl Client {
         info: Option<&Info>,
     ) -> Result<Answer<Verified>, Error> {
         let body = json(&TokenRequest::new(token, Some(system_id), info));
-        let call = Call::new(Endpoint::Verify, site, "runners/verify", body, token);
-        self.call(call, |incoming| {
-            if incoming.status == 200 && wire::is_plain_acceptance(&incoming.body) {
-                return Ok(Verified { id: None, expiry: Expiry::Unknown, legacy: true });
-            }
-            success(incoming, |body| wire::verified(body, token))
-        })
-        .await
+        let call = Call::new(Endpoint::Verify, site, "runners/verify", body, Some(token));
+        self.call(call, |incoming| verified(incoming, token)).await
+    }
+
+    /// Asks whether a GitLab answers: `POST /runners/verify` without a token, which GitLab refuses in its own words.
+    /// Needs no right and changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`] for any other answer.
+    pub async fn probe(&self, site: &Site) -> Result<Answer<()>, Error> {
+        let call = Call::new(Endpoint::Probe, site, "runners/verify", json(&EmptyRequest {}), None);
+        self.call(call, probed).await
     }
 
     /// Deletes a runner with all its managers, including those of other machines: `DELETE /runners`.
@@ -106,7 +111,7 @@ impl Client {
     /// [`Error`]. A second deletion is refused like any unknown token.
     pub async fn delete_runner(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, None, None));
-        let call = Call::new(Endpoint::DeleteRunner, site, "runners", body, token);
+        let call = Call::new(Endpoint::DeleteRunner, site, "runners", body, Some(token));
         self.call(call, deleted).await
     }
 
@@ -116,7 +121,7 @@ impl Client {
     /// [`Error`]. A second deletion is [`Gone`](super::Disposition::Gone).
     pub async fn delete_manager(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, Some(system_id), None));
-        let call = Call::new(Endpoint::DeleteManager, site, "runners/managers", body, token);
+        let call = Call::new(Endpoint::DeleteManager, site, "runners/managers", body, Some(token));
         self.call(call, deleted).await
     }
 
@@ -127,8 +132,8 @@ impl Client {
     /// [`Error`]. An answer without a valid token has an unknown effect: the old token is revoked.
     pub async fn reset(&self, site: &Site, token: &Token, system_id: &SystemId) -> Result<Answer<Reset>, Error> {
         let body = json(&TokenRequest::new(token, Some(system_id), None));
-        let call = Call::new(Endpoint::Reset, site, "runners/reset_authentication_token", body, token);
-        self.call(call, |incoming| success(incoming, wire::reset)).await
+        let call = Call::new(Endpoint::Reset, site, "runners/reset_authentication_token", body, Some(token));
+        self.call(call, reset).await
     }
 
     /// Rotates a token with an access token, even an expired one: `POST /runners/:id/reset_authentication_token`.
@@ -137,8 +142,8 @@ impl Client {
     /// [`Error`], as for [`reset`](Self::reset).
     pub async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Error> {
         let path = format!("runners/{id}/reset_authentication_token");
-        let call = Call::new(Endpoint::ResetById, site, &path, json(&EmptyRequest {}), access_token);
-        self.call(call, |incoming| success(incoming, wire::reset)).await
+        let call = Call::new(Endpoint::ResetById, site, &path, json(&EmptyRequest {}), Some(access_token));
+        self.call(call, reset).await
     }
 
     /// Sends one request, reads its answer and logs one line.
@@ -151,11 +156,7 @@ impl Client {
         let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
-            Ok(incoming) if (200..=299).contains(&incoming.status) => {
-                let value = read(&incoming).map_err(|failure| CallFailure { status: Some(incoming.status), ..failure });
-                value.map(|value| (value, incoming))
-            }
-            Ok(incoming) => Err(refused(endpoint, &incoming, secret)),
+            Ok(incoming) => interpreted(endpoint, &incoming, secret, read).map(|value| (value, incoming)),
             Err(failure) => Err(failure),
         };
         let took = started.elapsed();
@@ -192,7 +193,7 @@ impl<'a> Call<'a> {
         site: &'a Site,
         path: &'a str,
         body: Zeroizing<Vec<u8>>,
-        secret: &'a Token,
+        secret: Option<&'a Token>,
     ) -> Self {
         Self { endpoint, site, path, body, secret }
     }
@@ -204,11 +205,70 @@ impl<'a> Call<'a> {
             root: self.endpoint.root(),
             path: self.path,
             body: self.body,
-            access_token: (self.endpoint.token_kind() == TokenKind::Access).then_some(self.secret),
+            access_token: self.secret.filter(|_| self.endpoint.token_kind() == TokenKind::Access),
             request_id,
             reuses_connection: !self.endpoint.has_side_effects(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),
         }
+    }
+}
+
+/// Reads an answer: `read` is for a success, and for the probe, which has none.
+fn interpreted<T>(
+    endpoint: Endpoint,
+    incoming: &Incoming,
+    secret: Option<&Token>,
+    read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
+) -> Result<T, CallFailure> {
+    if (200..=299).contains(&incoming.status) || endpoint == Endpoint::Probe {
+        return read(incoming).map_err(|failure| CallFailure { status: Some(incoming.status), ..failure });
+    }
+    Err(refused(endpoint, incoming, secret))
+}
+
+/// Reads the answer to a registration or creation. Any answer with a valid token is one: the server has made a runner.
+pub(super) fn registered(incoming: &Incoming, fields: Fields) -> Result<Registered, CallFailure> {
+    let NewCredential { id, token, expiry, shape } = new_credential(incoming, fields)?;
+    Ok(Registered { id, token, expiry, shape })
+}
+
+/// Reads the answer to a reset. Any answer with a valid token is one: the old token is revoked.
+fn reset(incoming: &Incoming) -> Result<Reset, CallFailure> {
+    let NewCredential { token, expiry, shape, .. } = new_credential(incoming, Fields::Expiry)?;
+    Ok(Reset { token, expiry, shape })
+}
+
+/// Reads an answer with a new token, which may be the only copy: its status and content type only decide its shape.
+pub(super) fn new_credential(incoming: &Incoming, fields: Fields) -> Result<NewCredential, CallFailure> {
+    let read = wire::credential(&incoming.body, fields).map_err(|flaw| unreadable(incoming, flaw))?;
+    let shape = if incoming.status != 201 {
+        Shape::Odd("its status is not 201")
+    } else if !incoming.is_json() {
+        Shape::Odd("its content type is not application/json")
+    } else {
+        read.shape
+    };
+    Ok(NewCredential { shape, ..read })
+}
+
+/// Reads the answer to the verification of `sent`: status 200 with the token that was sent and its id, or the plain
+/// acceptance of a server before 15.9.
+fn verified(incoming: &Incoming, sent: &Token) -> Result<Verified, CallFailure> {
+    if incoming.status != 200 {
+        return Err(unreadable(incoming, Flaw("it does not have the status of a verification")));
+    }
+    if wire::is_plain_acceptance(&incoming.body) {
+        return Ok(Verified { id: None, expiry: Expiry::Unknown, legacy: true });
+    }
+    wire::verified(&incoming.body, sent).map_err(|flaw| unreadable(incoming, flaw))
+}
+
+/// Reads the answer to a probe: GitLab's refusal of a request without a token.
+fn probed(incoming: &Incoming) -> Result<(), CallFailure> {
+    match incoming.status {
+        400 if incoming.error_body().is_some_and(|body| refusal::is_missing_token(&body)) => Ok(()),
+        200..=299 => Err(unreadable(incoming, Flaw("it accepts a request without a token"))),
+        _ => Err(refused(Endpoint::Probe, incoming, None)),
     }
 }
 
@@ -217,7 +277,7 @@ pub(super) fn success<T>(incoming: &Incoming, read: impl FnOnce(&[u8]) -> Result
     if !incoming.is_json() {
         return Err(CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.description()));
     }
-    read(&incoming.body).map_err(|Flaw(flaw)| CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw))
+    read(&incoming.body).map_err(|flaw| unreadable(incoming, flaw))
 }
 
 /// Reads the answer to a deletion, which must have status 204.
@@ -225,24 +285,36 @@ pub(super) fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
     if incoming.status == 204 {
         return Ok(());
     }
-    success(incoming, |_| Err(Flaw("not the status of a deletion")))
+    success(incoming, |_| Err(Flaw("it does not have the status of a deletion")))
+}
+
+/// A success status whose content is not the one of the call.
+fn unreadable(incoming: &Incoming, Flaw(flaw): Flaw) -> CallFailure {
+    if incoming.is_json() {
+        CallFailure::new(ErrorKind::UnexpectedAnswer).with_detail(flaw)
+    } else {
+        CallFailure::new(ErrorKind::NotGitlab).with_detail(incoming.description())
+    }
 }
 
 /// Reads an answer without a success status.
-fn refused(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> CallFailure {
-    let body = if incoming.is_json() { ErrorBody::read(&incoming.body) } else { None };
-    let kind = refusal::kind(endpoint, incoming.status, body.as_ref());
+fn refused(endpoint: Endpoint, incoming: &Incoming, secret: Option<&Token>) -> CallFailure {
+    let body = incoming.error_body();
+    let Judgement { kind, if_proven, is_foreign } = refusal::judgement(endpoint, incoming, body.as_ref());
+    let secrets = secret.as_slice();
     let detail = if kind == ErrorKind::Redirect {
         let host = headers::location_host(&incoming.headers, &incoming.url);
-        host.map(|host| format!("to {}", error_body::sanitized(&host, &[secret])))
+        host.map(|host| format!("to {}", error_body::sanitized(&host, secrets)))
     } else {
-        (kind == ErrorKind::NotGitlab).then(|| incoming.description().to_owned())
+        (kind == ErrorKind::NotGitlab && body.is_none()).then(|| incoming.description().to_owned())
     };
     CallFailure {
         kind,
+        if_proven,
+        is_foreign,
         status: Some(incoming.status),
-        date: body.as_ref().and_then(|_| headers::date(&incoming.headers)),
-        server_message: body.map(|body| body.sanitized(&[secret])),
+        date: body.as_ref().filter(|_| !is_foreign).and_then(|_| headers::date(&incoming.headers)),
+        server_message: body.map(|body| body.sanitized(secrets)),
         detail,
         retry_after: headers::retry_after(&incoming.headers, kind == ErrorKind::RateLimited),
         source: None,

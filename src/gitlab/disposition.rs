@@ -33,7 +33,7 @@ pub enum Disposition {
 /// What a human must act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The server rejects the parameters (400, or 422 on a registration or deletion).
+    /// The server rejects the parameters (400).
     Parameters,
     /// The registration token is wrong, or an administrator does not allow runners of its type (403).
     RegistrationRefused,
@@ -61,8 +61,13 @@ pub enum ErrorClass {
 }
 
 impl ErrorKind {
-    pub(super) fn disposition(self, retry_after: Option<Duration>) -> Disposition {
+    /// The status matters only to answers that are not GitLab's.
+    pub(super) fn disposition(self, status: Option<u16>, retry_after: Option<Duration>) -> Disposition {
         match self {
+            // Whatever answered so has not passed the request on.
+            Self::NotGitlab | Self::UnexpectedStatus if status.is_some_and(is_client_error) => {
+                Disposition::NotExecuted { retry_after }
+            }
             Self::LocalFile
             | Self::ProxySetting
             | Self::NameLookup
@@ -105,7 +110,7 @@ impl ErrorKind {
         if matches!(self, Self::LocalFile | Self::ProxySetting) {
             return ErrorClass::Local;
         }
-        match self.disposition(None) {
+        match self.disposition(None, None) {
             Disposition::NotExecuted { .. } | Disposition::Unknown { .. } => ErrorClass::Unreachable,
             Disposition::Refused
             | Disposition::RotationClosed
@@ -113,6 +118,19 @@ impl ErrorKind {
             | Disposition::Unsupported
             | Disposition::MustAct(_) => ErrorClass::RefusedByServer,
         }
+    }
+
+    /// Whether nothing but GitLab's own answers was received.
+    pub(super) fn is_understood(self) -> bool {
+        !matches!(
+            self,
+            Self::ProxyAuthentication
+                | Self::Redirect
+                | Self::TooLarge
+                | Self::NotGitlab
+                | Self::UnexpectedAnswer
+                | Self::UnexpectedStatus
+        )
     }
 
     /// Whether the server may have received the request, so that its logs may have the request id.
@@ -133,6 +151,11 @@ impl ErrorKind {
     }
 }
 
+/// Whether a status says that the request was not executed, whatever sent it. After a 408 it may have been.
+pub(super) fn is_client_error(status: u16) -> bool {
+    (400..=499).contains(&status) && status != 408
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +165,7 @@ mod tests {
         let wait = Some(Duration::from_secs(60));
         for kind in ErrorKind::ALL {
             if let Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } =
-                kind.disposition(wait)
+                kind.disposition(None, wait)
             {
                 assert_eq!(retry_after, wait, "{kind}");
                 assert_ne!(kind.class(), ErrorClass::RefusedByServer, "{kind}");

@@ -18,6 +18,8 @@ named_enum! {
         Register = "register",
         /// `POST /runners/verify`: check a runner token and read its expiry.
         Verify = "verify",
+        /// `POST /runners/verify` without a token: check that a GitLab answers. Needs no right and changes nothing.
+        Probe = "probe",
         /// `DELETE /runners`: delete a runner with all its managers.
         DeleteRunner = "delete_runner",
         /// `DELETE /runners/managers`: delete one machine's manager of a runner.
@@ -78,6 +80,8 @@ pub(super) enum TokenKind {
     Runner,
     /// A user's access token, in the header `PRIVATE-TOKEN`.
     Access,
+    /// No token.
+    None,
 }
 
 impl Endpoint {
@@ -87,6 +91,7 @@ impl Endpoint {
         match self {
             Self::Register | Self::RegisterV1 => "register a runner",
             Self::Verify => "verify the runner",
+            Self::Probe => "reach GitLab",
             Self::DeleteRunner | Self::DeleteById | Self::DeleteV1 => "delete the runner",
             Self::DeleteManager => "delete the runner's manager",
             Self::Reset => "rotate the runner's token",
@@ -125,6 +130,7 @@ impl Endpoint {
             | Self::ShowGroup => Method::GET,
             Self::Register
             | Self::Verify
+            | Self::Probe
             | Self::Reset
             | Self::ResetById
             | Self::Assign
@@ -142,12 +148,13 @@ impl Endpoint {
 
     /// Whether repeating the call can do harm. Such a call never uses a connection that the server may be closing.
     pub(super) fn has_side_effects(self) -> bool {
-        self.method() != Method::GET && self != Self::Verify
+        self.method() != Method::GET && !matches!(self, Self::Verify | Self::Probe)
     }
 
     pub(super) fn token_kind(self) -> TokenKind {
         match self {
             Self::Register | Self::RegisterV1 => TokenKind::Registration,
+            Self::Probe => TokenKind::None,
             Self::Verify | Self::DeleteRunner | Self::DeleteManager | Self::Reset | Self::DeleteV1 => TokenKind::Runner,
             Self::ResetById
             | Self::ListOwned

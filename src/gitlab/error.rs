@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-use super::{Disposition, Endpoint, ErrorClass, ErrorKind};
+use super::disposition::is_client_error;
+use super::{AnswerText, Disposition, Endpoint, ErrorClass, ErrorKind};
 
 /// A failed call: what was asked of which host, and what went wrong. Holds no token and no body.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ struct FailedCall {
 #[derive(Debug)]
 pub(super) struct CallFailure {
     pub(super) kind: ErrorKind,
+    /// The kind if the answer is GitLab's after all: its status and shape are, its text is unknown.
+    pub(super) if_proven: Option<ErrorKind>,
+    /// Whether the answer is none of GitLab's, although the kind is one that GitLab has too.
+    pub(super) is_foreign: bool,
     pub(super) status: Option<u16>,
     /// The server's message, sanitized.
     pub(super) server_message: Option<String>,
@@ -38,7 +43,17 @@ pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
 impl CallFailure {
     pub(super) fn new(kind: ErrorKind) -> Self {
-        Self { kind, status: None, server_message: None, detail: None, date: None, retry_after: None, source: None }
+        Self {
+            kind,
+            if_proven: None,
+            is_foreign: false,
+            status: None,
+            server_message: None,
+            detail: None,
+            date: None,
+            retry_after: None,
+            source: None,
+        }
     }
 
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
@@ -116,7 +131,42 @@ impl Error {
     /// Whether the call may have taken effect, and what the caller can do next.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
-        self.kind().disposition(self.retry_after())
+        self.kind().disposition(self.status(), self.retry_after())
+    }
+
+    /// Whether nothing but GitLab's own answers was received: `false` if an answer came that GitLab does not send to
+    /// this call, `true` also if no answer came.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.kind().is_understood() && !self.0.failure.is_foreign
+    }
+
+    /// Whether the request may have reached GitLab's application, so that it may have acted on it. `false` if there was
+    /// no connection, after a redirect, and after a 4xx of something in front of GitLab.
+    #[must_use]
+    pub fn may_have_reached_rails(&self) -> bool {
+        let kind = self.kind();
+        let was_turned_away = matches!(kind, ErrorKind::Redirect | ErrorKind::ProxyAuthentication)
+            || (!self.is_understood() && self.status().is_some_and(is_client_error));
+        kind.is_after_sending() && !was_turned_away
+    }
+
+    /// The status and text of an answer that has the status and shape of a verdict, but an unknown text and nothing else
+    /// that shows it is GitLab's. It decides nothing until it is proven: then see
+    /// [`disposition_if_proven`](Self::disposition_if_proven).
+    #[must_use]
+    pub fn unproven(&self) -> Option<AnswerText> {
+        let FailedCall { failure, .. } = &*self.0;
+        failure.if_proven?;
+        Some(AnswerText { status: failure.status?, text: failure.server_message.clone()? })
+    }
+
+    /// The disposition of an [`unproven`](Self::unproven) answer once it is known to be GitLab's; of any other error,
+    /// its disposition.
+    #[must_use]
+    pub fn disposition_if_proven(&self) -> Disposition {
+        let kind = self.0.failure.if_proven.unwrap_or(self.kind());
+        kind.disposition(self.status(), self.retry_after())
     }
 
     /// The class of the error, for the exit code of a command.

@@ -28,6 +28,8 @@ pub(super) enum Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ErrorBody {
     pub(super) form: Form,
+    /// The names of the fields, if it has fields.
+    pub(super) fields: Vec<String>,
     /// The text, of any length and not safe to display.
     pub(super) text: String,
 }
@@ -37,8 +39,10 @@ impl ErrorBody {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let object: Map<String, Value> = serde_json::from_slice(body).ok()?;
         match (object.get("message"), object.get("error")) {
-            (Some(Value::String(text)), _) => Some(Self { form: Form::Message, text: text.clone() }),
-            (Some(Value::Object(fields)), _) => Some(Self { form: Form::Fields, text: fields_text(fields) }),
+            (Some(Value::String(text)), _) => Some(Self::new(Form::Message, text.clone())),
+            (Some(Value::Object(fields)), _) => {
+                Some(Self { fields: fields.keys().cloned().collect(), ..Self::new(Form::Fields, fields_text(fields)) })
+            }
             (None, Some(Value::String(error))) => Some(Self::error(error, &object)),
             _ => None,
         }
@@ -54,6 +58,10 @@ impl ErrorBody {
         sanitized(&self.text, secrets)
     }
 
+    fn new(form: Form, text: String) -> Self {
+        Self { form, fields: Vec::new(), text }
+    }
+
     fn error(error: &str, object: &Map<String, Value>) -> Self {
         let is_oauth = matches!(error, "invalid_token" | "insufficient_scope" | "insufficient_granular_scope");
         let description = object.get("error_description").and_then(Value::as_str);
@@ -62,7 +70,7 @@ impl ErrorBody {
         if let Some(scope) = object.get("scope").and_then(Value::as_str) {
             text.push_str(&format!(" (one of: {scope})"));
         }
-        Self { form, text }
+        Self::new(form, text)
     }
 }
 

@@ -35,13 +35,13 @@ named_enum! {
         TooLarge = "too_large",
         /// A redirect; redirects are never followed.
         Redirect = "redirect",
-        /// Not an answer of GitLab's API: a page, a portal, a firewall.
+        /// Not an answer of GitLab's API: a page, a portal, a firewall, or JSON with a text that GitLab does not send.
         NotGitlab = "not_gitlab",
         /// A success status with a body that does not answer the call.
         UnexpectedAnswer = "unexpected_answer",
-        /// A GitLab error body with a status that the call does not use.
+        /// An error answer of GitLab that it does not document for the call.
         UnexpectedStatus = "unexpected_status",
-        /// The server rejects the parameters (400; 422 on a registration or deletion).
+        /// The server rejects the parameters (400).
         InvalidParameters = "invalid_parameters",
         /// The access token is wrong, expired or revoked (401).
         AccessTokenRefused = "access_token_refused",
@@ -65,7 +65,7 @@ named_enum! {
         Unassigned = "unassigned",
         /// The runner, manager, project or group does not exist (404) or is hidden.
         NotFound = "not_found",
-        /// This GitLab version does not support the call (404, 405, 410, 501, or 401 for managers).
+        /// This GitLab version does not support the call (404, 405, or 401 for managers).
         Unsupported = "unsupported",
         /// Another request holds the runner's lock (409).
         Locked = "locked",
@@ -73,7 +73,7 @@ named_enum! {
         PreconditionFailed = "precondition_failed",
         /// Too many requests, or database migrations are running (429).
         RateLimited = "rate_limited",
-        /// GitLab is in maintenance mode (503 with a GitLab error body).
+        /// GitLab is in maintenance mode (503 with `Retry-After` and its text).
         Maintenance = "maintenance",
         /// The server or a proxy in front of it failed (408 and 5xx).
         ServerError = "server_error",

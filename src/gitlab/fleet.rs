@@ -23,8 +23,10 @@ pub use runner::{FleetRunner, Manager, RunnerDetails};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::client::{Call, deleted, json, success};
-use super::wire::{self, EmptyRequest, Flaw};
+use super::client::{Call, deleted, json, new_credential, registered, success};
+use super::error::CallFailure;
+use super::transport::Incoming;
+use super::wire::{EmptyRequest, Fields, Flaw};
 use super::{Answer, Client, Endpoint, Error, Registered, Reset};
 use crate::model::{RunnerId, Site};
 use crate::secret::Token;
@@ -141,9 +143,10 @@ impl Fleet {
     /// token. Since 15.10.
     ///
     /// # Errors
-    /// [`Error`]. An answer without a valid id and token has an unknown effect: the server created a runner.
+    /// [`Error`]. An answer without a valid token has an unknown effect: the server created a runner.
     pub async fn create(&self, new: &NewRunner) -> Result<Answer<Registered>, Error> {
-        self.post(Endpoint::Create, "user/runners", json(&CreateRequest::new(new)), wire::registered).await
+        let body = json(&CreateRequest::new(new));
+        self.post(Endpoint::Create, "user/runners", body, |incoming| registered(incoming, Fields::IdAndExpiry)).await
     }
 }
 
@@ -156,7 +159,7 @@ impl Fleet {
     pub async fn assign(&self, project: &OwnerName, id: RunnerId) -> Result<Answer<FleetRunner>, Error> {
         let path = format!("projects/{}/runners", project.segment());
         let body = json(&AssignRequest { runner_id: id.number() });
-        self.post(Endpoint::Assign, &path, body, object).await
+        self.post(Endpoint::Assign, &path, body, |incoming| success(incoming, object)).await
     }
 
     /// Unassigns a project runner from a project other than its owner: `DELETE /projects/:id/runners/:runner_id`.
@@ -183,7 +186,7 @@ impl Fleet {
             }
         };
         let path = format!("{owner}runners/reset_registration_token");
-        let read = |body: &[u8]| Ok(wire::reset(body)?.token);
+        let read = |incoming: &Incoming| Ok(new_credential(incoming, Fields::Token)?.token);
         self.post(endpoint, &path, json(&EmptyRequest {}), read).await
     }
 
@@ -206,13 +209,13 @@ impl Fleet {
 
 impl Fleet {
     async fn get<T: DeserializeOwned>(&self, endpoint: Endpoint, path: &str) -> Result<Answer<T>, Error> {
-        let call = Call::new(endpoint, &self.site, path, Zeroizing::default(), &self.access_token);
+        let call = Call::new(endpoint, &self.site, path, Zeroizing::default(), Some(&self.access_token));
         self.client.call(call, |incoming| success(incoming, object)).await
     }
 
     async fn put(&self, id: RunnerId, request: &UpdateRequest<'_>) -> Result<Answer<RunnerDetails>, Error> {
         let path = format!("runners/{id}");
-        let call = Call::new(Endpoint::Update, &self.site, &path, json(request), &self.access_token);
+        let call = Call::new(Endpoint::Update, &self.site, &path, json(request), Some(&self.access_token));
         self.client.call(call, |incoming| success(incoming, object)).await
     }
 
@@ -221,18 +224,18 @@ impl Fleet {
         endpoint: Endpoint,
         path: &str,
         body: Zeroizing<Vec<u8>>,
-        read: impl FnOnce(&[u8]) -> Result<T, Flaw>,
+        read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
     ) -> Result<Answer<T>, Error> {
-        let call = Call::new(endpoint, &self.site, path, body, &self.access_token);
-        self.client.call(call, |incoming| success(incoming, read)).await
+        let call = Call::new(endpoint, &self.site, path, body, Some(&self.access_token));
+        self.client.call(call, read).await
     }
 
     async fn erase(&self, endpoint: Endpoint, path: &str) -> Result<Answer<()>, Error> {
-        let call = Call::new(endpoint, &self.site, path, json(&EmptyRequest {}), &self.access_token);
+        let call = Call::new(endpoint, &self.site, path, json(&EmptyRequest {}), Some(&self.access_token));
         self.client.call(call, deleted).await
     }
 }
 
 fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Flaw> {
-    serde_json::from_slice(body).map_err(|_| Flaw("not the JSON that GitLab sends"))
+    serde_json::from_slice(body).map_err(|_| Flaw("it is not the JSON that GitLab sends"))
 }

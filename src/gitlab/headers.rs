@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use serde_json::Value;
 
 use crate::model::Timestamp;
 
@@ -43,6 +44,17 @@ fn rate_limit_reset(headers: &HeaderMap) -> Option<Timestamp> {
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let media_type = text(headers, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next());
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether the server asks to wait, in any form.
+pub(super) fn has_retry_after(headers: &HeaderMap) -> bool {
+    headers.contains_key(RETRY_AFTER)
+}
+
+/// Whether this is GitLab's own header: JSON with a correlation id.
+pub(super) fn has_gitlab_meta(headers: &HeaderMap) -> bool {
+    let meta = text(headers, "x-gitlab-meta").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    meta.is_some_and(|meta| meta.get("correlation_id").is_some_and(Value::is_string))
 }
 
 /// Reads the host of a redirect's target. The rest of the target is dropped: its query may contain a secret.
@@ -113,6 +125,19 @@ mod tests {
             ("mailto:x@y", None),
         ] {
             assert_eq!(location_host(&headers(&[("location", location)]), &asked).as_deref(), host, "{location}");
+        }
+    }
+
+    #[test]
+    fn gitlabs_own_header_has_a_correlation_id() {
+        for (value, expected) in [
+            (r#"{"correlation_id":"01JX","version":"1"}"#, true),
+            (r#"{"correlation_id":7}"#, false),
+            (r#"{"request_id":"01JX"}"#, false),
+            ("gateway", false),
+            ("", false),
+        ] {
+            assert_eq!(has_gitlab_meta(&headers(&[("x-gitlab-meta", value)])), expected, "{value}");
         }
     }
 

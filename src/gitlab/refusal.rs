@@ -1,102 +1,100 @@
-//! The meaning of each error status, per endpoint.
+//! What an error answer is: one that GitLab documents for the call, or one of something else.
+//!
+//! Gateways, proxies and portals answer with any status, and in JSON too. So the status alone decides nothing:
+//! [`DOCUMENTED`] lists every error answer by call, status, shape and text, and only those have a meaning. Texts change
+//! between releases: an unknown text with the status and shape of a listed one counts as that if the answer carries
+//! `X-Gitlab-Meta`; else it is [unproven](super::Error::unproven).
 
-use super::endpoint::TokenKind;
+mod documented;
+mod texts;
+
 use super::error_body::{ErrorBody, Form};
-use super::{Endpoint, ErrorKind};
+use super::transport::Incoming;
+use super::{Endpoint, ErrorKind, headers};
+use documented::{DOCUMENTED, Others, Row};
 
-/// Classifies an error answer. The status decides, and the body only if GitLab uses one status for several errors.
-/// Without a GitLab error body only a few statuses are certain, such as a redirect or a throttle.
-pub(super) fn kind(endpoint: Endpoint, status: u16, body: Option<&ErrorBody>) -> ErrorKind {
+/// What an error answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub(super) kind: ErrorKind,
+    /// The kind if the answer is GitLab's after all.
+    pub(super) if_proven: Option<ErrorKind>,
+    /// Whether it is none of GitLab's answers to this call.
+    pub(super) is_foreign: bool,
+}
+
+impl Judgement {
+    fn genuine(kind: ErrorKind) -> Self {
+        Self { kind, if_proven: None, is_foreign: false }
+    }
+
+    fn foreign(kind: ErrorKind) -> Self {
+        Self { is_foreign: true, ..Self::genuine(kind) }
+    }
+
+    fn unproven(kind: ErrorKind) -> Self {
+        Self { if_proven: Some(kind), ..Self::foreign(ErrorKind::NotGitlab) }
+    }
+}
+
+/// Judges an answer without a success status; `body` is its error body, if it has one of GitLab's shapes.
+pub(super) fn judgement(endpoint: Endpoint, incoming: &Incoming, body: Option<&ErrorBody>) -> Judgement {
+    let status = incoming.status;
     match (status, body) {
-        (300..=399, _) => ErrorKind::Redirect,
-        (407, _) => ErrorKind::ProxyAuthentication,
-        (429, _) => ErrorKind::RateLimited,
-        (503, Some(ErrorBody { form: Form::Message, .. })) => ErrorKind::Maintenance,
-        (501, Some(_)) => ErrorKind::Unsupported,
-        (408 | 500..=599, _) => ErrorKind::ServerError,
+        (300..=399, _) => Judgement::foreign(ErrorKind::Redirect),
+        (407, _) => Judgement::foreign(ErrorKind::ProxyAuthentication),
+        // A throttle, whatever sent it: its text is the administrator's.
+        (429, _) => Judgement::genuine(ErrorKind::RateLimited),
+        (408 | 500..=599, body) => server_error(incoming, body),
         // Since 10.0 these paths are ordinary missing pages.
-        (404, None) if endpoint.is_v1() => ErrorKind::Unsupported,
-        (_, None) => ErrorKind::NotGitlab,
-        (400, Some(_)) => ErrorKind::InvalidParameters,
-        (401, Some(_)) => unauthorized(endpoint),
-        (403, Some(body)) => forbidden(endpoint, body),
-        (404, Some(body)) => not_found(endpoint, body),
-        (405, Some(_)) => ErrorKind::Unsupported,
-        (409, Some(body)) if body.mentions("resource lock") => ErrorKind::Locked,
-        // Old releases answer so if the runner is already assigned.
-        (409, Some(_)) if endpoint == Endpoint::Assign => ErrorKind::InvalidParameters,
-        (410, Some(_)) => gone(endpoint),
-        (412, Some(_)) => ErrorKind::PreconditionFailed,
-        (422, Some(body)) => unprocessable(endpoint, body),
-        (_, Some(_)) => ErrorKind::UnexpectedStatus,
+        (404, None) if endpoint.is_v1() => Judgement::genuine(ErrorKind::Unsupported),
+        (_, None) => Judgement::foreign(ErrorKind::NotGitlab),
+        (_, Some(body)) => refusal(endpoint, incoming, body),
     }
 }
 
-/// Servers send 401 only for access tokens. One that does not know the call for managers takes `managers` for a
-/// runner id and asks for an access token.
-fn unauthorized(endpoint: Endpoint) -> ErrorKind {
-    match endpoint.token_kind() {
-        TokenKind::Access => ErrorKind::AccessTokenRefused,
-        TokenKind::Runner if endpoint == Endpoint::DeleteManager => ErrorKind::Unsupported,
-        TokenKind::Runner | TokenKind::Registration => ErrorKind::UnexpectedStatus,
-    }
-}
-
-fn forbidden(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
+/// Whether GitLab says that a request had no token.
+pub(super) fn is_missing_token(body: &ErrorBody) -> bool {
     match body.form {
-        Form::Message if body.mentions("read-only instance") => ErrorKind::ReadOnly,
-        Form::Error | Form::Message if body.mentions("rotation deadline") => ErrorKind::RotationClosed,
-        Form::OAuth => ErrorKind::AccessTokenRights,
-        Form::Message if body.mentions("runner is orphaned") => ErrorKind::Orphaned,
-        Form::Message if is_plain_forbidden(&body.text) => match endpoint.token_kind() {
-            TokenKind::Registration => ErrorKind::RegistrationRefused,
-            TokenKind::Access if is_runner_the_obstacle(endpoint, body) => ErrorKind::Forbidden,
-            TokenKind::Access => ErrorKind::AccessTokenRights,
-            TokenKind::Runner => ErrorKind::TokenRefused,
-        },
-        Form::Message | Form::Fields | Form::Error => ErrorKind::UnexpectedStatus,
+        Form::Error => body.text == "token is missing",
+        Form::Message => body.text == texts::TOKEN_NOT_GIVEN,
+        Form::Fields | Form::OAuth => false,
     }
 }
 
-/// Whether the text is `403 Forbidden`, with or without a reason. Gateways send `Forbidden` without the number.
-fn is_plain_forbidden(text: &str) -> bool {
-    text.strip_prefix("403 Forbidden").is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
-}
-
-/// Whether the runner is the obstacle, not the user's rights: it is locked, of another type, or assigned to
-/// other projects too.
-fn is_runner_the_obstacle(endpoint: Endpoint, body: &ErrorBody) -> bool {
-    matches!(endpoint, Endpoint::Assign | Endpoint::Unassign | Endpoint::DeleteById)
-        && body.text.split_once(" - ").is_some_and(|(_, reason)| reason != "No access granted")
-}
-
-/// GitLab sends `message` for a missing record, and `error` for a missing route.
-fn not_found(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
-    let is_record = body.form == Form::Message;
-    match endpoint {
-        // The API of 2016 answers so to invalid parameters.
-        Endpoint::RegisterV1 if is_record => ErrorKind::InvalidParameters,
-        Endpoint::DeleteRunner | Endpoint::DeleteManager if is_record => ErrorKind::NotFound,
-        _ if is_record && endpoint.token_kind() == TokenKind::Access => ErrorKind::NotFound,
-        _ => ErrorKind::Unsupported,
+fn server_error(incoming: &Incoming, body: Option<&ErrorBody>) -> Judgement {
+    let Some(body) = body else { return Judgement::foreign(ErrorKind::ServerError) };
+    let is_gitlabs = incoming.has_gitlab_meta() && !texts::is_foreign(&body.text);
+    if incoming.status == 503 && body.form == Form::Message && headers::has_retry_after(&incoming.headers) {
+        // The administrator's text, or else the default.
+        if is_gitlabs || texts::is_default_maintenance(&body.text) {
+            return Judgement::genuine(ErrorKind::Maintenance);
+        }
+    }
+    if is_gitlabs || (incoming.status == 500 && texts::is(&body.text, "500 Internal Server Error")) {
+        Judgement::genuine(ErrorKind::ServerError)
+    } else {
+        Judgement::foreign(ErrorKind::ServerError)
     }
 }
 
-/// 410 stands for disabled registration tokens, or for a removed API version.
-fn gone(endpoint: Endpoint) -> ErrorKind {
-    match endpoint.token_kind() {
-        TokenKind::Registration => ErrorKind::RegistrationDisabled,
-        TokenKind::Runner | TokenKind::Access => ErrorKind::Unsupported,
+fn refusal(endpoint: Endpoint, incoming: &Incoming, body: &ErrorBody) -> Judgement {
+    let has_meta = incoming.has_gitlab_meta();
+    let of_this_shape = |row: &&Row| row.is_about(endpoint, incoming.status, body.form);
+    if let Some(row) = DOCUMENTED.iter().filter(of_this_shape).find(|row| row.texts.contain(body)) {
+        return Judgement::genuine(row.kind);
+    }
+    if texts::is_foreign(&body.text) {
+        return Judgement::foreign(ErrorKind::NotGitlab);
+    }
+    let similar = DOCUMENTED.iter().filter(of_this_shape).find(|row| row.others == Others::Count);
+    match similar {
+        Some(row) if has_meta => Judgement::genuine(row.kind),
+        Some(row) => Judgement::unproven(row.kind),
+        None if has_meta => Judgement::foreign(ErrorKind::UnexpectedStatus),
+        None => Judgement::foreign(ErrorKind::NotGitlab),
     }
 }
 
-fn unprocessable(endpoint: Endpoint, body: &ErrorBody) -> ErrorKind {
-    if body.mentions("orphaned") {
-        return ErrorKind::Orphaned;
-    }
-    match endpoint {
-        Endpoint::Verify => ErrorKind::Orphaned,
-        Endpoint::Reset | Endpoint::ResetById => ErrorKind::Unassigned,
-        _ => ErrorKind::InvalidParameters,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ impl Endpoint {
             Self::DeleteManager => "the server has no such runner or manager",
             Self::Register
             | Self::Verify
+            | Self::Probe
             | Self::DeleteRunner
             | Self::Reset
             | Self::ResetById
@@ -69,6 +70,7 @@ impl Endpoint {
             }
             Self::Register
             | Self::Verify
+            | Self::Probe
             | Self::DeleteRunner
             | Self::DeleteManager
             | Self::Reset

@@ -77,6 +77,7 @@ async fn call(client: &Client, site: &Site, endpoint: Endpoint) -> Result<(), Er
             client.register(site, &token(REGISTRATION_TOKEN), &parameters).await.map(drop)
         }
         Endpoint::Verify => client.verify(site, &token(RUNNER_TOKEN), &system_id(), None).await.map(drop),
+        Endpoint::Probe => client.probe(site).await.map(drop),
         Endpoint::DeleteRunner => client.delete_runner(site, &token(RUNNER_TOKEN)).await.map(drop),
         Endpoint::DeleteManager => client.delete_manager(site, &token(RUNNER_TOKEN), &system_id()).await.map(drop),
         Endpoint::Reset => client.reset(site, &token(RUNNER_TOKEN), &system_id()).await.map(drop),

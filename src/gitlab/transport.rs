@@ -15,6 +15,7 @@ use crate::model::Site;
 use crate::secret::Token;
 
 use super::error::CallFailure;
+use super::error_body::ErrorBody;
 use super::tls::{FileStamp, SystemRoots, TlsProfile};
 use super::{Config, ErrorKind, Exchange, headers};
 
@@ -285,10 +286,22 @@ impl Incoming {
         headers::is_json(&self.headers)
     }
 
-    /// Describes an answer that is not JSON, without its content.
+    /// Whether the answer carries GitLab's `X-Gitlab-Meta`, JSON with a correlation id. Proxies strip it at times, so only
+    /// its presence says something.
+    pub(super) fn has_gitlab_meta(&self) -> bool {
+        headers::has_gitlab_meta(&self.headers)
+    }
+
+    /// Reads GitLab's error body, if this has one.
+    pub(super) fn error_body(&self) -> Option<ErrorBody> {
+        if self.is_json() { ErrorBody::read(&self.body) } else { None }
+    }
+
+    /// Describes an answer that is not GitLab's, without its content.
     pub(super) fn description(&self) -> &'static str {
         match self.body.trim_ascii_start().first() {
             Some(b'<') => "an HTML page",
+            Some(_) if self.is_json() => "JSON that GitLab does not send",
             Some(_) => "text that is not JSON",
             None => "an empty answer",
         }

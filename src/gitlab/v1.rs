@@ -2,10 +2,10 @@
 //!
 //! It has no verification, no rotation and no expiry. It is never chosen automatically: the user specifies it.
 
-use super::client::{Call, json, success};
+use super::client::{Call, json, registered, success};
 use super::error::CallFailure;
 use super::transport::Incoming;
-use super::wire::{self, Flaw, RegisterRequest, TokenRequest};
+use super::wire::{Fields, Flaw, RegisterRequest, TokenRequest};
 use super::{Answer, Client, Endpoint, Error, RegisterParameters, Registered};
 use crate::model::Site;
 use crate::secret::Token;
@@ -23,8 +23,8 @@ impl Client {
         parameters: &RegisterParameters,
     ) -> Result<Answer<Registered>, Error> {
         let body = json(&RegisterRequest::new_v1(registration_token, parameters));
-        let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, registration_token);
-        self.call(call, |incoming| success(incoming, wire::registered)).await
+        let call = Call::new(Endpoint::RegisterV1, site, "runners/register", body, Some(registration_token));
+        self.call(call, |incoming| registered(incoming, Fields::Id)).await
     }
 
     /// Deletes a runner: `DELETE /ci/api/v1/runners/delete`, which answers 200 with the deleted runner.
@@ -33,7 +33,7 @@ impl Client {
     /// [`Error`]. A second deletion is refused like any unknown token.
     pub async fn delete_v1(&self, site: &Site, token: &Token) -> Result<Answer<()>, Error> {
         let body = json(&TokenRequest::new(token, None, None));
-        let call = Call::new(Endpoint::DeleteV1, site, "runners/delete", body, token);
+        let call = Call::new(Endpoint::DeleteV1, site, "runners/delete", body, Some(token));
         self.call(call, deleted).await
     }
 }
@@ -45,7 +45,7 @@ fn deleted(incoming: &Incoming) -> Result<(), CallFailure> {
         _ => success(incoming, |body| {
             serde_json::from_slice::<serde::de::IgnoredAny>(body)
                 .map(drop)
-                .map_err(|_| Flaw("not the JSON that GitLab sends"))
+                .map_err(|_| Flaw("it is not the JSON that GitLab sends"))
         }),
     }
 }

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::model::{Expiry, RunnerId, SystemId, Timestamp};
 use crate::secret::Token;
 
-use super::lenient::NumberOrDigits;
 use super::parameters::{Info, RegisterParameters};
-use super::{Registered, Reset, Verified};
+use super::{Shape, Verified};
 
 /// The body of `POST /runners`. Source: docs/api/runners, "Create a runner with a registration token".
 #[derive(Serialize)]
@@ -105,41 +105,83 @@ pub(super) struct EmptyRequest {}
 
 /// The answer to registration, verification and reset. Source: GitLab's entities of a runner's registration details
 /// and of a reset token.
+///
+/// Only the token decides whether the answer can be read: an odd field beside it must not cost the only copy.
 #[derive(Deserialize)]
 struct CredentialAnswer {
     /// The runner's id, a string in very old releases; absent in the answer to a reset.
-    id: Option<NumberOrDigits>,
+    #[serde(default)]
+    id: Value,
     /// The token; the answer to a verification repeats the one that was sent.
     #[serde(default, deserialize_with = "secret")]
     token: Option<Zeroizing<String>>,
     /// RFC 3339 in UTC with milliseconds, or `null` for never; absent before 14.8.
     #[serde(default, deserialize_with = "present")]
-    token_expires_at: Option<Option<String>>,
+    token_expires_at: Option<Value>,
+}
+
+/// The token alone, of an answer whose other fields cannot be read.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(default, deserialize_with = "secret")]
+    token: Option<Zeroizing<String>>,
 }
 
 /// What is wrong with an answer that has a success status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flaw(pub(super) &'static str);
 
-/// Reads the answer to `POST /runners`.
-pub(super) fn registered(body: &[u8]) -> Result<Registered, Flaw> {
-    let answer = CredentialAnswer::read(body)?;
-    Ok(Registered { id: answer.id()?, token: answer.token()?, expiry: answer.expiry()? })
+/// What an answer contains besides its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// An id, and an expiry: `POST /user/runners`.
+    IdAndExpiry,
+    /// An id, and since 14.8 an expiry: `POST /runners`.
+    Id,
+    /// An expiry: a reset.
+    Expiry,
+    /// Nothing else: the reset of a registration token.
+    Token,
 }
 
-/// Reads the answer to a reset.
-pub(super) fn reset(body: &[u8]) -> Result<Reset, Flaw> {
-    let answer = CredentialAnswer::read(body)?;
-    Ok(Reset { token: answer.token()?, expiry: answer.expiry()? })
+/// The content of an answer that contains a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NewCredential {
+    pub(super) id: Option<RunnerId>,
+    pub(super) token: Token,
+    pub(super) expiry: Expiry,
+    pub(super) shape: Shape,
 }
 
-/// Reads the answer to the verification of `sent`.
+/// Reads an answer with a new token. A missing or unreadable field beside the token makes its shape odd.
+pub(super) fn credential(body: &[u8], fields: Fields) -> Result<NewCredential, Flaw> {
+    let answer = CredentialAnswer::read(body)?;
+    let token = answer.token()?;
+    let (expiry, oddity_of_expiry) = match answer.expiry() {
+        Ok(Expiry::Unknown) if matches!(fields, Fields::IdAndExpiry | Fields::Expiry) => {
+            (Expiry::Unknown, Some("it has no token_expires_at"))
+        }
+        Ok(expiry) => (expiry, None),
+        Err(Flaw(flaw)) => (Expiry::Unknown, Some(flaw)),
+    };
+    let (id, oddity_of_id) = match (fields, answer.id()) {
+        (Fields::Expiry | Fields::Token, _) => (None, None),
+        (Fields::IdAndExpiry | Fields::Id, Ok(id)) => (Some(id), None),
+        (Fields::IdAndExpiry | Fields::Id, Err(Flaw(flaw))) => (None, Some(flaw)),
+    };
+    let shape = oddity_of_id.or(oddity_of_expiry).map_or(Shape::Documented, Shape::Odd);
+    Ok(NewCredential { id, token, expiry, shape })
+}
+
+/// Reads the answer to the verification of `sent`. An unreadable expiry is unknown: the id and the token that was sent
+/// prove the acceptance.
 pub(super) fn verified(body: &[u8], sent: &Token) -> Result<Verified, Flaw> {
     let answer = CredentialAnswer::read(body)?;
     if answer.token()? != *sent {
-        return Err(Flaw("about another token"));
+        return Err(Flaw("it is about another token"));
     }
-    Ok(Verified { id: Some(answer.id()?), expiry: answer.expiry()?, legacy: false })
+    let expiry = answer.expiry().unwrap_or(Expiry::Unknown);
+    Ok(Verified { id: Some(answer.id()?), expiry, legacy: false })
 }
 
 /// Whether this is the body with which a server before 15.9 accepts a token.
@@ -149,31 +191,54 @@ pub(super) fn is_plain_acceptance(body: &[u8]) -> bool {
 
 impl CredentialAnswer {
     fn read(body: &[u8]) -> Result<Self, Flaw> {
-        serde_json::from_slice(body).map_err(|_| Flaw("not the JSON object that GitLab sends"))
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        // An array would be read as a struct too.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(NOT_AN_OBJECT);
+        }
+        serde_json::from_slice(body).or_else(|_| {
+            let TokenAnswer { token } = serde_json::from_slice(body).map_err(|_| NOT_AN_OBJECT)?;
+            Ok(Self { id: Value::Null, token, token_expires_at: Some(Value::Bool(false)) })
+        })
     }
 
     fn id(&self) -> Result<RunnerId, Flaw> {
-        let Some(id) = &self.id else { return Err(Flaw("no runner id")) };
-        id.value().and_then(|number| RunnerId::try_new(number).ok()).ok_or(Flaw("an invalid runner id"))
+        let number = match &self.id {
+            Value::Null => return Err(Flaw("it has no runner id")),
+            Value::Number(number) => number.as_u64(),
+            Value::String(digits) => digits.parse().ok(),
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        number.and_then(|number| RunnerId::try_new(number).ok()).ok_or(Flaw("its runner id is invalid"))
     }
 
     fn token(&self) -> Result<Token, Flaw> {
-        let Some(token) = &self.token else { return Err(Flaw("no token")) };
-        Token::parse(token).map_err(|_| Flaw("an invalid token"))
+        let Some(token) = &self.token else { return Err(Flaw("it has no token")) };
+        Token::parse(token).map_err(|_| Flaw("its token is invalid"))
     }
 
     fn expiry(&self) -> Result<Expiry, Flaw> {
         match &self.token_expires_at {
             None => Ok(Expiry::Unknown),
-            Some(None) => Ok(Expiry::Never),
-            Some(Some(text)) if is_far_future(text) => Ok(Expiry::Never),
-            Some(Some(text)) => {
-                let at = text.parse::<Timestamp>();
-                at.map(Expiry::At).map_err(|_| Flaw("an invalid token_expires_at"))
-            }
+            Some(Value::Null) => Ok(Expiry::Never),
+            Some(Value::String(text)) if is_far_future(text) => Ok(Expiry::Never),
+            Some(Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(at) if at.as_millis() > NO_TIME_MS => Ok(Expiry::At(at)),
+                Ok(_) | Err(_) => Err(UNREADABLE_EXPIRY),
+            },
+            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => Err(UNREADABLE_EXPIRY),
         }
     }
 }
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+const NOT_AN_OBJECT: Flaw = Flaw("it is not the JSON object that GitLab sends");
+
+const UNREADABLE_EXPIRY: Flaw = Flaw("its token_expires_at is unreadable");
+
+/// The epoch in milliseconds. Databases and languages write "no time" as a time up to here: `0001-01-01`, `1970-01-01`.
+const NO_TIME_MS: i64 = 0;
 
 /// Whether a time is in the year 9999 or later, which stands for "never" in some databases.
 fn is_far_future(text: &str) -> bool {
@@ -187,25 +252,28 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Zeroizing
 }
 
 /// Distinguishes a field that is `null` from a missing one.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn expiry_of(field: &str) -> Result<Expiry, Flaw> {
-        reset(format!(r#"{{"token":"new"{field}}}"#).as_bytes()).map(|reset| reset.expiry)
+    fn expiry_of(field: &str) -> (Expiry, Shape) {
+        let read = credential(format!(r#"{{"token":"new"{field}}}"#).as_bytes(), Fields::Expiry).unwrap();
+        (read.expiry, read.shape)
     }
 
     #[test]
     fn null_is_never_and_missing_is_unknown() {
         let at = "2026-01-11T14:39:24Z".parse().unwrap();
-        assert_eq!(expiry_of(""), Ok(Expiry::Unknown));
-        assert_eq!(expiry_of(r#","token_expires_at":null"#), Ok(Expiry::Never));
-        assert_eq!(expiry_of(r#","token_expires_at":"2026-01-11T14:39:24.000Z""#), Ok(Expiry::At(at)));
-        assert_eq!(expiry_of(r#","token_expires_at":"2026-01-11T16:39:24+02:00""#), Ok(Expiry::At(at)));
+        assert_eq!(expiry_of(""), (Expiry::Unknown, Shape::Odd("it has no token_expires_at")));
+        assert_eq!(expiry_of(r#","token_expires_at":null"#), (Expiry::Never, Shape::Documented));
+        for text in ["2026-01-11T14:39:24.000Z", "2026-01-11T16:39:24+02:00"] {
+            let read = expiry_of(&format!(r#","token_expires_at":"{text}""#));
+            assert_eq!(read, (Expiry::At(at), Shape::Documented), "{text}");
+        }
     }
 
     #[test]
@@ -213,22 +281,60 @@ mod tests {
         for text in
             ["9999-12-31T23:59:59Z", "9999-01-01T00:00:00.000Z", "10000-01-01T00:00:00Z", "+12345-01-01T00:00:00Z"]
         {
-            assert_eq!(expiry_of(&format!(r#","token_expires_at":"{text}""#)), Ok(Expiry::Never), "{text}");
+            let read = expiry_of(&format!(r#","token_expires_at":"{text}""#));
+            assert_eq!(read, (Expiry::Never, Shape::Documented), "{text}");
         }
-        for text in ["", "soon", "0001-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "-9999-01-01T00:00:00Z"] {
-            assert!(expiry_of(&format!(r#","token_expires_at":"{text}""#)).is_err(), "{text}");
+    }
+
+    #[test]
+    fn an_unreadable_expiry_is_unknown_and_odd() {
+        for value in [
+            r#""""#,
+            r#""soon""#,
+            r#""0001-01-01T00:00:00Z""#,
+            r#""1970-01-01T00:00:00.000Z""#,
+            r#""2026-13-01T00:00:00Z""#,
+            r#""-9999-01-01T00:00:00Z""#,
+            r#""2027-01-11 14:39:24 UTC""#,
+            "1768142364",
+            "-1.5e300",
+            "false",
+            r#"["2026-01-11T14:39:24Z"]"#,
+            r#"{"at":"2026-01-11T14:39:24Z"}"#,
+        ] {
+            let read = expiry_of(&format!(r#","token_expires_at":{value}"#));
+            assert_eq!(read, (Expiry::Unknown, Shape::Odd("its token_expires_at is unreadable")), "{value}");
         }
-        assert!(expiry_of(r#","token_expires_at":1768142364"#).is_err());
     }
 
     #[test]
     fn an_id_is_a_number_or_a_string_of_digits() {
         for (id, number) in [("42", 42), ("\"42\"", 42), ("9223372036854775807", i64::MAX as u64)] {
-            let answer = registered(format!(r#"{{"id":{id},"token":"new","novel":[]}}"#).as_bytes()).unwrap();
-            assert_eq!(answer.id.number(), number);
+            let body = format!(r#"{{"id":{id},"token":"new","novel":[]}}"#);
+            let read = credential(body.as_bytes(), Fields::Id).unwrap();
+            assert_eq!((read.id, read.shape), (RunnerId::try_new(number).ok(), Shape::Documented));
         }
+    }
+
+    #[test]
+    fn an_odd_id_does_not_cost_the_token() {
         for id in ["0", "-1", "1.5", "9223372036854775808", "18446744073709551616", "\"x\"", "null", "[]", "true"] {
-            assert!(registered(format!(r#"{{"id":{id},"token":"new"}}"#).as_bytes()).is_err(), "{id}");
+            let body = format!(r#"{{"id":{id},"token":"new","token_expires_at":null}}"#);
+            let read = credential(body.as_bytes(), Fields::IdAndExpiry).unwrap();
+            assert_eq!((read.id, read.token.expose()), (None, "new"), "{id}");
+            assert!(matches!(read.shape, Shape::Odd(_)), "{id}");
+        }
+    }
+
+    #[test]
+    fn unreadable_fields_do_not_cost_the_token() {
+        let deep = format!(r#"{{"token":"new","id":{}1{}}}"#, "[".repeat(500), "]".repeat(500));
+        let twice = r#"{"id":1,"id":1,"token":"new","token_expires_at":null}"#;
+        let marked = "\u{feff}{\"id\":\"\",\"token\":\"new\"}";
+        for body in [&deep, twice, marked] {
+            let read = credential(body.as_bytes(), Fields::IdAndExpiry).unwrap();
+            assert_eq!((read.token.expose(), read.expiry), ("new", Expiry::Unknown), "{body}");
+            assert!(matches!(read.shape, Shape::Odd(_)), "{body}");
         }
     }
 
@@ -242,12 +348,14 @@ mod tests {
             r#"{"id":1,"token":"a\nb"}"#,
             r#"{"id":1,"token":"a\"]\nb"}"#,
             r#"[{"id":1,"token":"new"}]"#,
+            r#"[1,"new",null]"#,
             r#"{"id":1,"token":"new""#,
             "200",
             "",
         ] {
-            assert!(registered(body.as_bytes()).is_err(), "{body}");
-            assert!(reset(body.as_bytes()).is_err(), "{body}");
+            for fields in [Fields::IdAndExpiry, Fields::Id, Fields::Expiry, Fields::Token] {
+                assert!(credential(body.as_bytes(), fields).is_err(), "{body}");
+            }
         }
     }
 
@@ -255,7 +363,9 @@ mod tests {
     fn an_answer_about_another_token_is_rejected() {
         let sent = Token::parse("mine").unwrap();
         let flaw = verified(br#"{"id":1,"token":"theirs","token_expires_at":null}"#, &sent);
-        assert_eq!(flaw, Err(Flaw("about another token")));
+        assert_eq!(flaw, Err(Flaw("it is about another token")));
+        let flaw = verified(br#"{"token":"mine","token_expires_at":null}"#, &sent);
+        assert_eq!(flaw, Err(Flaw("it has no runner id")));
         let verified = verified(br#"{"id":1,"token":"mine","token_expires_at":null}"#, &sent).unwrap();
         assert_eq!((verified.expiry, verified.legacy), (Expiry::Never, false));
     }

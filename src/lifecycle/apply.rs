@@ -1,24 +1,40 @@
 //! State transitions: how each outcome changes each state.
+//!
+//! No single answer has a lasting consequence: what an answer claims is counted in a [`Finding`], and a state is left
+//! for good only once a [`Proof`] is met.
 
 use std::time::Duration;
 
 use super::schedule::{
-    Fraction, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured, look_again_spacing,
-    verify_spacing,
+    Fraction, Proof, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured, look_again_spacing,
+    renew_again_spacing, verify_spacing,
 };
 use super::{
     Active, Failed, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain, Unregistered,
     Unsaved, Validity,
 };
-use crate::model::Timestamp;
+use crate::model::{Boot, Claim, Finding, Stamp, Timestamp};
 
 /// The time of an outcome, with the randomness for its delay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
     /// Server time.
     pub now: Timestamp,
+    /// The boot that `since_boot` counts from.
+    pub boot: Boot,
+    /// Time since boot.
+    pub since_boot: Duration,
     /// A fresh random number.
     pub chance: Fraction,
+}
+
+impl Moment {
+    /// The moment by both clocks, for evidence.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let since_boot_ms = u64::try_from(self.since_boot.as_millis()).unwrap_or(u64::MAX);
+        Stamp { at: self.now, boot: self.boot, since_boot_ms }
+    }
 }
 
 /// The result of a step, or another event.
@@ -30,6 +46,17 @@ pub enum Outcome {
     Accepted(Validity),
     /// The server refused the token in a verification.
     Refused,
+    /// The server answered a verification with something that a human must act on.
+    Claimed(Trouble),
+    /// A verification got an answer that is not one of GitLab's.
+    NotUnderstood {
+        /// The server's `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// config.toml holds an unknown token that is not proven dead, so the credential was not written over it.
+    Disputed,
+    /// A reset was not sent: config.toml holds an unknown token, which is verified first.
+    Contested,
     /// The server refused the token in a reset.
     ResetRefused,
     /// The token was rotated.
@@ -40,10 +67,15 @@ pub enum Outcome {
     Withheld,
     /// The server does not renew this token.
     RotationClosed,
-    /// The runner was deleted on the server.
+    /// A call by the runner's id: the runner does not exist.
     Removed,
     /// The step had no effect, and a retry is safe.
     Deferred {
+        /// The server's `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// A reset surely had no effect. A verification comes before the next one.
+    ResetDeferred {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
@@ -52,7 +84,11 @@ pub enum Outcome {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The user must act.
+    /// The server declined a register or reset with something that a human must act on.
+    Declined(Trouble),
+    /// The server did not confirm an unregistration.
+    NotUnregistered(Settling),
+    /// The user must act: something on this machine prevents the step.
     MustAct(Trouble),
     /// Another credential was found and adopted.
     Adopted(Validity),
@@ -60,14 +96,27 @@ pub enum Outcome {
     Unsaved,
     /// The credential was written to config.toml.
     Saved,
-    /// The runner is to be checked now: after a signal, a changed file or a clock jump.
+    /// The runner is to be checked now: after a changed file or a clock jump.
     Nudged,
+    /// A person asks for a new attempt of everything that failed.
+    Requested,
     /// The runner was unregistered.
     Unregistered,
     /// The runner is no longer managed: its entry or enrollment was removed.
     Released,
     /// The runner was unregistered and is to be registered again, with the remaining credential if any.
     Reenrolled(Option<Validity>),
+}
+
+/// How it is found out what became of a deletion that the server did not confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// By a verification: a refused token means that the runner is gone.
+    Ask,
+    /// By a verification; an accepted token may mean that the deleted manager exists again, so its deletion is repeated.
+    AskThenRepeat,
+    /// By the same deletion once more.
+    Repeat,
 }
 
 /// Returns the state after an outcome.
@@ -83,7 +132,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
             State::Active(good(validity, reset_time(&state), rules, moment.now))
         }
         Outcome::Rotated(validity) => {
-            let reset_from = moment.now.plus(between_resets(&rules.timing, validity.life()));
+            let reset_from = moment.now.plus(between_resets(&rules.timing, known_life(&validity, moment.now)));
             State::Active(Active {
                 since: active_since(&state, moment.now),
                 ..good(validity, reset_from, rules, moment.now)
@@ -92,17 +141,25 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Reenrolled(None) => State::unregistered(moment.now),
         Outcome::Reenrolled(Some(validity)) => State::found(validity, reset_time(&state), moment.now),
         Outcome::Accepted(validity) => accepted(state, validity, rules, moment.now),
-        Outcome::Refused => refused(state, rules, moment),
-        Outcome::ResetRefused => refused(fruitless_reset(state, Duration::ZERO, rules, moment.now), rules, moment),
+        Outcome::Refused => claimed(state, Claim::Refused, None, rules, moment),
+        Outcome::Claimed(trouble) => claimed(state, Claim::MustAct(trouble), None, rules, moment),
+        Outcome::NotUnderstood { retry_after } => claimed(state, Claim::NotUnderstood, retry_after, rules, moment),
+        Outcome::Disputed => disputed(state, rules, moment.now),
+        Outcome::Contested => contested(state, moment.now),
+        Outcome::ResetRefused => reset_refused(state, rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
-        Outcome::RotationClosed => rotation_closed(state, rules, moment),
+        Outcome::RotationClosed => declined(state, Claim::NotRenewable, rules, moment),
+        Outcome::Declined(trouble) => declined(state, Claim::MustAct(trouble), rules, moment),
+        Outcome::Removed => declined(state, Claim::Removed, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
-        Outcome::Removed => removed(state, rules, moment.now),
+        Outcome::ResetDeferred { retry_after } => asking_first(deferred(state, retry_after, rules, moment)),
         Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
+        Outcome::NotUnregistered(_) => verified_soon(state, moment.now),
         Outcome::MustAct(trouble) => must_act(state, trouble, rules, moment),
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
+        Outcome::Requested => requested(state, moment.now),
     }
 }
 
@@ -110,6 +167,11 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
 fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
     let verify_at = now.plus(verify_spacing(rules.verify_interval, rules.phase));
     Active { verify_at, ..Active::new(validity, reset_from, now) }
+}
+
+/// The life of a new token; `None` if it contradicts the clock, which says that the token has expired already.
+fn known_life(validity: &Validity, now: Timestamp) -> Option<Duration> {
+    validity.life().filter(|_| !validity.is_expired(now))
 }
 
 fn reset_time(state: &State) -> Timestamp {
@@ -131,6 +193,7 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
         State::Active(active) => State::Active(Active {
             since: active.since,
             fruitless_resets: active.fruitless_resets,
+            changed: active.changed,
             unsaved: active.unsaved,
             ..good(validity, active.reset_from, rules, now)
         }),
@@ -139,12 +202,13 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
             validity,
             verify_at: now.plus(verify_spacing(rules.verify_interval, rules.phase)),
             failures: 0,
-            refused_at: None,
+            asked: None,
             ..state
         }),
-        State::Rejected(_) | State::Failed(_) | State::Unregistered(_) => {
-            State::Active(good(validity, Timestamp::EARLIEST, rules, now))
+        State::Failed(Failed { changed, .. }) => {
+            State::Active(Active { changed, ..good(validity, Timestamp::EARLIEST, rules, now) })
         }
+        State::Rejected(_) | State::Unregistered(_) => State::Active(good(validity, Timestamp::EARLIEST, rules, now)),
         State::Retired { .. } => state,
     }
 }
@@ -155,10 +219,185 @@ fn accepted_again(state: Uncertain, validity: Validity, rules: &Rules, now: Time
     let accepted = state.accepted + 1;
     if accepted < 2 {
         let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(now));
-        return State::Uncertain(Uncertain { validity, ask_at: now.plus(wait), accepted, failures: 0, ..state });
+        let ask_at = now.plus(wait);
+        return State::Uncertain(Uncertain { validity, ask_at, accepted, asked: None, failures: 0, ..state });
     }
     let reset_from = now.plus(fruitless_backoff(&rules.timing, state.fruitless_resets, &validity, now));
     State::Active(Active { fruitless_resets: state.fruitless_resets, ..good(validity, reset_from, rules, now) })
+}
+
+/// Counts what the answer to a verification claims, and concludes once that is proven.
+fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
+    let (now, stamp, timing) = (moment.now, moment.stamp(), &rules.timing);
+    let asked = match &state {
+        State::Active(Active { asked, .. })
+        | State::NotRenewable(NotRenewable { asked, .. })
+        | State::Uncertain(Uncertain { asked, .. })
+        | State::Failed(Failed { asked, .. }) => *asked,
+        State::Unregistered(_) => return declined(state, given_token_claim(claim), rules, moment),
+        State::Rejected(_) if claim == Claim::Refused => return still_refused(state, rules, now),
+        State::Rejected(_) | State::Retired { .. } => return deferred(state, retry_after, rules, moment),
+    };
+    let Some(validity) = state.validity().copied() else {
+        return must_act(state, trouble_of(given_token_claim(claim)), rules, moment);
+    };
+    let finding = Finding::added(asked, claim, stamp);
+    let proof = Proof::of(claim, timing, validity.left(now));
+    if proof.is_met(&finding, &stamp) {
+        return concluded(state, claim, &validity, rules, moment, finding);
+    }
+    let at = now.plus(proof.wait(&finding, &stamp, timing));
+    let asked = Some(finding);
+    match state {
+        // As any failed verification: the answer says nothing about the runner.
+        State::Active(_) | State::NotRenewable(_) | State::Uncertain(_) if claim == Claim::NotUnderstood => {
+            with_asked(deferred(state, retry_after, rules, moment), asked)
+        }
+        State::Active(state) => {
+            State::Active(Active { verify_at: at, retry_from: now, failures: 0, ask_first: false, asked, ..state })
+        }
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: at, asked, ..state }),
+        State::Uncertain(state) => State::Uncertain(Uncertain { ask_at: at, asked, ..state }),
+        State::Failed(state) => {
+            let look_again_at = at.min(now.plus(look_again_spacing(timing, rules.phase, validity.left(now))));
+            State::Failed(Failed { look_again_at, asked, ..state })
+        }
+        other => other,
+    }
+}
+
+fn with_asked(state: State, asked: Option<Finding>) -> State {
+    match state {
+        State::Active(state) => State::Active(Active { asked, ..state }),
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { asked, ..state }),
+        State::Uncertain(state) => State::Uncertain(Uncertain { asked, ..state }),
+        other => other,
+    }
+}
+
+/// What a verification has proven.
+fn concluded(
+    state: State,
+    claim: Claim,
+    validity: &Validity,
+    rules: &Rules,
+    moment: Moment,
+    finding: Finding,
+) -> State {
+    match (claim, state) {
+        (Claim::Refused, State::Uncertain(_)) => {
+            State::Rejected(rejected(*validity, Rejection::Lost, rules, moment.now))
+        }
+        (Claim::Refused, _) => State::Rejected(rejected_by_age(*validity, rules, moment.now)),
+        // Only an acceptance or a refusal of the old token settles a lost reset.
+        (_, state @ State::Uncertain(_)) => with_asked(deferred(state, None, rules, moment), Some(finding)),
+        (claim, state) => match must_act(state, trouble_of(claim), rules, moment) {
+            State::Failed(state) => State::Failed(Failed { asked: Some(finding), ..state }),
+            other => other,
+        },
+    }
+}
+
+/// A refusal of a token that was given for an enrollment is about that token.
+fn given_token_claim(claim: Claim) -> Claim {
+    match claim {
+        Claim::Refused => Claim::MustAct(Trouble::GivenTokenRefused),
+        other => other,
+    }
+}
+
+fn trouble_of(claim: Claim) -> Trouble {
+    match claim {
+        Claim::MustAct(trouble) => trouble,
+        Claim::NotUnderstood => Trouble::NotUnderstood,
+        Claim::NotRenewable | Claim::Removed | Claim::Refused => Trouble::Unsupported,
+    }
+}
+
+/// Counts how the server has declined a request that changes something, and concludes once that is proven.
+fn declined(state: State, claim: Claim, rules: &Rules, moment: Moment) -> State {
+    let (now, stamp, timing) = (moment.now, moment.stamp(), &rules.timing);
+    let changed = match &state {
+        State::Unregistered(state) => state.changed,
+        State::Active(state) => state.changed,
+        State::Rejected(state) => state.changed,
+        State::NotRenewable(state) => state.changed,
+        State::Failed(state) => state.changed,
+        State::Uncertain(_) | State::Retired { .. } => return deferred(state, None, rules, moment),
+    };
+    let left = state.validity().and_then(|validity| validity.left(now));
+    let finding = Finding::added(changed, claim, stamp);
+    let proof = match (claim, &state) {
+        // A rung of the recovery ladder is given up as reluctantly as a registration.
+        (Claim::NotRenewable, State::Rejected(_)) => Proof::of_three(timing, left),
+        (Claim::NotUnderstood, _) => Proof::of_a_day(timing, left),
+        (claim, _) => Proof::of(claim, timing, left),
+    };
+    let (is_proven, wait) = (proof.is_met(&finding, &stamp), proof.wait(&finding, &stamp, timing));
+    let (changed, at) = (Some(finding), now.plus(wait));
+    match state {
+        State::Unregistered(state) if !is_proven => {
+            let failures = state.failures.saturating_add(1);
+            State::Unregistered(Unregistered { failures, retry_from: at, changed, ..state })
+        }
+        State::Active(state) if !is_proven || claim == Claim::Removed => State::Active(Active {
+            verify_at: now,
+            retry_from: now,
+            reset_from: at.max(state.reset_from),
+            ask_first: true,
+            changed,
+            ..state
+        }),
+        State::Active(Active { validity, .. }) if claim == Claim::NotRenewable => {
+            let verify_at = now.plus(verify_spacing(rules.verify_interval, rules.phase));
+            let reset_at = now.plus(renew_again_spacing(timing, left));
+            let since = now;
+            State::NotRenewable(NotRenewable {
+                since,
+                validity,
+                verify_at,
+                reset_at,
+                failures: 0,
+                asked: None,
+                changed,
+            })
+        }
+        State::NotRenewable(state) if claim == Claim::NotRenewable || !is_proven => {
+            let spacing = renew_again_spacing(timing, left);
+            State::NotRenewable(NotRenewable { reset_at: now.plus(spacing), verify_at: now, changed, ..state })
+        }
+        State::Rejected(state) if is_proven && claim == Claim::Removed => {
+            let rungs = Rungs { is_removed: true, ..state.rungs };
+            State::Rejected(look_again(Rejected { rungs, changed, ..state }, rules, now))
+        }
+        State::Rejected(state) if is_proven => State::Rejected(climb(Rejected { changed, ..state }, rules, now)),
+        State::Rejected(state) => {
+            let failures = state.failures.saturating_add(1);
+            State::Rejected(Rejected { failures, recover_from: at, look_again_at: at, changed, ..state })
+        }
+        State::Failed(state) if !is_proven => State::Failed(Failed { look_again_at: at, changed, ..state }),
+        state => match must_act(state, trouble_of(claim), rules, moment) {
+            State::Failed(state) => State::Failed(Failed { changed, ..state }),
+            other => other,
+        },
+    }
+}
+
+/// Whether the token is dead is for a verification to find out, now and before another reset.
+fn reset_refused(state: State, rules: &Rules, moment: Moment) -> State {
+    if matches!(state, State::Unregistered(_)) {
+        return declined(state, Claim::MustAct(Trouble::RegistrationRefused), rules, moment);
+    }
+    match fruitless_reset(state, Duration::ZERO, rules, moment.now) {
+        State::Active(state) => {
+            State::Active(Active { verify_at: moment.now, retry_from: moment.now, ask_first: true, ..state })
+        }
+        State::NotRenewable(state) => {
+            let reset_at = moment.now.plus(renew_again_spacing(&rules.timing, state.validity.left(moment.now)));
+            State::NotRenewable(NotRenewable { verify_at: moment.now, reset_at, ..state })
+        }
+        other => deferred(other, None, rules, moment),
+    }
 }
 
 /// Delays the next reset after one without a new token: longer with each consecutive one, and at least `least`.
@@ -169,56 +408,37 @@ fn fruitless_reset(state: State, least: Duration, rules: &Rules, now: Timestamp)
     State::Active(Active { fruitless_resets, reset_from: now.plus(wait), ..active })
 }
 
-fn refused(state: State, rules: &Rules, moment: Moment) -> State {
-    let now = moment.now;
+/// The unknown token in config.toml needs another refusal, and ours an acceptance after it.
+fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
+    let State::Active(active) = state else { return state };
+    let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
+    let verify_at = active.verify_at.min(now.plus(wait));
+    State::Active(Active { verify_at, retry_from: now, ask_first: true, ..active })
+}
+
+/// No reset before a verification, which is due now unless one is planned for the same reason.
+fn contested(state: State, now: Timestamp) -> State {
     match state {
-        State::Active(active) => {
-            let Some(refused_at) = first_refusal(&active.validity, active.refused_at, now) else {
-                return State::Rejected(rejected_by_age(active.validity, rules, now));
-            };
-            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
-            State::Active(Active {
-                verify_at: now.plus(wait),
-                retry_from: now,
-                failures: 0,
-                refused_at: Some(refused_at),
-                ..active
-            })
-        }
-        State::NotRenewable(state) => {
-            let Some(refused_at) = first_refusal(&state.validity, state.refused_at, now) else {
-                return State::Rejected(rejected_by_age(state.validity, rules, now));
-            };
-            let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now));
-            State::NotRenewable(NotRenewable { verify_at: now.plus(wait), refused_at: Some(refused_at), ..state })
-        }
-        State::Uncertain(state) => State::Rejected(rejected(state.validity, Rejection::Lost, rules, now)),
-        State::Rejected(state) if rules.recovery.next_rung(&state).is_some() => {
-            State::Rejected(climb(state, rules, now))
-        }
-        // Still refused. A registration that was declined before may succeed now.
-        State::Rejected(state) => {
-            let rungs = Rungs { register_failed: false, ..state.rungs };
-            State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
-        }
-        State::Failed(Failed { validity: Some(validity), .. }) => {
-            State::Rejected(rejected_by_age(validity, rules, now))
-        }
-        State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
-            must_act(state, Trouble::GivenTokenRefused, rules, moment)
-        }
-        State::Retired { .. } => state,
+        State::Active(active) if active.ask_first => State::Active(active),
+        State::Active(active) => State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active }),
+        other => verified_soon(other, now),
     }
 }
 
-/// The time of a refusal that needs confirmation; `None` for the second refusal, or after the expiry.
-fn first_refusal(validity: &Validity, refused_at: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    (refused_at.is_none() && !validity.is_expired(now)).then_some(now)
+/// A failed reset: no other one before a verification.
+fn asking_first(state: State) -> State {
+    match state {
+        State::Active(active) => State::Active(Active { verify_at: active.retry_from, ask_first: true, ..active }),
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { reset_at: state.verify_at, ..state }),
+        other => other,
+    }
 }
 
 fn rejected(validity: Validity, rejection: Rejection, rules: &Rules, now: Timestamp) -> Rejected {
-    let look_again_at = now.plus(look_again_spacing(&rules.timing, rules.phase));
-    Rejected { since: now, validity, rejection, look_again_at, rungs: Rungs::default(), failures: 0, recover_from: now }
+    // One more verification asks every candidate, now that they may be followed; then comes the first rung.
+    let at = now.plus(rules.timing.floor);
+    let rungs = Rungs::default();
+    Rejected { since: now, validity, rejection, look_again_at: at, rungs, failures: 0, recover_from: at, changed: None }
 }
 
 fn rejected_by_age(validity: Validity, rules: &Rules, now: Timestamp) -> Rejected {
@@ -227,7 +447,18 @@ fn rejected_by_age(validity: Validity, rules: &Rules, now: Timestamp) -> Rejecte
 }
 
 fn look_again(state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
-    Rejected { look_again_at: now.plus(look_again_spacing(&rules.timing, rules.phase)), ..state }
+    let spacing = look_again_spacing(&rules.timing, rules.phase, state.validity.left(now));
+    Rejected { look_again_at: now.plus(spacing), ..state }
+}
+
+/// The token and its candidates are still refused: the next rung is due, and rungs that were declined before may
+/// succeed from now on.
+fn still_refused(state: State, rules: &Rules, now: Timestamp) -> State {
+    let State::Rejected(state) = state else { return state };
+    let is_at_the_top = rules.recovery.next_rung(&state).is_none();
+    let rungs =
+        if is_at_the_top { Rungs { reset_failed: false, register_failed: false, ..state.rungs } } else { state.rungs };
+    State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
 }
 
 /// Marks the current rung as failed; the next one is due at once.
@@ -240,15 +471,6 @@ fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
     look_again(Rejected { failures: 0, recover_from: now, ..state }, rules, now)
 }
 
-/// The runner was deleted on the server: it is not recovered until a nudge.
-fn removed(state: State, rules: &Rules, now: Timestamp) -> State {
-    let Some(validity) = state.validity().copied() else { return state };
-    let mut rejected =
-        if let State::Rejected(rejected) = state { rejected } else { rejected_by_age(validity, rules, now) };
-    rejected.rungs.is_removed = true;
-    State::Rejected(look_again(rejected, rules, now))
-}
-
 /// An immediate retry would not change the token either.
 fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     match state {
@@ -258,27 +480,11 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
             let active = Active { failures: 0, retry_from: moment.now, ..active };
             fruitless_reset(State::Active(active), least, rules, moment.now)
         }
+        State::NotRenewable(state) => {
+            let reset_at = moment.now.plus(renew_again_spacing(&rules.timing, state.validity.left(moment.now)));
+            State::NotRenewable(NotRenewable { reset_at, ..state })
+        }
         other => deferred(other, None, rules, moment),
-    }
-}
-
-fn rotation_closed(state: State, rules: &Rules, moment: Moment) -> State {
-    if let State::Rejected(state) = state {
-        return State::Rejected(climb(state, rules, moment.now));
-    }
-    let verify_at = moment.now.plus(verify_spacing(rules.verify_interval, rules.phase));
-    match state {
-        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at, ..state }),
-        state => match state.validity() {
-            Some(validity) => State::NotRenewable(NotRenewable {
-                since: moment.now,
-                validity: *validity,
-                verify_at,
-                failures: 0,
-                refused_at: None,
-            }),
-            None => must_act(state, Trouble::Unsupported, rules, moment),
-        },
     }
 }
 
@@ -299,7 +505,8 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
             let failures = state.failures.saturating_add(1);
             let retry_from = delay(failures, Some(&state.validity));
             // A failed verification is retried before the end of its interval.
-            State::Active(Active { failures, retry_from, verify_at: state.verify_at.min(retry_from), ..state })
+            let verify_at = state.verify_at.min(retry_from);
+            State::Active(Active { failures, retry_from, verify_at, ask_first: false, ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
@@ -329,16 +536,15 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
     let (validity, fruitless) = match state {
         State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
         State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
-        // Each repetition may leave one more runner behind, so it waits for the settling time.
-        State::Unregistered(state) => {
+        // A repetition would leave one more runner behind, so it is for a person to ask for.
+        State::Unregistered(_) => return must_act(state, Trouble::RegistrationLost, rules, moment),
+        State::Rejected(mut state) => {
             let failures = state.failures.saturating_add(1);
-            let retry_from = settled_retry(failures, retry_after, rules, moment);
-            return State::Unregistered(Unregistered { failures, retry_from, ..state });
-        }
-        State::Rejected(state) => {
-            let failures = state.failures.saturating_add(1);
+            if rules.recovery.next_rung(&state) == Some(Step::RegisterAgain) {
+                state.rungs.register_lost = true;
+            }
             let recover_from = settled_retry(failures, retry_after, rules, moment);
-            return State::Rejected(look_again(Rejected { failures, recover_from, ..state }, rules, moment.now));
+            return State::Rejected(Rejected { failures, recover_from, look_again_at: recover_from, ..state });
         }
         // These states only send verifications, which are safe to retry.
         State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
@@ -351,12 +557,13 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
         validity,
         ask_at: moment.now.plus(wait),
         accepted: 0,
+        asked: None,
         failures: 0,
         fruitless_resets: fruitless.saturating_add(1),
     })
 }
 
-/// The settling time doubles with each consecutive loss, because each may have left a runner behind.
+/// The settling time doubles with each consecutive loss, because each may have made another token.
 fn settled_retry(failures: u32, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> Timestamp {
     let settling = doubled(rules.timing.settle_after, failures).min(rules.timing.look_again);
     let requested = retry_after.map(|delay| honoured(&rules.timing, delay, None)).unwrap_or_default();
@@ -375,12 +582,16 @@ fn must_act(state: State, trouble: Trouble, rules: &Rules, moment: Moment) -> St
         State::Failed(failed) if failed.trouble == trouble => failed.since,
         _ => moment.now,
     };
+    let validity = state.validity().copied();
+    let left = validity.and_then(|validity| validity.left(moment.now));
     State::Failed(Failed {
         since,
-        validity: state.validity().copied(),
+        validity,
         trouble,
         failures: 0,
-        look_again_at: moment.now.plus(look_again_spacing(&rules.timing, rules.phase)),
+        look_again_at: moment.now.plus(look_again_spacing(&rules.timing, rules.phase, left)),
+        asked: None,
+        changed: None,
     })
 }
 
@@ -396,12 +607,24 @@ fn saved(state: State) -> State {
     State::Active(Active { unsaved: None, ..active })
 }
 
-/// Makes the next step due now. Counters stay, so repeated nudges of a failing runner cause one request each.
+fn verified_soon(state: State, now: Timestamp) -> State {
+    match state {
+        State::Active(state) => State::Active(Active { verify_at: now, retry_from: now, ..state }),
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: now, ..state }),
+        State::Failed(state) if state.validity.is_some() => State::Failed(Failed { look_again_at: now, ..state }),
+        other => other,
+    }
+}
+
+/// Makes the next step due now. Counters and evidence stay, so repeated nudges of a failing runner cause one request
+/// each and prove nothing sooner.
 fn nudged(state: State, now: Timestamp) -> State {
     match state {
         State::Unregistered(state) => State::Unregistered(Unregistered { retry_from: now, ..state }),
-        State::Active(state) => State::Active(Active { verify_at: now, retry_from: now, ..state }),
-        State::NotRenewable(state) => State::NotRenewable(NotRenewable { verify_at: now, ..state }),
+        State::Active(_) => verified_soon(state, now),
+        State::NotRenewable(state) => {
+            State::NotRenewable(NotRenewable { verify_at: now, reset_at: state.reset_at, ..state })
+        }
         State::Rejected(state) => {
             let rungs = Rungs { is_removed: false, register_failed: false, ..state.rungs };
             State::Rejected(Rejected { look_again_at: now, recover_from: now, rungs, ..state })
@@ -409,5 +632,18 @@ fn nudged(state: State, now: Timestamp) -> State {
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
         // The settling time is for the server and must pass.
         State::Uncertain(_) | State::Retired { .. } => state,
+    }
+}
+
+/// As [`nudged`], and what must not be repeated by itself may be tried once more.
+fn requested(state: State, now: Timestamp) -> State {
+    match nudged(state, now) {
+        State::NotRenewable(state) => State::NotRenewable(NotRenewable { reset_at: now, ..state }),
+        State::Failed(Failed { validity: None, trouble: Trouble::RegistrationLost, .. }) => State::unregistered(now),
+        State::Rejected(state) => {
+            let rungs = Rungs { register_lost: false, reset_failed: false, ..state.rungs };
+            State::Rejected(Rejected { rungs, ..state })
+        }
+        other => other,
     }
 }

@@ -4,7 +4,7 @@
 //! the same states and times as in the daemon.
 
 use super::schedule::certainty_wait;
-use super::{Active, Outcome, Plan, Rules, State, Step, Why};
+use super::{Active, Outcome, Plan, Rules, Settling, State, Step, Why};
 use crate::model::Timestamp;
 
 /// What a command wants of a runner.
@@ -34,30 +34,25 @@ pub type Taken = (Step, Outcome);
 /// How often a command asks about a reset whose answer was lost.
 const SETTLING_VERIFICATIONS: usize = 4;
 
-/// How many refusals confirm each other.
-const CONFIRMING_REFUSALS: usize = 2;
-
 /// The next step towards a goal; `None` once the goal is reached, or out of reach.
 ///
-/// `taken` has the steps since the command began, oldest first.
+/// `taken` has the steps since the command began, oldest first. What a former process found out is in the state.
 #[must_use]
 pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
     let at_once = |step| Some(Plan { step, at: now, why: Why::Requested });
     match goal {
         Goal::Verified if taken.is_empty() => at_once(Step::Verify),
-        Goal::Unregistered if taken.is_empty() => at_once(Step::Unregister),
-        Goal::Verified | Goal::Unregistered => None,
+        Goal::Verified => None,
         Goal::Refused => match taken.last() {
             None => at_once(Step::Verify),
-            Some((_, Outcome::Refused)) if !is_refusal_confirmed(taken) => {
-                Some(Plan { step: Step::Verify, at: confirm_at(state, rules), why: Why::ConfirmRefusal })
-            }
+            Some((_, Outcome::Refused)) => confirmation(state),
             Some(_) => None,
         },
-        Goal::Registered => registration(Step::Register, state, taken, now),
-        Goal::RegisteredAgain => registration(Step::RegisterAgain, state, taken, now),
+        Goal::Registered => registration(Step::Register, state, taken, rules, now),
+        Goal::RegisteredAgain => registration(Step::RegisterAgain, state, taken, rules, now),
         Goal::Rotated => rotation(Step::Rotate, state, taken, rules, now),
         Goal::RotatedById => rotation(Step::ResetById, state, taken, rules, now),
+        Goal::Unregistered => unregistration(state, taken, rules, now),
         Goal::Saved => match state {
             State::Active(Active { unsaved: Some(unsaved), .. }) => {
                 // A person waits, and the disk is this machine's own.
@@ -69,27 +64,35 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
     }
 }
 
-/// Whether the last verifications have refused the token often enough to believe it.
-#[must_use]
-pub fn is_refusal_confirmed(taken: &[Taken]) -> bool {
-    taken.iter().rev().take_while(|(_, outcome)| *outcome == Outcome::Refused).count() >= CONFIRMING_REFUSALS
-}
-
-/// When a refusal that was just received is to be confirmed.
-fn confirm_at(state: &State, rules: &Rules) -> Timestamp {
-    match state {
+/// The verification that confirms a refusal; `None` once it is confirmed.
+fn confirmation(state: &State) -> Option<Plan> {
+    let at = match state {
         State::Active(state) => state.verify_at,
         State::NotRenewable(state) => state.verify_at,
-        // Past the expiry one refusal is enough for the state, which leaves the entry where it is.
-        state => {
-            let left = state.validity().and_then(|validity| validity.left(state.since()));
-            state.since().plus(certainty_wait(&rules.timing, rules.timing.confirm_after, left))
-        }
-    }
+        State::Uncertain(state) => state.ask_at,
+        State::Failed(state) => state.look_again_at,
+        State::Rejected(_) | State::Unregistered(_) | State::Retired { .. } => return None,
+    };
+    Some(Plan { step: Step::Verify, at, why: Why::ConfirmRefusal })
 }
 
-fn registration(step: Step, state: &State, taken: &[Taken], now: Timestamp) -> Option<Plan> {
-    match (taken.last(), state) {
+/// The verification that settles a reset whose answer was lost, of this process or of a former one; `None` if the
+/// state is settled, or if enough were made in vain.
+fn settling(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
+    let State::Uncertain(state) = state else { return None };
+    let settling = taken.iter().rev().take_while(|(step, _)| *step == Step::Verify).count();
+    // No longer than this, whatever the server wishes: a person waits.
+    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, state.validity.left(now));
+    let plan = Plan { step: Step::Verify, at: state.ask_at.min(now.plus(wait)), why: Why::SettleLostAnswer };
+    (settling < SETTLING_VERIFICATIONS).then_some(plan)
+}
+
+/// A registration into an entry whose runner has a lost reset waits until that is settled.
+fn registration(step: Step, state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
+    if let State::Uncertain(_) = state {
+        return settling(state, taken, rules, now);
+    }
+    match (taken.iter().rfind(|(taken, _)| *taken == step), state) {
         (None, _) => Some(Plan { step, at: now, why: Why::Requested }),
         (Some((_, Outcome::Deferred { .. })), State::Unregistered(state)) => {
             Some(Plan { step, at: state.retry_from, why: Why::Retry })
@@ -99,27 +102,70 @@ fn registration(step: Step, state: &State, taken: &[Taken], now: Timestamp) -> O
 }
 
 /// Settles a lost answer first, and writes a token that config.toml does not hold yet. A reset is sent once; one whose
-/// answer is lost is settled and not repeated.
+/// answer is lost is settled and not repeated. A reset by the runner's id needs no settling: it replaces whichever
+/// token is there.
 fn rotation(reset: Step, state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
     let at_once = |step| Some(Plan { step, at: now, why: Why::Requested });
-    if let State::Uncertain(state) = state {
-        let settling = taken.iter().rev().take_while(|(step, _)| *step == Step::Verify).count();
-        // No longer than this, whatever the server wishes: a person waits.
-        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, state.validity.left(now));
-        let plan = Plan { step: Step::Verify, at: now.plus(wait), why: Why::SettleLostAnswer };
-        return (settling < SETTLING_VERIFICATIONS).then_some(plan);
-    }
     let mut resets = taken.iter().filter(|(step, _)| matches!(step, Step::Rotate | Step::ResetById));
-    match (resets.next(), taken.last()) {
+    let last_reset = resets.next_back();
+    if matches!(state, State::Uncertain(_)) && !(reset == Step::ResetById && last_reset.is_none()) {
+        return settling(state, taken, rules, now);
+    }
+    match (last_reset, taken.last()) {
         (None, None) if is_unsaved(state) => at_once(Step::Save),
         (None, Some((Step::Save, outcome))) if *outcome != Outcome::Saved => None,
-        (None, _) => at_once(reset).filter(|_| !matches!(state, State::Rejected(_))),
+        // A former reset that was lost has cost the token.
+        (None, Some((Step::Verify, _))) if matches!(state, State::Rejected(_)) => None,
+        (None, _) => at_once(reset),
         (Some((Step::Rotate, Outcome::ResetRefused)), Some((Step::Rotate, _))) if rules.recovery.reset_by_id => {
             at_once(Step::ResetById)
         }
+        // The unknown token in config.toml is asked about once more, and then the reset is sent.
+        (Some((_, Outcome::Contested)), Some((Step::Rotate | Step::ResetById, _))) if taken.len() < MOST_CONTESTS => {
+            confirmation(state)
+        }
+        (Some((_, Outcome::Contested)), Some((Step::Verify, Outcome::Accepted(_)))) => match state {
+            State::Active(Active { ask_first: true, .. }) if taken.len() < MOST_CONTESTS => confirmation(state),
+            _ => at_once(reset),
+        },
         (Some(_), _) => None,
     }
 }
+
+/// A deletion that the server does not confirm is not repeated by itself, but for that of a manager, which is
+/// idempotent: a verification finds out whether the runner is gone.
+fn unregistration(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
+    let at_once = |step| Some(Plan { step, at: now, why: Why::Requested });
+    if let State::Uncertain(_) = state {
+        return settling(state, taken, rules, now);
+    }
+    let mut deletions = taken.iter().filter(|(step, _)| *step == Step::Unregister);
+    let (first, is_repeated) = (deletions.next().map(|(_, outcome)| *outcome), deletions.next().is_some());
+    match (first, taken.last()) {
+        // Nothing, or what preceded the deletion is settled.
+        (None, None | Some((Step::Verify, _))) => at_once(Step::Unregister),
+        (Some(Outcome::NotUnregistered(Settling::Repeat)), Some((Step::Unregister, _))) if !is_repeated => {
+            at_once(Step::Unregister)
+        }
+        (Some(Outcome::NotUnregistered(_)), Some((Step::Unregister, Outcome::NotUnregistered(settling))))
+            if !is_repeated || *settling != Settling::Repeat =>
+        {
+            (taken.len() < MOST_STEPS_OF_A_DELETION).then(|| at_once(Step::Verify)).flatten()
+        }
+        (Some(_), Some((Step::Verify, Outcome::Refused))) => confirmation(state).or_else(|| at_once(Step::Unregister)),
+        (
+            Some(Outcome::NotUnregistered(Settling::AskThenRepeat)),
+            Some((Step::Verify, Outcome::Accepted(_) | Outcome::Adopted(_))),
+        ) if !is_repeated => at_once(Step::Unregister),
+        _ => None,
+    }
+}
+
+/// A deletion, two verifications and their deletion again: no unregistration needs more.
+const MOST_STEPS_OF_A_DELETION: usize = 6;
+
+/// A reset that meets an unknown token in config.toml, twice with a verification, and the reset itself.
+const MOST_CONTESTS: usize = 8;
 
 fn is_unsaved(state: &State) -> bool {
     matches!(state, State::Active(Active { unsaved: Some(_), .. }))
@@ -162,6 +208,7 @@ mod tests {
             let plan = self.plan().expect("a step");
             let wait = plan.at.since(self.moment.now);
             self.moment.now = self.moment.now.plus(wait);
+            self.moment.since_boot += wait;
             self.current = apply(self.current.clone(), outcome, &self.rules, self.moment);
             self.taken.push((plan.step, outcome));
             (plan.step, plan.why, wait)
@@ -169,6 +216,7 @@ mod tests {
     }
 
     const DEFERRED: Outcome = Outcome::Deferred { retry_after: None };
+    const DECLINED: Outcome = Outcome::Declined(crate::lifecycle::Trouble::AccessDenied);
     const LOST: Outcome = Outcome::Lost { retry_after: None };
 
     #[test]
@@ -181,8 +229,9 @@ mod tests {
             (Goal::Rotated, Step::Rotate, DEFERRED),
             (Goal::RotatedById, Step::ResetById, Outcome::NotRotated),
             (Goal::Registered, Step::Register, Outcome::Registered(validity())),
-            (Goal::RegisteredAgain, Step::RegisterAgain, LOST),
+            (Goal::RegisteredAgain, Step::RegisterAgain, DECLINED),
             (Goal::Unregistered, Step::Unregister, DEFERRED),
+            (Goal::Unregistered, Step::Unregister, Outcome::Unregistered),
         ] {
             let mut command = Command::new(goal);
             assert_eq!(command.take(outcome), (step, Why::Requested, Duration::ZERO), "{goal:?}");
@@ -205,7 +254,6 @@ mod tests {
         let expired = Validity { expiry: crate::model::Expiry::At(moment(0).now), ..validity() };
         command.current = State::found(expired, Timestamp::EARLIEST, moment(0).now);
         command.take(Outcome::Refused);
-        assert!(matches!(command.current, State::Rejected(_)), "for the state one refusal is enough");
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.plan(), None);
     }
@@ -229,6 +277,7 @@ mod tests {
         assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::Rotate);
         let mut refused = Command::new(Goal::Rotated).after(LOST);
         refused.take(Outcome::Refused);
+        refused.take(Outcome::Refused);
         assert!(matches!(&refused.current, State::Rejected(rejected) if rejected.rejection == Rejection::Lost));
         assert_eq!(refused.plan(), None);
     }
@@ -250,6 +299,45 @@ mod tests {
         let busy = Outcome::Deferred { retry_after: Some(Duration::from_secs(7200)) };
         for _ in 0..4 {
             assert_eq!(command.take(busy).2, rules().timing.settle_after);
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_is_not_confirmed_is_settled_by_asking() {
+        let undeleted = |settling| Outcome::NotUnregistered(settling);
+        // The runner is gone: two refusals prove it, and then the deletion is concluded.
+        let mut gone = Command::new(Goal::Unregistered);
+        gone.take(undeleted(Settling::Ask));
+        assert_eq!(gone.take(Outcome::Refused).0, Step::Verify);
+        assert_eq!(gone.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        assert_eq!(gone.take(Outcome::Unregistered).0, Step::Unregister);
+        assert_eq!(gone.plan(), None);
+        // The runner lives: its deletion is not repeated by itself, that of a manager is, once.
+        for (settling, repeated) in [(Settling::Ask, None), (Settling::AskThenRepeat, Some(Step::Unregister))] {
+            let mut lives = Command::new(Goal::Unregistered);
+            lives.take(undeleted(settling));
+            assert_eq!(lives.take(Outcome::Accepted(validity())).0, Step::Verify);
+            assert_eq!(lives.plan().map(|plan| plan.step), repeated);
+        }
+        let mut lost = Command::new(Goal::Unregistered);
+        lost.take(undeleted(Settling::Repeat));
+        assert_eq!(lost.take(undeleted(Settling::Repeat)).0, Step::Unregister);
+        assert_eq!(lost.plan(), None);
+    }
+
+    #[test]
+    fn a_lost_reset_is_settled_before_a_registration_or_a_deletion() {
+        for (goal, step) in [
+            (Goal::Unregistered, Step::Unregister),
+            (Goal::RegisteredAgain, Step::RegisterAgain),
+            (Goal::RotatedById, Step::ResetById),
+        ] {
+            let mut command = Command::new(goal).after(LOST);
+            if goal != Goal::RotatedById {
+                assert_eq!(command.take(Outcome::Refused).0, Step::Verify, "{goal:?}");
+                assert_eq!(command.take(Outcome::Refused).0, Step::Verify, "{goal:?}");
+            }
+            assert_eq!(command.plan().map(|plan| plan.step), Some(step), "{goal:?}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! The next step of a runner.
 
 use super::schedule::rotate_at;
-use super::{Active, Rules, State};
-use crate::model::{Step, Timestamp, Why};
+use super::{Active, NotRenewable, Rejected, Rules, State, Trouble};
+use crate::model::{Claim, Finding, Step, Timestamp, Why};
 
 /// A planned step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,23 +27,38 @@ pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
         }
         State::Active(state) => Some(plan_active(state, rules)),
         State::Uncertain(state) => Some(Plan { step: Step::Verify, at: state.ask_at, why: Why::SettleLostAnswer }),
-        State::Rejected(state) => Some(match rules.recovery.next_rung(state) {
-            Some(step) => Plan { step, at: state.recover_from, why: Why::Recovery },
-            None => Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain },
-        }),
-        State::NotRenewable(state) => {
-            Some(Plan { step: Step::Verify, at: state.verify_at, why: why_verify(state.refused_at, state.failures) })
-        }
+        State::Rejected(state) => Some(plan_rejected(state, rules)),
+        State::NotRenewable(state) => Some(plan_not_renewable(state, rules)),
         State::Failed(state) => {
-            let step = if state.validity.is_some() { Step::Verify } else { Step::Register };
+            // A lost registration is not repeated: only the tokens that it may have brought are verified.
+            let may_register = state.validity.is_none() && state.trouble != Trouble::RegistrationLost;
+            let step = if may_register { Step::Register } else { Step::Verify };
             Some(Plan { step, at: state.look_again_at, why: Why::LookAgain })
         }
         State::Retired { .. } => None,
     }
 }
 
+/// The token and every candidate are verified before each rung.
+fn plan_rejected(state: &Rejected, rules: &Rules) -> Plan {
+    let verify = Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain };
+    match rules.recovery.next_rung(state) {
+        Some(step) if state.recover_from < state.look_again_at => {
+            Plan { step, at: state.recover_from, why: Why::Recovery }
+        }
+        Some(_) | None => verify,
+    }
+}
+
+fn plan_not_renewable(state: &NotRenewable, rules: &Rules) -> Plan {
+    let why = why_verify(state.asked, state.failures);
+    let verify = Plan { step: Step::Verify, at: state.verify_at, why };
+    let is_due = rules.rotate.is_some() && state.asked.is_none() && state.reset_at < state.verify_at;
+    if is_due { Plan { step: Step::Rotate, at: state.reset_at, why: Why::LookAgain } } else { verify }
+}
+
 fn plan_active(state: &Active, rules: &Rules) -> Plan {
-    let why = why_verify(state.refused_at, state.failures);
+    let why = why_verify(state.asked, state.failures);
     let verify = Plan { step: Step::Verify, at: state.verify_at.max(state.retry_from), why };
     let request = match plan_rotation(state, rules) {
         Some(rotation) if goes_before(&rotation, &verify, state) => rotation,
@@ -58,17 +73,18 @@ fn plan_active(state: &Active, rules: &Rules) -> Plan {
 }
 
 /// If both are due, the verification goes first because its answer contains the server's time. After a failure the
-/// rotation goes first: a persistently failing verification must not delay it.
+/// rotation goes first: a persistently failing verification must not delay it. A failed rotation waits for the next
+/// verification.
 fn goes_before(rotation: &Plan, verify: &Plan, state: &Active) -> bool {
     let is_first = rotation.at < verify.at || (rotation.at == verify.at && state.failures > 0);
-    is_first && state.refused_at.is_none()
+    is_first && !state.ask_first && state.asked.is_none_or(|finding| finding.claim == Claim::NotUnderstood)
 }
 
-fn why_verify(refused_at: Option<Timestamp>, failures: u32) -> Why {
-    match (refused_at, failures) {
-        (Some(_), _) => Why::ConfirmRefusal,
+fn why_verify(asked: Option<Finding>, failures: u32) -> Why {
+    match (asked.map(|finding| finding.claim), failures) {
+        (Some(Claim::Refused), _) => Why::ConfirmRefusal,
         (None, 0) => Why::Interval,
-        (None, _) => Why::Retry,
+        (Some(_) | None, _) => Why::Retry,
     }
 }
 

@@ -42,7 +42,8 @@ impl Recovery {
         if self.reset_by_id && !state.rungs.reset_failed {
             return Some(Step::ResetById);
         }
-        let may_register = self.register.allows(state.rejection) && !state.rungs.register_failed;
+        let rungs = state.rungs;
+        let may_register = self.register.allows(state.rejection) && !rungs.register_failed && !rungs.register_lost;
         may_register.then_some(Step::RegisterAgain)
     }
 }

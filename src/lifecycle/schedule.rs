@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Timing, Validity};
-use crate::model::Timestamp;
+use crate::model::{Claim, Finding, Stamp, Timestamp};
 
 /// A number from 0 (inclusive) to 1 (exclusive): a phase or a random number.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -81,13 +81,76 @@ pub(super) fn verify_spacing(interval: Duration, phase: Fraction) -> Duration {
     interval.mul_f64(1.0 - VERIFY_SPREAD * phase.0)
 }
 
-/// The time until a rejected or failed runner is retried.
-pub(super) fn look_again_spacing(timing: &Timing, phase: Fraction) -> Duration {
-    timing.look_again.mul_f64(1.0 - VERIFY_SPREAD * phase.0).max(timing.floor)
+/// The time until a rejected or failed runner is retried: at most an eighth of the life left while the token lives.
+pub(super) fn look_again_spacing(timing: &Timing, phase: Fraction, left: Option<Duration>) -> Duration {
+    let wanted = timing.look_again.mul_f64(1.0 - VERIFY_SPREAD * phase.0);
+    left.filter(|left| !left.is_zero()).map_or(wanted, |left| wanted.min(left / 8)).max(timing.floor)
 }
 
-/// The minimum time between two successful resets of a token with this lifetime.
+/// Evidence that a conclusion needs: this many equal answers, over at least this span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Proof {
+    count: u32,
+    span: Duration,
+}
+
+impl Proof {
+    /// That a token is dead, cannot be renewed, or that its runner is gone: two answers.
+    pub(super) fn of_two(timing: &Timing, left: Option<Duration>) -> Self {
+        Self { count: 2, span: certainty_wait(timing, timing.confirm_after, left) }
+    }
+
+    /// That a human must act: three answers, over ten times the time that confirms a refusal.
+    pub(super) fn of_three(timing: &Timing, left: Option<Duration>) -> Self {
+        Self { count: 3, span: certainty_wait(timing, timing.confirm_after * ACT_SPAN, left) }
+    }
+
+    /// That what answers is not understood: for a day, or less if little life is left.
+    pub(super) fn of_a_day(timing: &Timing, left: Option<Duration>) -> Self {
+        Self { count: 3, span: certainty_wait(timing, DAY, left) }
+    }
+
+    /// What a claim of a verification needs.
+    pub(super) fn of(claim: Claim, timing: &Timing, left: Option<Duration>) -> Self {
+        match claim {
+            Claim::Refused | Claim::NotRenewable | Claim::Removed => Self::of_two(timing, left),
+            Claim::MustAct(_) => Self::of_three(timing, left),
+            Claim::NotUnderstood => Self::of_a_day(timing, left),
+        }
+    }
+
+    pub(super) fn is_met(self, finding: &Finding, now: &Stamp) -> bool {
+        finding.proves(self.count, self.span, now)
+    }
+
+    /// The time until the next answer, if the missing ones come evenly over the rest of the span.
+    pub(super) fn wait(self, finding: &Finding, now: &Stamp, timing: &Timing) -> Duration {
+        let rest = self.span.saturating_sub(now.since(&finding.first));
+        (rest / self.count.saturating_sub(finding.count).max(1)).max(timing.floor)
+    }
+}
+
+/// Whether these refusals prove that a token is dead, with this much of its life left.
+#[must_use]
+pub fn proves_dead(finding: &Finding, timing: &Timing, left: Option<Duration>, now: &Stamp) -> bool {
+    finding.claim == Claim::Refused && Proof::of_two(timing, left).is_met(finding, now)
+}
+
+/// A human is asked for after this many times the time that confirms a refusal: ten minutes by default.
+const ACT_SPAN: u32 = 10;
+
+/// How long answers may stay misunderstood, and how often a token that cannot be renewed is tried again.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+/// The time until a token that the server does not renew is tried again.
+pub(super) fn renew_again_spacing(timing: &Timing, left: Option<Duration>) -> Duration {
+    left.map_or(DAY, |left| DAY.min(left / 8)).max(timing.confirm_after)
+}
+
+/// The minimum time between two successful resets of a token with this lifetime. A life of zero is a contradiction of
+/// clocks, and counts as unknown.
 pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duration {
+    let life = life.filter(|life| !life.is_zero());
     let wanted = life.map_or(timing.between_resets, |life| timing.between_resets.min(life / 4));
     wanted.max(timing.between_resets_floor)
 }
@@ -135,10 +198,10 @@ pub(super) fn doubled(span: Duration, times: u32) -> Duration {
     span.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
-/// The earliest time of the next reset after the last one.
+/// The earliest time of the next reset after the last one. A stored time ahead of the present counts as now.
 #[must_use]
-pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>) -> Timestamp {
-    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.plus(between_resets(timing, validity.life())))
+pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(between_resets(timing, validity.life())))
 }
 
 /// How long a `Retry-After` is honoured: up to the cap and half of the remaining life.

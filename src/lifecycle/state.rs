@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Expiry, Rejection, Rungs, StateName, Timestamp, Trouble};
+use crate::model::{Conclusion, Evidence, Expiry, Finding, Rejection, Rungs, StateName, Timestamp, Trouble};
 
 /// The state of one runner. Every `since` is the server time at which the state was entered.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Unregistered {
     pub failures: u32,
     /// No attempt before this time.
     pub retry_from: Timestamp,
+    /// How the server has declined it so far.
+    pub changed: Option<Finding>,
 }
 
 /// Entered by a registration, an accepted token or a rotation; the initial state of a credential on disk.
@@ -54,8 +56,12 @@ pub struct Active {
     pub retry_from: Timestamp,
     /// Consecutive resets without a new token: lost, refused although the token is accepted, or unchanged.
     pub fruitless_resets: u32,
-    /// Time of an unconfirmed refusal.
-    pub refused_at: Option<Timestamp>,
+    /// What the answers to verifications claim since the last acceptance.
+    pub asked: Option<Finding>,
+    /// How the server has declined resets since the last one that it executed.
+    pub changed: Option<Finding>,
+    /// Whether a reset has failed since the last verification: no reset before the next one.
+    pub ask_first: bool,
     /// Set while config.toml does not hold the credential.
     pub unsaved: Option<Unsaved>,
 }
@@ -80,6 +86,8 @@ pub struct Uncertain {
     pub ask_at: Timestamp,
     /// Acceptances of the old token since; the second one settles it.
     pub accepted: u32,
+    /// Its refusals in a row.
+    pub asked: Option<Finding>,
     /// Consecutive failed verifications.
     pub failures: u32,
     /// Consecutive resets without a new token, including this one.
@@ -103,6 +111,8 @@ pub struct Rejected {
     pub failures: u32,
     /// No attempt of a rung before this time.
     pub recover_from: Timestamp,
+    /// How the server has declined the current rung so far.
+    pub changed: Option<Finding>,
 }
 
 /// Entered if the server no longer rotates the token.
@@ -114,10 +124,14 @@ pub struct NotRenewable {
     pub validity: Validity,
     /// Time of the next verification.
     pub verify_at: Timestamp,
-    /// Consecutive failed verifications.
+    /// Time of the next reset: the server may have changed its mind.
+    pub reset_at: Timestamp,
+    /// Consecutive failed requests.
     pub failures: u32,
-    /// Time of an unconfirmed refusal.
-    pub refused_at: Option<Timestamp>,
+    /// What the answers to verifications claim since the last acceptance.
+    pub asked: Option<Finding>,
+    /// How the server has declined resets.
+    pub changed: Option<Finding>,
 }
 
 /// Entered if the user must act.
@@ -133,6 +147,10 @@ pub struct Failed {
     pub failures: u32,
     /// Time of the next retry.
     pub look_again_at: Timestamp,
+    /// What the answers to verifications claim.
+    pub asked: Option<Finding>,
+    /// How the server has declined requests.
+    pub changed: Option<Finding>,
 }
 
 /// The lifetime of a credential, as far as known.
@@ -187,7 +205,9 @@ impl Active {
             failures: 0,
             retry_from: now,
             fruitless_resets: 0,
-            refused_at: None,
+            asked: None,
+            changed: None,
+            ask_first: false,
             unsaved: None,
         }
     }
@@ -203,7 +223,68 @@ impl State {
     /// An enrollment without a runner.
     #[must_use]
     pub fn unregistered(now: Timestamp) -> Self {
-        Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now })
+        Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now, changed: None })
+    }
+
+    /// The state after a restart: what was concluded before it, judged again by the next verification; else a
+    /// credential on disk, or an enrollment without one.
+    #[must_use]
+    pub fn restored(validity: Option<Validity>, reset_from: Timestamp, evidence: &Evidence, now: Timestamp) -> Self {
+        let Evidence { token: _, asked, changed, conclusion } = *evidence;
+        match (conclusion, validity) {
+            (Some(Conclusion::Rejected { rejection, rungs, since }), Some(validity)) => Self::Rejected(Rejected {
+                since: since.min(now),
+                validity,
+                rejection,
+                look_again_at: now,
+                rungs,
+                failures: 0,
+                recover_from: now,
+                changed,
+            }),
+            (Some(Conclusion::NotRenewable { since }), Some(validity)) => Self::NotRenewable(NotRenewable {
+                since: since.min(now),
+                validity,
+                verify_at: now,
+                reset_at: now,
+                failures: 0,
+                asked,
+                changed,
+            }),
+            (Some(Conclusion::Failed { trouble, since }), validity) => Self::Failed(Failed {
+                since: since.min(now),
+                validity,
+                trouble,
+                failures: 0,
+                look_again_at: now,
+                asked,
+                changed,
+            }),
+            (_, Some(validity)) => Self::Active(Active { asked, changed, ..Active::new(validity, reset_from, now) }),
+            (_, None) => Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now, changed }),
+        }
+    }
+
+    /// What has to survive a restart. The token that it is about is for the caller to add.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let (asked, changed, conclusion) = match self {
+            Self::Unregistered(state) => (None, state.changed, None),
+            Self::Active(state) => (state.asked, state.changed, None),
+            Self::Uncertain(state) => (state.asked, None, None),
+            Self::Rejected(Rejected { rejection, rungs, since, changed, .. }) => {
+                let conclusion = Conclusion::Rejected { rejection: *rejection, rungs: *rungs, since: *since };
+                (None, *changed, Some(conclusion))
+            }
+            Self::NotRenewable(state) => {
+                (state.asked, state.changed, Some(Conclusion::NotRenewable { since: state.since }))
+            }
+            Self::Failed(Failed { trouble, since, asked, changed, .. }) => {
+                (*asked, *changed, Some(Conclusion::Failed { trouble: *trouble, since: *since }))
+            }
+            Self::Retired { .. } => (None, None, None),
+        };
+        Evidence { token: None, asked, changed, conclusion }
     }
 
     /// The name used in JSON and metrics.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Expiry, StateName, Timestamp};
+use crate::model::{Boot, Expiry, StateName, Timestamp};
 
 const NOW: i64 = 1_000_000_000;
 const DAY: u64 = 86_400;
@@ -16,7 +16,11 @@ fn at(secs: i64) -> Timestamp {
 }
 
 pub(super) fn moment(secs: i64) -> Moment {
-    Moment { now: at(secs), chance: Fraction::ZERO }
+    moment_at(at(secs), Fraction::ZERO)
+}
+
+fn moment_at(now: Timestamp, chance: Fraction) -> Moment {
+    Moment { now, boot: Boot(1), since_boot: now.since(Timestamp::from_millis(0)), chance }
 }
 
 fn secs(secs: u64) -> Duration {
@@ -50,14 +54,19 @@ fn after(state: State, outcomes: &[Outcome]) -> State {
     outcomes.iter().fold(state, |state, outcome| apply(state, *outcome, &rules(), moment(1)))
 }
 
+/// The state after the same answer three times within ten minutes, which proves anything but a misunderstanding.
+fn proven(state: State, outcome: Outcome) -> State {
+    [1, 301, 601].into_iter().fold(state, |state, secs| apply(state, outcome, &rules(), moment(secs)))
+}
+
 fn every_state() -> Vec<State> {
     let states = vec![
         State::unregistered(at(0)),
         active(),
         after(active(), &[Outcome::Lost { retry_after: None }]),
-        after(active(), &[Outcome::Refused, Outcome::Refused]),
-        after(active(), &[Outcome::RotationClosed]),
-        after(active(), &[Outcome::MustAct(Trouble::Orphaned)]),
+        proven(active(), Outcome::Refused),
+        proven(active(), Outcome::RotationClosed),
+        proven(active(), Outcome::Claimed(Trouble::Orphaned)),
         after(active(), &[Outcome::Unregistered]),
     ];
     let names: Vec<_> = states.iter().map(|state| state.name().as_str()).collect();
@@ -69,26 +78,33 @@ fn every_state() -> Vec<State> {
 fn every_state_handles_every_outcome() {
     let accepted = Outcome::Accepted(validity());
     let deferred = Outcome::Deferred { retry_after: None };
-    let must_act = Outcome::MustAct(Trouble::Unassigned);
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 20] = [
+    let table: [(Outcome, [&str; 7]); 28] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
-        (Outcome::Refused,            ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
-        (Outcome::ResetRefused,       ["failed",  "=",             "rejected",      "=",        "=",             "rejected", "="]),
+        (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Claimed(Trouble::Unassigned), ["=", "=",         "=",             "=",        "=",             "=",        "="]),
+        (Outcome::NotUnderstood { retry_after: None }, ["=", "=",  "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Disputed,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Contested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::ResetRefused,       ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Rotated(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Withheld,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
-        (Outcome::RotationClosed,     ["failed",  "not_renewable", "not_renewable", "=",        "=",             "not_renewable", "="]),
-        (Outcome::Removed,            ["=",       "rejected",      "rejected",      "=",        "rejected",      "rejected", "="]),
+        (Outcome::RotationClosed,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Declined(Trouble::Unassigned), ["=", "=",        "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Removed,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
-        (Outcome::Lost { retry_after: None },               ["=",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
-        (must_act,                    ["failed",  "failed",        "=",             "=",        "failed",        "=",        "="]),
+        (Outcome::ResetDeferred { retry_after: None }, ["=", "=",  "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Lost { retry_after: None },               ["failed",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
+        (Outcome::NotUnregistered(Settling::Ask), ["=", "=",       "=",             "=",        "=",             "=",        "="]),
+        (Outcome::MustAct(Trouble::LocalFile), ["failed", "failed", "=",            "=",        "failed",        "=",        "="]),
         (Outcome::Adopted(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Requested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
         (Outcome::Released,           ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
         (Outcome::Reenrolled(None),   ["=",       "unregistered",  "unregistered",  "unregistered", "unregistered", "unregistered", "="]),
@@ -120,26 +136,176 @@ fn a_failing_verification_does_not_delay_a_rotation() {
 }
 
 #[test]
-fn the_second_refusal_counts() {
+fn a_refusal_counts_once_another_one_comes_a_minute_later() {
     let once = apply(active(), Outcome::Refused, &rules(), moment(10));
     let next = plan(&once, &rules()).unwrap();
     assert_eq!((next.step, next.why, next.at), (Step::Verify, Why::ConfirmRefusal, at(70)));
     let State::Rejected(rejected) = apply(once, Outcome::Refused, &rules(), moment(70)) else { panic!() };
     assert_eq!(rejected.rejection, Rejection::Refused);
-    assert_eq!(rejected.look_again_at, at(70 + 6 * 3600));
+}
+
+#[test]
+fn neither_nudges_nor_a_restart_nor_a_wrong_date_confirm_a_refusal_sooner() {
+    let once = apply(active(), Outcome::Refused, &rules(), moment(10));
+    for nudge in [Outcome::Nudged, Outcome::Requested] {
+        let nudged = apply(once.clone(), nudge, &rules(), moment(11));
+        assert_eq!(plan(&nudged, &rules()).unwrap().at, at(11));
+        let twice = apply(nudged, Outcome::Refused, &rules(), moment(12));
+        assert!(matches!(&twice, State::Active(_)), "{nudge:?}");
+        assert_eq!(plan(&twice, &rules()).unwrap().at, at(70), "{nudge:?}");
+    }
+    let restarted = State::restored(Some(validity()), at(0), &once.evidence(), at(12));
+    assert!(matches!(apply(restarted.clone(), Outcome::Refused, &rules(), moment(13)), State::Active(_)));
+    assert!(matches!(apply(restarted, Outcome::Refused, &rules(), moment(70)), State::Rejected(_)));
+    // The `Date` of the second answer is an hour ahead.
+    let ahead = Moment { now: at(3612), ..moment(12) };
+    assert!(matches!(apply(once, Outcome::Refused, &rules(), ahead), State::Active(_)));
+}
+
+#[test]
+fn what_was_concluded_survives_a_restart_with_its_reason() {
+    let lost = after(active(), &[LOST]);
+    let lost = apply(lost, Outcome::Refused, &rules(), moment(100));
+    let lost = apply(lost, Outcome::Refused, &rules(), moment(160));
+    let rules = recovering(false, RegisterAgain::Expired);
+    for state in
+        [lost, proven(active(), Outcome::RotationClosed), proven(active(), Outcome::Claimed(Trouble::Orphaned))]
+    {
+        let restored = State::restored(Some(validity()), at(0), &state.evidence(), at(1000));
+        assert_eq!(restored.evidence(), state.evidence());
+        assert_eq!(plan(&restored, &rules).unwrap().step, Step::Verify, "{restored:?}");
+        if matches!(restored, State::Rejected(_)) {
+            let asked = apply(restored, Outcome::Refused, &rules, moment(1000));
+            assert_eq!(next_step(&asked, &rules), Step::RegisterAgain, "a lost token is registered again");
+        }
+    }
 }
 
 #[test]
 fn an_acceptance_clears_a_refusal() {
     let once = apply(active(), Outcome::Refused, &rules(), moment(10));
     let State::Active(cleared) = apply(once, Outcome::Accepted(validity()), &rules(), moment(70)) else { panic!() };
-    assert_eq!(cleared.refused_at, None);
+    assert_eq!(cleared.asked, None);
 }
 
 #[test]
-fn after_the_expiry_the_first_refusal_counts() {
-    let State::Rejected(rejected) = apply(active(), Outcome::Refused, &rules(), moment(90_000)) else { panic!() };
+fn after_the_expiry_two_refusals_count_at_the_shortest_delay() {
+    let once = apply(active(), Outcome::Refused, &rules(), moment(90_000));
+    assert_eq!(plan(&once, &rules()).unwrap().at, at(90_002));
+    let State::Rejected(rejected) = apply(once, Outcome::Refused, &rules(), moment(90_002)) else { panic!() };
     assert_eq!(rejected.rejection, Rejection::Expired);
+}
+
+#[test]
+fn one_answer_to_a_reset_concludes_nothing_and_a_verification_follows() {
+    for outcome in [
+        Outcome::RotationClosed,
+        Outcome::ResetRefused,
+        Outcome::Declined(Trouble::InvalidRequest),
+        Outcome::ResetDeferred { retry_after: None },
+        Outcome::Removed,
+    ] {
+        let due = State::found(validity(), at(0), at(60_000));
+        let due = apply(due, Outcome::Accepted(validity()), &rules(), moment(60_000));
+        assert_eq!(next_step(&due, &rules()), Step::Rotate);
+        let state = apply(due, outcome, &rules(), moment(60_000));
+        assert_eq!((state.name(), next_step(&state, &rules())), (StateName::Active, Step::Verify), "{outcome:?}");
+        // An acceptance makes the rotation due again, in time before the expiry.
+        let accepted = apply(state, Outcome::Accepted(validity()), &rules(), moment(60_010));
+        let mut next = plan(&accepted, &rules()).unwrap();
+        assert!(next.at < at(80_000), "{outcome:?} {next:?}");
+        if next.step == Step::Verify {
+            let later = apply(accepted, Outcome::Accepted(validity()), &rules(), moment(63_000));
+            next = plan(&later, &rules()).unwrap();
+        }
+        assert_eq!(next.step, Step::Rotate, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_token_that_is_not_renewed_is_tried_again_daily_and_on_request() {
+    let rules = rules();
+    let long = validity_of(30 * DAY);
+    let state = State::found(long, at(0), at(0));
+    let state = proven(state, Outcome::RotationClosed);
+    assert_eq!(state.name(), StateName::NotRenewable);
+    let requested = apply(state.clone(), Outcome::Requested, &rules, moment(700));
+    let verified = apply(requested, Outcome::Accepted(long), &rules, moment(700));
+    assert_eq!(next_step(&verified, &rules), Step::Rotate);
+    let mut state = state;
+    let mut now = 700;
+    let mut resets = 0;
+    while now < 3 * 86_400 {
+        let next = plan(&state, &rules).unwrap();
+        now = now.max(i64::try_from(next.at.since(at(0)).as_secs()).unwrap());
+        let outcome = if next.step == Step::Rotate { Outcome::RotationClosed } else { Outcome::Accepted(long) };
+        resets += u32::from(next.step == Step::Rotate);
+        state = apply(state, outcome, &rules, moment(now));
+    }
+    assert!((2..=4).contains(&resets), "{resets}");
+}
+
+#[test]
+fn a_human_is_asked_for_after_three_equal_answers_in_ten_minutes() {
+    for outcome in [Outcome::Claimed(Trouble::InvalidRequest), Outcome::Declined(Trouble::RegistrationDisabled)] {
+        let begun = if matches!(outcome, Outcome::Claimed(_)) { active() } else { State::unregistered(at(0)) };
+        let mut state = begun;
+        let mut times = Vec::new();
+        while state.name() != StateName::Failed {
+            let next = plan(&state, &rules()).unwrap();
+            let now = next.at.max(at(0));
+            times.push(now);
+            state = apply(state, outcome, &rules(), moment_at(now, Fraction::ZERO));
+        }
+        assert_eq!(times.len(), 3, "{outcome:?}");
+        assert_eq!(times[2].since(times[0]), secs(600), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_failed_runner_is_looked_at_again_within_an_eighth_of_the_life_left() {
+    let short = validity_of(7200);
+    let state = State::found(short, at(0), at(0));
+    let State::Failed(failed) = proven(state, Outcome::Claimed(Trouble::Orphaned)) else { panic!() };
+    assert!(failed.look_again_at <= at(601 + (7200 - 601) / 8), "{failed:?}");
+}
+
+#[test]
+fn answers_that_are_not_understood_are_reported_after_a_day() {
+    let forever = Validity { obtained_at: at(0), expiry: Expiry::Never };
+    let mut state = State::found(forever, at(0), at(0));
+    let mut now = at(0);
+    while state.name() == StateName::Active {
+        now = now.max(plan(&state, &rules()).unwrap().at);
+        state = apply(state, Outcome::NotUnderstood { retry_after: None }, &rules(), moment_at(now, Fraction::ZERO));
+    }
+    let State::Failed(failed) = &state else { panic!("{state:?}") };
+    assert_eq!(failed.trouble, Trouble::NotUnderstood);
+    assert!(now.since(at(0)) >= secs(DAY) && now.since(at(0)) < secs(DAY + 600), "{now}");
+    assert_eq!(apply(state, Outcome::Accepted(forever), &rules(), moment(100_000)).name(), StateName::Active);
+}
+
+#[test]
+fn a_registration_whose_answer_was_lost_is_repeated_only_on_request() {
+    let lost = apply(State::unregistered(at(0)), LOST, &rules(), moment(0));
+    let mut state = lost;
+    for hour in 1..48 {
+        assert_eq!(next_step(&state, &rules()), Step::Verify);
+        state = apply(state, LOST, &rules(), moment(hour * 3600));
+        state = apply(state, Outcome::Nudged, &rules(), moment(hour * 3600));
+    }
+    let restarted = State::restored(None, at(0), &state.evidence(), at(180_000));
+    assert_eq!(next_step(&restarted, &rules()), Step::Verify);
+    let requested = apply(restarted, Outcome::Requested, &rules(), moment(180_000));
+    assert_eq!(next_step(&requested, &rules()), Step::Register);
+}
+
+#[test]
+fn a_life_that_contradicts_the_clock_is_no_reason_to_rotate_all_the_time() {
+    let contradictory = Validity { obtained_at: at(200_000), expiry: Expiry::At(at(DAY.cast_signed())) };
+    let state = apply(active(), Outcome::Rotated(contradictory), &rules(), moment(200_000));
+    let State::Active(active) = &state else { panic!() };
+    assert_eq!(active.reset_from, at(200_600));
 }
 
 #[test]
@@ -151,7 +317,9 @@ fn a_lost_answer_is_settled_by_verifying_the_old_token() {
     assert_eq!(plan(&once, &rules()).unwrap().at, at(220));
     let twice = apply(once, accepted, &rules(), moment(220));
     assert_eq!(twice.name(), StateName::Active);
-    let State::Rejected(rejected) = apply(lost, Outcome::Refused, &rules(), moment(160)) else { panic!() };
+    let refused = apply(lost, Outcome::Refused, &rules(), moment(160));
+    assert_eq!((refused.name(), plan(&refused, &rules()).unwrap().at), (StateName::Uncertain, at(220)));
+    let State::Rejected(rejected) = apply(refused, Outcome::Refused, &rules(), moment(220)) else { panic!() };
     assert_eq!(rejected.rejection, Rejection::Lost);
 }
 
@@ -198,12 +366,6 @@ fn an_unsaved_token_is_written_first_and_retried_forever() {
 }
 
 #[test]
-fn a_lost_registration_waits_for_the_settling_time() {
-    let state = apply(State::unregistered(at(0)), Outcome::Lost { retry_after: None }, &rules(), moment(0));
-    assert!(plan(&state, &rules()).unwrap().at >= at(60));
-}
-
-#[test]
 fn an_implausible_time_of_issue_is_replaced_by_first_sight() {
     let first_seen = at(1000);
     let expiry = Expiry::At(at(5000));
@@ -232,38 +394,75 @@ fn next_step(state: &State, rules: &Rules) -> Step {
     plan(state, rules).unwrap().step
 }
 
+/// A token that expired, was refused twice, and then once more with all its candidates: the first rung is due.
+fn expired(rules: &Rules) -> State {
+    [90_000, 90_002, 90_004]
+        .into_iter()
+        .fold(active(), |state, secs| apply(state, Outcome::Refused, rules, moment(secs)))
+}
+
+#[test]
+fn every_candidate_is_verified_before_the_first_rung() {
+    let rules = recovering(true, RegisterAgain::Always);
+    let dead =
+        [90_000, 90_002].into_iter().fold(active(), |state, secs| apply(state, Outcome::Refused, &rules, moment(secs)));
+    assert_eq!(plan(&dead, &rules).unwrap(), Plan { step: Step::Verify, at: at(90_004), why: Why::LookAgain });
+    assert_eq!(next_step(&apply(dead, Outcome::Refused, &rules, moment(90_004)), &rules), Step::ResetById);
+}
+
 #[test]
 fn the_ladder_is_climbed_by_allowed_rungs_only() {
-    let expired = apply(active(), Outcome::Refused, &rules(), moment(90_000));
-    assert_eq!(next_step(&expired, &rules()), Step::Verify);
-    assert_eq!(next_step(&expired, &recovering(false, RegisterAgain::Expired)), Step::RegisterAgain);
+    assert_eq!(next_step(&expired(&rules()), &rules()), Step::Verify);
+    let register = recovering(false, RegisterAgain::Expired);
+    assert_eq!(next_step(&expired(&register), &register), Step::RegisterAgain);
     let both = recovering(true, RegisterAgain::Expired);
-    assert_eq!(plan(&expired, &both).unwrap(), Plan { step: Step::ResetById, at: at(90_000), why: Why::Recovery });
-    for decline in [Outcome::MustAct(Trouble::AccessDenied), Outcome::RotationClosed] {
-        let declined = apply(expired.clone(), decline, &both, moment(90_000));
-        assert_eq!(next_step(&declined, &both), Step::RegisterAgain, "{decline:?}");
-        let at_the_top = apply(declined, Outcome::MustAct(Trouble::RegistrationDisabled), &both, moment(90_000));
-        assert_eq!(plan(&at_the_top, &both).unwrap().at, at(90_000 + 6 * 3600));
-    }
-    let recovered = apply(expired, Outcome::Rotated(validity()), &both, moment(90_000));
+    let expired = expired(&both);
+    assert_eq!(plan(&expired, &both).unwrap(), Plan { step: Step::ResetById, at: at(90_004), why: Why::Recovery });
+    let recovered = apply(expired, Outcome::Rotated(validity()), &both, moment(90_004));
     assert_eq!(recovered.name(), StateName::Active);
 }
 
 #[test]
+fn a_rung_is_given_up_after_the_same_answer_three_times_with_verifications_in_between() {
+    let both = recovering(true, RegisterAgain::Expired);
+    for decline in [Outcome::Declined(Trouble::AccessDenied), Outcome::RotationClosed] {
+        let mut state = expired(&both);
+        let mut now = at(90_004);
+        let mut steps = Vec::new();
+        while steps.last() != Some(&Step::RegisterAgain) {
+            let next = plan(&state, &both).unwrap();
+            now = now.max(next.at);
+            steps.push(next.step);
+            let outcome = if next.step == Step::Verify { Outcome::Refused } else { decline };
+            state = apply(state, outcome, &both, moment_at(now, Fraction::ZERO));
+        }
+        let resets = steps.iter().filter(|step| **step == Step::ResetById).count();
+        let verifications = steps.iter().filter(|step| **step == Step::Verify).count();
+        assert!(resets >= 3 && verifications >= 2, "{decline:?} {steps:?}");
+    }
+}
+
+#[test]
 fn a_revoked_token_is_registered_again_only_with_always() {
-    let revoked = after(active(), &[Outcome::Refused, Outcome::Refused]);
-    assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Expired)), Step::Verify);
-    assert_eq!(next_step(&revoked, &recovering(false, RegisterAgain::Always)), Step::RegisterAgain);
+    for (register, expected) in [(RegisterAgain::Expired, Step::Verify), (RegisterAgain::Always, Step::RegisterAgain)] {
+        let rules = recovering(false, register);
+        let revoked =
+            [10, 70, 72].into_iter().fold(active(), |state, secs| apply(state, Outcome::Refused, &rules, moment(secs)));
+        assert_eq!(next_step(&revoked, &rules), expected);
+    }
 }
 
 #[test]
 fn a_removed_runner_is_recovered_only_after_a_nudge() {
     let rules = recovering(true, RegisterAgain::Always);
-    let expired = apply(active(), Outcome::Refused, &rules, moment(90_000));
-    let removed = apply(expired, Outcome::Removed, &rules, moment(90_000));
+    let once = apply(expired(&rules), Outcome::Removed, &rules, moment(90_004));
+    let State::Rejected(rejected) = &once else { panic!() };
+    assert!(!rejected.rungs.is_removed, "one answer proves nothing");
+    let removed = apply(once, Outcome::Removed, &rules, moment(90_100));
     assert_eq!(next_step(&removed, &rules), Step::Verify);
-    let nudged = apply(removed, Outcome::Nudged, &rules, moment(90_001));
-    assert_eq!(next_step(&nudged, &rules), Step::ResetById);
+    let nudged = apply(removed, Outcome::Nudged, &rules, moment(90_101));
+    let verified = apply(nudged, Outcome::Refused, &rules, moment(90_101));
+    assert_eq!(next_step(&verified, &rules), Step::ResetById);
 }
 
 /// Simulates the server: `answer` returns the outcome of every step at the time it is due. Returns the requests.
@@ -285,7 +484,7 @@ fn play(
         }
         assert!(requests.len() < 10_000, "a loop without a pause: {next:?}");
         let (outcome, chance) = answer(next);
-        state = apply(state, outcome, rules, Moment { now, chance });
+        state = apply(state, outcome, rules, moment_at(now, chance));
     }
     requests
 }
@@ -326,6 +525,14 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::NotRotated),
         Just(Outcome::Withheld),
         Just(Outcome::RotationClosed),
+        Just(Outcome::Claimed(Trouble::Unassigned)),
+        Just(Outcome::NotUnderstood { retry_after: None }),
+        Just(Outcome::Disputed),
+        Just(Outcome::Contested),
+        Just(Outcome::Declined(Trouble::Unassigned)),
+        Just(Outcome::ResetDeferred { retry_after: None }),
+        Just(Outcome::NotUnregistered(Settling::Ask)),
+        Just(Outcome::Requested),
         Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
             .prop_map(|secs| Outcome::Deferred { retry_after: secs.map(Duration::from_secs) }),
@@ -344,7 +551,7 @@ fn assert_legal(state: &State, now: Timestamp) {
     match state {
         State::Active(active) => {
             assert!(active.failures == 0 || active.retry_from >= active.since.min(now));
-            assert!(active.refused_at.is_none_or(|refused_at| refused_at <= now));
+            assert!(active.asked.is_none_or(|finding| finding.first.at <= now));
         }
         State::Uncertain(uncertain) => {
             assert!(uncertain.accepted < 2, "it should be settled");
@@ -394,7 +601,7 @@ proptest! {
                 }
                 _ => Outcome::Accepted(validity),
             };
-            state = apply(state, outcome, &rules, Moment { now, chance: *draw });
+            state = apply(state, outcome, &rules, moment_at(now, *draw));
             if rotations == 5 {
                 break;
             }
@@ -410,7 +617,7 @@ proptest! {
         let mut state = State::found(validity, at(0), now);
         for (outcome, chance, passed) in steps {
             now = now.plus(secs(passed.unsigned_abs()));
-            state = apply(state, outcome, &rules, Moment { now, chance });
+            state = apply(state, outcome, &rules, moment_at(now, chance));
             assert_legal(&state, now);
             let next = plan(&state, &rules);
             prop_assert!(next.is_some());
@@ -431,14 +638,14 @@ proptest! {
         let mut state = State::found(validity, at(0), now);
         for (outcome, chance, passed) in steps {
             now = now.plus(secs(passed.unsigned_abs()));
-            state = apply(state, outcome, &rules, Moment { now, chance });
+            state = apply(state, outcome, &rules, moment_at(now, chance));
         }
         let Some(before) = plan(&state, &rules) else { return Ok(()) };
         if matches!(failure, Outcome::NotRotated | Outcome::Withheld) && before.step != Step::Rotate {
             return Ok(());
         }
         now = now.max(before.at);
-        state = apply(state, failure, &rules, Moment { now, chance: Fraction::ZERO });
+        state = apply(state, failure, &rules, moment_at(now, Fraction::ZERO));
         let next = plan(&state, &rules).unwrap();
         // Another step may have been due anyway, but the failed one must wait.
         let is_rung = next.why == Why::Recovery;

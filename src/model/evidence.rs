@@ -107,6 +107,8 @@ pub struct Rungs {
     pub reset_failed: bool,
     /// The server declined a new registration; retried after the next verification.
     pub register_failed: bool,
+    /// The answer to a new registration was lost. It is not repeated before a person asks for it.
+    pub register_lost: bool,
     /// The runner was deleted on the server and is not recovered.
     pub is_removed: bool,
 }

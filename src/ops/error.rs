@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::gitlab::{self, Disposition, ErrorClass, Reason};
-use crate::lifecycle::{Outcome, Trouble};
+use crate::gitlab::{self, AnswerText, Disposition, ErrorClass, Reason};
+use crate::lifecycle::{Outcome, Settling, Trouble};
 use crate::model::{ServerUrl, Timestamp};
 use crate::secret::SourceError;
 use crate::store::{self, ComposeError, EntryProblem};
@@ -16,6 +16,12 @@ pub struct Failure {
     pub disposition: Disposition,
     /// The kind of failure.
     pub class: ErrorClass,
+    /// Whether the answer, if one came, is one of GitLab's for this call.
+    pub is_understood: bool,
+    /// Whether GitLab's application may have seen the request.
+    pub may_have_reached: bool,
+    /// A verdict in unknown words, to compare with other answers of the same server, and what it means if it is genuine.
+    pub unproven: Option<(AnswerText, Disposition)>,
     /// Server time, if the server answered.
     pub date: Option<Timestamp>,
     /// The remedy, for the user.
@@ -41,9 +47,29 @@ impl From<gitlab::Error> for Failure {
         Self {
             disposition: error.disposition(),
             class: error.class(),
+            is_understood: error.is_understood(),
+            may_have_reached: error.may_have_reached_rails(),
+            unproven: error.unproven().map(|text| (text, error.disposition_if_proven())),
             date: error.date(),
             hint: error.hint().map(str::to_owned),
             error: Box::new(error),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Failure {
+    /// A failure of which only the disposition counts.
+    pub(crate) fn of(disposition: Disposition, text: &'static str) -> Self {
+        Self {
+            disposition,
+            class: ErrorClass::Unreachable,
+            is_understood: true,
+            may_have_reached: true,
+            unproven: None,
+            date: None,
+            hint: None,
+            error: text.into(),
         }
     }
 }
@@ -57,6 +83,33 @@ pub enum Error {
     /// A registration failed.
     #[error(transparent)]
     Registering(Failure),
+    /// A registration was not sent, because what answers there is not a GitLab at present.
+    #[error(transparent)]
+    Probing(Failure),
+    /// The answer to a registration or reset has a token in it but is not GitLab's, and the token is not accepted yet.
+    #[error(
+        "the answer for runner `{runner}` is not one of GitLab's ({oddity}): the token in it is kept and verified again"
+    )]
+    Unproven {
+        /// The runner's name or key.
+        runner: String,
+        /// What is odd about it.
+        oddity: &'static str,
+    },
+    /// A deletion was not confirmed.
+    #[error("{failure}")]
+    Deleting {
+        /// The failed call.
+        failure: Failure,
+        /// How to find out what became of it.
+        settling: Settling,
+    },
+    /// The token that was refused is no longer the one in record and entry.
+    #[error("the token of runner `{0}` was replaced meanwhile: its entry stays")]
+    Replaced(String),
+    /// Another process has unregistered the runner.
+    #[error("another process has unregistered runner `{0}`")]
+    UnregisteredElsewhere(String),
     /// A reset or a deletion failed.
     #[error(transparent)]
     Changing(Failure),
@@ -99,6 +152,9 @@ pub enum Error {
     /// The runner was registered through the API v1 of 2016, which lacks the call.
     #[error("runner `{0}` was registered through the API v1, which supports neither verification nor rotation")]
     FirstApi(String),
+    /// An id in config.toml is only a claim, and nothing is done by it with an access token.
+    #[error("the server has not confirmed the id of runner `{0}`, which config.toml claims")]
+    UnconfirmedId(String),
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -113,30 +169,46 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Asking(failure) => match failure.disposition {
+                Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after }
+                    if !failure.is_understood =>
+                {
+                    Outcome::NotUnderstood { retry_after }
+                }
                 Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
                     Outcome::Deferred { retry_after }
                 }
-                Disposition::Refused | Disposition::Gone => Outcome::Refused,
-                Disposition::RotationClosed => Outcome::RotationClosed,
-                Disposition::Unsupported => Outcome::MustAct(Trouble::Unsupported),
-                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+                Disposition::Refused => Outcome::Refused,
+                Disposition::Gone | Disposition::RotationClosed | Disposition::Unsupported => {
+                    Outcome::Claimed(Trouble::Unsupported)
+                }
+                Disposition::MustAct(reason) => Outcome::Claimed(trouble(reason)),
             },
             Self::Registering(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
                 Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },
-                Disposition::Refused => Outcome::MustAct(Trouble::RegistrationRefused),
+                Disposition::Refused => Outcome::Declined(Trouble::RegistrationRefused),
                 Disposition::Gone | Disposition::RotationClosed | Disposition::Unsupported => {
-                    Outcome::MustAct(Trouble::Unsupported)
+                    Outcome::Declined(Trouble::Unsupported)
                 }
-                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+                Disposition::MustAct(reason) => Outcome::Declined(trouble(reason)),
             },
+            Self::Probing(failure) => match failure.disposition {
+                Disposition::NotExecuted { retry_after } | Disposition::Unknown { retry_after } => {
+                    Outcome::Deferred { retry_after }
+                }
+                _ => Outcome::Deferred { retry_after: None },
+            },
+            Self::Unproven { .. } => Outcome::Lost { retry_after: None },
+            Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
+            Self::UnregisteredElsewhere(_) => Outcome::Released,
+            Self::Replaced(_) => Outcome::Nudged,
             Self::Changing(failure) => match failure.disposition {
-                Disposition::NotExecuted { retry_after } => Outcome::Deferred { retry_after },
+                Disposition::NotExecuted { retry_after } => Outcome::ResetDeferred { retry_after },
                 Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },
                 Disposition::Refused => Outcome::ResetRefused,
                 Disposition::Gone => Outcome::Removed,
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
-                Disposition::MustAct(reason) => Outcome::MustAct(trouble(reason)),
+                Disposition::MustAct(reason) => Outcome::Declined(trouble(reason)),
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
@@ -146,6 +218,7 @@ impl Error {
             | Self::VariableToken { .. }
             | Self::NoRoom
             | Self::OtherServer { .. }
+            | Self::UnconfirmedId(_)
             | Self::NoToken(_) => Outcome::MustAct(Trouble::LocalFile),
         }
     }
@@ -153,7 +226,14 @@ impl Error {
     /// The failed call, if a server was called.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
-        let (Self::Asking(failure) | Self::Registering(failure) | Self::Changing(failure)) = self else { return None };
+        let (Self::Asking(failure)
+        | Self::Registering(failure)
+        | Self::Probing(failure)
+        | Self::Deleting { failure, .. }
+        | Self::Changing(failure)) = self
+        else {
+            return None;
+        };
         Some(failure)
     }
 

@@ -8,15 +8,20 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Disk, Enrollment, Failure, Identity, RegistrationSource, Server};
+use super::{
+    Deletion, Disk, Enrollment, EntryFate, Failure, Identity, Inquiry, RegistrationSource, Server, UnregisterRequest,
+};
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::{Answer, Disposition, ErrorClass, Info, Reason, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Source, Token};
+use crate::gitlab::{Answer, Disposition, Info, Reason, RegisterParameters, Registered, Reset, Shape, Verified};
+use crate::lifecycle::Timing;
+use crate::model::{
+    Boot, Credential, Expiry, Held, RunnerId, RunnerKey, ServerUrl, Site, Stamp, SystemId, Timestamp, TlsFiles,
+};
+use crate::secret::{Digest, Fingerprint, Source, Token};
 use crate::store::{
-    self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, NewEntry,
-    Pending, Record, Records, Snapshot,
+    self, AskedBy, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation,
+    NewEntry, Pending, Record, Records, Snapshot,
 };
 
 /// The wall time at the start of every test, in milliseconds.
@@ -42,6 +47,10 @@ impl TokioClock {
 }
 
 impl Clock for TokioClock {
+    fn boot(&self) -> Boot {
+        Boot(1)
+    }
+
     fn read(&self) -> Reading {
         let wall = Timestamp::from_millis(self.truth().as_millis() + *self.offset_millis.borrow());
         Reading { wall, since_boot: Duration::from_secs(3600) + self.began.elapsed() }
@@ -195,7 +204,7 @@ impl MemoryServer {
 }
 
 fn failure(disposition: Disposition, date: Option<Timestamp>) -> Failure {
-    Failure { disposition, class: ErrorClass::Unreachable, date, hint: None, error: "injected".into() }
+    Failure { date, ..Failure::of(disposition, "injected") }
 }
 
 impl ServerState {
@@ -211,7 +220,8 @@ impl ServerState {
     fn issue_token(&mut self) -> Reset {
         self.issued += 1;
         let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
-        Reset { token: Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap(), expiry }
+        let token = Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap();
+        Reset { token, expiry, shape: Shape::Documented }
     }
 
     fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
@@ -235,8 +245,8 @@ impl Server for MemoryServer {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
-            let (id, Reset { token, expiry }) = state.create_runner();
-            Ok(Registered { id, token, expiry })
+            let (id, Reset { token, expiry, .. }) = state.create_runner();
+            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
         });
         self.until_answered("register").await;
         answer
@@ -249,8 +259,8 @@ impl Server for MemoryServer {
         _new: &NewRunner,
     ) -> Result<Answer<Registered>, Failure> {
         self.call("create", access_token, |state| {
-            let (id, Reset { token, expiry }) = state.create_runner();
-            Ok(Registered { id, token, expiry })
+            let (id, Reset { token, expiry, .. }) = state.create_runner();
+            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
         })
     }
 
@@ -265,7 +275,7 @@ impl Server for MemoryServer {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
             let (id, Reset { token, .. }) = state.create_runner();
-            Ok(Registered { id, token, expiry: Expiry::Unknown })
+            Ok(Registered { id: Some(id), token, expiry: Expiry::Unknown, shape: Shape::Documented })
         })
     }
 
@@ -293,6 +303,10 @@ impl Server for MemoryServer {
         })
     }
 
+    async fn probe(&self, _site: &Site) -> Result<Answer<()>, Failure> {
+        self.call("probe", &registration_token(), |_| Ok(()))
+    }
+
     async fn delete_runner(&self, _site: &Site, token: &Token) -> Result<Answer<()>, Failure> {
         if self.0.borrow().standing_faults.get("delete_runner") == Some(&Fault::Hang) {
             std::future::pending::<()>().await;
@@ -316,7 +330,7 @@ impl Server for MemoryServer {
         let answer = self.call("reset", token, |state| {
             let (id, runner) = state.find(token)?;
             if same {
-                return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry });
+                return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry, shape: Shape::Documented });
             }
             let reset = state.issue_token();
             if let Some(runner) = state.runners.get_mut(&id) {
@@ -376,6 +390,8 @@ pub(crate) struct DiskState {
     pub(crate) effects: Vec<&'static str>,
     /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
+    /// The number of writes before all others fail; `None` for no limit.
+    pub(crate) writes_left: Option<u32>,
     /// The remaining failures of each write.
     pub(crate) failing: BTreeMap<&'static str, u32>,
 }
@@ -404,6 +420,11 @@ impl MemoryDisk {
     fn effect(&self, effect: &'static str) -> Result<std::cell::RefMut<'_, DiskState>, store::Error> {
         let mut state = self.state();
         state.effects.push(effect);
+        match &mut state.writes_left {
+            Some(0) => return Err(store::Error::Stopped),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         if let Some(times) = state.failing.get_mut(effect).filter(|times| **times > 0) {
             *times -= 1;
             return Err(store::Error::Stopped);
@@ -442,9 +463,22 @@ fn text_of(entry: &Entry) -> EntryText {
     EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
 }
 
-fn renew(state: &mut DiskState, target: &EntrySelector, id: Option<RunnerId>, credential: &Credential) -> usize {
+fn renew(
+    state: &mut DiskState,
+    target: &EntrySelector,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    over: &[Digest],
+) -> usize {
+    let may_overwrite = |entry: &Entry| {
+        entry.token.token().is_none_or(|token| {
+            let digest = token.digest();
+            *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
+        })
+    };
     let mut renewed = 0;
-    for entry in state.entries.iter_mut().filter(|entry| target.matches(entry)) {
+    let own = state.entries.iter_mut().filter(|entry| target.matches(entry) && may_overwrite(entry));
+    for entry in own {
         entry.token = EntryToken::Literal(credential.token.clone());
         entry.obtained_at = credential.obtained_at;
         entry.expiry = credential.expiry;
@@ -454,8 +488,26 @@ fn renew(state: &mut DiskState, target: &EntrySelector, id: Option<RunnerId>, cr
     renewed
 }
 
+/// Completes the prepared entry of this name and instance; returns whether there is one.
+fn complete(state: &mut DiskState, name: &str, url: &ServerUrl, id: Option<RunnerId>, credential: &Credential) -> bool {
+    let is_prepared = |entry: &&mut Entry| {
+        entry.is_incomplete() && entry.url.as_ref() == Some(url) && entry.name.as_deref() == Some(name)
+    };
+    let Some(prepared) = state.entries.iter_mut().find(is_prepared) else { return false };
+    prepared.problems.retain(|problem| !problem.is_fatal());
+    prepared.token = EntryToken::Literal(credential.token.clone());
+    prepared.obtained_at = credential.obtained_at;
+    prepared.expiry = credential.expiry;
+    prepared.id = id.or(prepared.id);
+    true
+}
+
 impl Disk for MemoryDisk {
     type RunnerLock = ();
+
+    fn has_state(&self) -> bool {
+        true
+    }
 
     async fn lock_runner(&self, _key: &RunnerKey, _wait: Duration) -> Result<(), store::Error> {
         Ok(())
@@ -478,32 +530,32 @@ impl Disk for MemoryDisk {
         let mut state = self.effect("edit")?;
         let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
         match edit {
-            Edit::Renew { target, id, credential } => match renew(&mut state, &target, id, &credential) {
-                0 => Err(missing()),
-                entries => Ok(Edited { entries, removed: Vec::new() }),
-            },
+            Edit::Renew { target, id, credential, over } => {
+                let has_match = state.entries.iter().any(|entry| target.matches(entry));
+                match renew(&mut state, &target, id, &credential, &over) {
+                    0 if has_match => Err(store::Error::UnknownToken { path: PathBuf::new(), line: 1 }),
+                    0 => Err(missing()),
+                    entries => Ok(Edited { entries, removed: Vec::new() }),
+                }
+            }
             Edit::Insert { text, id, credential } => {
                 let url = text.url().unwrap_or_else(url);
                 let target = selector(url.clone(), id, &credential.token);
-                if renew(&mut state, &target, id, &credential) == 0 {
+                let name = text.name().unwrap_or_default();
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
                     let position = state.entries.len();
-                    let name = text.name().unwrap_or_default();
                     state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }
             Edit::Complete { name, url, id, credential } => {
                 let target = selector(url.clone(), id, &credential.token);
-                let is_prepared = |entry: &&mut Entry| {
-                    entry.is_incomplete() && entry.url.as_ref() == Some(&url) && entry.name.as_ref() == Some(&name)
-                };
-                if renew(&mut state, &target, id, &credential) == 0 {
-                    let prepared = state.entries.iter_mut().find(is_prepared).ok_or_else(missing)?;
-                    prepared.problems.retain(|problem| !problem.is_fatal());
-                    prepared.token = EntryToken::Literal(credential.token.clone());
-                    prepared.obtained_at = credential.obtained_at;
-                    prepared.expiry = credential.expiry;
-                    prepared.id = id.or(prepared.id);
+                if renew(&mut state, &target, id, &credential, &[]) == 0
+                    && !complete(&mut state, &name, &url, id, &credential)
+                {
+                    return Err(missing());
                 }
                 Ok(Edited { entries: 1, removed: Vec::new() })
             }
@@ -646,6 +698,19 @@ pub(crate) fn identity() -> Identity {
 
 /// The intent of an interrupted rotation.
 pub(crate) fn rotation_intent(old: &Token, id: RunnerId) -> Intent {
-    let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint() };
+    let operation = JournalOperation::Rotate { url: url(), id: Some(id), old: old.fingerprint(), by_id: false };
     Intent { operation, at: Timestamp::from_millis(START), system_id: None, asked_by: None, token: Some(old.digest()) }
+}
+
+/// An inquiry at this server time, with the default delays.
+pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
+    static TIMING: std::sync::OnceLock<Timing> = std::sync::OnceLock::new();
+    let since_boot_ms = u64::try_from(at.as_millis() - START).unwrap_or_default();
+    let now = Stamp { at, boot: Boot(1), since_boot_ms };
+    Inquiry { now, timing: TIMING.get_or_init(Timing::default), is_dead: false }
+}
+
+/// The request of a command to unregister a runner.
+pub(crate) fn asked(fate: EntryFate) -> UnregisterRequest {
+    UnregisterRequest { deletion: Deletion::Runner, fate, asked_by: AskedBy::Command }
 }

@@ -23,6 +23,7 @@ pub trait Server: 'static {
     async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered>;
     async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
     async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
+    async fn probe(&self, site: &Site) -> Answered<()>;
     async fn delete_runner(&self, site: &Site, token: &Token) -> Answered<()>;
     async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
     async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
@@ -57,6 +58,7 @@ impl Server for gitlab::Client {
         async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
         async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
         async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
+        async fn probe(&self, site: &Site) -> Answered<()>;
         async fn delete_runner(&self, site: &Site, token: &Token) -> Answered<()>;
         async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
         async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
@@ -71,6 +73,7 @@ type Stored<T> = Result<T, store::Error>;
 #[expect(async_fn_in_trait, missing_docs, reason = "one thread runs everything; the implementation has the docs")]
 pub trait Disk: 'static {
     type RunnerLock;
+    fn has_state(&self) -> bool;
     async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
     async fn read(&self) -> Stored<Snapshot>;
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
@@ -92,6 +95,10 @@ pub trait Disk: 'static {
 
 impl Disk for Store {
     type RunnerLock = store::RunnerLock;
+
+    fn has_state(&self) -> bool {
+        Self::has_state(self)
+    }
 
     by_own_methods! {
         async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;

@@ -2,6 +2,7 @@
 
 use super::{Disk, Enrollment, Error, Ops, Runner, Server, is_own};
 use crate::model::{Credential, RunnerId};
+use crate::secret::Digest;
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
 
 /// How the entry in config.toml compares with the record.
@@ -33,6 +34,23 @@ impl EntryStatus {
         let target = runner.target();
         let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
         own.map(|entry| of_entry(runner, entry)).max_by_key(Self::urgency).unwrap_or(Self::Missing)
+    }
+
+    /// The unknown tokens in the runner's entries, each with the id in its entry, in the order of the file. A runner
+    /// without a current token, or with one from a variable, has none.
+    pub(super) fn unknown_in(runner: &Runner, snapshot: &Snapshot) -> Vec<(Credential, Option<RunnerId>)> {
+        if runner.record.credential.is_none() || runner.variable.is_some() {
+            return Vec::new();
+        }
+        let target = runner.target();
+        let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        let statuses = own.map(|entry| of_entry(runner, entry));
+        statuses
+            .filter_map(|status| match status {
+                Self::Foreign { credential, id } => Some((credential, id)),
+                Self::Ours | Self::Stale | Self::Variable(_) | Self::Broken | Self::Missing => None,
+            })
+            .collect()
     }
 
     /// An unknown token may be the only copy and must be verified before it is overwritten, so it comes first.
@@ -88,6 +106,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter(runner).await?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         match entry_status {
+            // Without a state directory the entry is the only place for the token.
+            EntryStatus::Foreign { .. } if !self.disk.has_state() => self.project(runner).await?,
             EntryStatus::Foreign { .. } | EntryStatus::Variable(_) => self.save_record(runner).await?,
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {
                 self.project(runner).await?
@@ -97,7 +117,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(entry_status)
     }
 
-    /// Compares the entry with the record after config.toml has changed, and corrects an old copy without a request.
+    /// Compares the entry with the record after config.toml has changed. What the entry holds is corrected by the next
+    /// verification, once the server has accepted the runner's own token.
     ///
     /// # Errors
     /// [`Error::Disk`] if config.toml cannot be read.
@@ -105,10 +126,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter(runner).await?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         let mut unsaved = None;
-        if entry_status == EntryStatus::Stale {
-            tracing::warn!(runner = runner.label(), "config.toml holds a replaced token: writing the current one");
-        }
-        if entry_status == EntryStatus::Stale || (entry_status == EntryStatus::Missing && runner.is_unwritten()) {
+        if entry_status == EntryStatus::Missing && runner.is_unwritten() {
             unsaved = self.project(runner).await.err().map(Error::from);
         }
         Ok(Reconciled { entry_status, is_replaced: entered.is_replaced, unsaved })
@@ -129,33 +147,53 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(self.project(runner).await?)
     }
 
-    /// Writes entry and record; the caller holds the runner's lock.
+    /// Writes entry and record; the caller holds the runner's lock. An unknown token stays in its entry.
     pub(super) async fn project(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        self.project_over(runner, Vec::new()).await
+    }
+
+    /// As [`Ops::project`], and writes over unknown tokens with these digests.
+    pub(super) async fn project_over(&self, runner: &mut Runner, over: Vec<Digest>) -> Result<(), store::Error> {
         let Some(credential) = runner.record.credential.clone() else {
             return self.save_record(runner).await;
         };
         let id = runner.record.id;
         let renewed = match &runner.record.entry_text {
             Some(text) => self.disk.edit(Edit::Insert { text: text.clone(), id, credential }).await,
-            None => self.renew(runner, credential).await,
+            None => self.renew(runner, credential, over).await,
         };
         match renewed {
             Ok(_) => runner.record.entry_text = None,
             // An entry that the user removed stays removed; the record is written all the same.
-            Err(store::Error::NoSuchEntry { .. }) => {}
+            Err(store::Error::NoSuchEntry { .. }) if self.disk.has_state() => {}
+            Err(error @ store::Error::NoSuchEntry { .. }) => self.put_back(runner, error).await?,
             Err(error) => return Err(error),
         }
         self.save_record(runner).await
     }
 
+    /// Without a state directory, an entry that was removed meanwhile comes back with its new token: there is no other
+    /// place for it.
+    async fn put_back(&self, runner: &mut Runner, missing: store::Error) -> Result<(), store::Error> {
+        let (Some(text), Some(credential)) = (runner.kept_text.clone(), runner.record.credential.clone()) else {
+            return Err(missing);
+        };
+        tracing::warn!(
+            runner = runner.label(),
+            "its entry was removed from config.toml during the rotation: putting it back, because it is the only place for the new token"
+        );
+        self.disk.edit(Edit::Insert { text, id: runner.record.id, credential }).await.map(drop)
+    }
+
     /// Renews the credential of the entry. An entry with one of the runner's tokens but another id is from before a
     /// new registration and gets the new id too.
-    async fn renew(&self, runner: &Runner, credential: Credential) -> Result<Edited, store::Error> {
-        let renewal = Edit::Renew { target: runner.target(), id: None, credential: credential.clone() };
+    async fn renew(&self, runner: &Runner, credential: Credential, over: Vec<Digest>) -> Result<Edited, store::Error> {
+        let target = runner.target();
+        let renewal = Edit::Renew { target, id: None, credential: credential.clone(), over: over.clone() };
         match self.disk.edit(renewal).await {
             Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {
                 let target = EntrySelector { id: None, ..runner.target() };
-                self.disk.edit(Edit::Renew { target, id: runner.record.id, credential }).await
+                self.disk.edit(Edit::Renew { target, id: runner.record.id, credential, over }).await
             }
             result => result,
         }

@@ -1,12 +1,25 @@
 //! Register: create the runner of an enrollment and write its entry.
 
-use super::{Completed, Disk, Enrollment, EntryStatus, Error, Failure, Ops, RegistrationSource, Runner, Server};
+use super::rotate::known_expiry;
+use super::{
+    Completed, Disk, Enrollment, EntryStatus, Error, Failure, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
+    is_own,
+};
 use crate::error_chain::chain;
-use crate::gitlab::RegisterParameters;
+use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, StateName, Timestamp};
+use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
-use crate::store::{EntryText, Intent, JournalOperation};
+use crate::store::{EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
+
+/// What precedes a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caution {
+    /// Nothing.
+    Send,
+    /// A probe, which shows whether a GitLab answers.
+    ProbeFirst,
+}
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
@@ -18,14 +31,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
+        let _registration = self.lock_registration(enrollment).await?;
         let entered = self.enter(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
                 self.project(runner).await?;
             }
-            return Ok(Completed { outcome: Outcome::Adopted(validity), date: None, unsaved: None });
+            return Ok(Completed::new(Outcome::Adopted(validity), None));
+        }
+        if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
+            return Ok(released());
         }
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
@@ -38,7 +56,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         runner.executor.clone_from(&enrollment.entry.executor);
         self.set_origin(enrollment, runner, token.fingerprint());
+        self.probe_server(enrollment, runner, caution).await?;
         self.register_by_source(enrollment, runner, token, now).await
+    }
+
+    /// Asks whether a GitLab answers before a request is sent that must not be repeated.
+    async fn probe_server(&self, enrollment: &Enrollment, runner: &Runner, caution: Caution) -> Result<(), Error> {
+        match (&enrollment.source, caution) {
+            // The API of 2016 has no verification, and a given token is verified anyway.
+            (RegistrationSource::V1(_) | RegistrationSource::Given(_), _) | (_, Caution::Send) => Ok(()),
+            (_, Caution::ProbeFirst) => self.server.probe(&runner.site).await.map(drop).map_err(Error::Probing),
+        }
     }
 
     /// Registers the runner although its record holds a token, and puts the new id and token into its existing
@@ -52,9 +80,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
+        let _registration = self.lock_registration(enrollment).await?;
         let entered = self.enter(runner).await?;
+        self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -63,14 +94,54 @@ impl<S: Server, D: Disk> Ops<S, D> {
             EntryStatus::Missing => true,
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
         };
+        if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
+            return Ok(released());
+        }
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
+        self.probe_server(enrollment, runner, caution).await?;
         let text = runner.record.entry_text.take();
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
         self.register_by_source(enrollment, runner, token, now).await
+    }
+
+    /// Excludes every other registration of this name at this server. The runner's own lock does not: an enrollment of
+    /// the daemon and a command that registers the same have different keys.
+    async fn lock_registration(&self, enrollment: &Enrollment) -> Result<D::RunnerLock, Error> {
+        let key = RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name);
+        Ok(self.disk.lock_runner(&key, LOCK_WAIT).await?)
+    }
+
+    /// Whether another process has registered a runner of this name at this server since the inventory was taken. A
+    /// runner of another enrollment does not count for the daemon, which knows about it.
+    async fn is_registered_elsewhere(
+        &self,
+        enrollment: &Enrollment,
+        runner: &Runner,
+        snapshot: &Snapshot,
+    ) -> Result<bool, Error> {
+        let own = runner.target();
+        let records = self.disk.records().await?.records;
+        let is_anothers = |record: &Record| runner.record.enrollment.is_some() && record.enrollment.is_some();
+        let is_of_this = |record: &&Record| {
+            record.key != runner.record.key && record.url == enrollment.site.url && record.credential.is_some()
+        };
+        let others: Vec<_> = records.iter().filter(is_of_this).collect();
+        let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
+        if others.iter().any(|record| is_named(record.name.as_ref()) && !is_anothers(record)) {
+            return Ok(true);
+        }
+        let targets: Vec<_> = others.into_iter().filter(|record| is_anothers(record)).map(target_of).collect();
+        Ok(snapshot.entries.iter().any(|entry| {
+            is_named(entry.name.as_ref())
+                && entry.url.as_ref() == Some(&enrollment.site.url)
+                && !entry.is_incomplete()
+                && !is_own(&own, entry)
+                && targets.iter().all(|target| !is_own(target, entry))
+        }))
     }
 
     fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: Fingerprint) {
@@ -116,17 +187,54 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
         self.set_origin(enrollment, runner, token.fingerprint());
-        let obtained_at = answer.date.unwrap_or(now).whole_seconds();
-        let credential =
-            Credential { token: answer.value.token, obtained_at: Some(obtained_at), expiry: answer.value.expiry };
-        self.journal_token(runner, Some(answer.value.id), &credential).await;
-        runner.record.id = Some(answer.value.id);
-        Ok(self.keep_registered(runner, credential, obtained_at, answer.date).await)
+        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let obtained_at = date.unwrap_or(now).whole_seconds();
+        let Registered { id, token, expiry, shape } = answer.value;
+        let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
+        self.journal_token(runner, id, &credential, shape).await;
+        if let Shape::Odd(oddity) = shape {
+            return self.keep_odd_registration(runner, credential, id, oddity, now).await;
+        }
+        runner.record.id = id;
+        runner.record.confirmed_id = id;
+        Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+    }
+
+    /// An odd answer to a registration: its token is kept as a candidate and counts once the server accepts it.
+    async fn keep_odd_registration(
+        &self,
+        runner: &mut Runner,
+        credential: Credential,
+        id: Option<RunnerId>,
+        oddity: &'static str,
+        now: Timestamp,
+    ) -> Result<Completed, Error> {
+        tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
+            "the answer to a registration is odd: verifying the token in it");
+        self.keep_received(runner, &credential, id, now).await;
+        match self.send_verify(runner, &credential.token).await {
+            Ok(verified) => {
+                runner.record.id = verified.value.id.or(id);
+                runner.record.confirmed_id = verified.value.id;
+                let expiry = known_expiry(credential.expiry, verified.value.expiry);
+                let date = self.judged(runner, verified.date, expiry, now);
+                let obtained_at = credential.obtained_at.unwrap_or(now);
+                let credential = Credential { expiry, ..credential };
+                Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+            }
+            Err(_) => {
+                if !runner.is_held_changed {
+                    self.disk.clear(&runner.record.key).await?;
+                }
+                Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
+            }
+        }
     }
 
     async fn undo_registration(&self, runner: &Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
+        let may_have_reached = failure.may_have_reached;
         let error = Error::Registering(failure);
-        if matches!(error.outcome(), Outcome::Lost { .. }) {
+        if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
             warn_of_orphan(intent);
         }
         self.clear_registration(runner).await?;
@@ -136,7 +244,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Clears the journal of a registration that brought no token, and removes a record that was only written for it.
     pub(super) async fn clear_registration(&self, runner: &Runner) -> Result<(), Error> {
         self.disk.clear(&runner.record.key).await?;
-        if runner.record.enrollment.is_none() && runner.record.credential.is_none() {
+        let is_empty = runner.record.credential.is_none() && runner.held.candidates.is_empty();
+        if runner.record.enrollment.is_none() && is_empty {
             self.disk.remove_record(&runner.record.key).await?;
         }
         Ok(())
@@ -154,8 +263,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.set_origin(enrollment, runner, token.fingerprint());
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
         runner.record.id = verified.value.id;
+        runner.record.confirmed_id = verified.value.id;
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, first_seen_at, verified.date).await)
+        Ok(self.keep_registered(runner, credential, first_seen_at, verified.date, now).await)
     }
 
     /// Writes the record before the entry: a daemon that saw an entry without a record would manage it under another
@@ -166,15 +276,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
         credential: Credential,
         obtained_at: Timestamp,
         date: Option<Timestamp>,
+        now: Timestamp,
     ) -> Completed {
         let validity = Validity { obtained_at, expiry: credential.expiry };
-        runner.take(credential);
+        runner.record.given_to = None;
+        runner.take(credential, now);
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }
-        let unsaved = self.project_and_clear(runner).await.err();
-        Completed { outcome: Outcome::Registered(validity), date, unsaved }
+        let unsaved = self.project_and_clear(runner, Vec::new()).await.err();
+        Completed { unsaved, ..Completed::new(Outcome::Registered(validity), date) }
     }
+}
+
+/// Nothing is to be done for this runner: the next inventory finds the one that another process has registered.
+fn released() -> Completed {
+    Completed::new(Outcome::Released, None)
+}
+
+fn target_of(record: &Record) -> EntrySelector {
+    Runner::recorded(record.clone(), Site { url: record.url.clone(), tls: TlsFiles::default() }).target()
 }
 
 /// Logs which runner a lost registration may have left behind, for the user to find and delete it.

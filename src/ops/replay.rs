@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::register::warn_of_orphan;
-use super::{Disk, EntryFate, Error, Ops, Runner, Server};
+use super::unregister::fate_for;
+use super::{Disk, Error, Ops, Runner, Server};
 use crate::error_chain::chain;
-use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
-use crate::ops::Deletion;
+use crate::model::{Conclusion, Credential, Evidence, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
 use crate::store::{self, JournalAnswer, JournalOperation, Pending};
 
 /// An operation that a replay could not finish.
@@ -69,7 +69,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         let site = Site { url: record.url.clone(), tls: TlsFiles::default() };
         let mut runner = Runner::recorded(record, site);
-        match (&pending.intent.operation, pending.answer) {
+        self.load_held(&mut runner).await;
+        let intent = &pending.intent;
+        match (&intent.operation, &pending.answer) {
             // The new token is in the record but not in the journal.
             (JournalOperation::Rotate { old, .. }, None) if runner.record.former_tokens.contains(old) => {
                 Ok(self.replay_token(&mut runner).await)
@@ -77,54 +79,76 @@ impl<S: Server, D: Disk> Ops<S, D> {
             (JournalOperation::Rotate { .. }, None) => Ok(Some(Unfinished::LostReset)),
             (JournalOperation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
             (JournalOperation::Register { .. }, None) => {
-                warn_of_orphan(&pending.intent);
-                self.clear_registration(&runner).await?;
+                warn_of_orphan(intent);
+                self.lose_registration(&mut runner, now).await?;
                 Ok(None)
             }
-            (JournalOperation::Unregister { fingerprint, manager_only, .. }, Some(_))
-                if !runner.has_other_token_than(fingerprint) =>
-            {
-                let deletion = if *manager_only { Deletion::Manager } else { Deletion::Runner };
-                let fate = EntryFate::at_shutdown(&runner.record, deletion);
-                self.retire(&mut runner, fate, now).await?;
-                Ok(None)
-            }
-            // The runner has got another token since.
             (JournalOperation::Unregister { .. }, Some(_)) => {
-                self.disk.clear(&pending.key).await?;
+                match fate_for(&runner, intent) {
+                    Some(fate) => drop(self.retire(&mut runner, fate, now).await?),
+                    // The runner has got another token since.
+                    None => self.disk.clear(&pending.key).await?,
+                }
                 Ok(None)
             }
-            (operation @ (JournalOperation::Register { .. } | JournalOperation::Rotate { .. }), Some(answer)) => {
-                take_answer(&mut runner, operation, answer);
+            (JournalOperation::Register { .. } | JournalOperation::Rotate { .. }, Some(answer)) => {
+                if !answer.is_documented {
+                    self.finish(&mut runner, pending.clone()).await?;
+                    let is_reset = matches!(intent.operation, JournalOperation::Rotate { .. });
+                    return Ok(is_reset.then_some(Unfinished::LostReset));
+                }
+                take_answer(&mut runner, &intent.operation, answer.clone(), intent.at);
                 Ok(self.replay_token(&mut runner).await)
             }
         }
     }
 
-    /// Moves a journaled token into the record; the caller holds the runner's lock.
+    /// The answer to a registration was lost with its process: the enrollment waits for a person, since another
+    /// registration could make a second runner.
+    async fn lose_registration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        self.clear_registration(runner).await?;
+        if runner.record.enrollment.is_some() && runner.record.credential.is_none() {
+            let conclusion = Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since: now });
+            runner.held.evidence = Some(Evidence { conclusion, ..Evidence::default() });
+            runner.is_held_changed = true;
+            self.save_held(runner).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves a journaled token into the record; the caller holds the runner's lock. A token from an odd answer becomes a
+    /// candidate.
     ///
     /// # Errors
     /// [`Error::Disk`]; the journal stays.
-    pub(super) async fn finish(
-        &self,
-        runner: &mut Runner,
-        operation: &JournalOperation,
-        answer: JournalAnswer,
-    ) -> Result<(), Error> {
-        match operation {
-            JournalOperation::Register { .. } | JournalOperation::Rotate { .. } => {
-                take_answer(runner, operation, answer);
-                self.save_record(runner).await?;
-                Ok(self.disk.clear(&runner.record.key).await?)
-            }
+    pub(super) async fn finish(&self, runner: &mut Runner, pending: Pending) -> Result<(), Error> {
+        let Pending { key, intent, answer } = pending;
+        let Some(answer) = answer else { return Ok(()) };
+        match (&intent.operation, &answer.token) {
             // The next unregistration finishes it, unless the entry gets another token.
-            JournalOperation::Unregister { .. } => Ok(()),
+            (JournalOperation::Unregister { .. }, _) | (_, None) => Ok(()),
+            (_, Some(token)) if !answer.is_documented => {
+                let (expiry, obtained_at) = (answer.expiry, answer.obtained_at);
+                let credential = Credential { token: token.clone(), obtained_at, expiry };
+                self.keep_received(runner, &credential, answer.id, intent.at).await;
+                self.save_held(runner).await?;
+                self.disk.clear(&key).await?;
+                if matches!(intent.operation, JournalOperation::Rotate { .. }) {
+                    self.disk.begin(&key, intent).await?;
+                }
+                Ok(())
+            }
+            (operation, Some(_)) => {
+                take_answer(runner, operation, answer, intent.at);
+                self.save_record(runner).await?;
+                Ok(self.disk.clear(&key).await?)
+            }
         }
     }
 
     async fn replay_token(&self, runner: &mut Runner) -> Option<Unfinished> {
         let fingerprint = runner.record.credential.as_ref().map(|credential| credential.token.fingerprint());
-        match self.project_and_clear(runner).await {
+        match self.project_and_clear(runner, Vec::new()).await {
             Ok(()) => {
                 tracing::info!(runner = runner.label(), token = ?fingerprint, "wrote a token from the journal to config.toml");
                 None
@@ -147,21 +171,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(None);
         };
         let (url, id, old) = match pending.intent.operation {
-            JournalOperation::Rotate { url, id, old } => (url, id, Some(old)),
-            JournalOperation::Unregister { url, id, fingerprint, .. } => (url, id, Some(fingerprint)),
+            JournalOperation::Rotate { url, id, .. } => (url, id, pending.intent.token),
+            JournalOperation::Unregister { url, id, .. } => (url, id, pending.intent.token),
             JournalOperation::Register { url, .. } => (url, None, None),
         };
         let origin = if token.looks_created() { Origin::Given } else { Origin::Registered };
         let mut runner = Runner::blank(pending.key, origin, Site { url, tls: TlsFiles::default() });
         runner.record.id = new_id.or(id);
-        runner.record.former_tokens.extend(old);
-        runner.take(Credential { token, obtained_at, expiry });
+        if let Some(old) = old {
+            runner.record.add_former_token(old);
+        }
+        runner.take(Credential { token, obtained_at, expiry }, pending.intent.at);
         Ok(self.replay_token(&mut runner).await)
     }
 }
 
-fn take_answer(runner: &mut Runner, operation: &JournalOperation, answer: JournalAnswer) {
+fn take_answer(runner: &mut Runner, operation: &JournalOperation, answer: JournalAnswer, now: Timestamp) {
     runner.record.id = answer.id.or(runner.record.id);
+    runner.record.confirmed_id = answer.id.or(runner.record.confirmed_id);
     match operation {
         JournalOperation::Register { seed, .. } => {
             // The record was written before the request and already has the origin `V1`.
@@ -169,11 +196,15 @@ fn take_answer(runner: &mut Runner, operation: &JournalOperation, answer: Journa
                 runner.record.origin = Origin::Registered;
             }
             runner.record.seed = Some(seed.clone());
+            runner.record.given_to = None;
         }
-        JournalOperation::Rotate { .. } => runner.record.last_reset_at = answer.obtained_at,
+        JournalOperation::Rotate { by_id, .. } => {
+            runner.record.last_reset_at = answer.obtained_at;
+            runner.record.recovered = answer.token.as_ref().filter(|_| *by_id).map(|token| token.fingerprint());
+        }
         JournalOperation::Unregister { .. } => {}
     }
     if let Some(token) = answer.token {
-        runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry });
+        runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry }, now);
     }
 }

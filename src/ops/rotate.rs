@@ -1,54 +1,57 @@
 //! Rotate: replace the token without losing the new one to a crash or a full disk.
 
 use super::verify::refuse_first_api;
-use super::{Completed, Disk, EntryStatus, Error, Failure, Ops, Runner, Server};
+use super::{Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
-use crate::gitlab::{Answer, Reset};
+use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, RunnerId, Timestamp};
-use crate::secret::Token;
+use crate::model::{Candidate, CandidateSource, Credential, Expiry, RunnerId, Timestamp};
+use crate::secret::{Digest, Token};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
-    /// the runner's token has expired.
+    /// the runner's token has expired, or if a former reset was lost.
     ///
     /// Not cancellation safe once the request is sent: the answer is the only place that ever shows the new token.
     ///
     /// # Errors
-    /// [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Changing`] if the request failed. If the server may have
-    /// executed it nevertheless, the journal stays until [`Ops::settle`].
+    /// [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Changing`] if the request failed, and [`Error::Unproven`] if
+    /// its answer is odd. If the server may have executed it nevertheless, the journal stays until [`Ops::settle`].
     pub async fn rotate(
         &self,
         runner: &mut Runner,
         access_token: Option<&Token>,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)
         {
-            return Ok(Completed { outcome: Outcome::Adopted(validity), date: None, unsaved: None });
+            return Ok(Completed::new(Outcome::Adopted(validity), None));
         }
-        match EntryStatus::of(runner, &entered.snapshot) {
-            EntryStatus::Variable(variable) => {
-                return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
-            }
-            EntryStatus::Foreign { credential, id } => {
-                if let Some(adopted) = self.adopt(runner, credential, id, now).await? {
-                    return Ok(adopted);
-                }
-            }
-            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {}
+        if let EntryStatus::Variable(variable) = EntryStatus::of(runner, &entered.snapshot) {
+            return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
         }
-        self.check_settled(runner).await?;
+        let unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
+        let over = runner.overwritable(inquiry);
+        if unknown.iter().any(|token| !over.contains(&token.digest())) {
+            return Ok(Completed::new(Outcome::Contested, None));
+        }
+        if access_token.is_none() {
+            self.check_settled(runner).await?;
+        }
         self.disk.probe().await?;
+        if !self.disk.has_state() {
+            // The entry is the only place for the new token, even if it is removed meanwhile.
+            runner.kept_text = self.disk.texts(runner.target()).await?.into_iter().next();
+        }
         let old = runner.token()?;
         let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
-        let (url, id) = (runner.record.url.clone(), runner.record.id);
-        let operation = JournalOperation::Rotate { url, id, old: old.fingerprint() };
-        self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
+        let intent = self.rotation_intent(runner, &old, access_token.is_some(), now);
+        self.disk.begin(&runner.record.key, intent.clone()).await?;
         let answer = match self.reset(runner, &old, access_token).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -61,9 +64,68 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         if answer.value.token == old {
             self.disk.clear(&runner.record.key).await?;
-            return Ok(Completed { outcome: Outcome::NotRotated, date: answer.date, unsaved: None });
+            return Ok(Completed::new(Outcome::NotRotated, self.trusted(runner, answer.date)));
         }
-        Ok(self.keep_rotated(runner, answer, access_token.is_some(), now).await)
+        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let obtained_at = date.unwrap_or(now).whole_seconds();
+        let Reset { token, expiry, shape } = answer.value;
+        let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
+        self.journal_token(runner, None, &credential, shape).await;
+        if let Shape::Odd(oddity) = shape {
+            return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), now).await;
+        }
+        Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
+    }
+
+    /// An odd answer to a reset: its token is kept as a candidate and counts once the server accepts it.
+    async fn keep_odd_reset(
+        &self,
+        runner: &mut Runner,
+        credential: Credential,
+        oddity: &'static str,
+        intent: Intent,
+        is_recovery: bool,
+        now: Timestamp,
+    ) -> Result<Completed, Error> {
+        tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
+            "the answer to a rotation is odd: verifying the token in it");
+        self.keep_received(runner, &credential, None, now).await;
+        match self.send_verify(runner, &credential.token).await {
+            Ok(verified) => {
+                let expiry = known_expiry(credential.expiry, verified.value.expiry);
+                let credential = Credential { expiry, ..credential };
+                let date = self.judged(runner, verified.date, expiry, now);
+                Ok(self.keep_rotated(runner, credential, date, is_recovery, now, Vec::new()).await)
+            }
+            Err(_) => {
+                // The candidate is safe; the journal goes on to say that a reset is not settled.
+                if !runner.is_held_changed {
+                    self.disk.clear(&runner.record.key).await?;
+                    self.disk.begin(&runner.record.key, intent).await?;
+                }
+                Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
+            }
+        }
+    }
+
+    /// Keeps a token that the server sent in an odd answer.
+    pub(super) async fn keep_received(
+        &self,
+        runner: &mut Runner,
+        credential: &Credential,
+        id: Option<RunnerId>,
+        now: Timestamp,
+    ) {
+        let Credential { token, obtained_at, expiry } = credential.clone();
+        let (source, refused) = (CandidateSource::Received, None);
+        runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+        if let Err(error) = self.save_held(runner).await {
+            tracing::error!(
+                runner = runner.label(),
+                error = chain(&error),
+                "cannot write a token that the server sent: it stays in the journal"
+            );
+        }
     }
 
     /// Clears the journal of a lost reset, once a verification has shown what happened.
@@ -84,26 +146,32 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn keep_rotated(
         &self,
         runner: &mut Runner,
-        answer: Answer<Reset>,
+        credential: Credential,
+        date: Option<Timestamp>,
         is_recovery: bool,
         now: Timestamp,
+        over: Vec<Digest>,
     ) -> Completed {
-        let obtained_at = answer.date.unwrap_or(now).whole_seconds();
-        let Reset { token, expiry } = answer.value;
-        let fingerprint = token.fingerprint();
-        let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
-        self.journal_token(runner, None, &credential).await;
-        runner.record.recovered = is_recovery.then_some(fingerprint);
+        let obtained_at = credential.obtained_at.unwrap_or(now);
+        let expiry = credential.expiry;
+        runner.record.recovered = is_recovery.then(|| credential.token.fingerprint());
         runner.record.last_reset_at = Some(obtained_at);
-        runner.take(credential);
-        let unsaved = self.project_and_clear(runner).await.err();
-        Completed { outcome: Outcome::Rotated(Validity { obtained_at, expiry }), date: answer.date, unsaved }
+        runner.take(credential, now);
+        let unsaved = self.project_and_clear(runner, over).await.err();
+        Completed { unsaved, ..Completed::new(Outcome::Rotated(Validity { obtained_at, expiry }), date) }
     }
 
     /// Adds a new token to the journal. A failure is only logged: the record and config.toml come next.
-    pub(super) async fn journal_token(&self, runner: &Runner, id: Option<RunnerId>, credential: &Credential) {
+    pub(super) async fn journal_token(
+        &self,
+        runner: &Runner,
+        id: Option<RunnerId>,
+        credential: &Credential,
+        shape: Shape,
+    ) {
         let Credential { token, obtained_at, expiry } = credential.clone();
-        let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at, is_documented: true };
+        let is_documented = shape == Shape::Documented;
+        let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at, is_documented };
         if let Err(error) = self.disk.answered(&runner.record.key, answer).await {
             tracing::error!(
                 runner = runner.label(),
@@ -115,8 +183,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Writes config.toml and the record, then clears the journal. If config.toml cannot be written, the record is
     /// still tried, because reading it does not take a replay.
-    pub(super) async fn project_and_clear(&self, runner: &mut Runner) -> Result<(), store::Error> {
-        match self.project(runner).await {
+    pub(super) async fn project_and_clear(&self, runner: &mut Runner, over: Vec<Digest>) -> Result<(), store::Error> {
+        match self.project_over(runner, over).await {
             Ok(()) => self.disk.clear(&runner.record.key).await,
             Err(error) => {
                 if let Err(error) = self.save_record(runner).await {
@@ -143,7 +211,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    pub(super) fn intent(&self, operation: JournalOperation, at: Timestamp) -> Intent {
-        Intent { operation, at, system_id: Some(self.identity.system_id.clone()), asked_by: None, token: None }
+    fn rotation_intent(&self, runner: &Runner, old: &Token, by_id: bool, at: Timestamp) -> Intent {
+        let (url, id) = (runner.record.url.clone(), runner.record.id);
+        let operation = JournalOperation::Rotate { url, id, old: old.fingerprint(), by_id };
+        Intent { token: Some(old.digest()), ..self.intent(operation, at) }
     }
+
+    pub(super) fn intent(&self, operation: JournalOperation, at: Timestamp) -> Intent {
+        let system_id = Some(self.identity.system_id.clone());
+        Intent { operation, at, system_id, asked_by: None, token: None }
+    }
+}
+
+/// The expiry of an odd answer, or else the one that a verification reports.
+pub(super) fn known_expiry(sent: Expiry, verified: Expiry) -> Expiry {
+    if verified == Expiry::Unknown { sent } else { verified }
 }

@@ -1,9 +1,9 @@
 //! A runner: its record and how its server is reached.
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
-use crate::model::{Credential, Origin, RunnerKey, Site, SystemId, Timestamp};
-use crate::secret::{Fingerprint, Token, sha256_hex};
-use crate::store::{Entry, EntrySelector, EntryToken, Record, Snapshot};
+use crate::model::{Candidate, CandidateSource, Credential, Held, Origin, RunnerKey, Site, SystemId, Timestamp};
+use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
+use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 use super::Error;
 
@@ -20,6 +20,16 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from. Such a token is never written.
     pub variable: Option<String>,
+    /// An earlier runner with the same token at another address; see `engine::ManagedRunner`.
+    pub twin_of: Option<RunnerKey>,
+    /// Its entry's text from before a rotation without a state directory.
+    pub(super) kept_text: Option<EntryText>,
+    /// Its candidates, and the evidence about its token.
+    pub held: Held,
+    /// Whether `held` differs from the disk.
+    pub(super) is_held_changed: bool,
+    /// Whether its record was on the disk when it was last read or written.
+    pub(super) is_recorded: bool,
 }
 
 impl Runner {
@@ -31,8 +41,11 @@ impl Runner {
             origin,
             enrollment: None,
             seed: None,
+            seed_digest: None,
             url: site.url.clone(),
             id: None,
+            confirmed_id: None,
+            given_to: None,
             name: None,
             credential: None,
             former_tokens: Vec::new(),
@@ -47,7 +60,7 @@ impl Runner {
             state: None,
             since: None,
         };
-        Self::recorded(record, site)
+        Self { is_recorded: false, ..Self::recorded(record, site) }
     }
 
     /// A runner that only exists as an entry in config.toml. Its origin is guessed from the form of its token.
@@ -69,7 +82,18 @@ impl Runner {
     /// A runner with a record.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {
-        Self { record, site, executor: None, rotation_disabled: false, variable: None }
+        Self {
+            record,
+            site,
+            executor: None,
+            rotation_disabled: false,
+            variable: None,
+            twin_of: None,
+            kept_text: None,
+            held: Held::default(),
+            is_held_changed: false,
+            is_recorded: true,
+        }
     }
 
     /// Selects the entries that belong to it.
@@ -120,17 +144,25 @@ impl Runner {
     #[must_use]
     pub fn validity(&self, now: Timestamp) -> Option<Validity> {
         let credential = self.record.credential.as_ref()?;
-        let first_seen_at = self.record.first_seen_at.unwrap_or(now);
+        // A stored time ahead of the present counts as now.
+        let first_seen_at = self.record.first_seen_at.map_or(now, |at| at.min(now));
         Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
     }
 
-    /// The state after it was read from disk.
+    /// The state after it was read from disk, with the evidence about its present token.
     #[must_use]
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
-        match self.validity(now) {
-            Some(validity) => State::found(validity, reset_from(timing, &validity, self.record.last_reset_at), now),
-            None => State::unregistered(now),
-        }
+        let validity = self.validity(now);
+        let reset_from = validity
+            .map_or(Timestamp::EARLIEST, |validity| reset_from(timing, &validity, self.record.last_reset_at, now));
+        let evidence = self.held.evidence.clone().filter(|evidence| evidence.token == self.digest());
+        State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
+    }
+
+    /// The whole digest of its token.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.record.credential.as_ref().map(|credential| credential.token.digest())
     }
 
     /// Its fixed position in every spread, derived from this machine and the runner.
@@ -154,9 +186,12 @@ impl Runner {
         record.credential.as_ref().is_some_and(|other| self.record.former_digests.contains(&other.token.digest()))
     }
 
-    /// Whether it has a token other than this one.
-    pub(super) fn has_other_token_than(&self, fingerprint: &Fingerprint) -> bool {
-        self.record.credential.as_ref().is_some_and(|credential| credential.token.fingerprint() != *fingerprint)
+    /// Whether it has a token other than the one that an operation was begun with.
+    pub(super) fn has_other_token_than(&self, fingerprint: &Fingerprint, digest: Option<Digest>) -> bool {
+        self.record.credential.as_ref().is_some_and(|credential| {
+            credential.token.fingerprint() != *fingerprint
+                || digest.is_some_and(|digest| credential.token.digest() != digest)
+        })
     }
 
     pub(super) fn token(&self) -> Result<Token, Error> {
@@ -164,17 +199,24 @@ impl Runner {
         Ok(credential.token.clone())
     }
 
-    /// Sets a new credential and retires the old token.
-    pub(super) fn take(&mut self, credential: Credential) {
-        let old = self.record.credential.take().map(|old| old.token);
-        if old.as_ref() != Some(&credential.token) {
+    /// Sets a new credential. The old token is retired, and kept as a candidate.
+    pub(super) fn take(&mut self, credential: Credential, now: Timestamp) {
+        let old = self.record.credential.take();
+        let is_new = old.as_ref().is_none_or(|old| old.token != credential.token);
+        if is_new {
             self.record.first_seen_at = credential.obtained_at;
-            if let Some(old) = old {
-                self.record.add_former_token(old.digest());
-            }
         }
         self.record.remove_former_token(credential.token.digest());
+        let candidates = &mut self.held.candidates;
+        let before = candidates.len();
+        candidates.retain(|candidate| candidate.token != credential.token);
+        self.is_held_changed |= candidates.len() != before;
         self.record.credential = Some(credential);
+        if let Some(Credential { token, obtained_at, expiry }) = old.filter(|_| is_new) {
+            self.record.add_former_token(token.digest());
+            let (source, id, refused) = (CandidateSource::Former, self.record.id, None);
+            self.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+        }
     }
 
     /// Retires the credential and forgets the id; the entry's text stays.
@@ -183,6 +225,10 @@ impl Runner {
             self.record.add_former_token(old.token.digest());
         }
         self.record.id = None;
+        self.record.confirmed_id = None;
+        // The runner is gone, and its tokens with it.
+        self.is_held_changed |= !self.held.is_empty();
+        self.held = Held::default();
     }
 }
 

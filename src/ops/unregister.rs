@@ -2,19 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
+use super::candidates::Asked;
+use super::{Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::gitlab::Disposition;
-use crate::model::{Expiry, Origin, StateName, Timestamp};
-use crate::store::{self, Edit, JournalAnswer, JournalOperation, Record};
-
-/// What an unregistration deletes on the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// The runner, for all machines.
-    Runner,
-    /// Only this machine's manager of it.
-    Manager,
-}
+use crate::lifecycle::Settling;
+use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
+use crate::secret::{Digest, Token};
+use crate::store::{self, AskedBy, Edit, EntrySelector, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
 
 /// What an unregistration does with the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +35,46 @@ impl EntryFate {
     }
 }
 
+impl From<EntryFate> for StoredFate {
+    fn from(fate: EntryFate) -> Self {
+        match fate {
+            EntryFate::Keep => Self::Keep,
+            EntryFate::KeepText => Self::KeepText,
+            EntryFate::Drop => Self::Drop,
+        }
+    }
+}
+
+impl From<StoredFate> for EntryFate {
+    fn from(fate: StoredFate) -> Self {
+        match fate {
+            StoredFate::Keep => Self::Keep,
+            StoredFate::KeepText => Self::KeepText,
+            StoredFate::Drop => Self::Drop,
+        }
+    }
+}
+
+/// What an unregistration deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The runner, unless it was given or came with a copied disk.
+    Runner,
+    /// This machine's manager of it: other machines use the runner too.
+    Manager,
+}
+
+/// An unregistration that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnregisterRequest {
+    /// What it deletes.
+    pub deletion: Deletion,
+    /// What happens to the entry.
+    pub fate: EntryFate,
+    /// Who asks.
+    pub asked_by: AskedBy,
+}
+
 /// What an unregistration achieved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnregisterResult {
@@ -64,61 +98,53 @@ pub enum Unregistration {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Deletes a runner, or only this machine's manager of it, and handles the entry by `fate`.
+    /// Deletes a registered runner, or this machine's manager of a given one, and handles the entry as requested.
+    ///
+    /// A refusal proves that the runner is gone only if its token is proven dead.
     ///
     /// # Errors
-    /// [`Error::Changing`] if the server did not confirm the deletion; the entry stays. [`Error::Disk`] if the journal
-    /// cannot be written before the request, or the entry cannot be changed after it; in the latter case the record's
-    /// state is `retired` and the next start finishes from the journal.
+    /// [`Error::Deleting`] if the server did not confirm the deletion, with the way to find out; [`Error::Changing`] if
+    /// it surely did not delete anything; the entry stays. [`Error::Disk`] if the journal cannot be written before the
+    /// request, or the entry cannot be changed after it; in the latter case the record's state is `retired` and the
+    /// next start finishes from the journal.
     pub async fn unregister(
         &self,
         runner: &mut Runner,
-        deletion: Deletion,
-        fate: EntryFate,
-        now: Timestamp,
+        request: UnregisterRequest,
+        inquiry: &Inquiry<'_>,
     ) -> Result<UnregisterResult, Error> {
-        let _lock = self.lock(runner).await?;
+        let now = inquiry.now.at;
+        let _locked = self.lock(runner).await?;
         self.take_pending(runner).await?;
-        if self.is_gone_already(runner).await? {
-            let dropped_to = self.retire(runner, fate, now).await?;
+        if self.finished_fate(runner).await?.is_some() {
+            let dropped_to = self.retire(runner, request.fate, now).await?;
             return Ok(UnregisterResult { found: Unregistration::AlreadyGone, dropped_to, date: None });
         }
         self.check_settled(runner).await?;
-        if fate != EntryFate::Keep && !runner.is_unwritten() {
+        if request.fate != EntryFate::Keep && !runner.is_unwritten() {
             self.disk.probe().await?;
         }
-        self.adopt_before_deletion(runner, now).await?;
+        let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         let token = runner.token()?;
-        let manager_only = deletion == Deletion::Manager;
-        let operation = JournalOperation::Unregister {
-            url: runner.record.url.clone(),
-            id: runner.record.id,
-            fingerprint: token.fingerprint(),
-            manager_only,
-            fate: None,
-        };
-        self.disk.begin(&runner.record.key, self.intent(operation, now)).await?;
+        let manager_only = request.deletion == Deletion::Manager;
+        let intent = self.unregistration_intent(runner, &token, manager_only, fate, request.asked_by, now);
+        self.disk.begin(&runner.record.key, intent).await?;
         let answer = match runner.record.origin {
             _ if manager_only => self.server.delete_manager(&runner.site, &token, &self.identity.system_id).await,
             Origin::V1 => self.server.delete_v1(&runner.site, &token).await,
             Origin::Registered | Origin::Given => self.server.delete_runner(&runner.site, &token).await,
         };
-        let date = answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date);
+        let date = self.trusted(runner, answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date));
         let found = match answer {
             Ok(_) => Unregistration::Deleted,
             Err(failure) => match failure.disposition {
-                Disposition::Refused | Disposition::Gone => already_gone(runner, date.unwrap_or(now)),
-                // A server without this call has no managers.
-                Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
-                // It may have been executed: the journal stays, and the next attempt asks again.
-                Disposition::Unknown { .. } => return Err(Error::Changing(failure)),
-                Disposition::NotExecuted { .. }
-                | Disposition::RotationClosed
-                | Disposition::Unsupported
-                | Disposition::MustAct(_) => {
-                    self.disk.clear(&runner.record.key).await?;
-                    return Err(Error::Changing(failure));
+                // The API of 2016 has no verification to ask.
+                Disposition::Refused if inquiry.is_dead || runner.record.origin == Origin::V1 => {
+                    already_gone(runner, date.unwrap_or(now))
                 }
+                // A server without this call has no managers.
+                Disposition::Gone | Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
+                disposition => return Err(self.undeleted(runner, failure, disposition, manager_only, request).await?),
             },
         };
         let done =
@@ -128,13 +154,109 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(UnregisterResult { found, dropped_to, date })
     }
 
-    /// Whether the server has confirmed the deletion to a process that could not change the entry.
-    async fn is_gone_already(&self, runner: &Runner) -> Result<bool, Error> {
-        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(false) };
-        Ok(match (&pending.intent.operation, &pending.answer) {
-            (JournalOperation::Unregister { fingerprint, .. }, Some(_)) => !runner.has_other_token_than(fingerprint),
-            _ => false,
+    /// A deletion without a confirmation. Only the daemon's journal stays, and only if the deletion may have happened: the
+    /// next verification settles it. A command that ends with "not done" leaves nothing that acts later.
+    async fn undeleted(
+        &self,
+        runner: &Runner,
+        failure: Failure,
+        disposition: Disposition,
+        manager_only: bool,
+        request: UnregisterRequest,
+    ) -> Result<Error, Error> {
+        let may_be_done = matches!(disposition, Disposition::Unknown { .. });
+        if !(may_be_done && request.asked_by == AskedBy::Daemon) {
+            self.disk.clear(&runner.record.key).await?;
+        }
+        Ok(match (disposition, manager_only) {
+            (Disposition::Unknown { .. }, true) => Error::Deleting { failure, settling: Settling::Repeat },
+            (Disposition::Refused, true) => Error::Deleting { failure, settling: Settling::AskThenRepeat },
+            (Disposition::Unknown { .. } | Disposition::Refused | Disposition::Gone, false) => {
+                Error::Deleting { failure, settling: Settling::Ask }
+            }
+            _ => Error::Changing(failure),
         })
+    }
+
+    fn unregistration_intent(
+        &self,
+        runner: &Runner,
+        token: &Token,
+        manager_only: bool,
+        fate: EntryFate,
+        asked_by: AskedBy,
+        now: Timestamp,
+    ) -> Intent {
+        let operation = JournalOperation::Unregister {
+            url: runner.record.url.clone(),
+            id: runner.record.id,
+            fingerprint: token.fingerprint(),
+            manager_only,
+            fate: Some(fate.into()),
+        };
+        Intent { asked_by: Some(asked_by), token: Some(token.digest()), ..self.intent(operation, now) }
+    }
+
+    /// What may happen to the entry: an unknown token in it may be newer than ours, or another runner's. An unreadable
+    /// config.toml does not prevent the deletion.
+    async fn fate_of_entry(
+        &self,
+        runner: &mut Runner,
+        wanted: EntryFate,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<EntryFate, Error> {
+        let Ok(snapshot) = self.disk.read().await else { return Ok(wanted) };
+        let unknown = self.note_unknown(runner, &snapshot, inquiry.now.at).await?;
+        if unknown.is_empty() {
+            return Ok(wanted);
+        }
+        match self.ask_newer(runner, &unknown, inquiry).await? {
+            Asked::Adopted(_) => Ok(wanted),
+            Asked::Foreign(_) => {
+                tracing::warn!(runner = runner.label(), "its entry holds the token of another runner: the entry stays");
+                Ok(EntryFate::Keep)
+            }
+            Asked::Not => {
+                let over = runner.overwritable(inquiry);
+                if unknown.iter().all(|token| over.contains(&token.digest())) {
+                    return Ok(wanted);
+                }
+                tracing::warn!(
+                    runner = runner.label(),
+                    "its entry holds an unknown token, which may be good: the entry stays"
+                );
+                Ok(EntryFate::Keep)
+            }
+        }
+    }
+
+    /// The fate of the entry if the server has confirmed the deletion to a process that could not change the entry.
+    async fn finished_fate(&self, runner: &Runner) -> Result<Option<EntryFate>, Error> {
+        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(None) };
+        Ok(pending.answer.as_ref().and_then(|_| fate_for(runner, &pending.intent)))
+    }
+
+    /// Settles an unregistration that was cut off, once a verification has shown what happened: a runner that is gone is
+    /// retired as it was asked for, unless it has another token since; `None` if it is served on.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn settle_unregistration(
+        &self,
+        runner: &mut Runner,
+        is_gone: bool,
+        now: Timestamp,
+    ) -> Result<Option<UnregisterResult>, Error> {
+        let _locked = self.lock(runner).await?;
+        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(None) };
+        let Some(fate) = fate_for(runner, &pending.intent).filter(|_| is_gone) else {
+            if matches!(pending.intent.operation, JournalOperation::Unregister { .. }) {
+                self.disk.clear(&runner.record.key).await?;
+            }
+            return Ok(None);
+        };
+        let dropped_to = self.retire(runner, fate, now).await?;
+        Ok(Some(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None }))
     }
 
     /// Retires the record and handles the entry after the server's answer. Returns the file of a dropped entry.
@@ -163,6 +285,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     self.save_record(runner).await?;
                 } else {
                     self.disk.remove_record(&runner.record.key).await?;
+                    self.disk.save_held(&runner.record.key, Held::default()).await?;
+                    (runner.is_recorded, runner.is_held_changed) = (false, false);
                 }
             }
         }
@@ -194,23 +318,43 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(dropped_to)
     }
 
-    /// Adopts an unknown token from config.toml, because ours may no longer work. An unreadable config.toml does not
-    /// prevent the deletion.
-    async fn adopt_before_deletion(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
-        let Ok(snapshot) = self.disk.read().await else { return Ok(()) };
-        if let EntryStatus::Foreign { credential, id } = EntryStatus::of(runner, &snapshot) {
-            self.adopt(runner, credential, id, now).await?;
+    /// Drops the entry of a runner whose token is proven dead, without a request, if entry and record still hold that
+    /// token. Returns the file that keeps the entry.
+    ///
+    /// # Errors
+    /// [`Error::Disk`], [`Error::Replaced`].
+    pub async fn drop_entry(
+        &self,
+        runner: &mut Runner,
+        dead: Digest,
+        now: Timestamp,
+    ) -> Result<Option<PathBuf>, Error> {
+        let entered = self.enter(runner).await?;
+        let is_unknown = !EntryStatus::unknown_in(runner, &entered.snapshot).is_empty();
+        if is_unknown || runner.digest() != Some(dead) {
+            return Err(Error::Replaced(runner.label().to_owned()));
         }
-        Ok(())
+        self.retire(runner, EntryFate::Drop, now).await
     }
 
-    /// Drops the entry of a runner with a refused token, without a request. Returns the file that keeps the entry.
+    /// Removes one entry of a runner that other entries use too, without a request. Returns the file that keeps it.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn drop_entry(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<PathBuf>, Error> {
-        let _lock = self.lock(runner).await?;
-        self.retire(runner, EntryFate::Drop, now).await
+    pub async fn drop_one_entry(
+        &self,
+        runner: &mut Runner,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<PathBuf>, Error> {
+        let _entered = self.enter(runner).await?;
+        let target = EntrySelector { name: Some(name.to_owned()), ..runner.target() };
+        let mut dropped_to = None;
+        for text in self.disk.texts(target.clone()).await? {
+            dropped_to = self.disk.keep_dropped(name, &text, now).await?;
+        }
+        self.disk.edit(Edit::Remove { target }).await?;
+        Ok(dropped_to)
     }
 
     async fn remove_entries(&self, runner: &Runner) -> Result<(), Error> {
@@ -218,6 +362,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// The fate that was journaled for the entry; `None` if the journal is about something else, or if the runner has got
+/// another token since.
+pub(super) fn fate_for(runner: &Runner, intent: &Intent) -> Option<EntryFate> {
+    match &intent.operation {
+        JournalOperation::Unregister { fingerprint, manager_only, fate, .. }
+            if !runner.has_other_token_than(fingerprint, intent.token) =>
+        {
+            let deletion = if *manager_only { Deletion::Manager } else { Deletion::Runner };
+            Some(fate.map_or_else(|| EntryFate::at_shutdown(&runner.record, deletion), EntryFate::from))
+        }
+        _ => None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
-use super::{Completed, Disk, Enrollment, EntryStatus, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
+use super::candidates::Asked;
+use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
+use crate::model::{Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, StateName, Timestamp, VerifyOutcome};
 use crate::secret::Token;
-use crate::store::Record;
+use crate::store::{self, Edit, EntrySelector, Snapshot};
 
 /// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
@@ -18,29 +19,43 @@ pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Asks the server whether it accepts the runner's token. Creates or refreshes this machine's manager there.
     ///
+    /// Tokens that the server sent and unknown ones in config.toml are asked about first, the other candidates once the
+    /// runner's own token is refused. An unknown token in config.toml is overwritten only once its refusals prove it
+    /// dead and ours has been accepted since; until then the result is `disputed`.
+    ///
     /// # Errors
     /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
     /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
-    pub async fn verify(&self, runner: &mut Runner, now: Timestamp) -> Result<Completed, Error> {
+    pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
-        let entry_status = EntryStatus::of(runner, &entered.snapshot);
-        if let EntryStatus::Foreign { credential, id } = &entry_status
-            && let Some(adopted) = self.adopt(runner, credential.clone(), *id, now).await?
-        {
-            if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Ours {
-                self.project(runner).await?;
+        let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
+        let foreign = match self.ask_newer(runner, &unknown, inquiry).await? {
+            Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
+            Asked::Foreign(id) => Some(id),
+            Asked::Not => None,
+        };
+        if runner.record.credential.is_none() {
+            return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
+        }
+        match self.verify_own(runner, entered.is_replaced, inquiry.now.at).await {
+            Ok(verified) => self.correct_entry(runner, &entered.snapshot, foreign, verified, inquiry).await,
+            Err(error) if error.outcome() == Outcome::Refused => {
+                if let (Some(id), true) = (foreign, inquiry.is_dead)
+                    && let Some(taken) = self.take_over(runner, &unknown, id, inquiry).await?
+                {
+                    return Ok(taken);
+                }
+                if let Some(answer) = self.ask_twin(runner, inquiry.now.at).await? {
+                    return self.adopted(runner, &answer, inquiry).await;
+                }
+                match self.ask_older(runner, &unknown, inquiry).await? {
+                    Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
+                    Asked::Foreign(_) | Asked::Not => Err(error),
+                }
             }
-            return Ok(adopted);
+            Err(error) => Err(error),
         }
-        let verified = self.verify_own(runner, entered.is_replaced, now).await?;
-        match entry_status {
-            // A single refusal of the unknown token may come from a lagging replica; ours was just accepted.
-            EntryStatus::Stale | EntryStatus::Foreign { .. } => self.project(runner).await?,
-            EntryStatus::Missing if runner.is_unwritten() => self.project(runner).await?,
-            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
-        }
-        Ok(verified)
     }
 
     async fn verify_own(&self, runner: &mut Runner, is_replaced: bool, now: Timestamp) -> Result<Completed, Error> {
@@ -49,45 +64,151 @@ impl<S: Server, D: Disk> Ops<S, D> {
         note_verification(runner, &answer, now);
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
+            if let Some(accepted_at) = verified.date {
+                runner.outlive_candidates(accepted_at);
+            }
         }
         self.save_record(runner).await?;
         let date = answer?.date;
         let validity = runner.validity(date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         let outcome = if is_replaced { Outcome::Adopted(validity) } else { Outcome::Accepted(validity) };
-        Ok(Completed { outcome, date, unsaved: None })
+        Ok(Completed::new(outcome, date))
     }
 
-    /// Adopts an unknown token from config.toml if the server accepts it; `None` if the server refuses it.
-    pub(super) async fn adopt(
+    /// The runner's own token was accepted: puts it over old copies of itself and over unknown tokens that are proven
+    /// dead. An entry with the token of another runner is given to that one.
+    async fn correct_entry(
         &self,
         runner: &mut Runner,
-        credential: Credential,
-        id: Option<RunnerId>,
-        now: Timestamp,
-    ) -> Result<Option<Completed>, Error> {
-        let verified = match self.send_verify(runner, &credential.token).await {
-            Ok(verified) => verified,
-            Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
+        snapshot: &Snapshot,
+        foreign: Option<Option<RunnerId>>,
+        verified: Completed,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
+        match EntryStatus::of(runner, snapshot) {
+            EntryStatus::Foreign { credential, .. } if foreign.is_some() => {
+                self.give_away(runner, credential, foreign.flatten()).await?;
+                Ok(verified)
+            }
+            EntryStatus::Foreign { .. } => {
+                let over = runner.overwritable(inquiry);
+                match self.project_over(runner, over).await {
+                    Ok(()) if EntryStatus::unknown_in(runner, &self.disk.read().await?).is_empty() => Ok(verified),
+                    Ok(()) | Err(store::Error::UnknownToken { .. }) => Ok(Completed { is_disputed: true, ..verified }),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            EntryStatus::Stale => {
                 tracing::warn!(
                     runner = runner.label(),
-                    "the server refuses the unknown token: keeping the previous one"
+                    "config.toml holds a replaced token: writing the current one, which the server accepts"
                 );
-                return Ok(None);
+                self.project(runner).await?;
+                Ok(verified)
             }
-            Err(error) => return Err(error),
+            EntryStatus::Missing if runner.is_unwritten() => {
+                self.project(runner).await?;
+                Ok(verified)
+            }
+            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => Ok(verified),
+        }
+    }
+
+    /// A candidate has become the runner's token: entries that hold another one of its tokens get it too.
+    async fn adopted(
+        &self,
+        runner: &mut Runner,
+        answer: &Answer<Verified>,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
+        if EntryStatus::of(runner, &self.disk.read().await?) != EntryStatus::Ours {
+            let over = runner.overwritable(inquiry);
+            match self.project_over(runner, over).await {
+                // The next verification asks about what was written meanwhile.
+                Ok(()) | Err(store::Error::UnknownToken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let now = answer.date.unwrap_or(inquiry.now.at);
+        let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
+        Ok(Completed::new(Outcome::Adopted(validity), answer.date))
+    }
+
+    /// The entry holds an accepted token of another runner, and ours is good: the entry belongs to that runner from now
+    /// on. Ours stays in the state directory.
+    async fn give_away(&self, runner: &mut Runner, credential: Credential, id: Option<RunnerId>) -> Result<(), Error> {
+        let Some(id) = id else {
+            tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
+                "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is");
+            return Ok(());
         };
-        tracing::info!(runner = runner.label(), token = %credential.token.fingerprint(), "adopted a token that another process or the user has written");
-        runner.take(credential);
-        runner.record.id = verified.value.id.or(id).or(runner.record.id);
-        runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
-        apply_answer(runner, &verified, now);
+        tracing::warn!(
+            runner = runner.label(),
+            id = runner.record.id.map(RunnerId::number),
+            other = id.number(),
+            "its entry in config.toml was given to another runner: serving that one as found, and keeping this runner in the state directory; put this runner's token back, or unregister it"
+        );
+        runner.record.given_to = Some(id);
         self.save_record(runner).await?;
-        let validity = runner.validity(now);
-        Ok(validity.map(|it| Completed { outcome: Outcome::Adopted(it), date: verified.date, unsaved: None }))
+        let digests = vec![credential.token.digest()];
+        let url = runner.record.url.clone();
+        let target = EntrySelector { url, id: None, digests, hints: Vec::new(), name: None };
+        // Only the id changes: it was a claim, and this one is the server's.
+        let edit = Edit::Renew { target, id: Some(id), credential, over: Vec::new() };
+        match self.disk.edit(edit).await {
+            Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The runner's own token is dead, and its entry holds an accepted token of another runner: the enrollment goes on
+    /// with that one, and never deletes it.
+    async fn take_over(
+        &self,
+        runner: &mut Runner,
+        unknown: &[Token],
+        id: Option<RunnerId>,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Option<Completed>, Error> {
+        let is_it = |candidate: &&Candidate| unknown.contains(&candidate.token) && candidate.refused.is_none();
+        let Some(candidate) = runner.held.candidates.iter().rev().find(is_it).cloned() else { return Ok(None) };
+        tracing::warn!(
+            runner = runner.label(),
+            id = runner.record.id.map(RunnerId::number),
+            other = id.map(RunnerId::number),
+            "its token is refused, and its entry was given to another runner: going on with that one, which is never deleted at a stop"
+        );
+        runner.record.origin = Origin::Given;
+        runner.record.id = id;
+        runner.record.confirmed_id = id;
+        let answer = self.send_verify(runner, &candidate.token).await?;
+        let Candidate { token, obtained_at, expiry, .. } = candidate;
+        runner.take(Credential { token, obtained_at, expiry }, inquiry.now.at);
+        apply_answer(runner, &answer, inquiry.now.at);
+        self.save_record(runner).await?;
+        Ok(Some(self.adopted(runner, &answer, inquiry).await?))
+    }
+
+    /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
+    async fn ask_twin(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<Answer<Verified>>, Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(None) };
+        let Some(credential) = self.disk.record(twin).await?.and_then(|record| record.credential) else {
+            return Ok(None);
+        };
+        if runner.is_current(&credential.token) {
+            return Ok(None);
+        }
+        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
+        tracing::info!(runner = runner.label(), twin = %twin, token = %credential.token.fingerprint(),
+            "following the token of the same runner at another address");
+        runner.take(credential, now);
+        apply_answer(runner, &answer, now);
+        self.save_record(runner).await?;
+        Ok(Some(answer))
     }
 
     /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or
-    /// unreadable.
+    /// unreadable, or if the server refuses it.
     ///
     /// # Errors
     /// As [`Ops::verify`].
@@ -99,23 +220,47 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
-        let _entered = self.enter(runner).await?;
         let fingerprint = Some(token.fingerprint());
+        if runner.record.seed == fingerprint || runner.is_current(&token) {
+            return Ok(None);
+        }
+        let entered = self.enter(runner).await?;
         if runner.record.seed == fingerprint {
             return Ok(None);
         }
-        let credential = Credential { token, obtained_at: None, expiry: Expiry::Unknown };
-        let Some(adopted) = self.adopt(runner, credential, None, now).await? else { return Ok(None) };
+        // What the entry holds is not overwritten unseen.
+        self.note_unknown(runner, &entered.snapshot, now).await?;
+        let verified = match self.send_verify(runner, &token).await {
+            Ok(verified) => verified,
+            Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
+                tracing::warn!(runner = runner.label(), token = %token.fingerprint(), "the server refuses the given token: keeping the previous one");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
+        runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
+        // The user has named the runner by its token.
+        runner.record.confirmed_id = None;
+        runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         runner.record.seed = fingerprint;
-        self.project(runner).await?;
-        Ok(Some(adopted))
+        apply_answer(runner, &verified, now);
+        self.save_record(runner).await?;
+        let unknown = EntryStatus::unknown_in(runner, &entered.snapshot);
+        let over = unknown.iter().map(|(credential, _)| credential.token.digest()).collect();
+        self.project_over(runner, over).await?;
+        let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
+        Ok(Some(Completed::new(Outcome::Adopted(validity), verified.date)))
     }
 
-    /// Sends one verify request for a token.
+    /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.
     pub(super) async fn send_verify(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
         let info = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
-        answer.map_err(Error::Asking)
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(Error::Asking(self.proven(runner, failure).await)),
+        }
     }
 
     /// Records which enrollment a runner belongs to, or that it no longer belongs to one.
@@ -126,20 +271,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _lock = self.lock(runner).await?;
         runner.record.enrollment = enrollment.map(|enrollment| enrollment.key.as_str().to_owned());
         Ok(self.save_record(runner).await?)
-    }
-
-    /// Moves a record to its new key, because it now belongs to another enrollment or to none.
-    ///
-    /// # Errors
-    /// [`Error::Disk`]. A crash may leave both records; the next start moves the old one again.
-    pub async fn rename_record(&self, old: &RunnerKey, record: Record) -> Result<(), Error> {
-        let _lock = self.disk.lock_runner(old, LOCK_WAIT).await?;
-        let is_moved = record.key != *old;
-        self.disk.save_record(record).await?;
-        if is_moved {
-            self.disk.remove_record(old).await?;
-        }
-        Ok(())
     }
 
     /// Writes the lifecycle state into the record, for `list` without a daemon.
@@ -162,7 +293,7 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
         Ok(_) => VerifyOutcome::Accepted,
         Err(error) => match error.outcome() {
             Outcome::Refused => VerifyOutcome::Refused,
-            Outcome::MustAct(trouble) => VerifyOutcome::Trouble(trouble),
+            Outcome::Claimed(trouble) => VerifyOutcome::Trouble(trouble),
             _ => VerifyOutcome::Unanswered,
         },
     };
@@ -170,10 +301,16 @@ fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Erro
     runner.record.last_verify = Some(LastVerify { at: date.unwrap_or(now), outcome });
 }
 
-/// Updates the record from the answer: the runner's id and the token's expiry.
-fn apply_answer(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
+/// Updates the record from the answer: the runner's id, which is confirmed by that, and the token's expiry.
+pub(super) fn apply_answer(runner: &mut Runner, verified: &Answer<Verified>, now: Timestamp) {
+    let seen_at = verified.date.unwrap_or(now);
     runner.record.id = verified.value.id.or(runner.record.id);
-    runner.record.first_seen_at = runner.record.first_seen_at.or(Some(verified.date.unwrap_or(now)));
+    runner.record.confirmed_id = verified.value.id.or(runner.record.confirmed_id);
+    // A time ahead of the present counts as now.
+    runner.record.first_seen_at = Some(runner.record.first_seen_at.map_or(seen_at, |at| at.min(seen_at)));
+    if runner.record.given_to == verified.value.id {
+        runner.record.given_to = None;
+    }
     if let Some(credential) = &mut runner.record.credential
         && verified.value.expiry != Expiry::Unknown
     {

@@ -47,7 +47,7 @@ pub fn enrollment(draft: Draft, environment: &Environment) -> Result<(Enrollment
     }
 }
 
-/// Validates the daemon's enrollments and checks that their keys are unique.
+/// Validates the daemon's enrollments, and checks that no two of them mean the same state or the same runner.
 ///
 /// `servers` provides the access tokens for creating runners.
 pub(super) fn enrollments(
@@ -56,20 +56,58 @@ pub(super) fn enrollments(
     servers: &[ServerAccess],
     findings: &mut Findings,
 ) -> Vec<Enrollment> {
-    let mut seen: Vec<(String, Place)> = Vec::new();
-    let mut enrollments = Vec::new();
+    let mut keys: Vec<(String, Place)> = Vec::new();
+    let mut enrollments: Vec<(Enrollment, Place)> = Vec::new();
     for draft in drafts {
         let (key, place) = (draft.key_or_name(), draft.key_place());
-        match seen.iter().find(|(other, _)| *other == key) {
-            Some((_, other)) => findings.diagnostics.add(
-                &place,
-                format!("the enrollment at {other} has the key `{key}` too: set `key`, or another `name`"),
-            ),
-            None => seen.push((key, place)),
+        let is_new = match keys.iter().find(|(other, _)| *other == key) {
+            Some((_, other)) => {
+                findings.diagnostics.add(
+                    &place,
+                    format!("the enrollment at {other} has the key `{key}` too: set `key`, or another `name`"),
+                );
+                false
+            }
+            None => true,
+        };
+        let name_place = draft.name.as_ref().map_or(&draft.place, |name| &name.place).clone();
+        let Some(enrollment) = draft.validate(KeyRule::Name, environment, servers, findings) else {
+            keys.push((key, place));
+            continue;
+        };
+        if is_new {
+            check_runner(&enrollment, &name_place, &enrollments, &mut findings.diagnostics);
+            keys.push((key, place));
         }
-        enrollments.extend(draft.validate(KeyRule::Name, environment, servers, findings));
+        enrollments.push((enrollment, name_place));
     }
-    enrollments
+    enrollments.into_iter().map(|(enrollment, _)| enrollment).collect()
+}
+
+/// Reports an enrollment that means the same entry, or the same given token, as an earlier one.
+fn check_runner(
+    enrollment: &Enrollment,
+    place: &Place,
+    earlier: &[(Enrollment, Place)],
+    diagnostics: &mut Diagnostics,
+) {
+    let is_of_server = |(other, _): &&(Enrollment, Place)| other.site.url == enrollment.site.url;
+    for (other, other_place) in earlier.iter().filter(is_of_server) {
+        if other.entry.name == enrollment.entry.name {
+            let message = format!(
+                "the enrollment at {other_place} has the name `{}` at {} too, and both would serve the same entry: set another `name`",
+                enrollment.entry.name, enrollment.site.url
+            );
+            return diagnostics.add(place, message);
+        }
+        if let (RegistrationSource::Given(source), RegistrationSource::Given(others)) =
+            (&enrollment.source, &other.source)
+            && source == others
+        {
+            let message = format!("the enrollment at {other_place} has the same `token` too: remove one of them");
+            return diagnostics.add(place, message);
+        }
+    }
 }
 
 /// The key of an enrollment without `key`.

@@ -376,6 +376,34 @@ fn the_environment_and_an_enrollment_cannot_share_a_key() {
 }
 
 #[test]
+fn two_enrollments_cannot_mean_the_same_entry() {
+    let second = ENROLL.replace("[[enroll]]", "[[enroll]]\nkey = \"other\"");
+    let both = format!("{ENROLL}{second}");
+    let message = "/etc/x/agent.toml:9: the enrollment at /etc/x/agent.toml:3 has the name `build-1` at https://gitlab.example.com too";
+    assert!(diagnostics(&both).starts_with(message), "{}", diagnostics(&both));
+    // Other mistakes are reported with it.
+    assert_eq!(diagnostics(&format!("{both}[verify]\ninterval = \"soon\"\n")).lines().count(), 2);
+    for different in [second.replace("build-1", "build-2"), second.replace("gitlab.example.com", "gitlab.example.org")]
+    {
+        assert_eq!(loaded(&format!("{ENROLL}{different}")).engine.enrollments.len(), 2);
+    }
+    let environment = Environment { hostname: "build-1".to_owned(), ..Environment::default() }
+        .with("CI_SERVER_URL", "https://gitlab.example.com/")
+        .with("REGISTRATION_TOKEN", "GR1348941secret");
+    let errors = read_text(ENROLL, &environment).unwrap_err();
+    assert!(errors.to_string().contains("has the name `build-1`"), "{errors}");
+}
+
+#[test]
+fn two_enrollments_cannot_take_the_same_token() {
+    let given = ENROLL.replace("registration_token", "token");
+    let second = given.replace("build-1", "build-2");
+    assert!(diagnostics(&format!("{given}{second}")).contains("has the same `token` too"));
+    let another = second.replace("\"token\" }", "\"another\" }");
+    assert_eq!(loaded(&format!("{given}{another}")).engine.enrollments.len(), 2);
+}
+
+#[test]
 fn commands_ignore_the_enrollment_of_the_environment() {
     let environment = Environment::default().with("REGISTRATION_TOKEN", "not even one with an address");
     let directory = tempfile::tempdir().unwrap();

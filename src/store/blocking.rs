@@ -11,11 +11,12 @@ use super::entry::Snapshot;
 use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
+use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
 use super::test_hooks::TestHooks;
 use super::{Config, dropped, splice, system_id};
-use crate::model::{SystemId, Timestamp};
+use crate::model::{RunnerKey, SystemId, Timestamp};
 use crate::secret::{Fingerprint, sha256_hex};
 
 /// Length of the config path's hash in the state directory's name, in hex digits.
@@ -30,6 +31,7 @@ pub(super) struct BlockingStore {
     /// `STATE/<hash>`.
     state: Option<PathBuf>,
     system_id: Option<SystemId>,
+    journals: OpenJournals,
     hooks: TestHooks,
 }
 
@@ -38,7 +40,7 @@ impl BlockingStore {
     pub(super) fn open(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let path = resolve(&config.config_path)?;
         let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
-        let disk = Self { config, state, system_id: None, hooks };
+        let disk = Self { config, state, system_id: None, journals: OpenJournals::default(), hooks };
         disk.probe_state()?;
         if let Err(error) = disk.place(&path).replay() {
             tracing::error!(%error, "cannot finish an interrupted write of config.toml");
@@ -118,6 +120,18 @@ impl BlockingStore {
             text
         })?;
         Ok(results)
+    }
+
+    pub(super) fn begin(&mut self, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+        self.runners().map_or(Ok(()), |runners| self.journals.begin(&runners, key, intent))
+    }
+
+    pub(super) fn answered(&mut self, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
+        self.runners().map_or(Ok(()), |runners| self.journals.answered(&runners, key, answer))
+    }
+
+    pub(super) fn clear(&mut self, key: &RunnerKey) -> Result<(), Error> {
+        self.runners().map_or(Ok(()), |runners| self.journals.clear(&runners, key))
     }
 
     pub(super) fn probe(&self) -> Result<(), Error> {

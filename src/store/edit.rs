@@ -23,7 +23,8 @@ pub struct EntrySelector {
 /// One change of config.toml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Sets token and times of every entry of the runner.
+    /// Sets token and times of every entry of the runner that holds one of its tokens, one of `over`, or none. An entry
+    /// with an unknown token is left alone: that may be the only copy.
     Renew {
         /// The runner.
         target: EntrySelector,
@@ -31,6 +32,8 @@ pub enum Edit {
         id: Option<RunnerId>,
         /// The new token with its times.
         credential: Credential,
+        /// Whole digests of further tokens that may be overwritten.
+        over: Vec<Digest>,
     },
     /// Renews an existing entry of this runner, else completes the prepared entry of the text's name and instance
     /// ([`Entry::is_incomplete`]), else appends the text.

@@ -72,6 +72,17 @@ pub enum Error {
         /// The variable's name.
         variable: String,
     },
+    /// The entry holds a token that is not one of the runner's.
+    #[error(
+        "the entry in line {line} of `{}` holds an unknown token, which may be the only copy: it is not overwritten before the server has refused it twice",
+        path.display()
+    )]
+    UnknownToken {
+        /// The file.
+        path: PathBuf,
+        /// Of the entry's header, counted from 1.
+        line: usize,
+    },
     /// An entry cannot be added to `runners = [...]`.
     #[error("`runners` in line {line} of `{}` is written as one array: write each runner as [[runners]]", path.display())]
     InlineRunners {
@@ -144,6 +155,15 @@ pub enum Error {
         /// `.runner_system_id`.
         path: PathBuf,
     },
+    /// The file of the system_id is a link to a file that cannot be made; a system_id that is not kept would make a new
+    /// runner manager at every start.
+    #[error("`{}` links to `{}`, which does not exist and cannot be created safely: create its directory, or replace the link by a file", path.display(), target.display())]
+    SystemIdLink {
+        /// `.runner_system_id`.
+        path: PathBuf,
+        /// The file that it points to.
+        target: PathBuf,
+    },
     /// A runner's record is damaged.
     #[error("`{}` is not a runner's record ({reason}): restore it, or remove it to forget what is known of that runner", path.display())]
     Record {
@@ -197,7 +217,10 @@ impl Error {
         match self {
             Self::InstanceLocked { .. } | Self::RunnerLocked { .. } | Self::FileLocked { .. } => ErrorKind::Locked,
             Self::NoSuchEntry { .. } => ErrorKind::NoSuchEntry,
-            Self::VariableToken { .. } | Self::InlineRunners { .. } | Self::EditMismatch { .. } => ErrorKind::Refused,
+            Self::VariableToken { .. }
+            | Self::UnknownToken { .. }
+            | Self::InlineRunners { .. }
+            | Self::EditMismatch { .. } => ErrorKind::Refused,
             Self::Io { .. }
             | Self::NotText { .. }
             | Self::Syntax { .. }
@@ -207,6 +230,7 @@ impl Error {
             | Self::MountPoint { .. }
             | Self::DamagedCopy { .. }
             | Self::SystemId { .. }
+            | Self::SystemIdLink { .. }
             | Self::Record { .. }
             | Self::Held { .. }
             | Self::Unsettled { .. }

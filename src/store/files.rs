@@ -7,14 +7,39 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 
-/// Maximum number of symbolic links that are followed to config.toml.
-const MAX_LINKS: usize = 40;
+/// Maximum number of symbolic links that are followed to one file.
+pub(super) const MAX_LINKS: usize = 40;
 
 /// A file under a temporary name, which is removed unless it is renamed.
 pub(super) struct TemporaryFile {
     file: File,
+    name: TemporaryName,
+}
+
+struct TemporaryName {
     path: PathBuf,
     is_renamed: bool,
+}
+
+/// An open directory, to sync it later: then it takes no new descriptor and cannot fail for lack of one.
+pub(super) struct Directory {
+    file: File,
+    path: PathBuf,
+}
+
+impl Directory {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        match self.file.sync_all() {
+            // The file system cannot sync a directory.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced.map_err(Error::io("sync", &self.path)),
+        }
+    }
 }
 
 impl TemporaryFile {
@@ -23,7 +48,7 @@ impl TemporaryFile {
         remove_file(&path)?;
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(Error::io("create", &path))?;
-        Ok(Self { file, path, is_renamed: false })
+        Ok(Self { file, name: TemporaryName { path, is_renamed: false } })
     }
 
     pub(super) fn file(&self) -> &File {
@@ -31,44 +56,45 @@ impl TemporaryFile {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.name.path
     }
 
     /// Sets the permission bits regardless of the umask.
     pub(super) fn set_mode(&self, mode: u32) -> Result<(), Error> {
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &self.path))
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", self.path()))
     }
 
     /// Copies the owner of `path`, or of its directory if it does not exist. Only root can, and only root needs to.
     pub(super) fn give_to_owner_of(&self, path: &Path) {
         let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(parent(path))) else { return };
         if let Err(error) = std::os::unix::fs::fchown(&self.file, Some(owner.uid()), Some(owner.gid())) {
-            tracing::debug!(%error, path = %self.path.display(), "cannot change the file's owner");
+            tracing::debug!(%error, path = %self.path().display(), "cannot change the file's owner");
         }
     }
 
     /// Writes the content and syncs it.
     pub(super) fn fill(&mut self, content: &[u8]) -> Result<(), Error> {
-        self.file.write_all(content).map_err(Error::io("write", &self.path))?;
-        self.file.sync_all().map_err(Error::io("write", &self.path))
+        let written = self.file.write_all(content).and_then(|()| self.file.sync_all());
+        written.map_err(Error::io("write", self.path()))
     }
 
-    /// Renames it atomically; not yet durable.
-    pub(super) fn rename(mut self, name: &Path) -> io::Result<()> {
-        fs::rename(&self.path, name)?;
-        self.is_renamed = true;
-        Ok(())
+    /// Renames it atomically; not yet durable. Returns the open file.
+    pub(super) fn rename(self, name: &Path) -> io::Result<File> {
+        let Self { file, name: mut temporary } = self;
+        fs::rename(&temporary.path, name)?;
+        temporary.is_renamed = true;
+        Ok(file)
     }
 
     /// Renames it unless `name` exists; not yet durable.
     pub(super) fn rename_if_free(mut self, name: &Path) -> io::Result<()> {
-        rename_if_free(&self.path, name)?;
-        self.is_renamed = true;
+        rename_if_free(&self.name.path, name)?;
+        self.name.is_renamed = true;
         Ok(())
     }
 }
 
-impl Drop for TemporaryFile {
+impl Drop for TemporaryName {
     fn drop(&mut self) {
         if !self.is_renamed
             && let Err(error) = fs::remove_file(&self.path)
@@ -96,16 +122,21 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// As [`replace_file`], with this temporary file in the same directory.
 pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
+    let directory = Directory::open(parent(path))?;
     let mut temporary = TemporaryFile::create(temporary.to_owned())?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
     temporary.rename(path).map_err(Error::io("replace", path))?;
-    sync_directory(parent(path))
+    directory.sync()
 }
 
 /// Removes a file durably; a missing one is not an error.
 pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
-    if remove_file(path)? { sync_directory(parent(path)) } else { Ok(()) }
+    let directory = match Directory::open(parent(path)) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if remove_file(path)? { directory.sync() } else { Ok(()) }
 }
 
 /// Removes a file; returns whether it existed.
@@ -159,12 +190,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 
 /// Syncs a directory.
 pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    match synced {
-        // The file system cannot sync a directory.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced.map_err(Error::io("sync", path)),
-    }
+    Directory::open(path)?.sync()
 }
 
 /// A file's directory; `.` for a bare name.

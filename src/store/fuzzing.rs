@@ -40,8 +40,9 @@ fn by_id(url: ServerUrl, id: Option<RunnerId>) -> EntrySelector {
 fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let id = RunnerId::try_new(4_611_686_018_427_387_904).unwrap();
     let credential = credential();
-    let edit = Edit::Renew { target: target.clone(), id: Some(id), credential: credential.clone() };
     let before = file.entries();
+    let over = before.iter().filter_map(|entry| Some(entry.token.token()?.digest())).collect();
+    let edit = Edit::Renew { target: target.clone(), id: Some(id), credential: credential.clone(), over };
     let is_renewed = |entry: &Entry| {
         let is_ours = target.matches(entry)
             || (entry.url.as_ref() == Some(&target.url) && entry.token.token() == Some(&credential.token));
@@ -73,7 +74,8 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     assert_eq!(foreign(old, old, &renewed), foreign(new, old, &renewed), "another byte has changed");
     // Once done, it changes nothing.
     let target = by_id(target.url.clone(), Some(id));
-    let (again, _) = apply(&edited, &Edit::Renew { target, id: Some(id), credential }, reading()).unwrap();
+    let (again, _) =
+        apply(&edited, &Edit::Renew { target, id: Some(id), credential, over: Vec::new() }, reading()).unwrap();
     assert_eq!(again, edited);
 }
 

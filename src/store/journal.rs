@@ -4,14 +4,16 @@
 //! writing the answer cannot fail for lack of space. Each slot is a line of SHA-256 and a line of JSON, padded
 //! with spaces; a wrong checksum marks an incomplete write.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt as _;
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Error;
-use super::files::{read_file, remove_durably, replace_file};
+use super::files::{Directory, TemporaryFile, read_file, remove_durably, remove_file, replace_file, temporary_name};
 use super::record::keys;
 use super::wire::{StoredExpiry, optional_text};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
@@ -89,6 +91,9 @@ pub enum JournalOperation {
         id: Option<RunnerId>,
         /// Fingerprint of the replaced token.
         old: Fingerprint,
+        /// Whether it is authenticated by an access token; allowed once per token.
+        #[serde(default)]
+        by_id: bool,
     },
     /// Deletes a runner or its manager on this machine.
     Unregister {
@@ -138,48 +143,81 @@ pub struct Pending {
     pub answer: Option<JournalAnswer>,
 }
 
-/// Writes the intent and space for the answer, durably. Refuses to overwrite an answer that contains a token.
-pub(super) fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+/// The journals of requests whose answers are outstanding, open: an answer then takes no new descriptor, so that the only
+/// copy of a token can be written even if there is none left.
+#[derive(Default)]
+pub(super) struct OpenJournals(BTreeMap<RunnerKey, File>);
+
+impl OpenJournals {
+    /// Writes the intent and space for the answer, durably. Refuses to overwrite an answer that contains a token.
+    pub(super) fn begin(&mut self, directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+        self.0.remove(key);
+        let file = begin(directory, key, intent)?;
+        self.0.insert(key.clone(), file);
+        Ok(())
+    }
+
+    /// Writes the answer into its slot, durably.
+    pub(super) fn answered(&mut self, directory: &Path, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
+        let path = path_of(directory, key);
+        let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
+        let write = |file: &File| file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
+        let written = match self.0.get(key).filter(|file| is_at(file, &path)) {
+            Some(file) => write(file),
+            None => match OpenOptions::new().write(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::NotBegun { key: key.clone() });
+                }
+                opened => opened.and_then(|file| write(&file)),
+            },
+        };
+        written.map_err(Error::io("write", &path))
+    }
+
+    /// Ends an operation.
+    pub(super) fn clear(&mut self, directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+        // Frees the descriptor that the removal needs.
+        self.0.remove(key);
+        remove_durably(&path_of(directory, key))
+    }
+}
+
+/// Whether an open file is the one of this name; takes no descriptor.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: Metadata| (found.dev(), found.ino());
+    file.metadata().map(identity).ok().is_some_and(|open| fs::metadata(path).map(identity).ok() == Some(open))
+}
+
+fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<File, Error> {
     let path = path_of(directory, key);
-    match read_file(&path)?.as_deref().map(JournalContent::of) {
-        None
-        | Some(JournalContent::NeverSent | JournalContent::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => {
-        }
+    let former = read_file(&path)?;
+    let former = match former.as_deref().map(JournalContent::of) {
+        None | Some(JournalContent::NeverSent) => None,
+        Some(JournalContent::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => former,
         Some(JournalContent::Whole(_, Some(_)) | JournalContent::Foreign) => {
             return Err(Error::Unsettled { key: key.clone() });
         }
-    }
+    };
     let mut content = slot(intent, ANSWER_AT, &path)?;
     content.resize(FILE_BYTES, b' ');
-    replace_file(&path, &content).inspect_err(|_| take_back(&path, &content))
+    let directory = Directory::open(directory)?;
+    let mut temporary = TemporaryFile::create(temporary_name(&path))?;
+    temporary.set_mode(0o600)?;
+    temporary.fill(&content)?;
+    let file = temporary.rename(&path).map_err(Error::io("replace", &path))?;
+    directory.sync().inspect_err(|_| take_back(&path, former.as_deref()))?;
+    Ok(file)
 }
 
-/// Removes an intent whose write failed after the rename: it would look like a sent request.
-fn take_back(path: &Path, content: &[u8]) {
-    let is_there = read_file(path).is_ok_and(|found| found.as_deref() == Some(content));
-    if is_there && let Err(error) = remove_durably(path) {
+/// Takes back an intent that was not made durable, or the request would look as if it had been sent.
+fn take_back(path: &Path, former: Option<&[u8]>) {
+    let taken = match former {
+        Some(former) => replace_file(path, former),
+        None => remove_file(path).map(drop),
+    };
+    if let Err(error) = taken {
         tracing::warn!(path = %path.display(), %error, "cannot remove a request from the journal that was not sent");
     }
-}
-
-/// Writes the answer into its slot, durably.
-pub(super) fn answered(directory: &Path, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
-    let path = path_of(directory, key);
-    let file = match OpenOptions::new().write(true).open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NotBegun { key: key.clone() });
-        }
-        Err(error) => return Err(Error::io("write", &path)(error)),
-    };
-    let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
-    let written = file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
-    written.map_err(Error::io("write", &path))
-}
-
-/// Ends an operation.
-pub(super) fn clear(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
-    remove_durably(&path_of(directory, key))
 }
 
 /// Reads the operations that were begun and not cleared.
@@ -191,7 +229,7 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
             JournalContent::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
             JournalContent::NeverSent => {
                 tracing::warn!(runner = %key, "removing an incomplete journal: its request was never sent");
-                clear(directory, &key)?;
+                remove_durably(&path_of(directory, &key))?;
             }
             JournalContent::Foreign => {
                 let path = path_of(directory, &key);

@@ -1,15 +1,16 @@
-//! Locks between processes: one daemon per config.toml, one operation at a time on one runner, one replace
+//! Locks between processes: one daemon per config.toml, wherever its state directory is, one operation at a time on one runner, one replace
 //! of config.toml at a time.
 //!
 //! All are `flock`s on files that are never renamed or removed, since a lock on a removed file is void.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Error;
+use super::files::{beside, make_directory, parent};
 
 /// How long the disk thread waits for the lock of config.toml; a replace takes milliseconds.
 const FILE_WAIT: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const MAX_HOLDER_BYTES: u64 = 32;
 #[derive(Debug)]
 #[must_use = "the lock is released on drop"]
 pub struct InstanceLock {
-    pub(super) _file: Option<File>,
+    _files: Vec<File>,
 }
 
 /// The lock of one operation on one runner; released on drop.
@@ -44,26 +45,82 @@ pub(super) enum LockAttempt {
     HeldBy(Option<u32>),
 }
 
+/// Locks a config.toml for one daemon: in its state directory, and beside config.toml, where daemons with other state
+/// directories look too. Without the right to write there, the state directory alone is locked.
+///
+/// # Errors
+/// [`Error::InstanceLocked`] if another daemon holds either lock, [`Error::Io`].
+pub(super) fn lock_instance(state: Option<&Path>, config_path: &Path) -> Result<InstanceLock, Error> {
+    let mut files = Vec::new();
+    if let Some(state) = state {
+        files.push(lock_for_instance(state.join("lock"))?);
+    }
+    let path = beside(config_path, "daemon");
+    match make_directory(parent(&path)).and_then(|()| lock_for_instance(path)) {
+        Ok(file) => files.push(file),
+        Err(error) if is_unwritable(&error) => {
+            tracing::warn!(
+                error = %with_cause(&error),
+                "cannot lock beside config.toml: a daemon with another state directory would not be noticed"
+            );
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(InstanceLock { _files: files })
+}
+
+fn lock_for_instance(path: PathBuf) -> Result<File, Error> {
+    let (mut file, is_new) = open(&path)?;
+    if is_new {
+        own_like_directory(&file, &path);
+    }
+    match lock_open(&mut file, &path)? {
+        None => Ok(file),
+        Some(holder) => Err(Error::InstanceLocked { path, holder }),
+    }
+}
+
+/// Whether a file cannot be made or opened for lack of rights or space.
+fn is_unwritable(error: &Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kinds = [PermissionDenied, ReadOnlyFilesystem, StorageFull, QuotaExceeded];
+    matches!(error, Error::Io { source, .. } if kinds.contains(&source.kind()))
+}
+
+fn with_cause(error: &Error) -> String {
+    match error {
+        Error::Io { source, .. } => format!("{error}: {source}"),
+        error => error.to_string(),
+    }
+}
+
 /// Tries to lock one of the agent's files, and writes this process's id into it if the disk has space.
 pub(super) fn try_lock(path: &Path) -> Result<LockAttempt, Error> {
-    let mut file = open(path)?;
+    let (mut file, _) = open(path)?;
+    Ok(match lock_open(&mut file, path)? {
+        None => LockAttempt::Locked(file),
+        Some(holder) => LockAttempt::HeldBy(holder),
+    })
+}
+
+/// Locks an open file without waiting; returns the holder, if known, if another process has locked it.
+fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error> {
     match file.try_lock() {
         Ok(()) => {
             // The lock works without the id, which only serves messages.
-            if let Err(error) = write_holder(&mut file) {
+            if let Err(error) = write_holder(file) {
                 tracing::debug!(path = %path.display(), %error, "cannot write the process id into the lock file");
             }
-            Ok(LockAttempt::Locked(file))
+            Ok(None)
         }
-        Err(TryLockError::WouldBlock) => Ok(LockAttempt::HeldBy(read_holder(&mut file))),
+        Err(TryLockError::WouldBlock) => Ok(Some(read_holder(file))),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }
 }
 
 /// Locks the sidecar of config.toml for one replace.
 pub(super) fn lock_sidecar(path: &Path) -> Result<File, Error> {
-    let is_new = !path.exists();
-    let file = open(path)?;
+    let (file, is_new) = open(path)?;
     if is_new {
         own_like_directory(&file, path);
     }
@@ -95,16 +152,27 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+/// Opens a lock file or creates it; returns whether it was created. Follows no symbolic link.
+fn open(path: &Path) -> Result<(File, bool), Error> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-    options.open(path).map_err(Error::io("open the lock file", path))
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
+    // Creating and opening are two steps: only a file that was just created may be given to another user.
+    let opened = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match options.create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                options.create_new(false).open(path).map(|file| (file, false))
+            }
+            created => created.map(|file| (file, true)),
+        },
+        opened => opened.map(|file| (file, false)),
+    };
+    opened.map_err(Error::io("open the lock file", path))
 }
 
 /// Gives a lock file that root created to the directory's owner.
 fn own_like_directory(file: &File, path: &Path) {
-    let owner = super::files::parent(path).metadata();
+    let owner = parent(path).metadata();
     let owned = owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid())));
     if let Err(error) = owned {
         tracing::debug!(path = %path.display(), %error, "cannot change the lock file's owner");

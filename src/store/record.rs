@@ -10,7 +10,7 @@ use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
-use crate::secret::{Digest, Fingerprint};
+use crate::secret::{Digest, Fingerprint, Token};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
 const SCHEMA: u32 = 1;
@@ -33,10 +33,19 @@ pub struct Record {
     pub enrollment: Option<String>,
     /// The registration token, or the given token, that it was created from.
     pub seed: Option<Fingerprint>,
+    /// Its whole digest; absent in records of version 0.1.
+    #[serde(default)]
+    pub seed_digest: Option<Digest>,
     /// The GitLab instance.
     pub url: ServerUrl,
     /// GitLab's id of the runner, once known.
     pub id: Option<RunnerId>,
+    /// The id that the server has named for a token of this runner; an id in config.toml is only a claim.
+    #[serde(default)]
+    pub confirmed_id: Option<RunnerId>,
+    /// The runner whose token was put into the entry of this one.
+    #[serde(default)]
+    pub given_to: Option<RunnerId>,
     /// The local name of its entry.
     pub name: Option<String>,
     /// The current token with its times; absent once it is unregistered.
@@ -81,6 +90,18 @@ pub struct Records {
 }
 
 impl Record {
+    /// Sets the token that it was created from.
+    pub fn set_seed(&mut self, token: &Token) {
+        self.seed = Some(token.fingerprint());
+        self.seed_digest = Some(token.digest());
+    }
+
+    /// Whether it was created from this token. A record of version 0.1 only says so by eight hex digits.
+    #[must_use]
+    pub fn has_seed(&self, token: &Token) -> bool {
+        self.seed == Some(token.fingerprint()) && self.seed_digest.is_none_or(|digest| digest == token.digest())
+    }
+
     /// Adds a token that must not come back; drops the oldest beyond [`MAX_FORMER_TOKENS`].
     pub fn add_former_token(&mut self, digest: Digest) {
         self.former_digests.retain(|known| *known != digest);

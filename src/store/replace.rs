@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    TemporaryFile, beside, make_directory, parent, read_file, read_with_metadata, remove_durably, replace_file,
-    sync_directory, temporary_name,
+    Directory, TemporaryFile, beside, make_directory, parent, read_file, read_with_metadata, remove_durably,
+    replace_file, sync_directory, temporary_name,
 };
 use super::locks::{lock_itself, lock_sidecar};
 use super::test_hooks::TestHooks;
@@ -181,6 +181,7 @@ impl ReplaceTarget<'_> {
     }
 
     fn rename(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
+        let directory = Directory::open(parent(self.path))?;
         let mut temporary = self.temporary(original)?;
         temporary.fill(edited)?;
         self.hooks.before_rename(self.path);
@@ -188,12 +189,12 @@ impl ReplaceTarget<'_> {
             return Ok(ReplaceAttempt::ChangedMeanwhile);
         }
         match temporary.rename(self.path) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return self.overwrite(original, edited),
             Err(error) => return Err(Error::io("replace", self.path)(error)),
         }
         self.hooks.renamed();
-        sync_directory(parent(self.path))?;
+        directory.sync()?;
         Ok(ReplaceAttempt::Done)
     }
 

@@ -16,6 +16,7 @@ use super::patch::{Patch, line_end, line_number, line_start, patched};
 use super::sections::runs_of_entry;
 use super::tree::Tree;
 use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
+use crate::secret::Digest;
 
 /// Applies one change to the text.
 ///
@@ -23,7 +24,7 @@ use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
 /// What [`ConfigFile::parse`] fails with, and the errors of this change alone.
 pub(super) fn apply(text: &str, edit: &Edit, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     match edit {
-        Edit::Renew { target, id, credential } => renew(text, target, *id, credential, reading),
+        Edit::Renew { target, id, credential, over } => renew(text, target, *id, credential, over, reading),
         Edit::Insert { text: entry_text, id, credential } => insert(text, entry_text, *id, credential, reading),
         Edit::Complete { name, url, id, credential } => complete(text, (name, url), *id, credential, reading),
         Edit::Remove { target } => remove(text, target, reading),
@@ -35,6 +36,7 @@ fn renew(
     target: &EntrySelector,
     id: Option<RunnerId>,
     credential: &Credential,
+    over: &[Digest],
     reading: ParseContext<'_>,
 ) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
@@ -49,8 +51,22 @@ fn renew(
         let (path, line) = (reading.path.to_owned(), first.line);
         return Err(Error::VariableToken { path, line, variable: name.clone() });
     }
+    let line = literal.first().map_or(first.line, |entry| entry.line);
+    let literal: Vec<&Entry> =
+        literal.into_iter().filter(|entry| may_overwrite(&entry.token, target, credential, over)).collect();
+    if literal.is_empty() {
+        return Err(Error::UnknownToken { path: reading.path.to_owned(), line });
+    }
     let edited = filled(&file, &literal, id, credential, reading)?;
     Ok((edited, Edited { entries: literal.len(), removed: Vec::new() }))
+}
+
+/// Whether a token in config.toml is not an unknown one, which may be the only copy.
+fn may_overwrite(token: &EntryToken, target: &EntrySelector, credential: &Credential, over: &[Digest]) -> bool {
+    token.token().is_none_or(|token| {
+        let digest = token.digest();
+        *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
+    })
 }
 
 /// The text with id, token and times in these entries.
@@ -91,7 +107,7 @@ fn complete(
     // Makes the edit idempotent.
     let is_done = |entry: &Entry| target.matches(entry) && entry.token.token() == Some(&credential.token);
     if entries.iter().any(is_done) {
-        return renew(text, &target, id, credential, reading);
+        return renew(text, &target, id, credential, &[], reading);
     }
     let Some(prepared) = entries.iter().find(|entry| is_prepared(entry, name, url)) else {
         return Err(no_such_entry(&target, reading));
@@ -126,7 +142,7 @@ fn insert(
         let entries = file.entries();
         let target = by_token(url.clone(), id, credential, None);
         if entries.iter().any(|entry| is_renewed(entry, &target, credential)) {
-            return renew(text, &target, id, credential, reading);
+            return renew(text, &target, id, credential, &[], reading);
         }
         if let Some(name) = entry_text.name()
             && entries.iter().any(|entry| is_prepared(entry, &name, &url))

@@ -1,11 +1,13 @@
 //! The machine's system_id, in gitlab-runner's file and by its derivation.
 
+use std::fs::{self, Metadata, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    TemporaryFile, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
+    MAX_LINKS, TemporaryFile, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
 };
 use super::locks::lock_sidecar;
 use crate::model::SystemId;
@@ -14,15 +16,18 @@ use crate::secret::{Fingerprint, hmac_sha256_hex};
 /// The file beside config.toml.
 const FILE_NAME: &str = ".runner_system_id";
 
+/// Maximum number of attempts if another process creates and removes the file.
+const MAX_TRIES: u32 = 5;
+
 /// The characters of a random system_id.
 const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
-/// Reads the file beside config.toml, or creates it.
+/// Reads the file beside config.toml; creates a missing one and fills an empty one.
 ///
 /// A system_id that is derived from the machine-id is stable: it is used even if the file cannot be written.
 ///
 /// # Errors
-/// [`Error::SystemId`] for an invalid file, [`Error::Io`].
+/// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`].
 pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Result<SystemId, Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     if let Some(system_id) = read(path)? {
@@ -34,7 +39,7 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
         None => format!("r_{}", random_word(path)?),
     };
     let system_id = text.parse().map_err(|_| Error::SystemId { path: path.to_owned() })?;
-    match create(path, &text, config_path) {
+    match write(path, &text, config_path) {
         Ok(None) => Ok(system_id),
         Ok(Some(theirs)) => Ok(theirs),
         Err(error) if machine_id.is_some() => {
@@ -66,26 +71,90 @@ pub(super) fn machine(machine_id_path: &Path) -> Option<Fingerprint> {
     Some(Fingerprint::of(hmac_sha256_hex(machine_id.as_bytes(), b"runner-agent machine").as_bytes()))
 }
 
+/// The system_id in a file; `None` if it is missing or has no bytes.
 fn read(path: &Path) -> Result<Option<SystemId>, Error> {
-    let Some(content) = read_file(path)? else { return Ok(None) };
+    let Some(content) = read_file(path)?.filter(|content| !content.is_empty()) else { return Ok(None) };
     let invalid = || Error::SystemId { path: path.to_owned() };
     let text = std::str::from_utf8(&content).map_err(|_| invalid())?;
     let system_id = text.trim_end_matches(['\n', '\r']).parse().map_err(|_| invalid())?;
     Ok(Some(system_id))
 }
 
-/// Creates the file durably; returns the existing system_id if another process was faster.
-fn create(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
+/// Creates or fills the file durably; returns its system_id instead if another process was faster.
+fn write(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
     make_directory(parent(path))?;
     let _lock = lock_sidecar(&beside(config_path, "lock"))?;
+    let target = &followed(path)?;
+    for _ in 0..MAX_TRIES {
+        if let Some(theirs) = read(target)? {
+            return Ok(Some(theirs));
+        }
+        let written = match fs::metadata(target) {
+            Ok(empty) => fill(target, &empty, text).map(|()| true)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Of a link's target only the directory says whose it is to be.
+                create(target, text, if target == path { config_path } else { target })?
+            }
+            Err(error) => return Err(Error::io("read", target)(error)),
+        };
+        if written {
+            sync_directory(parent(target))?;
+            return Ok(None);
+        }
+    }
+    Err(Error::ChangedMeanwhile { path: target.clone(), tries: MAX_TRIES })
+}
+
+/// The file itself, behind symbolic links; it may be missing, but its directory exists.
+///
+/// A link is followed to a file that is to be written only if it cannot have been made by another user: a process of
+/// root would create files for that user anywhere.
+fn followed(path: &Path) -> Result<PathBuf, Error> {
+    let unusable = |target: &Path| Error::SystemIdLink { path: path.to_owned(), target: target.to_owned() };
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(link) = fs::read_link(&target) else { return Ok(target) };
+        let next = parent(&target).join(link);
+        if !is_ours(&target) || !is_ours(parent(&target)) || !parent(&next).is_dir() {
+            return Err(unusable(&next));
+        }
+        target = next;
+    }
+    Err(unusable(&target))
+}
+
+/// Whether a file, directory or link belongs to this process's user or to root.
+fn is_ours(path: &Path) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|found| found.uid() == 0 || found.uid() == user)
+}
+
+/// Creates the file with the owner of another one; returns false if it exists.
+fn create(path: &Path, text: &str, owner: &Path) -> Result<bool, Error> {
     let mut temporary = TemporaryFile::create(temporary_name(path))?;
     temporary.set_mode(0o600)?;
-    temporary.give_to_owner_of(config_path);
+    temporary.give_to_owner_of(owner);
     temporary.fill(text.as_bytes())?;
     match temporary.rename_if_free(path) {
-        Ok(()) => sync_directory(parent(path)).map(|()| None),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::io("create", path)(error)),
+    }
+}
+
+/// Replaces an empty file and keeps its owner and mode. A mount point is written in place.
+fn fill(path: &Path, empty: &Metadata, text: &str) -> Result<(), Error> {
+    let mut temporary = TemporaryFile::create(temporary_name(path))?;
+    temporary.give_to_owner_of(path);
+    temporary.set_mode(empty.mode() & 0o777)?;
+    temporary.fill(text.as_bytes())?;
+    match temporary.rename(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let opened = OpenOptions::new().write(true).open(path);
+            let written = opened.and_then(|file| file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_all()));
+            written.map_err(Error::io("write", path))
+        }
+        renamed => renamed.map(drop).map_err(Error::io("replace", path)),
     }
 }
 

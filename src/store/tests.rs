@@ -1,20 +1,25 @@
 //! Tests of the room, by subject.
 
+mod completion;
 mod compose;
+mod descriptors;
+mod digests;
 mod disk;
 mod entries;
+mod held;
 mod journal;
 mod properties;
 mod records;
 mod splice;
 mod system_id;
+mod version_0_1;
 
 use std::path::{Path, PathBuf};
 
 use super::test_hooks::TestHooks;
 use super::*;
 use crate::model::{Credential, Expiry, RunnerId, ServerUrl};
-use crate::secret::Token;
+use crate::secret::{Digest, Token};
 
 const URL: &str = "https://gitlab.example.com";
 
@@ -66,8 +71,15 @@ fn by_token(tokens: &[&str]) -> EntrySelector {
     EntrySelector { url: url(), id: None, digests, hints: Vec::new(), name: None }
 }
 
+/// Digests of the tokens in these tests' files, which may all be overwritten.
+fn known() -> Vec<Digest> {
+    let numbered = (0..200).map(|number| token(&format!("t{number}")).digest());
+    let worded = ["old", "a", "b", "c", "same", "first", "second", "tok", "glrt-old", "outside", "new", "newer"];
+    worded.iter().map(|text| token(text).digest()).chain(numbered).collect()
+}
+
 fn renew(number: u64, text: &str) -> Edit {
-    Edit::Renew { target: target(number), id: None, credential: credential(text) }
+    Edit::Renew { target: target(number), id: None, credential: credential(text), over: known() }
 }
 
 /// A config.toml and a state directory of its own.

@@ -17,7 +17,7 @@ pub(super) enum DiskTask {
     /// Any task but a change of config.toml; it sends its own result.
     Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
     /// A change of config.toml, made together with other queued changes.
-    Edit(Edit, oneshot::Sender<Result<Edited, Error>>),
+    Edit(Box<Edit>, oneshot::Sender<Result<Edited, Error>>),
 }
 
 /// The handle of the started thread.
@@ -58,7 +58,7 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
         waiting.extend(receiver.try_iter());
         match job {
             DiskTask::Work(work) => isolated(|| work(&mut disk)),
-            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&disk, (edit, answer), &mut waiting)),
+            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&disk, (*edit, answer), &mut waiting)),
         }
     }
 }
@@ -79,7 +79,7 @@ fn edit_together(
     for job in std::mem::take(waiting) {
         match job {
             DiskTask::Edit(edit, answer) => {
-                edits.push(edit);
+                edits.push(*edit);
                 answers.push(answer);
             }
             DiskTask::Work(work) => waiting.push_back(DiskTask::Work(work)),

@@ -14,7 +14,7 @@ use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
-use crate::gitlab::{Disposition, RegisterParameters};
+use crate::gitlab::{Disposition, RegisterParameters, Shape};
 use crate::model::Expiry;
 use crate::settings::{Draft, DraftCreation, DraftFlags, Environment, Place, split_list};
 
@@ -34,15 +34,24 @@ pub(super) async fn create(
     let mut file = TokenFile::prepare(path, environment)?;
     let made = session.change(async || session.fleet.create(&new).await).await;
     let made = made.map_err(|error| explained(error, &new))?;
+    let runner = made.id.map_or_else(|| "a runner".to_owned(), |id| format!("runner {id}"));
     if let Err(error) = file.fill(&made.token) {
+        let hint = match made.id {
+            Some(id) => {
+                format!("delete it with `fleet delete {id}`, or run `fleet reset-token {id}` with another file")
+            }
+            None => "GitLab did not send its id: find it in GitLab by its description and delete it there".to_owned(),
+        };
         return Err(Error::Verdict {
             exit: error.exit(),
-            message: format!("{}; runner {} was created and its token is lost", chain(&error), made.id),
-            hint: Some(format!(
-                "delete it with `fleet delete {}`, or run `fleet reset-token {}` with another file",
-                made.id, made.id
-            )),
+            message: format!("{}; {runner} was created and its token is lost", chain(&error)),
+            hint: Some(hint),
         });
+    }
+    if let Shape::Odd(oddity) = made.shape {
+        tracing::warn!(
+            "the answer is not one that GitLab sends: {oddity}; the token in it is kept, but may not be one"
+        );
     }
     let expires_at = match made.expiry {
         Expiry::At(at) => Some(at),
@@ -57,7 +66,7 @@ pub(super) async fn create(
         session.reporter.document_line("runners", row);
     } else {
         let expiry = expiry_text(expires_at, session.now());
-        session.reporter.answer(&format!("runner {}: created, its token {expiry} and is in {path}\n", made.id));
+        session.reporter.answer(&format!("{runner}: created, its token {expiry} and is in {path}\n"));
     }
     Ok(Exit::Done)
 }

@@ -6,7 +6,7 @@ use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
-use crate::lifecycle::{Outcome, State};
+use crate::lifecycle::{Active, Outcome, State};
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
 use crate::secret::{Fingerprint, Source};
 
@@ -35,11 +35,21 @@ fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.enter(Outcome::Nudged),
+            RunnerCommand::Nudge => self.enter(Outcome::Requested),
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
+            RunnerCommand::HandOver => self.hand_over(),
             RunnerCommand::Stop => {}
+        }
+    }
+
+    /// Leaves the runner to the next inventory, which gives it to an enrollment. A token that only this process has is
+    /// written first: config.toml changes then, and the next inventory asks again.
+    fn hand_over(&mut self) {
+        match self.driver.state() {
+            State::Active(Active { unsaved: Some(_), .. }) => {}
+            _ => self.driver.enter(Outcome::Released),
         }
     }
 

@@ -31,7 +31,15 @@ impl Acceptance {
             Outcome::NotRotated
             | Outcome::Withheld
             | Outcome::RotationClosed
+            | Outcome::Claimed(_)
+            | Outcome::NotUnderstood { .. }
+            | Outcome::Disputed
+            | Outcome::Contested
+            | Outcome::Declined(_)
+            | Outcome::NotUnregistered(_)
+            | Outcome::Requested
             | Outcome::Deferred { .. }
+            | Outcome::ResetDeferred { .. }
             | Outcome::Lost { .. }
             | Outcome::MustAct(_)
             | Outcome::Unsaved
@@ -138,11 +146,21 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         Outcome::Adopted(_) => OperationOutcome::Adopted,
         Outcome::NotRotated => OperationOutcome::Unchanged,
         Outcome::Withheld => OperationOutcome::Withheld,
-        Outcome::Refused | Outcome::ResetRefused | Outcome::RotationClosed | Outcome::Removed | Outcome::MustAct(_) => {
-            OperationOutcome::Refused
-        }
+        Outcome::Refused
+        | Outcome::ResetRefused
+        | Outcome::RotationClosed
+        | Outcome::Removed
+        | Outcome::Claimed(_)
+        | Outcome::Declined(_)
+        | Outcome::MustAct(_) => OperationOutcome::Refused,
         Outcome::Lost { .. } => OperationOutcome::Lost,
         Outcome::Deferred { .. }
+        | Outcome::ResetDeferred { .. }
+        | Outcome::NotUnderstood { .. }
+        | Outcome::Disputed
+        | Outcome::Contested
+        | Outcome::NotUnregistered(_)
+        | Outcome::Requested
         | Outcome::Unsaved
         | Outcome::Saved
         | Outcome::Nudged

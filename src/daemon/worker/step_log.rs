@@ -32,7 +32,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 tracing::warn!(runner, "recovered: its token was reset with the access token");
             }
             (Step::Save, [Outcome::Saved]) => tracing::info!(runner, "config.toml holds the token now"),
-            (Step::Unregister, _) => self.log_unregistration(report),
             _ => {}
         }
         if let Some(StepFailure::Unsaved(error)) = &report.failure {
@@ -47,21 +46,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                     "config.toml does not hold the new token yet: it is safe in the state directory, and the write is retried"
                 );
             }
-        }
-    }
-
-    fn log_unregistration(&self, report: &StepReport) {
-        let runner = self.driver.runner.label();
-        match &report.failure {
-            None => {
-                let found = report.unregistration;
-                tracing::info!(runner, ?found, "finished an unregistration that had been interrupted");
-            }
-            Some(error) => tracing::warn!(
-                runner,
-                error = chain(error),
-                "cannot finish an interrupted unregistration: serving the runner on"
-            ),
         }
     }
 }

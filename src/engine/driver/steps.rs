@@ -1,13 +1,18 @@
 //! The steps: each asks `ops` for one operation and says what came of it. None of them touches the state.
 
+use std::rc::Rc;
+
 use super::{Asker, Driver, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
-use crate::engine::policy::{deletion_at_stop, requested_deletion};
+use crate::engine::policy::{deletion, has_confirmed_id};
 use crate::lifecycle::{Outcome, State, Step, Trouble};
 use crate::model::Origin;
-use crate::ops::{self, Completed, Disk, EntryFate, EntryStatus, Server, Unfinished, UnregisterResult};
+use crate::ops::{
+    self, Caution, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, UnregisterRequest, UnregisterResult,
+};
 use crate::secret::Token;
+use crate::store::AskedBy;
 
 impl StepReport {
     pub(super) fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
@@ -15,8 +20,9 @@ impl StepReport {
     }
 
     fn completed(step: Step, completed: Completed) -> Self {
-        let Completed { outcome, date, unsaved } = completed;
-        let outcomes = std::iter::once(outcome).chain(unsaved.as_ref().map(|_| Outcome::Unsaved)).collect();
+        let Completed { outcome, date, unsaved, is_disputed } = completed;
+        let further = [unsaved.as_ref().map(|_| Outcome::Unsaved), is_disputed.then_some(Outcome::Disputed)];
+        let outcomes = std::iter::once(outcome).chain(further.into_iter().flatten()).collect();
         let failure = unsaved.map(|error| StepFailure::Unsaved(error.into()));
         Self { server_time: date, failure, ..Self::new(step, outcomes) }
     }
@@ -44,25 +50,44 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let Some(enrollment) = &self.enrollment else {
             return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
         };
-        let (now, ops) = (self.now(), &self.engine.ops);
+        let (now, ops, caution) = (self.now(), &self.engine.ops, self.caution());
         let registration = match step {
             // The last rung of the recovery ladder, or forced by a person.
-            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, now).await?,
-            _ => ops.register(enrollment, &mut self.runner, now).await?,
+            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, caution, now).await?,
+            _ => ops.register(enrollment, &mut self.runner, caution, now).await?,
         };
         Ok(StepReport::completed(step, registration))
+    }
+
+    /// A request that must not be repeated is sent to a GitLab only: after a failure, a probe shows whether one answers.
+    fn caution(&self) -> Caution {
+        let has_failed = match &self.state {
+            State::Unregistered(state) => state.failures > 0,
+            State::Rejected(state) => state.failures > 0,
+            State::Failed(_) => true,
+            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) | State::Retired { .. } => false,
+        };
+        if has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
+    }
+
+    /// What an operation is told about the present.
+    fn inquiry(&self) -> Inquiry<'_> {
+        let is_dead = matches!(self.state, State::Rejected(_));
+        Inquiry { now: self.moment().stamp(), timing: &self.rules.timing, is_dead }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
         let now = self.now();
         let is_settling = matches!(self.state, State::Uncertain(_));
-        let (ops, runner) = (&self.engine.ops, &mut self.runner);
+        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
             && let Some(adopted) = ops.adopt_given_token(enrollment, runner, now).await?
         {
             return Ok(StepReport::completed(step, adopted));
         }
-        match ops.verify(runner, now).await {
+        match ops.verify(runner, &inquiry).await {
             Ok(verified) => Ok(StepReport::completed(step, verified)),
             // Another process may have been cut off in the middle of a reset, whose answer is lost then.
             Err(error)
@@ -82,8 +107,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(withheld) = self.withhold(step).await {
             return Ok(withheld);
         }
-        let now = self.now();
-        Ok(StepReport::completed(step, self.engine.ops.rotate(&mut self.runner, None, now).await?))
+        self.reset(step, None).await
     }
 
     /// The rung of the recovery ladder that needs an access token.
@@ -94,9 +118,16 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(withheld) = self.withhold(step).await {
             return Ok(withheld);
         }
-        let now = self.now();
-        let rotation = self.engine.ops.rotate(&mut self.runner, Some(&access_token), now).await?;
-        Ok(StepReport::completed(step, rotation))
+        if !has_confirmed_id(&self.runner.record) {
+            return Err(ops::Error::UnconfirmedId(self.runner.label().to_owned()));
+        }
+        self.reset(step, Some(&access_token)).await
+    }
+
+    async fn reset(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
+        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        Ok(StepReport::completed(step, engine.ops.rotate(&mut self.runner, access_token, &inquiry).await?))
     }
 
     fn access_token(&self) -> Result<Option<Token>, ops::Error> {
@@ -134,24 +165,21 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A failure only defers: what else its answer could mean is for a verification to find out.
     async fn unregister(&mut self, step: Step) -> StepReport {
-        let (deletion, fate) = match self.asker {
-            Asker::Daemon => {
-                let deletion = deletion_at_stop(&self.config, &self.runner);
-                (deletion, EntryFate::at_shutdown(&self.runner.record, deletion))
-            }
-            Asker::Command { entry_fate, .. } => (requested_deletion(&self.runner), entry_fate),
+        let deletion = deletion(&self.config, &self.runner);
+        let (fate, asked_by) = match self.asker {
+            Asker::Daemon => (EntryFate::at_shutdown(&self.runner.record, deletion), AskedBy::Daemon),
+            Asker::Command { entry_fate, .. } => (entry_fate, AskedBy::Command),
         };
-        let now = self.now();
-        match self.engine.ops.unregister(&mut self.runner, deletion, fate, now).await {
+        let request = UnregisterRequest { deletion, fate, asked_by };
+        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        match engine.ops.unregister(&mut self.runner, request, &inquiry).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {
-                let is_interrupted = self.unfinished.take() == Some(Unfinished::Unregistration);
-                let outcome = match (is_interrupted, &self.enrollment) {
-                    (true, Some(_)) => Outcome::Reenrolled(self.runner.validity(now)),
-                    _ => Outcome::Unregistered,
-                };
-                let report = StepReport::new(step, vec![outcome]);
+                self.unfinished = None;
+                let report = StepReport::new(step, vec![Outcome::Unregistered]);
                 StepReport { server_time: date, unregistration: Some(found), dropped_to, ..report }
             }
+            Err(error @ ops::Error::Deleting { .. }) => StepReport::failed(step, error),
             Err(error) => StepReport {
                 outcomes: vec![Outcome::Deferred { retry_after: None }],
                 ..StepReport::failed(step, error)

@@ -12,31 +12,106 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{CallFailure, Endpoint, Error, Incoming, deleted, headers, refused, success, wire};
-use crate::gitlab::fleet;
+use super::{CallFailure, Endpoint, Error, Fields, Incoming, TokenKind, headers, wire};
+use super::{deleted, interpreted, new_credential, probed, registered, reset, success, verified};
+use crate::gitlab::{Answer, Registered, Reset, Shape, Verified, fleet};
 use crate::model::Expiry;
 use crate::secret::Token;
 
 /// The token of every request: what no error may tell. In lower case, so that it can also be a host.
 const SECRET: &str = "glrt-0secret1of2the3request";
 
+/// Any answer of any server.
+#[derive(Clone, Debug)]
+pub struct RawAnswer {
+    /// The HTTP status, 100 to 999.
+    pub status: u16,
+    /// Names in lower case, and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, which may be anything.
+    pub body: Vec<u8>,
+}
+
+/// Reads an answer to [`Client::verify`](super::Client::verify) of `sent` as the client does.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_verify(answer: &RawAnswer, sent: &Token) -> Result<Answer<Verified>, Error> {
+    answer.read(Endpoint::Verify, Some(sent), |incoming| verified(incoming, sent))
+}
+
+/// Reads an answer to a reset by the token `sent`, or by id with the access token `sent`.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_reset(endpoint: Endpoint, answer: &RawAnswer, sent: &Token) -> Result<Answer<Reset>, Error> {
+    answer.read(endpoint, Some(sent), reset)
+}
+
+/// Reads an answer to a registration or creation with the token `sent`.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_registered(endpoint: Endpoint, answer: &RawAnswer, sent: &Token) -> Result<Answer<Registered>, Error> {
+    let fields = if endpoint == Endpoint::Create { Fields::IdAndExpiry } else { Fields::Id };
+    answer.read(endpoint, Some(sent), |incoming| registered(incoming, fields))
+}
+
+/// Reads an answer to a deletion with the token `sent`.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_deleted(endpoint: Endpoint, answer: &RawAnswer, sent: &Token) -> Result<Answer<()>, Error> {
+    answer.read(endpoint, Some(sent), deleted)
+}
+
+/// Reads an answer to [`Client::probe`](super::Client::probe).
+///
+/// # Errors
+/// [`Error`].
+pub fn read_probe(answer: &RawAnswer) -> Result<Answer<()>, Error> {
+    answer.read(Endpoint::Probe, None, probed)
+}
+
+impl RawAnswer {
+    fn read<T>(
+        &self,
+        endpoint: Endpoint,
+        secret: Option<&Token>,
+        read: impl FnOnce(&Incoming) -> Result<T, CallFailure>,
+    ) -> Result<Answer<T>, Error> {
+        let header = |(name, value): &(&'static str, String)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        let url = Url::parse("https://gitlab.example.com/api/v4/runners").unwrap();
+        let headers = self.headers.iter().map(header).collect();
+        let incoming = Incoming { status: self.status, url, headers, body: Zeroizing::new(self.body.clone()) };
+        match interpreted(endpoint, &incoming, secret, read) {
+            Ok(value) => Ok(Answer { value, date: headers::date(&incoming.headers), request_id: "1f".to_owned() }),
+            Err(failure) => Err(Error::new(endpoint, "gitlab.example.com".to_owned(), "1f".to_owned(), failure)),
+        }
+    }
+}
+
 /// Reads an answer: a line with the call and the status, lines of headers, an empty line, the body.
 pub fn answer(input: &[u8]) {
     let Some((endpoint, incoming)) = parse(input) else { return };
     let secret = Token::parse(SECRET).unwrap();
-    let trouble = if (200..=299).contains(&incoming.status) {
-        match accepted(endpoint, &incoming, &secret) {
-            Ok(()) => return,
-            Err(trouble) => CallFailure { status: Some(incoming.status), ..trouble },
-        }
-    } else {
-        refused(endpoint, &incoming, &secret)
+    let sent = Some(&secret).filter(|_| endpoint.token_kind() != TokenKind::None);
+    let Err(failure) = interpreted(endpoint, &incoming, sent, |incoming| accepted(endpoint, incoming, &secret)) else {
+        return;
     };
-    let error = Error::new(endpoint, "gitlab.example.com".to_owned(), "0123456789abcdef".to_owned(), trouble);
+    let error = Error::new(endpoint, "gitlab.example.com".to_owned(), "0123456789abcdef".to_owned(), failure);
     // With everything that it shows, its causes included.
-    let shown = format!("{error} {} {:?}", error.hint().unwrap_or_default(), error.disposition());
-    assert!(!shown.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is shown");
-    assert!(!shown.contains(char::is_control) && shown.len() < 2000, "{shown:?}");
+    let shown = format!(
+        "{error} {} {:?} {:?} {:?}",
+        error.hint().unwrap_or_default(),
+        error.disposition(),
+        error.disposition_if_proven(),
+        error.unproven()
+    );
+    assert!(sent.is_none() || !shown.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is shown");
+    assert!(!shown.contains(char::is_control) && shown.len() < 4000, "{shown:?}");
     assert!(headers::retry_after(&incoming.headers, true).is_none_or(|wait| wait <= Duration::from_secs(86_400)));
     let _class = (error.class(), headers::date(&incoming.headers));
 }
@@ -44,23 +119,26 @@ pub fn answer(input: &[u8]) {
 fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), CallFailure> {
     let (token, expiry) = match endpoint {
         Endpoint::Register | Endpoint::RegisterV1 | Endpoint::Create => {
-            let registered = success(incoming, wire::registered)?;
-            assert!(i64::try_from(registered.id.number()).is_ok_and(|number| number > 0));
+            let registered =
+                registered(incoming, if endpoint == Endpoint::Create { Fields::IdAndExpiry } else { Fields::Id })?;
+            assert!(registered.id.is_none_or(|id| i64::try_from(id.number()).is_ok_and(|number| number > 0)));
+            assert!(registered.shape != Shape::Documented || registered.id.is_some() && incoming.status == 201);
             (registered.token, registered.expiry)
         }
         Endpoint::Verify => {
-            let verified = success(incoming, |body| wire::verified(body, secret))?;
-            assert!(verified.id.is_some());
+            let verified = verified(incoming, secret)?;
+            assert!(incoming.status == 200 && verified.id.is_none() == verified.legacy);
             (secret.clone(), verified.expiry)
         }
-        Endpoint::Reset
-        | Endpoint::ResetById
-        | Endpoint::ResetInstanceRegistrationToken
-        | Endpoint::ResetProjectRegistrationToken
-        | Endpoint::ResetGroupRegistrationToken => {
-            let reset = success(incoming, wire::reset)?;
+        Endpoint::Probe => return probed(incoming),
+        Endpoint::Reset | Endpoint::ResetById => {
+            let reset = reset(incoming)?;
+            assert!(reset.shape != Shape::Documented || reset.expiry != Expiry::Unknown && incoming.status == 201);
             (reset.token, reset.expiry)
         }
+        Endpoint::ResetInstanceRegistrationToken
+        | Endpoint::ResetProjectRegistrationToken
+        | Endpoint::ResetGroupRegistrationToken => (new_credential(incoming, Fields::Token)?.token, Expiry::Unknown),
         Endpoint::DeleteRunner
         | Endpoint::DeleteManager
         | Endpoint::DeleteById

@@ -115,7 +115,7 @@ impl<'a, R: Row> Pages<'a, R> {
             }
             .append_to(&self.path);
             let call =
-                Call::new(self.endpoint, &self.fleet.site, &path, Zeroizing::default(), &self.fleet.access_token);
+                Call::new(self.endpoint, &self.fleet.site, &path, Zeroizing::default(), Some(&self.fleet.access_token));
             let answer = self.fleet.client.call(call, |incoming| self.read(incoming)).await;
             match answer {
                 Err(error) if self.next == Next::FirstByCursor && error.status() == Some(405) => {

@@ -345,6 +345,55 @@ fn one_daemon_locks_a_config_and_records_its_pid() {
     assert!(block_on(second.lock_instance()).is_ok());
 }
 
+#[test]
+fn daemons_with_different_state_directories_exclude_each_other() {
+    let home = Home::new();
+    let elsewhere = |name| Some(home.directory.path().join(name));
+    for other in [elsewhere("other-state"), None] {
+        let first = home.open();
+        let second = Store::open(Config { state_root: other, ..home.config() }).unwrap();
+        for (one, other) in [(&first, &second), (&second, &first)] {
+            let lock = block_on(one.lock_instance()).unwrap();
+            let error = block_on(other.lock_instance()).unwrap_err();
+            assert!(matches!(error, Error::InstanceLocked { holder, .. } if holder == Some(std::process::id())));
+            drop(lock);
+        }
+        assert!(block_on(second.lock_instance()).is_ok());
+    }
+    use std::os::unix::fs::MetadataExt as _;
+    let sidecar = home.config_path().with_file_name(".config.toml.daemon");
+    assert_eq!(sidecar.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn config_files_side_by_side_have_daemons_of_their_own() {
+    let home = Home::new();
+    let second = Config { config_path: home.config_path().with_file_name("other.toml"), ..home.config() };
+    let (first, second) = (home.open(), Store::open(second).unwrap());
+    let _lock = block_on(first.lock_instance()).unwrap();
+    assert!(block_on(second.lock_instance()).is_ok());
+}
+
+#[test]
+fn directory_that_cannot_be_written_leaves_the_lock_in_the_state_directory() {
+    let home = Home::new();
+    // No user can create a file there.
+    let config = Config { config_path: "/sys/config.toml".into(), ..home.config() };
+    let (first, second) = (Store::open(config.clone()).unwrap(), Store::open(config).unwrap());
+    let _lock = block_on(first.lock_instance()).unwrap();
+    assert!(matches!(block_on(second.lock_instance()), Err(Error::InstanceLocked { .. })));
+}
+
+#[test]
+fn lock_beside_config_toml_follows_no_link() {
+    let home = Home::with("");
+    let sidecar = home.config_path().with_file_name(".config.toml.daemon");
+    let target = home.directory.path().join("target");
+    std::os::unix::fs::symlink(&target, &sidecar).unwrap();
+    assert!(matches!(block_on(home.open().lock_instance()), Err(Error::Io { .. })));
+    assert!(!target.exists());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_runner_is_locked_until_its_lock_is_dropped() {
     let home = Home::new();

@@ -4,9 +4,9 @@ fn key() -> RunnerKey {
     RunnerKey::enrollment("build-1").unwrap()
 }
 
-fn rotate() -> Intent {
+pub(super) fn rotate() -> Intent {
     Intent {
-        operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old") },
+        operation: JournalOperation::Rotate { url: url(), id: Some(id(42)), old: fingerprint("old"), by_id: false },
         at: time("2026-01-01T00:00:00Z"),
         system_id: Some("s_0123456789ab".parse().unwrap()),
         asked_by: Some(AskedBy::Daemon),
@@ -14,7 +14,7 @@ fn rotate() -> Intent {
     }
 }
 
-fn answer(text: &str) -> JournalAnswer {
+pub(super) fn answer(text: &str) -> JournalAnswer {
     JournalAnswer {
         id: Some(id(42)),
         token: Some(token(text)),
@@ -51,7 +51,8 @@ fn the_answer_takes_no_new_space() {
     let store = home.open();
     block_on(store.begin(&key(), rotate())).unwrap();
     let before = std::fs::metadata(file(&home)).unwrap();
-    block_on(store.answered(&key(), answer(&"x".repeat(512)))).unwrap();
+    let longest = JournalAnswer { is_documented: false, ..answer(&"x".repeat(512)) };
+    block_on(store.answered(&key(), longest)).unwrap();
     let after = std::fs::metadata(file(&home)).unwrap();
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!((before.len(), after.len()), (4096, 4096));
@@ -68,10 +69,16 @@ fn every_operation_reads_back_at_its_longest() {
     let seed = fingerprint("seed");
     let operations = [
         JournalOperation::Register { url: longest.clone(), description: "\u{1}".repeat(200), seed: seed.clone() },
-        JournalOperation::Unregister { url: longest, id: None, fingerprint: seed, manager_only: true, fate: None },
+        JournalOperation::Unregister {
+            url: longest,
+            id: RunnerId::try_new(i64::MAX as u64).ok(),
+            fingerprint: seed,
+            manager_only: true,
+            fate: Some(StoredFate::KeepText),
+        },
     ];
     for operation in operations {
-        let intent = Intent { operation, at, system_id: None, asked_by: None, token: None };
+        let intent = Intent { operation, at, ..rotate() };
         block_on(store.begin(&key(), intent.clone())).unwrap();
         assert_eq!(pending(&store)[0].intent, intent);
     }
@@ -82,7 +89,7 @@ fn a_long_description_is_cut() {
     let home = Home::new();
     let store = home.open();
     let operation = JournalOperation::Register { url: url(), description: "ü".repeat(900), seed: fingerprint("seed") };
-    let intent = Intent { operation, at: time("2026-01-01T00:00:00Z"), system_id: None, asked_by: None, token: None };
+    let intent = Intent { operation, ..rotate() };
     block_on(store.begin(&key(), intent)).unwrap();
     let JournalOperation::Register { description, .. } = pending(&store).remove(0).intent.operation else { panic!() };
     assert_eq!(description, "ü".repeat(200));

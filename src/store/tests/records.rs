@@ -3,10 +3,13 @@ use crate::model::{LastVerify, Origin, StateName, VerifyOutcome};
 
 pub(super) fn record(key: &str) -> Record {
     Record {
+        confirmed_id: None,
+        given_to: None,
         key: RunnerKey::enrollment(key).unwrap(),
         origin: Origin::Registered,
         enrollment: Some(key.to_owned()),
         seed: Some(fingerprint("seed")),
+        seed_digest: Some(token("seed").digest()),
         url: url(),
         id: Some(id(42)),
         name: Some("build".to_owned()),

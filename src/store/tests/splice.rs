@@ -64,7 +64,7 @@ fn every_duplicate_of_a_runner_is_renewed() {
 fn absent_keys_are_added_behind_the_token_in_its_style() {
     let before = format!("[[runners]]\r\n\turl = \"{URL}\"\r\n\ttoken = \"old\"  # mine\r\n\texecutor = \"shell\"\r\n");
     let target = EntrySelector { id: Some(id(7)), ..by_token(&["old"]) };
-    let edit = Edit::Renew { target, id: Some(id(7)), credential: credential("new") };
+    let edit = Edit::Renew { target, id: Some(id(7)), credential: credential("new"), over: known() };
     let after = format!(
         "[[runners]]\r\n\turl = \"{URL}\"\r\n\ttoken = \"new\"  # mine\r\n\tid = 7\r\n\t\
          token_obtained_at = 2026-02-01T00:00:00Z\r\n\ttoken_expires_at = 2026-03-01T00:00:00Z\r\n\texecutor = \"shell\"\r\n"
@@ -114,26 +114,26 @@ fn dotted_keys_and_interleaved_tables_stay() {
 fn times_are_written_together_or_not_at_all() {
     let before = official(1, "old");
     let without = Credential { obtained_at: None, ..credential("new") };
-    let edit = Edit::Renew { target: target(1), id: None, credential: without };
+    let edit = Edit::Renew { target: target(1), id: None, credential: without, over: known() };
     assert_eq!(edited(&before, &edit), before.replace("old", "new"));
 
     let unknown = Credential { expiry: Expiry::Unknown, ..credential("new") };
-    let edit = Edit::Renew { target: target(1), id: None, credential: unknown.clone() };
+    let edit = Edit::Renew { target: target(1), id: None, credential: unknown.clone(), over: known() };
     assert!(edited(&before, &edit).contains("token_expires_at = 0001-01-01T00:00:00Z"));
 
     let bare = format!("[[runners]]\nurl = \"{URL}\"\nid = 1\ntoken = \"old\"\n");
-    let edit = Edit::Renew { target: target(1), id: None, credential: unknown };
+    let edit = Edit::Renew { target: target(1), id: None, credential: unknown, over: known() };
     assert_eq!(edited(&bare, &edit), bare.replace("old", "new"));
 
     let never = Credential { expiry: Expiry::Never, ..credential("new") };
-    let edit = Edit::Renew { target: target(1), id: None, credential: never };
+    let edit = Edit::Renew { target: target(1), id: None, credential: never, over: known() };
     assert!(edited(&bare, &edit).contains("token_expires_at = 0001-01-01T00:00:00Z"));
 }
 
 #[test]
 fn a_renewal_can_be_repeated() {
     let target = by_token(&["old"]);
-    let edit = Edit::Renew { target, id: Some(id(1)), credential: credential("new") };
+    let edit = Edit::Renew { target, id: Some(id(1)), credential: credential("new"), over: known() };
     let once = edited(&official(1, "old"), &edit);
     assert_eq!(edited(&once, &edit), once);
 }

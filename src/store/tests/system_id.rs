@@ -46,12 +46,72 @@ fn a_file_that_is_there_counts() {
 
 #[test]
 fn invalid_file_is_reported_and_kept() {
-    for content in ["", "r_short", "s_0123456789ab trailing", "\u{fffd}"] {
+    for content in ["\n", "r_short", "s_0123456789ab trailing", "\u{fffd}"] {
         let home = Home::with("");
         std::fs::write(file(&home), content).unwrap();
         assert!(matches!(system_id(&home), Err(Error::SystemId { .. })), "{content}");
         assert_eq!(std::fs::read_to_string(file(&home)).unwrap(), content);
     }
+}
+
+#[test]
+fn empty_file_is_filled_and_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for machine_id in [None, Some("abc")] {
+        let home = Home::with("");
+        machine_id.into_iter().for_each(|content| set_machine_id(&home, content));
+        std::fs::write(file(&home), "").unwrap();
+        std::fs::set_permissions(file(&home), std::fs::Permissions::from_mode(0o640)).unwrap();
+        let first = system_id(&home).unwrap();
+        assert_eq!(std::fs::read_to_string(file(&home)).unwrap(), first);
+        assert_eq!(file(&home).metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(system_id(&home).unwrap(), first);
+    }
+}
+
+#[test]
+fn link_to_a_missing_or_empty_file_is_followed_and_the_id_stays() {
+    for is_empty in [false, true] {
+        let home = Home::with("");
+        let target = home.directory.path().join("kept");
+        if is_empty {
+            std::fs::write(&target, "").unwrap();
+        }
+        std::os::unix::fs::symlink("../kept", file(&home)).unwrap();
+        let first = system_id(&home).unwrap();
+        assert!(first.starts_with("r_"));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), first);
+        assert!(file(&home).is_symlink());
+        assert_eq!(system_id(&home).unwrap(), first);
+    }
+}
+
+#[test]
+fn link_into_a_missing_directory_is_an_error_that_names_the_remedy() {
+    let home = Home::with("");
+    std::os::unix::fs::symlink("missing/id", file(&home)).unwrap();
+    for _ in 0..2 {
+        let error = system_id(&home).unwrap_err();
+        assert!(matches!(error, Error::SystemIdLink { .. }));
+        let text = error.to_string();
+        assert!(text.contains(".runner_system_id` links to") && text.contains("create its directory"), "{text}");
+    }
+    assert!(file(&home).is_symlink());
+    set_machine_id(&home, "abc");
+    assert!(system_id(&home).unwrap().starts_with("s_"));
+}
+
+#[test]
+fn link_of_another_user_is_not_followed_to_create_a_file() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let home = Home::with("");
+    let target = home.directory.path().join("kept");
+    std::os::unix::fs::symlink(&target, file(&home)).unwrap();
+    std::os::unix::fs::lchown(file(&home), Some(4711), None).unwrap();
+    assert!(matches!(system_id(&home), Err(Error::SystemIdLink { .. })));
+    assert!(!target.exists());
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn is_fixed(path: &str) -> bool {
 fn is_fixed_beside_config(path: &str) -> bool {
     let names = [
         "config.toml",
+        ".config.toml.daemon",
         ".config.toml.lock",
         ".config.toml.runner-agent.tmp",
         ".runner_system_id",
@@ -140,7 +141,7 @@ fn is_fixed_of_runner(name: &str) -> bool {
     };
     let Some((key, kind)) = stem.rsplit_once('.') else { return false };
     let is_key = key == "build-1" || key.starts_with("register-") || key.contains('@');
-    is_key && (kind == "json" || (kind == "lock" && !hidden) || (kind == "pending" && hidden))
+    is_key && (kind == "json" || kind == "held" || (kind == "lock" && !hidden) || (kind == "pending" && hidden))
 }
 
 fn collect(directory: &Path, found: &mut Vec<String>) {

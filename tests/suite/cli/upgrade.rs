@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::sandbox_with;
 use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use runner_agent::clock::{Clock as _, SystemClock};
 use runner_agent::secret::sha256_hex;
 use test_support::Sandbox;
 
@@ -38,11 +40,14 @@ impl Updated {
     }
 
     fn fill(&self, text: &str) -> String {
+        let now = SystemClock.read().wall;
         let fingerprint = &sha256_hex(self.token.as_bytes())[..8];
         text.replace("{url}", &self.sandbox.gitlab.url())
             .replace("{id}", &self.id.to_string())
             .replace("{token}", &self.token)
             .replace("{fingerprint}", fingerprint)
+            .replace("{obtained_at}", &now.whole_seconds().to_string())
+            .replace("{expires_at}", &now.plus(Duration::from_secs(3600)).to_string())
     }
 }
 

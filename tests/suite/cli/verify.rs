@@ -161,6 +161,36 @@ fn invalid_system_id_file_is_an_error_and_kept() {
 }
 
 #[test]
+fn empty_system_id_file_is_filled_once() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.write("config/.runner_system_id", "");
+    sandbox.run(&["verify"]).exits(0);
+    let system_id = sandbox.read("config/.runner_system_id");
+    assert_eq!(system_id.len(), "s_0123456789ab".len());
+    sandbox.run(&["verify"]).exits(0);
+    assert_eq!(sandbox.read("config/.runner_system_id"), system_id);
+    let managers = &sandbox.gitlab.runners()[0].managers;
+    assert_eq!(managers.iter().map(|manager| &manager.system_id).collect::<Vec<_>>(), [&system_id]);
+}
+
+#[test]
+fn linked_system_id_file_is_created_behind_the_link() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    std::fs::remove_file(sandbox.path("config/.runner_system_id")).unwrap();
+    std::os::unix::fs::symlink("../system_id", sandbox.path("config/.runner_system_id")).unwrap();
+    for _ in 0..2 {
+        sandbox.run(&["verify"]).exits(0);
+    }
+    let managers = &sandbox.gitlab.runners()[0].managers;
+    assert_eq!(
+        managers.iter().map(|manager| manager.system_id.clone()).collect::<Vec<_>>(),
+        [sandbox.read("system_id")]
+    );
+}
+
+#[test]
 fn all_settings_errors_are_reported() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");

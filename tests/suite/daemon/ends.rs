@@ -108,6 +108,18 @@ fn second_daemon_fails_with_the_pid_of_the_first() {
 }
 
 #[test]
+fn second_daemon_with_another_state_directory_fails_with_the_pid_of_the_first() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let first = sandbox.start_serving();
+    let elsewhere = sandbox.path("elsewhere");
+    let Output { code, stderr: log, .. } = sandbox.run(&["run", "--state-dir", elsewhere.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains(&format!("another runner-agent (process {}) serves this config.toml", first.pid())), "{log}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+    assert!(first.is_running());
+}
+
+#[test]
 fn invalid_files_fail_the_start_and_are_kept() {
     let sandbox = super::sandbox(Gitlab::builder());
     sandbox.write_config("concurrent = 1\n[[runners]\n");

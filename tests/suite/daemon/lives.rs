@@ -1,8 +1,9 @@
 //! Token lifetimes: each token is rotated in time, even if other runners fail.
 
 use super::{enrolled, enrollment};
+use std::fs;
 use std::time::Duration;
-use test_support::{Output, Sandbox};
+use test_support::{Output, Process, Sandbox};
 
 use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Outage};
 use rustix::process::Signal;
@@ -14,6 +15,16 @@ const LIFE: Duration = Duration::from_secs(4);
 
 fn entry(name: &str, url: &str, id: u64, token: &str) -> String {
     format!("[[runners]]\n  name = \"{name}\"\n  url = \"{url}\"\n  id = {id}\n  token = \"{token}\"\n\n")
+}
+
+#[test]
+fn daemon_may_open_as_many_files_as_the_hard_limit_allows() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let daemon = Process::start(sandbox.shell("ulimit -Sn 40; ulimit -Hn 512; exec \"$0\" \"$@\"", &["run"]));
+    sandbox.wait_for_registration();
+    let limits = fs::read_to_string(daemon.proc("limits")).unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(open_files.split_whitespace().collect::<Vec<_>>()[3..5], ["512", "512"], "{limits}");
 }
 
 #[test]

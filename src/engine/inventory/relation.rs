@@ -1,0 +1,212 @@
+//! What an enrollment, a record and an entry have to do with each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::entries::EntryIndex;
+use crate::model::{Origin, RunnerKey, ServerUrl, Site, TlsFiles};
+use crate::ops::{Enrollment, RegistrationSource, Runner, is_own};
+use crate::secret::Digest;
+use crate::store::{Entry, EntryProblem, Record, Snapshot};
+
+/// What this machine has of the runner that an enrollment means.
+///
+/// The first row that applies decides. *Its name* is the enrollment's name at its server; for a given token, an entry
+/// or record with that very token counts as one of its name.
+///
+/// | this machine has | relation | then |
+/// |---|---|---|
+/// | a record under the enrollment's key, with a token | [`Own`](Self::Own) | it is served |
+/// | an entry of its name that a record belongs to, or a record of its name without an entry | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
+/// | a usable entry of its name without a record | [`Found`](Self::Found) | it gets a record under the enrollment's key |
+/// | an entry of its name that cannot be used | [`Unusable`](Self::Unusable) | nothing, until it is corrected |
+/// | the given token in another enrollment's runner | [`Taken`](Self::Taken) | nothing: that one serves it |
+/// | an entry of its name without a token | [`Nothing`](Self::Nothing) | it is registered, and the entry is completed |
+/// | none of these | [`Nothing`](Self::Nothing) | it is registered |
+///
+/// Never counted: the runners of other enrollments, and an entry with a former token of the enrollment's own retired
+/// runner, which a new registration renews. How the runner came to be does not matter: a one-shot `register`, a
+/// `verify` and an earlier daemon leave the same records.
+#[derive(Clone, Debug)]
+pub enum Relation {
+    /// Its own record, with a token.
+    Own(Record),
+    /// A record under another key.
+    Recorded(Record),
+    /// An entry without a record.
+    Found(Entry),
+    /// An entry of its name that cannot be used.
+    Unusable {
+        /// The line of the entry.
+        line: usize,
+        /// What is wrong with it.
+        problem: EntryProblem,
+    },
+    /// Another enrollment serves a runner with the same given token.
+    Taken {
+        /// The other enrollment's key.
+        by: RunnerKey,
+    },
+    /// No runner; the enrollment's own record, if it has one without a token.
+    Nothing(Option<Record>),
+}
+
+/// The keys of enrollments with their servers.
+pub type Enrolled = BTreeMap<RunnerKey, ServerUrl>;
+
+/// The relation of an enrollment, and what else could have been meant.
+#[derive(Clone, Debug)]
+pub struct Related {
+    /// The relation.
+    pub relation: Relation,
+    /// How many runners of its name at its server there are besides; they stay as they are.
+    pub others: usize,
+}
+
+/// Finds out what this machine has of the runner that an enrollment means; see [`Relation`].
+///
+/// `enrolled` are the keys of all enrollments with their servers: the daemon's leave each other's runners alone. A
+/// command that enrolls something once passes none: the daemon's runner is the one that it means.
+#[must_use]
+pub fn relate(enrollment: &Enrollment, enrolled: &Enrolled, records: &[Record], snapshot: &Snapshot) -> Related {
+    Holdings::new(records, &EntryIndex::new(snapshot)).relate(enrollment, enrolled)
+}
+
+/// The records with a token, the entries, and which belong together.
+pub(super) struct Holdings<'h> {
+    index: &'h EntryIndex<'h>,
+    /// The record that an entry belongs to, by the entry's position.
+    owners: BTreeMap<usize, &'h Record>,
+    /// The records with a token and without an entry.
+    without_entry: Vec<&'h Record>,
+    by_key: BTreeMap<&'h RunnerKey, &'h Record>,
+}
+
+impl<'h> Holdings<'h> {
+    pub(super) fn new(records: &'h [Record], index: &'h EntryIndex<'h>) -> Self {
+        let by_key = records.iter().map(|record| (&record.key, record)).collect();
+        let mut holdings = Self { index, owners: BTreeMap::new(), without_entry: Vec::new(), by_key };
+        for record in records.iter().filter(|record| record.credential.is_some()) {
+            let positions = index.of(&runner_of(record));
+            if positions.is_empty() {
+                holdings.without_entry.push(record);
+            }
+            for position in positions {
+                let is_better = holdings.owners.get(&position).is_none_or(|other| {
+                    holds_token(record, index.entry(position)) && !holds_token(other, index.entry(position))
+                });
+                if is_better {
+                    holdings.owners.insert(position, record);
+                }
+            }
+        }
+        holdings
+    }
+
+    pub(super) fn relate(&self, enrollment: &Enrollment, enrolled: &Enrolled) -> Related {
+        let own = self.by_key.get(&enrollment.key).copied().filter(|own| own.url == enrollment.site.url);
+        if let Some(own) = own.filter(|own| own.credential.is_some()) {
+            return Related { relation: Relation::Own(own.clone()), others: 0 };
+        }
+        let given = given_token(enrollment);
+        let is_anothers =
+            |record: &Record| record.key != enrollment.key && enrolled.get(&record.key) == Some(&record.url);
+        let mut runners = Vec::new();
+        let mut unusable = None;
+        let mut taken = None;
+        for position in self.meant(enrollment, given) {
+            let entry = self.index.entry(position);
+            match self.owners.get(&position).copied() {
+                Some(record) if is_anothers(record) => {
+                    if given.is_some_and(|given| has_token(entry, given)) {
+                        taken = Some(record.key.clone());
+                    }
+                }
+                Some(record) => runners.push(Relation::Recorded(record.clone())),
+                None if own.is_some_and(|own| is_renewed(own, entry)) => {}
+                None => match entry.access() {
+                    Ok(_) => runners.push(Relation::Found(entry.clone())),
+                    Err(_) if entry.is_incomplete() => {}
+                    Err(problem) => {
+                        unusable = unusable.or(Some(Relation::Unusable { line: entry.line, problem }));
+                    }
+                },
+            }
+        }
+        for record in self.without_entry.iter().copied().filter(|record| record.url == enrollment.site.url) {
+            let has_given = given.is_some() && current_digest(record) == given;
+            let is_named = record.name.as_ref() == Some(&enrollment.entry.name);
+            match is_anothers(record) {
+                false if has_given || is_named => runners.push(Relation::Recorded(record.clone())),
+                true if has_given => taken = Some(record.key.clone()),
+                true | false => {}
+            }
+        }
+        dedup(&mut runners);
+        let others = runners.len().saturating_sub(1);
+        let first = runners.into_iter().next();
+        let taken = taken.map(|by| Relation::Taken { by });
+        let relation = first.or(unusable).or(taken).unwrap_or_else(|| Relation::Nothing(own.cloned()));
+        Related { relation, others }
+    }
+
+    /// The positions of the entries that an enrollment can mean: those with its given token first, then by name.
+    fn meant(&self, enrollment: &Enrollment, given: Option<Digest>) -> Vec<usize> {
+        let url = &enrollment.site.url;
+        let by_token = given.map_or(&[][..], |given| self.index.with_token(url, given));
+        let mut positions = by_token.to_vec();
+        let by_name = self.index.named(url, &enrollment.entry.name);
+        positions.extend(by_name.iter().filter(|position| !by_token.contains(position)));
+        positions
+    }
+}
+
+/// Several entries of one runner are one runner.
+fn dedup(runners: &mut Vec<Relation>) {
+    let mut keys = BTreeSet::new();
+    let mut found: Vec<Runner> = Vec::new();
+    runners.retain(|relation| match relation {
+        Relation::Recorded(record) => keys.insert(record.key.clone()),
+        Relation::Found(entry) => {
+            let is_new = found.iter().all(|runner| !is_own(&runner.target(), entry));
+            found.extend(Runner::found(entry).ok());
+            is_new
+        }
+        Relation::Own(_) | Relation::Unusable { .. } | Relation::Taken { .. } | Relation::Nothing(_) => true,
+    });
+}
+
+/// Whether a new registration of the retired runner renews this entry. A given token may be good still: the runner
+/// was not deleted with this machine's manager.
+fn is_renewed(own: &Record, entry: &Entry) -> bool {
+    let is_gone = match own.origin {
+        Origin::Registered | Origin::V1 => true,
+        Origin::Given => false,
+    };
+    is_gone && entry.token.token().is_some_and(|token| own.former_digests.contains(&token.digest()))
+}
+
+/// The token of an enrollment with a given token; `None` for any other, and if it cannot be read.
+fn given_token(enrollment: &Enrollment) -> Option<Digest> {
+    match &enrollment.source {
+        RegistrationSource::Given(source) => source.read().ok().map(|token| token.digest()),
+        RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => None,
+    }
+}
+
+fn has_token(entry: &Entry, token: Digest) -> bool {
+    entry.token.token().is_some_and(|own| own.digest() == token)
+}
+
+/// Whether an entry holds the record's current token.
+pub(super) fn holds_token(record: &Record, entry: &Entry) -> bool {
+    record.credential.as_ref().is_some_and(|credential| entry.token.token() == Some(&credential.token))
+}
+
+pub(super) fn current_digest(record: &Record) -> Option<Digest> {
+    record.credential.as_ref().map(|credential| credential.token.digest())
+}
+
+/// The runner of a record, to compare it with entries.
+pub(super) fn runner_of(record: &Record) -> Runner {
+    Runner::recorded(record.clone(), Site { url: record.url.clone(), tls: TlsFiles::default() })
+}

@@ -1,0 +1,404 @@
+//! What enrollments, records and entries have to do with each other.
+
+use super::*;
+use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
+use crate::ops::Caution;
+use crate::ops::RegistrationSource;
+use crate::ops::memory::{
+    MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent, url,
+};
+use crate::secret::{Source, Token};
+use crate::store::{Entry, EntryProblem, EntryText, EntryToken, Pending};
+
+/// A machine with files and a GitLab.
+struct World {
+    server: MemoryServer,
+    disk: MemoryDisk,
+    ops: Ops<MemoryServer, MemoryDisk>,
+    config: Config,
+}
+
+impl World {
+    /// One enrollment, `build-1`.
+    fn new() -> Self {
+        let server = MemoryServer::new(TokioClock::new(), None);
+        let disk = MemoryDisk::default();
+        let ops = Ops::new(server.clone(), disk.clone(), identity());
+        let enrollments = vec![enrollment(registration_token())];
+        Self { server, disk, ops, config: Config { enrollments, ..Config::default() } }
+    }
+
+    /// A runner on the server with an entry of this name.
+    fn add_entry(&self, name: &str) -> (RunnerId, Credential) {
+        let (id, credential) = self.server.add_runner();
+        self.disk.add_entry(name, Some(id), &credential);
+        (id, credential)
+    }
+
+    fn add_record(&self, key: &str, name: &str, id: RunnerId, credential: &Credential) -> Record {
+        let mut record = blank(key);
+        record.name = Some(name.to_owned());
+        record.id = Some(id);
+        record.credential = Some(credential.clone());
+        self.save(&record);
+        record
+    }
+
+    fn save(&self, record: &Record) {
+        self.disk.state().records.insert(record.key.clone(), record.clone());
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.disk.state().records.keys().map(ToString::to_string).collect()
+    }
+
+    /// The inventory as a daemon takes it at its start.
+    async fn started(&self) -> Inventory {
+        let (mut inventory, _) = take_inventory(&self.ops, &self.config, now()).await.unwrap();
+        inventory.apply_changes(&self.ops, &BTreeSet::new()).await.unwrap();
+        inventory
+    }
+
+    async fn relation(&self) -> Relation {
+        let records = self.disk.state().records.values().cloned().collect::<Vec<_>>();
+        let snapshot = self.ops.disk().read().await.unwrap();
+        relate(&self.config.enrollments[0], &Enrolled::new(), &records, &snapshot).relation
+    }
+
+    /// Another enrollment at the same server.
+    fn enroll(&mut self, key: &str, name: &str) {
+        let mut another = enrollment(registration_token());
+        another.key = RunnerKey::enrollment(key).unwrap();
+        another.entry.name = name.to_owned();
+        self.config.enrollments.push(another);
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(START)
+}
+
+fn key(text: &str) -> RunnerKey {
+    RunnerKey::try_from(text.to_owned()).unwrap()
+}
+
+fn blank(name: &str) -> Record {
+    Runner::blank(key(name), Origin::Registered, Site { url: url(), tls: TlsFiles::default() }).record
+}
+
+fn served(inventory: &Inventory) -> Vec<(&str, bool)> {
+    inventory.runners.iter().map(|it| (it.runner.record.key.as_str(), it.enrollment.is_some())).collect()
+}
+
+#[tokio::test]
+async fn an_enrollment_takes_over_the_record_of_its_name_whatever_made_it() {
+    for made_by in ["7@gitlab.example.com", "register-0123456789ab", "a-former-key"] {
+        let world = World::new();
+        let (id, credential) = world.add_entry("build-1");
+        world.add_record(made_by, "build-1", id, &credential);
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory), [("build-1", true)], "{made_by}");
+        assert_eq!(inventory.runners[0].runner.record.credential, Some(credential));
+        assert_eq!(world.keys(), ["build-1"], "the record has moved");
+        assert_eq!(world.disk.state().records[&key("build-1")].enrollment.as_deref(), Some("build-1"));
+        // The next start finds its own record and says nothing.
+        let again = world.started().await;
+        assert!(served(&again) == [("build-1", true)] && again.warnings.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_enrollment_takes_over_an_entry_or_a_record_alone() {
+    let world = World::new();
+    let (_, credential) = world.add_entry("build-1");
+    assert!(matches!(world.relation().await, Relation::Found(_)));
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert_eq!(world.disk.state().records[&key("build-1")].credential, Some(credential), "commands find this key");
+
+    let world = World::new();
+    let (id, credential) = world.server.add_runner();
+    world.add_record("7@gitlab.example.com", "build-1", id, &credential);
+    assert!(matches!(world.relation().await, Relation::Recorded(_)));
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert_eq!(world.keys(), ["build-1"]);
+}
+
+#[tokio::test]
+async fn an_enrollment_whose_runner_was_unregistered_takes_over_a_new_entry() {
+    let world = World::new();
+    let mut retired = blank("build-1");
+    retired.enrollment = Some("build-1".to_owned());
+    retired.state = Some(StateName::Retired);
+    world.save(&retired);
+    let (_, credential) = world.add_entry("build-1");
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true)]);
+    assert_eq!(world.disk.state().records[&key("build-1")].credential, Some(credential));
+}
+
+#[tokio::test]
+async fn a_restored_entry_of_a_deleted_runner_is_registered_anew() {
+    let world = World::new();
+    let (_, credential) = world.add_entry("build-1");
+    let mut retired = blank("build-1");
+    retired.state = Some(StateName::Retired);
+    retired.add_former_token(credential.token.digest());
+    world.save(&retired);
+    assert!(matches!(world.relation().await, Relation::Nothing(Some(_))));
+    // A given runner is still there.
+    retired.origin = Origin::Given;
+    world.save(&retired);
+    assert!(matches!(world.relation().await, Relation::Found(_)));
+}
+
+#[tokio::test]
+async fn an_enrollment_never_takes_the_runner_of_another_one() {
+    for is_first in [true, false] {
+        let mut world = World::new();
+        let (id, credential) = world.add_entry("build-1");
+        world.add_record("build-1", "build-1", id, &credential);
+        // The first one got another name after its registration, so that both could mean its entry.
+        world.config.enrollments[0].entry.name = "renamed".to_owned();
+        world.enroll("second", "build-1");
+        if !is_first {
+            world.config.enrollments.reverse();
+        }
+        let inventory = world.started().await;
+        let runners: Vec<_> =
+            inventory.runners.iter().map(|it| (it.runner.record.key.as_str(), it.runner.record.id)).collect();
+        let expected = [("build-1", Some(id)), ("second", None)];
+        assert!(expected.iter().all(|runner| runners.contains(runner)) && runners.len() == 2, "{runners:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_enrollments_of_one_name_have_one_runner() {
+    let mut world = World::new();
+    world.enroll("second", "build-1");
+    world.add_entry("build-1");
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true)]);
+    assert!(inventory.warnings[0].contains("enrollment `second` is not registered"), "{:?}", inventory.warnings);
+}
+
+#[tokio::test]
+async fn a_given_token_that_an_entry_holds_is_that_runner_under_any_name() {
+    let mut world = World::new();
+    let (_, credential) = world.add_entry("another");
+    let source = Source::Value { token: credential.token.clone(), origin: "a test".to_owned() };
+    world.config.enrollments[0].source = RegistrationSource::Given(source.clone());
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    // A second enrollment with this token would be a second worker for one runner.
+    world.enroll("second", "second");
+    world.config.enrollments[1].source = RegistrationSource::Given(source);
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true)]);
+    assert!(inventory.warnings[0].contains("`second` has the same token as enrollment `build-1`"));
+}
+
+#[tokio::test]
+async fn nothing_is_registered_beside_an_entry_that_cannot_be_used() {
+    let world = World::new();
+    let (_, credential) = world.add_entry("build-1");
+    set_token(&world, EntryToken::Variable { name: "UNSET".to_owned(), token: None });
+    world.disk.state().entries[0].problems.push(EntryProblem::Variable("UNSET".to_owned()));
+    let inventory = world.started().await;
+    assert!(inventory.runners.is_empty() && inventory.warnings[0].contains("variable `UNSET`"), "{inventory:?}");
+    // Once the variable is set, it is taken over, and its token is not written.
+    set_token(&world, EntryToken::Variable { name: "UNSET".to_owned(), token: Some(credential.token) });
+    world.disk.state().entries[0].problems.clear();
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert!(world.keys().is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_without_a_token_is_completed() {
+    for token in [EntryToken::Absent, EntryToken::Placeholder] {
+        let world = World::new();
+        world.add_entry("build-1");
+        set_token(&world, token);
+        world.disk.state().entries[0].id = None;
+        world.disk.state().entries[0].problems.push(EntryProblem::NoToken);
+        world.disk.state().entries[0].executor = Some("docker".to_owned());
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory), [("build-1", true)]);
+        let mut runner = inventory.runners[0].runner.clone();
+        world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
+        let entries = world.disk.state().entries.clone();
+        assert_eq!((entries.len(), entries[0].executor.as_deref()), (1, Some("docker")));
+        assert_eq!(entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));
+    }
+}
+
+fn set_token(world: &World, token: EntryToken) {
+    world.disk.state().entries[0].token = token;
+}
+
+#[tokio::test]
+async fn of_several_runners_of_one_name_the_first_is_taken_over() {
+    let world = World::new();
+    let (first, _) = world.add_entry("build-1");
+    world.add_entry("build-1");
+    let inventory = world.started().await;
+    assert_eq!(inventory.runners.len(), 2);
+    assert_eq!((inventory.runners[0].enrollment.is_some(), inventory.runners[0].runner.record.id), (true, Some(first)));
+    // Two entries of one runner are no second one.
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.disk.add_entry("build-1", Some(id), &credential);
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+}
+
+#[tokio::test]
+async fn a_command_works_on_the_runner_under_its_present_key() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("register-0123456789ab", "build-1", id, &credential);
+    let (inventory, _) = take_inventory(&world.ops, &world.config, now()).await.unwrap();
+    assert_eq!(inventory.runners[0].runner.record.key.as_str(), "register-0123456789ab");
+    assert_eq!(world.keys(), ["register-0123456789ab"]);
+}
+
+#[tokio::test]
+async fn a_record_moves_only_after_its_worker_has_ended() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("7@gitlab.example.com", "build-1", id, &credential);
+    let worker = BTreeSet::from([key("7@gitlab.example.com")]);
+    let (inventory, _) = retake_inventory(&world.ops, &world.config, &worker).await.unwrap();
+    assert_eq!(inventory.handovers, [key("7@gitlab.example.com")]);
+    assert_eq!(
+        (served(&inventory), world.keys()),
+        (vec![("7@gitlab.example.com", true)], vec!["7@gitlab.example.com".to_owned()])
+    );
+    let (inventory, _) = retake_inventory(&world.ops, &world.config, &BTreeSet::new()).await.unwrap();
+    assert_eq!((served(&inventory), world.keys()), (vec![("build-1", true)], vec!["build-1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_move_takes_candidates_and_journal_along_and_survives_a_crash_at_any_write() {
+    for writes in 0..12 {
+        let world = World::new();
+        let (id, credential) = world.add_entry("build-1");
+        let former = key("7@gitlab.example.com");
+        world.add_record(former.as_str(), "build-1", id, &credential);
+        let intent = rotation_intent(&credential.token, id);
+        world.disk.state().journal.insert(former.clone(), Pending { key: former.clone(), intent, answer: None });
+        let candidate = crate::model::Candidate {
+            token: Token::parse("glrt-candidate").unwrap(),
+            source: crate::model::CandidateSource::Found,
+            noted_at: now(),
+            obtained_at: None,
+            expiry: crate::model::Expiry::Unknown,
+            id: None,
+            refused: None,
+        };
+        let held = crate::model::Held { candidates: vec![candidate], evidence: None };
+        world.disk.state().held.insert(former, held.clone());
+        let (mut inventory, _) = take_inventory(&world.ops, &world.config, now()).await.unwrap();
+        world.disk.state().writes_left = Some(writes);
+        let crashed = inventory.apply_changes(&world.ops, &BTreeSet::new()).await.is_err();
+        world.disk.state().writes_left = None;
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory), [("build-1", true)], "{writes} writes");
+        assert_eq!(inventory.runners[0].unfinished, Some(Unfinished::LostReset), "{writes} writes");
+        let state = world.disk.state();
+        assert_eq!(state.held.values().collect::<Vec<_>>(), [&held], "{writes} writes");
+        assert_eq!(
+            state.records.keys().chain(state.journal.keys()).chain(state.held.keys()).collect::<BTreeSet<_>>(),
+            BTreeSet::from([&key("build-1")])
+        );
+        assert!(crashed || writes >= 6, "{writes} writes");
+    }
+}
+
+#[tokio::test]
+async fn an_enrollment_at_another_server_leaves_its_runner_behind() {
+    let mut world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    let mut record = world.add_record("build-1", "build-1", id, &credential);
+    record.enrollment = Some("build-1".to_owned());
+    world.save(&record);
+    world.config.enrollments[0].site.url = "https://other.example.com".parse().unwrap();
+    let inventory = world.started().await;
+    let found = RunnerKey::found(&url(), Some(id), credential.token.digest());
+    assert_eq!(served(&inventory), [("build-1", true), (found.as_str(), false)]);
+    assert_eq!(world.keys(), [found.to_string()]);
+    // Without a token there is nothing to keep.
+    let mut world = World::new();
+    world.save(&blank("build-1"));
+    world.config.enrollments[0].site.url = "https://other.example.com".parse().unwrap();
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert!(world.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
+    let world = World::new();
+    let inventory = world.started().await;
+    let mut runner = inventory.runners[0].runner.clone();
+    let (id, credential) = world.add_entry("build-1");
+    for has_record in [false, true] {
+        if has_record {
+            world.disk.state().entries.clear();
+            let mut record = world.add_record("register-0123456789ab", "build-1", id, &credential);
+            record.entry_text = EntryText::compose(&world.config.enrollments[0].entry).ok();
+            world.save(&record);
+        }
+        let done = world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
+        assert_eq!(done.outcome, crate::lifecycle::Outcome::Released);
+        assert!(world.server.calls().is_empty());
+    }
+    // A runner of another enrollment is none of its business.
+    world.disk.state().records.clear();
+    world.disk.add_entry("build-1", Some(id), &credential);
+    let mut others = world.add_record("second", "build-1", id, &credential);
+    others.enrollment = Some("second".to_owned());
+    world.save(&others);
+    world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
+    assert_eq!(world.server.calls(), ["register"]);
+}
+
+/// An entry at another address of the server.
+fn alias(name: &str, id: RunnerId, credential: &Credential) -> Entry {
+    let disk = MemoryDisk::default();
+    disk.add_entry(name, Some(id), credential);
+    let entry = disk.state().entries[0].clone();
+    Entry { url: "http://gitlab".parse().ok(), position: 1, line: 11, ..entry }
+}
+
+#[tokio::test]
+async fn the_later_entry_with_a_token_is_marked_as_a_twin() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("a");
+    let another = alias("b", id, &credential);
+    world.disk.state().entries.push(another);
+    let twins = |inventory: &Inventory| inventory.runners.iter().map(|it| it.twin_of.clone()).collect::<Vec<_>>();
+    let config = Config::default();
+    let snapshot = world.ops.disk().read().await.unwrap();
+    let first = key(&format!("{id}@gitlab.example.com"));
+    assert_eq!(twins(&inventory(&config, Vec::new(), &snapshot)), [None, Some(first.clone())]);
+    // One rotation later the other entry still has the token from before.
+    let mut record = world.add_record(first.as_str(), "a", id, &credential);
+    record.credential = Some(Credential { token: Token::parse("glrt-new").unwrap(), ..credential.clone() });
+    record.add_former_token(credential.token.digest());
+    record.last_reset_at = Some(now());
+    assert_eq!(twins(&inventory(&config, vec![record.clone()], &snapshot)), [None, Some(first)]);
+    // Its server goes on accepting that token: it is a runner of its own.
+    let mut second = Runner::found(&snapshot.entries[1]).unwrap().record;
+    let at = now().plus(std::time::Duration::from_secs(3600));
+    second.last_verify = Some(LastVerify { at, outcome: VerifyOutcome::Accepted });
+    assert_eq!(twins(&inventory(&config, vec![record, second], &snapshot)), [None, None]);
+}
+
+#[tokio::test]
+async fn of_two_records_of_one_entry_the_one_with_its_token_is_served() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("a");
+    let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+    world.add_record("a-dead-copy", "a", id, &dead);
+    world.add_record("b-good", "a", id, &credential);
+    let records = world.disk.state().records.values().cloned().collect();
+    let snapshot = world.ops.disk().read().await.unwrap();
+    assert_eq!(served(&inventory(&Config::default(), records, &snapshot)), [("b-good", false)]);
+}

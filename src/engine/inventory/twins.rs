@@ -1,0 +1,50 @@
+//! Twins: runners with one token at different addresses, which may be one runner under two names of its server.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ManagedRunner;
+use super::relation::current_digest;
+use crate::model::VerifyOutcome;
+use crate::secret::Digest;
+use crate::store::Record;
+
+/// How long a replica may go on accepting a token that was replaced.
+const LAG: Duration = Duration::from_secs(600);
+
+/// Marks each runner whose token an earlier runner at another address has too, or has had before its last rotation.
+pub(super) fn mark(runners: &mut [ManagedRunner]) {
+    let mut by_current: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    let mut by_former: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    for (number, managed) in runners.iter().enumerate() {
+        let record = &managed.runner.record;
+        if let Some(digest) = current_digest(record) {
+            by_current.entry(digest).or_default().push(number);
+        }
+        for former in &record.former_digests {
+            by_former.entry(*former).or_default().push(number);
+        }
+    }
+    let others = |map: &BTreeMap<Digest, Vec<usize>>, digest: Digest| map.get(&digest).cloned().unwrap_or_default();
+    let twins: Vec<_> = (0..runners.len())
+        .map(|number| {
+            let record = &runners[number].runner.record;
+            let digest = current_digest(record)?;
+            let is_elsewhere = |other: &usize| runners[*other].runner.record.url != record.url;
+            let has_replaced = |other: &usize| !is_accepted_since(record, &runners[*other].runner.record);
+            let replaced = others(&by_former, digest).into_iter().filter(is_elsewhere).find(has_replaced);
+            let same = || others(&by_current, digest).into_iter().filter(|other| *other < number).find(is_elsewhere);
+            let other = replaced.or_else(same)?;
+            Some(runners[other].runner.record.key.clone())
+        })
+        .collect();
+    for (managed, twin_of) in runners.iter_mut().zip(twins) {
+        managed.twin_of = twin_of;
+    }
+}
+
+/// Whether the server has accepted a record's token after the other runner had replaced the same one.
+fn is_accepted_since(record: &Record, other: &Record) -> bool {
+    let (Some(verified), Some(replaced_at)) = (&record.last_verify, other.last_reset_at) else { return false };
+    verified.outcome == VerifyOutcome::Accepted && verified.at > replaced_at.plus(LAG)
+}

@@ -1,0 +1,283 @@
+//! Candidates: tokens beside the current one that the server may accept, and when each of them is followed.
+
+use std::time::Duration;
+
+use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
+use crate::gitlab::{Answer, Verified};
+use crate::lifecycle::{Outcome, Timing, proves_dead};
+use crate::model::{Candidate, CandidateSource, Claim, Credential, Expiry, Finding, Held, RunnerId, Stamp, Timestamp};
+use crate::secret::{Digest, Token};
+use crate::store::{self, Snapshot};
+
+/// What a verification starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inquiry<'a> {
+    /// The present.
+    pub now: Stamp,
+    /// The delays that evidence is measured by.
+    pub timing: &'a Timing,
+    /// Whether the runner's token is proven dead, so that a former one may be followed.
+    pub is_dead: bool,
+}
+
+/// The number of candidates from config.toml that are kept. Those that the server gave are all kept.
+const MAX_FOUND: usize = 8;
+
+/// How long a candidate is kept after its expiry, by the server's time.
+const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
+
+/// The same in lives of the token. A token of minutes is not worth a month, and there would be thousands.
+const KEPT_LIVES: u32 = 30;
+
+/// Whose token a candidate is.
+enum Owner {
+    /// The runner's own.
+    Same,
+    /// Another runner's, by its id if the server names it.
+    Other(Option<RunnerId>),
+}
+
+/// What came of asking about a candidate.
+pub(super) enum Asked {
+    /// It is the runner's token now.
+    Adopted(Answer<Verified>),
+    /// It is refused, or not to be followed yet.
+    Not,
+    /// It belongs to another runner.
+    Foreign(Option<RunnerId>),
+}
+
+impl Runner {
+    /// Adds a candidate, or a newer sighting of it. The current token is none.
+    pub(super) fn note_candidate(&mut self, candidate: Candidate) {
+        if self.is_current(&candidate.token) || self.variable.is_some() {
+            return;
+        }
+        let candidates = &mut self.held.candidates;
+        if candidates.iter().any(|known| known.token == candidate.token) {
+            return;
+        }
+        candidates.push(candidate);
+        self.evict_found();
+        self.is_held_changed = true;
+    }
+
+    /// Keeps at most [`MAX_FOUND`] candidates from config.toml: refused ones go first, then the oldest.
+    fn evict_found(&mut self) {
+        let candidates = &mut self.held.candidates;
+        let is_found = |candidate: &Candidate| candidate.source == CandidateSource::Found;
+        while candidates.iter().filter(|candidate| is_found(candidate)).count() > MAX_FOUND {
+            let refused = candidates.iter().position(|candidate| is_found(candidate) && candidate.refused.is_some());
+            let Some(victim) = refused.or_else(|| candidates.iter().position(is_found)) else { return };
+            candidates.remove(victim);
+        }
+    }
+
+    /// Forgets candidates whose time is over, by the time of an answer that has accepted another token.
+    pub(super) fn outlive_candidates(&mut self, accepted_at: Timestamp) {
+        let before = self.held.candidates.len();
+        self.held.candidates.retain(|candidate| kept_until(candidate) >= accepted_at);
+        self.is_held_changed |= self.held.candidates.len() != before;
+    }
+
+    pub(super) fn is_current(&self, token: &Token) -> bool {
+        self.record.credential.as_ref().is_some_and(|credential| credential.token == *token)
+    }
+
+    /// The candidates whose refusals prove that they are dead.
+    fn dead_candidates<'a>(&'a self, inquiry: &'a Inquiry<'_>) -> impl Iterator<Item = &'a Candidate> {
+        let is_dead = |candidate: &&Candidate| {
+            candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry))
+        };
+        self.held.candidates.iter().filter(is_dead)
+    }
+
+    /// Digests of the tokens that may be overwritten in config.toml although they are not the runner's.
+    pub(super) fn overwritable(&self, inquiry: &Inquiry<'_>) -> Vec<Digest> {
+        self.dead_candidates(inquiry).map(|candidate| candidate.token.digest()).collect()
+    }
+
+    fn note_refusal(&mut self, token: &Token, now: Stamp) {
+        if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
+            candidate.refused = Some(Finding::added(candidate.refused, Claim::Refused, now));
+            self.is_held_changed = true;
+        }
+    }
+
+    /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim.
+    fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
+        let is_without_token = self.record.credential.is_none();
+        match (verified.id, self.record.confirmed_id) {
+            _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
+            (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
+            (Some(_), _) => Owner::Same,
+            (None, _) if inquiry.is_dead => Owner::Same,
+            (None, _) => Owner::Other(None),
+        }
+    }
+}
+
+impl Inquiry<'_> {
+    fn is_proof(&self, refused: &Finding, expiry: Expiry) -> bool {
+        let left = expiry.at().map(|at| at.since(self.now.at));
+        proves_dead(refused, self.timing, left, &self.now)
+    }
+}
+
+/// Until when a candidate is kept, by the server's time.
+fn kept_until(candidate: &Candidate) -> Timestamp {
+    let issued_at = candidate.obtained_at.unwrap_or(candidate.noted_at);
+    match candidate.expiry.at() {
+        // An expiry that contradicts its own answer's time says nothing.
+        Some(expires_at) if expires_at > issued_at => {
+            let life = expires_at.since(issued_at);
+            expires_at.plus(KEPT_AFTER_EXPIRY.min(life.saturating_mul(KEPT_LIVES)))
+        }
+        Some(_) | None => candidate.noted_at.plus(KEPT_AFTER_EXPIRY),
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Keeps unknown tokens of the runner's entries as candidates before anything is done about them, and returns them.
+    /// Only a runner with a current token has unknown ones.
+    pub(super) async fn note_unknown(
+        &self,
+        runner: &mut Runner,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, store::Error> {
+        let unknown = EntryStatus::unknown_in(runner, snapshot);
+        let tokens = unknown.iter().map(|(credential, _)| credential.token.clone()).collect();
+        for (Credential { token, obtained_at, expiry }, id) in unknown {
+            let (source, refused) = (CandidateSource::Found, None);
+            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+        }
+        self.save_held(runner).await?;
+        Ok(tokens)
+    }
+
+    /// Asks about candidates that may be followed although the runner's own token may be good: those that the server
+    /// gave, and the unknown ones in config.toml. Newest first.
+    pub(super) async fn ask_newer(
+        &self,
+        runner: &mut Runner,
+        unknown: &[Token],
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Asked, Error> {
+        let is_newer = |candidate: &Candidate| match candidate.source {
+            CandidateSource::Received => {
+                candidate.refused.is_none_or(|refused| !inquiry.is_proof(&refused, candidate.expiry))
+            }
+            CandidateSource::Found => unknown.contains(&candidate.token),
+            CandidateSource::Former => false,
+        };
+        self.ask_candidates(runner, inquiry, is_newer).await
+    }
+
+    /// Asks about all other candidates, once the runner's own token is refused. Newest first.
+    pub(super) async fn ask_older(
+        &self,
+        runner: &mut Runner,
+        unknown: &[Token],
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Asked, Error> {
+        let is_older = |candidate: &Candidate| match candidate.source {
+            CandidateSource::Received => {
+                candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry))
+            }
+            CandidateSource::Found => !unknown.contains(&candidate.token),
+            // A lagging replica still accepts them: they are followed once ours is proven dead.
+            CandidateSource::Former => inquiry.is_dead,
+        };
+        self.ask_candidates(runner, inquiry, is_older).await
+    }
+
+    async fn ask_candidates(
+        &self,
+        runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
+        is_asked: impl Fn(&Candidate) -> bool,
+    ) -> Result<Asked, Error> {
+        let mut asked = Asked::Not;
+        let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(|it| is_asked(it)).cloned().collect();
+        for candidate in candidates {
+            match self.ask_candidate(runner, candidate, inquiry).await? {
+                Asked::Not => {}
+                Asked::Foreign(id) => asked = Asked::Foreign(id),
+                adopted @ Asked::Adopted(_) => return Ok(adopted),
+            }
+        }
+        self.save_held(runner).await?;
+        Ok(asked)
+    }
+
+    async fn ask_candidate(
+        &self,
+        runner: &mut Runner,
+        candidate: Candidate,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Asked, Error> {
+        let answer = match self.send_verify(runner, &candidate.token).await {
+            Ok(answer) => answer,
+            Err(error) if error.outcome() == Outcome::Refused => {
+                tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
+                    "the server refuses a token that is not the current one: keeping both");
+                runner.note_refusal(&candidate.token, inquiry.now);
+                return Ok(Asked::Not);
+            }
+            // It is asked again with the next verification of the runner.
+            Err(error) if runner.record.credential.is_some() => {
+                tracing::debug!(runner = runner.label(), %error, "a candidate is not answered");
+                return Ok(Asked::Not);
+            }
+            Err(error) => return Err(error),
+        };
+        match runner.owner_of(&candidate, &answer.value, inquiry) {
+            Owner::Same => {
+                self.follow(runner, candidate, &answer, inquiry.now.at).await?;
+                Ok(Asked::Adopted(answer))
+            }
+            Owner::Other(id) => Ok(Asked::Foreign(id)),
+        }
+    }
+
+    /// Makes an accepted candidate the current token; the former one becomes a candidate.
+    async fn follow(
+        &self,
+        runner: &mut Runner,
+        candidate: Candidate,
+        answer: &Answer<Verified>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Candidate { token, source, obtained_at, expiry, id, .. } = candidate;
+        tracing::info!(runner = runner.label(), token = %token.fingerprint(), source = source.as_str(), "following a token that the server accepts");
+        runner.take(Credential { token, obtained_at, expiry }, now);
+        runner.record.id = answer.value.id.or(id).or(runner.record.id);
+        runner.record.first_seen_at = Some(answer.date.unwrap_or(now));
+        super::verify::apply_answer(runner, answer, now);
+        Ok(self.save_record(runner).await?)
+    }
+
+    /// Writes candidates and evidence if they have changed. A token from an environment variable is never written.
+    pub(super) async fn save_held(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        if runner.is_held_changed && runner.variable.is_none() {
+            self.disk.save_held(&runner.record.key, runner.held.clone()).await?;
+            runner.is_held_changed = false;
+        }
+        Ok(())
+    }
+
+    /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.
+    pub async fn load_held(&self, runner: &mut Runner) {
+        if runner.is_held_changed {
+            return;
+        }
+        runner.held = match self.disk.held(&runner.record.key).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::error!(runner = runner.label(), %error, "cannot read the runner's further tokens");
+                Held::default()
+            }
+        };
+    }
+}
