@@ -24,6 +24,7 @@ mod rotate;
 mod run;
 mod selection;
 mod session;
+mod shared_entry;
 mod status;
 mod table;
 mod text;

@@ -10,7 +10,7 @@ use super::supervisor::Supervisor;
 use super::worker::{DrainMode, RunnerCommand};
 use super::{Notice, Notices};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, OnReboot, Unregister, deletion};
+use crate::engine::{Config, Driver, OnReboot, Unregister, deletion_at_stop};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Rejection, State};
 use crate::model::RunnerId;
@@ -162,17 +162,16 @@ async fn another_stop(notices: &mut Notices) {
     }
 }
 
-/// Unregisters a runner; returns whether that is done. An answer that proves nothing is settled by further requests, as
-/// far as the time is enough. A runner whose request is cut short stays registered, and the journal lets the next start
-/// find out.
+/// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
+/// journal lets the next start finish.
 async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, deadline: Instant) -> bool {
     let (mut taken, mut last) = (Vec::new(), None);
     while let Some(plan) = driver.plan_towards(Goal::Unregistered, &taken) {
-        let due_at = Instant::now() + plan.at.since(driver.now());
-        if due_at > deadline {
+        let at = Instant::now() + plan.at.since(driver.now());
+        if at >= deadline {
             break;
         }
-        sleep_until(due_at).await;
+        sleep_until(at).await;
         let report = driver.step(plan, std::future::pending()).await;
         taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
         last = Some(report);
@@ -190,11 +189,13 @@ async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, d
             id = driver.runner.record.id.map(RunnerId::number),
             "its token has expired, so it could not be unregistered and may remain in GitLab: delete it there"
         ),
-        // A verification has shown that it is still there, or nothing.
-        None if report.failure.is_none() => tracing::error!(runner, "not unregistered"),
         None => {}
     }
-    report.unregistration.is_some()
+    let is_done = report.unregistration.is_some();
+    if !is_done && report.failure.is_none() {
+        tracing::error!(runner, "not unregistered: the server still accepts its token");
+    }
+    is_done
 }
 
 fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &Driver<S, D, C>) -> bool {
@@ -218,7 +219,7 @@ fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &
     match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
         Unregister::Never => false,
         // The next verification makes a manager again.
-        Unregister::Enrolled if deletion(config, runner) == Deletion::Manager => driver.enrollment.is_some(),
+        Unregister::Enrolled if deletion_at_stop(config, runner) == Deletion::Manager => driver.enrollment.is_some(),
         Unregister::Enrolled => driver.enrollment.is_some() && can_be_made_again(config, runner),
         Unregister::All => true,
     }

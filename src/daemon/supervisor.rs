@@ -330,7 +330,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        let (replays, served) = (std::mem::take(&mut self.replays), self.handles.keys().cloned().collect());
+        let served: BTreeSet<_> = self.handles.keys().cloned().collect();
+        let replays = std::mem::take(&mut self.replays);
         self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
     }
 

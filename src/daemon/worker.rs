@@ -201,6 +201,10 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::Disputed
         | Outcome::Contested
         | Outcome::ResetRefused
+        | Outcome::ResetDeferred { .. }
+        | Outcome::Declined(_)
+        | Outcome::NotUnregistered(_)
+        | Outcome::Requested
         | Outcome::Removed
         | Outcome::NotRotated
         | Outcome::Withheld

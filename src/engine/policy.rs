@@ -43,11 +43,18 @@ pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 
-/// What an unregistration deletes: of a runner that other machines use too, or that cannot be registered again, only
-/// this machine's manager.
-pub fn deletion(config: &Config, runner: &Runner) -> Deletion {
+/// What a stop of the daemon deletes: never a runner that other machines use, or that cannot be registered again.
+pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
+        Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
+    }
+}
+
+/// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record.
+pub(super) fn requested_deletion(runner: &Runner) -> Deletion {
+    match runner.record.origin {
+        Origin::Registered | Origin::V1 if !runner.record.is_copy => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
     }
 }

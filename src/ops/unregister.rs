@@ -10,6 +10,15 @@ use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, AskedBy, Edit, EntrySelector, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
 
+/// What an unregistration deletes on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The runner, for all machines.
+    Runner,
+    /// Only this machine's manager of it.
+    Manager,
+}
+
 /// What an unregistration does with the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
@@ -53,15 +62,6 @@ impl From<StoredFate> for EntryFate {
             StoredFate::Drop => Self::Drop,
         }
     }
-}
-
-/// What an unregistration deletes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// The runner, unless it was given or came with a copied disk.
-    Runner,
-    /// This machine's manager of it: other machines use the runner too.
-    Manager,
 }
 
 /// An unregistration that was asked for.
@@ -369,7 +369,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 /// another token since.
 pub(super) fn fate_for(runner: &Runner, intent: &Intent) -> Option<EntryFate> {
     match &intent.operation {
-        JournalOperation::Unregister { fingerprint, manager_only, fate, .. }
+        JournalOperation::Unregister { fingerprint, fate, manager_only, .. }
             if !runner.has_other_token_than(fingerprint, intent.token) =>
         {
             let deletion = if *manager_only { Deletion::Manager } else { Deletion::Runner };
