@@ -8,7 +8,7 @@ use super::world::{Port, World};
 use crate::engine::{
     Asker, Budget, Caller, Drive, Driver, Engine, Inventory, ManagedRunner, StepFailure, take_inventory,
 };
-use crate::lifecycle::{Goal, Outcome, is_refusal_confirmed};
+use crate::lifecycle::{Goal, Outcome, State};
 use crate::ops::{Enrollment, EntryFate, Error, RegistrationSource, Runner, Unfinished, is_own};
 use crate::secret::Token;
 use crate::store::{Entry, Snapshot};
@@ -92,9 +92,13 @@ impl Session {
         let mut driver = self.driver(ManagedRunner { unfinished: None, ..managed }, None, EntryFate::Drop);
         let goal = if drops { Goal::Refused } else { Goal::Verified };
         let drive = driver.drive(goal, Budget::BY_RULES, &Patient).await;
-        if drops && is_refusal_confirmed(&drive.taken) {
+        let is_dead = drive.outcome() == Some(Outcome::Refused) && matches!(driver.state(), State::Rejected(_));
+        if drops
+            && is_dead
+            && let Some(dead) = driver.runner.digest()
+        {
             let now = driver.now();
-            self.engine.ops.drop_entry(&mut driver.runner, now).await?;
+            self.engine.ops.drop_entry(&mut driver.runner, dead, now).await?;
             return Ok("dropped".to_owned());
         }
         Ok(said(drive))
@@ -158,7 +162,7 @@ impl Session {
 
     async fn make(&self, mut runner: Runner, enrollment: &Enrollment, goal: Goal) -> Result<String, Error> {
         runner.record.name = Some(enrollment.entry.name.clone());
-        let managed = ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None };
+        let managed = ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None };
         let is_again = goal == Goal::RegisteredAgain;
         let fate = if is_again { EntryFate::Keep } else { EntryFate::Drop };
         let mut driver = self.driver(managed, None, fate);

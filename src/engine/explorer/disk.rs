@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::world::{Cause, Files, Kind, Port, State, World, literal};
 use crate::model::{Credential, Held, RunnerId, RunnerKey, ServerUrl, Timestamp, TlsFiles};
 use crate::ops::Disk;
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint};
 use crate::store::{
     self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, Pending, Record, Records,
     Snapshot,
@@ -40,9 +40,21 @@ fn text_of(entry: &Entry) -> EntryText {
     EntryText::parse(&format!("[[runners]]\nname = \"{name}\"\nurl = \"{}\"\n", url())).unwrap()
 }
 
-fn renew(files: &mut Files, target: &EntrySelector, id: Option<RunnerId>, credential: &Credential) -> usize {
+/// As the store does: an entry with a token that is neither the runner's nor in `over` is left alone.
+fn renew(
+    files: &mut Files,
+    target: &EntrySelector,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    over: &[Digest],
+) -> usize {
+    let may_overwrite = |entry: &Entry| {
+        let EntryToken::Literal(token) = &entry.token else { return true };
+        let digest = token.digest();
+        *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
+    };
     let mut renewed = 0;
-    for entry in files.entries.iter_mut().filter(|entry| target.matches(entry)) {
+    for entry in files.entries.iter_mut().filter(|entry| target.matches(entry) && may_overwrite(entry)) {
         entry.token = EntryToken::Literal(credential.token.clone());
         entry.obtained_at = credential.obtained_at;
         entry.expiry = credential.expiry;
@@ -127,6 +139,10 @@ fn is_write(name: &str) -> bool {
 impl Disk for Port {
     type RunnerLock = Lock;
 
+    fn has_state(&self) -> bool {
+        !self.world.state().is_stateless
+    }
+
     async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Lock> {
         self.world.pass().await;
         let until = tokio::time::Instant::now() + wait;
@@ -157,24 +173,32 @@ impl Disk for Port {
             let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
             state.is_config_changed = true;
             match edit {
-                Edit::Renew { target, id, credential } => match renew(&mut state.files, &target, id, &credential) {
-                    0 => Err(missing()),
-                    entries => Ok(Edited { entries, removed: Vec::new() }),
-                },
+                Edit::Renew { target, id, credential, over } => {
+                    let has_match = state.files.entries.iter().any(|entry| target.matches(entry));
+                    match renew(&mut state.files, &target, id, &credential, &over) {
+                        0 if has_match => Err(store::Error::UnknownToken { path: PathBuf::new(), line: 1 }),
+                        0 => Err(missing()),
+                        entries => Ok(Edited { entries, removed: Vec::new() }),
+                    }
+                }
                 Edit::Insert { text, id, credential } => {
                     let url = text.url().unwrap_or_else(url);
                     let digests = vec![credential.token.digest()];
                     let target = EntrySelector { url: url.clone(), id, digests, hints: Vec::new(), name: None };
                     let name = text.name().unwrap_or_default();
-                    if renew(&mut state.files, &target, id, &credential) == 0
+                    if renew(&mut state.files, &target, id, &credential, &[]) == 0
                         && complete(&mut state.files, &name, id, &credential) == 0
                     {
                         state.files.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential) });
                     }
                     Ok(Edited { entries: 1, removed: Vec::new() })
                 }
-                Edit::Complete { name, url: _, id, credential } => {
-                    match complete(&mut state.files, &name, id, &credential) {
+                Edit::Complete { name, url, id, credential } => {
+                    let digests = vec![credential.token.digest()];
+                    let target = EntrySelector { url, id, digests, hints: Vec::new(), name: None };
+                    match renew(&mut state.files, &target, id, &credential, &[])
+                        + complete(&mut state.files, &name, id, &credential)
+                    {
                         0 => Err(missing()),
                         entries => Ok(Edited { entries, removed: Vec::new() }),
                     }

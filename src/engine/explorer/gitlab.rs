@@ -11,6 +11,7 @@ pub(super) enum Call {
     Register,
     Create,
     Verify,
+    Probe,
     Reset,
     ResetById,
     DeleteRunner,

@@ -298,6 +298,7 @@ impl Player {
             heartbeat: Heartbeat::every(Duration::from_secs(100_000)),
             registry: StatusRegistry::default(),
             counters: self.counters.clone(),
+            request_timeout: Duration::from_secs(60),
             reload: Box::new(move || Some(world.state().config.clone())),
         };
         let config = self.world.state().config.clone();

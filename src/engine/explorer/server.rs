@@ -3,7 +3,7 @@
 use super::gitlab::{Call, Fault, Gitlab, Oddity};
 use super::world::{Cause, Kind, Port, State};
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_registered, read_reset, read_verify};
+use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
 use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, Site, SystemId, Timestamp};
 use crate::ops::{Failure, Server};
@@ -15,7 +15,16 @@ const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None }
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 
 fn failure(disposition: Disposition) -> Failure {
-    Failure { disposition, class: ErrorClass::Unreachable, date: None, hint: None, error: "no answer".into() }
+    Failure {
+        disposition,
+        class: ErrorClass::Unreachable,
+        is_understood: true,
+        may_have_reached: disposition != NOT_EXECUTED,
+        unproven: None,
+        date: None,
+        hint: None,
+        error: "no answer".into(),
+    }
 }
 
 /// What GitLab does with a request: status and body, by the state and the time.
@@ -105,7 +114,7 @@ impl Port {
         };
         let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
         let name = match call {
-            Call::Verify | Call::Any | Call::Managers => {
+            Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
                     state.unproven.retain(|(_, other)| other != about);
                 }
@@ -255,6 +264,13 @@ impl Server for Port {
         });
         let raw = self.exchange(Call::Verify, token, execution).await?;
         Ok(read_verify(&raw, token)?)
+    }
+
+    async fn probe(&self, _: &Site) -> Answered<()> {
+        let execution = Box::new(|_: &mut State, _| (400, r#"{"error":"token is missing"}"#.to_owned()));
+        let nothing = Token::parse("none").unwrap();
+        let raw = self.exchange(Call::Probe, &nothing, execution).await?;
+        Ok(read_probe(&raw)?)
     }
 
     async fn delete_runner(&self, _: &Site, token: &Token) -> Answered<()> {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::gitlab::Gitlab;
 use crate::clock::{Clock, Reading};
 use crate::engine::Config;
-use crate::model::{Held, RunnerKey, Timestamp};
+use crate::model::{Boot, Held, RunnerKey, Timestamp};
 use crate::secret::Token;
 use crate::store::{Entry, EntryToken, Pending, Record};
 
@@ -148,6 +148,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Awaits without any time passing.
+    idle_awaits: (i64, u32),
     last_disk_fault: i64,
     pub(super) last_fault: i64,
     pub(super) violations: Vec<Violation>,
@@ -194,6 +196,7 @@ impl World {
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            idle_awaits: (0, 0),
             last_disk_fault: 0,
             last_fault: 0,
             violations: Vec::new(),
@@ -244,7 +247,12 @@ impl World {
         self.reopened.notify_waiters();
     }
 
+    /// An await of a port.
     pub(super) async fn pass(&self) {
+        if self.is_busy() {
+            // It would go on for ever.
+            std::future::pending::<()>().await;
+        }
         let is_hit = {
             let mut state = self.state();
             match state.armed.as_mut() {
@@ -272,12 +280,35 @@ impl World {
     }
 }
 
+impl World {
+    /// Whether a loop goes round and round without any time passing.
+    fn is_busy(&self) -> bool {
+        let mut state = self.state();
+        let now = state.now();
+        if state.idle_awaits.0 != now {
+            state.idle_awaits = (now, 0);
+        }
+        state.idle_awaits.1 += 1;
+        if state.idle_awaits.1 == MAX_IDLE_AWAITS {
+            state.violate(Kind::TooManyRequests, "a process goes round and round without waiting".to_owned());
+        }
+        state.idle_awaits.1 >= MAX_IDLE_AWAITS
+    }
+}
+
+/// Awaits of all ports at one moment: far more than any step of any number of runners takes.
+const MAX_IDLE_AWAITS: u32 = 3000;
+
 impl Clock for World {
     fn read(&self) -> Reading {
         let state = self.state.borrow();
         let now = state.now();
         let since_boot = Duration::from_millis((now - state.booted_at).unsigned_abs());
         Reading { wall: Timestamp::from_millis(now + state.wall_offset), since_boot }
+    }
+
+    fn boot(&self) -> Boot {
+        Boot(self.state.borrow().booted_at.unsigned_abs())
     }
 }
 
