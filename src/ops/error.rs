@@ -246,8 +246,14 @@ impl Error {
     /// The remedy, unless the message already contains it.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
-        if let Self::Disk(error) = self {
-            return error.hint();
+        match self {
+            Self::Disk(error) => return error.hint(),
+            Self::UnconfirmedId(_) => {
+                return Some(
+                    "check the `id` of its entry in GitLab, then say --force; the runner with that id gets a new token",
+                );
+            }
+            _ => {}
         }
         self.failure()?.hint.as_deref()
     }
