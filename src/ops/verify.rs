@@ -64,6 +64,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         note_verification(runner, &answer, now);
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
+            self.part_from_twin(runner).await?;
             if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at);
             }
@@ -187,6 +188,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         apply_answer(runner, &answer, inquiry.now.at);
         self.save_record(runner).await?;
         Ok(Some(self.adopted(runner, &answer, inquiry).await?))
+    }
+
+    /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
+    /// as on a GitLab that was restored from a copy of the other.
+    async fn part_from_twin(&self, runner: &mut Runner) -> Result<(), Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(()) };
+        let credential = self.disk.record(twin).await?.and_then(|record| record.credential);
+        if credential.is_some_and(|credential| !runner.is_current(&credential.token)) {
+            tracing::info!(runner = runner.label(), %twin, "not the same runner as at another address: rotating its token here");
+            runner.twin_of = None;
+        }
+        Ok(())
     }
 
     /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
