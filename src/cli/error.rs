@@ -5,7 +5,7 @@ use std::io;
 use super::Exit;
 use crate::daemon::StartError;
 use crate::engine::StepFailure;
-use crate::gitlab::{self, ErrorClass};
+use crate::gitlab::{self, ErrorClass, ErrorKind};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
@@ -94,9 +94,9 @@ impl From<StartError> for Error {
 }
 
 impl Error {
-    /// Whether the server does not have the object of a call.
+    /// Whether GitLab itself says that it does not have the object of a call.
     pub(super) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call { error } if error.status() == Some(404))
+        matches!(self, Self::Call { error } if error.kind() == ErrorKind::NotFound)
     }
 
     /// The exit code of the command.
@@ -122,6 +122,9 @@ impl Error {
     /// What the user can do, if the message does not say so.
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
+            Self::Operation(ops::Error::Disk(store::Error::Unsettled { .. })) => Some(
+                "the answer to a reset was lost: `runner-agent rotate` on this runner verifies the old token first",
+            ),
             Self::Operation(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),

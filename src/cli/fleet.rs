@@ -9,6 +9,7 @@ mod delete;
 mod jobs;
 mod list;
 mod managers;
+mod matching;
 mod prune;
 mod reset;
 mod rows;

@@ -46,9 +46,17 @@ impl Changed {
 
 /// Waits for file changes.
 pub struct Watch {
-    events: EventStream<[u8; BUFFER_BYTES]>,
+    source: ChangeSource,
     routes: Rc<RefCell<Routes>>,
     collected: Option<Collected>,
+}
+
+/// Where a [`Watch`] learns of changes.
+enum ChangeSource {
+    Inotify(EventStream<[u8; BUFFER_BYTES]>),
+    /// A test, whose files are in memory.
+    #[cfg(test)]
+    Test(tokio::sync::mpsc::UnboundedReceiver<Changed>),
 }
 
 /// Changes which files a [`Watch`] watches.
@@ -85,7 +93,15 @@ impl Watch {
         let routes = Rc::new(RefCell::new(Routes::new(inotify.watches())));
         let events = inotify.into_event_stream([0; BUFFER_BYTES])?;
         routes.borrow_mut().watch(watched)?;
-        Ok(Self { events, routes, collected: None })
+        Ok(Self { source: ChangeSource::Inotify(events), routes, collected: None })
+    }
+
+    /// Reports what a test sends.
+    #[cfg(test)]
+    pub(crate) fn of_test(changes: tokio::sync::mpsc::UnboundedReceiver<Changed>) -> Self {
+        let watches = Inotify::init().unwrap().watches();
+        let routes = Rc::new(RefCell::new(Routes::new(watches)));
+        Self { source: ChangeSource::Test(changes), routes, collected: None }
     }
 
     /// A handle that changes the watched files.
@@ -112,15 +128,7 @@ impl Watch {
 
     /// Receives the next event and adds it to the collected ones.
     async fn collect(&mut self) {
-        let event = match self.events.next().await {
-            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.routes.borrow_mut().take(&event),
-            // Lost or unreadable events may concern any of the files, and any directory on the way to them.
-            Some(_) => {
-                self.routes.borrow_mut().follow_all();
-                Changed::ALL
-            }
-            None => std::future::pending().await,
-        };
+        let event = self.next_event().await;
         if event == Changed::default() {
             return;
         }
@@ -128,6 +136,27 @@ impl Watch {
         let collected = self.collected.get_or_insert(Collected { changed: event, first_at: now, last_at: now });
         collected.changed = collected.changed.or(event);
         collected.last_at = now;
+    }
+
+    /// Which files the next event concerns.
+    async fn next_event(&mut self) -> Changed {
+        let events = match &mut self.source {
+            ChangeSource::Inotify(events) => events,
+            #[cfg(test)]
+            ChangeSource::Test(changes) => match changes.recv().await {
+                Some(changed) => return changed,
+                None => std::future::pending().await,
+            },
+        };
+        match events.next().await {
+            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.routes.borrow_mut().take(&event),
+            // Lost or unreadable events may concern any of the files, and any directory on the way to them.
+            Some(_) => {
+                self.routes.borrow_mut().follow_all();
+                Changed::ALL
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Heartbeat {
 
     /// A heartbeat with another interval: tests live through days.
     #[must_use]
-    pub(super) fn every(interval: Duration) -> Self {
+    pub(crate) fn every(interval: Duration) -> Self {
         Self { interval, born: Instant::now(), beat_at_millis: Arc::default() }
     }
 

@@ -61,7 +61,11 @@ where
     Future: std::future::Future<Output = Result<Made, Error>> + 'static,
 {
     let mut outcomes = OutcomeWriter::new(session.reporter);
-    if targets.is_empty() {
+    let (unclear, targets): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.unclear.is_some());
+    for target in &unclear {
+        outcomes.add(target, act.done, Err(not_judged(target)));
+    }
+    if targets.is_empty() && unclear.is_empty() {
         outcomes.finish_empty();
         return Ok(Exit::Done);
     }
@@ -70,6 +74,9 @@ where
             let line = format!("would be {}", act.done);
             outcomes.add(target, &format!("would_be_{}", act.done), Ok(Made { line, answer: known(target) }));
         }
+        return Ok(outcomes.finish());
+    }
+    if targets.is_empty() {
         return Ok(outcomes.finish());
     }
     confirmed(&session, act, &targets, confirm).await?;
@@ -93,6 +100,16 @@ where
         outcomes.add(&target, act.done, Err(Error::Interrupted("not started".to_owned())));
     }
     Ok(outcomes.finish())
+}
+
+/// Why a runner is left as it is: neither the list nor its details say whether it matches the filters.
+fn not_judged(target: &Target) -> Error {
+    let field = target.unclear.unwrap_or("whether it matches");
+    Error::Verdict {
+        exit: Exit::Failed,
+        message: format!("not changed: the server does not report {field}, so it may not match the filters"),
+        hint: Some("select it by its id".to_owned()),
+    }
 }
 
 /// The runner as it was before the change.

@@ -14,5 +14,5 @@ pub(super) async fn jobs(session: &FleetSession, arguments: &JobsArguments) -> R
         sort: arguments.sort.clone(),
     };
     let limit = (!arguments.all).then_some(arguments.limit);
-    write_pages(session, session.fleet.jobs(arguments.id, &filters), limit).await
+    write_pages(session, session.fleet.jobs(arguments.id, &filters), limit, |_| true).await
 }

@@ -1,6 +1,7 @@
 //! `fleet list`: lists runners as they arrive.
 
 use super::arguments::{FilterArguments, ListArguments, PlaceArguments};
+use super::matching::{Details, Match, matches};
 use super::rows::{Rows, next_page, write_pages};
 use super::session::FleetSession;
 use crate::cli::{Error, Exit};
@@ -12,7 +13,8 @@ pub(super) async fn list(session: &FleetSession, arguments: &ListArguments) -> R
     if arguments.details {
         return with_details(session, &scope, &filters, arguments.limit).await;
     }
-    write_pages(session, session.fleet.runners(&scope, &filters), arguments.limit).await
+    let matches_row = |runner: &FleetRunner| matches(runner, None, &filters) != Match::No;
+    write_pages(session, session.fleet.runners(&scope, &filters), arguments.limit, matches_row).await
 }
 
 async fn with_details(
@@ -37,7 +39,8 @@ async fn write_details(
     let mut pages = session.fleet.runners(scope, filters).of_length(limit);
     while rows.count() < limit {
         let Some(page) = next_page(session, &mut pages).await? else { return Ok(()) };
-        let (details, end) = details(session, page.into_iter().take(limit - rows.count())).await;
+        let page = page.into_iter().filter(|runner| matches(runner, None, filters) != Match::No);
+        let (details, end) = details(session, page, filters, limit - rows.count()).await;
         if rows.add(&details).is_err() {
             return Ok(());
         }
@@ -46,19 +49,27 @@ async fn write_details(
     Ok(())
 }
 
-/// Reads the details of runners up to the first failure, and returns both. Skips runners that were deleted since
-/// they were listed.
+/// Reads the details of up to `limit` runners up to the first failure, and returns both. Skips runners that do not match
+/// the filters or were deleted since they were listed.
 async fn details(
     session: &FleetSession,
     runners: impl Iterator<Item = FleetRunner>,
+    filters: &RunnerFilters,
+    limit: usize,
 ) -> (Vec<RunnerDetails>, Result<(), Error>) {
     let mut details = Vec::new();
     for runner in runners {
-        if session.interrupt.is_interrupted() {
+        if session.interrupt.is_interrupted() || details.len() >= limit {
             break;
         }
-        match session.ask(async || Ok(session.fleet.runner(runner.id, false).await?.value)).await {
-            Ok(found) => details.push(found),
+        match session.ask(async || session.fleet.runner(runner.id, false).await).await {
+            Ok(answer) => {
+                let at = answer.date.unwrap_or_else(|| session.now());
+                let found = Details { details: &answer.value, at };
+                if matches(&runner, Some(found), filters) != Match::No {
+                    details.push(answer.value);
+                }
+            }
             Err(error) if error.is_not_found() => {}
             Err(error) => return (details, Err(error)),
         }

@@ -18,5 +18,5 @@ pub(super) async fn managers(session: &FleetSession, arguments: &OneArguments) -
 
 /// Lists the projects that a runner is assigned to.
 pub(super) async fn projects(session: &FleetSession, arguments: &OneArguments) -> Result<Exit, Error> {
-    write_pages(session, session.fleet.projects_of(arguments.id), None).await
+    write_pages(session, session.fleet.projects_of(arguments.id), None, |_| true).await
 }

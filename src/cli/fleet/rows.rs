@@ -103,14 +103,15 @@ impl Rows {
     }
 }
 
-/// Writes the pages of a list as they arrive, up to a limit of rows. Rows read before a failure are written.
+/// Writes the pages of a list as they arrive, up to a limit of rows that match. Rows read before a failure are written.
 pub(super) async fn write_pages<T: Row + TableRow>(
     session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
+    matches: impl Fn(&T) -> bool,
 ) -> Result<Exit, Error> {
     let mut rows = Rows::new::<T>(session);
-    let written = write(session, pages, limit, &mut rows).await;
+    let written = write(session, pages, limit, matches, &mut rows).await;
     rows.finish(written.as_ref().err());
     written.map(|()| Exit::Done)
 }
@@ -119,11 +120,12 @@ async fn write<T: Row + TableRow>(
     session: &FleetSession,
     pages: Pages<'_, T>,
     limit: Option<usize>,
+    matches: impl Fn(&T) -> bool,
     rows: &mut Rows,
 ) -> Result<(), Error> {
     let limit = limit.unwrap_or(usize::MAX);
     let (sender, mut receiver) = mpsc::channel(AHEAD);
-    let reading = read(session, pages.of_length(limit), limit, sender);
+    let reading = read(session, pages.of_length(limit), limit, matches, sender);
     let writing = async {
         while let Some(page) = receiver.recv().await {
             let mut page = page?;
@@ -149,14 +151,18 @@ async fn read<T: Row>(
     session: &FleetSession,
     mut pages: Pages<'_, T>,
     limit: usize,
+    matches: impl Fn(&T) -> bool,
     sender: mpsc::Sender<Result<Vec<T>, Error>>,
 ) {
     let mut count = 0;
     while count < limit {
-        let page = match next_page(session, &mut pages).await.transpose() {
+        let mut page = match next_page(session, &mut pages).await.transpose() {
             None => return,
             Some(page) => page,
         };
+        if let Ok(page) = &mut page {
+            page.retain(&matches);
+        }
         let is_last = page.is_err();
         count += page.as_ref().map_or(0, Vec::len);
         if sender.send(page).await.is_err() || is_last {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 /// A whole HTTP answer: status, headers and body.
 ///
-/// The server adds `Date`, `X-Request-Id` and `Content-Length` unless the answer sets them.
+/// The server adds `Date`, `X-Request-Id` and `Content-Length` unless the answer sets them, and to its own answers
+/// `X-Gitlab-Meta`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
@@ -22,6 +23,13 @@ impl Answer {
     #[must_use]
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// Answers with exactly these bytes and headers.
+    #[must_use]
+    pub fn raw(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { status, headers, body: body.into() }
     }
 
     /// Answers with JSON.
@@ -97,6 +105,14 @@ impl fmt::Debug for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Answer").field("status", &self.status).field("body_bytes", &self.body.len()).finish()
     }
+}
+
+/// The name of GitLab's own header.
+pub(crate) const META: &str = "X-Gitlab-Meta";
+
+/// The content of GitLab's own header.
+pub(crate) fn meta(correlation_id: &str) -> String {
+    json!({ "correlation_id": correlation_id, "version": "1" }).to_string()
 }
 
 /// The reason phrase of a status.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::Answer;
+use crate::answer::{META, meta};
 
 /// A fault of a request; [`crate::Gitlab::order`] selects the request.
 ///
@@ -134,6 +135,22 @@ impl Fault {
         Self::with_effect(Effect::Amend(Amendment(Arc::new(change))))
     }
 
+    /// Sets one field of the JSON of the real answer, which commits what the request asked for.
+    #[must_use]
+    pub fn field(name: &'static str, value: Value) -> Self {
+        Self::amended(move |answer| {
+            if let Some(fields) = answer.as_object_mut() {
+                fields.insert(name.to_owned(), value.clone());
+            }
+        })
+    }
+
+    /// Sends the real answer, which commits what the request asked for, with another content type.
+    #[must_use]
+    pub fn content_type(content_type: &str) -> Self {
+        Self::header("Content-Type", content_type)
+    }
+
     /// Sends the first half of the real answer as a complete body.
     #[must_use]
     pub fn broken_json() -> Self {
@@ -222,6 +239,12 @@ impl Fault {
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), Some(value.to_owned())));
         self
+    }
+
+    /// Sends GitLab's own header with an answer that replaces the real one: it is GitLab's, with other content.
+    #[must_use]
+    pub fn with_meta(self) -> Self {
+        self.with_header(META, &meta("01JFAKE0000000000000000000"))
     }
 
     /// Sets `Retry-After` in seconds.

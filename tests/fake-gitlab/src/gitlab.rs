@@ -12,8 +12,8 @@ use crate::shared::{Shared, locked};
 use crate::state::State;
 use crate::state::access::{AccessToken, Validity};
 use crate::{
-    Builder, Endpoint, Fault, Group, IntoLife, Job, NewRunner, Order, Outage, Project, Request, Role, Runner,
-    RunnerType, Scope, Version,
+    Backup, Builder, Endpoint, Fault, Group, IntoLife, Job, Lag, NewRunner, Order, Outage, Project, Request, Role,
+    Runner, RunnerType, Scope, Version,
 };
 
 /// How long ago [`Gitlab::expire`] lets a token expire.
@@ -78,7 +78,9 @@ impl Gitlab {
     pub fn add_runner(&self, new: NewRunner) -> (u64, String) {
         let mut state = self.state();
         let runner = state.create_runner(new);
-        (runner.id, runner.token.clone())
+        let added = (runner.id, runner.token.clone());
+        state.note_change();
+        added
     }
 
     /// All runners by their id.
@@ -115,12 +117,17 @@ impl Gitlab {
     /// # Panics
     /// When there is no such runner.
     pub fn revoke(&self, id: u64) -> String {
-        self.state().rotate(id).expect("a runner with this id").token.clone()
+        let mut state = self.state();
+        let token = state.rotate(id).expect("a runner with this id").token.clone();
+        state.note_change();
+        token
     }
 
     /// Deletes a runner as another client would.
     pub fn delete(&self, id: u64) {
-        self.state().runners.remove(&id);
+        let mut state = self.state();
+        state.runners.remove(&id);
+        state.note_change();
     }
 
     /// Removes a runner's projects and groups.
@@ -153,6 +160,7 @@ impl Gitlab {
         let runner = state.runners.get_mut(&id).expect("a runner with this id");
         change(runner);
         runner.updated_at = now;
+        state.note_change();
     }
 }
 
@@ -162,6 +170,34 @@ impl Gitlab {
     #[must_use]
     pub fn version(&self) -> Version {
         self.state().version
+    }
+
+    /// Lets a replica answer verify that lags behind the database; `None` ends it. Contacts of such a verify are lost.
+    pub fn set_replica_lag(&self, lag: Option<Lag>) {
+        let mut state = self.state();
+        let State { replica, clock, runners, .. } = &mut *state;
+        replica.set(lag, clock.now(), runners);
+    }
+
+    /// Backs the database up: runners, owners and jobs.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        self.state().backup()
+    }
+
+    /// Restores a backup: later runners are gone, later rotations undone, and new ids repeat later ones.
+    pub fn restore(&self, backup: &Backup) {
+        self.state().restore(backup);
+    }
+
+    /// Lets lists ignore all filters, as a release does that does not know them.
+    pub fn ignore_filters(&self, ignores: bool) {
+        self.state().ignores_filters = ignores;
+    }
+
+    /// Strips `X-Gitlab-Meta` from GitLab's own answers, as some proxies do.
+    pub fn strip_meta(&self, strips: bool) {
+        self.state().strips_meta = strips;
     }
 
     /// Imitates another release from now on; existing tokens keep their format.

@@ -318,3 +318,40 @@ async fn server_can_run_in_an_async_test() {
     gitlab.accept_connections();
     assert_eq!(send(&gitlab, "POST", VERIFY, token).status, 200);
 }
+
+#[test]
+fn odd_answer_comes_after_the_rotation() {
+    let (gitlab, id, token) = with_runner();
+    let fault =
+        Fault::field("token_expires_at", json!("0001-01-01T00:00:00Z")).with_header("Content-Type", "text/json");
+    gitlab.order(Endpoint::Reset, fault);
+    let reply = send(&gitlab, "POST", RESET, token);
+    assert_eq!((reply.status, reply.header("content-type")), (201, Some("text/json")));
+    assert_eq!(reply.json()["token_expires_at"], "0001-01-01T00:00:00Z");
+    assert_eq!(reply.json()["token"], json!(gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn raw_answer_is_sent_as_it_is() {
+    let (gitlab, id, token) = with_runner();
+    let answer = Answer::raw(599, &[("Content-Type", "application/json"), ("X-Gateway", "1")], r#"{"token":"x"}"#);
+    gitlab.order(Endpoint::Any, Fault::answer(answer).after_acting()).always();
+    let reply = send(&gitlab, "POST", RESET, token);
+    assert_eq!((reply.status, reply.header("x-gateway"), reply.json()), (599, Some("1"), json!({ "token": "x" })));
+    assert_eq!(rotations(&gitlab, id), 1);
+}
+
+#[test]
+fn only_gitlabs_own_answers_carry_its_header() {
+    let (gitlab, _, token) = with_runner();
+    let has_meta = |fault: Option<Fault>| {
+        fault.map(|fault| gitlab.order(Endpoint::Verify, fault));
+        send(&gitlab, "POST", VERIFY, token.clone()).header("x-gitlab-meta").is_some()
+    };
+    assert!(has_meta(None) && has_meta(Some(Fault::field("id", json!(7)))));
+    assert!(!has_meta(Some(Fault::status(403))) && has_meta(Some(Fault::status(403).with_meta())));
+    gitlab.strip_meta(true);
+    assert!(!has_meta(None));
+    let probe = send(&gitlab, "POST", VERIFY, json!({}));
+    assert_eq!((probe.status, probe.json()), (400, json!({ "error": "token is missing" })));
+}

@@ -17,7 +17,7 @@ fn refused(text: &str) -> Vec<Output> {
             let config = sandbox.config();
             let refusal = |token: &str| {
                 let text = text.replace("TOKEN", token);
-                Fault::json(403, json!({ "message": format!("403 Forbidden - {text}") }))
+                Fault::json(403, json!({ "message": format!("403 Forbidden - {text}") })).with_meta()
             };
             let registration_token = sandbox.gitlab.instance_registration_token();
             sandbox.gitlab.order(Endpoint::Register, refusal(&registration_token)).always();
@@ -66,7 +66,7 @@ fn long_messages_are_truncated() {
 fn refusal_fields_are_escaped_and_truncated() {
     let sandbox = LimitedSandbox::new();
     let message = json!({ "message": { ESCAPES: [ESCAPES, "x".repeat(100_000)], "tags": ESCAPES } });
-    sandbox.gitlab.order(Endpoint::Register, Fault::json(400, message));
+    sandbox.gitlab.order(Endpoint::Register, Fault::json(400, message).with_meta());
     let done = sandbox.register(&sandbox.gitlab.url(), &["--log-level", "trace"]);
     assert!(done.exits(3).text().len() < 4000, "{done:#?}");
     let oauth = json!({ "error": "invalid_token", "error_description": ESCAPES });

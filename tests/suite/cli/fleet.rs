@@ -3,6 +3,7 @@
 mod access;
 mod changes;
 mod enroll;
+mod filters;
 mod lists;
 mod prune;
 mod terminal;

@@ -51,8 +51,8 @@ fn healthy_runner_rotates_on_time_beside_a_refused_one() {
 #[test]
 fn temporary_outage_loses_nothing() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), SHORT);
-    let maintenance = serde_json::json!({ "message": "under maintenance" });
-    let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance));
+    let maintenance = serde_json::json!({ "message": "GitLab is undergoing maintenance" });
+    let order = sandbox.gitlab.order(Endpoint::Any, Fault::json(503, maintenance).retry_after(1));
     order.always();
     let daemon = sandbox.start_serving();
     sandbox.wait("a few attempts", |sandbox| sandbox.gitlab.requests().len() >= 3);

@@ -39,14 +39,20 @@ pub struct FilterArguments {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_boolean)]
     pub paused: Option<bool>,
     /// Filter by tag; repeatable or separated by commas, all must match
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', value_parser = not_blank)]
     pub tags: Vec<String>,
     /// Filter by version prefix, such as 16.1 (GitLab 16.6)
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = not_blank)]
     pub version_prefix: Option<String>,
     /// Deprecated filter; use --type, --status and --paused
     #[arg(long, value_name = "SCOPE", hide_short_help = true, value_parser = one_of::<DeprecatedScope>(DeprecatedScope::KNOWN))]
     pub scope: Option<DeprecatedScope>,
+}
+
+/// Parses the value of a filter. An empty one, from a variable that is not set, would match everything.
+fn not_blank(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    if text.is_empty() { Err("an empty filter would match every runner") } else { Ok(text.to_owned()) }
 }
 
 /// The runners to change, by id or by filters.

@@ -43,13 +43,14 @@ pub(crate) fn act(call: &mut Call<'_>) -> Answer {
     let endpoint = call.target.endpoint;
     let exists = endpoint.exists_in(call.state.version) || (call.state.serves_v1 && endpoint.is_legacy());
     let outcome = if exists { dispatch(call) } else { routes::missing(call) };
+    call.state.note_change();
     outcome.unwrap_or_else(|refusal| refusal)
 }
 
 fn dispatch(call: &mut Call<'_>) -> Outcome {
     match call.target.endpoint {
         Endpoint::Register => registration::register(call),
-        Endpoint::Verify => runner_token::verify(call),
+        Endpoint::Verify => runner_token::verify_on_replica(call),
         Endpoint::Delete => runner_token::delete(call),
         Endpoint::DeleteManager => runner_token::delete_manager(call),
         Endpoint::Reset => runner_token::reset(call),

@@ -13,8 +13,13 @@ const MANAGERS_SINCE: (u16, u16) = (15, 11);
 /// The first release whose verify refuses runners without an owner.
 const ORPHANS_REFUSED_SINCE: (u16, u16) = (17, 9);
 
-/// `POST /runners/verify`.
-pub(super) fn verify(call: &mut Call<'_>) -> Outcome {
+/// `POST /runners/verify`, answered by a replica if one lags.
+pub(super) fn verify_on_replica(call: &mut Call<'_>) -> Outcome {
+    let Call { state, target, method, headers, parameters, address } = call;
+    state.on_replica(|state| verify(&mut Call { state, target, method, headers, parameters, address }))
+}
+
+fn verify(call: &mut Call<'_>) -> Outcome {
     let id = authenticate(call)?;
     let version = call.state.version;
     let (major, minor) = ORPHANS_REFUSED_SINCE;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::delivery::{Delivery, send_deformed};
 use super::reception::Received;
+use crate::answer::{META, meta};
 use crate::api::{self, Call, Target};
 use crate::fault::{Deformation, Effect, Fault, Moment};
 use crate::shared::{Shared, locked};
@@ -95,7 +96,7 @@ async fn handle(context: Context, received: Received) -> Delivery {
     let runner = concerned_runner(shared, &received, &target);
     let claim = locked(&shared.orders).claim(target.endpoint, runner);
     let delivery = match claim {
-        None => Delivery::Whole(finished(&context, &received, act(&context, &received, &target))),
+        None => Delivery::Whole(genuine(&context, finished(&context, &received, act(&context, &received, &target)))),
         Some(mut claim) => {
             if claim.fault.moment == Moment::BeforeActing {
                 claim.wait().await;
@@ -190,6 +191,9 @@ fn injected(context: &Context, received: &Received, fault: &Fault, real: Option<
         Effect::Deform(deformation) => (real, Some(*deformation)),
     };
     let mut answer = finished(context, received, answer);
+    if !matches!(fault.effect, Effect::Replace(_)) {
+        answer = genuine(context, answer);
+    }
     for (name, value) in &fault.headers {
         match value {
             Some(value) => answer = answer.with_header(name, value.clone()),
@@ -208,6 +212,16 @@ fn amended(mut answer: Answer, change: &dyn Fn(&mut serde_json::Value)) -> Answe
         answer.body = json.to_string().into_bytes();
     }
     answer
+}
+
+/// Adds the header of GitLab's own answers. Pages come from the proxy in front of it.
+fn genuine(context: &Context, answer: Answer) -> Answer {
+    let is_page = answer.header("content-type").is_some_and(|content_type| content_type.starts_with("text/html"));
+    if is_page || locked(&context.shared.state).strips_meta {
+        return answer;
+    }
+    let correlation_id = answer.header("x-request-id").unwrap_or_default().to_owned();
+    answer.with_header(META, meta(&correlation_id))
 }
 
 /// Adds the headers that every answer has.

@@ -6,10 +6,12 @@ pub(crate) mod job;
 pub(crate) mod manager;
 pub(crate) mod owner;
 pub(crate) mod registration;
+pub(crate) mod replica;
 pub(crate) mod runner;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +22,7 @@ use clock::Clock;
 use job::Job;
 use owner::{Group, Project};
 use registration::Registration;
+use replica::Replica;
 use runner::{NewRunner, Runner};
 use token::Tokens;
 
@@ -41,9 +44,32 @@ pub(crate) struct State {
     pub(crate) tokens: Tokens,
     /// Whether releases up to 15.8 answer verify with the JSON string `"200"`.
     pub(crate) verify_is_json_string: bool,
+    /// What answers verify instead of the database.
+    pub(crate) replica: Replica,
+    /// Whether lists ignore their filters, as a release does that does not know them.
+    pub(crate) ignores_filters: bool,
+    /// Whether a proxy strips `X-Gitlab-Meta`.
+    pub(crate) strips_meta: bool,
     /// Whether every release serves the endpoints below `/ci/api/v1`.
     pub(crate) serves_v1: bool,
     last_id: u64,
+}
+
+/// A backup of the database.
+#[derive(Clone)]
+pub struct Backup {
+    runners: BTreeMap<u64, Runner>,
+    projects: BTreeMap<u64, Project>,
+    groups: BTreeMap<u64, Group>,
+    jobs: BTreeMap<u64, Job>,
+    last_id: u64,
+}
+
+impl fmt::Debug for Backup {
+    /// Omits the tokens.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Backup").field("runners", &self.runners.len()).finish_non_exhaustive()
+    }
 }
 
 impl State {
@@ -61,6 +87,9 @@ impl State {
             access: AccessTokens::default(),
             tokens,
             verify_is_json_string: false,
+            replica: Replica::default(),
+            ignores_filters: false,
+            strips_meta: false,
             serves_v1: false,
             last_id: 0,
         }
@@ -70,6 +99,40 @@ impl State {
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+
+    /// Copies what a backup contains.
+    pub(crate) fn backup(&self) -> Backup {
+        let State { runners, projects, groups, jobs, last_id, .. } = self;
+        Backup {
+            runners: runners.clone(),
+            projects: projects.clone(),
+            groups: groups.clone(),
+            jobs: jobs.clone(),
+            last_id: *last_id,
+        }
+    }
+
+    /// Goes back to a backup. New ids repeat those given since, as the database's sequences do; new tokens repeat none.
+    pub(crate) fn restore(&mut self, backup: &Backup) {
+        let Backup { runners, projects, groups, jobs, last_id } = backup.clone();
+        (self.runners, self.projects, self.groups, self.jobs, self.last_id) =
+            (runners, projects, groups, jobs, last_id);
+        self.note_change();
+    }
+
+    /// Lets the replica know of a change of tokens.
+    pub(crate) fn note_change(&mut self) {
+        self.replica.note(self.clock.now(), &self.runners);
+    }
+
+    /// Runs a read on the replica's runners.
+    pub(crate) fn on_replica<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(old) = self.replica.runners(self.clock.now()) else { return read(self) };
+        let present = std::mem::replace(&mut self.runners, old);
+        let answer = read(self);
+        self.runners = present;
+        answer
     }
 
     /// Creates a runner with a fresh token.

@@ -1,0 +1,140 @@
+//! An explorer: random acts of GitLab, of people and of the machine against the daemon and the commands, from a seed.
+//!
+//! After every change it checks what is promised: no token is lost, nothing is deleted without an intent in force, no
+//! enrollment gets a second runner, requests stay bounded, and what can be served is served again.
+//!
+//! `EXPLORER_STEPS` says how many acts and requests to try, `EXPLORER_SEED` where to begin. A failure prints its seed
+//! and the list of acts after everything needless was taken out of it.
+
+mod act;
+mod chance;
+mod command;
+mod disk;
+mod gitlab;
+mod play;
+mod server;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use act::{Move, draw};
+use chance::Chance;
+use play::{Played, Setup, play};
+use world::Kind;
+
+/// Lines of a trace that are shown, from its end.
+const TRACE_LINES: usize = 80;
+
+/// Acts of one run.
+const RUN_LENGTH: u64 = 40;
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// The run of a seed.
+fn run_of(seed: u64) -> (Setup, Vec<Move>) {
+    let mut chance = Chance::new(seed);
+    let life = chance.of(&[7200, 86_400, 86_400, 86_400, 0]);
+    let setup = Setup { life, jitter: seed, is_stateless: chance.one_in(16) };
+    let mut moves = vec![Move(act::When::After(0), act::Act::StartDaemon)];
+    let length = 4 + chance.below(RUN_LENGTH);
+    moves.extend((0..length).map(|_| draw(&mut chance)));
+    (setup, moves)
+}
+
+fn kind_of(played: &Played) -> Option<(Kind, String)> {
+    let first = played.violations.first()?;
+    // Without the numbers of runners.
+    let text = first.text.chars().filter(|character| !character.is_ascii_digit()).collect();
+    Some((first.kind, text))
+}
+
+/// Takes acts out for as long as the same promise is broken.
+fn shrunk(setup: Setup, mut moves: Vec<Move>, kind: &(Kind, String)) -> Vec<Move> {
+    let still_fails = |moves: &[Move]| kind_of(&play(setup, moves, false)).as_ref() == Some(kind);
+    let mut width = moves.len() / 2;
+    while width > 0 {
+        let mut at = 0;
+        while at < moves.len() {
+            let mut fewer = moves.clone();
+            fewer.drain(at..(at + width).min(moves.len()));
+            if still_fails(&fewer) {
+                moves = fewer;
+            } else {
+                at += width;
+            }
+        }
+        width /= 2;
+    }
+    for at in 0..moves.len() {
+        for when in [act::When::After(0), act::When::After(1), act::When::After(60), act::When::After(600)] {
+            let mut simpler = moves.clone();
+            if simpler[at].0 == when {
+                break;
+            }
+            simpler[at].0 = when;
+            if still_fails(&simpler) {
+                moves = simpler;
+                break;
+            }
+        }
+    }
+    moves
+}
+
+fn shown(setup: Setup, moves: &[Move]) -> String {
+    let lines: Vec<_> = moves.iter().map(|Move(when, act)| format!("    Move({when:?}, {act:?}),\n")).collect();
+    format!("{setup:?}\n{}", lines.concat())
+}
+
+/// The acts of a shrunk list, by their names, as a mark of what it shows.
+fn mark(kind: &(Kind, String), moves: &[Move]) -> String {
+    let names: BTreeSet<String> = moves
+        .iter()
+        .map(|Move(_, act)| format!("{act:?}"))
+        .map(|text| match text.strip_prefix("Fault(") {
+            Some(fault) => fault.split(['(', ')']).next().unwrap_or_default().to_owned(),
+            None => text.split('(').next().unwrap_or_default().to_owned(),
+        })
+        .collect();
+    format!("{:?} {} {}", kind.0, kind.1, names.into_iter().collect::<Vec<_>>().join("+"))
+}
+
+#[test]
+fn random_acts_break_no_promise() {
+    let steps = number("EXPLORER_STEPS", 20_000);
+    let mut seed = number("EXPLORER_SEED", 1);
+    // Above one it surveys: it goes on after a finding, and shows so many different ones.
+    let most = number("EXPLORER_FINDINGS", 1) as usize;
+    // Seconds after which it ends, however many steps are left; zero for never.
+    let limit = number("EXPLORER_SECONDS", 0);
+    let (began, mut done, mut runs) = (Instant::now(), 0, 0);
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    let mut report = String::new();
+    while done < steps && (limit == 0 || began.elapsed().as_secs() < limit) {
+        let (setup, moves) = run_of(seed);
+        let played = play(setup, &moves, false);
+        done += played.steps;
+        runs += 1;
+        if let Some(kind) = kind_of(&played) {
+            let moves = shrunk(setup, moves, &kind);
+            let count = found.entry(mark(&kind, &moves)).or_default();
+            *count += 1;
+            if *count == 1 && found.len() <= most {
+                let trace = play(setup, &moves, true).trace;
+                let trace = trace[trace.len().saturating_sub(TRACE_LINES)..].join("\n");
+                report += &format!("seed {seed}: {kind:?}\n{}{trace}\n\n", shown(setup, &moves));
+            }
+            if most == 1 {
+                break;
+            }
+        }
+        seed += 1;
+    }
+    let counts: Vec<_> = found.iter().map(|(mark, count)| format!("{count:>6} {mark}\n")).collect();
+    let took = began.elapsed();
+    assert!(found.is_empty(), "{done} steps in {runs} runs, {took:?}\n{}\n{report}", counts.concat());
+    tracing::info!(done, runs, ?took, "explored");
+}

@@ -1,0 +1,202 @@
+//! The commands, as `cli` drives them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::play::engine;
+use super::world::{Port, World};
+use crate::engine::{
+    Asker, Budget, Caller, Drive, Driver, Engine, Inventory, ManagedRunner, StepFailure, take_inventory,
+};
+use crate::lifecycle::{Goal, Outcome, State};
+use crate::ops::{Enrollment, EntryFate, Error, RegistrationSource, Runner, Unfinished, is_own};
+use crate::secret::Token;
+use crate::store::{Entry, Snapshot};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Verify,
+    VerifyDelete,
+    Rotate,
+    RotateById,
+    Unregister,
+    Register,
+    RegisterForce,
+}
+
+type WorldDriver = Driver<Port, Port, World>;
+
+/// A command that no signal interrupts.
+struct Patient;
+
+impl Caller for Patient {
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
+    async fn interrupted(&self) {
+        std::future::pending().await
+    }
+
+    fn will_wait(&self, _: &str, _: Goal, _: &Drive, _: Duration) {}
+}
+
+/// Runs a command to its end.
+pub(super) async fn run(port: Port, command: Command, name: Option<String>, enrollment: Option<Enrollment>) {
+    let session = Session { engine: Rc::new(engine(&port)), port };
+    let end = match (command, name, enrollment) {
+        (Command::Register | Command::RegisterForce, _, Some(enrollment)) => {
+            session.register(&enrollment, command == Command::RegisterForce).await
+        }
+        (_, Some(name), _) => session.on_entry(command, &name).await,
+        _ => Ok("nothing".to_owned()),
+    };
+    let end = end.unwrap_or_else(|error| error.to_string());
+    session.port.world.state().note(|| format!("  {command:?} ends: {end}"));
+}
+
+struct Session {
+    engine: Rc<Engine<Port, Port, World>>,
+    port: Port,
+}
+
+impl Session {
+    async fn inventory(&self) -> Result<(Inventory, Snapshot), Error> {
+        let config = self.port.world.state().config.clone();
+        take_inventory(&self.engine.ops, &config, self.engine.now()).await
+    }
+
+    fn driver(&self, managed: ManagedRunner, access_token: Option<Token>, entry_fate: EntryFate) -> WorldDriver {
+        let config = Rc::new(self.port.world.state().config.clone());
+        Driver::new(Rc::clone(&self.engine), managed, config, Asker::Command { access_token, entry_fate })
+    }
+
+    /// Finds the runner of an entry by its name, as `selection` does.
+    async fn choose(&self, name: &str) -> Result<Option<ManagedRunner>, Error> {
+        let (inventory, snapshot) = self.inventory().await?;
+        Ok(chosen(inventory, &snapshot, name).map(|managed| ManagedRunner { enrollment: None, ..managed }))
+    }
+
+    async fn on_entry(&self, command: Command, name: &str) -> Result<String, Error> {
+        let Some(managed) = self.choose(name).await? else { return Ok("no such runner".to_owned()) };
+        match command {
+            Command::Verify | Command::VerifyDelete => self.verify(managed, command == Command::VerifyDelete).await,
+            Command::Rotate => self.rotate(managed, false).await,
+            Command::RotateById => self.rotate(managed, true).await,
+            Command::Unregister => self.unregister(managed).await,
+            Command::Register | Command::RegisterForce => unreachable!("not about an entry"),
+        }
+    }
+
+    async fn verify(&self, managed: ManagedRunner, drops: bool) -> Result<String, Error> {
+        let mut driver = self.driver(ManagedRunner { unfinished: None, ..managed }, None, EntryFate::Drop);
+        let goal = if drops { Goal::Refused } else { Goal::Verified };
+        let drive = driver.drive(goal, Budget::BY_RULES, &Patient).await;
+        let is_dead = drive.outcome() == Some(Outcome::Refused) && matches!(driver.state(), State::Rejected(_));
+        if drops
+            && is_dead
+            && let Some(dead) = driver.runner.digest()
+        {
+            let now = driver.now();
+            self.engine.ops.drop_entry(&mut driver.runner, dead, now).await?;
+            return Ok("dropped".to_owned());
+        }
+        Ok(said(drive))
+    }
+
+    async fn rotate(&self, managed: ManagedRunner, by_id: bool) -> Result<String, Error> {
+        let access_token = by_id.then(|| Token::parse(&self.port.world.state().gitlab.access_token).unwrap());
+        if by_id && managed.runner.record.id.is_none() {
+            return Ok("its id is missing".to_owned());
+        }
+        let goal = if by_id { Goal::RotatedById } else { Goal::Rotated };
+        let mut driver = self.driver(managed, access_token, EntryFate::Keep);
+        let drive = driver.drive(goal, Budget::BY_RULES, &Patient).await;
+        if let (Some(Outcome::Rotated(_)), Some(StepFailure::Unsaved(_))) = (drive.outcome(), drive.failure()) {
+            let saved = driver.drive(Goal::Saved, Budget::FOR_CONFIG, &Patient).await;
+            return Ok(format!("rotated; {}", said(saved)));
+        }
+        Ok(said(drive))
+    }
+
+    async fn unregister(&self, managed: ManagedRunner) -> Result<String, Error> {
+        let unfinished = managed.unfinished.clone();
+        let mut driver = self.driver(managed, None, EntryFate::Drop);
+        if unfinished == Some(Unfinished::Unsaved) {
+            self.engine.ops.settle(&mut driver.runner).await?;
+        }
+        Ok(said(driver.drive(Goal::Unregistered, Budget::BY_RULES, &Patient).await))
+    }
+
+    /// As `cli::register` decides, without its messages.
+    async fn register(&self, enrollment: &Enrollment, force: bool) -> Result<String, Error> {
+        let seed = enrollment.source.secret().read()?;
+        let (inventory, snapshot) = self.inventory().await?;
+        let has_entry = snapshot.entries.iter().any(|entry| is_named(entry, &enrollment.entry.name));
+        let existing = chosen(inventory, &snapshot, &enrollment.entry.name);
+        let known = existing.as_ref().and_then(|managed| managed.runner.record.seed.clone());
+        let blank = || Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+        match existing {
+            Some(managed) if force => self.make(managed.runner, enrollment, Goal::RegisteredAgain).await,
+            Some(managed) if known == Some(seed.fingerprint()) && has_entry => {
+                drop(managed);
+                Ok("unchanged".to_owned())
+            }
+            Some(managed) => {
+                let mut driver =
+                    self.driver(ManagedRunner { enrollment: None, unfinished: None, ..managed }, None, EntryFate::Keep);
+                let drive = driver.drive(Goal::Verified, Budget::BY_RULES, &Patient).await;
+                if !has_entry && matches!(drive.outcome(), Some(Outcome::Accepted(_) | Outcome::Adopted(_))) {
+                    self.engine.ops.restore(&mut driver.runner, enrollment).await?;
+                }
+                Ok(said(drive))
+            }
+            None if has_entry => Ok("its entry is unusable".to_owned()),
+            None => {
+                let goal = if force { Goal::RegisteredAgain } else { Goal::Registered };
+                let _given = matches!(enrollment.source, RegistrationSource::Given(_));
+                self.make(blank(), enrollment, goal).await
+            }
+        }
+    }
+
+    async fn make(&self, mut runner: Runner, enrollment: &Enrollment, goal: Goal) -> Result<String, Error> {
+        runner.record.name = Some(enrollment.entry.name.clone());
+        let managed = ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None };
+        let is_again = goal == Goal::RegisteredAgain;
+        let fate = if is_again { EntryFate::Keep } else { EntryFate::Drop };
+        let mut driver = self.driver(managed, None, fate);
+        if is_again {
+            driver.enter(Outcome::Reenrolled(None));
+        }
+        let drive = driver.drive(goal, Budget::Within(Duration::ZERO), &Patient).await;
+        if let Some(StepFailure::Unsaved(_)) = drive.failure() {
+            let saved = driver.drive(Goal::Saved, Budget::FOR_CONFIG, &Patient).await;
+            return Ok(format!("registered; {}", said(saved)));
+        }
+        Ok(said(drive))
+    }
+}
+
+fn said(drive: Drive) -> String {
+    let outcome = drive.outcome();
+    match drive.into_failure() {
+        Some(failure) => format!("{outcome:?}: {failure}"),
+        None => format!("{outcome:?}"),
+    }
+}
+
+fn is_named(entry: &Entry, name: &str) -> bool {
+    entry.name.as_deref() == Some(name)
+}
+
+fn chosen(inventory: Inventory, snapshot: &Snapshot, name: &str) -> Option<ManagedRunner> {
+    inventory.runners.into_iter().find(|managed| {
+        let record = &managed.runner.record;
+        let target = managed.runner.target();
+        let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry)).peekable();
+        let has_entry = own.peek().is_some();
+        record.credential.is_some()
+            && (own.any(|entry| is_named(entry, name)) || !has_entry && record.name.as_deref() == Some(name))
+    })
+}

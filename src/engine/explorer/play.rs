@@ -1,0 +1,691 @@
+//! Plays a list of acts against the daemon and the commands, and watches what is promised.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, LocalSet};
+use tokio::time::sleep;
+
+use super::act::{Act, Move, When};
+use super::chance::{jitter, seed_jitter};
+use super::command::{self, Command};
+use super::disk::{entry, url};
+use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, literal};
+use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
+use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
+use crate::gitlab::{Info, RegisterParameters};
+use crate::lifecycle::RegisterAgain;
+use crate::model::{Credential, Expiry, RunnerId, RunnerKey, Site, Timestamp, TlsFiles};
+use crate::ops::{Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
+use crate::secret::{Source, Token};
+use crate::status::{Counters, StatusRegistry};
+use crate::store::{EntryToken, NewEntry};
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Setup {
+    /// The life of tokens in seconds; zero for ever.
+    pub(super) life: u64,
+    /// Seeds the jitter of delays.
+    pub(super) jitter: u64,
+    /// Whether there is no state directory.
+    pub(super) is_stateless: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { life: 86_400, jitter: 0, is_stateless: false }
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(super) struct Played {
+    pub(super) violations: Vec<Violation>,
+    /// Acts and requests.
+    pub(super) steps: u64,
+    pub(super) trace: Vec<String>,
+}
+
+struct RunningDaemon {
+    port: Port,
+    notices: mpsc::UnboundedSender<Notice>,
+    changes: mpsc::UnboundedSender<Changed>,
+    task: JoinHandle<()>,
+}
+
+struct RunningCommand {
+    port: Port,
+    task: JoinHandle<()>,
+}
+
+struct Player {
+    world: World,
+    counters: Counters,
+    daemon: Option<RunningDaemon>,
+    commands: Vec<RunningCommand>,
+    /// Enrollments that a command has unregistered, and that a running daemon leaves alone.
+    left_alone: BTreeSet<String>,
+}
+
+thread_local! {
+    static COUNTERS: Counters = Counters::new();
+}
+
+/// Plays acts in a world of their own, then lets everything come to rest, and checks what is served.
+pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    seed_jitter(setup.jitter);
+    let moves = moves.to_vec();
+    let local = LocalSet::new();
+    let played = local.block_on(&runtime, async move {
+        let mut player = Player::new(setup, traced);
+        let mut acts = 0;
+        for next in &moves {
+            player.make(next).await;
+            acts += 1;
+            if !player.world.state().violations.is_empty() {
+                break;
+            }
+        }
+        if player.world.state().violations.is_empty() {
+            player.rest().await;
+        }
+        let mut state = player.world.state();
+        let violations = std::mem::take(&mut state.violations);
+        let trace = state.trace.take().unwrap_or_default();
+        let steps = acts + state.request_count;
+        drop(state);
+        player.kill_all().await;
+        Played { violations, steps, trace }
+    });
+    drop(local);
+    played
+}
+
+pub(super) fn identity() -> Identity {
+    Identity {
+        system_id: "s_0123456789ab".parse().unwrap(),
+        machine: None,
+        info: Info {
+            name: "runner-agent".to_owned(),
+            version: "0".to_owned(),
+            revision: None,
+            platform: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+        },
+    }
+}
+
+pub(super) const ENROLLED: [&str; 4] = ["build-1", "build-2", "given-1", "build-1"];
+
+/// The enrollments of this world: two by registration token, one of a given token, and one with another's name.
+pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollment {
+    let index = usize::from(index) % ENROLLED.len();
+    let name = ENROLLED[index];
+    let own_key = if index == 3 { "other" } else { name };
+    let source = |token: &str| Source::Value { token: Token::parse(token).unwrap(), origin: "a test".to_owned() };
+    let source = match index {
+        2 => RegistrationSource::Given(source(given)),
+        _ => RegistrationSource::Registration(source("GR1348941registration")),
+    };
+    Enrollment {
+        key: RunnerKey::enrollment(key.unwrap_or(own_key)).unwrap(),
+        site: Site { url: url(), tls: TlsFiles::default() },
+        source,
+        parameters: RegisterParameters { description: Some(name.to_owned()), ..RegisterParameters::default() },
+        entry: NewEntry {
+            template: None,
+            name: name.to_owned(),
+            url: url(),
+            executor: None,
+            shell: None,
+            limit: None,
+            request_concurrency: None,
+            output_limit: None,
+            tls: TlsFiles::default(),
+            settings: Vec::new(),
+        },
+    }
+}
+
+pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
+    let ops = Ops::new(port.clone(), port.clone(), identity());
+    Engine { ops, clock: port.world.clone(), chance: jitter }
+}
+
+impl Player {
+    fn new(setup: Setup, traced: bool) -> Self {
+        let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
+        let world = World::new(life, Config::default());
+        {
+            let state = &mut *world.state();
+            state.trace = traced.then(Vec::new);
+            state.is_stateless = setup.is_stateless;
+            let now = state.now();
+            for (name, is_created) in [("found", false), ("created", true)] {
+                let id = state.gitlab.add(now, None, is_created);
+                let runner = &state.gitlab.database[&id];
+                let credential = credential(&runner.token, Some(now), runner.expires_at);
+                state.files.entries.push(entry(name, RunnerId::try_new(id).ok(), &credential));
+                state.homes.insert(name.to_owned(), id);
+            }
+            // The runner of the given enrollment.
+            let id = state.gitlab.add(now, None, true);
+            state.homes.insert("given-1".to_owned(), id);
+            state.gitlab.history.clear();
+            state.note_owners();
+            state.check(Cause::Outsider);
+        }
+        let counters = COUNTERS.with(Clone::clone);
+        Self { world, counters, daemon: None, commands: Vec::new(), left_alone: BTreeSet::new() }
+    }
+
+    async fn make(&mut self, Move(when, act): &Move) {
+        match *when {
+            When::After(secs) => self.pass(secs).await,
+            When::Await(count) => {
+                self.world.arm(count);
+                tokio::select! {
+                    biased;
+                    () = self.world.blocked() => {}
+                    () = sleep(Duration::from_secs(120)) => {}
+                }
+            }
+        }
+        {
+            let mut state = self.world.state();
+            let now = state.now();
+            state.note(|| format!("{act:?}"));
+            state.stimuli.push_back(now);
+            state.is_config_changed = false;
+        }
+        self.act(act).await;
+        self.world.reopen();
+        let is_changed = self.world.state().is_config_changed;
+        if is_changed {
+            self.tell(Changed { config: true, settings: false });
+        }
+        // Everything that is ready runs before time goes on.
+        sleep(Duration::from_millis(1)).await;
+        self.reap().await;
+        self.world.state().check(Cause::Time);
+    }
+
+    /// Lets time pass; edits by the agent are noticed like those of people.
+    async fn pass(&mut self, secs: u64) {
+        sleep(Duration::from_secs(secs)).await;
+        self.reap().await;
+        self.world.state().check(Cause::Time);
+    }
+
+    fn tell(&self, changed: Changed) {
+        if let Some(daemon) = &self.daemon {
+            // It may have ended.
+            let _ended = daemon.changes.send(changed);
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Some(daemon) = &self.daemon {
+            let _ended = daemon.notices.send(notice);
+        }
+    }
+
+    /// Dismisses processes that have ended.
+    async fn reap(&mut self) {
+        if self.daemon.as_ref().is_some_and(|daemon| daemon.task.is_finished())
+            && let Some(daemon) = self.daemon.take()
+        {
+            self.end(daemon.port.process, daemon.task).await;
+        }
+        let (ended, running): (Vec<_>, Vec<_>) =
+            self.commands.drain(..).partition(|command| command.task.is_finished());
+        self.commands = running;
+        for command in ended {
+            self.end(command.port.process, command.task).await;
+        }
+    }
+
+    async fn end(&self, process: u64, task: JoinHandle<()>) {
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            self.world.state().violate(Kind::Panic, error.to_string());
+        }
+        self.world.state().note(|| format!("process {process} has ended"));
+        self.world.end_process(process, false);
+    }
+
+    async fn kill(&self, process: u64, task: JoinHandle<()>) {
+        task.abort();
+        let _killed = task.await;
+        self.world.end_process(process, true);
+    }
+
+    async fn kill_daemon(&mut self) {
+        self.reap().await;
+        if let Some(daemon) = self.daemon.take() {
+            self.kill(daemon.port.process, daemon.task).await;
+        }
+    }
+
+    async fn kill_commands(&mut self) {
+        self.reap().await;
+        for command in std::mem::take(&mut self.commands) {
+            self.kill(command.port.process, command.task).await;
+        }
+    }
+
+    async fn kill_all(&mut self) {
+        self.kill_daemon().await;
+        self.kill_commands().await;
+    }
+
+    fn start_daemon(&mut self) {
+        if self.daemon.is_some() {
+            return;
+        }
+        self.left_alone.clear();
+        let port = self.world.begin_process(true, Intent::default());
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let (changes, changed) = mpsc::unbounded_channel();
+        let world = self.world.clone();
+        let parts = Parts {
+            engine: engine(&port),
+            watch: Some(Watch::of_test(changed)),
+            heartbeat: Heartbeat::every(Duration::from_secs(100_000)),
+            registry: StatusRegistry::default(),
+            counters: self.counters.clone(),
+            request_timeout: Duration::from_secs(60),
+            reload: Box::new(move || Some(world.state().config.clone())),
+        };
+        let config = self.world.state().config.clone();
+        let task = tokio::task::spawn_local(async move {
+            // A disk that cannot be read ends it; the service manager starts it again.
+            let _ended = daemon::run(config, parts, inbox).await;
+        });
+        self.daemon = Some(RunningDaemon { port, notices, changes, task });
+    }
+
+    fn start_command(&mut self, kind: Command, name: Option<String>, enrollment: Option<Enrollment>) {
+        let mut intent = Intent::default();
+        {
+            let state = self.world.state();
+            match kind {
+                Command::Unregister => {
+                    let home = name.as_ref().and_then(|name| state.homes.get(name));
+                    intent.runners.extend(home);
+                    intent.names.extend(name.clone());
+                }
+                Command::RegisterForce => {
+                    intent.makes_anew.extend(enrollment.iter().map(|it| it.entry.name.clone()));
+                    let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name));
+                    intent.runners.extend(home);
+                }
+                _ => {}
+            }
+        }
+        if kind == Command::Unregister
+            && let Some(name) = &name
+        {
+            self.left_alone.insert(name.clone());
+        }
+        let port = self.world.begin_process(false, intent);
+        let task = tokio::task::spawn_local(command::run(port.clone(), kind, name, enrollment));
+        self.commands.push(RunningCommand { port, task });
+    }
+
+    /// The name of an entry.
+    fn name_at(&self, index: u8) -> Option<String> {
+        let state = self.world.state();
+        let count = state.files.entries.len();
+        if count == 0 {
+            return None;
+        }
+        state.files.entries[usize::from(index) % count].name.clone()
+    }
+
+    fn given_token(&self) -> String {
+        let state = self.world.state();
+        let id = state.homes.get("given-1").copied().unwrap_or_default();
+        state.gitlab.database.get(&id).map_or_else(|| "glrt-gone".to_owned(), |runner| runner.token.clone())
+    }
+
+    async fn act(&mut self, act: &Act) {
+        match act {
+            Act::StartDaemon => self.start_daemon(),
+            Act::KillDaemon => self.kill_daemon().await,
+            Act::Reboot => {
+                self.kill_all().await;
+                self.world.state().reboot();
+                self.start_daemon();
+            }
+            Act::Terminate => {
+                self.reap().await;
+                if let Some(daemon) = &self.daemon {
+                    let intent = may_unregister(&self.world.state());
+                    if let Some(process) = self.world.state().processes.get_mut(&daemon.port.process) {
+                        process.intent = intent;
+                    }
+                }
+                self.notify(Notice::Stop);
+            }
+            Act::Quit => self.notify(Notice::StopAndKeep),
+            Act::Hangup => {
+                self.left_alone.clear();
+                self.notify(Notice::Reload);
+            }
+            Act::KillCommands => self.kill_commands().await,
+            Act::Verify(index) => self.start_command(Command::Verify, self.name_at(*index), None),
+            Act::VerifyDelete(index) => self.start_command(Command::VerifyDelete, self.name_at(*index), None),
+            Act::Rotate(index) => self.start_command(Command::Rotate, self.name_at(*index), None),
+            Act::RotateById(index) => self.start_command(Command::RotateById, self.name_at(*index), None),
+            Act::Unregister(index) => self.start_command(Command::Unregister, self.name_at(*index), None),
+            Act::Register(index) | Act::RegisterForce(index) => {
+                let name = ENROLLED[usize::from(*index) % ENROLLED.len()];
+                // As `settings` derives it from server and name.
+                let key = format!("{name}.gitlab.example.com");
+                let enrollment = enrollment(*index, Some(&key), &self.given_token());
+                let kind = if matches!(act, Act::Register(_)) { Command::Register } else { Command::RegisterForce };
+                self.start_command(kind, None, Some(enrollment));
+            }
+            Act::Enroll(index) => {
+                let enrollment = enrollment(*index, None, &self.given_token());
+                let state = &mut *self.world.state();
+                state.config.enrollments.retain(|other| other.key != enrollment.key);
+                state.config.enrollments.push(enrollment);
+                self.tell(Changed { config: false, settings: true });
+            }
+            Act::Unenroll(index) => {
+                let name = ENROLLED[usize::from(*index) % ENROLLED.len()];
+                self.world.state().config.enrollments.retain(|other| other.entry.name != name);
+                self.tell(Changed { config: false, settings: true });
+            }
+            Act::UnregisterPolicy(_) | Act::RegisterAgainPolicy(_) | Act::AccessToken(_) | Act::Share(_) => {
+                set(&mut self.world.state(), act);
+                self.tell(Changed { config: false, settings: true });
+            }
+            _ => happen(&mut self.world.state(), act),
+        }
+    }
+
+    /// Ends all faults, lets the daemon run, and checks what it serves.
+    async fn rest(&mut self) {
+        {
+            let mut state = self.world.state();
+            state.note(|| "rest".to_owned());
+            let now = state.now();
+            let gitlab = &mut state.gitlab;
+            gitlab.faults.clear();
+            (gitlab.lag, gitlab.down_until, gitlab.maintenance_until, gitlab.date_offset) = (None, 0, 0, 0);
+            gitlab.is_old = false;
+            state.files.failing.clear();
+            state.stimuli.push_back(now);
+        }
+        // Commands end by themselves, and so does a daemon that was asked to.
+        self.pass(900).await;
+        self.start_daemon();
+        let before = self.good_runners();
+        for _ in 0..20 {
+            self.pass(1800).await;
+            if !self.world.state().violations.is_empty() {
+                return;
+            }
+        }
+        let unserved = unserved(&self.world.state(), &before, &self.left_alone);
+        for text in unserved {
+            self.world.state().violate(Kind::NotServed, text);
+        }
+    }
+
+    /// Runners whose token the agent holds, and which lives long enough to be renewed.
+    fn good_runners(&self) -> BTreeSet<u64> {
+        let state = self.world.state();
+        let now = state.now();
+        let is_good = |id: &u64| {
+            let runner = &state.gitlab.database[id];
+            state.holdings.get(id) == Some(&Holding::Held)
+                && runner.expires_at.is_none_or(|at| at > now + 180_000)
+                && !runner.is_closed
+        };
+        state.gitlab.database.keys().filter(|id| is_good(id)).copied().collect()
+    }
+}
+
+fn credential(token: &str, obtained_at: Option<i64>, expires_at: Option<i64>) -> Credential {
+    Credential {
+        token: Token::parse(token).unwrap(),
+        obtained_at: obtained_at.map(Timestamp::from_millis),
+        expiry: expires_at.map_or(Expiry::Never, |at| Expiry::At(Timestamp::from_millis(at))),
+    }
+}
+
+/// What a stop by policy may unregister.
+fn may_unregister(state: &State) -> Intent {
+    let mut intent = Intent::default();
+    for (name, id) in &state.homes {
+        let is_enrolled = state.config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
+        let is_shared = state
+            .config
+            .policies
+            .iter()
+            .any(|policy| policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true));
+        let is_wanted = match state.config.shutdown.unregister {
+            Unregister::Never => false,
+            Unregister::Enrolled => is_enrolled,
+            Unregister::All => true,
+        };
+        let is_created = state.gitlab.database.get(id).is_some_and(|runner| runner.is_created);
+        if is_wanted && (!is_shared || is_created) {
+            intent.runners.insert(*id);
+        }
+    }
+    intent
+}
+
+/// Changes of agent.toml.
+fn set(state: &mut State, act: &Act) {
+    match act {
+        Act::UnregisterPolicy(policy) => {
+            let policies = [Unregister::Never, Unregister::Enrolled, Unregister::All];
+            state.config.shutdown.unregister = policies[usize::from(*policy) % 3];
+        }
+        Act::RegisterAgainPolicy(policy) => {
+            let policies = [RegisterAgain::Never, RegisterAgain::Expired, RegisterAgain::Always];
+            state.config.register_again = policies[usize::from(*policy) % 3];
+        }
+        Act::AccessToken(is_there) => {
+            let token = Token::parse(&state.gitlab.access_token).unwrap();
+            let access_token = Source::Value { token, origin: "a test".to_owned() };
+            let access = ServerAccess { url: url(), access_token };
+            state.config.servers = if *is_there { vec![access] } else { Vec::new() };
+        }
+        Act::Share(index) => {
+            let count = state.files.entries.len();
+            let Some(entry) = state.files.entries.get(usize::from(*index) % count.max(1)) else { return };
+            let selector = PolicySelector { name: entry.name.clone(), ..PolicySelector::default() };
+            let policy = Policy { selector, rotate: None, unregister: None, shared: Some(true) };
+            state.config.policies.push(policy);
+        }
+        _ => unreachable!("not a setting"),
+    }
+}
+
+/// Acts that no process has a part in.
+fn happen(state: &mut State, act: &Act) {
+    let now = state.now();
+    let cause = if matches!(act, Act::Restore(_)) { Cause::Restore } else { Cause::Outsider };
+    match act {
+        Act::Fault(call, fault) => {
+            if state.gitlab.faults.len() < 6 {
+                state.gitlab.faults.push_back((*call, fault.clone()));
+            }
+        }
+        Act::Down(secs) => {
+            state.gitlab.down_until = now + *secs as i64 * 1000;
+            state.gitlab.down_with = None;
+        }
+        Act::GatewayFor(secs, status, body) => {
+            state.gitlab.down_until = now + *secs as i64 * 1000;
+            state.gitlab.down_with = Some((*status, *body));
+        }
+        Act::Maintenance(secs) => state.gitlab.maintenance_until = now + *secs as i64 * 1000,
+        Act::Lag(secs) => {
+            let span = *secs as i64 * 1000;
+            // Where little life is left, two refusals are as close as the lag.
+            let is_short = |at: i64| at > now && at - now < span * 16;
+            if !state.gitlab.database.values().any(|runner| runner.expires_at.is_some_and(is_short)) {
+                state.gitlab.lag = Some((span, now + span));
+            }
+        }
+        Act::Restore(steps) => {
+            for _ in 0..*steps {
+                if let Some((_, database)) = state.gitlab.history.pop_back() {
+                    state.gitlab.database = database;
+                }
+            }
+            state.gitlab.lag = None;
+        }
+        Act::DateAhead(secs) => state.gitlab.date_offset = secs * 1000,
+        Act::Life(secs) => state.gitlab.life = (*secs > 0).then_some(*secs as i64 * 1000),
+        Act::OldRelease(is_old) => state.gitlab.is_old = *is_old,
+        Act::CloseRotation(index, is_closed) => {
+            if let Some(id) = runner_at(state, *index)
+                && let Some(runner) = state.gitlab.database.get_mut(&id)
+            {
+                runner.is_closed = *is_closed;
+            }
+        }
+        Act::ResetInGitlab(index, is_written) => {
+            if let Some(id) = runner_at(state, *index) {
+                state.gitlab.reset(id, now);
+                state.note_owners();
+                if *is_written {
+                    write_token(state, id);
+                }
+            }
+        }
+        Act::DeleteInGitlab(index) => {
+            if let Some(id) = runner_at(state, *index) {
+                state.gitlab.commit(now);
+                state.gitlab.database.remove(&id);
+            }
+        }
+        Act::DiskFault(call, times) => {
+            state.files.failing.insert(call, u32::from(*times));
+        }
+        Act::WallJump(secs) => state.wall_offset += secs * 1000,
+        _ => edit(state, act),
+    }
+    state.check(cause);
+}
+
+fn runner_at(state: &State, index: u8) -> Option<u64> {
+    let count = state.gitlab.database.len();
+    state.gitlab.database.keys().nth(usize::from(index) % count.max(1)).copied()
+}
+
+/// A person writes a runner's present token into its entries.
+fn write_token(state: &mut State, id: u64) {
+    let Some(runner) = state.gitlab.database.get(&id) else { return };
+    let token = Token::parse(&runner.token).unwrap();
+    let expiry = runner.expires_at.map_or(Expiry::Never, |at| Expiry::At(Timestamp::from_millis(at)));
+    let (homes, owners) = (&state.homes, &state.owners);
+    for entry in &mut state.files.entries {
+        let is_home = entry.name.as_ref().and_then(|name| homes.get(name)) == Some(&id);
+        let is_own = literal(entry).and_then(|token| owners.get(token)) == Some(&id);
+        if is_home || is_own {
+            entry.token = EntryToken::Literal(token.clone());
+            entry.obtained_at = None;
+            entry.expiry = expiry;
+            state.is_config_changed = true;
+        }
+    }
+}
+
+/// A person edits config.toml.
+fn edit(state: &mut State, act: &Act) {
+    let count = state.files.entries.len();
+    let at = |index: &u8| usize::from(*index) % count.max(1);
+    state.is_config_changed = true;
+    match act {
+        Act::Backup => state.files.backup = state.files.entries.clone(),
+        Act::RestoreConfig if !state.files.backup.is_empty() => state.files.entries = state.files.backup.clone(),
+        Act::DeleteEntry(index) if count > 0 => {
+            state.files.entries.remove(at(index));
+        }
+        Act::SwapToken(index, runner) if count > 0 => {
+            let Some(id) = runner_at(state, *runner) else { return };
+            let token = Token::parse(&state.gitlab.database[&id].token).unwrap();
+            state.files.entries[at(index)].token = EntryToken::Literal(token);
+        }
+        Act::DuplicateEntry(index) if (1..6).contains(&count) => {
+            let mut copy = state.files.entries[at(index)].clone();
+            let home = copy.name.as_ref().and_then(|name| state.homes.get(name)).copied();
+            copy.name = copy.name.map(|name| format!("{name}-copy"));
+            state.homes.extend(copy.name.clone().zip(home));
+            state.files.entries.push(copy);
+        }
+        Act::RemoveId(index) if count > 0 => state.files.entries[at(index)].id = None,
+        Act::BlankToken(index) if count > 0 => state.files.entries[at(index)].token = EntryToken::Absent,
+        _ => state.is_config_changed = false,
+    }
+}
+
+/// Runners that should be served after a rest, and are not.
+fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>) -> Vec<String> {
+    let now = state.now();
+    let mut unserved = Vec::new();
+    let in_config: BTreeSet<&str> = state.files.entries.iter().filter_map(literal).collect();
+    for (id, runner) in &state.gitlab.database {
+        if state.holdings.get(id) != Some(&Holding::Held) {
+            continue;
+        }
+        let has_entry = state.files.entries.iter().any(|entry| {
+            entry.id.map(RunnerId::number) == Some(*id)
+                && literal(entry).is_some_and(|token| state.owners.get(token).is_none_or(|owner| owner == id))
+        });
+        if has_entry && !in_config.contains(runner.token.as_str()) {
+            unserved.push(format!("runner {id}: the state has its token, its entry has not"));
+        }
+        let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
+        if has_entry && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared {
+            unserved.push(format!("runner {id}: its token has expired"));
+        }
+    }
+    if !state.config.servers.is_empty() {
+        for entry in &state.files.entries {
+            let Some(id) = entry.id.map(RunnerId::number) else { continue };
+            let is_lost = matches!(state.holdings.get(&id), Some(Holding::Excused(Excuse::Cut | Excuse::Killed)));
+            let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
+            if is_lost && !state.recovered.contains(&id) && state.gitlab.database.contains_key(&id) && !is_shared {
+                unserved.push(format!("runner {id}: its lost token was not recovered"));
+            }
+        }
+    }
+    for enrollment in &state.config.enrollments {
+        let name = &enrollment.entry.name;
+        if left_alone.contains(name) || !matches!(enrollment.source, RegistrationSource::Registration(_)) {
+            continue;
+        }
+        let has_entry = |entry: &crate::store::Entry| {
+            entry.name.as_ref() == Some(name)
+                && literal(entry).and_then(|token| state.gitlab.find(token, now)).is_some()
+        };
+        if state.files.entries.iter().any(has_entry) {
+            continue;
+        }
+        let made = state.homes.get(name);
+        let may_be_made = match (made.and_then(|id| state.holdings.get(id)), state.config.register_again) {
+            (None, _) | (_, RegisterAgain::Always) => true,
+            (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired) => true,
+            _ => false,
+        };
+        if may_be_made {
+            unserved.push(format!("enrollment `{name}` has no runner"));
+        }
+    }
+    unserved
+}

@@ -1,0 +1,339 @@
+//! The server port: requests of a process to the GitLab of its world.
+
+use super::gitlab::{Call, Fault, Gitlab, Oddity};
+use super::world::{Cause, Kind, Port, State};
+use crate::gitlab::fleet::{Manager, NewRunner};
+use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
+use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified};
+use crate::model::{RunnerId, Site, SystemId, Timestamp};
+use crate::ops::{Failure, Server};
+use crate::secret::Token;
+
+type Answered<T> = Result<Answer<T>, Failure>;
+
+const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
+const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
+
+fn failure(disposition: Disposition) -> Failure {
+    Failure {
+        disposition,
+        class: ErrorClass::Unreachable,
+        is_understood: true,
+        may_have_reached: disposition != NOT_EXECUTED,
+        unproven: None,
+        date: None,
+        hint: None,
+        error: "no answer".into(),
+    }
+}
+
+/// What GitLab does with a request: status and body, by the state and the time.
+type Execution<'a> = Box<dyn FnOnce(&mut State, i64) -> (u16, String) + 'a>;
+
+impl Port {
+    /// Sends a request and returns its answer as it comes from the wire.
+    async fn exchange(&self, call: Call, about: &Token, execution: Execution<'_>) -> Result<RawAnswer, Failure> {
+        self.world.pass().await;
+        let (result, delay) = self.execute(call, about, execution);
+        if delay > 0 {
+            tokio::time::sleep(std::time::Duration::from_secs(delay)).await;
+        }
+        self.world.pass().await;
+        result
+    }
+
+    fn execute(&self, call: Call, about: &Token, execution: Execution<'_>) -> (Result<RawAnswer, Failure>, u64) {
+        let state = &mut *self.world.state();
+        let now = state.now();
+        let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
+        let about_token = about.expose().to_owned();
+        let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
+        state.note(|| format!("  process {}: {call:?} about {about}", self.process));
+        state.count(&format!("{call:?}"), about);
+        let fault = state.gitlab.faults.iter().position(|(wanted, _)| *wanted == call || *wanted == Call::Any);
+        let fault = fault.and_then(|at| state.gitlab.faults.remove(at)).map(|(_, fault)| fault);
+        if fault.is_some() {
+            state.last_fault = now;
+        }
+        if let Some(fault) = &fault {
+            state.note(|| format!("    fault: {fault:?}"));
+        }
+        self.check_repetition(state, call, &about_token, fault.as_ref(), now);
+        if state.gitlab.down_until > now {
+            let answer = match state.gitlab.down_with {
+                Some((status, body)) => Ok(Gitlab::gateway(status, body, now)),
+                None => Err(failure(NOT_EXECUTED)),
+            };
+            return (answer, 0);
+        }
+        match fault {
+            Some(Fault::Connect) => return (Err(failure(NOT_EXECUTED)), 0),
+            Some(Fault::CutBefore) => return (Err(failure(UNKNOWN)), 0),
+            Some(Fault::Gateway(status, body)) => return (Ok(Gitlab::gateway(status, body, now)), 0),
+            Some(Fault::ServerError) => {
+                return (Ok(state.gitlab.answer(500, r#"{"message":"500 Internal Server Error"}"#, now)), 0);
+            }
+            Some(Fault::Throttle) => {
+                let mut raw = state.gitlab.answer(429, "Retry later\n", now);
+                raw.headers[0].1 = "text/plain".to_owned();
+                raw.headers.push(("retry-after", "60".to_owned()));
+                return (Ok(raw), 0);
+            }
+            _ => {}
+        }
+        if state.gitlab.maintenance_until > now && call != Call::Managers {
+            let mut raw = state.gitlab.answer(503, r#"{"message":"GitLab is undergoing maintenance"}"#, now);
+            raw.headers.push(("retry-after", "900".to_owned()));
+            return (Ok(raw), 0);
+        }
+        let (status, body) = match (&fault, same) {
+            (Some(Fault::SameToken), Some(id)) => (201, format!("{{{}}}", credential(state, id))),
+            _ => execution(state, now),
+        };
+        state.note_owners();
+        state.note(|| format!("    answer {status} {body}"));
+        let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
+        state.check(if is_cut { Cause::CutAnswer } else { Cause::Process(self.process) });
+        let raw = state.gitlab.answer(status, body, now);
+        match fault {
+            Some(Fault::CutAfter) => (Err(failure(UNKNOWN)), 0),
+            Some(Fault::GatewayAfter(status, body)) => (Ok(Gitlab::gateway(status, body, now)), 0),
+            Some(Fault::Slow(secs)) => (Ok(raw), secs),
+            Some(Fault::Odd(oddity)) if (200..300).contains(&status) => (Ok(odd(raw, oddity)), 0),
+            _ => (Ok(raw), 0),
+        }
+    }
+
+    /// Whether a request that changes something is repeated before a verification was answered.
+    fn check_repetition(&self, state: &mut State, call: Call, about: &str, fault: Option<&Fault>, now: i64) {
+        let is_foreign = match fault {
+            Some(
+                Fault::CutBefore | Fault::CutAfter | Fault::Gateway(..) | Fault::GatewayAfter(..) | Fault::ServerError,
+            ) => true,
+            _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
+        };
+        let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let name = match call {
+            Call::Verify | Call::Any | Call::Managers | Call::Probe => {
+                if call == Call::Verify && is_answered {
+                    state.unproven.retain(|(_, other)| other != about);
+                }
+                return;
+            }
+            Call::Reset => "reset",
+            Call::DeleteRunner => "deletion",
+            // Idempotent: it may be sent once more.
+            Call::DeleteManager => return,
+            // Not yet: see the matrix.
+            Call::ResetById | Call::Register | Call::Create => return,
+        };
+        let subject = (name, about.to_owned());
+        if state.unproven.contains(&subject) {
+            state.violate(Kind::Repeated, format!("a {name} was repeated although its answer was not understood"));
+        }
+        if is_foreign {
+            state.unproven.insert(subject);
+        }
+    }
+
+    /// Whether a deletion of a runner by this process is wanted.
+    fn check_deletion(&self, state: &mut State, id: u64, is_whole: bool) {
+        let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
+        let is_created = state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created);
+        let what = if is_whole { "runner" } else { "manager of runner" };
+        let token = state.gitlab.database.get(&id).map(|runner| runner.token.clone()).unwrap_or_default();
+        let is_used = state.files.entries.iter().any(|entry| {
+            let is_named = entry.name.as_ref().is_some_and(|name| intent.names.contains(name));
+            super::world::literal(entry) == Some(token.as_str()) && !is_named
+        });
+        if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
+            state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
+        } else if !intent.runners.contains(&id) {
+            state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
+        } else if is_whole && is_created {
+            state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
+        }
+    }
+
+    /// Whether the agent may make a runner for an enrollment.
+    fn check_registration(&self, state: &mut State, name: &str, now: i64) {
+        let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
+        if intent.makes_anew.contains(name) {
+            return;
+        }
+        let is_good = |id: &u64| {
+            let runner = state.gitlab.database.get(id);
+            let is_alive = runner.is_some_and(|runner| runner.expires_at.is_none_or(|at| at > now));
+            is_alive && state.holdings.get(id) == Some(&super::world::Holding::Held)
+        };
+        let made = state.gitlab.database.iter();
+        let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
+        let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
+        let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
+        let first = of_name.chain(of_entry).find(is_good);
+        if let Some(first) = first {
+            state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
+        }
+    }
+}
+
+/// The same answer with a small difference.
+fn odd(mut raw: RawAnswer, oddity: Oddity) -> RawAnswer {
+    let text = String::from_utf8(raw.body.clone()).unwrap();
+    let with_time = |value: &str| {
+        let Some(at) = text.find("\"token_expires_at\":") else { return text.clone() };
+        let (head, rest) = text.split_at(at + "\"token_expires_at\":".len());
+        let end = rest.find(['}', ',']).unwrap();
+        format!("{head}{value}{}", &rest[end..])
+    };
+    let content_type = |raw: &mut RawAnswer, value: &str| raw.headers[0].1 = value.to_owned();
+    match oddity {
+        Oddity::ZeroTime => raw.body = with_time("\"0001-01-01T00:00:00Z\"").into_bytes(),
+        Oddity::EmptyTime => raw.body = with_time("\"\"").into_bytes(),
+        Oddity::NumberTime => raw.body = with_time("1800000000").into_bytes(),
+        Oddity::SpacedTime => raw.body = with_time("\"2027-01-11 14:39:24 UTC\"").into_bytes(),
+        Oddity::TextJson => content_type(&mut raw, "text/json"),
+        Oddity::PlainText => content_type(&mut raw, "text/plain"),
+        Oddity::JsonApi => content_type(&mut raw, "application/vnd.api+json"),
+        Oddity::Status200 => raw.status = 200,
+    }
+    raw
+}
+
+const FORBIDDEN: &str = r#"{"message":"403 Forbidden"}"#;
+
+fn time(at: Option<i64>) -> String {
+    at.map_or_else(|| "null".to_owned(), |at| format!("\"{}\"", Timestamp::from_millis(at)))
+}
+
+fn credential(state: &State, id: u64) -> String {
+    let runner = &state.gitlab.database[&id];
+    format!(r#""token":"{}","token_expires_at":{}"#, runner.token, time(runner.expires_at))
+}
+
+impl Port {
+    fn register_for(&self, state: &mut State, name: &str, is_created: bool, now: i64) -> (u16, String) {
+        self.check_registration(state, name, now);
+        let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
+        state.made(id, self.process);
+        state.homes.insert(name.to_owned(), id);
+        (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))
+    }
+}
+
+impl Server for Port {
+    async fn register(&self, _: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered> {
+        let name = parameters.description.clone().unwrap_or_default();
+        let execution = Box::new(|state: &mut State, now| {
+            if state.gitlab.registration_token != token.expose() {
+                return (403, r#"{"message":"403 Forbidden - invalid token supplied"}"#.to_owned());
+            }
+            self.register_for(state, &name, false, now)
+        });
+        let raw = self.exchange(Call::Register, token, execution).await?;
+        Ok(read_registered(Endpoint::Register, &raw, token)?)
+    }
+
+    async fn create(&self, _: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
+        let name = new.parameters.description.clone().unwrap_or_default();
+        let execution = Box::new(|state: &mut State, now| self.register_for(state, &name, false, now));
+        let raw = self.exchange(Call::Create, access_token, execution).await?;
+        Ok(read_registered(Endpoint::Create, &raw, access_token)?)
+    }
+
+    async fn register_v1(&self, _: &Site, _: &Token, _: &RegisterParameters) -> Answered<Registered> {
+        Err(failure(NOT_EXECUTED))
+    }
+
+    async fn delete_v1(&self, _: &Site, _: &Token) -> Answered<()> {
+        Err(failure(NOT_EXECUTED))
+    }
+
+    async fn verify(&self, _: &Site, token: &Token, system_id: &SystemId, _: Option<&Info>) -> Answered<Verified> {
+        let execution = Box::new(|state: &mut State, now| {
+            let Some(id) = state.gitlab.find(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            if let Some(runner) = state.gitlab.database.get_mut(&id) {
+                runner.managers.insert(system_id.to_string());
+            }
+            if state.gitlab.is_old {
+                return (200, "200".to_owned());
+            }
+            let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);
+            let token = token.expose();
+            (200, format!(r#"{{"id":{id},"token":"{token}","token_expires_at":{}}}"#, time(expires_at)))
+        });
+        let raw = self.exchange(Call::Verify, token, execution).await?;
+        Ok(read_verify(&raw, token)?)
+    }
+
+    async fn probe(&self, _: &Site) -> Answered<()> {
+        let execution = Box::new(|_: &mut State, _| (400, r#"{"error":"token is missing"}"#.to_owned()));
+        let nothing = Token::parse("none").unwrap();
+        let raw = self.exchange(Call::Probe, &nothing, execution).await?;
+        Ok(read_probe(&raw)?)
+    }
+
+    async fn delete_runner(&self, _: &Site, token: &Token) -> Answered<()> {
+        let execution = Box::new(|state: &mut State, now| {
+            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            self.check_deletion(state, id, true);
+            state.gitlab.commit(now);
+            state.gitlab.database.remove(&id);
+            (204, String::new())
+        });
+        let raw = self.exchange(Call::DeleteRunner, token, execution).await?;
+        Ok(read_deleted(Endpoint::DeleteRunner, &raw, token)?)
+    }
+
+    async fn delete_manager(&self, _: &Site, token: &Token, system_id: &SystemId) -> Answered<()> {
+        let execution = Box::new(|state: &mut State, now| {
+            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            let managers = state.gitlab.database.get_mut(&id).map(|runner| &mut runner.managers);
+            if !managers.is_some_and(|managers| managers.remove(system_id.as_str())) {
+                return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
+            }
+            self.check_deletion(state, id, false);
+            (204, String::new())
+        });
+        let raw = self.exchange(Call::DeleteManager, token, execution).await?;
+        Ok(read_deleted(Endpoint::DeleteManager, &raw, token)?)
+    }
+
+    async fn reset(&self, _: &Site, token: &Token, _: &SystemId) -> Answered<Reset> {
+        let execution = Box::new(|state: &mut State, now| {
+            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            if state.gitlab.database[&id].is_closed {
+                return (403, r#"{"error":"Token rotation deadline has passed"}"#.to_owned());
+            }
+            state.gitlab.reset(id, now);
+            if state.processes.get(&self.process).is_some_and(|process| process.is_daemon) {
+                state.count_reset(id);
+            }
+            (201, format!("{{{}}}", credential(state, id)))
+        });
+        let raw = self.exchange(Call::Reset, token, execution).await?;
+        Ok(read_reset(Endpoint::Reset, &raw, token)?)
+    }
+
+    async fn reset_by_id(&self, _: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset> {
+        let execution = Box::new(move |state: &mut State, now| {
+            let id = id.number();
+            if !state.gitlab.database.contains_key(&id) {
+                return (404, r#"{"message":"404 Runner Not Found"}"#.to_owned());
+            }
+            state.gitlab.reset(id, now);
+            state.recovered.insert(id);
+            if state.processes.get(&self.process).is_some_and(|process| process.is_daemon) {
+                state.count_reset(id);
+            }
+            (201, format!("{{{}}}", credential(state, id)))
+        });
+        let raw = self.exchange(Call::ResetById, access_token, execution).await?;
+        Ok(read_reset(Endpoint::ResetById, &raw, access_token)?)
+    }
+
+    async fn managers(&self, _: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
+        let _ = (id, access_token);
+        Ok(Answer { value: Vec::new(), date: None, request_id: String::new() })
+    }
+}

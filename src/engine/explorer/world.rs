@@ -1,0 +1,490 @@
+//! The world around the agent: its files, GitLab, the clock, and what is watched for.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::gitlab::Gitlab;
+use crate::clock::{Clock, Reading};
+use crate::engine::Config;
+use crate::model::{Boot, Held, RunnerKey, Timestamp};
+use crate::secret::Token;
+use crate::store::{Entry, EntryToken, Pending, Record};
+
+/// The wall time at the start of every run, in milliseconds.
+pub(super) const START: i64 = 1_800_000_000_000;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The only copy of a token is gone.
+    TokenLost,
+    /// Something was deleted without an intent in force.
+    Deleted,
+    /// An enrollment has two runners.
+    SecondRunner,
+    /// Too many requests.
+    TooManyRequests,
+    /// A runner that can be served is not.
+    NotServed,
+    /// A request that changes something was repeated before a verification was answered.
+    Repeated,
+    /// A process has panicked.
+    Panic,
+}
+
+/// Whether the token that GitLab accepts for a runner is held by config.toml or the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holding {
+    /// The agent has never had one.
+    Never,
+    Held,
+    /// GitLab has issued it to a process, since this time.
+    Flight {
+        process: u64,
+        since: i64,
+    },
+    /// Gone, for a reason that the agent cannot help.
+    Excused(Excuse),
+    /// Gone, and reported.
+    Reported,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// Someone outside has replaced or removed it.
+    Outsider,
+    /// No byte of the answer arrived.
+    Cut,
+    /// The process was killed before it could write it.
+    Killed,
+    /// A person wanted the entry to go.
+    Wanted,
+}
+
+/// Who causes a change of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A process of the agent, by a request or on the disk.
+    Process(u64),
+    /// A request of a process that GitLab has executed and whose answer is cut.
+    CutAnswer,
+    /// A person or GitLab.
+    Outsider,
+    /// A backup is restored.
+    Restore,
+    /// A process is killed.
+    Kill(u64),
+    /// A process has ended by itself.
+    End(u64),
+    /// Time has passed.
+    Time,
+}
+
+/// What a process may delete.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Intent {
+    /// Runners that may be deleted, or whose manager may be.
+    pub(super) runners: BTreeSet<u64>,
+    /// Entries that may be removed although their runner lives on.
+    pub(super) names: BTreeSet<String>,
+    /// Enrollments that may get a second runner.
+    pub(super) makes_anew: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Process {
+    pub(super) intent: Intent,
+    pub(super) is_daemon: bool,
+}
+
+/// config.toml and the state directory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    pub(super) entries: Vec<Entry>,
+    pub(super) records: BTreeMap<RunnerKey, Record>,
+    pub(super) held: BTreeMap<RunnerKey, Held>,
+    pub(super) journal: BTreeMap<RunnerKey, Pending>,
+    /// Tokens of entries whose text is kept.
+    pub(super) locks: BTreeSet<RunnerKey>,
+    /// Each fails so many times.
+    pub(super) failing: BTreeMap<&'static str, u32>,
+    pub(super) backup: Vec<Entry>,
+}
+
+pub(super) struct State {
+    began: tokio::time::Instant,
+    booted_at: i64,
+    pub(super) wall_offset: i64,
+    pub(super) gitlab: Gitlab,
+    pub(super) files: Files,
+    pub(super) config: Config,
+    pub(super) processes: BTreeMap<u64, Process>,
+    next_process: u64,
+    /// A port stops at the so-manieth await from now.
+    armed: Option<u32>,
+    pub(super) is_blocked: bool,
+    pub(super) holdings: BTreeMap<u64, Holding>,
+    /// The runner of every token that was ever issued.
+    pub(super) owners: BTreeMap<String, u64>,
+    /// Tokens that the agent's files have ever held.
+    ever_held: BTreeSet<String>,
+    /// The runner that the entry of a name is for.
+    pub(super) homes: BTreeMap<String, u64>,
+    requests: VecDeque<(i64, String)>,
+    resets: VecDeque<(i64, u64)>,
+    pub(super) stimuli: VecDeque<i64>,
+    /// Requests that change something and whose answer is none of GitLab's, since the last verification.
+    pub(super) unproven: BTreeSet<(&'static str, String)>,
+    /// Resets by id, by runner.
+    pub(super) recovered: BTreeSet<u64>,
+    pub(super) is_stateless: bool,
+    /// Awaits without any time passing.
+    idle_awaits: (i64, u32),
+    last_disk_fault: i64,
+    pub(super) last_fault: i64,
+    pub(super) violations: Vec<Violation>,
+    pub(super) request_count: u64,
+    pub(super) trace: Option<Vec<String>>,
+    pub(super) is_config_changed: bool,
+}
+
+/// A handle to the world. Clones share it.
+#[derive(Clone)]
+pub(super) struct World {
+    state: Rc<RefCell<State>>,
+    hit: Rc<Notify>,
+    reopened: Rc<Notify>,
+}
+
+/// A port of one process.
+#[derive(Clone)]
+pub(super) struct Port {
+    pub(super) world: World,
+    pub(super) process: u64,
+}
+
+impl World {
+    pub(super) fn new(life: Option<Duration>, config: Config) -> Self {
+        let state = State {
+            began: tokio::time::Instant::now(),
+            booted_at: START - 3_600_000,
+            wall_offset: 0,
+            gitlab: Gitlab::new(life.map(|life| life.as_millis() as i64)),
+            files: Files::default(),
+            config,
+            processes: BTreeMap::new(),
+            next_process: 1,
+            armed: None,
+            is_blocked: false,
+            holdings: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            ever_held: BTreeSet::new(),
+            homes: BTreeMap::new(),
+            requests: VecDeque::new(),
+            resets: VecDeque::new(),
+            stimuli: VecDeque::new(),
+            unproven: BTreeSet::new(),
+            recovered: BTreeSet::new(),
+            is_stateless: false,
+            idle_awaits: (0, 0),
+            last_disk_fault: 0,
+            last_fault: 0,
+            violations: Vec::new(),
+            request_count: 0,
+            trace: None,
+            is_config_changed: false,
+        };
+        Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
+    }
+
+    pub(super) fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub(super) fn begin_process(&self, is_daemon: bool, intent: Intent) -> Port {
+        let mut state = self.state();
+        let process = state.next_process;
+        state.next_process += 1;
+        state.processes.insert(process, Process { intent, is_daemon });
+        Port { world: self.clone(), process }
+    }
+
+    /// A process ends; what it held in memory is gone.
+    pub(super) fn end_process(&self, process: u64, is_killed: bool) {
+        let mut state = self.state();
+        state.processes.remove(&process);
+        let cause = if is_killed { Cause::Kill(process) } else { Cause::End(process) };
+        state.check(cause);
+    }
+
+    /// Lets a port stop at the so-manieth await from now.
+    pub(super) fn arm(&self, awaits: u32) {
+        self.state().armed = Some(awaits);
+    }
+
+    /// Completes once a port has stopped.
+    pub(super) async fn blocked(&self) {
+        while !self.state.borrow().is_blocked {
+            self.hit.notified().await;
+        }
+    }
+
+    /// Lets it go on.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state();
+        (state.armed, state.is_blocked) = (None, false);
+        drop(state);
+        self.reopened.notify_waiters();
+    }
+
+    /// An await of a port.
+    pub(super) async fn pass(&self) {
+        if self.is_busy() {
+            // It would go on for ever.
+            std::future::pending::<()>().await;
+        }
+        let is_hit = {
+            let mut state = self.state();
+            match state.armed.as_mut() {
+                Some(left) if *left > 1 => {
+                    *left -= 1;
+                    false
+                }
+                Some(_) => {
+                    (state.armed, state.is_blocked) = (None, true);
+                    true
+                }
+                None => state.is_blocked,
+            }
+        };
+        if is_hit {
+            self.hit.notify_one();
+            loop {
+                let reopened = self.reopened.notified();
+                if !self.state.borrow().is_blocked {
+                    break;
+                }
+                reopened.await;
+            }
+        }
+    }
+}
+
+impl World {
+    /// Whether a loop goes round and round without any time passing.
+    fn is_busy(&self) -> bool {
+        let mut state = self.state();
+        let now = state.now();
+        if state.idle_awaits.0 != now {
+            state.idle_awaits = (now, 0);
+        }
+        state.idle_awaits.1 += 1;
+        if state.idle_awaits.1 == MAX_IDLE_AWAITS {
+            state.violate(Kind::TooManyRequests, "a process goes round and round without waiting".to_owned());
+        }
+        state.idle_awaits.1 >= MAX_IDLE_AWAITS
+    }
+}
+
+/// Awaits of all ports at one moment: far more than any step of any number of runners takes.
+const MAX_IDLE_AWAITS: u32 = 3000;
+
+impl Clock for World {
+    fn read(&self) -> Reading {
+        let state = self.state.borrow();
+        let now = state.now();
+        let since_boot = Duration::from_millis((now - state.booted_at).unsigned_abs());
+        Reading { wall: Timestamp::from_millis(now + state.wall_offset), since_boot }
+    }
+
+    fn boot(&self) -> Boot {
+        Boot(self.state.borrow().booted_at.unsigned_abs())
+    }
+}
+
+impl State {
+    /// The true time, in milliseconds.
+    pub(super) fn now(&self) -> i64 {
+        START + self.began.elapsed().as_millis() as i64
+    }
+
+    pub(super) fn reboot(&mut self) {
+        self.booted_at = self.now() - 20_000;
+    }
+
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
+        let now = self.now();
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9.3} {}", (now - START) as f64 / 1000.0, text()));
+        }
+    }
+
+    pub(super) fn violate(&mut self, kind: Kind, text: String) {
+        self.note(|| format!("VIOLATION {kind:?}: {text}"));
+        self.violations.push(Violation { kind, text });
+    }
+
+    pub(super) fn disk_failed(&mut self) {
+        self.last_disk_fault = self.now();
+        self.last_fault = self.now();
+    }
+
+    /// All tokens that config.toml and the state hold.
+    pub(super) fn held(&self) -> Vec<&str> {
+        let mut held: Vec<&str> = self.files.entries.iter().filter_map(literal).collect();
+        for record in self.files.records.values() {
+            held.extend(record.credential.iter().map(|credential| credential.token.expose()));
+        }
+        for kept in self.files.held.values() {
+            held.extend(kept.candidates.iter().map(|candidate| candidate.token.expose()));
+        }
+        for pending in self.files.journal.values() {
+            let answer = pending.answer.as_ref().and_then(|answer| answer.token.as_ref());
+            held.extend(answer.map(Token::expose));
+        }
+        held
+    }
+
+    /// Compares what GitLab accepts with what the agent holds, after a change.
+    pub(super) fn check(&mut self, cause: Cause) {
+        let now = self.now();
+        let held = self.held();
+        let is_held: Vec<bool> =
+            self.gitlab.database.values().map(|runner| held.contains(&runner.token.as_str())).collect();
+        let mut lost = Vec::new();
+        for ((id, runner), is_held) in self.gitlab.database.iter().zip(is_held) {
+            let before = self.holdings.get(id).copied().unwrap_or(Holding::Never);
+            let after = if is_held {
+                if before != Holding::Held || !self.ever_held.contains(&runner.token) {
+                    self.ever_held.insert(runner.token.clone());
+                }
+                Holding::Held
+            } else {
+                match (before, cause) {
+                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) => {
+                        lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
+                        Holding::Reported
+                    }
+                    (_, Cause::Outsider | Cause::Restore) if before != Holding::Never => {
+                        Holding::Excused(Excuse::Outsider)
+                    }
+                    // It is this change that took it, or made the runner.
+                    (Holding::Held, Cause::CutAnswer) => Holding::Excused(Excuse::Cut),
+                    (Holding::Flight { since, .. }, Cause::CutAnswer) if since == now => Holding::Excused(Excuse::Cut),
+                    (Holding::Held, Cause::Process(process)) => {
+                        let intent = self.processes.get(&process).map(|process| &process.intent);
+                        if self.ever_held.contains(&runner.token) {
+                            let is_dead = runner.expires_at.is_some_and(|at| at < now);
+                            if is_dead || intent.is_some_and(|intent| intent.runners.contains(id)) {
+                                Holding::Excused(Excuse::Wanted)
+                            } else {
+                                lost.push((*id, "the only copy was written over"));
+                                Holding::Reported
+                            }
+                        } else {
+                            Holding::Flight { process, since: now }
+                        }
+                    }
+                    (Holding::Flight { process, .. }, Cause::Kill(killed)) if process == killed => {
+                        Holding::Excused(Excuse::Killed)
+                    }
+                    (Holding::Flight { process, .. }, Cause::End(ended)) if process == ended => {
+                        lost.push((*id, "the process has ended, and the token of its request is nowhere"));
+                        Holding::Reported
+                    }
+                    (Holding::Flight { since, .. }, Cause::Time) if now - since.max(self.last_disk_fault) > 900_000 => {
+                        lost.push((*id, "the token of an answer was thrown away"));
+                        Holding::Reported
+                    }
+                    (Holding::Held, _) => {
+                        lost.push((*id, "the token is gone"));
+                        Holding::Reported
+                    }
+                    (before, _) => before,
+                }
+            };
+            self.holdings.insert(*id, after);
+        }
+        for (id, how) in lost {
+            self.violate(Kind::TokenLost, format!("runner {id}: {how}"));
+        }
+    }
+
+    /// GitLab has issued a token for a runner that it has made, to a process.
+    pub(super) fn made(&mut self, id: u64, process: u64) {
+        let since = self.now();
+        self.holdings.insert(id, Holding::Flight { process, since });
+    }
+
+    /// Notes the owner of every token.
+    pub(super) fn note_owners(&mut self) {
+        let tokens = self.gitlab.database.iter().map(|(id, runner)| (runner.token.clone(), *id));
+        self.owners.extend(tokens.collect::<Vec<_>>());
+    }
+
+    /// Counts a request, and checks that there are not too many in an hour.
+    pub(super) fn count(&mut self, call: &str, about: String) {
+        let now = self.now();
+        self.request_count += 1;
+        for times in [&mut self.stimuli] {
+            while times.front().is_some_and(|at| now - at > 3_600_000) {
+                times.pop_front();
+            }
+        }
+        while self.requests.front().is_some_and(|(at, _)| now - at > 3_600_000) {
+            self.requests.pop_front();
+        }
+        let count = self.requests.iter().filter(|(_, other)| *other == about).count();
+        self.requests.push_back((now, about.clone()));
+        let limit = MAX_REQUESTS + MAX_REQUESTS_PER_STIMULUS * self.stimuli.len();
+        if count > limit {
+            self.requests.clear();
+            self.violate(
+                Kind::TooManyRequests,
+                format!("{count} requests about {about} in an hour, more than {limit}; the last is {call}"),
+            );
+        }
+    }
+
+    /// Counts a reset of the daemon's.
+    pub(super) fn count_reset(&mut self, id: u64) {
+        let now = self.now();
+        while self.resets.front().is_some_and(|(at, _)| now - at > 3_600_000) {
+            self.resets.pop_front();
+        }
+        self.resets.push_back((now, id));
+        let count = self.resets.iter().filter(|(_, other)| *other == id).count();
+        if count > MAX_RESETS {
+            self.resets.clear();
+            self.violate(Kind::TooManyRequests, format!("runner {id} was reset {count} times in an hour"));
+        }
+    }
+}
+
+/// Requests about one runner in an hour, without anything from outside: a backoff that ends at five minutes makes 20,
+/// and each new beginning of it eight more.
+const MAX_REQUESTS: usize = 60;
+
+/// What one act from outside can add: a nudge, its confirmation, and the beginning of a backoff.
+const MAX_REQUESTS_PER_STIMULUS: usize = 12;
+
+/// Resets of one runner by the daemon in an hour: one in ten minutes, and those after a restart.
+const MAX_RESETS: usize = 8;
+
+/// The token that an entry writes out.
+pub(super) fn literal(entry: &Entry) -> Option<&str> {
+    match &entry.token {
+        EntryToken::Literal(token) => Some(token.expose()),
+        EntryToken::Absent | EntryToken::Placeholder | EntryToken::Variable { .. } | EntryToken::Unusable(_) => None,
+    }
+}
