@@ -210,14 +210,10 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::Withheld
         | Outcome::RotationClosed
         | Outcome::Deferred { .. }
-        | Outcome::ResetDeferred { .. }
         | Outcome::Lost { .. }
-        | Outcome::Declined(_)
-        | Outcome::NotUnregistered(_)
         | Outcome::MustAct(_)
         | Outcome::Unsaved
         | Outcome::Nudged
-        | Outcome::Requested
         | Outcome::Unregistered
         | Outcome::Released
         | Outcome::Reenrolled(_) => false,
