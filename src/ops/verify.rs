@@ -233,12 +233,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
-        let fingerprint = Some(token.fingerprint());
-        if runner.record.seed == fingerprint || runner.is_current(&token) {
+        if runner.record.has_seed(&token) || runner.is_current(&token) {
             return Ok(None);
         }
         let entered = self.enter(runner).await?;
-        if runner.record.seed == fingerprint {
+        if runner.record.has_seed(&token) {
             return Ok(None);
         }
         // What the entry holds is not overwritten unseen.
@@ -252,11 +251,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(error) => return Err(error),
         };
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
+        runner.record.set_seed(&token);
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
         // The user has named the runner by its token.
         runner.record.confirmed_id = None;
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
-        runner.record.seed = fingerprint;
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
         let unknown = EntryStatus::unknown_in(runner, &entered.snapshot);
