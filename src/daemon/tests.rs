@@ -412,7 +412,7 @@ async fn a_server_without_registration_is_asked_three_times_and_then_left_alone(
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
     fixture.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register", "probe", "register", "probe", "register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,8 +73,13 @@ impl Runner {
         }
     }
 
-    /// Forgets candidates whose time is over, by the time of an answer that has accepted another token.
+    /// Forgets candidates whose time is over, by the time of an answer that has accepted the current token. A time at
+    /// which that token has expired contradicts the answer.
     pub(super) fn outlive_candidates(&mut self, accepted_at: Timestamp) {
+        let expires_at = self.record.credential.as_ref().and_then(|credential| credential.expiry.at());
+        if expires_at.is_some_and(|expires_at| expires_at <= accepted_at) {
+            return;
+        }
         let before = self.held.candidates.len();
         self.held.candidates.retain(|candidate| kept_until(candidate) >= accepted_at);
         self.is_held_changed |= self.held.candidates.len() != before;
@@ -199,7 +204,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         is_asked: impl Fn(&Candidate) -> bool,
     ) -> Result<Asked, Error> {
         let mut asked = Asked::Not;
-        let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(|it| is_asked(it)).cloned().collect();
+        let is_wanted = |candidate: &&Candidate| is_asked(candidate) && !runner.is_current(&candidate.token);
+        let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(is_wanted).cloned().collect();
         for candidate in candidates {
             match self.ask_candidate(runner, candidate, inquiry).await? {
                 Asked::Not => {}

@@ -433,6 +433,30 @@ async fn a_token_in_an_odd_answer_is_kept_and_counts_once_it_is_accepted() {
 }
 
 #[tokio::test]
+async fn no_failing_write_loses_a_candidate_that_becomes_the_current_token() {
+    for nth in 0..8 {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let former = runner.record.credential.clone().unwrap();
+        fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+        fixture.server.restore(runner.record.id.unwrap(), &former);
+        fixture.disk.state().writes_left = Some(nth);
+        let _cut = fixture.ops.verify(&mut runner, &dead_later(61)).await;
+        fixture.assert_nothing_lost(&format!("after {nth} writes"));
+    }
+}
+
+#[tokio::test]
+async fn a_date_that_contradicts_a_token_removes_no_candidate() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    runner.outlive_candidates(now().plus(Duration::from_secs(40 * 86_400)));
+    assert!(runner.held.candidates.iter().any(|candidate| candidate.token == former.token));
+}
+
+#[tokio::test]
 async fn a_token_that_a_gateway_invents_replaces_nothing() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

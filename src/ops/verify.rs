@@ -65,7 +65,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
             self.part_from_twin(runner).await?;
-            if let Some(accepted_at) = verified.date {
+            if let Some(accepted_at) = self.trusted(runner, verified.date) {
                 runner.outlive_candidates(accepted_at);
             }
         }

@@ -59,7 +59,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         Ok(StepReport::completed(step, registration))
     }
 
-    /// A request that must not be repeated is sent to a GitLab only: after a failure, a probe shows whether one answers.
+    /// A request that must not be repeated is sent to a GitLab only: a probe shows whether one answers. A person's command
+    /// sends it at once, unless it may wait or has failed before.
     fn caution(&self) -> Caution {
         let has_failed = match &self.state {
             State::Unregistered(state) => state.failures > 0,
@@ -67,7 +68,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             State::Failed(_) => true,
             State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) | State::Retired { .. } => false,
         };
-        if has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
+        if self.asker.is_daemon() || has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
     }
 
     /// What an operation is told about the present.
