@@ -27,6 +27,8 @@ use crate::store::{EntryToken, NewEntry};
 pub(super) struct Setup {
     /// The life of tokens in seconds; zero for ever.
     pub(super) life: u64,
+    /// How old the first tokens are, in seconds.
+    pub(super) age: u64,
     /// Seeds the jitter of delays.
     pub(super) jitter: u64,
     /// Whether there is no state directory.
@@ -35,7 +37,7 @@ pub(super) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { life: 86_400, jitter: 0, is_stateless: false }
+        Self { life: 86_400, age: 0, jitter: 0, is_stateless: false }
     }
 }
 
@@ -60,8 +62,8 @@ struct RunningCommand {
     task: JoinHandle<()>,
 }
 
-struct Player {
-    world: World,
+pub(super) struct Player {
+    pub(super) world: World,
     counters: Counters,
     daemon: Option<RunningDaemon>,
     commands: Vec<RunningCommand>,
@@ -156,7 +158,7 @@ pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
 }
 
 impl Player {
-    fn new(setup: Setup, traced: bool) -> Self {
+    pub(super) fn new(setup: Setup, traced: bool) -> Self {
         let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
         let world = World::new(life, Config::default());
         {
@@ -166,8 +168,10 @@ impl Player {
             let now = state.now();
             for (name, is_created) in [("found", false), ("created", true)] {
                 let id = state.gitlab.add(now, None, is_created);
-                let runner = &state.gitlab.database[&id];
-                let credential = credential(&runner.token, Some(now), runner.expires_at);
+                let age = setup.age as i64 * 1000;
+                let Some(runner) = state.gitlab.database.get_mut(&id) else { continue };
+                runner.expires_at = runner.expires_at.map(|at| at - age);
+                let credential = credential(&runner.token, Some(now - age), runner.expires_at);
                 state.files.entries.push(entry(name, RunnerId::try_new(id).ok(), &credential));
                 state.homes.insert(name.to_owned(), id);
             }
@@ -182,7 +186,7 @@ impl Player {
         Self { world, counters, daemon: None, commands: Vec::new(), left_alone: BTreeSet::new() }
     }
 
-    async fn make(&mut self, Move(when, act): &Move) {
+    pub(super) async fn make(&mut self, Move(when, act): &Move) {
         match *when {
             When::After(secs) => self.pass(secs).await,
             When::Await(count) => {
@@ -214,7 +218,7 @@ impl Player {
     }
 
     /// Lets time pass; edits by the agent are noticed like those of people.
-    async fn pass(&mut self, secs: u64) {
+    pub(super) async fn pass(&mut self, secs: u64) {
         sleep(Duration::from_secs(secs)).await;
         self.reap().await;
         self.world.state().check(Cause::Time);
@@ -278,7 +282,7 @@ impl Player {
         }
     }
 
-    async fn kill_all(&mut self) {
+    pub(super) async fn kill_all(&mut self) {
         self.kill_daemon().await;
         self.kill_commands().await;
     }

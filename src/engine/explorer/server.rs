@@ -1,7 +1,7 @@
 //! The server port: requests of a process to the GitLab of its world.
 
 use super::gitlab::{Call, Fault, Gitlab, Oddity};
-use super::world::{Cause, Kind, Port, State};
+use super::world::{CallLog, Cause, Kind, Port, State};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
 use crate::gitlab::{
@@ -51,7 +51,7 @@ impl Port {
         let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
         state.note(|| format!("  process {}: {call:?} about {about}", self.process));
-        state.count(&format!("{call:?}"), about);
+        state.count(&format!("{call:?}"), about.clone());
         let fault = state.gitlab.faults.iter().position(|(wanted, _)| *wanted == call || *wanted == Call::Any);
         let fault = fault.and_then(|at| state.gitlab.faults.remove(at)).map(|(_, fault)| fault);
         if fault.is_some() {
@@ -59,6 +59,9 @@ impl Port {
         }
         if let Some(fault) = &fault {
             state.note(|| format!("    fault: {fault:?}"));
+        }
+        if let Some(log) = &mut state.log {
+            log.push(CallLog { call, about: about.clone(), is_faulted: fault.is_some() });
         }
         self.check_repetition(state, call, &about_token, fault.as_ref(), now);
         if state.gitlab.down_until > now {

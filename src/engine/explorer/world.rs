@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::gitlab::Gitlab;
+use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
 use crate::engine::Config;
 use crate::model::{Boot, Held, RunnerKey, Timestamp};
@@ -40,6 +40,14 @@ pub(super) enum Kind {
     Repeated,
     /// A process has panicked.
     Panic,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CallLog {
+    pub(super) call: Call,
+    pub(super) about: String,
+    pub(super) is_faulted: bool,
 }
 
 /// Whether the token that GitLab accepts for a runner is held by config.toml or the state.
@@ -152,6 +160,7 @@ pub(super) struct State {
     pub(super) violations: Vec<Violation>,
     pub(super) request_count: u64,
     pub(super) trace: Option<Vec<String>>,
+    pub(super) log: Option<Vec<CallLog>>,
     pub(super) is_config_changed: bool,
 }
 
@@ -199,6 +208,7 @@ impl World {
             violations: Vec::new(),
             request_count: 0,
             trace: None,
+            log: None,
             is_config_changed: false,
         };
         Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
