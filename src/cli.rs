@@ -24,6 +24,7 @@ mod rotate;
 mod run;
 mod selection;
 mod session;
+mod shared_entry;
 mod status;
 mod table;
 mod text;
@@ -44,12 +45,13 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
-use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, start_log};
+use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
 use crate::settings::{Environment, Start};
 use crate::signals::Signals;
 
 /// Runs the command of the command line and returns its exit code. May execute the program again first.
 pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
+    log_panics();
     let start = match start {
         Ok(start) => start,
         Err(error) => return Reporter::new(Output::default()).failed(&Error::System(error)),

@@ -30,7 +30,7 @@ use crate::status::{Counters, StatusRegistry};
 pub use assembly::{Assembly, PassOutcome, StartError};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
-pub use once::once;
+pub use once::{Ending, Pass, PassedRunner, once};
 pub use shutdown::ShutdownOutcome;
 pub use supervisor::run;
 

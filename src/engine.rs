@@ -31,7 +31,7 @@ pub use driver::{Asker, Driver, StepFailure, StepReport};
 pub use inventory::{
     Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
 };
-pub use policy::{command_rules, rules};
+pub use policy::{command_rules, deletion_at_stop, rules};
 pub use report::record_report;
 
 /// What all drivers of a process share.

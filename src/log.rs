@@ -3,6 +3,7 @@
 //! `tracing-subscriber` is used here and nowhere else.
 
 mod journal;
+mod panics;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use self::journal::Journal;
+pub use self::panics::log_panics;
 use crate::clock::{Clock, SystemClock};
 
 /// The format and level of the log.

@@ -21,6 +21,7 @@
 
 mod candidates;
 mod enrollment;
+mod entries;
 mod error;
 mod genuine;
 mod move_record;

@@ -121,6 +121,12 @@ impl Digest {
         Fingerprint(hex(&self.0[..4]))
     }
 
+    /// Whether [`Digest::fingerprint`] is this one; allocates nothing.
+    #[must_use]
+    pub fn has_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
+        u32::from_str_radix(&fingerprint.0, 16).is_ok_and(|bits| self.0.starts_with(&bits.to_be_bytes()))
+    }
+
     /// All 64 lower-case hex digits.
     #[must_use]
     pub fn to_hex(self) -> String {
@@ -283,6 +289,16 @@ mod tests {
         }
         assert!(Token::parse("acme-glrt-abc").unwrap().looks_created());
         assert!(!Token::parse("glrtr-abc").unwrap().looks_created());
+    }
+
+    #[test]
+    fn fingerprint_of_a_digest_is_that_of_its_token() {
+        let (token, other) = (Token::parse("glrt-a").unwrap(), Token::parse("glrt-b").unwrap());
+        assert_eq!(token.digest().fingerprint(), token.fingerprint());
+        assert!(token.digest().has_fingerprint(&token.fingerprint()));
+        assert!(!token.digest().has_fingerprint(&other.fingerprint()));
+        assert!(token.digest().to_hex().starts_with(&token.fingerprint().to_string()));
+        assert_eq!(Digest::try_from(token.digest().to_hex()), Ok(token.digest()));
     }
 
     #[test]

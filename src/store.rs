@@ -245,7 +245,36 @@ impl Store {
         self.in_runners(move |runners| record::save(runners, &record)).await
     }
 
-    /// Removes a record; a missing one is not an error.
+    /// Moves a runner's record and what is held for it to another key, as they are on the disk now, and sets the key of
+    /// its enrollment. Returns the record as written; `None` if there is none. The caller holds the locks of both keys.
+    ///
+    /// If a crash has left both records, the next call keeps the one under the new key, which may be newer.
+    ///
+    /// # Errors
+    /// [`Error::Unsettled`] while a journal of either key is pending, [`Error::KeyTaken`] if the new key has the record of
+    /// another runner, [`Error::Record`] if a record is damaged, [`Error::Io`].
+    pub async fn rename_record(
+        &self,
+        old: &RunnerKey,
+        new: &RunnerKey,
+        enrollment: Option<String>,
+    ) -> Result<Option<Record>, Error> {
+        let (old, new) = (old.clone(), new.clone());
+        self.in_runners(move |runners| record::rename(runners, &old, &new, enrollment)).await
+    }
+
+    /// Removes what is held for a runner, then its record; missing ones are no error. A damaged file of what is held is
+    /// kept under another name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn forget_runner(&self, key: &RunnerKey) -> Result<(), Error> {
+        let key = key.clone();
+        let forget = move |runners: &Path| held::remove(runners, &key).and_then(|()| record::remove(runners, &key));
+        self.in_runners(forget).await
+    }
+
+    /// Removes a record; a missing one is not an error. What is held for the runner stays.
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -122,6 +122,9 @@ impl Error {
     /// What the user can do, if the message does not say so.
     pub(super) fn hint(&self) -> Option<&str> {
         match self {
+            Self::Operation(ops::Error::Disk(store::Error::Unsettled { .. })) => Some(
+                "the answer to a reset was lost: `runner-agent rotate` on this runner verifies the old token first",
+            ),
             Self::Operation(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),

@@ -18,7 +18,7 @@ use super::text::expiry_text;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
-use crate::lifecycle::{Goal, Outcome};
+use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
 use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
@@ -101,20 +101,39 @@ struct Registrar {
 
 impl Registrar {
     async fn register(&self) -> Result<RunnerOutcome, Error> {
-        match Existing::find(&self.session, &self.enrollment).await? {
-            Existing::None => self.make(self.blank(), TargetEntry::New).await,
-            existing if self.mode.force => {
-                self.make(self.sited(existing.into_runner(self.blank())), TargetEntry::Same).await
+        // Another process may register the same between the look and the request; the second look finds its runner.
+        for _ in 0..2 {
+            if let Some(outcome) = self.register_once().await? {
+                return Ok(outcome);
             }
-            Existing::Same(runner) => Ok(self.unchanged(&runner)),
-            Existing::Gone(runner) => self.restore(runner).await,
-            Existing::Given(runner) => self.check(runner, true).await,
-            Existing::Unknown(runner) => self.check(runner, self.is_named).await,
-            Existing::Other(runner) => Err(taken(
-                &self.enrollment,
-                &format!("{} was made from another token", super::text::label(&self.report(&runner))),
-            )),
         }
+        Err(taken(&self.enrollment, "another process has registered one meanwhile"))
+    }
+
+    /// `None` if another process was faster; nothing was sent then.
+    async fn register_once(&self) -> Result<Option<RunnerOutcome>, Error> {
+        let done = match Existing::find(&self.session, &self.enrollment).await? {
+            Existing::None => return self.make(self.unregistered(), TargetEntry::New).await,
+            Existing::Prepared => return self.make(self.unregistered(), TargetEntry::Prepared).await,
+            existing if self.mode.force => {
+                let managed =
+                    existing.into_managed().map_or_else(|| self.unregistered(), |managed| self.sited(managed));
+                return self.make(managed, TargetEntry::Same).await;
+            }
+            Existing::Same(managed) => self.unchanged(&managed.runner),
+            Existing::Gone(managed) => self.restore(*managed).await?,
+            Existing::Given(managed) => self.check(*managed, true).await?,
+            Existing::Unknown(managed) => self.check(*managed, self.is_named).await?,
+            Existing::Other(managed) => {
+                let label = super::text::label(&self.report(&managed.runner));
+                return Err(taken(&self.enrollment, &format!("{label} was made from another token")));
+            }
+        };
+        Ok(Some(done))
+    }
+
+    fn unregistered(&self) -> ManagedRunner {
+        ManagedRunner { runner: self.blank(), enrollment: None, unfinished: None, twin_of: None }
     }
 
     fn blank(&self) -> Runner {
@@ -125,11 +144,11 @@ impl Registrar {
     }
 
     /// TLS files given as flags go before those of the entry.
-    fn sited(&self, mut runner: Runner) -> Runner {
+    fn sited(&self, mut managed: ManagedRunner) -> ManagedRunner {
         if self.enrollment.site.tls != TlsFiles::default() {
-            runner.site = self.enrollment.site.clone();
+            managed.runner.site = self.enrollment.site.clone();
         }
-        runner
+        managed
     }
 
     fn report(&self, runner: &Runner) -> RunnerReport {
@@ -140,14 +159,14 @@ impl Registrar {
         RunnerOutcome::done(self.report(runner), Action::Unchanged, "registered already, nothing was changed")
     }
 
-    fn driver(&self, runner: Runner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
-        let managed = ManagedRunner { runner, enrollment, unfinished: None, twin_of: None };
+    fn driver(&self, managed: ManagedRunner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
+        let managed = ManagedRunner { enrollment, ..managed };
         self.session.driver(managed, Asker::Command { access_token: None, entry_fate })
     }
 
     /// Verifies a runner that exists already; returns its driver, and whether the token was replaced meanwhile.
-    async fn verify(&self, runner: Runner) -> Result<(Driver, Action), Error> {
-        let mut driver = self.driver(runner, None, EntryFate::Keep);
+    async fn verify(&self, managed: ManagedRunner) -> Result<(Driver, Action), Error> {
+        let mut driver = self.driver(ManagedRunner { unfinished: None, ..managed }, None, EntryFate::Keep);
         let drive = self.session.drive(&mut driver, Goal::Verified, Budget::BY_RULES).await;
         match drive.outcome() {
             Some(Outcome::Accepted(_)) => Ok((driver, Action::Unchanged)),
@@ -165,8 +184,8 @@ impl Registrar {
     }
 
     /// The record knows the runner, but its entry was removed.
-    async fn restore(&self, runner: Runner) -> Result<RunnerOutcome, Error> {
-        let (mut driver, _) = self.verify(runner).await?;
+    async fn restore(&self, managed: ManagedRunner) -> Result<RunnerOutcome, Error> {
+        let (mut driver, _) = self.verify(managed).await?;
         self.session.ops().restore(&mut driver.runner, &self.enrollment).await?;
         let line = "registered already, its entry was gone from config.toml and is back";
         Ok(RunnerOutcome::done(self.report(&driver.runner), Action::Restored, line))
@@ -174,8 +193,8 @@ impl Registrar {
 
     /// An entry without a record of its origin is good if the server accepts its token, and if it is surely the one
     /// that the user means.
-    async fn check(&self, runner: Runner, is_meant: bool) -> Result<RunnerOutcome, Error> {
-        let (driver, action) = self.verify(runner).await?;
+    async fn check(&self, managed: ManagedRunner, is_meant: bool) -> Result<RunnerOutcome, Error> {
+        let (driver, action) = self.verify(managed).await?;
         let report = self.report(&driver.runner);
         let label = super::text::label(&report);
         if !is_meant {
@@ -188,16 +207,19 @@ impl Registrar {
         Ok(RunnerOutcome::done(report, action, "there already, nothing was changed"))
     }
 
-    async fn make(&self, runner: Runner, entry: TargetEntry) -> Result<RunnerOutcome, Error> {
-        let before = runner.record.id;
-        let mut driver = self.driver(runner, Some(self.enrollment.clone()), entry.fate_if_undone());
+    /// Registers the runner; `None` if another process was faster.
+    async fn make(&self, managed: ManagedRunner, entry: TargetEntry) -> Result<Option<RunnerOutcome>, Error> {
+        let before = managed.runner.record.id;
+        let mut driver = self.driver(managed, Some(self.enrollment.clone()), entry.fate_if_undone());
         if entry == TargetEntry::Same {
+            self.settle(&mut driver).await?;
             driver.enter(Outcome::Reenrolled(None));
         }
         let drive = self.session.drive(&mut driver, entry.goal(), Budget::Within(self.mode.wait)).await;
         match drive.outcome() {
             Some(Outcome::Registered(_)) => {}
-            Some(Outcome::Adopted(_)) => return Ok(self.unchanged(&driver.runner)),
+            Some(Outcome::Adopted(_)) => return Ok(Some(self.unchanged(&driver.runner))),
+            Some(Outcome::Released) => return Ok(None),
             _ if drive.is_interrupted => return Err(Error::Interrupted("nothing was registered".to_owned())),
             outcome => return Err(self.explained(outcome, drive)),
         }
@@ -221,13 +243,47 @@ impl Registrar {
         outcome.hint = before.filter(|before| driver.runner.record.id != Some(*before)).map(|before| {
             format!("the entry belonged to runner {before} before, which was not unregistered: delete it in GitLab if it still exists")
         });
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
-    /// Says what a lost answer may have left behind.
+    /// Finds out what became of a reset that was cut off, before its journal is needed for the registration.
+    async fn settle(&self, driver: &mut Driver) -> Result<(), Error> {
+        if !matches!(driver.state(), State::Uncertain(_)) {
+            return Ok(());
+        }
+        self.session
+            .reporter
+            .remark("the answer to the last reset of its token was lost: verifying the old token first");
+        let drive = self.session.drive(driver, Goal::Settled, Budget::BY_RULES).await;
+        if !matches!(driver.state(), State::Uncertain(_)) {
+            return Ok(());
+        }
+        let unsettled = "it is not known what became of the last reset of its token";
+        if drive.is_interrupted {
+            return Err(Error::Interrupted(unsettled.to_owned()));
+        }
+        Err(Error::Verdict {
+            exit: Exit::Unreachable,
+            message: format!("{unsettled}: {}", chain(&error_of(drive))),
+            hint: Some("run the same command again once the server answers `runner-agent verify`".to_owned()),
+        })
+    }
+
+    /// Says what a lost answer may have left behind. Nothing, if GitLab has not seen the request.
     fn explained(&self, outcome: Option<Outcome>, drive: Drive) -> Error {
         let error = error_of(drive);
-        if !matches!(outcome, Some(Outcome::Lost { .. })) {
+        if let Error::Operation(ops::Error::Probing(_)) = &error {
+            return Error::Verdict {
+                exit: error.exit(),
+                message: format!("{}: no registration was sent", chain(&error)),
+                hint: error.hint().map(str::to_owned),
+            };
+        }
+        let may_have_reached = match &error {
+            Error::Operation(error) => error.failure().is_some_and(|failure| failure.may_have_reached),
+            _ => false,
+        };
+        if !(may_have_reached && matches!(outcome, Some(Outcome::Lost { .. }))) {
             return error;
         }
         let description = self.enrollment.parameters.description.as_deref().unwrap_or_default();
@@ -281,7 +337,7 @@ impl Registrar {
         // The record holds the token; an answer in the journal would keep the deletion from beginning.
         self.session.ops().settle(&mut driver.runner).await?;
         let drive = self.session.drive(driver, Goal::Unregistered, Budget::BY_RULES).await;
-        if entry == TargetEntry::Same {
+        if entry != TargetEntry::New {
             // A dead token must not be taken for one that this registration token has made.
             driver.runner.record.seed = None;
             self.session.ops().disk().save_record(driver.runner.record.clone()).await?;
@@ -300,14 +356,18 @@ impl Registrar {
 /// Which entry the runner gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TargetEntry {
+    /// A new one.
     New,
+    /// One without a token, which is completed.
+    Prepared,
+    /// The one that the former runner has.
     Same,
 }
 
 impl TargetEntry {
     fn goal(self) -> Goal {
         match self {
-            Self::New => Goal::Registered,
+            Self::New | Self::Prepared => Goal::Registered,
             Self::Same => Goal::RegisteredAgain,
         }
     }
@@ -316,7 +376,7 @@ impl TargetEntry {
     fn fate_if_undone(self) -> EntryFate {
         match self {
             Self::New => EntryFate::Drop,
-            Self::Same => EntryFate::Keep,
+            Self::Prepared | Self::Same => EntryFate::Keep,
         }
     }
 }

@@ -2,10 +2,14 @@
 
 use super::arguments::RunArguments;
 use super::context::Context;
+use super::error::of_operation;
+use super::outcome::of_entry;
 use super::{Error, Exit};
-use crate::daemon::{Assembly, PassOutcome, ShutdownOutcome};
+use crate::daemon::{Assembly, Ending, Pass, PassOutcome, PassedRunner, ShutdownOutcome};
+use crate::engine::StepFailure;
 use crate::model::{RunnerReport, StateName, VerifyOutcome};
 use crate::signals::Signals;
+use crate::store::Entry;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
@@ -19,28 +23,44 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
     let on_interrupt =
         || context.reporter.remark("interrupted: finishing operations in progress; a second signal ends at once");
     match assembly.pass(&mut signals, on_interrupt).await? {
-        PassOutcome::Complete(runners) => Ok(report(context, runners)),
+        PassOutcome::Complete(pass) => Ok(report(context, pass)),
         PassOutcome::CutShort(why) => {
             Err(Error::Interrupted(format!("{why} before the pass was complete: the next start finishes it")))
         }
     }
 }
 
-fn report(context: &Context<'_>, runners: Vec<RunnerReport>) -> Exit {
-    let exits: Vec<_> = runners.iter().map(exit_of).collect();
+fn report(context: &Context<'_>, pass: Pass) -> Exit {
+    let rows = pass.runners.into_iter().map(|passed| (exit_of(&passed), passed.report));
+    let rows = rows.chain(pass.unusable.iter().map(|entry| (Exit::LocalFile, of_unusable(entry))));
+    let (exits, runners): (Vec<_>, Vec<_>) = rows.unzip();
     let now = context.now();
     context.reporter.runners(runners, |runners| super::list::table(runners, now));
     Exit::of_all(&exits)
 }
 
-fn exit_of(runner: &RunnerReport) -> Exit {
-    if runner.error.is_some() {
-        return Exit::LocalFile;
+fn of_unusable(entry: &Entry) -> RunnerReport {
+    let error = entry.access().err().map(|problem| format!("in line {}, {problem}", entry.line));
+    RunnerReport { state: StateName::Unusable, error, ..of_entry(entry) }
+}
+
+/// The exit code for a runner: that of what failed, else by its state.
+fn exit_of(passed: &PassedRunner) -> Exit {
+    match &passed.ending {
+        Ending::Done => of_state(&passed.report),
+        Ending::Failed(StepFailure::Operation(error) | StepFailure::Unsaved(error)) => of_operation(error),
+        Ending::Failed(StepFailure::UsedElsewhere { .. }) | Ending::Panicked => Exit::Failed,
     }
-    let is_accepted = runner.last_verify.as_ref().is_none_or(|verify| verify.outcome == VerifyOutcome::Accepted);
+}
+
+fn of_state(runner: &RunnerReport) -> Exit {
     match runner.state {
-        StateName::Active if is_accepted => Exit::Done,
-        StateName::Active | StateName::Unregistered | StateName::Uncertain => Exit::Unreachable,
+        StateName::Active => match runner.last_verify.as_ref().map(|verify| verify.outcome) {
+            None | Some(VerifyOutcome::Accepted) => Exit::Done,
+            Some(VerifyOutcome::Refused | VerifyOutcome::Trouble(_)) => Exit::Refused,
+            Some(VerifyOutcome::Unanswered) => Exit::Unreachable,
+        },
+        StateName::Unregistered | StateName::Uncertain => Exit::Unreachable,
         StateName::Rejected
         | StateName::NotRenewable
         | StateName::Failed

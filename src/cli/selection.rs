@@ -14,10 +14,23 @@ use crate::store::{Entry, EntryProblem, Record, Snapshot};
 /// A runner that a command can select: from config.toml, or from a record whose entry is still to be written.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    /// The entries; several if config.toml repeats a runner.
+    /// The entries; several if config.toml repeats a runner. Once it is chosen: those that were selected.
     pub(super) entries: Vec<Entry>,
+    /// Once it is chosen: the entries with the same token that were not selected, at this address or another one.
+    pub(super) others: Vec<Entry>,
     /// The runner, or why its entry is unusable.
     pub(super) runner: Result<ManagedRunner, EntryProblem>,
+}
+
+/// A usable runner that a command has selected.
+#[derive(Debug)]
+pub(super) struct Selected {
+    /// The runner.
+    pub(super) managed: ManagedRunner,
+    /// The entries by which it was selected; none if its entry is still to be written.
+    pub(super) entries: Vec<Entry>,
+    /// The entries with the same token that were not selected. What the command does to the runner concerns them too.
+    pub(super) others: Vec<Entry>,
 }
 
 /// The criteria of a selection, with the token read.
@@ -44,9 +57,10 @@ pub(super) fn candidates(inventory: Inventory, snapshot: &Snapshot) -> Vec<Candi
             Some(position) => Ok(runners.remove(position)),
             None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
         };
-        candidates.push(Candidate { entries: vec![entry.clone()], runner });
+        candidates.push(Candidate { entries: vec![entry.clone()], others: Vec::new(), runner });
     }
-    candidates.extend(runners.into_iter().map(|runner| Candidate { entries: vec![], runner: Ok(runner) }));
+    let unwritten = |runner| Candidate { entries: Vec::new(), others: Vec::new(), runner: Ok(runner) };
+    candidates.extend(runners.into_iter().map(unwritten));
     candidates
 }
 
@@ -101,7 +115,8 @@ impl RunnerSelector {
         Some((url.clone(), self.token.clone()?))
     }
 
-    /// Returns the selected candidates. A server alone may select several; other criteria must select one.
+    /// Returns the selected candidates with the entries that were selected. A server alone may select several; other
+    /// criteria must select one.
     ///
     /// # Errors
     /// [`Error::Usage`] if none match, or several where one is required; the message lists them.
@@ -109,7 +124,9 @@ impl RunnerSelector {
         if self.selects_all() {
             return Ok(candidates);
         }
-        let chosen: Vec<_> = candidates.into_iter().filter(|candidate| self.matches(candidate)).collect();
+        let (mut chosen, rest): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|candidate| self.matches(candidate));
+        chosen.iter_mut().for_each(|candidate| self.narrow(candidate, &rest));
         let must_be_one = self.selection.name.is_some() || self.selection.id.is_some() || self.token.is_some();
         match chosen.len() {
             0 => Err(Error::Usage(format!("no runner in config.toml has {self}"))),
@@ -121,6 +138,17 @@ impl RunnerSelector {
                 Err(Error::Usage(format!("{number} runners have {self}, choose one by{}", choices.concat())))
             }
         }
+    }
+
+    /// Tells the selected entries from those that only share their token.
+    fn narrow(&self, candidate: &mut Candidate, rest: &[Candidate]) {
+        let is_selected = |entry: &Entry| self.selection.name.is_none() || entry.name == self.selection.name;
+        let tokens: Vec<_> = candidate.entries.iter().filter_map(|entry| entry.token.token()).cloned().collect();
+        let has_token = |entry: &&Entry| entry.token.token().is_some_and(|token| tokens.contains(token));
+        let elsewhere = rest.iter().flat_map(|candidate| &candidate.entries).filter(has_token).cloned().collect();
+        (candidate.entries, candidate.others) =
+            std::mem::take(&mut candidate.entries).into_iter().partition(is_selected);
+        candidate.others.extend::<Vec<_>>(elsewhere);
     }
 
     fn matches(&self, candidate: &Candidate) -> bool {

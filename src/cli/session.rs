@@ -9,17 +9,17 @@ use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
 use super::report::Reporter;
-use super::selection::{Candidate, RunnerSelector, candidates};
+use super::selection::{Candidate, RunnerSelector, Selected, candidates};
 use super::{Error, Exit, progress};
 use crate::clock::SystemClock;
-use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, ManagedRunner, take_inventory};
+use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, Inventory, ManagedRunner, take_inventory};
 use crate::error_chain::chain;
 use crate::gitlab::Client;
 use crate::lifecycle::{Goal, Outcome};
 use crate::model::{Timestamp, format_span};
 use crate::ops::Ops;
 use crate::settings::{self, Settings};
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// A driver on this machine's disk and the real GitLab.
 pub(super) type Driver = engine::Driver<Client, Store, SystemClock>;
@@ -59,8 +59,13 @@ impl CommandSession {
 
     /// The runners that a command can select, after what a crash interrupted is finished.
     pub(super) async fn candidates(&self) -> Result<Vec<Candidate>, Error> {
-        let (inventory, snapshot) = take_inventory(self.ops(), &self.config, self.now()).await?;
+        let (inventory, snapshot) = self.inventory().await?;
         Ok(candidates(inventory, &snapshot))
+    }
+
+    /// The runners of this machine, after what a crash interrupted is finished.
+    pub(super) async fn inventory(&self) -> Result<(Inventory, Snapshot), Error> {
+        Ok(take_inventory(self.ops(), &self.config, self.now()).await?)
     }
 
     /// Takes up a runner.
@@ -80,6 +85,19 @@ impl CommandSession {
         Work: Fn(Rc<Self>, ManagedRunner) -> Future,
         Future: std::future::Future<Output = RunnerOutcome> + 'static,
     {
+        self.for_all_selected(selector, |session, selected| work(session, selected.managed)).await
+    }
+
+    /// As [`CommandSession::for_all`], for a command that distinguishes the selected entries of a runner from others.
+    pub(super) async fn for_all_selected<Work, Future>(
+        self,
+        selector: &RunnerSelector,
+        work: Work,
+    ) -> Result<Exit, Error>
+    where
+        Work: Fn(Rc<Self>, Selected) -> Future,
+        Future: std::future::Future<Output = RunnerOutcome> + 'static,
+    {
         let chosen = selector.choose(self.candidates().await?)?;
         if chosen.is_empty() && !self.reporter.is_json() {
             self.reporter.answer(&format!("no runners in {}\n", self.ops().disk().config_path().display()));
@@ -90,13 +108,14 @@ impl CommandSession {
         let session = Rc::new(self);
         let mut outcomes = Vec::new();
         let mut tasks = JoinSet::new();
-        for (position, Candidate { entries, runner }) in chosen.into_iter().enumerate() {
-            match (runner, entries.first()) {
-                (Ok(managed), _) => {
-                    let task = work(Rc::clone(&session), managed);
-                    tasks.spawn_local(async move { (position, task.await) });
+        for (position, Candidate { entries, others, runner }) in chosen.into_iter().enumerate() {
+            match (runner, entries.first().cloned()) {
+                (Ok(managed), entry) => {
+                    let shared = others.clone();
+                    let task = work(Rc::clone(&session), Selected { managed, entries, others });
+                    tasks.spawn_local(async move { (position, task.await.of_entry(entry.as_ref(), &shared)) });
                 }
-                (Err(problem), Some(entry)) => outcomes.push((position, RunnerOutcome::unusable(entry, &problem))),
+                (Err(problem), Some(entry)) => outcomes.push((position, RunnerOutcome::unusable(&entry, &problem))),
                 (Err(_), None) => {}
             }
         }

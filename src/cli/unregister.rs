@@ -7,8 +7,9 @@ use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
-use super::selection::RunnerSelector;
+use super::selection::{RunnerSelector, Selected};
 use super::session::{CommandSession, Driver, error_of};
+use super::shared_entry::drop_entry;
 use super::{Error, Exit};
 use crate::engine::{Asker, Budget, Drive, ManagedRunner, record_report};
 use crate::lifecycle::Goal;
@@ -44,12 +45,21 @@ pub(super) async fn unregister(
             let outcome = unregister_one(Rc::new(session), with_api(api, managed)).await;
             return Ok(reporter.report_outcomes(vec![outcome]));
         }
-        session.for_all(&selector, |session, managed| unregister_one(session, with_api(api, managed))).await
+        session.for_all_selected(&selector, |session, selected| unregister_selected(session, api, selected)).await
     };
     tokio::select! {
         biased;
         () = interrupt.interrupted_twice() => Err(Error::Interrupted("the next command finishes the interrupted operations".to_owned())),
         result = work => result,
+    }
+}
+
+/// Unregisters a runner, or only removes the selected entry if others use its token.
+async fn unregister_selected(session: Rc<CommandSession>, api: Option<Api>, selected: Selected) -> RunnerOutcome {
+    if selected.others.is_empty() {
+        unregister_one(session, with_api(api, selected.managed)).await
+    } else {
+        drop_entry(session, selected).await
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::settings_files::SettingsFiles;
-use super::{Heartbeat, Notice, Parts, ShutdownOutcome, Watch, once, supervisor};
+use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::{Config, Engine};
 use crate::gitlab::{self, Client, Observer};
-use crate::model::{RunnerKey, RunnerReport};
+use crate::model::RunnerKey;
 use crate::ops::{self, RegistrationSource, SoleCopies};
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::signals::{Signal, Signals};
@@ -40,7 +40,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub enum PassOutcome {
     /// Every runner, after the pass.
-    Complete(Vec<RunnerReport>),
+    Complete(Pass),
     /// It was cut short, for this reason; the next start finishes what was begun.
     CutShort(&'static str),
 }
@@ -149,7 +149,7 @@ impl Assembly {
 /// Ends a pass: within the grace time, unless a signal comes; then within the time of a request, as long as an answer
 /// is awaited that is the only copy of a token.
 async fn finish(
-    mut pass: Pin<&mut impl Future<Output = Result<Vec<RunnerReport>, ops::Error>>>,
+    mut pass: Pin<&mut impl Future<Output = Result<Pass, ops::Error>>>,
     signals: &mut Signals,
     sole_copies: &SoleCopies,
     grace: Duration,

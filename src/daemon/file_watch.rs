@@ -97,13 +97,11 @@ impl Watch {
     }
 
     /// Reports what a test sends.
-    ///
-    /// # Errors
-    /// The error of the inotify call.
     #[cfg(test)]
-    pub(crate) fn of_test(changes: tokio::sync::mpsc::UnboundedReceiver<Changed>) -> io::Result<Self> {
-        let routes = Rc::new(RefCell::new(Routes::new(Inotify::init()?.watches())));
-        Ok(Self { source: ChangeSource::Test(changes), routes, collected: None })
+    pub(crate) fn of_test(changes: tokio::sync::mpsc::UnboundedReceiver<Changed>) -> Self {
+        let watches = Inotify::init().unwrap().watches();
+        let routes = Rc::new(RefCell::new(Routes::new(watches)));
+        Self { source: ChangeSource::Test(changes), routes, collected: None }
     }
 
     /// A handle that changes the watched files.

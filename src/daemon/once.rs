@@ -9,52 +9,95 @@ use tokio::task::{JoinSet, LocalSet};
 use super::worker::{DrainMode, RunnerChannels, SharedTarget, Worker};
 use super::{Parts, Shared};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, take_inventory};
-use crate::lifecycle::State;
+use crate::engine::{Config, StepFailure, record_report, take_inventory};
+use crate::error_chain::chain;
 use crate::model::RunnerReport;
 use crate::ops::{Disk, Error, Server};
+use crate::store::Entry;
 
-/// The error of a runner whose token a pass could not write to config.toml.
-const UNSAVED: &str = "cannot write its new token to config.toml; the next start retries";
+/// What one pass found and did.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// The runners, in the order of the inventory.
+    pub runners: Vec<PassedRunner>,
+    /// The entries that no runner can be made of.
+    pub unusable: Vec<Entry>,
+}
+
+/// A runner after a pass.
+#[derive(Debug)]
+pub struct PassedRunner {
+    /// The runner; `error` says what went wrong.
+    pub report: RunnerReport,
+    /// How the work on it ended.
+    pub ending: Ending,
+}
+
+/// How the work of a pass on one runner ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// Every step that was due was done.
+    Done,
+    /// A step failed, and no later one made up for it.
+    Failed(StepFailure),
+    /// It was cut short by an internal error, which has been logged.
+    Panicked,
+}
+
+const PANICKED: &str = "an internal error, see the log, has ended the work on it";
 
 /// Makes one pass and reports every runner after it.
 ///
 /// # Errors
 /// [`Error::Disk`] if config.toml or the state directory cannot be read.
-pub async fn once<S: Server, D: Disk, C: Clock>(
-    config: Config,
-    parts: Parts<S, D, C>,
-) -> Result<Vec<RunnerReport>, Error> {
+pub async fn once<S: Server, D: Disk, C: Clock>(config: Config, parts: Parts<S, D, C>) -> Result<Pass, Error> {
     let Parts { engine, registry, counters, .. } = parts;
     let shared = Shared { engine: Rc::new(engine), registry, counters };
     LocalSet::new().run_until(pass(Rc::new(shared), Rc::new(config))).await
 }
 
-async fn pass<S: Server, D: Disk, C: Clock>(
-    shared: Rc<Shared<S, D, C>>,
-    config: Rc<Config>,
-) -> Result<Vec<RunnerReport>, Error> {
+async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config: Rc<Config>) -> Result<Pass, Error> {
     let (mut inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
     let drain_mode = watch::channel(DrainMode::Finish).0;
     let mut workers = JoinSet::new();
+    let mut runners = Vec::new();
     for (position, managed) in inventory.runners.into_iter().enumerate() {
+        let report = record_report(&managed.runner, shared.engine.now());
+        // Until its worker has ended.
+        runners.push(PassedRunner {
+            report: RunnerReport { error: Some(PANICKED.to_owned()), ..report },
+            ending: Ending::Panicked,
+        });
         let channels = RunnerChannels {
             target: SharedTarget::new(managed.runner.target().into()),
             commands: mpsc::unbounded_channel().1,
             drain_mode: drain_mode.subscribe(),
         };
         let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config), channels);
-        workers.spawn_local(async move { (position, report_of(&worker.once().await)) });
+        workers.spawn_local(async move {
+            let (driver, failure) = worker.once().await;
+            (position, passed(driver.report(), failure))
+        });
     }
-    let mut reports = workers.join_all().await;
-    reports.sort_by_key(|(position, _)| *position);
-    Ok(reports.into_iter().map(|(_, report)| report).collect())
+    while let Some(ended) = workers.join_next().await {
+        if let Ok((position, passed)) = ended {
+            runners[position] = passed;
+        }
+    }
+    // Afterwards, because an entry that was prepared for an enrollment is complete by now.
+    let entries = shared.engine.ops.disk().read().await?.entries;
+    Ok(Pass { runners, unusable: entries.into_iter().filter(|entry| entry.access().is_err()).collect() })
 }
 
-fn report_of<S: Server, D: Disk, C: Clock>(driver: &Driver<S, D, C>) -> RunnerReport {
-    let is_unsaved = matches!(driver.state(), State::Active(active) if active.unsaved.is_some());
-    let error = is_unsaved.then(|| UNSAVED.to_owned());
-    RunnerReport { next: None, error, ..driver.report() }
+fn passed(report: RunnerReport, failure: Option<StepFailure>) -> PassedRunner {
+    let error = failure.as_ref().map(|failure| match failure {
+        StepFailure::Unsaved(error) => {
+            format!("cannot write its new token to config.toml; the next start retries: {}", chain(error))
+        }
+        StepFailure::Operation(_) | StepFailure::UsedElsewhere { .. } => chain(failure).to_string(),
+    });
+    let ending = failure.map_or(Ending::Done, Ending::Failed);
+    PassedRunner { report: RunnerReport { next: None, error, ..report }, ending }
 }

@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::supervisor::Supervisor;
 use super::worker::{DrainMode, RunnerCommand};
 use super::{Notice, Notices};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, OnReboot, Unregister};
+use crate::engine::{Config, Driver, OnReboot, Unregister, deletion_at_stop};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Rejection, State};
 use crate::model::RunnerId;
-use crate::ops::{Disk, RegistrationSource, Runner, Server, SoleCopies, Unregistration};
+use crate::ops::{Deletion, Disk, Runner, Server, SoleCopies, Unregistration};
 
 /// How a stopped daemon leaves its runners behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +105,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 tracing::error!("no answer came in time: the next start finds out what became of the tokens");
                 return ShutdownOutcome::Unfinished;
             };
-            if let (Ok(driver), StopMode::ByPolicy) = (ended, mode)
-                && wants_unregistration(&self.config, &driver)
-            {
-                tracing::error!(runner = driver.runner.label(), "not unregistered: the grace time is over");
-                outcome = ShutdownOutcome::Unfinished;
+            match (ended, mode) {
+                (Ok(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
+                    tracing::error!(runner = driver.runner.label(), "not unregistered: the grace time is over");
+                    outcome = ShutdownOutcome::Unfinished;
+                }
+                (Ok(_), StopMode::ByPolicy | StopMode::Keep) => {}
+                // It has panicked, which has been logged.
+                (Err(_), _) => outcome = ShutdownOutcome::Unfinished,
             }
         }
         outcome
@@ -117,14 +120,19 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Half of the grace time is for everything that is under way, the rest only for what changes something.
     async fn drain(&mut self, mode: StopMode, deadline: Instant) -> ShutdownOutcome {
-        let (mut unregistrations, mut failures) = (JoinSet::new(), 0);
+        // The runners that are not served at present cannot be unregistered.
+        let resting = if mode == StopMode::ByPolicy { self.resting.len() } else { 0 };
+        let (mut unregistrations, mut failures) = (JoinSet::new(), resting);
         let cancel_verify_at = deadline - self.config.shutdown.grace / 2;
         for until in [cancel_verify_at, deadline] {
             while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
-                if let (Ok(driver), StopMode::ByPolicy) = (ended, mode)
-                    && wants_unregistration(&self.config, &driver)
-                {
-                    unregistrations.spawn_local(unregister(driver));
+                match (ended, mode) {
+                    (Ok(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
+                        unregistrations.spawn_local(unregister(driver, deadline));
+                    }
+                    (Ok(_), StopMode::ByPolicy | StopMode::Keep) => {}
+                    // It has panicked, which has been logged.
+                    (Err(_), _) => failures += 1,
                 }
             }
             self.drain_mode.send_replace(DrainMode::CancelVerify);
@@ -156,9 +164,19 @@ async fn another_stop(notices: &mut Notices) {
 
 /// Unregisters a runner; returns whether that is done. A runner whose request is cut short stays registered, and the
 /// journal lets the next start finish.
-async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -> bool {
-    let Some(plan) = driver.plan_towards(Goal::Unregistered, &[]) else { return true };
-    let report = driver.step(plan, std::future::pending()).await;
+async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>, deadline: Instant) -> bool {
+    let (mut taken, mut last) = (Vec::new(), None);
+    while let Some(plan) = driver.plan_towards(Goal::Unregistered, &taken) {
+        let at = Instant::now() + plan.at.since(driver.now());
+        if at >= deadline {
+            break;
+        }
+        sleep_until(at).await;
+        let report = driver.step(plan, std::future::pending()).await;
+        taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
+        last = Some(report);
+    }
+    let Some(report) = last else { return true };
     let runner = driver.runner.label();
     if let Some(error) = &report.failure {
         tracing::error!(runner, error = chain(error), hint = error.hint(), "cannot unregister");
@@ -173,7 +191,11 @@ async fn unregister<S: Server, D: Disk, C: Clock>(mut driver: Driver<S, D, C>) -
         ),
         None => {}
     }
-    report.failure.is_none()
+    let is_done = report.unregistration.is_some();
+    if !is_done && report.failure.is_none() {
+        tracing::error!(runner, "not unregistered: the server still accepts its token");
+    }
+    is_done
 }
 
 fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &Driver<S, D, C>) -> bool {
@@ -196,19 +218,20 @@ fn wants_unregistration<S: Server, D: Disk, C: Clock>(config: &Config, driver: &
     }
     match config.policy_of(runner).unregister.unwrap_or(config.shutdown.unregister) {
         Unregister::Never => false,
+        // The next verification makes a manager again.
+        Unregister::Enrolled if deletion_at_stop(config, runner) == Deletion::Manager => driver.enrollment.is_some(),
         Unregister::Enrolled => driver.enrollment.is_some() && can_be_made_again(config, runner),
         Unregister::All => true,
     }
 }
 
-/// Whether the enrollment could make the runner once more. Of a given one only this machine's manager is deleted, and
-/// its next verification makes that again.
+/// Whether the enrollment could make the runner once more.
 fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
     let Some(enrollment) = config.enrollments.iter().find(|wanted| wanted.key == runner.record.key) else {
         return false;
     };
     match enrollment.source.secret().read() {
-        Err(error) if !matches!(enrollment.source, RegistrationSource::Given(_)) => {
+        Err(error) => {
             tracing::warn!(
                 runner = runner.label(),
                 error = chain(&error),
@@ -216,6 +239,6 @@ fn can_be_made_again(config: &Config, runner: &Runner) -> bool {
             );
             false
         }
-        Ok(_) | Err(_) => true,
+        Ok(_) => true,
     }
 }

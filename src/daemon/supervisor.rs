@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::task::{self, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::shutdown::{ShutdownOutcome, StopMode};
 use super::worker::{DrainMode, FileState, RunnerChannels, RunnerCommand, SharedTarget, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, Inventory, ManagedRunner, retake_inventory, take_inventory};
+use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
 use crate::error_chain::chain;
 use crate::model::{RunnerKey, StateName};
 use crate::ops::{Disk, Error, Runner, Server, is_own};
@@ -25,6 +25,11 @@ use crate::store::Snapshot;
 /// How long config.toml must have been still before a missing entry counts as removed: editors and configuration
 /// management write the file in several steps.
 const STILL: Duration = Duration::from_secs(5);
+
+/// How long a runner rests after its worker has panicked: a fault that comes back must not become a stream of requests.
+pub(super) const REST: Duration = Duration::from_secs(60);
+
+const PANICKED: &str = "an internal error, see the log, has ended the work on it; it is taken up again within a minute";
 
 /// Runs the daemon until a notice stops it. What a crash interrupted is finished first.
 ///
@@ -72,6 +77,10 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, taken),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
+            Event::Rested => {
+                supervisor.replays = true;
+                supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+            }
             Event::None => {}
         }
     };
@@ -87,6 +96,8 @@ enum Event {
     FileStill,
     Inventory(UnregisteredElsewhere, InventoryResult),
     WorkerEnded,
+    /// A runner has rested after a panic.
+    Rested,
     /// Time for a heartbeat.
     None,
 }
@@ -94,6 +105,7 @@ enum Event {
 struct RunnerHandle {
     commands: mpsc::UnboundedSender<RunnerCommand>,
     target: SharedTarget,
+    task: task::Id,
 }
 
 pub(super) struct Supervisor<S, D, C> {
@@ -105,10 +117,14 @@ pub(super) struct Supervisor<S, D, C> {
     /// Enrollments that another process has unregistered while this one runs.
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     handles: BTreeMap<RunnerKey, RunnerHandle>,
+    /// Runners whose worker has panicked, and until when they are not served.
+    pub(super) resting: BTreeMap<RunnerKey, Instant>,
     pub(super) workers: JoinSet<Driver<S, D, C>>,
     pub(super) drain_mode: watch::Sender<DrainMode>,
     /// The inventory under way, one at a time: a slow disk holds up nothing else.
     inventory: JoinSet<(UnregisteredElsewhere, InventoryResult)>,
+    /// Whether the next inventory also looks for operations that were cut short, as at a start.
+    replays: bool,
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
     is_reloading: bool,
@@ -125,9 +141,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             still_at: Some(Instant::now() + STILL),
             unregistered_elsewhere: BTreeSet::new(),
             handles: BTreeMap::new(),
+            resting: BTreeMap::new(),
             workers: JoinSet::new(),
             drain_mode: watch::channel(DrainMode::Finish).0,
             inventory: JoinSet::new(),
+            replays: false,
             next_inventory: None,
             is_reloading: false,
         };
@@ -180,12 +198,12 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let worker = Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config), channels);
         // A reader that sees the daemon serving sees every runner.
         worker.publish();
-        self.workers.spawn_local(worker.run());
-        self.handles.insert(key, RunnerHandle { commands: sender, target });
+        let task = self.workers.spawn_local(worker.run()).id();
+        self.handles.insert(key, RunnerHandle { commands: sender, target, task });
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { watch, still_at, workers, heartbeat, inventory, .. } = self;
+        let Self { watch, still_at, workers, heartbeat, inventory, resting, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -195,6 +213,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let still = async {
             match still_at {
                 Some(at) => sleep_until(*at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let rested_at = resting.values().min().copied();
+        let rested = async {
+            match rested_at {
+                Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -217,9 +242,17 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             }
             Some(taken) = inventory.join_next() => match taken {
                 Ok((unregistered, taken)) => Event::Inventory(unregistered, taken),
-                // It has panicked, which has been printed; the next change of a file takes another.
-                Err(_) => Event::None,
+                // It has panicked, which has been logged.
+                Err(_) => {
+                    self.still_at = Some(Instant::now() + REST);
+                    Event::None
+                }
             },
+            () = rested => {
+                let now = Instant::now();
+                self.resting.retain(|_, until| *until > now);
+                Event::Rested
+            }
             () = sleep(heartbeat.interval()) => Event::None,
         }
     }
@@ -234,10 +267,20 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     self.unregistered_elsewhere.insert(key.clone());
                 }
             }
-            Err(error) => {
-                tracing::error!(error = chain(&error), "a worker has died: restart the agent, and please report this");
-            }
+            Err(error) => self.rest(error.id()),
         }
+    }
+
+    /// A worker has panicked, which has been logged. Its runner is served again after a while, from what is on disk.
+    fn rest(&mut self, task: task::Id) {
+        let Some(key) = self.handles.iter().find(|(_, handle)| handle.task == task).map(|(key, _)| key.clone()) else {
+            return;
+        };
+        self.handles.remove(&key);
+        let label = self.shared.registry.report_trouble(&key, PANICKED);
+        let runner = label.as_deref().unwrap_or(key.as_str());
+        tracing::error!(runner, seconds = REST.as_secs(), "its worker has panicked: taking it up again after a rest");
+        self.resting.insert(key, Instant::now() + REST);
     }
 
     /// New settings on request: every runner is looked at again.
@@ -288,7 +331,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
         let served: BTreeSet<_> = self.handles.keys().cloned().collect();
-        self.inventory.spawn_local(async move { (wanted, retake_inventory(&engine.ops, &config, &served).await) });
+        let replays = std::mem::take(&mut self.replays);
+        self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
     }
 
     /// Serves the runners of an inventory that are not served yet.
@@ -322,7 +366,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             let key = &managed.runner.record.key;
             let is_left_alone =
                 unregistered == UnregisteredElsewhere::LeaveAlone && self.unregistered_elsewhere.contains(key);
-            if !is_left_alone && !is_served(&managed.runner, snapshot, &self.handles) {
+            let is_resting = self.resting.contains_key(key);
+            if !is_left_alone && !is_resting && !is_served(&managed.runner, snapshot, &self.handles) {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");
                 self.spawn(managed);
             }
@@ -335,6 +380,22 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             let _ended = handle.commands.send(command.clone());
         }
     }
+}
+
+/// Reads the runners again. A panic cuts an operation short like the end of the process does.
+async fn take_again<S: Server, D: Disk, C: Clock>(
+    engine: &Engine<S, D, C>,
+    config: &Config,
+    served: &BTreeSet<RunnerKey>,
+    replays: bool,
+) -> InventoryResult {
+    let unfinished = if replays { engine.ops.replay(engine.now()).await?.unfinished } else { Vec::new() };
+    let (mut inventory, snapshot) = retake_inventory(&engine.ops, config, served).await?;
+    for (key, unfinished) in unfinished {
+        let managed = inventory.runners.iter_mut().find(|managed| managed.runner.record.key == key);
+        managed.into_iter().for_each(|managed| managed.unfinished = Some(unfinished.clone()));
+    }
+    Ok((inventory, snapshot))
 }
 
 /// Whether its record says that it was unregistered, which only another process does while this one runs.

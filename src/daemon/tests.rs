@@ -328,12 +328,12 @@ async fn one_pass_registers_verifies_and_rotates_what_is_due() {
     let credential = fixture.add_found("found");
     let overdue = Credential { obtained_at: credential.obtained_at.map(|at| at.minus(secs(36_000))), ..credential };
     fixture.disk.state().entries[0].obtained_at = overdue.obtained_at;
-    let reports = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
+    let pass = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
     assert_eq!(fixture.server.calls().len(), 3);
     for call in ["register", "verify", "reset"] {
         assert!(fixture.server.calls().contains(&call), "{call}");
     }
-    assert!(reports.iter().all(|report| report.state == StateName::Active), "{reports:?}");
+    assert!(pass.runners.iter().all(|passed| passed.report.state == StateName::Active), "{pass:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,11 +408,11 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_registration_is_asked_once() {
+async fn a_server_without_registration_is_asked_three_times_and_then_left_alone() {
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
     fixture.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["register", "probe", "register", "probe", "register"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -498,7 +498,7 @@ fn with_access_token(mut config: Config) -> Config {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_access_token_recovers_a_lost_token_in_two_minutes() {
+async fn an_access_token_recovers_a_lost_token_once_the_old_one_is_refused_twice() {
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_found("found");
     fixture.server.inject("reset", Fault::LoseAnswer);
@@ -506,7 +506,7 @@ async fn an_access_token_recovers_a_lost_token_in_two_minutes() {
     let requests = fixture.server.requests();
     let lost = requests.iter().find(|request| request.call == "reset").unwrap().at;
     let recovered = requests.iter().find(|request| request.call == "reset_by_id").unwrap().at;
-    assert!(recovered.since(lost) <= secs(120));
+    assert!(recovered.since(lost) <= secs(130));
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert_eq!(fixture.disk.tokens(), [served.token]);
 }
@@ -527,9 +527,12 @@ async fn a_runner_deleted_on_the_server_is_not_recovered() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.add_found("found");
     let id = fixture.disk.state().entries[0].id.unwrap();
+    fixture.run(with_access_token(Config::default()), secs(10), Notice::StopAndKeep).await;
     fixture.server.remove_runner(id);
     fixture.run(with_access_token(Config::default()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["verify", "verify", "reset_by_id"]);
+    let calls = fixture.server.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "reset_by_id").count(), 2, "{calls:?}");
+    assert!(calls.len() < 12, "{calls:?}");
     assert!(fixture.server.runners().is_empty());
 }
 
@@ -567,6 +570,35 @@ async fn a_runner_on_a_copied_disk_counts_as_shared() {
     assert!(!fixture.server.calls().contains(&"reset"), "not rotated");
     assert_eq!(fixture.server.calls().last(), Some(&"delete_manager"), "only this machine's manager is deleted");
     assert_eq!(fixture.disk.tokens().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_never_deletes_a_runner_that_is_declared_shared() {
+    let shared = |unregister| {
+        let selector = PolicySelector { name: Some("build-1".to_owned()), ..PolicySelector::default() };
+        let mut config = enrolled(registration_token());
+        config.policies = vec![Policy { selector, rotate: None, unregister: None, shared: Some(true) }];
+        config.shutdown.unregister = unregister;
+        config
+    };
+    for policy in [Unregister::Never, Unregister::Enrolled, Unregister::All] {
+        let fixture = DaemonFixture::new(None);
+        fixture.run(shared(policy), secs(10), Notice::Stop).await;
+        let deletions: Vec<_> = fixture.server.calls().into_iter().filter(|call| call.starts_with("delete")).collect();
+        assert_eq!(deletions.contains(&"delete_manager"), policy != Unregister::Never, "{policy:?}");
+        assert!(!deletions.contains(&"delete_runner"), "{policy:?}");
+        assert_eq!((fixture.server.runners().len(), fixture.disk.tokens().len()), (1, 1), "{policy:?}");
+        // The next start serves it again.
+        fixture.run(shared(policy), secs(10), Notice::StopAndKeep).await;
+        assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 1, "{policy:?}");
+    }
+    // Without its registration token it could not be registered again, which a manager does not need.
+    let fixture = DaemonFixture::new(None);
+    fixture.run(shared(Unregister::Enrolled), secs(10), Notice::StopAndKeep).await;
+    let mut config = shared(Unregister::Enrolled);
+    config.enrollments[0].source = RegistrationSource::Registration(Source::File("/nowhere/token".into()));
+    fixture.run(config, secs(10), Notice::Stop).await;
+    assert_eq!(fixture.server.calls().last(), Some(&"delete_manager"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -921,4 +953,68 @@ async fn no_reset_begins_once_a_stop_is_asked_for() {
     let calls = fixture.server.calls();
     assert!(calls.contains(&"managers") && !calls.contains(&"reset"), "{calls:?}");
     assert!(fixture.disk.state().journal.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_one_worker_does_not_end_the_others() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.add_found("one");
+    fixture.add_found("two");
+    let parts = fixture.parts();
+    let registry = parts.registry.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let look = async {
+        sleep(secs(10)).await;
+        assert!(registry.readiness().ready);
+        // A fault in the rotation of one of them, whichever comes first.
+        fixture.server.inject("reset", Fault::Panic);
+        let mut was_reported = false;
+        for _ in 0..300 {
+            sleep(secs(10)).await;
+            was_reported |= registry.readiness().waiting_for.iter().any(|reason| reason.why.contains("internal error"));
+        }
+        assert!(was_reported, "{:?} {:?}", fixture.server.requests(), registry.runners());
+        assert!(registry.readiness().ready, "{:?}", registry.readiness());
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    assert_eq!(result.unwrap(), ShutdownOutcome::Done);
+    let served: Vec<_> = fixture.server.runners().into_values().map(|runner| runner.token).collect();
+    let mut held = fixture.disk.tokens();
+    held.sort_by_key(|token| served.iter().position(|other| other == token));
+    assert_eq!(held, served, "both tokens were replaced");
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_always_panics_is_not_a_stream_of_requests() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    fixture.server.inject_always("verify", Some(Fault::Panic));
+    let parts = fixture.parts();
+    let registry = parts.registry.clone();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let look = async {
+        sleep(secs(30)).await;
+        let why = registry.readiness().waiting_for.remove(0).why;
+        assert!(why.contains("internal error"), "{why}");
+        sleep(secs(3600)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), look);
+    result.unwrap();
+    let count = fixture.server.calls().len();
+    assert!((50..=62).contains(&count), "{count} requests in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_reports_the_runner_whose_worker_panicked() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("one");
+    fixture.add_found("two");
+    fixture.server.inject("verify", Fault::Panic);
+    let pass = once(Config::default(), fixture.parts()).await.unwrap();
+    let endings: Vec<_> = pass.runners.iter().map(|passed| &passed.ending).collect();
+    let is_isolated = matches!(endings[..], [Ending::Panicked, Ending::Done] | [Ending::Done, Ending::Panicked]);
+    assert!(is_isolated, "{pass:?}");
 }

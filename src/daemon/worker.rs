@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
-use crate::engine::{Asker, Config, Driver, ManagedRunner, StepReport};
+use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
 use crate::lifecycle::{Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
@@ -137,18 +137,21 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.driver
     }
 
-    /// Makes one pass: every step that is due now, each kind once; returns its driver.
-    pub(super) async fn once(mut self) -> Driver<S, D, C> {
+    /// Makes one pass: every step that is due now, each kind once; returns its driver, and the last failure that no later
+    /// step has made up for.
+    pub(super) async fn once(mut self) -> (Driver<S, D, C>, Option<StepFailure>) {
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
-        let mut done = Vec::new();
+        let (mut done, mut failure) = (Vec::new(), None);
         while let Some(plan) = self.driver.plan_once(&done) {
             done.push(plan.step);
-            self.execute(plan).await;
+            let report = self.execute(plan).await;
+            let is_overcome = report.outcomes.iter().any(makes_up_for_failures);
+            failure = report.failure.or(failure.filter(|_| !is_overcome));
         }
-        self.driver
+        (self.driver, failure)
     }
 
-    async fn execute(&mut self, plan: Plan) {
+    async fn execute(&mut self, plan: Plan) -> StepReport {
         let (before, old_id) = (self.driver.state().name(), self.driver.runner.record.id);
         let mut drain_mode = self.channels.drain_mode.clone();
         let cancelled = async move {
@@ -157,17 +160,18 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let _mode = cancels.await;
         };
         let report = self.driver.step(plan, cancelled).await;
-        self.follow_up(before, old_id, report);
+        self.follow_up(before, old_id, &report);
+        report
     }
 
     /// Logs and counts what a step did.
-    fn follow_up(&mut self, before: StateName, old_id: Option<RunnerId>, report: StepReport) {
+    fn follow_up(&mut self, before: StateName, old_id: Option<RunnerId>, report: &StepReport) {
         for outcome in &report.outcomes {
             self.acceptance = self.acceptance.after(outcome);
         }
-        self.count(&report);
-        self.log_step(&report, old_id);
-        self.track_failure(&report);
+        self.count(report);
+        self.log_step(report, old_id);
+        self.track_failure(report);
         self.log_transition(before);
     }
 
@@ -183,5 +187,35 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if self.driver.state().name() != before {
             log_transition(&self.driver.runner, before, self.driver.state(), self.driver.now());
         }
+    }
+}
+
+/// Whether an outcome gives the runner a token that works and is written.
+fn makes_up_for_failures(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Registered(_) | Outcome::Rotated(_) | Outcome::Adopted(_) | Outcome::Saved => true,
+        Outcome::Accepted(_)
+        | Outcome::Refused
+        | Outcome::Claimed(_)
+        | Outcome::NotUnderstood { .. }
+        | Outcome::Disputed
+        | Outcome::Contested
+        | Outcome::ResetRefused
+        | Outcome::ResetDeferred { .. }
+        | Outcome::Declined(_)
+        | Outcome::NotUnregistered(_)
+        | Outcome::Requested
+        | Outcome::Removed
+        | Outcome::NotRotated
+        | Outcome::Withheld
+        | Outcome::RotationClosed
+        | Outcome::Deferred { .. }
+        | Outcome::Lost { .. }
+        | Outcome::MustAct(_)
+        | Outcome::Unsaved
+        | Outcome::Nudged
+        | Outcome::Unregistered
+        | Outcome::Released
+        | Outcome::Reenrolled(_) => false,
     }
 }

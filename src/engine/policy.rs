@@ -17,7 +17,7 @@ pub(super) fn has_confirmed_id(record: &Record) -> bool {
 /// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
-    let is_shared = policy.shared.unwrap_or(runner.record.is_copy);
+    let is_shared = is_shared(config, runner);
     let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
         RotatePolicy::Always => config.rotate.or(Some(Share::DEFAULT)),
         RotatePolicy::Off => None,
@@ -43,10 +43,25 @@ pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 
-/// What an unregistration deletes: of a runner that other machines use too, only this machine's manager.
-pub(super) fn deletion(config: &Config, runner: &Runner) -> Deletion {
-    let is_shared = config.policy_of(runner).shared.unwrap_or(runner.record.is_copy);
-    if is_shared { Deletion::Manager } else { Deletion::Runner }
+/// What a stop of the daemon deletes: never a runner that other machines use, or that cannot be registered again.
+pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
+    match runner.record.origin {
+        Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
+        Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
+    }
+}
+
+/// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record.
+pub(super) fn requested_deletion(runner: &Runner) -> Deletion {
+    match runner.record.origin {
+        Origin::Registered | Origin::V1 if !runner.record.is_copy => Deletion::Runner,
+        Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
+    }
+}
+
+/// Whether other machines use the runner's token: a copied record says so, unless the settings know better.
+fn is_shared(config: &Config, runner: &Runner) -> bool {
+    config.policy_of(runner).shared.unwrap_or(runner.record.is_copy)
 }
 
 /// The rungs of the recovery ladder that a runner has.

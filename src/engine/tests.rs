@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::*;
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Goal, Outcome, State, Step};
-use crate::model::{RunnerId, StateName};
-use crate::ops::memory::{Fault, MemoryDisk, MemoryServer, TokioClock, enrollment, identity, registration_token, url};
-use crate::ops::{EntryFate, Runner, ServerAccess, Unfinished};
+use crate::model::{RunnerId, StateName, Timestamp};
+use crate::ops::memory::{
+    Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, url,
+};
+use crate::ops::{Disk as _, EntryFate, Runner, ServerAccess, Unfinished};
 use crate::secret::{Source, Token};
+use crate::store::{AskedBy, EntryToken, Intent, JournalOperation, StoredFate};
 
 type TestDriver = Driver<MemoryServer, MemoryDisk, TokioClock>;
 
@@ -109,9 +112,13 @@ async fn a_refused_token_is_reset_by_id_with_the_access_token_of_the_settings() 
     let access_token = Token::parse("glpat-access").unwrap();
     let source = Source::Value { token: access_token, origin: "a test".to_owned() };
     for (servers, expected) in [
-        (Vec::new(), vec!["reset"]),
-        (vec![ServerAccess { url: url(), access_token: source }], vec!["reset", "reset", "reset_by_id"]),
+        (Vec::new(), vec!["verify", "reset"]),
+        (vec![ServerAccess { url: url(), access_token: source }], vec!["verify", "reset", "reset", "reset_by_id"]),
     ] {
+        if world.config.servers.is_empty() && servers.is_empty() {
+            // The server confirms the id, which config.toml only claims.
+            world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        }
         world.config.servers = servers;
         world.server.inject("reset", Fault::Fail(Disposition::Refused));
         world.command().await.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
@@ -178,17 +185,68 @@ async fn a_command_that_fails_leaves_the_recorded_state_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interrupted_unregistration_is_finished_by_the_daemon_before_anything_else() {
+async fn an_interrupted_unregistration_is_settled_by_asking_and_not_repeated() {
+    for is_gone in [false, true] {
+        let world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        let token = world.server.runners()[&world.id.number()].token.clone();
+        if is_gone {
+            world.server.remove_runner(world.id);
+        }
+        let key = world.disk.state().records.keys().next().unwrap().clone();
+        world.disk.begin(&key, unregistration_intent(&token, world.id)).await.unwrap();
+        let mut driver = world.driver(Asker::Daemon, Some(Unfinished::Unregistration)).await;
+        while world.server.calls().len() < 4 {
+            let plan = driver.plan().unwrap();
+            tokio::time::sleep(plan.at.since(driver.now())).await;
+            driver.step(plan, std::future::pending()).await;
+            if driver.plan().is_none() {
+                break;
+            }
+        }
+        assert!(world.server.calls().iter().all(|call| *call == "verify" || *call == "reset"));
+        assert_eq!(matches!(driver.state(), State::Retired { .. }), is_gone);
+        assert_eq!(world.disk.tokens().is_empty(), is_gone);
+        assert!(world.disk.state().journal.is_empty());
+    }
+}
+
+/// The journal of a command that was killed.
+fn unregistration_intent(token: &Token, id: RunnerId) -> Intent {
+    let (fingerprint, fate) = (token.fingerprint(), Some(StoredFate::Drop));
+    let operation = JournalOperation::Unregister { url: url(), id: Some(id), fingerprint, manager_only: false, fate };
+    let at = Timestamp::from_millis(START);
+    Intent { operation, at, system_id: None, asked_by: Some(AskedBy::Command), token: Some(token.digest()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_remembered_by_the_next_command() {
     let world = World::new();
-    let mut driver = world.driver(Asker::Daemon, Some(Unfinished::Unregistration)).await;
-    let plan = driver.plan().unwrap();
-    assert_eq!(plan.step, Step::Unregister);
-    assert!(driver.step(plan, std::future::pending()).await.unregistration.is_some());
-    assert!(matches!(driver.state(), State::Retired { .. }) && driver.plan().is_none());
-    let world = World::new();
-    let command = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
-    let mut driver = world.driver(command, Some(Unfinished::Unregistration)).await;
-    assert_eq!(driver.plan().unwrap().step, Step::Verify, "a command does what it was asked to");
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut second = world.command().await;
+    second.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(second.state(), State::Rejected(_)));
+    assert_eq!(world.server.calls(), ["verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_only_config_toml_claims_is_not_reset_with_an_access_token() {
+    let mut world = World::new();
+    let access_token = Token::parse("glpat-access").unwrap();
+    let source = Source::Value { token: access_token, origin: "a test".to_owned() };
+    world.config.servers = vec![ServerAccess { url: url(), access_token: source }];
+    let (victim, _) = world.server.add_runner();
+    world.disk.state().entries[0].id = Some(victim);
+    world.disk.state().entries[0].token = EntryToken::Literal(Token::parse("made-up").unwrap());
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    for _ in 0..12 {
+        let plan = driver.plan().unwrap();
+        tokio::time::sleep(plan.at.since(driver.now())).await;
+        driver.step(plan, std::future::pending()).await;
+    }
+    assert!(world.server.calls().iter().all(|call| *call == "verify"), "{:?}", world.server.calls());
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +278,9 @@ async fn a_registration_waits_for_the_server_to_the_end_of_its_budget() {
     let budget = Duration::from_secs(30);
     let drive = registering(&world).drive(Goal::Registered, Budget::Within(budget), &TestCaller::default()).await;
     let requests = world.server.requests();
-    assert!(drive.taken.len() > 3 && drive.taken.len() == requests.len());
+    let probes = requests.iter().filter(|request| request.call == "probe").count();
+    assert!(drive.taken.len() > 3, "{:?}", drive.taken);
+    assert_eq!(drive.taken.len() + probes, requests.len());
     assert_eq!(requests[requests.len() - 1].at.since(requests[0].at), budget, "the last try is at the end");
     let no_budget = Budget::Within(Duration::ZERO);
     let once = registering(&world).drive(Goal::Registered, no_budget, &TestCaller::default()).await;

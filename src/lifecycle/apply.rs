@@ -235,6 +235,10 @@ fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Ru
         | State::Uncertain(Uncertain { asked, .. })
         | State::Failed(Failed { asked, .. }) => *asked,
         State::Unregistered(_) => return declined(state, given_token_claim(claim), rules, moment),
+        // No rung answers so; if one does, it is a failure of the rung.
+        State::Rejected(rejected) if rejected.recover_from < rejected.look_again_at => {
+            return deferred(state, retry_after, rules, moment);
+        }
         State::Rejected(_) if claim == Claim::Refused => return still_refused(state, rules, now),
         State::Rejected(_) | State::Retired { .. } => return deferred(state, retry_after, rules, moment),
     };
@@ -456,9 +460,12 @@ fn look_again(state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
 fn still_refused(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Rejected(state) = state else { return state };
     let is_at_the_top = rules.recovery.next_rung(&state).is_none();
-    let rungs =
-        if is_at_the_top { Rungs { reset_failed: false, register_failed: false, ..state.rungs } } else { state.rungs };
-    State::Rejected(look_again(Rejected { rungs, recover_from: now, failures: 0, ..state }, rules, now))
+    let (rungs, failures) = if is_at_the_top {
+        (Rungs { reset_failed: false, register_failed: false, ..state.rungs }, 0)
+    } else {
+        (state.rungs, state.failures)
+    };
+    State::Rejected(look_again(Rejected { rungs, recover_from: now, failures, ..state }, rules, now))
 }
 
 /// Marks the current rung as failed; the next one is due at once.

@@ -12,6 +12,8 @@ use crate::model::Timestamp;
 pub enum Goal {
     /// An answer to one verification.
     Verified,
+    /// Certainty about a reset whose answer was lost.
+    Settled,
     /// A confirmed refusal of the token.
     Refused,
     /// A registration, repeated while the server surely did not execute it.
@@ -43,6 +45,7 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
     match goal {
         Goal::Verified if taken.is_empty() => at_once(Step::Verify),
         Goal::Verified => None,
+        Goal::Settled => settling(state, taken, rules, now),
         Goal::Refused => match taken.last() {
             None => at_once(Step::Verify),
             Some((_, Outcome::Refused)) => confirmation(state),

@@ -66,8 +66,14 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// Answers a reset with the old token.
     SameToken,
+    /// Executes a registration or reset, and answers in another shape than GitLab.
+    OddAnswer,
+    /// Does not execute a reset, and answers it with a token of its own.
+    InventedToken,
     /// Never answers a deletion.
     Hang,
+    /// Panics in the middle of a request.
+    Panic,
     /// Takes this long for an answer.
     AnswerAfter(Duration),
 }
@@ -100,6 +106,8 @@ struct ServerState {
     issued: u64,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     standing_faults: BTreeMap<&'static str, Fault>,
+    /// What is odd about the answer to the present request.
+    oddity: Option<Fault>,
     requests: Vec<Request>,
 }
 
@@ -117,6 +125,7 @@ impl MemoryServer {
             issued: 0,
             faults: BTreeMap::new(),
             standing_faults: BTreeMap::new(),
+            oddity: None,
             requests: Vec::new(),
         })))
     }
@@ -134,6 +143,13 @@ impl MemoryServer {
         let mut state = self.0.borrow_mut();
         let runner = state.runners.get_mut(&id.number()).unwrap();
         runner.managers.insert(system_id.to_owned(), at);
+    }
+
+    /// Restores the runner from a backup: a former token is the current one again.
+    pub(crate) fn restore(&self, id: RunnerId, credential: &Credential) {
+        let mut state = self.0.borrow_mut();
+        let runner = state.runners.get_mut(&id.number()).unwrap();
+        (runner.token, runner.expiry) = (credential.token.clone(), credential.expiry);
     }
 
     pub(crate) fn remove_runner(&self, id: RunnerId) {
@@ -192,10 +208,16 @@ impl MemoryServer {
                 let _lost = act(&mut state);
                 Err(failure(Disposition::Unknown { retry_after: None }, None))
             }
-            Some(Fault::SameToken | Fault::Hang | Fault::AnswerAfter(_)) | None => match act(&mut state) {
-                Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
-                Err(disposition) => Err(failure(disposition, Some(now))),
-            },
+            Some(Fault::Panic) => panic!("injected"),
+            _ => {
+                state.oddity = fault.filter(|fault| matches!(fault, Fault::OddAnswer | Fault::InventedToken));
+                let answer = act(&mut state);
+                state.oddity = None;
+                match answer {
+                    Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
+                    Err(disposition) => Err(failure(disposition, Some(now))),
+                }
+            }
         }
     }
 }
@@ -214,11 +236,15 @@ impl ServerState {
         (RunnerId::try_new(id).unwrap(), reset)
     }
 
+    fn shape(&self) -> Shape {
+        if self.oddity.is_some() { Shape::Odd("its expiry is unreadable") } else { Shape::Documented }
+    }
+
     fn issue_token(&mut self) -> Reset {
         self.issued += 1;
         let expiry = self.life.map_or(Expiry::Never, |life| Expiry::At(self.clock.truth().plus(life)));
         let token = Token::parse(&format!("glrtr-token{:06}", self.issued)).unwrap();
-        Reset { token, expiry, shape: Shape::Documented }
+        Reset { token, expiry, shape: self.shape() }
     }
 
     fn find(&mut self, token: &Token) -> Result<(u64, &mut ServedRunner), Disposition> {
@@ -243,7 +269,7 @@ impl Server for MemoryServer {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
             }
             let (id, Reset { token, expiry, .. }) = state.create_runner();
-            Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
+            Ok(Registered { id: Some(id), token, expiry, shape: state.shape() })
         });
         self.until_answered("register").await;
         answer
@@ -325,6 +351,10 @@ impl Server for MemoryServer {
     async fn reset(&self, _site: &Site, token: &Token, _system_id: &SystemId) -> Result<Answer<Reset>, Failure> {
         let same = self.0.borrow().standing_faults.get("reset") == Some(&Fault::SameToken);
         let answer = self.call("reset", token, |state| {
+            if state.oddity == Some(Fault::InventedToken) {
+                let token = Token::parse("glrt-of-a-gateway").unwrap();
+                return Ok(Reset { token, expiry: Expiry::Unknown, shape: Shape::Odd("invented") });
+            }
             let (id, runner) = state.find(token)?;
             if same {
                 return Ok(Reset { token: runner.token.clone(), expiry: runner.expiry, shape: Shape::Documented });

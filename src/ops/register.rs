@@ -1,5 +1,7 @@
 //! Register: create the runner of an enrollment and write its entry.
 
+use std::time::Duration;
+
 use super::rotate::known_expiry;
 use super::{
     Completed, Disk, Enrollment, EntryStatus, Error, Failure, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
@@ -10,7 +12,10 @@ use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Fingerprint, Token};
-use crate::store::{EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
+use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
+
+/// How long a command waits for another process that registers the same: longer than a request may take.
+const REGISTRATION_WAIT: Duration = Duration::from_secs(60);
 
 /// What precedes a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
-        let _registration = self.lock_registration(enrollment).await?;
+        let _registration = self.lock_registration(enrollment, runner).await?;
         let entered = self.enter(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
@@ -83,7 +88,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         caution: Caution,
         now: Timestamp,
     ) -> Result<Completed, Error> {
-        let _registration = self.lock_registration(enrollment).await?;
+        let _registration = self.lock_registration(enrollment, runner).await?;
         let entered = self.enter(runner).await?;
         self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
@@ -109,10 +114,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Excludes every other registration of this name at this server. The runner's own lock does not: an enrollment of
-    /// the daemon and a command that registers the same have different keys.
-    async fn lock_registration(&self, enrollment: &Enrollment) -> Result<D::RunnerLock, Error> {
+    /// the daemon and a command that registers the same have different keys. A command waits for the answer to the
+    /// other registration; the daemon comes back.
+    async fn lock_registration(&self, enrollment: &Enrollment, runner: &Runner) -> Result<D::RunnerLock, Error> {
         let key = RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name);
-        Ok(self.disk.lock_runner(&key, LOCK_WAIT).await?)
+        match self.disk.lock_runner(&key, Duration::ZERO).await {
+            Err(store::Error::RunnerLocked { holder, .. }) => {
+                tracing::info!(
+                    runner = enrollment.entry.name,
+                    process = holder,
+                    "another process is registering a runner of this name: waiting for it"
+                );
+                let is_command = runner.record.enrollment.is_none();
+                let wait = if is_command { REGISTRATION_WAIT } else { LOCK_WAIT };
+                Ok(self.disk.lock_runner(&key, wait).await?)
+            }
+            locked => Ok(locked?),
+        }
     }
 
     /// Whether another process has registered a runner of this name at this server since the inventory was taken. A
@@ -231,7 +249,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn undo_registration(&self, runner: &Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
+    async fn undo_registration(&self, runner: &mut Runner, intent: &Intent, failure: Failure) -> Result<Error, Error> {
         let may_have_reached = failure.may_have_reached;
         let error = Error::Registering(failure);
         if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
@@ -242,11 +260,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Clears the journal of a registration that brought no token, and removes a record that was only written for it.
-    pub(super) async fn clear_registration(&self, runner: &Runner) -> Result<(), Error> {
+    pub(super) async fn clear_registration(&self, runner: &mut Runner) -> Result<(), Error> {
         self.disk.clear(&runner.record.key).await?;
         let is_empty = runner.record.credential.is_none() && runner.held.candidates.is_empty();
         if runner.record.enrollment.is_none() && is_empty {
             self.disk.remove_record(&runner.record.key).await?;
+            runner.is_recorded = false;
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl Runner {
             is_copy: false,
             state: None,
             since: None,
+            moved_from: None,
         };
         Self { is_recorded: false, ..Self::recorded(record, site) }
     }

@@ -8,10 +8,10 @@ use super::memory::{
 };
 use super::*;
 use crate::gitlab::Disposition;
-use crate::lifecycle::{Outcome, Trouble};
+use crate::lifecycle::{Outcome, Settling, Trouble};
 use crate::model::{Credential, Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
-use crate::store::{EntryToken, JournalAnswer, Pending};
+use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending};
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -37,6 +37,14 @@ impl OpsFixture {
         Self { ops: Ops::new(server.clone(), disk.clone(), identity()), server, disk }
     }
 
+    /// Another machine's operations on the same runner.
+    fn elsewhere(&self, runner: &Runner) -> (Ops<MemoryServer, MemoryDisk>, Runner) {
+        let disk = MemoryDisk::default();
+        disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
+        let elsewhere = Runner::recorded(runner.record.clone(), runner.site.clone());
+        (Ops::new(self.server.clone(), disk, identity()), elsewhere)
+    }
+
     async fn registered(&self) -> Runner {
         let mut runner = blank();
         self.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
@@ -53,10 +61,12 @@ impl OpsFixture {
                 .records
                 .values()
                 .any(|record| record.credential.as_ref().is_some_and(|credential| credential.token == served.token));
+            let in_held =
+                state.held.values().any(|held| held.candidates.iter().any(|candidate| candidate.token == served.token));
             let in_journal = state.journal.values().any(|pending| {
                 pending.answer.as_ref().is_some_and(|answer| answer.token.as_ref() == Some(&served.token))
             });
-            assert!(in_config || in_records || in_journal, "{context}: the token of runner {id} is lost");
+            assert!(in_config || in_records || in_held || in_journal, "{context}: the token of runner {id} is lost");
         }
     }
 }
@@ -124,7 +134,7 @@ async fn a_wrong_registration_token_leaves_nothing_behind() {
     runner.record.enrollment = None;
     let wrong = Token::parse("wrong").unwrap();
     let error = fixture.ops.register(&enrollment(wrong), &mut runner, Caution::Send, now()).await.unwrap_err();
-    assert_eq!(error.outcome(), Outcome::MustAct(Trouble::RegistrationRefused));
+    assert_eq!(error.outcome(), Outcome::Declined(Trouble::RegistrationRefused));
     let state = fixture.disk.state();
     assert!(state.entries.is_empty() && state.records.is_empty() && state.journal.is_empty());
 }
@@ -158,7 +168,7 @@ async fn rotate_journals_before_and_after_its_only_request() {
     let old = runner.record.credential.clone().unwrap().token;
     let done = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Rotated(_)) && done.unsaved.is_none());
-    assert_eq!(fixture.disk.state().effects, ["probe", "begin", "answered", "edit", "record", "clear"]);
+    assert_eq!(fixture.disk.state().effects, ["probe", "begin", "answered", "edit", "held", "record", "clear"]);
     assert_eq!(fixture.server.calls(), ["register", "reset"]);
     assert_ne!(fixture.disk.tokens(), std::slice::from_ref(&old));
     assert!(runner.record.former_tokens.contains(&old.fingerprint()));
@@ -227,7 +237,7 @@ async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
     for (fault, expected, kept) in [
         (Fault::LoseAnswer, Outcome::Lost { retry_after: None }, true),
         (Fault::Fail(UNKNOWN), Outcome::Lost { retry_after: None }, true),
-        (Fault::Fail(NOT_EXECUTED), Outcome::Deferred { retry_after: None }, false),
+        (Fault::Fail(NOT_EXECUTED), Outcome::ResetDeferred { retry_after: None }, false),
         (Fault::Fail(Disposition::Refused), Outcome::ResetRefused, false),
         (Fault::Fail(Disposition::RotationClosed), Outcome::RotationClosed, false),
         (Fault::Fail(Disposition::Unsupported), Outcome::RotationClosed, false),
@@ -269,39 +279,224 @@ async fn verify_completes_the_record_from_the_answer() {
 }
 
 #[tokio::test]
-async fn an_old_copy_is_corrected_without_a_request() {
+async fn an_old_copy_is_corrected_once_the_current_token_is_accepted() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let old_entries = fixture.disk.state().entries.clone();
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
     let current = fixture.disk.tokens();
-    fixture.disk.state().entries = old_entries;
-    let requests = fixture.server.calls().len();
+    fixture.disk.state().entries = old_entries.clone();
     assert_eq!(fixture.ops.reconcile(&mut runner).await.unwrap().entry_status, EntryStatus::Stale);
+    assert_ne!(fixture.disk.tokens(), current, "no request has shown which of them is good");
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
     assert_eq!(fixture.disk.tokens(), current);
-    assert_eq!(fixture.server.calls().len(), requests);
+}
+
+/// Server time some seconds after the start.
+fn later(secs: u64) -> Inquiry<'static> {
+    inquiry_at(now().plus(Duration::from_secs(secs)))
+}
+
+/// The same, with the runner's token proven dead.
+fn dead_later(secs: u64) -> Inquiry<'static> {
+    Inquiry { is_dead: true, ..later(secs) }
 }
 
 #[tokio::test]
-async fn an_unknown_token_is_verified_and_then_adopted_or_replaced() {
+async fn a_server_that_was_restored_from_a_backup_is_followed_to_the_former_token() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    fixture.server.restore(runner.record.id.unwrap(), &former);
+    // A lagging replica accepts the former token too: it is not followed before ours is proven dead.
+    fixture.ops.verify(&mut runner, &later(1)).await.unwrap_err();
+    assert_ne!(fixture.disk.tokens(), std::slice::from_ref(&former.token));
+    let done = fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Adopted(_)));
+    assert_eq!(fixture.disk.tokens(), [former.token]);
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+}
+
+#[tokio::test]
+async fn a_good_former_token_that_a_person_puts_back_is_not_overwritten() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    fixture.server.restore(runner.record.id.unwrap(), &former);
+    fixture.disk.state().entries[0].token = EntryToken::Literal(former.token.clone());
+    fixture.ops.reconcile(&mut runner).await.unwrap();
+    fixture.ops.verify(&mut runner, &later(1)).await.unwrap_err();
+    fixture.ops.verify(&mut runner, &later(61)).await.unwrap_err();
+    assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&former.token));
+    fixture.ops.verify(&mut runner, &dead_later(62)).await.unwrap();
+    assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&former.token));
+    assert_eq!(runner.record.credential.unwrap().token, former.token);
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_adopted_or_overwritten_after_two_refusals() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let ours = runner.record.credential.clone().unwrap();
     // Another process rotates, and writes the new token.
-    let mut elsewhere = Runner::recorded(runner.record.clone(), runner.site.clone());
-    let other_disk = MemoryDisk::default();
-    let other = Ops::new(fixture.server.clone(), other_disk, identity());
+    let (other, mut elsewhere) = fixture.elsewhere(&runner);
     other.rotate(&mut elsewhere, None, &inquiry()).await.unwrap();
     let theirs = elsewhere.record.credential.clone().unwrap();
     fixture.disk.state().entries[0].token = EntryToken::Literal(theirs.token.clone());
     assert!(matches!(fixture.ops.verify(&mut runner, &inquiry()).await.unwrap().outcome, Outcome::Adopted(_)));
     assert_eq!(runner.record.credential.as_ref().unwrap().token, theirs.token);
-    assert!(runner.record.former_tokens.contains(&ours.token.fingerprint()));
-    // A token that the server refuses is replaced by the previous one.
+    assert!(runner.record.former_digests.contains(&ours.token.digest()));
+    // A token that the server refuses is overwritten by ours once that is proven, and kept in the state directory.
     let wrong = Token::parse("glrtr-wrong").unwrap();
-    fixture.disk.state().entries[0].token = EntryToken::Literal(wrong);
-    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(wrong.clone());
+    for secs in [0, 1, 59] {
+        let verified = fixture.ops.verify(&mut runner, &later(secs)).await.unwrap();
+        assert!(verified.is_disputed && matches!(verified.outcome, Outcome::Accepted(_)), "{secs}");
+        assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&wrong), "after {secs} s");
+    }
+    assert!(!fixture.ops.verify(&mut runner, &later(60)).await.unwrap().is_disputed);
     assert_eq!(fixture.disk.tokens(), [theirs.token]);
+    let state = fixture.disk.state();
+    assert!(state.held[&runner.record.key].candidates.iter().any(|candidate| candidate.token == wrong));
+}
+
+#[tokio::test]
+async fn no_token_is_spent_while_config_toml_holds_an_unknown_one() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    assert_eq!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().outcome, Outcome::Contested);
+    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.disk.tokens(), [unknown]);
+}
+
+#[tokio::test]
+async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let ours = runner.record.clone();
+    let (other, credential) = fixture.server.add_runner();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert_eq!((runner.record.id, &runner.record.credential), (ours.id, &ours.credential));
+    assert_eq!(runner.record.given_to, Some(other));
+    assert_eq!(fixture.disk.tokens(), [credential.token]);
+    assert_eq!(fixture.disk.state().entries[0].id, Some(other), "the entry is the other runner's");
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
+    fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
+    assert_eq!(fixture.server.runners().keys().copied().collect::<Vec<_>>(), [other.number()]);
+    assert_eq!(fixture.disk.tokens().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_deletes_that_runner() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other, credential) = fixture.server.add_runner();
+    fixture.server.remove_runner(runner.record.id.unwrap());
+    fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
+    fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
+    assert!(matches!(fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap().outcome, Outcome::Adopted(_)));
+    assert_eq!((runner.record.id, runner.record.origin), (Some(other), Origin::Given));
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
+    fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
+    assert!(fixture.server.runners().contains_key(&other.number()));
+    assert_eq!(fixture.disk.tokens(), [credential.token]);
+}
+
+#[tokio::test]
+async fn a_token_in_an_odd_answer_is_kept_and_counts_once_it_is_accepted() {
+    for is_lagging in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        fixture.server.inject("reset", Fault::OddAnswer);
+        if is_lagging {
+            fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+        }
+        let rotated = fixture.ops.rotate(&mut runner, None, &inquiry()).await;
+        assert_eq!(rotated.is_err(), is_lagging);
+        if is_lagging {
+            assert!(matches!(rotated, Err(Error::Unproven { .. })));
+            fixture.assert_nothing_lost("in an odd answer");
+            let replayed = fixture.ops.replay(now()).await.unwrap();
+            assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::LostReset)]);
+            let done = fixture.ops.verify(&mut runner, &later(60)).await.unwrap();
+            assert!(matches!(done.outcome, Outcome::Adopted(_)));
+        }
+        let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+        assert_eq!(fixture.disk.tokens(), [served.token]);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_a_gateway_invents_replaces_nothing() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let ours = fixture.disk.tokens();
+    fixture.server.inject("reset", Fault::InventedToken);
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    let verified = fixture.ops.verify(&mut runner, &later(60)).await.unwrap();
+    assert!(matches!(verified.outcome, Outcome::Accepted(_)));
+    assert_eq!(fixture.disk.tokens(), ours);
+}
+
+#[tokio::test]
+async fn a_registration_with_an_odd_answer_is_kept_and_not_repeated() {
+    let fixture = OpsFixture::new();
+    let mut runner = blank();
+    fixture.server.inject("register", Fault::OddAnswer);
+    fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+    let error =
+        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap_err();
+    assert!(matches!(error, Error::Unproven { .. }));
+    fixture.assert_nothing_lost("in an odd answer");
+    let done = fixture.ops.verify(&mut runner, &later(60)).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Adopted(_)));
+    let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token]);
+    assert_eq!(fixture.server.calls(), ["register", "verify", "verify"]);
+}
+
+#[tokio::test]
+async fn a_recovery_by_id_is_remembered_by_a_replay() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let access_token = Token::parse("glpat-access").unwrap();
+    fixture.disk.fail("edit", 1);
+    fixture.disk.fail("record", 1);
+    fixture.ops.rotate(&mut runner, Some(&access_token), &inquiry()).await.unwrap();
+    assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);
+    let record = fixture.disk.state().records[&runner.record.key].clone();
+    assert_eq!(record.recovered, record.credential.map(|credential| credential.token.fingerprint()));
+}
+
+#[tokio::test]
+async fn a_late_verification_does_not_bring_back_the_record_of_an_unregistered_runner() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    runner.record.enrollment = None;
+    fixture.disk.state().records.get_mut(&runner.record.key).unwrap().enrollment = None;
+    let mut late = runner.clone();
+    fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap();
+    let error = fixture.ops.verify(&mut late, &inquiry()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Released);
+    assert!(fixture.disk.state().records.is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_is_dropped_only_with_the_token_that_was_refused() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let dead = runner.digest().unwrap();
+    let newer = Token::parse("glrtr-newer").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(newer.clone());
+    assert!(matches!(fixture.ops.drop_entry(&mut runner, dead, now()).await, Err(Error::Replaced(_))));
+    fixture.ops.rotate(&mut runner, None, &later(1)).await.unwrap();
+    assert!(matches!(fixture.ops.drop_entry(&mut runner, dead, now()).await, Err(Error::Replaced(_))));
+    assert_eq!(fixture.disk.tokens(), [newer]);
 }
 
 #[tokio::test]
@@ -320,7 +515,7 @@ async fn two_entries_of_one_runner_are_renewed_together() {
 async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     assert_eq!(fate, EntryFate::KeepText);
     let done = fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     assert_eq!(done.found, Unregistration::Deleted);
@@ -343,7 +538,7 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     let mut runner = blank();
     fixture.ops.register(&enrollment, &mut runner, Caution::Send, now()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
-    let fate = EntryFate::at_shutdown(&runner.record);
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
     fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert!(served.managers.is_empty());
@@ -351,34 +546,56 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
 }
 
 #[tokio::test]
-async fn a_missing_runner_may_remain_if_its_token_has_expired() {
-    let fixture = OpsFixture::new();
-    let mut runner = fixture.registered().await;
-    fixture.server.remove_runner(runner.record.id.unwrap());
-    let done = fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap();
-    assert_eq!(done.found, Unregistration::AlreadyGone);
-
-    let fixture = OpsFixture::new();
-    let mut runner = fixture.registered().await;
-    runner.record.credential.as_mut().unwrap().expiry = Expiry::At(now().minus(Duration::from_secs(60)));
-    fixture.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
-    fixture.server.inject("delete_runner", Fault::Fail(Disposition::Refused));
-    let done = fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap();
-    assert_eq!(done.found, Unregistration::MayRemain);
+async fn a_refused_deletion_proves_that_a_runner_is_gone_only_if_its_token_is_dead() {
+    for (is_expired, expected) in [(false, Unregistration::AlreadyGone), (true, Unregistration::MayRemain)] {
+        for fault in [Disposition::Refused, Disposition::Gone] {
+            let fixture = OpsFixture::new();
+            let mut runner = fixture.registered().await;
+            if is_expired {
+                runner.record.credential.as_mut().unwrap().expiry = Expiry::At(now().minus(Duration::from_secs(60)));
+                fixture.disk.state().records.insert(runner.record.key.clone(), runner.record.clone());
+            }
+            fixture.server.inject("delete_runner", Fault::Fail(fault));
+            let fate = asked(EntryFate::KeepText);
+            let error = fixture.ops.unregister(&mut runner, fate, &inquiry()).await.unwrap_err();
+            assert_eq!(error.outcome(), Outcome::NotUnregistered(Settling::Ask), "{fault:?}");
+            assert_eq!(fixture.disk.tokens().len(), 1, "entry and record stay");
+            fixture.server.inject("delete_runner", Fault::Fail(Disposition::Refused));
+            let done = fixture.ops.unregister(&mut runner, fate, &dead_later(60)).await.unwrap();
+            assert_eq!(done.found, expected);
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_lost_unregistration_is_finished_by_the_next_start() {
+async fn a_lost_unregistration_of_a_command_leaves_nothing_that_acts_later() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    fixture.server.inject("delete_runner", Fault::LoseAnswer);
-    let error = fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap_err();
-    assert!(matches!(error, Error::Changing(_)));
-    let replayed = fixture.ops.replay(now()).await.unwrap();
-    assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
-    let done = fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap();
-    assert_eq!(done.found, Unregistration::AlreadyGone);
-    assert!(fixture.disk.tokens().is_empty());
+    fixture.server.inject("delete_runner", Fault::Fail(UNKNOWN));
+    let error = fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotUnregistered(Settling::Ask));
+    assert_eq!(fixture.ops.replay(now()).await.unwrap().unfinished, []);
+    assert_eq!((fixture.disk.tokens().len(), fixture.server.runners().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_lost_unregistration_of_a_stop_is_settled_by_asking() {
+    for is_executed in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        fixture.server.inject("delete_runner", if is_executed { Fault::LoseAnswer } else { Fault::Fail(UNKNOWN) });
+        let request = UnregisterRequest { asked_by: AskedBy::Daemon, ..asked(EntryFate::KeepText) };
+        fixture.ops.unregister(&mut runner, request, &inquiry()).await.unwrap_err();
+        let replayed = fixture.ops.replay(now()).await.unwrap();
+        assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
+        assert_eq!(fixture.ops.verify(&mut runner, &later(60)).await.is_err(), is_executed);
+        let settled = fixture.ops.settle_unregistration(&mut runner, is_executed, now()).await.unwrap();
+        assert_eq!(settled.is_some(), is_executed);
+        assert_eq!(fixture.disk.tokens().len(), usize::from(!is_executed));
+        assert!(fixture.disk.state().journal.is_empty());
+        let deletions = fixture.server.calls().iter().filter(|call| **call == "delete_runner").count();
+        assert_eq!(deletions, 1, "it is not repeated by itself");
+    }
 }
 
 #[tokio::test]
@@ -408,6 +625,8 @@ async fn an_interrupted_unregistration_spares_a_newer_token() {
     fixture.disk.add_entry("build-1", Some(id), &credential);
     runner.record.id = Some(id);
     fixture.disk.save_record(runner.record.clone()).await.unwrap();
+    runner.record.confirmed_id = Some(id);
+    fixture.disk.save_record(runner.record.clone()).await.unwrap();
     fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
     assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);
     assert_eq!(fixture.disk.tokens(), [credential.token]);
@@ -424,7 +643,10 @@ async fn registering_again_reuses_the_entry() {
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_none());
     assert_ne!(runner.record.id, old.id);
     let state = fixture.disk.state();
-    assert_eq!(state.effects, ["probe", "record", "begin", "answered", "record", "edit", "edit", "record", "clear"]);
+    assert_eq!(
+        state.effects,
+        ["probe", "record", "begin", "answered", "held", "record", "edit", "edit", "record", "clear"]
+    );
     assert_eq!(state.entries.len(), 1);
     assert_eq!(state.entries[0].id, runner.record.id);
     assert_eq!(state.entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));
@@ -490,9 +712,8 @@ async fn one_refusal_does_not_overwrite_an_unknown_token() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     // Another process has rotated: ours is dead, and a lagging replica refuses theirs.
-    let (elsewhere, disk) = (MemoryDisk::default(), fixture.disk.clone());
-    let other = Ops::new(fixture.server.clone(), elsewhere, identity());
-    let mut theirs = Runner::recorded(runner.record.clone(), runner.site.clone());
+    let disk = fixture.disk.clone();
+    let (other, mut theirs) = fixture.elsewhere(&runner);
     other.rotate(&mut theirs, None, &inquiry()).await.unwrap();
     let token = theirs.record.credential.unwrap().token;
     disk.state().entries[0].token = EntryToken::Literal(token.clone());
@@ -507,8 +728,7 @@ async fn one_refusal_does_not_overwrite_an_unknown_token() {
 async fn unregister_adopts_an_unknown_token_first() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let other = Ops::new(fixture.server.clone(), MemoryDisk::default(), identity());
-    let mut theirs = Runner::recorded(runner.record.clone(), runner.site.clone());
+    let (other, mut theirs) = fixture.elsewhere(&runner);
     other.rotate(&mut theirs, None, &inquiry()).await.unwrap();
     let token = theirs.record.credential.unwrap().token;
     fixture.disk.state().entries[0].token = EntryToken::Literal(token);

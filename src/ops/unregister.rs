@@ -10,6 +10,15 @@ use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, AskedBy, Edit, EntrySelector, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
 
+/// What an unregistration deletes on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The runner, for all machines.
+    Runner,
+    /// Only this machine's manager of it.
+    Manager,
+}
+
 /// What an unregistration does with the `[[runners]]` entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryFate {
@@ -23,15 +32,14 @@ pub enum EntryFate {
 }
 
 impl EntryFate {
-    /// What an unregistration by the daemon does with the entry: a registered runner of an enrollment can be registered
-    /// again with its kept text; a given one cannot be registered again.
+    /// What an unregistration by the daemon does with the entry: a deleted runner of an enrollment can be registered
+    /// again with its kept text; the token of a runner that remains is needed again.
     #[must_use]
-    pub fn at_shutdown(record: &Record) -> Self {
-        match (record.origin, &record.enrollment) {
-            _ if record.is_copy => Self::Keep,
-            (Origin::Given, _) => Self::Keep,
-            (Origin::Registered | Origin::V1, Some(_)) => Self::KeepText,
-            (Origin::Registered | Origin::V1, None) => Self::Drop,
+    pub fn at_shutdown(record: &Record, deletion: Deletion) -> Self {
+        match (deletion, &record.enrollment) {
+            (Deletion::Manager, _) => Self::Keep,
+            (Deletion::Runner, Some(_)) => Self::KeepText,
+            (Deletion::Runner, None) => Self::Drop,
         }
     }
 }
@@ -54,15 +62,6 @@ impl From<StoredFate> for EntryFate {
             StoredFate::Drop => Self::Drop,
         }
     }
-}
-
-/// What an unregistration deletes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// The runner, unless it was given or came with a copied disk.
-    Runner,
-    /// This machine's manager of it: other machines use the runner too.
-    Manager,
 }
 
 /// An unregistration that was asked for.
@@ -127,8 +126,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         let token = runner.token()?;
-        let is_given = runner.record.origin == Origin::Given || runner.record.is_copy;
-        let manager_only = is_given || request.deletion == Deletion::Manager;
+        let manager_only = request.deletion == Deletion::Manager;
         let intent = self.unregistration_intent(runner, &token, manager_only, fate, request.asked_by, now);
         self.disk.begin(&runner.record.key, intent).await?;
         let answer = match runner.record.origin {
@@ -371,10 +369,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
 /// another token since.
 pub(super) fn fate_for(runner: &Runner, intent: &Intent) -> Option<EntryFate> {
     match &intent.operation {
-        JournalOperation::Unregister { fingerprint, fate, .. }
+        JournalOperation::Unregister { fingerprint, fate, manager_only, .. }
             if !runner.has_other_token_than(fingerprint, intent.token) =>
         {
-            Some(fate.map_or_else(|| EntryFate::at_shutdown(&runner.record), EntryFate::from))
+            let deletion = if *manager_only { Deletion::Manager } else { Deletion::Runner };
+            Some(fate.map_or_else(|| EntryFate::at_shutdown(&runner.record, deletion), EntryFate::from))
         }
         _ => None,
     }

@@ -107,6 +107,18 @@ impl StatusRegistry {
         self.changes.send_replace(());
     }
 
+    /// Says why a runner is not ready, until its next update. Returns its display name, if it has a status.
+    pub fn report_trouble(&self, key: &RunnerKey, why: &str) -> Option<String> {
+        let mut state = self.state();
+        let (_, status) = state.runners.iter_mut().find(|(known, _)| known == key)?;
+        status.not_ready_because = Some(why.to_owned());
+        status.report.error = Some(why.to_owned());
+        let label = status.label.clone();
+        drop(state);
+        self.changes.send_replace(());
+        Some(label)
+    }
+
     /// Removes the status of a runner.
     pub fn remove(&self, key: &RunnerKey) {
         self.state().runners.retain(|(known, _)| known != key);

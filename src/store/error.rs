@@ -180,6 +180,12 @@ pub enum Error {
         /// The reason, without the content.
         reason: String,
     },
+    /// Another runner has the record of this key.
+    #[error("there is a record of another runner with the key `{key}`: unregister that runner, or use another key")]
+    KeyTaken {
+        /// The key.
+        key: RunnerKey,
+    },
     /// The journal contains an unsettled answer; overwriting it could lose a token.
     #[error("the last operation on runner `{key}` has an answer that is not settled yet")]
     Unsettled {
@@ -233,6 +239,7 @@ impl Error {
             | Self::SystemIdLink { .. }
             | Self::Record { .. }
             | Self::Held { .. }
+            | Self::KeyTaken { .. }
             | Self::Unsettled { .. }
             | Self::NotBegun { .. }
             | Self::Stopped => ErrorKind::Unusable,

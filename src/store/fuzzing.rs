@@ -12,7 +12,7 @@ use toml_edit::Document;
 use super::config_file::{ConfigFile, ParseContext};
 use super::entry_text::CREDENTIAL_KEYS;
 use super::splice::apply;
-use super::{Edit, EntrySelector, EntryText, Error, NewEntry, journal, record};
+use super::{Edit, EntrySelector, EntryText, Error, NewEntry, held, journal, record};
 use super::{Entry, EntryToken};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, TlsFiles};
 use crate::secret::{Token, sha256_hex};
@@ -29,6 +29,7 @@ pub fn splice(input: &[u8]) {
             renewing(text, &file, &target);
             removing(text, &file, &target);
         }
+        completing(text, &file, &entry);
     }
     inserting(text, &file);
 }
@@ -77,6 +78,45 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let (again, _) =
         apply(&edited, &Edit::Renew { target, id: Some(id), credential, over: Vec::new() }, reading()).unwrap();
     assert_eq!(again, edited);
+}
+
+/// Only the entry without a token is filled, and no other byte changes.
+fn completing(text: &str, file: &ConfigFile<'_>, entry: &Entry) {
+    let (Some(url), Some(name), true) = (entry.url.clone(), entry.name.clone(), entry.is_incomplete()) else { return };
+    assert!(entry.access().is_err());
+    let before = file.entries();
+    let same = |other: &&Entry| other.url.as_ref() == Some(&url) && other.name.as_ref() == Some(&name);
+    let ours = credential();
+    if before
+        .iter()
+        .filter(same)
+        .any(|other| other.id == RunnerId::try_new(7).ok() || other.token.token() == Some(&ours.token))
+    {
+        return;
+    }
+    let first = before.iter().filter(same).find(|other| other.is_incomplete()).unwrap().position;
+    let edit = Edit::Complete {
+        name: name.clone(),
+        url: url.clone(),
+        id: RunnerId::try_new(7).ok(),
+        credential: ours.clone(),
+    };
+    let (edited, done) = match apply(text, &edit, reading()) {
+        Ok(edited) => edited,
+        Err(error) => return assert!(has_table(file, &before[first]), "cannot complete: {error}"),
+    };
+    assert_eq!(done.entries, 1);
+    let edited_file = ConfigFile::parse(&edited, reading()).unwrap();
+    for (before, after) in before.iter().zip(&edited_file.entries()) {
+        if before.position == first {
+            assert_eq!((after.token.token(), after.id), (Some(&ours.token), RunnerId::try_new(7).ok()));
+            assert_eq!((after.obtained_at, after.expiry), (ours.obtained_at, ours.expiry));
+        } else {
+            assert_eq!(&Entry { line: after.line, ..before.clone() }, after);
+        }
+    }
+    assert_eq!(foreign(file, file, &[first]), foreign(&edited_file, file, &[first]), "another byte has changed");
+    assert_eq!(apply(&edited, &edit, reading()).unwrap().0, edited);
 }
 
 fn removing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
@@ -218,6 +258,18 @@ pub fn record(input: &[u8]) {
     }
 }
 
+/// Reads what is held for a runner; what is understood is written again and understood the same.
+pub fn held(input: &[u8]) {
+    let key = RunnerKey::enrollment("build-1").unwrap();
+    match held::parse(input, &key) {
+        Ok(found) => {
+            let written = held::content_of(&key, found.clone()).unwrap();
+            assert_eq!(held::parse(&written, &key), Ok(found));
+        }
+        Err(reason) => assert!(reason.len() < 100 && !reason.contains(char::is_control), "{reason}"),
+    }
+}
+
 /// Where the answer's slot begins, and where the file ends.
 const ANSWER_AT: usize = 3072;
 const FILE_BYTES: usize = 4096;
@@ -297,6 +349,7 @@ mod tests {
         feed("splice", super::splice);
         feed("compose", super::compose);
         feed("record", super::record);
+        feed("held", super::held);
         feed("journal", super::journal);
     }
 }

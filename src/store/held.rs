@@ -53,15 +53,36 @@ pub(super) fn read(directory: &Path, key: &RunnerKey) -> Result<Held, Error> {
 /// Replaces the file, or removes it if there is nothing to keep. A damaged one is set aside.
 pub(super) fn save(directory: &Path, key: &RunnerKey, held: Held) -> Result<(), Error> {
     let path = path_of(directory, key);
-    if let Err(error @ Error::Held { .. }) = read(directory, key) {
-        let kept = set_aside(&path)?;
-        tracing::error!(%error, kept = %kept.display(), "keeping a damaged file under another name");
-    }
+    keep_damaged(directory, key)?;
     if held.is_empty() {
         return remove_durably(&path);
     }
     let content = content_of(key, held).map_err(|error| Error::Held { path: path.clone(), reason: at(&error) })?;
     replace_file(&path, &content)
+}
+
+/// Removes the file; a damaged one is set aside.
+pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+    save(directory, key, Held::default())
+}
+
+/// Copies what is held for one key to another, before what is held there. A damaged file is set aside.
+pub(super) fn copy(directory: &Path, old: &RunnerKey, new: &RunnerKey) -> Result<(), Error> {
+    keep_damaged(directory, old)?;
+    keep_damaged(directory, new)?;
+    let (mut all, own) = (read(directory, old)?, read(directory, new)?);
+    all.candidates.retain(|candidate| !own.candidates.iter().any(|known| known.token == candidate.token));
+    all.candidates.extend(own.candidates);
+    all.evidence = all.evidence.or(own.evidence);
+    save(directory, new, all)
+}
+
+/// Renames a damaged file: it may hold the only copy of a token.
+fn keep_damaged(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+    let Err(error @ Error::Held { .. }) = read(directory, key) else { return Ok(()) };
+    let kept = set_aside(&path_of(directory, key))?;
+    tracing::error!(%error, kept = %kept.display(), "keeping a damaged file under another name");
+    Ok(())
 }
 
 /// The file content.

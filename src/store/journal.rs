@@ -250,6 +250,12 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
     }
 }
 
+/// Whether an operation of the runner was begun and not cleared, also by another version.
+pub(super) fn is_pending(directory: &Path, key: &RunnerKey) -> Result<bool, Error> {
+    let content = read_file(&path_of(directory, key))?;
+    Ok(content.is_some_and(|content| !matches!(JournalContent::of(&content), JournalContent::NeverSent)))
+}
+
 /// The content of a journal file.
 #[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
 pub(super) enum JournalContent {

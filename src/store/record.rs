@@ -9,6 +9,7 @@ use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
+use super::{held, journal};
 use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token};
 
@@ -78,6 +79,9 @@ pub struct Record {
     pub state: Option<StateName>,
     /// Server time at which it entered that state.
     pub since: Option<Timestamp>,
+    /// The key that it was moved from: what a crash has left there is older.
+    #[serde(default)]
+    pub moved_from: Option<RunnerKey>,
 }
 
 /// All records of one config.toml.
@@ -117,7 +121,7 @@ impl Record {
     pub fn remove_former_token(&mut self, digest: Digest) {
         self.former_digests.retain(|known| *known != digest);
         let fingerprint = digest.fingerprint();
-        if !self.former_digests.iter().any(|known| known.fingerprint() == fingerprint) {
+        if !self.is_digest_known(&fingerprint) {
             self.former_tokens.retain(|known| *known != fingerprint);
         }
     }
@@ -125,8 +129,11 @@ impl Record {
     /// The fingerprints of former tokens whose digest is not known. Another token can share one: ask its server.
     #[must_use]
     pub fn hints(&self) -> Vec<Fingerprint> {
-        let known: Vec<_> = self.former_digests.iter().map(Digest::fingerprint).collect();
-        self.former_tokens.iter().filter(|former| !known.contains(former)).cloned().collect()
+        self.former_tokens.iter().filter(|former| !self.is_digest_known(former)).cloned().collect()
+    }
+
+    fn is_digest_known(&self, former: &Fingerprint) -> bool {
+        self.former_digests.iter().any(|digest| digest.has_fingerprint(former))
     }
 }
 
@@ -157,6 +164,47 @@ pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
 
 pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
     remove_durably(&directory.join(format!("{key}.json")))
+}
+
+/// Moves the record and what is held to another key, and sets its enrollment. The caller holds the locks of both.
+///
+/// The new files are complete before the old ones go. After a crash in between, the next call removes the old ones.
+pub(super) fn rename(
+    directory: &Path,
+    old: &RunnerKey,
+    new: &RunnerKey,
+    enrollment: Option<String>,
+) -> Result<Option<Record>, Error> {
+    let Some(mut record) = read(directory, old)? else { return Ok(None) };
+    for key in [old, new] {
+        if journal::is_pending(directory, key)? {
+            return Err(Error::Unsettled { key: key.clone() });
+        }
+    }
+    record.enrollment = enrollment;
+    if old == new {
+        save(directory, &record)?;
+        return Ok(Some(record));
+    }
+    let record = match read(directory, new)? {
+        // It may have a newer token by now.
+        Some(moved) if moved.moved_from.as_ref() == Some(old) && is_same_runner(&moved, &record) => moved,
+        Some(_) => return Err(Error::KeyTaken { key: new.clone() }),
+        None => {
+            record.key = new.clone();
+            record.moved_from = Some(old.clone());
+            held::copy(directory, old, new)?;
+            save(directory, &record)?;
+            record
+        }
+    };
+    remove(directory, old)?;
+    held::remove(directory, old)?;
+    Ok(Some(record))
+}
+
+fn is_same_runner(one: &Record, other: &Record) -> bool {
+    one.url == other.url && (one.id == other.id || one.id.is_none() || other.id.is_none())
 }
 
 /// Lists the runner keys of files with this suffix, sorted.

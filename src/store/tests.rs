@@ -73,8 +73,13 @@ fn by_token(tokens: &[&str]) -> EntrySelector {
 
 /// Digests of the tokens in these tests' files, which may all be overwritten.
 fn known() -> Vec<Digest> {
-    let numbered = (0..200).map(|number| token(&format!("t{number}")).digest());
-    let worded = ["old", "a", "b", "c", "same", "first", "second", "tok", "glrt-old", "outside", "new", "newer"];
+    let numbered =
+        (0..200).flat_map(|number| ["t", "token-", "new-"].map(|word| token(&format!("{word}{number}")).digest()));
+    let repeated = "old".repeat(40);
+    let worded = [
+        "old", "older", &repeated, "a", "b", "c", "same", "first", "second", "one", "two", "tok", "glrt-old",
+        "outside", "new", "newer",
+    ];
     worded.iter().map(|text| token(text).digest()).chain(numbered).collect()
 }
 

@@ -57,10 +57,16 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
     while let Some(job) = waiting.pop_front().or_else(|| receiver.recv().ok()) {
         waiting.extend(receiver.try_iter());
         match job {
-            DiskTask::Work(work) => work(&mut disk),
-            DiskTask::Edit(edit, answer) => edit_together(&disk, (*edit, answer), &mut waiting),
+            DiskTask::Work(work) => isolated(|| work(&mut disk)),
+            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&disk, (*edit, answer), &mut waiting)),
         }
     }
+}
+
+/// A panic, which has been logged, ends one task and not the thread: its caller learns that by the dropped channel, and
+/// every task reads what it needs from the disk.
+fn isolated(task: impl FnOnce()) {
+    let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
 }
 
 /// Makes a change and all other queued ones, at any position in the queue: a caller has one request at a time.

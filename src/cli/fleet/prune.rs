@@ -1,6 +1,6 @@
 //! `fleet prune`: deletes runners without recent contact, except those that this machine serves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::arguments::PruneArguments;
 use super::delete::delete_all;
@@ -12,8 +12,12 @@ use super::targets::Target;
 use crate::cli::context::Context;
 use crate::cli::{Error, Exit, list};
 use crate::gitlab::fleet::{ContactStatus, FleetRunner, RunnerDetails};
-use crate::model::{RunnerId, Timestamp, format_span};
+use crate::model::{RunnerId, ServerUrl, Timestamp, format_span};
+use crate::secret::Token;
 use crate::settings;
+
+/// The host of GitLab's own public instance.
+const PUBLIC_GITLAB: &str = "gitlab.com";
 
 /// Deletes stale runners once the user has confirmed it.
 pub(super) async fn prune(
@@ -21,19 +25,23 @@ pub(super) async fn prune(
     session: FleetSession,
     arguments: &PruneArguments,
 ) -> Result<Exit, Error> {
-    let served = served(context, &session).await?;
+    let served = Served::read(context, &session.site.url).await?;
     let silent = silent(&session, arguments).await?;
-    let (ours, silent): (Vec<_>, Vec<_>) = silent.into_iter().partition(|runner| served.here.contains(&runner.id));
-    let (perhaps, silent): (Vec<_>, Vec<_>) =
-        silent.into_iter().partition(|runner| served.elsewhere.contains(&runner.id));
-    let keep = |runners: &[FleetRunner], why: &str| {
-        if !runners.is_empty() {
-            let numbers: Vec<_> = runners.iter().map(|runner| runner.id.to_string()).collect();
-            session.reporter.remark(&format!("kept, because this machine serves {why}: {}", numbers.join(", ")));
-        }
-    };
-    keep(&ours, "them");
-    keep(&perhaps, "runners with these ids under another address, which may be the same server");
+    let (ours, silent): (Vec<_>, Vec<_>) = silent.into_iter().partition(|runner| served.ids.contains(&runner.id));
+    let (alike, silent): (Vec<_>, Vec<_>) =
+        silent.into_iter().partition(|runner| served.elsewhere.contains_key(&runner.id));
+    if !ours.is_empty() {
+        let numbers: Vec<_> = ours.iter().map(|runner| runner.id.to_string()).collect();
+        session.reporter.remark(&format!("kept, because this machine serves them: {}", numbers.join(", ")));
+    }
+    if !alike.is_empty() {
+        let of_one = |runner: &FleetRunner| Some(format!("{} ({})", runner.id, served.elsewhere.get(&runner.id)?));
+        let numbers: Vec<_> = alike.iter().filter_map(of_one).collect();
+        session.reporter.remark(&format!(
+            "kept, because this machine serves a runner with the same id at an address that may belong to this GitLab too: {}",
+            numbers.join(", ")
+        ));
+    }
     if !silent.is_empty() {
         session.reporter.remark(&format!("reading the last contact of {} runners, one request each", silent.len()));
     }
@@ -41,43 +49,67 @@ pub(super) async fn prune(
     delete_all(session, stale, arguments.confirm).await
 }
 
-/// The runners that this machine has an entry or a record of.
+/// What this machine has entries or records of.
 #[derive(Default)]
 struct Served {
-    /// Those of this server.
-    here: HashSet<RunnerId>,
-    /// Those of other addresses, which may be other names of this server.
-    elsewhere: HashSet<RunnerId>,
+    /// The ids at this server.
+    ids: HashSet<RunnerId>,
+    /// The ids at other addresses that may be names of this server.
+    elsewhere: HashMap<RunnerId, ServerUrl>,
 }
 
-/// Finds the runners that this machine has an entry or a record of.
-///
-/// # Errors
-/// [`Error::Verdict`] for an entry without a known id, since it could be any of the runners.
-async fn served(context: &Context<'_>, session: &FleetSession) -> Result<Served, Error> {
-    let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
-    let mut served = Served::default();
-    for candidate in list::read_candidates(&store).await? {
-        let record = candidate.record();
-        let of_entries = candidate.entries.iter().map(|entry| (entry.url.as_ref(), entry.id, entry.name.as_deref()));
-        let of_record = record.map(|record| (Some(&record.url), record.id, record.name.as_deref()));
-        let (known, others): (Vec<_>, Vec<_>) =
-            of_entries.chain(of_record).partition(|(url, ..)| *url == Some(&session.site.url));
-        served.elsewhere.extend(others.iter().filter_map(|(_, id, _)| *id));
-        let ids: Vec<_> = known.iter().filter_map(|(_, id, _)| *id).collect();
-        if let (true, Some((_, _, name))) = (ids.is_empty(), known.first()) {
-            return Err(Error::Verdict {
-                exit: Exit::LocalFile,
-                message: format!(
-                    "the entry `{}` in config.toml has no known id, so it could be any of these runners",
-                    name.unwrap_or_default()
-                ),
-                hint: Some("run `verify` first, which learns the id".to_owned()),
-            });
+impl Served {
+    /// Reads config.toml and the state directory.
+    ///
+    /// # Errors
+    /// [`Error::Verdict`] for an entry without a known id, since it could be any of the runners.
+    async fn read(context: &Context<'_>, server: &ServerUrl) -> Result<Self, Error> {
+        let store = list::open(settings::paths(&context.overrides, &context.environment).store())?;
+        let (snapshot, records) = (store.read().await?, store.records().await?.records);
+        let mut served = Self::default();
+        let mut recorded = HashMap::new();
+        for record in &records {
+            served.add(&record.url, record.id, server);
+            let current = record.credential.as_ref().map(|credential| credential.token.digest());
+            let tokens = current.into_iter().chain(record.former_digests.iter().copied());
+            recorded.extend(tokens.filter_map(|token| Some(((&record.url, token), record.id?))));
         }
-        served.here.extend(ids);
+        for entry in &snapshot.entries {
+            let Some(url) = &entry.url else { continue };
+            let token = entry.token.token().map(Token::digest);
+            let recorded = token.and_then(|token| recorded.get(&(url, token)).copied());
+            let id = entry.id.or(recorded);
+            served.add(url, id, server);
+            // A claimed id may be wrong; the one that the server has confirmed counts too.
+            served.add(url, recorded, server);
+            if id.is_none() && url.host() == server.host() {
+                return Err(Error::Verdict {
+                    exit: Exit::LocalFile,
+                    message: format!(
+                        "the entry `{}` in config.toml has no known id, so it could be any of these runners",
+                        entry.name.as_deref().unwrap_or_default()
+                    ),
+                    hint: Some("run `verify` first, which learns the id".to_owned()),
+                });
+            }
+        }
+        Ok(served)
     }
-    Ok(served)
+
+    fn add(&mut self, url: &ServerUrl, id: Option<RunnerId>, server: &ServerUrl) {
+        let Some(id) = id else { return };
+        if url == server {
+            self.ids.insert(id);
+        } else if may_be_same(url, server) {
+            self.elsewhere.insert(id, url.clone());
+        }
+    }
+}
+
+/// Whether two addresses may belong to one GitLab. A name, an alias and an address of a server cannot be told from those
+/// of another one, except for GitLab.com.
+fn may_be_same(url: &ServerUrl, other: &ServerUrl) -> bool {
+    (url.host() == PUBLIC_GITLAB) == (other.host() == PUBLIC_GITLAB)
 }
 
 /// The runners that are not online or have no status.

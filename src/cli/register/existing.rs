@@ -1,116 +1,154 @@
 //! Whether the runner that is to be registered is there already.
 
-use crate::cli::selection::Candidate;
 use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
-use crate::engine::ManagedRunner;
-use crate::ops::{Enrollment, RegistrationSource, Runner};
-use crate::secret::{Fingerprint, Token};
-use crate::store::Record;
+use crate::engine::{Enrolled, Inventory, ManagedRunner, Related, Relation, relate};
+use crate::ops::{Enrollment, RegistrationSource, Runner, is_own};
+use crate::secret::Token;
+use crate::store::{Record, Snapshot};
 
 /// What is known of a runner of this server and name.
 #[derive(Debug)]
 pub(super) enum Existing {
     /// Nothing.
     None,
+    /// An entry without a token, which the registration completes.
+    Prepared,
     /// It came of this token.
-    Same(Runner),
-    /// It came of this token, but its entry is gone from config.toml.
-    Gone(Runner),
+    Same(Box<ManagedRunner>),
+    /// Its entry is gone from config.toml.
+    Gone(Box<ManagedRunner>),
     /// It came of another token.
-    Other(Runner),
-    /// An entry that holds the given token itself.
-    Given(Runner),
-    /// An entry whose origin no record tells.
-    Unknown(Runner),
+    Other(Box<ManagedRunner>),
+    /// It holds the given token itself.
+    Given(Box<ManagedRunner>),
+    /// Its origin is recorded nowhere.
+    Unknown(Box<ManagedRunner>),
 }
 
 impl Existing {
-    /// Looks it up in state and config.toml.
+    /// Looks it up in state and config.toml, by the same rules as the daemon for an `[[enroll]]`.
     ///
     /// # Errors
     /// [`Error::Usage`] for several runners of this name, and what keeps files from being read.
     pub(super) async fn find(session: &CommandSession, enrollment: &Enrollment) -> Result<Self, Error> {
         let seed = enrollment.source.secret().read()?;
-        let mut candidates = session.candidates().await?;
-        if matches!(enrollment.source, RegistrationSource::Given(_))
-            && let Some(position) = candidates.iter().position(|candidate| holds(candidate, enrollment, &seed))
-        {
-            let Candidate { runner, .. } = candidates.swap_remove(position);
-            let Ok(ManagedRunner { runner, .. }) = runner else { return Ok(Self::None) };
-            let is_known = runner.record.seed == Some(seed.fingerprint());
-            return Ok(if is_known { Self::Same(runner) } else { Self::Given(runner) });
-        }
-        candidates.retain(|candidate| is_named_so(candidate, enrollment));
-        match (candidates.pop(), candidates.len()) {
-            (None, _) => {
-                let record = session.ops().disk().record(&enrollment.key).await.map_err(crate::ops::Error::from)?;
-                Ok(record.and_then(|record| gone(record, enrollment, &seed)).unwrap_or(Self::None))
+        let (inventory, snapshot) = session.inventory().await?;
+        let records = session.ops().disk().records().await.map_err(crate::ops::Error::from)?.records;
+        let Related { relation, others } = relate(enrollment, &Enrolled::new(), &records, &snapshot);
+        let found = Found { enrollment, seed, inventory, snapshot };
+        let runner = match relation {
+            Relation::Own(record) | Relation::Recorded(record) => Runner::recorded(record, enrollment.site.clone()),
+            Relation::Found(entry) => Runner::found(&entry)?,
+            Relation::Unusable { line, problem } => {
+                return Err(Error::Verdict {
+                    exit: Exit::LocalFile,
+                    message: format!(
+                        "config.toml has a runner of this server and name already, in line {line}: {problem}"
+                    ),
+                    hint: Some("or use another --name".to_owned()),
+                });
             }
-            (Some(candidate), 0) => of_candidate(candidate, &seed.fingerprint()),
-            (Some(_), others) => Err(Error::Usage(format!(
+            Relation::Taken { .. } | Relation::Nothing(_) => match found.of_given_token(&records) {
+                Some(record) => Runner::recorded(record.clone(), enrollment.site.clone()),
+                None if found.is_prepared() => return Ok(Self::Prepared),
+                None => return Ok(Self::None),
+            },
+        };
+        let runner = found.managed(session, runner).await;
+        if others > 0 && !found.holds_token(&runner.runner) {
+            return Err(Error::Usage(format!(
                 "config.toml has {} runners of the name `{}` at {} already: use --name",
                 others + 1,
                 enrollment.entry.name,
                 enrollment.site.url
-            ))),
+            )));
         }
+        Ok(found.known(runner))
     }
 
     /// The runner, if there is one.
-    pub(super) fn into_runner(self, otherwise: Runner) -> Runner {
+    pub(super) fn into_managed(self) -> Option<ManagedRunner> {
         match self {
-            Self::None => otherwise,
-            Self::Same(runner)
-            | Self::Gone(runner)
-            | Self::Other(runner)
-            | Self::Given(runner)
-            | Self::Unknown(runner) => runner,
+            Self::None | Self::Prepared => None,
+            Self::Same(managed)
+            | Self::Gone(managed)
+            | Self::Other(managed)
+            | Self::Given(managed)
+            | Self::Unknown(managed) => Some(*managed),
         }
     }
 }
 
-/// Whether this is the given runner, under whatever name.
-fn holds(candidate: &Candidate, enrollment: &Enrollment, seed: &Token) -> bool {
-    let url = Some(&enrollment.site.url);
-    let has_entry =
-        candidate.entries.iter().any(|entry| entry.url.as_ref() == url && entry.token.token() == Some(seed));
-    let record = candidate.record();
-    let is_recorded = record.is_some_and(|record| {
-        Some(&record.url) == url
-            && (record.seed == Some(seed.fingerprint())
-                || record.credential.as_ref().is_some_and(|credential| credential.token == *seed))
-    });
-    has_entry || is_recorded
+/// What a search works with.
+struct Found<'f> {
+    enrollment: &'f Enrollment,
+    seed: Token,
+    inventory: Inventory,
+    snapshot: Snapshot,
 }
 
-fn is_named_so(candidate: &Candidate, enrollment: &Enrollment) -> bool {
-    let (url, name) = (&enrollment.site.url, &enrollment.entry.name);
-    let mut entries = candidate.entries.iter();
-    let record = candidate.record();
-    entries.any(|entry| entry.url.as_ref() == Some(url) && entry.name.as_ref() == Some(name))
-        || candidate.entries.is_empty()
-            && record.is_some_and(|record| record.url == *url && record.name.as_ref() == Some(name))
-}
+impl Found<'_> {
+    /// The runner as the inventory has it, or else as it was read: a record without an entry is not managed.
+    async fn managed(&self, session: &CommandSession, mut runner: Runner) -> ManagedRunner {
+        let is_same = |managed: &&ManagedRunner| {
+            managed.runner.record.key == runner.record.key && managed.runner.record.url == runner.record.url
+        };
+        if let Some(managed) = self.inventory.runners.iter().find(is_same) {
+            return ManagedRunner { enrollment: None, ..managed.clone() };
+        }
+        runner.look_up(&self.snapshot);
+        session.ops().load_held(&mut runner).await;
+        ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None }
+    }
 
-fn of_candidate(candidate: Candidate, seed: &Fingerprint) -> Result<Existing, Error> {
-    let has_entry = !candidate.entries.is_empty();
-    let line = candidate.entries.first().map(|entry| entry.line).unwrap_or_default();
-    let ManagedRunner { runner, .. } = candidate.runner.map_err(|problem| Error::Verdict {
-        exit: Exit::LocalFile,
-        message: format!("config.toml has a runner of this server and name already, in line {line}: {problem}"),
-        hint: Some("or use another --name".to_owned()),
-    })?;
-    Ok(match &runner.record.seed {
-        Some(known) if known == seed && !has_entry => Existing::Gone(runner),
-        Some(known) if known == seed => Existing::Same(runner),
-        Some(_) => Existing::Other(runner),
-        None => Existing::Unknown(runner),
-    })
-}
+    /// The record of a runner that was made from this given token and has another one since.
+    fn of_given_token<'r>(&self, records: &'r [Record]) -> Option<&'r Record> {
+        let is_made_of = |record: &&Record| {
+            record.url == self.enrollment.site.url
+                && record.credential.is_some()
+                && record.seed == Some(self.seed.fingerprint())
+        };
+        records.iter().find(is_made_of).filter(|_| self.is_given())
+    }
 
-/// A record that still holds a token although there is no entry; of another token it does not count.
-fn gone(record: Record, enrollment: &Enrollment, seed: &Token) -> Option<Existing> {
-    record.credential.as_ref()?;
-    (record.seed == Some(seed.fingerprint())).then(|| Existing::Gone(Runner::recorded(record, enrollment.site.clone())))
+    /// Whether an entry of this name waits for its token.
+    fn is_prepared(&self) -> bool {
+        self.snapshot.entries.iter().any(|entry| {
+            entry.url.as_ref() == Some(&self.enrollment.site.url)
+                && entry.name.as_ref() == Some(&self.enrollment.entry.name)
+                && entry.is_incomplete()
+        })
+    }
+
+    fn is_given(&self) -> bool {
+        matches!(self.enrollment.source, RegistrationSource::Given(_))
+    }
+
+    /// Whether a runner holds the given token itself.
+    fn holds_token(&self, runner: &Runner) -> bool {
+        let target = runner.target();
+        let has_token = |token: Option<&Token>| token == Some(&self.seed);
+        let mut own = self.snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        self.is_given()
+            && (has_token(runner.record.credential.as_ref().map(|credential| &credential.token))
+                || own.any(|entry| has_token(entry.token.token())))
+    }
+
+    fn known(&self, managed: ManagedRunner) -> Existing {
+        let runner = &managed.runner;
+        let target = runner.target();
+        let has_entry = self.snapshot.entries.iter().any(|entry| is_own(&target, entry));
+        let is_same = runner.record.seed == Some(self.seed.fingerprint());
+        let holds_token = self.holds_token(runner);
+        let managed = Box::new(managed);
+        match managed.runner.record.seed {
+            _ if is_same && has_entry => Existing::Same(managed),
+            _ if is_same => Existing::Gone(managed),
+            _ if holds_token && has_entry => Existing::Given(managed),
+            None if !has_entry => Existing::Gone(managed),
+            Some(_) if !holds_token => Existing::Other(managed),
+            Some(_) | None => Existing::Unknown(managed),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{Asker, Driver, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
-use crate::engine::policy::{deletion, has_confirmed_id};
+use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deletion};
 use crate::lifecycle::{Outcome, State, Step, Trouble};
 use crate::model::Origin;
 use crate::ops::{
@@ -165,11 +165,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A failure only defers: what else its answer could mean is for a verification to find out.
     async fn unregister(&mut self, step: Step) -> StepReport {
-        let (fate, asked_by) = match self.asker {
-            Asker::Daemon => (EntryFate::at_shutdown(&self.runner.record), AskedBy::Daemon),
-            Asker::Command { entry_fate, .. } => (entry_fate, AskedBy::Command),
+        let (deletion, fate, asked_by) = match self.asker {
+            Asker::Daemon => {
+                let deletion = deletion_at_stop(&self.config, &self.runner);
+                (deletion, EntryFate::at_shutdown(&self.runner.record, deletion), AskedBy::Daemon)
+            }
+            Asker::Command { entry_fate, .. } => (requested_deletion(&self.runner), entry_fate, AskedBy::Command),
         };
-        let deletion = deletion(&self.config, &self.runner);
         let request = UnregisterRequest { deletion, fate, asked_by };
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };

@@ -104,8 +104,7 @@ const STATUSES: [u16; 28] = [
     501, 502, 503, 503, 504,
 ];
 
-const DISK_CALLS: [&str; 9] =
-    ["edit", "record", "begin", "answered", "clear", "read", "probe", "forget", "get_record"];
+const DISK_CALLS: [&str; 9] = ["edit", "record", "begin", "answered", "clear", "read", "probe", "forget", "get_record"];
 
 fn draw_fault(chance: &mut Chance) -> Fault {
     match chance.below(14) {

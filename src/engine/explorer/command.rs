@@ -135,8 +135,7 @@ impl Session {
         let has_entry = snapshot.entries.iter().any(|entry| is_named(entry, &enrollment.entry.name));
         let existing = chosen(inventory, &snapshot, &enrollment.entry.name);
         let known = existing.as_ref().and_then(|managed| managed.runner.record.seed.clone());
-        let blank =
-            || Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+        let blank = || Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
         match existing {
             Some(managed) if force => self.make(managed.runner, enrollment, Goal::RegisteredAgain).await,
             Some(managed) if known == Some(seed.fingerprint()) && has_entry => {

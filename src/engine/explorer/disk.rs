@@ -184,8 +184,7 @@ impl Disk for Port {
                 Edit::Insert { text, id, credential } => {
                     let url = text.url().unwrap_or_else(url);
                     let digests = vec![credential.token.digest()];
-                    let target =
-                        EntrySelector { url: url.clone(), id, digests, hints: Vec::new(), name: None };
+                    let target = EntrySelector { url: url.clone(), id, digests, hints: Vec::new(), name: None };
                     let name = text.name().unwrap_or_default();
                     if renew(&mut state.files, &target, id, &credential, &[]) == 0
                         && complete(&mut state.files, &name, id, &credential) == 0
@@ -198,7 +197,8 @@ impl Disk for Port {
                     let digests = vec![credential.token.digest()];
                     let target = EntrySelector { url, id, digests, hints: Vec::new(), name: None };
                     match renew(&mut state.files, &target, id, &credential, &[])
-                        + complete(&mut state.files, &name, id, &credential) {
+                        + complete(&mut state.files, &name, id, &credential)
+                    {
                         0 => Err(missing()),
                         entries => Ok(Edited { entries, removed: Vec::new() }),
                     }

@@ -247,8 +247,7 @@ impl Gitlab {
 
     /// An answer of something in front of it, whose clock is right.
     pub(super) fn gateway(status: u16, body: Body, now: i64) -> RawAnswer {
-        let headers =
-            vec![("content-type", body.content_type().to_owned()), ("date", http_date(now))];
+        let headers = vec![("content-type", body.content_type().to_owned()), ("date", http_date(now))];
         RawAnswer { status, headers, body: body.text().as_bytes().to_vec() }
     }
 }

@@ -298,7 +298,7 @@ impl Player {
         let world = self.world.clone();
         let parts = Parts {
             engine: engine(&port),
-            watch: Watch::of_test(changed).ok(),
+            watch: Some(Watch::of_test(changed)),
             heartbeat: Heartbeat::every(Duration::from_secs(100_000)),
             registry: StatusRegistry::default(),
             counters: self.counters.clone(),
@@ -392,8 +392,7 @@ impl Player {
                 // As `settings` derives it from server and name.
                 let key = format!("{name}.gitlab.example.com");
                 let enrollment = enrollment(*index, Some(&key), &self.given_token());
-                let kind =
-                    if matches!(act, Act::Register(_)) { Command::Register } else { Command::RegisterForce };
+                let kind = if matches!(act, Act::Register(_)) { Command::Register } else { Command::RegisterForce };
                 self.start_command(kind, None, Some(enrollment));
             }
             Act::Enroll(index) => {
@@ -472,9 +471,11 @@ fn may_unregister(state: &State) -> Intent {
     let mut intent = Intent::default();
     for (name, id) in &state.homes {
         let is_enrolled = state.config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
-        let is_shared = state.config.policies.iter().any(|policy| {
-            policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true)
-        });
+        let is_shared = state
+            .config
+            .policies
+            .iter()
+            .any(|policy| policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true));
         let is_wanted = match state.config.shutdown.unregister {
             Unregister::Never => false,
             Unregister::Enrolled => is_enrolled,

@@ -4,9 +4,7 @@ use super::gitlab::{Call, Fault, Gitlab, Oddity};
 use super::world::{CallLog, Cause, Kind, Port, State};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
-use crate::gitlab::{
-    Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified,
-};
+use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{RunnerId, Site, SystemId, Timestamp};
 use crate::ops::{Failure, Server};
 use crate::secret::Token;
@@ -272,8 +270,7 @@ impl Server for Port {
     }
 
     async fn probe(&self, _: &Site) -> Answered<()> {
-        let execution =
-            Box::new(|_: &mut State, _| (400, r#"{"error":"token is missing"}"#.to_owned()));
+        let execution = Box::new(|_: &mut State, _| (400, r#"{"error":"token is missing"}"#.to_owned()));
         let nothing = Token::parse("none").unwrap();
         let raw = self.exchange(Call::Probe, &nothing, execution).await?;
         Ok(read_probe(&raw)?)

@@ -57,7 +57,10 @@ pub(super) enum Holding {
     Never,
     Held,
     /// GitLab has issued it to a process, since this time.
-    Flight { process: u64, since: i64 },
+    Flight {
+        process: u64,
+        since: i64,
+    },
     /// Gone, for a reason that the agent cannot help.
     Excused(Excuse),
     /// Gone, and reported.
@@ -409,9 +412,7 @@ impl State {
                         lost.push((*id, "the process has ended, and the token of its request is nowhere"));
                         Holding::Reported
                     }
-                    (Holding::Flight { since, .. }, Cause::Time)
-                        if now - since.max(self.last_disk_fault) > 900_000 =>
-                    {
+                    (Holding::Flight { since, .. }, Cause::Time) if now - since.max(self.last_disk_fault) > 900_000 => {
                         lost.push((*id, "the token of an answer was thrown away"));
                         Holding::Reported
                     }

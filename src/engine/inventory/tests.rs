@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
-use crate::ops::Caution;
-use crate::ops::RegistrationSource;
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent, url,
 };
+use crate::ops::{Caution, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::{Entry, EntryProblem, EntryText, EntryToken, Pending};
 

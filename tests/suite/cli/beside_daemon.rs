@@ -4,7 +4,7 @@ use super::sandbox_with;
 use rustix::process::Signal;
 use test_support::{PATIENCE, Process, Sandbox};
 
-use fake_gitlab::{Endpoint, Gitlab};
+use fake_gitlab::{Endpoint, Fault, Gitlab};
 
 /// A running daemon whose log is read in order.
 struct Daemon {
@@ -81,4 +81,125 @@ fn second_daemon_prints_the_pid_of_the_first() {
     let pid = daemon.process.pid();
     sandbox.run(&["run"]).exits(4).says(&format!("process {pid}"));
     daemon.quit();
+}
+
+/// The `[[enroll]]` table of `build-1` by registration token.
+fn enrollment(sandbox: &Sandbox) -> String {
+    let token = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    sandbox.enrollment("build-1", &format!("registration_token = {{ file = {:?} }}", token.to_str().unwrap()))
+}
+
+/// The names of the record files, without their extension.
+fn records(sandbox: &Sandbox) -> Vec<String> {
+    let directory = std::fs::read_dir(sandbox.path("state")).unwrap().next().unwrap().unwrap().path();
+    let files = std::fs::read_dir(directory.join("runners")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
+}
+
+#[track_caller]
+fn assert_one_runner(sandbox: &Sandbox) {
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    assert!(sandbox.is_in_step(), "{}", sandbox.config());
+}
+
+#[test]
+fn command_waits_for_the_registration_of_the_daemon() {
+    let sandbox = super::sandbox();
+    sandbox.write_fast_settings(&enrollment(&sandbox));
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold());
+    let mut daemon = Daemon::start(&sandbox);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let args = ["register", "-n", "--name", "build-1", "--url", &url, "-r", &token, "--output", "json"];
+    let command = sandbox.start(&[&args[..], &["--log-level", "info"]].concat());
+    sandbox.wait("the command to wait for the daemon", |sandbox| {
+        command.log().contains("another process is registering a runner of this name")
+            || sandbox.gitlab.requests_to(Endpoint::Register).len() > 1
+    });
+    hold.release();
+    assert_eq!(command.end().exits(0).runner()["action"], "unchanged");
+    daemon.wait_for("registered");
+    daemon.quit();
+    assert_one_runner(&sandbox);
+}
+
+#[test]
+fn daemon_takes_over_what_a_command_is_registering() {
+    let sandbox = super::sandbox();
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let command = sandbox.start(&["register", "-n", "--name", "build-1", "--url", &url, "-r", &token]);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    sandbox.write_fast_settings(&enrollment(&sandbox));
+    let mut daemon = Daemon::start(&sandbox);
+    daemon.wait_for("another process is registering a runner of this name");
+    hold.release();
+    command.end().exits(0);
+    daemon.wait_for("enrollment `build-1` takes it over");
+    daemon.quit();
+    assert_one_runner(&sandbox);
+    assert_eq!(records(&sandbox), ["build-1"]);
+}
+
+#[test]
+fn enrollment_added_to_a_running_daemon_takes_its_runner_over() {
+    for is_registered in [true, false] {
+        let sandbox = super::sandbox();
+        if is_registered {
+            sandbox.register(&["--name", "build-1"]).exits(0);
+        } else {
+            sandbox.add_created("build-1");
+        }
+        let registrations = sandbox.gitlab.requests_to(Endpoint::Register).len();
+        let mut daemon = Daemon::start(&sandbox);
+        sandbox.wait_for_requests(Endpoint::Verify, 1);
+        let config = sandbox.config();
+        sandbox.write_fast_settings(&enrollment(&sandbox));
+        daemon.wait_for("enrollment `build-1` takes it over");
+        sandbox.wait_for_requests(Endpoint::Verify, 2);
+        // Commands and the daemon lock the same runner by the same key.
+        sandbox.run(&["rotate", "--name", "build-1"]).exits(0);
+        daemon.wait_for("another process has replaced the token");
+        let log = daemon.process.log();
+        daemon.quit();
+        assert_eq!(log.matches("takes it over").count(), 1);
+        assert_eq!(records(&sandbox), ["build-1"]);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), registrations);
+        assert!(sandbox.is_in_step());
+        assert_eq!(sandbox.config().lines().count(), config.lines().count() + usize::from(!is_registered) * 2);
+    }
+}
+
+#[test]
+fn enrollment_takes_over_a_runner_whatever_its_history() {
+    let histories: [fn(&Sandbox); 4] = [
+        |sandbox| {
+            sandbox.register(&["--name", "build-1"]).exits(0);
+        },
+        |sandbox| {
+            sandbox.add_created("build-1");
+        },
+        |sandbox| {
+            sandbox.add_created("build-1");
+            sandbox.run(&["verify"]).exits(0);
+        },
+        |sandbox| {
+            sandbox.add_created("build-1");
+            sandbox.run(&["run", "--once"]).exits(0);
+        },
+    ];
+    for history in histories {
+        let sandbox = super::sandbox();
+        history(&sandbox);
+        let registrations = sandbox.gitlab.requests_to(Endpoint::Register).len();
+        sandbox.write_fast_settings(&enrollment(&sandbox));
+        sandbox.run(&["run", "--once"]).exits(0).says("enrollment `build-1` takes it over");
+        let again = sandbox.run(&["run", "--once"]);
+        assert!(!again.exits(0).stderr.contains("takes it over"));
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), registrations);
+        assert_eq!((sandbox.gitlab.runners().len(), records(&sandbox)), (1, vec!["build-1".to_owned()]));
+        assert!(sandbox.is_in_step());
+    }
 }

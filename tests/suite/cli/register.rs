@@ -255,7 +255,7 @@ fn lost_response_is_not_retried() {
     sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
     done.exits(5).says("was never contacted").says("description `a`");
-    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
     assert_eq!(sandbox.config(), "");
 }
 
@@ -268,7 +268,69 @@ fn wait_flag_waits_for_the_server() {
     sandbox.gitlab.order(Endpoint::Register, Fault::throttled(0));
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
     done.exits(0).says("waiting up to ");
-    assert_eq!(sandbox.gitlab.requests().len(), 2);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 2);
+}
+
+#[test]
+fn wait_flag_waits_until_a_gitlab_answers() {
+    for fault in [
+        Fault::html(502),
+        Fault::html(503),
+        Fault::html(200),
+        Fault::html(404),
+        Fault::json(503, serde_json::json!({ "message": "Service Unavailable" })),
+        Fault::json(404, serde_json::json!({ "message": "no Route matched with those values" })),
+        Fault::json(200, serde_json::json!({ "token": "glrt-no-answer-to-this" })),
+    ] {
+        let sandbox = super::sandbox();
+        // As long as GitLab starts, the proxy in front of it answers every request so.
+        sandbox.gitlab.order(Endpoint::Verify, fault.clone()).times(2);
+        let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
+        assert!(!done.exits(0).stderr.contains("may have created"), "{done:?}");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 3, "{fault:?}");
+        assert!(sandbox.is_in_step());
+        // The probe has no token.
+        let probe = sandbox.gitlab.requests_to(Endpoint::Verify).remove(0);
+        assert_eq!((probe.parameter("token"), probe.parameter("system_id")), (None, None));
+    }
+}
+
+#[test]
+fn wait_flag_ends_with_the_last_answer_and_nothing_sent() {
+    let sandbox = super::sandbox();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
+    let done = sandbox.register(&["--name", "a", "--wait", "1s"]);
+    assert!(
+        !done.exits(5).says("502").says("no registration was sent").stderr.contains("may have created"),
+        "{done:?}"
+    );
+    assert!(sandbox.gitlab.requests_to(Endpoint::Register).is_empty());
+}
+
+#[test]
+fn wait_flag_stops_after_an_answer_that_may_be_lost() {
+    for status in [408, 500, 502, 503, 504] {
+        let sandbox = super::sandbox();
+        sandbox.gitlab.order(Endpoint::Register, Fault::html(status));
+        sandbox.register(&["--name", "a", "--wait", "5m"]).exits(5).says("was never contacted");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1, "{status}");
+    }
+}
+
+#[test]
+fn answer_of_something_else_than_gitlab_makes_no_orphan() {
+    let json = |status, text: &str| Fault::json(status, serde_json::json!({ "message": text }));
+    let faults =
+        [400, 401, 404, 405].map(|status| [Fault::html(status), json(status, "no Route matched with those values")]);
+    for fault in faults.into_iter().flatten() {
+        let sandbox = super::sandbox();
+        sandbox.gitlab.order(Endpoint::Register, fault.clone());
+        let done = sandbox.register(&["--name", "a"]);
+        for text in ["may have created", "never contacted"] {
+            assert!(!done.exits(5).stderr.contains(text), "{fault:?}: {done:?}");
+        }
+    }
 }
 
 #[test]
@@ -477,4 +539,116 @@ fn tls_ca_file_of_the_entry_is_trusted() {
     sandbox.run(&["rotate", "--all"]).exits(0);
     sandbox.run(&["unregister", "--all"]).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 0);
+}
+
+/// An entry as configuration management prepares it, with this line for its token.
+fn prepared(url: &str, token: &str) -> String {
+    format!(
+        "concurrent = 4\n\n[[runners]]\n  name = \"a\" # prepared\n  url = \"{url}\"\n{token}  executor = \"docker\"\n  [runners.docker]\n    image = \"alpine\"\n"
+    )
+}
+
+const PREPARED_TOKENS: [&str; 4] =
+    ["", "  token = \"\"\n", "  token = \"<replaced by registration>\"\n", "  token = \"to be registered\"\n"];
+
+#[test]
+fn prepared_entry_is_completed_with_its_other_keys() {
+    for token in PREPARED_TOKENS {
+        for args in [&[][..], &["--force"]] {
+            let sandbox = super::sandbox();
+            let config = prepared(&sandbox.gitlab.url(), token);
+            sandbox.write_config(&config);
+            let args = [&["--name", "a", "--executor", "shell", "--output=json"], args].concat();
+            assert_eq!(sandbox.register(&args).exits(0).runner()["action"], "registered");
+            assert_completed(&sandbox, &config, token);
+            assert_eq!(sandbox.register(&["--name", "a", "--output=json"]).exits(0).runner()["action"], "unchanged");
+        }
+    }
+}
+
+#[test]
+fn enrollment_completes_a_prepared_entry() {
+    for token in PREPARED_TOKENS {
+        let sandbox = super::sandbox();
+        let config = prepared(&sandbox.gitlab.url(), token);
+        sandbox.write_config(&config);
+        let secret = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+        let secret = format!("registration_token = {{ file = {:?} }}", secret.to_str().unwrap());
+        sandbox.write_fast_settings(&sandbox.enrollment("a", &secret));
+        sandbox.run(&["run", "--once"]).exits(0);
+        assert_completed(&sandbox, &config, token);
+    }
+}
+
+#[track_caller]
+fn assert_completed(sandbox: &test_support::Sandbox, before: &str, token: &str) {
+    let after = sandbox.config();
+    assert!(sandbox.is_in_step(), "{after}");
+    for line in before.lines().filter(|line| !token.contains(line)) {
+        assert!(after.lines().any(|written| written == line), "{line}: {after}");
+    }
+    assert!(after.contains(&format!("id = {}", sandbox.gitlab.runners()[0].id)), "{after}");
+}
+
+#[test]
+fn entry_with_an_unset_variable_is_not_registered_beside() {
+    let sandbox = super::sandbox();
+    sandbox.add_entry("a", None, "$TOKEN_OF_RUNNER");
+    let config = sandbox.config();
+    sandbox.register(&["--name", "a"]).exits(4).says("in line 1").says("TOKEN_OF_RUNNER");
+    let secret = sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let secret = format!("registration_token = {{ file = {:?} }}", secret.to_str().unwrap());
+    sandbox.write_fast_settings(&sandbox.enrollment("a", &secret));
+    sandbox.run(&["run", "--once"]).says("enrollment `a` is not registered");
+    assert_eq!((sandbox.config(), sandbox.gitlab.requests_to(Endpoint::Register).len()), (config, 0));
+}
+
+#[test]
+fn force_settles_a_reset_that_was_cut_off() {
+    for is_executed in [true, false] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+        sandbox.register(&["--name", "a"]).exits(0);
+        let fault = if is_executed { Fault::hold().after_acting() } else { Fault::hold() };
+        let hold = sandbox.gitlab.order(Endpoint::Reset, fault);
+        let rotation = sandbox.start(&["rotate", "--name", "a"]);
+        sandbox.wait_for_requests(Endpoint::Reset, 1);
+        rotation.kill();
+        if is_executed {
+            hold.release();
+        }
+        sandbox.register(&["--name", "a", "--force"]).exits(0).says("verifying the old token first");
+        let made = sandbox.gitlab.runners().pop().unwrap();
+        assert!(sandbox.config().contains(&made.token) && sandbox.config().matches("[[runners]]").count() == 1);
+        sandbox.run(&["verify"]).exits(0);
+    }
+}
+
+#[test]
+fn force_names_the_next_command_if_a_reset_cannot_be_settled() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
+    let rotation = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    rotation.kill();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
+    let registrations = sandbox.gitlab.requests_to(Endpoint::Register).len();
+    let done = sandbox.register(&["--name", "a", "--force"]);
+    done.exits(5).says("what became of the last reset").says("hint: run the same command again");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), registrations);
+}
+
+#[test]
+fn failed_write_leaves_a_prepared_entry_without_its_runner() {
+    let sandbox = super::sandbox();
+    sandbox.write_config(&prepared(&sandbox.gitlab.url(), ""));
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let child = sandbox.start(&["register", "-n", "--name", "a", "--url", &url, "-r", &token]);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    child.signal(Signal::TERM);
+    hold.release();
+    child.end().exits(1).says("is unregistered again");
+    assert_eq!(sandbox.gitlab.runners().len(), 0);
+    assert!(sandbox.config().contains("image = \"alpine\""));
 }

@@ -1,15 +1,15 @@
-//! An updated agent reads the state directory of version 0.1. The files in `state-0.1` were written by that release and
-//! have placeholders for the values that a test sets.
+//! An updated agent reads the state directory of version 0.1, and that version reads it again after a downgrade. The files
+//! in `state-0.1` were written by that release and have placeholders for the values that a test sets.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sandbox_with;
-use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use runner_agent::clock::{Clock as _, SystemClock};
 use runner_agent::secret::sha256_hex;
-use test_support::Sandbox;
+use test_support::{Output, Process, Sandbox};
 
 const KEY: &str = "register-db82660d9ff3";
 
@@ -85,4 +85,49 @@ fn reset_lost_by_version_0_1_is_settled() {
     let endpoints: Vec<_> = updated.sandbox.gitlab.requests().iter().map(|request| request.endpoint).collect();
     assert_eq!(endpoints, [Endpoint::Verify, Endpoint::Verify, Endpoint::Reset]);
     assert!(updated.sandbox.is_in_step());
+}
+
+/// Runs the released version 0.1.
+#[track_caller]
+fn run_released(sandbox: &Sandbox, released: &str, args: &[&str]) -> Output {
+    Process::start(sandbox.shell(&format!("exec {released} \"$@\""), args)).end()
+}
+
+#[test]
+#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1"]
+fn version_0_1_rotates_once_in_between() {
+    let released = std::env::var("RUNNER_AGENT_0_1").unwrap();
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+    sandbox.register(&["--name", "one"]).exits(0);
+    sandbox.run(&["rotate", "--name", "one"]).exits(0);
+    let held = sandbox.state().matches("\"candidates\"").count();
+    for round in 0..2 {
+        run_released(&sandbox, &released, &["verify"]).exits(0);
+        run_released(&sandbox, &released, &["rotate", "--name", "one"]).exits(0);
+        assert!(sandbox.is_in_step(), "after version 0.1 in round {round}");
+        sandbox.run(&["verify"]).exits(0);
+        sandbox.run(&["rotate", "--name", "one"]).exits(0);
+        assert!(sandbox.is_in_step(), "after this version in round {round}");
+        assert!(sandbox.state().matches("\"candidates\"").count() >= held);
+    }
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
+    assert_eq!(sandbox.gitlab.runners()[0].rotations, 5);
+}
+
+#[test]
+#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1"]
+fn version_0_1_settles_an_interrupted_reset() {
+    let released = std::env::var("RUNNER_AGENT_0_1").unwrap();
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+    sandbox.register(&["--name", "one"]).exits(0);
+    // The server never resets the token, so the old one stays valid.
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
+    let rotation = sandbox.start(&["rotate", "--name", "one"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    rotation.kill();
+    run_released(&sandbox, &released, &["rotate", "--name", "one"]).exits(0);
+    assert!(sandbox.is_in_step());
+    sandbox.run(&["rotate", "--name", "one"]).exits(0);
+    assert!(sandbox.is_in_step());
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
 }

@@ -1,7 +1,7 @@
 //! Files that change while the daemon runs.
 
 use super::{enrolled, enrollment};
-use fake_gitlab::{Endpoint, Gitlab, NewRunner};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
@@ -126,7 +126,6 @@ fn serving_a_given_token(sandbox: &Sandbox) -> (Process, u64) {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "writes like another program")]
 fn replaced_file_of_a_given_token_is_noticed_while_the_runner_is_active() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("30d"));
     let (_daemon, id) = serving_a_given_token(&sandbox);
@@ -164,4 +163,28 @@ fn directory_of_config_toml_may_be_made_or_replaced_while_serving() {
     sandbox.write_config(&(sandbox.config() + &sandbox.entry("third", third, &token)));
     sandbox.wait_for_requests(Endpoint::Verify, 3);
     assert!(daemon.is_running());
+}
+
+#[test]
+#[ignore = "a nudge still counts as the time that has to pass between two refusals"]
+fn two_reloads_do_not_confirm_a_refusal() {
+    let settings = "[timing]\nconfirm_after = \"1h\"\n[recover]\nregister = \"always\"\n";
+    let sandbox = enrolled(Gitlab::builder(), settings);
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    let entry = sandbox.config();
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+    for requests in [1, 2] {
+        daemon.signal(Signal::HUP);
+        sandbox.wait_for_requests(Endpoint::Verify, requests);
+        sandbox.wait("the end of the reload", |_| daemon.log().matches("reloaded").count() == requests);
+    }
+    // The third one is accepted, so that what the second refusal has caused would have happened by then.
+    daemon.signal(Signal::HUP);
+    sandbox.wait_for_requests(Endpoint::Verify, 3);
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert!(code == Some(0), "{log}");
+    assert_eq!((sandbox.gitlab.requests_to(Endpoint::Register).len(), sandbox.gitlab.runners().len()), (1, 1), "{log}");
+    assert_eq!(sandbox.config(), entry);
 }

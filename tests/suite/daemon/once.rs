@@ -1,7 +1,7 @@
 //! `run --once` and signals during the pass.
 
 use super::enrolled;
-use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Order};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
@@ -73,4 +73,73 @@ fn third_signal_ends_a_pass_immediately() {
     let Output { code, stderr: log, .. } = pass.stop(Signal::INT);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("another signal came"), "{log}");
+}
+
+/// A sandbox with an entry whose token is due for rotation.
+fn due() -> (Sandbox, u64) {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let times = "token_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = 2020-01-02T00:00:00Z\n";
+    sandbox.write_config(&(sandbox.entry("due", id, &token) + times));
+    (sandbox, id)
+}
+
+fn pass(sandbox: &Sandbox) -> Output {
+    sandbox.run(&["run", "--once"])
+}
+
+#[test]
+fn pass_over_a_refused_token_exits_with_3() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (id, _) = sandbox.add_created("refused");
+    sandbox.gitlab.revoke(id);
+    for _ in 0..3 {
+        pass(&sandbox).exits(3);
+    }
+}
+
+#[test]
+fn pass_whose_due_rotation_fails_exits_with_the_code_of_the_failure() {
+    let (sandbox, id) = due();
+    sandbox.gitlab.order(Endpoint::Reset, Fault::status(503));
+    pass(&sandbox).exits(5);
+    let (sandbox, id_of_other) = due();
+    // Not even root can replace a directory by a file.
+    std::fs::create_dir(sandbox.path("config/.config.toml.runner-agent.tmp")).unwrap();
+    pass(&sandbox).exits(4);
+    assert_eq!((sandbox.gitlab.runner(id_of_other).unwrap().rotations, id), (0, id_of_other));
+}
+
+#[test]
+fn pass_over_a_runner_that_another_process_has_locked_exits_with_4() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.add_created("locked");
+    pass(&sandbox).exits(0);
+    sandbox.gitlab.clear_requests();
+    let directory = std::fs::read_dir(sandbox.path("state")).unwrap().next().unwrap().unwrap().path().join("runners");
+    let locks = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+    let lock = locks.into_iter().find(|path| path.extension().is_some_and(|it| it == "lock")).unwrap();
+    let file = std::fs::File::options().write(true).open(lock).unwrap();
+    file.lock().unwrap();
+    pass(&sandbox).exits(4);
+    assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
+fn pass_over_an_unusable_entry_exits_with_4() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let unusable = format!("[[runners]]\nname = \"unusable\"\nurl = \"{}\"\n", sandbox.gitlab.url());
+    sandbox.write_config(&unusable);
+    let output = pass(&sandbox);
+    output.exits(4).says("unusable");
+    sandbox.add_created("usable");
+    pass(&sandbox).exits(6);
+}
+
+#[test]
+fn pass_without_the_token_file_of_an_enrollment_exits_with_4() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    std::fs::remove_file(sandbox.path("token")).unwrap();
+    pass(&sandbox).exits(4);
+    assert!(sandbox.gitlab.requests().is_empty());
 }

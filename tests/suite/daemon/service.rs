@@ -35,6 +35,12 @@ fn service_becomes_ready_without_a_server() {
     manager.wait_for("READY=1");
 }
 
+#[test]
+fn release_isolates_the_panic_of_a_worker() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    assert!(manifest.contains("panic = \"unwind\"") && !manifest.contains("panic = \"abort\""));
+}
+
 /// The watchdog timeout of the service manager.
 const WATCHDOG: Duration = Duration::from_secs(1);
 

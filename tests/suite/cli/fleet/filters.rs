@@ -125,7 +125,8 @@ fn empty_filter_is_a_usage_error() {
             for command in
                 [&["delete", "--yes"][..], &["pause", "--yes"], &["prune", "--stale", "1d", "--yes"], &["list"]]
             {
-                let args = [command, &[&format!("{filter}={value}")]].concat();
+                let filter = format!("{filter}={value}");
+                let args = [command, &[filter.as_str()]].concat();
                 let done = site.fleet(&args);
                 assert_eq!(done.code, Some(2), "{args:?}: {done:?}");
             }
@@ -174,7 +175,7 @@ fn runner_that_the_server_does_not_describe_is_not_changed() {
 #[test]
 fn gateways_404_does_not_count_as_deleted() {
     let site = Site::new();
-    let id = site.add_runners(1)[0].to_string();
+    let id = site.gitlab().add_runner(NewRunner::instance().tags(["a"])).0.to_string();
     for body in [
         json!({ "message": "no Route matched with those values" }),
         json!({ "message": "Not Found" }),

@@ -78,3 +78,35 @@ fn never_seen_runners_of_unknown_age_are_kept() {
     done.exits(0).says("1 runners that were never in contact");
     assert_eq!(site.gitlab().runners().len(), 1);
 }
+
+#[test]
+fn runners_of_this_machine_at_another_address_are_never_deleted() {
+    for has_record_only in [false, true] {
+        let site = Site::new();
+        let (id, token) = site.gitlab().add_runner(NewRunner::instance());
+        let stale = site.gitlab().add_runner(NewRunner::instance()).0;
+        let alias = site.gitlab().url().replace("127.0.0.1", "localhost");
+        let entry = format!("[[runners]]\nname = \"mine\"\nurl = \"{alias}\"\nid = {id}\ntoken = \"{token}\"\n");
+        site.sandbox.write_config(&entry);
+        if has_record_only {
+            site.sandbox.run(&["verify"]).exits(0);
+            site.sandbox.write_config("");
+        }
+        site.gitlab().advance(40 * DAY);
+        let done = site.fleet(&["prune", "--all", "--stale", "30d", "--yes"]);
+        done.exits(0).says("at an address that may belong to this GitLab too").says(&format!("{id} ({alias})"));
+        assert!(site.gitlab().runner(id).is_some() && site.gitlab().runner(stale).is_none());
+    }
+}
+
+#[test]
+fn runners_of_records_without_an_entry_are_never_deleted() {
+    let site = Site::new();
+    let (id, token) = site.gitlab().add_runner(NewRunner::instance());
+    site.sandbox.add_entry("mine", Some(id), &token);
+    site.sandbox.run(&["verify"]).exits(0);
+    site.sandbox.write_config("");
+    site.gitlab().advance(40 * DAY);
+    site.fleet(&["prune", "--all", "--stale", "30d", "--yes"]).exits(0).says("kept, because this machine serves them");
+    assert!(site.gitlab().runner(id).is_some());
+}

@@ -1,0 +1,86 @@
+//! Several entries with one token.
+
+use super::sandbox_with;
+use fake_gitlab::{Endpoint, Gitlab};
+use test_support::Sandbox;
+
+/// Two entries of one created runner, `docker` before `shell`.
+fn with_two_entries(sandbox: &Sandbox) -> (u64, String) {
+    let (id, token) = sandbox.add_created("docker");
+    sandbox.add_entry("shell", Some(id), &token);
+    (id, token)
+}
+
+#[test]
+fn unregister_by_name_removes_one_entry_while_another_uses_the_token() {
+    let sandbox = super::sandbox();
+    let (id, token) = with_two_entries(&sandbox);
+    sandbox.run(&["verify"]).exits(0);
+    let done = sandbox.run(&["unregister", "--name", "shell"]);
+    assert!(done.exits(0).stdout.starts_with(&format!("runner `shell` (id {id}): its entry is removed")), "{done:?}");
+    assert!(done.stdout.contains("because the entry `docker` at "), "{done:?}");
+    assert!(sandbox.config().contains("name = \"docker\"") && !sandbox.config().contains("name = \"shell\""));
+    // Neither the runner nor this machine's manager has gone.
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 0);
+    assert_eq!(sandbox.gitlab.runner(id).unwrap().managers.len(), 1);
+    let kept = done.stdout.split("kept in ").nth(1).unwrap().split(';').next().unwrap();
+    let kept = std::fs::read_to_string(kept).unwrap();
+    assert!(kept.contains("name = \"shell\"") && !kept.contains(&token));
+    // The last entry takes the manager with it.
+    sandbox.run(&["unregister", "--name", "docker"]).exits(0);
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+    assert!(!sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
+fn unregister_removes_the_entry_whose_name_the_record_has() {
+    let sandbox = super::sandbox();
+    with_two_entries(&sandbox);
+    sandbox.run(&["verify"]).exits(0);
+    let done = sandbox.run(&["unregister", "--name", "docker", "--output", "json"]);
+    assert_eq!((&done.exits(0).runner()["name"], &done.runner()["action"]), (&"docker".into(), &"dropped".into()));
+    assert!(!sandbox.config().contains("name = \"docker\"") && sandbox.config().contains("name = \"shell\""));
+    assert_eq!(sandbox.run(&["verify", "--output", "json"]).exits(0).runner()["name"], "shell");
+}
+
+#[test]
+fn unregister_by_id_removes_all_entries_of_the_runner() {
+    let sandbox = super::sandbox();
+    let (id, _) = with_two_entries(&sandbox);
+    sandbox.run(&["unregister", "--id", &id.to_string()]).exits(0);
+    assert!(!sandbox.config().contains("[[runners]]"));
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 1);
+}
+
+#[test]
+fn commands_report_the_selected_entry_and_name_the_others() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
+    let (id, _) = with_two_entries(&sandbox);
+    let done = sandbox.run(&["verify", "--name", "shell"]);
+    assert!(done.exits(0).stdout.starts_with(&format!("runner `shell` (id {id}): accepted")), "{done:?}");
+    assert!(done.stdout.contains("; the entry `docker` at ") && done.stdout.contains("has the same token"), "{done:?}");
+    assert_eq!(sandbox.run(&["verify", "--name", "shell", "--output=json"]).exits(0).runner()["name"], "shell");
+    let done = sandbox.run(&["rotate", "--name", "shell"]);
+    assert!(done.exits(0).stdout.starts_with("runner `shell`"), "{done:?}");
+    assert!(done.stdout.contains("has the new token too"), "{done:?}");
+    assert_eq!(sandbox.config().matches(&sandbox.gitlab.runner(id).unwrap().token).count(), 2);
+}
+
+#[test]
+fn unregister_keeps_a_runner_that_an_entry_with_another_address_uses() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.add_created("a");
+    let alias = sandbox.gitlab.url().replace("127.0.0.1", "localhost");
+    let entry = format!("[[runners]]\nname = \"b\"\nurl = \"{alias}\"\ntoken = \"{token}\"\n");
+    sandbox.write_config(&(sandbox.config() + &entry));
+    sandbox.run(&["verify"]).exits(0);
+    let done = sandbox.run(&["unregister", "--name", "a"]);
+    assert!(
+        done.exits(0).stdout.contains(&format!("because the entry `b` at {alias} uses the same token")),
+        "{done:?}"
+    );
+    assert!(sandbox.config().contains("\"b\"") && !sandbox.config().contains("\"a\""));
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 0);
+    sandbox.run(&["unregister", "--name", "b"]).exits(0);
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+}
