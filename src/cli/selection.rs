@@ -1,13 +1,15 @@
 //! Selects the runners of a command.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
 use super::Error;
 use super::arguments::{SecretArgument, Selection};
 use crate::engine::{Inventory, ManagedRunner};
-use crate::ops::is_own;
-use crate::secret::{Source, Token, read_descriptor, read_stream};
+use crate::model::{RunnerId, ServerUrl};
+use crate::ops::Runner;
+use crate::secret::{Digest, Source, Token, read_descriptor, read_stream};
 use crate::settings::Environment;
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
@@ -46,29 +48,63 @@ pub(super) fn candidates(inventory: Inventory, snapshot: &Snapshot) -> Vec<Candi
     let registered = |managed: &ManagedRunner| managed.runner.record.credential.is_some();
     // A command drives a runner as it is: what an enrollment wants is the daemon's to do.
     let found = |managed| ManagedRunner { enrollment: None, ..managed };
-    let mut runners: Vec<_> = inventory.runners.into_iter().filter(registered).map(found).collect();
+    let runners: Vec<_> = inventory.runners.into_iter().filter(registered).map(found).collect();
+    let mut owners = Owners::default();
+    for (number, managed) in runners.iter().enumerate() {
+        owners.add(&managed.runner, number);
+    }
+    let mut runners: Vec<_> = runners.into_iter().map(Some).collect();
+    let mut places: HashMap<usize, usize> = HashMap::new();
     let mut candidates: Vec<Candidate> = Vec::new();
     for entry in &snapshot.entries {
-        if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.owns(entry)) {
-            candidate.entries.push(entry.clone());
+        let owner = owners.of(entry);
+        if let Some(place) = owner.and_then(|owner| places.get(&owner)) {
+            candidates[*place].entries.push(entry.clone());
             continue;
         }
-        let runner = match runners.iter().position(|managed| is_own(&managed.runner.target(), entry)) {
-            Some(position) => Ok(runners.remove(position)),
+        let runner = match owner.and_then(|owner| Some((owner, runners[owner].take()?))) {
+            Some((owner, managed)) => {
+                places.insert(owner, candidates.len());
+                Ok(managed)
+            }
             None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
         };
         candidates.push(Candidate { entries: vec![entry.clone()], others: Vec::new(), runner });
     }
     let unwritten = |runner| Candidate { entries: Vec::new(), others: Vec::new(), runner: Ok(runner) };
-    candidates.extend(runners.into_iter().map(unwritten));
+    candidates.extend(runners.into_iter().flatten().map(unwritten));
     candidates
 }
 
-impl Candidate {
-    fn owns(&self, entry: &Entry) -> bool {
-        self.runner.as_ref().is_ok_and(|managed| is_own(&managed.runner.target(), entry))
+/// Which runner an entry belongs to, the same as by [`crate::ops::is_own`] and without comparing each with each.
+#[derive(Default)]
+struct Owners {
+    by_id: HashMap<(ServerUrl, RunnerId), usize>,
+    by_token: HashMap<(ServerUrl, Digest), usize>,
+}
+
+impl Owners {
+    /// Adds a runner; the first one of an id or token keeps it.
+    fn add(&mut self, runner: &Runner, number: usize) {
+        let target = runner.target();
+        if let Some(id) = target.id {
+            self.by_id.entry((target.url.clone(), id)).or_insert(number);
+        }
+        for digest in target.digests {
+            self.by_token.entry((target.url.clone(), digest)).or_insert(number);
+        }
     }
 
+    fn of(&self, entry: &Entry) -> Option<usize> {
+        let url = entry.url.as_ref()?;
+        let by_id = entry.id.and_then(|id| self.by_id.get(&(url.clone(), id)));
+        let token = entry.token.token().map(Token::digest);
+        let by_token = token.and_then(|token| self.by_token.get(&(url.clone(), token)));
+        by_id.into_iter().chain(by_token).min().copied()
+    }
+}
+
+impl Candidate {
     /// The runner's record, if its entry can be used.
     pub(super) fn record(&self) -> Option<&Record> {
         self.runner.as_ref().ok().map(|managed| &managed.runner.record)

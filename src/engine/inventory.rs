@@ -316,8 +316,11 @@ impl Listing<'_> {
 
     /// Adds a runner and claims its entries.
     fn add(&mut self, mut managed: ManagedRunner) {
-        self.claimed.extend(self.index.of(&managed.runner));
-        managed.runner.look_up(self.snapshot);
+        let own = self.index.of(&managed.runner);
+        if let Some(first) = own.first() {
+            managed.runner.take_from(self.index.entry(*first));
+        }
+        self.claimed.extend(own);
         self.inventory.runners.push(managed);
     }
 
@@ -365,9 +368,18 @@ impl Inventory {
             match change {
                 RecordChange::Remove(key) if served.contains(&key) => {}
                 RecordChange::Remove(key) => ops.remove_blank_record(&key).await?,
-                RecordChange::TakeOver(change, _) if served.contains(&change.from) => self.handovers.push(change.from),
-                RecordChange::Move(change) | RecordChange::TakeOver(change, _)
-                    if served.contains(&change.from) || served.contains(&change.record.key) => {}
+                RecordChange::Move(change) if served.contains(&change.from) || served.contains(&change.record.key) => {}
+                // The worker of the runner ends, and that of the enrollment, if it is still to register one. Until then
+                // no other worker serves it.
+                RecordChange::TakeOver(change, _)
+                    if served.contains(&change.from) || served.contains(&change.record.key) =>
+                {
+                    self.runners.retain(|managed| {
+                        managed.runner.record.key != change.from || managed.runner.record.url != change.record.url
+                    });
+                    let workers = [change.from, change.record.key];
+                    self.handovers.extend(workers.into_iter().filter(|key| served.contains(key)));
+                }
                 RecordChange::Move(change) => {
                     self.apply(ops, &change).await?;
                 }

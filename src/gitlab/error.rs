@@ -169,6 +169,17 @@ impl Error {
         kind.disposition(self.status(), self.retry_after())
     }
 
+    /// Turns an [`unproven`](Self::unproven) answer into the refusal that it is, once it is known to be GitLab's. Any
+    /// other error stays as it is.
+    #[must_use]
+    pub fn into_proven(mut self) -> Self {
+        if let Some(kind) = self.0.failure.if_proven.take() {
+            self.0.failure.kind = kind;
+            self.0.failure.is_foreign = false;
+        }
+        self
+    }
+
     /// The class of the error, for the exit code of a command.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

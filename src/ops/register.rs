@@ -48,7 +48,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::Adopted(validity), None));
         }
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
-            return Ok(released());
+            return Ok(left_to_another(runner));
         }
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
@@ -100,7 +100,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
         };
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
-            return Ok(released());
+            return Ok(left_to_another(runner));
         }
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
@@ -125,16 +125,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     process = holder,
                     "another process is registering a runner of this name: waiting for it"
                 );
-                let is_command = runner.record.enrollment.is_none();
-                let wait = if is_command { REGISTRATION_WAIT } else { LOCK_WAIT };
+                let wait = if is_of_daemon(runner) { LOCK_WAIT } else { REGISTRATION_WAIT };
                 Ok(self.disk.lock_runner(&key, wait).await?)
             }
             locked => Ok(locked?),
         }
     }
 
-    /// Whether another process has registered a runner of this name at this server since the inventory was taken. A
-    /// runner of another enrollment does not count for the daemon, which knows about it.
+    /// Whether another process has registered a runner of this name at this server since the inventory was taken: there
+    /// is an entry of this name, or a record of this name without an entry. A runner of another enrollment does not
+    /// count for the daemon, which knows about it.
     async fn is_registered_elsewhere(
         &self,
         enrollment: &Enrollment,
@@ -143,22 +143,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<bool, Error> {
         let own = runner.target();
         let records = self.disk.records().await?.records;
-        let is_anothers = |record: &Record| runner.record.enrollment.is_some() && record.enrollment.is_some();
         let is_of_this = |record: &&Record| {
             record.key != runner.record.key && record.url == enrollment.site.url && record.credential.is_some()
         };
-        let others: Vec<_> = records.iter().filter(is_of_this).collect();
+        let is_enrolled = |record: &&Record| is_of_daemon(runner) && record.enrollment.is_some();
+        let (enrolled, others): (Vec<_>, Vec<_>) = records.iter().filter(is_of_this).partition(is_enrolled);
         let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
-        if others.iter().any(|record| is_named(record.name.as_ref()) && !is_anothers(record)) {
+        let has_entry = |record: &Record| {
+            let target = target_of(record);
+            snapshot.entries.iter().any(|entry| is_own(&target, entry))
+        };
+        if others.iter().any(|record| is_named(record.name.as_ref()) && !has_entry(record)) {
             return Ok(true);
         }
-        let targets: Vec<_> = others.into_iter().filter(|record| is_anothers(record)).map(target_of).collect();
+        let enrolled: Vec<_> = enrolled.into_iter().map(target_of).collect();
         Ok(snapshot.entries.iter().any(|entry| {
             is_named(entry.name.as_ref())
                 && entry.url.as_ref() == Some(&enrollment.site.url)
                 && !entry.is_incomplete()
                 && !is_own(&own, entry)
-                && targets.iter().all(|target| !is_own(target, entry))
+                && enrolled.iter().all(|target| !is_own(target, entry))
         }))
     }
 
@@ -308,9 +312,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Nothing is to be done for this runner: the next inventory finds the one that another process has registered.
-fn released() -> Completed {
-    Completed::new(Outcome::Released, None)
+/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next
+/// inventory, which a change of config.toml starts, gives it to the enrollment.
+fn left_to_another(runner: &Runner) -> Completed {
+    tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
+    let outcome = if is_of_daemon(runner) { Outcome::Deferred { retry_after: None } } else { Outcome::Released };
+    Completed::new(outcome, None)
+}
+
+/// Whether the daemon registers the runner, for an enrollment.
+fn is_of_daemon(runner: &Runner) -> bool {
+    runner.record.enrollment.is_some()
 }
 
 fn target_of(record: &Record) -> EntrySelector {

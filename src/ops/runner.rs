@@ -118,7 +118,8 @@ impl Runner {
         }
     }
 
-    fn take_from(&mut self, entry: &Entry) {
+    /// As [`Runner::look_up`], from an entry that is known to be the runner's.
+    pub fn take_from(&mut self, entry: &Entry) {
         self.site.tls.clone_from(&entry.tls);
         self.executor.clone_from(&entry.executor);
         self.rotation_disabled = entry.rotation_disabled;

@@ -401,8 +401,9 @@ async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_delet
     fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
     assert!(matches!(fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap().outcome, Outcome::Adopted(_)));
     assert_eq!((runner.record.id, runner.record.origin), (Some(other), Origin::Given));
-    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
-    fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Manager);
+    let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(fate) };
+    fixture.ops.unregister(&mut runner, request, &inquiry()).await.unwrap();
     assert!(fixture.server.runners().contains_key(&other.number()));
     assert_eq!(fixture.disk.tokens(), [credential.token]);
 }
@@ -538,8 +539,9 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     let mut runner = blank();
     fixture.ops.register(&enrollment, &mut runner, Caution::Send, now()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
-    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Runner);
-    fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
+    let fate = EntryFate::at_shutdown(&runner.record, Deletion::Manager);
+    let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(fate) };
+    fixture.ops.unregister(&mut runner, request, &inquiry()).await.unwrap();
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert!(served.managers.is_empty());
     assert_eq!(fixture.disk.tokens().len(), 1);

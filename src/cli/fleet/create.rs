@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::arguments::CreateArguments;
 use super::change::{parameters, validated};
+use super::reset::warn_of_shape;
 use super::session::FleetSession;
 use super::token_file::TokenFile;
 use crate::cli::arguments::EntryArguments;
@@ -14,7 +15,7 @@ use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner, OwnerName};
-use crate::gitlab::{Disposition, RegisterParameters, Shape};
+use crate::gitlab::{Disposition, RegisterParameters};
 use crate::model::Expiry;
 use crate::settings::{Draft, DraftCreation, DraftFlags, Environment, Place, split_list};
 
@@ -48,11 +49,7 @@ pub(super) async fn create(
             hint: Some(hint),
         });
     }
-    if let Shape::Odd(oddity) = made.shape {
-        tracing::warn!(
-            "the answer is not one that GitLab sends: {oddity}; the token in it is kept, but may not be one"
-        );
-    }
+    warn_of_shape(made.shape);
     let expires_at = match made.expiry {
         Expiry::At(at) => Some(at),
         Expiry::Never | Expiry::Unknown => None,

@@ -8,8 +8,8 @@ use super::token_file::TokenFile;
 use crate::cli::text::expiry_text;
 use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
-use crate::gitlab::Disposition;
 use crate::gitlab::fleet::RegistrationTokenScope;
+use crate::gitlab::{Disposition, Shape};
 use crate::model::Timestamp;
 use crate::secret::Token;
 use crate::settings::Environment;
@@ -24,6 +24,7 @@ pub(super) async fn token(
     let id = arguments.id;
     let reset = session.change(async || session.fleet.reset_token(id).await).await;
     let reset = reset.map_err(|error| explained(error, "the runner's old token may be dead"))?;
+    warn_of_shape(reset.shape);
     let token = NewToken { what: format!("runner {id}"), token: reset.token, expires_at: reset.expiry.at() };
     token.store(session, file, &json!({ "id": id }))
 }
@@ -43,6 +44,13 @@ pub(super) async fn registration_token(
     let token = session.change(async || session.fleet.reset_registration_token(&scope).await).await;
     let token = token.map_err(|error| explained(error, "the old registration token may be dead"))?;
     NewToken { what: what.clone(), token, expires_at: None }.store(session, file, &json!({ "of": what }))
+}
+
+/// Logs why a token may not be one: something else than GitLab may have sent it.
+pub(super) fn warn_of_shape(shape: Shape) {
+    if let Shape::Odd(oddity) = shape {
+        tracing::warn!("the answer is not quite one that GitLab sends: {oddity}; the token in it is kept");
+    }
 }
 
 /// A new token, which only this process has.

@@ -109,8 +109,10 @@ impl FleetSession {
         mut call: impl AsyncFnMut() -> Result<Answer<T>, gitlab::Error>,
     ) -> Result<T, Error> {
         let call = async || Ok(call().await?.value);
-        self.retried(call, |error| match error.disposition() {
-            Disposition::NotExecuted { retry_after } => Some(retry_after.unwrap_or_default()),
+        self.retried(call, |error| match (error.disposition(), error.kind()) {
+            // Something in front of the server refuses this very request.
+            (_, ErrorKind::NotGitlab | ErrorKind::UnexpectedStatus) => None,
+            (Disposition::NotExecuted { retry_after }, _) => Some(retry_after.unwrap_or_default()),
             _ => None,
         })
         .await

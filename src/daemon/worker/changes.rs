@@ -44,11 +44,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// Leaves the runner to the next inventory, which gives it to an enrollment. A token that only this process has is
-    /// written first: config.toml changes then, and the next inventory asks again.
+    /// Leaves the runner to the next inventory, which gives it to an enrollment. So does the worker of that enrollment,
+    /// unless it has the runner already. A token that only this process has is written first: config.toml changes
+    /// then, and the next inventory asks again.
     fn hand_over(&mut self) {
+        let has_runner = self.driver.enrollment.is_some() && self.driver.runner.record.credential.is_some();
         match self.driver.state() {
             State::Active(Active { unsaved: Some(_), .. }) => {}
+            _ if has_runner => {}
             _ => self.driver.enter(Outcome::Released),
         }
     }

@@ -1,6 +1,7 @@
 //! What enrollments, records and entries have to do with each other.
 
 use super::*;
+use crate::lifecycle::Outcome;
 use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, rotation_intent, url,
@@ -263,13 +264,14 @@ async fn a_record_moves_only_after_its_worker_has_ended() {
     let world = World::new();
     let (id, credential) = world.add_entry("build-1");
     world.add_record("7@gitlab.example.com", "build-1", id, &credential);
-    let worker = BTreeSet::from([key("7@gitlab.example.com")]);
-    let (inventory, _) = retake_inventory(&world.ops, &world.config, &worker).await.unwrap();
-    assert_eq!(inventory.handovers, [key("7@gitlab.example.com")]);
-    assert_eq!(
-        (served(&inventory), world.keys()),
-        (vec![("7@gitlab.example.com", true)], vec!["7@gitlab.example.com".to_owned()])
-    );
+    // So does the worker of the enrollment, which has no runner yet; meanwhile no other worker begins.
+    for workers in [&["7@gitlab.example.com"][..], &["build-1"], &["7@gitlab.example.com", "build-1"]] {
+        let workers: BTreeSet<_> = workers.iter().map(|worker| key(worker)).collect();
+        let (inventory, _) = retake_inventory(&world.ops, &world.config, &workers).await.unwrap();
+        assert_eq!(inventory.handovers.into_iter().collect::<BTreeSet<_>>(), workers);
+        assert!(inventory.runners.is_empty());
+        assert_eq!(world.keys(), ["7@gitlab.example.com"]);
+    }
     let (inventory, _) = retake_inventory(&world.ops, &world.config, &BTreeSet::new()).await.unwrap();
     assert_eq!((served(&inventory), world.keys()), (vec![("build-1", true)], vec!["build-1".to_owned()]));
 }
@@ -336,6 +338,8 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
     let world = World::new();
     let inventory = world.started().await;
     let mut runner = inventory.runners[0].runner.clone();
+    let mut once = runner.clone();
+    once.record.enrollment = None;
     let (id, credential) = world.add_entry("build-1");
     for has_record in [false, true] {
         if has_record {
@@ -344,8 +348,11 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
             record.entry_text = EntryText::compose(&world.config.enrollments[0].entry).ok();
             world.save(&record);
         }
-        let done = world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, now()).await.unwrap();
-        assert_eq!(done.outcome, crate::lifecycle::Outcome::Released);
+        let enrollment = &world.config.enrollments[0];
+        let done = world.ops.register(enrollment, &mut runner, Caution::Send, now()).await.unwrap();
+        assert_eq!(done.outcome, Outcome::Deferred { retry_after: None });
+        let done = world.ops.register(enrollment, &mut once, Caution::Send, now()).await.unwrap();
+        assert_eq!(done.outcome, Outcome::Released);
         assert!(world.server.calls().is_empty());
     }
     // A runner of another enrollment is none of its business.

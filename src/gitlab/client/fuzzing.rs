@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{CallFailure, Endpoint, Error, Fields, Incoming, TokenKind, headers, wire};
 use super::{deleted, interpreted, new_credential, probed, registered, reset, success, verified};
-use crate::gitlab::{Answer, Registered, Reset, Shape, Verified, fleet};
+use crate::gitlab::{Answer, Disposition, Registered, Reset, Shape, Verified, fleet};
 use crate::model::Expiry;
 use crate::secret::Token;
 
@@ -113,7 +113,21 @@ pub fn answer(input: &[u8]) {
     assert!(sent.is_none() || !shown.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is shown");
     assert!(!shown.contains(char::is_control) && shown.len() < 4000, "{shown:?}");
     assert!(headers::retry_after(&incoming.headers, true).is_none_or(|wait| wait <= Duration::from_secs(86_400)));
+    check_verdict(&error, &incoming);
     let _class = (error.class(), headers::date(&incoming.headers));
+}
+
+/// A verdict needs GitLab's own error body, and a status that refuses the request.
+fn check_verdict(error: &Error, incoming: &Incoming) {
+    let is_verdict = !matches!(error.disposition(), Disposition::NotExecuted { .. } | Disposition::Unknown { .. });
+    let is_missing_page = error.endpoint().is_v1() && incoming.status == 404;
+    if is_verdict {
+        assert!((400..=499).contains(&incoming.status), "a verdict with another status");
+        assert!(incoming.error_body().is_some() || is_missing_page, "a verdict without GitLab's error body");
+        assert!(error.is_understood() && error.unproven().is_none(), "a verdict that is not understood");
+    }
+    assert!(error.unproven().is_none() || !incoming.has_gitlab_meta(), "GitLab's own answer needs no proof");
+    assert!(error.date().is_none() || error.is_understood(), "the time of an answer that is not GitLab's");
 }
 
 fn accepted(endpoint: Endpoint, incoming: &Incoming, secret: &Token) -> Result<(), CallFailure> {

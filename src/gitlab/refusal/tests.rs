@@ -179,6 +179,9 @@ fn an_unknown_text_counts_only_from_gitlab() {
         assert!(!bare.is_understood() && !bare.may_have_reached_rails(), "{bare}");
         let text = bare.unproven().unwrap();
         assert_eq!((text.status, bare.server_message()), (*status, Some(text.text.as_str())));
+        let proven = bare.into_proven();
+        assert_eq!(proven.disposition(), *disposition, "{proven}");
+        assert!(proven.is_understood() && proven.unproven().is_none(), "{proven}");
         let genuine = error(*endpoint, *status, body, &[META]);
         assert_eq!(genuine.disposition(), *disposition, "{genuine}");
         assert!(genuine.is_understood() && genuine.unproven().is_none(), "{genuine}");

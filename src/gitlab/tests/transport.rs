@@ -58,6 +58,7 @@ async fn a_refused_connection_executed_nothing() {
     let free = deaf.local_addr().unwrap();
     let error = call(&client(), &site(&format!("http://{free}")), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(!error.may_have_reached_rails());
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
     assert_eq!(error.class(), ErrorClass::Unreachable);
     assert_eq!(error.to_string(), format!("cannot rotate the runner's token at {free}: cannot connect"));
@@ -78,6 +79,7 @@ async fn an_unknown_name_executed_nothing() {
     let patient = Client::new(Config::default());
     let error = call(&patient, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NameLookup, "{error:?}");
+    assert!(!error.may_have_reached_rails());
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
 }
 
@@ -88,6 +90,7 @@ async fn a_handshake_timeout_executed_nothing() {
     let site = site(&format!("https://{}", listener.local_addr().unwrap()));
     let error = call(&client, &site, Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectTimeout, "{error:?}");
+    assert!(!error.may_have_reached_rails());
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
 }
 
@@ -128,6 +131,7 @@ async fn a_proxy_is_used_and_its_password_is_not_shown() {
     let through = Client::new(Config { proxies: proxies("other.example.com"), ..Config::default() });
     let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ProxyAuthentication);
+    assert!(!error.may_have_reached_rails());
     assert_eq!(error.disposition(), Disposition::NotExecuted { retry_after: None });
     let error = call(&through, &site("http://gitlab.invalid"), Endpoint::Reset).await.unwrap_err();
     assert_eq!(error.disposition(), Disposition::Unknown { retry_after: None });

@@ -172,12 +172,30 @@ fn insert_appends_in_the_official_order_and_the_files_style() {
 }
 
 #[test]
-fn insert_renews_an_entry_that_is_there_already_unless_its_token_is_unknown() {
+fn insert_renews_an_entry_that_is_there_already() {
     let text = entry_text(&format!("name = \"new\"\nurl = \"{URL}\"\n"));
     let edit = Edit::Insert { text, id: Some(id(1)), credential: credential("new") };
     let there = official(1, "new");
-    assert_eq!(edited(&there, &edit), renewed(&there, "new", "new"));
+    assert_eq!(edited(&there, &edit), renewed(&there, "", ""));
     assert!(matches!(refused(&official(1, "old"), &edit), Error::UnknownToken { line: 1, .. }));
+}
+
+#[test]
+fn unknown_token_is_not_overwritten() {
+    let renewal = |over| Edit::Renew {
+        target: EntrySelector { id: Some(id(1)), ..by_token(&["former"]) },
+        id: None,
+        credential: credential("new"),
+        over,
+    };
+    let by_a_person = official(1, "typed");
+    assert!(matches!(refused(&by_a_person, &renewal(Vec::new())), Error::UnknownToken { line: 1, .. }));
+    let refused_twice = vec![token("typed").digest()];
+    assert_eq!(edited(&by_a_person, &renewal(refused_twice)), renewed(&by_a_person, "typed", "new"));
+    let (known, unknown) = (official(1, "former"), by_a_person);
+    let both = format!("{known}\n{unknown}");
+    let (after, done) = apply(&both, &renewal(Vec::new()), reading()).unwrap();
+    assert_eq!((done.entries, after), (1, format!("{}\n{unknown}", renewed(&known, "former", "new"))));
 }
 
 #[test]

@@ -84,3 +84,39 @@ fn unregister_keeps_a_runner_that_an_entry_with_another_address_uses() {
     sandbox.run(&["unregister", "--name", "b"]).exits(0);
     assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
 }
+
+#[test]
+fn rotation_under_one_address_does_not_kill_the_entry_with_another() {
+    for (rotated, other) in [("a", "b"), ("b", "a")] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+        let (id, token) = sandbox.add_created("a");
+        let alias = sandbox.gitlab.url().replace("127.0.0.1", "localhost");
+        let entry = format!("[[runners]]\nname = \"b\"\nurl = \"{alias}\"\nid = {id}\ntoken = \"{token}\"\n");
+        sandbox.write_config(&(sandbox.config() + &entry));
+        sandbox.run(&["verify"]).exits(0);
+        let done = sandbox.run(&["rotate", "--name", rotated]);
+        done.exits(0).says(&format!("`verify --name {other}`"));
+        sandbox.run(&["verify", "--name", other]).exits(0);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+        assert_eq!(sandbox.config().matches(&sandbox.gitlab.runner(id).unwrap().token).count(), 2);
+    }
+}
+
+#[test]
+fn daemon_rotates_one_of_two_entries_with_one_token() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("10m"));
+    sandbox.write_fast_settings("[verify]\nfound_interval = \"100ms\"\n");
+    let (id, token) = sandbox.add_created("a");
+    let alias = sandbox.gitlab.url().replace("127.0.0.1", "localhost");
+    let entry = format!("[[runners]]\nname = \"b\"\nurl = \"{alias}\"\nid = {id}\ntoken = \"{token}\"\n");
+    sandbox.write_config(&(sandbox.config() + &entry));
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Verify, 2);
+    sandbox.gitlab.advance(std::time::Duration::from_secs(450));
+    sandbox.wait("both entries to have the new token", |sandbox| {
+        let current = sandbox.gitlab.runner(id).unwrap().token;
+        current != token && sandbox.config().matches(&current).count() == 2
+    });
+    daemon.stop(rustix::process::Signal::QUIT).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+}
