@@ -126,7 +126,8 @@ fn random_acts_break_no_promise() {
             *count += 1;
             if *count == 1 && found.len() <= most {
                 let trace = play(setup, &moves, true).trace;
-                let trace = trace[trace.len().saturating_sub(TRACE_LINES)..].join("\n");
+                let lines = number("EXPLORER_TRACE", TRACE_LINES as u64) as usize;
+                let trace = trace[trace.len().saturating_sub(lines)..].join("\n");
                 report += &format!("seed {seed}: {kind:?}\n{}{trace}\n\n", shown(setup, &moves));
             }
             if most == 1 {
