@@ -171,7 +171,7 @@ impl Disk for Port {
     async fn edit(&self, edit: Edit) -> Stored<Edited> {
         self.work("edit", |state| {
             let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
-            state.is_config_changed = true;
+            state.config_changed();
             match edit {
                 Edit::Renew { target, id, credential, over } => {
                     let has_match = state.files.entries.iter().any(|entry| target.matches(entry));

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::gitlab::Gitlab;
+use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
+use crate::daemon::Changed;
 use crate::engine::Config;
 use crate::model::{Boot, Held, RunnerKey, Timestamp};
 use crate::secret::Token;
@@ -40,6 +42,14 @@ pub(super) enum Kind {
     Repeated,
     /// A process has panicked.
     Panic,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CallLog {
+    pub(super) call: Call,
+    pub(super) about: String,
+    pub(super) is_faulted: bool,
 }
 
 /// Whether the token that GitLab accepts for a runner is held by config.toml or the state.
@@ -155,7 +165,9 @@ pub(super) struct State {
     pub(super) violations: Vec<Violation>,
     pub(super) request_count: u64,
     pub(super) trace: Option<Vec<String>>,
-    pub(super) is_config_changed: bool,
+    pub(super) log: Option<Vec<CallLog>>,
+    /// Tells the daemon that a file has changed.
+    pub(super) watcher: Option<UnboundedSender<Changed>>,
 }
 
 /// A handle to the world. Clones share it.
@@ -202,7 +214,8 @@ impl World {
             violations: Vec::new(),
             request_count: 0,
             trace: None,
-            is_config_changed: false,
+            log: None,
+            watcher: None,
         };
         Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
     }
@@ -332,6 +345,14 @@ impl State {
     pub(super) fn violate(&mut self, kind: Kind, text: String) {
         self.note(|| format!("VIOLATION {kind:?}: {text}"));
         self.violations.push(Violation { kind, text });
+    }
+
+    /// config.toml has changed, which a running daemon hears of.
+    pub(super) fn config_changed(&self) {
+        if let Some(watcher) = &self.watcher {
+            // It may have ended.
+            let _ended = watcher.send(Changed { config: true, settings: false });
+        }
     }
 
     pub(super) fn disk_failed(&mut self) {
@@ -471,9 +492,10 @@ impl State {
     }
 }
 
-/// Requests about one runner in an hour, without anything from outside: a backoff that ends at five minutes makes 20,
-/// and each new beginning of it eight more.
-const MAX_REQUESTS: usize = 60;
+/// Requests with one token in an hour, without anything from outside: a backoff that ends at five minutes makes 20, and
+/// each new beginning of it eight more. In the last hour of a token's life it is asked for again after an eighth of what
+/// is left, at least two seconds: 50 times, each time twice.
+const MAX_REQUESTS: usize = 110;
 
 /// What one act from outside can add: a nudge, its confirmation, and the beginning of a backoff.
 const MAX_REQUESTS_PER_STIMULUS: usize = 12;
