@@ -101,8 +101,8 @@ const CALLS: [Call; 9] = [
 
 /// Without 204, which is what GitLab answers to a deletion.
 const STATUSES: [u16; 27] = [
-    200, 201, 202, 301, 302, 400, 401, 403, 404, 404, 404, 405, 407, 408, 409, 410, 412, 413, 418, 422, 429, 500,
-    501, 502, 503, 503, 504,
+    200, 201, 202, 301, 302, 400, 401, 403, 404, 404, 404, 405, 407, 408, 409, 410, 412, 413, 418, 422, 429, 500, 501,
+    502, 503, 503, 504,
 ];
 
 const DISK_CALLS: [&str; 9] = ["edit", "record", "begin", "answered", "clear", "read", "probe", "forget", "get_record"];

@@ -196,7 +196,9 @@ fn one_wrong_answer_of_a_gateway_changes_nothing_and_the_runner_goes_on() {
                     continue;
                 }
                 let played = LocalSet::new().block_on(&runtime, answer_of_a_gateway(&row, status, body));
-                wrong.extend(played.err().map(|error| format!("{:?} {:?} {status} {body:?}: {error}", row.call, row.act)));
+                wrong.extend(
+                    played.err().map(|error| format!("{:?} {:?} {status} {body:?}: {error}", row.call, row.act)),
+                );
             }
         }
     }

@@ -32,7 +32,13 @@ type Execution<'a> = Box<dyn FnOnce(&mut State, i64) -> (u16, String) + 'a>;
 
 impl Port {
     /// Sends a request and returns its answer as it comes from the wire.
-    async fn exchange(&self, call: Call, name: &str, about: &Token, execution: Execution<'_>) -> Result<RawAnswer, Failure> {
+    async fn exchange(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> Result<RawAnswer, Failure> {
         self.world.pass().await;
         let (result, delay) = self.execute(call, name, about, execution);
         if delay > 0 {
@@ -42,7 +48,13 @@ impl Port {
         result
     }
 
-    fn execute(&self, call: Call, name: &str, about: &Token, execution: Execution<'_>) -> (Result<RawAnswer, Failure>, u64) {
+    fn execute(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> (Result<RawAnswer, Failure>, u64) {
         let state = &mut *self.world.state();
         let now = state.now();
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
@@ -108,7 +120,15 @@ impl Port {
     }
 
     /// Whether a request that changes something is repeated before a verification was answered.
-    fn check_repetition(&self, state: &mut State, call: Call, about: &str, name_of: &str, fault: Option<&Fault>, now: i64) {
+    fn check_repetition(
+        &self,
+        state: &mut State,
+        call: Call,
+        about: &str,
+        name_of: &str,
+        fault: Option<&Fault>,
+        now: i64,
+    ) {
         if state.gitlab.maintenance_until > now && !matches!(call, Call::Verify | Call::Probe) {
             return;
         }
