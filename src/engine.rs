@@ -27,7 +27,7 @@ pub use config::{
     Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use drive::{Budget, Caller, Drive};
-pub use driver::{Asker, Driver, StepFailure, StepReport};
+pub use driver::{Asker, Driver, IdTrust, StepFailure, StepReport};
 pub use inventory::{
     Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
 };

@@ -259,7 +259,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let evidence = Evidence { token: runner.digest(), ..evidence };
         let is_empty = evidence.asked.is_none() && evidence.changed.is_none() && evidence.conclusion.is_none();
         let evidence = Some(evidence).filter(|_| !is_empty);
-        if runner.held.evidence == evidence {
+        // Nothing is kept about a registration of a command that has left no record.
+        let is_nothing = !runner.is_recorded && runner.record.credential.is_none();
+        if runner.held.evidence == evidence || is_nothing {
             return Ok(());
         }
         let locked = self.lock(runner).await?;

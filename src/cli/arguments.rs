@@ -387,6 +387,9 @@ pub struct RotateArguments {
     /// Read the access token from a file, from stdin (`-`) or from an inherited file descriptor (fd:N)
     #[arg(long, value_name = "FILE", conflicts_with = "pat")]
     pub pat_file: Option<PathBuf>,
+    /// With an access token: believe the id in config.toml, although the server has not confirmed it
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Unregisters runners. A runner that is already gone counts as success.

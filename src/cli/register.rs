@@ -340,6 +340,7 @@ impl Registrar {
         if entry != TargetEntry::New {
             // A dead token must not be taken for one that this registration token has made.
             driver.runner.record.seed = None;
+            driver.runner.record.seed_digest = None;
             self.session.ops().disk().save_record(driver.runner.record.clone()).await?;
         }
         drive.into_failure().map_or(Ok(()), |failure| Err(failure.into()))

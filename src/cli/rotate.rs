@@ -10,7 +10,7 @@ use super::selection::{RunnerSelector, argument_token, read_file};
 use super::session::{CommandSession, Driver, error_of};
 use super::text::expiry_text;
 use super::{Error, Exit};
-use crate::engine::{Asker, Budget, Drive, ManagedRunner, StepFailure, record_report};
+use crate::engine::{Asker, Budget, Drive, IdTrust, ManagedRunner, StepFailure, record_report};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
@@ -31,15 +31,26 @@ pub(super) async fn rotate(
         (None, Some(path)) => Some(read_file(path, &context.environment)?),
         (None, None) => None,
     };
+    let id_trust = match (arguments.force, arguments.selection.id.is_some()) {
+        (true, _) => IdTrust::Vouched,
+        (false, true) => IdTrust::Named,
+        (false, false) => IdTrust::None,
+    };
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let session = CommandSession::open(context, interrupt).await?;
-    session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone())).await
+    session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone(), id_trust)).await
 }
 
-async fn rotate_one(session: Rc<CommandSession>, managed: ManagedRunner, access_token: Option<Token>) -> RunnerOutcome {
+async fn rotate_one(
+    session: Rc<CommandSession>,
+    managed: ManagedRunner,
+    access_token: Option<Token>,
+    id_trust: IdTrust,
+) -> RunnerOutcome {
     let goal = if access_token.is_some() { Goal::RotatedById } else { Goal::Rotated };
     let has_id = managed.runner.record.id.is_some();
     let mut driver = session.driver(managed, Asker::Command { access_token, entry_fate: EntryFate::Keep });
+    driver.id_trust = id_trust;
     let rotated = if goal == Goal::RotatedById && !has_id {
         Err(id_is_missing())
     } else {

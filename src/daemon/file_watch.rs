@@ -140,6 +140,7 @@ impl Watch {
 
     /// Which files the next event concerns.
     async fn next_event(&mut self) -> Changed {
+        #[cfg_attr(not(test), expect(clippy::infallible_destructuring_match, reason = "tests have another source"))]
         let events = match &mut self.source {
             ChangeSource::Inotify(events) => events,
             #[cfg(test)]

@@ -40,6 +40,17 @@ impl Asker {
     }
 }
 
+/// What speaks for a runner's id that only config.toml claims, before something is done by it with an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdTrust {
+    /// Nothing.
+    None,
+    /// A person has named it: the server is asked whether it can be this runner's.
+    Named,
+    /// A person vouches for it.
+    Vouched,
+}
+
 /// What a step did.
 #[derive(Debug)]
 pub struct StepReport {
@@ -108,6 +119,8 @@ pub struct Driver<S, D, C> {
     pub rules: Rules,
     /// Whether a registration is preceded by a probe in any case, and not only after a failure.
     pub probes_first: bool,
+    /// What speaks for an id that config.toml claims.
+    pub id_trust: IdTrust,
     /// The estimate of the server's time.
     pub time: ServerTime,
     /// Server time minus this machine's in milliseconds, when the last answer came.
@@ -140,6 +153,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             unfinished,
             skew_millis: None,
             probes_first: false,
+            id_trust: IdTrust::None,
         };
         match driver.unfinished {
             Some(Unfinished::LostReset) => driver.enter(Outcome::Lost { retry_after: None }),

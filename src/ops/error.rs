@@ -21,7 +21,7 @@ pub struct Failure {
     /// Whether GitLab's application may have seen the request.
     pub may_have_reached: bool,
     /// A verdict in unknown words, to compare with other answers of the same server, and what it means if it is genuine.
-    pub unproven: Option<(AnswerText, Disposition)>,
+    pub unproven: Option<Box<(AnswerText, Disposition)>>,
     /// Server time, if the server answered.
     pub date: Option<Timestamp>,
     /// The remedy, for the user.
@@ -49,7 +49,7 @@ impl From<gitlab::Error> for Failure {
             class: error.class(),
             is_understood: error.is_understood(),
             may_have_reached: error.may_have_reached_rails(),
-            unproven: error.unproven().map(|text| (text, error.disposition_if_proven())),
+            unproven: error.unproven().map(|text| Box::new((text, error.disposition_if_proven()))),
             date: error.date(),
             hint: error.hint().map(str::to_owned),
             error: Box::new(error),
@@ -246,8 +246,14 @@ impl Error {
     /// The remedy, unless the message already contains it.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
-        if let Self::Disk(error) = self {
-            return error.hint();
+        match self {
+            Self::Disk(error) => return error.hint(),
+            Self::UnconfirmedId(_) => {
+                return Some(
+                    "check the `id` of its entry in GitLab, then say --force; the runner with that id gets a new token",
+                );
+            }
+            _ => {}
         }
         self.failure()?.hint.as_deref()
     }

@@ -25,7 +25,7 @@ pub(super) struct Wording {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Turns an unproven verdict on a verification into a genuine one if the server proves to speak so.
     pub(super) async fn proven(&self, runner: &Runner, failure: Failure) -> Failure {
-        let Some((text, verdict)) = &failure.unproven else { return failure };
+        let Some((text, verdict)) = failure.unproven.as_deref() else { return failure };
         if !self.is_own_wording(runner, text).await {
             return failure;
         }
@@ -55,7 +55,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Ok(token) = Token::parse(&format!("glrt-{}{}", random(), random())) else { return false };
         match self.server.verify(&runner.site, &token, &self.identity.system_id, None).await {
             Ok(_) => false,
-            Err(failure) => failure.unproven.is_some_and(|(other, _)| other == *text),
+            Err(failure) => failure.unproven.is_some_and(|unproven| unproven.0 == *text),
         }
     }
 }

@@ -384,6 +384,17 @@ impl Server for MemoryServer {
         })
     }
 
+    async fn description(
+        &self,
+        _site: &Site,
+        id: RunnerId,
+        access_token: &Token,
+    ) -> Result<Answer<Option<String>>, Failure> {
+        self.call("description", access_token, |state| {
+            state.runners.get(&id.number()).map(|_| None).ok_or(Disposition::Gone)
+        })
+    }
+
     async fn managers(
         &self,
         _site: &Site,

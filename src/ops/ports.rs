@@ -30,6 +30,7 @@ pub trait Server: 'static {
     async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
     async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
     async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>>;
+    async fn description(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Option<String>>;
 }
 
 /// Implements methods of a port by the type's own methods of the same names.
@@ -52,6 +53,11 @@ impl Server for gitlab::Client {
 
     async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
         Ok(self.fleet(site.clone(), access_token.clone()).managers(id).await?)
+    }
+
+    async fn description(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Option<String>> {
+        let answer = self.fleet(site.clone(), access_token.clone()).runner(id, false).await?;
+        Ok(Answer { value: answer.value.runner.description, date: answer.date, request_id: answer.request_id })
     }
 
     by_own_methods! {

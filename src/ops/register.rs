@@ -11,7 +11,7 @@ use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Token};
+use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
 /// How long a command waits for another process that registers the same: longer than a request may take.
@@ -60,7 +60,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
         runner.executor.clone_from(&enrollment.entry.executor);
-        self.set_origin(enrollment, runner, token.fingerprint());
+        self.set_origin(enrollment, runner, &token);
         self.probe_server(enrollment, runner, caution).await?;
         self.register_by_source(enrollment, runner, token, now).await
     }
@@ -166,10 +166,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }))
     }
 
-    fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: Fingerprint) {
+    fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: &Token) {
         let record = &mut runner.record;
         record.origin = enrollment.source.origin();
-        record.seed = Some(source);
+        record.set_seed(source);
         record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
         record.name = Some(enrollment.entry.name.clone());
@@ -193,7 +193,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             description: parameters.description.clone().unwrap_or_default(),
             seed: token.fingerprint(),
         };
-        let intent = self.intent(operation, now);
+        let intent = Intent { token: Some(token.digest()), ..self.intent(operation, now) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
@@ -208,7 +208,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(answer) => answer,
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
-        self.set_origin(enrollment, runner, token.fingerprint());
+        self.set_origin(enrollment, runner, &token);
         let date = self.judged(runner, answer.date, answer.value.expiry, now);
         let obtained_at = date.unwrap_or(now).whole_seconds();
         let Registered { id, token, expiry, shape } = answer.value;
@@ -283,7 +283,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Completed, Error> {
         let verified = self.send_verify(runner, &token).await?;
-        self.set_origin(enrollment, runner, token.fingerprint());
+        self.set_origin(enrollment, runner, &token);
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
         runner.record.id = verified.value.id;
         runner.record.confirmed_id = verified.value.id;

@@ -7,7 +7,7 @@ use super::unregister::fate_for;
 use super::{Disk, Error, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::model::{Conclusion, Credential, Evidence, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
-use crate::store::{self, JournalAnswer, JournalOperation, Pending};
+use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
 
 /// An operation that a replay could not finish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     let is_reset = matches!(intent.operation, JournalOperation::Rotate { .. });
                     return Ok(is_reset.then_some(Unfinished::LostReset));
                 }
-                take_answer(&mut runner, &intent.operation, answer.clone(), intent.at);
+                take_answer(&mut runner, intent, answer.clone());
                 Ok(self.replay_token(&mut runner).await)
             }
         }
@@ -138,8 +138,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 Ok(())
             }
-            (operation, Some(_)) => {
-                take_answer(runner, operation, answer, intent.at);
+            (_, Some(_)) => {
+                take_answer(runner, &intent, answer);
                 self.save_record(runner).await?;
                 Ok(self.disk.clear(&key).await?)
             }
@@ -186,16 +186,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-fn take_answer(runner: &mut Runner, operation: &JournalOperation, answer: JournalAnswer, now: Timestamp) {
+fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
+    let now = intent.at;
     runner.record.id = answer.id.or(runner.record.id);
     runner.record.confirmed_id = answer.id.or(runner.record.confirmed_id);
-    match operation {
+    match &intent.operation {
         JournalOperation::Register { seed, .. } => {
             // The record was written before the request and already has the origin `V1`.
             if runner.record.origin != Origin::V1 {
                 runner.record.origin = Origin::Registered;
             }
             runner.record.seed = Some(seed.clone());
+            runner.record.seed_digest = intent.token;
             runner.record.given_to = None;
         }
         JournalOperation::Rotate { by_id, .. } => {

@@ -39,6 +39,21 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
+    /// Whether the server confirms, to a person's access token, that the id which config.toml claims is this runner's:
+    /// its managers show this machine, or its description is the entry's name.
+    pub async fn confirms_id(&self, runner: &Runner, access_token: &Token) -> bool {
+        let Some(id) = runner.record.id else { return false };
+        let own = self.identity.system_id.as_str();
+        let is_own = |manager: &Manager| manager.system_id.as_deref() == Some(own);
+        let managers = self.server.managers(&runner.site, id, access_token).await;
+        if managers.is_ok_and(|answer| answer.value.iter().any(is_own)) {
+            return true;
+        }
+        let description = self.server.description(&runner.site, id, access_token).await;
+        let name = runner.record.name.as_ref();
+        description.is_ok_and(|answer| answer.value.is_some() && answer.value.as_ref() == name)
+    }
+
     fn is_this_machine(&self, manager: &Manager) -> bool {
         manager.system_id.as_deref().is_none_or(|id| id == self.identity.system_id.as_str() || id == NAMELESS)
     }

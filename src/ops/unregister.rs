@@ -126,7 +126,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         let token = runner.token()?;
-        let manager_only = request.deletion == Deletion::Manager;
+        // A runner that cannot be registered again is never deleted, whatever was asked for.
+        let manager_only = runner.record.origin == Origin::Given || request.deletion == Deletion::Manager;
         let intent = self.unregistration_intent(runner, &token, manager_only, fate, request.asked_by, now);
         self.disk.begin(&runner.record.key, intent).await?;
         let answer = match runner.record.origin {

@@ -64,6 +64,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         note_verification(runner, &answer, now);
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
+            self.part_from_twin(runner).await?;
             if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at);
             }
@@ -189,6 +190,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(Some(self.adopted(runner, &answer, inquiry).await?))
     }
 
+    /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
+    /// as on a GitLab that was restored from a copy of the other.
+    async fn part_from_twin(&self, runner: &mut Runner) -> Result<(), Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(()) };
+        let credential = self.disk.record(twin).await?.and_then(|record| record.credential);
+        if credential.is_some_and(|credential| !runner.is_current(&credential.token)) {
+            tracing::info!(runner = runner.label(), %twin, "not the same runner as at another address: rotating its token here");
+            runner.twin_of = None;
+        }
+        Ok(())
+    }
+
     /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
     async fn ask_twin(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<Answer<Verified>>, Error> {
         let Some(twin) = &runner.twin_of else { return Ok(None) };
@@ -220,12 +233,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let Ok(token) = source.read() else { return Ok(None) };
-        let fingerprint = Some(token.fingerprint());
-        if runner.record.seed == fingerprint || runner.is_current(&token) {
+        if runner.record.has_seed(&token) || runner.is_current(&token) {
             return Ok(None);
         }
         let entered = self.enter(runner).await?;
-        if runner.record.seed == fingerprint {
+        if runner.record.has_seed(&token) {
             return Ok(None);
         }
         // What the entry holds is not overwritten unseen.
@@ -239,11 +251,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(error) => return Err(error),
         };
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
+        runner.record.set_seed(&token);
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
         // The user has named the runner by its token.
         runner.record.confirmed_id = None;
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
-        runner.record.seed = fingerprint;
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
         let unknown = EntryStatus::unknown_in(runner, &entered.snapshot);

@@ -105,9 +105,7 @@ impl Found<'_> {
     /// The record of a runner that was made from this given token and has another one since.
     fn of_given_token<'r>(&self, records: &'r [Record]) -> Option<&'r Record> {
         let is_made_of = |record: &&Record| {
-            record.url == self.enrollment.site.url
-                && record.credential.is_some()
-                && record.seed == Some(self.seed.fingerprint())
+            record.url == self.enrollment.site.url && record.credential.is_some() && record.has_seed(&self.seed)
         };
         records.iter().find(is_made_of).filter(|_| self.is_given())
     }
@@ -139,7 +137,7 @@ impl Found<'_> {
         let runner = &managed.runner;
         let target = runner.target();
         let has_entry = self.snapshot.entries.iter().any(|entry| is_own(&target, entry));
-        let is_same = runner.record.seed == Some(self.seed.fingerprint());
+        let is_same = runner.record.has_seed(&self.seed);
         let holds_token = self.holds_token(runner);
         let managed = Box::new(managed);
         match managed.runner.record.seed {

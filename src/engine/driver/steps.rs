@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Asker, Driver, StepFailure, StepReport};
+use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
 use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deletion};
@@ -118,10 +118,22 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(withheld) = self.withhold(step).await {
             return Ok(withheld);
         }
-        if !has_confirmed_id(&self.runner.record) {
+        if !self.may_act_by_id(&access_token).await {
             return Err(ops::Error::UnconfirmedId(self.runner.label().to_owned()));
         }
         self.reset(step, Some(&access_token)).await
+    }
+
+    /// An id in config.toml is a claim.
+    async fn may_act_by_id(&self, access_token: &Token) -> bool {
+        if has_confirmed_id(&self.runner.record) {
+            return true;
+        }
+        match self.id_trust {
+            IdTrust::None => false,
+            IdTrust::Named => self.engine.ops.confirms_id(&self.runner, access_token).await,
+            IdTrust::Vouched => true,
+        }
     }
 
     async fn reset(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {

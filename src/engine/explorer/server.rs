@@ -356,6 +356,10 @@ impl Server for Port {
         Ok(read_reset(Endpoint::ResetById, &raw, access_token)?)
     }
 
+    async fn description(&self, _site: &Site, _id: RunnerId, _access_token: &Token) -> Answered<Option<String>> {
+        Ok(Answer { value: None, date: None, request_id: String::new() })
+    }
+
     async fn managers(&self, _: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
         let _ = (id, access_token);
         Ok(Answer { value: Vec::new(), date: None, request_id: String::new() })

@@ -489,12 +489,13 @@ fn a_drain_of_a_store_whose_thread_is_gone_ends() {
 }
 
 #[test]
-fn a_panic_of_one_task_does_not_end_the_disk_thread() {
-    let home = Home::new();
+fn panic_of_one_task_is_reported_and_the_next_one_is_done() {
+    let home = Home::with(&one_entry(1));
     let store = home.open();
-    let gone: Result<(), Error> = block_on(store.work(|_| panic!("the task ends here, on purpose")));
+    let gone: Result<(), Error> = block_on(store.work(|_| panic!("on purpose")));
     assert!(matches!(gone, Err(Error::Stopped)));
-    assert!(block_on(store.read()).is_ok());
+    block_on(store.edit(renew(1, "new"))).unwrap();
+    assert_eq!(block_on(store.read()).unwrap().entries[0].token.token(), Some(&token("new")));
 }
 
 #[test]

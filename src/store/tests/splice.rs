@@ -172,11 +172,11 @@ fn insert_appends_in_the_official_order_and_the_files_style() {
 }
 
 #[test]
-fn insert_renews_an_entry_that_is_there_already() {
+fn insert_renews_an_entry_that_is_there_already_unless_its_token_is_unknown() {
     let text = entry_text(&format!("name = \"new\"\nurl = \"{URL}\"\n"));
     let edit = Edit::Insert { text, id: Some(id(1)), credential: credential("new") };
     let there = official(1, "new");
-    assert_eq!(edited(&there, &edit), renewed(&there, "", ""));
+    assert_eq!(edited(&there, &edit), renewed(&there, "new", "new"));
     assert!(matches!(refused(&official(1, "old"), &edit), Error::UnknownToken { line: 1, .. }));
 }
 

@@ -166,7 +166,6 @@ fn directory_of_config_toml_may_be_made_or_replaced_while_serving() {
 }
 
 #[test]
-#[ignore = "a nudge still counts as the time that has to pass between two refusals"]
 fn two_reloads_do_not_confirm_a_refusal() {
     let settings = "[timing]\nconfirm_after = \"1h\"\n[recover]\nregister = \"always\"\n";
     let sandbox = enrolled(Gitlab::builder(), settings);
