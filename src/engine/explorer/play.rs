@@ -162,7 +162,9 @@ pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
 impl Player {
     pub(super) fn new(setup: Setup, traced: bool) -> Self {
         let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
-        let world = World::new(life, Config::default());
+        // A day is too long for a rest.
+        let config = Config { verify_found: Duration::from_secs(7200), ..Config::default() };
+        let world = World::new(life, config);
         {
             let state = &mut *world.state();
             state.trace = traced.then(Vec::new);
@@ -319,6 +321,10 @@ impl Player {
                 Command::Unregister => {
                     let home = name.as_ref().and_then(|name| state.homes.get(name));
                     intent.runners.extend(home);
+                    // An entry that was given to another runner is that runner's.
+                    let entries = state.files.entries.iter().filter(|entry| entry.name == name);
+                    let given = entries.filter_map(|entry| state.owners.get(literal(entry)?).copied());
+                    intent.runners.extend(given);
                     intent.names.extend(name.clone());
                 }
                 Command::RegisterForce => {
@@ -484,6 +490,14 @@ fn may_unregister(state: &State) -> Intent {
             intent.runners.insert(*id);
         }
     }
+    // Two enrollments can have one name.
+    if state.config.shutdown.unregister != Unregister::Never && state.config.policies.is_empty() {
+        let enrolled = state.config.enrollments.iter().map(|enrollment| &enrollment.parameters.description);
+        let enrolled: Vec<_> = enrolled.collect();
+        let runners = state.gitlab.database.iter();
+        let made = runners.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
+        intent.runners.extend(made.map(|(id, _)| *id));
+    }
     intent
 }
 
@@ -602,6 +616,7 @@ fn write_token(state: &mut State, id: u64) {
             entry.token = EntryToken::Literal(token.clone());
             entry.obtained_at = None;
             entry.expiry = expiry;
+            entry.problems.clear();
         }
     }
     state.config_changed();
@@ -685,7 +700,8 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         let made = state.homes.get(name);
-        if state.unproven.contains(&("registration", name.clone())) {
+        let description = enrollment.parameters.description.clone().unwrap_or_default();
+        if state.unproven.contains(&("registration", description)) {
             // GitLab may have made a runner: a person has to look.
             continue;
         }

@@ -138,7 +138,7 @@ impl Port {
             ) => true,
             _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
         };
-        let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken)) && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
@@ -205,6 +205,10 @@ impl Port {
         // An entry of another enrollment's runner is no reason.
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
         let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
+        let of_entry = of_entry.filter(|id| {
+            let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
+            made_for.is_none_or(|made_for| made_for == name)
+        });
         let first = of_name.chain(of_entry).find(is_good);
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
@@ -251,7 +255,8 @@ impl Port {
         self.check_registration(state, name, now);
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
         state.made(id, self.process);
-        state.homes.insert(name.to_owned(), id);
+        let entry_name = if name == "other" { "build-1" } else { name };
+        state.homes.insert(entry_name.to_owned(), id);
         (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))
     }
 }
@@ -293,6 +298,7 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
+            state.let_go.remove(&id);
             let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);
             let token = token.expose();
             (200, format!(r#"{{"id":{id},"token":"{token}","token_expires_at":{}}}"#, time(expires_at)))
@@ -330,6 +336,7 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
+            state.let_go.insert(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteManager, "", token, execution).await?;

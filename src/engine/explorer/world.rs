@@ -158,6 +158,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Runners that a person had unregistered here: whoever comes next finishes that.
+    pub(super) let_go: BTreeSet<u64>,
     /// Awaits without any time passing.
     idle_awaits: (i64, u32),
     last_disk_fault: i64,
@@ -208,6 +210,7 @@ impl World {
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            let_go: BTreeSet::new(),
             idle_awaits: (0, 0),
             last_disk_fault: 0,
             last_fault: 0,
@@ -392,7 +395,10 @@ impl State {
                 Holding::Held
             } else {
                 match (before, cause) {
-                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) => {
+                    // Without a state directory there is no place for it.
+                    (Holding::Held, Cause::Restore)
+                        if self.ever_held.contains(&runner.token) && !self.is_stateless =>
+                    {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
@@ -406,7 +412,7 @@ impl State {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
-                            if is_dead || intent.is_some_and(|intent| intent.runners.contains(id)) {
+                            if is_dead || self.let_go.contains(id) || intent.is_some_and(|intent| intent.runners.contains(id)) {
                                 Holding::Excused(Excuse::Wanted)
                             } else {
                                 lost.push((*id, "the only copy was written over"));
