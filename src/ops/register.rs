@@ -181,8 +181,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Some(self.adopted(runner, &answer, inquiry).await?));
         }
         if runner.awaits_received(inquiry) {
-            let oddity = "an earlier answer";
-            return Err(Error::Unproven { runner: runner.label().to_owned(), oddity });
+            return Err(Error::AwaitsToken(runner.label().to_owned()));
         }
         Ok(None)
     }

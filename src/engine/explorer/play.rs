@@ -673,7 +673,12 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
-        if has_entry && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared {
+        // A restored server can accept a former token that expires before the agent looks again.
+        let is_current = state.files.records.values().any(|record| {
+            record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
+        });
+        if has_entry && is_current && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared
+        {
             unserved.push(format!("runner {id}: its token has expired"));
         }
     }

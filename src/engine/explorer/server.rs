@@ -138,7 +138,9 @@ impl Port {
             ) => true,
             _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
         };
-        let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken)) && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
+            && state.gitlab.down_until <= now
+            && state.gitlab.maintenance_until <= now;
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {

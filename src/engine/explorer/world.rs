@@ -396,9 +396,7 @@ impl State {
             } else {
                 match (before, cause) {
                     // Without a state directory there is no place for it.
-                    (Holding::Held, Cause::Restore)
-                        if self.ever_held.contains(&runner.token) && !self.is_stateless =>
-                    {
+                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) && !self.is_stateless => {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
@@ -412,7 +410,10 @@ impl State {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
-                            if is_dead || self.let_go.contains(id) || intent.is_some_and(|intent| intent.runners.contains(id)) {
+                            if is_dead
+                                || self.let_go.contains(id)
+                                || intent.is_some_and(|intent| intent.runners.contains(id))
+                            {
                                 Holding::Excused(Excuse::Wanted)
                             } else {
                                 lost.push((*id, "the only copy was written over"));
