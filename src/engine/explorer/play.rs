@@ -362,6 +362,11 @@ impl Player {
     }
 
     async fn act(&mut self, act: &Act) {
+        if let Act::Enroll(_) | Act::Unenroll(_) | Act::UnregisterPolicy(_) | Act::Share(_) = act {
+            let mut state = self.world.state();
+            let old_config = (state.now(), state.config.clone());
+            state.old_config = Some(old_config);
+        }
         match act {
             Act::StartDaemon => self.start_daemon(),
             Act::KillDaemon => self.kill_daemon().await,
@@ -470,35 +475,40 @@ fn credential(token: &str, obtained_at: Option<i64>, expires_at: Option<i64>) ->
     }
 }
 
-/// What a stop by policy may unregister.
+/// What a stop by policy may unregister: by the settings, and by those that the daemon may still have.
 fn may_unregister(state: &State) -> Intent {
     let mut intent = Intent::default();
+    may_unregister_by(state, &state.config, &mut intent);
+    if let Some((changed_at, config)) = &state.old_config
+        && state.now() - changed_at < 3000
+    {
+        may_unregister_by(state, config, &mut intent);
+    }
+    intent
+}
+
+fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
     for (name, id) in &state.homes {
-        let is_enrolled = state.config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
-        let is_shared = state
-            .config
-            .policies
-            .iter()
-            .any(|policy| policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true));
-        let is_wanted = match state.config.shutdown.unregister {
+        let is_enrolled = config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
+        let is_wanted = match config.shutdown.unregister {
             Unregister::Never => false,
             Unregister::Enrolled => is_enrolled,
             Unregister::All => true,
         };
-        let is_created = state.gitlab.database.get(id).is_some_and(|runner| runner.is_created);
-        if is_wanted && (!is_shared || is_created) {
-            intent.runners.insert(*id);
+        let of_name = |policy: &&Policy| policy.selector.name.as_ref() == Some(name);
+        let is_shared = config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true));
+        if is_wanted {
+            if is_shared { &mut intent.managers } else { &mut intent.runners }.insert(*id);
         }
     }
     // Two enrollments can have one name.
-    if state.config.shutdown.unregister != Unregister::Never && state.config.policies.is_empty() {
-        let enrolled = state.config.enrollments.iter().map(|enrollment| &enrollment.parameters.description);
-        let enrolled: Vec<_> = enrolled.collect();
-        let runners = state.gitlab.database.iter();
-        let made = runners.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
+    if config.shutdown.unregister != Unregister::Never && config.policies.is_empty() {
+        let enrolled: Vec<_> =
+            config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
+        let made = state.gitlab.database.iter();
+        let made = made.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
         intent.runners.extend(made.map(|(id, _)| *id));
     }
-    intent
 }
 
 /// Changes of agent.toml.

@@ -184,7 +184,7 @@ impl Port {
         });
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
-        } else if !intent.runners.contains(&id) {
+        } else if !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
         } else if is_whole && is_created {
             state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
@@ -211,7 +211,14 @@ impl Port {
             let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
             made_for.is_none_or(|made_for| made_for == name)
         });
-        let first = of_name.chain(of_entry).find(is_good);
+        // Nor is one that another enrollment has taken over.
+        let is_other = |id: &u64| {
+            state.files.records.values().any(|record| {
+                let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
+                owner == Some(id) && record.enrollment.as_deref().is_some_and(|key| key != name)
+            })
+        };
+        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }

@@ -105,6 +105,8 @@ pub(super) enum Cause {
 pub(super) struct Intent {
     /// Runners that may be deleted, or whose manager may be.
     pub(super) runners: BTreeSet<u64>,
+    /// Runners whose manager alone may be deleted.
+    pub(super) managers: BTreeSet<u64>,
     /// Entries that may be removed although their runner lives on.
     pub(super) names: BTreeSet<String>,
     /// Enrollments that may get a second runner.
@@ -168,6 +170,8 @@ pub(super) struct State {
     pub(super) request_count: u64,
     pub(super) trace: Option<Vec<String>>,
     pub(super) log: Option<Vec<CallLog>>,
+    /// The settings before the last change, and when that was.
+    pub(super) old_config: Option<(i64, Config)>,
     /// Tells the daemon that a file has changed.
     pub(super) watcher: Option<UnboundedSender<Changed>>,
 }
@@ -218,6 +222,7 @@ impl World {
             request_count: 0,
             trace: None,
             log: None,
+            old_config: None,
             watcher: None,
         };
         Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
