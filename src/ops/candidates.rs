@@ -102,6 +102,15 @@ impl Runner {
         self.dead_candidates(inquiry).map(|candidate| candidate.token.digest()).collect()
     }
 
+    /// Whether a token that the server sent in an odd answer is neither accepted nor proven dead.
+    pub(super) fn awaits_received(&self, inquiry: &Inquiry<'_>) -> bool {
+        self.held.candidates.iter().any(|candidate| {
+            candidate.source == CandidateSource::Received
+                && !self.is_current(&candidate.token)
+                && candidate.refused.is_none_or(|refused| !inquiry.is_proof(&refused, candidate.expiry))
+        })
+    }
+
     fn note_refusal(&mut self, token: &Token, now: Stamp) {
         if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
             candidate.refused = Some(Finding::added(candidate.refused, Claim::Refused, now));

@@ -116,7 +116,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// A candidate has become the runner's token: entries that hold another one of its tokens get it too.
-    async fn adopted(
+    pub(super) async fn adopted(
         &self,
         runner: &mut Runner,
         answer: &Answer<Verified>,

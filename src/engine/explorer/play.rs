@@ -162,7 +162,9 @@ pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
 impl Player {
     pub(super) fn new(setup: Setup, traced: bool) -> Self {
         let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
-        let world = World::new(life, Config::default());
+        // A day is too long for a rest.
+        let config = Config { verify_found: Duration::from_secs(7200), ..Config::default() };
+        let world = World::new(life, config);
         {
             let state = &mut *world.state();
             state.trace = traced.then(Vec::new);
@@ -319,6 +321,10 @@ impl Player {
                 Command::Unregister => {
                     let home = name.as_ref().and_then(|name| state.homes.get(name));
                     intent.runners.extend(home);
+                    // An entry that was given to another runner is that runner's.
+                    let entries = state.files.entries.iter().filter(|entry| entry.name == name);
+                    let given = entries.filter_map(|entry| state.owners.get(literal(entry)?).copied());
+                    intent.runners.extend(given);
                     intent.names.extend(name.clone());
                 }
                 Command::RegisterForce => {
@@ -356,6 +362,11 @@ impl Player {
     }
 
     async fn act(&mut self, act: &Act) {
+        if let Act::Enroll(_) | Act::Unenroll(_) | Act::UnregisterPolicy(_) | Act::Share(_) = act {
+            let mut state = self.world.state();
+            let old_config = (state.now(), state.config.clone());
+            state.old_config = Some(old_config);
+        }
         match act {
             Act::StartDaemon => self.start_daemon(),
             Act::KillDaemon => self.kill_daemon().await,
@@ -464,27 +475,40 @@ fn credential(token: &str, obtained_at: Option<i64>, expires_at: Option<i64>) ->
     }
 }
 
-/// What a stop by policy may unregister.
+/// What a stop by policy may unregister: by the settings, and by those that the daemon may still have.
 fn may_unregister(state: &State) -> Intent {
     let mut intent = Intent::default();
+    may_unregister_by(state, &state.config, &mut intent);
+    if let Some((changed_at, config)) = &state.old_config
+        && state.now() - changed_at < 3000
+    {
+        may_unregister_by(state, config, &mut intent);
+    }
+    intent
+}
+
+fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
     for (name, id) in &state.homes {
-        let is_enrolled = state.config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
-        let is_shared = state
-            .config
-            .policies
-            .iter()
-            .any(|policy| policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true));
-        let is_wanted = match state.config.shutdown.unregister {
+        let is_enrolled = config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
+        let is_wanted = match config.shutdown.unregister {
             Unregister::Never => false,
             Unregister::Enrolled => is_enrolled,
             Unregister::All => true,
         };
-        let is_created = state.gitlab.database.get(id).is_some_and(|runner| runner.is_created);
-        if is_wanted && (!is_shared || is_created) {
-            intent.runners.insert(*id);
+        let of_name = |policy: &&Policy| policy.selector.name.as_ref() == Some(name);
+        let is_shared = config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true));
+        if is_wanted {
+            if is_shared { &mut intent.managers } else { &mut intent.runners }.insert(*id);
         }
     }
-    intent
+    // Two enrollments can have one name.
+    if config.shutdown.unregister != Unregister::Never && config.policies.is_empty() {
+        let enrolled: Vec<_> =
+            config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
+        let made = state.gitlab.database.iter();
+        let made = made.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
+        intent.runners.extend(made.map(|(id, _)| *id));
+    }
 }
 
 /// Changes of agent.toml.
@@ -602,6 +626,7 @@ fn write_token(state: &mut State, id: u64) {
             entry.token = EntryToken::Literal(token.clone());
             entry.obtained_at = None;
             entry.expiry = expiry;
+            entry.problems.clear();
         }
     }
     state.config_changed();
@@ -658,7 +683,12 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
-        if has_entry && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared {
+        // A restored server can accept a former token that expires before the agent looks again.
+        let is_current = state.files.records.values().any(|record| {
+            record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
+        });
+        if has_entry && is_current && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared
+        {
             unserved.push(format!("runner {id}: its token has expired"));
         }
     }
@@ -685,7 +715,8 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         let made = state.homes.get(name);
-        if state.unproven.contains(&("registration", name.clone())) {
+        let description = enrollment.parameters.description.clone().unwrap_or_default();
+        if state.unproven.contains(&("registration", description)) {
             // GitLab may have made a runner: a person has to look.
             continue;
         }

@@ -32,7 +32,13 @@ type Execution<'a> = Box<dyn FnOnce(&mut State, i64) -> (u16, String) + 'a>;
 
 impl Port {
     /// Sends a request and returns its answer as it comes from the wire.
-    async fn exchange(&self, call: Call, name: &str, about: &Token, execution: Execution<'_>) -> Result<RawAnswer, Failure> {
+    async fn exchange(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> Result<RawAnswer, Failure> {
         self.world.pass().await;
         let (result, delay) = self.execute(call, name, about, execution);
         if delay > 0 {
@@ -42,7 +48,13 @@ impl Port {
         result
     }
 
-    fn execute(&self, call: Call, name: &str, about: &Token, execution: Execution<'_>) -> (Result<RawAnswer, Failure>, u64) {
+    fn execute(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> (Result<RawAnswer, Failure>, u64) {
         let state = &mut *self.world.state();
         let now = state.now();
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
@@ -108,7 +120,15 @@ impl Port {
     }
 
     /// Whether a request that changes something is repeated before a verification was answered.
-    fn check_repetition(&self, state: &mut State, call: Call, about: &str, name_of: &str, fault: Option<&Fault>, now: i64) {
+    fn check_repetition(
+        &self,
+        state: &mut State,
+        call: Call,
+        about: &str,
+        name_of: &str,
+        fault: Option<&Fault>,
+        now: i64,
+    ) {
         if state.gitlab.maintenance_until > now && !matches!(call, Call::Verify | Call::Probe) {
             return;
         }
@@ -118,7 +138,9 @@ impl Port {
             ) => true,
             _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
         };
-        let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
+            && state.gitlab.down_until <= now
+            && state.gitlab.maintenance_until <= now;
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
@@ -162,7 +184,7 @@ impl Port {
         });
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
-        } else if !intent.runners.contains(&id) {
+        } else if !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
         } else if is_whole && is_created {
             state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
@@ -185,7 +207,18 @@ impl Port {
         // An entry of another enrollment's runner is no reason.
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
         let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
-        let first = of_name.chain(of_entry).find(is_good);
+        let of_entry = of_entry.filter(|id| {
+            let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
+            made_for.is_none_or(|made_for| made_for == name)
+        });
+        // Nor is one that another enrollment has taken over.
+        let is_other = |id: &u64| {
+            state.files.records.values().any(|record| {
+                let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
+                owner == Some(id) && record.enrollment.as_deref().is_some_and(|key| key != name)
+            })
+        };
+        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }
@@ -231,7 +264,8 @@ impl Port {
         self.check_registration(state, name, now);
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
         state.made(id, self.process);
-        state.homes.insert(name.to_owned(), id);
+        let entry_name = if name == "other" { "build-1" } else { name };
+        state.homes.insert(entry_name.to_owned(), id);
         (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))
     }
 }
@@ -273,6 +307,7 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
+            state.let_go.remove(&id);
             let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);
             let token = token.expose();
             (200, format!(r#"{{"id":{id},"token":"{token}","token_expires_at":{}}}"#, time(expires_at)))
@@ -310,6 +345,7 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
+            state.let_go.insert(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteManager, "", token, execution).await?;

@@ -105,6 +105,8 @@ pub(super) enum Cause {
 pub(super) struct Intent {
     /// Runners that may be deleted, or whose manager may be.
     pub(super) runners: BTreeSet<u64>,
+    /// Runners whose manager alone may be deleted.
+    pub(super) managers: BTreeSet<u64>,
     /// Entries that may be removed although their runner lives on.
     pub(super) names: BTreeSet<String>,
     /// Enrollments that may get a second runner.
@@ -158,6 +160,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Runners that a person had unregistered here: whoever comes next finishes that.
+    pub(super) let_go: BTreeSet<u64>,
     /// Awaits without any time passing.
     idle_awaits: (i64, u32),
     last_disk_fault: i64,
@@ -166,6 +170,8 @@ pub(super) struct State {
     pub(super) request_count: u64,
     pub(super) trace: Option<Vec<String>>,
     pub(super) log: Option<Vec<CallLog>>,
+    /// The settings before the last change, and when that was.
+    pub(super) old_config: Option<(i64, Config)>,
     /// Tells the daemon that a file has changed.
     pub(super) watcher: Option<UnboundedSender<Changed>>,
 }
@@ -208,6 +214,7 @@ impl World {
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            let_go: BTreeSet::new(),
             idle_awaits: (0, 0),
             last_disk_fault: 0,
             last_fault: 0,
@@ -215,6 +222,7 @@ impl World {
             request_count: 0,
             trace: None,
             log: None,
+            old_config: None,
             watcher: None,
         };
         Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
@@ -392,7 +400,8 @@ impl State {
                 Holding::Held
             } else {
                 match (before, cause) {
-                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) => {
+                    // Without a state directory there is no place for it.
+                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) && !self.is_stateless => {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
@@ -406,7 +415,10 @@ impl State {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
-                            if is_dead || intent.is_some_and(|intent| intent.runners.contains(id)) {
+                            if is_dead
+                                || self.let_go.contains(id)
+                                || intent.is_some_and(|intent| intent.runners.contains(id))
+                            {
                                 Holding::Excused(Excuse::Wanted)
                             } else {
                                 lost.push((*id, "the only copy was written over"));
