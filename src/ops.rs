@@ -215,8 +215,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         places.acquire_owned().await.ok()
     }
 
-    /// Writes the record, and before it what is kept beside it. A token from an environment variable is never written,
-    /// so such a runner gets no record.
+    /// Writes the record, and before it what is kept beside it: at each moment one of the two holds a token that moves
+    /// between them. A token from an environment variable is never written, so such a runner gets no record.
     async fn save_record(&self, runner: &mut Runner) -> Result<(), store::Error> {
         if runner.variable.is_some() {
             return Ok(());
@@ -225,7 +225,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
         self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;
         runner.is_recorded = self.disk.has_state();
-        Ok(())
+        runner.forget_current_candidate();
+        self.save_held(runner).await
     }
 
     /// The `Date` of an answer, unless the host's time is distrusted.

@@ -91,7 +91,7 @@ fn secs(secs: u64) -> Duration {
 async fn a_life_from_registration_to_unregistration() {
     let fixture = DaemonFixture::new(Some(secs(1200)));
     fixture.run(enrolled(registration_token()), secs(1100), Notice::Stop).await;
-    assert_eq!(fixture.server.calls(), ["register", "reset", "delete_runner"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset", "delete_runner"]);
     assert!(fixture.server.runners().is_empty());
     assert!(fixture.disk.tokens().is_empty());
 }
@@ -101,7 +101,7 @@ async fn a_restart_keeps_the_runner() {
     let fixture = DaemonFixture::new(Some(secs(86_400)));
     fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
     fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register", "verify"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "verify"]);
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
@@ -111,7 +111,7 @@ async fn a_lost_state_directory_makes_no_second_runner() {
     fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
     fixture.disk.state().records.clear();
     fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register", "verify"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "verify"]);
     assert_eq!(fixture.server.runners().len(), 1);
 }
 
@@ -218,7 +218,12 @@ async fn the_life_of_a_token_starts_at_its_own_issue() {
         for _ in 0..2 {
             fixture.run(config.clone(), life * 3, Notice::StopAndKeep).await;
         }
-        let issues: Vec<_> = fixture.server.requests().into_iter().filter(|request| request.call != "verify").collect();
+        let issues: Vec<_> = fixture
+            .server
+            .requests()
+            .into_iter()
+            .filter(|request| !matches!(request.call, "verify" | "probe"))
+            .collect();
         assert!(issues.len() > 8, "{} tokens in six lives", issues.len());
         for pair in issues.windows(2) {
             let share = pair[1].at.since(pair[0].at).div_duration_f64(life);
@@ -329,8 +334,8 @@ async fn one_pass_registers_verifies_and_rotates_what_is_due() {
     let overdue = Credential { obtained_at: credential.obtained_at.map(|at| at.minus(secs(36_000))), ..credential };
     fixture.disk.state().entries[0].obtained_at = overdue.obtained_at;
     let pass = once(enrolled(registration_token()), fixture.parts()).await.unwrap();
-    assert_eq!(fixture.server.calls().len(), 3);
-    for call in ["register", "verify", "reset"] {
+    assert_eq!(fixture.server.calls().len(), 4);
+    for call in ["probe", "register", "verify", "reset"] {
         assert!(fixture.server.calls().contains(&call), "{call}");
     }
     assert!(pass.runners.iter().all(|passed| passed.report.state == StateName::Active), "{pass:?}");
@@ -404,7 +409,7 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     };
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,7 +417,7 @@ async fn a_server_without_registration_is_asked_three_times_and_then_left_alone(
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
     fixture.run(enrolled(registration_token()), secs(3600), Notice::StopAndKeep).await;
-    assert_eq!(fixture.server.calls(), ["register", "probe", "register", "probe", "register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(3));
 }
 
 #[tokio::test(start_paused = true)]

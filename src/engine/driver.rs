@@ -130,6 +130,8 @@ pub struct Driver<S, D, C> {
     state: State,
     /// What a crash left to be done.
     unfinished: Option<Unfinished>,
+    /// Whether a deletion was sent already.
+    is_deletion_sent: bool,
 }
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
@@ -154,6 +156,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             skew_millis: None,
             probes_first: false,
             id_trust: IdTrust::None,
+            is_deletion_sent: false,
         };
         match driver.unfinished {
             Some(Unfinished::LostReset) => driver.enter(Outcome::Lost { retry_after: None }),

@@ -515,7 +515,7 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
             let retry_from = delay(failures, Some(&state.validity));
             // A failed verification is retried before the end of its interval.
             let verify_at = state.verify_at.min(retry_from);
-            State::Active(Active { failures, retry_from, verify_at, ask_first: false, ..state })
+            State::Active(Active { failures, retry_from, verify_at, ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);

@@ -73,8 +73,13 @@ impl Runner {
         }
     }
 
-    /// Forgets candidates whose time is over, by the time of an answer that has accepted another token.
+    /// Forgets candidates whose time is over, by the time of an answer that has accepted the current token. A time at
+    /// which that token has expired contradicts the answer.
     pub(super) fn outlive_candidates(&mut self, accepted_at: Timestamp) {
+        let expires_at = self.record.credential.as_ref().and_then(|credential| credential.expiry.at());
+        if expires_at.is_some_and(|expires_at| expires_at <= accepted_at) {
+            return;
+        }
         let before = self.held.candidates.len();
         self.held.candidates.retain(|candidate| kept_until(candidate) >= accepted_at);
         self.is_held_changed |= self.held.candidates.len() != before;
@@ -95,6 +100,15 @@ impl Runner {
     /// Digests of the tokens that may be overwritten in config.toml although they are not the runner's.
     pub(super) fn overwritable(&self, inquiry: &Inquiry<'_>) -> Vec<Digest> {
         self.dead_candidates(inquiry).map(|candidate| candidate.token.digest()).collect()
+    }
+
+    /// Whether a token that the server sent in an odd answer is neither accepted nor proven dead.
+    pub(super) fn awaits_received(&self, inquiry: &Inquiry<'_>) -> bool {
+        self.held.candidates.iter().any(|candidate| {
+            candidate.source == CandidateSource::Received
+                && !self.is_current(&candidate.token)
+                && candidate.refused.is_none_or(|refused| !inquiry.is_proof(&refused, candidate.expiry))
+        })
     }
 
     fn note_refusal(&mut self, token: &Token, now: Stamp) {
@@ -199,7 +213,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         is_asked: impl Fn(&Candidate) -> bool,
     ) -> Result<Asked, Error> {
         let mut asked = Asked::Not;
-        let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(|it| is_asked(it)).cloned().collect();
+        let is_wanted = |candidate: &&Candidate| is_asked(candidate) && !runner.is_current(&candidate.token);
+        let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(is_wanted).cloned().collect();
         for candidate in candidates {
             match self.ask_candidate(runner, candidate, inquiry).await? {
                 Asked::Not => {}

@@ -96,6 +96,11 @@ pub enum Error {
         /// What is odd about it.
         oddity: &'static str,
     },
+    /// A registration was not sent, because a token from an earlier odd answer may be good.
+    #[error(
+        "runner `{0}` is not registered again while a token from an earlier answer may be good: it is verified first"
+    )]
+    AwaitsToken(String),
     /// A deletion was not confirmed.
     #[error("{failure}")]
     Deleting {
@@ -199,6 +204,7 @@ impl Error {
                 _ => Outcome::Deferred { retry_after: None },
             },
             Self::Unproven { .. } => Outcome::Lost { retry_after: None },
+            Self::AwaitsToken(_) => Outcome::Deferred { retry_after: None },
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
             Self::Replaced(_) => Outcome::Nudged,

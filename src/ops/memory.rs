@@ -750,5 +750,5 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
 
 /// The request of a command to unregister a runner.
 pub(crate) fn asked(fate: EntryFate) -> UnregisterRequest {
-    UnregisterRequest { deletion: Deletion::Runner, fate, asked_by: AskedBy::Command }
+    UnregisterRequest { deletion: Deletion::Runner, fate, asked_by: AskedBy::Command, is_sent: false }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::candidates::Asked;
 use super::rotate::known_expiry;
 use super::{
-    Completed, Disk, Enrollment, EntryStatus, Error, Failure, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
-    is_own,
+    Completed, Disk, Enrollment, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner,
+    Server, is_own,
 };
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
@@ -37,8 +38,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         caution: Caution,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         let _registration = self.lock_registration(enrollment, runner).await?;
         let entered = self.enter(runner).await?;
         if let Some(validity) = runner.validity(now) {
@@ -46,6 +48,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.project(runner).await?;
             }
             return Ok(Completed::new(Outcome::Adopted(validity), None));
+        }
+        if let Some(adopted) = self.ask_received(runner, inquiry).await? {
+            return Ok(adopted);
         }
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
@@ -86,8 +91,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         caution: Caution,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         let _registration = self.lock_registration(enrollment, runner).await?;
         let entered = self.enter(runner).await?;
         self.note_unknown(runner, &entered.snapshot, now).await?;
@@ -99,6 +105,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             EntryStatus::Missing => true,
             EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
         };
+        if let Some(adopted) = self.ask_received(runner, inquiry).await? {
+            return Ok(adopted);
+        }
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
         }
@@ -164,6 +173,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 && !is_own(&own, entry)
                 && enrolled.iter().all(|target| !is_own(target, entry))
         }))
+    }
+
+    /// While a token from an odd answer may be good, no other runner is registered.
+    async fn ask_received(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Option<Completed>, Error> {
+        if let Asked::Adopted(answer) = self.ask_newer(runner, &[], inquiry).await? {
+            return Ok(Some(self.adopted(runner, &answer, inquiry).await?));
+        }
+        if runner.awaits_received(inquiry) {
+            return Err(Error::AwaitsToken(runner.label().to_owned()));
+        }
+        Ok(None)
     }
 
     fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: &Token) {

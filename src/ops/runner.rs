@@ -209,16 +209,22 @@ impl Runner {
             self.record.first_seen_at = credential.obtained_at;
         }
         self.record.remove_former_token(credential.token.digest());
-        let candidates = &mut self.held.candidates;
-        let before = candidates.len();
-        candidates.retain(|candidate| candidate.token != credential.token);
-        self.is_held_changed |= candidates.len() != before;
+        // A candidate stays one until the record holds it; see `save_record`.
         self.record.credential = Some(credential);
         if let Some(Credential { token, obtained_at, expiry }) = old.filter(|_| is_new) {
             self.record.add_former_token(token.digest());
             let (source, id, refused) = (CandidateSource::Former, self.record.id, None);
             self.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
         }
+    }
+
+    /// Forgets the candidate that is the current token, which the record holds by now.
+    pub(super) fn forget_current_candidate(&mut self) {
+        let current = self.record.credential.as_ref().map(|credential| credential.token.clone());
+        let candidates = &mut self.held.candidates;
+        let before = candidates.len();
+        candidates.retain(|candidate| current.as_ref() != Some(&candidate.token));
+        self.is_held_changed |= candidates.len() != before;
     }
 
     /// Retires the credential and forgets the id; the entry's text stays.

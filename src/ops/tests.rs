@@ -47,7 +47,7 @@ impl OpsFixture {
 
     async fn registered(&self) -> Runner {
         let mut runner = blank();
-        self.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+        self.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
         self.disk.state().effects.clear();
         runner
     }
@@ -83,7 +83,7 @@ async fn register_journals_before_and_after_its_only_request() {
     let fixture = OpsFixture::new();
     let mut runner = blank();
     let done =
-        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_none());
     assert_eq!(
         fixture.disk.state().effects,
@@ -105,7 +105,7 @@ async fn a_creation_has_the_same_order_as_a_registration() {
         token_expires_at: None,
         token_rotation_deadline: None,
     });
-    fixture.ops.register(&enrollment, &mut runner, Caution::Send, now()).await.unwrap();
+    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
     assert_eq!(
         fixture.disk.state().effects,
         ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
@@ -121,7 +121,7 @@ async fn registering_again_changes_nothing() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let again =
-        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
     assert!(matches!(again.outcome, Outcome::Adopted(_)));
     assert_eq!(fixture.server.calls(), ["register"]);
     assert!(fixture.disk.state().effects.is_empty());
@@ -133,7 +133,7 @@ async fn a_wrong_registration_token_leaves_nothing_behind() {
     let mut runner = blank();
     runner.record.enrollment = None;
     let wrong = Token::parse("wrong").unwrap();
-    let error = fixture.ops.register(&enrollment(wrong), &mut runner, Caution::Send, now()).await.unwrap_err();
+    let error = fixture.ops.register(&enrollment(wrong), &mut runner, Caution::Send, &inquiry()).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Declined(Trouble::RegistrationRefused));
     let state = fixture.disk.state();
     assert!(state.entries.is_empty() && state.records.is_empty() && state.journal.is_empty());
@@ -146,7 +146,7 @@ async fn no_request_is_sent_if_the_disk_cannot_keep_the_token() {
         fixture.disk.fail(effect, 1);
         let error = fixture
             .ops
-            .register(&enrollment(registration_token()), &mut blank(), Caution::Send, now())
+            .register(&enrollment(registration_token()), &mut blank(), Caution::Send, &inquiry())
             .await
             .unwrap_err();
         assert!(matches!(error, Error::Disk(_)), "{effect}");
@@ -433,6 +433,30 @@ async fn a_token_in_an_odd_answer_is_kept_and_counts_once_it_is_accepted() {
 }
 
 #[tokio::test]
+async fn no_failing_write_loses_a_candidate_that_becomes_the_current_token() {
+    for nth in 0..8 {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let former = runner.record.credential.clone().unwrap();
+        fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+        fixture.server.restore(runner.record.id.unwrap(), &former);
+        fixture.disk.state().writes_left = Some(nth);
+        let _cut = fixture.ops.verify(&mut runner, &dead_later(61)).await;
+        fixture.assert_nothing_lost(&format!("after {nth} writes"));
+    }
+}
+
+#[tokio::test]
+async fn a_date_that_contradicts_a_token_removes_no_candidate() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    runner.outlive_candidates(now().plus(Duration::from_secs(40 * 86_400)));
+    assert!(runner.held.candidates.iter().any(|candidate| candidate.token == former.token));
+}
+
+#[tokio::test]
 async fn a_token_that_a_gateway_invents_replaces_nothing() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
@@ -450,8 +474,11 @@ async fn a_registration_with_an_odd_answer_is_kept_and_not_repeated() {
     let mut runner = blank();
     fixture.server.inject("register", Fault::OddAnswer);
     fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
-    let error =
-        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap_err();
+    let error = fixture
+        .ops
+        .register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Unproven { .. }));
     fixture.assert_nothing_lost("in an odd answer");
     let done = fixture.ops.verify(&mut runner, &later(60)).await.unwrap();
@@ -525,7 +552,7 @@ async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let record = fixture.disk.state().records.values().next().unwrap().clone();
     assert!(record.entry_text.is_some() && record.credential.is_none());
     // The next registration uses the kept text.
-    fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+    fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
@@ -537,7 +564,7 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     enrollment.source =
         RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
-    fixture.ops.register(&enrollment, &mut runner, Caution::Send, now()).await.unwrap();
+    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
     let fate = EntryFate::at_shutdown(&runner.record, Deletion::Manager);
     let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(fate) };
@@ -640,8 +667,11 @@ async fn registering_again_reuses_the_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let old = runner.record.clone();
-    let done =
-        fixture.ops.register_again(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+    let done = fixture
+        .ops
+        .register_again(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
+        .await
+        .unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_none());
     assert_ne!(runner.record.id, old.id);
     let state = fixture.disk.state();
@@ -659,8 +689,11 @@ async fn a_replay_of_registering_again_reuses_the_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.disk.fail("edit", 1);
-    let done =
-        fixture.ops.register_again(&enrollment(registration_token()), &mut runner, Caution::Send, now()).await.unwrap();
+    let done = fixture
+        .ops
+        .register_again(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
+        .await
+        .unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_some());
     // The record as it was before the answer: only the journal has the new runner.
     let mut before = runner.record.clone();
@@ -689,7 +722,7 @@ async fn a_refused_registration_changes_neither_entry_nor_record() {
     record.enrollment = None;
     fixture.disk.state().records.insert(record.key.clone(), record.clone());
     let (entries, wrong) = (fixture.disk.state().entries.clone(), Token::parse("wrong").unwrap());
-    fixture.ops.register_again(&enrollment(wrong), &mut runner, Caution::Send, now()).await.unwrap_err();
+    fixture.ops.register_again(&enrollment(wrong), &mut runner, Caution::Send, &inquiry()).await.unwrap_err();
     let state = fixture.disk.state();
     assert_eq!(state.entries, entries);
     assert_eq!(state.records[&record.key], record);

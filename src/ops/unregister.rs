@@ -73,6 +73,8 @@ pub struct UnregisterRequest {
     pub fate: EntryFate,
     /// Who asks.
     pub asked_by: AskedBy,
+    /// Whether the deletion was sent already: once the token is proven dead, it is concluded without another request.
+    pub is_sent: bool,
 }
 
 /// What an unregistration achieved.
@@ -125,6 +127,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.disk.probe().await?;
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
+        if request.is_sent && inquiry.is_dead {
+            let dropped_to = self.retire(runner, fate, now).await?;
+            return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
+        }
         let token = runner.token()?;
         // A runner that cannot be registered again is never deleted, whatever was asked for.
         let manager_only = runner.record.origin == Origin::Given || request.deletion == Deletion::Manager;

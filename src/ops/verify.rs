@@ -65,7 +65,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
             self.part_from_twin(runner).await?;
-            if let Some(accepted_at) = verified.date {
+            if let Some(accepted_at) = self.trusted(runner, verified.date) {
                 runner.outlive_candidates(accepted_at);
             }
         }
@@ -116,7 +116,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// A candidate has become the runner's token: entries that hold another one of its tokens get it too.
-    async fn adopted(
+    pub(super) async fn adopted(
         &self,
         runner: &mut Runner,
         answer: &Answer<Verified>,

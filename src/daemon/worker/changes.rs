@@ -112,13 +112,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.enter(Outcome::Unsaved);
         }
         match reconciled.entry_status {
-            EntryStatus::Foreign { .. } => self.enter(Outcome::Nudged),
+            // The server decides which token is good.
+            EntryStatus::Foreign { .. } | EntryStatus::Stale => self.enter(Outcome::Nudged),
             EntryStatus::Missing if file == FileState::Still => self.restore_entry().await,
-            EntryStatus::Ours
-            | EntryStatus::Stale
-            | EntryStatus::Variable(_)
-            | EntryStatus::Broken
-            | EntryStatus::Missing => {}
+            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
         }
     }
 

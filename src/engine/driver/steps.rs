@@ -50,16 +50,19 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let Some(enrollment) = &self.enrollment else {
             return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
         };
-        let (now, ops, caution) = (self.now(), &self.engine.ops, self.caution());
+        let (engine, caution, timing) = (Rc::clone(&self.engine), self.caution(), self.rules.timing.clone());
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let ops = &engine.ops;
         let registration = match step {
             // The last rung of the recovery ladder, or forced by a person.
-            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, caution, now).await?,
-            _ => ops.register(enrollment, &mut self.runner, caution, now).await?,
+            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, caution, &inquiry).await?,
+            _ => ops.register(enrollment, &mut self.runner, caution, &inquiry).await?,
         };
         Ok(StepReport::completed(step, registration))
     }
 
-    /// A request that must not be repeated is sent to a GitLab only: after a failure, a probe shows whether one answers.
+    /// A request that must not be repeated is sent to a GitLab only: a probe shows whether one answers. A person's command
+    /// sends it at once, unless it may wait or has failed before.
     fn caution(&self) -> Caution {
         let has_failed = match &self.state {
             State::Unregistered(state) => state.failures > 0,
@@ -67,7 +70,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             State::Failed(_) => true,
             State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) | State::Retired { .. } => false,
         };
-        if has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
+        if self.asker.is_daemon() || has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
     }
 
     /// What an operation is told about the present.
@@ -184,7 +187,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             }
             Asker::Command { entry_fate, .. } => (requested_deletion(&self.runner), entry_fate, AskedBy::Command),
         };
-        let request = UnregisterRequest { deletion, fate, asked_by };
+        let is_sent = std::mem::replace(&mut self.is_deletion_sent, true);
+        let request = UnregisterRequest { deletion, fate, asked_by, is_sent };
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         match engine.ops.unregister(&mut self.runner, request, &inquiry).await {

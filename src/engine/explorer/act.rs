@@ -99,9 +99,10 @@ const CALLS: [Call; 9] = [
     Call::DeleteManager,
 ];
 
-const STATUSES: [u16; 28] = [
-    200, 201, 202, 204, 301, 302, 400, 401, 403, 404, 404, 404, 405, 407, 408, 409, 410, 412, 413, 418, 422, 429, 500,
-    501, 502, 503, 503, 504,
+/// Without 204, which is what GitLab answers to a deletion.
+const STATUSES: [u16; 27] = [
+    200, 201, 202, 301, 302, 400, 401, 403, 404, 404, 404, 405, 407, 408, 409, 410, 412, 413, 418, 422, 429, 500, 501,
+    502, 503, 503, 504,
 ];
 
 const DISK_CALLS: [&str; 9] = ["edit", "record", "begin", "answered", "clear", "read", "probe", "forget", "get_record"];
@@ -143,7 +144,7 @@ pub(super) fn draw(chance: &mut Chance) -> Move {
         24 => Act::Maintenance(chance.of(&[100, 2000])),
         25..=27 => Act::Lag(chance.of(&[2, 10, 30])),
         28 => Act::Restore(1 + chance.below(3) as u8),
-        29 | 30 => Act::DateAhead(chance.of(&[0, 0, 3, 60, 3600, 90_000, 3_000_000, -60, -7200])),
+        29 | 30 => Act::DateAhead(chance.of(&[0, 0, 3, 60, 3600, 90_000, 2_000_000, -60, -7200])),
         31 => Act::Life(chance.of(&[7200, 7200, 21_600, 86_400, 0])),
         32 => Act::OldRelease(chance.one_in(2)),
         33 => Act::CloseRotation(index, chance.one_in(2)),

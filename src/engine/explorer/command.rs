@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::play::engine;
 use super::world::{Port, World};
 use crate::engine::{
-    Asker, Budget, Caller, Drive, Driver, Engine, Inventory, ManagedRunner, StepFailure, take_inventory,
+    Asker, Budget, Caller, Drive, Driver, Engine, Enrolled, Inventory, ManagedRunner, Relation, StepFailure, relate,
+    take_inventory,
 };
 use crate::lifecycle::{Goal, Outcome, State};
-use crate::ops::{Enrollment, EntryFate, Error, RegistrationSource, Runner, Unfinished, is_own};
+use crate::ops::{Disk as _, Enrollment, EntryFate, Error, Runner, Unfinished, is_own};
 use crate::secret::Token;
 use crate::store::{Entry, Snapshot};
 
@@ -71,18 +72,29 @@ impl Session {
         Driver::new(Rc::clone(&self.engine), managed, config, Asker::Command { access_token, entry_fate })
     }
 
-    /// Finds the runner of an entry by its name, as `selection` does.
-    async fn choose(&self, name: &str) -> Result<Option<ManagedRunner>, Error> {
+    /// Finds the runner of an entry by its name, as `selection` does, with its entries of this and of other names.
+    async fn choose(&self, name: &str) -> Result<Option<(ManagedRunner, Vec<Entry>, Vec<Entry>)>, Error> {
         let (inventory, snapshot) = self.inventory().await?;
-        Ok(chosen(inventory, &snapshot, name).map(|managed| ManagedRunner { enrollment: None, ..managed }))
+        let Some(managed) = chosen(inventory, &snapshot, name) else { return Ok(None) };
+        let target = managed.runner.target();
+        let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry)).cloned();
+        let (entries, others) = own.partition(|entry| is_named(entry, name));
+        Ok(Some((ManagedRunner { enrollment: None, ..managed }, entries, others)))
     }
 
     async fn on_entry(&self, command: Command, name: &str) -> Result<String, Error> {
-        let Some(managed) = self.choose(name).await? else { return Ok("no such runner".to_owned()) };
+        let Some((managed, entries, others)) = self.choose(name).await? else {
+            return Ok("no such runner".to_owned());
+        };
         match command {
             Command::Verify | Command::VerifyDelete => self.verify(managed, command == Command::VerifyDelete).await,
             Command::Rotate => self.rotate(managed, false).await,
             Command::RotateById => self.rotate(managed, true).await,
+            Command::Unregister if !others.is_empty() && !entries.is_empty() => {
+                let mut runner = managed.runner;
+                self.engine.ops.remove_entries_of(&mut runner, &entries, &others, self.engine.now()).await?;
+                Ok("its entry is removed".to_owned())
+            }
             Command::Unregister => self.unregister(managed).await,
             Command::Register | Command::RegisterForce => unreachable!("not about an entry"),
         }
@@ -132,32 +144,41 @@ impl Session {
     async fn register(&self, enrollment: &Enrollment, force: bool) -> Result<String, Error> {
         let seed = enrollment.source.secret().read()?;
         let (inventory, snapshot) = self.inventory().await?;
-        let has_entry = snapshot.entries.iter().any(|entry| is_named(entry, &enrollment.entry.name));
-        let existing = chosen(inventory, &snapshot, &enrollment.entry.name);
-        let known = existing.as_ref().and_then(|managed| managed.runner.record.seed.clone());
-        let blank = || Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
-        match existing {
-            Some(managed) if force => self.make(managed.runner, enrollment, Goal::RegisteredAgain).await,
-            Some(managed) if known == Some(seed.fingerprint()) && has_entry => {
-                drop(managed);
-                Ok("unchanged".to_owned())
+        let records = self.engine.ops.disk().records().await?.records;
+        let mut runner = match relate(enrollment, &Enrolled::new(), &records, &snapshot).relation {
+            Relation::Own(record) | Relation::Recorded(record) => Runner::recorded(record, enrollment.site.clone()),
+            Relation::Found(entry) => Runner::found(&entry)?,
+            Relation::Unusable { .. } => return Ok("its entry is unusable".to_owned()),
+            Relation::Taken { .. } | Relation::Nothing(_) => {
+                let mut blank =
+                    Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+                blank.record.name = Some(enrollment.entry.name.clone());
+                return self.make(blank, enrollment, Goal::Registered).await;
             }
-            Some(managed) => {
-                let mut driver =
-                    self.driver(ManagedRunner { enrollment: None, unfinished: None, ..managed }, None, EntryFate::Keep);
-                let drive = driver.drive(Goal::Verified, Budget::BY_RULES, &Patient).await;
-                if !has_entry && matches!(drive.outcome(), Some(Outcome::Accepted(_) | Outcome::Adopted(_))) {
-                    self.engine.ops.restore(&mut driver.runner, enrollment).await?;
-                }
-                Ok(said(drive))
-            }
-            None if has_entry => Ok("its entry is unusable".to_owned()),
+        };
+        let of_inventory = inventory.runners.into_iter().find(|managed| managed.runner.record.key == runner.record.key);
+        let managed = match of_inventory {
+            Some(managed) => ManagedRunner { enrollment: None, ..managed },
             None => {
-                let goal = if force { Goal::RegisteredAgain } else { Goal::Registered };
-                let _given = matches!(enrollment.source, RegistrationSource::Given(_));
-                self.make(blank(), enrollment, goal).await
+                runner.look_up(&snapshot);
+                self.engine.ops.load_held(&mut runner).await;
+                ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None }
             }
+        };
+        if force {
+            return self.make(managed.runner, enrollment, Goal::RegisteredAgain).await;
         }
+        let target = managed.runner.target();
+        let has_entry = snapshot.entries.iter().any(|entry| is_own(&target, entry));
+        if managed.runner.record.seed == Some(seed.fingerprint()) && has_entry {
+            return Ok("unchanged".to_owned());
+        }
+        let mut driver = self.driver(ManagedRunner { unfinished: None, ..managed }, None, EntryFate::Keep);
+        let drive = driver.drive(Goal::Verified, Budget::BY_RULES, &Patient).await;
+        if !has_entry && matches!(drive.outcome(), Some(Outcome::Accepted(_) | Outcome::Adopted(_))) {
+            self.engine.ops.restore(&mut driver.runner, enrollment).await?;
+        }
+        Ok(said(drive))
     }
 
     async fn make(&self, mut runner: Runner, enrollment: &Enrollment, goal: Goal) -> Result<String, Error> {

@@ -126,6 +126,12 @@ impl Port {
         if state.gitlab.database[&id].expires_at.is_some_and(|at| at < now) {
             return;
         }
+        let is_kept = state.files.entries.iter().any(|other| literal(other) == Some(token));
+        let is_named = entry.name.as_ref().is_some_and(|name| intent.names.contains(name));
+        let is_home = entry.name.as_ref().and_then(|name| state.homes.get(name)) == Some(&id);
+        if is_named && (is_kept || !is_home) || state.let_go.contains(&id) {
+            return;
+        }
         if !(intent.runners.contains(&id) && is_created) {
             state.violate(Kind::Deleted, format!("the entry of runner {id} was removed, and the runner lives on"));
         }
@@ -171,8 +177,8 @@ impl Disk for Port {
     async fn edit(&self, edit: Edit) -> Stored<Edited> {
         self.work("edit", |state| {
             let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
-            state.is_config_changed = true;
-            match edit {
+            let before = state.files.entries.clone();
+            let edited = match edit {
                 Edit::Renew { target, id, credential, over } => {
                     let has_match = state.files.entries.iter().any(|entry| target.matches(entry));
                     match renew(&mut state.files, &target, id, &credential, &over) {
@@ -215,7 +221,12 @@ impl Disk for Port {
                     }
                     Ok(Edited { entries: gone.len(), removed: gone.iter().map(text_of).collect() })
                 }
+            };
+            // An edit that changes nothing writes nothing.
+            if state.files.entries != before {
+                state.config_changed();
             }
+            edited
         })
         .await
     }

@@ -20,13 +20,15 @@ use crate::model::{Credential, Expiry, RunnerId, RunnerKey, Site, Timestamp, Tls
 use crate::ops::{Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
 use crate::secret::{Source, Token};
 use crate::status::{Counters, StatusRegistry};
-use crate::store::{EntryToken, NewEntry};
+use crate::store::{EntryProblem, EntryToken, NewEntry};
 
 /// How a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Setup {
     /// The life of tokens in seconds; zero for ever.
     pub(super) life: u64,
+    /// How old the first tokens are, in seconds.
+    pub(super) age: u64,
     /// Seeds the jitter of delays.
     pub(super) jitter: u64,
     /// Whether there is no state directory.
@@ -35,7 +37,7 @@ pub(super) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { life: 86_400, jitter: 0, is_stateless: false }
+        Self { life: 86_400, age: 0, jitter: 0, is_stateless: false }
     }
 }
 
@@ -60,8 +62,8 @@ struct RunningCommand {
     task: JoinHandle<()>,
 }
 
-struct Player {
-    world: World,
+pub(super) struct Player {
+    pub(super) world: World,
     counters: Counters,
     daemon: Option<RunningDaemon>,
     commands: Vec<RunningCommand>,
@@ -124,7 +126,9 @@ pub(super) const ENROLLED: [&str; 4] = ["build-1", "build-2", "given-1", "build-
 pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollment {
     let index = usize::from(index) % ENROLLED.len();
     let name = ENROLLED[index];
+    // The last one has another's name, and a runner of its own.
     let own_key = if index == 3 { "other" } else { name };
+    let description = if index == 3 { "other" } else { name };
     let source = |token: &str| Source::Value { token: Token::parse(token).unwrap(), origin: "a test".to_owned() };
     let source = match index {
         2 => RegistrationSource::Given(source(given)),
@@ -134,7 +138,7 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
         key: RunnerKey::enrollment(key.unwrap_or(own_key)).unwrap(),
         site: Site { url: url(), tls: TlsFiles::default() },
         source,
-        parameters: RegisterParameters { description: Some(name.to_owned()), ..RegisterParameters::default() },
+        parameters: RegisterParameters { description: Some(description.to_owned()), ..RegisterParameters::default() },
         entry: NewEntry {
             template: None,
             name: name.to_owned(),
@@ -156,9 +160,11 @@ pub(super) fn engine(port: &Port) -> Engine<Port, Port, World> {
 }
 
 impl Player {
-    fn new(setup: Setup, traced: bool) -> Self {
+    pub(super) fn new(setup: Setup, traced: bool) -> Self {
         let life = (setup.life > 0).then(|| Duration::from_secs(setup.life));
-        let world = World::new(life, Config::default());
+        // A day is too long for a rest.
+        let config = Config { verify_found: Duration::from_secs(7200), ..Config::default() };
+        let world = World::new(life, config);
         {
             let state = &mut *world.state();
             state.trace = traced.then(Vec::new);
@@ -166,8 +172,10 @@ impl Player {
             let now = state.now();
             for (name, is_created) in [("found", false), ("created", true)] {
                 let id = state.gitlab.add(now, None, is_created);
-                let runner = &state.gitlab.database[&id];
-                let credential = credential(&runner.token, Some(now), runner.expires_at);
+                let age = setup.age as i64 * 1000;
+                let Some(runner) = state.gitlab.database.get_mut(&id) else { continue };
+                runner.expires_at = runner.expires_at.map(|at| at - age);
+                let credential = credential(&runner.token, Some(now - age), runner.expires_at);
                 state.files.entries.push(entry(name, RunnerId::try_new(id).ok(), &credential));
                 state.homes.insert(name.to_owned(), id);
             }
@@ -182,7 +190,7 @@ impl Player {
         Self { world, counters, daemon: None, commands: Vec::new(), left_alone: BTreeSet::new() }
     }
 
-    async fn make(&mut self, Move(when, act): &Move) {
+    pub(super) async fn make(&mut self, Move(when, act): &Move) {
         match *when {
             When::After(secs) => self.pass(secs).await,
             When::Await(count) => {
@@ -199,14 +207,9 @@ impl Player {
             let now = state.now();
             state.note(|| format!("{act:?}"));
             state.stimuli.push_back(now);
-            state.is_config_changed = false;
         }
         self.act(act).await;
         self.world.reopen();
-        let is_changed = self.world.state().is_config_changed;
-        if is_changed {
-            self.tell(Changed { config: true, settings: false });
-        }
         // Everything that is ready runs before time goes on.
         sleep(Duration::from_millis(1)).await;
         self.reap().await;
@@ -214,7 +217,7 @@ impl Player {
     }
 
     /// Lets time pass; edits by the agent are noticed like those of people.
-    async fn pass(&mut self, secs: u64) {
+    pub(super) async fn pass(&mut self, secs: u64) {
         sleep(Duration::from_secs(secs)).await;
         self.reap().await;
         self.world.state().check(Cause::Time);
@@ -278,7 +281,7 @@ impl Player {
         }
     }
 
-    async fn kill_all(&mut self) {
+    pub(super) async fn kill_all(&mut self) {
         self.kill_daemon().await;
         self.kill_commands().await;
     }
@@ -306,6 +309,7 @@ impl Player {
             // A disk that cannot be read ends it; the service manager starts it again.
             let _ended = daemon::run(config, parts, inbox).await;
         });
+        self.world.state().watcher = Some(changes.clone());
         self.daemon = Some(RunningDaemon { port, notices, changes, task });
     }
 
@@ -317,6 +321,10 @@ impl Player {
                 Command::Unregister => {
                     let home = name.as_ref().and_then(|name| state.homes.get(name));
                     intent.runners.extend(home);
+                    // An entry that was given to another runner is that runner's.
+                    let entries = state.files.entries.iter().filter(|entry| entry.name == name);
+                    let given = entries.filter_map(|entry| state.owners.get(literal(entry)?).copied());
+                    intent.runners.extend(given);
                     intent.names.extend(name.clone());
                 }
                 Command::RegisterForce => {
@@ -354,6 +362,11 @@ impl Player {
     }
 
     async fn act(&mut self, act: &Act) {
+        if let Act::Enroll(_) | Act::Unenroll(_) | Act::UnregisterPolicy(_) | Act::Share(_) = act {
+            let mut state = self.world.state();
+            let old_config = (state.now(), state.config.clone());
+            state.old_config = Some(old_config);
+        }
         match act {
             Act::StartDaemon => self.start_daemon(),
             Act::KillDaemon => self.kill_daemon().await,
@@ -462,27 +475,40 @@ fn credential(token: &str, obtained_at: Option<i64>, expires_at: Option<i64>) ->
     }
 }
 
-/// What a stop by policy may unregister.
+/// What a stop by policy may unregister: by the settings, and by those that the daemon may still have.
 fn may_unregister(state: &State) -> Intent {
     let mut intent = Intent::default();
+    may_unregister_by(state, &state.config, &mut intent);
+    if let Some((changed_at, config)) = &state.old_config
+        && state.now() - changed_at < 3000
+    {
+        may_unregister_by(state, config, &mut intent);
+    }
+    intent
+}
+
+fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
     for (name, id) in &state.homes {
-        let is_enrolled = state.config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
-        let is_shared = state
-            .config
-            .policies
-            .iter()
-            .any(|policy| policy.selector.name.as_ref() == Some(name) && policy.shared == Some(true));
-        let is_wanted = match state.config.shutdown.unregister {
+        let is_enrolled = config.enrollments.iter().any(|enrollment| enrollment.entry.name == *name);
+        let is_wanted = match config.shutdown.unregister {
             Unregister::Never => false,
             Unregister::Enrolled => is_enrolled,
             Unregister::All => true,
         };
-        let is_created = state.gitlab.database.get(id).is_some_and(|runner| runner.is_created);
-        if is_wanted && (!is_shared || is_created) {
-            intent.runners.insert(*id);
+        let of_name = |policy: &&Policy| policy.selector.name.as_ref() == Some(name);
+        let is_shared = config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true));
+        if is_wanted {
+            if is_shared { &mut intent.managers } else { &mut intent.runners }.insert(*id);
         }
     }
-    intent
+    // Two enrollments can have one name.
+    if config.shutdown.unregister != Unregister::Never && config.policies.is_empty() {
+        let enrolled: Vec<_> =
+            config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
+        let made = state.gitlab.database.iter();
+        let made = made.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
+        intent.runners.extend(made.map(|(id, _)| *id));
+    }
 }
 
 /// Changes of agent.toml.
@@ -600,16 +626,17 @@ fn write_token(state: &mut State, id: u64) {
             entry.token = EntryToken::Literal(token.clone());
             entry.obtained_at = None;
             entry.expiry = expiry;
-            state.is_config_changed = true;
+            entry.problems.clear();
         }
     }
+    state.config_changed();
 }
 
 /// A person edits config.toml.
 fn edit(state: &mut State, act: &Act) {
     let count = state.files.entries.len();
     let at = |index: &u8| usize::from(*index) % count.max(1);
-    state.is_config_changed = true;
+    state.config_changed();
     match act {
         Act::Backup => state.files.backup = state.files.entries.clone(),
         Act::RestoreConfig if !state.files.backup.is_empty() => state.files.entries = state.files.backup.clone(),
@@ -629,8 +656,12 @@ fn edit(state: &mut State, act: &Act) {
             state.files.entries.push(copy);
         }
         Act::RemoveId(index) if count > 0 => state.files.entries[at(index)].id = None,
-        Act::BlankToken(index) if count > 0 => state.files.entries[at(index)].token = EntryToken::Absent,
-        _ => state.is_config_changed = false,
+        Act::BlankToken(index) if count > 0 => {
+            let entry = &mut state.files.entries[at(index)];
+            entry.token = EntryToken::Absent;
+            entry.problems = vec![EntryProblem::NoToken];
+        }
+        _ => {}
     }
 }
 
@@ -647,11 +678,17 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             entry.id.map(RunnerId::number) == Some(*id)
                 && literal(entry).is_some_and(|token| state.owners.get(token).is_none_or(|owner| owner == id))
         });
-        if has_entry && !in_config.contains(runner.token.as_str()) {
+        let is_expired = runner.expires_at.is_some_and(|at| at < now);
+        if has_entry && !is_expired && !in_config.contains(runner.token.as_str()) {
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
-        if has_entry && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared {
+        // A restored server can accept a former token that expires before the agent looks again.
+        let is_current = state.files.records.values().any(|record| {
+            record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
+        });
+        if has_entry && is_current && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared
+        {
             unserved.push(format!("runner {id}: its token has expired"));
         }
     }
@@ -678,6 +715,11 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         let made = state.homes.get(name);
+        let description = enrollment.parameters.description.clone().unwrap_or_default();
+        if state.unproven.contains(&("registration", description)) {
+            // GitLab may have made a runner: a person has to look.
+            continue;
+        }
         let may_be_made = match (made.and_then(|id| state.holdings.get(id)), state.config.register_again) {
             (None, _) | (_, RegisterAgain::Always) => true,
             (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired) => true,

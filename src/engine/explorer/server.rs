@@ -1,7 +1,7 @@
 //! The server port: requests of a process to the GitLab of its world.
 
 use super::gitlab::{Call, Fault, Gitlab, Oddity};
-use super::world::{Cause, Kind, Port, State};
+use super::world::{CallLog, Cause, Excuse, Holding, Kind, Port, State};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
 use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified};
@@ -32,9 +32,15 @@ type Execution<'a> = Box<dyn FnOnce(&mut State, i64) -> (u16, String) + 'a>;
 
 impl Port {
     /// Sends a request and returns its answer as it comes from the wire.
-    async fn exchange(&self, call: Call, about: &Token, execution: Execution<'_>) -> Result<RawAnswer, Failure> {
+    async fn exchange(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> Result<RawAnswer, Failure> {
         self.world.pass().await;
-        let (result, delay) = self.execute(call, about, execution);
+        let (result, delay) = self.execute(call, name, about, execution);
         if delay > 0 {
             tokio::time::sleep(std::time::Duration::from_secs(delay)).await;
         }
@@ -42,14 +48,20 @@ impl Port {
         result
     }
 
-    fn execute(&self, call: Call, about: &Token, execution: Execution<'_>) -> (Result<RawAnswer, Failure>, u64) {
+    fn execute(
+        &self,
+        call: Call,
+        name: &str,
+        about: &Token,
+        execution: Execution<'_>,
+    ) -> (Result<RawAnswer, Failure>, u64) {
         let state = &mut *self.world.state();
         let now = state.now();
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
         let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
         state.note(|| format!("  process {}: {call:?} about {about}", self.process));
-        state.count(&format!("{call:?}"), about);
+        state.count(&format!("{call:?}"), about_token.clone());
         let fault = state.gitlab.faults.iter().position(|(wanted, _)| *wanted == call || *wanted == Call::Any);
         let fault = fault.and_then(|at| state.gitlab.faults.remove(at)).map(|(_, fault)| fault);
         if fault.is_some() {
@@ -58,7 +70,10 @@ impl Port {
         if let Some(fault) = &fault {
             state.note(|| format!("    fault: {fault:?}"));
         }
-        self.check_repetition(state, call, &about_token, fault.as_ref(), now);
+        if let Some(log) = &mut state.log {
+            log.push(CallLog { call, about: about.clone(), is_faulted: fault.is_some() });
+        }
+        self.check_repetition(state, call, &about_token, name, fault.as_ref(), now);
         if state.gitlab.down_until > now {
             let answer = match state.gitlab.down_with {
                 Some((status, body)) => Ok(Gitlab::gateway(status, body, now)),
@@ -105,18 +120,31 @@ impl Port {
     }
 
     /// Whether a request that changes something is repeated before a verification was answered.
-    fn check_repetition(&self, state: &mut State, call: Call, about: &str, fault: Option<&Fault>, now: i64) {
+    fn check_repetition(
+        &self,
+        state: &mut State,
+        call: Call,
+        about: &str,
+        name_of: &str,
+        fault: Option<&Fault>,
+        now: i64,
+    ) {
+        if state.gitlab.maintenance_until > now && !matches!(call, Call::Verify | Call::Probe) {
+            return;
+        }
         let is_foreign = match fault {
             Some(
                 Fault::CutBefore | Fault::CutAfter | Fault::Gateway(..) | Fault::GatewayAfter(..) | Fault::ServerError,
             ) => true,
             _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
         };
-        let is_answered = fault.is_none() && state.gitlab.down_until <= now && state.gitlab.maintenance_until <= now;
+        let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
+            && state.gitlab.down_until <= now
+            && state.gitlab.maintenance_until <= now;
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
-                    state.unproven.retain(|(_, other)| other != about);
+                    state.unproven.retain(|(_, other)| !other.starts_with(about));
                 }
                 return;
             }
@@ -124,10 +152,18 @@ impl Port {
             Call::DeleteRunner => "deletion",
             // Idempotent: it may be sent once more.
             Call::DeleteManager => return,
-            // Not yet: see the matrix.
-            Call::ResetById | Call::Register | Call::Create => return,
+            // It is not repeated by itself: see the matrix.
+            Call::Register | Call::Create => {
+                if is_foreign {
+                    state.unproven.insert(("registration", name_of.to_owned()));
+                }
+                return;
+            }
+            Call::ResetById => return,
         };
-        let subject = (name, about.to_owned());
+        // Another process has not seen the answer; if GitLab may have executed the request, the journal says so.
+        let about = format!("{about} {}", self.process);
+        let subject = (name, about);
         if state.unproven.contains(&subject) {
             state.violate(Kind::Repeated, format!("a {name} was repeated although its answer was not understood"));
         }
@@ -148,7 +184,7 @@ impl Port {
         });
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
-        } else if !intent.runners.contains(&id) {
+        } else if !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
         } else if is_whole && is_created {
             state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
@@ -164,13 +200,25 @@ impl Port {
         let is_good = |id: &u64| {
             let runner = state.gitlab.database.get(id);
             let is_alive = runner.is_some_and(|runner| runner.expires_at.is_none_or(|at| at > now));
-            is_alive && state.holdings.get(id) == Some(&super::world::Holding::Held)
+            is_alive && state.holdings.get(id) == Some(&Holding::Held)
         };
         let made = state.gitlab.database.iter();
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
+        // An entry of another enrollment's runner is no reason.
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
         let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
-        let first = of_name.chain(of_entry).find(is_good);
+        let of_entry = of_entry.filter(|id| {
+            let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
+            made_for.is_none_or(|made_for| made_for == name)
+        });
+        // Nor is one that another enrollment has taken over.
+        let is_other = |id: &u64| {
+            state.files.records.values().any(|record| {
+                let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
+                owner == Some(id) && record.enrollment.as_deref().is_some_and(|key| key != name)
+            })
+        };
+        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }
@@ -216,7 +264,8 @@ impl Port {
         self.check_registration(state, name, now);
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
         state.made(id, self.process);
-        state.homes.insert(name.to_owned(), id);
+        let entry_name = if name == "other" { "build-1" } else { name };
+        state.homes.insert(entry_name.to_owned(), id);
         (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))
     }
 }
@@ -230,14 +279,14 @@ impl Server for Port {
             }
             self.register_for(state, &name, false, now)
         });
-        let raw = self.exchange(Call::Register, token, execution).await?;
+        let raw = self.exchange(Call::Register, &name, token, execution).await?;
         Ok(read_registered(Endpoint::Register, &raw, token)?)
     }
 
     async fn create(&self, _: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
         let name = new.parameters.description.clone().unwrap_or_default();
         let execution = Box::new(|state: &mut State, now| self.register_for(state, &name, false, now));
-        let raw = self.exchange(Call::Create, access_token, execution).await?;
+        let raw = self.exchange(Call::Create, &name, access_token, execution).await?;
         Ok(read_registered(Endpoint::Create, &raw, access_token)?)
     }
 
@@ -258,18 +307,19 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
+            state.let_go.remove(&id);
             let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);
             let token = token.expose();
             (200, format!(r#"{{"id":{id},"token":"{token}","token_expires_at":{}}}"#, time(expires_at)))
         });
-        let raw = self.exchange(Call::Verify, token, execution).await?;
+        let raw = self.exchange(Call::Verify, "", token, execution).await?;
         Ok(read_verify(&raw, token)?)
     }
 
     async fn probe(&self, _: &Site) -> Answered<()> {
         let execution = Box::new(|_: &mut State, _| (400, r#"{"error":"token is missing"}"#.to_owned()));
         let nothing = Token::parse("none").unwrap();
-        let raw = self.exchange(Call::Probe, &nothing, execution).await?;
+        let raw = self.exchange(Call::Probe, "", &nothing, execution).await?;
         Ok(read_probe(&raw)?)
     }
 
@@ -279,9 +329,11 @@ impl Server for Port {
             self.check_deletion(state, id, true);
             state.gitlab.commit(now);
             state.gitlab.database.remove(&id);
+            // Whatever a backup brings back, the agent has let it go.
+            state.holdings.insert(id, Holding::Excused(Excuse::Wanted));
             (204, String::new())
         });
-        let raw = self.exchange(Call::DeleteRunner, token, execution).await?;
+        let raw = self.exchange(Call::DeleteRunner, "", token, execution).await?;
         Ok(read_deleted(Endpoint::DeleteRunner, &raw, token)?)
     }
 
@@ -293,9 +345,10 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
+            state.let_go.insert(id);
             (204, String::new())
         });
-        let raw = self.exchange(Call::DeleteManager, token, execution).await?;
+        let raw = self.exchange(Call::DeleteManager, "", token, execution).await?;
         Ok(read_deleted(Endpoint::DeleteManager, &raw, token)?)
     }
 
@@ -311,7 +364,7 @@ impl Server for Port {
             }
             (201, format!("{{{}}}", credential(state, id)))
         });
-        let raw = self.exchange(Call::Reset, token, execution).await?;
+        let raw = self.exchange(Call::Reset, "", token, execution).await?;
         Ok(read_reset(Endpoint::Reset, &raw, token)?)
     }
 
@@ -328,7 +381,7 @@ impl Server for Port {
             }
             (201, format!("{{{}}}", credential(state, id)))
         });
-        let raw = self.exchange(Call::ResetById, access_token, execution).await?;
+        let raw = self.exchange(Call::ResetById, "", access_token, execution).await?;
         Ok(read_reset(Endpoint::ResetById, &raw, access_token)?)
     }
 

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::gitlab::Gitlab;
+use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
+use crate::daemon::Changed;
 use crate::engine::Config;
 use crate::model::{Boot, Held, RunnerKey, Timestamp};
 use crate::secret::Token;
@@ -40,6 +42,14 @@ pub(super) enum Kind {
     Repeated,
     /// A process has panicked.
     Panic,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CallLog {
+    pub(super) call: Call,
+    pub(super) about: String,
+    pub(super) is_faulted: bool,
 }
 
 /// Whether the token that GitLab accepts for a runner is held by config.toml or the state.
@@ -95,6 +105,8 @@ pub(super) enum Cause {
 pub(super) struct Intent {
     /// Runners that may be deleted, or whose manager may be.
     pub(super) runners: BTreeSet<u64>,
+    /// Runners whose manager alone may be deleted.
+    pub(super) managers: BTreeSet<u64>,
     /// Entries that may be removed although their runner lives on.
     pub(super) names: BTreeSet<String>,
     /// Enrollments that may get a second runner.
@@ -148,6 +160,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Runners that a person had unregistered here: whoever comes next finishes that.
+    pub(super) let_go: BTreeSet<u64>,
     /// Awaits without any time passing.
     idle_awaits: (i64, u32),
     last_disk_fault: i64,
@@ -155,7 +169,11 @@ pub(super) struct State {
     pub(super) violations: Vec<Violation>,
     pub(super) request_count: u64,
     pub(super) trace: Option<Vec<String>>,
-    pub(super) is_config_changed: bool,
+    pub(super) log: Option<Vec<CallLog>>,
+    /// The settings before the last change, and when that was.
+    pub(super) old_config: Option<(i64, Config)>,
+    /// Tells the daemon that a file has changed.
+    pub(super) watcher: Option<UnboundedSender<Changed>>,
 }
 
 /// A handle to the world. Clones share it.
@@ -196,13 +214,16 @@ impl World {
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            let_go: BTreeSet::new(),
             idle_awaits: (0, 0),
             last_disk_fault: 0,
             last_fault: 0,
             violations: Vec::new(),
             request_count: 0,
             trace: None,
-            is_config_changed: false,
+            log: None,
+            old_config: None,
+            watcher: None,
         };
         Self { state: Rc::new(RefCell::new(state)), hit: Rc::default(), reopened: Rc::default() }
     }
@@ -334,6 +355,14 @@ impl State {
         self.violations.push(Violation { kind, text });
     }
 
+    /// config.toml has changed, which a running daemon hears of.
+    pub(super) fn config_changed(&self) {
+        if let Some(watcher) = &self.watcher {
+            // It may have ended.
+            let _ended = watcher.send(Changed { config: true, settings: false });
+        }
+    }
+
     pub(super) fn disk_failed(&mut self) {
         self.last_disk_fault = self.now();
         self.last_fault = self.now();
@@ -371,7 +400,8 @@ impl State {
                 Holding::Held
             } else {
                 match (before, cause) {
-                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) => {
+                    // Without a state directory there is no place for it.
+                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) && !self.is_stateless => {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
@@ -385,7 +415,10 @@ impl State {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
-                            if is_dead || intent.is_some_and(|intent| intent.runners.contains(id)) {
+                            if is_dead
+                                || self.let_go.contains(id)
+                                || intent.is_some_and(|intent| intent.runners.contains(id))
+                            {
                                 Holding::Excused(Excuse::Wanted)
                             } else {
                                 lost.push((*id, "the only copy was written over"));
@@ -471,9 +504,10 @@ impl State {
     }
 }
 
-/// Requests about one runner in an hour, without anything from outside: a backoff that ends at five minutes makes 20,
-/// and each new beginning of it eight more.
-const MAX_REQUESTS: usize = 60;
+/// Requests with one token in an hour, without anything from outside: a backoff that ends at five minutes makes 20, and
+/// each new beginning of it eight more. In the last hour of a token's life it is asked for again after an eighth of what
+/// is left, at least two seconds: 50 times, each time twice.
+const MAX_REQUESTS: usize = 110;
 
 /// What one act from outside can add: a nudge, its confirmation, and the beginning of a backoff.
 const MAX_REQUESTS_PER_STIMULUS: usize = 12;

@@ -19,8 +19,17 @@ fn wait(what: &str, daemon: &LimitedProcess, is_there: impl Fn() -> bool) {
     }
 }
 
-/// Injects a fault until the daemon has retried a few times, then clears it.
+/// Injects a fault until the daemon has retried a few times, then clears it: the daemon recovers by itself.
 fn assert_survives(endpoint: Endpoint, fault: Fault) {
+    assert_recovers(endpoint, fault, 3, false);
+}
+
+/// Injects a fault into answers of which one may be a lost registration: the daemon does not repeat that one by itself.
+fn assert_survives_until_hup(endpoint: Endpoint, fault: Fault) {
+    assert_recovers(endpoint, fault, 1, true);
+}
+
+fn assert_recovers(endpoint: Endpoint, fault: Fault, faults: usize, is_registration_lost: bool) {
     let sandbox = LimitedSandbox::new();
     let url = sandbox.gitlab.url();
     sandbox.write("token", &sandbox.gitlab.instance_registration_token());
@@ -32,10 +41,16 @@ fn assert_survives(endpoint: Endpoint, fault: Fault) {
     let order = sandbox.gitlab.order(endpoint, fault);
     order.always();
     let daemon = sandbox.start(&["run", "--log-level", "trace"]);
-    wait("three faults", &daemon, || order.injected() >= 3);
+    wait("the faults", &daemon, || order.injected() >= faults);
+    if is_registration_lost {
+        wait("a lost registration", &daemon, || sandbox.state().contains("registration_lost"));
+    }
     assert_eq!(sandbox.entries()[0], before[0], "the user's entry is unchanged");
     assert!(daemon.peak_kib().unwrap() < 64 * 1024, "{:?} KiB", daemon.peak_kib());
     sandbox.gitlab.clear_faults();
+    if is_registration_lost {
+        daemon.signal(Signal::HUP);
+    }
     let gitlab = &sandbox.gitlab;
     wait("both runners", &daemon, || {
         let tokens: Vec<_> = gitlab.runners().into_iter().map(|runner| runner.token).collect();
@@ -52,7 +67,7 @@ fn assert_survives(endpoint: Endpoint, fault: Fault) {
 #[test]
 fn daemon_survives_a_huge_body() {
     assert_survives(Endpoint::Verify, Fault::huge(1 << 30));
-    assert_survives(Endpoint::Register, Fault::huge(1 << 30));
+    assert_survives_until_hup(Endpoint::Register, Fault::huge(1 << 30));
 }
 
 #[test]
@@ -78,7 +93,7 @@ fn daemon_survives_truncated_responses() {
 
 #[test]
 fn daemon_rejects_tokens_with_toml_syntax() {
-    assert_survives(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
+    assert_survives_until_hup(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
 }
 
 #[test]

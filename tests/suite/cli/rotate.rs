@@ -54,6 +54,7 @@ fn reset_token_alias_rotates_all_runners() {
 fn access_token_rotates_a_refused_token_by_id() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
     sandbox.gitlab.expire(id);
     sandbox.run(&["rotate", "--name", "a"]).exits(3);
     let access = sandbox.gitlab.add_access_token([Scope::Api]);
@@ -69,6 +70,19 @@ fn access_token_rotates_a_refused_token_by_id() {
     let agent = format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"pat\" }}\n", sandbox.gitlab.url());
     sandbox.write("agent.toml", &agent.replace("\"pat\"", &format!("{:?}", file.to_str().unwrap())));
     sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+#[test]
+fn unconfirmed_id_is_rotated_only_by_force() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.gitlab.expire(id);
+    let access = sandbox.gitlab.add_access_token([Scope::Api]);
+    let args = ["rotate", "--name", "a", "--pat", &access];
+    sandbox.run(&args).exits(4).says("has not confirmed the id").says("hint: check the `id`");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 0);
+    sandbox.run(&[&args[..], &["--force"]].concat()).exits(0);
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
 }
 
@@ -90,6 +104,7 @@ fn lost_reset_that_did_not_happen_keeps_the_old_token() {
 fn lost_reset_that_happened_reports_the_lost_token() {
     let sandbox = expiring();
     let (id, _) = sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
     sandbox.gitlab.order(Endpoint::Reset, Fault::cut().after_acting());
     sandbox.run(&["rotate", "--name", "a"]).exits(3).says("the new one is lost").says("hint: rotate it by its id");
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);

@@ -67,9 +67,10 @@ fn unreachable_server_keeps_the_entry() {
     sandbox.add_created("a");
     let config = sandbox.config();
     for fault in [Fault::html(403), Fault::status(503), Fault::cut()] {
-        sandbox.gitlab.order(Endpoint::DeleteManager, fault);
+        sandbox.gitlab.order(Endpoint::DeleteManager, fault).always();
         sandbox.run(&["unregister", "--name", "a"]).exits(5);
         assert_eq!(sandbox.config(), config);
+        sandbox.gitlab.clear_faults();
     }
     sandbox.gitlab.refuse_connections();
     sandbox.run(&["unregister", "--name", "a"]).exits(5);
@@ -82,7 +83,7 @@ fn partial_failure_exits_6() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     let (id, _) = sandbox.add_created("b");
-    sandbox.gitlab.order(Endpoint::DeleteManager, Fault::html(502)).for_runner(id);
+    sandbox.gitlab.order(Endpoint::DeleteManager, Fault::html(502)).for_runner(id).always();
     sandbox.run(&["unregister", "--all-runners"]).exits(6);
     assert!(sandbox.config().contains("\"b\"") && !sandbox.config().contains("\"a\""));
 }
@@ -132,12 +133,39 @@ fn record_of_an_enrollment_is_kept_as_retired() {
 }
 
 #[test]
-fn repeated_command_finishes_a_lost_unregistration() {
+fn lost_deletion_of_a_manager_is_repeated_once() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.gitlab.order(Endpoint::DeleteManager, Fault::cut().after_acting());
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 2);
+    assert!(!sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
+fn lost_deletion_of_a_runner_is_settled_by_verify() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
     sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
+    let done = sandbox.run(&["unregister", "--name", "a"]);
+    assert!(done.exits(0).stdout.contains("was already gone"), "{done:?}");
+    let endpoints: Vec<_> = sandbox.gitlab.requests().iter().map(|request| request.endpoint).collect();
+    // The last deletion concludes: it meets a token that is dead.
+    let settled = [Endpoint::Delete, Endpoint::Verify, Endpoint::Verify, Endpoint::Delete];
+    assert!(endpoints.ends_with(&settled), "{endpoints:?}");
+    assert!(!sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
+fn unregistration_that_stays_unknown_is_finished_by_the_next_command() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
     sandbox.run(&["unregister", "--name", "a"]).exits(5);
     assert!(sandbox.config().contains("[[runners]]"));
+    sandbox.gitlab.clear_faults();
     sandbox.run(&["unregister", "--name", "a"]).exits(0);
     assert!(!sandbox.config().contains("[[runners]]"));
 }

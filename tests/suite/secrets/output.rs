@@ -20,7 +20,7 @@ fn echoed_tokens_appear_in_no_output() {
                 ),
                 (&["verify", "--name", "a"], 0, Endpoint::Any),
                 (&["rotate", "--name", "a"], 0, Endpoint::Any),
-                (&["rotate", "--name", "a", "--pat-file", "access"], 2, Endpoint::ResetById),
+                (&["rotate", "--name", "a", "--pat-file", "access", "--force"], 2, Endpoint::ResetById),
                 (&["unregister", "--name", "a"], 0, Endpoint::Any),
             ] {
                 let sandbox = super::sandbox();

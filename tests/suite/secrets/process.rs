@@ -53,7 +53,7 @@ fn access_tokens_are_removed_from_the_command_line() {
         sandbox.gitlab.accept_access_token("glpat-planted");
         sandbox.write_config(&sandbox.entry("a", id, &token));
         let order = sandbox.gitlab.order(Endpoint::ResetById, Fault::hold());
-        let process = sandbox.start(&[&["rotate", "--name", "a"], args].concat());
+        let process = sandbox.start(&[&["rotate", "--name", "a", "--force"], args].concat());
         sandbox.wait_for_requests(Endpoint::ResetById, 1);
         assert_hidden(&process, "planted");
         order.release();
@@ -77,7 +77,7 @@ fn tokens_are_removed_from_the_environment() {
         let process = daemon(&sandbox, &[(name, token)], endpoint);
         assert_hidden(&process, "planted");
         process.stop(Signal::QUIT).hides(&["planted"]);
-        assert_eq!(sandbox.gitlab.requests()[0].parameter("token"), Some(token));
+        assert_eq!(sandbox.gitlab.requests_to(endpoint)[0].parameter("token"), Some(token));
     }
 }
 
@@ -149,9 +149,8 @@ fn foreign_handover_marker_is_ignored() {
 
 #[test]
 fn core_dumps_and_debuggers_are_disabled() {
-    let sandbox = super::sandbox();
     for variables in [&[("REGISTRATION_TOKEN", "GR1348941planted")][..], &[]] {
-        sandbox.gitlab.clear_requests();
+        let sandbox = super::sandbox();
         sandbox.write("given", "GR1348941given");
         write_settings(&sandbox, &sandbox.enrollment("a", "registration_token = { file = \"given\" }"));
         let mut command = sandbox.command(&["run"]);
@@ -168,7 +167,6 @@ fn core_dumps_and_debuggers_are_disabled() {
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
         assert_eq!(fs::metadata(process.proc("environ")).unwrap().uid(), 0, "only root can read the environment");
-        sandbox.gitlab.clear_faults();
     }
 }
 
