@@ -459,8 +459,11 @@ impl Player {
         let now = state.now();
         let is_good = |id: &u64| {
             let runner = &state.gitlab.database[id];
+            // A token that has to be found again is found at the next verification.
+            let is_written = state.files.entries.iter().any(|entry| literal(entry) == Some(runner.token.as_str()));
+            let least = if is_written { 180_000 } else { 3 * 3_600_000 };
             state.holdings.get(id) == Some(&Holding::Held)
-                && runner.expires_at.is_none_or(|at| at > now + 180_000)
+                && runner.expires_at.is_none_or(|at| at > now + least)
                 && !runner.is_closed
         };
         state.gitlab.database.keys().filter(|id| is_good(id)).copied().collect()
@@ -562,7 +565,9 @@ fn happen(state: &mut State, act: &Act) {
             let span = *secs as i64 * 1000;
             // Where little life is left, two refusals are as close as the lag.
             let is_short = |at: i64| at > now && at - now < span * 16;
-            if !state.gitlab.database.values().any(|runner| runner.expires_at.is_some_and(is_short)) {
+            // A date that lies makes the time between two refusals short too.
+            let is_true = state.gitlab.date_offset.abs() < 100_000;
+            if is_true && !state.gitlab.database.values().any(|runner| runner.expires_at.is_some_and(is_short)) {
                 state.gitlab.lag = Some((span, now + span));
             }
         }
