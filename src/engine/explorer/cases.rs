@@ -101,12 +101,8 @@ fn a_lagging_replica_overwrites_no_token_that_a_person_has_written() {
 #[test]
 fn a_gateways_404_to_a_deletion_leaves_entry_and_runner() {
     let gone = Trouble::Gateway(404, Body::Message);
-    let at_stop = [
-        (NOW, StartDaemon),
-        (NOW, Enroll(0)),
-        (After(1), Fault(DeleteRunner, gone.clone())),
-        (NOW, Terminate),
-    ];
+    let at_stop =
+        [(NOW, StartDaemon), (NOW, Enroll(0)), (After(1), Fault(DeleteRunner, gone.clone())), (NOW, Terminate)];
     keeps_every_promise(DAY, &at_stop);
     keeps_every_promise(DAY, &[(NOW, Fault(DeleteRunner, gone)), (NOW, Unregister(0))]);
 }
@@ -180,13 +176,7 @@ fn an_entry_is_dropped_only_after_its_candidates_were_asked() {
 fn a_blanked_token_is_written_again_after_a_disk_error() {
     keeps_every_promise(
         DUE,
-        &[
-            (NOW, Reboot),
-            (NOW, Enroll(0)),
-            (After(1), Wait),
-            (NOW, DiskFault("probe", 5)),
-            (NOW, BlankToken(2)),
-        ],
+        &[(NOW, Reboot), (NOW, Enroll(0)), (After(1), Wait), (NOW, DiskFault("probe", 5)), (NOW, BlankToken(2))],
     );
 }
 
@@ -215,6 +205,40 @@ fn a_journal_that_cannot_be_cleared_after_a_closed_rotation_is_waited_for() {
             (NOW, StartDaemon),
             (After(600), DiskFault("clear", 2)),
             (After(60), Wait),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "the entry's own token is not asked"]
+fn an_unregistration_after_a_restore_asks_the_token_of_the_entry() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Backup),
+            (NOW, Rotate(0)),
+            (NOW, Restore(2)),
+            (NOW, RestoreConfig),
+            (NOW, Unregister(0)),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "the runner that was taken over counts as registered"]
+fn a_created_runner_that_an_enrollment_has_taken_over_is_never_deleted_as_a_whole() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Unregister(1)),
+            (NOW, Unregister(1)),
+            (NOW, Enroll(1)),
+            (NOW, OldRelease(true)),
+            (NOW, StartDaemon),
+            (NOW, Restore(1)),
+            (NOW, SwapToken(1, 0)),
+            (After(600), Unregister(1)),
         ],
     );
 }

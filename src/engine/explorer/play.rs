@@ -441,7 +441,8 @@ impl Player {
         self.pass(900).await;
         self.start_daemon();
         let before = self.good_runners();
-        for _ in 0..20 {
+        // Longer than the longest wait of the rules, six hours.
+        for _ in 0..15 {
             self.pass(1800).await;
             if !self.world.state().violations.is_empty() {
                 return;

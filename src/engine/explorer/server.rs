@@ -331,6 +331,7 @@ impl Server for Port {
             state.gitlab.database.remove(&id);
             // Whatever a backup brings back, the agent has let it go.
             state.holdings.insert(id, Holding::Excused(Excuse::Wanted));
+            state.let_go.insert(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteRunner, "", token, execution).await?;
