@@ -314,7 +314,7 @@ impl Player {
     }
 
     fn start_command(&mut self, kind: Command, name: Option<String>, enrollment: Option<Enrollment>) {
-        let mut intent = Intent::default();
+        let (mut intent, mut superseded) = (Intent::default(), Vec::new());
         {
             let state = self.world.state();
             match kind {
@@ -328,6 +328,9 @@ impl Player {
                     intent.names.extend(name.clone());
                 }
                 Command::RegisterForce => {
+                    // The old runner stays in GitLab, and is the person's to delete.
+                    let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name)).copied();
+                    superseded.extend(home);
                     intent.makes_anew.extend(enrollment.iter().map(|it| it.entry.name.clone()));
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name));
                     intent.runners.extend(home);
@@ -335,6 +338,7 @@ impl Player {
                 _ => {}
             }
         }
+        self.world.state().let_go.extend(superseded);
         if kind == Command::Unregister
             && let Some(name) = &name
         {
