@@ -74,13 +74,16 @@ fn kill_during_a_reset_is_settled_with_the_old_token() {
 
 #[test]
 fn lost_unregistration_is_finished_at_the_next_start() {
-    let sandbox = enrolled(Gitlab::builder().token_life("1h"), "[timing]\nconfirm_after = \"100ms\"\n");
+    let settings = "[timing]\nconfirm_after = \"100ms\"\nfloor = \"100ms\"\n[shutdown]\ngrace = \"1s\"\n";
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), settings);
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
+    sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
     let log = daemon.stop(Signal::TERM).stderr;
     assert!(log.contains("cannot unregister"), "{log}");
     assert!(sandbox.gitlab.runners().is_empty());
+    sandbox.gitlab.clear_faults();
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     assert!(daemon.log().contains("finished an unregistration"), "{}", daemon.log());
