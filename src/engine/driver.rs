@@ -293,7 +293,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 return;
             }
             (_, Some(Unfinished::LostReset)) => self.engine.ops.settle(&mut self.runner).await,
-            (State::Rejected(_), Some(Unfinished::Unregistration)) => self.settle_unregistration(report).await,
+            (State::Rejected(rejected), Some(Unfinished::Unregistration)) if rejected.is_settled() => {
+                self.settle_unregistration(report).await
+            }
             (_, Some(Unfinished::Unregistration)) if matches!(report.outcomes.first(), Some(Outcome::Accepted(_))) => {
                 let now = self.now();
                 self.engine.ops.settle_unregistration(&mut self.runner, false, now).await.map(drop)

@@ -236,9 +236,7 @@ fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Ru
         | State::Failed(Failed { asked, .. }) => *asked,
         State::Unregistered(_) => return declined(state, given_token_claim(claim), rules, moment),
         // No rung answers so; if one does, it is a failure of the rung.
-        State::Rejected(rejected)
-            if rejected.recover_from < rejected.look_again_at && rules.recovery.next_rung(rejected).is_some() =>
-        {
+        State::Rejected(rejected) if rejected.is_settled() && rules.recovery.next_rung(rejected).is_some() => {
             return deferred(state, retry_after, rules, moment);
         }
         State::Rejected(_) if claim == Claim::Refused => return still_refused(state, rules, now),

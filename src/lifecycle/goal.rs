@@ -74,6 +74,8 @@ fn confirmation(state: &State) -> Option<Plan> {
         State::NotRenewable(state) => state.verify_at,
         State::Uncertain(state) => state.ask_at,
         State::Failed(state) => state.look_again_at,
+        // With the candidates, before anything rests on the refusals.
+        State::Rejected(state) if !state.is_settled() => state.look_again_at,
         State::Rejected(_) | State::Unregistered(_) | State::Retired { .. } => return None,
     };
     Some(Plan { step: Step::Verify, at, why: Why::ConfirmRefusal })
@@ -243,10 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_confirmed_after_the_wait_of_lifecycle() {
+    fn a_refusal_is_confirmed_after_the_wait_of_lifecycle_and_once_more_with_the_candidates() {
         let mut command = Command::new(Goal::Refused);
         command.take(Outcome::Refused);
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.plan(), None);
         assert!(matches!(command.current, State::Rejected(_)));
     }
@@ -257,6 +260,7 @@ mod tests {
         let expired = Validity { expiry: crate::model::Expiry::At(moment(0).now), ..validity() };
         command.current = State::found(expired, Timestamp::EARLIEST, moment(0).now);
         command.take(Outcome::Refused);
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.floor));
         assert_eq!(command.plan(), None);
     }
@@ -313,6 +317,7 @@ mod tests {
         gone.take(undeleted(Settling::Ask));
         assert_eq!(gone.take(Outcome::Refused).0, Step::Verify);
         assert_eq!(gone.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        assert_eq!(gone.take(Outcome::Refused).0, Step::Verify, "with the candidates");
         assert_eq!(gone.take(Outcome::Unregistered).0, Step::Unregister);
         assert_eq!(gone.plan(), None);
         // The runner lives: its deletion is not repeated by itself, that of a manager is, once.

@@ -43,9 +43,7 @@ pub fn plan(state: &State, rules: &Rules) -> Option<Plan> {
 fn plan_rejected(state: &Rejected, rules: &Rules) -> Plan {
     let verify = Plan { step: Step::Verify, at: state.look_again_at, why: Why::LookAgain };
     match rules.recovery.next_rung(state) {
-        Some(step) if state.recover_from < state.look_again_at => {
-            Plan { step, at: state.recover_from, why: Why::Recovery }
-        }
+        Some(step) if state.is_settled() => Plan { step, at: state.recover_from, why: Why::Recovery },
         Some(_) | None => verify,
     }
 }

@@ -213,6 +213,14 @@ impl Active {
     }
 }
 
+impl Rejected {
+    /// Whether all candidates were verified, too, since the token was proven dead.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.recover_from < self.look_again_at
+    }
+}
+
 impl State {
     /// A credential on disk: assumed valid, and verified at once.
     #[must_use]

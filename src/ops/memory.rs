@@ -601,7 +601,7 @@ impl Disk for MemoryDisk {
                 let before = state.entries.len();
                 let mut removed = Vec::new();
                 state.entries.retain(|entry| {
-                    let goes = target.matches(entry);
+                    let goes = target.may_remove(entry);
                     if goes {
                         removed.push(text_of(entry));
                     }
@@ -615,7 +615,7 @@ impl Disk for MemoryDisk {
 
     async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error> {
         let state = self.state();
-        let own = state.entries.iter().filter(|entry| target.matches(entry));
+        let own = state.entries.iter().filter(|entry| target.may_remove(entry));
         Ok(own.map(text_of).collect())
     }
 

@@ -24,6 +24,8 @@ pub struct Runner {
     pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
+    /// Digests of unknown tokens in its entry that are proven dead.
+    pub(super) removable: Vec<Digest>,
     /// Its candidates, and the evidence about its token.
     pub held: Held,
     /// Whether `held` differs from the disk.
@@ -91,6 +93,7 @@ impl Runner {
             variable: None,
             twin_of: None,
             kept_text: None,
+            removable: Vec::new(),
             held: Held::default(),
             is_held_changed: false,
             is_recorded: true,
@@ -108,6 +111,13 @@ impl Runner {
             hints: self.record.hints(),
             name: None,
         }
+    }
+
+    /// Selects the entries that an unregistration removes: those with its own tokens, or with one that is proven dead.
+    pub(super) fn removal_target(&self) -> EntrySelector {
+        let mut target = self.target();
+        target.digests.extend(self.removable.iter().copied());
+        target
     }
 
     /// Reads from its entry what the record lacks: TLS files, executor, and a token from a variable.

@@ -8,7 +8,7 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::Settling;
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, AskedBy, Edit, EntrySelector, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
+use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +226,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Asked::Not => {
                 let over = runner.overwritable(inquiry);
                 if unknown.iter().all(|token| over.contains(&token.digest())) {
+                    runner.removable = over;
                     return Ok(wanted);
                 }
                 tracing::warn!(
@@ -303,7 +304,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Keeps the first entry's text in the record and those of duplicates in files, before the entries are removed.
     async fn keep_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
-        let mut texts = self.disk.texts(runner.target()).await?.into_iter();
+        let mut texts = self.disk.texts(runner.removal_target()).await?.into_iter();
         if let Some(text) = texts.next() {
             runner.record.entry_text = Some(text);
             self.save_record(runner).await?;
@@ -316,7 +317,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     async fn drop_texts(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<PathBuf>, Error> {
         let mut dropped_to = None;
-        for text in self.disk.texts(runner.target()).await? {
+        for text in self.disk.texts(runner.removal_target()).await? {
             dropped_to = self.disk.keep_dropped(runner.label(), &text, now).await?;
             if runner.record.enrollment.is_some() {
                 runner.record.entry_text = Some(text);
@@ -344,28 +345,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.retire(runner, EntryFate::Drop, now).await
     }
 
-    /// Removes one entry of a runner that other entries use too, without a request. Returns the file that keeps it.
-    ///
-    /// # Errors
-    /// [`Error::Disk`].
-    pub async fn drop_one_entry(
-        &self,
-        runner: &mut Runner,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Option<PathBuf>, Error> {
-        let _entered = self.enter(runner).await?;
-        let target = EntrySelector { name: Some(name.to_owned()), ..runner.target() };
-        let mut dropped_to = None;
-        for text in self.disk.texts(target.clone()).await? {
-            dropped_to = self.disk.keep_dropped(name, &text, now).await?;
-        }
-        self.disk.edit(Edit::Remove { target }).await?;
-        Ok(dropped_to)
-    }
-
     async fn remove_entries(&self, runner: &Runner) -> Result<(), Error> {
-        match self.disk.edit(Edit::Remove { target: runner.target() }).await {
+        match self.disk.edit(Edit::Remove { target: runner.removal_target() }).await {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

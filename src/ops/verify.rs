@@ -111,6 +111,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.project(runner).await?;
                 Ok(verified)
             }
+            // Its token was blanked: an enrollment wants it back.
+            EntryStatus::Broken if runner.record.enrollment.is_some() => {
+                self.project(runner).await?;
+                Ok(verified)
+            }
             EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => Ok(verified),
         }
     }

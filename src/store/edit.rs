@@ -57,7 +57,7 @@ pub enum Edit {
         /// The token with its times.
         credential: Credential,
     },
-    /// Removes every entry of the runner, with sub-tables and the comment above.
+    /// Removes every entry of the runner that holds one of its tokens or none, with sub-tables and the comment above.
     Remove {
         /// The runner.
         target: EntrySelector,
@@ -85,6 +85,13 @@ impl EntrySelector {
             return id == entry_id;
         }
         entry.token.token().is_some_and(|token| self.digests.contains(&token.digest()))
+    }
+
+    /// Whether an entry may be removed: it belongs to this runner and holds one of its tokens, or none. An unknown token
+    /// may be the only copy.
+    #[must_use]
+    pub fn may_remove(&self, entry: &Entry) -> bool {
+        self.matches(entry) && entry.token.token().is_none_or(|token| self.digests.contains(&token.digest()))
     }
 
     /// Whether only a hint speaks for an entry: eight hex digits of its token are those of a former token. It may

@@ -192,7 +192,7 @@ fn block(
 fn remove(text: &str, target: &EntrySelector, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
     let file = ConfigFile::parse(text, reading)?;
     let positions: Vec<usize> =
-        file.entries().iter().filter(|entry| target.matches(entry)).map(|entry| entry.position).collect();
+        file.entries().iter().filter(|entry| target.may_remove(entry)).map(|entry| entry.position).collect();
     if positions.is_empty() {
         return Err(no_such_entry(target, reading));
     }

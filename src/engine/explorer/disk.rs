@@ -211,7 +211,7 @@ impl Disk for Port {
                 }
                 Edit::Remove { target } => {
                     let (gone, kept): (Vec<_>, Vec<_>) =
-                        state.files.entries.drain(..).partition(|entry| target.matches(entry));
+                        state.files.entries.drain(..).partition(|entry| target.may_remove(entry));
                     state.files.entries = kept;
                     for entry in &gone {
                         self.check_removal(state, entry);

@@ -503,8 +503,7 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
     }
     // Two enrollments can have one name.
     if config.shutdown.unregister != Unregister::Never && config.policies.is_empty() {
-        let enrolled: Vec<_> =
-            config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
+        let enrolled: Vec<_> = config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
         let made = state.gitlab.database.iter();
         let made = made.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
         intent.runners.extend(made.map(|(id, _)| *id));

@@ -232,7 +232,7 @@ fn a_mount_point_is_overwritten_in_place() {
     let store = home.open();
     block_on(store.probe()).unwrap();
     block_on(store.edit(renew(1, "a-longer-token"))).unwrap();
-    block_on(store.edit(Edit::Remove { target: target(1) })).unwrap();
+    block_on(store.edit(Edit::Remove { target: knowing(1) })).unwrap();
     assert_eq!(home.config_path().metadata().unwrap().ino(), inode);
     assert_eq!((home.read().as_str(), mode(&home.config_path())), ("", 0o640));
     assert_eq!(names(&home.state()), ["runners"]);

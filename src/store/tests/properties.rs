@@ -117,7 +117,7 @@ proptest! {
         let insert = Edit::Insert { text: entry_text.clone(), id: Some(id(3)), credential: credential("inserted") };
         let (inserted, _) = apply(&text, &insert, reading()).unwrap();
         prop_assert!(inserted.starts_with(&text));
-        let (removed, done) = apply(&inserted, &Edit::Remove { target: target(3) }, reading()).unwrap();
+        let (removed, done) = apply(&inserted, &Edit::Remove { target: knowing(3) }, reading()).unwrap();
         prop_assert_eq!(&done.removed, &[entry_text]);
         let is_complete = text.is_empty() || (text.ends_with('\n') && !text.replace('\r', "").ends_with("\n\n"));
         if is_complete {
@@ -129,7 +129,7 @@ proptest! {
 
     #[test]
     fn removing_one_entry_leaves_the_other_as_it_was(text in document(), number in 1..=2_u64) {
-        let (edited, done) = apply(&text, &Edit::Remove { target: target(number) }, reading()).unwrap();
+        let (edited, done) = apply(&text, &Edit::Remove { target: knowing(number) }, reading()).unwrap();
         let left = ConfigFile::parse(&edited, reading()).unwrap().entries();
         prop_assert_eq!((done.entries, left.len()), (1, 1));
         prop_assert_eq!(left[0].id, Some(id(3 - number)));

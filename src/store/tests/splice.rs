@@ -214,7 +214,7 @@ fn remove_takes_the_entry_its_sub_tables_and_its_comment_and_nothing_else() {
         one = official(1, "one"),
         two = official(2, "two")
     );
-    let (after, done) = apply(&before, &Edit::Remove { target: target(1) }, reading()).unwrap();
+    let (after, done) = apply(&before, &Edit::Remove { target: knowing(1) }, reading()).unwrap();
     assert_eq!(
         after,
         format!("# head\nconcurrent = 1\n\n# general note\n\n# detached\n\n# about two\n{}", official(2, "two"))
@@ -232,7 +232,7 @@ fn remove_takes_the_entry_its_sub_tables_and_its_comment_and_nothing_else() {
 #[test]
 fn remove_finds_sub_tables_that_stand_apart() {
     let before = format!("{}[other]\nx = 1\n[runners.cache]\nType = \"s3\"\n[last]\ny = 1\n", official(1, "one"));
-    let (after, done) = apply(&before, &Edit::Remove { target: target(1) }, reading()).unwrap();
+    let (after, done) = apply(&before, &Edit::Remove { target: knowing(1) }, reading()).unwrap();
     assert_eq!(after, "[other]\nx = 1\n[last]\ny = 1\n");
     assert!(done.removed[0].expose().ends_with("[runners.cache]\nType = \"s3\"\n"));
 }
@@ -240,7 +240,7 @@ fn remove_finds_sub_tables_that_stand_apart() {
 #[test]
 fn remove_takes_every_duplicate() {
     let before = format!("{}\n{}\n{}", official(1, "a"), official(2, "b"), official(1, "c"));
-    let (after, done) = apply(&before, &Edit::Remove { target: target(1) }, reading()).unwrap();
+    let (after, done) = apply(&before, &Edit::Remove { target: knowing(1) }, reading()).unwrap();
     assert_eq!(after, official(2, "b"));
     assert_eq!((done.entries, done.removed.len()), (2, 2));
 }
@@ -254,19 +254,19 @@ fn remove_works_in_an_inline_array() {
         (2, format!("runners = [ {}, {} ]\n", element(1), element(3))),
         (3, format!("runners = [ {}, {} ]\n", element(1), element(2))),
     ] {
-        let (found, done) = apply(&before, &Edit::Remove { target: target(number) }, reading()).unwrap();
+        let (found, done) = apply(&before, &Edit::Remove { target: knowing(number) }, reading()).unwrap();
         assert_eq!(found, after);
         assert_eq!(done.removed[0].expose(), format!("[[runners]]\n  url = \"{URL}\"\n  limit = 1\n"));
     }
     let single = format!("runners = [\n  {},\n]\nx = 1\n", element(1));
-    assert_eq!(edited(&single, &Edit::Remove { target: target(1) }), "runners = []\nx = 1\n");
+    assert_eq!(edited(&single, &Edit::Remove { target: knowing(1) }), "runners = []\nx = 1\n");
 }
 
 #[test]
 fn what_was_removed_can_be_inserted_again() {
     let entry = format!("# mine\n{}  [runners.docker]\n    image = \"a\" # b\n", official(1, "one"));
     let before = format!("concurrent = 1\n\n{entry}");
-    let (without, done) = apply(&before, &Edit::Remove { target: target(1) }, reading()).unwrap();
+    let (without, done) = apply(&before, &Edit::Remove { target: knowing(1) }, reading()).unwrap();
     let credential = Credential {
         token: token("one"),
         obtained_at: Some(time("2026-01-01T00:00:00Z")),

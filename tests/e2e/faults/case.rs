@@ -16,6 +16,9 @@ use super::work::{Work, is_settled};
 /// How many attempts a fault gets to be injected.
 const ATTEMPTS: u32 = 4;
 
+/// What a daemon logs that does not register a runner again by itself.
+const REGISTRATION_LOST: &str = "then reload the agent: it registers then";
+
 /// The prefix of the error if a fault was not injected.
 pub(crate) const NOT_INJECTED: &str = "the fault was not injected";
 
@@ -194,7 +197,7 @@ impl Case {
         };
         sandbox.make_room();
         sandbox.gitlab.clear_faults();
-        if status.is_success()
+        if self.work.has_succeeded(&status)
             && let Some(goal) = self.work.promise()
         {
             check(sandbox, goal).map_err(|lost| format!("it reported success, but {lost}"))?;
@@ -222,6 +225,13 @@ impl Case {
         let goal = self.work.goal();
         let daemon = sandbox.start(&["run"], &[]);
         let began = Instant::now();
+        // A registration whose answer was lost is repeated only for a person who has looked for the orphan.
+        let is_person_needed = daemon.wait_for(PATIENCE, |daemon| {
+            is_settled(sandbox, daemon, goal) || (self.work.is_enrolling() && daemon.log().contains(REGISTRATION_LOST))
+        }) && !is_settled(sandbox, &daemon, goal);
+        if is_person_needed {
+            daemon.signal(Signal::HUP);
+        }
         let is_settled = daemon.wait_for(PATIENCE, |daemon| is_settled(sandbox, daemon, goal));
         if !is_settled {
             let lost = check(sandbox, goal).err().unwrap_or_else(|| "the daemon does not serve".to_owned());

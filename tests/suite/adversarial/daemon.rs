@@ -93,7 +93,10 @@ fn daemon_survives_truncated_responses() {
 
 #[test]
 fn daemon_rejects_tokens_with_toml_syntax() {
-    assert_survives_until_hup(Endpoint::Any, Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")));
+    assert_survives_until_hup(
+        Endpoint::Any,
+        Fault::amended(|answer| answer["token"] = json!("a\"\n[[runners]]\ntoken = \"b")),
+    );
 }
 
 #[test]
