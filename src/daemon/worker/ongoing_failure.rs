@@ -13,7 +13,7 @@ use crate::ops::{Disk, Server};
 /// What fails, for as long as it does.
 pub(super) struct OngoingFailure {
     step: Step,
-    /// Why, with all causes.
+    /// Why, with all causes and the remedy.
     pub(super) text: String,
     /// The next error is logged once less than this is left of the token.
     loud_below: Option<Duration>,
@@ -64,7 +64,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         self.ongoing_failure = match former {
             Some(former) if former.step != step => Some(former),
-            Some(_) | None => Some(OngoingFailure { step, text, loud_below }),
+            Some(_) | None => {
+                let text = hint.map_or_else(|| text.to_string(), |hint| format!("{text}: {hint}"));
+                Some(OngoingFailure { step, text, loud_below })
+            }
         };
     }
 

@@ -43,7 +43,7 @@ fn rotation_changes_only_the_three_token_lines() {
 }
 
 #[test]
-fn overwritten_token_is_restored_without_a_request() {
+fn overwritten_token_is_restored_without_a_reset() {
     let sandbox = enrolled(Gitlab::builder().token_life("6s"), SHORT);
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
@@ -55,7 +55,7 @@ fn overwritten_token_is_restored_without_a_request() {
     sandbox.gitlab.clear_requests();
     sandbox.write_config(&old);
     sandbox.wait("the current token to be back", Sandbox::is_in_step);
-    assert!(sandbox.gitlab.requests().is_empty(), "{:?}", sandbox.gitlab.requests());
+    assert!(sandbox.gitlab.requests_to(Endpoint::Reset).is_empty(), "{:?}", sandbox.gitlab.requests());
     assert!(daemon.log().contains("writing the current one"));
 }
 
@@ -95,7 +95,8 @@ fn sighup_triggers_a_verification() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
-    assert!(sandbox.gitlab.requests_to(Endpoint::Verify).is_empty());
+    // A probe may have preceded the registration.
+    sandbox.gitlab.clear_requests();
     daemon.signal(Signal::HUP);
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() == 1);
 }
@@ -108,7 +109,7 @@ fn token_file_of_an_added_enrollment_is_watched() {
     sandbox.write("secrets/token", "GR1348941not-the-right-one");
     let enrollment = enrollment(&sandbox, "build-1").replace("\"token\"", "\"secrets/token\"");
     sandbox.write("agent.toml", &enrollment);
-    sandbox.wait("the error", |_| daemon.log().contains("ERROR"));
+    sandbox.wait("the error", |_| daemon.log().contains("failed, trying again"));
     sandbox.write("secrets/token", &sandbox.gitlab.instance_registration_token());
     sandbox.wait_for_registration();
 }

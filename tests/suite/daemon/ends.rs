@@ -111,6 +111,7 @@ fn second_daemon_fails_with_the_pid_of_the_first() {
 fn second_daemon_with_another_state_directory_fails_with_the_pid_of_the_first() {
     let sandbox = enrolled(Gitlab::builder(), "");
     let first = sandbox.start_serving();
+    sandbox.wait_for_registration();
     let elsewhere = sandbox.path("elsewhere");
     let Output { code, stderr: log, .. } = sandbox.run(&["run", "--state-dir", elsewhere.to_str().unwrap()]);
     assert_eq!(code, Some(4), "{log}");

@@ -87,6 +87,8 @@ fn readiness_follows_the_last_server_response() {
     let readiness: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &readiness["waiting_for"][0]["name"]), (503, &"build-1".into()), "{body}");
     order.cancel();
+    // A registration that may have been executed is repeated only for a person who has looked for the runner.
+    daemon.signal(Signal::HUP);
     sandbox.wait("readiness", |_| get(&socket, "/readyz").0 == 200);
     sandbox.gitlab.outage(Some(Outage::Unavailable));
     daemon.signal(Signal::HUP);
