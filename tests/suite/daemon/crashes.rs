@@ -75,7 +75,7 @@ fn kill_during_a_reset_is_settled_with_the_old_token() {
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
 }
 
-const FAST: &str = "[timing]\nconfirm_after = \"10ms\"\nfloor = \"10ms\"\n";
+const FAST: &str = "[timing]\nconfirm_after = \"10ms\"\nfloor = \"10ms\"\n[shutdown]\ngrace = \"1s\"\n";
 
 #[test]
 fn lost_unregistration_is_settled_by_asking_before_the_end() {
@@ -95,10 +95,11 @@ fn lost_unregistration_is_settled_by_asking_at_the_next_start() {
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
-    sandbox.gitlab.order(Endpoint::Verify, Fault::cut());
+    sandbox.gitlab.order(Endpoint::Verify, Fault::cut()).always();
     let log = daemon.stop(Signal::TERM).stderr;
     assert!(log.contains("cannot unregister"), "{log}");
     assert!(sandbox.gitlab.runners().is_empty());
+    sandbox.gitlab.clear_faults();
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{}", daemon.log());

@@ -30,7 +30,8 @@ fn status_prints_a_table_and_json() {
 
 #[test]
 fn status_prints_the_problem_and_the_timeout() {
-    let sandbox = enrolled(Gitlab::builder(), "");
+    // The same answer counts after three times within ten times `confirm_after`.
+    let sandbox = enrolled(Gitlab::builder(), "[timing]\nconfirm_after = \"100ms\"\nfloor = \"100ms\"\n");
     let refusal = serde_json::json!({ "message": "410 Gone - runner registration disallowed" });
     sandbox.gitlab.order(Endpoint::Register, Fault::json(410, refusal)).always();
     let _daemon = sandbox.start_serving();

@@ -78,7 +78,7 @@ fn socket_serves_every_path_to_its_owner_only() {
 #[test]
 fn readiness_follows_the_last_server_response() {
     let sandbox = enrolled(Gitlab::builder(), "[timing]\nfloor = \"200ms\"\nconfirm_after = \"200ms\"\n");
-    let order = sandbox.gitlab.order(Endpoint::Register, Fault::json(503, serde_json::json!({ "message": "not now" })));
+    let order = sandbox.gitlab.order(Endpoint::Verify, Fault::json(503, serde_json::json!({ "message": "not now" })));
     order.always();
     let daemon = sandbox.start_serving();
     let socket = sandbox.path("run/agent.sock");

@@ -76,6 +76,8 @@ fn tokens_are_removed_from_the_environment() {
         }
         let process = daemon(&sandbox, &[(name, token)], endpoint);
         assert_hidden(&process, "planted");
+        // A stop waits for the answer to a registration.
+        sandbox.gitlab.clear_faults();
         process.stop(Signal::QUIT).hides(&["planted"]);
         assert_eq!(sandbox.gitlab.requests_to(endpoint)[0].parameter("token"), Some(token));
     }
