@@ -157,7 +157,7 @@ fn explore(first: u64, stride: u64, steps: u64) -> Explored {
 }
 
 #[test]
-#[ignore = "the ignored ones of `cases.rs` are still found"]
+#[ignore = "it still finds a violation in some thousands of steps; run it by name"]
 fn random_acts_break_no_promise() {
     let (steps, seed) = (number("EXPLORER_STEPS", 20_000), number("EXPLORER_SEED", 1));
     let threads = number("EXPLORER_THREADS", 1);
@@ -178,5 +178,8 @@ fn random_acts_break_no_promise() {
     let counts: Vec<_> = all.found.iter().map(|(mark, count)| format!("{count:>6} {mark}\n")).collect();
     let summary = format!("{} steps in {} runs, {:?}", all.steps, all.runs, began.elapsed());
     assert!(all.found.is_empty(), "{summary}\n{}\n{}", counts.concat(), all.report);
-    println!("{summary}");
+    #[expect(clippy::print_stdout, reason = "the stage of .ci/run shows it")]
+    {
+        println!("{summary}");
+    }
 }

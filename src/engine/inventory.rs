@@ -23,7 +23,7 @@ use super::Config;
 use crate::error_chain::chain;
 use crate::model::{RunnerKey, Timestamp};
 use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
-use crate::store::{Record, Snapshot};
+use crate::store::{self, Record, Snapshot};
 
 /// A runner for a driver.
 #[derive(Clone, Debug)]
@@ -426,13 +426,14 @@ impl Inventory {
                 Ok(false)
             }
             // A damaged file of one runner must not stop the others.
-            Err(error) => {
+            Err(error @ Error::Disk(store::Error::Record { .. } | store::Error::Held { .. })) => {
                 tracing::error!(runner = %change.from, error = chain(&error), "its record cannot be moved: it is not served until this is corrected");
                 if let Some(position) = former {
                     self.runners.remove(position);
                 }
                 Ok(false)
             }
+            Err(error) => Err(error),
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::{Outcome, Timing, proves_dead};
-use crate::model::{Candidate, CandidateSource, Claim, Credential, Expiry, Finding, Held, RunnerId, Stamp, Timestamp};
+use crate::model::{
+    Candidate, CandidateSource, Claim, Credential, Expiry, Finding, Held, Origin, RunnerId, Stamp, Timestamp,
+};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Snapshot};
 
@@ -276,6 +278,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         let Candidate { token, source, obtained_at, expiry, id, .. } = candidate;
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), source = source.as_str(), "following a token that the server accepts");
+        if source == CandidateSource::Found && answer.value.id.is_none() && token.looks_created() {
+            // A runner of its own, for all that this server says: it is never deleted as a whole.
+            runner.record.origin = Origin::Given;
+        }
         runner.take(Credential { token, obtained_at, expiry }, now);
         runner.record.id = answer.value.id.or(id).or(runner.record.id);
         runner.record.first_seen_at = Some(answer.date.unwrap_or(now));

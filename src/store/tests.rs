@@ -82,8 +82,24 @@ fn known() -> Vec<Digest> {
         (0..200).flat_map(|number| ["t", "token-", "new-"].map(|word| token(&format!("{word}{number}")).digest()));
     let repeated = "old".repeat(40);
     let worded = [
-        "old", "older", &repeated, "a", "b", "c", "same", "first", "second", "one", "two", "tok", "glrt-old",
-        "outside", "new", "newer",
+        "old",
+        "older",
+        &repeated,
+        "a",
+        "b",
+        "c",
+        "same",
+        "first",
+        "second",
+        "one",
+        "two",
+        "tok",
+        "glrt-old",
+        "outside",
+        "new",
+        "newer",
+        "inserted",
+        "a-longer-token",
     ];
     worded.iter().map(|text| token(text).digest()).chain(numbered).collect()
 }

@@ -80,7 +80,6 @@ fn an_odd_registration_whose_token_was_not_verified_is_not_repeated() {
 }
 
 #[test]
-#[ignore = "the journal blocks every later reset"]
 fn a_journal_that_could_not_be_cleared_does_not_end_the_rotations() {
     keeps_every_promise(
         DAY,
@@ -141,7 +140,6 @@ fn an_unregistration_that_failed_deletes_nothing_later() {
 }
 
 #[test]
-#[ignore = "the settling removes the entry by its id"]
 fn a_settled_unregistration_leaves_an_entry_that_a_person_has_given_to_another_runner() {
     keeps_every_promise(
         DAY,
@@ -150,7 +148,6 @@ fn a_settled_unregistration_leaves_an_entry_that_a_person_has_given_to_another_r
 }
 
 #[test]
-#[ignore = "the removal looks at the id, not at the token"]
 fn an_entry_that_gets_a_new_token_during_an_unregistration_is_not_dropped() {
     keeps_every_promise(
         DUE,
@@ -167,7 +164,6 @@ fn an_entry_that_gets_a_new_token_during_an_unregistration_is_not_dropped() {
 }
 
 #[test]
-#[ignore = "the candidates are not asked"]
 fn an_entry_is_dropped_only_after_its_candidates_were_asked() {
     keeps_every_promise(DUE, &[(NOW, StartDaemon), (NOW, Restore(2)), (NOW, VerifyDelete(0))]);
 }
@@ -196,7 +192,6 @@ fn a_token_that_a_command_has_lost_is_replaced_by_the_next_daemon() {
 }
 
 #[test]
-#[ignore = "it goes round and round"]
 fn a_journal_that_cannot_be_cleared_after_a_closed_rotation_is_waited_for() {
     keeps_every_promise(
         Setup { life: 7200, age: 3600, ..DAY },
@@ -210,7 +205,6 @@ fn a_journal_that_cannot_be_cleared_after_a_closed_rotation_is_waited_for() {
 }
 
 #[test]
-#[ignore = "the entry's own token is not asked"]
 fn an_unregistration_after_a_restore_asks_the_token_of_the_entry() {
     keeps_every_promise(
         FOR_EVER,
@@ -226,7 +220,6 @@ fn an_unregistration_after_a_restore_asks_the_token_of_the_entry() {
 }
 
 #[test]
-#[ignore = "the runner that was taken over counts as registered"]
 fn a_created_runner_that_an_enrollment_has_taken_over_is_never_deleted_as_a_whole() {
     keeps_every_promise(
         DAY,

@@ -729,11 +729,12 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             // GitLab may have made a runner: a person has to look.
             continue;
         }
-        let may_be_made = match (made.and_then(|id| state.holdings.get(id)), state.config.register_again) {
-            (None, _) | (_, RegisterAgain::Always) => true,
-            (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired) => true,
-            _ => false,
-        };
+        let may_be_made = matches!(
+            (made.and_then(|id| state.holdings.get(id)), state.config.register_again),
+            (None, _)
+                | (_, RegisterAgain::Always)
+                | (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired)
+        );
         if may_be_made {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }
