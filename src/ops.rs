@@ -234,6 +234,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         date.filter(|_| !self.distrusted.borrow().contains(&runner.site.url.authority()))
     }
 
+    /// Whether the time of a runner's host is distrusted.
+    pub fn distrusts(&self, runner: &Runner) -> bool {
+        self.distrusted.borrow().contains(&runner.site.url.authority())
+    }
+
     /// The `Date` of an answer with a new token; `None` if it contradicts the token's life, which cannot be over. Such a
     /// host's time is distrusted until it issues a token that does not contradict it.
     fn judged(&self, runner: &Runner, date: Option<Timestamp>, expiry: Expiry, now: Timestamp) -> Option<Timestamp> {

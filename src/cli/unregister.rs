@@ -92,7 +92,8 @@ async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> 
         Err(error) => return RunnerOutcome::failed(before, Action::Failed, "not unregistered", &error),
     };
     let Some((found, dropped_to)) = drive.unregistration() else {
-        let error = error_of(drive);
+        let is_accepted = drive.failure().is_none() && drive.last.is_some();
+        let error = if is_accepted { still_there() } else { error_of(drive) };
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         return RunnerOutcome::failed(before, action, "not unregistered", &error);
     };
@@ -102,6 +103,14 @@ async fn unregister_one(session: Rc<CommandSession>, managed: ManagedRunner) -> 
     let is_enrolled = session.config.enrollments.iter().any(|enrollment| enrollment.key == driver.runner.record.key);
     let report = RunnerReport { state: StateName::Retired, ..before };
     done(&driver.runner, report, found, dropped_to, is_enrolled)
+}
+
+fn still_there() -> Error {
+    Error::Verdict {
+        exit: Exit::Unreachable,
+        message: "the server did not confirm the deletion, and it still accepts the token".to_owned(),
+        hint: Some("run it again: nothing is deleted later by itself".to_owned()),
+    }
 }
 
 async fn try_unregister(

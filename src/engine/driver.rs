@@ -15,7 +15,7 @@ use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
 use crate::ops::{self, Disk, Enrollment, EntryFate, Runner, Server, Unfinished, Unregistration};
-use crate::secret::Token;
+use crate::secret::{Digest, Token};
 
 /// Who asks for the steps.
 #[derive(Clone, Debug)]
@@ -139,6 +139,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     pub fn new(engine: Rc<Engine<S, D, C>>, managed: ManagedRunner, config: Rc<Config>, asker: Asker) -> Self {
         let ManagedRunner { mut runner, enrollment, unfinished, twin_of } = managed;
         runner.twin_of = twin_of;
+        if unfinished == Some(Unfinished::LostReset) {
+            // What a command has concluded meanwhile was concluded without the journal.
+            runner.blame_lost_reset();
+        }
         let time = ServerTime::from_local(engine.clock.read());
         let now = time.now(engine.clock.read());
         let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());
@@ -159,6 +163,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             is_deletion_sent: false,
         };
         match driver.unfinished {
+            // What is concluded already rests on the lost answer too.
+            Some(Unfinished::LostReset) if matches!(driver.state, State::Rejected(_)) => {}
             Some(Unfinished::LostReset) => driver.enter(Outcome::Lost { retry_after: None }),
             Some(Unfinished::Unsaved) => driver.enter(Outcome::Unsaved),
             Some(Unfinished::Unregistration) | None => {}
@@ -189,6 +195,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// neither may this call be.
     pub async fn step(&mut self, plan: Plan, cancelled: impl Future<Output = ()>) -> StepReport {
         tracing::debug!(runner = self.runner.label(), step = plan.step.as_str(), why = plan.why.as_str(), "due");
+        let token = self.runner.digest();
         let report = if plan.step == Step::Verify {
             tokio::select! {
                 biased;
@@ -200,8 +207,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         if let Some(date) = report.server_time {
             self.take_date(date);
+        } else if self.engine.ops.distrusts(&self.runner) {
+            self.time = ServerTime::from_local(self.engine.clock.read());
         }
         self.rules = self.current_rules();
+        self.notice_replaced(token, &report);
         for outcome in &report.outcomes {
             self.enter(*outcome);
         }
@@ -212,6 +222,26 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             self.note_state(&report).await;
         }
         report
+    }
+
+    /// Another process has replaced the token during a step that does not say so: what was concluded about the former
+    /// one says nothing about it.
+    fn notice_replaced(&mut self, before: Option<Digest>, report: &StepReport) {
+        let now = self.runner.digest();
+        let says_so = report.outcomes.iter().any(|outcome| {
+            matches!(
+                outcome,
+                Outcome::Registered(_) | Outcome::Rotated(_) | Outcome::Adopted(_) | Outcome::Unregistered
+            )
+        });
+        if before.is_some()
+            && now.is_some()
+            && now != before
+            && !says_so
+            && let Some(validity) = self.runner.validity(self.now())
+        {
+            self.enter(Outcome::Adopted(validity));
+        }
     }
 
     /// Enters what was found out; the only way in which the state changes.
@@ -278,6 +308,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// The `Date` of a server that contradicts itself does not count.
     fn take_date(&mut self, date: Timestamp) {
         if self.engine.ops.trusted(&self.runner, Some(date)).is_none() {
+            self.time = ServerTime::from_local(self.engine.clock.read());
             return;
         }
         let reading = self.engine.clock.read();
@@ -292,6 +323,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 self.unfinished = Some(Unfinished::LostReset);
                 return;
             }
+            // A reset by the runner's id was lost. A refusal shows that the token is still none of those we know.
+            (State::Rejected(_), None) if matches!(report.outcomes.first(), Some(Outcome::Lost { .. })) => {
+                self.unfinished = Some(Unfinished::LostReset);
+                return;
+            }
+            (State::Rejected(_), Some(Unfinished::LostReset)) if report.step != Step::Verify => return,
             (_, Some(Unfinished::LostReset)) => self.engine.ops.settle(&mut self.runner).await,
             (State::Rejected(rejected), Some(Unfinished::Unregistration)) if rejected.is_settled() => {
                 self.settle_unregistration(report).await

@@ -425,7 +425,14 @@ impl Inventory {
                 }
                 Ok(false)
             }
-            Err(error) => Err(error),
+            // A damaged file of one runner must not stop the others.
+            Err(error) => {
+                tracing::error!(runner = %change.from, error = chain(&error), "its record cannot be moved: it is not served until this is corrected");
+                if let Some(position) = former {
+                    self.runners.remove(position);
+                }
+                Ok(false)
+            }
         }
     }
 }

@@ -145,7 +145,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Claimed(trouble) => claimed(state, Claim::MustAct(trouble), None, rules, moment),
         Outcome::NotUnderstood { retry_after } => claimed(state, Claim::NotUnderstood, retry_after, rules, moment),
         Outcome::Disputed => disputed(state, rules, moment.now),
-        Outcome::Contested => contested(state, moment.now),
+        Outcome::Contested => contested(state, rules, moment.now),
         Outcome::ResetRefused => reset_refused(state, rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
         Outcome::RotationClosed => declined(state, Claim::NotRenewable, rules, moment),
@@ -421,10 +421,19 @@ fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
 }
 
 /// No reset before a verification, which is due now unless one is planned for the same reason.
-fn contested(state: State, now: Timestamp) -> State {
+fn contested(state: State, rules: &Rules, now: Timestamp) -> State {
     match state {
         State::Active(active) if active.ask_first => State::Active(active),
         State::Active(active) => State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active }),
+        // The unknown token is verified with the next look.
+        State::Rejected(state) => {
+            let at = now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now)));
+            State::Rejected(Rejected { look_again_at: at, recover_from: at, ..state })
+        }
+        State::NotRenewable(state) => {
+            let spacing = renew_again_spacing(&rules.timing, state.validity.left(now));
+            State::NotRenewable(NotRenewable { verify_at: now, reset_at: now.plus(spacing), ..state })
+        }
         other => verified_soon(other, now),
     }
 }
@@ -524,7 +533,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         }
         State::NotRenewable(state) => {
             let failures = state.failures.saturating_add(1);
-            State::NotRenewable(NotRenewable { failures, verify_at: delay(failures, Some(&state.validity)), ..state })
+            let verify_at = delay(failures, Some(&state.validity));
+            let reset_at = state.reset_at.max(verify_at);
+            State::NotRenewable(NotRenewable { failures, verify_at, reset_at, ..state })
         }
         State::Rejected(state) => {
             let failures = state.failures.saturating_add(1);
@@ -544,7 +555,9 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
         State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
         State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
         // A repetition would leave one more runner behind, so it is for a person to ask for.
-        State::Unregistered(_) => return must_act(state, Trouble::RegistrationLost, rules, moment),
+        State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
+            return must_act(state, Trouble::RegistrationLost, rules, moment);
+        }
         State::Rejected(mut state) => {
             let failures = state.failures.saturating_add(1);
             if rules.recovery.next_rung(&state) == Some(Step::RegisterAgain) {

@@ -118,10 +118,19 @@ impl Runner {
         }
     }
 
+    fn note_acceptance(&mut self, token: &Token) {
+        if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
+            self.is_held_changed |= candidate.refused.is_some();
+            candidate.refused = None;
+        }
+    }
+
     /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim.
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
         let is_without_token = self.record.credential.is_none();
-        match (verified.id, self.record.confirmed_id) {
+        // A registration by version 0.1 is known by its seed.
+        let ours = self.record.confirmed_id.or(self.record.id.filter(|_| self.record.seed.is_some()));
+        match (verified.id, ours) {
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
             (Some(_), _) => Owner::Same,
@@ -247,6 +256,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             Err(error) => return Err(error),
         };
+        runner.note_acceptance(&candidate.token);
         match runner.owner_of(&candidate, &answer.value, inquiry) {
             Owner::Same => {
                 self.follow(runner, candidate, &answer, inquiry.now.at).await?;

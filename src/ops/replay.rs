@@ -112,6 +112,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.held.evidence = Some(Evidence { conclusion, ..Evidence::default() });
             runner.is_held_changed = true;
             self.save_held(runner).await?;
+        } else if let Some(evidence) = &mut runner.held.evidence
+            && let Some(Conclusion::Rejected { rungs, .. }) = &mut evidence.conclusion
+        {
+            rungs.register_lost = true;
+            runner.is_held_changed = true;
+            self.save_held(runner).await?;
         }
         Ok(())
     }

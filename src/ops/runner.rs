@@ -1,7 +1,10 @@
 //! A runner: its record and how its server is reached.
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
-use crate::model::{Candidate, CandidateSource, Credential, Held, Origin, RunnerKey, Site, SystemId, Timestamp};
+use crate::model::{
+    Candidate, CandidateSource, Conclusion, Credential, Evidence, Held, Origin, Rejection, RunnerKey, Site, SystemId,
+    Timestamp,
+};
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
@@ -169,6 +172,14 @@ impl Runner {
             .map_or(Timestamp::EARLIEST, |validity| reset_from(timing, &validity, self.record.last_reset_at, now));
         let evidence = self.held.evidence.clone().filter(|evidence| evidence.token == self.digest());
         State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
+    }
+
+    /// Corrects the reason of a conclusion that was drawn without the journal of a lost reset.
+    pub fn blame_lost_reset(&mut self) {
+        if let Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, .. }), .. }) = &mut self.held.evidence
+        {
+            *rejection = Rejection::Lost;
+        }
     }
 
     /// The whole digest of its token.

@@ -128,6 +128,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         if request.is_sent && inquiry.is_dead {
+            if let Asked::Adopted(_) = self.ask_older(runner, &[], inquiry).await? {
+                return Err(Error::Replaced(runner.label().to_owned()));
+            }
             let dropped_to = self.retire(runner, fate, now).await?;
             return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
         }
@@ -144,13 +147,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let date = self.trusted(runner, answer.as_ref().map_or_else(|failure| failure.date, |answer| answer.date));
         let found = match answer {
             Ok(_) => Unregistration::Deleted,
+            // A former token may be good again: the runner is not gone then.
+            Err(failure)
+                if failure.disposition == Disposition::Refused
+                    && inquiry.is_dead
+                    && matches!(self.ask_older(runner, &[], inquiry).await?, Asked::Adopted(_)) =>
+            {
+                return Err(self.undeleted(runner, failure, Disposition::Refused, manager_only, request).await?);
+            }
             Err(failure) => match failure.disposition {
                 // The API of 2016 has no verification to ask.
                 Disposition::Refused if inquiry.is_dead || runner.record.origin == Origin::V1 => {
                     already_gone(runner, date.unwrap_or(now))
                 }
-                // A server without this call has no managers.
-                Disposition::Gone | Disposition::Unsupported if manager_only => Unregistration::AlreadyGone,
+                Disposition::Gone if manager_only => Unregistration::AlreadyGone,
+                // A server without this call has no managers. One answer does not prove that it lacks the call.
+                Disposition::Unsupported if manager_only && request.is_sent => Unregistration::AlreadyGone,
                 disposition => return Err(self.undeleted(runner, failure, disposition, manager_only, request).await?),
             },
         };
@@ -177,7 +189,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         Ok(match (disposition, manager_only) {
             (Disposition::Unknown { .. }, true) => Error::Deleting { failure, settling: Settling::Repeat },
-            (Disposition::Refused, true) => Error::Deleting { failure, settling: Settling::AskThenRepeat },
+            (Disposition::Refused | Disposition::Unsupported, true) => {
+                Error::Deleting { failure, settling: Settling::AskThenRepeat }
+            }
             (Disposition::Unknown { .. } | Disposition::Refused | Disposition::Gone, false) => {
                 Error::Deleting { failure, settling: Settling::Ask }
             }

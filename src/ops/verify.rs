@@ -2,6 +2,7 @@
 
 use super::candidates::Asked;
 use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
+use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
 use crate::model::{Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, StateName, Timestamp, VerifyOutcome};
@@ -207,6 +208,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
+    /// Whether the same runner at another address has another token by now, which this one is to be verified for.
+    pub async fn has_twin_moved(&self, runner: &Runner) -> bool {
+        let Some(twin) = &runner.twin_of else { return false };
+        let record = self.disk.record(twin).await.ok().flatten();
+        let credential = record.and_then(|record| record.credential);
+        credential.is_some_and(|credential| !runner.is_current(&credential.token))
+    }
+
     /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
     async fn ask_twin(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<Answer<Verified>>, Error> {
         let Some(twin) = &runner.twin_of else { return Ok(None) };
@@ -249,8 +258,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.note_unknown(runner, &entered.snapshot, now).await?;
         let verified = match self.send_verify(runner, &token).await {
             Ok(verified) => verified,
-            Err(error) if error.outcome() == Outcome::Refused && runner.record.credential.is_some() => {
-                tracing::warn!(runner = runner.label(), token = %token.fingerprint(), "the server refuses the given token: keeping the previous one");
+            // Our own token is verified next.
+            Err(error) if runner.record.credential.is_some() => {
+                let (runner, error) = (runner.label(), chain(&error));
+                tracing::warn!(runner, token = %token.fingerprint(), error, "the server does not accept the given token: keeping the previous one");
                 return Ok(None);
             }
             Err(error) => return Err(error),

@@ -111,6 +111,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             self.enter(Outcome::Unsaved);
         }
+        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
+            self.enter(Outcome::Nudged);
+        }
         match reconciled.entry_status {
             // The server decides which token is good.
             EntryStatus::Foreign { .. } | EntryStatus::Stale => self.enter(Outcome::Nudged),

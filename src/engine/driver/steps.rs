@@ -6,13 +6,14 @@ use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
 use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deletion};
-use crate::lifecycle::{Outcome, State, Step, Trouble};
+use crate::lifecycle::{Outcome, Rejection, State, Step, Trouble};
 use crate::model::Origin;
 use crate::ops::{
     self, Caution, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, UnregisterRequest, UnregisterResult,
+    Unregistration,
 };
 use crate::secret::Token;
-use crate::store::AskedBy;
+use crate::store::{self, AskedBy};
 
 impl StepReport {
     pub(super) fn new(step: Step, outcomes: Vec<Outcome>) -> Self {
@@ -96,6 +97,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Err(error)
                 if self.asker.is_daemon()
                     && !is_settling
+                    && !matches!(self.state, State::Rejected(_))
                     && error.outcome() == Outcome::Refused
                     && ops.is_unsettled(runner).await =>
             {
@@ -142,7 +144,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     async fn reset(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-        Ok(StepReport::completed(step, engine.ops.rotate(&mut self.runner, access_token, &inquiry).await?))
+        match engine.ops.rotate(&mut self.runner, access_token, &inquiry).await {
+            Ok(rotation) => Ok(StepReport::completed(step, rotation)),
+            // A journal that could not be cleared: a verification settles it, as after a lost answer.
+            Err(error @ ops::Error::Disk(store::Error::Unsettled { .. })) if self.asker.is_daemon() => {
+                let lost = StepReport::new(step, vec![Outcome::Lost { retry_after: None }]);
+                Ok(StepReport { failure: Some(error.into()), ..lost })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn access_token(&self) -> Result<Option<Token>, ops::Error> {
@@ -194,6 +204,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         match engine.ops.unregister(&mut self.runner, request, &inquiry).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {
                 self.unfinished = None;
+                // Its present token is lost, so the refusal of the former one does not say that the runner is gone.
+                let is_lost = matches!(&self.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost);
+                let found =
+                    if is_lost && found == Unregistration::AlreadyGone { Unregistration::MayRemain } else { found };
                 let report = StepReport::new(step, vec![Outcome::Unregistered]);
                 StepReport { server_time: date, unregistration: Some(found), dropped_to, ..report }
             }

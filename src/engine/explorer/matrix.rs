@@ -195,7 +195,8 @@ fn one_wrong_answer_of_a_gateway_changes_nothing_and_the_runner_goes_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let mut wrong = Vec::new();
     for row in rows() {
-        let step = super::number("MATRIX_STEP", 1) as usize;
+        // The unit tests take a part of them; `.ci/run explorer` takes all.
+        let step = super::number("MATRIX_STEP", 13) as usize;
         for status in (200..=599).step_by(step) {
             for body in Body::ALL {
                 if is_documented(row.call, status) {

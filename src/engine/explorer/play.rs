@@ -314,7 +314,7 @@ impl Player {
     }
 
     fn start_command(&mut self, kind: Command, name: Option<String>, enrollment: Option<Enrollment>) {
-        let mut intent = Intent::default();
+        let (mut intent, mut superseded) = (Intent::default(), Vec::new());
         {
             let state = self.world.state();
             match kind {
@@ -328,6 +328,9 @@ impl Player {
                     intent.names.extend(name.clone());
                 }
                 Command::RegisterForce => {
+                    // The old runner stays in GitLab, and is the person's to delete.
+                    let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name)).copied();
+                    superseded.extend(home);
                     intent.makes_anew.extend(enrollment.iter().map(|it| it.entry.name.clone()));
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name));
                     intent.runners.extend(home);
@@ -335,6 +338,7 @@ impl Player {
                 _ => {}
             }
         }
+        self.world.state().let_go.extend(superseded);
         if kind == Command::Unregister
             && let Some(name) = &name
         {
@@ -441,7 +445,8 @@ impl Player {
         self.pass(900).await;
         self.start_daemon();
         let before = self.good_runners();
-        for _ in 0..20 {
+        // Longer than the longest wait of the rules, six hours.
+        for _ in 0..15 {
             self.pass(1800).await;
             if !self.world.state().violations.is_empty() {
                 return;
@@ -459,8 +464,11 @@ impl Player {
         let now = state.now();
         let is_good = |id: &u64| {
             let runner = &state.gitlab.database[id];
+            // A token that has to be found again is found at the next verification.
+            let is_written = state.files.entries.iter().any(|entry| literal(entry) == Some(runner.token.as_str()));
+            let least = if is_written { 180_000 } else { 3 * 3_600_000 };
             state.holdings.get(id) == Some(&Holding::Held)
-                && runner.expires_at.is_none_or(|at| at > now + 180_000)
+                && runner.expires_at.is_none_or(|at| at > now + least)
                 && !runner.is_closed
         };
         state.gitlab.database.keys().filter(|id| is_good(id)).copied().collect()
@@ -561,7 +569,9 @@ fn happen(state: &mut State, act: &Act) {
             let span = *secs as i64 * 1000;
             // Where little life is left, two refusals are as close as the lag.
             let is_short = |at: i64| at > now && at - now < span * 16;
-            if !state.gitlab.database.values().any(|runner| runner.expires_at.is_some_and(is_short)) {
+            // A date that lies makes the time between two refusals short too.
+            let is_true = state.gitlab.date_offset.abs() < 100_000;
+            if is_true && !state.gitlab.database.values().any(|runner| runner.expires_at.is_some_and(is_short)) {
                 state.gitlab.lag = Some((span, now + span));
             }
         }

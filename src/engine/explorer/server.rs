@@ -331,6 +331,7 @@ impl Server for Port {
             state.gitlab.database.remove(&id);
             // Whatever a backup brings back, the agent has let it go.
             state.holdings.insert(id, Holding::Excused(Excuse::Wanted));
+            state.let_go.insert(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteRunner, "", token, execution).await?;
@@ -342,6 +343,7 @@ impl Server for Port {
             let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
             let managers = state.gitlab.database.get_mut(&id).map(|runner| &mut runner.managers);
             if !managers.is_some_and(|managers| managers.remove(system_id.as_str())) {
+                state.let_go.insert(id);
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
