@@ -75,7 +75,7 @@ fn kill_during_a_reset_is_settled_with_the_old_token() {
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
 }
 
-const FAST: &str = "[timing]\nconfirm_after = \"10ms\"\nfloor = \"10ms\"\n[shutdown]\ngrace = \"1s\"\n";
+const FAST: &str = "[timing]\nconfirm_after = \"10ms\"\nfloor = \"10ms\"\n";
 
 #[test]
 fn lost_unregistration_is_settled_by_asking_before_the_end() {
@@ -91,7 +91,7 @@ fn lost_unregistration_is_settled_by_asking_before_the_end() {
 
 #[test]
 fn lost_unregistration_is_settled_by_asking_at_the_next_start() {
-    let sandbox = enrolled(Gitlab::builder().token_life("1h"), FAST);
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), &format!("{FAST}[shutdown]\ngrace = \"1s\"\n"));
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     sandbox.gitlab.order(Endpoint::Delete, Fault::cut().after_acting());
