@@ -68,8 +68,8 @@ pub use runner::{Runner, is_own};
 pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
-/// How long an operation waits for the lock of a runner that another process works on: longer than a slow answer takes.
-pub const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How long an operation waits for the lock of a runner that another process works on.
+pub const LOCK_WAIT: Duration = Duration::from_secs(15);
 
 /// The pause between attempts to lock a runner.
 const LOCK_RETRY: Duration = Duration::from_millis(50);

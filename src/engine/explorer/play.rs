@@ -94,11 +94,11 @@ pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
         if player.world.state().violations.is_empty() {
             player.rest().await;
         }
-        let mut state = player.world.state();
-        let violations = std::mem::take(&mut state.violations);
-        let trace = state.trace.take().unwrap_or_default();
-        let steps = acts + state.request_count;
-        drop(state);
+        let (violations, trace, steps) = {
+            let mut state = player.world.state();
+            let trace = state.trace.take().unwrap_or_default();
+            (std::mem::take(&mut state.violations), trace, acts + state.request_count)
+        };
         player.kill_all().await;
         Played { violations, steps, trace }
     });
