@@ -5,7 +5,9 @@ use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, Regis
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, StateName, Timestamp, VerifyOutcome};
+use crate::model::{
+    Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
+};
 use crate::secret::Token;
 use crate::store::{self, Edit, EntrySelector, Snapshot};
 
@@ -157,6 +159,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         );
         runner.record.given_to = Some(id);
         self.save_record(runner).await?;
+        self.record_given(runner, id, &credential).await?;
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
         let target = EntrySelector { url, id: None, digests, hints: Vec::new(), name: None };
@@ -166,6 +169,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Records the other runner as given, so that a stop deletes at most this machine's manager of it.
+    async fn record_given(&self, runner: &Runner, id: RunnerId, credential: &Credential) -> Result<(), Error> {
+        let key = RunnerKey::found(&runner.record.url, Some(id), credential.token.digest());
+        if self.disk.record(&key).await?.is_some() {
+            return Ok(());
+        }
+        let mut other = Runner::blank(key, Origin::Given, runner.site.clone());
+        other.record.id = Some(id);
+        other.record.confirmed_id = Some(id);
+        other.record.name.clone_from(&runner.record.name);
+        other.record.credential = Some(credential.clone());
+        Ok(self.save_record(&mut other).await?)
     }
 
     /// The runner's own token is dead, and its entry holds an accepted token of another runner: the enrollment goes on

@@ -145,6 +145,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The entry is gone for good: an enrollment wants it back, any other was removed by a person.
     async fn restore_entry(&mut self) {
         let driver = &mut self.driver;
+        if driver.runner.record.given_to.is_some() {
+            // Its entry was given to another runner: a second one of its name would be wrong.
+            return;
+        }
         let Some(enrollment) = &driver.enrollment else {
             tracing::warn!(
                 runner = driver.runner.label(),
