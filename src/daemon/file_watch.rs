@@ -53,7 +53,7 @@ pub struct Watch {
 
 /// Where a [`Watch`] learns of changes.
 enum ChangeSource {
-    Inotify(EventStream<[u8; BUFFER_BYTES]>),
+    Inotify(Box<EventStream<[u8; BUFFER_BYTES]>>),
     /// A test, whose files are in memory.
     #[cfg(test)]
     Test(tokio::sync::mpsc::UnboundedReceiver<Changed>),
@@ -93,7 +93,7 @@ impl Watch {
         let routes = Rc::new(RefCell::new(Routes::new(inotify.watches())));
         let events = inotify.into_event_stream([0; BUFFER_BYTES])?;
         routes.borrow_mut().watch(watched)?;
-        Ok(Self { source: ChangeSource::Inotify(events), routes, collected: None })
+        Ok(Self { source: ChangeSource::Inotify(Box::new(events)), routes, collected: None })
     }
 
     /// Reports what a test sends.
