@@ -22,6 +22,8 @@ pub(crate) enum Goal {
     None,
     /// One or none, but the same on the server and in config.toml.
     InStep,
+    /// The same, or the entry of a runner that is gone: a command that was cut off leaves nothing that acts later.
+    InStepOrGone,
 }
 
 /// Compares server and disk.
@@ -63,6 +65,9 @@ fn check_runners(sandbox: &FaultSandbox, config: &Table, goal: Goal) -> Result<(
     for entry in &ours {
         let token = entry.get("token").and_then(Value::as_str).unwrap_or_default();
         let Some(runner) = sandbox.gitlab.runner_by_token(token) else {
+            if goal == Goal::InStepOrGone && sandbox.gitlab.runners().is_empty() {
+                continue;
+            }
             return Err("config.toml holds a token that the server refuses".to_owned());
         };
         if runner.token_expires_at.is_some_and(|at| at <= sandbox.gitlab.now()) {
@@ -80,7 +85,7 @@ fn check_runners(sandbox: &FaultSandbox, config: &Table, goal: Goal) -> Result<(
     let is_reached = match goal {
         Goal::One => ours.len() == 1,
         Goal::None => ours.is_empty(),
-        Goal::InStep => ours.len() <= 1,
+        Goal::InStep | Goal::InStepOrGone => ours.len() <= 1,
     };
     if is_reached { Ok(()) } else { Err(format!("config.toml has {} entries of ours, not {goal:?}", ours.len())) }
 }
