@@ -52,7 +52,7 @@ use crate::gitlab::{IN_FLIGHT_PER_HOST, Info};
 use crate::lifecycle::Outcome;
 use crate::model::{Evidence, Expiry, Site, SystemId, Timestamp};
 use crate::secret::Fingerprint;
-use crate::store::{self, Intent, JournalOperation, Pending, Record, Snapshot};
+use crate::store::{self, Pending, Record, Snapshot};
 
 use genuine::Wording;
 
@@ -225,6 +225,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
         self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;
         runner.is_recorded = self.disk.has_state();
+        if runner.is_recorded {
+            runner.sole_copy = None;
+        }
         runner.forget_current_candidate();
         self.save_held(runner).await
     }
@@ -286,9 +289,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Fails while a reset of this runner was sent and its answer was lost.
     async fn check_settled(&self, runner: &Runner) -> Result<(), Error> {
         match self.disk.pending_of(&runner.record.key).await? {
-            Some(Pending {
-                intent: Intent { operation: JournalOperation::Rotate { .. }, .. }, answer: None, ..
-            }) => Err(store::Error::Unsettled { key: runner.record.key.clone() }.into()),
+            Some(pending) if pending.is_lost_reset() => {
+                Err(store::Error::Unsettled { key: runner.record.key.clone() }.into())
+            }
             Some(_) | None => Ok(()),
         }
     }

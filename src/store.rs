@@ -321,6 +321,16 @@ impl Store {
         self.work(move |disk| disk.answered(&key, &answer)).await
     }
 
+    /// Takes a runner's journal back to this intent, durably and in one step: a request after it had no effect, or its
+    /// answer is kept elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the journal stays as it was.
+    pub async fn take_back_to(&self, key: &RunnerKey, intent: Intent) -> Result<(), Error> {
+        let key = key.clone();
+        self.work(move |disk| disk.take_back_to(&key, &intent)).await
+    }
+
     /// Removes a runner's journal; a missing one is not an error.
     ///
     /// # Errors

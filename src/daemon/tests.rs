@@ -943,6 +943,28 @@ async fn the_wait_for_a_new_token_ends_with_the_time_of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_writes_a_token_that_is_in_memory_alone() {
+    let fixture = DaemonFixture::new(Some(secs(900)));
+    fixture.add_found("build-1");
+    fixture.disk.state().is_stateless = true;
+    let config = Config::default();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let scenario = async {
+        while !fixture.server.calls().contains(&"reset") {
+            fixture.disk.fail("edit", 1000);
+            sleep(secs(1)).await;
+        }
+        notices.send(Notice::Stop).unwrap();
+        sleep(secs(1)).await;
+        fixture.disk.fail("edit", 0);
+    };
+    let (stopped, ()) = tokio::join!(run(config, fixture.parts(), inbox), scenario);
+    stopped.unwrap();
+    let served = fixture.server.runners().into_values().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_reset_begins_once_a_stop_is_asked_for() {
     let config = with_access_token(Config::default());
     let trial = DaemonFixture::new(Some(secs(3600)));

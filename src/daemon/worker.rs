@@ -14,7 +14,7 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
-use crate::lifecycle::{Outcome, Plan};
+use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
@@ -118,7 +118,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tokio::select! {
                 biased;
                 command = self.channels.commands.recv() => match command {
-                    None | Some(RunnerCommand::Stop) => break,
+                    None | Some(RunnerCommand::Stop) => {
+                        self.store_sole_copy().await;
+                        break;
+                    }
                     Some(command) => self.handle(command).await,
                 },
                 () = tokio::time::sleep(nap) => {
@@ -148,7 +151,21 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let is_overcome = report.outcomes.iter().any(makes_up_for_failures);
             failure = report.failure.or(failure.filter(|_| !is_overcome));
         }
+        if self.driver.runner.is_unstored() {
+            self.store_sole_copy().await;
+            failure = failure.filter(|_| self.driver.runner.is_unstored());
+        }
         (self.driver, failure)
+    }
+
+    /// Writes a token that is in memory alone before the process ends, for as long as that takes: the caller bounds it.
+    async fn store_sole_copy(&mut self) {
+        while self.driver.runner.is_unstored()
+            && let Some(plan) = self.driver.plan_towards(Goal::Saved, &[])
+        {
+            tokio::time::sleep(plan.at.since(self.driver.now())).await;
+            self.execute(plan).await;
+        }
     }
 
     async fn execute(&mut self, plan: Plan) -> StepReport {

@@ -238,7 +238,8 @@ impl Listing<'_> {
             enrollment: Some(enrollment.key.as_str().to_owned()),
             ..runner.record.clone()
         };
-        let moved = RecordMove { from, record, is_stored: runner.variable.is_none() };
+        let moved =
+            RecordMove { from, record, is_recorded: runner.is_recorded(), is_stored: runner.variable.is_none() };
         self.inventory.changes.push(RecordChange::TakeOver(moved, warning));
     }
 
@@ -325,7 +326,12 @@ impl Listing<'_> {
     }
 
     fn change(&mut self, from: RunnerKey, record: Record) {
-        self.inventory.changes.push(RecordChange::Move(RecordMove { from, record, is_stored: true }));
+        self.inventory.changes.push(RecordChange::Move(RecordMove {
+            from,
+            record,
+            is_recorded: true,
+            is_stored: true,
+        }));
     }
 }
 

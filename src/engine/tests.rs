@@ -249,6 +249,48 @@ async fn an_id_that_only_config_toml_claims_is_not_reset_with_an_access_token() 
     assert!(world.server.calls().iter().all(|call| *call == "verify"), "{:?}", world.server.calls());
 }
 
+/// Lets a driver of the daemon do what is due until a time.
+async fn run_until(driver: &mut TestDriver, end: Timestamp) {
+    while let Some(plan) = driver.plan().filter(|plan| plan.at < end) {
+        tokio::time::sleep(plan.at.since(driver.now())).await;
+        driver.step(plan, std::future::pending()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_token_that_is_never_judged_does_not_let_ours_expire() {
+    let world = World::new();
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    run_until(&mut driver, Timestamp::from_millis(START).plus(Duration::from_secs(60))).await;
+    let unknown = Token::parse("glrtr-behind-a-firewall").unwrap();
+    world.server.block(&unknown);
+    world.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    let end = Timestamp::from_millis(START).plus(DAY);
+    run_until(&mut driver, end).await;
+    assert_eq!(world.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+    let served = world.server.runners()[&world.id.number()].clone();
+    assert!(served.expiry.at().unwrap() > end);
+    let records = world.disk.state().records.clone();
+    assert!(records.values().any(|record| record.credential.as_ref().is_some_and(|own| own.token == served.token)));
+    assert_eq!(world.disk.tokens(), [unknown]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_registration_into_an_entry_forgets_nothing_about_its_token() {
+    let world = World::new();
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    run_until(&mut driver, Timestamp::from_millis(START).plus(Duration::from_secs(600))).await;
+    let evidence = |world: &World| world.disk.state().held.values().next().and_then(|held| held.evidence.clone());
+    let before = evidence(&world);
+    assert!(before.as_ref().is_some_and(|evidence| evidence.conclusion.is_some()));
+    let mut command = world.command().await;
+    command.enrollment = Some(enrollment(Token::parse("wrong").unwrap()));
+    command.enter(Outcome::Reenrolled(None));
+    command.drive(Goal::RegisteredAgain, Budget::Within(Duration::ZERO), &TestCaller::default()).await;
+    assert_eq!(evidence(&world), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_unregistration_only_defers() {
     let world = World::new();

@@ -412,12 +412,14 @@ fn fruitless_reset(state: State, least: Duration, rules: &Rules, now: Timestamp)
     State::Active(Active { fruitless_resets, reset_from: now.plus(wait), ..active })
 }
 
-/// The unknown token in config.toml needs another refusal, and ours an acceptance after it.
+/// The unknown token in config.toml needs another refusal, and ours an acceptance after it. It may never get one: a
+/// pressing token of ours is rotated nevertheless, and config.toml keeps the unknown one.
 fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Active(active) = state else { return state };
     let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
     let verify_at = active.verify_at.min(now.plus(wait));
-    State::Active(Active { verify_at, retry_from: now, ask_first: true, ..active })
+    let ask_first = !active.validity.is_pressing(now);
+    State::Active(Active { verify_at, retry_from: now, ask_first, ..active })
 }
 
 /// No reset before a verification, which is due now unless one is planned for the same reason.
@@ -484,7 +486,8 @@ fn climb(mut state: Rejected, rules: &Rules, now: Timestamp) -> Rejected {
         Some(Step::RegisterAgain) => state.rungs.register_failed = true,
         Some(Step::Register | Step::Verify | Step::Rotate | Step::Save | Step::Unregister) | None => {}
     }
-    look_again(Rejected { failures: 0, recover_from: now, ..state }, rules, now)
+    // The next rung is declined by its own answers.
+    look_again(Rejected { failures: 0, recover_from: now, changed: None, ..state }, rules, now)
 }
 
 /// An immediate retry would not change the token either.
@@ -522,7 +525,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
             let retry_from = delay(failures, Some(&state.validity));
             // A failed verification is retried before the end of its interval.
             let verify_at = state.verify_at.min(retry_from);
-            State::Active(Active { failures, retry_from, verify_at, ..state })
+            // A verification that fails time and again does not hold up the reset of a pressing token.
+            let ask_first = state.ask_first && !state.validity.is_pressing(moment.now);
+            State::Active(Active { failures, retry_from, verify_at, ask_first, ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);

@@ -165,6 +165,9 @@ pub struct Validity {
 /// How far in the future a time of issue may lie and still be plausible.
 const OBTAINED_TOLERANCE: Duration = Duration::from_secs(300);
 
+/// The part of its life in which a token is pressing.
+const LAST_SHARE: u32 = 8;
+
 impl Validity {
     /// Uses a time of issue only if it is plausible; else the token's life starts when it was first seen.
     #[must_use]
@@ -185,6 +188,12 @@ impl Validity {
     #[must_use]
     pub fn left(&self, now: Timestamp) -> Option<Duration> {
         self.expiry.at().map(|at| at.since(now))
+    }
+
+    /// Whether the token is in the last eighth of its life: a reset is not put off any further.
+    #[must_use]
+    pub fn is_pressing(&self, now: Timestamp) -> bool {
+        matches!((self.left(now), self.life()), (Some(left), Some(life)) if left <= life / LAST_SHARE)
     }
 
     /// Whether the expiry has passed.

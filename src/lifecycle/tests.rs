@@ -723,3 +723,31 @@ proptest! {
         prop_assert!(delays.windows(2).all(|pair| pair[1] >= pair[0]), "{delays:?}");
     }
 }
+
+#[test]
+fn a_pressing_token_waits_neither_for_a_judgement_nor_for_a_failing_verification() {
+    let rules = rules();
+    for outcome in [Outcome::Disputed, Outcome::Deferred { retry_after: None }] {
+        for (secs, is_held_up) in [(70_000, true), (80_000, false)] {
+            let state = apply(active(), Outcome::ResetDeferred { retry_after: None }, &rules, moment(secs));
+            let state = apply(state, outcome, &rules, moment(secs + 60));
+            let State::Active(active) = &state else { panic!("{state:?}") };
+            assert_eq!(active.ask_first, is_held_up, "{outcome:?} after {secs} s");
+        }
+    }
+}
+
+#[test]
+fn what_declined_one_rung_says_nothing_about_the_next_one() {
+    let recovery = Recovery { reset_by_id: true, register: RegisterAgain::Always };
+    let rules = Rules { recovery, ..rules() };
+    let declined = Outcome::Declined(Trouble::AccessDenied);
+    let mut state = apply(proven(active(), Outcome::Refused), Outcome::Refused, &rules, moment(700));
+    for secs in [800, 1_100, 1_400] {
+        state = apply(state, declined, &rules, moment(secs));
+        state = apply(state, Outcome::Refused, &rules, moment(secs + 1));
+    }
+    assert!(matches!(&state, State::Rejected(state) if state.rungs.reset_failed), "{state:?}");
+    let state = apply(state, declined, &rules, moment(1_500));
+    assert!(matches!(&state, State::Rejected(state) if !state.rungs.register_failed), "{state:?}");
+}

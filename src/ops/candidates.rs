@@ -20,6 +20,8 @@ pub struct Inquiry<'a> {
     pub timing: &'a Timing,
     /// Whether the runner's token is proven dead, so that a former one may be followed.
     pub is_dead: bool,
+    /// Whether a rotation is not put off any further, not even for an unknown token in config.toml.
+    pub is_pressing: bool,
 }
 
 /// The number of candidates from config.toml that are kept. Those that the server gave are all kept.
@@ -300,15 +302,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.
     pub async fn load_held(&self, runner: &mut Runner) {
-        if runner.is_held_changed {
-            return;
-        }
-        runner.held = match self.disk.held(&runner.record.key).await {
+        let stored = match self.disk.held(&runner.record.key).await {
             Ok(held) => held,
             Err(error) => {
                 tracing::error!(runner = runner.label(), %error, "cannot read the runner's further tokens");
                 Held::default()
             }
         };
+        if !runner.is_held_changed {
+            runner.held = stored;
+            return;
+        }
+        // What this process could not write yet does not replace the tokens of another one.
+        for candidate in stored.candidates {
+            runner.note_candidate(candidate);
+        }
     }
 }

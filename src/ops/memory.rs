@@ -3,7 +3,7 @@
 //! Both answer at once, so a paused clock only advances while all tasks sleep.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -106,6 +106,8 @@ struct ServerState {
     issued: u64,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     standing_faults: BTreeMap<&'static str, Fault>,
+    /// Tokens about which no verification is answered.
+    unanswered: BTreeSet<Fingerprint>,
     /// What is odd about the answer to the present request.
     oddity: Option<Fault>,
     requests: Vec<Request>,
@@ -125,6 +127,7 @@ impl MemoryServer {
             issued: 0,
             faults: BTreeMap::new(),
             standing_faults: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             oddity: None,
             requests: Vec::new(),
         })))
@@ -168,6 +171,11 @@ impl MemoryServer {
             Some(fault) => state.standing_faults.insert(call, fault),
             None => state.standing_faults.remove(call),
         };
+    }
+
+    /// Answers no verification of this token, as a firewall that blocks it.
+    pub(crate) fn block(&self, token: &Token) {
+        self.0.borrow_mut().unanswered.insert(token.fingerprint());
     }
 
     pub(crate) fn runners(&self) -> BTreeMap<u64, ServedRunner> {
@@ -320,6 +328,9 @@ impl Server for MemoryServer {
         self.until_answered("verify").await;
         self.call("verify", token, |state| {
             let now = state.clock.truth();
+            if state.unanswered.contains(&token.fingerprint()) {
+                return Err(Disposition::NotExecuted { retry_after: None });
+            }
             let (id, runner) = state.find(token)?;
             runner.managers.insert(system_id.to_string(), now);
             Ok(Verified { id: RunnerId::try_new(id).ok(), expiry: runner.expiry, legacy: false })
@@ -426,6 +437,8 @@ pub(crate) struct DiskState {
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
+    /// Whether there is no state directory: nothing but config.toml is kept.
+    pub(crate) is_stateless: bool,
     /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
     /// The number of writes before all others fail; `None` for no limit.
@@ -493,7 +506,7 @@ fn entry(name: &str, id: Option<RunnerId>, credential: &Credential, position: us
 }
 
 fn selector(url: ServerUrl, id: Option<RunnerId>, token: &Token) -> EntrySelector {
-    EntrySelector { url, id, digests: vec![token.digest()], hints: Vec::new(), name: None }
+    EntrySelector { url, id, digests: vec![token.digest()], name: None }
 }
 
 fn text_of(entry: &Entry) -> EntryText {
@@ -544,7 +557,7 @@ impl Disk for MemoryDisk {
     type RunnerLock = ();
 
     fn has_state(&self) -> bool {
-        true
+        !self.state().is_stateless
     }
 
     async fn lock_runner(&self, _key: &RunnerKey, _wait: Duration) -> Result<(), store::Error> {
@@ -632,7 +645,10 @@ impl Disk for MemoryDisk {
     }
 
     async fn save_record(&self, record: Record) -> Result<(), store::Error> {
-        self.effect("record")?.records.insert(record.key.clone(), record);
+        let mut state = self.effect("record")?;
+        if !state.is_stateless {
+            state.records.insert(record.key.clone(), record);
+        }
         Ok(())
     }
 
@@ -647,7 +663,7 @@ impl Disk for MemoryDisk {
 
     async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), store::Error> {
         let mut state = self.effect("held")?;
-        if held.is_empty() {
+        if held.is_empty() || state.is_stateless {
             state.held.remove(key);
         } else {
             state.held.insert(key.clone(), held);
@@ -657,6 +673,9 @@ impl Disk for MemoryDisk {
 
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
         let mut state = self.effect("begin")?;
+        if state.is_stateless {
+            return Ok(());
+        }
         let answer = state.journal.get(key).and_then(|pending| pending.answer.as_ref());
         if answer.is_some_and(|answer| answer.token.is_some()) {
             return Err(store::Error::Unsettled { key: key.clone() });
@@ -667,9 +686,20 @@ impl Disk for MemoryDisk {
 
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error> {
         let mut state = self.effect("answered")?;
+        if state.is_stateless {
+            return Ok(());
+        }
         match state.journal.get_mut(key) {
             Some(pending) => pending.answer = Some(answer),
             None => return Err(store::Error::NotBegun { key: key.clone() }),
+        }
+        Ok(())
+    }
+
+    async fn take_back_to(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
+        let mut state = self.effect("take_back_to")?;
+        if !state.is_stateless {
+            state.journal.insert(key.clone(), Pending { key: key.clone(), intent, answer: None });
         }
         Ok(())
     }
@@ -745,7 +775,7 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
     static TIMING: std::sync::OnceLock<Timing> = std::sync::OnceLock::new();
     let since_boot_ms = u64::try_from(at.as_millis() - START).unwrap_or_default();
     let now = Stamp { at, boot: Boot(1), since_boot_ms };
-    Inquiry { now, timing: TIMING.get_or_init(Timing::default), is_dead: false }
+    Inquiry { now, timing: TIMING.get_or_init(Timing::default), is_dead: false, is_pressing: false }
 }
 
 /// The request of a command to unregister a runner.

@@ -11,6 +11,8 @@ pub struct RecordMove {
     pub from: RunnerKey,
     /// The record with its new key and enrollment. What is stored under the old key decides everything else.
     pub record: Record,
+    /// Whether there was a record under the old key. One that is gone by now was unregistered, and stays so.
+    pub is_recorded: bool,
     /// Whether its token may be written; a token from an environment variable may not.
     pub is_stored: bool,
 }
@@ -42,6 +44,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let source = match stored {
             Some(record) if record.url != change.record.url || record.credential.is_none() => return Ok(None),
             Some(record) => record,
+            None if change.is_recorded && self.disk.has_state() => return Ok(None),
             None => change.record.clone(),
         };
         let record = Record { key: to.clone(), enrollment: change.record.enrollment.clone(), ..source };

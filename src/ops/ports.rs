@@ -93,6 +93,7 @@ pub trait Disk: 'static {
     async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
+    async fn take_back_to(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
     async fn clear(&self, key: &RunnerKey) -> Stored<()>;
     async fn pending(&self) -> Stored<Vec<Pending>>;
     async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
@@ -120,6 +121,7 @@ impl Disk for Store {
         async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
         async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
         async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
+        async fn take_back_to(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
         async fn clear(&self, key: &RunnerKey) -> Stored<()>;
         async fn pending(&self) -> Stored<Vec<Pending>>;
         async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;

@@ -12,6 +12,8 @@ pub enum EntryStatus {
     Ours,
     /// It holds a retired token: an old copy of the file was restored.
     Stale,
+    /// It holds the record's token with white space around it.
+    Padded,
     /// It holds an unknown token: another process or the user rotated or replaced it.
     Foreign {
         /// Its credential.
@@ -21,7 +23,9 @@ pub enum EntryStatus {
     },
     /// Its token is an environment variable.
     Variable(String),
-    /// It is unusable, or its token is missing.
+    /// Its token is missing, or a placeholder.
+    Blank,
+    /// Its token is no token. What a person meant by it is unknown, so it is never overwritten.
     Broken,
     /// There is no entry.
     Missing,
@@ -48,7 +52,13 @@ impl EntryStatus {
         statuses
             .filter_map(|status| match status {
                 Self::Foreign { credential, id } => Some((credential, id)),
-                Self::Ours | Self::Stale | Self::Variable(_) | Self::Broken | Self::Missing => None,
+                Self::Ours
+                | Self::Stale
+                | Self::Padded
+                | Self::Variable(_)
+                | Self::Blank
+                | Self::Broken
+                | Self::Missing => None,
             })
             .collect()
     }
@@ -58,10 +68,12 @@ impl EntryStatus {
         match self {
             Self::Missing => 0,
             Self::Ours => 1,
-            Self::Broken => 2,
-            Self::Variable(_) => 3,
-            Self::Stale => 4,
-            Self::Foreign { .. } => 5,
+            Self::Blank => 2,
+            Self::Broken => 3,
+            Self::Variable(_) => 4,
+            Self::Padded => 5,
+            Self::Stale => 6,
+            Self::Foreign { .. } => 7,
         }
     }
 }
@@ -80,8 +92,10 @@ pub struct Reconciled {
 fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
     match &entry.token {
         EntryToken::Variable { name, .. } => EntryStatus::Variable(name.clone()),
-        EntryToken::Absent | EntryToken::Placeholder | EntryToken::Unusable(_) => EntryStatus::Broken,
-        EntryToken::Literal(token) => {
+        EntryToken::Absent | EntryToken::Placeholder => EntryStatus::Blank,
+        EntryToken::Unusable(_) => EntryStatus::Broken,
+        EntryToken::Padded(token) if runner.is_current(token) => EntryStatus::Padded,
+        EntryToken::Literal(token) | EntryToken::Padded(token) => {
             let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
             if is_ours {
                 EntryStatus::Ours
@@ -106,12 +120,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter(runner).await?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         match entry_status {
-            // Without a state directory the entry is the only place for the token.
-            EntryStatus::Foreign { .. } if !self.disk.has_state() => self.project(runner).await?,
-            EntryStatus::Foreign { .. } | EntryStatus::Variable(_) => self.save_record(runner).await?,
-            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Broken | EntryStatus::Missing => {
-                self.project(runner).await?
+            // Without a state directory config.toml is the only place for the token.
+            EntryStatus::Foreign { .. } | EntryStatus::Broken if !self.disk.has_state() => self.project(runner).await?,
+            EntryStatus::Foreign { .. } | EntryStatus::Broken | EntryStatus::Variable(_) => {
+                self.save_record(runner).await?
             }
+            EntryStatus::Ours
+            | EntryStatus::Stale
+            | EntryStatus::Padded
+            | EntryStatus::Blank
+            | EntryStatus::Missing => self.project(runner).await?,
         }
         self.disk.clear(&runner.record.key).await?;
         Ok(entry_status)
@@ -163,26 +181,36 @@ impl<S: Server, D: Disk> Ops<S, D> {
             None => self.renew(runner, credential, over).await,
         };
         match renewed {
-            Ok(_) => runner.record.entry_text = None,
+            Ok(_) => (runner.record.entry_text, runner.sole_copy) = (None, None),
             // An entry that the user removed stays removed; the record is written all the same.
             Err(store::Error::NoSuchEntry { .. }) if self.disk.has_state() => {}
-            Err(error @ store::Error::NoSuchEntry { .. }) => self.put_back(runner, error).await?,
+            Err(error @ (store::Error::NoSuchEntry { .. } | store::Error::UnknownToken { .. })) => {
+                self.put_back(runner, error).await?;
+            }
             Err(error) => return Err(error),
         }
         self.save_record(runner).await
     }
 
-    /// Without a state directory, an entry that was removed meanwhile comes back with its new token: there is no other
-    /// place for it.
-    async fn put_back(&self, runner: &mut Runner, missing: store::Error) -> Result<(), store::Error> {
-        let (Some(text), Some(credential)) = (runner.kept_text.clone(), runner.record.credential.clone()) else {
-            return Err(missing);
+    /// Without a state directory there is no other place for the new token than config.toml: an entry that was removed
+    /// meanwhile comes back, and one that has got an unknown token meanwhile gets a second one beside it.
+    async fn put_back(&self, runner: &mut Runner, error: store::Error) -> Result<(), store::Error> {
+        let (Some(text), Some(credential), false) =
+            (runner.kept_text.clone(), runner.record.credential.clone(), self.disk.has_state())
+        else {
+            return Err(error);
         };
+        let is_removed = matches!(error, store::Error::NoSuchEntry { .. });
         tracing::warn!(
             runner = runner.label(),
-            "its entry was removed from config.toml during the rotation: putting it back, because it is the only place for the new token"
+            is_removed,
+            "its entry in config.toml was changed during the rotation: adding one with the new token, for which there is no other place"
         );
-        self.disk.edit(Edit::Insert { text, id: runner.record.id, credential }).await.map(drop)
+        // An entry with this id would be renewed instead, and it holds the unknown token.
+        let id = runner.record.id.filter(|_| is_removed);
+        self.disk.edit(Edit::Insert { text, id, credential }).await?;
+        runner.sole_copy = None;
+        Ok(())
     }
 
     /// Renews the credential of the entry. An entry with one of the runner's tokens but another id is from before a

@@ -1,5 +1,6 @@
 //! Register: create the runner of an enrollment and write its entry.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::candidates::Asked;
@@ -103,7 +104,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             EntryStatus::Missing if !entered.snapshot.takes_entries => return Err(Error::NoRoom),
             EntryStatus::Missing => true,
-            EntryStatus::Ours | EntryStatus::Stale | EntryStatus::Foreign { .. } | EntryStatus::Broken => false,
+            EntryStatus::Ours
+            | EntryStatus::Stale
+            | EntryStatus::Padded
+            | EntryStatus::Foreign { .. }
+            | EntryStatus::Blank
+            | EntryStatus::Broken => false,
         };
         if let Some(adopted) = self.ask_received(runner, inquiry).await? {
             return Ok(adopted);
@@ -206,7 +212,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let RegistrationSource::Given(_) = enrollment.source {
             return self.take_given(enrollment, runner, token, now).await;
         }
-        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
+        let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
         self.save_record(runner).await?;
         let operation = JournalOperation::Register {
             url: runner.record.url.clone(),
@@ -233,13 +239,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let obtained_at = date.unwrap_or(now).whole_seconds();
         let Registered { id, token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
-        self.journal_token(runner, id, &credential, shape).await;
+        if !self.journal_token(runner, id, &credential, shape).await {
+            runner.sole_copy = Some(Rc::clone(&until_stored));
+        }
         if let Shape::Odd(oddity) = shape {
             return self.keep_odd_registration(runner, credential, id, oddity, now).await;
         }
-        runner.record.id = id;
-        runner.record.confirmed_id = id;
-        Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+        Ok(self.keep_registered(runner, credential, (id, id), date, now).await)
     }
 
     /// An odd answer to a registration: its token is kept as a candidate and counts once the server accepts it.
@@ -256,13 +262,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.keep_received(runner, &credential, id, now).await;
         match self.send_verify(runner, &credential.token).await {
             Ok(verified) => {
-                runner.record.id = verified.value.id.or(id);
-                runner.record.confirmed_id = verified.value.id;
+                let ids = (verified.value.id.or(id), verified.value.id);
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
                 let date = self.judged(runner, verified.date, expiry, now);
-                let obtained_at = credential.obtained_at.unwrap_or(now);
                 let credential = Credential { expiry, ..credential };
-                Ok(self.keep_registered(runner, credential, obtained_at, date, now).await)
+                Ok(self.keep_registered(runner, credential, ids, date, now).await)
             }
             Err(_) => {
                 if !runner.is_held_changed {
@@ -305,25 +309,27 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let verified = self.send_verify(runner, &token).await?;
         self.set_origin(enrollment, runner, &token);
         let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
-        runner.record.id = verified.value.id;
-        runner.record.confirmed_id = verified.value.id;
+        let ids = (verified.value.id, verified.value.id);
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, first_seen_at, verified.date, now).await)
+        Ok(self.keep_registered(runner, credential, ids, verified.date, now).await)
     }
 
-    /// Writes the record before the entry: a daemon that saw an entry without a record would manage it under another
-    /// key.
+    /// Takes over the token of a new runner, with its id and the one that the server has confirmed. Writes the record
+    /// before the entry: a daemon that saw an entry without a record would manage it under another key.
     async fn keep_registered(
         &self,
         runner: &mut Runner,
         credential: Credential,
-        obtained_at: Timestamp,
+        (id, confirmed_id): (Option<RunnerId>, Option<RunnerId>),
         date: Option<Timestamp>,
         now: Timestamp,
     ) -> Completed {
+        let obtained_at = credential.obtained_at.unwrap_or(now);
         let validity = Validity { obtained_at, expiry: credential.expiry };
         runner.record.given_to = None;
+        // The former token is kept with the former id.
         runner.take(credential, now);
+        (runner.record.id, runner.record.confirmed_id) = (id, confirmed_id);
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }

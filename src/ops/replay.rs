@@ -138,9 +138,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let credential = Credential { token: token.clone(), obtained_at, expiry };
                 self.keep_received(runner, &credential, answer.id, intent.at).await;
                 self.save_held(runner).await?;
-                self.disk.clear(&key).await?;
                 if matches!(intent.operation, JournalOperation::Rotate { .. }) {
-                    self.disk.begin(&key, intent).await?;
+                    self.disk.take_back_to(&key, intent).await?;
+                } else {
+                    self.disk.clear(&key).await?;
                 }
                 Ok(())
             }
@@ -194,8 +195,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
     let now = intent.at;
-    runner.record.id = answer.id.or(runner.record.id);
-    runner.record.confirmed_id = answer.id.or(runner.record.confirmed_id);
     match &intent.operation {
         JournalOperation::Register { seed, .. } => {
             // The record was written before the request and already has the origin `V1`.
@@ -213,6 +212,9 @@ fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
         JournalOperation::Unregister { .. } => {}
     }
     if let Some(token) = answer.token {
+        // The former token is kept with the former id.
         runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry }, now);
     }
+    runner.record.id = answer.id.or(runner.record.id);
+    runner.record.confirmed_id = answer.id.or(runner.record.confirmed_id);
 }

@@ -1,5 +1,7 @@
 //! Rotate: replace the token without losing the new one to a crash or a full disk.
 
+use std::rc::Rc;
+
 use super::verify::refuse_first_api;
 use super::{Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
@@ -37,7 +39,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         let over = runner.overwritable(inquiry);
-        if unknown.iter().any(|token| !over.contains(&token.digest())) {
+        let is_contested = unknown.iter().any(|token| !over.contains(&token.digest()));
+        // Its entry keeps the unknown token then, and the state directory holds the new one.
+        if is_contested && !(inquiry.is_pressing && self.disk.has_state()) {
             return Ok(Completed::new(Outcome::Contested, None));
         }
         if access_token.is_none() {
@@ -49,7 +53,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.kept_text = self.disk.texts(runner.target()).await?.into_iter().next();
         }
         let old = runner.token()?;
-        let _until_stored = self.sole_copies.begin().ok_or(Error::Stopping)?;
+        let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
+        let lost_before = self.lost_reset_of(runner).await?;
         let intent = self.rotation_intent(runner, &old, access_token.is_some(), now);
         self.disk.begin(&runner.record.key, intent.clone()).await?;
         let answer = match self.reset(runner, &old, access_token).await {
@@ -57,24 +62,40 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => {
                 let error = Error::Changing(failure);
                 if !matches!(error.outcome(), Outcome::Lost { .. }) {
-                    self.disk.clear(&runner.record.key).await?;
+                    self.call_off(runner, lost_before).await?;
                 }
                 return Err(error);
             }
         };
         if answer.value.token == old {
-            self.disk.clear(&runner.record.key).await?;
+            self.call_off(runner, lost_before).await?;
             return Ok(Completed::new(Outcome::NotRotated, self.trusted(runner, answer.date)));
         }
         let date = self.judged(runner, answer.date, answer.value.expiry, now);
         let obtained_at = date.unwrap_or(now).whole_seconds();
         let Reset { token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
-        self.journal_token(runner, None, &credential, shape).await;
+        if !self.journal_token(runner, None, &credential, shape).await {
+            runner.sole_copy = Some(Rc::clone(&until_stored));
+        }
         if let Shape::Odd(oddity) = shape {
             return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), now).await;
         }
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
+    }
+
+    /// The intent of an earlier reset whose answer was lost. A reset by an access token goes before it is settled.
+    async fn lost_reset_of(&self, runner: &Runner) -> Result<Option<Intent>, Error> {
+        let pending = self.disk.pending_of(&runner.record.key).await?;
+        Ok(pending.filter(|pending| pending.is_lost_reset()).map(|pending| pending.intent))
+    }
+
+    /// Ends the journal of a reset without effect. An earlier one that was lost stays to be settled.
+    async fn call_off(&self, runner: &Runner, lost_before: Option<Intent>) -> Result<(), store::Error> {
+        match lost_before {
+            Some(intent) => self.disk.take_back_to(&runner.record.key, intent).await,
+            None => self.disk.clear(&runner.record.key).await,
+        }
     }
 
     /// An odd answer to a reset: its token is kept as a candidate and counts once the server accepts it.
@@ -100,8 +121,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(_) => {
                 // The candidate is safe; the journal goes on to say that a reset is not settled.
                 if !runner.is_held_changed {
-                    self.disk.clear(&runner.record.key).await?;
-                    self.disk.begin(&runner.record.key, intent).await?;
+                    self.disk.take_back_to(&runner.record.key, intent).await?;
                 }
                 Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
             }
@@ -161,14 +181,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Completed { unsaved, ..Completed::new(Outcome::Rotated(Validity { obtained_at, expiry }), date) }
     }
 
-    /// Adds a new token to the journal. A failure is only logged: the record and config.toml come next.
+    /// Adds a new token to the journal; returns whether it is stored there. A failure is only logged: the record and
+    /// config.toml come next.
     pub(super) async fn journal_token(
         &self,
         runner: &Runner,
         id: Option<RunnerId>,
         credential: &Credential,
         shape: Shape,
-    ) {
+    ) -> bool {
         let Credential { token, obtained_at, expiry } = credential.clone();
         let is_documented = shape == Shape::Documented;
         let answer = JournalAnswer { id, token: Some(token), expiry, obtained_at, is_documented };
@@ -178,7 +199,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 error = chain(&error),
                 "cannot write the new token to the journal"
             );
+            return false;
         }
+        self.disk.has_state()
     }
 
     /// Writes config.toml and the record, then clears the journal. If config.toml cannot be written, the record is

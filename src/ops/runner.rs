@@ -1,5 +1,7 @@
 //! A runner: its record and how its server is reached.
 
+use std::rc::Rc;
+
 use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
 use crate::model::{
     Candidate, CandidateSource, Conclusion, Credential, Evidence, Held, Origin, Rejection, RunnerKey, Site, SystemId,
@@ -9,6 +11,7 @@ use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 use super::Error;
+use super::sole_copies::SoleCopy;
 
 /// A managed runner.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Runner {
     pub(super) kept_text: Option<EntryText>,
     /// Digests of unknown tokens in its entry that are proven dead.
     pub(super) removable: Vec<Digest>,
+    /// Set while its token is in memory alone.
+    pub(super) sole_copy: Option<Rc<SoleCopy>>,
     /// Its candidates, and the evidence about its token.
     pub held: Held,
     /// Whether `held` differs from the disk.
@@ -97,6 +102,7 @@ impl Runner {
             twin_of: None,
             kept_text: None,
             removable: Vec::new(),
+            sole_copy: None,
             held: Held::default(),
             is_held_changed: false,
             is_recorded: true,
@@ -111,7 +117,6 @@ impl Runner {
             url: self.record.url.clone(),
             id: self.record.id,
             digests: current.chain(self.record.former_digests.iter().copied()).collect(),
-            hints: self.record.hints(),
             name: None,
         }
     }
@@ -147,6 +152,18 @@ impl Runner {
             self.record.credential =
                 Some(Credential { token: token.clone(), obtained_at: entry.obtained_at, expiry: entry.expiry });
         }
+    }
+
+    /// Whether its token is in memory alone: it is lost if the process ends now.
+    #[must_use]
+    pub fn is_unstored(&self) -> bool {
+        self.sole_copy.is_some()
+    }
+
+    /// Whether its record was on the disk when it was last read or written.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.is_recorded
     }
 
     /// The name for messages: the local name, else the key.

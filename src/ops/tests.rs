@@ -7,9 +7,9 @@ use super::memory::{
     rotation_intent,
 };
 use super::*;
-use crate::gitlab::Disposition;
+use crate::gitlab::{Disposition, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{Credential, Expiry, Origin, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Credential, Expiry, Origin, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
 use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending};
 
@@ -371,6 +371,110 @@ async fn no_token_is_spent_while_config_toml_holds_an_unknown_one() {
     assert_eq!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().outcome, Outcome::Contested);
     assert_eq!(fixture.server.calls(), ["register"]);
     assert_eq!(fixture.disk.tokens(), [unknown]);
+}
+
+#[tokio::test]
+async fn a_token_near_its_end_is_rotated_beside_an_unknown_one_which_stays() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    let pressing = Inquiry { is_pressing: true, ..inquiry() };
+    let done = fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap();
+    assert!(matches!((done.outcome, done.unsaved), (Outcome::Rotated(_), Some(store::Error::UnknownToken { .. }))));
+    assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&unknown));
+    fixture.assert_nothing_lost("beside an unknown token");
+    // Without a state directory the new token would have no place.
+    fixture.disk.state().is_stateless = true;
+    assert_eq!(fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap().outcome, Outcome::Contested);
+}
+
+#[tokio::test]
+async fn without_a_state_directory_a_token_is_added_beside_an_unknown_one() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.disk.state().is_stateless = true;
+    fixture.disk.fail("edit", 1);
+    assert!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().unsaved.is_some());
+    assert!(runner.is_unstored());
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    fixture.ops.save(&mut runner).await.unwrap();
+    assert_eq!(fixture.disk.tokens(), [unknown, runner.token().unwrap()]);
+    assert!(!runner.is_unstored());
+}
+
+#[tokio::test]
+async fn a_token_with_white_space_around_it_is_no_placeholder_and_is_written_without() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Padded(unknown.clone());
+    assert!(fixture.ops.verify(&mut runner, &inquiry()).await.unwrap().is_disputed);
+    assert_eq!(fixture.disk.tokens(), [unknown]);
+    let ours = runner.token().unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Padded(ours.clone());
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert_eq!(fixture.disk.state().entries[0].token, EntryToken::Literal(ours));
+}
+
+#[tokio::test]
+async fn a_declined_reset_by_an_access_token_leaves_an_earlier_lost_one_to_be_settled() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let access_token = Token::parse("glpat-access").unwrap();
+    fixture.server.inject("reset", Fault::LoseAnswer);
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    let journal = |fixture: &OpsFixture| fixture.disk.state().journal.get(&runner.record.key).cloned();
+    let lost = journal(&fixture);
+    assert!(lost.is_some());
+    let mut runner = runner.clone();
+    fixture.server.inject("reset_by_id", Fault::Fail(Disposition::MustAct(Reason::AccessToken)));
+    fixture.ops.rotate(&mut runner, Some(&access_token), &inquiry()).await.unwrap_err();
+    assert_eq!(journal(&fixture), lost);
+    fixture.ops.rotate(&mut runner, Some(&access_token), &inquiry()).await.unwrap();
+    assert_eq!(journal(&fixture), None);
+}
+
+#[tokio::test]
+async fn a_record_that_was_removed_meanwhile_is_not_moved() {
+    let fixture = OpsFixture::new();
+    let runner = fixture.registered().await;
+    let from = runner.record.key.clone();
+    let record = Record { key: RunnerKey::enrollment("build-2").unwrap(), ..runner.record.clone() };
+    let change = RecordMove { from: from.clone(), record, is_recorded: runner.is_recorded(), is_stored: true };
+    fixture.disk.state().records.remove(&from);
+    assert!(fixture.ops.move_record(&change).await.unwrap().is_none());
+    assert!(fixture.disk.state().records.is_empty());
+}
+
+#[tokio::test]
+async fn a_candidate_that_cannot_be_written_yet_does_not_replace_that_of_another_process() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut elsewhere = Runner::recorded(runner.record.clone(), runner.site.clone());
+    let (one, two) = (Token::parse("glrtr-one").unwrap(), Token::parse("glrtr-two").unwrap());
+    fixture.disk.fail("held", 1);
+    fixture.disk.state().entries[0].token = EntryToken::Literal(one.clone());
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap_err();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(two.clone());
+    fixture.ops.verify(&mut elsewhere, &inquiry()).await.unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(runner.token().unwrap());
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    let held = fixture.disk.state().held[&runner.record.key].clone();
+    assert!([one, two].iter().all(|token| held.candidates.iter().any(|candidate| candidate.token == *token)));
+}
+
+#[tokio::test]
+async fn a_former_token_is_kept_with_the_id_of_its_runner() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (former_id, former) = (runner.record.id, runner.token().unwrap());
+    let enrollment = enrollment(registration_token());
+    fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    assert_ne!(runner.record.id, former_id);
+    let candidate = runner.held.candidates.iter().find(|candidate| candidate.token == former).unwrap();
+    assert_eq!(candidate.id, former_id);
 }
 
 #[tokio::test]

@@ -110,16 +110,28 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.project(runner).await?;
                 Ok(verified)
             }
+            EntryStatus::Padded => {
+                tracing::warn!(
+                    runner = runner.label(),
+                    "config.toml holds the token with white space around it: writing it without, as gitlab-runner needs it"
+                );
+                self.project(runner).await?;
+                Ok(verified)
+            }
             EntryStatus::Missing if runner.is_unwritten() => {
                 self.project(runner).await?;
                 Ok(verified)
             }
             // Its token was blanked: an enrollment wants it back.
-            EntryStatus::Broken if runner.record.enrollment.is_some() => {
+            EntryStatus::Blank if runner.record.enrollment.is_some() => {
                 self.project(runner).await?;
                 Ok(verified)
             }
-            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => Ok(verified),
+            EntryStatus::Ours
+            | EntryStatus::Variable(_)
+            | EntryStatus::Blank
+            | EntryStatus::Broken
+            | EntryStatus::Missing => Ok(verified),
         }
     }
 
@@ -162,7 +174,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.record_given(runner, id, &credential).await?;
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
-        let target = EntrySelector { url, id: None, digests, hints: Vec::new(), name: None };
+        let target = EntrySelector { url, id: None, digests, name: None };
         // Only the id changes: it was a claim, and this one is the server's.
         let edit = Edit::Renew { target, id: Some(id), credential, over: Vec::new() };
         match self.disk.edit(edit).await {
@@ -292,7 +304,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
         let unknown = EntryStatus::unknown_in(runner, &entered.snapshot);
-        let over = unknown.iter().map(|(credential, _)| credential.token.digest()).collect();
+        // They are candidates now. Without a state directory they would be in no other place.
+        let kept = unknown.iter().filter(|_| self.disk.has_state());
+        let over = kept.map(|(credential, _)| credential.token.digest()).collect();
         self.project_over(runner, over).await?;
         let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         Ok(Some(Completed::new(Outcome::Adopted(validity), verified.date)))

@@ -130,6 +130,10 @@ impl BlockingStore {
         self.runners().map_or(Ok(()), |runners| self.journals.answered(&runners, key, answer))
     }
 
+    pub(super) fn take_back_to(&mut self, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+        self.runners().map_or(Ok(()), |runners| self.journals.take_back_to(&runners, key, intent))
+    }
+
     pub(super) fn clear(&mut self, key: &RunnerKey) -> Result<(), Error> {
         self.runners().map_or(Ok(()), |runners| self.journals.clear(&runners, key))
     }

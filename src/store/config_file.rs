@@ -160,7 +160,10 @@ impl EntryReader<'_> {
             EntryToken::Placeholder => self.problems.push(EntryProblem::PlaceholderToken),
             EntryToken::Unusable(problem) => self.problems.push(EntryProblem::Token(*problem)),
             EntryToken::Variable { name, token: None } => self.problems.push(EntryProblem::Variable(name.clone())),
-            EntryToken::Absent | EntryToken::Literal(_) | EntryToken::Variable { token: Some(_), .. } => {}
+            EntryToken::Absent
+            | EntryToken::Literal(_)
+            | EntryToken::Padded(_)
+            | EntryToken::Variable { token: Some(_), .. } => {}
         }
         token
     }
@@ -202,8 +205,12 @@ impl EntryReader<'_> {
 }
 
 fn understood_token(text: &str, variables: fn(&str) -> Option<String>) -> EntryToken {
-    if text.is_empty() || text.contains(|character: char| matches!(character, '<' | '>') || character.is_whitespace()) {
+    let bare = text.trim();
+    if bare.is_empty() || bare.contains(|character: char| matches!(character, '<' | '>') || character.is_whitespace()) {
         return EntryToken::Placeholder;
+    }
+    if bare != text {
+        return Token::parse(bare).map_or_else(EntryToken::Unusable, EntryToken::Padded);
     }
     let Some(variable) = text.strip_prefix('$') else {
         return Token::parse(text).map_or_else(EntryToken::Unusable, EntryToken::Literal);

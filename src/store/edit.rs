@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::entry_text::EntryText;
 use crate::model::{Credential, RunnerId, ServerUrl};
-use crate::secret::{Digest, Fingerprint, Token};
+use crate::secret::Digest;
 
 /// Selects all entries of one runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,6 @@ pub struct EntrySelector {
     pub id: Option<RunnerId>,
     /// Whole digests of its tokens, to match entries without an id.
     pub digests: Vec<Digest>,
-    /// Fingerprints of its former tokens whose digests version 0.1 did not keep. Other tokens can share one.
-    pub hints: Vec<Fingerprint>,
     /// Narrows the selection to entries of this name.
     pub name: Option<String>,
 }
@@ -92,17 +90,6 @@ impl EntrySelector {
     #[must_use]
     pub fn may_remove(&self, entry: &Entry) -> bool {
         self.matches(entry) && entry.token.token().is_none_or(|token| self.digests.contains(&token.digest()))
-    }
-
-    /// Whether only a hint speaks for an entry: eight hex digits of its token are those of a former token. It may
-    /// belong to this runner, and only its server knows. Never true together with [`EntrySelector::matches`].
-    #[must_use]
-    pub fn may_match(&self, entry: &Entry) -> bool {
-        let is_hinted = |token: &Token| self.hints.contains(&token.fingerprint());
-        self.covers(entry)
-            && (self.id.is_none() || entry.id.is_none())
-            && !self.matches(entry)
-            && entry.token.token().is_some_and(is_hinted)
     }
 
     /// Whether an entry has the instance, and the name if one is given.

@@ -50,8 +50,10 @@ pub struct Entry {
 pub enum EntryToken {
     /// There is no `token`, or it is not text.
     Absent,
-    /// A placeholder of configuration management: an empty text, or one with `<`, `>` or white space.
+    /// A placeholder of configuration management: an empty text, or one with `<`, `>` or white space in it.
     Placeholder,
+    /// A token with white space around it, as a person may paste one. gitlab-runner cannot use it as it is.
+    Padded(Token),
     /// Written out.
     Literal(Token),
     /// `$NAME` or `${NAME}`: used expanded, never written expanded.
@@ -119,7 +121,7 @@ impl EntryToken {
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         match self {
-            Self::Literal(token) => Some(token),
+            Self::Literal(token) | Self::Padded(token) => Some(token),
             Self::Variable { token, .. } => token.as_ref(),
             Self::Absent | Self::Placeholder | Self::Unusable(_) => None,
         }

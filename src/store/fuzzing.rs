@@ -35,7 +35,7 @@ pub fn splice(input: &[u8]) {
 }
 
 fn by_id(url: ServerUrl, id: Option<RunnerId>) -> EntrySelector {
-    EntrySelector { url, id, digests: Vec::new(), hints: Vec::new(), name: None }
+    EntrySelector { url, id, digests: Vec::new(), name: None }
 }
 
 fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {

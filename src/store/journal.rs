@@ -143,6 +143,14 @@ pub struct Pending {
     pub answer: Option<JournalAnswer>,
 }
 
+impl Pending {
+    /// Whether it is a reset whose answer was not written.
+    #[must_use]
+    pub fn is_lost_reset(&self) -> bool {
+        matches!(self.intent.operation, JournalOperation::Rotate { .. }) && self.answer.is_none()
+    }
+}
+
 /// The journals of requests whose answers are outstanding, open: an answer then takes no new descriptor, so that the only
 /// copy of a token can be written even if there is none left.
 #[derive(Default)]
@@ -155,6 +163,14 @@ impl OpenJournals {
         let file = begin(directory, key, intent)?;
         self.0.insert(key.clone(), file);
         Ok(())
+    }
+
+    /// Puts the intent in place of the whole journal, at once: its answer is kept elsewhere, or was of no effect.
+    pub(super) fn take_back_to(&mut self, directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+        self.0.remove(key);
+        let path = path_of(directory, key);
+        let former = read_file(&path)?;
+        write_intent(directory, &path, intent, former.as_deref()).map(drop)
     }
 
     /// Writes the answer into its slot, durably.
@@ -198,14 +214,19 @@ fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<File, Err
             return Err(Error::Unsettled { key: key.clone() });
         }
     };
-    let mut content = slot(intent, ANSWER_AT, &path)?;
+    write_intent(directory, &path, intent, former.as_deref())
+}
+
+/// Replaces a journal by an intent without an answer, durably.
+fn write_intent(directory: &Path, path: &Path, intent: &Intent, former: Option<&[u8]>) -> Result<File, Error> {
+    let mut content = slot(intent, ANSWER_AT, path)?;
     content.resize(FILE_BYTES, b' ');
     let directory = Directory::open(directory)?;
-    let mut temporary = TemporaryFile::create(temporary_name(&path))?;
+    let mut temporary = TemporaryFile::create(temporary_name(path))?;
     temporary.set_mode(0o600)?;
     temporary.fill(&content)?;
-    let file = temporary.rename(&path).map_err(Error::io("replace", &path))?;
-    directory.sync().inspect_err(|_| take_back(&path, former.as_deref()))?;
+    let file = temporary.rename(path).map_err(Error::io("replace", path))?;
+    directory.sync().inspect_err(|_| take_back(path, former))?;
     Ok(file)
 }
 

@@ -126,12 +126,6 @@ impl Record {
         }
     }
 
-    /// The fingerprints of former tokens whose digest is not known. Another token can share one: ask its server.
-    #[must_use]
-    pub fn hints(&self) -> Vec<Fingerprint> {
-        self.former_tokens.iter().filter(|former| !self.is_digest_known(former)).cloned().collect()
-    }
-
     fn is_digest_known(&self, former: &Fingerprint) -> bool {
         self.former_digests.iter().any(|digest| digest.has_fingerprint(former))
     }

@@ -63,6 +63,9 @@ fn renew(
 
 /// Whether a token in config.toml is not an unknown one, which may be the only copy.
 fn may_overwrite(token: &EntryToken, target: &EntrySelector, credential: &Credential, over: &[Digest]) -> bool {
+    if let EntryToken::Unusable(_) = token {
+        return false;
+    }
     token.token().is_none_or(|token| {
         let digest = token.digest();
         *token == credential.token || target.digests.contains(&digest) || over.contains(&digest)
@@ -121,7 +124,7 @@ fn is_prepared(entry: &Entry, name: &str, url: &ServerUrl) -> bool {
 }
 
 fn by_token(url: ServerUrl, id: Option<RunnerId>, credential: &Credential, name: Option<String>) -> EntrySelector {
-    EntrySelector { url, id, digests: vec![credential.token.digest()], hints: Vec::new(), name }
+    EntrySelector { url, id, digests: vec![credential.token.digest()], name }
 }
 
 /// Whether to renew an entry. An entry with the new token counts: this makes the edit idempotent.

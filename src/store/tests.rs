@@ -73,7 +73,7 @@ fn knowing(number: u64) -> EntrySelector {
 /// Selects by tokens alone.
 fn by_token(tokens: &[&str]) -> EntrySelector {
     let digests = tokens.iter().map(|text| token(text).digest()).collect();
-    EntrySelector { url: url(), id: None, digests, hints: Vec::new(), name: None }
+    EntrySelector { url: url(), id: None, digests, name: None }
 }
 
 /// Digests of the tokens in these tests' files, which may all be overwritten.

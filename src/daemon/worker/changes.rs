@@ -116,9 +116,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
         match reconciled.entry_status {
             // The server decides which token is good.
-            EntryStatus::Foreign { .. } | EntryStatus::Stale => self.enter(Outcome::Nudged),
+            EntryStatus::Foreign { .. } | EntryStatus::Stale | EntryStatus::Padded => self.enter(Outcome::Nudged),
             EntryStatus::Missing if file == FileState::Still => self.restore_entry().await,
-            EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
+            EntryStatus::Ours
+            | EntryStatus::Variable(_)
+            | EntryStatus::Blank
+            | EntryStatus::Broken
+            | EntryStatus::Missing => {}
         }
     }
 

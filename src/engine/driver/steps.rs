@@ -76,8 +76,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// What an operation is told about the present.
     fn inquiry(&self) -> Inquiry<'_> {
+        let now = self.moment().stamp();
         let is_dead = matches!(self.state, State::Rejected(_));
-        Inquiry { now: self.moment().stamp(), timing: &self.rules.timing, is_dead }
+        let is_pressing = self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
+        Inquiry { now, timing: &self.rules.timing, is_dead, is_pressing }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {

@@ -190,7 +190,7 @@ impl Disk for Port {
                 Edit::Insert { text, id, credential } => {
                     let url = text.url().unwrap_or_else(url);
                     let digests = vec![credential.token.digest()];
-                    let target = EntrySelector { url: url.clone(), id, digests, hints: Vec::new(), name: None };
+                    let target = EntrySelector { url: url.clone(), id, digests, name: None };
                     let name = text.name().unwrap_or_default();
                     if renew(&mut state.files, &target, id, &credential, &[]) == 0
                         && complete(&mut state.files, &name, id, &credential) == 0
@@ -201,7 +201,7 @@ impl Disk for Port {
                 }
                 Edit::Complete { name, url, id, credential } => {
                     let digests = vec![credential.token.digest()];
-                    let target = EntrySelector { url, id, digests, hints: Vec::new(), name: None };
+                    let target = EntrySelector { url, id, digests, name: None };
                     match renew(&mut state.files, &target, id, &credential, &[])
                         + complete(&mut state.files, &name, id, &credential)
                     {
@@ -313,6 +313,17 @@ impl Disk for Port {
                 Ok(())
             }
             None => Err(store::Error::NotBegun { key: key.clone() }),
+        })
+        .await
+    }
+
+    async fn take_back_to(&self, key: &RunnerKey, intent: Intent) -> Stored<()> {
+        self.work("take_back_to", |state| {
+            if !state.is_stateless {
+                let pending = Pending { key: key.clone(), intent, answer: None };
+                state.files.journal.insert(key.clone(), pending);
+            }
+            Ok(())
         })
         .await
     }

@@ -518,7 +518,7 @@ const MAX_RESETS: usize = 8;
 /// The token that an entry writes out.
 pub(super) fn literal(entry: &Entry) -> Option<&str> {
     match &entry.token {
-        EntryToken::Literal(token) => Some(token.expose()),
+        EntryToken::Literal(token) | EntryToken::Padded(token) => Some(token.expose()),
         EntryToken::Absent | EntryToken::Placeholder | EntryToken::Variable { .. } | EntryToken::Unusable(_) => None,
     }
 }

@@ -69,32 +69,15 @@ fn former_tokens_and_seeds_that_collide_are_told_apart() {
 }
 
 #[test]
-fn former_token_of_version_0_1_is_only_a_hint() {
+fn former_token_of_version_0_1_selects_no_entry() {
     let mut record = super::records::record("a");
     record.former_tokens = vec![fingerprint(ONE), fingerprint("known")];
     record.former_digests = vec![token("known").digest()];
-    assert_eq!(record.hints(), [fingerprint(ONE)]);
-    let target = EntrySelector { hints: record.hints(), ..by_token(&["known"]) };
-    for (text, is_same, is_hinted) in
-        [(ONE, false, true), (OTHER, false, true), ("known", true, false), ("new", false, false)]
-    {
-        let entry = &entries(&entry("a", text))[0];
-        assert_eq!((target.matches(entry), target.may_match(entry)), (is_same, is_hinted), "{text}");
-    }
+    let target = by_token(&["known"]);
     let text = entry("a", ONE);
-    let renewal = Edit::Renew { target: target.clone(), id: None, credential: credential("new"), over: known() };
+    assert!(!target.matches(&entries(&text)[0]), "another token can have the same eight digits");
+    let renewal = Edit::Renew { target, id: None, credential: credential("new"), over: known() };
     assert!(matches!(apply(&text, &renewal, reading()), Err(Error::NoSuchEntry { .. })));
-    let elsewhere = EntrySelector { url: "https://other.example.com".parse().unwrap(), ..target };
-    assert!(!elsewhere.may_match(&entries(&text)[0]));
-}
-
-#[test]
-fn hint_does_not_speak_against_an_id() {
-    let target = EntrySelector { id: Some(id(1)), hints: vec![fingerprint(ONE)], ..by_token(&[]) };
-    let with_id = |number: u64| format!("{}id = {number}\n", entry("a", ONE));
-    assert!(target.matches(&entries(&with_id(1))[0]) && !target.may_match(&entries(&with_id(1))[0]));
-    assert!(!target.may_match(&entries(&with_id(2))[0]));
-    assert!(target.may_match(&entries(&entry("a", ONE))[0]));
 }
 
 #[test]

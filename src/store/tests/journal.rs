@@ -46,6 +46,17 @@ fn an_operation_is_pending_until_it_is_cleared() {
 }
 
 #[test]
+fn an_answer_that_is_kept_elsewhere_leaves_its_request_in_the_journal() {
+    let home = Home::new();
+    let store = home.open();
+    block_on(store.begin(&key(), rotate())).unwrap();
+    block_on(store.answered(&key(), answer("new"))).unwrap();
+    assert!(matches!(block_on(store.begin(&key(), rotate())), Err(Error::Unsettled { .. })));
+    block_on(store.take_back_to(&key(), rotate())).unwrap();
+    assert_eq!(pending(&home.open()), [Pending { key: key(), intent: rotate(), answer: None }]);
+}
+
+#[test]
 fn the_answer_takes_no_new_space() {
     let home = Home::new();
     let store = home.open();

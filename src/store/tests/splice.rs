@@ -46,6 +46,30 @@ fn renew_keeps_crlf_a_byte_order_mark_and_a_missing_final_newline() {
 }
 
 #[test]
+fn a_token_with_white_space_around_it_counts_as_the_token() {
+    for padded in ["\"old \"", "\" old\"", "\"old\\n\"", "'\u{a0}old'", "\"\"\"\nold\n\"\"\""] {
+        let before = official(1, "old").replace("\"old\"", padded);
+        let after = renewed(&before, padded, "\"new\"");
+        let edit = Edit::Renew { target: by_token(&["old"]), id: None, credential: credential("new"), over: known() };
+        assert_eq!(edited(&before, &edit), after, "{padded}");
+        let unknown =
+            Edit::Renew { target: by_token(&["other"]), id: None, credential: credential("new"), over: vec![] };
+        assert!(matches!(refused(&before, &unknown), Error::NoSuchEntry { .. }));
+        let by_id = EntrySelector { id: Some(id(1)), ..by_token(&["other"]) };
+        let unknown = Edit::Renew { target: by_id, id: None, credential: credential("new"), over: vec![] };
+        assert!(matches!(refused(&before, &unknown), Error::UnknownToken { .. }), "{padded}");
+    }
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_never_overwritten() {
+    let before = official(1, "old").replace("\"old\"", "\"glrt-\u{200b}pasted\"");
+    let target = EntrySelector { id: Some(id(1)), ..by_token(&["old"]) };
+    let edit = Edit::Renew { target, id: None, credential: credential("new"), over: known() };
+    assert!(matches!(refused(&before, &edit), Error::UnknownToken { .. }));
+}
+
+#[test]
 fn of_two_runners_of_one_name_only_the_meant_one_is_renewed() {
     let before = format!("{}\n{}", official(1, "one"), official(2, "two"));
     let after = format!("{}\n{}", official(1, "one"), renewed(&official(2, "two"), "two", "new"));

@@ -150,7 +150,7 @@ fn rotation_by_version_0_1_is_taken_over_and_leaves_what_is_held() {
     let record = block_on(store.record(&ours.key)).unwrap().unwrap();
     assert_eq!(record.credential.as_ref().unwrap().token, token("glrt-by-0-1"));
     assert_eq!(record.former_digests, []);
-    assert_eq!(record.hints(), [fingerprint("old"), fingerprint("glrt-secret")]);
+    assert_eq!(record.former_tokens, [fingerprint("old"), fingerprint("glrt-secret")]);
     assert!(record.has_seed(&token("seed")));
     assert_eq!(block_on(store.held(&ours.key)).unwrap(), held());
 }
@@ -163,7 +163,7 @@ fn former_tokens_by_both_versions_keep_their_order() {
     record.add_former_token(token("new").digest());
     assert_eq!(record.former_tokens.len(), MAX_FORMER_TOKENS);
     assert_eq!(record.former_tokens.last(), Some(&fingerprint("new")));
-    assert_eq!(record.hints().first(), Some(&fingerprint("t1")));
+    assert_eq!(record.former_tokens.first(), Some(&fingerprint("t1")));
     assert_eq!(record.former_digests, [token("new").digest()]);
 }
 
