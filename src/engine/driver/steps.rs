@@ -77,7 +77,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// What an operation is told about the present.
     fn inquiry(&self) -> Inquiry<'_> {
         let is_dead = matches!(self.state, State::Rejected(_));
-        Inquiry { now: self.moment().stamp(), timing: &self.rules.timing, is_dead }
+        let local = self.engine.clock.read().wall;
+        Inquiry { now: self.moment().stamp(), local, timing: &self.rules.timing, is_dead }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
