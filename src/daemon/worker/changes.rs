@@ -40,6 +40,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::HandOver => self.hand_over(),
+            RunnerCommand::Twin(twin) => {
+                self.driver.runner.twin_of = Some(twin);
+                self.follow_twin().await;
+            }
             RunnerCommand::Stop => {}
         }
     }
@@ -111,14 +115,19 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             self.enter(Outcome::Unsaved);
         }
-        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
-            self.enter(Outcome::Nudged);
-        }
+        self.follow_twin().await;
         match reconciled.entry_status {
             // The server decides which token is good.
             EntryStatus::Foreign { .. } | EntryStatus::Stale => self.enter(Outcome::Nudged),
             EntryStatus::Missing if file == FileState::Still => self.restore_entry().await,
             EntryStatus::Ours | EntryStatus::Variable(_) | EntryStatus::Broken | EntryStatus::Missing => {}
+        }
+    }
+
+    /// Looks at once if the same runner at another address has got another token, which revokes this one.
+    async fn follow_twin(&mut self) {
+        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
+            self.enter(Outcome::Nudged);
         }
     }
 
