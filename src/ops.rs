@@ -260,6 +260,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         None
     }
 
+    /// When a new token was issued: by the `Date` of its answer; by this machine's clock if the host's time is
+    /// distrusted, by which the present was estimated until then.
+    fn issued_at(&self, runner: &Runner, date: Option<Timestamp>, inquiry: &Inquiry<'_>) -> Timestamp {
+        let present = if self.distrusts(runner) { inquiry.local } else { inquiry.now.at };
+        date.unwrap_or(present).whole_seconds()
+    }
+
     /// Writes the evidence about a runner's token, for the next process.
     ///
     /// # Errors

@@ -175,6 +175,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::UnconfirmedId(_)
         | ops::Error::Replaced(_)
         | ops::Error::UnregisteredElsewhere(_)
+        | ops::Error::NoEntry(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
         ops::Error::Stopping => Exit::Unreachable,
     }

@@ -364,6 +364,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;
+            if let (Some(handle), Some(twin)) = (self.handles.get(key), &managed.twin_of) {
+                let _ended = handle.commands.send(RunnerCommand::Twin(twin.clone()));
+            }
             let is_left_alone =
                 unregistered == UnregisteredElsewhere::LeaveAlone && self.unregistered_elsewhere.contains(key);
             let is_resting = self.resting.contains_key(key);

@@ -1045,3 +1045,106 @@ async fn a_pass_reports_the_runner_whose_worker_panicked() {
     let is_isolated = matches!(endings[..], [Ending::Panicked, Ending::Done] | [Ending::Done, Ending::Panicked]);
     assert!(is_isolated, "{pass:?}");
 }
+
+fn count_of(fixture: &DaemonFixture, call: &str) -> usize {
+    fixture.server.calls().iter().filter(|made| **made == call).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_ahead_by_more_than_a_tokens_life_causes_no_stream_of_rotations() {
+    let life = secs(86_400);
+    for config in [Config::default(), enrolled(registration_token())] {
+        let fixture = DaemonFixture::new(Some(life));
+        fixture.server.put_date_ahead(secs(90_000));
+        if config.enrollments.is_empty() {
+            fixture.add_found("found");
+        }
+        fixture.run(config, life * 3, Notice::StopAndKeep).await;
+        let resets: Vec<_> = fixture.server.requests().into_iter().filter(|request| request.call == "reset").collect();
+        assert!((4..=7).contains(&resets.len()), "{} rotations in three lives", resets.len());
+        let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+        assert_eq!(fixture.disk.tokens(), [served.token]);
+        assert!(served.expiry.at().unwrap() > fixture.clock.truth(), "never late");
+        // A correct time counts again with the next token.
+        fixture.server.put_date_ahead(Duration::ZERO);
+        let before = resets.len();
+        fixture.run(Config::default(), life * 2, Notice::StopAndKeep).await;
+        assert!((2..=4).contains(&(count_of(&fixture, "reset") - before)), "{}", count_of(&fixture, "reset"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_ahead_only_at_a_registration_does_not_delay_the_first_rotation() {
+    let life = secs(86_400);
+    for ahead in [3600, 43_200, 90_000, 10 * 86_400] {
+        let fixture = DaemonFixture::new(Some(life));
+        fixture.server.put_date_ahead(secs(ahead));
+        let enrollment = crate::ops::memory::enrollment(registration_token());
+        let mut runner = crate::ops::Runner::blank(enrollment.key.clone(), Origin::Registered, enrollment.site.clone());
+        let command = Ops::new(fixture.server.clone(), fixture.disk.clone(), identity());
+        let inquiry = inquiry_at(fixture.clock.truth());
+        command.register(&enrollment, &mut runner, crate::ops::Caution::Send, &inquiry).await.unwrap();
+        let (_, issued) = fixture.server.runners().into_iter().next().unwrap();
+        fixture.server.put_date_ahead(Duration::ZERO);
+        fixture.run(Config::default(), life, Notice::StopAndKeep).await;
+        let reset = fixture.server.requests().into_iter().find(|request| request.call == "reset");
+        assert!(reset.is_some_and(|reset| reset.at < issued.expiry.at().unwrap()), "{ahead} s ahead");
+        assert_eq!(count_of(&fixture, "reset"), 1, "{ahead} s ahead");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_could_not_be_cleared_is_settled_and_the_reset_not_repeated_before() {
+    for disposition in [NOT_EXECUTED, Disposition::Refused] {
+        let fixture = DaemonFixture::new(Some(secs(3600)));
+        fixture.add_found("found");
+        fixture.server.inject("reset", Fault::Fail(disposition));
+        fixture.disk.fail("clear", 1);
+        fixture.run(Config::default(), secs(3300), Notice::StopAndKeep).await;
+        let calls = fixture.server.calls();
+        let first = calls.iter().position(|call| *call == "reset").unwrap();
+        let second = calls.iter().rposition(|call| *call == "reset").unwrap();
+        assert!(second - first > 2, "two verifications settle it: {calls:?}");
+        assert!(calls[first + 1..second].iter().all(|call| *call == "verify"), "{calls:?}");
+        let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+        assert_eq!(fixture.disk.tokens(), [served.token]);
+        assert!(fixture.disk.state().journal.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_was_given_to_another_runner_is_left_to_that_one_which_is_never_deleted() {
+    for policy in [Unregister::Never, Unregister::Enrolled, Unregister::All] {
+        let fixture = DaemonFixture::new(None);
+        let mut config = enrolled(registration_token());
+        config.shutdown.unregister = policy;
+        fixture.run(config.clone(), secs(10), Notice::StopAndKeep).await;
+        let ours = fixture.disk.state().records.values().next().unwrap().clone();
+        let (other, theirs) = fixture.server.add_runner();
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let daemon = run(config.clone(), fixture.parts(), inbox);
+        let script = async {
+            sleep(secs(10)).await;
+            fixture.disk.state().entries[0].token = EntryToken::Literal(theirs.token.clone());
+            notices.send(Notice::Reload).unwrap();
+            sleep(secs(120)).await;
+            notices.send(Notice::StopAndKeep).unwrap();
+        };
+        let (result, ()) = tokio::join!(daemon, script);
+        result.unwrap();
+        let assert_given = |context: &str| {
+            let state = fixture.disk.state();
+            let entries: Vec<_> = state.entries.iter().map(|entry| (entry.id, entry.token.token().cloned())).collect();
+            assert_eq!(entries, [(Some(other), Some(theirs.token.clone()))], "{policy:?}, {context}");
+        };
+        assert_given("while serving");
+        let record = fixture.disk.state().records[&ours.key].clone();
+        assert_eq!((record.given_to, record.id, &record.credential), (Some(other), ours.id, &ours.credential));
+        assert_eq!(fixture.server.runners().len(), 2, "{policy:?}");
+        // The same after the next start, and a stop deletes the other one for no machine but this one.
+        fixture.run(config, secs(120), Notice::Stop).await;
+        assert_given("after a stop");
+        assert!(fixture.server.runners().contains_key(&other.number()), "{policy:?}");
+        assert_eq!(count_of(&fixture, "register"), 1, "{policy:?}");
+    }
+}

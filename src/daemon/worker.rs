@@ -15,7 +15,7 @@ use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
 use crate::lifecycle::{Goal, Outcome, Plan};
-use crate::model::{RunnerId, StateName};
+use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
 use changes::Secrets;
@@ -40,6 +40,8 @@ pub(super) enum RunnerCommand {
     Settings(Rc<Config>),
     /// An enrollment takes the runner over.
     HandOver,
+    /// This runner at another address may be the same one; see [`ManagedRunner::twin_of`].
+    Twin(RunnerKey),
     /// Plan nothing more.
     Stop,
 }

@@ -7,11 +7,9 @@ use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
 use crate::store::Record;
 
-/// Whether the server has named the runner's id for one of its tokens. A registration by version 0.1 is known by its
-/// seed.
+/// Whether the server has named the runner's id for one of its tokens.
 pub(super) fn has_confirmed_id(record: &Record) -> bool {
-    record.id.is_some()
-        && (record.confirmed_id == record.id || (record.confirmed_id.is_none() && record.seed.is_some()))
+    record.id.is_some() && record.named_id() == record.id
 }
 
 /// The rules of a runner in the daemon.

@@ -12,7 +12,7 @@ use crate::model::{RunnerId, StateName, Timestamp};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, url,
 };
-use crate::ops::{Disk as _, EntryFate, Runner, ServerAccess, Unfinished};
+use crate::ops::{Disk as _, EntryFate, Runner, ServerAccess, Unfinished, Unregistration};
 use crate::secret::{Source, Token};
 use crate::store::{AskedBy, EntryToken, Intent, JournalOperation, StoredFate};
 
@@ -298,7 +298,7 @@ async fn a_failed_unregistration_only_defers() {
     world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
     world.server.inject_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
     let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
-    assert!(drive.unregistration().is_none_or(|(found, _)| found == crate::ops::Unregistration::AlreadyGone));
+    assert!(drive.unregistration().is_none_or(|(found, _)| found == Unregistration::AlreadyGone));
     assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
 }
 
@@ -334,4 +334,165 @@ async fn an_interrupted_registration_is_not_begun() {
     let world = World::new();
     let drive = registering(&world).drive(Goal::Registered, Budget::BY_RULES, &interrupted()).await;
     assert!(drive.is_interrupted && world.server.calls().is_empty());
+}
+
+/// An access token for the server in the settings, and one verification, by which the server confirms the id.
+async fn with_access_token(world: &mut World) {
+    let access_token = Source::Value { token: Token::parse("glpat-access").unwrap(), origin: "a test".to_owned() };
+    world.config.servers = vec![ServerAccess { url: url(), access_token }];
+    world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+}
+
+/// Takes the next steps of a daemon.
+async fn take_steps(driver: &mut TestDriver, count: usize) {
+    for _ in 0..count {
+        let plan = driver.plan().unwrap();
+        tokio::time::sleep(plan.at.since(driver.now())).await;
+        driver.step(plan, std::future::pending()).await;
+    }
+}
+
+/// Takes steps until this call was made so often.
+async fn take_steps_to(driver: &mut TestDriver, world: &World, call: &str, count: usize) {
+    for _ in 0..40 {
+        if world.server.calls().iter().filter(|made| **made == call).count() == count {
+            return;
+        }
+        take_steps(driver, 1).await;
+    }
+    panic!("{:?}", world.server.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_by_id_is_not_repeated_before_a_verification_was_answered() {
+    for has_restarted in [false, true] {
+        let mut world = World::new();
+        with_access_token(&mut world).await;
+        // A rotation elsewhere has replaced the token.
+        world.server.restore(world.id, &world.server.add_runner().1);
+        let mut driver = world.driver(Asker::Daemon, None).await;
+        world.server.inject("reset_by_id", Fault::LoseAnswer);
+        take_steps_to(&mut driver, &world, "reset_by_id", 1).await;
+        assert!(!world.disk.state().journal.is_empty(), "a crash is told of it");
+        if has_restarted {
+            driver = world.driver(Asker::Daemon, Some(Unfinished::LostReset)).await;
+        }
+        let unanswered = Fault::Fail(Disposition::Unknown { retry_after: None });
+        world.server.inject_always("verify", Some(unanswered));
+        let before = world.server.calls().len();
+        take_steps(&mut driver, 8).await;
+        assert_eq!(world.server.calls()[before..], ["verify"; 8], "{has_restarted}");
+        world.server.inject_always("verify", None);
+        take_steps_to(&mut driver, &world, "reset_by_id", 2).await;
+        assert!(world.holds_the_servers_token(), "{has_restarted}");
+        take_steps(&mut driver, 1).await;
+        assert!(matches!(driver.state(), State::Active(_)) && world.disk.state().journal.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reset_by_id_is_settled_once_the_token_is_accepted_after_all() {
+    let mut world = World::new();
+    with_access_token(&mut world).await;
+    let ours = world.server.runners()[&world.id.number()].clone();
+    world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));
+    world.server.inject("reset_by_id", Fault::Fail(Disposition::Unknown { retry_after: None }));
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    take_steps_to(&mut driver, &world, "reset_by_id", 1).await;
+    assert!(!world.disk.state().journal.is_empty());
+    world.server.inject_always("verify", None);
+    take_steps(&mut driver, 1).await;
+    assert!(matches!(driver.state(), State::Active(_)) && world.disk.state().journal.is_empty());
+    assert_eq!(world.disk.tokens(), [ours.token]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_about_one_token_does_not_count_for_the_next() {
+    let world = World::new();
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    world.server.inject("verify", Fault::Fail(Disposition::Refused));
+    take_steps(&mut driver, 1).await;
+    let refused = |driver: &TestDriver| driver.state().evidence().asked.map(|finding| finding.count);
+    assert_eq!(refused(&driver), Some(1));
+    let evidence = driver.runner.held.evidence.clone();
+    // Another process replaces the token, and a lagging replica refuses the new one once.
+    let other = Ops::new(world.server.clone(), world.disk.clone(), identity());
+    let mut runner = Runner::recorded(driver.runner.record.clone(), driver.runner.site.clone());
+    other.rotate(&mut runner, None, &crate::ops::memory::inquiry_at(world.clock.truth())).await.unwrap();
+    world.server.inject("verify", Fault::Fail(Disposition::Refused));
+    take_steps(&mut driver, 1).await;
+    assert!(matches!(driver.state(), State::Active(_)), "{:?}", driver.state());
+    assert_eq!(refused(&driver), Some(1));
+    // Nor does a process that starts now count what was written about the former one.
+    world.disk.state().held.values_mut().for_each(|held| held.evidence.clone_from(&evidence));
+    let restarted = world.driver(Asker::Daemon, None).await;
+    assert_eq!(refused(&restarted), None);
+    assert!(world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_the_call_for_managers_has_to_say_so_twice() {
+    for is_always in [false, true] {
+        let world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        world.disk.state().records.values_mut().for_each(|record| record.origin = crate::model::Origin::Given);
+        let unsupported = Fault::Fail(Disposition::Unsupported);
+        if is_always {
+            world.server.inject_always("delete_manager", Some(unsupported));
+        } else {
+            world.server.inject("delete_manager", unsupported);
+        }
+        let mut driver = world.command().await;
+        let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+        assert_eq!(world.server.calls(), ["verify", "delete_manager", "verify", "delete_manager"]);
+        let found = drive.unregistration().map(|(found, _)| found);
+        let expected = if is_always { Unregistration::AlreadyGone } else { Unregistration::Deleted };
+        assert_eq!(found, Some(expected));
+        assert!(world.disk.tokens().is_empty());
+    }
+}
+
+/// A runner whose token is dead, in a daemon with an access token; the calls of its next steps.
+async fn calls_for_a_dead_token(world: &World) -> Vec<&'static str> {
+    world.disk.state().entries[0].token = EntryToken::Literal(Token::parse("made-up").unwrap());
+    for record in world.disk.state().records.values_mut() {
+        record.credential.as_mut().unwrap().token = Token::parse("made-up").unwrap();
+    }
+    let before = world.server.calls().len();
+    let mut driver = world.driver(Asker::Daemon, None).await;
+    take_steps(&mut driver, 8).await;
+    world.server.calls()[before..].to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_id_that_the_server_has_named_is_reset_with_an_access_token() {
+    let seed = Token::parse("GR-seed").unwrap();
+    for (is_confirmed, has_seed, is_of_0_1, is_reset) in [
+        (true, false, false, true),
+        (true, true, false, true),
+        // A registration by version 0.1 is known by its seed, whose whole digest that version did not write.
+        (false, true, true, true),
+        // A token that was given for an entry says nothing about the id that the entry claims.
+        (false, true, false, false),
+        (false, false, false, false),
+    ] {
+        let mut world = World::new();
+        with_access_token(&mut world).await;
+        for record in world.disk.state().records.values_mut() {
+            record.confirmed_id = record.id.filter(|_| is_confirmed);
+            record.seed = has_seed.then(|| seed.fingerprint());
+            record.seed_digest = (has_seed && !is_of_0_1).then(|| seed.digest());
+        }
+        let calls = calls_for_a_dead_token(&world).await;
+        let case = format!("{is_confirmed} {has_seed} {is_of_0_1}: {calls:?}");
+        assert_eq!(calls.contains(&"reset_by_id"), is_reset, "{case}");
+    }
+    // The id of another runner in the record is none that was confirmed.
+    let mut world = World::new();
+    with_access_token(&mut world).await;
+    let (victim, credential) = world.server.add_runner();
+    world.disk.state().records.values_mut().for_each(|record| record.id = Some(victim));
+    let calls = calls_for_a_dead_token(&world).await;
+    assert!(!calls.contains(&"reset_by_id"), "{calls:?}");
+    assert_eq!(world.server.runners()[&victim.number()].token, credential.token);
 }

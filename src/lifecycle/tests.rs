@@ -189,6 +189,22 @@ fn an_acceptance_clears_a_refusal() {
 }
 
 #[test]
+fn refusals_with_an_acceptance_in_between_are_not_two() {
+    for begun in [active(), proven(active(), Outcome::RotationClosed)] {
+        let name = begun.name();
+        let once = apply(begun, Outcome::Refused, &rules(), moment(1000));
+        let accepted = apply(once, Outcome::Accepted(validity()), &rules(), moment(1030));
+        let restarted = State::restored(Some(validity()), at(0), &accepted.evidence(), at(1031));
+        for state in [accepted, restarted] {
+            let again = apply(state, Outcome::Refused, &rules(), moment(1100));
+            assert_eq!((again.name(), plan(&again, &rules()).unwrap().at), (name, at(1160)));
+            let twice = apply(again, Outcome::Refused, &rules(), moment(1160));
+            assert_eq!(twice.name(), StateName::Rejected, "{name:?}");
+        }
+    }
+}
+
+#[test]
 fn after_the_expiry_two_refusals_count_at_the_shortest_delay() {
     let once = apply(active(), Outcome::Refused, &rules(), moment(90_000));
     assert_eq!(plan(&once, &rules()).unwrap().at, at(90_002));
@@ -298,6 +314,67 @@ fn a_registration_whose_answer_was_lost_is_repeated_only_on_request() {
     assert_eq!(next_step(&restarted, &rules()), Step::Verify);
     let requested = apply(restarted, Outcome::Requested, &rules(), moment(180_000));
     assert_eq!(next_step(&requested, &rules()), Step::Register);
+}
+
+#[test]
+fn a_lost_registration_of_a_failed_enrollment_is_remembered_too() {
+    let failed = proven(State::unregistered(at(0)), Outcome::Declined(Trouble::RegistrationDisabled));
+    assert_eq!((failed.name(), next_step(&failed, &rules())), (StateName::Failed, Step::Register));
+    let lost = apply(failed, LOST, &rules(), moment(30_000));
+    let restarted = State::restored(None, at(0), &lost.evidence(), at(60_000));
+    for state in [lost, restarted] {
+        assert_eq!(next_step(&state, &rules()), Step::Verify);
+        let nudged = apply(state.clone(), Outcome::Nudged, &rules(), moment(60_000));
+        assert_eq!(next_step(&nudged, &rules()), Step::Verify);
+        let requested = apply(state, Outcome::Requested, &rules(), moment(60_000));
+        assert_eq!(next_step(&requested, &rules()), Step::Register);
+    }
+}
+
+#[test]
+fn a_contested_reset_by_id_is_not_sent_before_the_unknown_token_was_asked_about() {
+    let rules = recovering(true, RegisterAgain::Never);
+    let contested = apply(expired(&rules), Outcome::Contested, &rules, moment(90_004));
+    let next = plan(&contested, &rules).unwrap();
+    // The token has expired, so the wait is the shortest one.
+    assert_eq!((contested.name(), next.step, next.at), (StateName::Rejected, Step::Verify, at(90_006)));
+    let refused = apply(contested, Outcome::Refused, &rules, moment(90_006));
+    assert_eq!(next_step(&refused, &rules), Step::ResetById);
+    let adopted = apply(expired(&rules), Outcome::Adopted(validity()), &rules, moment(90_006));
+    assert_eq!(adopted.name(), StateName::Active);
+}
+
+/// A token that is not renewed, whose reset was asked for by a person and is due.
+fn closed_and_requested() -> State {
+    let closed = State::found(validity_of(30 * DAY), at(0), at(0));
+    let closed = apply(proven(closed, Outcome::RotationClosed), Outcome::Requested, &rules(), moment(700));
+    let due = apply(closed, Outcome::Accepted(validity_of(30 * DAY)), &rules(), moment(700));
+    assert_eq!((due.name(), next_step(&due, &rules())), (StateName::NotRenewable, Step::Rotate));
+    due
+}
+
+#[test]
+fn a_contested_reset_of_a_token_that_is_not_renewed_waits_for_a_verification_and_a_day() {
+    let contested = apply(closed_and_requested(), Outcome::Contested, &rules(), moment(700));
+    let next = plan(&contested, &rules()).unwrap();
+    assert_eq!((contested.name(), next.step, next.at), (StateName::NotRenewable, Step::Verify, at(700)));
+    let accepted = apply(contested, Outcome::Accepted(validity_of(30 * DAY)), &rules(), moment(700));
+    let State::NotRenewable(state) = &accepted else { panic!("{accepted:?}") };
+    assert_eq!(state.reset_at, at(700 + DAY.cast_signed()));
+}
+
+#[test]
+fn a_deferred_reset_of_a_token_that_is_not_renewed_is_not_repeated_at_once() {
+    let mut state = closed_and_requested();
+    let mut now = at(700);
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        state = apply(state, Outcome::Deferred { retry_after: None }, &rules(), moment_at(now, Fraction::ZERO));
+        let next = plan(&state, &rules()).unwrap();
+        waits.push(next.at.since(now).as_secs());
+        now = now.max(next.at);
+    }
+    assert!(waits[0] >= 2 && waits.is_sorted() && waits[5] > waits[0], "{waits:?}");
 }
 
 #[test]

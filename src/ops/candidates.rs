@@ -14,8 +14,10 @@ use crate::store::{self, Snapshot};
 /// What a verification starts from.
 #[derive(Clone, Copy, Debug)]
 pub struct Inquiry<'a> {
-    /// The present.
+    /// The present, by the server's time.
     pub now: Stamp,
+    /// The present by this machine's clock, for a server whose time is distrusted.
+    pub local: Timestamp,
     /// The delays that evidence is measured by.
     pub timing: &'a Timing,
     /// Whether the runner's token is proven dead, so that a former one may be followed.
@@ -132,9 +134,7 @@ impl Runner {
     /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim.
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
         let is_without_token = self.record.credential.is_none();
-        // A registration by version 0.1 is known by its seed.
-        let ours = self.record.confirmed_id.or(self.record.id.filter(|_| self.record.seed.is_some()));
-        match (verified.id, ours) {
+        match (verified.id, self.record.named_id()) {
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
             (Some(_), _) => Owner::Same,
@@ -285,6 +285,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.record.origin = Origin::Given;
         }
         runner.take(Credential { token, obtained_at, expiry }, now);
+        // An id that came with the candidate is only a claim.
+        runner.record.confirmed_id = runner.record.named_id();
         runner.record.id = answer.value.id.or(id).or(runner.record.id);
         runner.record.first_seen_at = Some(answer.date.unwrap_or(now));
         super::verify::apply_answer(runner, answer, now);

@@ -163,6 +163,9 @@ pub enum Error {
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
+    /// A reset was not sent: without a state directory, the entry is the only place for a new token.
+    #[error("runner `{0}` has no entry in config.toml, the only place for a new token without a state directory")]
+    NoEntry(String),
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -218,7 +221,9 @@ impl Error {
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
-            Self::Disk(_) | Self::Secret(_) | Self::Stopping => Outcome::Deferred { retry_after: None },
+            Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::NoEntry(_) => {
+                Outcome::Deferred { retry_after: None }
+            }
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }

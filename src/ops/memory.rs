@@ -102,6 +102,10 @@ struct ServerState {
     clock: TokioClock,
     registration_token: Token,
     life: Option<Duration>,
+    /// By how much the `Date` of its answers is ahead of its own time.
+    date_ahead: Duration,
+    /// Whether verifications are answered without an id, as before GitLab 15.9.
+    names_no_ids: bool,
     runners: BTreeMap<u64, ServedRunner>,
     issued: u64,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
@@ -123,6 +127,8 @@ impl MemoryServer {
             clock,
             registration_token: registration_token(),
             life,
+            date_ahead: Duration::ZERO,
+            names_no_ids: false,
             runners: BTreeMap::new(),
             issued: 0,
             faults: BTreeMap::new(),
@@ -139,6 +145,16 @@ impl MemoryServer {
         let (id, reset) = state.create_runner();
         let obtained_at = Some(state.clock.truth());
         (id, Credential { token: reset.token, obtained_at, expiry: reset.expiry })
+    }
+
+    /// Puts the `Date` of all answers ahead of the server's own time, as a proxy does whose clock is wrong.
+    pub(crate) fn put_date_ahead(&self, ahead: Duration) {
+        self.0.borrow_mut().date_ahead = ahead;
+    }
+
+    /// Leaves the id out of the answers to verifications.
+    pub(crate) fn name_no_ids(&self) {
+        self.0.borrow_mut().names_no_ids = true;
     }
 
     /// Records a contact of another machine that uses the runner's token.
@@ -221,9 +237,10 @@ impl MemoryServer {
                 state.oddity = fault.filter(|fault| matches!(fault, Fault::OddAnswer | Fault::InventedToken));
                 let answer = act(&mut state);
                 state.oddity = None;
+                let date = Some(now.plus(state.date_ahead));
                 match answer {
-                    Ok(value) => Ok(Answer { value, date: Some(now), request_id: String::new() }),
-                    Err(disposition) => Err(failure(disposition, Some(now))),
+                    Ok(value) => Ok(Answer { value, date, request_id: String::new() }),
+                    Err(disposition) => Err(failure(disposition, date)),
                 }
             }
         }
@@ -327,13 +344,14 @@ impl Server for MemoryServer {
     ) -> Result<Answer<Verified>, Failure> {
         self.until_answered("verify").await;
         self.call("verify", token, |state| {
-            let now = state.clock.truth();
+            let (now, is_named) = (state.clock.truth(), !state.names_no_ids);
             if state.unanswered.contains(&token.fingerprint()) {
                 return Err(Disposition::NotExecuted { retry_after: None });
             }
             let (id, runner) = state.find(token)?;
             runner.managers.insert(system_id.to_string(), now);
-            Ok(Verified { id: RunnerId::try_new(id).ok(), expiry: runner.expiry, legacy: false })
+            let id = RunnerId::try_new(id).ok().filter(|_| is_named);
+            Ok(Verified { id, expiry: runner.expiry, legacy: false })
         })
     }
 
@@ -435,10 +453,14 @@ pub(crate) struct DiskState {
     pub(crate) records: BTreeMap<RunnerKey, Record>,
     pub(crate) held: BTreeMap<RunnerKey, Held>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
+    /// Whether there is no state directory: records, journals and candidates are neither read nor kept.
+    pub(crate) is_stateless: bool,
+    /// The runners whose candidates cannot be read.
+    pub(crate) damaged_held: BTreeSet<RunnerKey>,
+    /// The runners whose records cannot be read.
+    pub(crate) damaged_records: BTreeSet<RunnerKey>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
-    /// Whether there is no state directory: nothing but config.toml is kept.
-    pub(crate) is_stateless: bool,
     /// Whether reads hang, as on an unreachable network disk.
     pub(crate) is_stuck: bool,
     /// The number of writes before all others fail; `None` for no limit.
@@ -637,7 +659,11 @@ impl Disk for MemoryDisk {
     }
 
     async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error> {
-        Ok(self.state().records.get(key).cloned())
+        let state = self.state();
+        match state.damaged_records.get(key) {
+            Some(key) => Err(store::Error::Record { path: PathBuf::from(key.as_str()), reason: "a test".to_owned() }),
+            None => Ok(state.records.get(key).cloned()),
+        }
     }
 
     async fn records(&self) -> Result<Records, store::Error> {
@@ -658,7 +684,11 @@ impl Disk for MemoryDisk {
     }
 
     async fn held(&self, key: &RunnerKey) -> Result<Held, store::Error> {
-        Ok(self.state().held.get(key).cloned().unwrap_or_default())
+        let state = self.state();
+        match state.damaged_held.get(key) {
+            Some(key) => Err(store::Error::Held { path: PathBuf::from(key.as_str()), reason: "a test".to_owned() }),
+            None => Ok(state.held.get(key).cloned().unwrap_or_default()),
+        }
     }
 
     async fn save_held(&self, key: &RunnerKey, held: Held) -> Result<(), store::Error> {
@@ -673,24 +703,22 @@ impl Disk for MemoryDisk {
 
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
         let mut state = self.effect("begin")?;
-        if state.is_stateless {
-            return Ok(());
-        }
         let answer = state.journal.get(key).and_then(|pending| pending.answer.as_ref());
         if answer.is_some_and(|answer| answer.token.is_some()) {
             return Err(store::Error::Unsettled { key: key.clone() });
         }
-        state.journal.insert(key.clone(), Pending { key: key.clone(), intent, answer: None });
+        if !state.is_stateless {
+            state.journal.insert(key.clone(), Pending { key: key.clone(), intent, answer: None });
+        }
         Ok(())
     }
 
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error> {
         let mut state = self.effect("answered")?;
-        if state.is_stateless {
-            return Ok(());
-        }
+        let is_stateless = state.is_stateless;
         match state.journal.get_mut(key) {
             Some(pending) => pending.answer = Some(answer),
+            None if is_stateless => {}
             None => return Err(store::Error::NotBegun { key: key.clone() }),
         }
         Ok(())
@@ -775,7 +803,7 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
     static TIMING: std::sync::OnceLock<Timing> = std::sync::OnceLock::new();
     let since_boot_ms = u64::try_from(at.as_millis() - START).unwrap_or_default();
     let now = Stamp { at, boot: Boot(1), since_boot_ms };
-    Inquiry { now, timing: TIMING.get_or_init(Timing::default), is_dead: false, is_pressing: false }
+    Inquiry { now, local: at, timing: TIMING.get_or_init(Timing::default), is_dead: false, is_pressing: false }
 }
 
 /// The request of a command to unregister a runner.

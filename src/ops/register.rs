@@ -68,7 +68,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.executor.clone_from(&enrollment.entry.executor);
         self.set_origin(enrollment, runner, &token);
         self.probe_server(enrollment, runner, caution).await?;
-        self.register_by_source(enrollment, runner, token, now).await
+        self.register_by_source(enrollment, runner, token, inquiry).await
     }
 
     /// Asks whether a GitLab answers before a request is sent that must not be repeated.
@@ -125,7 +125,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
-        self.register_by_source(enrollment, runner, token, now).await
+        self.register_by_source(enrollment, runner, token, inquiry).await
     }
 
     /// Excludes every other registration of this name at this server. The runner's own lock does not: an enrollment of
@@ -206,8 +206,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         token: Token,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         if let RegistrationSource::Given(_) = enrollment.source {
             return self.take_given(enrollment, runner, token, now).await;
@@ -236,14 +237,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         self.set_origin(enrollment, runner, &token);
         let date = self.judged(runner, answer.date, answer.value.expiry, now);
-        let obtained_at = date.unwrap_or(now).whole_seconds();
+        let obtained_at = self.issued_at(runner, date, inquiry);
         let Registered { id, token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
         if !self.journal_token(runner, id, &credential, shape).await {
             runner.sole_copy = Some(Rc::clone(&until_stored));
         }
         if let Shape::Odd(oddity) = shape {
-            return self.keep_odd_registration(runner, credential, id, oddity, now).await;
+            return self.keep_odd_registration(runner, credential, id, oddity, inquiry).await;
         }
         Ok(self.keep_registered(runner, credential, (id, id), date, now).await)
     }
@@ -255,8 +256,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         credential: Credential,
         id: Option<RunnerId>,
         oddity: &'static str,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
             "the answer to a registration is odd: verifying the token in it");
         self.keep_received(runner, &credential, id, now).await;
@@ -265,7 +267,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let ids = (verified.value.id.or(id), verified.value.id);
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
                 let date = self.judged(runner, verified.date, expiry, now);
-                let credential = Credential { expiry, ..credential };
+                let obtained_at = self.issued_at(runner, date, inquiry);
+                let credential = Credential { expiry, obtained_at: Some(obtained_at), ..credential };
                 Ok(self.keep_registered(runner, credential, ids, date, now).await)
             }
             Err(_) => {

@@ -50,7 +50,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.disk.probe().await?;
         if !self.disk.has_state() {
             // The entry is the only place for the new token, even if it is removed meanwhile.
-            runner.kept_text = self.disk.texts(runner.target()).await?.into_iter().next();
+            let mut target = runner.target();
+            target.digests.extend(over.iter().copied());
+            runner.kept_text = self.disk.texts(target).await?.into_iter().next();
+            if runner.kept_text.is_none() {
+                return Err(Error::NoEntry(runner.label().to_owned()));
+            }
         }
         let old = runner.token()?;
         let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
@@ -72,14 +77,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::NotRotated, self.trusted(runner, answer.date)));
         }
         let date = self.judged(runner, answer.date, answer.value.expiry, now);
-        let obtained_at = date.unwrap_or(now).whole_seconds();
+        let obtained_at = self.issued_at(runner, date, inquiry);
         let Reset { token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
         if !self.journal_token(runner, None, &credential, shape).await {
             runner.sole_copy = Some(Rc::clone(&until_stored));
         }
         if let Shape::Odd(oddity) = shape {
-            return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), now).await;
+            return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), inquiry).await;
         }
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
     }
@@ -106,16 +111,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         oddity: &'static str,
         intent: Intent,
         is_recovery: bool,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let now = inquiry.now.at;
         tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
             "the answer to a rotation is odd: verifying the token in it");
         self.keep_received(runner, &credential, None, now).await;
         match self.send_verify(runner, &credential.token).await {
             Ok(verified) => {
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
-                let credential = Credential { expiry, ..credential };
                 let date = self.judged(runner, verified.date, expiry, now);
+                let obtained_at = Some(self.issued_at(runner, date, inquiry));
+                let credential = Credential { expiry, obtained_at, ..credential };
                 Ok(self.keep_rotated(runner, credential, date, is_recovery, now, Vec::new()).await)
             }
             Err(_) => {

@@ -363,6 +363,26 @@ async fn an_unknown_token_is_adopted_or_overwritten_after_two_refusals() {
 }
 
 #[tokio::test]
+async fn an_acceptance_of_an_unknown_token_clears_its_earlier_refusals() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    // An old server does not say whose token it is, so it is neither followed nor given away.
+    fixture.server.name_no_ids();
+    let (_, theirs) = fixture.server.add_runner();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(theirs.token.clone());
+    for (secs, is_refused) in [(0, true), (30, false), (61, true)] {
+        if is_refused {
+            fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+        }
+        fixture.ops.verify(&mut runner, &later(secs)).await.unwrap();
+        assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&theirs.token), "after {secs} s");
+    }
+    fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+    fixture.ops.verify(&mut runner, &later(121)).await.unwrap();
+    assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()], "two refusals in a row");
+}
+
+#[tokio::test]
 async fn no_token_is_spent_while_config_toml_holds_an_unknown_one() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
@@ -679,6 +699,30 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
 }
 
 #[tokio::test]
+async fn one_answer_does_not_prove_that_a_server_has_no_managers() {
+    let fixture = OpsFixture::new();
+    let (_, credential) = fixture.server.add_runner();
+    let mut enrollment = enrollment(credential.token.clone());
+    enrollment.source =
+        RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    let mut runner = blank();
+    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(EntryFate::Drop) };
+    for is_sent in [false, true] {
+        fixture.server.inject("delete_manager", Fault::Fail(Disposition::Unsupported));
+        let request = UnregisterRequest { is_sent, ..request };
+        let done = fixture.ops.unregister(&mut runner, request, &inquiry()).await;
+        if is_sent {
+            assert_eq!(done.unwrap().found, Unregistration::AlreadyGone);
+        } else {
+            assert_eq!(done.unwrap_err().outcome(), Outcome::NotUnregistered(Settling::AskThenRepeat));
+        }
+        assert_eq!(fixture.disk.tokens().is_empty(), is_sent);
+        assert!(fixture.disk.state().journal.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_refused_deletion_proves_that_a_runner_is_gone_only_if_its_token_is_dead() {
     for (is_expired, expected) in [(false, Unregistration::AlreadyGone), (true, Unregistration::MayRemain)] {
         for fault in [Disposition::Refused, Disposition::Gone] {
@@ -939,4 +983,49 @@ async fn a_token_from_a_variable_is_never_written() {
     assert!(fixture.disk.state().records.is_empty());
     assert!(matches!(fixture.ops.rotate(&mut runner, None, &inquiry()).await, Err(Error::VariableToken { .. })));
     assert_eq!(fixture.server.calls(), ["verify"]);
+}
+
+/// A runner of config.toml on a machine without a state directory.
+async fn stateless() -> (OpsFixture, Runner) {
+    let fixture = OpsFixture::new();
+    fixture.disk.state().is_stateless = true;
+    let (id, credential) = fixture.server.add_runner();
+    fixture.disk.add_entry("found", Some(id), &credential);
+    let snapshot = fixture.disk.read().await.unwrap();
+    let runner = Runner::found(&snapshot.entries[0]).unwrap();
+    (fixture, runner)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_state_directory_an_entry_that_vanishes_during_a_reset_comes_back_with_the_new_token() {
+    for failing in [0, 1, 3] {
+        let (fixture, mut runner) = stateless().await;
+        fixture.server.inject_always("reset", Some(Fault::AnswerAfter(Duration::from_secs(5))));
+        let vanishing = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            fixture.disk.state().entries.clear();
+            fixture.disk.fail("edit", failing);
+        };
+        let inquiry = inquiry();
+        let (rotated, ()) = tokio::join!(fixture.ops.rotate(&mut runner, None, &inquiry), vanishing);
+        let rotated = rotated.unwrap();
+        assert!(matches!(rotated.outcome, Outcome::Rotated(_)));
+        assert_eq!(rotated.unsaved.is_some(), failing > 0, "a token that is nowhere is no success");
+        let mut tries = 0;
+        while fixture.disk.tokens().is_empty() && tries < 10 {
+            let saved = fixture.ops.save(&mut runner).await;
+            assert_eq!(saved.is_ok(), !fixture.disk.tokens().is_empty());
+            tries += 1;
+        }
+        let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+        assert_eq!(fixture.disk.tokens(), [served.token], "after {failing} failures");
+    }
+}
+
+#[tokio::test]
+async fn without_a_state_directory_no_token_is_spent_for_an_entry_that_is_gone() {
+    let (fixture, mut runner) = stateless().await;
+    fixture.disk.state().entries.clear();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert!(fixture.server.calls().is_empty(), "{:?}", fixture.server.calls());
 }

@@ -275,7 +275,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         now: Timestamp,
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
-        let Ok(token) = source.read() else { return Ok(None) };
+        let token = match source.read() {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(
+                    runner = runner.label(),
+                    error = chain(&error),
+                    "cannot read the given token: keeping the previous one"
+                );
+                return Ok(None);
+            }
+        };
         if runner.record.has_seed(&token) || runner.is_current(&token) {
             return Ok(None);
         }

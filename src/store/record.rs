@@ -106,6 +106,14 @@ impl Record {
         self.seed == Some(token.fingerprint()) && self.seed_digest.is_none_or(|digest| digest == token.digest())
     }
 
+    /// The id that the server has named for a token of this runner. Version 0.1 did not note it: a registration of
+    /// that version is known by its seed, whose whole digest it did not note either.
+    #[must_use]
+    pub fn named_id(&self) -> Option<RunnerId> {
+        let is_of_version_0_1 = self.seed.is_some() && self.seed_digest.is_none();
+        self.confirmed_id.or(self.id.filter(|_| is_of_version_0_1))
+    }
+
     /// Adds a token that must not come back; drops the oldest beyond [`MAX_FORMER_TOKENS`].
     pub fn add_former_token(&mut self, digest: Digest) {
         self.former_digests.retain(|known| *known != digest);

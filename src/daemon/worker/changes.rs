@@ -40,6 +40,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::HandOver => self.hand_over(),
+            RunnerCommand::Twin(twin) => {
+                self.driver.runner.twin_of = Some(twin);
+                self.follow_twin().await;
+            }
             RunnerCommand::Stop => {}
         }
     }
@@ -111,9 +115,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             self.enter(Outcome::Unsaved);
         }
-        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
-            self.enter(Outcome::Nudged);
-        }
+        self.follow_twin().await;
         match reconciled.entry_status {
             // The server decides which token is good.
             EntryStatus::Foreign { .. } | EntryStatus::Stale | EntryStatus::Padded => self.enter(Outcome::Nudged),
@@ -123,6 +125,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             | EntryStatus::Blank
             | EntryStatus::Broken
             | EntryStatus::Missing => {}
+        }
+    }
+
+    /// Looks at once if the same runner at another address has got another token, which revokes this one.
+    async fn follow_twin(&mut self) {
+        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
+            self.enter(Outcome::Nudged);
         }
     }
 

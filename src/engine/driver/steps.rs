@@ -79,7 +79,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let now = self.moment().stamp();
         let is_dead = matches!(self.state, State::Rejected(_));
         let is_pressing = self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
-        Inquiry { now, timing: &self.rules.timing, is_dead, is_pressing }
+        let local = self.engine.clock.read().wall;
+        Inquiry { now, local, timing: &self.rules.timing, is_dead, is_pressing }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {

@@ -409,3 +409,46 @@ async fn of_two_records_of_one_entry_the_one_with_its_token_is_served() {
     let snapshot = world.ops.disk().read().await.unwrap();
     assert_eq!(served(&inventory(&Config::default(), records, &snapshot)), [("b-good", false)]);
 }
+
+#[tokio::test]
+async fn a_record_whose_files_are_damaged_does_not_move_and_stops_no_other_runner() {
+    for is_record in [false, true] {
+        let world = World::new();
+        let (id, credential) = world.add_entry("build-1");
+        let (_, other) = world.add_entry("other");
+        let damaged = key("7@gitlab.example.com");
+        world.add_record(damaged.as_str(), "build-1", id, &credential);
+        let intent = rotation_intent(&credential.token, id);
+        world.disk.state().journal.insert(damaged.clone(), Pending { key: damaged.clone(), intent, answer: None });
+        let damage = |world: &World, is_damaged: bool| {
+            let mut state = world.disk.state();
+            let keys = if is_record { &mut state.damaged_records } else { &mut state.damaged_held };
+            keys.clear();
+            keys.extend(is_damaged.then(|| damaged.clone()));
+        };
+        damage(&world, true);
+        let (mut inventory, _) = take_inventory_despite(&world, is_record, &damage).await;
+        inventory.apply_changes(&world.ops, &BTreeSet::new()).await.unwrap();
+        let tokens: Vec<_> = inventory.runners.iter().filter_map(|it| it.runner.record.credential.as_ref()).collect();
+        assert_eq!(tokens, [&other], "{is_record}");
+        assert!(world.disk.state().records.contains_key(&damaged), "{is_record}");
+        assert!(world.disk.state().journal.contains_key(&damaged), "{is_record}");
+        // Once it is corrected, the runner is served again.
+        damage(&world, false);
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory)[0], ("build-1", true), "{is_record}");
+        assert_eq!(inventory.runners[0].unfinished, Some(Unfinished::LostReset), "{is_record}");
+    }
+}
+
+/// A record is damaged after the inventory has read it.
+async fn take_inventory_despite(
+    world: &World,
+    is_record: bool,
+    damage: &dyn Fn(&World, bool),
+) -> (Inventory, Snapshot) {
+    damage(world, !is_record);
+    let taken = take_inventory(&world.ops, &world.config, now()).await.unwrap();
+    damage(world, true);
+    taken
+}

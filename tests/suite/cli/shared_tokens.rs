@@ -2,6 +2,7 @@
 
 use super::sandbox_with;
 use fake_gitlab::{Endpoint, Gitlab};
+use rustix::process::Signal;
 use test_support::Sandbox;
 
 /// Two entries of one created runner, `docker` before `shell`.
@@ -117,6 +118,51 @@ fn daemon_rotates_one_of_two_entries_with_one_token() {
         let current = sandbox.gitlab.runner(id).unwrap().token;
         current != token && sandbox.config().matches(&current).count() == 2
     });
-    daemon.stop(rustix::process::Signal::QUIT).exits(0);
+    daemon.stop(Signal::QUIT).exits(0);
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+}
+
+/// Two entries of one created runner at two addresses of its server, `a` before `b`.
+fn with_two_addresses(sandbox: &Sandbox) -> u64 {
+    let (id, token) = sandbox.add_created("a");
+    let alias = sandbox.gitlab.url().replace("127.0.0.1", "localhost");
+    let entry = format!("[[runners]]\nname = \"b\"\nurl = \"{alias}\"\nid = {id}\ntoken = \"{token}\"\n");
+    sandbox.write_config(&(sandbox.config() + &entry));
+    id
+}
+
+/// Waits until both entries have the token that the server accepts, after this many rotations.
+fn wait_for_both(sandbox: &Sandbox, id: u64, rotations: usize) {
+    sandbox.wait("both entries to have the new token", |sandbox| {
+        let runner = sandbox.gitlab.runner(id).unwrap();
+        runner.rotations == rotations && sandbox.config().matches(&runner.token).count() == 2
+    });
+}
+
+#[test]
+fn rotation_by_the_daemon_is_followed_at_once_by_the_entry_with_another_address() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("6s"));
+    // Nothing but the rotation is due within a day.
+    sandbox.write("agent.toml", "[timing]\nfloor = \"200ms\"\nbetween_resets_floor = \"1s\"\n");
+    let id = with_two_addresses(&sandbox);
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Verify, 2);
+    sandbox.gitlab.set_token_life("1d");
+    wait_for_both(&sandbox, id, 1);
+    daemon.stop(Signal::QUIT).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+}
+
+#[test]
+fn rotation_by_a_command_is_followed_at_once_by_the_daemons_entry_with_another_address() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("30d"));
+    let id = with_two_addresses(&sandbox);
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Verify, 2);
+    for (rotations, rotated) in [(1, "a"), (2, "b"), (3, "b"), (4, "a")] {
+        sandbox.run(&["rotate", "--name", rotated]).exits(0);
+        wait_for_both(&sandbox, id, rotations);
+    }
+    daemon.stop(Signal::QUIT).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 4);
 }

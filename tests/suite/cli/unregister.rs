@@ -158,6 +158,26 @@ fn lost_deletion_of_a_runner_is_settled_by_verify() {
 }
 
 #[test]
+fn deletion_of_a_runner_that_the_server_then_accepts_ends_with_5_and_the_remedy() {
+    for fault in [Fault::status(403), Fault::status(502), Fault::status(500), Fault::html(503), Fault::cut()] {
+        let sandbox = super::sandbox();
+        sandbox.register(&["--name", "a"]).exits(0);
+        let config = sandbox.config();
+        sandbox.gitlab.order(Endpoint::Delete, fault.clone());
+        let done = sandbox.run(&["unregister", "--name", "a"]);
+        done.exits(5).says("run it again").says("the server did not confirm the deletion");
+        assert!(!done.text().contains("interrupted"), "{fault:?}: {done:#?}");
+        assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config, 1), "{fault:?}");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{fault:?}");
+        // Nothing acts later, and the remedy works.
+        sandbox.run(&["verify"]).exits(0);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{fault:?}");
+        sandbox.run(&["unregister", "--name", "a"]).exits(0);
+        assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (String::new(), 0), "{fault:?}");
+    }
+}
+
+#[test]
 fn unregistration_that_stays_unknown_is_finished_by_the_next_command() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);

@@ -148,6 +148,32 @@ fn replaced_file_of_a_given_token_is_noticed_while_the_runner_is_active() {
 }
 
 #[test]
+fn unreadable_file_of_a_given_token_is_reported_and_the_runner_stays_as_it_is() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("30d"));
+    let (daemon, id) = serving_a_given_token(&sandbox);
+    let config = sandbox.config();
+    let breaks: [&dyn Fn(); 3] = [
+        &|| std::fs::remove_file(sandbox.path("volume/1/token")).unwrap(),
+        &|| drop(sandbox.write("volume/1/token", "not a token")),
+        &|| drop(sandbox.write_with_mode("volume/1/token", &sandbox.gitlab.runner(id).unwrap().token, 0o622)),
+    ];
+    for (number, breaks) in breaks.into_iter().enumerate() {
+        breaks();
+        let verified = sandbox.gitlab.requests_to(Endpoint::Verify).len();
+        daemon.signal(Signal::HUP);
+        sandbox.wait_for_requests(Endpoint::Verify, verified + 1);
+        sandbox.wait("the report", |_| daemon.log().matches("cannot read the given token").count() == number + 1);
+        assert_eq!(sandbox.config(), config);
+    }
+    let states = sandbox.run(&["status", "--output", "json"]);
+    assert_eq!(states.exits(0).runner()["state"], "active");
+    // A new token in its place is adopted.
+    let token = sandbox.gitlab.revoke(id);
+    sandbox.write("volume/1/token", &token);
+    sandbox.wait("the token that was put there", Sandbox::is_in_step);
+}
+
+#[test]
 fn directory_of_config_toml_may_be_made_or_replaced_while_serving() {
     let sandbox = super::sandbox(Gitlab::builder().token_life("30d"));
     std::fs::remove_dir(sandbox.path("config")).unwrap();
