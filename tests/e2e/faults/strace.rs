@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use runner_agent::model::ServerUrl;
+use runner_agent::model::{RunnerKey, ServerUrl};
 use runner_agent::secret::sha256_hex;
 use test_support::PATIENCE;
 
@@ -150,7 +150,9 @@ fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
         return None;
     }
     let below = below.replace(&state_name(sandbox), "{state}");
-    let below = below.replace(&registered_key(sandbox), "{registered}").replace(&server(sandbox), "{server}");
+    // The server's address is a part of the other keys, so they come first.
+    let below = below.replace(&registered_key(sandbox), "{registered}").replace(&name_key(sandbox), "{name}");
+    let below = below.replace(&server(sandbox), "{server}");
     let dropped =
         below.split_once("/dropped/").and_then(|(directory, name)| Some((directory, name.split_once("Z-")?.1)));
     Some(dropped.map(|(directory, rest)| format!("{directory}/dropped/{{time}}-{rest}")).unwrap_or(below))
@@ -161,6 +163,7 @@ fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
     let path = format!("{}{template}", sandbox.root().display())
         .replace("{state}", &state_name(sandbox))
         .replace("{registered}", &registered_key(sandbox))
+        .replace("{name}", &name_key(sandbox))
         .replace("{server}", &server(sandbox));
     if !path.contains("{time}") {
         return vec![path];
@@ -178,6 +181,12 @@ fn state_name(sandbox: &FaultSandbox) -> String {
 fn registered_key(sandbox: &FaultSandbox) -> String {
     let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
     format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
+}
+
+/// The key of the lock that registrations of this name share.
+fn name_key(sandbox: &FaultSandbox) -> String {
+    let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
+    RunnerKey::registration(&url, "build-1").to_string()
 }
 
 /// The server's name in the keys of runners found in config.toml.
