@@ -1,6 +1,6 @@
 //! strace: records the calls below our directories, and injects a fault at one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renam
 
 /// How long a case may take until it creates its last file with the time in its name, in seconds.
 const NAMES_AHEAD: i64 = 60;
+
+/// At most one recorded call in this many may be absent from another recording.
+const MAX_UNCOMMON_RATIO: usize = 10;
 
 /// A recorded call.
 #[derive(Clone, Debug)]
@@ -39,6 +42,11 @@ pub(crate) enum Injection {
 }
 
 impl Call {
+    /// Whether a fault at one of them hits the other one in its run.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.syscall, &self.path, self.nth) == (&other.syscall, &other.path, other.nth)
+    }
+
     /// The errors that it can fail with.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match (self.syscall.as_str(), self.is_reading) {
@@ -99,6 +107,32 @@ pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call
         }
     }
     calls
+}
+
+/// The calls that every recording has, as the first has them. The rest depends on how threads are scheduled, so a fault
+/// there could not be injected reliably.
+///
+/// # Panics
+/// If the recordings have different paths: a part of a path that differs between runs needs a placeholder, since no
+/// fault would be injected there. Or if too few calls are common.
+pub(crate) fn common(recordings: &[Vec<Call>]) -> Vec<Call> {
+    let (first, others) = recordings.split_first().unwrap();
+    for other in others {
+        assert_eq!(paths_of(first), paths_of(other), "two recordings have different paths");
+    }
+    let is_common = |call: &&Call| others.iter().all(|other| other.iter().any(|there| there.is_same(call)));
+    let common: Vec<Call> = first.iter().filter(is_common).cloned().collect();
+    let most = recordings.iter().map(Vec::len).max().unwrap();
+    assert!(
+        (most - common.len()) * MAX_UNCOMMON_RATIO <= most,
+        "only {} of {most} recorded calls are common",
+        common.len()
+    );
+    common
+}
+
+fn paths_of(calls: &[Call]) -> BTreeSet<&str> {
+    calls.iter().map(|call| call.path.as_str()).collect()
 }
 
 /// Whether strace injected the fault.
