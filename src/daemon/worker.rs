@@ -20,7 +20,7 @@ use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
 use changes::Secrets;
 use ongoing_failure::OngoingFailure;
-use status::Acceptance;
+pub(super) use status::Acceptance;
 
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
@@ -137,9 +137,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.driver
     }
 
-    /// Makes one pass: every step that is due now, each kind once; returns its driver, and the last failure that no later
-    /// step has made up for.
-    pub(super) async fn once(mut self) -> (Driver<S, D, C>, Option<StepFailure>) {
+    /// Makes one pass: every step that is due now, each kind once; returns its driver, what the server said about its
+    /// token in the pass, and the last failure that no later step has made up for.
+    pub(super) async fn once(mut self) -> (Driver<S, D, C>, Acceptance, Option<StepFailure>) {
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let (mut done, mut failure) = (Vec::new(), None);
         while let Some(plan) = self.driver.plan_once(&done) {
@@ -148,7 +148,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let is_overcome = report.outcomes.iter().any(makes_up_for_failures);
             failure = report.failure.or(failure.filter(|_| !is_overcome));
         }
-        (self.driver, failure)
+        (self.driver, self.acceptance, failure)
     }
 
     async fn execute(&mut self, plan: Plan) -> StepReport {
@@ -204,6 +204,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::ResetDeferred { .. }
         | Outcome::Declined(_)
         | Outcome::NotUnregistered(_)
+        | Outcome::AccessReplaced
         | Outcome::Requested
         | Outcome::Removed
         | Outcome::NotRotated
