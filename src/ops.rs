@@ -33,6 +33,7 @@ mod rotate;
 mod runner;
 mod sharing;
 mod sole_copies;
+mod twins;
 mod unregister;
 mod verify;
 
@@ -149,8 +150,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Queues for the host, locks a runner, finishes a journaled answer of another process, and re-reads record and
     /// config.toml.
     async fn enter(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
+        let locked = self.queue(runner).await?;
+        self.entered(runner, locked).await
+    }
+
+    /// As [`Ops::enter`], for a request whose answer is the only copy of a token: a stop ends its wait.
+    async fn enter_unless_stopping(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
+        let locked = self.unless_stopping(self.queue(runner)).await??;
+        self.entered(runner, locked).await
+    }
+
+    /// Ends what precedes such a request once the process stops: it would not be sent any more.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`].
+    pub async fn unless_stopping<T>(&self, preceding: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.sole_copies.closed() => Err(Error::Stopping),
+            done = preceding => Ok(done),
+        }
+    }
+
+    async fn entered(
+        &self,
+        runner: &mut Runner,
+        locked: Locked<D::RunnerLock>,
+    ) -> Result<Entered<D::RunnerLock>, Error> {
         let known = runner.record.credential.clone();
-        let locked = self.lock(runner).await?;
+        let locked = self.reread(runner, locked).await?;
         self.take_pending(runner).await?;
         let snapshot = self.disk.read().await?;
         runner.look_up(&snapshot);
@@ -169,6 +197,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Locks a runner and re-reads its record, unless the one in memory is newer because saving it failed.
     async fn lock(&self, runner: &mut Runner) -> Result<Locked<D::RunnerLock>, Error> {
         let locked = self.queue(runner).await?;
+        self.reread(runner, locked).await
+    }
+
+    async fn reread(&self, runner: &mut Runner, locked: Locked<D::RunnerLock>) -> Result<Locked<D::RunnerLock>, Error> {
         let Some(record) = self.disk.record(&runner.record.key).await? else {
             // Its record was removed after it was read: nothing of it may be written again.
             if runner.is_recorded && self.disk.has_state() {
@@ -205,6 +237,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
+    /// A place towards the host, for one request at a time. Every request has one, so the client, which bounds the
+    /// requests of a host too, never lets a reset wait that is journaled already.
     async fn place(&self, site: &Site) -> Option<OwnedSemaphorePermit> {
         let places = {
             let mut places = self.places.borrow_mut();

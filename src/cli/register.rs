@@ -22,6 +22,7 @@ use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
 use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
+use crate::store::Entry;
 
 /// Registers a runner, and reports what became of it.
 pub(super) async fn register(
@@ -320,7 +321,7 @@ impl Registrar {
         let made = id_of(&driver.runner);
         let undone = tokio::select! {
             biased;
-            () = self.session.interrupt.interrupted_twice() => return format!("runner {made} may remain in GitLab, delete it there"),
+            () = self.session.interrupt.interrupted_twice() => return self.left_behind(driver, &made).await,
             undone = self.unregister(driver, entry) => undone,
         };
         let is_gone = driver.runner.record.state == Some(StateName::Retired);
@@ -330,6 +331,28 @@ impl Registrar {
                 format!("the new runner {made} could not be unregistered again, delete it in GitLab: {}", chain(&error))
             }
             Ok(()) | Err(_) => format!("the new runner {made} is unregistered again"),
+        }
+    }
+
+    /// Says where a runner is that was made and may not have been deleted again: while a file on this machine holds its
+    /// token, this machine can remove both.
+    async fn left_behind(&self, driver: &Driver, made: &str) -> String {
+        let disk = self.session.ops().disk();
+        let Some(digest) = driver.runner.digest() else {
+            return format!("runner {made} may remain in GitLab, delete it there");
+        };
+        let has_token = |entry: &Entry| entry.token.token().is_some_and(|token| token.digest() == digest);
+        let entries = disk.read().await.map(|snapshot| snapshot.entries).unwrap_or_default();
+        let record = disk.record(&driver.runner.record.key).await.ok().flatten();
+        let name = driver.runner.label();
+        let remedy = format!("`runner-agent unregister --name {name}` removes both");
+        if entries.iter().any(has_token) {
+            let path = disk.config_path().display();
+            format!("runner {made} may stay registered, and its entry with its token is in {path}: {remedy}")
+        } else if record.and_then(|record| record.credential).is_some_and(|held| held.token.digest() == digest) {
+            format!("runner {made} may stay registered, and its token is in the state directory: {remedy}")
+        } else {
+            format!("runner {made} may remain in GitLab, delete it there")
         }
     }
 

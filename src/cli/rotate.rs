@@ -17,7 +17,7 @@ use crate::model::Action;
 use crate::ops::{self, EntryFate};
 use crate::secret::Token;
 
-/// Rotates the selected runners. An interrupt cancels no reset that is under way.
+/// Rotates the selected runners. An interrupt cancels no reset that is under way, and lets no other one begin.
 pub(super) async fn rotate(
     context: &Context<'_>,
     arguments: RotateArguments,
@@ -37,8 +37,20 @@ pub(super) async fn rotate(
         (false, false) => IdTrust::None,
     };
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
-    let session = CommandSession::open(context, interrupt).await?;
-    session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone(), id_trust)).await
+    let session = CommandSession::open(context, interrupt.clone()).await?;
+    let sole_copies = session.ops().sole_copies().clone();
+    let rotation =
+        session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone(), id_trust));
+    let closing = async {
+        interrupt.asked().await;
+        sole_copies.close();
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        result = rotation => result,
+        never = closing => never,
+    }
 }
 
 async fn rotate_one(
@@ -57,6 +69,10 @@ async fn rotate_one(
         try_rotate(&session, &mut driver, goal).await
     };
     rotated.unwrap_or_else(|error| {
+        let error = match error {
+            Error::Operation(ops::Error::Stopping) => Error::Interrupted("not begun".to_owned()),
+            error => error,
+        };
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         RunnerOutcome::failed(record_report(&driver.runner, driver.now()), action, "not rotated", &error)
     })
@@ -77,7 +93,11 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
         (Some(Outcome::Adopted(_)), _) => {
             let report = record_report(&driver.runner, driver.now());
             let expiry = expiry_text(report.token_expires_at, driver.now());
-            let line = format!("another process has rotated it already, the new token is accepted and {expiry}");
+            let line = if driver.runner.twin_of.is_some() {
+                format!("has the new token of the same runner at another address, which {expiry}")
+            } else {
+                format!("another process has rotated it already, the new token is accepted and {expiry}")
+            };
             Ok(RunnerOutcome::done(report, Action::Adopted, line))
         }
         (Some(Outcome::NotRotated), _) => Err(Error::Verdict {

@@ -47,14 +47,15 @@ fn of_unusable(entry: &Entry) -> RunnerReport {
 /// The exit code for a runner: that of what failed, else by its state.
 fn exit_of(passed: &PassedRunner) -> Exit {
     match &passed.ending {
-        Ending::Done => of_state(&passed.report),
+        Ending::Done { is_accepted } => of_state(&passed.report, *is_accepted),
         Ending::Failed(StepFailure::Operation(error) | StepFailure::Unsaved(error)) => of_operation(error),
         Ending::Failed(StepFailure::UsedElsewhere { .. }) | Ending::Panicked => Exit::Failed,
     }
 }
 
-fn of_state(runner: &RunnerReport) -> Exit {
+fn of_state(runner: &RunnerReport, is_accepted: bool) -> Exit {
     match runner.state {
+        StateName::Active if is_accepted => Exit::Done,
         StateName::Active => match runner.last_verify.as_ref().map(|verify| verify.outcome) {
             None | Some(VerifyOutcome::Accepted) => Exit::Done,
             Some(VerifyOutcome::Refused | VerifyOutcome::Trouble(_)) => Exit::Refused,

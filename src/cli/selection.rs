@@ -20,6 +20,8 @@ pub(super) struct Candidate {
     pub(super) entries: Vec<Entry>,
     /// Once it is chosen: the entries with the same token that were not selected, at this address or another one.
     pub(super) others: Vec<Entry>,
+    /// Once it is chosen: the entries of its twins with another token, which were not selected.
+    pub(super) twins: Vec<Entry>,
     /// The runner, or why its entry is unusable.
     pub(super) runner: Result<ManagedRunner, EntryProblem>,
 }
@@ -33,6 +35,9 @@ pub(super) struct Selected {
     pub(super) entries: Vec<Entry>,
     /// The entries with the same token that were not selected. What the command does to the runner concerns them too.
     pub(super) others: Vec<Entry>,
+    /// The entries at another address whose token was this runner's before, or the other way around: they may be the
+    /// same runner.
+    pub(super) twins: Vec<Entry>,
 }
 
 /// The criteria of a selection, with the token read.
@@ -69,9 +74,10 @@ pub(super) fn candidates(inventory: Inventory, snapshot: &Snapshot) -> Vec<Candi
             }
             None => Err(entry.access().err().unwrap_or(EntryProblem::NoToken)),
         };
-        candidates.push(Candidate { entries: vec![entry.clone()], others: Vec::new(), runner });
+        candidates.push(Candidate { entries: vec![entry.clone()], others: Vec::new(), twins: Vec::new(), runner });
     }
-    let unwritten = |runner| Candidate { entries: Vec::new(), others: Vec::new(), runner: Ok(runner) };
+    let unwritten =
+        |runner| Candidate { entries: Vec::new(), others: Vec::new(), twins: Vec::new(), runner: Ok(runner) };
     candidates.extend(runners.into_iter().flatten().map(unwritten));
     candidates
 }
@@ -108,6 +114,12 @@ impl Candidate {
     /// The runner's record, if its entry can be used.
     pub(super) fn record(&self) -> Option<&Record> {
         self.runner.as_ref().ok().map(|managed| &managed.runner.record)
+    }
+
+    /// Whether the two may be one runner, whichever the inventory lists first.
+    fn is_twin_of(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(other)) = (&self.runner, &other.runner) else { return false };
+        one.twin_of.as_ref() == Some(&other.runner.record.key) || other.twin_of.as_ref() == Some(&one.runner.record.key)
     }
 
     /// Distinguishes it from other candidates: id and server, and the line of its entry.
@@ -185,6 +197,8 @@ impl RunnerSelector {
         (candidate.entries, candidate.others) =
             std::mem::take(&mut candidate.entries).into_iter().partition(is_selected);
         candidate.others.extend::<Vec<_>>(elsewhere);
+        let twins = rest.iter().filter(|other| candidate.is_twin_of(other)).flat_map(|other| &other.entries);
+        candidate.twins = twins.filter(|entry| !has_token(entry)).cloned().collect();
     }
 
     fn matches(&self, candidate: &Candidate) -> bool {

@@ -107,25 +107,32 @@ impl CommandSession {
         let bar = progress::bar(&reporter, chosen.len(), "runners");
         let session = Rc::new(self);
         let mut outcomes = Vec::new();
-        let mut tasks = JoinSet::new();
-        for (position, Candidate { entries, others, runner }) in chosen.into_iter().enumerate() {
-            match (runner, entries.first().cloned()) {
-                (Ok(managed), entry) => {
-                    let shared = others.clone();
-                    let task = work(Rc::clone(&session), Selected { managed, entries, others });
-                    tasks.spawn_local(async move { (position, task.await.of_entry(entry.as_ref(), &shared)) });
-                }
-                (Err(problem), Some(entry)) => outcomes.push((position, RunnerOutcome::unusable(&entry, &problem))),
+        let mut usable = Vec::new();
+        for (position, Candidate { entries, others, twins, runner }) in chosen.into_iter().enumerate() {
+            match (runner, entries.first()) {
+                (Ok(managed), _) => usable.push((position, Selected { managed, entries, others, twins })),
+                (Err(problem), Some(entry)) => outcomes.push((position, RunnerOutcome::unusable(entry, &problem))),
                 (Err(_), None) => {}
             }
         }
         bar.inc(u64::try_from(outcomes.len()).unwrap_or_default());
-        while let Some(done) = tasks.join_next().await {
-            match done {
-                Ok(done) => outcomes.push(done),
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+        // What becomes of a runner decides about its twins.
+        let (firsts, twins): (Vec<_>, Vec<_>) =
+            usable.into_iter().partition(|(_, selected)| selected.managed.twin_of.is_none());
+        for selected in [firsts, twins] {
+            let mut tasks = JoinSet::new();
+            for (position, selected) in selected {
+                let (entry, shared) = (selected.entries.first().cloned(), selected.others.clone());
+                let task = work(Rc::clone(&session), selected);
+                tasks.spawn_local(async move { (position, task.await.of_entry(entry.as_ref(), &shared)) });
             }
-            bar.inc(1);
+            while let Some(done) = tasks.join_next().await {
+                match done {
+                    Ok(done) => outcomes.push(done),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+                bar.inc(1);
+            }
         }
         bar.finish_and_clear();
         outcomes.sort_by_key(|(position, _)| *position);

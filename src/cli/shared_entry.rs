@@ -12,7 +12,7 @@ use crate::model::Action;
 /// Removes the selected entries from config.toml. The runner and this machine's manager stay, because the other
 /// entries need them.
 pub(super) async fn drop_entry(session: Rc<CommandSession>, selected: Selected) -> RunnerOutcome {
-    let Selected { managed, entries, others } = selected;
+    let Selected { managed, entries, others, twins: _ } = selected;
     let mut runner = managed.runner;
     let report = record_report(&runner, session.now());
     if session.interrupt.is_interrupted() {

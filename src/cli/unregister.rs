@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::arguments::{Api, UnregisterArguments};
 use super::context::Context;
 use super::interrupt::Interrupt;
-use super::outcome::RunnerOutcome;
+use super::outcome::{RunnerOutcome, described};
 use super::selection::{RunnerSelector, Selected};
 use super::session::{CommandSession, Driver, error_of};
 use super::shared_entry::drop_entry;
@@ -16,6 +16,7 @@ use crate::lifecycle::Goal;
 use crate::model::{Action, Credential, Expiry, Origin, RunnerKey, RunnerReport, ServerUrl, Site, StateName, TlsFiles};
 use crate::ops::{EntryFate, Runner, Unfinished, Unregistration};
 use crate::secret::Token;
+use crate::store::Entry;
 
 /// Unregisters the selected runners. What is under way is finished before an interrupt ends it; a second one ends it
 /// at once, and the journal lets the next command or start finish.
@@ -54,12 +55,29 @@ pub(super) async fn unregister(
     }
 }
 
-/// Unregisters a runner, or only removes the selected entry if others use its token.
+/// Unregisters a runner, or only removes the selected entry if others use its token. Does nothing if an entry that is
+/// not selected may be the same runner.
 async fn unregister_selected(session: Rc<CommandSession>, api: Option<Api>, selected: Selected) -> RunnerOutcome {
-    if selected.others.is_empty() {
-        unregister_one(session, with_api(api, selected.managed)).await
-    } else {
-        drop_entry(session, selected).await
+    if !selected.others.is_empty() {
+        return drop_entry(session, selected).await;
+    }
+    if selected.twins.is_empty() {
+        return unregister_one(session, with_api(api, selected.managed)).await;
+    }
+    let report = record_report(&selected.managed.runner, session.now());
+    RunnerOutcome::failed(report, Action::Failed, "not unregistered", &may_be_shared(&selected.twins))
+}
+
+fn may_be_shared(twins: &[Entry]) -> Error {
+    let described = described(&twins.iter().collect::<Vec<_>>());
+    let named = twins.iter().find_map(|entry| entry.name.as_deref()).map(|name| format!(" --name {name}"));
+    Error::Verdict {
+        exit: Exit::Usage,
+        message: format!("{described} had the same token before a rotation, and may be the same runner"),
+        hint: Some(format!(
+            "run `runner-agent verify{}`, which gives it the new token if it is the same runner, and then try again; if it is a runner of its own, verify shows that ten minutes after the rotation; if the entry is no longer needed, remove it",
+            named.unwrap_or_default()
+        )),
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::worker::{DrainMode, RunnerChannels, SharedTarget, Worker};
+use super::worker::{Acceptance, DrainMode, RunnerChannels, SharedTarget, Worker};
 use super::{Parts, Shared};
 use crate::clock::Clock;
 use crate::engine::{Config, StepFailure, record_report, take_inventory};
@@ -37,7 +37,11 @@ pub struct PassedRunner {
 #[derive(Debug)]
 pub enum Ending {
     /// Every step that was due was done.
-    Done,
+    Done {
+        /// Whether the server has accepted or issued the runner's present token in this pass. Its last verification may
+        /// have been of a former token.
+        is_accepted: bool,
+    },
     /// A step failed, and no later one made up for it.
     Failed(StepFailure),
     /// It was cut short by an internal error, which has been logged.
@@ -77,8 +81,8 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
         };
         let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config), channels);
         workers.spawn_local(async move {
-            let (driver, failure) = worker.once().await;
-            (position, passed(driver.report(), failure))
+            let (driver, acceptance, failure) = worker.once().await;
+            (position, passed(driver.report(), acceptance, failure))
         });
     }
     while let Some(ended) = workers.join_next().await {
@@ -91,13 +95,14 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     Ok(Pass { runners, unusable: entries.into_iter().filter(|entry| entry.access().is_err()).collect() })
 }
 
-fn passed(report: RunnerReport, failure: Option<StepFailure>) -> PassedRunner {
+fn passed(report: RunnerReport, acceptance: Acceptance, failure: Option<StepFailure>) -> PassedRunner {
     let error = failure.as_ref().map(|failure| match failure {
         StepFailure::Unsaved(error) => {
             format!("cannot write its new token to config.toml; the next start retries: {}", chain(error))
         }
         StepFailure::Operation(_) | StepFailure::UsedElsewhere { .. } => chain(failure).to_string(),
     });
-    let ending = failure.map_or(Ending::Done, Ending::Failed);
+    let done = Ending::Done { is_accepted: acceptance == Acceptance::Accepted };
+    let ending = failure.map_or(done, Ending::Failed);
     PassedRunner { report: RunnerReport { next: None, error, ..report }, ending }
 }

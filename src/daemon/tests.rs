@@ -972,13 +972,13 @@ async fn no_reset_begins_once_a_stop_is_asked_for() {
     let asked_at = time_of("managers", &config, &trial).await;
     let fixture = DaemonFixture::new(Some(secs(3600)));
     fixture.add_created().await;
-    // The reset is due, and other users of the token are asked for before it is sent.
+    // The reset is due, and other users of the token are asked for before it is sent. The stop ends that question.
     fixture.server.inject_always("managers", Some(Fault::AnswerAfter(secs(5))));
     let (outcome, ended_at) = stopped_during(&fixture, config, &[(asked_at + 2, Notice::StopAndKeep)]).await;
     assert_eq!(outcome, ShutdownOutcome::Done);
-    assert!(ended_at >= asked_at + 5, "{ended_at}");
+    assert!((asked_at + 2..asked_at + 5).contains(&ended_at), "{ended_at}");
     let calls = fixture.server.calls();
-    assert!(calls.contains(&"managers") && !calls.contains(&"reset"), "{calls:?}");
+    assert!(!calls.contains(&"reset"), "{calls:?}");
     assert!(fixture.disk.state().journal.is_empty());
 }
 
@@ -1042,7 +1042,8 @@ async fn a_pass_reports_the_runner_whose_worker_panicked() {
     fixture.server.inject("verify", Fault::Panic);
     let pass = once(Config::default(), fixture.parts()).await.unwrap();
     let endings: Vec<_> = pass.runners.iter().map(|passed| &passed.ending).collect();
-    let is_isolated = matches!(endings[..], [Ending::Panicked, Ending::Done] | [Ending::Done, Ending::Panicked]);
+    let is_isolated =
+        matches!(endings[..], [Ending::Panicked, Ending::Done { .. }] | [Ending::Done { .. }, Ending::Panicked]);
     assert!(is_isolated, "{pass:?}");
 }
 

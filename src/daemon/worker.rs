@@ -20,7 +20,7 @@ use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
 use changes::Secrets;
 use ongoing_failure::OngoingFailure;
-use status::Acceptance;
+pub(super) use status::Acceptance;
 
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
@@ -142,9 +142,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         self.driver
     }
 
-    /// Makes one pass: every step that is due now, each kind once; returns its driver, and the last failure that no later
-    /// step has made up for.
-    pub(super) async fn once(mut self) -> (Driver<S, D, C>, Option<StepFailure>) {
+    /// Makes one pass: every step that is due now, each kind once; returns its driver, what the server said about its
+    /// token in the pass, and the last failure that no later step has made up for.
+    pub(super) async fn once(mut self) -> (Driver<S, D, C>, Acceptance, Option<StepFailure>) {
         self.reconcile(FileState::Still, UnregisteredElsewhere::LeaveAlone).await;
         let (mut done, mut failure) = (Vec::new(), None);
         while let Some(plan) = self.driver.plan_once(&done) {
@@ -157,7 +157,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             self.store_sole_copy().await;
             failure = failure.filter(|_| self.driver.runner.is_unstored());
         }
-        (self.driver, failure)
+        (self.driver, self.acceptance, failure)
     }
 
     /// Writes a token that is in memory alone before the process ends, for as long as that takes: the caller bounds it.
@@ -223,6 +223,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::ResetDeferred { .. }
         | Outcome::Declined(_)
         | Outcome::NotUnregistered(_)
+        | Outcome::AccessReplaced
         | Outcome::Requested
         | Outcome::Removed
         | Outcome::NotRotated

@@ -270,7 +270,8 @@ impl Listing<'_> {
         let mut runner = runner_of(record);
         let own = self.index.of(&runner);
         let Some(first) = own.first() else {
-            if runner.record.entry_text.is_some() {
+            // Its entry waits to be written, or a person has given it to another runner.
+            if runner.record.entry_text.is_some() || runner.record.given_to.is_some() {
                 return Some(runner);
             }
             self.inventory.warnings.push(format!(

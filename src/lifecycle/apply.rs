@@ -98,6 +98,8 @@ pub enum Outcome {
     Saved,
     /// The runner is to be checked now: after a changed file or a clock jump.
     Nudged,
+    /// The access token for the runner's server was replaced: what the old one did not allow may succeed now.
+    AccessReplaced,
     /// A person asks for a new attempt of everything that failed.
     Requested,
     /// The runner was unregistered.
@@ -159,6 +161,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
+        Outcome::AccessReplaced => access_replaced(state, moment.now),
         Outcome::Requested => requested(state, moment.now),
     }
 }
@@ -657,6 +660,17 @@ fn nudged(state: State, now: Timestamp) -> State {
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
         // The settling time is for the server and must pass.
         State::Uncertain(_) | State::Retired { .. } => state,
+    }
+}
+
+/// As [`nudged`], and the reset by id, which the old access token may have failed, comes first again.
+fn access_replaced(state: State, now: Timestamp) -> State {
+    match nudged(state, now) {
+        State::Rejected(state) => {
+            let rungs = Rungs { reset_failed: false, ..state.rungs };
+            State::Rejected(Rejected { rungs, ..state })
+        }
+        other => other,
     }
 }
 

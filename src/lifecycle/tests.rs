@@ -80,7 +80,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 28] = [
+    let table: [(Outcome, [&str; 7]); 29] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -104,6 +104,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::AccessReplaced,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Requested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
         (Outcome::Released,           ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
@@ -520,6 +521,34 @@ fn a_rung_is_given_up_after_the_same_answer_three_times_with_verifications_in_be
 }
 
 #[test]
+fn a_replaced_access_token_is_tried_before_a_new_registration() {
+    let rules = recovering(true, RegisterAgain::Expired);
+    let both_failed = || {
+        let (mut state, mut now) = (expired(&rules), at(90_004));
+        loop {
+            let State::Rejected(rejected) = &state else { panic!() };
+            if rejected.rungs.reset_failed && rejected.rungs.register_failed {
+                return state;
+            }
+            let next = plan(&state, &rules).unwrap();
+            now = now.max(next.at);
+            let refused = Outcome::Declined(Trouble::AccessDenied);
+            let outcome = if next.step == Step::Verify { Outcome::Refused } else { refused };
+            state = apply(state, outcome, &rules, moment_at(now, Fraction::ZERO));
+        }
+    };
+    for (replaced, expected) in [
+        (Outcome::AccessReplaced, Step::ResetById),
+        (Outcome::Requested, Step::ResetById),
+        (Outcome::Nudged, Step::RegisterAgain),
+    ] {
+        let looking = apply(both_failed(), replaced, &rules, moment(200_000));
+        let verified = apply(looking, Outcome::Refused, &rules, moment(200_000));
+        assert_eq!(plan(&verified, &rules).unwrap(), Plan { step: expected, at: at(200_000), why: Why::Recovery });
+    }
+}
+
+#[test]
 fn a_revoked_token_is_registered_again_only_with_always() {
     for (register, expected) in [(RegisterAgain::Expired, Step::Verify), (RegisterAgain::Always, Step::RegisterAgain)] {
         let rules = recovering(false, register);
@@ -612,6 +641,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::ResetDeferred { retry_after: None }),
         Just(Outcome::NotUnregistered(Settling::Ask)),
         Just(Outcome::Requested),
+        Just(Outcome::AccessReplaced),
         Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
             .prop_map(|secs| Outcome::Deferred { retry_after: secs.map(Duration::from_secs) }),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::gitlab::{self, AnswerText, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{ServerUrl, Timestamp};
+use crate::model::{RunnerId, ServerUrl, Timestamp};
 use crate::secret::SourceError;
 use crate::store::{self, ComposeError, EntryProblem};
 
@@ -160,6 +160,16 @@ pub enum Error {
     /// An id in config.toml is only a claim, and nothing is done by it with an access token.
     #[error("the server has not confirmed the id of runner `{0}`, which config.toml claims")]
     UnconfirmedId(String),
+    /// The entry claims another id than that of the runner whose token it holds.
+    #[error("the entry of runner `{runner}` has the id {claimed}, but its token is that of runner {actual}")]
+    OtherRunner {
+        /// The runner's name or key.
+        runner: String,
+        /// The id in the entry.
+        claimed: RunnerId,
+        /// The id that the server names for the token.
+        actual: RunnerId,
+    },
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -230,6 +240,7 @@ impl Error {
             | Self::NoRoom
             | Self::OtherServer { .. }
             | Self::UnconfirmedId(_)
+            | Self::OtherRunner { .. }
             | Self::NoToken(_) => Outcome::MustAct(Trouble::LocalFile),
         }
     }
@@ -263,6 +274,9 @@ impl Error {
                 return Some(
                     "check the `id` of its entry in GitLab, then say --force; the runner with that id gets a new token",
                 );
+            }
+            Self::OtherRunner { .. } => {
+                return Some("put the token of the runner with that id into the entry, or correct its `id`");
             }
             _ => {}
         }

@@ -143,6 +143,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn reconcile(&self, runner: &mut Runner) -> Result<Reconciled, Error> {
         let entered = self.enter(runner).await?;
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
+        self.take_back(runner, &entry_status).await?;
         let mut unsaved = None;
         if entry_status == EntryStatus::Missing && runner.is_unwritten() {
             unsaved = self.project(runner).await.err().map(Error::from);

@@ -42,8 +42,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
-        let _registration = self.lock_registration(enrollment, runner).await?;
-        let entered = self.enter(runner).await?;
+        let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        let entered = self.enter_unless_stopping(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
                 self.project(runner).await?;
@@ -76,7 +76,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match (&enrollment.source, caution) {
             // The API of 2016 has no verification, and a given token is verified anyway.
             (RegistrationSource::V1(_) | RegistrationSource::Given(_), _) | (_, Caution::Send) => Ok(()),
-            (_, Caution::ProbeFirst) => self.server.probe(&runner.site).await.map(drop).map_err(Error::Probing),
+            (_, Caution::ProbeFirst) => {
+                let probed = self.unless_stopping(self.server.probe(&runner.site)).await?;
+                probed.map(drop).map_err(Error::Probing)
+            }
         }
     }
 
@@ -95,8 +98,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
-        let _registration = self.lock_registration(enrollment, runner).await?;
-        let entered = self.enter(runner).await?;
+        let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        let entered = self.enter_unless_stopping(runner).await?;
         self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {

@@ -27,7 +27,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
-        let entered = self.enter(runner).await?;
+        let entered = self.enter_unless_stopping(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)

@@ -30,6 +30,8 @@ pub struct Runner {
     pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
+    /// Whether it is being unregistered.
+    pub(super) is_leaving: bool,
     /// Digests of unknown tokens in its entry that are proven dead.
     pub(super) removable: Vec<Digest>,
     /// Set while its token is in memory alone.
@@ -101,6 +103,7 @@ impl Runner {
             variable: None,
             twin_of: None,
             kept_text: None,
+            is_leaving: false,
             removable: Vec::new(),
             sole_copy: None,
             held: Held::default(),

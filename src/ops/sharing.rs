@@ -21,7 +21,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// `None` if the request fails: a token that is never rotated is certain to be lost.
     pub async fn other_machine(&self, runner: &Runner, access_token: &Token, now: Timestamp) -> Option<String> {
-        match self.server.managers(&runner.site, runner.record.id?, access_token).await {
+        let id = runner.record.id?;
+        let _place = self.place(&runner.site).await;
+        match self.server.managers(&runner.site, id, access_token).await {
             Ok(answer) => {
                 let since = window_start(runner, now);
                 let is_seen = |manager: &Manager| manager.contacted_at.is_some_and(|at| at > since);
@@ -43,6 +45,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// its managers show this machine, or its description is the entry's name.
     pub async fn confirms_id(&self, runner: &Runner, access_token: &Token) -> bool {
         let Some(id) = runner.record.id else { return false };
+        let _place = self.place(&runner.site).await;
         let own = self.identity.system_id.as_str();
         let is_own = |manager: &Manager| manager.system_id.as_deref() == Some(own);
         let managers = self.server.managers(&runner.site, id, access_token).await;

@@ -27,6 +27,13 @@ impl SoleCopies {
         self.0.send_modify(|count| count.is_closed = true);
     }
 
+    /// Completes once no more of them may begin. Cancel safe.
+    pub async fn closed(&self) {
+        let mut count = self.0.subscribe();
+        // The sender is in `self`, so the wait cannot fail.
+        let _closed = count.wait_for(|count| count.is_closed).await;
+    }
+
     /// How many are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {

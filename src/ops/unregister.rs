@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::candidates::Asked;
 use super::{Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::gitlab::Disposition;
-use crate::lifecycle::Settling;
+use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
@@ -105,7 +105,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// A refusal proves that the runner is gone only if its token is proven dead.
     ///
     /// # Errors
-    /// [`Error::Deleting`] if the server did not confirm the deletion, with the way to find out; [`Error::Changing`] if
+    /// [`Error::OtherRunner`] and [`Error::Asking`] before the deletion is sent; [`Error::Deleting`] if the server did not confirm the deletion, with the way to find out; [`Error::Changing`] if
     /// it surely did not delete anything; the entry stays. [`Error::Disk`] if the journal cannot be written before the
     /// request, or the entry cannot be changed after it; in the latter case the record's state is `retired` and the
     /// next start finishes from the journal.
@@ -116,6 +116,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<UnregisterResult, Error> {
         let now = inquiry.now.at;
+        runner.is_leaving = true;
         let _locked = self.lock(runner).await?;
         self.take_pending(runner).await?;
         if self.finished_fate(runner).await?.is_some() {
@@ -134,6 +135,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let dropped_to = self.retire(runner, fate, now).await?;
             return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
         }
+        self.check_claimed_id(runner).await?;
         let token = runner.token()?;
         // A runner that cannot be registered again is never deleted, whatever was asked for.
         let manager_only = runner.record.origin == Origin::Given || request.deletion == Deletion::Manager;
@@ -171,6 +173,28 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.disk.answered(&runner.record.key, done).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(UnregisterResult { found, dropped_to, date })
+    }
+
+    /// An id that only config.toml claims says which runner is meant, and the token must be that runner's. A refused
+    /// token deletes nothing.
+    async fn check_claimed_id(&self, runner: &mut Runner) -> Result<(), Error> {
+        let record = &runner.record;
+        let is_known = record.confirmed_id.is_some() || record.seed.is_some() || record.origin == Origin::V1;
+        let Some(claimed) = record.id.filter(|_| !is_known) else { return Ok(()) };
+        let token = runner.token()?;
+        match self.send_verify(runner, &token).await {
+            Ok(answer) => match answer.value.id {
+                Some(actual) if actual != claimed => {
+                    Err(Error::OtherRunner { runner: runner.label().to_owned(), claimed, actual })
+                }
+                confirmed_id => {
+                    runner.record.confirmed_id = confirmed_id;
+                    Ok(())
+                }
+            },
+            Err(error) if error.outcome() == Outcome::Refused => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A deletion without a confirmation. Only the daemon's journal stays, and only if the deletion may have happened: the
@@ -233,6 +257,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         match self.ask_newer(runner, &unknown, inquiry).await? {
             Asked::Adopted(_) => Ok(wanted),
+            Asked::Foreign(Some(id)) if wanted == EntryFate::Drop => {
+                tracing::warn!(
+                    runner = runner.label(),
+                    other = id.number(),
+                    "its entry holds the token of another runner: the entry stays, for that runner"
+                );
+                if let EntryStatus::Foreign { credential, .. } = EntryStatus::of(runner, &snapshot) {
+                    self.hand_entry_over(runner, credential, id).await?;
+                }
+                Ok(wanted)
+            }
             Asked::Foreign(_) => {
                 tracing::warn!(runner = runner.label(), "its entry holds the token of another runner: the entry stays");
                 Ok(EntryFate::Keep)

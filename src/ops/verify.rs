@@ -89,7 +89,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         verified: Completed,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        match EntryStatus::of(runner, snapshot) {
+        let entry_status = EntryStatus::of(runner, snapshot);
+        self.take_back(runner, &entry_status).await?;
+        match entry_status {
             EntryStatus::Foreign { credential, .. } if foreign.is_some() => {
                 self.give_away(runner, credential, foreign.flatten()).await?;
                 Ok(verified)
@@ -171,6 +173,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         );
         runner.record.given_to = Some(id);
         self.save_record(runner).await?;
+        self.hand_entry_over(runner, credential, id).await
+    }
+
+    /// The entry is the other runner's from now on, which is recorded as given.
+    pub(super) async fn hand_entry_over(
+        &self,
+        runner: &Runner,
+        credential: Credential,
+        id: RunnerId,
+    ) -> Result<(), Error> {
         self.record_given(runner, id, &credential).await?;
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
@@ -181,6 +193,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The entry that was given to another runner holds this runner's token again.
+    pub(super) async fn take_back(&self, runner: &mut Runner, entry_status: &EntryStatus) -> Result<(), Error> {
+        if *entry_status == EntryStatus::Ours && runner.record.given_to.take().is_some() {
+            self.save_record(runner).await?;
+        }
+        Ok(())
     }
 
     /// Records the other runner as given, so that a stop deletes at most this machine's manager of it.
@@ -198,7 +218,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// The runner's own token is dead, and its entry holds an accepted token of another runner: the enrollment goes on
-    /// with that one, and never deletes it.
+    /// with that one, and never deletes it. A runner that is being unregistered does not become another one.
     async fn take_over(
         &self,
         runner: &mut Runner,
@@ -206,6 +226,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         id: Option<RunnerId>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
+        if runner.is_leaving {
+            return Ok(None);
+        }
         let is_it = |candidate: &&Candidate| unknown.contains(&candidate.token) && candidate.refused.is_none();
         let Some(candidate) = runner.held.candidates.iter().rev().find(is_it).cloned() else { return Ok(None) };
         tracing::warn!(
@@ -223,44 +246,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         apply_answer(runner, &answer, inquiry.now.at);
         self.save_record(runner).await?;
         Ok(Some(self.adopted(runner, &answer, inquiry).await?))
-    }
-
-    /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
-    /// as on a GitLab that was restored from a copy of the other.
-    async fn part_from_twin(&self, runner: &mut Runner) -> Result<(), Error> {
-        let Some(twin) = &runner.twin_of else { return Ok(()) };
-        let credential = self.disk.record(twin).await?.and_then(|record| record.credential);
-        if credential.is_some_and(|credential| !runner.is_current(&credential.token)) {
-            tracing::info!(runner = runner.label(), %twin, "not the same runner as at another address: rotating its token here");
-            runner.twin_of = None;
-        }
-        Ok(())
-    }
-
-    /// Whether the same runner at another address has another token by now, which this one is to be verified for.
-    pub async fn has_twin_moved(&self, runner: &Runner) -> bool {
-        let Some(twin) = &runner.twin_of else { return false };
-        let record = self.disk.record(twin).await.ok().flatten();
-        let credential = record.and_then(|record| record.credential);
-        credential.is_some_and(|credential| !runner.is_current(&credential.token))
-    }
-
-    /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
-    async fn ask_twin(&self, runner: &mut Runner, now: Timestamp) -> Result<Option<Answer<Verified>>, Error> {
-        let Some(twin) = &runner.twin_of else { return Ok(None) };
-        let Some(credential) = self.disk.record(twin).await?.and_then(|record| record.credential) else {
-            return Ok(None);
-        };
-        if runner.is_current(&credential.token) {
-            return Ok(None);
-        }
-        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
-        tracing::info!(runner = runner.label(), twin = %twin, token = %credential.token.fingerprint(),
-            "following the token of the same runner at another address");
-        runner.take(credential, now);
-        apply_answer(runner, &answer, now);
-        self.save_record(runner).await?;
-        Ok(Some(answer))
     }
 
     /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or

@@ -76,8 +76,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
         driver.enrollment = wanted;
-        self.secrets = Secrets::read(driver);
-        self.enter(Outcome::Nudged);
+        let present = Secrets::read(driver);
+        let former = std::mem::replace(&mut self.secrets, present);
+        let has_new_access = is_new(&self.secrets.access, &former.access);
+        self.enter(if has_new_access { Outcome::AccessReplaced } else { Outcome::Nudged });
     }
 
     pub(super) async fn reconcile(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
@@ -151,7 +153,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         if is_concerned {
             tracing::info!(runner = self.driver.runner.label(), "a token file has changed: looking now");
-            self.enter(Outcome::Nudged);
+            self.enter(if has_new_access { Outcome::AccessReplaced } else { Outcome::Nudged });
         }
     }
 

@@ -8,7 +8,7 @@ use crate::engine::{StepFailure, StepReport};
 use crate::error_chain::chain;
 use crate::lifecycle::{Outcome, State, Step};
 use crate::model::format_span;
-use crate::ops::{Disk, Server};
+use crate::ops::{self, Disk, Server};
 
 /// What fails, for as long as it does.
 pub(super) struct OngoingFailure {
@@ -32,6 +32,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         match &report.failure {
             // It has a log line of its own, and the state remembers it.
             _ if report.step == Step::Unregister => {}
+            // The process stops, and nothing has failed.
+            Some(StepFailure::Operation(ops::Error::Stopping)) => {}
             None | Some(StepFailure::Unsaved(_)) => {
                 report.outcomes.iter().for_each(|outcome| self.end_failure(*outcome))
             }

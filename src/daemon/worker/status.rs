@@ -9,10 +9,11 @@ use crate::lifecycle::{self, Outcome, State, Step};
 use crate::model::{RunnerReport, Timestamp};
 use crate::ops::{Disk, Server};
 use crate::status::{Operation, OperationOutcome, RunnerStatus};
+use crate::store::Record;
 
 /// What the server said about the credential last, since this process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Acceptance {
+pub(in super::super) enum Acceptance {
     /// It has not answered yet.
     #[default]
     Unknown,
@@ -37,6 +38,7 @@ impl Acceptance {
             | Outcome::Contested
             | Outcome::Declined(_)
             | Outcome::NotUnregistered(_)
+            | Outcome::AccessReplaced
             | Outcome::Requested
             | Outcome::Deferred { .. }
             | Outcome::ResetDeferred { .. }
@@ -80,6 +82,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The runner's problem in one sentence.
     fn trouble(&self) -> Option<String> {
         let of_state = sentence(self.driver.state()).or_else(|| self.is_unsaved().then(|| UNSAVED.to_owned()));
+        let of_state = of_state.or_else(|| self.given_away());
         join(of_state, self.failure_text())
     }
 
@@ -94,11 +97,19 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             }
             (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) if self.is_unsaved() => UNSAVED,
             (State::Active(_), Acceptance::Accepted) if self.cannot_rotate() => CANNOT_ROTATE,
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) if self.given_away().is_some() => {
+                return self.trouble();
+            }
             (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) | (State::Retired { .. }, _) => {
                 return None;
             }
         };
         join(Some(reason.to_owned()), self.failure_text())
+    }
+
+    /// That config.toml does not hold its token, because a person has put another runner's token into its entry.
+    fn given_away(&self) -> Option<String> {
+        given_away(&self.driver.runner.record)
     }
 
     fn cannot_rotate(&self) -> bool {
@@ -133,6 +144,13 @@ const UNSAVED: &str = "config.toml does not hold the token yet, the write is ret
 /// A token is due for rotation, and rotating fails.
 const CANNOT_ROTATE: &str = "its token is due for rotation, and rotating fails";
 
+fn given_away(record: &Record) -> Option<String> {
+    let other = record.given_to?;
+    Some(format!(
+        "its entry in config.toml was given to runner {other}: put this runner's token back, or unregister it; the state directory keeps its token"
+    ))
+}
+
 fn join(of_state: Option<String>, failure: Option<String>) -> Option<String> {
     match (of_state, failure) {
         (Some(of_state), Some(failure)) => Some(format!("{of_state}; {failure}")),
@@ -160,6 +178,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::Disputed
         | Outcome::Contested
         | Outcome::NotUnregistered(_)
+        | Outcome::AccessReplaced
         | Outcome::Requested
         | Outcome::Unsaved
         | Outcome::Saved

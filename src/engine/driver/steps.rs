@@ -115,7 +115,22 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(withheld) = self.withhold(step).await {
             return Ok(withheld);
         }
-        self.reset(step, None).await
+        self.reset_unless_moved(step, None).await
+    }
+
+    /// The same runner at another address may have a new token already, which a reset would replace: then the token is
+    /// verified first, and follows that one.
+    async fn reset_unless_moved(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
+        let engine = Rc::clone(&self.engine);
+        let _until_replaced = engine.ops.lock_twin(&self.runner).await?;
+        if engine.ops.has_twin_moved(&self.runner).await {
+            match self.verify(step).await {
+                Ok(verified) if matches!(verified.outcomes.first(), Some(Outcome::Accepted(_))) => {}
+                Err(error) if error.outcome() == Outcome::Refused => {}
+                followed => return followed,
+            }
+        }
+        self.reset(step, access_token).await
     }
 
     /// The rung of the recovery ladder that needs an access token.
@@ -129,7 +144,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if !self.may_act_by_id(&access_token).await {
             return Err(ops::Error::UnconfirmedId(self.runner.label().to_owned()));
         }
-        self.reset(step, Some(&access_token)).await
+        self.reset_unless_moved(step, Some(&access_token)).await
     }
 
     /// An id in config.toml is a claim.
@@ -175,7 +190,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
         // A token that cannot be read is reported by the step that needs it.
         let access_token = self.access_token().ok()??;
-        let machine = self.engine.ops.other_machine(&self.runner, &access_token, self.now()).await?;
+        let ops = &self.engine.ops;
+        let machine = match ops.unless_stopping(ops.other_machine(&self.runner, &access_token, self.now())).await {
+            Ok(machine) => machine?,
+            // The reset is not sent either.
+            Err(_) => return None,
+        };
         let failure = Some(StepFailure::UsedElsewhere { machine });
         Some(StepReport { failure, ..StepReport::new(step, vec![Outcome::Withheld]) })
     }

@@ -13,6 +13,9 @@ use super::sandbox::FaultSandbox;
 use super::strace::{self, Call, Injection};
 use super::work::{Work, is_settled};
 
+/// How many times the calls of an operation are recorded. Only a call that every recording has becomes a case.
+const RECORDINGS: usize = 3;
+
 /// How many attempts a fault gets to be injected.
 const ATTEMPTS: u32 = 4;
 
@@ -63,7 +66,7 @@ pub(crate) fn all(wanted: &[String]) -> Vec<Case> {
         for (position, (work, cut)) in variants.iter().enumerate() {
             let found = &found;
             scope.spawn(move || {
-                let calls = record(*work, *cut).unwrap();
+                let calls = strace::common(&record_often(*work, *cut));
                 found.lock().unwrap().push((position, cases(*work, *cut, &calls)));
             });
         }
@@ -80,6 +83,13 @@ fn prefix(work: Work, cut: Option<Cut>) -> String {
         Some(Cut::After) => "+cut-after",
     };
     format!("{}{cut}/", work.name())
+}
+
+fn record_often(work: Work, cut: Option<Cut>) -> Vec<Vec<Call>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..RECORDINGS).map(|_| scope.spawn(|| record(work, cut).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 fn record(work: Work, cut: Option<Cut>) -> Result<Vec<Call>, String> {
@@ -149,7 +159,8 @@ impl Case {
 
     /// Runs the case.
     ///
-    /// A daemon does not make every call in every run, so a fault that was not injected gets further attempts.
+    /// Every recording had the call, but threads may share the calls differently in a run, so a fault that was not
+    /// injected gets further attempts.
     ///
     /// # Errors
     /// What was lost, or that the fault was not injected.

@@ -51,6 +51,10 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let cases: Vec<Case> = case::all(&wanted).into_iter().filter(|case| is_wanted(&case.name(), &wanted)).collect();
     println!("{} cases recorded after {} s", cases.len(), began.elapsed().as_secs());
+    if wanted.is_empty() && cases.len() < MIN_CASES {
+        println!("the matrix has {} cases, but at least {MIN_CASES} are expected", cases.len());
+        return ExitCode::FAILURE;
+    }
     let results = run_all(cases);
     report(&results, began)
 }
@@ -84,12 +88,13 @@ struct Outcome {
     kind: &'static str,
     name: String,
     lost: Option<String>,
-    /// Whether the fault was injected; a daemon does not make every call in every run.
+    /// Whether the fault was injected, in one of the attempts.
     is_injected: bool,
 }
 
-/// At most one fault in this many may be missed.
-const MAX_MISSED_RATIO: usize = 100;
+/// How many cases the whole matrix has at least. A lower number means that calls are no longer recorded; if the agent
+/// really makes fewer, lower it.
+const MIN_CASES: usize = 3500;
 
 fn run_all(cases: Vec<Case>) -> Vec<Outcome> {
     let queue = Mutex::new(VecDeque::from(cases));
@@ -134,7 +139,6 @@ fn report(results: &[Outcome], began: Instant) -> ExitCode {
     for outcome in &missed {
         println!("the fault was not injected: {}", outcome.name);
     }
-    let enough_injected = missed.len() * MAX_MISSED_RATIO <= results.len();
     println!("{} passed, {failed} failed", results.len() - failed - missed.len());
-    if failed == 0 && enough_injected && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 && missed.is_empty() && !results.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,12 +1,12 @@
 //! strace: records the calls below our directories, and injects a fault at one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use runner_agent::model::ServerUrl;
+use runner_agent::model::{RunnerKey, ServerUrl};
 use runner_agent::secret::sha256_hex;
 use test_support::PATIENCE;
 
@@ -17,6 +17,9 @@ const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renam
 
 /// How long a case may take until it creates its last file with the time in its name, in seconds.
 const NAMES_AHEAD: i64 = 60;
+
+/// At most one recorded call in this many may be absent from another recording.
+const MAX_UNCOMMON_RATIO: usize = 10;
 
 /// A recorded call.
 #[derive(Clone, Debug)]
@@ -39,6 +42,11 @@ pub(crate) enum Injection {
 }
 
 impl Call {
+    /// Whether a fault at one of them hits the other one in its run.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.syscall, &self.path, self.nth) == (&other.syscall, &other.path, other.nth)
+    }
+
     /// The errors that it can fail with.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match (self.syscall.as_str(), self.is_reading) {
@@ -101,6 +109,32 @@ pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call
     calls
 }
 
+/// The calls that every recording has, as the first has them. The rest depends on how threads are scheduled, so a fault
+/// there could not be injected reliably.
+///
+/// # Panics
+/// If the recordings have different paths: a part of a path that differs between runs needs a placeholder, since no
+/// fault would be injected there. Or if too few calls are common.
+pub(crate) fn common(recordings: &[Vec<Call>]) -> Vec<Call> {
+    let (first, others) = recordings.split_first().unwrap();
+    for other in others {
+        assert_eq!(paths_of(first), paths_of(other), "two recordings have different paths");
+    }
+    let is_common = |call: &&Call| others.iter().all(|other| other.iter().any(|there| there.is_same(call)));
+    let common: Vec<Call> = first.iter().filter(is_common).cloned().collect();
+    let most = recordings.iter().map(Vec::len).max().unwrap();
+    assert!(
+        (most - common.len()) * MAX_UNCOMMON_RATIO <= most,
+        "only {} of {most} recorded calls are common",
+        common.len()
+    );
+    common
+}
+
+fn paths_of(calls: &[Call]) -> BTreeSet<&str> {
+    calls.iter().map(|call| call.path.as_str()).collect()
+}
+
 /// Whether strace injected the fault.
 pub(crate) fn is_injected(sandbox: &FaultSandbox) -> bool {
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -150,7 +184,9 @@ fn template(sandbox: &FaultSandbox, path: &str) -> Option<String> {
         return None;
     }
     let below = below.replace(&state_name(sandbox), "{state}");
-    let below = below.replace(&registered_key(sandbox), "{registered}").replace(&server(sandbox), "{server}");
+    // The server's address is a part of the other keys, so they come first.
+    let below = below.replace(&registered_key(sandbox), "{registered}").replace(&name_key(sandbox), "{name}");
+    let below = below.replace(&server(sandbox), "{server}");
     let dropped =
         below.split_once("/dropped/").and_then(|(directory, name)| Some((directory, name.split_once("Z-")?.1)));
     Some(dropped.map(|(directory, rest)| format!("{directory}/dropped/{{time}}-{rest}")).unwrap_or(below))
@@ -161,6 +197,7 @@ fn paths(sandbox: &FaultSandbox, template: &str) -> Vec<String> {
     let path = format!("{}{template}", sandbox.root().display())
         .replace("{state}", &state_name(sandbox))
         .replace("{registered}", &registered_key(sandbox))
+        .replace("{name}", &name_key(sandbox))
         .replace("{server}", &server(sandbox));
     if !path.contains("{time}") {
         return vec![path];
@@ -178,6 +215,12 @@ fn state_name(sandbox: &FaultSandbox) -> String {
 fn registered_key(sandbox: &FaultSandbox) -> String {
     let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
     format!("register-{}", &sha256_hex(format!("{url}\nbuild-1").as_bytes())[..12])
+}
+
+/// The key of the lock that registrations of this name share.
+fn name_key(sandbox: &FaultSandbox) -> String {
+    let url: ServerUrl = sandbox.gitlab.url().parse().unwrap();
+    RunnerKey::registration(&url, "build-1").to_string()
 }
 
 /// The server's name in the keys of runners found in config.toml.

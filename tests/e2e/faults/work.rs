@@ -147,8 +147,11 @@ impl Work {
             | Self::ReplayRotate
             | Self::ReplayLost
             | Self::ReplayUnregister => {
+                let earlier = sandbox.gitlab.requests().len();
                 let daemon = sandbox.start(&["run"], strace);
-                daemon.wait_for(WORK_TIME, |daemon| is_settled(sandbox, daemon, self.goal()));
+                daemon.wait_for(WORK_TIME, |daemon| {
+                    is_settled(sandbox, daemon, self.goal()) && is_accepted(sandbox, earlier)
+                });
                 daemon.wait_for(LAST_CALLS, |_| false);
                 daemon.signal(if self == Self::Shutdown { Signal::TERM } else { Signal::QUIT });
                 daemon.try_end()
@@ -193,6 +196,13 @@ impl Work {
 pub(crate) fn is_settled(sandbox: &FaultSandbox, daemon: &Process, goal: Goal) -> bool {
     let log = daemon.log();
     log.contains("serving") && check(sandbox, goal).is_ok()
+}
+
+/// Whether GitLab has accepted a request of this daemon, or there is no runner: then only calls to the disk can follow.
+fn is_accepted(sandbox: &FaultSandbox, earlier: usize) -> bool {
+    let requests = sandbox.gitlab.requests();
+    let mut statuses = requests.iter().skip(earlier).filter_map(|request| request.status);
+    sandbox.gitlab.runners().is_empty() || statuses.any(|status| status < 300)
 }
 
 /// The call that activates the new config.toml.

@@ -409,6 +409,33 @@ fn interrupted_registration_is_undone() {
 }
 
 #[test]
+fn two_interrupts_leave_the_runner_with_its_entry_and_say_how_to_remove_both() {
+    let sandbox = super::sandbox();
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    child.signal(Signal::TERM);
+    sandbox.wait("the first signal", |_| child.log().contains("interrupted"));
+    child.signal(Signal::INT);
+    // Whether the second one has been counted cannot be seen from outside.
+    hold.release();
+    let done = child.end();
+    done.exits(1);
+    if sandbox.gitlab.runners().is_empty() {
+        done.says("is unregistered again");
+        return;
+    }
+    let id = sandbox.gitlab.runners()[0].id;
+    done.says(&format!("runner {id} may stay registered, and its entry with its token is in"));
+    done.says("`runner-agent unregister --name a` removes both");
+    assert!(!done.stderr.contains("delete it there"), "{done:?}");
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    assert!(sandbox.gitlab.runners().is_empty() && !sandbox.config().contains("[[runners]]"));
+}
+
+#[test]
 fn interrupt_ends_the_wait_for_the_server() {
     let sandbox = super::sandbox();
     sandbox.gitlab.order(Endpoint::Register, Fault::throttled(60)).always();

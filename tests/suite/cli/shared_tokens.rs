@@ -67,6 +67,47 @@ fn commands_report_the_selected_entry_and_name_the_others() {
     assert_eq!(sandbox.config().matches(&sandbox.gitlab.runner(id).unwrap().token).count(), 2);
 }
 
+/// Adds an entry for the same token under another address of the server.
+fn add_alias(sandbox: &Sandbox, name: &str, host: &str, token: &str) -> String {
+    let alias = sandbox.gitlab.url().replace("127.0.0.1", host);
+    let entry = format!("[[runners]]\nname = \"{name}\"\nurl = \"{alias}\"\ntoken = \"{token}\"\n");
+    sandbox.write_config(&(sandbox.config() + &entry));
+    alias
+}
+
+#[test]
+fn rotating_all_runners_resets_one_of_two_entries_with_one_token() {
+    for is_verified in [true, false] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+        let (id, token) = sandbox.add_created("a");
+        add_alias(&sandbox, "b", "localhost", &token);
+        add_alias(&sandbox, "c", "[::ffff:127.0.0.1]", &token);
+        if is_verified {
+            sandbox.run(&["verify"]).exits(0);
+        }
+        let done = sandbox.run(&["rotate", "--all-runners"]);
+        assert!(
+            done.exits(0).stdout.contains("runner `b`") && done.stdout.contains("has the new token of"),
+            "{done:?}"
+        );
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+        assert_eq!(sandbox.config().matches(&sandbox.gitlab.runner(id).unwrap().token).count(), 3);
+        sandbox.run(&["verify"]).exits(0);
+    }
+}
+
+#[test]
+fn rotating_all_runners_by_id_resets_one_of_two_entries_with_one_token() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+    let (id, token) = sandbox.add_created("a");
+    add_alias(&sandbox, "b", "localhost", &token);
+    sandbox.run(&["verify"]).exits(0);
+    let access = sandbox.gitlab.add_access_token([fake_gitlab::Scope::Api]);
+    sandbox.run(&["rotate", "--all-runners", "--pat", &access]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
+    assert_eq!(sandbox.config().matches(&sandbox.gitlab.runner(id).unwrap().token).count(), 2);
+}
+
 #[test]
 fn unregister_keeps_a_runner_that_an_entry_with_another_address_uses() {
     let sandbox = super::sandbox();
@@ -84,6 +125,42 @@ fn unregister_keeps_a_runner_that_an_entry_with_another_address_uses() {
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 0);
     sandbox.run(&["unregister", "--name", "b"]).exits(0);
     assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+}
+
+#[test]
+fn unregister_refuses_while_another_entry_may_be_the_same_runner() {
+    for (selected, other) in [("a", "b"), ("b", "a")] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+        let (id, token) = sandbox.add_created("a");
+        let alias = add_alias(&sandbox, "b", "localhost", &token);
+        sandbox.run(&["verify"]).exits(0);
+        sandbox.run(&["rotate", "--name", selected]).exits(0);
+        let config = sandbox.config();
+        let url = if other == "b" { alias } else { sandbox.gitlab.url() };
+        let refused = sandbox.run(&["unregister", "--name", selected]);
+        refused.exits(2).says(&format!("the entry `{other}` at {url} had the same token before a rotation"));
+        refused.says(&format!("hint: run `runner-agent verify --name {other}`"));
+        assert_eq!(sandbox.config(), config);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 0);
+        // The remedy: the other entry has the new token then, and goes on using the runner.
+        sandbox.run(&["verify", "--name", other]).exits(0);
+        assert!(sandbox.run(&["unregister", "--name", selected]).exits(0).stdout.contains("uses the same token"));
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::DeleteManager).len(), 0);
+        sandbox.run(&["verify", "--name", other]).exits(0);
+        assert_eq!(sandbox.gitlab.runner(id).unwrap().managers.len(), 1);
+    }
+}
+
+#[test]
+fn unregister_of_all_runners_takes_those_with_a_former_token_too() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("1d"));
+    let (id, token) = sandbox.add_created("a");
+    add_alias(&sandbox, "b", "localhost", &token);
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    sandbox.run(&["unregister", "--all-runners"]).exits(0);
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+    assert!(!sandbox.config().contains("[[runners]]"));
 }
 
 #[test]

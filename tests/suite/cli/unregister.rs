@@ -202,3 +202,58 @@ fn interrupt_lets_the_deletion_finish() {
     child.end().exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 0);
 }
+
+#[test]
+fn unregister_by_name_never_deletes_another_runner_whose_token_is_in_the_entry() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let mine = sandbox.gitlab.runners()[0].clone();
+    let (other, token) = sandbox.gitlab.add_runner(NewRunner::instance().registered());
+    sandbox.write_config(&sandbox.config().replace(&mine.token, &token));
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().iter().map(|runner| runner.id).collect::<Vec<_>>(), [other]);
+    assert!(sandbox.config().contains(&token), "its only copy stays");
+    assert_eq!(sandbox.run(&["verify", "--output", "json"]).exits(0).runner()["id"], other);
+}
+
+#[test]
+fn unregister_by_name_keeps_another_runner_while_its_own_is_gone() {
+    for kind in [NewRunner::instance(), NewRunner::instance().registered()] {
+        let sandbox = super::sandbox();
+        sandbox.register(&["--name", "a"]).exits(0);
+        let mine = sandbox.gitlab.runners()[0].clone();
+        let (other, token) = sandbox.gitlab.add_runner(kind);
+        sandbox.gitlab.delete(mine.id);
+        sandbox.write_config(&sandbox.config().replace(&mine.token, &token));
+        let done = sandbox.run(&["unregister", "--name", "a"]);
+        done.exits(0).says("its entry holds the token of another runner: the entry stays, for that runner");
+        assert!(done.stdout.contains(&format!("runner `a` (id {}): was already gone", mine.id)), "{done:?}");
+        assert!(sandbox.gitlab.runner(other).is_some());
+        assert!(sandbox.config().contains(&token), "its only copy stays");
+        assert!(!sandbox.state().contains(&mine.token));
+        // The entry is the other runner's from now on.
+        assert_eq!(sandbox.run(&["verify", "--output", "json"]).exits(0).runner()["id"], other);
+        let deletions =
+            [Endpoint::Delete, Endpoint::DeleteManager].map(|endpoint| sandbox.gitlab.requests_to(endpoint));
+        assert!(deletions.iter().flatten().all(|request| request.parameter("token") != Some(&token)));
+    }
+}
+
+#[test]
+fn unregister_refuses_an_entry_whose_id_is_not_that_of_its_token() {
+    for kind in [NewRunner::instance(), NewRunner::instance().registered()] {
+        let sandbox = super::sandbox();
+        let (mine, _) = sandbox.gitlab.add_runner(NewRunner::instance());
+        let (other, token) = sandbox.gitlab.add_runner(kind);
+        sandbox.add_entry("a", Some(mine), &token);
+        let config = sandbox.config();
+        let refused = sandbox.run(&["unregister", "--name", "a"]);
+        refused.exits(4).says(&format!("has the id {mine}, but its token is that of runner {other}")).says("hint: ");
+        assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config.clone(), 2));
+        for endpoint in [Endpoint::Delete, Endpoint::DeleteManager] {
+            assert!(sandbox.gitlab.requests_to(endpoint).is_empty());
+        }
+        sandbox.write_config(&config.replace(&format!("id = {mine}"), &format!("id = {other}")));
+        sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    }
+}

@@ -214,3 +214,40 @@ fn two_reloads_do_not_confirm_a_refusal() {
     assert_eq!((sandbox.gitlab.requests_to(Endpoint::Register).len(), sandbox.gitlab.runners().len()), (1, 1), "{log}");
     assert_eq!(sandbox.config(), entry);
 }
+
+#[test]
+fn replaced_access_token_is_tried_before_a_new_registration() {
+    for is_file_replaced in [true, false] {
+        let quick = "confirm_after = \"10ms\"\nsettle_after = \"10ms\"\nfloor = \"10ms\"\nbackoff_first = \"10ms\"\n";
+        let sandbox = enrolled(Gitlab::builder(), "");
+        sandbox.write("access", "glpat-wrong");
+        let server =
+            format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"access\" }}\n", sandbox.gitlab.url());
+        let settings = format!("[timing]\n{quick}[recover]\nregister = \"always\"\n{server}");
+        let enrollment = enrollment(&sandbox, "build-1");
+        sandbox.write("agent.toml", &format!("{settings}{enrollment}"));
+        let daemon = sandbox.start_serving();
+        sandbox.wait_for_registration();
+        let refused = serde_json::json!({ "message": "403 Forbidden - invalid token supplied" });
+        sandbox.gitlab.order(Endpoint::Register, Fault::json(403, refused)).always();
+        let id = sandbox.gitlab.runners()[0].id;
+        sandbox.gitlab.revoke(id);
+        daemon.signal(Signal::HUP);
+        sandbox.wait("both rungs to be given up", |sandbox| {
+            let status = sandbox.run(&["status"]).stdout;
+            status.contains("(in 5h") || status.contains("(in 6h")
+        });
+        sandbox.gitlab.clear_requests();
+        let access = sandbox.gitlab.add_access_token([fake_gitlab::Scope::Api]);
+        if is_file_replaced {
+            sandbox.write("access", &access);
+        } else {
+            sandbox.write("other", &access);
+            sandbox.write("agent.toml", &format!("{}{enrollment}", settings.replace("\"access\"", "\"other\"")));
+        }
+        sandbox.wait("the recovery", |sandbox| sandbox.gitlab.runners()[0].rotations == 2 && sandbox.is_in_step());
+        assert!(sandbox.gitlab.requests_to(Endpoint::Register).is_empty());
+        assert_eq!(sandbox.gitlab.runners().len(), 1);
+        daemon.stop(Signal::QUIT);
+    }
+}

@@ -4,7 +4,7 @@ use super::enrolled;
 use std::fs;
 use test_support::{Output, Process, Sandbox};
 
-use fake_gitlab::{Endpoint, Fault, Gitlab, Order};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Order};
 use rustix::process::Signal;
 
 #[test]
@@ -96,6 +96,62 @@ fn third_signal_ends_the_wait_for_a_new_token() {
     let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("ending without the new tokens"), "{log}");
+}
+
+/// As many runners as this on one server, whose first resets the server holds; one more than it gets at a time.
+const CROWD: usize = 7;
+
+/// Runners whose rotation is due, and the held resets of the first four of them.
+fn crowded(settings: &str) -> (Sandbox, Order) {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("1h"));
+    sandbox.write("agent.toml", settings);
+    let times = "token_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = 2020-01-02T00:00:00Z\n";
+    let entries = (0..CROWD).map(|number| {
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.entry(&format!("due-{number}"), id, &token) + times
+    });
+    sandbox.write_config(&entries.collect::<String>());
+    let held = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    held.always();
+    (sandbox, held)
+}
+
+fn are_all_in_config(sandbox: &Sandbox) -> bool {
+    let config = sandbox.config();
+    sandbox.gitlab.runners().iter().all(|runner| config.contains(&runner.token))
+}
+
+#[test]
+fn stop_sends_no_reset_that_waits_for_its_turn() {
+    let (sandbox, held) = crowded("[shutdown]\ngrace = \"300ms\"\n");
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Reset, 4);
+    daemon.signal(Signal::TERM);
+    sandbox.wait("the end of the grace time", |_| daemon.log().contains(ONLY_COPY));
+    held.release();
+    let Output { code, stderr: log, .. } = daemon.end();
+    assert_eq!(code, Some(0), "{log}");
+    for wrong in ["operations in progress", "lost", "failed, trying again", "requests=7"] {
+        assert!(!log.contains(wrong), "{wrong}: {log}");
+    }
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 4);
+    assert!(are_all_in_config(&sandbox));
+}
+
+#[test]
+fn interrupted_command_sends_no_reset_that_waits_for_its_turn() {
+    let (sandbox, held) = crowded("");
+    let rotation = sandbox.start(&["rotate", "--all-runners"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 4);
+    rotation.signal(Signal::TERM);
+    sandbox.wait("the signal to be noticed", |_| rotation.log().contains("interrupted"));
+    held.release();
+    let output = rotation.end();
+    output.exits(6).says("interrupted: not begun");
+    assert!(!output.stderr.contains("lost"), "{output:?}");
+    assert_eq!(output.stdout.matches("has a new token").count(), 4, "{output:?}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 4);
+    assert!(are_all_in_config(&sandbox));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `run --once` and signals during the pass.
 
 use super::enrolled;
-use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Order};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Order, Scope};
 use rustix::process::Signal;
 use test_support::{Output, Process, Sandbox};
 
@@ -142,4 +142,33 @@ fn pass_without_the_token_file_of_an_enrollment_exits_with_4() {
     std::fs::remove_file(sandbox.path("token")).unwrap();
     pass(&sandbox).exits(4);
     assert!(sandbox.gitlab.requests().is_empty());
+}
+
+#[test]
+fn pass_that_recovers_a_runner_exits_with_0() {
+    let quick = "confirm_after = \"10ms\"\nsettle_after = \"10ms\"\nfloor = \"10ms\"\n";
+    for by_id in [false, true] {
+        let sandbox = enrolled(Gitlab::builder(), "");
+        let access = sandbox.gitlab.add_access_token([Scope::Api]);
+        sandbox.write("access", &access);
+        let server =
+            format!("[[server]]\nurl = \"{}\"\naccess_token = {{ file = \"access\" }}\n", sandbox.gitlab.url());
+        let server = if by_id { server } else { String::new() };
+        let settings = format!("[timing]\n{quick}[recover]\nregister = \"always\"\n{server}");
+        sandbox.write("agent.toml", &format!("{settings}{}", super::enrollment(&sandbox, "build-1")));
+        pass(&sandbox).exits(0);
+        let id = sandbox.gitlab.runners()[0].id;
+        if by_id {
+            drop(sandbox.gitlab.revoke(id))
+        } else {
+            sandbox.gitlab.delete(id)
+        }
+        let is_recovered = |sandbox: &Sandbox| sandbox.gitlab.runners().len() == 1 && sandbox.is_in_step();
+        sandbox.wait("a pass that recovers the runner", |sandbox| {
+            let output = pass(sandbox);
+            output.exits(if is_recovered(sandbox) { 0 } else { 3 });
+            is_recovered(sandbox)
+        });
+        pass(&sandbox).exits(0);
+    }
 }

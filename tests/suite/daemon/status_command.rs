@@ -1,9 +1,9 @@
 //! `status` and `health`, which query the daemon.
 
 use super::enrolled;
-use test_support::{Output, Process};
+use test_support::{Output, Process, Sandbox};
 
-use fake_gitlab::{Endpoint, Fault, Gitlab};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner};
 use rustix::process::Signal;
 
 fn texts(output: Output) -> (Option<i32>, String, String) {
@@ -61,6 +61,52 @@ fn unregistered_enrollment_is_not_ready_until_a_reload() {
     daemon.signal(Signal::HUP);
     sandbox.wait_for_registration();
     assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+}
+
+#[test]
+fn status_says_that_an_entry_was_given_to_another_runner() {
+    for is_enrolled in [true, false] {
+        let sandbox = if is_enrolled {
+            enrolled(Gitlab::builder(), "")
+        } else {
+            let sandbox = super::sandbox(Gitlab::builder());
+            sandbox.add_created("build-1");
+            sandbox
+        };
+        let mut daemon = sandbox.start_serving();
+        assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+        let (config, ours) = (sandbox.config(), sandbox.gitlab.runners()[0].clone());
+        let (other, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.write_config(&config.replace(&ours.token, &token));
+        let given = format!("runner `build-1` (id {}): its entry in config.toml was given to runner {other}", ours.id);
+        let says_so = |sandbox: &Sandbox| texts(sandbox.run(&["status"])).1.contains(&given);
+        sandbox.wait("the status to say so", |sandbox| says_so(sandbox));
+        assert!(texts(sandbox.run(&["health", "--ready"])).1.contains("was given to runner"));
+        // So does the next daemon.
+        daemon.stop(Signal::QUIT);
+        daemon = sandbox.start_serving();
+        sandbox.wait("the status to say so again", |sandbox| says_so(sandbox));
+        // Its token is put back.
+        sandbox.write_config(&config);
+        assert_eq!(sandbox.run(&["status", "--wait", "ready"]).code, Some(0));
+        sandbox.wait("the status to be clean", |sandbox| !says_so(sandbox));
+        daemon.stop(Signal::QUIT);
+    }
+}
+
+#[test]
+fn runner_whose_entry_was_given_away_can_be_unregistered() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (id, ours) = sandbox.add_created("a");
+    let (other, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.write_config(&sandbox.config().replace(&ours, &token));
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.run(&["unregister", "--name", "a"]).exits(2).says(&format!("--id {id}")).says(&format!("--id {other}"));
+    sandbox.run(&["unregister", "--id", &id.to_string()]).exits(0);
+    assert!(sandbox.gitlab.runner(id).unwrap().managers.is_empty());
+    assert_eq!(sandbox.gitlab.runner(other).unwrap().managers.len(), 1);
+    assert!(sandbox.config().contains(&token) && !sandbox.state().contains(&ours));
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`.
+
+use super::verify::apply_answer;
+use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
+use crate::gitlab::{Answer, Verified};
+use crate::model::{Credential, Timestamp};
+use crate::store::Record;
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Locks the runner that this one is a twin of: at most one of the two is reset at a time.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if another operation holds the lock for too long, [`Error::Stopping`].
+    pub async fn lock_twin(&self, runner: &Runner) -> Result<Option<D::RunnerLock>, Error> {
+        match &runner.twin_of {
+            Some(twin) => Ok(Some(self.unless_stopping(self.disk.lock_runner(twin, LOCK_WAIT)).await??)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the same runner at another address has another token by now, which this one is to be verified for.
+    pub async fn has_twin_moved(&self, runner: &Runner) -> bool {
+        self.moved_twin(runner).await.ok().flatten().is_some()
+    }
+
+    /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
+    /// as on a GitLab that was restored from a copy of the other.
+    pub(super) async fn part_from_twin(&self, runner: &mut Runner) -> Result<(), Error> {
+        if self.moved_twin(runner).await?.is_some() {
+            tracing::info!(runner = runner.label(), twin = ?runner.twin_of.as_ref().map(ToString::to_string),
+                "not the same runner as at another address: rotating its token here");
+            runner.twin_of = None;
+        }
+        Ok(())
+    }
+
+    /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
+    pub(super) async fn ask_twin(
+        &self,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Option<Answer<Verified>>, Error> {
+        let Some((twin, credential)) = self.moved_twin(runner).await? else { return Ok(None) };
+        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
+        tracing::info!(runner = runner.label(), twin = %twin.key, token = %credential.token.fingerprint(),
+            "following the token of the same runner at another address");
+        runner.take(credential, now);
+        apply_answer(runner, &answer, now);
+        self.save_record(runner).await?;
+        Ok(Some(answer))
+    }
+
+    /// The record of a twin that has another token by now: of the one that the inventory named, else of any that has
+    /// replaced this runner's token.
+    async fn moved_twin(&self, runner: &Runner) -> Result<Option<(Record, Credential)>, Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(None) };
+        let named = self.disk.record(twin).await?.and_then(|record| moved(runner, record));
+        if named.is_some() {
+            return Ok(named);
+        }
+        let Some(digest) = runner.digest() else { return Ok(None) };
+        let has_replaced = |record: &Record| record.url != runner.record.url && record.former_digests.contains(&digest);
+        let others = self.disk.records().await?.records.into_iter().filter(has_replaced);
+        Ok(others.filter_map(|record| moved(runner, record)).next())
+    }
+}
+
+fn moved(runner: &Runner, record: Record) -> Option<(Record, Credential)> {
+    let credential = record.credential.clone().filter(|credential| !runner.is_current(&credential.token))?;
+    Some((record, credential))
+}
