@@ -308,6 +308,33 @@ async fn only_the_removed_entry_of_an_enrollment_is_restored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removed_entry_counts_once_the_file_has_been_still_for_five_seconds() {
+    let fixture = DaemonFixture::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
+    let changed = || changes.send(Changed { config: true, settings: false }).unwrap();
+    let script = async {
+        sleep(secs(60)).await;
+        let entries = std::mem::take(&mut fixture.disk.state().entries);
+        // An editor goes on writing.
+        for _ in 0..3 {
+            changed();
+            sleep(secs(4)).await;
+            assert!(fixture.disk.tokens().is_empty());
+        }
+        changed();
+        sleep(secs(8)).await;
+        let restored = fixture.disk.state().entries.clone();
+        assert_eq!(restored.iter().map(|entry| &entry.name).collect::<Vec<_>>(), [&entries[0].name]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(enrolled(registration_token()), parts, inbox), script);
+    result.unwrap();
+    assert_eq!(count_of(&fixture, "register"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_shutdown_policy_selects_the_unregistered_runners() {
     for (policy, left) in [(Unregister::Never, 2), (Unregister::Enrolled, 1), (Unregister::All, 0)] {
         let fixture = DaemonFixture::new(None);
