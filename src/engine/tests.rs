@@ -14,7 +14,7 @@ use crate::ops::memory::{
 };
 use crate::ops::{Disk as _, EntryFate, Runner, ServerAccess, Unfinished, Unregistration};
 use crate::secret::{Source, Token};
-use crate::store::{AskedBy, EntryToken, Intent, JournalOperation, StoredFate};
+use crate::store::{AskedBy, Entry, EntryToken, Intent, JournalOperation, StoredFate};
 
 type TestDriver = Driver<MemoryServer, MemoryDisk, TokioClock>;
 
@@ -94,6 +94,30 @@ async fn a_rotation_that_got_lost_is_settled_and_not_sent_again() {
     assert!(world.disk.state().journal.is_empty(), "the lost reset is settled");
     let again = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
     assert!(matches!(again.outcome(), Some(Outcome::Rotated(_))) && world.holds_the_servers_token());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twin_takes_over_the_new_token_instead_of_another_reset() {
+    for is_stateless in [false, true] {
+        let world = World::new();
+        world.disk.state().is_stateless = is_stateless;
+        let first = world.disk.state().entries[0].clone();
+        let second = Entry { name: Some("b".to_owned()), url: "http://gitlab".parse().ok(), position: 1, ..first };
+        world.disk.state().entries.push(second);
+        let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+        let engine = Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO });
+        let (inventory, _) = retake_inventory(&engine.ops, &world.config, &BTreeSet::new()).await.unwrap();
+        let mut outcomes = Vec::new();
+        for managed in inventory.runners {
+            let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Keep };
+            let mut driver = Driver::new(Rc::clone(&engine), managed, Rc::new(world.config.clone()), asker);
+            outcomes.extend(driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await.outcome());
+        }
+        assert!(matches!(outcomes[..], [Outcome::Rotated(_), Outcome::Adopted(_)]), "{outcomes:?}");
+        assert_eq!(world.server.calls(), ["reset", "verify", "verify"], "the old token, and then the new one");
+        let token = world.server.runners()[&world.id.number()].token.clone();
+        assert_eq!(world.disk.tokens(), [token.clone(), token]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

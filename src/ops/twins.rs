@@ -3,8 +3,8 @@
 use super::verify::apply_answer;
 use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
-use crate::model::{Credential, Timestamp};
-use crate::store::Record;
+use crate::model::{Credential, RunnerKey, Timestamp};
+use crate::store::{Record, Snapshot};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Locks the runner that this one is a twin of: at most one of the two is reset at a time.
@@ -58,11 +58,21 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if named.is_some() {
             return Ok(named);
         }
+        if !self.disk.has_state() {
+            return Ok(moved_entry(runner, twin, &self.disk.read().await?));
+        }
         let Some(digest) = runner.digest() else { return Ok(None) };
         let has_replaced = |record: &Record| record.url != runner.record.url && record.former_digests.contains(&digest);
         let others = self.disk.records().await?.records.into_iter().filter(has_replaced);
         Ok(others.filter_map(|record| moved(runner, record)).next())
     }
+}
+
+/// Without a state directory the twin's entry tells, if it has the id that its key is made of.
+fn moved_entry(runner: &Runner, twin: &RunnerKey, snapshot: &Snapshot) -> Option<(Record, Credential)> {
+    let found = snapshot.entries.iter().filter_map(|entry| Runner::found(entry).ok());
+    let twin = found.map(|found| found.record).find(|record| record.key == *twin)?;
+    moved(runner, twin)
 }
 
 fn moved(runner: &Runner, record: Record) -> Option<(Record, Credential)> {
