@@ -270,7 +270,9 @@ fn unregister_refuses_an_entry_whose_id_is_not_that_of_its_token() {
         sandbox.write_config(&config.replace(&format!("id = {mine}"), &format!("id = {other}")));
         sandbox.run(&["unregister", "--name", "a"]).exits(0);
     }
+}
 
+#[test]
 fn unregistration_after_a_kill_during_a_reset_settles_it_first() {
     for is_executed in [false, true] {
         let sandbox = sandbox_with(fake_gitlab::Gitlab::builder().token_life("1d"));
