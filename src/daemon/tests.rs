@@ -1176,3 +1176,57 @@ async fn an_entry_that_was_given_to_another_runner_is_left_to_that_one_which_is_
         assert_eq!(count_of(&fixture, "register"), 1, "{policy:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_that_a_person_would_have_to_act_on_parks_nothing() {
+    use crate::gitlab::Reason;
+    let life = secs(7200);
+    let (parameters, orphaned) = (Disposition::MustAct(Reason::Parameters), Disposition::MustAct(Reason::Orphaned));
+    for (call, disposition) in [
+        ("verify", parameters),
+        ("verify", Disposition::Gone),
+        ("verify", Disposition::Unsupported),
+        ("verify", orphaned),
+        ("reset", parameters),
+        ("reset", Disposition::Gone),
+        ("reset", Disposition::RotationClosed),
+        ("reset", Disposition::Unsupported),
+        ("register", Disposition::Unsupported),
+        ("register", Disposition::Gone),
+        ("register", parameters),
+    ] {
+        let fixture = DaemonFixture::new(Some(life));
+        let config = if call == "register" { enrolled(registration_token()) } else { Config::default() };
+        if call != "register" {
+            fixture.add_found("found");
+        }
+        fixture.server.inject(call, Fault::Fail(disposition));
+        fixture.run(config.clone(), secs(900), Notice::StopAndKeep).await;
+        assert_eq!(fixture.disk.tokens().len(), 1, "{call} {disposition:?}: {:?}", fixture.server.calls());
+        // Whatever it was about, the token is replaced before it expires.
+        fixture.run(config, life - secs(900), Notice::StopAndKeep).await;
+        let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+        assert!(served.expiry.at().unwrap() > fixture.clock.truth(), "{call} {disposition:?}");
+        assert_eq!(fixture.disk.tokens(), [served.token], "{call} {disposition:?}");
+        let state = fixture.disk.state().records.values().next().unwrap().state;
+        assert_eq!(state, Some(StateName::Active), "{call} {disposition:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_an_answer_was_lost_is_remembered_after_a_restart_and_the_runner_registered_anew() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    let config = enrolled(registration_token());
+    fixture.run(config.clone(), secs(10), Notice::StopAndKeep).await;
+    fixture.server.inject("reset", Fault::LoseAnswer);
+    // GitLab registers nothing until after the restart.
+    fixture.server.inject_always("register", Some(Fault::Fail(NOT_EXECUTED)));
+    fixture.run(config.clone(), secs(58_000), Notice::StopAndKeep).await;
+    assert_eq!(fixture.disk.state().records.values().next().unwrap().state, Some(StateName::Rejected));
+    assert!(fixture.disk.state().journal.is_empty(), "nothing but the evidence says it");
+    fixture.server.inject_always("register", None);
+    fixture.run(config, secs(900), Notice::StopAndKeep).await;
+    let tokens = fixture.disk.tokens();
+    assert_eq!(tokens.len(), 1);
+    assert!(fixture.server.runners().values().any(|served| served.token == tokens[0]), "{:?}", fixture.server.calls());
+}

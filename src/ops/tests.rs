@@ -792,6 +792,32 @@ async fn a_start_finishes_an_unregistration_that_the_disk_failed() {
 }
 
 #[tokio::test]
+async fn a_replay_removes_the_entry_of_a_given_runner_as_it_was_asked_for() {
+    for (fate, left) in [(EntryFate::Drop, 0), (EntryFate::Keep, 1)] {
+        let fixture = OpsFixture::new();
+        let (_, credential) = fixture.server.add_runner();
+        let mut enrollment = enrollment(credential.token.clone());
+        enrollment.source =
+            RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+        let mut runner = blank();
+        runner.record.enrollment = None;
+        fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        // The server deletes the manager, and then the entry cannot be removed.
+        fixture.disk.fail("edit", 1);
+        fixture.disk.fail("keep_dropped", 1);
+        let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(fate) };
+        let done = fixture.ops.unregister(&mut runner, request, &inquiry()).await;
+        assert_eq!(done.is_err(), fate == EntryFate::Drop);
+        fixture.disk.fail("edit", 0);
+        fixture.ops.replay(now()).await.unwrap();
+        assert_eq!(fixture.disk.tokens().len(), left, "{fate:?}");
+        assert!(fixture.disk.state().journal.is_empty());
+        // Nothing was asked that would bring the manager back.
+        assert_eq!(fixture.server.calls(), ["verify", "delete_manager"]);
+    }
+}
+
+#[tokio::test]
 async fn an_interrupted_unregistration_spares_a_newer_token() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
 use crate::lifecycle::{Active, Outcome, State};
+use crate::model::RunnerKey;
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
 use crate::secret::{Fingerprint, Source};
 
@@ -40,10 +41,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::HandOver => self.hand_over(),
-            RunnerCommand::Twin(twin) => {
-                self.driver.runner.twin_of = Some(twin);
-                self.follow_twin().await;
-            }
+            RunnerCommand::Twin(twin) => self.follow(twin).await,
             RunnerCommand::Stop => {}
         }
     }
@@ -117,7 +115,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             self.enter(Outcome::Unsaved);
         }
-        self.follow_twin().await;
         match reconciled.entry_status {
             // The server decides which token is good.
             EntryStatus::Foreign { .. } | EntryStatus::Stale | EntryStatus::Padded => self.enter(Outcome::Nudged),
@@ -131,7 +128,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// Looks at once if the same runner at another address has got another token, which revokes this one.
-    async fn follow_twin(&mut self) {
+    async fn follow(&mut self, twin: RunnerKey) {
+        self.driver.runner.twin_of = Some(twin);
         if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
             self.enter(Outcome::Nudged);
         }

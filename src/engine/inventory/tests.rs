@@ -452,3 +452,28 @@ async fn take_inventory_despite(
     damage(world, true);
     taken
 }
+
+#[tokio::test]
+async fn a_record_moves_as_it_is_under_its_lock_and_not_as_the_inventory_has_read_it() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("7@gitlab.example.com", "build-1", id, &credential);
+    let (mut inventory, _) = take_inventory(&world.ops, &world.config, now()).await.unwrap();
+    // Meanwhile a command rotates the runner.
+    let mut command = inventory.runners[0].runner.clone();
+    world.ops.rotate(&mut command, None, &inquiry_at(now())).await.unwrap();
+    inventory.apply_changes(&world.ops, &BTreeSet::new()).await.unwrap();
+    assert_eq!(world.keys(), ["build-1"]);
+    let moved = world.disk.state().records[&key("build-1")].clone();
+    assert_eq!(moved.credential, command.record.credential);
+    assert_eq!(inventory.runners[0].runner.record.credential, command.record.credential);
+    assert!(moved.former_digests.contains(&credential.token.digest()));
+    // Or it unregisters it: the record does not come back.
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("7@gitlab.example.com", "build-1", id, &credential);
+    let (mut inventory, _) = take_inventory(&world.ops, &world.config, now()).await.unwrap();
+    world.disk.state().records.clear();
+    inventory.apply_changes(&world.ops, &BTreeSet::new()).await.unwrap();
+    assert!(world.keys().is_empty() && inventory.runners.is_empty());
+}

@@ -203,3 +203,29 @@ fn enrollment_takes_over_a_runner_whatever_its_history() {
         assert!(sandbox.is_in_step());
     }
 }
+
+#[test]
+fn second_enrollment_of_a_name_takes_nothing_from_the_first() {
+    let sandbox = super::sandbox();
+    let first = enrollment(&sandbox);
+    sandbox.write_fast_settings(&first);
+    let mut daemon = Daemon::start(&sandbox);
+    daemon.wait_for("registered");
+    sandbox.wait_for_registration();
+    let (config, runner) = (sandbox.config(), sandbox.gitlab.runners()[0].clone());
+    sandbox.write_fast_settings(&(first.clone() + &first.replace("name =", "key = \"second\"\nname =")));
+    daemon.wait_for("both would serve the same entry");
+    daemon.quit();
+    sandbox.run(&["run", "--once"]).exits(4).says("has the name `build-1`").says("set another `name`");
+    assert_eq!(sandbox.config(), config);
+    assert_one_runner(&sandbox);
+    assert_eq!(sandbox.gitlab.runner(runner.id).unwrap().token, runner.token);
+    // Under a name of its own it gets a runner of its own.
+    let second = first.replace("name = \"build-1\"", "key = \"second\"\nname = \"build-2\"");
+    sandbox.write_fast_settings(&(first + &second));
+    sandbox.run(&["run", "--once"]).exits(0);
+    assert!(sandbox.is_in_step() && sandbox.config().starts_with(config.trim_end()), "{}", sandbox.config());
+    let mut records = records(&sandbox);
+    records.sort();
+    assert_eq!(records, ["build-1", "second"]);
+}

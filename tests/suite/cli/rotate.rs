@@ -3,7 +3,7 @@
 use super::sandbox_with;
 use fake_gitlab::{Endpoint, Fault, Gitlab, Scope};
 use rustix::process::Signal;
-use test_support::Sandbox;
+use test_support::{Process, Sandbox};
 
 fn expiring() -> Sandbox {
     sandbox_with(Gitlab::builder().token_life("1h"))
@@ -196,4 +196,75 @@ fn cut_spans(text: &str) -> String {
     let mut parts = text.split(" (in ");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest))
+}
+
+#[test]
+fn many_runners_are_verified_and_rotated_with_few_file_descriptors() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("30d"));
+    let add = |number| {
+        let (id, token) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+        sandbox.entry(&format!("runner-{number}"), id, &token)
+    };
+    sandbox.write_config(&(0..80).map(add).collect::<String>());
+    for command in [&["verify"][..], &["rotate", "--all-runners"], &["verify"]] {
+        // Fewer than there are runners, for the hard limit as well.
+        Process::start(sandbox.shell("ulimit -n 40; exec \"$0\" \"$@\"", command)).end().exits(0);
+        assert!(sandbox.is_in_step(), "{command:?}");
+    }
+    assert!(sandbox.gitlab.runners().iter().all(|runner| runner.rotations == 1));
+}
+
+#[test]
+fn rotation_goes_before_a_daemon_whose_verification_of_the_runner_queues() {
+    let sandbox = expiring();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let ids: Vec<_> = names.iter().map(|name| sandbox.add_created(name).0).collect();
+    // The places towards the host are all taken, so the others wait for one.
+    let hold = sandbox.gitlab.order(Endpoint::Verify, Fault::hold());
+    hold.always();
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Verify, 4);
+    let asked: Vec<_> = sandbox.gitlab.requests_to(Endpoint::Verify);
+    let is_asked = |id: u64| {
+        let token = sandbox.gitlab.runner(id).unwrap().token;
+        asked.iter().any(|request| request.parameter("token") == Some(&token))
+    };
+    let queued = ids.iter().position(|id| !is_asked(*id)).unwrap();
+    sandbox.run(&["rotate", "--name", names[queued]]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Verify).len(), 4, "they are still held");
+    sandbox.gitlab.clear_faults();
+    sandbox.wait("every runner to be verified", |sandbox| sandbox.gitlab.requests_to(Endpoint::Verify).len() >= 8);
+    daemon.stop(Signal::QUIT).exits(0);
+    assert!(sandbox.is_in_step());
+}
+
+#[test]
+fn overloaded_gateway_does_not_cause_a_second_reset_with_a_dead_token() {
+    let unavailable = || Fault::json(503, serde_json::json!({ "message": "Service Unavailable" }));
+    for (fault, code, text) in [
+        (unavailable().after_acting(), 3, "the new one is lost"),
+        (unavailable(), 5, "it did not happen"),
+        (unavailable().retry_after(1).after_acting(), 3, "the new one is lost"),
+    ] {
+        let sandbox = expiring();
+        sandbox.register(&["--name", "a"]).exits(0);
+        sandbox.gitlab.order(Endpoint::Reset, fault);
+        sandbox.run(&["rotate", "--name", "a"]).exits(code).says(text);
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 1);
+    }
+}
+
+#[test]
+fn access_token_rotates_a_runner_at_once_after_a_kill_during_its_reset() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let rotation = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    rotation.kill();
+    let file = sandbox.write("pat", &sandbox.gitlab.add_access_token([Scope::Api]));
+    sandbox.run(&["rotate", "--name", "a", "--pat-file", file.to_str().unwrap()]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
+    assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
 }

@@ -262,3 +262,47 @@ fn runners_are_verified_concurrently() {
     let expected: Vec<_> = (0..12).map(|number| format!("runner-{number}")).collect();
     assert_eq!(names, expected, "in the order of the file");
 }
+
+#[test]
+fn token_that_a_person_has_written_survives_a_lagging_replica() {
+    for is_daemon in [false, true] {
+        let sandbox = sandbox_with(Gitlab::builder().token_life("30d"));
+        sandbox.write("agent.toml", "[timing]\nconfirm_after = \"1h\"\nfloor = \"10ms\"\n");
+        sandbox.register(&["--name", "a"]).exits(0);
+        let runner = sandbox.gitlab.runners()[0].clone();
+        let token = sandbox.gitlab.revoke(runner.id);
+        sandbox.write_config(&sandbox.config().replace(&runner.token, &token));
+        let config = sandbox.config();
+        // The replica refuses the new token once, and our own is dead.
+        sandbox.gitlab.order(Endpoint::Verify, Fault::status(403));
+        if is_daemon {
+            let daemon = sandbox.start_serving();
+            sandbox.wait("the refusal", |_| daemon.log().contains("keeping both"));
+            assert!(sandbox.config() == config && sandbox.state().contains(&token));
+            daemon.signal(Signal::HUP);
+            sandbox.wait("the token to be followed", |_| daemon.log().contains("following a token"));
+            daemon.stop(Signal::QUIT).exits(0);
+        } else {
+            sandbox.run(&["verify"]).exits(3);
+            assert!(sandbox.config() == config && sandbox.state().contains(&token));
+            sandbox.run(&["verify"]).exits(0);
+        }
+        assert!(sandbox.is_in_step(), "{}", sandbox.config());
+    }
+}
+
+#[test]
+fn token_of_a_restored_gitlab_stays_where_a_person_has_put_it() {
+    let sandbox = sandbox_with(Gitlab::builder().token_life("30d"));
+    sandbox.register(&["--name", "a"]).exits(0);
+    let former = sandbox.config();
+    let backup = sandbox.gitlab.backup();
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    sandbox.gitlab.restore(&backup);
+    sandbox.write_config(&former);
+    for code in [3, 3, 0, 0] {
+        sandbox.run(&["verify"]).exits(code);
+        assert!(sandbox.is_in_step(), "{}", sandbox.config());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -114,3 +114,21 @@ fn created_runner_loses_only_its_manager_at_shutdown() {
     sandbox.wait("a verification", |sandbox| sandbox.gitlab.runner(id).unwrap().managers.len() == 1);
     assert!(sandbox.is_in_step(), "{}", daemon.log());
 }
+
+#[test]
+fn answers_of_something_else_than_gitlab_make_no_orphans() {
+    let sandbox = enrolled(Gitlab::builder(), "[timing]\nfloor = \"10ms\"\nbackoff_first = \"10ms\"\n");
+    let json = |status, text: &str| Fault::json(status, serde_json::json!({ "message": text }));
+    let route = "no Route matched with those values";
+    for status in [400, 401, 404, 405] {
+        sandbox.gitlab.order(Endpoint::Register, Fault::html(status));
+        sandbox.gitlab.order(Endpoint::Register, json(status, route));
+    }
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    let log = daemon.stop(Signal::QUIT).stderr;
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 9, "{log}");
+    for text in ["may have created", "was lost", "never contacted"] {
+        assert!(!log.contains(text), "{text}: {log}");
+    }
+}
