@@ -49,7 +49,9 @@ fn invalid_file_is_reported_and_kept() {
     for content in ["\n", "r_short", "s_0123456789ab trailing", "\u{fffd}"] {
         let home = Home::with("");
         std::fs::write(file(&home), content).unwrap();
-        assert!(matches!(system_id(&home), Err(Error::SystemId { .. })), "{content}");
+        let error = system_id(&home).unwrap_err();
+        assert!(matches!(error, Error::SystemId { .. }), "{content}");
+        assert!(error.to_string().contains("restore it, or remove it to become a new runner manager"), "{error}");
         assert_eq!(std::fs::read_to_string(file(&home)).unwrap(), content);
     }
 }
