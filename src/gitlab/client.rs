@@ -156,7 +156,10 @@ impl Client {
         let (endpoint, host, secret) = (call.endpoint, call.site.url.authority(), call.secret);
         let started = Instant::now();
         let outcome = match self.0.exchange(call.outgoing(&request_id)).await {
-            Ok(incoming) => interpreted(endpoint, &incoming, secret, read).map(|value| (value, incoming)),
+            Ok(mut incoming) => match interpreted(endpoint, &incoming, secret, read) {
+                Ok(value) => Ok((value, incoming)),
+                Err(failure) => Err(incoming.cut.take().unwrap_or(failure)),
+            },
             Err(failure) => Err(failure),
         };
         let took = started.elapsed();
@@ -209,6 +212,7 @@ impl<'a> Call<'a> {
             request_id,
             reuses_connection: !self.endpoint.has_side_effects(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),
+            keeps_cut_success: self.endpoint.brings_token(),
         }
     }
 }
@@ -241,7 +245,9 @@ fn reset(incoming: &Incoming) -> Result<Reset, CallFailure> {
 /// Reads an answer with a new token, which may be the only copy: its status and content type only decide its shape.
 pub(super) fn new_credential(incoming: &Incoming, fields: Fields) -> Result<NewCredential, CallFailure> {
     let read = wire::credential(&incoming.body, fields).map_err(|flaw| unreadable(incoming, flaw))?;
-    let shape = if incoming.status != 201 {
+    let shape = if incoming.cut.is_some() {
+        Shape::Odd("it is cut off")
+    } else if incoming.status != 201 {
         Shape::Odd("its status is not 201")
     } else if !incoming.is_json() {
         Shape::Odd("its content type is not application/json")

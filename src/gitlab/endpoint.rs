@@ -151,6 +151,11 @@ impl Endpoint {
         self.method() != Method::GET && !matches!(self, Self::Verify | Self::Probe)
     }
 
+    /// Whether its answer holds a new token of a runner.
+    pub(super) fn brings_token(self) -> bool {
+        matches!(self, Self::Register | Self::RegisterV1 | Self::Create | Self::Reset | Self::ResetById)
+    }
+
     pub(super) fn token_kind(self) -> TokenKind {
         match self {
             Self::Register | Self::RegisterV1 => TokenKind::Registration,

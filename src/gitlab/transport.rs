@@ -58,6 +58,8 @@ pub(super) struct Outgoing<'a> {
     /// Whether an idle connection may be reused.
     pub(super) reuses_connection: bool,
     pub(super) max_answer_bytes: usize,
+    /// Whether a success that was cut off is an answer all the same: it may hold the only copy of a token.
+    pub(super) keeps_cut_success: bool,
 }
 
 /// One received answer.
@@ -65,7 +67,10 @@ pub(super) struct Incoming {
     pub(super) status: u16,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
+    /// As much as was received.
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// What ended the body before its end.
+    pub(super) cut: Option<CallFailure>,
 }
 
 impl Transport {
@@ -97,7 +102,7 @@ impl Transport {
             request = request.header(HeaderName::from_static("private-token"), sensitive(token)?);
         }
         let response = request.send().await.map_err(not_answered)?;
-        received(response, outgoing.max_answer_bytes).await
+        received(response, outgoing.max_answer_bytes, outgoing.keeps_cut_success).await
     }
 
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
@@ -188,32 +193,60 @@ fn sensitive(token: &Token) -> Result<HeaderValue, CallFailure> {
 }
 
 /// Reads an answer to its end, up to the size limit.
-async fn received(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, CallFailure> {
-    let status = response.status().as_u16();
-    let body = read_body(&mut response, max_bytes).await;
-    let body = match body {
-        Ok(body) => body,
+async fn received(
+    mut response: reqwest::Response,
+    max_bytes: usize,
+    keeps_cut_success: bool,
+) -> Result<Incoming, CallFailure> {
+    let status = response.status();
+    let mut body = Zeroizing::new(Vec::with_capacity(FIRST_CAPACITY));
+    let is_announced_too_large = response.content_length().is_some_and(|announced| announced > max_bytes as u64);
+    let read = if is_announced_too_large && !(keeps_cut_success && status.is_success()) {
+        Err(too_large(max_bytes))
+    } else {
+        read_body(&mut response, max_bytes, &mut body).await
+    };
+    let cut = match read {
+        Ok(()) => None,
         // Their status says everything.
-        Err(_) if matches!(status, 300..=399 | 407 | 429) => Zeroizing::default(),
-        Err(failure) => return Err(CallFailure { status: Some(status), ..failure }),
+        Err(_) if status.is_redirection() || matches!(status.as_u16(), 407 | 429) => {
+            body.clear();
+            None
+        }
+        Err(failure) if keeps_cut_success && status.is_success() => Some(failure),
+        Err(failure) => return Err(CallFailure { status: Some(status.as_u16()), ..failure }),
     };
     let url = response.url().clone();
-    Ok(Incoming { status, url, headers: std::mem::take(response.headers_mut()), body })
+    let headers = std::mem::take(response.headers_mut());
+    Ok(Incoming { status: status.as_u16(), url, headers, body, cut })
 }
 
-async fn read_body(response: &mut reqwest::Response, max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
-    let announced = response.content_length().unwrap_or_default();
-    if announced > max_bytes as u64 {
-        return Err(too_large(max_bytes));
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(usize::try_from(announced).unwrap_or_default().max(1024)));
+/// Bytes of a body before it grows: GitLab's answers about one runner fit.
+const FIRST_CAPACITY: usize = 1024;
+
+async fn read_body(
+    response: &mut reqwest::Response,
+    max_bytes: usize,
+    body: &mut Zeroizing<Vec<u8>>,
+) -> Result<(), CallFailure> {
     while let Some(chunk) = response.chunk().await.map_err(not_answered)? {
-        if body.len() + chunk.len() > max_bytes {
+        let room = max_bytes - body.len();
+        append(body, &chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
             return Err(too_large(max_bytes));
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok(())
+}
+
+/// Appends to a body that may hold a secret: memory that it grows out of is zeroed.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.capacity() - body.len() < chunk.len() {
+        let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + chunk.len()).next_power_of_two()));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
 }
 
 fn too_large(max_bytes: usize) -> CallFailure {

@@ -155,7 +155,13 @@ pub(super) struct NewCredential {
 
 /// Reads an answer with a new token. A missing or unreadable field beside the token makes its shape odd.
 pub(super) fn credential(body: &[u8], fields: Fields) -> Result<NewCredential, Flaw> {
-    let answer = CredentialAnswer::read(body)?;
+    let answer = match CredentialAnswer::read(body) {
+        Ok(answer) => answer,
+        Err(flaw) => {
+            let (token, shape) = (salvaged(body).ok_or(flaw)?, Shape::Odd("it is not whole JSON"));
+            return Ok(NewCredential { id: None, token, expiry: Expiry::Unknown, shape });
+        }
+    };
     let token = answer.token()?;
     let (expiry, oddity_of_expiry) = match answer.expiry() {
         Ok(Expiry::Unknown) if matches!(fields, Fields::IdAndExpiry | Fields::Expiry) => {
@@ -171,6 +177,21 @@ pub(super) fn credential(body: &[u8], fields: Fields) -> Result<NewCredential, F
     };
     let shape = oddity_of_id.or(oddity_of_expiry).map_or(Shape::Documented, Shape::Odd);
     Ok(NewCredential { id, token, expiry, shape })
+}
+
+/// The first whole token in an object that is cut off or is not JSON: it may be the only copy.
+fn salvaged(body: &[u8]) -> Option<Token> {
+    let text = body.utf8_chunks().next()?.valid();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
+    let candidates = text.starts_with('{').then(|| text.split("\"token\"").skip(1)).into_iter().flatten();
+    candidates.filter_map(token_value).next()
+}
+
+/// The token in what follows the key: a colon and a string without escapes, to its end.
+fn token_value(rest: &str) -> Option<Token> {
+    let value = rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    let (token, _) = value.split_once('"')?;
+    Token::parse(token).ok()
 }
 
 /// Reads the answer to the verification of `sent`. An unreadable expiry is unknown: the id and the token that was sent
@@ -349,7 +370,9 @@ mod tests {
             r#"{"id":1,"token":"a\"]\nb"}"#,
             r#"[{"id":1,"token":"new"}]"#,
             r#"[1,"new",null]"#,
-            r#"{"id":1,"token":"new""#,
+            r#"{"id":1,"token":"ne"#,
+            r#"{"id":1,"token":"n\u0065w""#,
+            "<script>{\"token\":\"new\"}</script>",
             "200",
             "",
         ] {
@@ -357,6 +380,26 @@ mod tests {
                 assert!(credential(body.as_bytes(), fields).is_err(), "{body}");
             }
         }
+    }
+
+    #[test]
+    fn a_whole_token_is_read_from_an_answer_that_is_cut_off_or_no_json() {
+        for body in [
+            r#"{"id":1,"token":"new""#,
+            r#"{"id":1,"token" : "new","token_expires_at":"2026-"#,
+            r#"{"id":1,"token":"new","token_expires_at":null} <!-- proxy -->"#,
+            r#"{"id":NaN,"token":"new"}"#,
+            r#"{"token":"new","token":"other"}"#,
+            "{\"token\":\"new\",\"id\":\"\u{1}\"}",
+        ] {
+            for fields in [Fields::IdAndExpiry, Fields::Id, Fields::Expiry] {
+                let read = credential(body.as_bytes(), fields).unwrap();
+                let known = (read.token.expose(), read.id, read.expiry, read.shape);
+                assert_eq!(known, ("new", None, Expiry::Unknown, Shape::Odd("it is not whole JSON")), "{body}");
+            }
+        }
+        let invalid = b"{\"token\":\"new\",\"x\":\"\xff\"}";
+        assert_eq!(credential(invalid, Fields::Expiry).unwrap().token.expose(), "new");
     }
 
     #[test]

@@ -85,7 +85,8 @@ impl RawAnswer {
         };
         let url = Url::parse("https://gitlab.example.com/api/v4/runners").unwrap();
         let headers = self.headers.iter().map(header).collect();
-        let incoming = Incoming { status: self.status, url, headers, body: Zeroizing::new(self.body.clone()) };
+        let incoming =
+            Incoming { status: self.status, url, headers, body: Zeroizing::new(self.body.clone()), cut: None };
         match interpreted(endpoint, &incoming, secret, read) {
             Ok(value) => Ok(Answer { value, date: headers::date(&incoming.headers), request_id: "1f".to_owned() }),
             Err(failure) => Err(Error::new(endpoint, "gitlab.example.com".to_owned(), "1f".to_owned(), failure)),
@@ -207,7 +208,7 @@ fn parse(input: &[u8]) -> Option<(Endpoint, Incoming)> {
         headers.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
     }
     let url = Url::parse("https://gitlab.example.com/api/v4/runners").ok()?;
-    Some((endpoint, Incoming { status, url, headers, body: Zeroizing::new(body.to_vec()) }))
+    Some((endpoint, Incoming { status, url, headers, body: Zeroizing::new(body.to_vec()), cut: None }))
 }
 
 #[cfg(test)]

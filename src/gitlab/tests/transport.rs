@@ -51,6 +51,30 @@ async fn a_cut_answer_repeats_no_request() {
 }
 
 #[tokio::test]
+async fn a_new_token_that_arrived_whole_before_a_cut_is_read() {
+    let cut = |body: &str| {
+        let Reply::Keep(bytes) = Reply::json(201, ACCEPTED) else { unreachable!() };
+        let whole = String::from_utf8(bytes).unwrap();
+        Reply::Close(whole.replace(ACCEPTED, body).into_bytes())
+    };
+    for (body, is_whole) in [(&ACCEPTED[..ACCEPTED.len() - 1], true), (&ACCEPTED[..ACCEPTED.len() - 3], false)] {
+        let server = ScriptedServer::start(vec![cut(body); 2]).await;
+        let (client, token) = (client(), Token::parse("old").unwrap());
+        let system_id = "s_0123456789ab".parse().unwrap();
+        match client.reset(&server.site(), &token, &system_id).await {
+            Ok(answer) => {
+                assert!(is_whole && matches!(answer.value.shape, Shape::Odd(_)));
+                assert_eq!(answer.value.token.expose(), "glrt-runner-secret");
+            }
+            Err(error) => assert!(!is_whole && error.kind() == ErrorKind::ConnectionLost, "{error:?}"),
+        }
+        // A verification has to be whole: its token is no news.
+        let error = call(&client, &server.site(), Endpoint::Verify).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    }
+}
+
+#[tokio::test]
 async fn a_refused_connection_executed_nothing() {
     // Bound without listening, so no other process can take the port.
     let deaf = TcpSocket::new_v4().unwrap();
