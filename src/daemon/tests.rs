@@ -992,6 +992,30 @@ async fn a_stop_writes_a_token_that_is_in_memory_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_that_the_other_runner_has_left_is_its_enrollments_again() {
+    for is_removed in [false, true] {
+        let fixture = DaemonFixture::new(Some(secs(86_400)));
+        let config = enrolled(registration_token());
+        fixture.run(config.clone(), secs(60), Notice::StopAndKeep).await;
+        let ours = fixture.disk.tokens().remove(0);
+        let (other, theirs) = fixture.server.add_runner();
+        fixture.disk.state().entries[0].token = EntryToken::Literal(theirs.token.clone());
+        fixture.run(config.clone(), secs(60), Notice::StopAndKeep).await;
+        assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&theirs.token));
+        assert_eq!(fixture.disk.state().entries[0].id, Some(other));
+        if is_removed {
+            fixture.disk.state().entries.clear();
+        } else {
+            fixture.disk.state().entries[0].token = EntryToken::Placeholder;
+        }
+        fixture.run(config, secs(60), Notice::StopAndKeep).await;
+        assert_eq!(fixture.disk.tokens(), [ours], "{is_removed}");
+        assert_eq!(fixture.disk.state().entries.len(), 1);
+        assert!(fixture.disk.state().records.values().all(|record| record.given_to.is_none()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_reset_begins_once_a_stop_is_asked_for() {
     let config = with_access_token(Config::default());
     let trial = DaemonFixture::new(Some(secs(3600)));

@@ -151,6 +151,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(Reconciled { entry_status, is_replaced: entered.is_replaced, unsaved })
     }
 
+    /// Whether another runner has the entry that a person has given to it: a second one of its name would be wrong.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if config.toml cannot be read.
+    pub async fn is_entry_given(&self, runner: &Runner) -> Result<bool, Error> {
+        let Some(other) = runner.record.given_to else { return Ok(false) };
+        let is_of_other = |entry: &Entry| {
+            entry.url.as_ref() == Some(&runner.record.url)
+                && entry.id == Some(other)
+                && !matches!(entry.token, EntryToken::Absent | EntryToken::Placeholder)
+        };
+        Ok(self.disk.read().await?.entries.iter().any(is_of_other))
+    }
+
     /// Restores the missing entry of an enrollment.
     ///
     /// # Errors
@@ -160,6 +174,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if EntryStatus::of(runner, &entered.snapshot) != EntryStatus::Missing || runner.record.credential.is_none() {
             return Ok(());
         }
+        // The other runner that its entry was given to has left it.
+        runner.record.given_to = None;
         if runner.record.entry_text.is_none() {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }

@@ -158,9 +158,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The entry is gone for good: an enrollment wants it back, any other was removed by a person.
     async fn restore_entry(&mut self) {
         let driver = &mut self.driver;
-        if driver.runner.record.given_to.is_some() {
-            // Its entry was given to another runner: a second one of its name would be wrong.
-            return;
+        match self.shared.engine.ops.is_entry_given(&driver.runner).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot read config.toml");
+                return;
+            }
         }
         let Some(enrollment) = &driver.enrollment else {
             tracing::warn!(
