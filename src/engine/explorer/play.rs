@@ -724,11 +724,18 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
+        // One that has got another runner's entry, too, is found again with the next start.
+        let is_receiver = state.files.records.values().any(|record| record.given_to.map(RunnerId::number) == Some(*id));
         // A restored server can accept a former token that expires before the agent looks again.
         let is_current = state.files.records.values().any(|record| {
             record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
         });
-        if has_entry && is_current && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared
+        if has_entry
+            && is_current
+            && !is_receiver
+            && before.contains(id)
+            && runner.expires_at.is_some_and(|at| at < now)
+            && !is_shared
         {
             unserved.push(format!("runner {id}: its token has expired"));
         }
@@ -764,6 +771,13 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         if state.files.entries.iter().any(has_entry) {
+            continue;
+        }
+        // A person has given its entry to another runner, or has put the token of another one into it.
+        let is_given = state.files.records.values().any(|record| {
+            record.given_to.is_some() && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
+        });
+        if is_given {
             continue;
         }
         let made = state.homes.get(name);

@@ -61,7 +61,7 @@ impl Port {
         let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
         state.note(|| format!("  process {}: {call:?} about {about} ({about_token})", self.process));
-        state.count(&format!("{call:?}"), about_token.clone());
+        state.count(&format!("{call:?}"), &about_token);
         let fault = state.gitlab.faults.iter().position(|(wanted, _)| *wanted == call || *wanted == Call::Any);
         let fault = fault.and_then(|at| state.gitlab.faults.remove(at)).map(|(_, fault)| fault);
         if fault.is_some() {
@@ -237,7 +237,9 @@ impl Port {
                 owner == Some(id) && record.enrollment.as_deref().is_some_and(|key| key != name)
             })
         };
-        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id));
+        // Nor is one that a person has registered anew, or unregistered.
+        let is_left = |id: &u64| state.let_go.contains(id);
+        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }

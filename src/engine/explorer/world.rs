@@ -149,6 +149,8 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<u64, Holding>,
     /// The runner of every token that was ever issued.
     pub(super) owners: BTreeMap<String, u64>,
+    /// How many tokens had been issued when their owners were noted.
+    noted: u64,
     /// When tokens expire, and how long they live.
     expiries: BTreeMap<String, (i64, i64)>,
     /// Tokens that the agent's files have ever held.
@@ -159,7 +161,8 @@ pub(super) struct State {
     pub(super) freed: BTreeSet<String>,
     /// The runner that the entry of a name is for.
     pub(super) homes: BTreeMap<String, u64>,
-    requests: VecDeque<(i64, String)>,
+    /// When each token was last asked about.
+    requests: BTreeMap<String, VecDeque<i64>>,
     resets: VecDeque<(i64, u64)>,
     pub(super) stimuli: VecDeque<i64>,
     /// Requests that change something and whose answer is none of GitLab's, since the last verification.
@@ -218,11 +221,12 @@ impl World {
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
             expiries: BTreeMap::new(),
+            noted: 0,
             ever_held: BTreeSet::new(),
             ever_kept: BTreeSet::new(),
             freed: BTreeSet::new(),
             homes: BTreeMap::new(),
-            requests: VecDeque::new(),
+            requests: BTreeMap::new(),
             resets: VecDeque::new(),
             stimuli: VecDeque::new(),
             unproven: BTreeSet::new(),
@@ -506,6 +510,9 @@ impl State {
 
     /// Notes the owner of every token, and its life.
     pub(super) fn note_owners(&mut self) {
+        if std::mem::replace(&mut self.noted, self.gitlab.issued) == self.gitlab.issued {
+            return;
+        }
         let tokens = self.gitlab.database.iter().map(|(id, runner)| (runner.token.clone(), *id));
         self.owners.extend(tokens.collect::<Vec<_>>());
         let life = self.gitlab.life.unwrap_or_default();
@@ -523,20 +530,22 @@ impl State {
     }
 
     /// Counts a request, and checks that there are not too many in an hour.
-    pub(super) fn count(&mut self, call: &str, about: String) {
+    pub(super) fn count(&mut self, call: &str, about: &str) {
         let now = self.now();
         self.request_count += 1;
-        for times in [&mut self.stimuli] {
-            while times.front().is_some_and(|at| now - at > 3_600_000) {
-                times.pop_front();
-            }
+        while self.stimuli.front().is_some_and(|at| now - at > 3_600_000) {
+            self.stimuli.pop_front();
         }
-        while self.requests.front().is_some_and(|(at, _)| now - at > 3_600_000) {
-            self.requests.pop_front();
+        let requests = self.requests.entry(about.to_owned()).or_default();
+        while requests.front().is_some_and(|at| now - at > 3_600_000) {
+            requests.pop_front();
         }
-        let count = self.requests.iter().filter(|(_, other)| *other == about).count();
-        self.requests.push_back((now, about.clone()));
-        let limit = MAX_REQUESTS + MAX_REQUESTS_PER_STIMULUS * self.stimuli.len();
+        requests.push_back(now);
+        let (count, mut limit) = (requests.len(), MAX_REQUESTS + MAX_REQUESTS_PER_STIMULUS * self.stimuli.len());
+        if count > limit {
+            // Each runner that knows a token may ask about it.
+            limit *= self.files.records.keys().filter(|key| self.knows(key, about)).count().max(1);
+        }
         if count > limit {
             self.requests.clear();
             self.violate(
@@ -544,6 +553,13 @@ impl State {
                 format!("{count} requests about {about} in an hour, more than {limit}; the last is {call}"),
             );
         }
+    }
+
+    fn knows(&self, key: &RunnerKey, token: &str) -> bool {
+        let current = self.files.records.get(key).and_then(|record| record.credential.as_ref());
+        let held = self.files.held.get(key);
+        current.is_some_and(|credential| credential.token.expose() == token)
+            || held.is_some_and(|held| held.candidates.iter().any(|candidate| candidate.token.expose() == token))
     }
 
     /// Counts a reset of the daemon's.
