@@ -367,8 +367,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             if let (Some(handle), Some(twin)) = (self.handles.get(key), &managed.twin_of) {
                 let _ended = handle.commands.send(RunnerCommand::Twin(twin.clone()));
             }
-            let is_left_alone =
-                unregistered == UnregisteredElsewhere::LeaveAlone && self.unregistered_elsewhere.contains(key);
+            // One that a person has registered again since has a token.
+            let is_left_alone = unregistered == UnregisteredElsewhere::LeaveAlone
+                && managed.runner.record.credential.is_none()
+                && self.unregistered_elsewhere.contains(key);
             let is_resting = self.resting.contains_key(key);
             if !is_left_alone && !is_resting && !is_served(&managed.runner, snapshot, &self.handles) {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");

@@ -419,7 +419,9 @@ fn fruitless_reset(state: State, least: Duration, rules: &Rules, now: Timestamp)
 /// pressing token of ours is rotated nevertheless, and config.toml keeps the unknown one.
 fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Active(active) = state else { return state };
-    let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, active.validity.left(now));
+    // An expiry that has passed contradicts the acceptance, and nothing is urgent then.
+    let left = active.validity.left(now).filter(|left| !left.is_zero());
+    let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, left);
     let verify_at = active.verify_at.min(now.plus(wait));
     let ask_first = !active.validity.is_pressing(now);
     State::Active(Active { verify_at, retry_from: now, ask_first, ..active })
@@ -429,7 +431,13 @@ fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
 fn contested(state: State, rules: &Rules, now: Timestamp) -> State {
     match state {
         State::Active(active) if active.ask_first => State::Active(active),
-        State::Active(active) => State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active }),
+        // The server may accept both, and not say whose the unknown one is: each time the next try comes later.
+        State::Active(active) => match fruitless_reset(State::Active(active), Duration::ZERO, rules, now) {
+            State::Active(active) => {
+                State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active })
+            }
+            other => other,
+        },
         // The unknown token is verified with the next look.
         State::Rejected(state) => {
             let at = now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now)));

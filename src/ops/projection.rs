@@ -99,7 +99,7 @@ fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
             let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
             if is_ours {
                 EntryStatus::Ours
-            } else if runner.record.former_digests.contains(&token.digest()) {
+            } else if runner.was_current(token) {
                 EntryStatus::Stale
             } else {
                 let credential =

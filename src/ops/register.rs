@@ -12,7 +12,7 @@ use super::{
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{CandidateSource, Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
@@ -50,6 +50,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             return Ok(Completed::new(Outcome::Adopted(validity), None));
         }
+        self.take_received_elsewhere(enrollment, runner).await?;
         if let Some(adopted) = self.ask_received(runner, inquiry).await? {
             return Ok(adopted);
         }
@@ -182,6 +183,31 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 && !is_own(&own, entry)
                 && enrolled.iter().all(|target| !is_own(target, entry))
         }))
+    }
+
+    /// Another process may have registered this runner under a key of its own, with an odd answer: the token in it is
+    /// asked about before another runner is registered.
+    async fn take_received_elsewhere(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
+        let is_of_this = |record: &Record| {
+            let is_named = record.name.as_ref() == Some(&enrollment.entry.name);
+            let is_free = record.credential.is_none() && record.enrollment.is_none();
+            is_named && is_free && record.key != runner.record.key && record.url == enrollment.site.url
+        };
+        let records = self.disk.records().await?.records;
+        for record in records.into_iter().filter(is_of_this).collect::<Vec<_>>() {
+            let held = self.disk.held(&record.key).await?;
+            let mut received =
+                held.candidates.into_iter().filter(|it| it.source == CandidateSource::Received).peekable();
+            if received.peek().is_none() {
+                continue;
+            }
+            received.for_each(|candidate| runner.note_candidate(candidate));
+            let mine = &mut runner.record;
+            mine.name = mine.name.take().or(record.name);
+            (mine.seed, mine.seed_digest) = (record.seed, record.seed_digest);
+            mine.entry_text = mine.entry_text.take().or(record.entry_text);
+        }
+        Ok(self.save_held(runner).await?)
     }
 
     /// While a token from an odd answer may be good, no other runner is registered.

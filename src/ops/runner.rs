@@ -119,9 +119,23 @@ impl Runner {
         EntrySelector {
             url: self.record.url.clone(),
             id: self.record.id,
-            digests: current.chain(self.record.former_digests.iter().copied()).collect(),
+            digests: current.chain(self.former_digests()).collect(),
             name: None,
         }
+    }
+
+    /// Digests of its former tokens: those that the record lists, which are the latest ones, and those of the candidates.
+    fn former_digests(&self) -> impl Iterator<Item = Digest> {
+        let is_former =
+            |candidate: &&Candidate| candidate.source == CandidateSource::Former && !self.is_current(&candidate.token);
+        let candidates = self.held.candidates.iter().filter(is_former).map(|candidate| candidate.token.digest());
+        self.record.former_digests.iter().copied().chain(candidates)
+    }
+
+    /// Whether a token was the runner's.
+    pub(super) fn was_current(&self, token: &Token) -> bool {
+        let digest = token.digest();
+        self.former_digests().any(|former| former == digest)
     }
 
     /// Selects the entries that an unregistration removes: those with its own tokens, or with one that is proven dead.

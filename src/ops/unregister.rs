@@ -293,6 +293,27 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(pending.answer.as_ref().and_then(|_| fate_for(runner, &pending.intent)))
     }
 
+    /// Finishes an unregistration that the server has confirmed to a process that could not change the entry, before the
+    /// runner is verified, which would bring its manager back. Sends nothing; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn finish_unregistration(
+        &self,
+        runner: &mut Runner,
+        now: Timestamp,
+    ) -> Result<Option<(EntryFate, UnregisterResult)>, Error> {
+        if self.finished_fate(runner).await?.is_none() {
+            return Ok(None);
+        }
+        // The process that has begun it may be about to finish it.
+        let _locked = self.lock(runner).await?;
+        let Some(fate) = self.finished_fate(runner).await? else { return Ok(None) };
+        let dropped_to = self.retire(runner, fate, now).await?;
+        let found = Unregistration::AlreadyGone;
+        Ok(Some((fate, UnregisterResult { found, dropped_to, date: None })))
+    }
+
     /// Settles an unregistration that was cut off, once a verification has shown what happened: a runner that is gone is
     /// retired as it was asked for, unless it has another token since; `None` if it is served on.
     ///

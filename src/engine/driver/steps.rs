@@ -9,8 +9,8 @@ use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deleti
 use crate::lifecycle::{Outcome, Rejection, State, Step, Trouble};
 use crate::model::Origin;
 use crate::ops::{
-    self, Caution, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, UnregisterRequest, UnregisterResult,
-    Unregistration,
+    self, Caution, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, Unfinished, UnregisterRequest,
+    UnregisterResult, Unregistration,
 };
 use crate::secret::Token;
 use crate::store::{self, AskedBy};
@@ -84,6 +84,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+        if let Some(finished) = self.finish_unregistration(step).await? {
+            return Ok(finished);
+        }
         let now = self.now();
         let is_settling = matches!(self.state, State::Uncertain(_));
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
@@ -109,6 +112,28 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// An entry that an unregistration could not remove goes before anything is asked. A command leaves that to the daemon.
+    async fn finish_unregistration(&mut self, step: Step) -> Result<Option<StepReport>, ops::Error> {
+        if !self.asker.is_daemon() {
+            return Ok(None);
+        }
+        let now = self.now();
+        let Some((fate, result)) = self.engine.ops.finish_unregistration(&mut self.runner, now).await? else {
+            return Ok(None);
+        };
+        tracing::info!(runner = self.runner.label(), "finished an unregistration that was cut off");
+        // What was unregistered beside a running daemon stays so until a restart or a reload.
+        let is_from_before = self.unfinished == Some(Unfinished::Unregistration);
+        let outcome = match (fate, &self.enrollment) {
+            (EntryFate::Keep, _) => Outcome::Reenrolled(self.runner.validity(now)),
+            (EntryFate::KeepText | EntryFate::Drop, Some(_)) if is_from_before => Outcome::Reenrolled(None),
+            (EntryFate::KeepText | EntryFate::Drop, _) => Outcome::Unregistered,
+        };
+        self.unfinished = None;
+        let UnregisterResult { found, dropped_to, date: _ } = result;
+        Ok(Some(StepReport { unregistration: Some(found), dropped_to, ..StepReport::new(step, vec![outcome]) }))
     }
 
     async fn rotate(&mut self, step: Step) -> Result<StepReport, ops::Error> {

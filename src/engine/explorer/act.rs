@@ -144,7 +144,7 @@ pub(super) fn draw(chance: &mut Chance) -> Move {
         24 => Act::Maintenance(chance.of(&[100, 2000])),
         25..=27 => Act::Lag(chance.of(&[2, 10, 30])),
         28 => Act::Restore(1 + chance.below(3) as u8),
-        29 | 30 => Act::DateAhead(chance.of(&[0, 0, 3, 60, 3600, 90_000, 2_000_000, -60, -7200])),
+        29 | 30 => Act::DateAhead(chance.of(&[0, 0, 3, 60, 3600, 90_000, 2_000_000, 34_560_000, -60, -7200])),
         31 => Act::Life(chance.of(&[7200, 7200, 21_600, 86_400, 0])),
         32 => Act::OldRelease(chance.one_in(2)),
         33 => Act::CloseRotation(index, chance.one_in(2)),

@@ -235,3 +235,57 @@ fn a_created_runner_that_an_enrollment_has_taken_over_is_never_deleted_as_a_whol
         ],
     );
 }
+
+#[test]
+fn a_confirmed_unregistration_is_finished_before_its_runner_is_verified_again() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (After(1), DiskFault("edit", 1)),
+            (NOW, Unregister(1)),
+            (After(8000), Verify(0)),
+            (NOW, Wait),
+        ],
+    );
+}
+
+#[test]
+fn two_tokens_that_an_old_server_accepts_for_one_entry_cause_no_stream_of_requests() {
+    keeps_every_promise(
+        TWO_HOURS,
+        &[(NOW, OldRelease(true)), (NOW, StartDaemon), (After(60), SwapToken(1, 0)), (After(6900), Wait)],
+    );
+}
+
+#[test]
+fn an_odd_registration_by_a_command_is_taken_over_by_the_enrollment_of_its_name() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, Fault(Verification, Trouble::Throttle)),
+            (NOW, Fault(Any, Trouble::Odd(Oddity::EmptyTime))),
+            (NOW, Register(1)),
+            (NOW, Enroll(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_copy_of_config_toml_from_many_rotations_ago_gets_the_present_token() {
+    keeps_every_promise(TWO_HOURS, &[(NOW, Backup), (NOW, StartDaemon), (After(120_000), RestoreConfig)]);
+}
+
+#[test]
+fn a_runner_that_a_person_has_registered_again_is_served_by_the_running_daemon() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Enroll(0)),
+            (NOW, StartDaemon),
+            (After(1), Unregister(2)),
+            (After(1), Life(7200)),
+            (After(1), RegisterForce(0)),
+        ],
+    );
+}

@@ -93,6 +93,7 @@ impl Session {
             Command::Unregister if !others.is_empty() && !entries.is_empty() => {
                 let mut runner = managed.runner;
                 self.engine.ops.remove_entries_of(&mut runner, &entries, &others, self.engine.now()).await?;
+                self.port.world.state().freed.insert(name.to_owned());
                 Ok("its entry is removed".to_owned())
             }
             Command::Unregister => self.unregister(managed).await,
@@ -110,10 +111,18 @@ impl Session {
             && let Some(dead) = driver.runner.digest()
         {
             let now = driver.now();
+            // A backup may bring it back.
+            let owner = self.owner_of(&driver.runner);
+            self.port.world.state().let_go.extend(owner);
             self.engine.ops.drop_entry(&mut driver.runner, dead, now).await?;
             return Ok("dropped".to_owned());
         }
         Ok(said(drive))
+    }
+
+    fn owner_of(&self, runner: &Runner) -> Option<u64> {
+        let token = runner.record.credential.as_ref()?.token.expose().to_owned();
+        self.port.world.state().owners.get(&token).copied()
     }
 
     async fn rotate(&self, managed: ManagedRunner, by_id: bool) -> Result<String, Error> {
@@ -211,13 +220,23 @@ fn is_named(entry: &Entry, name: &str) -> bool {
     entry.name.as_deref() == Some(name)
 }
 
+/// As `selection` does: an entry belongs to one runner, and a name that several runners have selects none.
 fn chosen(inventory: Inventory, snapshot: &Snapshot, name: &str) -> Option<ManagedRunner> {
-    inventory.runners.into_iter().find(|managed| {
-        let record = &managed.runner.record;
-        let target = managed.runner.target();
-        let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry)).peekable();
-        let has_entry = own.peek().is_some();
-        record.credential.is_some()
-            && (own.any(|entry| is_named(entry, name)) || !has_entry && record.name.as_deref() == Some(name))
-    })
+    let mut runners = inventory.runners;
+    runners.retain(|managed| managed.runner.record.credential.is_some());
+    let targets: Vec<_> = runners.iter().map(|managed| managed.runner.target()).collect();
+    let owner = |entry: &Entry| targets.iter().position(|target| is_own(target, entry));
+    let owners: Vec<_> = snapshot.entries.iter().map(|entry| (owner(entry), is_named(entry, name))).collect();
+    let matches = |(number, managed): &(usize, &ManagedRunner)| {
+        let mut own = owners.iter().filter(|(owner, _)| owner == &Some(*number)).peekable();
+        match own.peek() {
+            Some(_) => own.any(|(_, is_named)| *is_named),
+            None => managed.runner.record.name.as_deref() == Some(name),
+        }
+    };
+    let found: Vec<_> = runners.iter().enumerate().filter(matches).map(|(number, _)| number).collect();
+    match found[..] {
+        [only] => Some(runners.swap_remove(only)),
+        _ => None,
+    }
 }

@@ -129,7 +129,9 @@ impl Port {
         let is_kept = state.files.entries.iter().any(|other| literal(other) == Some(token));
         let is_named = entry.name.as_ref().is_some_and(|name| intent.names.contains(name));
         let is_home = entry.name.as_ref().and_then(|name| state.homes.get(name)) == Some(&id);
-        if is_named && (is_kept || !is_home) || state.let_go.contains(&id) {
+        // A person may have put one of its former tokens into another entry, which counts as its entry too.
+        let is_moved = state.duplicated_at > 0;
+        if is_named && (is_kept || !is_home || is_moved) || state.let_go.contains(&id) {
             return;
         }
         if !(intent.runners.contains(&id) && is_created) {

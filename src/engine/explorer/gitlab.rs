@@ -129,7 +129,8 @@ pub(super) struct Gitlab {
     pub(super) database: Database,
     /// Former databases with the times from which each was current.
     pub(super) history: VecDeque<(i64, Database)>,
-    issued: u64,
+    /// How many tokens it has issued.
+    pub(super) issued: u64,
     /// The life of new tokens in milliseconds.
     pub(super) life: Option<i64>,
     /// Reads see the database of so many milliseconds ago, until then.

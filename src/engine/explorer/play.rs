@@ -321,11 +321,15 @@ impl Player {
                 Command::Unregister => {
                     let home = name.as_ref().and_then(|name| state.homes.get(name));
                     intent.runners.extend(home);
-                    // An entry that was given to another runner is that runner's.
-                    let entries = state.files.entries.iter().filter(|entry| entry.name == name);
-                    let given = entries.filter_map(|entry| state.owners.get(literal(entry)?).copied());
-                    intent.runners.extend(given);
+                    // An entry that was given to another runner is that runner's, by its token and by its id.
+                    for entry in state.files.entries.iter().filter(|entry| entry.name == name) {
+                        intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
+                        intent.runners.extend(entry.id.map(RunnerId::number));
+                    }
                     intent.names.extend(name.clone());
+                }
+                Command::Register => {
+                    intent.makes_anew.extend(state.freed.intersection(&ENROLLED.map(str::to_owned).into()).cloned())
                 }
                 Command::RegisterForce => {
                     // The old runner stays in GitLab, and is the person's to delete.
@@ -503,19 +507,37 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             Unregister::Enrolled => is_enrolled,
             Unregister::All => true,
         };
-        let of_name = |policy: &&Policy| policy.selector.name.as_ref() == Some(name);
-        let is_shared = config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true));
         if is_wanted {
-            if is_shared { &mut intent.managers } else { &mut intent.runners }.insert(*id);
+            if is_shared(config, name) { &mut intent.managers } else { &mut intent.runners }.insert(*id);
+        }
+    }
+    // An entry that was given to another runner is that runner's: at most its manager goes.
+    for entry in &state.files.entries {
+        let is_enrolled =
+            config.enrollments.iter().any(|enrollment| entry.name.as_ref() == Some(&enrollment.entry.name));
+        if config.shutdown.unregister == Unregister::All
+            || config.shutdown.unregister == Unregister::Enrolled && is_enrolled
+        {
+            intent.managers.extend(literal(entry).and_then(|token| state.owners.get(token)));
+            intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
     // Two enrollments can have one name.
-    if config.shutdown.unregister != Unregister::Never && config.policies.is_empty() {
-        let enrolled: Vec<_> = config.enrollments.iter().map(|enrollment| &enrollment.parameters.description).collect();
+    for enrollment in &config.enrollments {
+        let is_shared = is_shared(config, &enrollment.entry.name);
         let made = state.gitlab.database.iter();
-        let made = made.filter(|(_, runner)| runner.made_for.is_some() && enrolled.contains(&&runner.made_for));
-        intent.runners.extend(made.map(|(id, _)| *id));
+        let made = made
+            .filter(|(_, runner)| runner.made_for.is_some() && runner.made_for == enrollment.parameters.description);
+        if config.shutdown.unregister != Unregister::Never {
+            let wanted = if is_shared { &mut intent.managers } else { &mut intent.runners };
+            wanted.extend(made.map(|(id, _)| *id));
+        }
     }
+}
+
+fn is_shared(config: &Config, name: &str) -> bool {
+    let of_name = |policy: &&Policy| policy.selector.name.as_deref() == Some(name);
+    config.policies.iter().filter(of_name).any(|policy| policy.shared == Some(true))
 }
 
 /// Changes of agent.toml.
@@ -653,11 +675,13 @@ fn edit(state: &mut State, act: &Act) {
             state.files.entries.remove(at(index));
         }
         Act::SwapToken(index, runner) if count > 0 => {
+            state.duplicated_at = state.now();
             let Some(id) = runner_at(state, *runner) else { return };
             let token = Token::parse(&state.gitlab.database[&id].token).unwrap();
             state.files.entries[at(index)].token = EntryToken::Literal(token);
         }
         Act::DuplicateEntry(index) if (1..6).contains(&count) => {
+            state.duplicated_at = state.now();
             let mut copy = state.files.entries[at(index)].clone();
             let home = copy.name.as_ref().and_then(|name| state.homes.get(name)).copied();
             copy.name = copy.name.map(|name| format!("{name}-copy"));
@@ -683,8 +707,16 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         if state.holdings.get(id) != Some(&Holding::Held) {
             continue;
         }
+        // A token in two entries is one runner, and belongs to the one that was found with it.
+        let is_of_another = |token: &str| {
+            state.files.records.values().any(|record| {
+                record.id.map(RunnerId::number) != Some(*id)
+                    && record.credential.as_ref().is_some_and(|credential| credential.token.expose() == token)
+            })
+        };
         let has_entry = state.files.entries.iter().any(|entry| {
             entry.id.map(RunnerId::number) == Some(*id)
+                && !literal(entry).is_some_and(is_of_another)
                 && literal(entry).is_some_and(|token| state.owners.get(token).is_none_or(|owner| owner == id))
         });
         let is_expired = runner.expires_at.is_some_and(|at| at < now);
@@ -692,11 +724,18 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
+        // One that has got another runner's entry, too, is found again with the next start.
+        let is_receiver = state.files.records.values().any(|record| record.given_to.map(RunnerId::number) == Some(*id));
         // A restored server can accept a former token that expires before the agent looks again.
         let is_current = state.files.records.values().any(|record| {
             record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
         });
-        if has_entry && is_current && before.contains(id) && runner.expires_at.is_some_and(|at| at < now) && !is_shared
+        if has_entry
+            && is_current
+            && !is_receiver
+            && before.contains(id)
+            && runner.expires_at.is_some_and(|at| at < now)
+            && !is_shared
         {
             unserved.push(format!("runner {id}: its token has expired"));
         }
@@ -713,14 +752,32 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
     }
     for enrollment in &state.config.enrollments {
         let name = &enrollment.entry.name;
-        if left_alone.contains(name) || !matches!(enrollment.source, RegistrationSource::Registration(_)) {
+        // A shared runner is not rotated, and is registered again once it has expired.
+        if left_alone.contains(name)
+            || is_shared(&state.config, name)
+            || !matches!(enrollment.source, RegistrationSource::Registration(_))
+        {
             continue;
         }
+        // A person may have put its token into another entry, which goes on with it.
         let has_entry = |entry: &crate::store::Entry| {
-            entry.name.as_ref() == Some(name)
-                && literal(entry).and_then(|token| state.gitlab.find(token, now)).is_some()
+            let runner = literal(entry).and_then(|token| state.gitlab.find(token, now));
+            let made_for = runner.and_then(|id| state.gitlab.database[&id].made_for.as_ref());
+            runner.is_some() && entry.name.as_ref() == Some(name)
+                || made_for.is_some() && made_for == enrollment.parameters.description.as_ref()
         };
+        // Without a state directory, an entry with a dead token is that of a runner that was only found.
+        if state.is_stateless && state.files.entries.iter().any(|entry| entry.name.as_ref() == Some(name)) {
+            continue;
+        }
         if state.files.entries.iter().any(has_entry) {
+            continue;
+        }
+        // A person has given its entry to another runner, or has put the token of another one into it.
+        let is_given = state.files.records.values().any(|record| {
+            record.given_to.is_some() && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
+        });
+        if is_given {
             continue;
         }
         let made = state.homes.get(name);
@@ -735,7 +792,10 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
                 | (_, RegisterAgain::Always)
                 | (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired)
         );
-        if may_be_made {
+        // An access token shows that a runner was deleted in GitLab, and it stays deleted.
+        let is_deleted =
+            !state.config.servers.is_empty() && made.is_some_and(|id| !state.gitlab.database.contains_key(id));
+        if may_be_made && !is_deleted {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }
     }

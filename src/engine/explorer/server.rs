@@ -60,8 +60,8 @@ impl Port {
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
         let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
-        state.note(|| format!("  process {}: {call:?} about {about}", self.process));
-        state.count(&format!("{call:?}"), about_token.clone());
+        state.note(|| format!("  process {}: {call:?} about {about} ({about_token})", self.process));
+        state.count(&format!("{call:?}"), &about_token);
         let fault = state.gitlab.faults.iter().position(|(wanted, _)| *wanted == call || *wanted == Call::Any);
         let fault = fault.and_then(|at| state.gitlab.faults.remove(at)).map(|(_, fault)| fault);
         if fault.is_some() {
@@ -136,8 +136,9 @@ impl Port {
             Some(
                 Fault::CutBefore | Fault::CutAfter | Fault::Gateway(..) | Fault::GatewayAfter(..) | Fault::ServerError,
             ) => true,
-            _ => state.gitlab.down_until > now && state.gitlab.down_with.is_some(),
+            _ => false,
         };
+        let is_foreign = if state.gitlab.down_until > now { state.gitlab.down_with.is_some() } else { is_foreign };
         let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
             && state.gitlab.down_until <= now
             && state.gitlab.maintenance_until <= now;
@@ -161,6 +162,10 @@ impl Port {
             }
             Call::ResetById => return,
         };
+        // The last eighth of a token's life does not wait for a verification that is not answered.
+        if call == Call::Reset && state.is_pressing(about) {
+            return;
+        }
         // Another process has not seen the answer; if GitLab may have executed the request, the journal says so.
         let about = format!("{about} {}", self.process);
         let subject = (name, about);
@@ -170,6 +175,15 @@ impl Port {
         if is_foreign {
             state.unproven.insert(subject);
         }
+    }
+
+    /// A deletion is refused: if the token is dead, the process lets the runner go that it was to delete.
+    fn let_go(&self, state: &mut State, token: &Token) {
+        let owner = state.owners.get(token.expose()).copied();
+        let intent = state.processes.get(&self.process).map(|process| &process.intent);
+        let is_wanted =
+            |id: &u64| intent.is_some_and(|intent| intent.runners.contains(id) || intent.managers.contains(id));
+        state.let_go.extend(owner.filter(is_wanted));
     }
 
     /// Whether a deletion of a runner by this process is wanted.
@@ -182,6 +196,9 @@ impl Port {
             let is_named = entry.name.as_ref().is_some_and(|name| intent.names.contains(name));
             super::world::literal(entry) == Some(token.as_str()) && !is_named
         });
+        // A command has looked for others when it began.
+        let began = state.processes.get(&self.process).map_or(0, |process| process.began);
+        let is_used = is_used && state.duplicated_at < began;
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
         } else if !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
@@ -203,6 +220,8 @@ impl Port {
             is_alive && state.holdings.get(id) == Some(&Holding::Held)
         };
         let made = state.gitlab.database.iter();
+        // Without a state directory nothing but an entry of its name says that it has one.
+        let made = made.filter(|_| !state.is_stateless);
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
         // An entry of another enrollment's runner is no reason.
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
@@ -218,7 +237,9 @@ impl Port {
                 owner == Some(id) && record.enrollment.as_deref().is_some_and(|key| key != name)
             })
         };
-        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id));
+        // Nor is one that a person has registered anew, or unregistered.
+        let is_left = |id: &u64| state.let_go.contains(id);
+        let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }
@@ -307,7 +328,10 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
-            state.let_go.remove(&id);
+            // Its manager exists again. A runner that a backup brings back does not count as asked for.
+            if state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created) {
+                state.let_go.remove(&id);
+            }
             let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);
             let token = token.expose();
             (200, format!(r#"{{"id":{id},"token":"{token}","token_expires_at":{}}}"#, time(expires_at)))
@@ -325,7 +349,10 @@ impl Server for Port {
 
     async fn delete_runner(&self, _: &Site, token: &Token) -> Answered<()> {
         let execution = Box::new(|state: &mut State, now| {
-            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else {
+                self.let_go(state, token);
+                return (403, FORBIDDEN.to_owned());
+            };
             self.check_deletion(state, id, true);
             state.gitlab.commit(now);
             state.gitlab.database.remove(&id);
@@ -340,7 +367,10 @@ impl Server for Port {
 
     async fn delete_manager(&self, _: &Site, token: &Token, system_id: &SystemId) -> Answered<()> {
         let execution = Box::new(|state: &mut State, now| {
-            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else { return (403, FORBIDDEN.to_owned()) };
+            let Some(id) = state.gitlab.find_for_write(token.expose(), now) else {
+                self.let_go(state, token);
+                return (403, FORBIDDEN.to_owned());
+            };
             let managers = state.gitlab.database.get_mut(&id).map(|runner| &mut runner.managers);
             if !managers.is_some_and(|managers| managers.remove(system_id.as_str())) {
                 state.let_go.insert(id);

@@ -117,6 +117,7 @@ pub(super) struct Intent {
 pub(super) struct Process {
     pub(super) intent: Intent,
     pub(super) is_daemon: bool,
+    pub(super) began: i64,
 }
 
 /// config.toml and the state directory.
@@ -148,11 +149,20 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<u64, Holding>,
     /// The runner of every token that was ever issued.
     pub(super) owners: BTreeMap<String, u64>,
+    /// How many tokens had been issued when their owners were noted.
+    noted: u64,
+    /// When tokens expire, and how long they live.
+    expiries: BTreeMap<String, (i64, i64)>,
     /// Tokens that the agent's files have ever held.
     ever_held: BTreeSet<String>,
+    /// Tokens that the state directory has ever held.
+    ever_kept: BTreeSet<String>,
+    /// Names whose entry a person had removed while another one goes on with its runner: they are free.
+    pub(super) freed: BTreeSet<String>,
     /// The runner that the entry of a name is for.
     pub(super) homes: BTreeMap<String, u64>,
-    requests: VecDeque<(i64, String)>,
+    /// When each token was last asked about.
+    requests: BTreeMap<String, VecDeque<i64>>,
     resets: VecDeque<(i64, u64)>,
     pub(super) stimuli: VecDeque<i64>,
     /// Requests that change something and whose answer is none of GitLab's, since the last verification.
@@ -162,8 +172,12 @@ pub(super) struct State {
     pub(super) is_stateless: bool,
     /// Runners that a person had unregistered here: whoever comes next finishes that.
     pub(super) let_go: BTreeSet<u64>,
+    /// When a person has last put a token into a second entry.
+    pub(super) duplicated_at: i64,
     /// Awaits without any time passing.
     idle_awaits: (i64, u32),
+    /// The same of readings of the clock: a loop need not await anything.
+    clock_reads: (i64, u32),
     last_disk_fault: i64,
     pub(super) last_fault: i64,
     pub(super) violations: Vec<Violation>,
@@ -206,16 +220,22 @@ impl World {
             is_blocked: false,
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            noted: 0,
             ever_held: BTreeSet::new(),
+            ever_kept: BTreeSet::new(),
+            freed: BTreeSet::new(),
             homes: BTreeMap::new(),
-            requests: VecDeque::new(),
+            requests: BTreeMap::new(),
             resets: VecDeque::new(),
             stimuli: VecDeque::new(),
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
             let_go: BTreeSet::new(),
+            duplicated_at: 0,
             idle_awaits: (0, 0),
+            clock_reads: (0, 0),
             last_disk_fault: 0,
             last_fault: 0,
             violations: Vec::new(),
@@ -236,7 +256,8 @@ impl World {
         let mut state = self.state();
         let process = state.next_process;
         state.next_process += 1;
-        state.processes.insert(process, Process { intent, is_daemon });
+        let began = state.now();
+        state.processes.insert(process, Process { intent, is_daemon, began });
         Port { world: self.clone(), process }
     }
 
@@ -270,8 +291,8 @@ impl World {
 
     /// An await of a port.
     pub(super) async fn pass(&self) {
-        if self.is_busy() {
-            // It would go on for ever.
+        if self.is_busy() || !self.state.borrow().violations.is_empty() {
+            // It would go on for ever, or has shown enough.
             std::future::pending::<()>().await;
         }
         let is_hit = {
@@ -320,10 +341,18 @@ impl World {
 /// Awaits of all ports at one moment: far more than any step of any number of runners takes.
 const MAX_IDLE_AWAITS: u32 = 3000;
 
+/// Readings of the clock at one moment.
+const MAX_CLOCK_READS: u32 = 100_000;
+
 impl Clock for World {
     fn read(&self) -> Reading {
-        let state = self.state.borrow();
+        let mut state = self.state.borrow_mut();
         let now = state.now();
+        if state.clock_reads.0 != now {
+            state.clock_reads = (now, 0);
+        }
+        state.clock_reads.1 += 1;
+        assert!(state.clock_reads.1 < MAX_CLOCK_READS, "a process goes round and round without waiting");
         let since_boot = Duration::from_millis((now - state.booted_at).unsigned_abs());
         Reading { wall: Timestamp::from_millis(now + state.wall_offset), since_boot }
     }
@@ -370,7 +399,14 @@ impl State {
 
     /// All tokens that config.toml and the state hold.
     pub(super) fn held(&self) -> Vec<&str> {
-        let mut held: Vec<&str> = self.files.entries.iter().filter_map(literal).collect();
+        let mut held = self.kept();
+        held.extend(self.files.entries.iter().filter_map(literal));
+        held
+    }
+
+    /// All tokens that the state holds.
+    fn kept(&self) -> Vec<&str> {
+        let mut held = Vec::new();
         for record in self.files.records.values() {
             held.extend(record.credential.iter().map(|credential| credential.token.expose()));
         }
@@ -387,6 +423,9 @@ impl State {
     /// Compares what GitLab accepts with what the agent holds, after a change.
     pub(super) fn check(&mut self, cause: Cause) {
         let now = self.now();
+        let kept: Vec<_> = self.kept().into_iter().filter(|token| !self.ever_kept.contains(*token)).collect();
+        let kept: Vec<_> = kept.into_iter().map(str::to_owned).collect();
+        self.ever_kept.extend(kept);
         let held = self.held();
         let is_held: Vec<bool> =
             self.gitlab.database.values().map(|runner| held.contains(&runner.token.as_str())).collect();
@@ -400,8 +439,9 @@ impl State {
                 Holding::Held
             } else {
                 match (before, cause) {
+                    (Holding::Held, Cause::Restore) if self.let_go.contains(id) => Holding::Excused(Excuse::Wanted),
                     // Without a state directory there is no place for it.
-                    (Holding::Held, Cause::Restore) if self.ever_held.contains(&runner.token) && !self.is_stateless => {
+                    (Holding::Held, Cause::Restore) if self.ever_kept.contains(&runner.token) && !self.is_stateless => {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
@@ -415,7 +455,10 @@ impl State {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
+                            // Without a state directory, what a person has moved between entries is kept nowhere else.
+                            let is_moved = self.is_stateless && self.duplicated_at > 0;
                             if is_dead
+                                || is_moved
                                 || self.let_go.contains(id)
                                 || intent.is_some_and(|intent| intent.runners.contains(id))
                             {
@@ -429,6 +472,12 @@ impl State {
                         }
                     }
                     (Holding::Flight { process, .. }, Cause::Kill(killed)) if process == killed => {
+                        Holding::Excused(Excuse::Killed)
+                    }
+                    // Without a state directory a command tries for a while, and then says that the token is lost.
+                    (Holding::Flight { process, since }, Cause::End(ended))
+                        if process == ended && self.is_stateless && self.last_fault >= since =>
+                    {
                         Holding::Excused(Excuse::Killed)
                     }
                     (Holding::Flight { process, .. }, Cause::End(ended)) if process == ended => {
@@ -459,27 +508,44 @@ impl State {
         self.holdings.insert(id, Holding::Flight { process, since });
     }
 
-    /// Notes the owner of every token.
+    /// Notes the owner of every token, and its life.
     pub(super) fn note_owners(&mut self) {
+        if std::mem::replace(&mut self.noted, self.gitlab.issued) == self.gitlab.issued {
+            return;
+        }
         let tokens = self.gitlab.database.iter().map(|(id, runner)| (runner.token.clone(), *id));
         self.owners.extend(tokens.collect::<Vec<_>>());
+        let life = self.gitlab.life.unwrap_or_default();
+        for runner in self.gitlab.database.values() {
+            if let Some(expires_at) = runner.expires_at {
+                self.expiries.entry(runner.token.clone()).or_insert((expires_at, life));
+            }
+        }
+    }
+
+    /// Whether a token is in the last eighth of its life, by any of the clocks that the agent may go by.
+    pub(super) fn is_pressing(&self, token: &str) -> bool {
+        let now = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
+        self.expiries.get(token).is_some_and(|(expires_at, life)| expires_at - now <= life / 8 + 2000)
     }
 
     /// Counts a request, and checks that there are not too many in an hour.
-    pub(super) fn count(&mut self, call: &str, about: String) {
+    pub(super) fn count(&mut self, call: &str, about: &str) {
         let now = self.now();
         self.request_count += 1;
-        for times in [&mut self.stimuli] {
-            while times.front().is_some_and(|at| now - at > 3_600_000) {
-                times.pop_front();
-            }
+        while self.stimuli.front().is_some_and(|at| now - at > 3_600_000) {
+            self.stimuli.pop_front();
         }
-        while self.requests.front().is_some_and(|(at, _)| now - at > 3_600_000) {
-            self.requests.pop_front();
+        let requests = self.requests.entry(about.to_owned()).or_default();
+        while requests.front().is_some_and(|at| now - at > 3_600_000) {
+            requests.pop_front();
         }
-        let count = self.requests.iter().filter(|(_, other)| *other == about).count();
-        self.requests.push_back((now, about.clone()));
-        let limit = MAX_REQUESTS + MAX_REQUESTS_PER_STIMULUS * self.stimuli.len();
+        requests.push_back(now);
+        let (count, mut limit) = (requests.len(), MAX_REQUESTS + MAX_REQUESTS_PER_STIMULUS * self.stimuli.len());
+        if count > limit {
+            // Each runner that knows a token may ask about it.
+            limit *= self.files.records.keys().filter(|key| self.knows(key, about)).count().max(1);
+        }
         if count > limit {
             self.requests.clear();
             self.violate(
@@ -487,6 +553,13 @@ impl State {
                 format!("{count} requests about {about} in an hour, more than {limit}; the last is {call}"),
             );
         }
+    }
+
+    fn knows(&self, key: &RunnerKey, token: &str) -> bool {
+        let current = self.files.records.get(key).and_then(|record| record.credential.as_ref());
+        let held = self.files.held.get(key);
+        current.is_some_and(|credential| credential.token.expose() == token)
+            || held.is_some_and(|held| held.candidates.iter().any(|candidate| candidate.token.expose() == token))
     }
 
     /// Counts a reset of the daemon's.
