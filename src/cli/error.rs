@@ -178,7 +178,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::NoEntry(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
-        ops::Error::Stopping => Exit::Unreachable,
+        ops::Error::Stopping | ops::Error::Unjudged(_) => Exit::Unreachable,
     }
 }
 

@@ -223,7 +223,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::ResetDeferred { .. }
         | Outcome::Declined(_)
         | Outcome::NotUnregistered(_)
-        | Outcome::AccessReplaced
+        | Outcome::SecretReplaced
         | Outcome::Requested
         | Outcome::Removed
         | Outcome::NotRotated

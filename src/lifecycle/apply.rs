@@ -98,8 +98,8 @@ pub enum Outcome {
     Saved,
     /// The runner is to be checked now: after a changed file or a clock jump.
     Nudged,
-    /// The access token for the runner's server was replaced: what the old one did not allow may succeed now.
-    AccessReplaced,
+    /// A token that the runner is registered or reset with was replaced: what the old one did not allow may succeed now.
+    SecretReplaced,
     /// A person asks for a new attempt of everything that failed.
     Requested,
     /// The runner was unregistered.
@@ -161,7 +161,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
-        Outcome::AccessReplaced => access_replaced(state, moment.now),
+        Outcome::SecretReplaced => secret_replaced(state, moment.now),
         Outcome::Requested => requested(state, moment.now),
     }
 }
@@ -671,12 +671,15 @@ fn nudged(state: State, now: Timestamp) -> State {
     }
 }
 
-/// As [`nudged`], and the reset by id, which the old access token may have failed, comes first again.
-fn access_replaced(state: State, now: Timestamp) -> State {
+/// As [`nudged`]; what the old secret was declined for says nothing about the new one, and the reset by id comes first
+/// again.
+fn secret_replaced(state: State, now: Timestamp) -> State {
     match nudged(state, now) {
+        State::Unregistered(state) => State::Unregistered(Unregistered { changed: None, failures: 0, ..state }),
+        State::Failed(state) => State::Failed(Failed { changed: None, failures: 0, ..state }),
         State::Rejected(state) => {
             let rungs = Rungs { reset_failed: false, ..state.rungs };
-            State::Rejected(Rejected { rungs, ..state })
+            State::Rejected(Rejected { rungs, changed: None, failures: 0, ..state })
         }
         other => other,
     }

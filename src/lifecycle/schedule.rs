@@ -137,7 +137,7 @@ pub fn proves_dead(finding: &Finding, timing: &Timing, left: Option<Duration>, n
 }
 
 /// A human is asked for after this many times the time that confirms a refusal: ten minutes by default.
-const ACT_SPAN: u32 = 10;
+pub(super) const ACT_SPAN: u32 = 10;
 
 /// How long answers may stay misunderstood, and how often a token that cannot be renewed is tried again.
 pub(super) const DAY: Duration = Duration::from_secs(86_400);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Timing;
+use super::schedule::ACT_SPAN;
 use crate::model::{Conclusion, Evidence, Expiry, Finding, Rejection, Rungs, StateName, Timestamp, Trouble};
 
 /// The state of one runner. Every `since` is the server time at which the state was entered.
@@ -190,10 +192,10 @@ impl Validity {
         self.expiry.at().map(|at| at.since(now))
     }
 
-    /// Whether the token is in the last eighth of its life: a reset is not put off any further.
+    /// Whether the token is in the last eighth of its life: a reset is not put off any further. An expired one is not urgent.
     #[must_use]
     pub fn is_pressing(&self, now: Timestamp) -> bool {
-        matches!((self.left(now), self.life()), (Some(left), Some(life)) if left <= life / LAST_SHARE)
+        matches!((self.left(now), self.life()), (Some(left), Some(life)) if !left.is_zero() && left <= life / LAST_SHARE)
     }
 
     /// Whether the expiry has passed.
@@ -227,6 +229,12 @@ impl Rejected {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.recover_from < self.look_again_at
+    }
+
+    /// Whether a candidate that the server has not judged is waited for: not for ever, since a firewall may block it.
+    #[must_use]
+    pub fn awaits_candidates(&self, timing: &Timing, now: Timestamp) -> bool {
+        now < self.since.plus(timing.confirm_after * ACT_SPAN)
     }
 }
 

@@ -104,7 +104,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
-        (Outcome::AccessReplaced,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::SecretReplaced,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Requested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
         (Outcome::Released,           ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),
@@ -538,7 +538,7 @@ fn a_replaced_access_token_is_tried_before_a_new_registration() {
         }
     };
     for (replaced, expected) in [
-        (Outcome::AccessReplaced, Step::ResetById),
+        (Outcome::SecretReplaced, Step::ResetById),
         (Outcome::Requested, Step::ResetById),
         (Outcome::Nudged, Step::RegisterAgain),
     ] {
@@ -641,7 +641,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::ResetDeferred { retry_after: None }),
         Just(Outcome::NotUnregistered(Settling::Ask)),
         Just(Outcome::Requested),
-        Just(Outcome::AccessReplaced),
+        Just(Outcome::SecretReplaced),
         Just(Outcome::Removed),
         prop::option::of(0_u64..10_000_000)
             .prop_map(|secs| Outcome::Deferred { retry_after: secs.map(Duration::from_secs) }),
@@ -857,4 +857,39 @@ fn what_declined_one_rung_says_nothing_about_the_next_one() {
     assert!(matches!(&state, State::Rejected(state) if state.rungs.reset_failed), "{state:?}");
     let state = apply(state, declined, &rules, moment(1_500));
     assert!(matches!(&state, State::Rejected(state) if !state.rungs.register_failed), "{state:?}");
+}
+
+#[test]
+fn an_expired_token_is_not_pressing_and_a_candidate_is_waited_for_for_ten_minutes() {
+    let validity = validity();
+    for (secs, is_pressing) in [(70_000, false), (80_000, true), (86_399, true), (86_400, false), (90_000, false)] {
+        assert_eq!(validity.is_pressing(at(secs)), is_pressing, "{secs}");
+    }
+    let State::Rejected(state) = proven(active(), Outcome::Refused) else { panic!("not rejected") };
+    let since = state.since;
+    assert!(state.awaits_candidates(&rules().timing, since.plus(secs(599))));
+    assert!(!state.awaits_candidates(&rules().timing, since.plus(secs(600))));
+}
+
+#[test]
+fn what_an_old_secret_was_declined_for_does_not_count_against_the_new_one() {
+    let recovery = Recovery { reset_by_id: true, register: RegisterAgain::Always };
+    let rules = Rules { recovery, ..rules() };
+    let declined = Outcome::Declined(Trouble::AccessDenied);
+    let rejected = apply(proven(active(), Outcome::Refused), Outcome::Refused, &rules, moment(700));
+    for (before, is_concluded) in [
+        (
+            rejected,
+            (|state: &State| matches!(state, State::Rejected(state) if state.rungs.reset_failed)) as fn(&State) -> bool,
+        ),
+        (State::unregistered(at(0)), |state: &State| matches!(state, State::Failed(_))),
+    ] {
+        let mut state = before;
+        for secs in [800, 1_300] {
+            state = apply(state, declined, &rules, moment(secs));
+        }
+        assert!(is_concluded(&apply(state.clone(), declined, &rules, moment(1_500))), "{state:?}");
+        let state = apply(state, Outcome::SecretReplaced, &rules, moment(1_400));
+        assert!(!is_concluded(&apply(state.clone(), declined, &rules, moment(1_500))), "{state:?}");
+    }
 }

@@ -22,6 +22,8 @@ pub struct Inquiry<'a> {
     pub timing: &'a Timing,
     /// Whether the runner's token is proven dead, so that a former one may be followed.
     pub is_dead: bool,
+    /// Whether a candidate that was neither accepted nor refused is asked about again before anything else is done.
+    pub is_patient: bool,
     /// Whether a rotation is not put off any further, not even for an unknown token in config.toml.
     pub is_pressing: bool,
 }
@@ -43,13 +45,28 @@ enum Owner {
     Other(Option<RunnerId>),
 }
 
-/// What came of asking about a candidate.
+/// What came of asking about candidates.
 pub(super) enum Asked {
-    /// It is the runner's token now.
+    /// One of them is the runner's token now.
     Adopted(Answer<Verified>),
-    /// It is refused, or not to be followed yet.
-    Not,
-    /// It belongs to another runner.
+    /// None is.
+    Not(Unadopted),
+}
+
+/// What the server has said about candidates that were not adopted.
+#[derive(Default)]
+pub(super) struct Unadopted {
+    /// Accepted tokens of other runners, each with the id if the server names it; newest first.
+    pub(super) foreign: Vec<(Token, Option<RunnerId>)>,
+    /// Whether a candidate was neither accepted nor refused.
+    pub(super) is_unanswered: bool,
+}
+
+/// What came of asking about one candidate.
+enum Verdict {
+    Adopted(Answer<Verified>),
+    Refused,
+    Unanswered,
     Foreign(Option<RunnerId>),
 }
 
@@ -225,18 +242,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
         is_asked: impl Fn(&Candidate) -> bool,
     ) -> Result<Asked, Error> {
-        let mut asked = Asked::Not;
+        let mut unadopted = Unadopted::default();
         let is_wanted = |candidate: &&Candidate| is_asked(candidate) && !runner.is_current(&candidate.token);
         let candidates: Vec<_> = runner.held.candidates.iter().rev().filter(is_wanted).cloned().collect();
         for candidate in candidates {
+            let token = candidate.token.clone();
             match self.ask_candidate(runner, candidate, inquiry).await? {
-                Asked::Not => {}
-                Asked::Foreign(id) => asked = Asked::Foreign(id),
-                adopted @ Asked::Adopted(_) => return Ok(adopted),
+                Verdict::Adopted(answer) => return Ok(Asked::Adopted(answer)),
+                Verdict::Refused => {}
+                Verdict::Unanswered => unadopted.is_unanswered = true,
+                Verdict::Foreign(id) => unadopted.foreign.push((token, id)),
             }
         }
         self.save_held(runner).await?;
-        Ok(asked)
+        Ok(Asked::Not(unadopted))
     }
 
     async fn ask_candidate(
@@ -244,19 +263,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         candidate: Candidate,
         inquiry: &Inquiry<'_>,
-    ) -> Result<Asked, Error> {
+    ) -> Result<Verdict, Error> {
         let answer = match self.send_verify(runner, &candidate.token).await {
             Ok(answer) => answer,
             Err(error) if error.outcome() == Outcome::Refused => {
                 tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
                     "the server refuses a token that is not the current one: keeping both");
                 runner.note_refusal(&candidate.token, inquiry.now);
-                return Ok(Asked::Not);
+                return Ok(Verdict::Refused);
             }
             // It is asked again with the next verification of the runner.
             Err(error) if runner.record.credential.is_some() => {
                 tracing::debug!(runner = runner.label(), %error, "a candidate is not answered");
-                return Ok(Asked::Not);
+                return Ok(Verdict::Unanswered);
             }
             Err(error) => return Err(error),
         };
@@ -264,9 +283,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match runner.owner_of(&candidate, &answer.value, inquiry) {
             Owner::Same => {
                 self.follow(runner, candidate, &answer, inquiry.now.at).await?;
-                Ok(Asked::Adopted(answer))
+                Ok(Verdict::Adopted(answer))
             }
-            Owner::Other(id) => Ok(Asked::Foreign(id)),
+            Owner::Other(id) => Ok(Verdict::Foreign(id)),
         }
     }
 

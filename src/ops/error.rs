@@ -170,6 +170,9 @@ pub enum Error {
         /// The id that the server names for the token.
         actual: RunnerId,
     },
+    /// Its token is dead, and another token of it was neither accepted nor refused.
+    #[error("runner `{0}`: its token is refused, and the server has not answered about another token of it yet")]
+    Unjudged(String),
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -231,7 +234,7 @@ impl Error {
             },
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
-            Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::NoEntry(_) => {
+            Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::NoEntry(_) | Self::Unjudged(_) => {
                 Outcome::Deferred { retry_after: None }
             }
             Self::Compose(_)

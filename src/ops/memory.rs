@@ -803,7 +803,14 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
     static TIMING: std::sync::OnceLock<Timing> = std::sync::OnceLock::new();
     let since_boot_ms = u64::try_from(at.as_millis() - START).unwrap_or_default();
     let now = Stamp { at, boot: Boot(1), since_boot_ms };
-    Inquiry { now, local: at, timing: TIMING.get_or_init(Timing::default), is_dead: false, is_pressing: false }
+    Inquiry {
+        now,
+        local: at,
+        timing: TIMING.get_or_init(Timing::default),
+        is_dead: false,
+        is_patient: false,
+        is_pressing: false,
+    }
 }
 
 /// The request of a command to unregister a runner.

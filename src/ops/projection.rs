@@ -198,7 +198,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             None => self.renew(runner, credential, over).await,
         };
         match renewed {
-            Ok(_) => (runner.record.entry_text, runner.sole_copy) = (None, None),
+            Ok(_) => (runner.record.entry_text, runner.kept_text, runner.sole_copy) = (None, None, None),
             // An entry that the user removed stays removed; the record is written all the same.
             Err(store::Error::NoSuchEntry { .. }) if self.disk.has_state() => {}
             Err(error @ (store::Error::NoSuchEntry { .. } | store::Error::UnknownToken { .. })) => {
@@ -226,7 +226,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         // An entry with this id would be renewed instead, and it holds the unknown token.
         let id = runner.record.id.filter(|_| is_removed);
         self.disk.edit(Edit::Insert { text, id, credential }).await?;
-        runner.sole_copy = None;
+        (runner.kept_text, runner.sole_copy) = (None, None);
         Ok(())
     }
 

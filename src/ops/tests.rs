@@ -516,6 +516,79 @@ async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
 }
 
 #[tokio::test]
+async fn each_entry_is_given_to_the_runner_whose_token_it_holds() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let own_id = runner.record.id;
+    let others: Vec<_> = (0..2).map(|_| fixture.server.add_runner()).collect();
+    fixture.disk.state().entries.clear();
+    for (_, credential) in &others {
+        fixture.disk.add_entry("build-1", own_id, credential);
+    }
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    let entries = fixture.disk.state().entries.clone();
+    let held: Vec<_> = entries.iter().map(|entry| (entry.id, entry.token.token().cloned())).collect();
+    let expected: Vec<_> = others.iter().map(|(id, credential)| (Some(*id), Some(credential.token.clone()))).collect();
+    assert_eq!(held, expected);
+    for (id, credential) in others {
+        let state = fixture.disk.state();
+        let record = state.records.values().find(|record| record.id == Some(id)).unwrap();
+        assert_eq!(record.credential.as_ref().map(|own| &own.token), Some(&credential.token));
+    }
+}
+
+#[tokio::test]
+async fn a_token_whose_runner_the_server_does_not_name_leaves_the_entry_disputed() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (_, credential) = fixture.server.add_runner();
+    fixture.server.name_no_ids();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
+    let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert!(verified.is_disputed && matches!(verified.outcome, Outcome::Accepted(_)));
+    assert_eq!(fixture.disk.tokens(), [credential.token]);
+}
+
+#[tokio::test]
+async fn an_unanswered_candidate_is_no_refused_one() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    fixture.server.restore(runner.record.id.unwrap(), &former);
+    fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+    fixture.server.inject("verify", Fault::Fail(NOT_EXECUTED));
+    let patient = Inquiry { is_patient: true, ..dead_later(61) };
+    let error = fixture.ops.verify(&mut runner, &patient).await.unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Deferred { .. }), "{error}");
+    // Neither is the runner gone.
+    fixture.server.inject("verify", Fault::Fail(NOT_EXECUTED));
+    let request = UnregisterRequest { is_sent: true, ..asked(EntryFate::Drop) };
+    fixture.ops.unregister(&mut runner, request, &patient).await.unwrap_err();
+    assert_eq!(fixture.disk.tokens().len(), 1);
+    // It is not waited for for ever.
+    fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+    fixture.server.inject("verify", Fault::Fail(NOT_EXECUTED));
+    let error = fixture.ops.verify(&mut runner, &dead_later(700)).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Refused);
+    let done = fixture.ops.verify(&mut runner, &dead_later(701)).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Adopted(_)));
+    assert_eq!(fixture.disk.tokens(), [former.token]);
+}
+
+#[tokio::test]
+async fn without_a_state_directory_an_entry_is_put_back_for_its_own_rotation_only() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.disk.state().is_stateless = true;
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    assert!(fixture.ops.verify(&mut runner, &later(3600)).await.unwrap().is_disputed);
+    assert_eq!(fixture.disk.tokens(), [unknown]);
+}
+
+#[tokio::test]
 async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_deletes_that_runner() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

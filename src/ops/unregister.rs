@@ -129,9 +129,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         if request.is_sent && inquiry.is_dead {
-            if let Asked::Adopted(_) = self.ask_older(runner, &[], inquiry).await? {
-                return Err(Error::Replaced(runner.label().to_owned()));
-            }
+            self.check_no_other_token(runner, inquiry).await?;
             let dropped_to = self.retire(runner, fate, now).await?;
             return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
         }
@@ -153,7 +151,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure)
                 if failure.disposition == Disposition::Refused
                     && inquiry.is_dead
-                    && matches!(self.ask_older(runner, &[], inquiry).await?, Asked::Adopted(_)) =>
+                    && self.check_no_other_token(runner, inquiry).await.is_err() =>
             {
                 return Err(self.undeleted(runner, failure, Disposition::Refused, manager_only, request).await?);
             }
@@ -255,35 +253,47 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if unknown.is_empty() {
             return Ok(wanted);
         }
-        match self.ask_newer(runner, &unknown, inquiry).await? {
-            Asked::Adopted(_) => Ok(wanted),
-            Asked::Foreign(Some(id)) if wanted == EntryFate::Drop => {
-                tracing::warn!(
-                    runner = runner.label(),
-                    other = id.number(),
-                    "its entry holds the token of another runner: the entry stays, for that runner"
-                );
-                if let EntryStatus::Foreign { credential, .. } = EntryStatus::of(runner, &snapshot) {
-                    self.hand_entry_over(runner, credential, id).await?;
-                }
-                Ok(wanted)
+        let foreign = match self.ask_newer(runner, &unknown, inquiry).await? {
+            Asked::Adopted(_) => return Ok(wanted),
+            Asked::Not(newer) => newer.foreign,
+        };
+        let over = runner.overwritable(inquiry);
+        let is_settled =
+            |token: &Token| over.contains(&token.digest()) || foreign.iter().any(|(accepted, _)| accepted == token);
+        if !unknown.iter().all(is_settled) {
+            tracing::warn!(
+                runner = runner.label(),
+                "its entry holds an unknown token, which may be good: the entry stays"
+            );
+            return Ok(EntryFate::Keep);
+        }
+        let is_named = foreign.iter().all(|(_, id)| id.is_some());
+        if !foreign.is_empty() && !(is_named && wanted == EntryFate::Drop) {
+            tracing::warn!(runner = runner.label(), "its entry holds the token of another runner: the entry stays");
+            return Ok(EntryFate::Keep);
+        }
+        for (credential, _) in EntryStatus::unknown_in(runner, &snapshot) {
+            let owner = foreign.iter().find(|(token, _)| *token == credential.token);
+            let Some(id) = owner.and_then(|(_, id)| *id) else { continue };
+            tracing::warn!(
+                runner = runner.label(),
+                other = id.number(),
+                "its entry holds the token of another runner: the entry stays, for that runner"
+            );
+            self.hand_entry_over(runner, credential, id).await?;
+        }
+        runner.removable = over;
+        Ok(wanted)
+    }
+
+    /// A runner whose token is dead lives on if the server accepts another one of its tokens, or has not judged it yet.
+    async fn check_no_other_token(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+        match self.ask_older(runner, &[], inquiry).await? {
+            Asked::Adopted(_) => Err(Error::Replaced(runner.label().to_owned())),
+            Asked::Not(older) if older.is_unanswered && inquiry.is_patient => {
+                Err(Error::Unjudged(runner.label().to_owned()))
             }
-            Asked::Foreign(_) => {
-                tracing::warn!(runner = runner.label(), "its entry holds the token of another runner: the entry stays");
-                Ok(EntryFate::Keep)
-            }
-            Asked::Not => {
-                let over = runner.overwritable(inquiry);
-                if unknown.iter().all(|token| over.contains(&token.digest())) {
-                    runner.removable = over;
-                    return Ok(wanted);
-                }
-                tracing::warn!(
-                    runner = runner.label(),
-                    "its entry holds an unknown token, which may be good: the entry stays"
-                );
-                Ok(EntryFate::Keep)
-            }
+            Asked::Not(_) => Ok(()),
         }
     }
 

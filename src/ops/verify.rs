@@ -1,13 +1,11 @@
 //! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
-use super::candidates::Asked;
+use super::candidates::{Asked, Unadopted};
 use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{
-    Candidate, Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
-};
+use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
 use crate::secret::Token;
 use crate::store::{self, Edit, EntrySelector, Snapshot};
 
@@ -33,28 +31,28 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter(runner).await?;
         refuse_first_api(runner)?;
         let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
-        let foreign = match self.ask_newer(runner, &unknown, inquiry).await? {
+        let newer = match self.ask_newer(runner, &unknown, inquiry).await? {
             Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
-            Asked::Foreign(id) => Some(id),
-            Asked::Not => None,
+            Asked::Not(newer) => newer,
         };
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
         }
         match self.verify_own(runner, entered.is_replaced, inquiry.now.at).await {
-            Ok(verified) => self.correct_entry(runner, &entered.snapshot, foreign, verified, inquiry).await,
+            Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
-                if let (Some(id), true) = (foreign, inquiry.is_dead)
-                    && let Some(taken) = self.take_over(runner, &unknown, id, inquiry).await?
-                {
-                    return Ok(taken);
+                if let (Some((token, id)), true) = (newer.foreign.first(), inquiry.is_dead && !runner.is_leaving) {
+                    return self.take_over(runner, token, *id, inquiry).await;
                 }
                 if let Some(answer) = self.ask_twin(runner, inquiry.now.at).await? {
                     return self.adopted(runner, &answer, inquiry).await;
                 }
                 match self.ask_older(runner, &unknown, inquiry).await? {
                     Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
-                    Asked::Foreign(_) | Asked::Not => Err(error),
+                    Asked::Not(older) if inquiry.is_patient && (newer.is_unanswered || older.is_unanswered) => {
+                        Err(Error::Unjudged(runner.label().to_owned()))
+                    }
+                    Asked::Not(_) => Err(error),
                 }
             }
             Err(error) => Err(error),
@@ -85,18 +83,29 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         runner: &mut Runner,
         snapshot: &Snapshot,
-        foreign: Option<Option<RunnerId>>,
+        newer: &Unadopted,
         verified: Completed,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let entry_status = EntryStatus::of(runner, snapshot);
         self.take_back(runner, &entry_status).await?;
         match entry_status {
-            EntryStatus::Foreign { credential, .. } if foreign.is_some() => {
-                self.give_away(runner, credential, foreign.flatten()).await?;
-                Ok(verified)
-            }
             EntryStatus::Foreign { .. } => {
+                let (mut is_ambiguous, mut is_unknown) = (false, false);
+                for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
+                    match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
+                        Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
+                        Some((_, None)) => {
+                            is_ambiguous = true;
+                            tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
+                                "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is");
+                        }
+                        None => is_unknown = true,
+                    }
+                }
+                if !is_unknown {
+                    return Ok(Completed { is_disputed: is_ambiguous, ..verified });
+                }
                 let over = runner.overwritable(inquiry);
                 match self.project_over(runner, over).await {
                     Ok(()) if EntryStatus::unknown_in(runner, &self.disk.read().await?).is_empty() => Ok(verified),
@@ -159,12 +168,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// The entry holds an accepted token of another runner, and ours is good: the entry belongs to that runner from now
     /// on. Ours stays in the state directory.
-    async fn give_away(&self, runner: &mut Runner, credential: Credential, id: Option<RunnerId>) -> Result<(), Error> {
-        let Some(id) = id else {
-            tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
-                "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is");
-            return Ok(());
-        };
+    async fn give_away(&self, runner: &mut Runner, credential: Credential, id: RunnerId) -> Result<(), Error> {
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
@@ -222,15 +226,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn take_over(
         &self,
         runner: &mut Runner,
-        unknown: &[Token],
+        token: &Token,
         id: Option<RunnerId>,
         inquiry: &Inquiry<'_>,
-    ) -> Result<Option<Completed>, Error> {
-        if runner.is_leaving {
-            return Ok(None);
-        }
-        let is_it = |candidate: &&Candidate| unknown.contains(&candidate.token) && candidate.refused.is_none();
-        let Some(candidate) = runner.held.candidates.iter().rev().find(is_it).cloned() else { return Ok(None) };
+    ) -> Result<Completed, Error> {
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
@@ -240,12 +239,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.origin = Origin::Given;
         runner.record.id = id;
         runner.record.confirmed_id = id;
-        let answer = self.send_verify(runner, &candidate.token).await?;
-        let Candidate { token, obtained_at, expiry, .. } = candidate;
-        runner.take(Credential { token, obtained_at, expiry }, inquiry.now.at);
+        let answer = self.send_verify(runner, token).await?;
+        let held = runner.held.candidates.iter().find(|candidate| candidate.token == *token);
+        let (obtained_at, expiry) =
+            held.map_or((None, Expiry::Unknown), |candidate| (candidate.obtained_at, candidate.expiry));
+        runner.take(Credential { token: token.clone(), obtained_at, expiry }, inquiry.now.at);
         apply_answer(runner, &answer, inquiry.now.at);
         self.save_record(runner).await?;
-        Ok(Some(self.adopted(runner, &answer, inquiry).await?))
+        self.adopted(runner, &answer, inquiry).await
     }
 
     /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or

@@ -77,7 +77,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let present = Secrets::read(driver);
         let former = std::mem::replace(&mut self.secrets, present);
         let has_new_access = is_new(&self.secrets.access, &former.access);
-        self.enter(if has_new_access { Outcome::AccessReplaced } else { Outcome::Nudged });
+        self.enter(if has_new_access { Outcome::SecretReplaced } else { Outcome::Nudged });
     }
 
     pub(super) async fn reconcile(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
@@ -151,7 +151,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         };
         if is_concerned {
             tracing::info!(runner = self.driver.runner.label(), "a token file has changed: looking now");
-            self.enter(if has_new_access { Outcome::AccessReplaced } else { Outcome::Nudged });
+            self.enter(Outcome::SecretReplaced);
         }
     }
 

@@ -38,7 +38,7 @@ impl Acceptance {
             | Outcome::Contested
             | Outcome::Declined(_)
             | Outcome::NotUnregistered(_)
-            | Outcome::AccessReplaced
+            | Outcome::SecretReplaced
             | Outcome::Requested
             | Outcome::Deferred { .. }
             | Outcome::ResetDeferred { .. }
@@ -178,7 +178,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::Disputed
         | Outcome::Contested
         | Outcome::NotUnregistered(_)
-        | Outcome::AccessReplaced
+        | Outcome::SecretReplaced
         | Outcome::Requested
         | Outcome::Unsaved
         | Outcome::Saved

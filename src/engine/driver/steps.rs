@@ -77,10 +77,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// What an operation is told about the present.
     fn inquiry(&self) -> Inquiry<'_> {
         let now = self.moment().stamp();
-        let is_dead = matches!(self.state, State::Rejected(_));
-        let is_pressing = self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
+        let (is_dead, is_patient) = match &self.state {
+            State::Rejected(state) => (true, state.awaits_candidates(&self.rules.timing, now.at)),
+            _ => (false, false),
+        };
+        let is_pressing = !is_dead && self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
         let local = self.engine.clock.read().wall;
-        Inquiry { now, local, timing: &self.rules.timing, is_dead, is_pressing }
+        Inquiry { now, local, timing: &self.rules.timing, is_dead, is_patient, is_pressing }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
