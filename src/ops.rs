@@ -16,8 +16,8 @@
 //! A request that may have been executed although its answer was lost leaves its journal in place. [`Ops::settle`]
 //! clears it once a verification of the old token has shown what happened.
 //!
-//! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations never
-//! wait, retry or read a clock: `lifecycle` decides when to try again.
+//! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations wait
+//! for locks and places only, and send no request again: `lifecycle` decides when to try again.
 
 mod candidates;
 mod enrollment;

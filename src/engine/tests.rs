@@ -300,6 +300,26 @@ async fn an_unknown_token_that_is_never_judged_does_not_let_ours_expire() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_accepted_token_of_an_unnamed_runner_causes_no_stream_of_requests() {
+    for is_stateless in [false, true] {
+        let world = World::new();
+        let mut driver = world.driver(Asker::Daemon, None).await;
+        run_until(&mut driver, Timestamp::from_millis(START).plus(Duration::from_secs(60))).await;
+        world.server.name_no_ids();
+        world.disk.state().is_stateless = is_stateless;
+        let (_, other) = world.server.add_runner();
+        world.disk.state().entries[0].token = EntryToken::Literal(other.token.clone());
+        run_until(&mut driver, Timestamp::from_millis(START).plus(DAY)).await;
+        let requests = world.server.calls().len();
+        assert!(requests < 400, "{requests} requests in a day");
+        assert!(world.disk.tokens().contains(&other.token));
+        let served = world.server.runners()[&world.id.number()].clone();
+        let is_rotated = served.expiry.at().unwrap() > Timestamp::from_millis(START).plus(DAY);
+        assert_eq!(is_rotated, !is_stateless, "without a state directory there is no place for a new token");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_registration_into_an_entry_forgets_nothing_about_its_token() {
     let world = World::new();
     world.server.inject_always("verify", Some(Fault::Fail(Disposition::Refused)));

@@ -518,6 +518,9 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     }
 }
 
+/// So many failures in a row show that no verification will be answered in time for a pressing token.
+const PRESSING_FAILURES: u32 = 3;
+
 fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
     let timing = &rules.timing;
     let delay = |failures: u32, validity: Option<&Validity>| {
@@ -536,9 +539,12 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
             let retry_from = delay(failures, Some(&state.validity));
             // A failed verification is retried before the end of its interval.
             let verify_at = state.verify_at.min(retry_from);
-            // A verification that fails time and again does not hold up the reset of a pressing token.
-            let ask_first = state.ask_first && !state.validity.is_pressing(moment.now);
-            State::Active(Active { failures, retry_from, verify_at, ask_first, ..state })
+            // Verifications that fail time and again do not hold up the reset of a pressing token, nor does a claim that
+            // none of them has repeated.
+            let is_held_up = !(failures >= PRESSING_FAILURES && state.validity.is_pressing(moment.now));
+            let ask_first = state.ask_first && is_held_up;
+            let asked = state.asked.filter(|finding| is_held_up || finding.count > 1);
+            State::Active(Active { failures, retry_from, verify_at, ask_first, asked, ..state })
         }
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);

@@ -834,14 +834,29 @@ proptest! {
 #[test]
 fn a_pressing_token_waits_neither_for_a_judgement_nor_for_a_failing_verification() {
     let rules = rules();
-    for outcome in [Outcome::Disputed, Outcome::Deferred { retry_after: None }] {
-        for (secs, is_held_up) in [(70_000, true), (80_000, false)] {
-            let state = apply(active(), Outcome::ResetDeferred { retry_after: None }, &rules, moment(secs));
-            let state = apply(state, outcome, &rules, moment(secs + 60));
+    let deferred = Outcome::Deferred { retry_after: None };
+    for (outcomes, is_enough) in [(&[Outcome::Disputed][..], true), (&[deferred], false), (&[deferred, deferred], true)]
+    {
+        for (secs, is_pressing) in [(70_000, false), (80_000, true)] {
+            let reset = apply(active(), Outcome::ResetDeferred { retry_after: None }, &rules, moment(secs));
+            let later = |state, outcome: &Outcome| apply(state, *outcome, &rules, moment(secs + 60));
+            let state = outcomes.iter().fold(reset, later);
             let State::Active(active) = &state else { panic!("{state:?}") };
-            assert_eq!(active.ask_first, is_held_up, "{outcome:?} after {secs} s");
+            assert_eq!(active.ask_first, !(is_enough && is_pressing), "{outcomes:?} after {secs} s");
         }
     }
+}
+
+#[test]
+fn one_refusal_that_no_verification_repeats_does_not_let_a_token_expire() {
+    let rules = rules();
+    let deferred = Outcome::Deferred { retry_after: None };
+    let mut state = apply(active(), Outcome::Refused, &rules, moment(80_000));
+    for secs in [80_700, 80_800, 80_900] {
+        assert_eq!(plan(&state, &rules).unwrap().step, Step::Verify, "{secs}");
+        state = apply(state, deferred, &rules, moment(secs));
+    }
+    assert_eq!(plan(&state, &rules).unwrap().step, Step::Rotate);
 }
 
 #[test]

@@ -538,15 +538,26 @@ async fn each_entry_is_given_to_the_runner_whose_token_it_holds() {
 }
 
 #[tokio::test]
-async fn a_token_whose_runner_the_server_does_not_name_leaves_the_entry_disputed() {
+async fn a_token_whose_runner_the_server_does_not_name_stays_in_its_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let (_, credential) = fixture.server.add_runner();
     fixture.server.name_no_ids();
     fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
     let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
-    assert!(verified.is_disputed && matches!(verified.outcome, Outcome::Accepted(_)));
+    assert!(matches!(verified.outcome, Outcome::Accepted(_)));
     assert_eq!(fixture.disk.tokens(), [credential.token]);
+}
+
+#[tokio::test]
+async fn an_entry_that_a_failed_unregistration_has_handed_over_is_known_as_given() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other, credential) = fixture.server.add_runner();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token);
+    fixture.server.inject("delete_runner", Fault::Fail(NOT_EXECUTED));
+    fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap_err();
+    assert_eq!(fixture.disk.state().records[&runner.record.key].given_to, Some(other));
 }
 
 #[tokio::test]

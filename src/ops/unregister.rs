@@ -290,9 +290,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn check_no_other_token(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
         match self.ask_older(runner, &[], inquiry).await? {
             Asked::Adopted(_) => Err(Error::Replaced(runner.label().to_owned())),
-            Asked::Not(older) if older.is_unanswered && inquiry.is_patient => {
-                Err(Error::Unjudged(runner.label().to_owned()))
-            }
+            Asked::Not(older) if older.is_unanswered => Err(Error::Unjudged(runner.label().to_owned())),
             Asked::Not(_) => Ok(()),
         }
     }

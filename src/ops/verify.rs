@@ -91,20 +91,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.take_back(runner, &entry_status).await?;
         match entry_status {
             EntryStatus::Foreign { .. } => {
-                let (mut is_ambiguous, mut is_unknown) = (false, false);
+                let mut is_unknown = false;
                 for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
                     match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
                         Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
                         Some((_, None)) => {
-                            is_ambiguous = true;
                             tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
-                                "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is");
+                            "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is")
                         }
                         None => is_unknown = true,
                     }
                 }
                 if !is_unknown {
-                    return Ok(Completed { is_disputed: is_ambiguous, ..verified });
+                    return Ok(verified);
                 }
                 let over = runner.overwritable(inquiry);
                 match self.project_over(runner, over).await {
@@ -175,18 +174,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
             other = id.number(),
             "its entry in config.toml was given to another runner: serving that one as found, and keeping this runner in the state directory; put this runner's token back, or unregister it"
         );
-        runner.record.given_to = Some(id);
-        self.save_record(runner).await?;
         self.hand_entry_over(runner, credential, id).await
     }
 
     /// The entry is the other runner's from now on, which is recorded as given.
     pub(super) async fn hand_entry_over(
         &self,
-        runner: &Runner,
+        runner: &mut Runner,
         credential: Credential,
         id: RunnerId,
     ) -> Result<(), Error> {
+        runner.record.given_to = Some(id);
+        self.save_record(runner).await?;
         self.record_given(runner, id, &credential).await?;
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
@@ -230,20 +229,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         id: Option<RunnerId>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        let answer = self.send_verify(runner, token).await?;
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
             other = id.map(RunnerId::number),
             "its token is refused, and its entry was given to another runner: going on with that one, which is never deleted at a stop"
         );
-        runner.record.origin = Origin::Given;
-        runner.record.id = id;
-        runner.record.confirmed_id = id;
-        let answer = self.send_verify(runner, token).await?;
         let held = runner.held.candidates.iter().find(|candidate| candidate.token == *token);
         let (obtained_at, expiry) =
             held.map_or((None, Expiry::Unknown), |candidate| (candidate.obtained_at, candidate.expiry));
         runner.take(Credential { token: token.clone(), obtained_at, expiry }, inquiry.now.at);
+        (runner.record.origin, runner.record.id, runner.record.confirmed_id) = (Origin::Given, id, id);
         apply_answer(runner, &answer, inquiry.now.at);
         self.save_record(runner).await?;
         self.adopted(runner, &answer, inquiry).await

@@ -91,7 +91,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
-                    "config.toml has changed and cannot be read: keeping the last known state"
+                    "cannot compare the runner with config.toml, which has changed: keeping the last known state until the next verification"
                 );
                 return;
             }
