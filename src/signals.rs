@@ -60,6 +60,8 @@ impl Signals {
     /// A handler or its socket cannot be created.
     pub fn install() -> io::Result<Self> {
         handled_signals().thread_block()?;
+        // Blocked for good: a write beyond the size limit of files is an error to report, and not the end of the process.
+        SigSet::from(Number::SIGXFSZ).thread_block()?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,

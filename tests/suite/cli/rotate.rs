@@ -215,6 +215,15 @@ fn many_runners_are_verified_and_rotated_with_few_file_descriptors() {
 }
 
 #[test]
+fn size_limit_of_files_is_an_error_and_spends_no_token() {
+    let sandbox = expiring();
+    let (id, _) = sandbox.add_created("a");
+    let command = &["rotate", "--name", "a"];
+    Process::start(sandbox.shell("ulimit -f 0; exec \"$0\" \"$@\"", command)).end().exits(4);
+    assert_eq!(sandbox.gitlab.runner(id).unwrap().rotations, 0);
+}
+
+#[test]
 fn rotation_goes_before_a_daemon_whose_verification_of_the_runner_queues() {
     let sandbox = expiring();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
