@@ -10,6 +10,7 @@ mod source;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,11 @@ pub const MAX_TOKEN_BYTES: usize = 512;
 ///
 /// Opaque: prefixes and lengths change between releases and with every rotation.
 #[derive(Clone)]
-pub struct Token(Zeroizing<String>);
+pub struct Token {
+    text: Zeroizing<String>,
+    /// Computed once: a runner is found by it in every comparison with config.toml.
+    digest: OnceLock<Digest>,
+}
 
 /// Why a text is no token; does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,38 +65,38 @@ impl Token {
         if !text.bytes().all(is_safe) {
             return Err(TokenError::Character);
         }
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        Ok(Self { text: Zeroizing::new(text.to_owned()), digest: OnceLock::new() })
     }
 
     /// The secret text; only for request bodies, config.toml and the state directory.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The fingerprint, the only part of a token that may be shown.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(self.0.as_bytes())
+        self.digest().fingerprint()
     }
 
     /// The whole digest, by which tokens are compared where the token itself is not kept.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(self.0.as_bytes())
+        *self.digest.get_or_init(|| Digest::of(self.text.as_bytes()))
     }
 
     /// Whether the token has the prefix of a created runner: `glrt-`, also after an instance-wide prefix. Not used
     /// for runners that this agent registered.
     #[must_use]
     pub fn looks_created(&self) -> bool {
-        self.0.starts_with("glrt-") || self.0.contains("-glrt-")
+        self.text.starts_with("glrt-") || self.text.contains("-glrt-")
     }
 }
 
 impl PartialEq for Token {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_bytes() == other.0.as_bytes()
+        self.text.as_bytes() == other.text.as_bytes()
     }
 }
 
