@@ -1,9 +1,10 @@
 //! Unregister: delete a runner, or only this machine's manager of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::candidates::Asked;
-use super::{Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
+use super::{Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server, is_own};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
@@ -253,7 +254,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if unknown.is_empty() {
             return Ok(wanted);
         }
+        let own = |runner: &Runner| {
+            let target = runner.target();
+            snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position).collect()
+        };
+        let before: BTreeSet<usize> = own(runner);
         let foreign = match self.ask_newer(runner, &unknown, inquiry).await? {
+            // Another entry may have its new token too: who asks has to see that first.
+            Asked::Adopted(_) if own(runner) != before => return Err(Error::Replaced(runner.label().to_owned())),
             Asked::Adopted(_) => return Ok(wanted),
             Asked::Not(newer) => newer.foreign,
         };

@@ -117,11 +117,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    /// An entry that an unregistration could not remove goes before anything is asked. A command leaves that to the daemon.
+    /// An entry that an unregistration could not remove goes before anything is asked.
     async fn finish_unregistration(&mut self, step: Step) -> Result<Option<StepReport>, ops::Error> {
-        if !self.asker.is_daemon() {
-            return Ok(None);
-        }
         let now = self.now();
         let Some((fate, result)) = self.engine.ops.finish_unregistration(&mut self.runner, now).await? else {
             return Ok(None);
