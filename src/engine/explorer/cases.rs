@@ -289,3 +289,26 @@ fn a_runner_that_a_person_has_registered_again_is_served_by_the_running_daemon()
         ],
     );
 }
+
+#[test]
+fn a_verification_does_not_bring_back_a_manager_whose_entry_is_still_to_be_removed() {
+    keeps_every_promise(
+        DAY,
+        &[(NOW, Unregister(0)), (NOW, DiskFault("edit", 2)), (NOW, Verify(0)), (NOW, Unregister(1)), (NOW, Verify(0))],
+    );
+}
+
+#[test]
+fn an_unregistration_that_learns_a_new_token_leaves_the_other_entry_that_has_it() {
+    keeps_every_promise(
+        TWO_HOURS,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Quit),
+            (NOW, SwapToken(2, 1)),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Unregister(1)),
+        ],
+    );
+}

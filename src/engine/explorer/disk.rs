@@ -105,7 +105,7 @@ impl Port {
                     let result = work(state);
                     if is_write(name) {
                         state.note(|| format!("  process {}: {name}", self.process));
-                        state.check(Cause::Process(self.process));
+                        state.check(Cause::Write(self.process));
                     }
                     result
                 }

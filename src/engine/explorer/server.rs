@@ -155,7 +155,8 @@ impl Port {
             Call::DeleteManager => return,
             // It is not repeated by itself: see the matrix.
             Call::Register | Call::Create => {
-                if is_foreign {
+                // The token in an odd answer may never be verified.
+                if is_foreign || matches!(fault, Some(Fault::Odd(_))) {
                     state.unproven.insert(("registration", name_of.to_owned()));
                 }
                 return;
@@ -211,7 +212,9 @@ impl Port {
     /// Whether the agent may make a runner for an enrollment.
     fn check_registration(&self, state: &mut State, name: &str, now: i64) {
         let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
-        if intent.makes_anew.contains(name) {
+        let is_asked_for = state.processes.get(&self.process).is_some_and(|process| !process.is_daemon)
+            && state.unproven.contains(&("registration", name.to_owned()));
+        if is_asked_for || intent.makes_anew.contains(name) {
             return;
         }
         let is_good = |id: &u64| {
@@ -238,12 +241,23 @@ impl Port {
             })
         };
         // Nor is one that a person has registered anew, or unregistered.
-        let is_left = |id: &u64| state.let_go.contains(id);
+        // Nor is one whose token a person has put into an entry of another name, and into none of this one.
+        let is_named = |entry: &&crate::store::Entry| entry.name.as_deref() == Some(name);
+        let has_entry = state.files.entries.iter().any(|entry| is_named(&entry));
+        let is_left = |id: &u64| {
+            state.let_go.contains(id) || state.duplicated_at > 0 && !has_entry && has_entry_elsewhere(state, *id)
+        };
         let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }
     }
+}
+
+/// Whether an entry holds the runner's token.
+fn has_entry_elsewhere(state: &State, id: u64) -> bool {
+    let tokens = state.files.entries.iter().filter_map(super::world::literal);
+    tokens.filter_map(|token| state.owners.get(token)).any(|owner| *owner == id)
 }
 
 /// The same answer with a small difference.

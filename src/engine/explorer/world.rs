@@ -86,6 +86,8 @@ pub(super) enum Excuse {
 pub(super) enum Cause {
     /// A process of the agent, by a request or on the disk.
     Process(u64),
+    /// A write of such a process.
+    Write(u64),
     /// A request of a process that GitLab has executed and whose answer is cut.
     CutAnswer,
     /// A person or GitLab.
@@ -174,11 +176,15 @@ pub(super) struct State {
     pub(super) let_go: BTreeSet<u64>,
     /// When a person has last put a token into a second entry.
     pub(super) duplicated_at: i64,
+    /// Whether no clock has said when a token expires.
+    pub(super) is_without_time: bool,
     /// Awaits without any time passing.
     idle_awaits: (i64, u32),
     /// The same of readings of the clock: a loop need not await anything.
     clock_reads: (i64, u32),
     last_disk_fault: i64,
+    /// When GitLab has last issued a token.
+    last_answer: i64,
     pub(super) last_fault: i64,
     pub(super) violations: Vec<Violation>,
     pub(super) request_count: u64,
@@ -234,9 +240,11 @@ impl World {
             is_stateless: false,
             let_go: BTreeSet::new(),
             duplicated_at: 0,
+            is_without_time: false,
             idle_awaits: (0, 0),
             clock_reads: (0, 0),
             last_disk_fault: 0,
+            last_answer: 0,
             last_fault: 0,
             violations: Vec::new(),
             request_count: 0,
@@ -423,6 +431,12 @@ impl State {
     /// Compares what GitLab accepts with what the agent holds, after a change.
     pub(super) fn check(&mut self, cause: Cause) {
         let now = self.now();
+        // A command works on one runner: what it writes first after an answer is the token in it.
+        let (cause, writer) = match cause {
+            Cause::Write(process) => (Cause::Process(process), Some(process)),
+            cause => (cause, None),
+        };
+        let writer = writer.filter(|writer| self.processes.get(writer).is_some_and(|process| !process.is_daemon));
         let kept: Vec<_> = self.kept().into_iter().filter(|token| !self.ever_kept.contains(*token)).collect();
         let kept: Vec<_> = kept.into_iter().map(str::to_owned).collect();
         self.ever_kept.extend(kept);
@@ -471,6 +485,12 @@ impl State {
                             Holding::Flight { process, since: now }
                         }
                     }
+                    (Holding::Flight { process, .. }, _)
+                        if writer == Some(process) && !self.is_stateless && self.last_disk_fault < self.last_answer =>
+                    {
+                        lost.push((*id, "something else was written before the token of an answer"));
+                        Holding::Reported
+                    }
                     (Holding::Flight { process, .. }, Cause::Kill(killed)) if process == killed => {
                         Holding::Excused(Excuse::Killed)
                     }
@@ -513,6 +533,7 @@ impl State {
         if std::mem::replace(&mut self.noted, self.gitlab.issued) == self.gitlab.issued {
             return;
         }
+        self.last_answer = self.now();
         let tokens = self.gitlab.database.iter().map(|(id, runner)| (runner.token.clone(), *id));
         self.owners.extend(tokens.collect::<Vec<_>>());
         let life = self.gitlab.life.unwrap_or_default();
