@@ -132,12 +132,12 @@ impl Port {
         if state.gitlab.maintenance_until > now && !matches!(call, Call::Verify | Call::Probe) {
             return;
         }
-        let is_foreign = match fault {
+        let is_foreign = matches!(
+            fault,
             Some(
                 Fault::CutBefore | Fault::CutAfter | Fault::Gateway(..) | Fault::GatewayAfter(..) | Fault::ServerError,
-            ) => true,
-            _ => false,
-        };
+            )
+        );
         let is_foreign = if state.gitlab.down_until > now { state.gitlab.down_with.is_some() } else { is_foreign };
         let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
             && state.gitlab.down_until <= now
