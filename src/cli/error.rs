@@ -174,6 +174,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::OtherServer { .. }
         | ops::Error::UnconfirmedId(_)
         | ops::Error::OtherRunner { .. }
+        | ops::Error::EntryDisputed(_)
         | ops::Error::Replaced(_)
         | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::NoEntry(_)

@@ -173,6 +173,9 @@ pub enum Error {
     /// Its token is dead, and another token of it was neither accepted nor refused.
     #[error("runner `{0}`: its token is refused, and the server has not answered about another token of it yet")]
     Unjudged(String),
+    /// Nothing is registered into an entry with an unknown token: the new one could not be written over it.
+    #[error("the entry of runner `{0}` holds a token that the agent does not know, and which may be good")]
+    EntryDisputed(String),
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -221,6 +224,7 @@ impl Error {
             },
             Self::Unproven { .. } => Outcome::Lost { retry_after: None },
             Self::AwaitsToken(_) => Outcome::Deferred { retry_after: None },
+            Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
             Self::Replaced(_) => Outcome::Nudged,
@@ -276,6 +280,11 @@ impl Error {
             Self::UnconfirmedId(_) => {
                 return Some(
                     "check the `id` of its entry in GitLab, then say --force; the runner with that id gets a new token",
+                );
+            }
+            Self::EntryDisputed(_) => {
+                return Some(
+                    "`verify` asks the server about it: once it is refused twice, a minute apart, it may be overwritten; or remove the token from the entry",
                 );
             }
             Self::OtherRunner { .. } => {

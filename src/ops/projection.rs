@@ -237,7 +237,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let renewal = Edit::Renew { target, id: None, credential: credential.clone(), over: over.clone() };
         match self.disk.edit(renewal).await {
             Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {
-                let target = EntrySelector { id: None, ..runner.target() };
+                let mut target = EntrySelector { id: None, ..runner.target() };
+                target.digests.extend(over.iter().copied());
                 self.disk.edit(Edit::Renew { target, id: runner.record.id, credential, over }).await
             }
             result => result,

@@ -51,7 +51,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::Adopted(validity), None));
         }
         self.take_received_elsewhere(enrollment, runner).await?;
-        if let Some(adopted) = self.ask_received(runner, inquiry).await? {
+        if let Some(adopted) = self.ask_received(runner, &[], inquiry).await? {
             return Ok(adopted);
         }
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
@@ -101,7 +101,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
         let entered = self.enter_unless_stopping(runner).await?;
-        self.note_unknown(runner, &entered.snapshot, now).await?;
+        let unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -115,8 +115,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
             | EntryStatus::Blank
             | EntryStatus::Broken => false,
         };
-        if let Some(adopted) = self.ask_received(runner, inquiry).await? {
+        if let Some(adopted) = self.ask_received(runner, &unknown, inquiry).await? {
             return Ok(adopted);
+        }
+        // The new token is written over unknown ones that are proven dead, or it would have no entry.
+        runner.removable = runner.overwritable(inquiry);
+        if unknown.iter().any(|token| !runner.removable.contains(&token.digest())) {
+            return Err(Error::EntryDisputed(runner.label().to_owned()));
         }
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
@@ -210,9 +215,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(self.save_held(runner).await?)
     }
 
-    /// While a token from an odd answer may be good, no other runner is registered.
-    async fn ask_received(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Option<Completed>, Error> {
-        if let Asked::Adopted(answer) = self.ask_newer(runner, &[], inquiry).await? {
+    /// While a token from an odd answer may be good, no other runner is registered. Unknown tokens of its entry are asked
+    /// about, too.
+    async fn ask_received(
+        &self,
+        runner: &mut Runner,
+        unknown: &[Token],
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Option<Completed>, Error> {
+        if let Asked::Adopted(answer) = self.ask_newer(runner, unknown, inquiry).await? {
             return Ok(Some(self.adopted(runner, &answer, inquiry).await?));
         }
         if runner.awaits_received(inquiry) {
@@ -356,6 +367,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         date: Option<Timestamp>,
         now: Timestamp,
     ) -> Completed {
+        let over = std::mem::take(&mut runner.removable);
         let obtained_at = credential.obtained_at.unwrap_or(now);
         let validity = Validity { obtained_at, expiry: credential.expiry };
         runner.record.given_to = None;
@@ -365,7 +377,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }
-        let unsaved = self.project_and_clear(runner, Vec::new()).await.err();
+        let unsaved = self.project_and_clear(runner, over).await.err();
         Completed { unsaved, ..Completed::new(Outcome::Registered(validity), date) }
     }
 }

@@ -516,6 +516,23 @@ async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
 }
 
 #[tokio::test]
+async fn nothing_is_registered_into_an_entry_with_a_token_that_may_be_good() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let unknown = Token::parse("glrtr-by-a-person").unwrap();
+    fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
+    let enrollment = enrollment(registration_token());
+    for secs in [0, 59] {
+        let again = fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &later(secs)).await;
+        assert!(matches!(again, Err(Error::EntryDisputed(_))), "{secs}");
+        assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&unknown));
+    }
+    fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &later(60)).await.unwrap();
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 2);
+    assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
+}
+
+#[tokio::test]
 async fn each_entry_is_given_to_the_runner_whose_token_it_holds() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
