@@ -364,8 +364,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;
-            if let (Some(handle), Some(twin)) = (self.handles.get(key), &managed.twin_of) {
-                let _ended = handle.commands.send(RunnerCommand::Twin(twin.clone()));
+            if let Some(handle) = self.handles.get(key) {
+                let _ended = handle.commands.send(RunnerCommand::Twin(managed.twin_of.clone()));
             }
             // One that a person has registered again since has a token.
             let is_left_alone = unregistered == UnregisteredElsewhere::LeaveAlone
