@@ -355,6 +355,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
+        for error in &inventory.errors {
+            tracing::error!("{error}");
+        }
         for warning in &inventory.warnings {
             tracing::debug!("{warning}");
         }
