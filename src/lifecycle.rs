@@ -41,7 +41,7 @@ pub use apply::{Moment, Outcome, Settling, apply};
 pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
-pub use schedule::{Fraction, Share, proves_dead, reset_from, rotate_at};
+pub use schedule::{Fraction, Share, outlives_twin, proves_dead, reset_from, rotate_at};
 pub use state::{Active, Failed, NotRenewable, Rejected, State, Uncertain, Unregistered, Unsaved, Validity};
 
 /// The rules for one runner.
@@ -53,6 +53,8 @@ pub struct Rules {
     pub verify_interval: Duration,
     /// The share of a token's life after which it is rotated; `None` for no rotation.
     pub rotate: Option<Share>,
+    /// Whether the same runner at another address may rotate the token: this one does so only once it is pressing.
+    pub is_twin: bool,
     /// What is allowed for a refused token.
     pub recovery: Recovery,
     /// The runner's position in every spread. Fixed for a machine and runner; it distributes the requests of a fleet

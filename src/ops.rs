@@ -101,11 +101,13 @@ pub struct Completed {
     pub unsaved: Option<store::Error>,
     /// Whether config.toml holds an unknown token that is not proven dead.
     pub is_disputed: bool,
+    /// Whether the acceptance may come from a replica that does not know of a new token yet.
+    pub is_doubtful: bool,
 }
 
 impl Completed {
     fn new(outcome: Outcome, date: Option<Timestamp>) -> Self {
-        Self { outcome, date, unsaved: None, is_disputed: false }
+        Self { outcome, date, unsaved: None, is_disputed: false, is_doubtful: false }
     }
 }
 

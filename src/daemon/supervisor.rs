@@ -355,6 +355,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
+        for error in &inventory.errors {
+            tracing::error!("{error}");
+        }
         for warning in &inventory.warnings {
             tracing::debug!("{warning}");
         }
@@ -364,8 +367,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;
-            if let (Some(handle), Some(twin)) = (self.handles.get(key), &managed.twin_of) {
-                let _ended = handle.commands.send(RunnerCommand::Twin(twin.clone()));
+            if let Some(handle) = self.handles.get(key) {
+                let _ended = handle.commands.send(RunnerCommand::Twin(managed.twin_of.clone()));
             }
             // One that a person has registered again since has a token.
             let is_left_alone = unregistered == UnregisteredElsewhere::LeaveAlone

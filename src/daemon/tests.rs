@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock::Clock;
-use crate::engine::{Policy, PolicySelector, Shutdown, Unregister};
+use crate::engine::{Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
 use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
@@ -1253,4 +1253,72 @@ async fn that_an_answer_was_lost_is_remembered_after_a_restart_and_the_runner_re
     let tokens = fixture.disk.tokens();
     assert_eq!(tokens.len(), 1);
     assert!(fixture.server.runners().values().any(|served| served.token == tokens[0]), "{:?}", fixture.server.calls());
+}
+
+/// Adds an entry for the token of the first entry, under another address of its server.
+fn add_alias(fixture: &DaemonFixture) {
+    let first = fixture.disk.state().entries[0].clone();
+    let url = "http://gitlab".parse().ok();
+    let second = crate::store::Entry { name: Some("alias".to_owned()), url, position: 1, line: 11, ..first };
+    fixture.disk.state().entries.push(second);
+}
+
+/// When the first reset was sent, as a share of this life.
+fn first_reset(fixture: &DaemonFixture, life: Duration) -> Option<f64> {
+    let requests = fixture.server.requests();
+    let reset = requests.iter().find(|request| request.call == "reset")?;
+    Some(reset.at.since(crate::model::Timestamp::from_millis(crate::ops::memory::START)).div_duration_f64(life))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_whose_twin_was_removed_is_rotated_by_its_own_schedule() {
+    let life = secs(86_400);
+    let fixture = DaemonFixture::new(Some(life));
+    fixture.add_found("first");
+    add_alias(&fixture);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let script = async {
+        sleep(secs(60)).await;
+        let alias = fixture.disk.state().entries.remove(1);
+        fixture.disk.state().entries = vec![crate::store::Entry { position: 0, line: 1, ..alias }];
+        notices.send(Notice::Reload).unwrap();
+        sleep(life).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), fixture.parts(), inbox), script);
+    result.unwrap();
+    let share = first_reset(&fixture, life).unwrap();
+    assert!((0.6..0.75).contains(&share), "{share}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twin_is_rotated_once_its_token_is_pressing_if_the_first_one_is_not() {
+    let life = secs(86_400);
+    let fixture = DaemonFixture::new(Some(life));
+    fixture.add_found("first");
+    add_alias(&fixture);
+    let selector = PolicySelector { name: Some("first".to_owned()), ..PolicySelector::default() };
+    let off = Policy { selector, rotate: Some(RotatePolicy::Off), unregister: None, shared: None };
+    let config = Config { policies: vec![off], ..Config::default() };
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
+    let script = async {
+        // The reset writes config.toml.
+        for _ in 0..life.as_secs() / 10 {
+            if count_of(&fixture, "reset") == 0 {
+                sleep(secs(10)).await;
+            }
+        }
+        changes.send(Changed { config: true, settings: false }).unwrap();
+        sleep(life / 2).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(config, parts, inbox), script);
+    result.unwrap();
+    let share = first_reset(&fixture, life).unwrap();
+    assert!((0.87..0.9).contains(&share), "{share}");
+    let served = fixture.server.runners().into_values().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token.clone(), served.token], "the first one has followed");
+    assert_eq!(count_of(&fixture, "reset"), 1);
 }

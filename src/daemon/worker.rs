@@ -40,8 +40,8 @@ pub(super) enum RunnerCommand {
     Settings(Rc<Config>),
     /// An enrollment takes the runner over.
     HandOver,
-    /// This runner at another address may be the same one; see [`ManagedRunner::twin_of`].
-    Twin(RunnerKey),
+    /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].
+    Twin(Option<RunnerKey>),
     /// Plan nothing more.
     Stop,
 }
@@ -219,6 +219,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::NotUnderstood { .. }
         | Outcome::Disputed
         | Outcome::Contested
+        | Outcome::Doubtful
         | Outcome::ResetRefused
         | Outcome::ResetDeferred { .. }
         | Outcome::Declined(_)

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use relation::{Enrolled, Related, Relation, relate};
 
 use entries::EntryIndex;
-use relation::{Holdings, holds_token, runner_of};
+use relation::{Holdings, holds_token, runner_of, with_one_token};
 
 use super::Config;
 use crate::error_chain::chain;
@@ -34,8 +34,8 @@ pub struct ManagedRunner {
     pub enrollment: Option<Enrollment>,
     /// The operation that a crash interrupted.
     pub unfinished: Option<Unfinished>,
-    /// An earlier runner with the same token at another address. The two may be one runner: this one is not rotated,
-    /// and a refusal of its token counts only after the other's present token was refused at this address too.
+    /// An earlier runner with the same token at another address. The two may be one runner: this one is not rotated
+    /// before its token is pressing, and a refusal of its token counts only after the other's present token was refused at this address too.
     ///
     /// A runner whose token was accepted after the other had replaced it is no twin: it is a runner of its own, as on a
     /// GitLab that was restored from a copy of the other.
@@ -50,6 +50,8 @@ pub struct Inventory {
     pub runners: Vec<ManagedRunner>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+    /// Enrollments that are not served because of the settings.
+    pub errors: Vec<String>,
     /// Runners whose worker has to end first, because an enrollment takes them over. Filled by
     /// [`Inventory::apply_changes`].
     pub handovers: Vec<RunnerKey>,
@@ -141,7 +143,11 @@ impl Listing<'_> {
         let of = |enrollment: &Enrollment| (enrollment.key.clone(), enrollment.site.url.clone());
         let enrolled: Enrolled = config.enrollments.iter().map(of).collect();
         let holdings = Holdings::new(records, self.index);
-        let relate = |enrollment| holdings.relate(enrollment, &enrolled);
+        let served_by = with_one_token(&config.enrollments, records);
+        let relate = |enrollment: &Enrollment| match served_by.get(&enrollment.key) {
+            Some(by) => Related { relation: Relation::Taken { by: by.clone() }, others: 0 },
+            None => holdings.relate(enrollment, &enrolled),
+        };
         let relations: Vec<_> = config.enrollments.iter().map(relate).collect();
         drop(holdings);
         let mut taken = Enrolled::new();
@@ -193,7 +199,7 @@ impl Listing<'_> {
                 return None;
             }
             Relation::Taken { by } => {
-                self.inventory.warnings.push(format!(
+                self.inventory.errors.push(format!(
                     "enrollment `{}` has the same token as enrollment `{by}`, which serves the runner: remove one of them",
                     enrollment.key
                 ));
@@ -349,8 +355,11 @@ impl RecordChange {
 }
 
 impl Inventory {
-    /// Logs the warnings.
+    /// Logs the errors and warnings.
     pub fn log_warnings(&self) {
+        for error in &self.errors {
+            tracing::error!("{error}");
+        }
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }

@@ -24,12 +24,13 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
                 Origin::Registered | Origin::Given => !is_shared && runner.variable.is_none(),
                 Origin::V1 => false,
             };
-            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled && runner.twin_of.is_none())
+            config.rotate.filter(|_| can_rotate && !runner.rotation_disabled)
         }
     };
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
+    let is_twin = runner.twin_of.is_some() && policy.rotate != Some(RotatePolicy::Always);
     let recovery = recovery(config, runner, enrollment, is_shared);
-    Rules { timing: config.timing.clone(), verify_interval, rotate, recovery, phase: runner.phase(system_id) }
+    Rules { timing: config.timing.clone(), verify_interval, rotate, is_twin, recovery, phase: runner.phase(system_id) }
 }
 
 /// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Goal, Outcome, State, Step};
-use crate::model::{RunnerId, StateName, Timestamp};
+use crate::model::{Credential, RunnerId, StateName, Timestamp};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, url,
 };
@@ -118,6 +118,67 @@ async fn a_twin_takes_over_the_new_token_instead_of_another_reset() {
         let token = world.server.runners()[&world.id.number()].token.clone();
         assert_eq!(world.disk.tokens(), [token.clone(), token]);
     }
+}
+
+/// Two entries with one token at two addresses, the first of which is rotated; returns the driver of the second one and
+/// the token that both had.
+async fn with_rotated_twin(world: &World) -> (TestDriver, Credential) {
+    let first = world.disk.state().entries[0].clone();
+    let served = world.server.runners()[&world.id.number()].clone();
+    let credential = Credential { token: served.token, obtained_at: None, expiry: served.expiry };
+    let second = Entry { name: Some("b".to_owned()), url: "http://gitlab".parse().ok(), position: 1, ..first };
+    world.disk.state().entries.push(second);
+    let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+    let engine = Rc::new(Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO });
+    let (inventory, _) = retake_inventory(&engine.ops, &world.config, &BTreeSet::new()).await.unwrap();
+    let config = Rc::new(world.config.clone());
+    let mut drivers = inventory.runners.into_iter().map(|managed| {
+        let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Keep };
+        Driver::new(Rc::clone(&engine), managed, Rc::clone(&config), asker)
+    });
+    let (mut first, second) = (drivers.next().unwrap(), drivers.next().unwrap());
+    let rotated = first.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(rotated.outcome(), Some(Outcome::Rotated(_))));
+    (second, credential)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_lags_neither_ends_a_twin_nor_has_its_dead_token_reset() {
+    let world = World::new();
+    let (mut twin, former) = with_rotated_twin(&world).await;
+    let present = world.server.runners()[&world.id.number()].clone();
+    world.server.restore(world.id, &former);
+    for goal in [Goal::Verified, Goal::Rotated] {
+        let drive = twin.drive(goal, Budget::BY_RULES, &TestCaller::default()).await;
+        assert!(twin.runner.twin_of.is_some(), "{goal:?}");
+        if goal == Goal::Rotated {
+            assert_eq!(drive.taken, [(Step::Rotate, Outcome::Doubtful)]);
+            let error = drive.into_failure().unwrap();
+            assert!(error.to_string().contains("has got a new one just now"), "{error}");
+        }
+        let next = twin.plan().unwrap();
+        assert!(next.step == Step::Verify && next.at.since(twin.now()) <= Duration::from_secs(60), "{next:?}");
+    }
+    assert_eq!(world.server.calls(), ["reset", "verify", "verify"]);
+    // The replica has caught up.
+    let present = Credential { token: present.token, obtained_at: None, expiry: present.expiry };
+    world.server.restore(world.id, &present);
+    let drive = twin.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(drive.outcome(), Some(Outcome::Adopted(_))), "{drive:?}");
+    assert_eq!(world.server.calls().iter().filter(|call| **call == "reset").count(), 1);
+    assert_eq!(world.disk.tokens(), [present.token.clone(), present.token]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_accepted_long_after_its_twin_got_a_new_one_is_rotated() {
+    let world = World::new();
+    let (mut own, former) = with_rotated_twin(&world).await;
+    world.server.restore(world.id, &former);
+    tokio::time::sleep(Duration::from_secs(601)).await;
+    let drive = own.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(drive.outcome(), Some(Outcome::Rotated(_))), "{drive:?}");
+    assert!(own.runner.twin_of.is_none());
+    assert_eq!(world.server.calls(), ["reset", "verify", "reset"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,9 @@ pub enum Outcome {
     Disputed,
     /// A reset was not sent: config.toml holds an unknown token, which is verified first.
     Contested,
+    /// The token was accepted, but a replica that lags may have said so: the same runner at another address has got a new
+    /// one just now. No reset before a later acceptance.
+    Doubtful,
     /// The server refused the token in a reset.
     ResetRefused,
     /// The token was rotated.
@@ -148,6 +151,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::NotUnderstood { retry_after } => claimed(state, Claim::NotUnderstood, retry_after, rules, moment),
         Outcome::Disputed => disputed(state, rules, moment.now),
         Outcome::Contested => contested(state, rules, moment.now),
+        Outcome::Doubtful => doubtful(state, rules, moment.now),
         Outcome::ResetRefused => reset_refused(state, rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
         Outcome::RotationClosed => declined(state, Claim::NotRenewable, rules, moment),
@@ -449,6 +453,15 @@ fn contested(state: State, rules: &Rules, now: Timestamp) -> State {
         }
         other => verified_soon(other, now),
     }
+}
+
+/// Neither a reset nor a longer wait rests on the acceptance: the token is verified again.
+fn doubtful(state: State, rules: &Rules, now: Timestamp) -> State {
+    let State::Active(active) = state else { return contested(state, rules, now) };
+    let left = active.validity.left(now).filter(|left| !left.is_zero());
+    let at = now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, left));
+    let (verify_at, reset_from) = (active.verify_at.min(at), active.reset_from.max(at));
+    State::Active(Active { verify_at, reset_from, ask_first: true, ..active })
 }
 
 /// A failed reset: no other one before a verification.

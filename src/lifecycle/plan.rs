@@ -51,8 +51,15 @@ fn plan_rejected(state: &Rejected, rules: &Rules) -> Plan {
 fn plan_not_renewable(state: &NotRenewable, rules: &Rules) -> Plan {
     let why = why_verify(state.asked, state.failures);
     let verify = Plan { step: Step::Verify, at: state.verify_at, why };
-    let is_due = rules.rotate.is_some() && state.asked.is_none() && state.reset_at < state.verify_at;
-    if is_due { Plan { step: Step::Rotate, at: state.reset_at, why: Why::LookAgain } } else { verify }
+    let reset_at = if rules.is_twin {
+        state.validity.pressing_from().map(|at| at.max(state.reset_at))
+    } else {
+        Some(state.reset_at)
+    };
+    match reset_at.filter(|_| rules.rotate.is_some() && state.asked.is_none()) {
+        Some(at) if at < state.verify_at => Plan { step: Step::Rotate, at, why: Why::LookAgain },
+        _ => verify,
+    }
 }
 
 fn plan_active(state: &Active, rules: &Rules) -> Plan {
@@ -88,7 +95,8 @@ fn why_verify(asked: Option<Finding>, failures: u32) -> Why {
 
 fn plan_rotation(state: &Active, rules: &Rules) -> Option<Plan> {
     let share_at = rotate_at(&state.validity, rules.rotate?, rules.phase)?;
-    let at = share_at.max(state.reset_from).max(state.retry_from);
+    let due_at = if rules.is_twin { share_at.max(state.validity.pressing_from()?) } else { share_at };
+    let at = due_at.max(state.reset_from).max(state.retry_from);
     let why = if state.failures == 0 { Why::ShareOfLife } else { Why::Retry };
     Some(Plan { step: Step::Rotate, at, why })
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Timing, Validity};
-use crate::model::{Claim, Finding, Stamp, Timestamp};
+use crate::model::{Claim, Expiry, Finding, Stamp, Timestamp};
 
 /// A number from 0 (inclusive) to 1 (exclusive): a phase or a random number.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -134,6 +134,20 @@ impl Proof {
 #[must_use]
 pub fn proves_dead(finding: &Finding, timing: &Timing, left: Option<Duration>, now: &Stamp) -> bool {
     finding.claim == Claim::Refused && Proof::of_two(timing, left).is_met(finding, now)
+}
+
+/// How long a replica may go on accepting a token that was replaced.
+const REPLICA_LAG: Duration = Duration::from_secs(600);
+
+/// Whether an acceptance shows that a token is of a runner of its own, although a twin, which had the same token at
+/// another address, has got a new one: the acceptance comes so much later that no replica lags. The wait is shorter if
+/// little of the token's life was left. A time of replacement that nothing tells is long past.
+#[must_use]
+pub fn outlives_twin(accepted_at: Timestamp, twin_replaced_at: Option<Timestamp>, expiry: Expiry) -> bool {
+    twin_replaced_at.is_none_or(|replaced_at| {
+        let left = expiry.at().map(|at| at.since(replaced_at));
+        accepted_at > replaced_at.plus(left.map_or(REPLICA_LAG, |left| REPLICA_LAG.min(left / 8)))
+    })
 }
 
 /// A human is asked for after this many times the time that confirms a refusal: ten minutes by default.

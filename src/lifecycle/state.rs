@@ -198,6 +198,12 @@ impl Validity {
         matches!((self.left(now), self.life()), (Some(left), Some(life)) if !left.is_zero() && left <= life / LAST_SHARE)
     }
 
+    /// When the last eighth of its life begins; `None` without a known expiry.
+    #[must_use]
+    pub fn pressing_from(&self) -> Option<Timestamp> {
+        self.life().map(|life| self.obtained_at.plus(life - life / LAST_SHARE))
+    }
+
     /// Whether the expiry has passed.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {

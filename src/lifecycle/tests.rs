@@ -32,6 +32,7 @@ pub(super) fn rules() -> Rules {
         timing: Timing::default(),
         verify_interval: secs(3600),
         rotate: Some(Share::DEFAULT),
+        is_twin: false,
         recovery: Recovery::default(),
         phase: Fraction::ZERO,
     }
@@ -80,7 +81,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 29] = [
+    let table: [(Outcome, [&str; 7]); 30] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -88,6 +89,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::NotUnderstood { retry_after: None }, ["=", "=",  "=",             "=",        "=",             "=",        "="]),
         (Outcome::Disputed,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Contested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::Doubtful,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::ResetRefused,       ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Rotated(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -637,6 +639,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::NotUnderstood { retry_after: None }),
         Just(Outcome::Disputed),
         Just(Outcome::Contested),
+        Just(Outcome::Doubtful),
         Just(Outcome::Declined(Trouble::Unassigned)),
         Just(Outcome::ResetDeferred { retry_after: None }),
         Just(Outcome::NotUnregistered(Settling::Ask)),
@@ -906,5 +909,36 @@ fn what_an_old_secret_was_declined_for_does_not_count_against_the_new_one() {
         assert!(is_concluded(&apply(state.clone(), declined, &rules, moment(1_500))), "{state:?}");
         let state = apply(state, Outcome::SecretReplaced, &rules, moment(1_400));
         assert!(!is_concluded(&apply(state.clone(), declined, &rules, moment(1_500))), "{state:?}");
+    }
+}
+
+#[test]
+fn a_twin_is_rotated_only_once_its_token_is_pressing() {
+    let twin = Rules { is_twin: true, ..rules() };
+    let State::Active(state) = active() else { panic!() };
+    let state = Active { verify_at: at(0).plus(secs(2 * DAY)), ..state };
+    let next = plan(&State::Active(state), &twin).unwrap();
+    assert_eq!((next.step, next.at), (Step::Rotate, at(0).plus(secs(DAY * 7 / 8))));
+    assert!(validity().is_pressing(next.at) && !validity().is_pressing(at(0).plus(secs(DAY * 7 / 8 - 1))));
+}
+
+#[test]
+fn a_doubtful_acceptance_is_followed_by_a_verification_and_never_by_a_reset() {
+    for now in [1, DAY * 2 / 3, DAY * 15 / 16] {
+        let accepted = apply(active(), Outcome::Accepted(validity()), &rules(), moment(now.cast_signed()));
+        let doubtful = apply(accepted, Outcome::Doubtful, &rules(), moment(now.cast_signed()));
+        let next = plan(&doubtful, &rules()).unwrap();
+        assert_eq!((next.step, next.at), (Step::Verify, at(0).plus(secs(now + 60))));
+    }
+}
+
+#[test]
+fn a_token_outlives_its_twins_only_by_an_acceptance_that_no_lag_explains() {
+    let replaced = Some(at(0));
+    for (secs_later, life, expected) in
+        [(1, None, false), (600, None, false), (601, None, true), (299, Some(2400), false), (301, Some(2400), true)]
+    {
+        let expiry = life.map_or(Expiry::Unknown, |life| Expiry::At(at(0).plus(secs(life))));
+        assert_eq!(outlives_twin(at(0).plus(secs(secs_later)), replaced, expiry), expected, "{secs_later} {life:?}");
     }
 }

@@ -176,6 +176,11 @@ pub enum Error {
     /// Nothing is registered into an entry with an unknown token: the new one could not be written over it.
     #[error("the entry of runner `{0}` holds a token that the agent does not know, and which may be good")]
     EntryDisputed(String),
+    /// A reset was not sent: the same runner at another address has got a new token just now.
+    #[error(
+        "the runner at another address that had the token of runner `{0}` has got a new one just now, and a server that has not noticed accepts the old one for a while"
+    )]
+    TwinMoved(String),
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -236,6 +241,7 @@ impl Error {
                 Disposition::RotationClosed | Disposition::Unsupported => Outcome::RotationClosed,
                 Disposition::MustAct(reason) => Outcome::Declined(trouble(reason)),
             },
+            Self::TwinMoved(_) => Outcome::Doubtful,
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
             Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::NoEntry(_) | Self::Unjudged(_) => {
@@ -290,6 +296,7 @@ impl Error {
             Self::OtherRunner { .. } => {
                 return Some("put the token of the runner with that id into the entry, or correct its `id`");
             }
+            Self::TwinMoved(_) => return Some("try again in ten minutes"),
             _ => {}
         }
         self.failure()?.hint.as_deref()

@@ -3,7 +3,8 @@
 use super::verify::apply_answer;
 use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
-use crate::model::{Credential, RunnerKey, Timestamp};
+use crate::lifecycle::outlives_twin;
+use crate::model::{Credential, Expiry, RunnerKey, Timestamp};
 use crate::store::{Record, Snapshot};
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -24,14 +25,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
-    /// as on a GitLab that was restored from a copy of the other.
-    pub(super) async fn part_from_twin(&self, runner: &mut Runner) -> Result<(), Error> {
-        if self.moved_twin(runner).await?.is_some() {
+    /// as on a GitLab that was restored from a copy of the other. Returns whether it is too early to tell.
+    pub(super) async fn part_from_twin(&self, runner: &mut Runner, accepted_at: Timestamp) -> Result<bool, Error> {
+        let Some((twin, _)) = self.moved_twin(runner).await? else { return Ok(false) };
+        let expiry = runner.record.credential.as_ref().map_or(Expiry::Unknown, |credential| credential.expiry);
+        let is_own = outlives_twin(accepted_at, twin.replaced_at(), expiry);
+        if is_own {
             tracing::info!(runner = runner.label(), twin = ?runner.twin_of.as_ref().map(ToString::to_string),
                 "not the same runner as at another address: rotating its token here");
             runner.twin_of = None;
         }
-        Ok(())
+        Ok(!is_own)
     }
 
     /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.

@@ -63,9 +63,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let token = runner.token()?;
         let answer = self.send_verify(runner, &token).await;
         note_verification(runner, &answer, now);
+        let mut is_doubtful = false;
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
-            self.part_from_twin(runner).await?;
+            is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
             if let Some(accepted_at) = self.trusted(runner, verified.date) {
                 runner.outlive_candidates(accepted_at);
             }
@@ -74,7 +75,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let date = answer?.date;
         let validity = runner.validity(date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         let outcome = if is_replaced { Outcome::Adopted(validity) } else { Outcome::Accepted(validity) };
-        Ok(Completed::new(outcome, date))
+        Ok(Completed { is_doubtful, ..Completed::new(outcome, date) })
     }
 
     /// The runner's own token was accepted: puts it over old copies of itself and over unknown tokens that are proven

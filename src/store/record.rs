@@ -94,6 +94,13 @@ pub struct Records {
 }
 
 impl Record {
+    /// When its token came to replace another one, in server time, as far as known.
+    #[must_use]
+    pub fn replaced_at(&self) -> Option<Timestamp> {
+        let obtained_at = self.credential.as_ref().and_then(|credential| credential.obtained_at);
+        self.last_reset_at.max(obtained_at).max(self.first_seen_at.filter(|_| obtained_at.is_none()))
+    }
+
     /// Sets the token that it was created from.
     pub fn set_seed(&mut self, token: &Token) {
         self.seed = Some(token.fingerprint());

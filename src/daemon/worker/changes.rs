@@ -127,11 +127,16 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// Looks at once if the same runner at another address has got another token, which revokes this one.
-    async fn follow(&mut self, twin: RunnerKey) {
-        self.driver.runner.twin_of = Some(twin);
-        if self.shared.engine.ops.has_twin_moved(&self.driver.runner).await {
+    /// Looks at once if the same runner at another address has got another token, which revokes this one. Then only a
+    /// verification parts the two: without a state directory the inventory does not know of the former token.
+    async fn follow(&mut self, twin: Option<RunnerKey>) {
+        let (ops, runner) = (&self.shared.engine.ops, &mut self.driver.runner);
+        let is_gone = twin.is_none();
+        runner.twin_of = twin.or(runner.twin_of.take());
+        if ops.has_twin_moved(runner).await {
             self.enter(Outcome::Nudged);
+        } else if is_gone {
+            runner.twin_of = None;
         }
     }
 

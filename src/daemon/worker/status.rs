@@ -36,6 +36,7 @@ impl Acceptance {
             | Outcome::NotUnderstood { .. }
             | Outcome::Disputed
             | Outcome::Contested
+            | Outcome::Doubtful
             | Outcome::Declined(_)
             | Outcome::NotUnregistered(_)
             | Outcome::SecretReplaced
@@ -177,6 +178,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::NotUnderstood { .. }
         | Outcome::Disputed
         | Outcome::Contested
+        | Outcome::Doubtful
         | Outcome::NotUnregistered(_)
         | Outcome::SecretReplaced
         | Outcome::Requested

@@ -21,8 +21,12 @@ impl StepReport {
     }
 
     fn completed(step: Step, completed: Completed) -> Self {
-        let Completed { outcome, date, unsaved, is_disputed } = completed;
-        let further = [unsaved.as_ref().map(|_| Outcome::Unsaved), is_disputed.then_some(Outcome::Disputed)];
+        let Completed { outcome, date, unsaved, is_disputed, is_doubtful } = completed;
+        let further = [
+            unsaved.as_ref().map(|_| Outcome::Unsaved),
+            is_disputed.then_some(Outcome::Disputed),
+            is_doubtful.then_some(Outcome::Doubtful),
+        ];
         let outcomes = std::iter::once(outcome).chain(further.into_iter().flatten()).collect();
         let failure = unsaved.map(|error| StepFailure::Unsaved(error.into()));
         Self { server_time: date, failure, ..Self::new(step, outcomes) }
@@ -150,6 +154,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let _until_replaced = engine.ops.lock_twin(&self.runner).await?;
         if engine.ops.has_twin_moved(&self.runner).await {
             match self.verify(step).await {
+                Ok(verified) if verified.outcomes.contains(&Outcome::Doubtful) => {
+                    let error = ops::Error::TwinMoved(self.runner.label().to_owned());
+                    return Ok(StepReport { server_time: verified.server_time, ..StepReport::failed(step, error) });
+                }
                 Ok(verified) if matches!(verified.outcomes.first(), Some(Outcome::Accepted(_))) => {}
                 Err(error) if error.outcome() == Outcome::Refused => {}
                 followed => return followed,

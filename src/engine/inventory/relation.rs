@@ -15,6 +15,7 @@ use crate::store::{Entry, EntryProblem, Record, Snapshot};
 ///
 /// | this machine has | relation | then |
 /// |---|---|---|
+/// | a given token that is another enrollment's too, at the same server | [`Taken`](Self::Taken) | nothing: that one serves it |
 /// | a record under the enrollment's key, with a token | [`Own`](Self::Own) | it is served |
 /// | an entry of its name that a record belongs to, or a record of its name without an entry | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
 /// | a usable entry of its name without a record | [`Found`](Self::Found) | it gets a record under the enrollment's key |
@@ -183,6 +184,29 @@ fn is_renewed(own: &Record, entry: &Entry) -> bool {
         Origin::Given => false,
     };
     is_gone && entry.token.token().is_some_and(|token| own.former_digests.contains(&token.digest()))
+}
+
+/// The enrollments with a given token that another one at the same server has too, with the key of that one: the first
+/// of those that have a runner already, else the first of all.
+pub(super) fn with_one_token(enrollments: &[Enrollment], records: &[Record]) -> BTreeMap<RunnerKey, RunnerKey> {
+    let has_runner = |enrollment: &Enrollment| {
+        records.iter().any(|record| {
+            record.key == enrollment.key && record.url == enrollment.site.url && record.credential.is_some()
+        })
+    };
+    let mut of_token: BTreeMap<(&ServerUrl, Digest), Vec<&Enrollment>> = BTreeMap::new();
+    for enrollment in enrollments {
+        if let Some(given) = given_token(enrollment) {
+            of_token.entry((&enrollment.site.url, given)).or_default().push(enrollment);
+        }
+    }
+    let mut served_by = BTreeMap::new();
+    for same in of_token.into_values().filter(|same| same.len() > 1) {
+        let server = same.iter().find(|enrollment| has_runner(enrollment)).unwrap_or(&same[0]);
+        let others = same.iter().filter(|other| other.key != server.key);
+        served_by.extend(others.map(|other| (other.key.clone(), server.key.clone())));
+    }
+    served_by
 }
 
 /// The token of an enrollment with a given token; `None` for any other, and if it cannot be read.

@@ -194,7 +194,40 @@ async fn a_given_token_that_an_entry_holds_is_that_runner_under_any_name() {
     world.config.enrollments[1].source = RegistrationSource::Given(source);
     let inventory = world.started().await;
     assert_eq!(served(&inventory), [("build-1", true)]);
-    assert!(inventory.warnings[0].contains("`second` has the same token as enrollment `build-1`"));
+    assert!(inventory.errors[0].contains("`second` has the same token as enrollment `build-1`"));
+}
+
+#[tokio::test]
+async fn of_two_enrollments_with_one_given_token_one_is_served_before_there_is_a_record_and_after() {
+    let mut world = World::new();
+    let (_, credential) = world.server.add_runner();
+    let given = |origin: &str| {
+        let source = Source::Value { token: credential.token.clone(), origin: origin.to_owned() };
+        RegistrationSource::Given(source)
+    };
+    world.enroll("second", "second");
+    world.config.enrollments[0].source = given("a file");
+    world.config.enrollments[1].source = given("another file");
+    let says = |inventory: &Inventory, text: &str| inventory.errors.len() == 1 && inventory.errors[0].contains(text);
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true)]);
+    assert!(says(&inventory, "`second` has the same token as enrollment `build-1`"), "{:?}", inventory.errors);
+    // The one that has a runner keeps it, in any order and after a rotation.
+    let id = world.server.runners().into_keys().next().unwrap();
+    let new = Credential { token: Token::parse("glrt-new").unwrap(), ..credential.clone() };
+    for with_record in [&["second"][..], &["build-1", "second"]] {
+        world.disk.state().records.clear();
+        for name in with_record {
+            world.add_record(name, name, RunnerId::try_from(id).unwrap(), &new);
+        }
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory), [(with_record[0], true)], "{with_record:?}");
+        assert!(says(&inventory, "has the same token as enrollment"), "{:?}", inventory.errors);
+    }
+    // At another server it is another runner, or a twin.
+    world.disk.state().records.clear();
+    world.config.enrollments[1].site.url = "https://other.example.com".parse().unwrap();
+    assert_eq!(served(&world.started().await), [("build-1", true), ("second", true)]);
 }
 
 #[tokio::test]

@@ -1,16 +1,13 @@
 //! Twins: runners with one token at different addresses, which may be one runner under two names of its server.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::ManagedRunner;
 use super::relation::current_digest;
-use crate::model::VerifyOutcome;
+use crate::lifecycle::outlives_twin;
+use crate::model::{Expiry, VerifyOutcome};
 use crate::secret::Digest;
 use crate::store::Record;
-
-/// How long a replica may go on accepting a token that was replaced.
-const LAG: Duration = Duration::from_secs(600);
 
 /// Marks each runner whose token an earlier runner at another address has too, or has had before its last rotation.
 pub(super) fn mark(runners: &mut [ManagedRunner]) {
@@ -45,6 +42,7 @@ pub(super) fn mark(runners: &mut [ManagedRunner]) {
 
 /// Whether the server has accepted a record's token after the other runner had replaced the same one.
 fn is_accepted_since(record: &Record, other: &Record) -> bool {
-    let (Some(verified), Some(replaced_at)) = (&record.last_verify, other.last_reset_at) else { return false };
-    verified.outcome == VerifyOutcome::Accepted && verified.at > replaced_at.plus(LAG)
+    let Some(verified) = &record.last_verify else { return false };
+    let expiry = record.credential.as_ref().map_or(Expiry::Unknown, |credential| credential.expiry);
+    verified.outcome == VerifyOutcome::Accepted && outlives_twin(verified.at, other.replaced_at(), expiry)
 }
