@@ -156,7 +156,7 @@ pub(super) static DOCUMENTED: &[Row] = &[
     row((403, Message), &[DeleteV1], Is(&["403 Forbidden"]), ErrorKind::TokenRefused, Count),
     row((422, Message), BY_RUNNER, Is(&["Runner is orphaned"]), ErrorKind::Orphaned, Count),
     row((404, Message), &[DeleteManager],
-        Is(&["404 Runner manager not found Not Found", "404 Runner manager not found", "404 Runner Not Found", "404 Not found"]),
+        Is(&["404 Runner manager not found Not Found", "404 Runner manager not found", "404 Not found"]),
         ErrorKind::NotFound, DoNotCount),
     // A server without the call takes `managers` for a runner's id and asks for an access token.
     row((401, Message), &[DeleteManager], Is(&["401 Unauthorized"]), ErrorKind::Unsupported, DoNotCount),

@@ -198,6 +198,7 @@ fn only_the_exact_text_closes_a_rotation_or_a_call() {
         (Reset, 410, r#"{"message":"410 Gone"}"#),
         (Reset, 501, r#"{"message":"501 Not Implemented"}"#),
         (DeleteManager, 404, r#"{"message":"404 No such manager"}"#),
+        (DeleteManager, 404, r#"{"message":"404 Runner Not Found"}"#),
         (DeleteManager, 401, r#"{"message":"401 Who are you"}"#),
         (DeleteRunner, 404, r#"{"message":"404 Not found"}"#),
         (Verify, 404, r#"{"message":"404 Not found"}"#),
