@@ -275,8 +275,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             );
             return Ok(EntryFate::Keep);
         }
-        let is_named = foreign.iter().all(|(_, id)| id.is_some());
-        if !foreign.is_empty() && !(is_named && wanted == EntryFate::Drop) {
+        let goes_over = foreign.iter().all(|(_, id)| id.is_some()) && wanted == EntryFate::Drop;
+        if !(foreign.is_empty() || goes_over) {
             tracing::warn!(runner = runner.label(), "its entry holds the token of another runner: the entry stays");
             return Ok(EntryFate::Keep);
         }
