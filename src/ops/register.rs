@@ -12,7 +12,7 @@ use super::{
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{CandidateSource, Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Candidate, CandidateSource, Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
@@ -101,7 +101,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
         let entered = self.enter_unless_stopping(runner).await?;
-        let unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
+        let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
+        unknown.extend(self.note_same_runner(runner, now).await?);
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -213,6 +214,27 @@ impl<S: Server, D: Disk> Ops<S, D> {
             mine.entry_text = mine.entry_text.take().or(record.entry_text);
         }
         Ok(self.save_held(runner).await?)
+    }
+
+    /// Keeps the tokens of this runner that are recorded under another key, and returns them: an entry that has lost its id
+    /// and got a new token is served as another runner until the server names it.
+    async fn note_same_runner(&self, runner: &mut Runner, now: Timestamp) -> Result<Vec<Token>, Error> {
+        let Some(own) = runner.record.named_id() else { return Ok(Vec::new()) };
+        let is_same = |record: &Record| {
+            record.key != runner.record.key && record.url == runner.record.url && record.confirmed_id == Some(own)
+        };
+        let same: Vec<_> = self.disk.records().await?.records.into_iter().filter(is_same).collect();
+        let mut tokens = Vec::new();
+        for Credential { token, obtained_at, expiry } in same.into_iter().filter_map(|record| record.credential) {
+            if runner.is_current(&token) {
+                continue;
+            }
+            tokens.push(token.clone());
+            let (source, id, refused) = (CandidateSource::Found, Some(own), None);
+            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+        }
+        self.save_held(runner).await?;
+        Ok(tokens)
     }
 
     /// While a token from an odd answer may be good, no other runner is registered. Unknown tokens of its entry are asked

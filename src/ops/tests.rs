@@ -533,6 +533,22 @@ async fn nothing_is_registered_into_an_entry_with_a_token_that_may_be_good() {
 }
 
 #[tokio::test]
+async fn a_runner_that_is_served_under_another_key_is_not_registered_again() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other, mut elsewhere) = fixture.elsewhere(&runner);
+    other.rotate(&mut elsewhere, None, &inquiry()).await.unwrap();
+    let key = RunnerKey::found(&runner.record.url, None, elsewhere.digest().unwrap());
+    let record = Record { key: key.clone(), enrollment: None, ..elsewhere.record.clone() };
+    fixture.disk.state().records.insert(key, record);
+    let enrollment = enrollment(registration_token());
+    let done = fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &dead_later(61)).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Adopted(_)));
+    assert_eq!(fixture.server.calls(), ["register", "reset", "verify"]);
+    assert_eq!(fixture.disk.tokens(), [elsewhere.token().unwrap()]);
+}
+
+#[tokio::test]
 async fn each_entry_is_given_to_the_runner_whose_token_it_holds() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
