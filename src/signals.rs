@@ -8,10 +8,11 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use nix::sys::signal::{SigSet, Signal as Number};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level::pipe;
 use tokio::io::{AsyncRead as _, ReadBuf};
 
@@ -60,8 +61,8 @@ impl Signals {
     /// A handler or its socket cannot be created.
     pub fn install() -> io::Result<Self> {
         handled_signals().thread_block()?;
-        // Blocked for good: a write beyond the size limit of files is an error to report, and not the end of the process.
-        SigSet::from(Number::SIGXFSZ).thread_block()?;
+        // Handled by nothing: a write beyond the size limit of files is an error to report, not the end of the process.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,

@@ -237,6 +237,10 @@ fn accepted_again(state: Uncertain, validity: Validity, rules: &Rules, now: Time
 fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
     let (now, stamp, timing) = (moment.now, moment.stamp(), &rules.timing);
     let asked = match &state {
+        // It is about a token in an odd answer.
+        State::Failed(Failed { validity: None, trouble: Trouble::RegistrationLost, .. }) => {
+            return deferred(state, retry_after, rules, moment);
+        }
         State::Active(Active { asked, .. })
         | State::NotRenewable(NotRenewable { asked, .. })
         | State::Uncertain(Uncertain { asked, .. })
@@ -589,9 +593,12 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
     let (validity, fruitless) = match state {
         State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
         State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
-        // A repetition would leave one more runner behind, so it is for a person to ask for.
+        // A repetition would leave one more runner behind, so it is for a person to ask for. A token in an odd answer is
+        // asked about soon.
         State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
-            return must_act(state, Trouble::RegistrationLost, rules, moment);
+            let is_known = matches!(&state, State::Failed(failed) if failed.trouble == Trouble::RegistrationLost);
+            let lost = if is_known { state } else { must_act(state, Trouble::RegistrationLost, rules, moment) };
+            return deferred(lost, retry_after, rules, moment);
         }
         State::Rejected(mut state) => {
             let failures = state.failures.saturating_add(1);

@@ -942,3 +942,20 @@ fn a_token_outlives_its_twins_only_by_an_acceptance_that_no_lag_explains() {
         assert_eq!(outlives_twin(at(0).plus(secs(secs_later)), replaced, expiry), expected, "{secs_later} {life:?}");
     }
 }
+
+#[test]
+fn a_token_in_an_odd_answer_to_a_registration_is_asked_about_soon_and_then_less_often() {
+    let rules = rules();
+    let mut state = State::unregistered(at(0));
+    let (mut now, mut waits) = (1, Vec::new());
+    for outcome in [LOST, Outcome::NotUnderstood { retry_after: None }, LOST, Outcome::Deferred { retry_after: None }] {
+        state = apply(state, outcome, &rules, moment(now));
+        let plan = plan(&state, &rules).unwrap();
+        assert_eq!(plan.step, Step::Verify, "a registration is not repeated after {outcome:?}");
+        assert!(matches!(&state, State::Failed(failed) if failed.trouble == Trouble::RegistrationLost));
+        waits.push(plan.at.since(at(now)));
+        now = i64::try_from(plan.at.since(at(0)).as_secs()).unwrap() + 1;
+    }
+    assert!(waits[0] < secs(10) && waits.is_sorted(), "{waits:?}");
+    assert!((0..20).fold(state, |state, _| apply(state, LOST, &rules, moment(now))).name() == StateName::Failed);
+}
