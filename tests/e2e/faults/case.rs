@@ -16,6 +16,9 @@ use super::work::{Work, is_settled};
 /// How many times the calls of an operation are recorded. Only a call that every recording has becomes a case.
 const RECORDINGS: usize = 3;
 
+/// How many times that is repeated if a busy machine makes the recordings too different.
+const RECORDING_ROUNDS: usize = 6;
+
 /// How many attempts a fault gets to be injected.
 const ATTEMPTS: u32 = 4;
 
@@ -66,7 +69,11 @@ pub(crate) fn all(wanted: &[String]) -> Vec<Case> {
         for (position, (work, cut)) in variants.iter().enumerate() {
             let found = &found;
             scope.spawn(move || {
-                let calls = strace::common(&record_often(*work, *cut));
+                let mut calls = strace::common(&record_often(*work, *cut));
+                for _ in 1..RECORDING_ROUNDS {
+                    calls = calls.or_else(|_| strace::common(&record_often(*work, *cut)));
+                }
+                let calls = calls.unwrap();
                 found.lock().unwrap().push((position, cases(*work, *cut, &calls)));
             });
         }

@@ -112,23 +112,24 @@ pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call
 /// The calls that every recording has, as the first has them. The rest depends on how threads are scheduled, so a fault
 /// there could not be injected reliably.
 ///
-/// # Panics
+/// # Errors
 /// If the recordings have different paths: a part of a path that differs between runs needs a placeholder, since no
-/// fault would be injected there. Or if too few calls are common.
-pub(crate) fn common(recordings: &[Vec<Call>]) -> Vec<Call> {
+/// fault would be injected there. Or if too few calls are common, as on a busy machine.
+pub(crate) fn common(recordings: &[Vec<Call>]) -> Result<Vec<Call>, String> {
     let (first, others) = recordings.split_first().unwrap();
     for other in others {
-        assert_eq!(paths_of(first), paths_of(other), "two recordings have different paths");
+        let (one, other) = (paths_of(first), paths_of(other));
+        if one != other {
+            return Err(format!("two recordings have different paths: {one:?} and {other:?}"));
+        }
     }
     let is_common = |call: &&Call| others.iter().all(|other| other.iter().any(|there| there.is_same(call)));
     let common: Vec<Call> = first.iter().filter(is_common).cloned().collect();
     let most = recordings.iter().map(Vec::len).max().unwrap();
-    assert!(
-        (most - common.len()) * MAX_UNCOMMON_RATIO <= most,
-        "only {} of {most} recorded calls are common",
-        common.len()
-    );
-    common
+    if (most - common.len()) * MAX_UNCOMMON_RATIO > most {
+        return Err(format!("only {} of {most} recorded calls are common", common.len()));
+    }
+    Ok(common)
 }
 
 fn paths_of(calls: &[Call]) -> BTreeSet<&str> {
