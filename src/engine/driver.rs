@@ -370,9 +370,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// Writes what the answers have said so far, for the next process.
     async fn note_evidence(&mut self) {
-        let is_of_another = matches!(self.state, State::Unregistered(_)) && self.runner.digest().is_some();
         // A registration into an entry that exists says nothing about the token in it.
-        if is_of_another || matches!(self.state, State::Retired { .. }) {
+        let is_into_entry = matches!(self.state, State::Unregistered(_)) && self.runner.digest().is_some();
+        if is_into_entry || matches!(self.state, State::Retired { .. }) {
             return;
         }
         if let Err(error) = self.engine.ops.note_evidence(&mut self.runner, self.state.evidence()).await {

@@ -4,8 +4,8 @@
 //! enrollment gets a second runner, requests stay bounded, and what can be served is served again.
 //!
 //! `EXPLORER_STEPS` says how many acts and requests to try, `EXPLORER_SEED` where to begin (a number, or `fresh`), and
-//! `EXPLORER_THREADS` by how many threads. A failure prints its seed and the list of acts after everything needless was taken out of it, with a trace;
-//! `EXPLORER_TRACE` is the number of its lines. With `EXPLORER_FINDINGS` above one it goes on and collects that many
+//! `EXPLORER_THREADS` by how many threads. A failure prints its seed and the list of acts after everything needless was
+//! taken out of it, with a trace; `EXPLORER_TRACE` is the number of its lines. With `EXPLORER_FINDINGS` above one it goes on and collects that many
 //! different findings, for `EXPLORER_SECONDS`; `EXPLORER_SKIP` leaves acts out by the beginning of their names.
 //!
 //! What it has found is kept in `cases.rs`; `matrix.rs` has every wrong answer of a gateway.
@@ -167,7 +167,7 @@ fn first_seed() -> u64 {
 
 #[test]
 fn random_acts_break_no_promise() {
-    // The unit tests take a few; `.ci/run explorer` takes a million.
+    // The unit tests take a few; `.ci/run explorer` takes a hundred thousand.
     let (steps, seed) = (number("EXPLORER_STEPS", 4000), first_seed());
     let threads = number("EXPLORER_THREADS", 1).max(1);
     let began = Instant::now();

@@ -35,7 +35,8 @@ pub struct ManagedRunner {
     /// The operation that a crash interrupted.
     pub unfinished: Option<Unfinished>,
     /// An earlier runner with the same token at another address. The two may be one runner: this one is not rotated
-    /// before its token is pressing, and a refusal of its token counts only after the other's present token was refused at this address too.
+    /// before its token is pressing, and a refusal of its token counts only after the other's present token was refused at
+    /// this address too.
     ///
     /// A runner whose token was accepted after the other had replaced it is no twin: it is a runner of its own, as on a
     /// GitLab that was restored from a copy of the other.

@@ -403,10 +403,8 @@ fn reset_refused(state: State, rules: &Rules, moment: Moment) -> State {
     if matches!(state, State::Unregistered(_)) {
         return declined(state, Claim::MustAct(Trouble::RegistrationRefused), rules, moment);
     }
-    match fruitless_reset(state, Duration::ZERO, rules, moment.now) {
-        State::Active(state) => {
-            State::Active(Active { verify_at: moment.now, retry_from: moment.now, ask_first: true, ..state })
-        }
+    match state {
+        State::Active(active) => State::Active(fruitless_and_asked(active, rules, moment.now)),
         State::NotRenewable(state) => {
             let reset_at = moment.now.plus(renew_again_spacing(&rules.timing, state.validity.left(moment.now)));
             State::NotRenewable(NotRenewable { verify_at: moment.now, reset_at, ..state })
@@ -416,21 +414,30 @@ fn reset_refused(state: State, rules: &Rules, moment: Moment) -> State {
 }
 
 /// Delays the next reset after one without a new token: longer with each consecutive one, and at least `least`.
-fn fruitless_reset(state: State, least: Duration, rules: &Rules, now: Timestamp) -> State {
-    let State::Active(active) = state else { return state };
+fn fruitless_reset(active: Active, least: Duration, rules: &Rules, now: Timestamp) -> Active {
     let fruitless_resets = active.fruitless_resets.saturating_add(1);
     let wait = fruitless_backoff(&rules.timing, fruitless_resets, &active.validity, now).max(least);
-    State::Active(Active { fruitless_resets, reset_from: now.plus(wait), ..active })
+    Active { fruitless_resets, reset_from: now.plus(wait), ..active }
+}
+
+/// As [`fruitless_reset`], with a verification now, and no other reset before it.
+fn fruitless_and_asked(active: Active, rules: &Rules, now: Timestamp) -> Active {
+    let active = fruitless_reset(active, Duration::ZERO, rules, now);
+    Active { verify_at: now, retry_from: now, ask_first: true, ..active }
+}
+
+/// When an acceptance that settles nothing is followed by another verification. An expiry that has passed contradicts the
+/// acceptance, and nothing is urgent then.
+fn asked_again_at(active: &Active, rules: &Rules, now: Timestamp) -> Timestamp {
+    let left = active.validity.left(now).filter(|left| !left.is_zero());
+    now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, left))
 }
 
 /// The unknown token in config.toml needs another refusal, and ours an acceptance after it. It may never get one: a
 /// pressing token of ours is rotated nevertheless, and config.toml keeps the unknown one.
 fn disputed(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Active(active) = state else { return state };
-    // An expiry that has passed contradicts the acceptance, and nothing is urgent then.
-    let left = active.validity.left(now).filter(|left| !left.is_zero());
-    let wait = certainty_wait(&rules.timing, rules.timing.confirm_after, left);
-    let verify_at = active.verify_at.min(now.plus(wait));
+    let verify_at = active.verify_at.min(asked_again_at(&active, rules, now));
     let ask_first = !active.validity.is_pressing(now);
     State::Active(Active { verify_at, retry_from: now, ask_first, ..active })
 }
@@ -440,12 +447,7 @@ fn contested(state: State, rules: &Rules, now: Timestamp) -> State {
     match state {
         State::Active(active) if active.ask_first => State::Active(active),
         // The server may accept both, and not say whose the unknown one is: each time the next try comes later.
-        State::Active(active) => match fruitless_reset(State::Active(active), Duration::ZERO, rules, now) {
-            State::Active(active) => {
-                State::Active(Active { verify_at: now, retry_from: now, ask_first: true, ..active })
-            }
-            other => other,
-        },
+        State::Active(active) => State::Active(fruitless_and_asked(active, rules, now)),
         // The unknown token is verified with the next look.
         State::Rejected(state) => {
             let at = now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, state.validity.left(now)));
@@ -462,8 +464,7 @@ fn contested(state: State, rules: &Rules, now: Timestamp) -> State {
 /// Neither a reset nor a longer wait rests on the acceptance: the token is verified again.
 fn doubtful(state: State, rules: &Rules, now: Timestamp) -> State {
     let State::Active(active) = state else { return contested(state, rules, now) };
-    let left = active.validity.left(now).filter(|left| !left.is_zero());
-    let at = now.plus(certainty_wait(&rules.timing, rules.timing.confirm_after, left));
+    let at = asked_again_at(&active, rules, now);
     let (verify_at, reset_from) = (active.verify_at.min(at), active.reset_from.max(at));
     State::Active(Active { verify_at, reset_from, ask_first: true, ..active })
 }
@@ -525,7 +526,7 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
         State::Active(active) => {
             let least = between_resets(&rules.timing, active.validity.life());
             let active = Active { failures: 0, retry_from: moment.now, ..active };
-            fruitless_reset(State::Active(active), least, rules, moment.now)
+            State::Active(fruitless_reset(active, least, rules, moment.now))
         }
         State::NotRenewable(state) => {
             let reset_at = moment.now.plus(renew_again_spacing(&rules.timing, state.validity.left(moment.now)));

@@ -192,10 +192,11 @@ impl Validity {
         self.expiry.at().map(|at| at.since(now))
     }
 
-    /// Whether the token is in the last eighth of its life: a reset is not put off any further. An expired one is not urgent.
+    /// Whether the token is in the last eighth of its life: a reset is not put off any further. An expired one is not
+    /// urgent.
     #[must_use]
     pub fn is_pressing(&self, now: Timestamp) -> bool {
-        matches!((self.left(now), self.life()), (Some(left), Some(life)) if !left.is_zero() && left <= life / LAST_SHARE)
+        self.pressing_from().is_some_and(|from| from <= now) && !self.is_expired(now)
     }
 
     /// When the last eighth of its life begins; `None` without a known expiry.

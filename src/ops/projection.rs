@@ -96,8 +96,7 @@ fn of_entry(runner: &Runner, entry: &Entry) -> EntryStatus {
         EntryToken::Unusable(_) => EntryStatus::Broken,
         EntryToken::Padded(token) if runner.is_current(token) => EntryStatus::Padded,
         EntryToken::Literal(token) | EntryToken::Padded(token) => {
-            let is_ours = runner.record.credential.as_ref().is_some_and(|credential| credential.token == *token);
-            if is_ours {
+            if runner.is_current(token) {
                 EntryStatus::Ours
             } else if runner.was_current(token) {
                 EntryStatus::Stale

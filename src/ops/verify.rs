@@ -107,43 +107,31 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     return Ok(verified);
                 }
                 let over = runner.overwritable(inquiry);
-                match self.project_over(runner, over).await {
+                return match self.project_over(runner, over).await {
                     Ok(()) if EntryStatus::unknown_in(runner, &self.disk.read().await?).is_empty() => Ok(verified),
                     Ok(()) | Err(store::Error::UnknownToken { .. }) => Ok(Completed { is_disputed: true, ..verified }),
                     Err(error) => Err(error.into()),
-                }
+                };
             }
-            EntryStatus::Stale => {
-                tracing::warn!(
-                    runner = runner.label(),
-                    "config.toml holds a replaced token: writing the current one, which the server accepts"
-                );
-                self.project(runner).await?;
-                Ok(verified)
-            }
-            EntryStatus::Padded => {
-                tracing::warn!(
-                    runner = runner.label(),
-                    "config.toml holds the token with white space around it: writing it without, as gitlab-runner needs it"
-                );
-                self.project(runner).await?;
-                Ok(verified)
-            }
-            EntryStatus::Missing if runner.is_unwritten() => {
-                self.project(runner).await?;
-                Ok(verified)
-            }
+            EntryStatus::Stale => tracing::warn!(
+                runner = runner.label(),
+                "config.toml holds a replaced token: writing the current one, which the server accepts"
+            ),
+            EntryStatus::Padded => tracing::warn!(
+                runner = runner.label(),
+                "config.toml holds the token with white space around it: writing it without, as gitlab-runner needs it"
+            ),
+            EntryStatus::Missing if runner.is_unwritten() => {}
             // Its token was blanked: an enrollment wants it back.
-            EntryStatus::Blank if runner.record.enrollment.is_some() => {
-                self.project(runner).await?;
-                Ok(verified)
-            }
+            EntryStatus::Blank if runner.record.enrollment.is_some() => {}
             EntryStatus::Ours
             | EntryStatus::Variable(_)
             | EntryStatus::Blank
             | EntryStatus::Broken
-            | EntryStatus::Missing => Ok(verified),
+            | EntryStatus::Missing => return Ok(verified),
         }
+        self.project(runner).await?;
+        Ok(verified)
     }
 
     /// A candidate has become the runner's token: entries that hold another one of its tokens get it too.
