@@ -24,6 +24,7 @@ mod enrollment;
 mod entries;
 mod error;
 mod genuine;
+mod lost_registration;
 mod move_record;
 mod ports;
 mod projection;

@@ -212,6 +212,9 @@ impl Registrar {
     async fn make(&self, managed: ManagedRunner, entry: TargetEntry) -> Result<Option<RunnerOutcome>, Error> {
         let before = managed.runner.record.id;
         let mut driver = self.driver(managed, Some(self.enrollment.clone()), entry.fate_if_undone());
+        if self.mode.force {
+            driver.forget_lost_registration().await?;
+        }
         if entry == TargetEntry::Same {
             self.settle(&mut driver).await?;
             driver.enter(Outcome::Reenrolled(None));
@@ -292,7 +295,7 @@ impl Registrar {
             exit: Exit::Unreachable,
             message: format!("{}: nothing was written to config.toml", chain(&error)),
             hint: Some(format!(
-                "GitLab may have created the runner anyway: before trying again, delete the runner there that has the description `{description}` and was never contacted"
+                "GitLab may have created the runner anyway: delete the runner there that has the description `{description}` and was never contacted, then go on with --force"
             )),
         }
     }

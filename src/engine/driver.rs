@@ -251,6 +251,18 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
     }
 
+    /// A person goes on after a lost registration: neither that of this runner nor another one of its name holds up the
+    /// next one any more.
+    ///
+    /// # Errors
+    /// [`ops::Error::Disk`].
+    pub async fn forget_lost_registration(&mut self) -> Result<(), ops::Error> {
+        match &self.enrollment {
+            Some(enrollment) => self.engine.ops.forget_lost_registrations(enrollment, &mut self.runner).await,
+            None => Ok(()),
+        }
+    }
+
     fn moment(&self) -> Moment {
         let reading = self.engine.clock.read();
         Moment {

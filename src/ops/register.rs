@@ -32,7 +32,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
     ///
     /// # Errors
-    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
+    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`], [`Error::RegistrationLost`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
     /// the request failed. If the server may have executed it nevertheless, the log describes the possible orphan.
     pub async fn register(
         &self,
@@ -43,6 +43,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
@@ -57,6 +58,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
         }
+        self.check_no_lost_registration(enrollment, runner).await?;
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
         }
@@ -100,6 +102,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         unknown.extend(self.note_same_runner(runner, now).await?);
@@ -127,6 +130,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
         }
+        self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
@@ -347,8 +351,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let error = Error::Registering(failure);
         if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
             warn_of_orphan(intent);
+            self.lose_registration(runner, intent).await?;
+        } else {
+            self.clear_registration(runner).await?;
         }
-        self.clear_registration(runner).await?;
         Ok(error)
     }
 
@@ -413,7 +419,7 @@ fn left_to_another(runner: &Runner) -> Completed {
 }
 
 /// Whether the daemon registers the runner, for an enrollment.
-fn is_of_daemon(runner: &Runner) -> bool {
+pub(super) fn is_of_daemon(runner: &Runner) -> bool {
     runner.record.enrollment.is_some()
 }
 

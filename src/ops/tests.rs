@@ -1,5 +1,7 @@
 //! The order of effects, and what remains if any of them fails.
 
+mod lost_registration;
+
 use std::time::Duration;
 
 use super::memory::{
