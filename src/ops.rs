@@ -14,7 +14,8 @@
 //! - **replay** at start: finishes every journal that has an answer; reports the others as unfinished.
 //!
 //! A request that may have been executed although its answer was lost leaves its journal in place. [`Ops::settle`]
-//! clears it once a verification of the old token has shown what happened.
+//! clears it once a verification of the old token has shown what happened. A lost registration cannot be asked about: it
+//! is noted, and holds up every other one of its name until a person goes on.
 //!
 //! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations wait
 //! for locks and places only, and send no request again: `lifecycle` decides when to try again.

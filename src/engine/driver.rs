@@ -263,6 +263,21 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
+    /// A command ends without having unregistered the runner. The daemon's intent stays, and its next start asks.
+    pub(super) async fn call_off_unregistration(&mut self) {
+        if self.asker.is_daemon() {
+            return;
+        }
+        let now = self.now();
+        if let Err(error) = self.engine.ops.call_off_unregistration(&mut self.runner, now).await {
+            tracing::warn!(
+                runner = self.runner.label(),
+                error = chain(&error),
+                "cannot clear the journal: the next start asks whether the runner is gone"
+            );
+        }
+    }
+
     fn moment(&self) -> Moment {
         let reading = self.engine.clock.read();
         Moment {

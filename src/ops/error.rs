@@ -103,7 +103,7 @@ pub enum Error {
     AwaitsToken(String),
     /// A registration was not sent, because the answer to an earlier one was lost.
     #[error(
-        "runner `{runner}` is not registered: the answer to a registration of this name was lost at {at}, and GitLab may have made a runner then"
+        "the answer to a registration of `{runner}` was lost at {at}, and GitLab may have made a runner then: no other one is registered"
     )]
     RegistrationLost {
         /// The runner's name.

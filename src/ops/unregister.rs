@@ -196,8 +196,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    /// A deletion without a confirmation. Only the daemon's journal stays, and only if the deletion may have happened: the
-    /// next verification settles it. A command that ends with "not done" leaves nothing that acts later.
+    /// A deletion without a confirmation. The daemon's journal stays if the deletion may have happened: the next
+    /// verification settles it. That of a command stays for as long as it asks what happened, so that the next start
+    /// asks if it is killed meanwhile; see [`Ops::call_off_unregistration`].
     async fn undeleted(
         &self,
         runner: &Runner,
@@ -207,10 +208,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         request: UnregisterRequest,
     ) -> Result<Error, Error> {
         let may_be_done = matches!(disposition, Disposition::Unknown { .. });
-        if !(may_be_done && request.asked_by == AskedBy::Daemon) {
-            self.disk.clear(&runner.record.key).await?;
-        }
-        Ok(match (disposition, manager_only) {
+        let error = match (disposition, manager_only) {
             (Disposition::Unknown { .. }, true) => Error::Deleting { failure, settling: Settling::Repeat },
             (Disposition::Refused | Disposition::Unsupported, true) => {
                 Error::Deleting { failure, settling: Settling::AskThenRepeat }
@@ -219,7 +217,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Error::Deleting { failure, settling: Settling::Ask }
             }
             _ => Error::Changing(failure),
-        })
+        };
+        let is_open = match request.asked_by {
+            AskedBy::Daemon => may_be_done,
+            AskedBy::Command => matches!(error, Error::Deleting { .. }),
+        };
+        if !is_open {
+            self.disk.clear(&runner.record.key).await?;
+        }
+        Ok(error)
+    }
+
+    /// Ends the intent of a command that ends with "not unregistered": it leaves nothing that acts later.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; the next start settles the intent by asking, then.
+    pub async fn call_off_unregistration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        self.settle_unregistration(runner, false, now).await.map(drop)
     }
 
     fn unregistration_intent(
