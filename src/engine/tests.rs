@@ -332,6 +332,26 @@ async fn an_unregistration_that_is_killed_while_it_asks_is_settled_by_the_next_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unregistration_that_asking_has_shown_is_finished_by_the_next_start_without_asking() {
+    for (effect, left) in [("edit", 1), ("forget", 0)] {
+        let world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        world.server.inject("delete_runner", Fault::LoseAnswer);
+        // As if it was killed in the middle of its last step.
+        world.disk.fail(effect, 1);
+        let mut driver = world.command().await;
+        driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+        assert_eq!((world.disk.tokens().len(), world.disk.state().records.len()), (left, 1), "{effect}");
+        let before = world.server.calls().len();
+        let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+        let replayed = ops.replay(Timestamp::from_millis(START)).await.unwrap();
+        assert_eq!((replayed.finished, world.disk.tokens().len()), (1, 0), "{effect}");
+        assert!(world.disk.state().records.is_empty() && world.disk.state().journal.is_empty());
+        assert_eq!(world.server.calls().len(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unregistration_that_ends_undone_leaves_no_intent() {
     let unanswered = Fault::Fail(Disposition::NotExecuted { retry_after: None });
     for verify in [None, Some(unanswered)] {

@@ -9,7 +9,7 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
+use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         if request.is_sent && inquiry.is_dead {
             self.check_no_other_token(runner, inquiry).await?;
+            self.journal_deletion(runner, None).await?;
             let dropped_to = self.retire(runner, fate, now).await?;
             return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
         }
@@ -167,11 +168,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 disposition => return Err(self.undeleted(runner, failure, disposition, manager_only, request).await?),
             },
         };
-        let done =
-            JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date, is_documented: true };
-        self.disk.answered(&runner.record.key, done).await?;
+        self.journal_deletion(runner, date).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(UnregisterResult { found, dropped_to, date })
+    }
+
+    /// Journals that the runner is gone, so that a start finishes what a kill interrupts from here on, without asking. There
+    /// is no journal if its deletion was surely not executed, and asking has shown that it is gone.
+    async fn journal_deletion(&self, runner: &Runner, date: Option<Timestamp>) -> Result<(), store::Error> {
+        let key = &runner.record.key;
+        match self.disk.pending_of(key).await? {
+            Some(Pending { intent: Intent { operation: JournalOperation::Unregister { .. }, .. }, .. }) => {}
+            Some(_) | None => return Ok(()),
+        }
+        let (token, expiry) = (None, Expiry::Unknown);
+        let done = JournalAnswer { id: None, token, expiry, obtained_at: date, is_documented: true };
+        self.disk.answered(key, done).await
     }
 
     /// An id that only config.toml claims says which runner is meant, and the token must be that runner's. A refused
@@ -233,6 +245,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Disk`]; the next start settles the intent by asking, then.
     pub async fn call_off_unregistration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        // What only the disk has kept from its end is finished by the next start.
+        if self.finished_fate(runner).await?.is_some() {
+            return Ok(());
+        }
         self.settle_unregistration(runner, false, now).await.map(drop)
     }
 
@@ -363,6 +379,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             return Ok(None);
         };
+        self.journal_deletion(runner, None).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(Some(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None }))
     }

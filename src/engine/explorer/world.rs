@@ -542,13 +542,17 @@ impl State {
         self.in_registration.insert(id);
     }
 
-    /// A person goes on after lost registrations: of one entry name, or of all.
+    /// A person goes on after lost registrations: of one entry name, or of all. What they have left in GitLab is the
+    /// person's to delete.
     pub(super) fn forget_lost_registrations(&mut self, name: Option<&str>) {
         let database = &self.gitlab.database;
-        self.lost_registrations.retain(|id| {
+        let is_forgotten = |id: &u64| {
             let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());
-            name.is_some() && made_for.map(entry_name) != name
-        });
+            name.is_none() || made_for.map(entry_name) == name
+        };
+        let (forgotten, rest) = std::mem::take(&mut self.lost_registrations).into_iter().partition(is_forgotten);
+        self.lost_registrations = rest;
+        self.let_go.extend::<BTreeSet<u64>>(forgotten);
     }
 
     /// Notes the owner of every token, and its life.
