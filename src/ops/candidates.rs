@@ -264,7 +264,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         candidate: Candidate,
         inquiry: &Inquiry<'_>,
     ) -> Result<Verdict, Error> {
-        let answer = match self.send_verify(runner, &candidate.token).await {
+        let mut answer = match self.send_verify(runner, &candidate.token).await {
             Ok(answer) => answer,
             Err(error) if error.outcome() == Outcome::Refused => {
                 tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
@@ -282,7 +282,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.note_acceptance(&candidate.token);
         match runner.owner_of(&candidate, &answer.value, inquiry) {
             Owner::Same => {
-                self.follow(runner, candidate, &answer, inquiry.now.at).await?;
+                let times = Some((candidate.obtained_at.or(Some(candidate.noted_at)), candidate.expiry));
+                answer.date = self.accepted_at(runner, &answer, times, inquiry);
+                self.follow(runner, candidate, &answer, self.present(runner, inquiry)).await?;
                 Ok(Verdict::Adopted(answer))
             }
             Owner::Other(id) => Ok(Verdict::Foreign(id)),

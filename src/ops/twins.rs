@@ -1,7 +1,7 @@
 //! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`.
 
 use super::verify::apply_answer;
-use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
+use super::{Disk, Error, Inquiry, LOCK_WAIT, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::outlives_twin;
 use crate::model::{Credential, Expiry, RunnerKey, Timestamp};
@@ -42,14 +42,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub(super) async fn ask_twin(
         &self,
         runner: &mut Runner,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Option<Answer<Verified>>, Error> {
         let Some((twin, credential)) = self.moved_twin(runner).await? else { return Ok(None) };
-        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
+        let Ok(mut answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
         tracing::info!(runner = runner.label(), twin = %twin.key, token = %credential.token.fingerprint(),
             "following the token of the same runner at another address");
-        runner.take(credential, now);
-        apply_answer(runner, &answer, now);
+        runner.take(credential, inquiry.now.at);
+        answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
+        apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
         Ok(Some(answer))
     }

@@ -38,13 +38,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
         }
-        match self.verify_own(runner, entered.is_replaced, inquiry.now.at).await {
+        match self.verify_own(runner, entered.is_replaced, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
                 if let (Some((token, id)), true) = (newer.foreign.first(), inquiry.is_dead && !runner.is_leaving) {
                     return self.take_over(runner, token, *id, inquiry).await;
                 }
-                if let Some(answer) = self.ask_twin(runner, inquiry.now.at).await? {
+                if let Some(answer) = self.ask_twin(runner, inquiry).await? {
                     return self.adopted(runner, &answer, inquiry).await;
                 }
                 match self.ask_older(runner, &unknown, inquiry).await? {
@@ -59,15 +59,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn verify_own(&self, runner: &mut Runner, is_replaced: bool, now: Timestamp) -> Result<Completed, Error> {
+    async fn verify_own(
+        &self,
+        runner: &mut Runner,
+        is_replaced: bool,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
         let token = runner.token()?;
-        let answer = self.send_verify(runner, &token).await;
+        let mut answer = self.send_verify(runner, &token).await;
+        if let Ok(verified) = &mut answer {
+            verified.date = self.accepted_at(runner, verified, runner.times(), inquiry);
+        }
+        let now = self.present(runner, inquiry);
         note_verification(runner, &answer, now);
         let mut is_doubtful = false;
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
             is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
-            if let Some(accepted_at) = self.trusted(runner, verified.date) {
+            if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at);
             }
         }
@@ -149,7 +158,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let now = answer.date.unwrap_or(inquiry.now.at);
+        let now = answer.date.unwrap_or(self.present(runner, inquiry));
         let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         Ok(Completed::new(Outcome::Adopted(validity), answer.date))
     }
@@ -218,7 +227,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         id: Option<RunnerId>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        let answer = self.send_verify(runner, token).await?;
+        let mut answer = self.send_verify(runner, token).await?;
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
@@ -229,8 +238,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let (obtained_at, expiry) =
             held.map_or((None, Expiry::Unknown), |candidate| (candidate.obtained_at, candidate.expiry));
         runner.take(Credential { token: token.clone(), obtained_at, expiry }, inquiry.now.at);
+        answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
         (runner.record.origin, runner.record.id, runner.record.confirmed_id) = (Origin::Given, id, id);
-        apply_answer(runner, &answer, inquiry.now.at);
+        apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
         self.adopted(runner, &answer, inquiry).await
     }
@@ -244,7 +254,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let token = match source.read() {
@@ -266,8 +276,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(None);
         }
         // What the entry holds is not overwritten unseen.
-        self.note_unknown(runner, &entered.snapshot, now).await?;
-        let verified = match self.send_verify(runner, &token).await {
+        self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
+        let mut verified = match self.send_verify(runner, &token).await {
             Ok(verified) => verified,
             // Our own token is verified next.
             Err(error) if runner.record.credential.is_some() => {
@@ -279,7 +289,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
         runner.record.set_seed(&token);
-        runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
+        runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
+        verified.date = self.accepted_at(runner, &verified, None, inquiry);
+        let now = self.present(runner, inquiry);
         // The user has named the runner by its token.
         runner.record.confirmed_id = None;
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));

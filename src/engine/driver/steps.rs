@@ -94,13 +94,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(finished) = self.finish_unregistration(step).await? {
             return Ok(finished);
         }
-        let now = self.now();
         let is_settling = matches!(self.state, State::Uncertain(_));
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
-            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, now).await?
+            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, &inquiry).await?
         {
             return Ok(StepReport::completed(step, adopted));
         }
