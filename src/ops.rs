@@ -51,7 +51,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gitlab::{Answer, IN_FLIGHT_PER_HOST, Info, Verified};
 use crate::lifecycle::{Clocks, Life, Outcome, Witness, believe, measured_life};
-use crate::model::{Evidence, Expiry, Site, SystemId, Timestamp};
+use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 use crate::store::{self, Pending, Record, Snapshot};
 
@@ -224,10 +224,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
     /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
     async fn queue(&self, runner: &Runner) -> Result<Locked<D::RunnerLock>, Error> {
+        self.queue_at(runner.site.url.authority(), &runner.record.key).await
+    }
+
+    async fn queue_at(&self, host: String, key: &RunnerKey) -> Result<Locked<D::RunnerLock>, Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let place = self.place(&runner.site).await;
-            match self.disk.lock_runner(&runner.record.key, Duration::ZERO).await {
+            let place = self.place_at(host.clone()).await;
+            match self.disk.lock_runner(key, Duration::ZERO).await {
                 Ok(lock) => return Ok(Locked { lock, place }),
                 Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
                 Err(store::Error::RunnerLocked { .. }) => {}
@@ -242,10 +246,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// A place towards the host, for one request at a time. Every request has one, so the client, which bounds the
     /// requests of a host too, never lets a reset wait that is journaled already.
     async fn place(&self, site: &Site) -> Option<OwnedSemaphorePermit> {
+        self.place_at(site.url.authority()).await
+    }
+
+    async fn place_at(&self, host: String) -> Option<OwnedSemaphorePermit> {
         let places = {
             let mut places = self.places.borrow_mut();
             let new = || Arc::new(Semaphore::new(IN_FLIGHT_PER_HOST));
-            Arc::clone(places.entry(site.url.authority()).or_insert_with(new))
+            Arc::clone(places.entry(host).or_insert_with(new))
         };
         // The semaphore is never closed.
         places.acquire_owned().await.ok()
@@ -399,7 +407,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// A lock and a place towards the host, both until the operation ends.
 #[expect(dead_code, reason = "held until the operation ends")]
-struct Locked<L> {
+#[derive(Debug)]
+pub struct Locked<L> {
     lock: L,
     place: Option<OwnedSemaphorePermit>,
 }

@@ -146,12 +146,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Credential { token, obtained_at, expiry } = credential.clone();
         let (source, refused) = (CandidateSource::Received, None);
         runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
-        if let Err(error) = self.save_held(runner).await {
-            tracing::error!(
-                runner = runner.label(),
-                error = chain(&error),
-                "cannot write a token that the server sent: it stays in the journal"
-            );
+        match self.save_held(runner).await {
+            Ok(()) if self.disk.has_state() => runner.sole_copy = None,
+            Ok(()) => {}
+            Err(error) => {
+                let place = if runner.is_unstored() { "it is in memory alone" } else { "it stays in the journal" };
+                tracing::error!(
+                    runner = runner.label(),
+                    error = chain(&error),
+                    place,
+                    "cannot write a token that the server sent"
+                );
+            }
         }
     }
 

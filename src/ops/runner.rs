@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use crate::lifecycle::{Belief, Fraction, State, Timing, Validity, precedes_issue, reset_from};
 use crate::model::{
-    Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey, Site, SystemId,
-    Timestamp,
+    Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey, Site,
+    SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -36,6 +36,8 @@ pub struct Runner {
     pub(super) removable: Vec<Digest>,
     /// Set while its token is in memory alone.
     pub(super) sole_copy: Option<Rc<SoleCopy>>,
+    /// Tokens that a lasting dispute was logged about.
+    pub(super) disputed: Vec<Digest>,
     /// Which clock tells its server's time; `None` until the server has issued or accepted a token.
     pub(super) belief: Option<Belief>,
     /// Its candidates, and the evidence about its token.
@@ -109,6 +111,7 @@ impl Runner {
             is_leaving: false,
             removable: Vec::new(),
             sole_copy: None,
+            disputed: Vec::new(),
             belief: None,
             held: Held::default(),
             is_held_changed: false,
@@ -207,6 +210,16 @@ impl Runner {
         let Some(credential) = self.record.credential.as_ref().filter(|_| self.belief.is_none()) else { return false };
         let times = credential.obtained_at.zip(credential.expiry.at());
         times.is_some_and(|(obtained_at, expires_at)| precedes_issue(date, obtained_at, expires_at))
+    }
+
+    /// Whether a dispute about this token was not logged before.
+    pub(super) fn is_news(&mut self, token: &Token) -> bool {
+        let digest = token.digest();
+        let is_news = !self.disputed.contains(&digest);
+        if is_news {
+            self.disputed.push(digest);
+        }
+        is_news
     }
 
     /// When its token was issued or first seen, and when it expires.

@@ -5,9 +5,11 @@ use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, Regis
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
+use crate::model::{
+    Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
+};
 use crate::secret::Token;
-use crate::store::{self, Edit, EntrySelector, Snapshot};
+use crate::store::{self, Edit, EntrySelector, Record, Snapshot};
 
 /// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
@@ -41,15 +43,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match self.verify_own(runner, entered.is_replaced, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
+                // With this refusal it may be proven dead.
+                let before = inquiry.asked.filter(|_| !entered.is_replaced);
+                let asked = Finding::added(before, Claim::Refused, inquiry.now);
+                let expiry = runner.times().map_or(Expiry::Unknown, |(_, expiry)| expiry);
+                let inquiry = &Inquiry { is_dead: inquiry.is_dead || inquiry.is_proof(&asked, expiry), ..*inquiry };
                 if let (Some((token, id)), true) = (newer.foreign.first(), inquiry.is_dead && !runner.is_leaving) {
                     return self.take_over(runner, token, *id, inquiry).await;
                 }
-                if let Some(answer) = self.ask_twin(runner, inquiry).await? {
-                    return self.adopted(runner, &answer, inquiry).await;
-                }
+                let twin = match self.ask_twin(runner, inquiry).await? {
+                    Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
+                    Asked::Not(twin) => twin,
+                };
                 match self.ask_older(runner, &unknown, inquiry).await? {
                     Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
-                    Asked::Not(older) if inquiry.is_patient && (newer.is_unanswered || older.is_unanswered) => {
+                    Asked::Not(older)
+                        if inquiry.is_patient && (newer.is_unanswered || twin.is_unanswered || older.is_unanswered) =>
+                    {
                         Err(Error::Unjudged(runner.label().to_owned()))
                     }
                     Asked::Not(_) => Err(error),
@@ -105,6 +115,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
                     match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
                         Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
+                        Some((_, None)) if !runner.is_news(&credential.token) => {}
                         Some((_, None)) => {
                             tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
                             "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is")
@@ -275,6 +286,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.has_seed(&token) {
             return Ok(None);
         }
+        if let Some(other) = self.other_enrollment_with(runner, &token).await? {
+            tracing::error!(runner = runner.label(), token = %token.fingerprint(), enrollment = other,
+                "the given token was replaced by that of another enrollment, which serves the runner: keeping the previous one, remove one of the enrollments");
+            return Ok(None);
+        }
         // What the entry holds is not overwritten unseen.
         self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
         let mut verified = match self.send_verify(runner, &token).await {
@@ -304,6 +320,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.project_over(runner, over).await?;
         let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         Ok(Some(Completed::new(Outcome::Adopted(validity), verified.date)))
+    }
+
+    /// The key of another enrollment that has this token, or was made of it.
+    async fn other_enrollment_with(&self, runner: &Runner, token: &Token) -> Result<Option<String>, Error> {
+        let has_it = |record: &Record| {
+            let is_current = record.credential.as_ref().is_some_and(|credential| credential.token == *token);
+            record.key != runner.record.key && record.url == runner.record.url && (is_current || record.has_seed(token))
+        };
+        let records = self.disk.records().await?.records.into_iter();
+        Ok(records.filter(|record| record.credential.is_some() && has_it(record)).find_map(|record| record.enrollment))
     }
 
     /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.

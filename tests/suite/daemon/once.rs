@@ -145,6 +145,20 @@ fn pass_without_the_token_file_of_an_enrollment_exits_with_4() {
 }
 
 #[test]
+fn pass_beside_two_enrollments_with_one_token_exits_with_6() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("one", &token);
+    sandbox.write("other", &token);
+    let [first, second] =
+        ["one", "other"].map(|file| sandbox.enrollment(file, &format!("token = {{ file = \"{file}\" }}")));
+    sandbox.write("agent.toml", &format!("{first}{second}"));
+    for _ in 0..2 {
+        pass(&sandbox).exits(6).says("has the same token as enrollment `one`");
+    }
+}
+
+#[test]
 fn pass_that_recovers_a_runner_exits_with_0() {
     let quick = "confirm_after = \"10ms\"\nsettle_after = \"10ms\"\nfloor = \"10ms\"\n";
     for by_id in [false, true] {
