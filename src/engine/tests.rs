@@ -388,6 +388,35 @@ async fn a_refusal_is_remembered_by_the_next_command() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_command_that_proves_a_token_dead_asks_about_the_former_ones() {
+    let world = World::new();
+    let former = world.server.runners()[&world.id.number()].clone();
+    let former = Credential { token: former.token, obtained_at: None, expiry: former.expiry };
+    world.command().await.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    // GitLab was restored from a backup.
+    world.server.restore(world.id, &former);
+    let first = world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(first.outcome(), Some(Outcome::Refused));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let second = world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(second.outcome(), Some(Outcome::Adopted(_))), "{second:?}");
+    assert_eq!(world.disk.tokens(), [former.token]);
+    assert_eq!(world.server.calls(), ["reset", "verify", "verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twins_token_that_is_not_answered_is_not_refused() {
+    let world = World::new();
+    let (mut twin, _) = with_rotated_twin(&world).await;
+    let present = world.server.runners()[&world.id.number()].clone();
+    world.server.block(&present.token);
+    let drive = twin.drive(Goal::Refused, Budget::BY_RULES, &TestCaller::default()).await;
+    let error = drive.into_failure().unwrap();
+    assert!(error.to_string().contains("has not answered about another token"), "{error}");
+    assert!(!matches!(twin.state(), State::Rejected(rejected) if rejected.is_settled()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_id_that_only_config_toml_claims_is_not_reset_with_an_access_token() {
     let mut world = World::new();
     let access_token = Token::parse("glpat-access").unwrap();

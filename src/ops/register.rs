@@ -277,7 +277,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         if let RegistrationSource::Given(_) = enrollment.source {
-            return self.take_given(enrollment, runner, token, now).await;
+            return self.take_given(enrollment, runner, token, inquiry).await;
         }
         let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
         self.save_record(runner).await?;
@@ -302,7 +302,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
         self.set_origin(enrollment, runner, &token);
-        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let date = self.judged(runner, answer.date, answer.value.expiry, inquiry);
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Registered { id, token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
@@ -332,7 +332,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(verified) => {
                 let ids = (verified.value.id.or(id), verified.value.id);
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
-                let date = self.judged(runner, verified.date, expiry, now);
+                let date = self.judged(runner, verified.date, expiry, inquiry);
                 let obtained_at = self.issued_at(runner, date, inquiry);
                 let credential = Credential { expiry, obtained_at: Some(obtained_at), ..credential };
                 Ok(self.keep_registered(runner, credential, ids, date, now).await)
@@ -375,14 +375,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         token: Token,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let verified = self.send_verify(runner, &token).await?;
         self.set_origin(enrollment, runner, &token);
-        let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
+        let date = self.accepted_at(runner, &verified, None, inquiry);
+        let first_seen_at = self.issued_at(runner, date, inquiry);
         let ids = (verified.value.id, verified.value.id);
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, ids, verified.date, now).await)
+        Ok(self.keep_registered(runner, credential, ids, date, inquiry.now.at).await)
     }
 
     /// Takes over the token of a new runner, with its id and the one that the server has confirmed. Writes the record

@@ -264,7 +264,7 @@ async fn an_unchanged_token_is_not_a_rotation() {
     assert!(runner.record.former_tokens.is_empty() && fixture.disk.state().journal.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn verify_completes_the_record_from_the_answer() {
     let fixture = OpsFixture::new();
     let (id, credential) = fixture.server.add_runner();
@@ -1175,4 +1175,59 @@ async fn without_a_state_directory_no_token_is_spent_for_an_entry_that_is_gone()
     fixture.disk.state().entries.clear();
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
     assert!(fixture.server.calls().is_empty(), "{:?}", fixture.server.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn twins_take_their_locks_in_turn() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    runner.twin_of = Some(RunnerKey::enrollment("twin").unwrap());
+    let mut held = Vec::new();
+    for _ in 0..crate::gitlab::IN_FLIGHT_PER_HOST {
+        held.push(fixture.ops.lock_twin(&runner).await.unwrap());
+    }
+    let next = fixture.ops.lock_twin(&runner);
+    assert!(tokio::time::timeout(Duration::from_secs(60), next).await.is_err(), "no further lock is open");
+    // They wait for no place among each other.
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    held.pop();
+    assert!(fixture.ops.lock_twin(&runner).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
+    let fixture = OpsFixture::new();
+    let (_, credential) = fixture.server.add_runner();
+    let given = |name: &str, token: &Token| Enrollment {
+        key: RunnerKey::enrollment(name).unwrap(),
+        source: RegistrationSource::Given(Source::Value { token: token.clone(), origin: "a test".to_owned() }),
+        ..enrollment(registration_token())
+    };
+    let (_, other) = fixture.server.add_runner();
+    let mut runners = Vec::new();
+    for (name, token) in [("first", &credential.token), ("second", &other.token)] {
+        let enrollment = given(name, token);
+        let mut runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+        runner.record.enrollment = Some(name.to_owned());
+        fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        runners.push(runner);
+    }
+    let mut second = runners.remove(1);
+    let replaced = given("second", &credential.token);
+    let adopted = fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap();
+    assert!(adopted.is_none() && second.token().unwrap() == other.token);
+    // The first one has another token by now, which was made of the given one.
+    fixture.ops.rotate(&mut runners[0], None, &inquiry()).await.unwrap();
+    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_none());
+    let (_, free) = fixture.server.add_runner();
+    let replaced = given("second", &free.token);
+    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispute_is_logged_once_for_each_token() {
+    let mut runner = blank();
+    let [one, other] = ["glrt-one", "glrt-other"].map(|token| Token::parse(token).unwrap());
+    assert!(runner.is_news(&one) && runner.is_news(&other));
+    assert!(!runner.is_news(&one) && !runner.is_news(&other));
 }

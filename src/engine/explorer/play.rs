@@ -643,9 +643,9 @@ fn happen(state: &mut State, act: &Act) {
         Act::WallJump(secs) => state.wall_offset += secs * 1000,
         _ => edit(state, act),
     }
-    // Nothing shows that a `Date` is behind, or that it is wrong when this machine's clock is wrong too.
+    // Nothing shows that a `Date` is wrong when this machine's clock is wrong too.
     let (date, wall) = (state.gitlab.date_offset, state.wall_offset);
-    state.is_without_time |= date < -60_000 || date > 60_000 && wall != 0;
+    state.is_without_time |= date.abs() > 60_000 && wall != 0;
     state.check(cause);
 }
 

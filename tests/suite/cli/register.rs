@@ -590,6 +590,15 @@ fn closed_stdin_fails_with_the_missing_flags() {
 }
 
 #[test]
+fn force_among_two_runners_of_one_name_says_what_helps() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.add_created("a");
+    let done = sandbox.register(&["--name", "a", "--force"]);
+    done.exits(2).says("config.toml has 2 runners of the name `a`").says("give each a name of its own");
+}
+
+#[test]
 fn refused_force_changes_nothing() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
