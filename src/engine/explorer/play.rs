@@ -325,6 +325,15 @@ impl Player {
                     for entry in state.files.entries.iter().filter(|entry| entry.name == name) {
                         intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
                         intent.runners.extend(entry.id.map(RunnerId::number));
+                        // A runner that has taken another one over still has the entries of its former tokens.
+                        let has_former = |record: &&crate::store::Record| {
+                            let token = entry.token.token();
+                            token.is_some_and(|token| record.former_digests.contains(&token.digest()))
+                        };
+                        let records = state.files.records.values().filter(has_former);
+                        let tokens = records.filter_map(|record| record.credential.as_ref());
+                        let owners = tokens.filter_map(|it| state.owners.get(it.token.expose()));
+                        intent.managers.extend(owners);
                     }
                     intent.names.extend(name.clone());
                 }
@@ -796,10 +805,15 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
                 | (_, RegisterAgain::Always)
                 | (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired)
         );
+        // A person has put its token into another entry, too: what the record of that one loses in a reset looks like a
+        // refusal here, until the token expires.
+        let own = state.files.records.get(&enrollment.key).and_then(|record| record.credential.as_ref());
+        let is_alive = own.is_some_and(|own| own.expiry.at().is_none_or(|at| at > Timestamp::from_millis(now)));
+        let is_twin = state.duplicated_at > 0 && is_alive;
         // An access token shows that a runner was deleted in GitLab, and it stays deleted.
         let is_deleted =
             !state.config.servers.is_empty() && made.is_some_and(|id| !state.gitlab.database.contains_key(id));
-        if may_be_made && !is_deleted {
+        if may_be_made && !is_deleted && !is_twin {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }
     }
