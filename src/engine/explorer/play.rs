@@ -344,6 +344,11 @@ impl Player {
                     // The old runner stays in GitLab, and is the person's to delete.
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name)).copied();
                     superseded.extend(home);
+                    // Another enrollment's runner can have its name.
+                    let description = enrollment.as_ref().and_then(|it| it.parameters.description.clone());
+                    let made = state.gitlab.database.iter();
+                    let made = made.filter(|(_, runner)| runner.made_for.is_some() && runner.made_for == description);
+                    superseded.extend(made.map(|(id, _)| *id));
                     intent.makes_anew.extend(enrollment.iter().map(|it| it.entry.name.clone()));
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name));
                     intent.runners.extend(home);
