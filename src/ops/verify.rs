@@ -280,8 +280,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
         runner.record.set_seed(&token);
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
-        // The user has named the runner by its token.
-        runner.record.confirmed_id = None;
+        // The user has named the runner by its token. The one that the enrollment had before may have been registered.
+        (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, None);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;

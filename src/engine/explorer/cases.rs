@@ -372,3 +372,33 @@ fn an_entry_without_an_id_whose_id_an_old_server_does_not_name_is_followed_befor
         ],
     );
 }
+
+#[test]
+fn a_given_runner_that_an_enrollment_has_taken_an_entry_over_with_is_never_deleted_as_a_whole() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Verification, Trouble::Gateway(501, Body::Error))),
+            (NOW, Enroll(2)),
+            (NOW, SwapToken(2, 2)),
+            (After(1), Unregister(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_closed_rotation_under_a_date_past_the_expiry_causes_no_stream_of_requests() {
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(2)),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, DuplicateEntry(2)),
+            (NOW, CloseRotation(0, true)),
+            (NOW, DateAhead(34_560_000)),
+            (After(29_807), Wait),
+        ],
+    );
+}

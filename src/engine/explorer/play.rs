@@ -536,6 +536,15 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
+    // Without a state directory, the token in an enrollment's entry is all that says which runner it has, also if a
+    // person has put it there.
+    for entry in state.files.entries.iter().filter(|_| state.is_stateless && state.duplicated_at > 0) {
+        let is_enrolled =
+            config.enrollments.iter().any(|enrollment| entry.name.as_ref() == Some(&enrollment.entry.name));
+        if is_enrolled && config.shutdown.unregister != Unregister::Never {
+            intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
+        }
+    }
     // Two enrollments can have one name.
     for enrollment in &config.enrollments {
         let is_shared = is_shared(config, &enrollment.entry.name);
@@ -791,9 +800,11 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         if state.files.entries.iter().any(has_entry) {
             continue;
         }
-        // A person has given its entry to another runner, or has put the token of another one into it.
+        // A person has given its entry to another runner, which has it still: a second one of the name would be wrong.
+        let has_entry = |id: RunnerId| state.files.entries.iter().any(|entry| entry.id == Some(id));
         let is_given = state.files.records.values().any(|record| {
-            record.given_to.is_some() && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
+            record.given_to.is_some_and(has_entry)
+                && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
         });
         if is_given {
             continue;

@@ -14,7 +14,7 @@ use crate::daemon::Changed;
 use crate::engine::Config;
 use crate::model::{Boot, Held, RunnerKey, Timestamp};
 use crate::secret::Token;
-use crate::store::{Entry, EntryToken, Pending, Record};
+use crate::store::{Entry, EntryToken, JournalOperation, Pending, Record};
 
 /// The wall time at the start of every run, in milliseconds.
 pub(super) const START: i64 = 1_800_000_000_000;
@@ -273,6 +273,9 @@ impl World {
     pub(super) fn end_process(&self, process: u64, is_killed: bool) {
         let mut state = self.state();
         state.processes.remove(&process);
+        if is_killed {
+            state.leave_registrations();
+        }
         let cause = if is_killed { Cause::Kill(process) } else { Cause::End(process) };
         state.check(cause);
     }
@@ -390,6 +393,16 @@ impl State {
     pub(super) fn violate(&mut self, kind: Kind, text: String) {
         self.note(|| format!("VIOLATION {kind:?}: {text}"));
         self.violations.push(Violation { kind, text });
+    }
+
+    /// A registration that was begun and has no answer may have been sent, for all that the next process can see.
+    fn leave_registrations(&mut self) {
+        let begun = self.files.journal.values().filter(|pending| pending.answer.is_none());
+        let names = begun.filter_map(|pending| match &pending.intent.operation {
+            JournalOperation::Register { description, .. } => Some(description.clone()),
+            JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => None,
+        });
+        self.unproven.extend(names.map(|name| ("registration", name)));
     }
 
     /// config.toml has changed, which a running daemon hears of.
@@ -546,8 +559,11 @@ impl State {
 
     /// Whether a token is in the last eighth of its life, by any of the clocks that the agent may go by.
     pub(super) fn is_pressing(&self, token: &str) -> bool {
-        let now = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
-        self.expiries.get(token).is_some_and(|(expires_at, life)| expires_at - now <= life / 8 + 2000)
+        let latest = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
+        let earliest = self.now() + self.wall_offset.min(self.gitlab.date_offset).min(0);
+        let is_in_it =
+            |(expires_at, life): &(i64, i64)| expires_at - latest <= life / 8 + 2000 && *expires_at > earliest;
+        self.expiries.get(token).is_some_and(is_in_it)
     }
 
     /// Counts a request, and checks that there are not too many in an hour.
