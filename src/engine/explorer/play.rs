@@ -651,6 +651,7 @@ fn happen(state: &mut State, act: &Act) {
             if let Some(id) = runner_at(state, *index) {
                 state.gitlab.commit(now);
                 state.gitlab.database.remove(&id);
+                state.deleted.insert(id);
             }
         }
         Act::DiskFault(call, times) => {
@@ -826,9 +827,14 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let own = state.files.records.get(&enrollment.key).and_then(|record| record.credential.as_ref());
         let is_alive = own.is_some_and(|own| own.expiry.at().is_none_or(|at| at > Timestamp::from_millis(now)));
         let is_twin = state.duplicated_at > 0 && is_alive;
-        // An access token shows that a runner was deleted in GitLab, and it stays deleted.
-        let is_deleted =
-            !state.config.servers.is_empty() && made.is_some_and(|id| !state.gitlab.database.contains_key(id));
+        // An access token shows that a runner was deleted in GitLab, and it stays deleted: also if a backup brings it back
+        // with a token that has expired meanwhile.
+        let is_gone = |id: &u64| {
+            let runner = state.gitlab.database.get(id);
+            let has_expired = |at: i64| state.deleted.contains(id) && at < now;
+            runner.is_none_or(|runner| runner.expires_at.is_some_and(has_expired))
+        };
+        let is_deleted = !state.config.servers.is_empty() && made.is_some_and(is_gone);
         if may_be_made && !is_deleted && !is_twin {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }

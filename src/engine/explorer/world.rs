@@ -12,7 +12,7 @@ use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
-use crate::model::{Boot, Held, RunnerKey, Timestamp};
+use crate::model::{Boot, Held, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
 use crate::store::{Entry, EntryToken, JournalOperation, Pending, Record};
 
@@ -172,6 +172,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Runners that a person has deleted in GitLab.
+    pub(super) deleted: BTreeSet<u64>,
     /// Runners that a person had unregistered here: whoever comes next finishes that.
     pub(super) let_go: BTreeSet<u64>,
     /// When a person has last put a token into a second entry.
@@ -238,6 +240,7 @@ impl World {
             unproven: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            deleted: BTreeSet::new(),
             let_go: BTreeSet::new(),
             duplicated_at: 0,
             is_without_time: false,
@@ -275,6 +278,9 @@ impl World {
         state.processes.remove(&process);
         if is_killed {
             state.leave_registrations();
+        }
+        if state.last_disk_fault > 0 {
+            state.leave_unregistrations();
         }
         let cause = if is_killed { Cause::Kill(process) } else { Cause::End(process) };
         state.check(cause);
@@ -403,6 +409,16 @@ impl State {
             JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => None,
         });
         self.unproven.extend(names.map(|name| ("registration", name)));
+    }
+
+    /// The journal of an unregistration that could not be cleared looks like that of one that was killed: it is finished
+    /// once the runner is proven gone, as its person has asked for.
+    fn leave_unregistrations(&mut self) {
+        let ids = self.files.journal.values().filter_map(|pending| match &pending.intent.operation {
+            JournalOperation::Unregister { id, .. } => id.map(RunnerId::number),
+            JournalOperation::Rotate { .. } | JournalOperation::Register { .. } => None,
+        });
+        self.let_go.extend(ids);
     }
 
     /// config.toml has changed, which a running daemon hears of.
