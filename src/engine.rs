@@ -30,6 +30,7 @@ pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, IdTrust, StepFailure, StepReport};
 pub use inventory::{
     Enrolled, Inventory, ManagedRunner, Related, Relation, inventory, relate, retake_inventory, take_inventory,
+    taken_keys,
 };
 pub use policy::{command_rules, deletion_at_stop, rules};
 pub use report::record_report;

@@ -57,6 +57,8 @@ pub struct Inventory {
     /// [`Inventory::apply_changes`].
     pub handovers: Vec<RunnerKey>,
     changes: Vec<RecordChange>,
+    /// Records of runners that are served by another record, with the key of that one.
+    leftovers: Vec<(RunnerKey, Record)>,
 }
 
 /// A change of the records that follows from the settings.
@@ -93,6 +95,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
         ops.load_held(&mut managed.runner).await;
     }
+    inventory.note_leftovers();
     Ok((inventory, snapshot))
 }
 
@@ -111,6 +114,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     for managed in &mut inventory.runners {
         ops.load_held(&mut managed.runner).await;
     }
+    inventory.note_leftovers();
     Ok((inventory, snapshot))
 }
 
@@ -118,7 +122,9 @@ pub async fn retake_inventory<S: Server, D: Disk>(
 #[must_use]
 pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
     let index = EntryIndex::new(snapshot);
-    let mut listing = Listing { index: &index, snapshot, inventory: Inventory::default(), claimed: BTreeSet::new() };
+    let taken = taken_keys(&records);
+    let mut listing =
+        Listing { index: &index, snapshot, taken, inventory: Inventory::default(), claimed: BTreeSet::new() };
     for managed in listing.enrolled(config, &mut records) {
         listing.add(managed);
     }
@@ -129,10 +135,18 @@ pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot)
     inventory
 }
 
+/// The keys of the records with a token. One that has no entry can have the key that another runner's entry claims.
+#[must_use]
+pub fn taken_keys(records: &[Record]) -> BTreeSet<RunnerKey> {
+    records.iter().filter(|record| record.credential.is_some()).map(|record| record.key.clone()).collect()
+}
+
 /// An inventory in the making.
 struct Listing<'l> {
     index: &'l EntryIndex<'l>,
     snapshot: &'l Snapshot,
+    /// The keys of the records.
+    taken: BTreeSet<RunnerKey>,
     inventory: Inventory,
     /// The positions of entries that a runner has.
     claimed: BTreeSet<usize>,
@@ -191,7 +205,7 @@ impl Listing<'_> {
                 runner
             }
             Relation::Recorded(record) => Runner::recorded(record.clone(), site()),
-            Relation::Found(entry) => Runner::found(entry).ok()?,
+            Relation::Found(entry) => Runner::found_beside(entry, |key| self.taken.contains(key)).ok()?,
             Relation::Unusable { line, problem } => {
                 self.inventory.warnings.push(format!(
                     "enrollment `{}` is not registered: config.toml already has a runner `{name}` at {}, whose entry in line {line} cannot be used: {problem}",
@@ -297,7 +311,8 @@ impl Listing<'_> {
         Some(runner)
     }
 
-    /// A move that was interrupted leaves the record under both keys.
+    /// A move that was interrupted leaves the record under both keys. Of two records of one runner, as after an entry
+    /// without its id had got a new token, only one has the entry: the token of the other may be the good one.
     fn merge_leftover(&mut self, record: &Record) {
         let is_copy = |managed: &&ManagedRunner| {
             managed.enrollment.is_some()
@@ -307,6 +322,11 @@ impl Listing<'_> {
         };
         if let Some(managed) = self.inventory.runners.iter().find(is_copy) {
             self.change(record.key.clone(), managed.runner.record.clone());
+            return;
+        }
+        let is_same = |managed: &&ManagedRunner| managed.runner.is_same_as(record);
+        if let Some(managed) = self.inventory.runners.iter().find(is_same) {
+            self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
         }
     }
 
@@ -316,7 +336,7 @@ impl Listing<'_> {
             if self.claimed.contains(&entry.position) {
                 continue;
             }
-            match Runner::found(entry) {
+            match Runner::found_beside(entry, |key| self.taken.contains(key)) {
                 Ok(runner) => self.add(ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None }),
                 Err(error) => self.inventory.warnings.push(error.to_string()),
             }
@@ -363,6 +383,18 @@ impl Inventory {
         }
         for warning in &self.warnings {
             tracing::warn!("{warning}");
+        }
+    }
+
+    /// Lets the runners know the tokens of their other records.
+    fn note_leftovers(&mut self) {
+        for (key, record) in std::mem::take(&mut self.leftovers) {
+            let is_of = |managed: &&mut ManagedRunner| {
+                managed.runner.record.key == key && managed.runner.record.url == record.url
+            };
+            if let Some(managed) = self.runners.iter_mut().find(is_of) {
+                managed.runner.note_record(record);
+            }
         }
     }
 

@@ -156,9 +156,10 @@ pub(super) const ACT_SPAN: u32 = 10;
 /// How long answers may stay misunderstood, and how often a token that cannot be renewed is tried again.
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-/// The time until a token that the server does not renew is tried again.
+/// The time until a token that the server does not renew is tried again. An expiry that has passed contradicts an
+/// acceptance, and nothing is urgent then.
 pub(super) fn renew_again_spacing(timing: &Timing, left: Option<Duration>) -> Duration {
-    left.map_or(DAY, |left| DAY.min(left / 8)).max(timing.confirm_after)
+    left.filter(|left| !left.is_zero()).map_or(DAY, |left| DAY.min(left / 8)).max(timing.confirm_after)
 }
 
 /// The minimum time between two successful resets of a token with this lifetime. A life of zero is a contradiction of

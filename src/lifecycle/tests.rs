@@ -265,6 +265,19 @@ fn a_token_that_is_not_renewed_is_tried_again_daily_and_on_request() {
 }
 
 #[test]
+fn a_token_that_is_not_renewed_is_not_urgent_once_its_expiry_has_passed() {
+    let short = validity_of(3600);
+    let closed = proven(State::found(short, at(0), at(0)), Outcome::RotationClosed);
+    let accepted = apply(closed, Outcome::Accepted(short), &rules(), moment(4000));
+    // A server whose clock is ahead accepts it still.
+    for outcome in [Outcome::RotationClosed, Outcome::ResetRefused] {
+        let state = apply(accepted.clone(), outcome, &rules(), moment(4000));
+        let State::NotRenewable(state) = &state else { panic!("{state:?}") };
+        assert_eq!(state.reset_at, at(4000 + DAY.cast_signed()), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_human_is_asked_for_after_three_equal_answers_in_ten_minutes() {
     for outcome in [Outcome::Claimed(Trouble::InvalidRequest), Outcome::Declined(Trouble::RegistrationDisabled)] {
         let begun = if matches!(outcome, Outcome::Claimed(_)) { active() } else { State::unregistered(at(0)) };

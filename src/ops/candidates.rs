@@ -9,7 +9,7 @@ use crate::model::{
     Candidate, CandidateSource, Claim, Credential, Expiry, Finding, Held, Origin, RunnerId, Stamp, Timestamp,
 };
 use crate::secret::{Digest, Token};
-use crate::store::{self, Snapshot};
+use crate::store::{self, Record, Snapshot};
 
 /// What a verification starts from.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,29 @@ impl Runner {
         candidates.push(candidate);
         self.evict_found();
         self.is_held_changed = true;
+    }
+
+    /// Whether another record is the same runner's: the server has named one id for the tokens of both.
+    #[must_use]
+    pub fn is_same_as(&self, record: &Record) -> bool {
+        let own = self.record.named_id();
+        record.key != self.record.key && record.url == self.record.url && own.is_some() && record.confirmed_id == own
+    }
+
+    /// Keeps the token of another record of this runner as a candidate: it may be the good one.
+    pub fn note_record(&mut self, record: Record) {
+        let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
+        let Some(Credential { token, obtained_at, expiry }) = record.credential else { return };
+        let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
+        self.note_candidate(Candidate {
+            token,
+            source,
+            noted_at,
+            obtained_at,
+            expiry,
+            id: record.confirmed_id,
+            refused: None,
+        });
     }
 
     /// Keeps at most [`MAX_FOUND`] candidates from config.toml: refused ones go first, then the oldest.

@@ -105,7 +105,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
-        unknown.extend(self.note_same_runner(runner, now).await?);
+        unknown.extend(self.note_same_runner(enrollment, runner, inquiry).await?);
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -222,11 +222,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Keeps the tokens of this runner that are recorded under another key, and returns them: an entry that has lost its id
     /// and got a new token is served as another runner until the server names it.
-    async fn note_same_runner(&self, runner: &mut Runner, now: Timestamp) -> Result<Vec<Token>, Error> {
-        let Some(own) = runner.record.named_id() else { return Ok(Vec::new()) };
-        let is_same = |record: &Record| {
-            record.key != runner.record.key && record.url == runner.record.url && record.confirmed_id == Some(own)
+    async fn note_same_runner(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Vec<Token>, Error> {
+        let now = inquiry.now.at;
+        // A server before 15.9 names none: then it is the one of its name that nothing says to be another's.
+        let is_unnamed = |record: &Record| {
+            let is_free = record.id.is_none() && record.enrollment.is_none();
+            inquiry.is_dead && is_free && record.name.as_ref() == Some(&enrollment.entry.name)
         };
+        let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
+        let is_same = |record: &Record| runner.is_same_as(record) || is_other(record) && is_unnamed(record);
         let same: Vec<_> = self.disk.records().await?.records.into_iter().filter(is_same).collect();
         let mut tokens = Vec::new();
         for Credential { token, obtained_at, expiry } in same.into_iter().filter_map(|record| record.credential) {
@@ -234,7 +243,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 continue;
             }
             tokens.push(token.clone());
-            let (source, id, refused) = (CandidateSource::Found, Some(own), None);
+            let (source, id, refused) = (CandidateSource::Found, runner.record.named_id(), None);
             runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
         }
         self.save_held(runner).await?;

@@ -97,6 +97,22 @@ impl Runner {
         Ok(runner)
     }
 
+    /// As [`Runner::found`], beside the records of other runners: the id in an entry is a claim, and the record that has
+    /// its key can be the one of a runner that the server has named differently since. The entry gets a key of its own
+    /// then, by its token.
+    ///
+    /// # Errors
+    /// As [`Runner::found`].
+    pub fn found_beside(entry: &Entry, is_taken: impl Fn(&RunnerKey) -> bool) -> Result<Self, Error> {
+        let mut runner = Self::found(entry)?;
+        if is_taken(&runner.record.key)
+            && let Some(digest) = runner.digest()
+        {
+            runner.record.key = RunnerKey::found(&runner.record.url, None, digest);
+        }
+        Ok(runner)
+    }
+
     /// A runner with a record.
     #[must_use]
     pub fn recorded(record: Record, site: Site) -> Self {

@@ -939,6 +939,18 @@ async fn a_replay_removes_the_entry_of_a_given_runner_as_it_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_given_token_makes_a_registered_runner_a_given_one() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (id, credential) = fixture.server.add_runner();
+    let mut enrollment = enrollment(credential.token.clone());
+    enrollment.source =
+        RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
+    fixture.ops.adopt_given_token(&enrollment, &mut runner, &inquiry()).await.unwrap().unwrap();
+    assert_eq!((runner.record.id, runner.record.origin), (Some(id), Origin::Given), "never deleted as a whole");
+}
+
+#[tokio::test]
 async fn an_interrupted_unregistration_spares_a_newer_token() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

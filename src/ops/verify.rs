@@ -308,8 +308,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
         verified.date = self.accepted_at(runner, &verified, None, inquiry);
         let now = self.present(runner, inquiry);
-        // The user has named the runner by its token.
-        runner.record.confirmed_id = None;
+        // The user has named the runner by its token. The one that the enrollment had before may have been registered.
+        (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, None);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;

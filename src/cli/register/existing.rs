@@ -2,7 +2,7 @@
 
 use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
-use crate::engine::{Enrolled, Inventory, ManagedRunner, Related, Relation, relate};
+use crate::engine::{Enrolled, Inventory, ManagedRunner, Related, Relation, relate, taken_keys};
 use crate::ops::{Enrollment, RegistrationSource, Runner, is_own};
 use crate::secret::Token;
 use crate::store::{Record, Snapshot};
@@ -39,7 +39,7 @@ impl Existing {
         let found = Found { enrollment, seed, inventory, snapshot };
         let runner = match relation {
             Relation::Own(record) | Relation::Recorded(record) => Runner::recorded(record, enrollment.site.clone()),
-            Relation::Found(entry) => Runner::found(&entry)?,
+            Relation::Found(entry) => Runner::found_beside(&entry, |key| taken_keys(&records).contains(key))?,
             Relation::Unusable { line, problem } => {
                 return Err(Error::Verdict {
                     exit: Exit::LocalFile,

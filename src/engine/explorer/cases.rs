@@ -3,7 +3,7 @@
 use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
-use super::gitlab::Call::{Any, DeleteRunner, Register as Registration, Reset, Verify as Verification};
+use super::gitlab::Call::{Any, DeleteManager, DeleteRunner, Register as Registration, Reset, Verify as Verification};
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
 
@@ -12,6 +12,8 @@ const TWO_HOURS: Setup = Setup { life: 7200, age: 0, jitter: 7, is_stateless: fa
 const FOR_EVER: Setup = Setup { life: 0, age: 0, jitter: 7, is_stateless: false };
 /// A rotation is due at once.
 const DUE: Setup = Setup { life: 86_400, age: 77_760, jitter: 7, is_stateless: false };
+
+const HALF: Setup = Setup { life: 86_400, age: 43_200, jitter: 7, is_stateless: false };
 
 fn keeps_every_promise(setup: Setup, acts: &[(When, Act)]) {
     let moves: Vec<_> = acts.iter().cloned().map(|(when, act)| Move(when, act)).collect();
@@ -348,6 +350,94 @@ fn an_unregistration_that_learns_a_new_token_leaves_the_other_entry_that_has_it(
             (NOW, DeleteInGitlab(0)),
             (NOW, ResetInGitlab(0, true)),
             (NOW, Unregister(1)),
+        ],
+    );
+}
+
+#[test]
+fn an_entry_that_claims_the_id_of_a_former_claim_is_not_the_runner_that_the_server_has_named_since() {
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, Backup),
+            (NOW, DeleteInGitlab(1)),
+            (NOW, DiskFault("clear", 1)),
+            (NOW, SwapToken(3, 3)),
+            (NOW, StartDaemon),
+            (NOW, Rotate(1)),
+            (NOW, RestoreConfig),
+            (NOW, Unregister(1)),
+        ],
+    );
+}
+
+#[test]
+fn the_token_of_a_second_record_of_one_runner_is_followed() {
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Register(2)),
+            (NOW, Backup),
+            (NOW, RegisterForce(0)),
+            (NOW, Unregister(3)),
+            (NOW, RemoveId(3)),
+            (NOW, Enroll(0)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(1), Verify(1)),
+            (NOW, KillDaemon),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn an_entry_without_an_id_whose_id_an_old_server_does_not_name_is_followed_before_a_second_registration() {
+    keeps_every_promise(
+        Setup { life: 7200, age: 4320, ..DAY },
+        &[
+            (NOW, Life(21_600)),
+            (After(23_933), StartDaemon),
+            (NOW, Enroll(3)),
+            (After(9906), RemoveId(2)),
+            (NOW, Unregister(0)),
+            (NOW, Enroll(0)),
+            (NOW, Fault(DeleteManager, Trouble::GatewayAfter(502, Body::EmptyObject))),
+            (After(1), Quit),
+            (NOW, OldRelease(true)),
+            (After(15_763), Unenroll(1)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, StartDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_given_runner_that_an_enrollment_has_taken_an_entry_over_with_is_never_deleted_as_a_whole() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Verification, Trouble::Gateway(501, Body::Error))),
+            (NOW, Enroll(2)),
+            (NOW, SwapToken(2, 2)),
+            (After(1), Unregister(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_closed_rotation_under_a_date_past_the_expiry_causes_no_stream_of_requests() {
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(2)),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, DuplicateEntry(2)),
+            (NOW, CloseRotation(0, true)),
+            (NOW, DateAhead(34_560_000)),
+            (After(29_807), Wait),
         ],
     );
 }

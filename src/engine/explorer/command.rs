@@ -7,7 +7,7 @@ use super::play::engine;
 use super::world::{Port, World};
 use crate::engine::{
     Asker, Budget, Caller, Drive, Driver, Engine, Enrolled, Inventory, ManagedRunner, Relation, StepFailure, relate,
-    take_inventory,
+    take_inventory, taken_keys,
 };
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::ops::{Disk as _, Enrollment, EntryFate, Error, Runner, Unfinished, is_own};
@@ -156,7 +156,7 @@ impl Session {
         let records = self.engine.ops.disk().records().await?.records;
         let mut runner = match relate(enrollment, &Enrolled::new(), &records, &snapshot).relation {
             Relation::Own(record) | Relation::Recorded(record) => Runner::recorded(record, enrollment.site.clone()),
-            Relation::Found(entry) => Runner::found(&entry)?,
+            Relation::Found(entry) => Runner::found_beside(&entry, |key| taken_keys(&records).contains(key))?,
             Relation::Unusable { .. } => return Ok("its entry is unusable".to_owned()),
             Relation::Taken { .. } | Relation::Nothing(_) => {
                 let mut blank =

@@ -94,7 +94,9 @@ impl Port {
         self.world.pass().await;
         let result = {
             let state = &mut *self.world.state();
-            match state.files.failing.get_mut(name).filter(|times| **times > 0) {
+            // Without a state directory there is no journal and no record that could fail.
+            let is_there = !state.is_stateless || matches!(name, "edit" | "read" | "texts" | "probe");
+            match state.files.failing.get_mut(name).filter(|times| is_there && **times > 0) {
                 Some(times) => {
                     *times -= 1;
                     state.disk_failed();
@@ -104,7 +106,8 @@ impl Port {
                 None => {
                     let result = work(state);
                     if is_write(name) {
-                        state.note(|| format!("  process {}: {name}", self.process));
+                        let entries = if name == "edit" { shown(&state.files.entries) } else { String::new() };
+                        state.note(|| format!("  process {}: {name}{entries}", self.process));
                         state.check(Cause::Write(self.process));
                     }
                     result
@@ -138,6 +141,15 @@ impl Port {
             state.violate(Kind::Deleted, format!("the entry of runner {id} was removed, and the runner lives on"));
         }
     }
+}
+
+/// The entries for a trace.
+fn shown(entries: &[Entry]) -> String {
+    let shown = |entry: &Entry| {
+        let id = entry.id.map(RunnerId::number).unwrap_or_default();
+        format!(" {}:{id}:{}", entry.name.as_deref().unwrap_or_default(), literal(entry).unwrap_or_default())
+    };
+    entries.iter().map(shown).collect()
 }
 
 fn is_write(name: &str) -> bool {

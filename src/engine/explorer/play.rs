@@ -325,6 +325,15 @@ impl Player {
                     for entry in state.files.entries.iter().filter(|entry| entry.name == name) {
                         intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
                         intent.runners.extend(entry.id.map(RunnerId::number));
+                        // A runner that has taken another one over still has the entries of its former tokens.
+                        let has_former = |record: &&crate::store::Record| {
+                            let token = entry.token.token();
+                            token.is_some_and(|token| record.former_digests.contains(&token.digest()))
+                        };
+                        let records = state.files.records.values().filter(has_former);
+                        let tokens = records.filter_map(|record| record.credential.as_ref());
+                        let owners = tokens.filter_map(|it| state.owners.get(it.token.expose()));
+                        intent.managers.extend(owners);
                     }
                     intent.names.extend(name.clone());
                 }
@@ -336,6 +345,11 @@ impl Player {
                     // The old runner stays in GitLab, and is the person's to delete.
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name)).copied();
                     superseded.extend(home);
+                    // Another enrollment's runner can have its name.
+                    let description = enrollment.as_ref().and_then(|it| it.parameters.description.clone());
+                    let made = state.gitlab.database.iter();
+                    let made = made.filter(|(_, runner)| runner.made_for.is_some() && runner.made_for == description);
+                    superseded.extend(made.map(|(id, _)| *id));
                     intent.makes_anew.extend(enrollment.iter().map(|it| it.entry.name.clone()));
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name));
                     intent.runners.extend(home);
@@ -529,6 +543,15 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
+    // Without a state directory, the token in an enrollment's entry is all that says which runner it has, also if a
+    // person has put it there.
+    for entry in state.files.entries.iter().filter(|_| state.is_stateless && state.duplicated_at > 0) {
+        let is_enrolled =
+            config.enrollments.iter().any(|enrollment| entry.name.as_ref() == Some(&enrollment.entry.name));
+        if is_enrolled && config.shutdown.unregister != Unregister::Never {
+            intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
+        }
+    }
     // Two enrollments can have one name.
     for enrollment in &config.enrollments {
         let is_shared = is_shared(config, &enrollment.entry.name);
@@ -635,6 +658,7 @@ fn happen(state: &mut State, act: &Act) {
             if let Some(id) = runner_at(state, *index) {
                 state.gitlab.commit(now);
                 state.gitlab.database.remove(&id);
+                state.deleted.insert(id);
             }
         }
         Act::DiskFault(call, times) => {
@@ -784,9 +808,11 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         if state.files.entries.iter().any(has_entry) {
             continue;
         }
-        // A person has given its entry to another runner, or has put the token of another one into it.
+        // A person has given its entry to another runner, which has it still: a second one of the name would be wrong.
+        let has_entry = |id: RunnerId| state.files.entries.iter().any(|entry| entry.id == Some(id));
         let is_given = state.files.records.values().any(|record| {
-            record.given_to.is_some() && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
+            record.given_to.is_some_and(has_entry)
+                && (record.name.as_ref() == Some(name) || record.key == enrollment.key)
         });
         if is_given {
             continue;
@@ -808,10 +834,20 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
                 | (_, RegisterAgain::Always)
                 | (Some(Holding::Excused(Excuse::Cut | Excuse::Killed)), RegisterAgain::Expired)
         );
-        // An access token shows that a runner was deleted in GitLab, and it stays deleted.
-        let is_deleted =
-            !state.config.servers.is_empty() && made.is_some_and(|id| !state.gitlab.database.contains_key(id));
-        if may_be_made && !is_deleted {
+        // A person has put its token into another entry, too: what the record of that one loses in a reset looks like a
+        // refusal here, until the token expires.
+        let own = state.files.records.get(&enrollment.key).and_then(|record| record.credential.as_ref());
+        let is_alive = own.is_some_and(|own| own.expiry.at().is_none_or(|at| at > Timestamp::from_millis(now)));
+        let is_twin = state.duplicated_at > 0 && is_alive;
+        // An access token shows that a runner was deleted in GitLab, and it stays deleted: also if a backup brings it back
+        // with a token that has expired meanwhile.
+        let is_gone = |id: &u64| {
+            let runner = state.gitlab.database.get(id);
+            let has_expired = |at: i64| state.deleted.contains(id) && at < now;
+            runner.is_none_or(|runner| runner.expires_at.is_some_and(has_expired))
+        };
+        let is_deleted = !state.config.servers.is_empty() && made.is_some_and(is_gone);
+        if may_be_made && !is_deleted && !is_twin {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }
     }

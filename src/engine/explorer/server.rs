@@ -251,10 +251,17 @@ impl Port {
         };
         // Nor is one that a person has registered anew, or unregistered.
         // Nor is one whose token a person has put into an entry of another name, and into none of this one.
+        let is_misplaced = |id: &u64| {
+            let token = state.gitlab.database.get(id).map(|runner| runner.token.as_str());
+            let mut with_it =
+                state.files.entries.iter().filter(|entry| super::world::literal(entry) == token).peekable();
+            with_it.peek().is_some() && with_it.all(|entry| entry.name.as_deref() != Some(name))
+        };
         let is_named = |entry: &&crate::store::Entry| entry.name.as_deref() == Some(name);
         let has_entry = state.files.entries.iter().any(|entry| is_named(&entry));
         let is_left = |id: &u64| {
-            state.let_go.contains(id) || state.duplicated_at > 0 && !has_entry && has_entry_elsewhere(state, *id)
+            let is_elsewhere = is_misplaced(id) || !has_entry && has_entry_elsewhere(state, *id);
+            state.let_go.contains(id) || state.duplicated_at > 0 && is_elsewhere
         };
         let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {

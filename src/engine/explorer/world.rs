@@ -12,9 +12,9 @@ use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
-use crate::model::{Boot, Held, RunnerKey, Timestamp};
+use crate::model::{Boot, Held, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
-use crate::store::{Entry, EntryToken, Pending, Record};
+use crate::store::{Entry, EntryToken, JournalOperation, Pending, Record};
 
 /// The wall time at the start of every run, in milliseconds.
 pub(super) const START: i64 = 1_800_000_000_000;
@@ -176,6 +176,8 @@ pub(super) struct State {
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
+    /// Runners that a person has deleted in GitLab.
+    pub(super) deleted: BTreeSet<u64>,
     /// Runners that a person had unregistered here: whoever comes next finishes that.
     pub(super) let_go: BTreeSet<u64>,
     /// When a person has last put a token into a second entry.
@@ -244,6 +246,7 @@ impl World {
             lost_registrations: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
+            deleted: BTreeSet::new(),
             let_go: BTreeSet::new(),
             duplicated_at: 0,
             is_without_time: false,
@@ -279,6 +282,12 @@ impl World {
     pub(super) fn end_process(&self, process: u64, is_killed: bool) {
         let mut state = self.state();
         state.processes.remove(&process);
+        if is_killed {
+            state.leave_registrations();
+        }
+        if state.last_disk_fault > 0 {
+            state.leave_unregistrations();
+        }
         let cause = if is_killed { Cause::Kill(process) } else { Cause::End(process) };
         state.check(cause);
     }
@@ -396,6 +405,26 @@ impl State {
     pub(super) fn violate(&mut self, kind: Kind, text: String) {
         self.note(|| format!("VIOLATION {kind:?}: {text}"));
         self.violations.push(Violation { kind, text });
+    }
+
+    /// A registration that was begun and has no answer may have been sent, for all that the next process can see.
+    fn leave_registrations(&mut self) {
+        let begun = self.files.journal.values().filter(|pending| pending.answer.is_none());
+        let names = begun.filter_map(|pending| match &pending.intent.operation {
+            JournalOperation::Register { description, .. } => Some(description.clone()),
+            JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => None,
+        });
+        self.unproven.extend(names.map(|name| ("registration", name)));
+    }
+
+    /// The journal of an unregistration that could not be cleared looks like that of one that was killed: it is finished
+    /// once the runner is proven gone, as its person has asked for.
+    fn leave_unregistrations(&mut self) {
+        let ids = self.files.journal.values().filter_map(|pending| match &pending.intent.operation {
+            JournalOperation::Unregister { id, .. } => id.map(RunnerId::number),
+            JournalOperation::Rotate { .. } | JournalOperation::Register { .. } => None,
+        });
+        self.let_go.extend(ids);
     }
 
     /// config.toml has changed, which a running daemon hears of.
@@ -573,8 +602,11 @@ impl State {
 
     /// Whether a token is in the last eighth of its life, by any of the clocks that the agent may go by.
     pub(super) fn is_pressing(&self, token: &str) -> bool {
-        let now = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
-        self.expiries.get(token).is_some_and(|(expires_at, life)| expires_at - now <= life / 8 + 2000)
+        let latest = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
+        let earliest = self.now() + self.wall_offset.min(self.gitlab.date_offset).min(0);
+        let is_in_it =
+            |(expires_at, life): &(i64, i64)| expires_at - latest <= life / 8 + 2000 && *expires_at > earliest;
+        self.expiries.get(token).is_some_and(is_in_it)
     }
 
     /// Counts a request, and checks that there are not too many in an hour.

@@ -444,6 +444,51 @@ async fn of_two_records_of_one_entry_the_one_with_its_token_is_served() {
 }
 
 #[tokio::test]
+async fn an_entry_does_not_get_the_record_of_another_runner_whose_key_its_id_claims() {
+    for is_enrolled in [false, true] {
+        let world = World::new();
+        let (claimed, mine) = world.add_entry(if is_enrolled { "build-1" } else { "a" });
+        let (other, credential) = world.server.add_runner();
+        let claim = format!("{claimed}@gitlab.example.com");
+        world.add_record(&claim, "b", other, &credential);
+        let records: Vec<_> = world.disk.state().records.values().cloned().collect();
+        let snapshot = world.ops.disk().read().await.unwrap();
+        let config = if is_enrolled { world.config.clone() } else { Config::default() };
+        let runner = inventory(&config, records, &snapshot).runners.remove(0).runner;
+        assert!(runner.record.key != key(&claim) && runner.record.credential == Some(mine.clone()), "{is_enrolled}");
+        if is_enrolled {
+            let tokens: Vec<_> =
+                world.started().await.runners.into_iter().map(|it| it.runner.record.credential).collect();
+            assert!(tokens.contains(&Some(mine)), "the enrollment takes over its entry and no other runner");
+            assert_eq!(world.disk.state().records[&key(&claim)].id, Some(other));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("a");
+    let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+    world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
+    for (key, credential, named) in
+        [("a-old", &dead, Some(id)), ("b-new", &credential, Some(id)), ("c", &credential, None)]
+    {
+        let mut record = world.add_record(key, "a", id, credential);
+        record.confirmed_id = named;
+        world.save(&record);
+    }
+    let mut inventory = world.started().await;
+    let is_old = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a-old");
+    let runner = &mut inventory.runners.iter_mut().find(is_old).unwrap().runner;
+    let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.clone()).collect();
+    assert!(candidates == std::slice::from_ref(&credential.token), "the one whose id the server has named");
+    let outcome = world.ops.verify(runner, &inquiry_at(now())).await.unwrap().outcome;
+    assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
+    assert_eq!(world.disk.tokens(), [credential.token]);
+}
+
+#[tokio::test]
 async fn a_record_whose_files_are_damaged_does_not_move_and_stops_no_other_runner() {
     for is_record in [false, true] {
         let world = World::new();
