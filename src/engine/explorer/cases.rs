@@ -402,3 +402,21 @@ fn a_closed_rotation_under_a_date_past_the_expiry_causes_no_stream_of_requests()
         ],
     );
 }
+
+#[test]
+fn a_restored_entry_gives_its_runner_the_name_that_policies_go_by() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Unregister(3)),
+            (NOW, DeleteEntry(2)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(1), DuplicateEntry(2)),
+            (NOW, Unregister(2)),
+            (NOW, DeleteEntry(3)),
+            (After(64), Share(3)),
+            (After(60), Terminate),
+        ],
+    );
+}
