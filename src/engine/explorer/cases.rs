@@ -420,3 +420,16 @@ fn a_restored_entry_gives_its_runner_the_name_that_policies_go_by() {
         ],
     );
 }
+
+#[test]
+fn a_token_that_a_command_has_lost_is_replaced_by_the_daemon_beside_it() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, Reboot),
+            (NOW, Fault(Reset, Trouble::GatewayAfter(504, Body::Empty))),
+            (NOW, Rotate(2)),
+        ],
+    );
+}
