@@ -25,6 +25,7 @@
 //! This room imports `model` and std only.
 
 mod apply;
+mod clocks;
 mod goal;
 mod plan;
 mod recovery;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
 pub use apply::{Moment, Outcome, Settling, apply};
+pub use clocks::{Belief, Clocks, Life, Witness, believe, measured_life, precedes_issue};
 pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};

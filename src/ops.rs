@@ -14,7 +14,8 @@
 //! - **replay** at start: finishes every journal that has an answer; reports the others as unfinished.
 //!
 //! A request that may have been executed although its answer was lost leaves its journal in place. [`Ops::settle`]
-//! clears it once a verification of the old token has shown what happened.
+//! clears it once a verification of the old token has shown what happened. A lost registration cannot be asked about: it
+//! is noted, and holds up every other one of its name until a person goes on.
 //!
 //! [`Server`] and [`Disk`] are the two ports: GitLab and the store in the product, memory in tests. Operations wait
 //! for locks and places only, and send no request again: `lifecycle` decides when to try again.
@@ -24,6 +25,7 @@ mod enrollment;
 mod entries;
 mod error;
 mod genuine;
+mod lost_registration;
 mod move_record;
 mod ports;
 mod projection;
@@ -49,9 +51,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::gitlab::{IN_FLIGHT_PER_HOST, Info};
-use crate::lifecycle::Outcome;
-use crate::model::{Evidence, Expiry, Site, SystemId, Timestamp};
+use crate::gitlab::{Answer, IN_FLIGHT_PER_HOST, Info, Verified};
+use crate::lifecycle::{Clocks, Life, Outcome, Witness, believe, measured_life};
+use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 use crate::store::{self, Pending, Record, Snapshot};
 
@@ -85,7 +87,7 @@ pub struct Ops<S, D> {
     places: RefCell<BTreeMap<String, Arc<Semaphore>>>,
     /// What each host was asked about its words.
     wordings: RefCell<BTreeMap<String, Wording>>,
-    /// Hosts whose `Date` contradicts the life of a token that they have just issued.
+    /// Hosts whose `Date` is not believed.
     distrusted: RefCell<BTreeSet<String>>,
     sole_copies: SoleCopies,
 }
@@ -224,10 +226,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
     /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
     async fn queue(&self, runner: &Runner) -> Result<Locked<D::RunnerLock>, Error> {
+        self.queue_at(runner.site.url.authority(), &runner.record.key).await
+    }
+
+    async fn queue_at(&self, host: String, key: &RunnerKey) -> Result<Locked<D::RunnerLock>, Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let place = self.place(&runner.site).await;
-            match self.disk.lock_runner(&runner.record.key, Duration::ZERO).await {
+            let place = self.place_at(host.clone()).await;
+            match self.disk.lock_runner(key, Duration::ZERO).await {
                 Ok(lock) => return Ok(Locked { lock, place }),
                 Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
                 Err(store::Error::RunnerLocked { .. }) => {}
@@ -242,10 +248,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// A place towards the host, for one request at a time. Every request has one, so the client, which bounds the
     /// requests of a host too, never lets a reset wait that is journaled already.
     async fn place(&self, site: &Site) -> Option<OwnedSemaphorePermit> {
+        self.place_at(site.url.authority()).await
+    }
+
+    async fn place_at(&self, host: String) -> Option<OwnedSemaphorePermit> {
         let places = {
             let mut places = self.places.borrow_mut();
             let new = || Arc::new(Semaphore::new(IN_FLIGHT_PER_HOST));
-            Arc::clone(places.entry(site.url.authority()).or_insert_with(new))
+            Arc::clone(places.entry(host).or_insert_with(new))
         };
         // The semaphore is never closed.
         places.acquire_owned().await.ok()
@@ -270,28 +280,81 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// The `Date` of an answer, unless the host's time is distrusted.
     pub fn trusted(&self, runner: &Runner, date: Option<Timestamp>) -> Option<Timestamp> {
-        date.filter(|_| !self.distrusted.borrow().contains(&runner.site.url.authority()))
+        date.filter(|date| !self.distrusts(runner) && !runner.was_issued_after(*date))
     }
 
     /// Whether the time of a runner's host is distrusted.
     pub fn distrusts(&self, runner: &Runner) -> bool {
-        self.distrusted.borrow().contains(&runner.site.url.authority())
+        match runner.belief {
+            Some(belief) => belief.witness == Witness::Local,
+            None => self.distrusted.borrow().contains(&runner.site.url.authority()),
+        }
     }
 
-    /// The `Date` of an answer with a new token; `None` if it contradicts the token's life, which cannot be over. Such a
-    /// host's time is distrusted until it issues a token that does not contradict it.
-    fn judged(&self, runner: &Runner, date: Option<Timestamp>, expiry: Expiry, now: Timestamp) -> Option<Timestamp> {
-        let host = runner.site.url.authority();
+    /// The `Date` of an answer with a new token, if it is believed.
+    fn judged(
+        &self,
+        runner: &mut Runner,
+        date: Option<Timestamp>,
+        expiry: Expiry,
+        inquiry: &Inquiry<'_>,
+    ) -> Option<Timestamp> {
+        let life = Life::Fresh { measured: runner.record.token_life_secs.map(Duration::from_secs) };
+        if let (Some(date), Some(expires_at)) = (date, expiry.at())
+            && let Some(life) = measured_life(Clocks { date, local: inquiry.local }, expires_at)
+        {
+            runner.record.token_life_secs = Some(life.as_secs());
+        }
+        self.believed(runner, date, expiry, life, inquiry)
+    }
+
+    /// The `Date` of an answer that accepts a runner's token, if it is believed.
+    fn accepted_at(
+        &self,
+        runner: &mut Runner,
+        answer: &Answer<Verified>,
+        credential: Option<(Option<Timestamp>, Expiry)>,
+        inquiry: &Inquiry<'_>,
+    ) -> Option<Timestamp> {
+        let (obtained_at, known) = credential.unwrap_or((None, Expiry::Unknown));
+        let expiry = if answer.value.expiry == Expiry::Unknown { known } else { answer.value.expiry };
+        let life = obtained_at.zip(expiry.at()).map(|(obtained_at, expires_at)| expires_at.since(obtained_at));
+        self.believed(runner, answer.date, expiry, Life::Known(life), inquiry)
+    }
+
+    /// The `Date` of an answer that issues or accepts a token, unless this machine's clock is believed. A host whose time
+    /// is distrusted is warned about once.
+    fn believed(
+        &self,
+        runner: &mut Runner,
+        date: Option<Timestamp>,
+        expiry: Expiry,
+        life: Life,
+        inquiry: &Inquiry<'_>,
+    ) -> Option<Timestamp> {
         let (Some(date), Some(expires_at)) = (date, expiry.at()) else { return self.trusted(runner, date) };
-        if expires_at > date {
+        let former = runner.belief;
+        let belief = believe(Clocks { date, local: inquiry.local }, expires_at, life, former);
+        runner.belief = Some(belief);
+        let host = runner.site.url.authority();
+        if belief.witness == Witness::Date {
             self.distrusted.borrow_mut().remove(&host);
             return Some(date);
         }
-        if self.distrusted.borrow_mut().insert(host.clone()) {
-            tracing::warn!(
-                runner = runner.label(), host, %date, %expires_at, %now,
-                "the server's `Date` is later than the expiry of the token that it has just issued: going by this machine's clock, correct the clock of the server or of the proxy in front of it"
-            );
+        let is_new = former.is_none_or(|former| former.witness == Witness::Date);
+        if self.distrusted.borrow_mut().insert(host.clone()) && is_new {
+            let (runner, local) = (runner.label(), inquiry.local);
+            if belief.is_date_refuted {
+                tracing::warn!(
+                    runner, host, %date, %expires_at, now = %local,
+                    "the server's `Date` is later than the expiry of a token that it has just issued or accepted: going by this machine's clock, correct the clock of the server or of the proxy in front of it"
+                );
+            } else {
+                tracing::warn!(
+                    runner, host, %date, %expires_at, now = %local,
+                    "the server's `Date` and this machine's clock differ by a large part of a token's life: going by this machine's clock, so that no token expires unnoticed; correct the clock that is wrong"
+                );
+            }
         }
         None
     }
@@ -299,8 +362,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// When a new token was issued: by the `Date` of its answer; by this machine's clock if the host's time is
     /// distrusted, by which the present was estimated until then.
     fn issued_at(&self, runner: &Runner, date: Option<Timestamp>, inquiry: &Inquiry<'_>) -> Timestamp {
-        let present = if self.distrusts(runner) { inquiry.local } else { inquiry.now.at };
-        date.unwrap_or(present).whole_seconds()
+        date.unwrap_or(self.present(runner, inquiry)).whole_seconds()
+    }
+
+    /// The present by the clock that is believed.
+    fn present(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> Timestamp {
+        if self.distrusts(runner) { inquiry.local } else { inquiry.now.at }
     }
 
     /// Writes the evidence about a runner's token, for the next process.
@@ -343,7 +410,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// A lock and a place towards the host, both until the operation ends.
 #[expect(dead_code, reason = "held until the operation ends")]
-struct Locked<L> {
+#[derive(Debug)]
+pub struct Locked<L> {
     lock: L,
     place: Option<OwnedSemaphorePermit>,
 }

@@ -27,6 +27,7 @@ mod record;
 mod replace;
 mod sections;
 mod splice;
+mod state_directory;
 mod system_id;
 mod test_hooks;
 #[cfg(test)]

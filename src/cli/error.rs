@@ -163,7 +163,10 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::Probing(failure)
         | ops::Error::Deleting { failure, .. }
         | ops::Error::Changing(failure) => of_class(failure.class),
-        ops::Error::Unproven { .. } | ops::Error::AwaitsToken(_) | ops::Error::TwinMoved(_) => Exit::Unreachable,
+        ops::Error::Unproven { .. }
+        | ops::Error::RegistrationLost { .. }
+        | ops::Error::AwaitsToken(_)
+        | ops::Error::TwinMoved(_) => Exit::Unreachable,
         ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)
         | ops::Error::Secret(_)

@@ -212,6 +212,9 @@ impl Registrar {
     async fn make(&self, managed: ManagedRunner, entry: TargetEntry) -> Result<Option<RunnerOutcome>, Error> {
         let before = managed.runner.record.id;
         let mut driver = self.driver(managed, Some(self.enrollment.clone()), entry.fate_if_undone());
+        if self.mode.force {
+            driver.forget_lost_registration().await?;
+        }
         if entry == TargetEntry::Same {
             self.settle(&mut driver).await?;
             driver.enter(Outcome::Reenrolled(None));
@@ -292,7 +295,7 @@ impl Registrar {
             exit: Exit::Unreachable,
             message: format!("{}: nothing was written to config.toml", chain(&error)),
             hint: Some(format!(
-                "GitLab may have created the runner anyway: before trying again, delete the runner there that has the description `{description}` and was never contacted"
+                "GitLab may have created the runner anyway: delete the runner there that has the description `{description}` and was never contacted, then go on with --force"
             )),
         }
     }
@@ -328,7 +331,8 @@ impl Registrar {
         match undone {
             // A write that the disk did not take is finished by the journal.
             Err(error) if !(is_gone && matches!(error, Error::Operation(ops::Error::Disk(_)))) => {
-                format!("the new runner {made} could not be unregistered again, delete it in GitLab: {}", chain(&error))
+                let left_behind = self.left_behind(driver, &made).await;
+                format!("the new runner {made} could not be unregistered again: {}; {left_behind}", chain(&error))
             }
             Ok(()) | Err(_) => format!("the new runner {made} is unregistered again"),
         }
@@ -343,14 +347,20 @@ impl Registrar {
         };
         let has_token = |entry: &Entry| entry.token.token().is_some_and(|token| token.digest() == digest);
         let entries = disk.read().await.map(|snapshot| snapshot.entries).unwrap_or_default();
-        let record = disk.record(&driver.runner.record.key).await.ok().flatten();
+        let key = &driver.runner.record.key;
+        let record = disk.record(key).await.ok().flatten();
+        let journaled = disk.pending_of(key).await.ok().flatten().and_then(|pending| pending.answer?.token);
+        let is_kept = record.and_then(|record| record.credential).is_some_and(|held| held.token.digest() == digest)
+            || journaled.is_some_and(|token| token.digest() == digest);
         let name = driver.runner.label();
         let remedy = format!("`runner-agent unregister --name {name}` removes both");
         if entries.iter().any(has_token) {
             let path = disk.config_path().display();
             format!("runner {made} may stay registered, and its entry with its token is in {path}: {remedy}")
-        } else if record.and_then(|record| record.credential).is_some_and(|held| held.token.digest() == digest) {
-            format!("runner {made} may stay registered, and its token is in the state directory: {remedy}")
+        } else if is_kept {
+            format!(
+                "runner {made} may stay registered, and its token is in the state directory: the same command once more takes it, or {remedy}"
+            )
         } else {
             format!("runner {made} may remain in GitLab, delete it there")
         }

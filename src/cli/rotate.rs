@@ -88,6 +88,11 @@ fn id_is_missing() -> Error {
 
 async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -> Result<RunnerOutcome, Error> {
     let drive = session.drive(driver, goal, Budget::BY_RULES).await;
+    if driver.runner.is_unstored() && !matches!(drive.outcome(), Some(Outcome::Rotated(_))) {
+        let error = drive.failure().map(|failure| chain(failure).to_string()).unwrap_or_default();
+        session.remark_in_memory(driver.runner.label(), &error);
+        session.drive(driver, Goal::Stored, Budget::Unlimited).await;
+    }
     match (drive.outcome(), driver.state()) {
         (Some(Outcome::Rotated(_)), _) => rotated(session, driver, drive).await,
         (Some(Outcome::Adopted(_)), _) => {
@@ -127,11 +132,11 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
 
 async fn rotated(session: &CommandSession, driver: &mut Driver, drive: Drive) -> Result<RunnerOutcome, Error> {
     if let Some(StepFailure::Unsaved(first)) = drive.into_failure() {
-        let has_state = session.ops().disk().has_state();
-        if !has_state {
+        let is_unstored = driver.runner.is_unstored();
+        if is_unstored {
             session.remark_in_memory(driver.runner.label(), &chain(&first));
         }
-        let budget = if has_state { Budget::FOR_CONFIG } else { Budget::Unlimited };
+        let budget = if is_unstored { Budget::Unlimited } else { Budget::FOR_CONFIG };
         let saved = session.drive(driver, Goal::Saved, budget).await;
         match (saved.outcome(), saved.into_failure()) {
             (_, Some(StepFailure::Unsaved(error))) => return Err(unsaved(&error)),

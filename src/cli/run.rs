@@ -33,7 +33,9 @@ pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut sig
 fn report(context: &Context<'_>, pass: Pass) -> Exit {
     let rows = pass.runners.into_iter().map(|passed| (exit_of(&passed), passed.report));
     let rows = rows.chain(pass.unusable.iter().map(|entry| (Exit::LocalFile, of_unusable(entry))));
-    let (exits, runners): (Vec<_>, Vec<_>) = rows.unzip();
+    let (mut exits, runners): (Vec<_>, Vec<_>) = rows.unzip();
+    // Mistakes in agent.toml, like those that are found without config.toml.
+    exits.extend(pass.errors.iter().map(|_| Exit::LocalFile));
     let now = context.now();
     context.reporter.runners(runners, |runners| super::list::table(runners, now));
     Exit::of_all(&exits)

@@ -22,6 +22,8 @@ pub struct Pass {
     pub runners: Vec<PassedRunner>,
     /// The entries that no runner can be made of.
     pub unusable: Vec<Entry>,
+    /// What is wrong with enrollments that therefore have no runner. It has been logged.
+    pub errors: Vec<String>,
 }
 
 /// A runner after a pass.
@@ -65,6 +67,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
     let drain_mode = watch::channel(DrainMode::Finish).0;
+    let errors = std::mem::take(&mut inventory.errors);
     let mut workers = JoinSet::new();
     let mut runners = Vec::new();
     for (position, managed) in inventory.runners.into_iter().enumerate() {
@@ -92,7 +95,8 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     }
     // Afterwards, because an entry that was prepared for an enrollment is complete by now.
     let entries = shared.engine.ops.disk().read().await?.entries;
-    Ok(Pass { runners, unusable: entries.into_iter().filter(|entry| entry.access().is_err()).collect() })
+    let unusable = entries.into_iter().filter(|entry| entry.access().is_err()).collect();
+    Ok(Pass { runners, unusable, errors })
 }
 
 fn passed(report: RunnerReport, acceptance: Acceptance, failure: Option<StepFailure>) -> PassedRunner {

@@ -191,14 +191,15 @@ async fn writing_config_toml_is_retried_until_it_succeeds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_an_hour_off_delays_no_rotation() {
-    for skew_millis in [-HOUR, HOUR] {
+    // One that is ahead could be right, so rotations come early.
+    for (skew_millis, expected) in [(-HOUR, 4..=5), (HOUR, 8..=10)] {
         let life = secs(7200);
         let fixture = DaemonFixture::new(Some(life));
         *fixture.clock.offset_millis.borrow_mut() = skew_millis;
         fixture.add_found("found");
         fixture.run(Config::default(), life * 3, Notice::StopAndKeep).await;
         let resets = fixture.server.requests().iter().filter(|request| request.call == "reset").count();
-        assert!((4..=5).contains(&resets), "{resets} rotations with a skew of {skew_millis}");
+        assert!(expected.contains(&resets), "{resets} rotations with a skew of {skew_millis}");
         assert_eq!(fixture.disk.tokens().len(), 1);
     }
 }
@@ -992,6 +993,32 @@ async fn a_stop_writes_a_token_that_is_in_memory_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_writes_a_token_of_an_odd_answer_that_is_in_memory_alone() {
+    let fixture = DaemonFixture::new(Some(secs(900)));
+    fixture.add_found("build-1");
+    fixture.server.inject("reset", crate::ops::memory::Fault::OddAnswer);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let scenario = async {
+        sleep(secs(60)).await;
+        // The token in the answer is not verified before the stop either.
+        fixture.server.inject_always("verify", Some(crate::ops::memory::Fault::Fail(NOT_EXECUTED)));
+        while !fixture.server.calls().contains(&"reset") {
+            ["answered", "held"].into_iter().for_each(|effect| fixture.disk.fail(effect, 1000));
+            sleep(secs(1)).await;
+        }
+        notices.send(Notice::Stop).unwrap();
+        sleep(secs(5)).await;
+        ["answered", "held"].into_iter().for_each(|effect| fixture.disk.fail(effect, 0));
+    };
+    let (stopped, ()) = tokio::join!(run(Config::default(), fixture.parts(), inbox), scenario);
+    stopped.unwrap();
+    let served = fixture.server.runners().into_values().next().unwrap();
+    let held: Vec<_> = fixture.disk.state().held.values().flat_map(|held| held.candidates.clone()).collect();
+    assert!(held.iter().any(|candidate| candidate.token == served.token), "{held:?}");
+    assert!(!fixture.disk.state().journal.is_empty(), "the reset is not settled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_the_other_runner_has_left_is_its_enrollments_again() {
     for is_removed in [false, true] {
         let fixture = DaemonFixture::new(Some(secs(86_400)));
@@ -1142,6 +1169,64 @@ async fn a_date_ahead_only_at_a_registration_does_not_delay_the_first_rotation()
         let reset = fixture.server.requests().into_iter().find(|request| request.call == "reset");
         assert!(reset.is_some_and(|reset| reset.at < issued.expiry.at().unwrap()), "{ahead} s ahead");
         assert_eq!(count_of(&fixture, "reset"), 1, "{ahead} s ahead");
+    }
+}
+
+/// Offsets of a clock, in thousandths of a token's life.
+const OFFSETS: [i64; 22] = [
+    -100_000, -10_000, -9_700, -3_000, -2_000, -1_500, -1_010, -1_000, -990, -700, -500, -300, -130, -120, 130, 300,
+    500, 700, 900, 1_000, 1_500, 10_000,
+];
+
+/// Clocks of which one is wrong, in milliseconds ahead of the server's: the `Date` and this machine's.
+fn wrong_clocks(life: Duration) -> impl Iterator<Item = (i64, i64)> {
+    let life = i64::try_from(life.as_millis()).unwrap();
+    let off = OFFSETS.map(|share| life / 1000 * share);
+    off.into_iter().flat_map(|off| [(off, 0), (0, off)])
+}
+
+/// Lets a daemon run under these clocks; returns how often it has rotated.
+async fn run_off(fixture: &DaemonFixture, config: Config, duration: Duration, (date, local): (i64, i64)) -> usize {
+    fixture.server.put_date_off(date);
+    *fixture.clock.offset_millis.borrow_mut() = local;
+    let before = count_of(fixture, "reset");
+    fixture.run(config, duration, Notice::StopAndKeep).await;
+    let (_, served) = fixture.server.runners().into_iter().next().unwrap();
+    assert_eq!(fixture.disk.tokens(), [served.token], "Date {date}, local {local}");
+    assert!(served.expiry.at().unwrap() > fixture.clock.truth(), "Date {date}, local {local}: late");
+    count_of(fixture, "reset") - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_expires_while_one_of_two_clocks_is_right() {
+    for life in [secs(7200)] {
+        for clocks in wrong_clocks(life) {
+            for config in [Config::default(), enrolled(registration_token())] {
+                let fixture = DaemonFixture::new(Some(life));
+                if config.enrollments.is_empty() {
+                    fixture.add_found("found");
+                }
+                let resets = run_off(&fixture, config, life * 10, clocks).await;
+                let ahead = clocks.0.max(clocks.1).max(0);
+                let left = 1.0 - ahead as f64 / life.as_millis() as f64;
+                // Going by a clock that is ahead, but not so far that a fresh token contradicts it.
+                let most = if left > 0.0 { 2.0 / left } else { 2.0 };
+                assert!((10.0..=10.0 * most).contains(&(resets as f64)), "{clocks:?}: {resets} rotations in ten lives");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_agreed_once_show_later_which_one_is_wrong() {
+    let life = secs(7200);
+    for clocks in wrong_clocks(life) {
+        let fixture = DaemonFixture::new(Some(life));
+        run_off(&fixture, enrolled(registration_token()), life / 10, (0, 0)).await;
+        let resets = run_off(&fixture, enrolled(registration_token()), life * 10, clocks).await;
+        assert!((10..=20).contains(&resets), "{clocks:?}: {resets} rotations in ten lives");
+        let resets = run_off(&fixture, enrolled(registration_token()), life * 5, (0, 0)).await;
+        assert!((5..=10).contains(&resets), "{clocks:?}, then right: {resets} rotations in five lives");
     }
 }
 

@@ -163,10 +163,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Writes a token that is in memory alone before the process ends, for as long as that takes: the caller bounds it.
     async fn store_sole_copy(&mut self) {
         while self.driver.runner.is_unstored()
-            && let Some(plan) = self.driver.plan_towards(Goal::Saved, &[])
+            && let Some(plan) = self.driver.plan_towards(Goal::Stored, &[])
         {
             tokio::time::sleep(plan.at.since(self.driver.now())).await;
-            self.execute(plan).await;
+            // Without a state directory there is no place for a token in an odd answer.
+            if self.execute(plan).await.outcomes.contains(&Outcome::Saved) {
+                break;
+            }
         }
     }
 

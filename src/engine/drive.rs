@@ -119,6 +119,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             drive.taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
             drive.last = Some(report);
         }
+        let is_undone = drive.taken.iter().any(|(_, outcome)| matches!(outcome, Outcome::NotUnregistered(_)))
+            && drive.outcome() != Some(Outcome::Unregistered);
+        if is_undone {
+            self.call_off_unregistration().await;
+        }
         drive
     }
 }

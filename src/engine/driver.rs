@@ -251,6 +251,33 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
     }
 
+    /// A person goes on after a lost registration: neither that of this runner nor another one of its name holds up the
+    /// next one any more.
+    ///
+    /// # Errors
+    /// [`ops::Error::Disk`].
+    pub async fn forget_lost_registration(&mut self) -> Result<(), ops::Error> {
+        match &self.enrollment {
+            Some(enrollment) => self.engine.ops.forget_lost_registrations(enrollment, &mut self.runner).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A command ends without having unregistered the runner. The daemon's intent stays, and its next start asks.
+    pub(super) async fn call_off_unregistration(&mut self) {
+        if self.asker.is_daemon() {
+            return;
+        }
+        let now = self.now();
+        if let Err(error) = self.engine.ops.call_off_unregistration(&mut self.runner, now).await {
+            tracing::warn!(
+                runner = self.runner.label(),
+                error = chain(&error),
+                "cannot clear the journal: the next start asks whether the runner is gone"
+            );
+        }
+    }
+
     fn moment(&self) -> Moment {
         let reading = self.engine.clock.read();
         Moment {

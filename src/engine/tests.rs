@@ -296,6 +296,77 @@ async fn an_interrupted_unregistration_is_settled_by_asking_and_not_repeated() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_unregistration_that_is_killed_while_it_asks_is_settled_by_the_next_start() {
+    let (unknown, refused) = (Disposition::Unknown { retry_after: None }, Disposition::Refused);
+    for (fault, is_executed) in
+        [(Fault::LoseAnswer, true), (Fault::Fail(unknown), false), (Fault::Fail(refused), false)]
+    {
+        // Killed before its first question, and after it.
+        for questions in [0, 1] {
+            let world = World::new();
+            world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+            world.server.inject("delete_runner", fault);
+            let (mut driver, mut taken) = (world.command().await, Vec::new());
+            for _ in 0..=questions {
+                let plan = driver.plan_towards(Goal::Unregistered, &taken).unwrap();
+                let report = driver.step(plan, std::future::pending()).await;
+                taken.extend(report.outcomes.first().map(|outcome| (report.step, *outcome)));
+            }
+            drop(driver);
+            let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+            let unfinished = ops.replay(Timestamp::from_millis(START)).await.unwrap().unfinished;
+            assert!(matches!(unfinished[..], [(_, Unfinished::Unregistration)]), "{fault:?}: {unfinished:?}");
+            let mut daemon = world.driver(Asker::Daemon, Some(Unfinished::Unregistration)).await;
+            for _ in 0..6 {
+                let Some(plan) = daemon.plan() else { break };
+                tokio::time::sleep(plan.at.since(daemon.now())).await;
+                daemon.step(plan, std::future::pending()).await;
+            }
+            assert_eq!(world.disk.tokens().is_empty(), is_executed, "{fault:?}");
+            assert!(world.disk.state().journal.is_empty(), "{fault:?}");
+            let deletions = world.server.calls().iter().filter(|call| **call == "delete_runner").count();
+            assert_eq!(deletions, 1, "{fault:?}: it is not sent again");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unregistration_that_asking_has_shown_is_finished_by_the_next_start_without_asking() {
+    for (effect, left) in [("edit", 1), ("forget", 0)] {
+        let world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        world.server.inject("delete_runner", Fault::LoseAnswer);
+        // As if it was killed in the middle of its last step.
+        world.disk.fail(effect, 1);
+        let mut driver = world.command().await;
+        driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+        assert_eq!((world.disk.tokens().len(), world.disk.state().records.len()), (left, 1), "{effect}");
+        let before = world.server.calls().len();
+        let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
+        let replayed = ops.replay(Timestamp::from_millis(START)).await.unwrap();
+        assert_eq!((replayed.finished, world.disk.tokens().len()), (1, 0), "{effect}");
+        assert!(world.disk.state().records.is_empty() && world.disk.state().journal.is_empty());
+        assert_eq!(world.server.calls().len(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unregistration_that_ends_undone_leaves_no_intent() {
+    let unanswered = Fault::Fail(Disposition::NotExecuted { retry_after: None });
+    for verify in [None, Some(unanswered)] {
+        let world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        world.server.inject("delete_runner", Fault::Fail(Disposition::Unknown { retry_after: None }));
+        world.server.inject_always("verify", verify);
+        let mut driver = world.command().await;
+        let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+        assert!(drive.unregistration().is_none());
+        assert!(world.disk.state().journal.is_empty(), "{verify:?}");
+        assert_eq!((world.disk.tokens().len(), world.server.runners().len()), (1, 1));
+    }
+}
+
 /// The journal of a command that was killed.
 fn unregistration_intent(token: &Token, id: RunnerId) -> Intent {
     let (fingerprint, fate) = (token.fingerprint(), Some(StoredFate::Drop));
@@ -314,6 +385,35 @@ async fn a_refusal_is_remembered_by_the_next_command() {
     second.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
     assert!(matches!(second.state(), State::Rejected(_)));
     assert_eq!(world.server.calls(), ["verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_command_that_proves_a_token_dead_asks_about_the_former_ones() {
+    let world = World::new();
+    let former = world.server.runners()[&world.id.number()].clone();
+    let former = Credential { token: former.token, obtained_at: None, expiry: former.expiry };
+    world.command().await.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    // GitLab was restored from a backup.
+    world.server.restore(world.id, &former);
+    let first = world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(first.outcome(), Some(Outcome::Refused));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let second = world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(second.outcome(), Some(Outcome::Adopted(_))), "{second:?}");
+    assert_eq!(world.disk.tokens(), [former.token]);
+    assert_eq!(world.server.calls(), ["reset", "verify", "verify", "verify"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twins_token_that_is_not_answered_is_not_refused() {
+    let world = World::new();
+    let (mut twin, _) = with_rotated_twin(&world).await;
+    let present = world.server.runners()[&world.id.number()].clone();
+    world.server.block(&present.token);
+    let drive = twin.drive(Goal::Refused, Budget::BY_RULES, &TestCaller::default()).await;
+    let error = drive.into_failure().unwrap();
+    assert!(error.to_string().contains("has not answered about another token"), "{error}");
+    assert!(!matches!(twin.state(), State::Rejected(rejected) if rejected.is_settled()));
 }
 
 #[tokio::test(start_paused = true)]

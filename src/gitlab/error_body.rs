@@ -93,8 +93,7 @@ pub(super) fn sanitized(text: &str, secrets: &[&Token]) -> String {
     let mut secrets: Vec<&str> = secrets.iter().map(|secret| secret.expose()).collect();
     // Longest first: a secret may begin with a shorter one.
     secrets.sort_by_key(|secret| Reverse(secret.len()));
-    let text =
-        secrets.into_iter().fold(text.to_owned(), |text, secret| masked(&text, |rest| begins_with(rest, secret)));
+    let text = secrets.into_iter().fold(text.to_owned(), |text, secret| masked(&text, |rest| revealed(rest, secret)));
     let text = masked(&text, token_length);
     let plain: String = text.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -119,6 +118,43 @@ fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
     }
     shown
 }
+
+/// Returns the length in bytes of what shows a secret at the start of a text: the whole secret, or a part of it that is
+/// long enough to be of use, such as all of it behind its prefix. Characters may be percent-encoded.
+fn revealed(text: &str, secret: &str) -> Option<usize> {
+    let secret = secret.as_bytes();
+    let least = secret.len().min(MIN_REVEALED_LENGTH);
+    let starts = (0..=secret.len() - least).rev();
+    let runs = starts.map(|start| common_prefix(text.as_bytes(), &secret[start..]));
+    let (length, _) = runs.filter(|(_, count)| *count >= least).max()?;
+    Some(length)
+}
+
+/// How many bytes of the text, and how many of the secret, are the same from their starts. Ignores case.
+fn common_prefix(text: &[u8], secret: &[u8]) -> (usize, usize) {
+    let mut length = 0;
+    for (count, expected) in secret.iter().enumerate() {
+        match next_byte(&text[length..]) {
+            Some((byte, width)) if byte.eq_ignore_ascii_case(expected) => length += width,
+            _ => return (length, count),
+        }
+    }
+    (length, secret.len())
+}
+
+/// The first byte of a text, and how many bytes it takes there: three if it is percent-encoded.
+fn next_byte(text: &[u8]) -> Option<(u8, usize)> {
+    let first = *text.first()?;
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    match (first, digit(1), digit(2)) {
+        (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok().map(|byte| (byte, 3)),
+        _ => Some((first, 1)),
+    }
+}
+
+/// The number of characters in a row of a secret that are hidden even without the others: too few to guess the rest from,
+/// and more than an ordinary word shares with it.
+const MIN_REVEALED_LENGTH: usize = 12;
 
 /// Returns the length of `secret` if the text begins with it. Ignores case: host names are in lower case.
 fn begins_with(text: &str, secret: &str) -> Option<usize> {
@@ -223,6 +259,29 @@ mod tests {
     fn secrets_are_hidden_in_any_case_longest_first() {
         let (short, long) = (Token::parse("Secret").unwrap(), Token::parse("Secret-and-more").unwrap());
         assert_eq!(sanitized("secret-AND-more.example.com Secret", &[&short, &long]), "[token].example.com [token]");
+    }
+
+    #[test]
+    fn a_secret_is_hidden_without_its_prefix_percent_encoded_and_in_parts() {
+        let secret = Token::parse("glrt-742c2f0c8e9f982e8964").unwrap();
+        for shown in [
+            "742c2f0c8e9f982e8964",
+            "742C2F0C8E9F982E8964",
+            "glrt%2D742c2f0c8e9f982e8964",
+            "glrt%2d742c2f0c8e9f982e8964",
+            "%67lrt-742c2f0c8e9f982e896%34",
+            "glrt-742c2f0",
+            "742c2f0c8e9f",
+            "982e8964",
+            "2f0c8e9f982e",
+            "lrt-742c2f0c8e9f982e896",
+        ] {
+            let text = sanitized(&format!("token ({shown}) is bad, 100% sure"), &[&secret]);
+            let is_hidden = text == "token ([token]) is bad, 100% sure";
+            assert_eq!(is_hidden, shown.len() >= MIN_REVEALED_LENGTH, "{text}");
+        }
+        let twice = sanitized("742c2f0c8e9f982e8964,742c2f0c8e9f982e8964", &[&secret]);
+        assert_eq!(twice, "[token],[token]");
     }
 
     #[test]

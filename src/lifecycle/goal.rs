@@ -26,6 +26,8 @@ pub enum Goal {
     RotatedById,
     /// A config.toml that holds the credential.
     Saved,
+    /// A disk that holds a token which is in memory alone: the credential, or one in an odd answer.
+    Stored,
     /// One attempt to unregister the runner.
     Unregistered,
 }
@@ -56,15 +58,21 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
         Goal::Rotated => rotation(Step::Rotate, state, taken, rules, now),
         Goal::RotatedById => rotation(Step::ResetById, state, taken, rules, now),
         Goal::Unregistered => unregistration(state, taken, rules, now),
-        Goal::Saved => match state {
-            State::Active(Active { unsaved: Some(unsaved), .. }) => {
-                // A person waits, and the disk is this machine's own.
-                let at = unsaved.retry_from.min(now.plus(rules.timing.floor));
-                Some(Plan { step: Step::Save, at, why: Why::Unsaved })
-            }
-            _ => None,
-        },
+        Goal::Saved => unsaved(state, rules, now),
+        Goal::Stored if matches!(taken.last(), Some((Step::Save, Outcome::Saved))) => None,
+        Goal::Stored => unsaved(state, rules, now).or_else(|| {
+            let at = now.plus(rules.timing.floor);
+            Some(Plan { step: Step::Save, at, why: Why::Unsaved })
+        }),
     }
+}
+
+/// The next write of a credential that config.toml does not hold.
+fn unsaved(state: &State, rules: &Rules, now: Timestamp) -> Option<Plan> {
+    let State::Active(Active { unsaved: Some(unsaved), .. }) = state else { return None };
+    // A person waits, and the disk is this machine's own.
+    let at = unsaved.retry_from.min(now.plus(rules.timing.floor));
+    Some(Plan { step: Step::Save, at, why: Why::Unsaved })
 }
 
 /// The verification that confirms a refusal; `None` once it is confirmed.

@@ -319,6 +319,20 @@ impl State {
         Evidence { token: None, asked, changed, conclusion }
     }
 
+    /// Whether it waits for a person because the answer to a registration was lost.
+    #[must_use]
+    pub fn has_lost_registration(&self) -> bool {
+        match self {
+            Self::Failed(state) => state.validity.is_none() && state.trouble == Trouble::RegistrationLost,
+            Self::Rejected(state) => state.rungs.register_lost,
+            Self::Unregistered(_)
+            | Self::Active(_)
+            | Self::Uncertain(_)
+            | Self::NotRenewable(_)
+            | Self::Retired { .. } => false,
+        }
+    }
+
     /// The name used in JSON and metrics.
     #[must_use]
     pub fn name(&self) -> StateName {

@@ -22,6 +22,8 @@ pub struct Inquiry<'a> {
     pub timing: &'a Timing,
     /// Whether the runner's token is proven dead, so that a former one may be followed.
     pub is_dead: bool,
+    /// What verifications of the runner's token have said since its last acceptance.
+    pub asked: Option<Finding>,
     /// Whether a candidate that was neither accepted nor refused is asked about again before anything else is done.
     pub is_patient: bool,
     /// Whether a rotation is not put off any further, not even for an unknown token in config.toml.
@@ -185,7 +187,7 @@ impl Runner {
 }
 
 impl Inquiry<'_> {
-    fn is_proof(&self, refused: &Finding, expiry: Expiry) -> bool {
+    pub(super) fn is_proof(&self, refused: &Finding, expiry: Expiry) -> bool {
         let left = expiry.at().map(|at| at.since(self.now.at));
         proves_dead(refused, self.timing, left, &self.now)
     }
@@ -287,11 +289,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         candidate: Candidate,
         inquiry: &Inquiry<'_>,
     ) -> Result<Verdict, Error> {
-        let answer = match self.send_verify(runner, &candidate.token).await {
+        let mut answer = match self.send_verify(runner, &candidate.token).await {
             Ok(answer) => answer,
             Err(error) if error.outcome() == Outcome::Refused => {
-                tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
-                    "the server refuses a token that is not the current one: keeping both");
+                if candidate.refused.is_none() {
+                    tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
+                        "the server refuses a token that is not the current one: keeping both");
+                }
                 runner.note_refusal(&candidate.token, inquiry.now);
                 return Ok(Verdict::Refused);
             }
@@ -305,7 +309,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.note_acceptance(&candidate.token);
         match runner.owner_of(&candidate, &answer.value, inquiry) {
             Owner::Same => {
-                self.follow(runner, candidate, &answer, inquiry.now.at).await?;
+                let times = Some((candidate.obtained_at.or(Some(candidate.noted_at)), candidate.expiry));
+                answer.date = self.accepted_at(runner, &answer, times, inquiry);
+                self.follow(runner, candidate, &answer, self.present(runner, inquiry)).await?;
                 Ok(Verdict::Adopted(answer))
             }
             Owner::Other(id) => Ok(Verdict::Foreign(id)),

@@ -101,6 +101,16 @@ pub enum Error {
         "runner `{0}` is not registered again while a token from an earlier answer may be good: it is verified first"
     )]
     AwaitsToken(String),
+    /// A registration was not sent, because the answer to an earlier one was lost.
+    #[error(
+        "the answer to a registration of `{runner}` was lost at {at}, and GitLab may have made a runner then: no other one is registered"
+    )]
+    RegistrationLost {
+        /// The runner's name.
+        runner: String,
+        /// Estimated server time of the lost one.
+        at: Timestamp,
+    },
     /// A deletion was not confirmed.
     #[error("{failure}")]
     Deleting {
@@ -227,7 +237,7 @@ impl Error {
                 }
                 _ => Outcome::Deferred { retry_after: None },
             },
-            Self::Unproven { .. } => Outcome::Lost { retry_after: None },
+            Self::Unproven { .. } | Self::RegistrationLost { .. } => Outcome::Lost { retry_after: None },
             Self::AwaitsToken(_) => Outcome::Deferred { retry_after: None },
             Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
@@ -297,6 +307,11 @@ impl Error {
                 return Some("put the token of the runner with that id into the entry, or correct its `id`");
             }
             Self::TwinMoved(_) => return Some("try again in ten minutes"),
+            Self::RegistrationLost { .. } => {
+                return Some(
+                    "look in GitLab for a runner with this description that was never contacted, and delete it; then go on with --force, or reload the daemon",
+                );
+            }
             _ => {}
         }
         self.failure()?.hint.as_deref()

@@ -103,7 +103,8 @@ struct ServerState {
     registration_token: Token,
     life: Option<Duration>,
     /// By how much the `Date` of its answers is ahead of its own time.
-    date_ahead: Duration,
+    /// The `Date` minus the server's own time.
+    date_off_millis: i64,
     /// Whether verifications are answered without an id, as before GitLab 15.9.
     names_no_ids: bool,
     runners: BTreeMap<u64, ServedRunner>,
@@ -127,7 +128,7 @@ impl MemoryServer {
             clock,
             registration_token: registration_token(),
             life,
-            date_ahead: Duration::ZERO,
+            date_off_millis: 0,
             names_no_ids: false,
             runners: BTreeMap::new(),
             issued: 0,
@@ -149,7 +150,12 @@ impl MemoryServer {
 
     /// Puts the `Date` of all answers ahead of the server's own time, as a proxy does whose clock is wrong.
     pub(crate) fn put_date_ahead(&self, ahead: Duration) {
-        self.0.borrow_mut().date_ahead = ahead;
+        self.put_date_off(i64::try_from(ahead.as_millis()).unwrap());
+    }
+
+    /// As [`MemoryServer::put_date_ahead`], or behind, in milliseconds.
+    pub(crate) fn put_date_off(&self, millis: i64) {
+        self.0.borrow_mut().date_off_millis = millis;
     }
 
     /// Leaves the id out of the answers to verifications.
@@ -237,7 +243,7 @@ impl MemoryServer {
                 state.oddity = fault.filter(|fault| matches!(fault, Fault::OddAnswer | Fault::InventedToken));
                 let answer = act(&mut state);
                 state.oddity = None;
-                let date = Some(now.plus(state.date_ahead));
+                let date = Some(Timestamp::from_millis(now.as_millis() + state.date_off_millis));
                 match answer {
                     Ok(value) => Ok(Answer { value, date, request_id: String::new() }),
                     Err(disposition) => Err(failure(disposition, date)),
@@ -808,6 +814,7 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
         local: at,
         timing: TIMING.get_or_init(Timing::default),
         is_dead: false,
+        asked: None,
         is_patient: false,
         is_pressing: false,
     }

@@ -134,6 +134,21 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(entry_status)
     }
 
+    /// Writes a token that came in an odd answer, and that neither the journal nor the candidates hold yet. A lost reset
+    /// stays unsettled.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; the caller may retry without limit.
+    pub async fn save_received(&self, runner: &mut Runner) -> Result<(), Error> {
+        let locked = self.lock(runner).await?;
+        self.save_held(runner).await?;
+        if self.disk.has_state() {
+            runner.sole_copy = None;
+        }
+        drop(locked);
+        Ok(())
+    }
+
     /// Compares the entry with the record after config.toml has changed. What the entry holds is corrected by the next
     /// verification, once the server has accepted the runner's own token.
     ///

@@ -32,7 +32,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
     ///
     /// # Errors
-    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
+    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`], [`Error::RegistrationLost`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
     /// the request failed. If the server may have executed it nevertheless, the log describes the possible orphan.
     pub async fn register(
         &self,
@@ -43,6 +43,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         if let Some(validity) = runner.validity(now) {
             if runner.is_unwritten() {
@@ -57,6 +58,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
         }
+        self.check_no_lost_registration(enrollment, runner).await?;
         if !entered.snapshot.takes_entries {
             return Err(Error::NoRoom);
         }
@@ -100,6 +102,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
         let _registration = self.unless_stopping(self.lock_registration(enrollment, runner)).await??;
+        self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         unknown.extend(self.note_same_runner(enrollment, runner, inquiry).await?);
@@ -127,6 +130,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
         }
+        self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
@@ -282,7 +286,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         if let RegistrationSource::Given(_) = enrollment.source {
-            return self.take_given(enrollment, runner, token, now).await;
+            return self.take_given(enrollment, runner, token, inquiry).await;
         }
         let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
         self.save_record(runner).await?;
@@ -307,7 +311,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
         self.set_origin(enrollment, runner, &token);
-        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let date = self.judged(runner, answer.date, answer.value.expiry, inquiry);
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Registered { id, token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
@@ -337,7 +341,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(verified) => {
                 let ids = (verified.value.id.or(id), verified.value.id);
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
-                let date = self.judged(runner, verified.date, expiry, now);
+                let date = self.judged(runner, verified.date, expiry, inquiry);
                 let obtained_at = self.issued_at(runner, date, inquiry);
                 let credential = Credential { expiry, obtained_at: Some(obtained_at), ..credential };
                 Ok(self.keep_registered(runner, credential, ids, date, now).await)
@@ -356,8 +360,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let error = Error::Registering(failure);
         if may_have_reached && matches!(error.outcome(), Outcome::Lost { .. }) {
             warn_of_orphan(intent);
+            self.lose_registration(runner, intent).await?;
+        } else {
+            self.clear_registration(runner).await?;
         }
-        self.clear_registration(runner).await?;
         Ok(error)
     }
 
@@ -378,14 +384,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &mut Runner,
         token: Token,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let verified = self.send_verify(runner, &token).await?;
         self.set_origin(enrollment, runner, &token);
-        let first_seen_at = verified.date.unwrap_or(now).whole_seconds();
+        let date = self.accepted_at(runner, &verified, None, inquiry);
+        let first_seen_at = self.issued_at(runner, date, inquiry);
         let ids = (verified.value.id, verified.value.id);
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, ids, verified.date, now).await)
+        Ok(self.keep_registered(runner, credential, ids, date, inquiry.now.at).await)
     }
 
     /// Takes over the token of a new runner, with its id and the one that the server has confirmed. Writes the record
@@ -422,7 +429,7 @@ fn left_to_another(runner: &Runner) -> Completed {
 }
 
 /// Whether the daemon registers the runner, for an enrollment.
-fn is_of_daemon(runner: &Runner) -> bool {
+pub(super) fn is_of_daemon(runner: &Runner) -> bool {
     runner.record.enrollment.is_some()
 }
 

@@ -6,7 +6,7 @@ use super::register::warn_of_orphan;
 use super::unregister::fate_for;
 use super::{Disk, Error, Ops, Runner, Server};
 use crate::error_chain::chain;
-use crate::model::{Conclusion, Credential, Evidence, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
+use crate::model::{Credential, Origin, RunnerKey, Site, Timestamp, TlsFiles};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
 
 /// An operation that a replay could not finish.
@@ -55,7 +55,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(replayed)
     }
 
-    async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
+    /// Finishes one journal, unless another process works on its runner.
+    pub(super) async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
         let _lock = match self.disk.lock_runner(&pending.key, Duration::ZERO).await {
             Ok(lock) => lock,
             // Another process is working on this runner and will finish it.
@@ -80,7 +81,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             (JournalOperation::Unregister { .. }, None) => Ok(Some(Unfinished::Unregistration)),
             (JournalOperation::Register { .. }, None) => {
                 warn_of_orphan(intent);
-                self.lose_registration(&mut runner, now).await?;
+                self.lose_registration(&mut runner, intent).await?;
                 Ok(None)
             }
             (JournalOperation::Unregister { .. }, Some(_)) => {
@@ -101,25 +102,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Ok(self.replay_token(&mut runner).await)
             }
         }
-    }
-
-    /// The answer to a registration was lost with its process: the enrollment waits for a person, since another
-    /// registration could make a second runner.
-    async fn lose_registration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
-        self.clear_registration(runner).await?;
-        if runner.record.enrollment.is_some() && runner.record.credential.is_none() {
-            let conclusion = Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since: now });
-            runner.held.evidence = Some(Evidence { conclusion, ..Evidence::default() });
-            runner.is_held_changed = true;
-            self.save_held(runner).await?;
-        } else if let Some(evidence) = &mut runner.held.evidence
-            && let Some(Conclusion::Rejected { rungs, .. }) = &mut evidence.conclusion
-        {
-            rungs.register_lost = true;
-            runner.is_held_changed = true;
-            self.save_held(runner).await?;
-        }
-        Ok(())
     }
 
     /// Moves a journaled token into the record; the caller holds the runner's lock. A token from an odd answer becomes a
@@ -171,8 +153,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn replay_without_record(&self, pending: Pending) -> Result<Option<Unfinished>, Error> {
         let Some(JournalAnswer { id: new_id, token: Some(token), expiry, obtained_at, .. }) = pending.answer else {
             warn_of_orphan(&pending.intent);
-            if matches!(pending.intent.operation, JournalOperation::Rotate { .. }) && pending.answer.is_none() {
-                return Ok(Some(Unfinished::LostReset));
+            match &pending.intent.operation {
+                JournalOperation::Rotate { .. } if pending.answer.is_none() => return Ok(Some(Unfinished::LostReset)),
+                JournalOperation::Register { .. } if pending.answer.is_none() => {
+                    self.note_lost_registration(&pending.key, &pending.intent, None).await?;
+                }
+                JournalOperation::Register { .. }
+                | JournalOperation::Rotate { .. }
+                | JournalOperation::Unregister { .. } => {}
             }
             self.disk.clear(&pending.key).await?;
             return Ok(None);

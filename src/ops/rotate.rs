@@ -76,7 +76,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.call_off(runner, lost_before).await?;
             return Ok(Completed::new(Outcome::NotRotated, self.trusted(runner, answer.date)));
         }
-        let date = self.judged(runner, answer.date, answer.value.expiry, now);
+        let date = self.judged(runner, answer.date, answer.value.expiry, inquiry);
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Reset { token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
@@ -120,7 +120,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         match self.send_verify(runner, &credential.token).await {
             Ok(verified) => {
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
-                let date = self.judged(runner, verified.date, expiry, now);
+                let date = self.judged(runner, verified.date, expiry, inquiry);
                 let obtained_at = Some(self.issued_at(runner, date, inquiry));
                 let credential = Credential { expiry, obtained_at, ..credential };
                 Ok(self.keep_rotated(runner, credential, date, is_recovery, now, Vec::new()).await)
@@ -146,12 +146,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Credential { token, obtained_at, expiry } = credential.clone();
         let (source, refused) = (CandidateSource::Received, None);
         runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
-        if let Err(error) = self.save_held(runner).await {
-            tracing::error!(
-                runner = runner.label(),
-                error = chain(&error),
-                "cannot write a token that the server sent: it stays in the journal"
-            );
+        match self.save_held(runner).await {
+            Ok(()) if self.disk.has_state() => runner.sole_copy = None,
+            Ok(()) => {}
+            Err(error) => {
+                let place = if runner.is_unstored() { "it is in memory alone" } else { "it stays in the journal" };
+                tracing::error!(
+                    runner = runner.label(),
+                    error = chain(&error),
+                    place,
+                    "cannot write a token that the server sent"
+                );
+            }
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use crate::lifecycle::{Fraction, State, Timing, Validity, reset_from};
+use crate::lifecycle::{Belief, Fraction, State, Timing, Validity, precedes_issue, reset_from};
 use crate::model::{
-    Candidate, CandidateSource, Conclusion, Credential, Evidence, Held, Origin, Rejection, RunnerKey, Site, SystemId,
-    Timestamp,
+    Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey, Site,
+    SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -36,6 +36,10 @@ pub struct Runner {
     pub(super) removable: Vec<Digest>,
     /// Set while its token is in memory alone.
     pub(super) sole_copy: Option<Rc<SoleCopy>>,
+    /// Tokens that a lasting dispute was logged about.
+    pub(super) disputed: Vec<Digest>,
+    /// Which clock tells its server's time; `None` until the server has issued or accepted a token.
+    pub(super) belief: Option<Belief>,
     /// Its candidates, and the evidence about its token.
     pub held: Held,
     /// Whether `held` differs from the disk.
@@ -67,6 +71,7 @@ impl Runner {
             first_seen_at: None,
             last_verify: None,
             last_reset_at: None,
+            token_life_secs: None,
             recovered: None,
             is_copy: false,
             state: None,
@@ -122,6 +127,8 @@ impl Runner {
             is_leaving: false,
             removable: Vec::new(),
             sole_copy: None,
+            disputed: Vec::new(),
+            belief: None,
             held: Held::default(),
             is_held_changed: false,
             is_recorded: true,
@@ -212,6 +219,29 @@ impl Runner {
         // A stored time ahead of the present counts as now.
         let first_seen_at = self.record.first_seen_at.map_or(now, |at| at.min(now));
         Some(Validity::new(credential.obtained_at, credential.expiry, first_seen_at))
+    }
+
+    /// Whether a time lies before the issue of its token. A clock that was believed since is not judged by that.
+    pub(super) fn was_issued_after(&self, date: Timestamp) -> bool {
+        let Some(credential) = self.record.credential.as_ref().filter(|_| self.belief.is_none()) else { return false };
+        let times = credential.obtained_at.zip(credential.expiry.at());
+        times.is_some_and(|(obtained_at, expires_at)| precedes_issue(date, obtained_at, expires_at))
+    }
+
+    /// Whether a dispute about this token was not logged before.
+    pub(super) fn is_news(&mut self, token: &Token) -> bool {
+        let digest = token.digest();
+        let is_news = !self.disputed.contains(&digest);
+        if is_news {
+            self.disputed.push(digest);
+        }
+        is_news
+    }
+
+    /// When its token was issued or first seen, and when it expires.
+    pub(super) fn times(&self) -> Option<(Option<Timestamp>, Expiry)> {
+        let issued_at = |credential: &Credential| credential.obtained_at.or(self.record.first_seen_at);
+        self.record.credential.as_ref().map(|credential| (issued_at(credential), credential.expiry))
     }
 
     /// The state after it was read from disk, with the evidence about its present token.

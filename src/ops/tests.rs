@@ -1,5 +1,7 @@
 //! The order of effects, and what remains if any of them fails.
 
+mod lost_registration;
+
 use std::time::Duration;
 
 use super::memory::{
@@ -262,7 +264,7 @@ async fn an_unchanged_token_is_not_a_rotation() {
     assert!(runner.record.former_tokens.is_empty() && fixture.disk.state().journal.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn verify_completes_the_record_from_the_answer() {
     let fixture = OpsFixture::new();
     let (id, credential) = fixture.server.add_runner();
@@ -835,7 +837,7 @@ async fn one_answer_does_not_prove_that_a_server_has_no_managers() {
             assert_eq!(done.unwrap_err().outcome(), Outcome::NotUnregistered(Settling::AskThenRepeat));
         }
         assert_eq!(fixture.disk.tokens().is_empty(), is_sent);
-        assert!(fixture.disk.state().journal.is_empty());
+        assert_eq!(fixture.disk.state().journal.is_empty(), is_sent, "it asks first");
     }
 }
 
@@ -868,6 +870,8 @@ async fn a_lost_unregistration_of_a_command_leaves_nothing_that_acts_later() {
     fixture.server.inject("delete_runner", Fault::Fail(UNKNOWN));
     let error = fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::NotUnregistered(Settling::Ask));
+    assert!(!fixture.disk.state().journal.is_empty(), "it is still asking");
+    fixture.ops.call_off_unregistration(&mut runner, now()).await.unwrap();
     assert_eq!(fixture.ops.replay(now()).await.unwrap().unfinished, []);
     assert_eq!((fixture.disk.tokens().len(), fixture.server.runners().len()), (1, 1));
 }
@@ -942,7 +946,7 @@ async fn a_given_token_makes_a_registered_runner_a_given_one() {
     let mut enrollment = enrollment(credential.token.clone());
     enrollment.source =
         RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
-    fixture.ops.adopt_given_token(&enrollment, &mut runner, now()).await.unwrap().unwrap();
+    fixture.ops.adopt_given_token(&enrollment, &mut runner, &inquiry()).await.unwrap().unwrap();
     assert_eq!((runner.record.id, runner.record.origin), (Some(id), Origin::Given), "never deleted as a whole");
 }
 
@@ -1183,4 +1187,59 @@ async fn without_a_state_directory_no_token_is_spent_for_an_entry_that_is_gone()
     fixture.disk.state().entries.clear();
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
     assert!(fixture.server.calls().is_empty(), "{:?}", fixture.server.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn twins_take_their_locks_in_turn() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    runner.twin_of = Some(RunnerKey::enrollment("twin").unwrap());
+    let mut held = Vec::new();
+    for _ in 0..crate::gitlab::IN_FLIGHT_PER_HOST {
+        held.push(fixture.ops.lock_twin(&runner).await.unwrap());
+    }
+    let next = fixture.ops.lock_twin(&runner);
+    assert!(tokio::time::timeout(Duration::from_secs(60), next).await.is_err(), "no further lock is open");
+    // They wait for no place among each other.
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    held.pop();
+    assert!(fixture.ops.lock_twin(&runner).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
+    let fixture = OpsFixture::new();
+    let (_, credential) = fixture.server.add_runner();
+    let given = |name: &str, token: &Token| Enrollment {
+        key: RunnerKey::enrollment(name).unwrap(),
+        source: RegistrationSource::Given(Source::Value { token: token.clone(), origin: "a test".to_owned() }),
+        ..enrollment(registration_token())
+    };
+    let (_, other) = fixture.server.add_runner();
+    let mut runners = Vec::new();
+    for (name, token) in [("first", &credential.token), ("second", &other.token)] {
+        let enrollment = given(name, token);
+        let mut runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+        runner.record.enrollment = Some(name.to_owned());
+        fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        runners.push(runner);
+    }
+    let mut second = runners.remove(1);
+    let replaced = given("second", &credential.token);
+    let adopted = fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap();
+    assert!(adopted.is_none() && second.token().unwrap() == other.token);
+    // The first one has another token by now, which was made of the given one.
+    fixture.ops.rotate(&mut runners[0], None, &inquiry()).await.unwrap();
+    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_none());
+    let (_, free) = fixture.server.add_runner();
+    let replaced = given("second", &free.token);
+    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispute_is_logged_once_for_each_token() {
+    let mut runner = blank();
+    let [one, other] = ["glrt-one", "glrt-other"].map(|token| Token::parse(token).unwrap());
+    assert!(runner.is_news(&one) && runner.is_news(&other));
+    assert!(!runner.is_news(&one) && !runner.is_news(&other));
 }

@@ -1,22 +1,22 @@
 //! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`.
 
+use super::candidates::{Asked, Unadopted};
 use super::verify::apply_answer;
-use super::{Disk, Error, LOCK_WAIT, Ops, Runner, Server};
-use crate::gitlab::{Answer, Verified};
-use crate::lifecycle::outlives_twin;
+use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server};
+use crate::lifecycle::{Outcome, outlives_twin};
 use crate::model::{Credential, Expiry, RunnerKey, Timestamp};
 use crate::store::{Record, Snapshot};
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Locks the runner that this one is a twin of: at most one of the two is reset at a time.
+    /// Locks the runner that this one is a twin of: at most one of the two is reset at a time. Twins have a queue of
+    /// their own, because each waits for a place towards the host while it holds this lock.
     ///
     /// # Errors
     /// [`Error::Disk`] if another operation holds the lock for too long, [`Error::Stopping`].
-    pub async fn lock_twin(&self, runner: &Runner) -> Result<Option<D::RunnerLock>, Error> {
-        match &runner.twin_of {
-            Some(twin) => Ok(Some(self.unless_stopping(self.disk.lock_runner(twin, LOCK_WAIT)).await??)),
-            None => Ok(None),
-        }
+    pub async fn lock_twin(&self, runner: &Runner) -> Result<Option<Locked<D::RunnerLock>>, Error> {
+        let Some(twin) = &runner.twin_of else { return Ok(None) };
+        let host = format!("twins at {}", runner.site.url.authority());
+        Ok(Some(self.unless_stopping(self.queue_at(host, twin)).await??))
     }
 
     /// Whether the same runner at another address has another token by now, which this one is to be verified for.
@@ -39,19 +39,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// The same runner at another address may have got a new token: if this address accepts it too, it is ours.
-    pub(super) async fn ask_twin(
-        &self,
-        runner: &mut Runner,
-        now: Timestamp,
-    ) -> Result<Option<Answer<Verified>>, Error> {
-        let Some((twin, credential)) = self.moved_twin(runner).await? else { return Ok(None) };
-        let Ok(answer) = self.send_verify(runner, &credential.token).await else { return Ok(None) };
+    pub(super) async fn ask_twin(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Asked, Error> {
+        let Some((twin, credential)) = self.moved_twin(runner).await? else {
+            return Ok(Asked::Not(Unadopted::default()));
+        };
+        let mut answer = match self.send_verify(runner, &credential.token).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let is_unanswered = error.outcome() != Outcome::Refused;
+                return Ok(Asked::Not(Unadopted { is_unanswered, ..Unadopted::default() }));
+            }
+        };
         tracing::info!(runner = runner.label(), twin = %twin.key, token = %credential.token.fingerprint(),
             "following the token of the same runner at another address");
-        runner.take(credential, now);
-        apply_answer(runner, &answer, now);
+        runner.take(credential, inquiry.now.at);
+        answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
+        apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
-        Ok(Some(answer))
+        Ok(Asked::Adopted(answer))
     }
 
     /// The record of a twin that has another token by now: of the one that the inventory named, else of any that has

@@ -9,7 +9,7 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Record, StoredFate};
+use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         if request.is_sent && inquiry.is_dead {
             self.check_no_other_token(runner, inquiry).await?;
+            self.journal_deletion(runner, None).await?;
             let dropped_to = self.retire(runner, fate, now).await?;
             return Ok(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None });
         }
@@ -167,11 +168,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 disposition => return Err(self.undeleted(runner, failure, disposition, manager_only, request).await?),
             },
         };
-        let done =
-            JournalAnswer { id: None, token: None, expiry: Expiry::Unknown, obtained_at: date, is_documented: true };
-        self.disk.answered(&runner.record.key, done).await?;
+        self.journal_deletion(runner, date).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(UnregisterResult { found, dropped_to, date })
+    }
+
+    /// Journals that the runner is gone, so that a start finishes what a kill interrupts from here on, without asking. There
+    /// is no journal if its deletion was surely not executed, and asking has shown that it is gone.
+    async fn journal_deletion(&self, runner: &Runner, date: Option<Timestamp>) -> Result<(), store::Error> {
+        let key = &runner.record.key;
+        match self.disk.pending_of(key).await? {
+            Some(Pending { intent: Intent { operation: JournalOperation::Unregister { .. }, .. }, .. }) => {}
+            Some(_) | None => return Ok(()),
+        }
+        let (token, expiry) = (None, Expiry::Unknown);
+        let done = JournalAnswer { id: None, token, expiry, obtained_at: date, is_documented: true };
+        self.disk.answered(key, done).await
     }
 
     /// An id that only config.toml claims says which runner is meant, and the token must be that runner's. A refused
@@ -196,8 +208,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    /// A deletion without a confirmation. Only the daemon's journal stays, and only if the deletion may have happened: the
-    /// next verification settles it. A command that ends with "not done" leaves nothing that acts later.
+    /// A deletion without a confirmation. The daemon's journal stays if the deletion may have happened: the next
+    /// verification settles it. That of a command stays for as long as it asks what happened, so that the next start
+    /// asks if it is killed meanwhile; see [`Ops::call_off_unregistration`].
     async fn undeleted(
         &self,
         runner: &Runner,
@@ -207,10 +220,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         request: UnregisterRequest,
     ) -> Result<Error, Error> {
         let may_be_done = matches!(disposition, Disposition::Unknown { .. });
-        if !(may_be_done && request.asked_by == AskedBy::Daemon) {
-            self.disk.clear(&runner.record.key).await?;
-        }
-        Ok(match (disposition, manager_only) {
+        let error = match (disposition, manager_only) {
             (Disposition::Unknown { .. }, true) => Error::Deleting { failure, settling: Settling::Repeat },
             (Disposition::Refused | Disposition::Unsupported, true) => {
                 Error::Deleting { failure, settling: Settling::AskThenRepeat }
@@ -219,7 +229,27 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Error::Deleting { failure, settling: Settling::Ask }
             }
             _ => Error::Changing(failure),
-        })
+        };
+        let is_open = match request.asked_by {
+            AskedBy::Daemon => may_be_done,
+            AskedBy::Command => matches!(error, Error::Deleting { .. }),
+        };
+        if !is_open {
+            self.disk.clear(&runner.record.key).await?;
+        }
+        Ok(error)
+    }
+
+    /// Ends the intent of a command that ends with "not unregistered": it leaves nothing that acts later.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]; the next start settles the intent by asking, then.
+    pub async fn call_off_unregistration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        // What only the disk has kept from its end is finished by the next start.
+        if self.finished_fate(runner).await?.is_some() {
+            return Ok(());
+        }
+        self.settle_unregistration(runner, false, now).await.map(drop)
     }
 
     fn unregistration_intent(
@@ -349,6 +379,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             return Ok(None);
         };
+        self.journal_deletion(runner, None).await?;
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(Some(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None }))
     }

@@ -5,9 +5,11 @@ use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, Regis
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, Expiry, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome};
+use crate::model::{
+    Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
+};
 use crate::secret::Token;
-use crate::store::{self, Edit, EntrySelector, Snapshot};
+use crate::store::{self, Edit, EntrySelector, Record, Snapshot};
 
 /// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
@@ -38,18 +40,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
         }
-        match self.verify_own(runner, entered.is_replaced, inquiry.now.at).await {
+        match self.verify_own(runner, entered.is_replaced, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
+                // With this refusal it may be proven dead.
+                let before = inquiry.asked.filter(|_| !entered.is_replaced);
+                let asked = Finding::added(before, Claim::Refused, inquiry.now);
+                let expiry = runner.times().map_or(Expiry::Unknown, |(_, expiry)| expiry);
+                let inquiry = &Inquiry { is_dead: inquiry.is_dead || inquiry.is_proof(&asked, expiry), ..*inquiry };
                 if let (Some((token, id)), true) = (newer.foreign.first(), inquiry.is_dead && !runner.is_leaving) {
                     return self.take_over(runner, token, *id, inquiry).await;
                 }
-                if let Some(answer) = self.ask_twin(runner, inquiry.now.at).await? {
-                    return self.adopted(runner, &answer, inquiry).await;
-                }
+                let twin = match self.ask_twin(runner, inquiry).await? {
+                    Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
+                    Asked::Not(twin) => twin,
+                };
                 match self.ask_older(runner, &unknown, inquiry).await? {
                     Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
-                    Asked::Not(older) if inquiry.is_patient && (newer.is_unanswered || older.is_unanswered) => {
+                    Asked::Not(older)
+                        if inquiry.is_patient && (newer.is_unanswered || twin.is_unanswered || older.is_unanswered) =>
+                    {
                         Err(Error::Unjudged(runner.label().to_owned()))
                     }
                     Asked::Not(_) => Err(error),
@@ -59,15 +69,24 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn verify_own(&self, runner: &mut Runner, is_replaced: bool, now: Timestamp) -> Result<Completed, Error> {
+    async fn verify_own(
+        &self,
+        runner: &mut Runner,
+        is_replaced: bool,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
         let token = runner.token()?;
-        let answer = self.send_verify(runner, &token).await;
+        let mut answer = self.send_verify(runner, &token).await;
+        if let Ok(verified) = &mut answer {
+            verified.date = self.accepted_at(runner, verified, runner.times(), inquiry);
+        }
+        let now = self.present(runner, inquiry);
         note_verification(runner, &answer, now);
         let mut is_doubtful = false;
         if let Ok(verified) = &answer {
             apply_answer(runner, verified, now);
             is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
-            if let Some(accepted_at) = self.trusted(runner, verified.date) {
+            if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at);
             }
         }
@@ -96,6 +115,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
                     match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
                         Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
+                        Some((_, None)) if !runner.is_news(&credential.token) => {}
                         Some((_, None)) => {
                             tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
                             "config.toml holds another token that the server accepts, and ours is accepted too: leaving the entry alone, since this GitLab does not say whose token it is")
@@ -149,7 +169,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let now = answer.date.unwrap_or(inquiry.now.at);
+        let now = answer.date.unwrap_or(self.present(runner, inquiry));
         let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         Ok(Completed::new(Outcome::Adopted(validity), answer.date))
     }
@@ -218,7 +238,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         id: Option<RunnerId>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        let answer = self.send_verify(runner, token).await?;
+        let mut answer = self.send_verify(runner, token).await?;
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
@@ -229,8 +249,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let (obtained_at, expiry) =
             held.map_or((None, Expiry::Unknown), |candidate| (candidate.obtained_at, candidate.expiry));
         runner.take(Credential { token: token.clone(), obtained_at, expiry }, inquiry.now.at);
+        answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
         (runner.record.origin, runner.record.id, runner.record.confirmed_id) = (Origin::Given, id, id);
-        apply_answer(runner, &answer, inquiry.now.at);
+        apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
         self.adopted(runner, &answer, inquiry).await
     }
@@ -244,7 +265,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
         let RegistrationSource::Given(source) = &enrollment.source else { return Ok(None) };
         let token = match source.read() {
@@ -265,9 +286,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.has_seed(&token) {
             return Ok(None);
         }
+        if let Some(other) = self.other_enrollment_with(runner, &token).await? {
+            tracing::error!(runner = runner.label(), token = %token.fingerprint(), enrollment = other,
+                "the given token was replaced by that of another enrollment, which serves the runner: keeping the previous one, remove one of the enrollments");
+            return Ok(None);
+        }
         // What the entry holds is not overwritten unseen.
-        self.note_unknown(runner, &entered.snapshot, now).await?;
-        let verified = match self.send_verify(runner, &token).await {
+        self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
+        let mut verified = match self.send_verify(runner, &token).await {
             Ok(verified) => verified,
             // Our own token is verified next.
             Err(error) if runner.record.credential.is_some() => {
@@ -279,7 +305,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
         runner.record.set_seed(&token);
-        runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, now);
+        runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
+        verified.date = self.accepted_at(runner, &verified, None, inquiry);
+        let now = self.present(runner, inquiry);
         // The user has named the runner by its token. The one that the enrollment had before may have been registered.
         (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, None);
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
@@ -292,6 +320,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.project_over(runner, over).await?;
         let validity = runner.validity(now).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
         Ok(Some(Completed::new(Outcome::Adopted(validity), verified.date)))
+    }
+
+    /// The key of another enrollment that has this token, or was made of it.
+    async fn other_enrollment_with(&self, runner: &Runner, token: &Token) -> Result<Option<String>, Error> {
+        let has_it = |record: &Record| {
+            let is_current = record.credential.as_ref().is_some_and(|credential| credential.token == *token);
+            record.key != runner.record.key && record.url == runner.record.url && (is_current || record.has_seed(token))
+        };
+        let records = self.disk.records().await?.records.into_iter();
+        Ok(records.filter(|record| record.credential.is_some() && has_it(record)).find_map(|record| record.enrollment))
     }
 
     /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.

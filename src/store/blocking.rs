@@ -1,8 +1,8 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::config_file::{ConfigFile, ParseContext};
@@ -15,12 +15,9 @@ use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
 use super::test_hooks::TestHooks;
-use super::{Config, dropped, splice, system_id};
+use super::{Config, dropped, splice, state_directory, system_id};
 use crate::model::{RunnerKey, SystemId, Timestamp};
-use crate::secret::{Fingerprint, sha256_hex};
-
-/// Length of the config path's hash in the state directory's name, in hex digits.
-const STATE_NAME_DIGITS: usize = 12;
+use crate::secret::Fingerprint;
 
 /// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
 const PROBE_BYTES: usize = 16 * 1024;
@@ -39,7 +36,11 @@ impl BlockingStore {
     /// Creates the state directories, probes them, and finishes an interrupted write.
     pub(super) fn open(config: Config, hooks: TestHooks) -> Result<Self, Error> {
         let path = resolve(&config.config_path)?;
-        let state = config.state_root.as_deref().map(|root| make_state(root, &path)).transpose()?;
+        let state = config
+            .state_root
+            .as_deref()
+            .map(|root| state_directory::open(root, &config.config_path, &path))
+            .transpose()?;
         let disk = Self { config, state, system_id: None, journals: OpenJournals::default(), hooks };
         disk.probe_state()?;
         if let Err(error) = disk.place(&path).replay() {
@@ -209,14 +210,4 @@ impl BlockingStore {
         remove_file(&path)?;
         written.map_err(Error::io("write", &path))
     }
-}
-
-/// Creates `STATE/<hash>/runners` with mode 0700.
-fn make_state(root: &Path, config_path: &Path) -> Result<PathBuf, Error> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let hash = sha256_hex(config_path.as_os_str().as_bytes());
-    let state = std::path::absolute(root).map_err(Error::io("find", root))?.join(&hash[..STATE_NAME_DIGITS]);
-    make_directory(&state.join("runners"))?;
-    std::fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", &state))?;
-    Ok(state)
 }

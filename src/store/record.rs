@@ -69,6 +69,9 @@ pub struct Record {
     pub last_verify: Option<LastVerify>,
     /// Server time of the last successful rotation.
     pub last_reset_at: Option<Timestamp>,
+    /// How long a token of this runner lives, in seconds, as measured by two clocks that agreed.
+    #[serde(default)]
+    pub token_life_secs: Option<u64>,
     /// The token that a reset by id returned; allowed once per token.
     pub recovered: Option<Fingerprint>,
     /// Whether it came with a copied disk: another machine may use the same token.

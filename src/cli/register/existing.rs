@@ -58,7 +58,7 @@ impl Existing {
         let runner = found.managed(session, runner).await;
         if others > 0 && !found.holds_token(&runner.runner) {
             return Err(Error::Usage(format!(
-                "config.toml has {} runners of the name `{}` at {} already: use --name",
+                "config.toml has {} runners of the name `{}` at {} already: give each a name of its own in config.toml",
                 others + 1,
                 enrollment.entry.name,
                 enrollment.site.url

@@ -36,7 +36,7 @@ fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.enter(Outcome::Requested),
+            RunnerCommand::Nudge => self.try_again().await,
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
@@ -44,6 +44,20 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Twin(twin) => self.follow(twin).await,
             RunnerCommand::Stop => {}
         }
+    }
+
+    /// A person asks for a new attempt of everything that failed.
+    async fn try_again(&mut self) {
+        if self.driver.state().has_lost_registration()
+            && let Err(error) = self.driver.forget_lost_registration().await
+        {
+            tracing::warn!(
+                runner = self.driver.runner.label(),
+                error = chain(&error),
+                "cannot forget the lost registration: reload the agent again"
+            );
+        }
+        self.enter(Outcome::Requested);
     }
 
     /// Leaves the runner to the next inventory, which gives it to an enrollment. So does the worker of that enrollment,

@@ -87,20 +87,20 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let is_pressing = !is_dead && self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
         let local = self.engine.clock.read().wall;
-        Inquiry { now, local, timing: &self.rules.timing, is_dead, is_patient, is_pressing }
+        let asked = self.state.evidence().asked;
+        Inquiry { now, local, timing: &self.rules.timing, is_dead, asked, is_patient, is_pressing }
     }
 
     async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
         if let Some(finished) = self.finish_unregistration(step).await? {
             return Ok(finished);
         }
-        let now = self.now();
         let is_settling = matches!(self.state, State::Uncertain(_));
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
-            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, now).await?
+            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, &inquiry).await?
         {
             return Ok(StepReport::completed(step, adopted));
         }
@@ -234,7 +234,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     async fn save(&mut self, step: Step) -> Result<StepReport, ops::Error> {
-        Ok(match self.engine.ops.save(&mut self.runner).await {
+        let saved = match &self.state {
+            State::Active(_) => self.engine.ops.save(&mut self.runner).await,
+            // A token in an odd answer: the credential is still the former one.
+            _ => self.engine.ops.save_received(&mut self.runner).await.map(|()| EntryStatus::Ours),
+        };
+        Ok(match saved {
             Ok(EntryStatus::Foreign { .. }) => StepReport::new(step, vec![Outcome::Saved, Outcome::Nudged]),
             Ok(_) => StepReport::new(step, vec![Outcome::Saved]),
             Err(error) => {

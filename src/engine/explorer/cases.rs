@@ -274,6 +274,45 @@ fn an_odd_registration_by_a_command_is_taken_over_by_the_enrollment_of_its_name(
 }
 
 #[test]
+fn a_killed_registration_is_repeated_by_no_other_process() {
+    for next in [Register(0), Enroll(0), Register(3)] {
+        keeps_every_promise(
+            DAY,
+            &[
+                (NOW, Fault(Registration, Trouble::Slow(10))),
+                (NOW, Register(0)),
+                (After(1), KillCommands),
+                (NOW, StartDaemon),
+                (NOW, next),
+                (After(60), Register(0)),
+                (NOW, Enroll(0)),
+                (After(60), Reboot),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_lost_registration_of_the_daemon_is_not_repeated_by_a_command() {
+    for fault in [Trouble::CutAfter, Trouble::GatewayAfter(502, Body::Html)] {
+        keeps_every_promise(
+            DAY,
+            &[
+                (NOW, Fault(Registration, fault)),
+                (NOW, StartDaemon),
+                (NOW, Enroll(0)),
+                (After(10), Register(0)),
+                (NOW, KillDaemon),
+                (NOW, Register(0)),
+                (NOW, RegisterForce(0)),
+                (NOW, StartDaemon),
+                (After(60), Hangup),
+            ],
+        );
+    }
+}
+
+#[test]
 fn a_copy_of_config_toml_from_many_rotations_ago_gets_the_present_token() {
     keeps_every_promise(TWO_HOURS, &[(NOW, Backup), (NOW, StartDaemon), (After(120_000), RestoreConfig)]);
 }

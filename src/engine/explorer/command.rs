@@ -162,7 +162,7 @@ impl Session {
                 let mut blank =
                     Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
                 blank.record.name = Some(enrollment.entry.name.clone());
-                return self.make(blank, enrollment, Goal::Registered).await;
+                return self.make(blank, enrollment, Goal::Registered, force).await;
             }
         };
         let of_inventory = inventory.runners.into_iter().find(|managed| managed.runner.record.key == runner.record.key);
@@ -175,7 +175,7 @@ impl Session {
             }
         };
         if force {
-            return self.make(managed.runner, enrollment, Goal::RegisteredAgain).await;
+            return self.make(managed.runner, enrollment, Goal::RegisteredAgain, true).await;
         }
         let target = managed.runner.target();
         let has_entry = snapshot.entries.iter().any(|entry| is_own(&target, entry));
@@ -190,12 +190,21 @@ impl Session {
         Ok(said(drive))
     }
 
-    async fn make(&self, mut runner: Runner, enrollment: &Enrollment, goal: Goal) -> Result<String, Error> {
+    async fn make(
+        &self,
+        mut runner: Runner,
+        enrollment: &Enrollment,
+        goal: Goal,
+        force: bool,
+    ) -> Result<String, Error> {
         runner.record.name = Some(enrollment.entry.name.clone());
         let managed = ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None };
         let is_again = goal == Goal::RegisteredAgain;
         let fate = if is_again { EntryFate::Keep } else { EntryFate::Drop };
         let mut driver = self.driver(managed, None, fate);
+        if force {
+            driver.forget_lost_registration().await?;
+        }
         if is_again {
             driver.enter(Outcome::Reenrolled(None));
         }

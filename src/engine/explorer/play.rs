@@ -16,7 +16,7 @@ use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
 use crate::gitlab::{Info, RegisterParameters};
 use crate::lifecycle::RegisterAgain;
-use crate::model::{Credential, Expiry, RunnerId, RunnerKey, Site, Timestamp, TlsFiles};
+use crate::model::{Conclusion, Credential, Expiry, Held, RunnerId, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
 use crate::ops::{Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
 use crate::secret::{Source, Token};
 use crate::status::{Counters, StatusRegistry};
@@ -314,7 +314,7 @@ impl Player {
     }
 
     fn start_command(&mut self, kind: Command, name: Option<String>, enrollment: Option<Enrollment>) {
-        let (mut intent, mut superseded) = (Intent::default(), Vec::new());
+        let (mut intent, mut superseded, mut forgotten) = (Intent::default(), Vec::new(), None);
         {
             let state = self.world.state();
             match kind {
@@ -341,6 +341,7 @@ impl Player {
                     intent.makes_anew.extend(state.freed.intersection(&ENROLLED.map(str::to_owned).into()).cloned())
                 }
                 Command::RegisterForce => {
+                    forgotten = enrollment.as_ref().map(|it| it.entry.name.clone());
                     // The old runner stays in GitLab, and is the person's to delete.
                     let home = enrollment.as_ref().and_then(|it| state.homes.get(&it.entry.name)).copied();
                     superseded.extend(home);
@@ -357,6 +358,9 @@ impl Player {
             }
         }
         self.world.state().let_go.extend(superseded);
+        if let Some(name) = forgotten {
+            self.world.state().forget_lost_registrations(Some(&name));
+        }
         if kind == Command::Unregister
             && let Some(name) = &name
         {
@@ -410,6 +414,9 @@ impl Player {
             Act::Quit => self.notify(Notice::StopAndKeep),
             Act::Hangup => {
                 self.left_alone.clear();
+                if self.daemon.is_some() {
+                    self.world.state().forget_lost_registrations(None);
+                }
                 self.notify(Notice::Reload);
             }
             Act::KillCommands => self.kill_commands().await,
@@ -660,9 +667,9 @@ fn happen(state: &mut State, act: &Act) {
         Act::WallJump(secs) => state.wall_offset += secs * 1000,
         _ => edit(state, act),
     }
-    // Nothing shows that a `Date` is behind, or that it is wrong when this machine's clock is wrong too.
+    // Nothing shows that a `Date` is wrong when this machine's clock is wrong too.
     let (date, wall) = (state.gitlab.date_offset, state.wall_offset);
-    state.is_without_time |= date < -60_000 || date > 60_000 && wall != 0;
+    state.is_without_time |= date.abs() > 60_000 && wall != 0;
     state.check(cause);
 }
 
@@ -811,9 +818,14 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         let made = state.homes.get(name);
-        let description = enrollment.parameters.description.clone().unwrap_or_default();
-        if state.unproven.contains(&("registration", description)) {
-            // GitLab may have made a runner: a person has to look.
+        // GitLab may have made a runner: a person has to look.
+        let waits = |(key, held): (&RunnerKey, &Held)| {
+            let is_named = state.files.records.get(key).is_some_and(|record| record.name.as_ref() == Some(name));
+            let conclusion = held.evidence.as_ref().and_then(|evidence| evidence.conclusion);
+            let is_lost = matches!(conclusion, Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }));
+            is_lost && (*key == enrollment.key || is_named)
+        };
+        if state.files.held.iter().any(waits) {
             continue;
         }
         let may_be_made = matches!(

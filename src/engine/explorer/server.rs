@@ -108,7 +108,12 @@ impl Port {
         state.note_owners();
         state.note(|| format!("    answer {status} {body}"));
         let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
+        let lost_before = state.lost_registrations.clone();
         state.check(if is_cut { Cause::CutAnswer } else { Cause::Process(self.process) });
+        // Such an answer says that the request was not executed.
+        if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status == 503 || status < 500 && status != 408) {
+            state.lost_registrations = lost_before;
+        }
         let raw = state.gitlab.answer(status, body, now);
         match fault {
             Some(Fault::CutAfter) => (Err(failure(UNKNOWN)), 0),
@@ -212,10 +217,14 @@ impl Port {
     /// Whether the agent may make a runner for an enrollment.
     fn check_registration(&self, state: &mut State, name: &str, now: i64) {
         let intent = state.processes.get(&self.process).map(|process| process.intent.clone()).unwrap_or_default();
-        let is_asked_for = state.processes.get(&self.process).is_some_and(|process| !process.is_daemon)
-            && state.unproven.contains(&("registration", name.to_owned()));
-        if is_asked_for || intent.makes_anew.contains(name) {
+        if intent.makes_anew.contains(super::world::entry_name(name)) {
             return;
+        }
+        let is_lost = |id: &&u64| state.gitlab.database.get(id).is_some_and(|it| it.made_for.as_deref() == Some(name));
+        let lost = state.lost_registrations.iter().find(is_lost).filter(|_| !state.is_stateless).copied();
+        if let Some(lost) = lost {
+            let text = format!("the answer that made runner {lost} for `{name}` was lost, and it gets a second one");
+            return state.violate(Kind::SecondRunner, text);
         }
         let is_good = |id: &u64| {
             let runner = state.gitlab.database.get(id);
@@ -306,8 +315,7 @@ impl Port {
         self.check_registration(state, name, now);
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
         state.made(id, self.process);
-        let entry_name = if name == "other" { "build-1" } else { name };
-        state.homes.insert(entry_name.to_owned(), id);
+        state.homes.insert(super::world::entry_name(name).to_owned(), id);
         (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))
     }
 }

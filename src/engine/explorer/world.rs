@@ -169,6 +169,10 @@ pub(super) struct State {
     pub(super) stimuli: VecDeque<i64>,
     /// Requests that change something and whose answer is none of GitLab's, since the last verification.
     pub(super) unproven: BTreeSet<(&'static str, String)>,
+    /// Runners that were just made, and whose first token no file has held yet.
+    in_registration: BTreeSet<u64>,
+    /// Runners that were made by a registration whose answer was lost, until a person goes on.
+    pub(super) lost_registrations: BTreeSet<u64>,
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
@@ -238,6 +242,8 @@ impl World {
             resets: VecDeque::new(),
             stimuli: VecDeque::new(),
             unproven: BTreeSet::new(),
+            in_registration: BTreeSet::new(),
+            lost_registrations: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
             deleted: BTreeSet::new(),
@@ -548,6 +554,13 @@ impl State {
                     (before, _) => before,
                 }
             };
+            match after {
+                Holding::Held => drop(self.in_registration.remove(id)),
+                Holding::Excused(Excuse::Cut | Excuse::Killed) if self.in_registration.remove(id) => {
+                    self.lost_registrations.insert(*id);
+                }
+                _ => {}
+            }
             self.holdings.insert(*id, after);
         }
         for (id, how) in lost {
@@ -559,6 +572,20 @@ impl State {
     pub(super) fn made(&mut self, id: u64, process: u64) {
         let since = self.now();
         self.holdings.insert(id, Holding::Flight { process, since });
+        self.in_registration.insert(id);
+    }
+
+    /// A person goes on after lost registrations: of one entry name, or of all. What they have left in GitLab is the
+    /// person's to delete.
+    pub(super) fn forget_lost_registrations(&mut self, name: Option<&str>) {
+        let database = &self.gitlab.database;
+        let is_forgotten = |id: &u64| {
+            let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());
+            name.is_none() || made_for.map(entry_name) == name
+        };
+        let (forgotten, rest) = std::mem::take(&mut self.lost_registrations).into_iter().partition(is_forgotten);
+        self.lost_registrations = rest;
+        self.let_go.extend::<BTreeSet<u64>>(forgotten);
     }
 
     /// Notes the owner of every token, and its life.
@@ -644,6 +671,11 @@ const MAX_REQUESTS_PER_STIMULUS: usize = 12;
 
 /// Resets of one runner by the daemon in an hour: one in ten minutes, and those after a restart.
 const MAX_RESETS: usize = 8;
+
+/// The name of the entry that a runner of this description is for.
+pub(super) fn entry_name(description: &str) -> &str {
+    if description == "other" { "build-1" } else { description }
+}
 
 /// The token that an entry writes out.
 pub(super) fn literal(entry: &Entry) -> Option<&str> {

@@ -235,7 +235,7 @@ fn a_mount_point_is_overwritten_in_place() {
     block_on(store.edit(Edit::Remove { target: knowing(1) })).unwrap();
     assert_eq!(home.config_path().metadata().unwrap().ino(), inode);
     assert_eq!((home.read().as_str(), mode(&home.config_path())), ("", 0o640));
-    assert_eq!(names(&home.state()), ["runners"]);
+    assert_eq!(names(&home.state()), ["config.paths", "runners"]);
     assert_eq!(names(home.config_path().parent().unwrap()), ["config.toml"]);
 }
 
@@ -308,7 +308,10 @@ fn a_write_in_place_that_found_no_space_leaves_nothing_to_be_finished() {
     home.hooks.no_space = true;
     let store = home.open();
     assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::Io { act: "overwrite", .. })));
-    assert_eq!((home.read(), names(&home.state())), (one_entry(1), vec!["runners".to_owned()]));
+    assert_eq!(
+        (home.read(), names(&home.state())),
+        (one_entry(1), vec!["config.paths".to_owned(), "runners".to_owned()])
+    );
 }
 
 #[test]

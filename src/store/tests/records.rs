@@ -21,6 +21,7 @@ pub(super) fn record(key: &str) -> Record {
         first_seen_at: Some(time("2026-01-01T00:00:00Z")),
         last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: VerifyOutcome::Accepted }),
         last_reset_at: Some(time("2026-01-03T00:00:00Z")),
+        token_life_secs: Some(86_400),
         recovered: None,
         is_copy: false,
         state: Some(StateName::Active),

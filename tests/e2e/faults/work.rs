@@ -15,6 +15,12 @@ use super::strace::{self, Injection};
 /// The exit code if some runners succeeded and some failed.
 const PARTIAL: i32 = 6;
 
+/// The exit code if the server does not answer, and after a lost answer.
+const UNREACHABLE: i32 = 5;
+
+/// What `register` reports that does not register by itself.
+const REGISTRATION_LOST: &str = "no other one is registered";
+
 /// How long a daemon with a fault may work before it is stopped.
 const WORK_TIME: Duration = Duration::from_secs(4);
 
@@ -163,7 +169,13 @@ impl Work {
     pub(crate) fn repeat(self, sandbox: &FaultSandbox) -> Result<(), String> {
         match self {
             Self::Register => {
-                must_succeed(&register(sandbox, &[])?, sandbox)?;
+                let repeated = register(sandbox, &[])?;
+                // A registration whose answer was lost is repeated only for a person who has looked for the orphan.
+                if repeated.code == Some(UNREACHABLE) && repeated.stderr.contains(REGISTRATION_LOST) {
+                    must_succeed(&register_with(sandbox, &["--force"], &[])?, sandbox)?;
+                } else {
+                    must_succeed(&repeated, sandbox)?;
+                }
                 check(sandbox, Goal::One)
             }
             Self::Unregister => {
@@ -221,6 +233,10 @@ fn kill_at(work: Work, sandbox: &FaultSandbox, (syscall, path): (&str, &str)) ->
 }
 
 fn register(sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String> {
+    register_with(sandbox, &[], strace)
+}
+
+fn register_with(sandbox: &FaultSandbox, further: &[&str], strace: &[String]) -> Result<Output, String> {
     let (url, token) = (sandbox.gitlab.url(), sandbox.path("token").display().to_string());
     let args = [
         "register",
@@ -234,7 +250,7 @@ fn register(sandbox: &FaultSandbox, strace: &[String]) -> Result<Output, String>
         "--executor",
         "shell",
     ];
-    sandbox.start(&args, strace).try_end()
+    sandbox.start(&[&args[..], further].concat(), strace).try_end()
 }
 
 fn must_succeed(output: &Output, sandbox: &FaultSandbox) -> Result<(), String> {

@@ -41,13 +41,13 @@ fn registration_response_without_a_token_writes_no_entry() {
     let sandbox = LimitedSandbox::new();
     for value in tokens() {
         sandbox.gitlab.order(Endpoint::Register, with("token", value.clone()));
-        let done = sandbox.register(&sandbox.gitlab.url(), &[]);
+        let done = sandbox.register(&sandbox.gitlab.url(), &["--force"]);
         assert_eq!(done.code, Some(5), "{value:?}: {done:#?}");
         done.says("error: ");
         assert_eq!(sandbox.entries().len(), 0, "{value:?}");
     }
     // A later valid response works.
-    sandbox.register(&sandbox.gitlab.url(), &[]).exits(0);
+    sandbox.register(&sandbox.gitlab.url(), &["--force"]).exits(0);
     assert_eq!(sandbox.entries().len(), 1);
 }
 

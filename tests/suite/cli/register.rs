@@ -239,7 +239,7 @@ fn refusal_prints_the_server_message_and_writes_nothing() {
 #[test]
 fn register_ignores_foreign_responses() {
     let sandbox = super::sandbox();
-    for fault in [Fault::html(200), Fault::redirect(302, "https://sso.example.com/"), Fault::html(403)] {
+    for fault in [Fault::redirect(302, "https://sso.example.com/"), Fault::html(403)] {
         sandbox.gitlab.order(Endpoint::Register, fault);
         sandbox.register(&["--name", "a"]).exits(5);
         assert_eq!(sandbox.config(), "");
@@ -255,8 +255,37 @@ fn lost_response_is_not_retried() {
     sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
     let done = sandbox.register(&["--name", "a", "--wait", "5m"]);
     done.exits(5).says("was never contacted").says("description `a`");
+    // Nor is it by a boot unit that tries again and again.
+    for _ in 0..2 {
+        let again = sandbox.register(&["--name", "a", "--wait", "5m"]);
+        again.exits(5).says("the answer to a registration of `a` was lost").says("go on with --force");
+    }
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
     assert_eq!(sandbox.config(), "");
+    sandbox.register(&["--name", "a", "--force"]).exits(0);
+    sandbox.register(&["--name", "a"]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 2);
+}
+
+#[test]
+fn lost_registration_of_the_daemon_holds_up_the_command() {
+    let sandbox = super::sandbox();
+    sandbox.write("token", &sandbox.gitlab.instance_registration_token());
+    let url = sandbox.gitlab.url();
+    sandbox.write_fast_settings(&format!(
+        "[[enroll]]\nname = \"a\"\nurl = \"{url}\"\nregistration_token = {{ file = \"token\" }}\n"
+    ));
+    sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
+    let daemon = sandbox.start_serving();
+    sandbox.wait("the question", |_| daemon.log().contains("then reload the agent: it registers then"));
+    sandbox.register(&["--name", "a"]).exits(5).says("no other one is registered");
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    // A person has looked, and the daemon serves the runner of the command.
+    sandbox.register(&["--name", "a", "--force"]).exits(0);
+    sandbox.wait("the daemon to serve it", |_| daemon.log().contains("takes it over"));
+    daemon.signal(Signal::HUP);
+    sandbox.wait("the reload", |_| daemon.log().contains("reloaded"));
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 2);
 }
 
 #[test]
@@ -390,6 +419,36 @@ fn failed_write_undoes_the_registration() {
 }
 
 #[test]
+fn registration_that_cannot_be_undone_says_where_its_token_is() {
+    let sandbox = super::sandbox();
+    let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
+    let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
+    let args = ["register", "-n", "--name", "a", "--url", &url, "--registration-token", &token];
+    let child = sandbox.start(&args);
+    sandbox.wait_for_requests(Endpoint::Register, 1);
+    // Neither the entry nor the record can be written, as on a full disk.
+    sandbox.write_config("broken = = \n");
+    let directory = std::fs::read_dir(sandbox.path("state")).unwrap().next().unwrap().unwrap().path().join("runners");
+    let mut files = std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
+    let record = files.find(|path| path.extension().is_some_and(|extension| extension == "json")).unwrap();
+    let aside = sandbox.path("record");
+    std::fs::rename(&record, &aside).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    hold.release();
+    let done = child.end();
+    done.exits(4).says("could not be unregistered again").says("its token is in the state directory");
+    done.says("the same command once more takes it");
+    assert!(!done.stderr.contains("delete it"), "{done:?}");
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    std::fs::remove_dir(&record).unwrap();
+    std::fs::rename(&aside, &record).unwrap();
+    sandbox.write_config("");
+    sandbox.run(&args).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    assert!(sandbox.is_in_step());
+}
+
+#[test]
 fn interrupted_registration_is_undone() {
     for signal in [Signal::TERM, Signal::INT] {
         let sandbox = super::sandbox();
@@ -450,7 +509,7 @@ fn interrupt_ends_the_wait_for_the_server() {
 }
 
 #[test]
-fn killed_registration_reports_the_orphan() {
+fn killed_registration_reports_the_orphan_and_is_not_repeated() {
     let sandbox = super::sandbox();
     let hold = sandbox.gitlab.order(Endpoint::Register, Fault::hold().after_acting());
     let (url, token) = (sandbox.gitlab.url(), sandbox.gitlab.instance_registration_token());
@@ -460,8 +519,13 @@ fn killed_registration_reports_the_orphan() {
     child.kill();
     hold.release();
     let done = sandbox.run(&args);
-    done.exits(0).says("orphan-1").says("delete it there");
+    done.exits(5).says("orphan-1").says("delete it there");
+    sandbox.run(&[&args[..], &["--wait", "5s"]].concat()).exits(5).says("go on with --force");
+    assert_eq!(sandbox.gitlab.runners().len(), 1);
+    sandbox.run(&[&args[..], &["--force"]].concat()).exits(0);
     assert_eq!(sandbox.config().matches("[[runners]]").count(), 1);
+    sandbox.run(&args).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 2);
 }
 
 #[test]
@@ -523,6 +587,15 @@ fn closed_stdin_fails_with_the_missing_flags() {
     let sandbox = super::sandbox();
     let done = sandbox.run(&["register", "--url", &sandbox.gitlab.url()]);
     done.exits(2).says("set --registration-token or --token");
+}
+
+#[test]
+fn force_among_two_runners_of_one_name_says_what_helps() {
+    let sandbox = super::sandbox();
+    sandbox.add_created("a");
+    sandbox.add_created("a");
+    let done = sandbox.register(&["--name", "a", "--force"]);
+    done.exits(2).says("config.toml has 2 runners of the name `a`").says("give each a name of its own");
 }
 
 #[test]

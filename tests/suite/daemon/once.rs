@@ -145,6 +145,34 @@ fn pass_without_the_token_file_of_an_enrollment_exits_with_4() {
 }
 
 #[test]
+fn pass_beside_two_enrollments_with_one_token_exits_with_6() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let (_, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write("one", &token);
+    sandbox.write("other", &token);
+    let [first, second] =
+        ["one", "other"].map(|file| sandbox.enrollment(file, &format!("token = {{ file = \"{file}\" }}")));
+    sandbox.write("agent.toml", &format!("{first}{second}"));
+    for _ in 0..2 {
+        pass(&sandbox).exits(6).says("has the same token as enrollment `one`");
+    }
+}
+
+#[test]
+fn enrollment_stays_the_same_runner_when_config_toml_leads_elsewhere() {
+    let sandbox = enrolled(Gitlab::builder(), "");
+    let link = sandbox.path("config.toml");
+    for release in ["1", "2", "1"] {
+        std::fs::create_dir_all(sandbox.path(release)).unwrap();
+        let _absent = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(sandbox.write(&format!("{release}/config.toml"), ""), &link).unwrap();
+        pass(&sandbox).exits(0);
+        assert_eq!(sandbox.gitlab.runners().len(), 1);
+        assert!(sandbox.is_in_step(), "{}", sandbox.config());
+    }
+}
+
+#[test]
 fn pass_that_recovers_a_runner_exits_with_0() {
     let quick = "confirm_after = \"10ms\"\nsettle_after = \"10ms\"\nfloor = \"10ms\"\n";
     for by_id in [false, true] {

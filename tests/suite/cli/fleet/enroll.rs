@@ -68,7 +68,10 @@ fn lost_creation_is_reported_and_not_repeated() {
     site.gitlab().order(Endpoint::CreateRunner, Fault::cut().after_acting());
     let lost = site.fleet(&[&CREATE[..], &["--instance", "--wait", "5s"]].concat());
     lost.exits(5).says("GitLab may have created the runner anyway").says("`build-1`");
+    let again = site.fleet(&[&CREATE[..], &["--instance"]].concat());
+    again.exits(5).says("no other one is registered").says("go on with --force");
     assert_eq!(site.gitlab().requests_to(Endpoint::CreateRunner).len(), 1);
+    site.fleet(&[&CREATE[..], &["--instance", "--force"]].concat()).exits(0);
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! A registration whose answer was lost: GitLab may have made a runner whose token nothing holds. Another registration
+//! of the same name would make a second one, so it waits for a person, whatever its key and whichever process it is.
+//!
+//! The loss of an enrollment is kept as the evidence beside its own record. Any other one is kept beside a record without
+//! a token, under the key that all registrations of the name share.
+
+use super::register::is_of_daemon;
+use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
+use crate::model::{Conclusion, Evidence, Held, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
+use crate::store::{self, Intent, JournalOperation, Record};
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Notes that the answer to a registration was lost, and then ends its journal.
+    pub(super) async fn lose_registration(&self, runner: &mut Runner, intent: &Intent) -> Result<(), Error> {
+        let record = &runner.record;
+        if record.enrollment.is_some() && record.credential.is_none() {
+            runner.held.evidence = Some(evidence_of_loss(intent.at));
+            runner.is_held_changed = true;
+            self.save_held(runner).await?;
+        } else {
+            let name = runner.label().to_owned();
+            let key = RunnerKey::registration(&record.url, &name);
+            self.note_lost_registration(&key, intent, Some(name)).await?;
+        }
+        self.clear_registration(runner).await
+    }
+
+    /// Notes the loss under a key without a token.
+    pub(super) async fn note_lost_registration(
+        &self,
+        key: &RunnerKey,
+        intent: &Intent,
+        name: Option<String>,
+    ) -> Result<(), store::Error> {
+        let JournalOperation::Register { url, description, .. } = &intent.operation else { return Ok(()) };
+        let site = Site { url: url.clone(), tls: TlsFiles::default() };
+        let mut note = Runner::blank(key.clone(), Origin::Registered, site);
+        note.record.name = name.or_else(|| Some(description.clone()));
+        note.held = Held { evidence: Some(evidence_of_loss(intent.at)), ..self.disk.held(key).await? };
+        note.is_held_changed = true;
+        self.save_record(&mut note).await
+    }
+
+    /// Settles the journals that killed processes have left of registrations of this name; the caller holds their common
+    /// lock, so that none of them is under way.
+    pub(super) async fn replay_registrations(
+        &self,
+        enrollment: &Enrollment,
+        runner: &Runner,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        for key in self.keys_of_name(enrollment, runner).await? {
+            let Some(pending) = self.disk.pending_of(&key).await? else { continue };
+            // The operation itself takes an answer from the journal of its own runner.
+            let is_taken = key == runner.record.key && pending.answer.is_some();
+            if matches!(pending.intent.operation, JournalOperation::Register { .. }) && !is_taken {
+                self.replay_one(pending, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if the answer to a registration of this name was lost, and no person has gone on since.
+    pub(super) async fn check_no_lost_registration(
+        &self,
+        enrollment: &Enrollment,
+        runner: &Runner,
+    ) -> Result<(), Error> {
+        if let RegistrationSource::Given(_) = enrollment.source {
+            return Ok(());
+        }
+        for key in self.keys_of_name(enrollment, runner).await? {
+            let is_own = key == runner.record.key;
+            if let Some(at) = self.loss_at(&key).await?.filter(|_| !is_own || runner.record.credential.is_none()) {
+                return Err(Error::RegistrationLost { runner: enrollment.entry.name.clone(), at });
+            }
+        }
+        Ok(())
+    }
+
+    /// A person goes on after a lost registration: it holds up no other one of this name any more, wherever it was noted.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn forget_lost_registrations(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
+        for key in self.keys_of_name(enrollment, runner).await? {
+            if key == runner.record.key || self.loss_at(&key).await?.is_none() {
+                continue;
+            }
+            let _lock = self.disk.lock_runner(&key, LOCK_WAIT).await?;
+            let held = self.disk.held(&key).await?;
+            if loss_in(&held).is_none() {
+                continue;
+            }
+            let is_all = held.candidates.is_empty();
+            self.disk.save_held(&key, Held { evidence: None, ..held }).await?;
+            let record = self.disk.record(&key).await?;
+            if is_all && record.is_some_and(|record| record.credential.is_none() && record.enrollment.is_none()) {
+                self.disk.remove_record(&key).await?;
+            }
+        }
+        let _lock = self.lock(runner).await?;
+        if loss_in(&runner.held).is_some() {
+            runner.held.evidence = None;
+            runner.is_held_changed = true;
+            self.save_held(runner).await?;
+        }
+        Ok(())
+    }
+
+    /// When the answer to a registration was lost that is noted under this key. A damaged file is reported where it is
+    /// loaded.
+    async fn loss_at(&self, key: &RunnerKey) -> Result<Option<Timestamp>, store::Error> {
+        match self.disk.held(key).await {
+            Ok(held) => Ok(loss_in(&held)),
+            Err(store::Error::Held { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The keys that a registration of this name at this server may have been noted under, and the runner's own. The
+    /// daemon leaves those of its other enrollments alone, which may share the name.
+    async fn keys_of_name(&self, enrollment: &Enrollment, runner: &Runner) -> Result<Vec<RunnerKey>, store::Error> {
+        let is_of_name =
+            |record: &Record| record.url == enrollment.site.url && record.name.as_ref() == Some(&enrollment.entry.name);
+        let is_of_other = |record: &Record| is_of_daemon(runner) && record.enrollment.is_some();
+        let records = self.disk.records().await?.records;
+        let own = runner.record.key.clone();
+        let others = records.into_iter().filter(|record| is_of_name(record) && !is_of_other(record));
+        let others = others.map(|record| record.key).filter(|key| *key != own);
+        Ok(std::iter::once(own.clone()).chain(others).collect())
+    }
+}
+
+fn evidence_of_loss(at: Timestamp) -> Evidence {
+    let conclusion = Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since: at });
+    Evidence { conclusion, ..Evidence::default() }
+}
+
+/// When the answer to a registration was lost, by the evidence about a key without a token.
+fn loss_in(held: &Held) -> Option<Timestamp> {
+    match &held.evidence {
+        Some(Evidence {
+            token: None,
+            conclusion: Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since }),
+            ..
+        }) => Some(*since),
+        Some(_) | None => None,
+    }
+}
