@@ -391,9 +391,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Whether a reset of this runner was sent and its answer was lost.
+    /// Whether a reset of this runner was sent and its answer was lost, also if another process has concluded that
+    /// already, and has cleared the journal.
     pub async fn is_unsettled(&self, runner: &Runner) -> bool {
-        self.check_settled(runner).await.is_err()
+        runner.was_lost_elsewhere() || self.check_settled(runner).await.is_err()
     }
 
     /// Fails while a reset of this runner was sent and its answer was lost.

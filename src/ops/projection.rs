@@ -192,6 +192,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.given_to = None;
         if runner.record.entry_text.is_none() {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
+            // Its name may have been that of another entry, and policies go by it.
+            runner.record.name = Some(enrollment.entry.name.clone());
         }
         Ok(self.project(runner).await?)
     }

@@ -254,6 +254,14 @@ impl Runner {
         State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
     }
 
+    /// Whether the evidence on the disk says that the answer to a reset of its present token was lost.
+    pub(super) fn was_lost_elsewhere(&self) -> bool {
+        self.held.evidence.as_ref().is_some_and(|evidence| {
+            evidence.token == self.digest()
+                && matches!(evidence.conclusion, Some(Conclusion::Rejected { rejection: Rejection::Lost, .. }))
+        })
+    }
+
     /// Corrects the reason of a conclusion that was drawn without the journal of a lost reset.
     pub fn blame_lost_reset(&mut self) {
         if let Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, .. }), .. }) = &mut self.held.evidence

@@ -106,7 +106,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
         match ops.verify(runner, &inquiry).await {
             Ok(verified) => Ok(StepReport::completed(step, verified)),
-            // Another process may have been cut off in the middle of a reset, whose answer is lost then.
+            // Another process may have lost the answer to a reset, or have been cut off in the middle of one.
             Err(error)
                 if self.asker.is_daemon()
                     && !is_settling

@@ -441,3 +441,34 @@ fn a_closed_rotation_under_a_date_past_the_expiry_causes_no_stream_of_requests()
         ],
     );
 }
+
+#[test]
+fn a_restored_entry_gives_its_runner_the_name_that_policies_go_by() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Unregister(3)),
+            (NOW, DeleteEntry(2)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(1), DuplicateEntry(2)),
+            (NOW, Unregister(2)),
+            (NOW, DeleteEntry(3)),
+            (After(64), Share(3)),
+            (After(60), Terminate),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_a_command_has_lost_is_replaced_by_the_daemon_beside_it() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, Reboot),
+            (NOW, Fault(Reset, Trouble::GatewayAfter(504, Body::Empty))),
+            (NOW, Rotate(2)),
+        ],
+    );
+}

@@ -506,8 +506,12 @@ impl State {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
                             // Without a state directory, what a person has moved between entries is kept nowhere else.
                             let is_moved = self.is_stateless && self.duplicated_at > 0;
+                            // A person had put it into the entry of another runner and has taken it out again: what was
+                            // seen of it goes with that runner, which a person's command unregisters.
+                            let is_passed = self.duplicated_at > 0 && intent.is_some_and(|it| !it.names.is_empty());
                             if is_dead
                                 || is_moved
+                                || is_passed
                                 || self.let_go.contains(id)
                                 || intent.is_some_and(|intent| intent.runners.contains(id))
                             {
