@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
 pub use apply::{Moment, Outcome, Settling, apply};
-pub use clocks::{Belief, Clocks, Life, Witness, believe, measured_life, precedes_issue};
+pub use clocks::{Clocks, Ground, Life, believe, measured_life, precedes_issue};
 pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};

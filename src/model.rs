@@ -4,6 +4,7 @@
 //! and `url`.
 
 mod address;
+mod clocks;
 mod evidence;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, MAX_URL_BYTES, ServerUrl};
+pub use clocks::{Belief, Witness};
 pub use evidence::{
     Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp,
 };

@@ -52,8 +52,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gitlab::{Answer, IN_FLIGHT_PER_HOST, Info, Verified};
-use crate::lifecycle::{Clocks, Life, Outcome, Witness, believe, measured_life};
-use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp};
+use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
+use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp, Witness};
 use crate::secret::Fingerprint;
 use crate::store::{self, Pending, Record, Snapshot};
 
@@ -333,9 +333,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Option<Timestamp> {
         let (Some(date), Some(expires_at)) = (date, expiry.at()) else { return self.trusted(runner, date) };
-        let former = runner.belief;
-        let belief = believe(Clocks { date, local: inquiry.local }, expires_at, life, former);
+        let former = runner.belief.or(runner.record.belief);
+        let (belief, ground) = believe(Clocks { date, local: inquiry.local }, expires_at, life, former);
         runner.belief = Some(belief);
+        runner.record.belief = Some(belief).filter(|_| ground != Ground::Agreement);
         let host = runner.site.url.authority();
         if belief.witness == Witness::Date {
             self.distrusted.borrow_mut().remove(&host);
@@ -344,7 +345,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_new = former.is_none_or(|former| former.witness == Witness::Date);
         if self.distrusted.borrow_mut().insert(host.clone()) && is_new {
             let (runner, local) = (runner.label(), inquiry.local);
-            if belief.is_date_refuted {
+            if ground == Ground::Refutation {
                 tracing::warn!(
                     runner, host, %date, %expires_at, now = %local,
                     "the server's `Date` is later than the expiry of a token that it has just issued or accepted: going by this machine's clock, correct the clock of the server or of the proxy in front of it"

@@ -3,11 +3,12 @@
 //! An expiry is in GitLab's own time, which neither shows for certain: a proxy may send a `Date` of its own, and a
 //! machine may have lost its time. What is certain is that a token has not expired when it is accepted or issued. Beyond
 //! that, going by a clock that is ahead makes rotations early, which is cheap, and going by one that is behind lets the
-//! token expire. So of two clocks that differ, the later one counts, unless it contradicts the acceptance.
+//! token expire. So of two clocks that differ, the later one counts, unless it contradicts the acceptance, or leaves a
+//! fresh token less than GitLab's shortest life: then rotations would follow each other.
 
 use std::time::Duration;
 
-use crate::model::Timestamp;
+use crate::model::{Belief, Timestamp, Witness};
 
 /// The two clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,24 +19,15 @@ pub struct Clocks {
     pub local: Timestamp,
 }
 
-/// A clock that tells the server's time.
+/// Why a clock is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Witness {
-    /// The `Date` of the server's answers.
-    Date,
-    /// This machine's clock.
-    Local,
-}
-
-/// Which clock is believed, for as long as the two differ by as much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Belief {
-    /// The clock.
-    pub witness: Witness,
-    /// Whether the `Date` is wrong for certain, because the accepted token would have expired by it.
-    pub is_date_refuted: bool,
-    /// This machine's clock minus the `Date`.
-    ahead_millis: i64,
+pub enum Ground {
+    /// The two agree.
+    Agreement,
+    /// The accepted token would have expired by the `Date`.
+    Refutation,
+    /// They differ, and it is more likely to be right, or makes the cheaper mistake.
+    Difference,
 }
 
 /// How long an accepted token lives in all, as far as known.
@@ -53,6 +45,9 @@ pub enum Life {
 /// Clocks that differ by less than this share of the life agree: rotations come early enough by either.
 const TOLERANCE_SHARE: u32 = 8;
 
+/// GitLab gives no token a shorter life. A clock by which a fresh token has less is ahead.
+const SHORTEST_LIFE: Duration = Duration::from_secs(7200);
+
 /// A `Date` has whole seconds, and the answer takes its time.
 const TOLERANCE_FLOOR: Duration = Duration::from_secs(2);
 
@@ -64,36 +59,51 @@ impl Clocks {
 
 /// Decides which clock to go by, when the server has issued or accepted a token. `former` is the belief until then.
 #[must_use]
-pub fn believe(clocks: Clocks, expires_at: Timestamp, life: Life, former: Option<Belief>) -> Belief {
+pub fn believe(clocks: Clocks, expires_at: Timestamp, life: Life, former: Option<Belief>) -> (Belief, Ground) {
     let ahead_millis = clocks.ahead_millis();
-    let believed = |witness| Belief { witness, is_date_refuted: clocks.date >= expires_at, ahead_millis };
+    let believed = |witness| Belief { witness, ahead_millis };
     match (clocks.date < expires_at, clocks.local < expires_at) {
         (true, true) => {}
-        (true, false) => return believed(Witness::Date),
-        (false, _) => return believed(Witness::Local),
+        (true, false) => return (believed(Witness::Date), Ground::Difference),
+        (false, _) => return (believed(Witness::Local), Ground::Refutation),
     }
     let (by_date, by_local) = (expires_at.since(clocks.date), expires_at.since(clocks.local));
     let whole = match life {
         Life::Known(Some(life)) if !life.is_zero() => life,
         Life::Known(_) | Life::Fresh { .. } => by_date.min(by_local),
     };
-    if ahead_millis.unsigned_abs() <= millis(tolerance(whole)) {
-        return believed(Witness::Date);
+    let tolerated = millis(tolerance(whole));
+    if ahead_millis.unsigned_abs() <= tolerated {
+        return (believed(Witness::Date), Ground::Agreement);
     }
-    let measured = match life {
-        Life::Fresh { measured } => measured.and_then(|life| measures(life, by_date, by_local)),
+    let shown = match life {
+        Life::Fresh { measured } => {
+            measured.and_then(|life| measures(life, by_date, by_local)).or_else(|| only_possible(by_date, by_local))
+        }
         Life::Known(_) => None,
     };
-    let is_as_before = |former: &Belief| former.ahead_millis.abs_diff(ahead_millis) <= millis(tolerance(whole));
-    let before = former.filter(is_as_before).map(|former| former.witness);
+    let before = former.filter(|former| former.ahead_millis.abs_diff(ahead_millis) <= tolerated);
     let later = if clocks.date < clocks.local { Witness::Local } else { Witness::Date };
-    believed(measured.or(before).unwrap_or(later))
+    let witness = shown.or(before.map(|before| before.witness)).unwrap_or(later);
+    // It stays as it is, so that it need not be written again.
+    let belief = before.filter(|before| before.witness == witness).unwrap_or(believed(witness));
+    (belief, Ground::Difference)
 }
 
 /// The one clock by which a fresh token lives as long as an earlier one did.
 fn measures(life: Duration, by_date: Duration, by_local: Duration) -> Option<Witness> {
     let is_equal = |left: Duration| left.abs_diff(life) <= tolerance(life);
     match (is_equal(by_date), is_equal(by_local)) {
+        (true, false) => Some(Witness::Date),
+        (false, true) => Some(Witness::Local),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// The one clock by which a fresh token lives as long as GitLab lets it live at least.
+fn only_possible(by_date: Duration, by_local: Duration) -> Option<Witness> {
+    let is_possible = |left: Duration| left + tolerance(SHORTEST_LIFE) >= SHORTEST_LIFE;
+    match (is_possible(by_date), is_possible(by_local)) {
         (true, false) => Some(Witness::Date),
         (false, true) => Some(Witness::Local),
         (true, true) | (false, false) => None,
@@ -141,12 +151,13 @@ mod tests {
     }
 
     fn witness(date: i64, local: i64, life: Life, former: Option<Belief>) -> Witness {
-        believe(clocks(date, local), expiry(), life, former).witness
+        believe(clocks(date, local), expiry(), life, former).0.witness
     }
 
     #[test]
     fn the_later_clock_counts_unless_the_token_would_have_expired_by_it() {
         const YEARS: i64 = 30 * 365 * 86_400;
+        let known = Life::Known(Some(WHOLE));
         for (date, local, expected) in [
             (0, 0, Witness::Date),
             (-800, 0, Witness::Date),
@@ -165,6 +176,26 @@ mod tests {
             (0, YEARS, Witness::Date),
             (YEARS, YEARS, Witness::Local),
         ] {
+            assert_eq!(witness(date, local, known, None), expected, "{date} {local}");
+        }
+    }
+
+    #[test]
+    fn a_clock_by_which_a_fresh_token_has_less_than_the_shortest_life_is_not_believed() {
+        for (date, local, expected) in [
+            (-800, 0, Witness::Date),
+            (-1000, 0, Witness::Local),
+            (-LIFE * 9, 0, Witness::Local),
+            (1000, 0, Witness::Local),
+            (LIFE - 20, 0, Witness::Local),
+            (0, 1000, Witness::Date),
+            (0, LIFE - 20, Witness::Date),
+            // A life of months: both are possible, and the later one counts.
+            (-LIFE * 100, -LIFE * 99, Witness::Date),
+            (-LIFE * 100, -LIFE * 10, Witness::Local),
+            // Neither is: a test server.
+            (LIFE - 60, LIFE - 30, Witness::Local),
+        ] {
             assert_eq!(witness(date, local, FRESH, None), expected, "{date} {local}");
         }
     }
@@ -172,7 +203,8 @@ mod tests {
     #[test]
     fn a_date_is_refuted_only_by_a_token_that_would_have_expired_by_it() {
         for (date, is_refuted) in [(-LIFE * 9, false), (0, false), (LIFE - 1, false), (LIFE, true)] {
-            assert_eq!(believe(clocks(date, 0), expiry(), FRESH, None).is_date_refuted, is_refuted, "{date}");
+            let (_, ground) = believe(clocks(date, 0), expiry(), FRESH, None);
+            assert_eq!(ground == Ground::Refutation, is_refuted, "{date}");
         }
     }
 
@@ -186,13 +218,13 @@ mod tests {
         // One that neither clock confirms, because the setting has changed, says nothing.
         let other = Life::Fresh { measured: Some(WHOLE * 5) };
         assert_eq!(witness(-LIFE / 2, 0, other, None), Witness::Local);
-        assert_eq!(witness(0, LIFE / 2, other, None), Witness::Local);
+        assert_eq!(witness(-LIFE * 9, -LIFE * 3, other, None), Witness::Local);
     }
 
     #[test]
     fn a_belief_lasts_for_as_long_as_the_clocks_differ_by_as_much() {
         let measured = Life::Fresh { measured: Some(WHOLE) };
-        let former = Some(believe(clocks(0, LIFE / 2), expiry(), measured, None));
+        let former = Some(believe(clocks(0, LIFE / 2), expiry(), measured, None).0);
         let known = Life::Known(Some(WHOLE));
         assert_eq!(witness(0, LIFE / 2, known, former), Witness::Date);
         assert_eq!(witness(60, LIFE / 2, known, former), Witness::Date);

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use crate::lifecycle::{Belief, Fraction, State, Timing, Validity, precedes_issue, reset_from};
+use crate::lifecycle::{Fraction, State, Timing, Validity, precedes_issue, reset_from};
 use crate::model::{
-    Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey, Site,
-    SystemId, Timestamp,
+    Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey,
+    Site, SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -38,7 +38,7 @@ pub struct Runner {
     pub(super) sole_copy: Option<Rc<SoleCopy>>,
     /// Tokens that a lasting dispute was logged about.
     pub(super) disputed: Vec<Digest>,
-    /// Which clock tells its server's time; `None` until the server has issued or accepted a token.
+    /// Which clock shows its server's time; `None` until the server has issued or accepted a token.
     pub(super) belief: Option<Belief>,
     /// Its candidates, and the evidence about its token.
     pub held: Held,
@@ -72,6 +72,7 @@ impl Runner {
             last_verify: None,
             last_reset_at: None,
             token_life_secs: None,
+            belief: None,
             recovered: None,
             is_copy: false,
             state: None,

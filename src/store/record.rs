@@ -10,7 +10,7 @@ use super::error::Error;
 use super::files::{read_file, remove_durably, replace_file};
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
-use crate::model::{Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
+use crate::model::{Belief, Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
@@ -72,6 +72,9 @@ pub struct Record {
     /// How long a token of this runner lives, in seconds, as measured by two clocks that agreed.
     #[serde(default)]
     pub token_life_secs: Option<u64>,
+    /// Which of two clocks that differ is believed.
+    #[serde(default)]
+    pub belief: Option<Belief>,
     /// The token that a reset by id returned; allowed once per token.
     pub recovered: Option<Fingerprint>,
     /// Whether it came with a copied disk: another machine may use the same token.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{LastVerify, Origin, StateName, VerifyOutcome};
+use crate::model::{Belief, LastVerify, Origin, StateName, VerifyOutcome, Witness};
 
 pub(super) fn record(key: &str) -> Record {
     Record {
@@ -22,6 +22,7 @@ pub(super) fn record(key: &str) -> Record {
         last_verify: Some(LastVerify { at: time("2026-01-02T00:00:00Z"), outcome: VerifyOutcome::Accepted }),
         last_reset_at: Some(time("2026-01-03T00:00:00Z")),
         token_life_secs: Some(86_400),
+        belief: Some(Belief { witness: Witness::Local, ahead_millis: -4_000_000 }),
         recovered: None,
         is_copy: false,
         state: Some(StateName::Active),
