@@ -14,11 +14,11 @@ fn of_command() -> Runner {
 
 impl OpsFixture {
     async fn register(&self, runner: &mut Runner) -> Result<Completed, Error> {
-        self.ops.register(&enrollment(registration_token()), runner, Caution::Send, &inquiry()).await
+        self.ops.register(&enrollment(registration_token()), runner, &inquiry()).await
     }
 
     async fn register_again(&self, runner: &mut Runner) -> Result<Completed, Error> {
-        self.ops.register_again(&enrollment(registration_token()), runner, Caution::Send, &inquiry()).await
+        self.ops.register_again(&enrollment(registration_token()), runner, &inquiry()).await
     }
 
     /// What a process leaves that is killed while its request is outstanding.
