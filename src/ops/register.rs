@@ -16,8 +16,8 @@ use crate::model::{Candidate, CandidateSource, Credential, RunnerId, RunnerKey, 
 use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
-/// How long a command waits for another process that registers the same: longer than a request may take.
-const REGISTRATION_WAIT: Duration = Duration::from_secs(60);
+/// How long a command waits for another process that registers the same: longer than a probe and a request may take.
+const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.

@@ -396,7 +396,7 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
     others.enrollment = Some("second".to_owned());
     world.save(&others);
     world.ops.register(&world.config.enrollments[0], &mut runner, &inquiry_at(now())).await.unwrap();
-    assert_eq!(world.server.calls(), ["register"]);
+    assert_eq!(world.server.calls(), ["probe", "register"]);
 }
 
 /// An entry at another address of the server.
