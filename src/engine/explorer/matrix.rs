@@ -69,7 +69,8 @@ fn rows() -> Vec<Row> {
             setup: FRESH,
             before: &[],
             act: Move(NOW, Act::Register(0)),
-            after: &[Move(NOW, Act::RegisterForce(0))],
+            // A token in the answer is asked about twice, a minute apart.
+            after: &[Move(NOW, Act::RegisterForce(0)), Move(When::After(61), Act::Register(0))],
         },
         Row {
             call: Call::Probe,
