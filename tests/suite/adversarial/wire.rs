@@ -1,8 +1,7 @@
 //! Broken HTTP responses.
 
 use super::limited::{IMPATIENT, LimitedSandbox};
-use std::io::{self, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
