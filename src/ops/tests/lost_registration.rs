@@ -97,9 +97,10 @@ async fn a_registration_at_a_starting_gitlab_is_not_sent_and_not_noted_as_lost()
             let error = fixture.register(&mut runner.clone()).await.unwrap_err();
             assert!(matches!(error, Error::Probing(_)), "{error}");
             assert_eq!(error.outcome(), Outcome::Deferred { retry_after: None });
-            let state = fixture.disk.state();
-            assert!(state.held.is_empty() && state.journal.is_empty() && state.records.is_empty());
-            drop(state);
+            {
+                let state = fixture.disk.state();
+                assert!(state.held.is_empty() && state.journal.is_empty() && state.records.is_empty());
+            }
             fixture.register(&mut runner.clone()).await.unwrap();
             assert_eq!(fixture.server.calls(), ["probe", "probe", "register"]);
         }

@@ -253,6 +253,22 @@ fn register_ignores_foreign_responses() {
 }
 
 #[test]
+fn a_foreign_answer_before_the_registration_says_what_it_is_and_what_helps() {
+    let sandbox = super::sandbox();
+    for (fault, what) in [
+        (Fault::redirect(302, "https://sso.example.com/"), "a redirect instead of an answer, to sso.example.com"),
+        (Fault::html(403), "not a GitLab API answer"),
+        (Fault::html(200), "not a GitLab API answer"),
+    ] {
+        sandbox.gitlab.order(Endpoint::Any, fault);
+        let done = sandbox.register(&["--name", "a"]);
+        done.exits(5).says(what).says("no registration was sent").says("hint: ");
+    }
+    assert_eq!((sandbox.config(), sandbox.gitlab.requests().len()), (String::new(), 3));
+    sandbox.register(&["--name", "a"]).exits(0);
+}
+
+#[test]
 fn lost_response_is_not_retried() {
     let sandbox = super::sandbox();
     sandbox.gitlab.order(Endpoint::Register, Fault::cut().after_acting());
