@@ -65,7 +65,6 @@ pub use error::{Error, Failure};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
-pub use register::Caution;
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
 pub use sole_copies::SoleCopies;

@@ -1161,7 +1161,7 @@ async fn a_date_ahead_only_at_a_registration_does_not_delay_the_first_rotation()
         let mut runner = crate::ops::Runner::blank(enrollment.key.clone(), Origin::Registered, enrollment.site.clone());
         let command = Ops::new(fixture.server.clone(), fixture.disk.clone(), identity());
         let inquiry = inquiry_at(fixture.clock.truth());
-        command.register(&enrollment, &mut runner, crate::ops::Caution::Send, &inquiry).await.unwrap();
+        command.register(&enrollment, &mut runner, &inquiry).await.unwrap();
         let (_, issued) = fixture.server.runners().into_iter().next().unwrap();
         fixture.server.put_date_ahead(Duration::ZERO);
         fixture.run(Config::default(), life, Notice::StopAndKeep).await;

@@ -95,8 +95,6 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let began = Instant::now();
         let is_registration = matches!(goal, Goal::Registered | Goal::RegisteredAgain);
         let mut drive = Drive::default();
-        // A command that may wait knows of a server that does not answer as a GitLab before it sends its one request.
-        self.probes_first |= is_registration && !budget.left(began).is_zero();
         while let Some(plan) = self.plan_towards(goal, &drive.taken) {
             let (left, wait) = (budget.left(began), plan.at.since(self.now()));
             let is_waiting_allowed = if is_registration {

@@ -117,8 +117,6 @@ pub struct Driver<S, D, C> {
     pub config: Rc<Config>,
     /// The rules by which the last plan was made.
     pub rules: Rules,
-    /// Whether a registration is preceded by a probe in any case, and not only after a failure.
-    pub probes_first: bool,
     /// What speaks for an id that config.toml claims.
     pub id_trust: IdTrust,
     /// The estimate of the server's time.
@@ -158,7 +156,6 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             time,
             unfinished,
             skew_millis: None,
-            probes_first: false,
             id_trust: IdTrust::None,
             is_deletion_sent: false,
         };

@@ -16,29 +16,21 @@ use crate::model::{Candidate, CandidateSource, Credential, RunnerId, RunnerKey, 
 use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
 
-/// How long a command waits for another process that registers the same: longer than a request may take.
-const REGISTRATION_WAIT: Duration = Duration::from_secs(60);
-
-/// What precedes a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caution {
-    /// Nothing.
-    Send,
-    /// A probe, which shows whether a GitLab answers.
-    ProbeFirst,
-}
+/// How long a command waits for another process that registers the same: longer than a probe and a request may take.
+const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
     ///
     /// # Errors
-    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`], [`Error::RegistrationLost`] or [`Error::Stopping`] before a request is sent; [`Error::Registering`] if
-    /// the request failed. If the server may have executed it nevertheless, the log describes the possible orphan.
+    /// [`Error::Secret`], [`Error::Compose`], [`Error::Disk`], [`Error::RegistrationLost`] or [`Error::Stopping`] before a
+    /// request is sent; [`Error::Probing`] if no GitLab answers, and nothing is registered or noted then;
+    /// [`Error::Registering`] if the registration failed. If the server may have executed it nevertheless, the log
+    /// describes the possible orphan.
     pub async fn register(
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
-        caution: Caution,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
@@ -70,16 +62,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         runner.executor.clone_from(&enrollment.entry.executor);
         self.set_origin(enrollment, runner, &token);
-        self.probe_server(enrollment, runner, caution).await?;
+        self.probe_server(enrollment, runner).await?;
         self.register_by_source(enrollment, runner, token, inquiry).await
     }
 
-    /// Asks whether a GitLab answers before a request is sent that must not be repeated.
-    async fn probe_server(&self, enrollment: &Enrollment, runner: &Runner, caution: Caution) -> Result<(), Error> {
-        match (&enrollment.source, caution) {
+    /// Asks whether a GitLab answers before a request is sent that must not be repeated: the gateway of a GitLab that only
+    /// starts answers every request as one whose answer is lost.
+    async fn probe_server(&self, enrollment: &Enrollment, runner: &Runner) -> Result<(), Error> {
+        match &enrollment.source {
             // The API of 2016 has no verification, and a given token is verified anyway.
-            (RegistrationSource::V1(_) | RegistrationSource::Given(_), _) | (_, Caution::Send) => Ok(()),
-            (_, Caution::ProbeFirst) => {
+            RegistrationSource::V1(_) | RegistrationSource::Given(_) => Ok(()),
+            RegistrationSource::Registration(_) | RegistrationSource::Created(_) => {
                 let probed = self.unless_stopping(self.server.probe(&runner.site)).await?;
                 probed.map(drop).map_err(Error::Probing)
             }
@@ -97,7 +90,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
-        caution: Caution,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
@@ -134,7 +126,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let token = enrollment.source.secret().read()?;
         self.disk.probe().await?;
         self.check_settled(runner).await?;
-        self.probe_server(enrollment, runner, caution).await?;
+        self.probe_server(enrollment, runner).await?;
         let text = runner.record.entry_text.take();
         if is_missing {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);

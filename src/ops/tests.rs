@@ -49,7 +49,7 @@ impl OpsFixture {
 
     async fn registered(&self) -> Runner {
         let mut runner = blank();
-        self.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        self.ops.register(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
         self.disk.state().effects.clear();
         runner
     }
@@ -81,17 +81,16 @@ fn blank() -> Runner {
 }
 
 #[tokio::test]
-async fn register_journals_before_and_after_its_only_request() {
+async fn register_probes_and_journals_before_and_after_its_only_request() {
     let fixture = OpsFixture::new();
     let mut runner = blank();
-    let done =
-        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    let done = fixture.ops.register(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_none());
     assert_eq!(
         fixture.disk.state().effects,
         ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
     );
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
     assert_eq!(fixture.disk.tokens(), [runner.record.credential.unwrap().token]);
 }
 
@@ -107,25 +106,24 @@ async fn a_creation_has_the_same_order_as_a_registration() {
         token_expires_at: None,
         token_rotation_deadline: None,
     });
-    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
     assert_eq!(
         fixture.disk.state().effects,
         ["probe", "record", "begin", "answered", "record", "edit", "record", "clear"]
     );
-    assert_eq!(fixture.server.calls(), ["create"]);
+    assert_eq!(fixture.server.calls(), ["probe", "create"]);
     assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
     fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap();
-    assert_eq!(fixture.server.calls(), ["create", "delete_runner"]);
+    assert_eq!(fixture.server.calls(), ["probe", "create", "delete_runner"]);
 }
 
 #[tokio::test]
 async fn registering_again_changes_nothing() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let again =
-        fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    let again = fixture.ops.register(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
     assert!(matches!(again.outcome, Outcome::Adopted(_)));
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
     assert!(fixture.disk.state().effects.is_empty());
 }
 
@@ -135,31 +133,28 @@ async fn a_wrong_registration_token_leaves_nothing_behind() {
     let mut runner = blank();
     runner.record.enrollment = None;
     let wrong = Token::parse("wrong").unwrap();
-    let error = fixture.ops.register(&enrollment(wrong), &mut runner, Caution::Send, &inquiry()).await.unwrap_err();
+    let error = fixture.ops.register(&enrollment(wrong), &mut runner, &inquiry()).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Declined(Trouble::RegistrationRefused));
     let state = fixture.disk.state();
     assert!(state.entries.is_empty() && state.records.is_empty() && state.journal.is_empty());
 }
 
 #[tokio::test]
-async fn no_request_is_sent_if_the_disk_cannot_keep_the_token() {
+async fn no_token_is_spent_if_the_disk_cannot_keep_the_token() {
     for effect in ["probe", "record", "begin"] {
         let fixture = OpsFixture::new();
         fixture.disk.fail(effect, 1);
-        let error = fixture
-            .ops
-            .register(&enrollment(registration_token()), &mut blank(), Caution::Send, &inquiry())
-            .await
-            .unwrap_err();
+        let error =
+            fixture.ops.register(&enrollment(registration_token()), &mut blank(), &inquiry()).await.unwrap_err();
         assert!(matches!(error, Error::Disk(_)), "{effect}");
-        assert!(fixture.server.calls().is_empty(), "{effect}");
+        assert!(!fixture.server.calls().contains(&"register"), "{effect}");
     }
     for effect in ["probe", "begin"] {
         let fixture = OpsFixture::new();
         let mut runner = fixture.registered().await;
         fixture.disk.fail(effect, 1);
         assert!(matches!(fixture.ops.rotate(&mut runner, None, &inquiry()).await, Err(Error::Disk(_))), "{effect}");
-        assert_eq!(fixture.server.calls(), ["register"], "{effect}");
+        assert_eq!(fixture.server.calls(), ["probe", "register"], "{effect}");
     }
 }
 
@@ -171,7 +166,7 @@ async fn rotate_journals_before_and_after_its_only_request() {
     let done = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Rotated(_)) && done.unsaved.is_none());
     assert_eq!(fixture.disk.state().effects, ["probe", "begin", "answered", "edit", "held", "record", "clear"]);
-    assert_eq!(fixture.server.calls(), ["register", "reset"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset"]);
     assert_ne!(fixture.disk.tokens(), std::slice::from_ref(&old));
     assert!(runner.record.former_tokens.contains(&old.fingerprint()));
     fixture.assert_nothing_lost("rotate");
@@ -217,7 +212,7 @@ async fn a_crash_after_the_answer_is_finished_by_a_replay() {
     assert_eq!((replayed.finished, replayed.unfinished.len()), (1, 0));
     assert_eq!(fixture.disk.tokens(), [new]);
     assert!(fixture.disk.state().journal.is_empty());
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
 
 #[tokio::test]
@@ -250,7 +245,7 @@ async fn a_lost_reset_keeps_its_journal_and_a_refused_one_does_not() {
         let error = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
         assert_eq!(error.outcome(), expected, "{fault:?}");
         assert_eq!(!fixture.disk.state().journal.is_empty(), kept, "{fault:?}");
-        assert_eq!(fixture.server.calls(), ["register", "reset"], "{fault:?}");
+        assert_eq!(fixture.server.calls(), ["probe", "register", "reset"], "{fault:?}");
     }
 }
 
@@ -391,7 +386,7 @@ async fn no_token_is_spent_while_config_toml_holds_an_unknown_one() {
     let unknown = Token::parse("glrtr-by-a-person").unwrap();
     fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
     assert_eq!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().outcome, Outcome::Contested);
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
     assert_eq!(fixture.disk.tokens(), [unknown]);
 }
 
@@ -493,7 +488,7 @@ async fn a_former_token_is_kept_with_the_id_of_its_runner() {
     let mut runner = fixture.registered().await;
     let (former_id, former) = (runner.record.id, runner.token().unwrap());
     let enrollment = enrollment(registration_token());
-    fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    fixture.ops.register_again(&enrollment, &mut runner, &inquiry()).await.unwrap();
     assert_ne!(runner.record.id, former_id);
     let candidate = runner.held.candidates.iter().find(|candidate| candidate.token == former).unwrap();
     assert_eq!(candidate.id, former_id);
@@ -525,11 +520,11 @@ async fn nothing_is_registered_into_an_entry_with_a_token_that_may_be_good() {
     fixture.disk.state().entries[0].token = EntryToken::Literal(unknown.clone());
     let enrollment = enrollment(registration_token());
     for secs in [0, 59] {
-        let again = fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &later(secs)).await;
+        let again = fixture.ops.register_again(&enrollment, &mut runner, &later(secs)).await;
         assert!(matches!(again, Err(Error::EntryDisputed(_))), "{secs}");
         assert_eq!(fixture.disk.tokens(), std::slice::from_ref(&unknown));
     }
-    fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &later(60)).await.unwrap();
+    fixture.ops.register_again(&enrollment, &mut runner, &later(60)).await.unwrap();
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 2);
     assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
 }
@@ -544,9 +539,9 @@ async fn a_runner_that_is_served_under_another_key_is_not_registered_again() {
     let record = Record { key: key.clone(), enrollment: None, ..elsewhere.record.clone() };
     fixture.disk.state().records.insert(key, record);
     let enrollment = enrollment(registration_token());
-    let done = fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &dead_later(61)).await.unwrap();
+    let done = fixture.ops.register_again(&enrollment, &mut runner, &dead_later(61)).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Adopted(_)));
-    assert_eq!(fixture.server.calls(), ["register", "reset", "verify"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset", "verify"]);
     assert_eq!(fixture.disk.tokens(), [elsewhere.token().unwrap()]);
 }
 
@@ -717,18 +712,14 @@ async fn a_registration_with_an_odd_answer_is_kept_and_not_repeated() {
     let mut runner = blank();
     fixture.server.inject("register", Fault::OddAnswer);
     fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
-    let error = fixture
-        .ops
-        .register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
-        .await
-        .unwrap_err();
+    let error = fixture.ops.register(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap_err();
     assert!(matches!(error, Error::Unproven { .. }));
     fixture.assert_nothing_lost("in an odd answer");
     let done = fixture.ops.verify(&mut runner, &later(60)).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Adopted(_)));
     let (_, served) = fixture.server.runners().into_iter().next().unwrap();
     assert_eq!(fixture.disk.tokens(), [served.token]);
-    assert_eq!(fixture.server.calls(), ["register", "verify", "verify"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "verify", "verify"]);
 }
 
 #[tokio::test]
@@ -795,7 +786,7 @@ async fn unregister_deletes_on_the_server_and_keeps_the_text() {
     let record = fixture.disk.state().records.values().next().unwrap().clone();
     assert!(record.entry_text.is_some() && record.credential.is_none());
     // The next registration uses the kept text.
-    fixture.ops.register(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    fixture.ops.register(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
@@ -807,7 +798,7 @@ async fn unregistering_a_given_runner_deletes_only_its_manager() {
     enrollment.source =
         RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
-    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
     assert_eq!(fixture.server.calls(), ["verify"]);
     let fate = EntryFate::at_shutdown(&runner.record, Deletion::Manager);
     let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(fate) };
@@ -825,7 +816,7 @@ async fn one_answer_does_not_prove_that_a_server_has_no_managers() {
     enrollment.source =
         RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
     let mut runner = blank();
-    fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+    fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
     let request = UnregisterRequest { deletion: Deletion::Manager, ..asked(EntryFate::Drop) };
     for is_sent in [false, true] {
         fixture.server.inject("delete_manager", Fault::Fail(Disposition::Unsupported));
@@ -909,7 +900,7 @@ async fn a_start_finishes_an_unregistration_that_the_disk_failed() {
     fixture.ops.unregister(&mut runner, asked(EntryFate::KeepText), &inquiry()).await.unwrap_err();
     assert_eq!(fixture.ops.replay(now()).await.unwrap().finished, 1);
     assert!(fixture.disk.tokens().is_empty());
-    assert_eq!(fixture.server.calls(), ["register", "delete_runner"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "delete_runner"]);
 }
 
 #[tokio::test]
@@ -922,7 +913,7 @@ async fn a_replay_removes_the_entry_of_a_given_runner_as_it_was_asked_for() {
             RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
         let mut runner = blank();
         runner.record.enrollment = None;
-        fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
         // The server deletes the manager, and then the entry cannot be removed.
         fixture.disk.fail("edit", 1);
         fixture.disk.fail("keep_dropped", 1);
@@ -974,11 +965,7 @@ async fn registering_again_reuses_the_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     let old = runner.record.clone();
-    let done = fixture
-        .ops
-        .register_again(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
-        .await
-        .unwrap();
+    let done = fixture.ops.register_again(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_none());
     assert_ne!(runner.record.id, old.id);
     let state = fixture.disk.state();
@@ -996,11 +983,7 @@ async fn a_replay_of_registering_again_reuses_the_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.disk.fail("edit", 1);
-    let done = fixture
-        .ops
-        .register_again(&enrollment(registration_token()), &mut runner, Caution::Send, &inquiry())
-        .await
-        .unwrap();
+    let done = fixture.ops.register_again(&enrollment(registration_token()), &mut runner, &inquiry()).await.unwrap();
     assert!(matches!(done.outcome, Outcome::Registered(_)) && done.unsaved.is_some());
     // The record as it was before the answer: only the journal has the new runner.
     let mut before = runner.record.clone();
@@ -1029,7 +1012,7 @@ async fn a_refused_registration_changes_neither_entry_nor_record() {
     record.enrollment = None;
     fixture.disk.state().records.insert(record.key.clone(), record.clone());
     let (entries, wrong) = (fixture.disk.state().entries.clone(), Token::parse("wrong").unwrap());
-    fixture.ops.register_again(&enrollment(wrong), &mut runner, Caution::Send, &inquiry()).await.unwrap_err();
+    fixture.ops.register_again(&enrollment(wrong), &mut runner, &inquiry()).await.unwrap_err();
     let state = fixture.disk.state();
     assert_eq!(state.entries, entries);
     assert_eq!(state.records[&record.key], record);
@@ -1091,7 +1074,7 @@ async fn no_second_reset_is_sent_before_a_lost_answer_is_settled() {
         fixture.ops.unregister(&mut another, asked(EntryFate::Drop), &inquiry()).await,
         Err(Error::Disk(_))
     ));
-    assert_eq!(fixture.server.calls(), ["register", "reset"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset"]);
     fixture.ops.settle(&mut runner).await.unwrap();
     assert!(matches!(fixture.ops.rotate(&mut another, None, &inquiry()).await, Err(Error::Changing(_))));
 }
@@ -1116,7 +1099,7 @@ async fn a_token_rotated_by_another_process_is_adopted() {
     let mut another = Runner::recorded(runner.record.clone(), runner.site.clone());
     fixture.ops.rotate(&mut another, None, &inquiry()).await.unwrap();
     assert!(matches!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().outcome, Outcome::Adopted(_)));
-    assert_eq!(fixture.server.calls(), ["register", "reset"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset"]);
 }
 
 #[tokio::test]
@@ -1126,7 +1109,7 @@ async fn a_token_is_never_sent_to_another_server() {
     let site = Site { url: "https://elsewhere.example.com".parse().unwrap(), tls: TlsFiles::default() };
     let mut moved = Runner::blank(runner.record.key.clone(), Origin::Registered, site);
     assert!(matches!(fixture.ops.verify(&mut moved, &inquiry()).await, Err(Error::OtherServer { .. })));
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
 
 #[tokio::test]
@@ -1221,7 +1204,7 @@ async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
         let enrollment = given(name, token);
         let mut runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
         runner.record.enrollment = Some(name.to_owned());
-        fixture.ops.register(&enrollment, &mut runner, Caution::Send, &inquiry()).await.unwrap();
+        fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
         runners.push(runner);
     }
     let mut second = runners.remove(1);

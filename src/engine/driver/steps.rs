@@ -9,8 +9,8 @@ use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deleti
 use crate::lifecycle::{Outcome, Rejection, State, Step, Trouble};
 use crate::model::Origin;
 use crate::ops::{
-    self, Caution, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, Unfinished, UnregisterRequest,
-    UnregisterResult, Unregistration,
+    self, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, Unfinished, UnregisterRequest, UnregisterResult,
+    Unregistration,
 };
 use crate::secret::Token;
 use crate::store::{self, AskedBy};
@@ -55,27 +55,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let Some(enrollment) = &self.enrollment else {
             return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
         };
-        let (engine, caution, timing) = (Rc::clone(&self.engine), self.caution(), self.rules.timing.clone());
+        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let ops = &engine.ops;
         let registration = match step {
             // The last rung of the recovery ladder, or forced by a person.
-            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, caution, &inquiry).await?,
-            _ => ops.register(enrollment, &mut self.runner, caution, &inquiry).await?,
+            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, &inquiry).await?,
+            _ => ops.register(enrollment, &mut self.runner, &inquiry).await?,
         };
         Ok(StepReport::completed(step, registration))
-    }
-
-    /// A request that must not be repeated is sent to a GitLab only: a probe shows whether one answers. A person's command
-    /// sends it at once, unless it may wait or has failed before.
-    fn caution(&self) -> Caution {
-        let has_failed = match &self.state {
-            State::Unregistered(state) => state.failures > 0,
-            State::Rejected(state) => state.failures > 0,
-            State::Failed(_) => true,
-            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) | State::Retired { .. } => false,
-        };
-        if self.asker.is_daemon() || has_failed || self.probes_first { Caution::ProbeFirst } else { Caution::Send }
     }
 
     /// What an operation is told about the present.

@@ -87,13 +87,14 @@ pub(super) enum Act {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move(pub(super) When, pub(super) Act);
 
-const CALLS: [Call; 9] = [
+const CALLS: [Call; 10] = [
     Call::Any,
     Call::Any,
     Call::Verify,
     Call::Verify,
     Call::Reset,
     Call::Register,
+    Call::Probe,
     Call::ResetById,
     Call::DeleteRunner,
     Call::DeleteManager,

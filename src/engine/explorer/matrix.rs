@@ -59,9 +59,35 @@ fn rows() -> Vec<Row> {
             name: "build-1",
             setup: FRESH,
             before: &[Move(NOW, Act::Enroll(0))],
-            act: start,
+            act: start.clone(),
             // A registration that may have been executed is not repeated by itself.
             after: &[Move(NOW, Act::Hangup)],
+        },
+        Row {
+            call: Call::Register,
+            name: "build-1",
+            setup: FRESH,
+            before: &[],
+            act: Move(NOW, Act::Register(0)),
+            // A token in the answer is asked about twice, a minute apart.
+            after: &[Move(NOW, Act::RegisterForce(0)), Move(When::After(61), Act::Register(0))],
+        },
+        Row {
+            call: Call::Probe,
+            name: "build-1",
+            setup: FRESH,
+            before: &[Move(NOW, Act::Enroll(0))],
+            act: start,
+            after: &[],
+        },
+        Row {
+            call: Call::Probe,
+            name: "build-1",
+            setup: FRESH,
+            before: &[],
+            act: Move(NOW, Act::Register(0)),
+            // Nothing was sent, so the same command once more is enough.
+            after: &[Move(NOW, Act::Register(0))],
         },
         Row {
             call: Call::DeleteRunner,
@@ -115,11 +141,11 @@ fn too_early(log: &[CallLog], about: Call) -> Option<&CallLog> {
     let subject = &log[faulted].about;
     let mut repeats = u32::from(about == Call::DeleteManager);
     for entry in rest {
-        let settles = if about == Call::Register { Call::Probe } else { Call::Verify };
+        let settles = if matches!(about, Call::Register | Call::Probe) { Call::Probe } else { Call::Verify };
         if entry.call == settles && !entry.is_faulted {
             return None;
         }
-        if changes(entry.call) && (entry.about == *subject || about == Call::ResetById) {
+        if changes(entry.call) && (entry.about == *subject || matches!(about, Call::ResetById | Call::Probe)) {
             if repeats == 0 || entry.call != about {
                 return Some(entry);
             }

@@ -3,11 +3,11 @@
 use super::*;
 use crate::lifecycle::Outcome;
 use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
+use crate::ops::RegistrationSource;
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, inquiry_at, registration_token, rotation_intent,
     url,
 };
-use crate::ops::{Caution, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::{Entry, EntryProblem, EntryText, EntryToken, Pending};
 
@@ -257,7 +257,7 @@ async fn an_entry_without_a_token_is_completed() {
         let inventory = world.started().await;
         assert_eq!(served(&inventory), [("build-1", true)]);
         let mut runner = inventory.runners[0].runner.clone();
-        world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, &inquiry_at(now())).await.unwrap();
+        world.ops.register(&world.config.enrollments[0], &mut runner, &inquiry_at(now())).await.unwrap();
         let entries = world.disk.state().entries.clone();
         assert_eq!((entries.len(), entries[0].executor.as_deref()), (1, Some("docker")));
         assert_eq!(entries[0].token.token(), runner.record.credential.as_ref().map(|credential| &credential.token));
@@ -383,9 +383,9 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
             world.save(&record);
         }
         let enrollment = &world.config.enrollments[0];
-        let done = world.ops.register(enrollment, &mut runner, Caution::Send, &inquiry_at(now())).await.unwrap();
+        let done = world.ops.register(enrollment, &mut runner, &inquiry_at(now())).await.unwrap();
         assert_eq!(done.outcome, Outcome::Deferred { retry_after: None });
-        let done = world.ops.register(enrollment, &mut once, Caution::Send, &inquiry_at(now())).await.unwrap();
+        let done = world.ops.register(enrollment, &mut once, &inquiry_at(now())).await.unwrap();
         assert_eq!(done.outcome, Outcome::Released);
         assert!(world.server.calls().is_empty());
     }
@@ -395,8 +395,8 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
     let mut others = world.add_record("second", "build-1", id, &credential);
     others.enrollment = Some("second".to_owned());
     world.save(&others);
-    world.ops.register(&world.config.enrollments[0], &mut runner, Caution::Send, &inquiry_at(now())).await.unwrap();
-    assert_eq!(world.server.calls(), ["register"]);
+    world.ops.register(&world.config.enrollments[0], &mut runner, &inquiry_at(now())).await.unwrap();
+    assert_eq!(world.server.calls(), ["probe", "register"]);
 }
 
 /// An entry at another address of the server.

@@ -14,11 +14,11 @@ fn of_command() -> Runner {
 
 impl OpsFixture {
     async fn register(&self, runner: &mut Runner) -> Result<Completed, Error> {
-        self.ops.register(&enrollment(registration_token()), runner, Caution::Send, &inquiry()).await
+        self.ops.register(&enrollment(registration_token()), runner, &inquiry()).await
     }
 
     async fn register_again(&self, runner: &mut Runner) -> Result<Completed, Error> {
-        self.ops.register_again(&enrollment(registration_token()), runner, Caution::Send, &inquiry()).await
+        self.ops.register_again(&enrollment(registration_token()), runner, &inquiry()).await
     }
 
     /// What a process leaves that is killed while its request is outstanding.
@@ -74,7 +74,7 @@ async fn a_command_whose_answer_was_lost_is_not_repeated_either() {
     fixture.register(&mut of_command()).await.unwrap_err();
     assert_held_up(fixture.register(&mut of_command()).await, "the command");
     assert_held_up(fixture.register(&mut blank()).await, "an enrollment");
-    assert_eq!(fixture.server.calls(), ["register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
 
 #[tokio::test]
@@ -84,7 +84,26 @@ async fn a_registration_that_was_surely_not_executed_is_repeated() {
         fixture.server.inject("register", Fault::Fail(disposition));
         fixture.register(&mut of_command()).await.unwrap_err();
         fixture.register(&mut of_command()).await.unwrap();
-        assert_eq!(fixture.server.calls(), ["register", "register"]);
+        assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(2));
+    }
+}
+
+#[tokio::test]
+async fn a_registration_at_a_starting_gitlab_is_not_sent_and_not_noted_as_lost() {
+    for runner in [of_command(), blank()] {
+        for disposition in [UNKNOWN, NOT_EXECUTED] {
+            let fixture = OpsFixture::new();
+            fixture.server.inject("probe", Fault::Fail(disposition));
+            let error = fixture.register(&mut runner.clone()).await.unwrap_err();
+            assert!(matches!(error, Error::Probing(_)), "{error}");
+            assert_eq!(error.outcome(), Outcome::Deferred { retry_after: None });
+            {
+                let state = fixture.disk.state();
+                assert!(state.held.is_empty() && state.journal.is_empty() && state.records.is_empty());
+            }
+            fixture.register(&mut runner.clone()).await.unwrap();
+            assert_eq!(fixture.server.calls(), ["probe", "probe", "register"]);
+        }
     }
 }
 
@@ -121,7 +140,7 @@ async fn a_forced_registration_that_was_killed_holds_up_that_of_a_recovery() {
     let enrollment = enrollment(registration_token());
     fixture.ops.forget_lost_registrations(&enrollment, &mut runner).await.unwrap();
     fixture.register_again(&mut runner).await.unwrap();
-    assert_eq!(fixture.server.calls(), ["register", "register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(2));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A server that sends the same bytes to every request.
+//! A server that sends the same bytes to every request, or to all but the probe before a registration.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,6 +18,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: Answer) -> Self {
+        Self::start_with(answer, false)
+    }
+
+    /// A server that says to a probe what a GitLab says.
+    pub(crate) fn start_as_gitlab(answer: Answer) -> Self {
+        Self::start_with(answer, true)
+    }
+
+    fn start_with(answer: Answer, knows_probe: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
         let requests = Arc::clone(&server.requests);
@@ -26,7 +35,7 @@ impl Server {
                 let requests = Arc::clone(&requests);
                 thread::spawn(move || {
                     // An error means that the client has disconnected.
-                    let _left = serve(stream, answer, &requests);
+                    let _left = serve(stream, answer, knows_probe, &requests);
                 });
             }
         });
@@ -42,17 +51,19 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: Answer, requests: &AtomicUsize) -> io::Result<()> {
+fn serve(mut stream: TcpStream, answer: Answer, knows_probe: bool, requests: &AtomicUsize) -> io::Result<()> {
     // Longer than any timeout of the client.
     stream.set_write_timeout(Some(Duration::from_secs(60)))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut length = 0;
     let mut line = String::new();
+    let mut is_verification = false;
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
+        is_verification |= line.starts_with("POST /api/v4/runners/verify ");
         let lower = line.trim_end().to_ascii_lowercase();
         if let Some(value) = lower.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
@@ -61,10 +72,21 @@ fn serve(mut stream: TcpStream, answer: Answer, requests: &AtomicUsize) -> io::R
             break;
         }
     }
-    io::copy(&mut reader.take(length), &mut io::sink())?;
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
     requests.fetch_add(1, Ordering::SeqCst);
-    answer(&mut stream)?;
+    if knows_probe && is_verification && body == b"{}" {
+        json(&mut stream, "400 Bad Request", "{\"error\":\"token is missing\"}")?;
+    } else {
+        answer(&mut stream)?;
+    }
     stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Sends a valid response with this JSON body.
+pub(crate) fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// Repeats these bytes until the client disconnects, up to 1 GiB.

@@ -1,32 +1,28 @@
 //! Broken HTTP responses.
 
 use super::limited::{IMPATIENT, LimitedSandbox};
-use std::io::{self, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use super::server::{Answer, Server, drip, flood, silence};
+use super::server::{Answer, Server, drip, flood, json, silence};
 
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-
-/// Sends a valid response with this JSON body.
-fn json(stream: &mut TcpStream, status: &str, body: &str) -> io::Result<()> {
-    let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
-}
 
 /// Runs each command against a server with this response: each fails, and none changes config.toml.
 #[track_caller]
 fn assert_rejected(answer: Answer) {
-    let server = Server::start(answer);
     let sandbox = LimitedSandbox::new();
     sandbox.write_fast_settings(IMPATIENT);
-    let url = server.url();
-    sandbox.register(&url, &[]).exits(5).says("error: ");
-    assert!(sandbox.entries().is_empty());
-    assert_eq!(server.requests(), 1, "requests of register");
+    // The registration itself comes after a probe that a GitLab has answered.
+    for (server, requests) in [(Server::start(answer), 1), (Server::start_as_gitlab(answer), 2)] {
+        sandbox.register(&server.url(), &[]).exits(5).says("error: ");
+        assert!(sandbox.entries().is_empty());
+        assert_eq!(server.requests(), requests, "requests of register");
+    }
 
+    let server = Server::start(answer);
+    let url = server.url();
     let token = "glrt-0123456789abcdefghij";
     sandbox.write_entry(&url, 7, token);
     let config = sandbox.config();
@@ -179,7 +175,7 @@ fn deeply_nested_arrays_are_an_error() {
 
 #[test]
 fn deep_nesting_in_an_unused_field_is_accepted() {
-    let server = Server::start(|stream| {
+    let server = Server::start_as_gitlab(|stream| {
         let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
         json(stream, "201 Created", &format!("{{\"novel\":{open}{close},\"id\":7,\"token\":\"glrtr-new\"}}"))
     });

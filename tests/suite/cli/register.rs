@@ -21,9 +21,12 @@ fn register_creates_a_runner_and_its_entry() {
     assert!(sandbox.config().contains(&runners[0].token));
     assert_eq!(runners[0].tags, ["a", "b"]);
     let requests = sandbox.gitlab.requests();
-    assert_eq!(requests.len(), 1);
-    assert_eq!(requests[0].header("content-type"), Some("application/json"));
-    assert!(!requests[0].path.contains(&sandbox.gitlab.instance_registration_token()));
+    let endpoints: Vec<_> = requests.iter().map(|request| request.endpoint).collect();
+    assert_eq!(endpoints, [Endpoint::Verify, Endpoint::Register], "a probe without a token comes first");
+    for request in requests {
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        assert!(!request.path.contains(&sandbox.gitlab.instance_registration_token()));
+    }
 }
 
 #[test]
@@ -34,7 +37,7 @@ fn registering_twice_creates_one_runner() {
     let again = sandbox.register(&["--name", "a", "--output", "json"]);
     assert_eq!(again.exits(0).runner()["action"], "unchanged");
     assert_eq!(sandbox.config(), config);
-    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
     // Another name registers another runner.
     sandbox.register(&["--name", "b"]).exits(0);
     assert_eq!(sandbox.gitlab.runners().len(), 2);
@@ -49,7 +52,7 @@ fn name_registered_with_another_token_is_taken() {
     let args = ["register", "-n", "--name", "a", "-u", &sandbox.gitlab.url(), "-r", &project.registration_token];
     sandbox.run(&args).exits(2).says("use --name or --force");
     assert_eq!(sandbox.config(), config);
-    assert_eq!(sandbox.gitlab.requests().len(), 1);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Register).len(), 1);
     // With --force it replaces the entry.
     let forced = sandbox.run(&[&args[..], &["--force", "--output=json"]].concat());
     assert_eq!(forced.exits(0).runner()["action"], "registered");
@@ -188,7 +191,7 @@ fn official_variables_apply_and_flags_override_them() {
     ];
     sandbox.run_with(&["register", "--unhealthy-interval=2m", "--limit", "7"], &variables).exits(0);
     insta::assert_snapshot!("register-environment-config", sandbox.scrub(&sandbox.config()));
-    let request = sandbox.gitlab.requests().remove(0);
+    let request = sandbox.gitlab.requests_to(Endpoint::Register).remove(0);
     let mut body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
     body["token"] = "TOKEN".into();
     body["info"] = "INFO".into();
@@ -247,6 +250,22 @@ fn register_ignores_foreign_responses() {
     sandbox.gitlab.order(Endpoint::Register, Fault::html(200));
     sandbox.register(&["--name", "a"]).exits(5).says("not a GitLab API answer");
     assert_eq!(sandbox.gitlab.runners().len(), 0);
+}
+
+#[test]
+fn a_foreign_answer_before_the_registration_says_what_it_is_and_what_helps() {
+    let sandbox = super::sandbox();
+    for (fault, what) in [
+        (Fault::redirect(302, "https://sso.example.com/"), "a redirect instead of an answer, to sso.example.com"),
+        (Fault::html(403), "not a GitLab API answer"),
+        (Fault::html(200), "not a GitLab API answer"),
+    ] {
+        sandbox.gitlab.order(Endpoint::Any, fault);
+        let done = sandbox.register(&["--name", "a"]);
+        done.exits(5).says(what).says("no registration was sent").says("hint: ");
+    }
+    assert_eq!((sandbox.config(), sandbox.gitlab.requests().len()), (String::new(), 3));
+    sandbox.register(&["--name", "a"]).exits(0);
 }
 
 #[test]
@@ -322,6 +341,32 @@ fn wait_flag_waits_until_a_gitlab_answers() {
         // The probe has no token.
         let probe = sandbox.gitlab.requests_to(Endpoint::Verify).remove(0);
         assert_eq!((probe.parameter("token"), probe.parameter("system_id")), (None, None));
+    }
+}
+
+#[test]
+fn a_registration_that_meets_a_starting_gitlabs_502_can_simply_be_repeated() {
+    for fault in [Fault::html(502), Fault::html(503), Fault::html(500), Fault::cut(), Fault::html(200)] {
+        for args in [&[][..], &["--force"]] {
+            let sandbox = super::sandbox();
+            sandbox.gitlab.order(Endpoint::Any, fault.clone()).always();
+            let args = [&["--name", "a"], args].concat();
+            // A provisioning loop repeats it.
+            for _ in 0..3 {
+                let done = sandbox.register(&args);
+                done.exits(5).says("no registration was sent");
+                for text in ["answer to a registration", "may have created", "--force"] {
+                    assert!(!done.stderr.contains(text), "{fault:?}: {done:?}");
+                }
+            }
+            assert!(sandbox.gitlab.requests_to(Endpoint::Register).is_empty(), "{fault:?}");
+            assert_eq!(sandbox.config(), "");
+            assert_eq!(sandbox.run(&["list"]).stdout.lines().count(), 1, "nothing is noted");
+            sandbox.gitlab.clear_faults();
+            sandbox.register(&["--name", "a"]).exits(0);
+            assert_eq!(sandbox.gitlab.runners().len(), 1);
+            assert!(sandbox.is_in_step());
+        }
     }
 }
 

@@ -174,6 +174,7 @@ fn deletion_of_a_runner_that_the_server_then_accepts_ends_with_5_and_the_remedy(
         let sandbox = super::sandbox();
         sandbox.register(&["--name", "a"]).exits(0);
         let config = sandbox.config();
+        sandbox.gitlab.clear_requests();
         sandbox.gitlab.order(Endpoint::Delete, fault.clone());
         let done = sandbox.run(&["unregister", "--name", "a"]);
         // A gateway's 404 proves that nothing was sent on; after any other answer the server is asked.

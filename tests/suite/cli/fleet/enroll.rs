@@ -54,6 +54,22 @@ fn enrolling_twice_creates_one_runner_unless_forced() {
 }
 
 #[test]
+fn a_creation_that_meets_a_starting_gitlabs_502_can_simply_be_repeated() {
+    let site = Site::new();
+    let create = [&CREATE[..], &["--instance"]].concat();
+    site.gitlab().order(Endpoint::Any, Fault::html(502)).always();
+    for _ in 0..3 {
+        let done = site.fleet(&create);
+        done.exits(5).says("no registration was sent");
+        assert!(!done.stderr.contains("--force"), "{done:?}");
+    }
+    assert!(site.gitlab().requests_to(Endpoint::CreateRunner).is_empty());
+    site.gitlab().clear_faults();
+    site.fleet(&create).exits(0);
+    assert_eq!(site.gitlab().runners().len(), 1);
+}
+
+#[test]
 fn unregister_deletes_an_enrolled_runner() {
     let site = Site::new();
     site.fleet(&[&CREATE[..], &["--instance"]].concat()).exits(0);
