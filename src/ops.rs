@@ -271,7 +271,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;
         runner.is_recorded = self.disk.has_state();
         if runner.is_recorded {
-            runner.sole_copy = None;
+            (runner.sole_copy, runner.is_unsaved) = (None, false);
         }
         runner.forget_current_candidate();
         self.save_held(runner).await

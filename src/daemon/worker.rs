@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::transition_log::log_transition;
@@ -25,8 +26,11 @@ pub(super) use status::Acceptance;
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
 pub(super) enum RunnerCommand {
-    /// Look now.
-    Nudge,
+    /// A person asks to look now.
+    Nudge {
+        /// When the person asked.
+        asked_at: Instant,
+    },
     /// config.toml has changed.
     Changed {
         /// Whether a missing entry is missing for good.
@@ -89,6 +93,8 @@ pub(super) struct Worker<S, D, C> {
     channels: RunnerChannels,
     secrets: Secrets,
     acceptance: Acceptance,
+    /// When the answer to a registration was lost.
+    lost_at: Option<Instant>,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<OngoingFailure>,
 }
@@ -104,8 +110,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let secrets = Secrets::read(&driver);
-        let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure };
+        let (acceptance, lost_at, ongoing_failure) = (Acceptance::default(), None, None);
+        let worker = Self { shared, driver, channels, secrets, acceptance, lost_at, ongoing_failure };
         worker.log_transition(before);
         worker
     }
@@ -181,7 +187,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             // A supervisor that is gone cancels too.
             let _mode = cancels.await;
         };
+        let has_lost = self.driver.state().has_lost_registration();
         let report = self.driver.step(plan, cancelled).await;
+        if !has_lost && self.driver.state().has_lost_registration() {
+            self.lost_at = Some(Instant::now());
+        }
         self.follow_up(before, old_id, &report);
         report
     }

@@ -44,6 +44,8 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
+    /// Whether its token has changed since its record was last written.
+    pub(super) is_unsaved: bool,
     /// Whether its record was on the disk when it was last read or written.
     pub(super) is_recorded: bool,
 }
@@ -132,6 +134,7 @@ impl Runner {
             belief: None,
             held: Held::default(),
             is_held_changed: false,
+            is_unsaved: false,
             is_recorded: true,
         }
     }
@@ -293,9 +296,14 @@ impl Runner {
         self.record.credential.is_some() && self.record.entry_text.is_some()
     }
 
-    /// Whether its token has replaced the one in this copy of the record.
+    /// Whether its token has replaced the one in this copy of the record, and could not be saved. A record that another
+    /// process has written since can hold a former token again: GitLab was restored from a backup.
     pub(super) fn is_newer_than(&self, record: &Record) -> bool {
-        record.credential.as_ref().is_some_and(|other| self.record.former_digests.contains(&other.token.digest()))
+        self.is_unsaved
+            && record
+                .credential
+                .as_ref()
+                .is_some_and(|other| self.record.former_digests.contains(&other.token.digest()))
     }
 
     /// Whether it has a token other than the one that an operation was begun with.
@@ -317,6 +325,7 @@ impl Runner {
         let is_new = old.as_ref().is_none_or(|old| old.token != credential.token);
         if is_new {
             self.record.first_seen_at = credential.obtained_at;
+            self.is_unsaved = true;
         }
         self.record.remove_former_token(credential.token.digest());
         // A candidate stays one until the record holds it; see `save_record`.

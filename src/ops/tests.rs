@@ -316,6 +316,24 @@ async fn a_server_that_was_restored_from_a_backup_is_followed_to_the_former_toke
 }
 
 #[tokio::test]
+async fn a_record_with_a_former_token_that_another_process_has_adopted_is_not_written_over() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.record.credential.clone().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    let mut command = Runner::recorded(runner.record.clone(), runner.site.clone());
+    fixture.ops.load_held(&mut command).await;
+    fixture.server.restore(runner.record.id.unwrap(), &former);
+    // It cannot write the entry.
+    fixture.disk.fail("edit", 1);
+    fixture.ops.verify(&mut command, &dead_later(61)).await.unwrap_err();
+    assert_eq!(fixture.disk.state().records[&runner.record.key].credential.as_ref().unwrap().token, former.token);
+    fixture.ops.verify(&mut runner, &later(120)).await.unwrap();
+    assert_eq!(fixture.disk.state().records[&runner.record.key].credential.as_ref().unwrap().token, former.token);
+    assert_eq!(fixture.disk.tokens(), [former.token]);
+}
+
+#[tokio::test]
 async fn a_good_former_token_that_a_person_puts_back_is_not_overwritten() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver};
@@ -36,7 +38,7 @@ fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.try_again().await,
+            RunnerCommand::Nudge { asked_at } => self.try_again(asked_at).await,
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
@@ -46,11 +48,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// A person asks for a new attempt of everything that failed.
-    async fn try_again(&mut self) {
-        if self.driver.state().has_lost_registration()
-            && let Err(error) = self.driver.forget_lost_registration().await
-        {
+    /// A person asks for a new attempt of everything that failed. A person who asked before the answer to a registration
+    /// was lost did not know of that, and does not go on after it.
+    async fn try_again(&mut self, asked_at: Instant) {
+        let has_lost = self.driver.state().has_lost_registration();
+        if has_lost && self.lost_at.is_some_and(|lost_at| lost_at >= asked_at) {
+            return;
+        }
+        if has_lost && let Err(error) = self.driver.forget_lost_registration().await {
             tracing::warn!(
                 runner = self.driver.runner.label(),
                 error = chain(&error),

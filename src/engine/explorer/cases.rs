@@ -34,6 +34,48 @@ fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
 }
 
 #[test]
+fn a_former_token_that_a_command_has_adopted_stays_in_the_record_beside_a_daemon() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (After(2), ResetInGitlab(1, true)),
+            (After(1), DiskFault("edit", 1)),
+            (NOW, Restore(1)),
+            (NOW, VerifyDelete(1)),
+            (After(60), Backup),
+        ],
+    );
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, StartDaemon),
+            (NOW, RotateById(1)),
+            (NOW, DiskFault("edit", 1)),
+            (NOW, Restore(1)),
+            (NOW, Reboot),
+            (Await(4), VerifyDelete(3)),
+            (After(60), Unregister(3)),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_that_was_asked_for_before_an_answer_was_lost_repeats_no_registration() {
+    for awaits in 3..20 {
+        keeps_every_promise(
+            DAY,
+            &[
+                (NOW, Fault(Registration, Trouble::CutAfter)),
+                (NOW, Enroll(3)),
+                (NOW, StartDaemon),
+                (Await(awaits), Hangup),
+            ],
+        );
+    }
+}
+
+#[test]
 fn a_former_token_is_held_when_gitlab_is_restored_from_a_backup() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (After(11_712), Reboot), (NOW, Restore(1))]);
 }
