@@ -14,8 +14,9 @@ use super::files::{make_directory, parent, read_file, remove_file, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
+use super::state_directory::{self, StateDirectory};
 use super::test_hooks::TestHooks;
-use super::{Config, dropped, splice, state_directory, system_id};
+use super::{Config, dropped, splice, system_id};
 use crate::model::{RunnerKey, SystemId, Timestamp};
 use crate::secret::Fingerprint;
 
@@ -25,8 +26,7 @@ const PROBE_BYTES: usize = 16 * 1024;
 /// The paths of one config.toml and its state.
 pub(super) struct BlockingStore {
     config: Config,
-    /// `STATE/<hash>`.
-    state: Option<PathBuf>,
+    state: Option<StateDirectory>,
     system_id: Option<SystemId>,
     journals: OpenJournals,
     hooks: TestHooks,
@@ -56,12 +56,12 @@ impl BlockingStore {
 
     /// `STATE/<hash>`.
     pub(super) fn state(&self) -> Option<&Path> {
-        self.state.as_deref()
+        self.state.as_ref().map(|state| state.path.as_path())
     }
 
     /// The directory of records, journals and runner locks.
     pub(super) fn runners(&self) -> Option<PathBuf> {
-        self.state.as_ref().map(|state| state.join("runners"))
+        self.state().map(|state| state.join("runners"))
     }
 
     pub(super) fn read(&self) -> Result<Snapshot, Error> {
@@ -185,12 +185,12 @@ impl BlockingStore {
 
     /// Keeps the text of a dropped entry under an unused name.
     pub(super) fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
-        let Some(state) = &self.state else { return Ok(None) };
+        let Some(state) = self.state() else { return Ok(None) };
         dropped::keep(&state.join("dropped"), label, text, at)
     }
 
     fn place<'a>(&'a self, path: &'a Path) -> ReplaceTarget<'a> {
-        ReplaceTarget { path, state: self.state.as_deref(), hooks: &self.hooks }
+        ReplaceTarget { path, state: self.state(), hooks: &self.hooks }
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {

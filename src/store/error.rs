@@ -143,7 +143,7 @@ pub enum Error {
         /// The process id of the holder, if known.
         holder: Option<u32>,
     },
-    /// Another process holds the lock of config.toml for too long.
+    /// Another process holds the lock of config.toml, or of all state, for too long.
     #[error("another process holds `{}`: find it with `fuser`, and try again", path.display())]
     FileLocked {
         /// The lock file.

@@ -1,7 +1,8 @@
 //! Locks between processes: one daemon per config.toml, wherever its state directory is, one operation at a time on one runner, one replace
-//! of config.toml at a time.
+//! of config.toml at a time. And no state directory is moved while a process uses it.
 //!
-//! All are `flock`s on files that are never renamed or removed, since a lock on a removed file is void.
+//! All are `flock`s. A lock on a removed file is void: the files are never removed, and only a state directory that no
+//! process uses is renamed, with the files in it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use super::error::Error;
 use super::files::{beside, make_directory, parent};
 
-/// How long the disk thread waits for the lock of config.toml; a replace takes milliseconds.
+/// How long the disk thread waits for the lock of config.toml or of all state; a replace or a move takes milliseconds.
 const FILE_WAIT: Duration = Duration::from_secs(5);
 
 /// The pause between attempts to lock config.toml.
@@ -133,6 +134,34 @@ pub(super) fn lock_itself(path: &Path) -> Result<File, Error> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     wait_for(&file, path)?;
     Ok(file)
+}
+
+/// Locks a directory against all others, and waits for them; `None` if it cannot be locked, as on NFS.
+pub(super) fn lock_directory(path: &Path) -> Result<Option<File>, Error> {
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    match wait_for(&file, path) {
+        Err(Error::Io { source, .. }) => {
+            tracing::debug!(path = %path.display(), error = %source, "cannot lock a directory");
+            Ok(None)
+        }
+        waited => waited.map(|()| Some(file)),
+    }
+}
+
+/// Locks a directory against all others; `None` if another process has locked it.
+pub(super) fn try_lock_directory(path: &Path) -> Result<Option<File>, Error> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
+    }
+}
+
+/// Locks a directory together with others that use it; `None` if it cannot be locked.
+pub(super) fn share_directory(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    file.try_lock_shared().ok().map(|()| file)
 }
 
 fn wait_for(file: &File, path: &Path) -> Result<(), Error> {

@@ -554,3 +554,48 @@ fn an_unreadable_file_is_not_taken_for_a_missing_one() {
         assert!(matches!(results.1, Err(Error::Io { .. })));
     }
 }
+
+#[test]
+fn link_that_is_switched_during_an_operation_loses_nothing_of_it() {
+    let home = Home::with(&one_entry(1));
+    let elsewhere = home.directory.path().join("elsewhere.toml");
+    let state_of = |home: &Home| {
+        let found = names(&home.directory.path().join("state"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        home.state()
+    };
+    let key = RunnerKey::enrollment("a").unwrap();
+    let command = home.open();
+    block_on(command.save_record(records::record("a"))).unwrap();
+    let former = state_of(&home);
+    let lock = block_on(command.lock_runner(&key, Duration::ZERO)).unwrap();
+    std::fs::copy(home.config_path(), &elsewhere).unwrap();
+    std::fs::rename(home.config_path(), home.directory.path().join("former.toml")).unwrap();
+    symlink(&elsewhere, home.config_path()).unwrap();
+
+    // Another process starts, and both work with the same state and locks.
+    let other = home.open();
+    assert_eq!(state_of(&home), former);
+    assert!(block_on(other.lock_runner(&key, Duration::ZERO)).is_err());
+    let mut record = records::record("a");
+    record.name = Some("renamed".to_owned());
+    block_on(command.save_record(record.clone())).unwrap();
+    block_on(command.edit(renew(1, "new"))).unwrap();
+    assert!(std::fs::read_to_string(&elsewhere).unwrap().contains("\"new\""));
+    drop((lock, command));
+    assert_eq!(block_on(other.record(&key)).unwrap(), Some(record.clone()));
+
+    // The threads of both have to end first.
+    drop(other);
+    let mut later = home.open();
+    for _ in 0..1000 {
+        if state_of(&home) != former {
+            break;
+        }
+        drop(later);
+        std::thread::sleep(Duration::from_millis(5));
+        later = home.open();
+    }
+    assert_ne!(state_of(&home), former);
+    assert_eq!(block_on(later.record(&key)).unwrap(), Some(record));
+}
