@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::schedule::{
-    Fraction, Proof, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured, look_again_spacing,
-    renew_again_spacing, verify_spacing,
+    Fraction, Proof, after_reset, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured,
+    look_again_spacing, renew_again_spacing, verify_spacing,
 };
 use super::{
     Active, Failed, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain, Unregistered,
@@ -137,7 +137,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
             State::Active(good(validity, reset_time(&state), rules, moment.now))
         }
         Outcome::Rotated(validity) => {
-            let reset_from = moment.now.plus(between_resets(&rules.timing, known_life(&validity, moment.now)));
+            let reset_from = moment.now.plus(after_reset(&rules.timing, &validity, moment.now));
             State::Active(Active {
                 since: active_since(&state, moment.now),
                 ..good(validity, reset_from, rules, moment.now)
@@ -174,11 +174,6 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
 fn good(validity: Validity, reset_from: Timestamp, rules: &Rules, now: Timestamp) -> Active {
     let verify_at = now.plus(verify_spacing(rules.verify_interval, rules.phase));
     Active { verify_at, ..Active::new(validity, reset_from, now) }
-}
-
-/// The life of a new token; `None` if it contradicts the clock, which says that the token has expired already.
-fn known_life(validity: &Validity, now: Timestamp) -> Option<Duration> {
-    validity.life().filter(|_| !validity.is_expired(now))
 }
 
 fn reset_time(state: &State) -> Timestamp {

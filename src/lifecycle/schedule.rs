@@ -170,6 +170,18 @@ pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duratio
     wanted.max(timing.between_resets_floor)
 }
 
+/// A reset whose new token would have expired already, by every clock, is followed by the next after this many times the
+/// minimum: by default eighty minutes, two thirds of the shortest life that GitLab sets.
+const BLIND_RESETS: u32 = 8;
+
+/// The minimum time from a reset to the next one, with the token that it gave.
+pub(super) fn after_reset(timing: &Timing, validity: &Validity, now: Timestamp) -> Duration {
+    if validity.is_expired(now) {
+        return timing.between_resets.saturating_mul(BLIND_RESETS);
+    }
+    between_resets(timing, validity.life())
+}
+
 /// The wait before a refusal is confirmed or a lost answer is settled: shorter if little life is left.
 pub(super) fn certainty_wait(timing: &Timing, wanted: Duration, left: Option<Duration>) -> Duration {
     left.map_or(wanted, |left| wanted.min(left / 8)).max(timing.floor)
@@ -216,7 +228,7 @@ pub(super) fn doubled(span: Duration, times: u32) -> Duration {
 /// The earliest time of the next reset after the last one. A stored time ahead of the present counts as now.
 #[must_use]
 pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(between_resets(timing, validity.life())))
+    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(after_reset(timing, validity, now)))
 }
 
 /// How long a `Retry-After` is honoured: up to the cap and half of the remaining life.

@@ -398,7 +398,11 @@ fn a_life_that_contradicts_the_clock_is_no_reason_to_rotate_all_the_time() {
     let contradictory = Validity { obtained_at: at(200_000), expiry: Expiry::At(at(DAY.cast_signed())) };
     let state = apply(active(), Outcome::Rotated(contradictory), &rules(), moment(200_000));
     let State::Active(active) = &state else { panic!() };
-    assert_eq!(active.reset_from, at(200_600));
+    // Two thirds of two hours, GitLab's shortest life.
+    assert_eq!(active.reset_from, at(204_800));
+    // A restart does not shorten that.
+    let restarted = reset_from(&Timing::default(), &contradictory, Some(at(200_000)), at(200_060));
+    assert_eq!(restarted, at(204_800));
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub struct Runner {
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from. Such a token is never written.
     pub variable: Option<String>,
-    /// An earlier runner with the same token at another address; see `engine::ManagedRunner`.
+    /// An earlier runner with the same token, at another address (see `engine::ManagedRunner`), or at the same one until
+    /// the next inventory makes one runner of both.
     pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,

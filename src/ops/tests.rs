@@ -708,8 +708,27 @@ async fn a_date_that_contradicts_a_token_removes_no_candidate() {
     let mut runner = fixture.registered().await;
     let former = runner.record.credential.clone().unwrap();
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
-    runner.outlive_candidates(now().plus(Duration::from_secs(40 * 86_400)));
+    let later = now().plus(Duration::from_secs(40 * 86_400));
+    runner.outlive_candidates(later, later);
     assert!(runner.held.candidates.iter().any(|candidate| candidate.token == former.token));
+}
+
+#[tokio::test]
+async fn neither_a_date_nor_this_machines_clock_alone_ends_a_candidate() {
+    let day = Duration::from_secs(86_400);
+    let (early, late) = (now().plus(day), now().plus(day * 400));
+    // A clock from before the time at which the candidate was noted tells nothing.
+    let unset = Timestamp::from_millis(0);
+    for (accepted_at, local, is_kept) in
+        [(late, early, true), (early, late, true), (early, unset, true), (late, late, false), (late, unset, false)]
+    {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+        runner.record.credential.as_mut().unwrap().expiry = Expiry::Never;
+        runner.outlive_candidates(accepted_at, local);
+        assert_eq!(!runner.held.candidates.is_empty(), is_kept, "{accepted_at} {local}");
+    }
 }
 
 #[tokio::test]

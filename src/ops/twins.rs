@@ -1,4 +1,5 @@
-//! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`.
+//! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`. Two
+//! records of one runner are twins too, until the next inventory.
 
 use super::candidates::{Asked, Unadopted};
 use super::verify::apply_answer;
@@ -51,12 +52,34 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
         };
         tracing::info!(runner = runner.label(), twin = %twin.key, token = %credential.token.fingerprint(),
-            "following the token of the same runner at another address");
+            "following the token of the same runner at another address or under another record");
         runner.take(credential, inquiry.now.at);
         answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
         apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
         Ok(Asked::Adopted(answer))
+    }
+
+    /// A token that was found in the runner's entry can be that of a runner with another record: until the next inventory
+    /// both records are of one runner, and one of them counts as its twin.
+    pub(super) async fn note_same(&self, runner: &mut Runner) -> Result<(), Error> {
+        if runner.twin_of.is_some() {
+            return Ok(());
+        }
+        let is_same = |record: &Record| {
+            record.key != runner.record.key
+                && record.url == runner.record.url
+                && record.credential.as_ref().is_some_and(|credential| runner.is_current(&credential.token))
+        };
+        let mut others = if self.disk.has_state() {
+            self.disk.records().await?.records
+        } else {
+            let snapshot = self.disk.read().await?;
+            snapshot.entries.iter().filter_map(|entry| Runner::found(entry).ok()).map(|found| found.record).collect()
+        };
+        others.retain(is_same);
+        runner.twin_of = others.into_iter().next().map(|record| record.key);
+        Ok(())
     }
 
     /// The record of a twin that has another token by now: of the one that the inventory named, else of any that has

@@ -34,7 +34,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         refuse_first_api(runner)?;
         let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
         let newer = match self.ask_newer(runner, &unknown, inquiry).await? {
-            Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
+            Asked::Adopted(answer) => {
+                self.note_same(runner).await?;
+                return self.adopted(runner, &answer, inquiry).await;
+            }
             Asked::Not(newer) => newer,
         };
         if runner.record.credential.is_none() {
@@ -87,7 +90,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             apply_answer(runner, verified, now);
             is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
             if let Some(accepted_at) = verified.date {
-                runner.outlive_candidates(accepted_at);
+                runner.outlive_candidates(accepted_at, inquiry.local);
             }
         }
         self.save_record(runner).await?;
@@ -253,6 +256,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         (runner.record.origin, runner.record.id, runner.record.confirmed_id) = (Origin::Given, id, id);
         apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
+        self.note_same(runner).await?;
         self.adopted(runner, &answer, inquiry).await
     }
 

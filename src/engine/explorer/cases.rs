@@ -514,3 +514,61 @@ fn a_token_that_a_command_has_lost_is_replaced_by_the_daemon_beside_it() {
         ],
     );
 }
+
+#[test]
+fn two_records_of_one_runner_do_not_both_reset_its_token() {
+    keeps_every_promise(
+        Setup { life: 7200, age: 3600, jitter: 90_515, is_stateless: false },
+        &[
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (NOW, ResetInGitlab(1, false)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 3)),
+            (NOW, Fault(Reset, Trouble::Gateway(404, Body::Empty))),
+            (After(28_644), Hangup),
+        ],
+    );
+}
+
+#[test]
+fn another_runners_dead_token_in_its_entry_leaves_an_enrollment_the_runner_that_a_command_has_made() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[
+            (NOW, Register(2)),
+            (After(48_436), Register(1)),
+            (NOW, SwapToken(3, 2)),
+            (NOW, Enroll(1)),
+            (After(38_572), StartDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_date_far_ahead_throws_no_token_without_an_expiry_away() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[(NOW, StartDaemon), (After(60), DateAhead(34_560_000)), (NOW, Rotate(0)), (NOW, Hangup), (NOW, Restore(2))],
+    );
+}
+
+#[test]
+fn clocks_that_are_both_ahead_by_more_than_a_life_cause_no_stream_of_rotations() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 0, jitter: 2_934_344_658, is_stateless: true },
+        &[
+            (After(22_382), DiskFault("get_record", 2)),
+            (NOW, WallJump(90_000)),
+            (NOW, Enroll(0)),
+            (NOW, DateAhead(90_000)),
+            (NOW, CloseRotation(1, true)),
+            (NOW, StartDaemon),
+            (After(26_129), DiskFault("read", 1)),
+            (After(29_774), Hangup),
+            (After(12_268), Fault(Verification, Trouble::SameToken)),
+            (NOW, SwapToken(1, 0)),
+            (After(779), Enroll(2)),
+            (After(1), Fault(Registration, Trouble::CutBefore)),
+        ],
+    );
+}

@@ -357,6 +357,7 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
+            state.let_go_tokens.remove(token.expose());
             // Its manager exists again. A runner that a backup brings back does not count as asked for.
             if state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created) {
                 state.let_go.remove(&id);
@@ -387,7 +388,7 @@ impl Server for Port {
             state.gitlab.database.remove(&id);
             // Whatever a backup brings back, the agent has let it go.
             state.holdings.insert(id, Holding::Excused(Excuse::Wanted));
-            state.let_go.insert(id);
+            state.let_runner_go(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteRunner, "", token, execution).await?;
@@ -406,7 +407,7 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
-            state.let_go.insert(id);
+            state.let_runner_go(id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteManager, "", token, execution).await?;

@@ -180,6 +180,9 @@ pub(super) struct State {
     pub(super) deleted: BTreeSet<u64>,
     /// Runners that a person had unregistered here: whoever comes next finishes that.
     pub(super) let_go: BTreeSet<u64>,
+    /// Tokens of such runners from before: they went with the record, whatever a backup of GitLab's brings back later. One
+    /// that is accepted again has been given to the agent anew.
+    pub(super) let_go_tokens: BTreeSet<String>,
     /// When a person has last put a token into a second entry.
     pub(super) duplicated_at: i64,
     /// Whether no clock has said when a token expires.
@@ -248,6 +251,7 @@ impl World {
             is_stateless: false,
             deleted: BTreeSet::new(),
             let_go: BTreeSet::new(),
+            let_go_tokens: BTreeSet::new(),
             duplicated_at: 0,
             is_without_time: false,
             idle_awaits: (0, 0),
@@ -427,6 +431,13 @@ impl State {
         self.let_go.extend(ids);
     }
 
+    /// The agent has deleted a runner, or its manager, as a person has asked for.
+    pub(super) fn let_runner_go(&mut self, id: u64) {
+        self.let_go.insert(id);
+        let tokens = self.owners.iter().filter(|(_, owner)| **owner == id).map(|(token, _)| token.clone());
+        self.let_go_tokens.extend(tokens.collect::<Vec<_>>());
+    }
+
     /// config.toml has changed, which a running daemon hears of.
     pub(super) fn config_changed(&self) {
         if let Some(watcher) = &self.watcher {
@@ -488,7 +499,11 @@ impl State {
                 Holding::Held
             } else {
                 match (before, cause) {
-                    (Holding::Held, Cause::Restore) if self.let_go.contains(id) => Holding::Excused(Excuse::Wanted),
+                    (Holding::Held, Cause::Restore)
+                        if self.let_go.contains(id) || self.let_go_tokens.contains(&runner.token) =>
+                    {
+                        Holding::Excused(Excuse::Wanted)
+                    }
                     // Without a state directory there is no place for it.
                     (Holding::Held, Cause::Restore) if self.ever_kept.contains(&runner.token) && !self.is_stateless => {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));

@@ -17,7 +17,7 @@ use crate::store::{Entry, EntryProblem, Record, Snapshot};
 /// |---|---|---|
 /// | a given token that is another enrollment's too, at the same server | [`Taken`](Self::Taken) | nothing: that one serves it |
 /// | a record under the enrollment's key, with a token | [`Own`](Self::Own) | it is served |
-/// | an entry of its name that a record belongs to, or a record of its name without an entry | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
+/// | an entry of its name that a record belongs to (of several, one of its name), or a record of its name without an entry | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
 /// | a usable entry of its name without a record | [`Found`](Self::Found) | it gets a record under the enrollment's key |
 /// | an entry of its name that cannot be used | [`Unusable`](Self::Unusable) | nothing, until it is corrected |
 /// | the given token in another enrollment's runner | [`Taken`](Self::Taken) | nothing: that one serves it |
@@ -77,6 +77,8 @@ pub(super) struct Holdings<'h> {
     index: &'h EntryIndex<'h>,
     /// The record that an entry belongs to, by the entry's position.
     owners: BTreeMap<usize, &'h Record>,
+    /// All records that an entry belongs to, by its id or by one of their tokens.
+    claims: BTreeMap<usize, Vec<&'h Record>>,
     /// The records with a token and without an entry.
     without_entry: Vec<&'h Record>,
     by_key: BTreeMap<&'h RunnerKey, &'h Record>,
@@ -85,13 +87,15 @@ pub(super) struct Holdings<'h> {
 impl<'h> Holdings<'h> {
     pub(super) fn new(records: &'h [Record], index: &'h EntryIndex<'h>) -> Self {
         let by_key = records.iter().map(|record| (&record.key, record)).collect();
-        let mut holdings = Self { index, owners: BTreeMap::new(), without_entry: Vec::new(), by_key };
+        let (owners, claims) = (BTreeMap::new(), BTreeMap::new());
+        let mut holdings = Self { index, owners, claims, without_entry: Vec::new(), by_key };
         for record in records.iter().filter(|record| record.credential.is_some()) {
             let positions = index.of(&runner_of(record));
             if positions.is_empty() {
                 holdings.without_entry.push(record);
             }
             for position in positions {
+                holdings.claims.entry(position).or_default().push(record);
                 let is_better = holdings.owners.get(&position).is_none_or(|other| {
                     holds_token(record, index.entry(position)) && !holds_token(other, index.entry(position))
                 });
@@ -114,9 +118,10 @@ impl<'h> Holdings<'h> {
         let mut runners = Vec::new();
         let mut unusable = None;
         let mut taken = None;
+        let name = Some(&enrollment.entry.name);
         for position in self.meant(enrollment, given) {
             let entry = self.index.entry(position);
-            match self.owners.get(&position).copied() {
+            match self.owner_for(position, name.filter(|_| given.is_none())) {
                 Some(record) if is_anothers(record) => {
                     if given.is_some_and(|given| has_token(entry, given)) {
                         taken = Some(record.key.clone());
@@ -148,6 +153,17 @@ impl<'h> Holdings<'h> {
         let taken = taken.map(|by| Relation::Taken { by });
         let relation = first.or(unusable).or(taken).unwrap_or_else(|| Relation::Nothing(own.cloned()));
         Related { relation, others }
+    }
+
+    /// The record that an entry belongs to. For an enrollment that registers its runner, one of its name goes before one
+    /// of another name whose token a person has put into the entry: it may have a good token of its own.
+    fn owner_for(&self, position: usize, name: Option<&String>) -> Option<&'h Record> {
+        let owner = self.owners.get(&position).copied()?;
+        if name.is_none() || owner.name.as_ref() == name {
+            return Some(owner);
+        }
+        let claims = self.claims.get(&position).map_or(&[][..], Vec::as_slice);
+        Some(claims.iter().copied().find(|record| record.name.as_ref() == name).unwrap_or(owner))
     }
 
     /// The positions of the entries that an enrollment can mean: those with its given token first, then by name.
