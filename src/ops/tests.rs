@@ -11,7 +11,7 @@ use super::memory::{
 use super::*;
 use crate::gitlab::{Disposition, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{Credential, Expiry, Origin, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
 use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending};
 
@@ -1242,4 +1242,31 @@ async fn a_dispute_is_logged_once_for_each_token() {
     let [one, other] = ["glrt-one", "glrt-other"].map(|token| Token::parse(token).unwrap());
     assert!(runner.is_news(&one) && runner.is_news(&other));
     assert!(!runner.is_news(&one) && !runner.is_news(&other));
+}
+
+#[tokio::test]
+async fn a_runner_of_the_same_name_with_an_entry_of_its_own_is_never_taken_for_the_dead_one() {
+    let fixture = OpsFixture::new();
+    // A server before 15.9.
+    fixture.server.name_no_ids();
+    let mut runner = fixture.registered().await;
+    let (_, credential) = fixture.server.add_runner();
+    fixture.disk.add_entry("build-1", None, &credential);
+    let mut other = blank();
+    other.record.key = RunnerKey::found(&runner.record.url, None, credential.token.digest());
+    (other.record.enrollment, other.record.name) = (None, Some("build-1".to_owned()));
+    other.record.credential = Some(credential.clone());
+    fixture.disk.save_record(other.record).await.unwrap();
+    let dead = runner.token().unwrap();
+    let (id, _) = fixture.server.runners().into_iter().find(|(_, served)| served.token == dead).unwrap();
+    fixture.server.remove_runner(RunnerId::try_new(id).unwrap());
+    (runner.record.id, runner.record.confirmed_id) = (None, None);
+    fixture.disk.save_record(runner.record.clone()).await.unwrap();
+    let inquiry = Inquiry { is_dead: true, ..inquiry() };
+    let enrollment = enrollment(registration_token());
+    let done = fixture.ops.register_again(&enrollment, &mut runner, Caution::Send, &inquiry).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Registered(_)), "{:?}", done.outcome);
+    assert_ne!(runner.token().unwrap(), credential.token);
+    assert!(fixture.disk.tokens().contains(&credential.token));
+    assert_eq!(fixture.server.calls(), ["register", "register"]);
 }
