@@ -60,7 +60,7 @@ use crate::store::{self, Pending, Record, Snapshot};
 use genuine::Wording;
 
 pub use candidates::Inquiry;
-pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess};
+pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given};
 pub use error::{Error, Failure};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use ports::{Disk, Server};

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::engine::{Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::Fraction;
-use crate::model::{Credential, Expiry, Origin, RunnerId, Site, StateName, Step, TlsFiles, VerifyOutcome};
+use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Step, TlsFiles, VerifyOutcome};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
 };
@@ -1420,4 +1420,20 @@ async fn a_twin_is_rotated_once_its_token_is_pressing_if_the_first_one_is_not() 
     let served = fixture.server.runners().into_values().next().unwrap();
     assert_eq!(fixture.disk.tokens(), [served.token.clone(), served.token], "the first one has followed");
     assert_eq!(count_of(&fixture, "reset"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_registration_is_not_repeated_under_another_key_of_its_enrollment() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.server.inject("register", Fault::LoseAnswer);
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    let mut renamed = enrolled(registration_token());
+    renamed.enrollments[0].key = RunnerKey::enrollment("renamed").unwrap();
+    for _ in 0..2 {
+        fixture.run(renamed.clone(), secs(60), Notice::StopAndKeep).await;
+        assert_eq!(count_of(&fixture, "register"), 1);
+    }
+    // Nor under the former one.
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(count_of(&fixture, "register"), 1);
 }

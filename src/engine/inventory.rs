@@ -268,10 +268,14 @@ impl Listing<'_> {
     fn add_recorded(&mut self, mut records: Vec<Record>) {
         records.sort_by_cached_key(|record| self.rank(record));
         for record in records {
-            let Some(runner) = self.recorded(&record) else { continue };
             // A record that moves to another key loses its enrollment on the way.
-            let moves = self.inventory.changes.iter().any(|change| change.is_of(&record));
-            if record.enrollment.is_some() && !moves {
+            let moves = |listing: &Self| listing.inventory.changes.iter().any(|change| change.is_of(&record));
+            // What is noted about the registration of an enrollment that is gone concerns every other one of its name.
+            if record.enrollment.is_some() && record.credential.is_none() && !moves(self) {
+                self.change(record.key.clone(), Record { enrollment: None, ..record.clone() });
+            }
+            let Some(runner) = self.recorded(&record) else { continue };
+            if record.enrollment.is_some() && !moves(self) {
                 self.change(record.key.clone(), runner.record.clone());
             }
             self.add(ManagedRunner { runner, enrollment: None, unfinished: None, twin_of: None });

@@ -3,8 +3,8 @@
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
 use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp};
-use crate::secret::Source;
-use crate::store::NewEntry;
+use crate::secret::{Source, Token};
+use crate::store::{NewEntry, Record};
 
 /// A runner that should exist, from an `[[enroll]]`, the environment or the flags of `register`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,4 +88,41 @@ pub struct ServerAccess {
     pub url: ServerUrl,
     /// A personal, project or group access token with the scope `api` or `manage_runner`.
     pub access_token: Source,
+}
+
+/// The enrollments with a given token, each with the one that it is given now. One that cannot be read is left out.
+#[must_use]
+pub fn given_tokens(enrollments: &[Enrollment]) -> Vec<(&Enrollment, Token)> {
+    let given = |enrollment: &Enrollment| match &enrollment.source {
+        RegistrationSource::Given(source) => source.read().ok(),
+        RegistrationSource::Registration(_) | RegistrationSource::V1(_) | RegistrationSource::Created(_) => None,
+    };
+    enrollments.iter().filter_map(|enrollment| Some((enrollment, given(enrollment)?))).collect()
+}
+
+/// Of the enrollments that are given one token at one server, the one that serves its runner: the first whose runner has
+/// the token or was made of it, else the first that has a runner, else the first of all.
+#[must_use]
+pub fn server_of_given<'e>(
+    given: &[(&'e Enrollment, Token)],
+    records: &[Record],
+    url: &ServerUrl,
+    token: &Token,
+) -> Option<&'e Enrollment> {
+    let is_same = |(enrollment, own): &&(&Enrollment, Token)| enrollment.site.url == *url && own == token;
+    let rank = |enrollment: &Enrollment| {
+        let is_own =
+            |record: &&Record| record.key == enrollment.key && record.url == *url && record.credential.is_some();
+        match records.iter().find(is_own) {
+            Some(record) if has_given(record, token) => 0,
+            Some(_) => 1,
+            None => 2,
+        }
+    };
+    given.iter().filter(is_same).map(|(enrollment, _)| *enrollment).min_by_key(|enrollment| rank(enrollment))
+}
+
+/// Whether a record's runner has this token, or was made of it.
+pub(super) fn has_given(record: &Record, token: &Token) -> bool {
+    record.credential.as_ref().is_some_and(|own| own.token == *token || record.has_seed(token))
 }

@@ -7,7 +7,7 @@
 use super::register::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::model::{Conclusion, Evidence, Held, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
-use crate::store::{self, Intent, JournalOperation, Record};
+use crate::store::{self, Intent, JournalOperation, Pending, Record};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Notes that the answer to a registration was lost, and then ends its journal.
@@ -25,17 +25,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.clear_registration(runner).await
     }
 
-    /// Notes the loss under a key without a token.
+    /// Notes the loss under the key that all registrations of its name share, or under this one without a token if the
+    /// journal is of version 0.1.
     pub(super) async fn note_lost_registration(
         &self,
         key: &RunnerKey,
         intent: &Intent,
         name: Option<String>,
     ) -> Result<(), store::Error> {
-        let JournalOperation::Register { url, description, .. } = &intent.operation else { return Ok(()) };
+        let JournalOperation::Register { url, description, common, .. } = &intent.operation else { return Ok(()) };
+        let key = common.as_ref().unwrap_or(key);
         let site = Site { url: url.clone(), tls: TlsFiles::default() };
         let mut note = Runner::blank(key.clone(), Origin::Registered, site);
-        note.record.name = name.or_else(|| Some(description.clone()));
+        // Any other description is no name.
+        let is_name = common.as_ref().is_none_or(|common| *common == RunnerKey::registration(url, description));
+        let described = Some(description).filter(|_| is_name);
+        note.record.name = name.or_else(|| described.cloned());
         note.held = Held { evidence: Some(evidence_of_loss(intent.at)), ..self.disk.held(key).await? };
         note.is_held_changed = true;
         self.save_record(&mut note).await
@@ -49,13 +54,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &Runner,
         now: Timestamp,
     ) -> Result<(), Error> {
-        for key in self.keys_of_name(enrollment, runner).await? {
-            let Some(pending) = self.disk.pending_of(&key).await? else { continue };
+        let keys = self.keys_of_name(enrollment, runner).await?;
+        for pending in self.disk.pending().await? {
+            let key = pending.key.clone();
             // The operation itself takes an answer from the journal of its own runner.
-            let is_taken = key == runner.record.key && pending.answer.is_some();
-            if matches!(pending.intent.operation, JournalOperation::Register { .. }) && !is_taken {
-                self.replay_one(pending, now).await?;
+            if key == runner.record.key && pending.answer.is_some() || !is_registration(&pending, enrollment, &keys) {
+                continue;
             }
+            // Without a record, the name is all that says whose it is.
+            if !keys.contains(&key) && self.disk.record(&key).await?.is_some() {
+                continue;
+            }
+            // Another process that has begun to replay it may not have noted the loss yet.
+            let lock = self.unless_stopping(self.disk.lock_runner(&key, LOCK_WAIT)).await??;
+            self.replay_locked(pending, now, lock).await?;
         }
         Ok(())
     }
@@ -125,10 +137,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
             |record: &Record| record.url == enrollment.site.url && record.name.as_ref() == Some(&enrollment.entry.name);
         let is_of_other = |record: &Record| is_of_daemon(runner) && record.enrollment.is_some();
         let records = self.disk.records().await?.records;
-        let own = runner.record.key.clone();
+        let (own, common) =
+            (runner.record.key.clone(), RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name));
         let others = records.into_iter().filter(|record| is_of_name(record) && !is_of_other(record));
-        let others = others.map(|record| record.key).filter(|key| *key != own);
-        Ok(std::iter::once(own.clone()).chain(others).collect())
+        let others = others.map(|record| record.key).filter(|key| ![&own, &common].contains(&key));
+        Ok([own.clone(), common.clone()].into_iter().chain(others).collect())
+    }
+}
+
+/// Whether a journal is of a registration of this name: it has one of the keys, or names what they share.
+fn is_registration(pending: &Pending, enrollment: &Enrollment, keys: &[RunnerKey]) -> bool {
+    match &pending.intent.operation {
+        JournalOperation::Register { url, description, common, .. } => {
+            let key = RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name);
+            keys.contains(&pending.key)
+                || match common {
+                    Some(common) => *common == key,
+                    None => RunnerKey::registration(url, description) == key,
+                }
+        }
+        JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => false,
     }
 }
 

@@ -461,6 +461,8 @@ pub(crate) struct DiskState {
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// Whether there is no state directory: records, journals and candidates are neither read nor kept.
     pub(crate) is_stateless: bool,
+    /// The runners that another process has locked.
+    pub(crate) locked: BTreeSet<RunnerKey>,
     /// The runners whose candidates cannot be read.
     pub(crate) damaged_held: BTreeSet<RunnerKey>,
     /// The runners whose records cannot be read.
@@ -588,7 +590,14 @@ impl Disk for MemoryDisk {
         !self.state().is_stateless
     }
 
-    async fn lock_runner(&self, _key: &RunnerKey, _wait: Duration) -> Result<(), store::Error> {
+    async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<(), store::Error> {
+        let until = tokio::time::Instant::now() + wait;
+        while self.state().locked.contains(key) {
+            if tokio::time::Instant::now() >= until {
+                return Err(store::Error::RunnerLocked { key: key.clone(), holder: None });
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
         Ok(())
     }
 

@@ -42,7 +42,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let _second = if from == to { None } else { Some(self.disk.lock_runner(from.max(to), LOCK_WAIT).await?) };
         let stored = self.disk.record(from).await?;
         let source = match stored {
-            Some(record) if record.url != change.record.url || record.credential.is_none() => return Ok(None),
+            Some(record) if record.url != change.record.url => return Ok(None),
+            Some(record) if record.credential.is_none() && from != to => return Ok(None),
             Some(record) => record,
             None if change.is_recorded && self.disk.has_state() => return Ok(None),
             None => change.record.clone(),

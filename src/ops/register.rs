@@ -97,7 +97,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.replay_registrations(enrollment, runner, now).await?;
         let entered = self.enter_unless_stopping(runner).await?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
-        unknown.extend(self.note_same_runner(enrollment, runner, inquiry).await?);
+        unknown.extend(self.note_same_runner(enrollment, runner, &entered.snapshot, inquiry).await?);
         let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
@@ -218,13 +218,21 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        snapshot: &Snapshot,
         inquiry: &Inquiry<'_>,
     ) -> Result<Vec<Token>, Error> {
         let now = inquiry.now.at;
+        let own = runner.target();
+        // Such a runner is another one, which may be served.
+        let has_own_entry = |record: &Record| {
+            let target = target_of(record);
+            snapshot.entries.iter().any(|entry| is_own(&target, entry) && !is_own(&own, entry))
+        };
         // A server before 15.9 names none: then it is the one of its name that nothing says to be another's.
         let is_unnamed = |record: &Record| {
             let is_free = record.id.is_none() && record.enrollment.is_none();
-            inquiry.is_dead && is_free && record.name.as_ref() == Some(&enrollment.entry.name)
+            let is_named = record.name.as_ref() == Some(&enrollment.entry.name);
+            inquiry.is_dead && is_free && is_named && !has_own_entry(record)
         };
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         let is_same = |record: &Record| runner.is_same_as(record) || is_other(record) && is_unnamed(record);
@@ -286,6 +294,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             url: runner.record.url.clone(),
             description: parameters.description.clone().unwrap_or_default(),
             seed: token.fingerprint(),
+            common: Some(RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name)),
         };
         let intent = Intent { token: Some(token.digest()), ..self.intent(operation, now) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;

@@ -56,13 +56,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Finishes one journal, unless another process works on its runner.
-    pub(super) async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
-        let _lock = match self.disk.lock_runner(&pending.key, Duration::ZERO).await {
-            Ok(lock) => lock,
+    async fn replay_one(&self, pending: Pending, now: Timestamp) -> Result<Option<Unfinished>, Error> {
+        match self.disk.lock_runner(&pending.key, Duration::ZERO).await {
+            Ok(lock) => self.replay_locked(pending, now, lock).await,
             // Another process is working on this runner and will finish it.
-            Err(store::Error::RunnerLocked { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+            Err(store::Error::RunnerLocked { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Ops::replay_one`], under the runner's lock.
+    pub(super) async fn replay_locked(
+        &self,
+        pending: Pending,
+        now: Timestamp,
+        _lock: D::RunnerLock,
+    ) -> Result<Option<Unfinished>, Error> {
         // Another process may have finished it since the journals were listed.
         let Some(pending) = self.disk.pending_of(&pending.key).await? else { return Ok(None) };
         let Some(record) = self.disk.record(&pending.key).await? else {

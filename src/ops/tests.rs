@@ -11,9 +11,9 @@ use super::memory::{
 use super::*;
 use crate::gitlab::{Disposition, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{Credential, Expiry, Origin, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::{Source, Token};
-use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending};
+use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending, Record};
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
 const NOT_EXECUTED: Disposition = Disposition::NotExecuted { retry_after: None };
@@ -974,7 +974,7 @@ async fn a_given_token_makes_a_registered_runner_a_given_one() {
     let mut enrollment = enrollment(credential.token.clone());
     enrollment.source =
         RegistrationSource::Given(Source::Value { token: credential.token, origin: "a test".to_owned() });
-    fixture.ops.adopt_given_token(&enrollment, &mut runner, &inquiry()).await.unwrap().unwrap();
+    fixture.ops.adopt_given_token(&[], &enrollment, &mut runner, &inquiry()).await.unwrap().unwrap();
     assert_eq!((runner.record.id, runner.record.origin), (Some(id), Origin::Given), "never deleted as a whole");
 }
 
@@ -1226,34 +1226,91 @@ async fn twins_take_their_locks_in_turn() {
     assert!(fixture.ops.lock_twin(&runner).await.is_ok());
 }
 
+/// An enrollment with a given token.
+fn given(name: &str, token: &Token) -> Enrollment {
+    Enrollment {
+        key: RunnerKey::enrollment(name).unwrap(),
+        source: RegistrationSource::Given(Source::Value { token: token.clone(), origin: "a test".to_owned() }),
+        ..enrollment(registration_token())
+    }
+}
+
+impl OpsFixture {
+    /// The runners of two enrollments with given tokens.
+    async fn enrolled_with(&self, tokens: [&Token; 2]) -> Vec<Runner> {
+        let mut runners = Vec::new();
+        for (name, token) in ["first", "second"].into_iter().zip(tokens) {
+            let enrollment = given(name, token);
+            let mut runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
+            runner.record.enrollment = Some(name.to_owned());
+            self.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
+            runners.push(runner);
+        }
+        runners
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn given_tokens_that_are_swapped_between_two_enrollments_are_both_adopted() {
+    for order in [[0, 1], [1, 0]] {
+        let fixture = OpsFixture::new();
+        let tokens = [(); 2].map(|()| fixture.server.add_runner().1.token);
+        let mut runners = fixture.enrolled_with([&tokens[0], &tokens[1]]).await;
+        let swapped = [given("first", &tokens[1]), given("second", &tokens[0])];
+        for at in order {
+            let (enrollment, runner) = (&swapped[at], &mut runners[at]);
+            let adopted = fixture.ops.adopt_given_token(&swapped, enrollment, runner, &inquiry()).await.unwrap();
+            assert!(adopted.is_some(), "{order:?}: enrollment {at}");
+        }
+        assert_eq!([runners[0].token().unwrap(), runners[1].token().unwrap()], [tokens[1].clone(), tokens[0].clone()]);
+        fixture.assert_nothing_lost("swapped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_that_is_given_to_two_enrollments_at_once_is_adopted_by_one() {
+    let fixture = OpsFixture::new();
+    let tokens = [(); 2].map(|()| fixture.server.add_runner().1.token);
+    let mut runners = fixture.enrolled_with([&tokens[0], &tokens[1]]).await;
+    let (_, new) = fixture.server.add_runner();
+    let [mut first, mut second] = [runners.remove(0), runners.remove(0)];
+    // The file of the second one is replaced before that of the first one.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("first");
+    std::fs::write(&path, tokens[0].expose()).unwrap();
+    let source = RegistrationSource::Given(Source::File(path.clone()));
+    let both = [Enrollment { source, ..given("first", &new.token) }, given("second", &new.token)];
+    fixture.server.inject_always("verify", Some(Fault::AnswerAfter(Duration::from_secs(2))));
+    let inquiry = inquiry();
+    let replace_first = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::fs::write(&path, new.token.expose()).unwrap();
+        fixture.ops.adopt_given_token(&both, &both[0], &mut first, &inquiry).await
+    };
+    let (first, second) =
+        tokio::join!(replace_first, fixture.ops.adopt_given_token(&both, &both[1], &mut second, &inquiry));
+    assert!(first.unwrap().is_some() && second.unwrap().is_none());
+    let state = fixture.disk.state();
+    let has_new = |record: &&Record| record.credential.as_ref().is_some_and(|own| own.token == new.token);
+    assert_eq!(state.records.values().filter(has_new).count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
     let fixture = OpsFixture::new();
     let (_, credential) = fixture.server.add_runner();
-    let given = |name: &str, token: &Token| Enrollment {
-        key: RunnerKey::enrollment(name).unwrap(),
-        source: RegistrationSource::Given(Source::Value { token: token.clone(), origin: "a test".to_owned() }),
-        ..enrollment(registration_token())
-    };
     let (_, other) = fixture.server.add_runner();
-    let mut runners = Vec::new();
-    for (name, token) in [("first", &credential.token), ("second", &other.token)] {
-        let enrollment = given(name, token);
-        let mut runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
-        runner.record.enrollment = Some(name.to_owned());
-        fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap();
-        runners.push(runner);
-    }
+    let mut runners = fixture.enrolled_with([&credential.token, &other.token]).await;
     let mut second = runners.remove(1);
     let replaced = given("second", &credential.token);
-    let adopted = fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap();
+    let adopted = fixture.ops.adopt_given_token(&[], &replaced, &mut second, &inquiry()).await.unwrap();
     assert!(adopted.is_none() && second.token().unwrap() == other.token);
     // The first one has another token by now, which was made of the given one.
     fixture.ops.rotate(&mut runners[0], None, &inquiry()).await.unwrap();
-    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_none());
+    assert!(fixture.ops.adopt_given_token(&[], &replaced, &mut second, &inquiry()).await.unwrap().is_none());
     let (_, free) = fixture.server.add_runner();
     let replaced = given("second", &free.token);
-    assert!(fixture.ops.adopt_given_token(&replaced, &mut second, &inquiry()).await.unwrap().is_some());
+    assert!(fixture.ops.adopt_given_token(&[], &replaced, &mut second, &inquiry()).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1262,4 +1319,31 @@ async fn a_dispute_is_logged_once_for_each_token() {
     let [one, other] = ["glrt-one", "glrt-other"].map(|token| Token::parse(token).unwrap());
     assert!(runner.is_news(&one) && runner.is_news(&other));
     assert!(!runner.is_news(&one) && !runner.is_news(&other));
+}
+
+#[tokio::test]
+async fn a_runner_of_the_same_name_with_an_entry_of_its_own_is_never_taken_for_the_dead_one() {
+    let fixture = OpsFixture::new();
+    // A server before 15.9.
+    fixture.server.name_no_ids();
+    let mut runner = fixture.registered().await;
+    let (_, credential) = fixture.server.add_runner();
+    fixture.disk.add_entry("build-1", None, &credential);
+    let mut other = blank();
+    other.record.key = RunnerKey::found(&runner.record.url, None, credential.token.digest());
+    (other.record.enrollment, other.record.name) = (None, Some("build-1".to_owned()));
+    other.record.credential = Some(credential.clone());
+    fixture.disk.save_record(other.record).await.unwrap();
+    let dead = runner.token().unwrap();
+    let (id, _) = fixture.server.runners().into_iter().find(|(_, served)| served.token == dead).unwrap();
+    fixture.server.remove_runner(RunnerId::try_new(id).unwrap());
+    (runner.record.id, runner.record.confirmed_id) = (None, None);
+    fixture.disk.save_record(runner.record.clone()).await.unwrap();
+    let inquiry = Inquiry { is_dead: true, ..inquiry() };
+    let enrollment = enrollment(registration_token());
+    let done = fixture.ops.register_again(&enrollment, &mut runner, &inquiry).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Registered(_)), "{:?}", done.outcome);
+    assert_ne!(runner.token().unwrap(), credential.token);
+    assert!(fixture.disk.tokens().contains(&credential.token));
+    assert_eq!(fixture.server.calls(), ["register", "register"]);
 }

@@ -1,7 +1,10 @@
 //! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
 use super::candidates::{Asked, Unadopted};
-use super::{Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
+use super::enrollment::{given_tokens, has_given, server_of_given};
+use super::{
+    Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
+};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
@@ -10,6 +13,9 @@ use crate::model::{
 };
 use crate::secret::Token;
 use crate::store::{self, Edit, EntrySelector, Record, Snapshot};
+
+/// Stands for a name in the key that all adoptions of given tokens at a server lock.
+const GIVEN_TOKENS: &str = "given tokens";
 
 /// Rejects runners of the API v1, which supports neither verification nor rotation, before a request is sent.
 pub(super) fn refuse_first_api(runner: &Runner) -> Result<(), Error> {
@@ -261,12 +267,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Adopts the token of an enrollment with a given token, if the user has replaced it; `None` if it is unchanged or
-    /// unreadable, or if the server refuses it.
+    /// unreadable, if the server refuses it, or if another one of the `enrollments` serves its runner.
     ///
     /// # Errors
     /// As [`Ops::verify`].
     pub async fn adopt_given_token(
         &self,
+        enrollments: &[Enrollment],
         enrollment: &Enrollment,
         runner: &mut Runner,
         inquiry: &Inquiry<'_>,
@@ -290,9 +297,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.has_seed(&token) {
             return Ok(None);
         }
-        if let Some(other) = self.other_enrollment_with(runner, &token).await? {
-            tracing::error!(runner = runner.label(), token = %token.fingerprint(), enrollment = other,
-                "the given token was replaced by that of another enrollment, which serves the runner: keeping the previous one, remove one of the enrollments");
+        if self.is_of_another(enrollments, runner, &token).await? {
             return Ok(None);
         }
         // What the entry holds is not overwritten unseen.
@@ -307,6 +312,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             Err(error) => return Err(error),
         };
+        // Another enrollment may have been given the same token meanwhile: one of the two adopts it.
+        let key = RunnerKey::registration(&runner.record.url, GIVEN_TOKENS);
+        let adoption = self.disk.lock_runner(&key, LOCK_WAIT).await?;
+        if self.is_of_another(enrollments, runner, &token).await? {
+            return Ok(None);
+        }
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), "adopted the given token, which was replaced");
         runner.record.set_seed(&token);
         runner.take(Credential { token, obtained_at: None, expiry: Expiry::Unknown }, inquiry.now.at);
@@ -317,6 +328,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.first_seen_at = Some(verified.date.unwrap_or(now));
         apply_answer(runner, &verified, now);
         self.save_record(runner).await?;
+        drop(adoption);
         let unknown = EntryStatus::unknown_in(runner, &entered.snapshot);
         // They are candidates now. Without a state directory they would be in no other place.
         let kept = unknown.iter().filter(|_| self.disk.has_state());
@@ -326,14 +338,40 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(Some(Completed::new(Outcome::Adopted(validity), verified.date)))
     }
 
-    /// The key of another enrollment that has this token, or was made of it.
-    async fn other_enrollment_with(&self, runner: &Runner, token: &Token) -> Result<Option<String>, Error> {
-        let has_it = |record: &Record| {
-            let is_current = record.credential.as_ref().is_some_and(|credential| credential.token == *token);
-            record.key != runner.record.key && record.url == runner.record.url && (is_current || record.has_seed(token))
-        };
-        let records = self.disk.records().await?.records.into_iter();
-        Ok(records.filter(|record| record.credential.is_some() && has_it(record)).find_map(|record| record.enrollment))
+    /// Whether another enrollment serves the runner of this given token, which is logged once.
+    async fn is_of_another(
+        &self,
+        enrollments: &[Enrollment],
+        runner: &mut Runner,
+        token: &Token,
+    ) -> Result<bool, Error> {
+        let Some(other) = self.other_enrollment_with(enrollments, runner, token).await? else { return Ok(false) };
+        if runner.is_news(token) {
+            tracing::error!(runner = runner.label(), token = %token.fingerprint(), enrollment = other,
+                "the given token was replaced by that of another enrollment, which serves the runner: keeping the previous one, remove one of the enrollments");
+        }
+        Ok(true)
+    }
+
+    /// The key of another enrollment that is given this token, or whose runner has it or was made of it. One that is
+    /// given another token by now leaves it.
+    async fn other_enrollment_with(
+        &self,
+        enrollments: &[Enrollment],
+        runner: &Runner,
+        token: &Token,
+    ) -> Result<Option<String>, Error> {
+        let records = self.disk.records().await?.records;
+        let given = given_tokens(enrollments);
+        let (url, own) = (&runner.record.url, &runner.record.key);
+        if let Some(server) = server_of_given(&given, &records, url, token).filter(|server| server.key != *own) {
+            return Ok(Some(server.key.as_str().to_owned()));
+        }
+        let is_given_now =
+            |key: &str| given.iter().any(|(other, _)| other.key.as_str() == key && other.site.url == *url);
+        let has_it = |record: &Record| record.key != *own && record.url == *url && has_given(record, token);
+        let others = records.into_iter().filter(has_it).filter_map(|record| record.enrollment);
+        Ok(others.into_iter().find(|key| !is_given_now(key)))
     }
 
     /// Sends one verify request for a token. A verdict in unknown words is proven before it counts.

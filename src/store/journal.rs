@@ -82,6 +82,9 @@ pub enum JournalOperation {
         description: String,
         /// Fingerprint of the registration token.
         seed: Fingerprint,
+        /// The key that all registrations of its name share; absent in journals of version 0.1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        common: Option<RunnerKey>,
     },
     /// Replaces a token.
     Rotate {

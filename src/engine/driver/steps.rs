@@ -88,7 +88,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
-            && let Some(adopted) = ops.adopt_given_token(enrollment, runner, &inquiry).await?
+            && let Some(adopted) = ops.adopt_given_token(&self.config.enrollments, enrollment, runner, &inquiry).await?
         {
             return Ok(StepReport::completed(step, adopted));
         }

@@ -110,8 +110,8 @@ impl Port {
         let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
         let lost_before = state.lost_registrations.clone();
         state.check(if is_cut { Cause::CutAnswer } else { Cause::Process(self.process) });
-        // Such an answer says that the request was not executed.
-        if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status == 503 || status < 500 && status != 408) {
+        // Such an answer says that the request was not executed. Of a 5xx, only GitLab's own maintenance says so.
+        if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
             state.lost_registrations = lost_before;
         }
         let raw = state.gitlab.answer(status, body, now);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entries::EntryIndex;
 use crate::model::{Origin, RunnerKey, ServerUrl, Site, TlsFiles};
-use crate::ops::{Enrollment, RegistrationSource, Runner, is_own};
-use crate::secret::Digest;
+use crate::ops::{Enrollment, RegistrationSource, Runner, given_tokens, is_own, server_of_given};
+use crate::secret::{Digest, Token};
 use crate::store::{Entry, EntryProblem, Record, Snapshot};
 
 /// What this machine has of the runner that an enrollment means.
@@ -202,27 +202,14 @@ fn is_renewed(own: &Record, entry: &Entry) -> bool {
     is_gone && entry.token.token().is_some_and(|token| own.former_digests.contains(&token.digest()))
 }
 
-/// The enrollments with a given token that another one at the same server has too, with the key of that one: the first
-/// of those that have a runner already, else the first of all.
+/// The enrollments with a given token whose runner another one at the same server serves, with the key of that one.
 pub(super) fn with_one_token(enrollments: &[Enrollment], records: &[Record]) -> BTreeMap<RunnerKey, RunnerKey> {
-    let has_runner = |enrollment: &Enrollment| {
-        records.iter().any(|record| {
-            record.key == enrollment.key && record.url == enrollment.site.url && record.credential.is_some()
-        })
+    let given = given_tokens(enrollments);
+    let served_by = |(enrollment, token): &(&Enrollment, Token)| {
+        let server = server_of_given(&given, records, &enrollment.site.url, token)?;
+        (server.key != enrollment.key).then(|| (enrollment.key.clone(), server.key.clone()))
     };
-    let mut of_token: BTreeMap<(&ServerUrl, Digest), Vec<&Enrollment>> = BTreeMap::new();
-    for enrollment in enrollments {
-        if let Some(given) = given_token(enrollment) {
-            of_token.entry((&enrollment.site.url, given)).or_default().push(enrollment);
-        }
-    }
-    let mut served_by = BTreeMap::new();
-    for same in of_token.into_values().filter(|same| same.len() > 1) {
-        let server = same.iter().find(|enrollment| has_runner(enrollment)).unwrap_or(&same[0]);
-        let others = same.iter().filter(|other| other.key != server.key);
-        served_by.extend(others.map(|other| (other.key.clone(), server.key.clone())));
-    }
-    served_by
+    given.iter().filter_map(served_by).collect()
 }
 
 /// The token of an enrollment with a given token; `None` for any other, and if it cannot be read.

@@ -30,6 +30,7 @@ impl OpsFixture {
             url: runner.record.url.clone(),
             description: "build-1".to_owned(),
             seed: registration_token().fingerprint(),
+            common: Some(RunnerKey::registration(&runner.record.url, "build-1")),
         };
         let intent = Intent { operation, at: now(), system_id: None, asked_by: None, token: None };
         self.disk.begin(&runner.record.key, intent).await.unwrap();
@@ -195,4 +196,61 @@ async fn a_lost_registration_of_one_enrollment_leaves_another_one_of_its_name_al
         conclusion,
         Some(Evidence { conclusion: Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }), .. })
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_another_process_has_begun_is_waited_for_before_a_registration() {
+    for is_finished in [true, false] {
+        let fixture = OpsFixture::new();
+        let command = of_command();
+        fixture.leave_journal(&command).await;
+        // The other process has not noted the loss yet.
+        fixture.disk.state().locked.insert(command.record.key.clone());
+        let finish = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if is_finished {
+                fixture.disk.state().locked.clear();
+                fixture.ops.replay(now()).await.unwrap();
+            }
+        };
+        let mut next = blank();
+        let (result, ()) = tokio::join!(fixture.register(&mut next), finish);
+        if is_finished {
+            assert_held_up(result, "after the replay");
+        } else {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Disk(store::Error::RunnerLocked { .. })), "{error}");
+            assert!(matches!(error.outcome(), Outcome::Deferred { .. }));
+        }
+        assert!(fixture.server.calls().is_empty(), "finished: {is_finished}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_without_its_record_is_known_by_the_name_of_its_entry() {
+    for is_replayed in [true, false] {
+        let fixture = OpsFixture::new();
+        fixture.leave_journal(&of_command()).await;
+        {
+            let mut state = fixture.disk.state();
+            state.records.clear();
+            for pending in state.journal.values_mut() {
+                if let JournalOperation::Register { description, .. } = &mut pending.intent.operation {
+                    "big builder".clone_into(description);
+                }
+            }
+        }
+        if is_replayed {
+            fixture.ops.replay(now()).await.unwrap();
+        }
+        assert_held_up(fixture.register(&mut of_command()).await, "the command");
+        assert_held_up(fixture.register(&mut blank()).await, "an enrollment");
+        assert!(fixture.server.calls().is_empty());
+        // The description is not taken for a name.
+        let mut other = of_command();
+        other.record.name = Some("big builder".to_owned());
+        let mut enrollment = enrollment(registration_token());
+        "big builder".clone_into(&mut enrollment.entry.name);
+        fixture.ops.register(&enrollment, &mut other, &inquiry()).await.unwrap();
+    }
 }

@@ -79,7 +79,12 @@ fn every_operation_reads_back_at_its_longest() {
     let at = time("2026-01-01T00:00:00Z");
     let seed = fingerprint("seed");
     let operations = [
-        JournalOperation::Register { url: longest.clone(), description: "\u{1}".repeat(200), seed: seed.clone() },
+        JournalOperation::Register {
+            url: longest.clone(),
+            description: "\u{1}".repeat(200),
+            seed: seed.clone(),
+            common: Some(RunnerKey::registration(&longest, "build")),
+        },
         JournalOperation::Unregister {
             url: longest,
             id: RunnerId::try_new(i64::MAX as u64).ok(),
@@ -99,7 +104,12 @@ fn every_operation_reads_back_at_its_longest() {
 fn a_long_description_is_cut() {
     let home = Home::new();
     let store = home.open();
-    let operation = JournalOperation::Register { url: url(), description: "ü".repeat(900), seed: fingerprint("seed") };
+    let operation = JournalOperation::Register {
+        url: url(),
+        description: "ü".repeat(900),
+        seed: fingerprint("seed"),
+        common: None,
+    };
     let intent = Intent { operation, ..rotate() };
     block_on(store.begin(&key(), intent)).unwrap();
     let JournalOperation::Register { description, .. } = pending(&store).remove(0).intent.operation else { panic!() };

@@ -175,8 +175,15 @@ fn operations() -> Vec<JournalOperation> {
         manager_only: false,
         fate,
     };
+    let register = |common| JournalOperation::Register {
+        url: url(),
+        description: "build".to_owned(),
+        seed: fingerprint("seed"),
+        common,
+    };
     vec![
-        JournalOperation::Register { url: url(), description: "build".to_owned(), seed: fingerprint("seed") },
+        register(None),
+        register(Some(RunnerKey::registration(&url(), "build"))),
         JournalOperation::Rotate { url: url(), id: None, old: fingerprint("old"), by_id: false },
         unregister(None),
         unregister(Some(StoredFate::Keep)),
