@@ -117,7 +117,11 @@ fn is_fixed(path: &str) -> bool {
     };
     let Some((_, file)) = inside.split_once('/') else { return false };
     match file.split_once('/') {
-        None => ["lock", "config.copy", ".config.copy.runner-agent.tmp", ".probe"].contains(&file),
+        None => {
+            let files = ["config.copy", "config.paths"];
+            let is_temporary = |name: &&str| file == format!(".{name}.runner-agent.tmp");
+            ["lock", ".probe"].contains(&file) || files.contains(&file) || files.iter().any(is_temporary)
+        }
         Some(("dropped", ".entry.runner-agent.tmp")) => true,
         Some(("dropped", name)) => !name.starts_with('.') && name.contains("Z-build-1") && name.ends_with(".toml"),
         Some(("runners", ".probe")) => true,
