@@ -141,7 +141,7 @@ const REPLICA_LAG: Duration = Duration::from_secs(600);
 
 /// Whether an acceptance shows that a token is of a runner of its own, although a twin, which had the same token at
 /// another address, has got a new one: the acceptance comes so much later that no replica lags. The wait is shorter if
-/// little of the token's life was left. A time of replacement that nothing tells is long past.
+/// little of the token's life was left. An unknown time of replacement is long past.
 #[must_use]
 pub fn outlives_twin(accepted_at: Timestamp, twin_replaced_at: Option<Timestamp>, expiry: Expiry) -> bool {
     twin_replaced_at.is_none_or(|replaced_at| {

@@ -102,8 +102,7 @@ struct ServerState {
     clock: TokioClock,
     registration_token: Token,
     life: Option<Duration>,
-    /// By how much the `Date` of its answers is ahead of its own time.
-    /// The `Date` minus the server's own time.
+    /// By how much the `Date` of its answers is ahead of its own time; negative if it is behind.
     date_off_millis: i64,
     /// Whether verifications are answered without an id, as before GitLab 15.9.
     names_no_ids: bool,

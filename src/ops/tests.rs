@@ -2,6 +2,7 @@
 
 mod lost_registration;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::memory::{
@@ -1313,12 +1314,47 @@ async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
     assert!(fixture.ops.adopt_given_token(&[], &replaced, &mut second, &inquiry()).await.unwrap().is_some());
 }
 
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn count(&self, part: &str) -> usize {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().matches(part).count()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dispute_is_logged_once_for_each_token() {
-    let mut runner = blank();
-    let [one, other] = ["glrt-one", "glrt-other"].map(|token| Token::parse(token).unwrap());
-    assert!(runner.is_news(&one) && runner.is_news(&other));
-    assert!(!runner.is_news(&one) && !runner.is_news(&other));
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    // With a single subscriber, the first thread to reach a log line decides for all threads whether it is enabled.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.server.name_no_ids();
+    let [one, other] = [fixture.server.add_runner().1.token, fixture.server.add_runner().1.token];
+    // The first one comes back: it is known already.
+    for (token, lines) in [(&one, 1), (&other, 2), (&one, 2)] {
+        fixture.disk.state().entries[0].token = EntryToken::Literal(token.clone());
+        for _ in 0..3 {
+            fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+            assert_eq!(log.count("config.toml holds another token that the server accepts"), lines);
+        }
+    }
+    assert_eq!(log.count(&one.fingerprint().to_string()), 1);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Without a state directory the twin's entry tells, if it has the id that its key is made of.
+/// Without a state directory the twin's entry shows this, if it has the id that its key is made of.
 fn moved_entry(runner: &Runner, twin: &RunnerKey, snapshot: &Snapshot) -> Option<(Record, Credential)> {
     let found = snapshot.entries.iter().filter_map(|entry| Runner::found(entry).ok());
     let twin = found.map(|found| found.record).find(|record| record.key == *twin)?;

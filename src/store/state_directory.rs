@@ -389,7 +389,7 @@ mod tests {
             fs::write(links.open("2/config.toml").join("runners/present.json"), "{}").unwrap();
             links.point_to("2");
             let second = links.open("config.toml");
-            assert_eq!(paths_of(&links.path("state").join(name_of(&links.release("1")))), [PathBuf::new(); 0]);
+            assert!(paths_of(&links.path("state").join(name_of(&links.release("1")))).is_empty());
             for release in ["1", "2"] {
                 fs::remove_dir_all(links.path(release)).unwrap();
             }
@@ -513,6 +513,27 @@ mod tests {
         fs::set_permissions(&root, Permissions::from_mode(0o500)).unwrap();
         assert!(has_runners(&links.open("config.toml")));
         fs::set_permissions(&root, Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn process_that_starts_during_a_move_waits_for_it_and_has_the_state() {
+        let links = Links::new();
+        let former = links.path("state").join(name_of(&links.release("1")));
+        links.point_to("2");
+        // What another process does meanwhile.
+        let turn = lock_directory(&links.path("state")).unwrap();
+        let moved = claim(&former);
+        assert!(matches!(moved, Claim::Free(_)));
+        std::thread::scope(|scope| {
+            let (opened, is_open) = std::sync::mpsc::channel();
+            let links = &links;
+            scope.spawn(move || opened.send(links.used("config.toml")));
+            assert!(is_open.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+            fs::rename(&former, links.path("state").join(name_of(&links.release("2")))).unwrap();
+            drop((moved, turn));
+            assert!(has_runners(&is_open.recv().unwrap().path));
+        });
+        assert_eq!(links.names(), [name_of(&links.release("2"))]);
     }
 
     #[test]
