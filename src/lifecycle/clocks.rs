@@ -53,6 +53,10 @@ pub enum Life {
 /// Clocks that differ by less than this share of the life agree: rotations come early enough by either.
 const TOLERANCE_SHARE: u32 = 8;
 
+/// The shortest life that GitLab gives a token is two hours. A clock by which a fresh one lives a good deal less is wrong,
+/// if the other one does not say so too.
+const LEAST_LIFE: Duration = Duration::from_secs(7200 - 7200 / TOLERANCE_SHARE as u64);
+
 /// A `Date` has whole seconds, and the answer takes its time.
 const TOLERANCE_FLOOR: Duration = Duration::from_secs(2);
 
@@ -81,7 +85,11 @@ pub fn believe(clocks: Clocks, expires_at: Timestamp, life: Life, former: Option
         return believed(Witness::Date);
     }
     let measured = match life {
-        Life::Fresh { measured } => measured.and_then(|life| measures(life, by_date, by_local)),
+        Life::Fresh { measured } => {
+            let is_bound = measured.is_none_or(|life| life >= LEAST_LIFE);
+            let measured = measured.and_then(|life| measures(life, by_date, by_local));
+            measured.or_else(|| gives_enough(by_date, by_local).filter(|_| is_bound))
+        }
         Life::Known(_) => None,
     };
     let is_as_before = |former: &Belief| former.ahead_millis.abs_diff(ahead_millis) <= millis(tolerance(whole));
@@ -94,6 +102,15 @@ pub fn believe(clocks: Clocks, expires_at: Timestamp, life: Life, former: Option
 fn measures(life: Duration, by_date: Duration, by_local: Duration) -> Option<Witness> {
     let is_equal = |left: Duration| left.abs_diff(life) <= tolerance(life);
     match (is_equal(by_date), is_equal(by_local)) {
+        (true, false) => Some(Witness::Date),
+        (false, true) => Some(Witness::Local),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// The one clock by which a fresh token lives as long as GitLab's tokens do.
+fn gives_enough(by_date: Duration, by_local: Duration) -> Option<Witness> {
+    match (by_date >= LEAST_LIFE, by_local >= LEAST_LIFE) {
         (true, false) => Some(Witness::Date),
         (false, true) => Some(Witness::Local),
         (true, true) | (false, false) => None,
@@ -165,8 +182,28 @@ mod tests {
             (0, YEARS, Witness::Date),
             (YEARS, YEARS, Witness::Local),
         ] {
+            assert_eq!(witness(date, local, Life::Known(Some(WHOLE)), None), expected, "{date} {local}");
+        }
+    }
+
+    #[test]
+    fn a_clock_by_which_a_fresh_token_lives_for_less_than_gitlab_s_two_hours_is_wrong() {
+        for (date, local, expected) in [
+            (1000, 0, Witness::Local),
+            (LIFE - 30, 0, Witness::Local),
+            (0, 1000, Witness::Date),
+            (0, LIFE - 30, Witness::Date),
+            // Both may be right.
+            (-1000, 0, Witness::Local),
+            (0, -1000, Witness::Date),
+            // Both are wrong.
+            (LIFE - 60, LIFE / 2, Witness::Date),
+        ] {
             assert_eq!(witness(date, local, FRESH, None), expected, "{date} {local}");
         }
+        // A server whose tokens live for less is not bound to it.
+        let short = Life::Fresh { measured: Some(Duration::from_secs(60)) };
+        assert_eq!(witness(0, LIFE - 30, short, None), Witness::Local);
     }
 
     #[test]
@@ -186,7 +223,7 @@ mod tests {
         // One that neither clock confirms, because the setting has changed, says nothing.
         let other = Life::Fresh { measured: Some(WHOLE * 5) };
         assert_eq!(witness(-LIFE / 2, 0, other, None), Witness::Local);
-        assert_eq!(witness(0, LIFE / 2, other, None), Witness::Local);
+        assert_eq!(witness(0, -LIFE / 2, other, None), Witness::Date);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Whether another process has registered a runner of this name at this server since the inventory was taken: there
-    /// is an entry of this name, or a record of this name without an entry. A runner of another enrollment does not
+    /// is an entry of this name, or a record of this name without an entry or whose entry has lost its token. A runner of another enrollment does not
     /// count for the daemon, which knows about it.
     async fn is_registered_elsewhere(
         &self,
@@ -180,7 +180,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
         let has_entry = |record: &Record| {
             let target = target_of(record);
-            snapshot.entries.iter().any(|entry| is_own(&target, entry))
+            snapshot.entries.iter().any(|entry| is_own(&target, entry) && !entry.is_incomplete())
         };
         if others.iter().any(|record| is_named(record.name.as_ref()) && !has_entry(record)) {
             return Ok(true);
