@@ -78,7 +78,10 @@ pub fn believe(clocks: Clocks, expires_at: Timestamp, life: Life, former: Option
     }
     let shown = match life {
         Life::Fresh { measured } => {
-            measured.and_then(|life| measures(life, by_date, by_local)).or_else(|| only_possible(by_date, by_local))
+            // A server whose tokens were seen to live less is none of GitLab's.
+            let has_short_tokens = measured.is_some_and(|life| !is_possible(life));
+            let measured = measured.and_then(|life| measures(life, by_date, by_local));
+            measured.or_else(|| only_possible(by_date, by_local).filter(|_| !has_short_tokens))
         }
         Life::Known(_) => None,
     };
@@ -102,12 +105,15 @@ fn measures(life: Duration, by_date: Duration, by_local: Duration) -> Option<Wit
 
 /// The one clock by which a fresh token lives as long as GitLab lets it live at least.
 fn only_possible(by_date: Duration, by_local: Duration) -> Option<Witness> {
-    let is_possible = |left: Duration| left + tolerance(SHORTEST_LIFE) >= SHORTEST_LIFE;
     match (is_possible(by_date), is_possible(by_local)) {
         (true, false) => Some(Witness::Date),
         (false, true) => Some(Witness::Local),
         (true, true) | (false, false) => None,
     }
+}
+
+fn is_possible(life: Duration) -> bool {
+    life + tolerance(SHORTEST_LIFE) >= SHORTEST_LIFE
 }
 
 /// The life of a fresh token; `None` unless both clocks agree on it.
@@ -198,6 +204,9 @@ mod tests {
         ] {
             assert_eq!(witness(date, local, FRESH, None), expected, "{date} {local}");
         }
+        // A server whose tokens live for less is not bound to it.
+        let short = Life::Fresh { measured: Some(Duration::from_secs(60)) };
+        assert_eq!(witness(0, LIFE - 30, short, None), Witness::Local);
     }
 
     #[test]
@@ -219,6 +228,10 @@ mod tests {
         let other = Life::Fresh { measured: Some(WHOLE * 5) };
         assert_eq!(witness(-LIFE / 2, 0, other, None), Witness::Local);
         assert_eq!(witness(-LIFE * 9, -LIFE * 3, other, None), Witness::Local);
+        assert_eq!(witness(0, -LIFE / 2, other, None), Witness::Date);
+        // Tokens of a test server live less than GitLab's: the later clock counts.
+        let short = Life::Fresh { measured: Some(Duration::from_secs(600)) };
+        assert_eq!(witness(0, LIFE / 2, short, None), Witness::Local);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Whether another process has registered a runner of this name at this server since the inventory was taken: there
-    /// is an entry of this name, or a record of this name without an entry. A runner of another enrollment does not
+    /// is an entry of this name, or a record of this name without an entry or whose entry has lost its token. A runner of another enrollment does not
     /// count for the daemon, which knows about it.
     async fn is_registered_elsewhere(
         &self,
@@ -172,7 +172,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
         let has_entry = |record: &Record| {
             let target = target_of(record);
-            snapshot.entries.iter().any(|entry| is_own(&target, entry))
+            snapshot.entries.iter().any(|entry| is_own(&target, entry) && !entry.is_incomplete())
         };
         if others.iter().any(|record| is_named(record.name.as_ref()) && !has_entry(record)) {
             return Ok(true);
@@ -223,16 +223,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Vec<Token>, Error> {
         let now = inquiry.now.at;
         let own = runner.target();
-        // Such a runner is another one, which may be served.
-        let has_own_entry = |record: &Record| {
+        // Beside an entry of ours such a runner is another one, which may be served. Without one, a person has given our
+        // entry a new token.
+        let has_entry = snapshot.entries.iter().any(|entry| is_own(&own, entry));
+        let is_beside_ours = |record: &Record| {
             let target = target_of(record);
-            snapshot.entries.iter().any(|entry| is_own(&target, entry) && !is_own(&own, entry))
+            has_entry && snapshot.entries.iter().any(|entry| is_own(&target, entry) && !is_own(&own, entry))
         };
         // A server before 15.9 names none: then it is the one of its name that nothing says to be another's.
         let is_unnamed = |record: &Record| {
             let is_free = record.id.is_none() && record.enrollment.is_none();
             let is_named = record.name.as_ref() == Some(&enrollment.entry.name);
-            inquiry.is_dead && is_free && is_named && !has_own_entry(record)
+            inquiry.is_dead && is_free && is_named && !is_beside_ours(record)
         };
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         let is_same = |record: &Record| runner.is_same_as(record) || is_other(record) && is_unnamed(record);

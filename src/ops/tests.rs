@@ -666,6 +666,23 @@ async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_delet
 }
 
 #[tokio::test]
+async fn a_runner_that_goes_on_with_the_token_of_another_record_is_its_twin() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other, credential) = fixture.server.add_runner();
+    let mut record = blank().record;
+    record.key = RunnerKey::enrollment("other").unwrap();
+    (record.id, record.confirmed_id, record.credential) = (Some(other), Some(other), Some(credential.clone()));
+    fixture.disk.state().records.insert(record.key.clone(), record.clone());
+    fixture.server.remove_runner(runner.record.id.unwrap());
+    fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
+    fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
+    fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
+    assert_eq!(runner.record.credential.as_ref().map(|it| &it.token), Some(&credential.token));
+    assert_eq!(runner.twin_of, Some(record.key));
+}
+
+#[tokio::test]
 async fn a_token_in_an_odd_answer_is_kept_and_counts_once_it_is_accepted() {
     for is_lagging in [false, true] {
         let fixture = OpsFixture::new();
@@ -1381,5 +1398,5 @@ async fn a_runner_of_the_same_name_with_an_entry_of_its_own_is_never_taken_for_t
     assert!(matches!(done.outcome, Outcome::Registered(_)), "{:?}", done.outcome);
     assert_ne!(runner.token().unwrap(), credential.token);
     assert!(fixture.disk.tokens().contains(&credential.token));
-    assert_eq!(fixture.server.calls(), ["register", "register"]);
+    assert_eq!(fixture.server.calls(), ["probe", "register", "probe", "register"]);
 }

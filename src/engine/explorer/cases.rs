@@ -572,3 +572,32 @@ fn clocks_that_are_both_ahead_by_more_than_a_life_cause_no_stream_of_rotations()
         ],
     );
 }
+
+#[test]
+fn a_clock_ahead_by_almost_a_whole_life_causes_no_stream_of_rotations() {
+    keeps_every_promise(DAY, &[(NOW, WallJump(7200)), (NOW, WallJump(-30)), (NOW, Life(7200)), (NOW, Enroll(3))]);
+    keeps_every_promise(
+        TWO_HOURS,
+        &[(NOW, StartDaemon), (NOW, Enroll(0)), (NOW, WallJump(-30)), (NOW, WallJump(7200))],
+    );
+}
+
+#[test]
+fn a_command_registers_nothing_beside_a_runner_whose_entry_has_just_lost_its_token() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 77_760, jitter: 201_056, is_stateless: false },
+        &[
+            (NOW, Unregister(1)),
+            (NOW, Unregister(3)),
+            (NOW, Register(1)),
+            (NOW, Enroll(0)),
+            (NOW, DiskFault("begin", 2)),
+            (NOW, Fault(Registration, Trouble::Throttle)),
+            (NOW, StartDaemon),
+            (Await(10), VerifyDelete(1)),
+            (After(60), Fault(DeleteManager, Trouble::Gateway(200, Body::Error))),
+            (Await(22), Register(0)),
+            (NOW, BlankToken(3)),
+        ],
+    );
+}

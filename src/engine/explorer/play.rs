@@ -825,7 +825,9 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             let is_lost = matches!(conclusion, Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }));
             is_lost && (*key == enrollment.key || is_named)
         };
-        if state.files.held.iter().any(waits) {
+        let description = enrollment.parameters.description.as_deref().unwrap_or_default();
+        let is_in_memory = state.is_stateless && state.unanswered_registrations.contains(description);
+        if state.files.held.iter().any(waits) || is_in_memory {
             continue;
         }
         let may_be_made = matches!(

@@ -58,6 +58,11 @@ impl Port {
         let state = &mut *self.world.state();
         let now = state.now();
         let same = state.gitlab.find(about.expose(), now).filter(|_| call == Call::Reset);
+        let is_deletion = matches!(call, Call::DeleteRunner | Call::DeleteManager);
+        if is_deletion && state.gitlab.find_for_write(about.expose(), now).is_none() {
+            // Whatever stands in front of GitLab answers.
+            self.let_go(state, about);
+        }
         let about_token = about.expose().to_owned();
         let about = state.owners.get(about.expose()).map_or_else(|| about.expose().to_owned(), u64::to_string);
         state.note(|| format!("  process {}: {call:?} about {about} ({about_token})", self.process));
@@ -164,6 +169,9 @@ impl Port {
                 if is_foreign || matches!(fault, Some(Fault::Odd(_))) {
                     state.unproven.insert(("registration", name_of.to_owned()));
                 }
+                if self.may_be_executed(state, fault, now) {
+                    state.unanswered_registrations.insert(name_of.to_owned());
+                }
                 return;
             }
             Call::ResetById => return,
@@ -180,6 +188,19 @@ impl Port {
         }
         if is_foreign {
             state.unproven.insert(subject);
+        }
+    }
+
+    /// Whether an answer, or none, leaves open that GitLab has executed the request.
+    fn may_be_executed(&self, state: &State, fault: Option<&Fault>, now: i64) -> bool {
+        let is_open = |status: u16| status == 408 || status >= 500;
+        if state.gitlab.down_until > now {
+            return state.gitlab.down_with.is_some_and(|(status, _)| is_open(status));
+        }
+        match fault {
+            Some(Fault::CutBefore | Fault::CutAfter | Fault::ServerError | Fault::Odd(_)) => true,
+            Some(Fault::Gateway(status, _) | Fault::GatewayAfter(status, _)) => is_open(*status) || *status < 400,
+            _ => false,
         }
     }
 
@@ -238,9 +259,15 @@ impl Port {
         // An entry of another enrollment's runner is no reason.
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
         let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
+        // Nor is one of its name beside the entry that the enrollment's own runner has.
+        let has_own_entry = state.files.records.values().any(|record| {
+            let token = record.credential.as_ref().map(|credential| credential.token.expose());
+            let mut tokens = state.files.entries.iter().filter_map(super::world::literal);
+            record.enrollment.as_deref() == Some(name) && token.is_some_and(|token| tokens.any(|it| it == token))
+        });
         let of_entry = of_entry.filter(|id| {
             let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
-            made_for.is_none_or(|made_for| made_for == name)
+            !has_own_entry && made_for.is_none_or(|made_for| made_for == name)
         });
         // Nor is one that another enrollment has taken over.
         let is_other = |id: &u64| {

@@ -171,6 +171,9 @@ pub(super) struct State {
     pub(super) unproven: BTreeSet<(&'static str, String)>,
     /// Runners that were just made, and whose first token no file has held yet.
     in_registration: BTreeSet<u64>,
+    /// Registrations that GitLab may have executed without an answer, until a person goes on. Without a state directory a
+    /// running daemon has that in memory alone.
+    pub(super) unanswered_registrations: BTreeSet<String>,
     /// Runners that were made by a registration whose answer was lost, until a person goes on.
     pub(super) lost_registrations: BTreeSet<u64>,
     /// Resets by id, by runner.
@@ -246,6 +249,7 @@ impl World {
             stimuli: VecDeque::new(),
             unproven: BTreeSet::new(),
             in_registration: BTreeSet::new(),
+            unanswered_registrations: BTreeSet::new(),
             lost_registrations: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
@@ -593,6 +597,7 @@ impl State {
     /// A person goes on after lost registrations: of one entry name, or of all. What they have left in GitLab is the
     /// person's to delete.
     pub(super) fn forget_lost_registrations(&mut self, name: Option<&str>) {
+        self.unanswered_registrations.retain(|description| name.is_some_and(|name| entry_name(description) != name));
         let database = &self.gitlab.database;
         let is_forgotten = |id: &u64| {
             let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());
