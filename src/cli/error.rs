@@ -166,6 +166,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         ops::Error::Unproven { .. }
         | ops::Error::RegistrationLost { .. }
         | ops::Error::AwaitsToken(_)
+        | ops::Error::Unstored { .. }
         | ops::Error::TwinMoved(_) => Exit::Unreachable,
         ops::Error::FirstApi(_) => Exit::Usage,
         ops::Error::Disk(_)

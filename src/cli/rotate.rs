@@ -91,7 +91,14 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
     if driver.runner.is_unstored() && !matches!(drive.outcome(), Some(Outcome::Rotated(_))) {
         let error = drive.failure().map(|failure| chain(failure).to_string()).unwrap_or_default();
         session.remark_in_memory(driver.runner.label(), &error);
-        session.drive(driver, Goal::Stored, Budget::Unlimited).await;
+        let stored = session.drive(driver, Goal::Stored, Budget::Unlimited).await;
+        match (stored.outcome(), stored.failure()) {
+            (Some(Outcome::Adopted(_)), _) => return rotated(session, driver, stored).await,
+            (_, Some(failure)) if driver.runner.is_unstored() => {
+                tracing::error!(runner = driver.runner.label(), error = chain(failure), "ending nevertheless");
+            }
+            _ => {}
+        }
     }
     match (drive.outcome(), driver.state()) {
         (Some(Outcome::Rotated(_)), _) => rotated(session, driver, drive).await,

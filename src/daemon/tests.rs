@@ -1018,6 +1018,34 @@ async fn a_stop_writes_a_token_of_an_odd_answer_that_is_in_memory_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_without_a_state_directory_asks_about_the_token_of_an_odd_answer_once_more() {
+    for is_answered in [true, false] {
+        let fixture = DaemonFixture::new(Some(secs(900)));
+        fixture.add_found("build-1");
+        fixture.disk.state().is_stateless = true;
+        fixture.server.inject("reset", crate::ops::memory::Fault::OddAnswer);
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let scenario = async {
+            sleep(secs(60)).await;
+            fixture.server.inject_always("verify", Some(crate::ops::memory::Fault::Fail(NOT_EXECUTED)));
+            while !fixture.server.calls().contains(&"reset") {
+                sleep(secs(1)).await;
+            }
+            if is_answered {
+                fixture.server.inject_always("verify", None);
+            }
+            notices.send(Notice::Stop).unwrap();
+            count_of(&fixture, "verify")
+        };
+        let (stopped, before) = tokio::join!(run(Config::default(), fixture.parts(), inbox), scenario);
+        stopped.unwrap();
+        assert_eq!(count_of(&fixture, "verify"), before + 1, "answered: {is_answered}");
+        let served = fixture.server.runners().into_values().next().unwrap();
+        assert_eq!(fixture.disk.tokens() == [served.token], is_answered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_the_other_runner_has_left_is_its_enrollments_again() {
     for is_removed in [false, true] {
         let fixture = DaemonFixture::new(Some(secs(86_400)));

@@ -59,7 +59,7 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
         Goal::RotatedById => rotation(Step::ResetById, state, taken, rules, now),
         Goal::Unregistered => unregistration(state, taken, rules, now),
         Goal::Saved => unsaved(state, rules, now),
-        Goal::Stored if matches!(taken.last(), Some((Step::Save, Outcome::Saved))) => None,
+        Goal::Stored if matches!(taken.last(), Some((Step::Save, outcome)) if *outcome != Outcome::Unsaved) => None,
         Goal::Stored => unsaved(state, rules, now).or_else(|| {
             let at = now.plus(rules.timing.floor);
             Some(Plan { step: Step::Save, at, why: Why::Unsaved })

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::gitlab::{self, AnswerText, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
 use crate::model::{RunnerId, ServerUrl, Timestamp};
-use crate::secret::SourceError;
+use crate::secret::{Fingerprint, SourceError};
 use crate::store::{self, ComposeError, EntryProblem};
 
 /// A failed call to a server.
@@ -95,6 +95,16 @@ pub enum Error {
         runner: String,
         /// What is odd about it.
         oddity: &'static str,
+    },
+    /// A token from an odd answer is not accepted yet, and without a state directory there is no place for it.
+    #[error(
+        "the token {token} from an odd answer for runner `{runner}` is not accepted yet, and without a state directory there is no place for it: it is lost once the process ends"
+    )]
+    Unstored {
+        /// The runner's name or key.
+        runner: String,
+        /// Fingerprint of the token.
+        token: Fingerprint,
     },
     /// A registration was not sent, because a token from an earlier odd answer may be good.
     #[error(
@@ -238,7 +248,7 @@ impl Error {
                 _ => Outcome::Deferred { retry_after: None },
             },
             Self::Unproven { .. } | Self::RegistrationLost { .. } => Outcome::Lost { retry_after: None },
-            Self::AwaitsToken(_) => Outcome::Deferred { retry_after: None },
+            Self::AwaitsToken(_) | Self::Unstored { .. } => Outcome::Deferred { retry_after: None },
             Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,

@@ -1,7 +1,8 @@
 //! config.toml as a projection of the records: comparing an entry with its record, and correcting it.
 
-use super::{Disk, Enrollment, Error, Ops, Runner, Server, is_own};
-use crate::model::{Credential, RunnerId};
+use super::candidates::Asked;
+use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server, is_own};
+use crate::model::{CandidateSource, Credential, RunnerId};
 use crate::secret::Digest;
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
 
@@ -135,18 +136,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Writes a token that came in an odd answer, and that neither the journal nor the candidates hold yet. A lost reset
-    /// stays unsettled.
+    /// stays unsettled. Without a state directory config.toml is the only place for it, so the server is asked about it
+    /// once; returns the adoption then.
     ///
     /// # Errors
-    /// [`Error::Disk`]; the caller may retry without limit.
-    pub async fn save_received(&self, runner: &mut Runner) -> Result<(), Error> {
-        let locked = self.lock(runner).await?;
+    /// [`Error::Disk`], after which the caller may retry without limit; [`Error::Unstored`] if there is no place for it.
+    pub async fn save_received(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Option<Completed>, Error> {
+        let _locked = self.lock(runner).await?;
         self.save_held(runner).await?;
         if self.disk.has_state() {
             runner.sole_copy = None;
+            return Ok(None);
         }
-        drop(locked);
-        Ok(())
+        if let Asked::Adopted(answer) = self.ask_newer(runner, &[], inquiry).await? {
+            return Ok(Some(self.adopted(runner, &answer, inquiry).await?));
+        }
+        let received = runner.held.candidates.iter().rev().find(|it| it.source == CandidateSource::Received);
+        match received.map(|candidate| candidate.token.fingerprint()) {
+            Some(token) => Err(Error::Unstored { runner: runner.label().to_owned(), token }),
+            None => Ok(None),
+        }
     }
 
     /// Compares the entry with the record after config.toml has changed. What the entry holds is corrected by the next

@@ -1400,3 +1400,22 @@ async fn a_runner_of_the_same_name_with_an_entry_of_its_own_is_never_taken_for_t
     assert!(fixture.disk.tokens().contains(&credential.token));
     assert_eq!(fixture.server.calls(), ["probe", "register", "probe", "register"]);
 }
+
+#[tokio::test]
+async fn a_token_without_a_place_is_never_reported_as_saved() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.disk.state().is_stateless = true;
+    fixture.disk.state().records.clear();
+    fixture.server.inject("reset", Fault::OddAnswer);
+    fixture.server.inject_always("verify", Some(Fault::Fail(NOT_EXECUTED)));
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    let served = fixture.server.runners().into_values().next().unwrap();
+    let error = fixture.ops.save_received(&mut runner, &inquiry()).await.unwrap_err();
+    assert!(matches!(&error, Error::Unstored { token, .. } if *token == served.token.fingerprint()), "{error}");
+    assert!(error.to_string().contains(&served.token.fingerprint().to_string()) && runner.is_unstored());
+    fixture.server.inject_always("verify", None);
+    let adopted = fixture.ops.save_received(&mut runner, &inquiry()).await.unwrap().unwrap();
+    assert!(matches!(adopted.outcome, Outcome::Adopted(_)) && !runner.is_unstored());
+    assert_eq!(fixture.disk.tokens(), [served.token]);
+}

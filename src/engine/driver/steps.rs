@@ -225,7 +225,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let saved = match &self.state {
             State::Active(_) => self.engine.ops.save(&mut self.runner).await,
             // A token in an odd answer: the credential is still the former one.
-            _ => self.engine.ops.save_received(&mut self.runner).await.map(|()| EntryStatus::Ours),
+            _ => {
+                let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+                let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+                match engine.ops.save_received(&mut self.runner, &inquiry).await {
+                    Ok(Some(adopted)) => return Ok(StepReport::completed(step, adopted)),
+                    Err(error @ ops::Error::Unstored { .. }) => return Err(error),
+                    saved => saved.map(|_| EntryStatus::Ours),
+                }
+            }
         };
         Ok(match saved {
             Ok(EntryStatus::Foreign { .. }) => StepReport::new(step, vec![Outcome::Saved, Outcome::Nudged]),
