@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::transition_log::log_transition;
@@ -25,8 +26,11 @@ pub(super) use status::Acceptance;
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
 pub(super) enum RunnerCommand {
-    /// Look now.
-    Nudge,
+    /// A person asks for a new attempt of everything that failed.
+    TryAgain {
+        /// When.
+        asked_at: Instant,
+    },
     /// config.toml has changed.
     Changed {
         /// Whether a missing entry is missing for good.
@@ -91,6 +95,8 @@ pub(super) struct Worker<S, D, C> {
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<OngoingFailure>,
+    /// When a registration of this process was lost.
+    lost_at: Option<Instant>,
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
@@ -105,7 +111,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let secrets = Secrets::read(&driver);
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure };
+        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure, lost_at: None };
         worker.log_transition(before);
         worker
     }
@@ -181,7 +187,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             // A supervisor that is gone cancels too.
             let _mode = cancels.await;
         };
+        let was_lost = self.driver.state().has_lost_registration();
         let report = self.driver.step(plan, cancelled).await;
+        if !was_lost && self.driver.state().has_lost_registration() {
+            self.lost_at = Some(Instant::now());
+        }
         self.follow_up(before, old_id, &report);
         report
     }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver};
@@ -36,7 +38,7 @@ fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge => self.try_again().await,
+            RunnerCommand::TryAgain { asked_at } => self.try_again(asked_at).await,
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
@@ -46,11 +48,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// A person asks for a new attempt of everything that failed.
-    async fn try_again(&mut self) {
-        if self.driver.state().has_lost_registration()
-            && let Err(error) = self.driver.forget_lost_registration().await
-        {
+    /// A person asks for a new attempt of everything that failed. One who asked before a registration was lost did not
+    /// know of it.
+    async fn try_again(&mut self, asked_at: Instant) {
+        let is_lost = self.driver.state().has_lost_registration();
+        if is_lost && self.lost_at.is_some_and(|lost_at| asked_at <= lost_at) {
+            return;
+        }
+        if is_lost && let Err(error) = self.driver.forget_lost_registration().await {
             tracing::warn!(
                 runner = self.driver.runner.label(),
                 error = chain(&error),

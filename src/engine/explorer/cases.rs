@@ -559,3 +559,30 @@ fn a_command_registers_nothing_beside_a_runner_whose_entry_has_just_lost_its_tok
         ],
     );
 }
+
+#[test]
+fn an_enrollment_with_a_given_token_takes_no_other_runner_whose_token_is_in_its_entry() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[(NOW, Register(1)), (NOW, Register(2)), (NOW, Enroll(2)), (NOW, SwapToken(3, 3)), (NOW, Enroll(1))],
+    );
+}
+
+#[test]
+fn a_reload_from_before_a_lost_registration_does_not_repeat_it() {
+    keeps_every_promise(
+        Setup { life: 0, age: 0, jitter: 300_503, is_stateless: false },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Hangup),
+            (NOW, Enroll(0)),
+            (NOW, Down(8000)),
+            (NOW, DeleteInGitlab(0)),
+            (After(60), Fault(Verification, Trouble::ServerError)),
+            (NOW, GatewayFor(10, 502, Body::Error)),
+            (After(3), Fault(Registration, Trouble::CutAfter)),
+            (Await(1), Rotate(2)),
+            (Await(8), Hangup),
+        ],
+    );
+}
