@@ -586,3 +586,33 @@ fn a_reload_from_before_a_lost_registration_does_not_repeat_it() {
         ],
     );
 }
+
+#[test]
+fn a_runner_that_is_registered_anew_completes_an_entry_whose_token_was_blanked() {
+    keeps_every_promise(
+        Setup { age: 77_760, ..DAY },
+        &[
+            (NOW, DeleteEntry(3)),
+            (After(1200), RegisterAgainPolicy(2)),
+            (After(600), Enroll(0)),
+            (NOW, StartDaemon),
+            (NOW, BlankToken(1)),
+            (NOW, Restore(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_registers_again_although_config_toml_could_not_be_read() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (After(1), RegisterAgainPolicy(2)),
+            (NOW, Unregister(2)),
+            (NOW, DiskFault("read", 2)),
+            (NOW, Hangup),
+        ],
+    );
+}
