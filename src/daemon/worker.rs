@@ -97,6 +97,8 @@ pub(super) struct Worker<S, D, C> {
     ongoing_failure: Option<OngoingFailure>,
     /// When a registration of this process was lost.
     lost_at: Option<Instant>,
+    /// What a comparison with config.toml that failed was to do, which the next one makes up for.
+    missed: Option<UnregisteredElsewhere>,
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
@@ -111,7 +113,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let secrets = Secrets::read(&driver);
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure, lost_at: None };
+        let worker =
+            Self { shared, driver, channels, secrets, acceptance, ongoing_failure, lost_at: None, missed: None };
         worker.log_transition(before);
         worker
     }

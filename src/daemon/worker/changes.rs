@@ -104,15 +104,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if runner.record.credential.is_none() {
             return;
         }
+        let unregistered = self.missed.take().map_or(unregistered, |missed| missed.max(unregistered));
+        // The record is read first: it may show that the runner is gone although config.toml cannot be read.
         let reconciled = match self.shared.engine.ops.reconcile(runner).await {
-            Ok(reconciled) => reconciled,
+            Ok(reconciled) => Some(reconciled),
             Err(error) => {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
                     "cannot compare the runner with config.toml, which has changed: keeping the last known state until the next verification"
                 );
-                return;
+                None
             }
         };
         if runner.record.credential.is_none() {
@@ -120,6 +122,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let comes_back = unregistered == UnregisteredElsewhere::RegisterAgain && self.driver.enrollment.is_some();
             return self.driver.enter(if comes_back { Outcome::Reenrolled(None) } else { Outcome::Unregistered });
         }
+        let Some(reconciled) = reconciled else {
+            self.missed = Some(unregistered);
+            return;
+        };
         if reconciled.is_replaced
             && let Some(validity) = self.driver.runner.validity(self.driver.now())
         {

@@ -605,10 +605,13 @@ fn a_runner_that_is_registered_anew_completes_an_entry_whose_token_was_blanked()
 #[test]
 fn a_reload_registers_again_although_config_toml_could_not_be_read() {
     keeps_every_promise(
-        DAY,
+        Setup { jitter: 202_710, ..DAY },
         &[
-            (NOW, StartDaemon),
-            (NOW, Enroll(1)),
+            (NOW, Reboot),
+            (NOW, WallJump(7200)),
+            (NOW, Unregister(2)),
+            (NOW, DeleteEntry(3)),
+            (After(60), Enroll(1)),
             (After(1), RegisterAgainPolicy(2)),
             (NOW, Unregister(2)),
             (NOW, DiskFault("read", 2)),
