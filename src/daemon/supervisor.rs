@@ -116,6 +116,8 @@ pub(super) struct Supervisor<S, D, C> {
     still_at: Option<Instant>,
     /// Enrollments that another process has unregistered while this one runs.
     unregistered_elsewhere: BTreeSet<RunnerKey>,
+    /// What an inventory that failed was to do, which the next one makes up for.
+    missed_inventory: Option<UnregisteredElsewhere>,
     handles: BTreeMap<RunnerKey, RunnerHandle>,
     /// Runners whose worker has panicked, and until when they are not served.
     pub(super) resting: BTreeMap<RunnerKey, Instant>,
@@ -140,6 +142,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
             unregistered_elsewhere: BTreeSet::new(),
+            missed_inventory: None,
             handles: BTreeMap::new(),
             resting: BTreeMap::new(),
             workers: JoinSet::new(),
@@ -292,7 +295,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.shared.engine.ops.forget_tls();
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
-        self.send_to_all(&RunnerCommand::Nudge { asked_at: Instant::now() });
+        self.send_to_all(&RunnerCommand::TryAgain { asked_at: tokio::time::Instant::now() });
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.
@@ -323,7 +326,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Takes an inventory, now or after the one that is under way.
     fn look_for_runners(&mut self, unregistered: UnregisteredElsewhere) {
-        let wanted = self.next_inventory.map_or(unregistered, |next| next.max(unregistered));
+        let wanted =
+            [self.next_inventory, self.missed_inventory.take()].into_iter().flatten().fold(unregistered, Ord::max);
         if !self.inventory.is_empty() {
             self.next_inventory = Some(wanted);
             return;
@@ -343,10 +347,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         match taken {
             Ok((inventory, snapshot)) => self.serve_new(unregistered, inventory, &snapshot),
-            Err(error) => tracing::warn!(
-                error = chain(&error),
-                "config.toml has changed and cannot be read: keeping the last known state"
-            ),
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "config.toml has changed and cannot be read: keeping the last known state"
+                );
+                self.missed_inventory = Some(unregistered);
+            }
         }
         if std::mem::take(&mut self.is_reloading) {
             tracing::info!("reloaded");

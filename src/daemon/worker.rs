@@ -15,7 +15,6 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
-use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
@@ -27,9 +26,9 @@ pub(super) use status::Acceptance;
 /// What the supervisor tells a worker.
 #[derive(Clone, Debug)]
 pub(super) enum RunnerCommand {
-    /// A person asks to look now.
-    Nudge {
-        /// When the person asked.
+    /// A person asks for a new attempt of everything that failed.
+    TryAgain {
+        /// When.
         asked_at: Instant,
     },
     /// config.toml has changed.
@@ -94,10 +93,10 @@ pub(super) struct Worker<S, D, C> {
     channels: RunnerChannels,
     secrets: Secrets,
     acceptance: Acceptance,
-    /// When the answer to a registration was lost.
-    lost_at: Option<Instant>,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<OngoingFailure>,
+    /// What a comparison with config.toml that failed was to do, which the next one makes up for.
+    missed: Option<UnregisteredElsewhere>,
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
@@ -111,8 +110,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let secrets = Secrets::read(&driver);
-        let (acceptance, lost_at, ongoing_failure) = (Acceptance::default(), None, None);
-        let worker = Self { shared, driver, channels, secrets, acceptance, lost_at, ongoing_failure };
+        let (acceptance, ongoing_failure) = (Acceptance::default(), None);
+        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure, missed: None };
         worker.log_transition(before);
         worker
     }
@@ -173,15 +172,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             && let Some(plan) = self.driver.plan_towards(Goal::Stored, &[])
         {
             tokio::time::sleep(plan.at.since(self.driver.now())).await;
-            let report = self.execute(plan).await;
-            if report.outcomes.contains(&Outcome::Unsaved) {
-                continue;
+            // Without a state directory there is no place for a token in an odd answer.
+            if self.execute(plan).await.outcomes.contains(&Outcome::Saved) {
+                break;
             }
-            // Without a state directory there is no place for a token in an odd answer that is not accepted.
-            if let Some(failure) = report.failure {
-                tracing::error!(runner = self.driver.runner.label(), error = chain(&failure), "ending nevertheless");
-            }
-            break;
         }
     }
 
@@ -193,11 +187,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             // A supervisor that is gone cancels too.
             let _mode = cancels.await;
         };
-        let has_lost = self.driver.state().has_lost_registration();
         let report = self.driver.step(plan, cancelled).await;
-        if !has_lost && self.driver.state().has_lost_registration() {
-            self.lost_at = Some(Instant::now());
-        }
         self.follow_up(before, old_id, &report);
         report
     }

@@ -4,6 +4,8 @@
 //! The loss of an enrollment is kept as the evidence beside its own record. Any other one is kept beside a record without
 //! a token, under the key that all registrations of the name share.
 
+use tokio::time::Instant;
+
 use super::register::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::model::{Conclusion, Evidence, Held, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
@@ -12,6 +14,7 @@ use crate::store::{self, Intent, JournalOperation, Pending, Record};
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Notes that the answer to a registration was lost, and then ends its journal.
     pub(super) async fn lose_registration(&self, runner: &mut Runner, intent: &Intent) -> Result<(), Error> {
+        runner.lost_at = Some(Instant::now());
         let record = &runner.record;
         if record.enrollment.is_some() && record.credential.is_none() {
             runner.held.evidence = Some(evidence_of_loss(intent.at));

@@ -98,7 +98,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let entered = self.enter_unless_stopping(runner).await?;
         let mut unknown = self.note_unknown(runner, &entered.snapshot, now).await?;
         unknown.extend(self.note_same_runner(enrollment, runner, &entered.snapshot, inquiry).await?);
-        let is_missing = match EntryStatus::of(runner, &entered.snapshot) {
+        let entry_status = EntryStatus::of(runner, &entered.snapshot);
+        let is_blank = entry_status == EntryStatus::Blank;
+        let is_missing = match entry_status {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
@@ -128,7 +130,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.check_settled(runner).await?;
         self.probe_server(enrollment, runner).await?;
         let text = runner.record.entry_text.take();
-        if is_missing {
+        // An entry without a token is found again by its name alone: the new runner has another id.
+        if is_missing || is_blank {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
         self.register_by_source(enrollment, runner, token, inquiry).await

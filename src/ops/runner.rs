@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use crate::lifecycle::{Fraction, State, Timing, Validity, precedes_issue, reset_from};
 use crate::model::{
     Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey,
@@ -45,6 +47,8 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
+    /// When this process has lost the answer to its registration.
+    pub(super) lost_at: Option<Instant>,
     /// Whether its token has changed since its record was last written.
     pub(super) is_unsaved: bool,
     /// Whether its record was on the disk when it was last read or written.
@@ -135,6 +139,7 @@ impl Runner {
             belief: None,
             held: Held::default(),
             is_held_changed: false,
+            lost_at: None,
             is_unsaved: false,
             is_recorded: true,
         }
@@ -203,6 +208,12 @@ impl Runner {
     #[must_use]
     pub fn is_unstored(&self) -> bool {
         self.sole_copy.is_some()
+    }
+
+    /// When this process has lost the answer to its registration, before anything says so.
+    #[must_use]
+    pub fn lost_at(&self) -> Option<Instant> {
+        self.lost_at
     }
 
     /// Whether its record was on the disk when it was last read or written.

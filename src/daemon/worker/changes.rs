@@ -10,7 +10,7 @@ use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
 use crate::lifecycle::{Active, Outcome, State};
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server, given_tokens};
+use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
 use crate::secret::{Fingerprint, Source};
 
 /// The secrets that a runner depends on, as they were when the worker last looked.
@@ -19,8 +19,6 @@ pub(super) struct Secrets {
     source: Option<Fingerprint>,
     /// The access token for its server.
     access: Option<Fingerprint>,
-    /// The given tokens of all enrollments at its server: while another one is given a token, this one does not adopt it.
-    given: Vec<Fingerprint>,
 }
 
 impl Secrets {
@@ -29,10 +27,7 @@ impl Secrets {
         let fingerprint = |source: &Source| source.read().ok().map(|token| token.fingerprint());
         let source = driver.enrollment.as_ref().map(|enrollment| enrollment.source.secret());
         let access = driver.config.access_to(&driver.runner.record.url).map(|access| &access.access_token);
-        let given = given_tokens(&driver.config.enrollments).into_iter();
-        let given = given.filter(|(enrollment, _)| enrollment.site.url == driver.runner.record.url);
-        let given = given.map(|(_, token)| token.fingerprint()).collect();
-        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint), given }
+        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint) }
     }
 }
 
@@ -43,7 +38,7 @@ fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
         match command {
-            RunnerCommand::Nudge { asked_at } => self.try_again(asked_at).await,
+            RunnerCommand::TryAgain { asked_at } => self.try_again(asked_at).await,
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
@@ -53,14 +48,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         }
     }
 
-    /// A person asks for a new attempt of everything that failed. A person who asked before the answer to a registration
-    /// was lost did not know of that, and does not go on after it.
+    /// A person asks for a new attempt of everything that failed. One who asked before a registration was lost did not
+    /// know of it.
     async fn try_again(&mut self, asked_at: Instant) {
-        let has_lost = self.driver.state().has_lost_registration();
-        if has_lost && self.lost_at.is_some_and(|lost_at| lost_at >= asked_at) {
+        let is_lost = self.driver.state().has_lost_registration();
+        if is_lost && self.driver.runner.lost_at().is_some_and(|lost_at| asked_at <= lost_at) {
             return;
         }
-        if has_lost && let Err(error) = self.driver.forget_lost_registration().await {
+        if is_lost && let Err(error) = self.driver.forget_lost_registration().await {
             tracing::warn!(
                 runner = self.driver.runner.label(),
                 error = chain(&error),
@@ -109,15 +104,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if runner.record.credential.is_none() {
             return;
         }
+        let unregistered = self.missed.take().map_or(unregistered, |missed| missed.max(unregistered));
+        // The record is read first: it may show that the runner is gone although config.toml cannot be read.
         let reconciled = match self.shared.engine.ops.reconcile(runner).await {
-            Ok(reconciled) => reconciled,
+            Ok(reconciled) => Some(reconciled),
             Err(error) => {
                 tracing::warn!(
                     runner = runner.label(),
                     error = chain(&error),
                     "cannot compare the runner with config.toml, which has changed: keeping the last known state until the next verification"
                 );
-                return;
+                None
             }
         };
         if runner.record.credential.is_none() {
@@ -125,6 +122,10 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let comes_back = unregistered == UnregisteredElsewhere::RegisterAgain && self.driver.enrollment.is_some();
             return self.driver.enter(if comes_back { Outcome::Reenrolled(None) } else { Outcome::Unregistered });
         }
+        let Some(reconciled) = reconciled else {
+            self.missed = Some(unregistered);
+            return;
+        };
         if reconciled.is_replaced
             && let Some(validity) = self.driver.runner.validity(self.driver.now())
         {
@@ -170,15 +171,12 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let present = Secrets::read(&self.driver);
         let former = std::mem::replace(&mut self.secrets, present);
         let is_given = matches!(&self.driver.enrollment, Some(Enrollment { source: RegistrationSource::Given(_), .. }));
-        let is_unadopted = self.secrets.source != self.driver.runner.record.seed;
-        let has_new_source = is_new(&self.secrets.source, &former.source) && is_unadopted;
-        let may_adopt = self.secrets.source.is_some() && is_unadopted && self.secrets.given != former.given;
+        let has_new_source =
+            is_new(&self.secrets.source, &former.source) && self.secrets.source != self.driver.runner.record.seed;
         let has_new_access = is_new(&self.secrets.access, &former.access);
         let is_concerned = match self.driver.state() {
             State::Unregistered(_) | State::Failed(_) | State::Rejected(_) => has_new_source || has_new_access,
-            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => {
-                is_given && (has_new_source || may_adopt)
-            }
+            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => is_given && has_new_source,
             State::Retired { .. } => false,
         };
         if is_concerned {

@@ -601,3 +601,63 @@ fn a_command_registers_nothing_beside_a_runner_whose_entry_has_just_lost_its_tok
         ],
     );
 }
+
+#[test]
+fn an_enrollment_with_a_given_token_takes_no_other_runner_whose_token_is_in_its_entry() {
+    keeps_every_promise(
+        Setup { life: 86_400, age: 51_840, ..DAY },
+        &[(NOW, Register(1)), (NOW, Register(2)), (NOW, Enroll(2)), (NOW, SwapToken(3, 3)), (NOW, Enroll(1))],
+    );
+}
+
+#[test]
+fn a_reload_from_before_a_lost_registration_does_not_repeat_it() {
+    keeps_every_promise(
+        Setup { life: 0, age: 0, jitter: 300_503, is_stateless: false },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Hangup),
+            (NOW, Enroll(0)),
+            (NOW, Down(8000)),
+            (NOW, DeleteInGitlab(0)),
+            (After(60), Fault(Verification, Trouble::ServerError)),
+            (NOW, GatewayFor(10, 502, Body::Error)),
+            (After(3), Fault(Registration, Trouble::CutAfter)),
+            (Await(1), Rotate(2)),
+            (Await(8), Hangup),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_that_is_registered_anew_completes_an_entry_whose_token_was_blanked() {
+    keeps_every_promise(
+        Setup { age: 77_760, ..DAY },
+        &[
+            (NOW, DeleteEntry(3)),
+            (After(1200), RegisterAgainPolicy(2)),
+            (After(600), Enroll(0)),
+            (NOW, StartDaemon),
+            (NOW, BlankToken(1)),
+            (NOW, Restore(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_registers_again_although_config_toml_could_not_be_read() {
+    keeps_every_promise(
+        Setup { jitter: 202_710, ..DAY },
+        &[
+            (NOW, Reboot),
+            (NOW, WallJump(7200)),
+            (NOW, Unregister(2)),
+            (NOW, DeleteEntry(3)),
+            (After(60), Enroll(1)),
+            (After(1), RegisterAgainPolicy(2)),
+            (NOW, Unregister(2)),
+            (NOW, DiskFault("read", 2)),
+            (NOW, Hangup),
+        ],
+    );
+}

@@ -8,8 +8,8 @@ use crate::model::{Credential, Held, RunnerId, RunnerKey, ServerUrl, Timestamp, 
 use crate::ops::Disk;
 use crate::secret::{Digest, Fingerprint};
 use crate::store::{
-    self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, Pending, Record, Records,
-    Snapshot,
+    self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending,
+    Record, Records, Snapshot,
 };
 
 type Stored<T> = Result<T, store::Error>;
@@ -135,6 +135,19 @@ impl Port {
         // A person may have put one of its former tokens into another entry, which counts as its entry too.
         let is_moved = state.duplicated_at > 0;
         if is_named && (is_kept || !is_home || is_moved) || state.let_go.contains(&id) {
+            return;
+        }
+        // A person has put its token into another entry after an unregistration that a disk fault has cut off: the
+        // next process finishes that, and the entry's text is kept.
+        let is_unfinished = state.files.journal.values().any(|pending| {
+            let operation = &pending.intent.operation;
+            let of = match operation {
+                JournalOperation::Unregister { id, .. } => id.map(RunnerId::number),
+                JournalOperation::Register { .. } | JournalOperation::Rotate { .. } => None,
+            };
+            of == Some(id) && pending.answer.is_some()
+        });
+        if is_moved && is_unfinished && state.last_disk_fault > 0 {
             return;
         }
         if !(intent.runners.contains(&id) && is_created) {

@@ -194,7 +194,7 @@ pub(super) struct State {
     idle_awaits: (i64, u32),
     /// The same of readings of the clock: a loop need not await anything.
     clock_reads: (i64, u32),
-    last_disk_fault: i64,
+    pub(super) last_disk_fault: i64,
     /// When GitLab has last issued a token.
     last_answer: i64,
     pub(super) last_fault: i64,

@@ -121,9 +121,10 @@ impl<'h> Holdings<'h> {
         let name = Some(&enrollment.entry.name);
         for position in self.meant(enrollment, given) {
             let entry = self.index.entry(position);
-            match self.owner_for(position, name.filter(|_| given.is_none())) {
+            let is_given = given.is_some_and(|given| has_token(entry, given));
+            match self.owner_for(position, name.filter(|_| !is_given)) {
                 Some(record) if is_anothers(record) => {
-                    if given.is_some_and(|given| has_token(entry, given)) {
+                    if is_given {
                         taken = Some(record.key.clone());
                     }
                 }
@@ -155,8 +156,8 @@ impl<'h> Holdings<'h> {
         Related { relation, others }
     }
 
-    /// The record that an entry belongs to. For an enrollment that registers its runner, one of its name goes before one
-    /// of another name whose token a person has put into the entry: it may have a good token of its own.
+    /// The record that an entry belongs to. One of the enrollment's name goes before one of another name whose token a
+    /// person has put into the entry, unless that is the given token: it may have a good token of its own.
     fn owner_for(&self, position: usize, name: Option<&String>) -> Option<&'h Record> {
         let owner = self.owners.get(&position).copied()?;
         if name.is_none() || owner.name.as_ref() == name {
