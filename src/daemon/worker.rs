@@ -15,6 +15,7 @@ use super::Shared;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
+use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
@@ -172,10 +173,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             && let Some(plan) = self.driver.plan_towards(Goal::Stored, &[])
         {
             tokio::time::sleep(plan.at.since(self.driver.now())).await;
-            // Without a state directory there is no place for a token in an odd answer.
-            if self.execute(plan).await.outcomes.contains(&Outcome::Saved) {
-                break;
+            let report = self.execute(plan).await;
+            if report.outcomes.contains(&Outcome::Unsaved) {
+                continue;
             }
+            // Without a state directory there is no place for a token in an odd answer that is not accepted.
+            if let Some(failure) = report.failure {
+                tracing::error!(runner = self.driver.runner.label(), error = chain(&failure), "ending nevertheless");
+            }
+            break;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
 use crate::lifecycle::{Active, Outcome, State};
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
+use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server, given_tokens};
 use crate::secret::{Fingerprint, Source};
 
 /// The secrets that a runner depends on, as they were when the worker last looked.
@@ -19,6 +19,8 @@ pub(super) struct Secrets {
     source: Option<Fingerprint>,
     /// The access token for its server.
     access: Option<Fingerprint>,
+    /// The given tokens of all enrollments at its server: while another one is given a token, this one does not adopt it.
+    given: Vec<Fingerprint>,
 }
 
 impl Secrets {
@@ -27,7 +29,10 @@ impl Secrets {
         let fingerprint = |source: &Source| source.read().ok().map(|token| token.fingerprint());
         let source = driver.enrollment.as_ref().map(|enrollment| enrollment.source.secret());
         let access = driver.config.access_to(&driver.runner.record.url).map(|access| &access.access_token);
-        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint) }
+        let given = given_tokens(&driver.config.enrollments).into_iter();
+        let given = given.filter(|(enrollment, _)| enrollment.site.url == driver.runner.record.url);
+        let given = given.map(|(_, token)| token.fingerprint()).collect();
+        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint), given }
     }
 }
 
@@ -171,12 +176,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         let present = Secrets::read(&self.driver);
         let former = std::mem::replace(&mut self.secrets, present);
         let is_given = matches!(&self.driver.enrollment, Some(Enrollment { source: RegistrationSource::Given(_), .. }));
-        let has_new_source =
-            is_new(&self.secrets.source, &former.source) && self.secrets.source != self.driver.runner.record.seed;
+        let is_unadopted = self.secrets.source != self.driver.runner.record.seed;
+        let has_new_source = is_new(&self.secrets.source, &former.source) && is_unadopted;
+        let may_adopt = self.secrets.source.is_some() && is_unadopted && self.secrets.given != former.given;
         let has_new_access = is_new(&self.secrets.access, &former.access);
         let is_concerned = match self.driver.state() {
             State::Unregistered(_) | State::Failed(_) | State::Rejected(_) => has_new_source || has_new_access,
-            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => is_given && has_new_source,
+            State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => {
+                is_given && (has_new_source || may_adopt)
+            }
             State::Retired { .. } => false,
         };
         if is_concerned {
