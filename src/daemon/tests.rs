@@ -1259,6 +1259,17 @@ async fn clocks_that_agreed_once_show_later_which_one_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_under_a_clock_that_was_always_wrong_delays_no_rotation() {
+    for life in [secs(7200), secs(86_400)] {
+        for clocks in wrong_clocks(life) {
+            let fixture = DaemonFixture::new(Some(life));
+            run_off(&fixture, enrolled(registration_token()), life, clocks).await;
+            run_off(&fixture, enrolled(registration_token()), life * 3, clocks).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn restarts_under_a_wrong_clock_are_no_rotations() {
     let life = secs(86_400);
     for clocks in wrong_clocks(life) {

@@ -225,10 +225,11 @@ pub(super) fn doubled(span: Duration, times: u32) -> Duration {
     span.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
-/// The earliest time of the next reset after the last one. A stored time ahead of the present counts as now.
+/// The earliest time of the next reset after the last one. A stored time ahead of the present counts as now. Whether the
+/// token has expired is not known yet: a process that has just started has not heard the server's time.
 #[must_use]
 pub fn reset_from(timing: &Timing, validity: &Validity, last_reset_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(after_reset(timing, validity, now)))
+    last_reset_at.map_or(Timestamp::EARLIEST, |at| at.min(now).plus(between_resets(timing, validity.life())))
 }
 
 /// How long a `Retry-After` is honoured: up to the cap and half of the remaining life.
