@@ -295,7 +295,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.shared.engine.ops.forget_tls();
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
-        self.send_to_all(&RunnerCommand::TryAgain { asked_at: tokio::time::Instant::now() });
+        self.send_to_all(&RunnerCommand::TryAgain { asked_at: Instant::now() });
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.

@@ -157,8 +157,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Whether another process has registered a runner of this name at this server since the inventory was taken: there
-    /// is an entry of this name, or a record of this name without an entry or whose entry has lost its token. A runner of another enrollment does not
-    /// count for the daemon, which knows about it.
+    /// is an entry of this name, or a record of this name without an entry or whose entry has lost its token. A runner of
+    /// another enrollment does not count for the daemon, which knows about it.
     async fn is_registered_elsewhere(
         &self,
         enrollment: &Enrollment,
