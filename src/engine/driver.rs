@@ -222,15 +222,22 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// Another process has replaced the token during a step that does not say so: what was concluded about the former
-    /// one says nothing about it.
+    /// one says nothing about it. Or it has unregistered the runner.
     fn notice_replaced(&mut self, before: Option<Digest>, report: &StepReport) {
         let now = self.runner.digest();
         let says_so = report.outcomes.iter().any(|outcome| {
             matches!(
                 outcome,
-                Outcome::Registered(_) | Outcome::Rotated(_) | Outcome::Adopted(_) | Outcome::Unregistered
+                Outcome::Registered(_)
+                    | Outcome::Rotated(_)
+                    | Outcome::Adopted(_)
+                    | Outcome::Unregistered
+                    | Outcome::Reenrolled(_)
             )
         });
+        if before.is_some() && now.is_none() && !says_so && self.runner.record.state == Some(StateName::Retired) {
+            self.enter(Outcome::Unregistered);
+        }
         if before.is_some()
             && now.is_some()
             && now != before

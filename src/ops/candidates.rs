@@ -177,14 +177,15 @@ impl Runner {
         }
     }
 
-    /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim.
+    /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim. What
+    /// may be another runner's is not unregistered.
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
         let is_without_token = self.record.credential.is_none();
         match (verified.id, self.record.named_id()) {
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
             (Some(_), _) => Owner::Same,
-            (None, _) if inquiry.is_dead => Owner::Same,
+            (None, _) if inquiry.is_dead && !self.is_leaving => Owner::Same,
             (None, _) => Owner::Other(None),
         }
     }

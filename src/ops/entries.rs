@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{Disk, EntryFate, Error, Ops, Runner, Server};
-use crate::model::Timestamp;
-use crate::store::{self, Edit, Entry, EntrySelector};
+use super::{Disk, EntryFate, Error, Ops, RecordMove, Runner, Server};
+use crate::model::{RunnerKey, StateName, Timestamp};
+use crate::store::{self, Edit, Entry, EntrySelector, Record};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Removes these entries of a runner from config.toml; sends nothing. The record stays if `others` of its entries
-    /// stay, and follows one of them if it had the name of a removed one. Returns the file that keeps the last removed
-    /// entry.
+    /// stay, and follows one of them if it had the name of a removed one: an enrollment has no runner any more then.
+    /// Returns the file that keeps the last removed entry.
     ///
     /// # Errors
     /// [`Error::Disk`].
@@ -20,6 +20,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         others: &[Entry],
         now: Timestamp,
     ) -> Result<Option<PathBuf>, Error> {
+        let is_named = removed.iter().any(|entry| entry.name == runner.record.name);
+        if is_named && !others.is_empty() {
+            self.part_from_enrollment(runner, now).await?;
+        }
         let _lock = self.lock(runner).await?;
         if others.is_empty() {
             self.check_settled(runner).await?;
@@ -39,10 +43,34 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
             }
         }
-        if removed.iter().any(|entry| entry.name == runner.record.name) {
+        if is_named {
             runner.record.name = others.iter().find_map(|entry| entry.name.clone());
             self.save_record(runner).await?;
         }
         Ok(dropped_to)
+    }
+
+    /// The runner goes on as one that was found. Its enrollment keeps the record of a retired runner, which keeps a running
+    /// daemon from registering another one.
+    async fn part_from_enrollment(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        let (Some(digest), Some(_), true) = (runner.digest(), &runner.record.enrollment, self.disk.has_state()) else {
+            return Ok(());
+        };
+        let mut left = Runner::blank(runner.record.key.clone(), runner.record.origin, runner.site.clone()).record;
+        left.enrollment.clone_from(&runner.record.enrollment);
+        left.name.clone_from(&runner.record.name);
+        (left.state, left.since) = (Some(StateName::Retired), Some(now));
+        let from = runner.record.key.clone();
+        let key = RunnerKey::found(&runner.record.url, runner.record.id, digest);
+        let record = Record { key, enrollment: None, ..runner.record.clone() };
+        let change =
+            RecordMove { from, record, is_recorded: runner.is_recorded(), is_stored: runner.variable.is_none() };
+        match self.move_and_leave(&change, Some(left)).await? {
+            Some(moved) => {
+                runner.record = moved.record;
+                Ok(())
+            }
+            None => Err(Error::Replaced(runner.label().to_owned())),
+        }
     }
 }

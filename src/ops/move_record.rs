@@ -36,6 +36,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// # Errors
     /// [`Error::Disk`]; with [`store::Error::RunnerLocked`] if another process works on the runner.
     pub async fn move_record(&self, change: &RecordMove) -> Result<Option<Moved>, Error> {
+        self.move_and_leave(change, None).await
+    }
+
+    /// As [`Ops::move_record`], and leaves another record under the old key.
+    pub(super) async fn move_and_leave(
+        &self,
+        change: &RecordMove,
+        left: Option<Record>,
+    ) -> Result<Option<Moved>, Error> {
         let (from, to) = (&change.from, &change.record.key);
         // Two processes that lock both keys take them in the same order.
         let _first = self.disk.lock_runner(from.min(to), LOCK_WAIT).await?;
@@ -65,7 +74,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         self.move_held(from, to).await?;
         let unfinished = self.move_journal(from, to).await?;
-        self.disk.remove_record(from).await?;
+        match left {
+            Some(left) => self.disk.save_record(left).await?,
+            None => self.disk.remove_record(from).await?,
+        }
         Ok(Some(Moved { record, unfinished }))
     }
 

@@ -255,18 +255,33 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Renews the credential of the entry. An entry with one of the runner's tokens but another id is from before a
+    /// Renews the credential of the entries. An entry with one of the runner's tokens but another id is from before a
     /// new registration and gets the new id too.
     async fn renew(&self, runner: &Runner, credential: Credential, over: Vec<Digest>) -> Result<Edited, store::Error> {
         let target = runner.target();
         let renewal = Edit::Renew { target, id: None, credential: credential.clone(), over: over.clone() };
-        match self.disk.edit(renewal).await {
-            Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {
-                let mut target = EntrySelector { id: None, ..runner.target() };
-                target.digests.extend(over.iter().copied());
-                self.disk.edit(Edit::Renew { target, id: runner.record.id, credential, over }).await
-            }
-            result => result,
+        let renewed = self.disk.edit(renewal).await;
+        match &renewed {
+            Err(store::Error::NoSuchEntry { .. }) if runner.record.id.is_some() => {}
+            Ok(_) if self.has_entry_of_former_id(runner).await? => {}
+            _ => return renewed,
         }
+        let mut target = EntrySelector { id: None, ..runner.target() };
+        target.digests.extend(over.iter().copied());
+        self.disk.edit(Edit::Renew { target, id: runner.record.id, credential, over }).await
+    }
+
+    /// Whether one of several entries of a runner that was registered anew still has the id from before.
+    async fn has_entry_of_former_id(&self, runner: &Runner) -> Result<bool, store::Error> {
+        let id = runner.record.id;
+        let has_former_id = runner.held.candidates.iter().any(|candidate| {
+            candidate.source == CandidateSource::Former && candidate.id.is_some() && candidate.id != id
+        });
+        if !has_former_id || id.is_none() {
+            return Ok(false);
+        }
+        let target = EntrySelector { id: None, ..runner.target() };
+        let is_former = |entry: &Entry| entry.id.is_some() && entry.id != id && target.matches(entry);
+        Ok(self.disk.read().await?.entries.iter().any(is_former))
     }
 }

@@ -4,6 +4,7 @@ use super::candidates::{Asked, Unadopted};
 use super::enrollment::{given_tokens, has_given, server_of_given};
 use super::{
     Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
+    is_own,
 };
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
@@ -12,7 +13,7 @@ use crate::model::{
     Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
 };
 use crate::secret::Token;
-use crate::store::{self, Edit, EntrySelector, Record, Snapshot};
+use crate::store::{self, Edit, Entry, EntrySelector, Record, Snapshot};
 
 /// Stands for a name in the key that all adoptions of given tokens at a server lock.
 const GIVEN_TOKENS: &str = "given tokens";
@@ -57,8 +58,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let asked = Finding::added(before, Claim::Refused, inquiry.now);
                 let expiry = runner.times().map_or(Expiry::Unknown, |(_, expiry)| expiry);
                 let inquiry = &Inquiry { is_dead: inquiry.is_dead || inquiry.is_proof(&asked, expiry), ..*inquiry };
-                if let (Some((token, id)), true) = (newer.foreign.first(), inquiry.is_dead && !runner.is_leaving) {
-                    return self.take_over(runner, token, *id, inquiry).await;
+                if inquiry.is_dead && !runner.is_leaving {
+                    let is_copy = |token: &Token| is_in_copy_alone(runner, &entered.snapshot, token);
+                    if let Some((token, id)) = newer.foreign.iter().find(|(token, _)| !is_copy(token)) {
+                        return self.take_over(runner, token, *id, inquiry).await;
+                    }
+                    self.hand_copies_over(runner, &entered.snapshot, &newer).await?;
                 }
                 let twin = match self.ask_twin(runner, inquiry).await? {
                     Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
@@ -123,6 +128,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let mut is_unknown = false;
                 for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
                     match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
+                        Some((token, Some(id))) if is_in_copy_alone(runner, snapshot, token) => {
+                            self.hand_copy_over(runner, credential, *id).await?;
+                        }
                         Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
                         Some((_, None)) if !runner.is_news(&credential.token) => {}
                         Some((_, None)) => {
@@ -204,6 +212,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         runner.record.given_to = Some(id);
         self.save_record(runner).await?;
+        self.hand_copy_over(runner, credential, id).await
+    }
+
+    /// As [`Ops::hand_entry_over`], for one of several entries: the runner still has its own.
+    async fn hand_copy_over(&self, runner: &Runner, credential: Credential, id: RunnerId) -> Result<(), Error> {
         self.record_given(runner, id, &credential).await?;
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
@@ -214,6 +227,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The runner's token is dead, and copies of its entry hold accepted tokens of other runners.
+    async fn hand_copies_over(&self, runner: &Runner, snapshot: &Snapshot, newer: &Unadopted) -> Result<(), Error> {
+        for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
+            let owner = newer.foreign.iter().find(|(token, _)| *token == credential.token);
+            if let Some(id) = owner.and_then(|(_, id)| *id) {
+                tracing::warn!(
+                    runner = runner.label(),
+                    other = id.number(),
+                    "a copy of its entry in config.toml was given to another runner: serving that one as found"
+                );
+                self.hand_copy_over(runner, credential, id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The entry that was given to another runner holds this runner's token again.
@@ -407,6 +436,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.since = Some(since);
         Ok(self.save_record(runner).await?)
     }
+}
+
+/// Whether an unknown token is only in copies of the runner's entry, which have other names than the entry itself.
+fn is_in_copy_alone(runner: &Runner, snapshot: &Snapshot, token: &Token) -> bool {
+    let target = runner.target();
+    let is_named = |entry: &&Entry| entry.name == runner.record.name;
+    let (named, copies): (Vec<_>, Vec<_>) =
+        snapshot.entries.iter().filter(|entry| is_own(&target, entry)).partition(is_named);
+    let has_token = |entry: &&Entry| entry.token.token() == Some(token);
+    !named.is_empty() && copies.iter().any(has_token) && !named.iter().any(has_token)
 }
 
 fn note_verification(runner: &mut Runner, answer: &Result<Answer<Verified>, Error>, now: Timestamp) {

@@ -485,7 +485,7 @@ fn a_closed_rotation_under_a_date_past_the_expiry_causes_no_stream_of_requests()
 }
 
 #[test]
-fn a_restored_entry_gives_its_runner_the_name_that_policies_go_by() {
+fn an_enrollment_whose_entry_was_unregistered_gets_a_runner_with_the_next_start() {
     keeps_every_promise(
         DAY,
         &[
@@ -658,6 +658,104 @@ fn a_reload_registers_again_although_config_toml_could_not_be_read() {
             (NOW, Unregister(2)),
             (NOW, DiskFault("read", 2)),
             (NOW, Hangup),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_whose_entry_was_unregistered_unregisters_no_runner_of_another_entry() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, DeleteInGitlab(0)),
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, Enroll(1)),
+            (After(1), ResetInGitlab(1, false)),
+            (NOW, SwapToken(2, 2)),
+            (NOW, Unregister(0)),
+            (After(60), StartDaemon),
+            (After(1), Unregister(1)),
+            (NOW, Terminate),
+        ],
+    );
+}
+
+#[test]
+fn an_unregistration_does_not_follow_a_token_whose_runner_the_server_does_not_name() {
+    keeps_every_promise(
+        HALF,
+        &[
+            (NOW, StartDaemon),
+            (NOW, OldRelease(true)),
+            (NOW, Register(0)),
+            (NOW, Unregister(3)),
+            (NOW, SwapToken(0, 1)),
+            (After(1), Terminate),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, Unregister(2)),
+            (After(60), Lag(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_copy_of_an_entry_with_another_runners_token_does_not_make_the_enrollment_that_runner() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), OldRelease(false)),
+            (NOW, Restore(1)),
+            (NOW, Enroll(1)),
+            (After(1), DuplicateEntry(2)),
+            (NOW, Unregister(0)),
+            (NOW, SwapToken(3, 3)),
+            (After(60), Verify(3)),
+            (NOW, Terminate),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_whose_entry_was_unregistered_takes_the_runner_that_was_registered_for_it_since() {
+    keeps_every_promise(
+        TWO_HOURS,
+        &[
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, RegisterForce(1)),
+            (NOW, DeleteInGitlab(1)),
+            (NOW, SwapToken(3, 3)),
+            (NOW, KillDaemon),
+            (NOW, Unregister(2)),
+            (After(25_424), Register(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_new_registration_renews_every_entry_of_the_runner() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Unregister(3)),
+            (NOW, Enroll(3)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(2, 1)),
+            (NOW, RemoveId(0)),
+            (NOW, RemoveId(1)),
+            (NOW, Life(7200)),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, Enroll(0)),
+            (After(60), ResetInGitlab(3, true)),
+            (After(1), Quit),
+            (After(21_027), Lag(10)),
+            (NOW, Reboot),
+            (After(60), Quit),
+            (After(11_962), VerifyDelete(0)),
+            (NOW, ResetInGitlab(3, true)),
         ],
     );
 }

@@ -288,7 +288,8 @@ impl Port {
         let has_entry = state.files.entries.iter().any(|entry| is_named(&entry));
         let is_left = |id: &u64| {
             let is_elsewhere = is_misplaced(id) || !has_entry && has_entry_elsewhere(state, *id);
-            state.let_go.contains(id) || state.duplicated_at > 0 && is_elsewhere
+            let is_freed = state.freed.contains(super::world::entry_name(name));
+            is_freed || state.let_go.contains(id) || state.duplicated_at > 0 && is_elsewhere
         };
         let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {
@@ -340,6 +341,7 @@ fn credential(state: &State, id: u64) -> String {
 impl Port {
     fn register_for(&self, state: &mut State, name: &str, is_created: bool, now: i64) -> (u16, String) {
         self.check_registration(state, name, now);
+        state.freed.remove(super::world::entry_name(name));
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
         state.made(id, self.process);
         state.homes.insert(super::world::entry_name(name).to_owned(), id);

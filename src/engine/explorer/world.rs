@@ -12,7 +12,7 @@ use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
-use crate::model::{Boot, Held, RunnerId, RunnerKey, Timestamp};
+use crate::model::{Boot, CandidateSource, Held, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
 use crate::store::{Entry, EntryToken, JournalOperation, Pending, Record};
 
@@ -426,13 +426,16 @@ impl State {
     }
 
     /// The journal of an unregistration that could not be cleared looks like that of one that was killed: it is finished
-    /// once the runner is proven gone, as its person has asked for.
+    /// once the runner is proven gone, as its person has asked for. What was seen of other runners in its entry goes with
+    /// it.
     fn leave_unregistrations(&mut self) {
-        let ids = self.files.journal.values().filter_map(|pending| match &pending.intent.operation {
-            JournalOperation::Unregister { id, .. } => id.map(RunnerId::number),
-            JournalOperation::Rotate { .. } | JournalOperation::Register { .. } => None,
-        });
-        self.let_go.extend(ids);
+        for pending in self.files.journal.values() {
+            let JournalOperation::Unregister { id, .. } = &pending.intent.operation else { continue };
+            self.let_go.extend(id.map(RunnerId::number));
+            let held = self.files.held.get(&pending.key).into_iter().flat_map(|held| &held.candidates);
+            let found = held.filter(|candidate| candidate.source == CandidateSource::Found);
+            self.let_go.extend(found.filter_map(|candidate| self.owners.get(candidate.token.expose())));
+        }
     }
 
     /// The agent has deleted a runner, or its manager, as a person has asked for.

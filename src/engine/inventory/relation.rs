@@ -17,7 +17,7 @@ use crate::store::{Entry, EntryProblem, Record, Snapshot};
 /// |---|---|---|
 /// | a given token that is another enrollment's too, at the same server | [`Taken`](Self::Taken) | nothing: that one serves it |
 /// | a record under the enrollment's key, with a token | [`Own`](Self::Own) | it is served |
-/// | an entry of its name that a record belongs to (of several, one of its name), or a record of its name without an entry | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
+/// | an entry of its name that a record belongs to, or a record of its name without an entry (of several, one of its name) | [`Recorded`](Self::Recorded) | the record moves to the enrollment's key |
 /// | a usable entry of its name without a record | [`Found`](Self::Found) | it gets a record under the enrollment's key |
 /// | an entry of its name that cannot be used | [`Unusable`](Self::Unusable) | nothing, until it is corrected |
 /// | the given token in another enrollment's runner | [`Taken`](Self::Taken) | nothing: that one serves it |
@@ -149,6 +149,17 @@ impl<'h> Holdings<'h> {
             }
         }
         dedup(&mut runners);
+        // A record of its name goes before one of another name whose token a person has put into the entry.
+        let is_others = |relation: &Relation| match relation {
+            Relation::Recorded(record) => record.name.as_ref() != name && current_digest(record) != given,
+            _ => false,
+        };
+        if runners.first().is_some_and(is_others)
+            && let Some(own) =
+                runners.iter().position(|relation| matches!(relation, Relation::Recorded(_)) && !is_others(relation))
+        {
+            runners[..=own].rotate_right(1);
+        }
         let others = runners.len().saturating_sub(1);
         let first = runners.into_iter().next();
         let taken = taken.map(|by| Relation::Taken { by });

@@ -154,14 +154,16 @@ async fn a_restored_entry_of_a_deleted_runner_is_registered_anew() {
 
 #[tokio::test]
 async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_holds_the_token_of_another_name() {
-    let world = World::new();
-    let (id, credential) = world.server.add_runner();
-    let (other, swapped) = world.add_entry("other");
-    world.disk.add_entry("build-1", Some(id), &swapped);
-    world.add_record("by-command", "build-1", id, &credential);
-    world.add_record("by-other", "other", other, &swapped);
-    let Relation::Recorded(record) = world.relation().await else { panic!() };
-    assert_eq!(record.key, key("by-command"));
+    for has_id in [true, false] {
+        let world = World::new();
+        let (id, credential) = world.server.add_runner();
+        let (other, swapped) = world.add_entry("other");
+        world.disk.add_entry("build-1", Some(id).filter(|_| has_id), &swapped);
+        world.add_record("by-command", "build-1", id, &credential);
+        world.add_record("by-other", "other", other, &swapped);
+        let Relation::Recorded(record) = world.relation().await else { panic!("{has_id}") };
+        assert_eq!(record.key, key("by-command"), "{has_id}");
+    }
 }
 
 #[tokio::test]
