@@ -507,6 +507,21 @@ async fn a_failed_unregistration_only_defers() {
     assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_step_that_finds_its_runner_unregistered_by_another_process_ends_it() {
+    let mut world = World::new();
+    let mut wanted = enrollment(registration_token());
+    wanted.entry.name = "a".to_owned();
+    world.config.enrollments.push(wanted);
+    let mut daemon = world.driver(Asker::Daemon, None).await;
+    take_steps(&mut daemon, 1).await;
+    let mut command = world.command().await;
+    command.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+    take_steps(&mut daemon, 1).await;
+    assert!(matches!(daemon.state(), State::Retired { .. }), "{:?}", daemon.state());
+    assert!(world.server.runners().is_empty());
+}
+
 /// A registration of the command line's.
 fn registering(world: &World) -> TestDriver {
     let enrollment = enrollment(registration_token());

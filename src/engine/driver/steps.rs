@@ -184,7 +184,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         match engine.ops.rotate(&mut self.runner, access_token, &inquiry).await {
-            Ok(rotation) => Ok(StepReport::completed(step, rotation)),
+            Ok(rotation) => {
+                let mut report = StepReport::completed(step, rotation);
+                // A token that a person has put into config.toml may be of a runner that has a record: the server says so.
+                if self.runner.record.named_id().is_none() && matches!(report.outcomes[..], [Outcome::Rotated(_), ..]) {
+                    report.outcomes.push(Outcome::Nudged);
+                }
+                Ok(report)
+            }
             // A journal that could not be cleared: a verification settles it, as after a lost answer.
             Err(error @ ops::Error::Disk(store::Error::Unsettled { .. })) if self.asker.is_daemon() => {
                 let lost = StepReport::new(step, vec![Outcome::Lost { retry_after: None }]);

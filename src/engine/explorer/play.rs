@@ -543,6 +543,13 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
+    // What a person has changed in the last second may be unknown to the daemon: at most a manager goes.
+    let is_news = state.now() - state.duplicated_at < 1000;
+    for record in state.files.records.values().filter(|_| is_news && config.shutdown.unregister != Unregister::Never) {
+        let is_enrolled = config.enrollments.iter().any(|enrollment| record.key == enrollment.key);
+        let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
+        intent.managers.extend(owner.filter(|_| is_enrolled));
+    }
     // Without a state directory, the token in an enrollment's entry is all that says which runner it has, also if a
     // person has put it there.
     for entry in state.files.entries.iter().filter(|_| state.is_stateless && state.duplicated_at > 0) {

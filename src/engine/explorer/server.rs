@@ -226,9 +226,11 @@ impl Port {
         // A command has looked for others when it began.
         let began = state.processes.get(&self.process).map_or(0, |process| process.began);
         let is_used = is_used && state.duplicated_at < began;
+        // The runner of the name may have been registered anew since the command began.
+        let is_named = intent.names.iter().any(|name| state.homes.get(name) == Some(&id));
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
-        } else if !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
+        } else if !is_named && !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted without an intent in force"));
         } else if is_whole && is_created {
             state.violate(Kind::Deleted, format!("the created runner {id} was deleted, not only its manager"));
@@ -256,8 +258,14 @@ impl Port {
         // Without a state directory nothing but an entry of its name says that it has one.
         let made = made.filter(|_| !state.is_stateless);
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
-        // An entry of another enrollment's runner is no reason.
+        // An entry of another enrollment's runner is no reason, whatever token a person has put into it.
+        let is_anothers = |entry: &&crate::store::Entry| {
+            let mut records = state.files.records.values();
+            let is_its = |record: &crate::store::Record| record.enrollment.as_deref().is_some_and(|key| key != name);
+            records.any(|record| is_its(record) && entry.id.is_some() && record.id == entry.id)
+        };
         let entries = state.files.entries.iter().filter(|entry| entry.name.as_deref() == Some(name));
+        let entries = entries.filter(|entry| !is_anothers(entry));
         let of_entry = entries.filter_map(|entry| state.owners.get(super::world::literal(entry)?).copied());
         // Nor is one of its name beside the entry that the enrollment's own runner has.
         let has_own_entry = state.files.records.values().any(|record| {

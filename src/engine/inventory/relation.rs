@@ -149,14 +149,14 @@ impl<'h> Holdings<'h> {
             }
         }
         dedup(&mut runners);
-        // A record of its name goes before one of another name whose token a person has put into the entry.
-        let is_others = |relation: &Relation| match relation {
-            Relation::Recorded(record) => record.name.as_ref() != name && current_digest(record) != given,
-            _ => false,
+        // A person has put another runner's token into the entry: the record of its name goes before that runner's.
+        let is_own = |record: &Record, holder: &Record| {
+            let is_given = record.given_to.is_some() && record.given_to == holder.id;
+            record.name.as_ref() == name && (holder.name.as_ref() != name || is_given)
         };
-        if runners.first().is_some_and(is_others)
-            && let Some(own) =
-                runners.iter().position(|relation| matches!(relation, Relation::Recorded(_)) && !is_others(relation))
+        if let Some(Relation::Recorded(holder)) = runners.first()
+            && (given.is_none() || current_digest(holder) != given)
+            && let Some(own) = runners.iter().position(|it| matches!(it, Relation::Recorded(it) if is_own(it, holder)))
         {
             runners[..=own].rotate_right(1);
         }

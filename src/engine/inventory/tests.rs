@@ -167,6 +167,18 @@ async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_holds_the_token_
 }
 
 #[tokio::test]
+async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_was_given_to_another_runner() {
+    let world = World::new();
+    let (id, credential) = world.server.add_runner();
+    let (other, given) = world.add_entry("build-1");
+    let record = world.add_record("by-command", "build-1", id, &credential);
+    world.save(&Record { given_to: Some(other), ..record });
+    world.add_record("given", "build-1", other, &given);
+    let Relation::Recorded(record) = world.relation().await else { panic!() };
+    assert_eq!(record.key, key("by-command"));
+}
+
+#[tokio::test]
 async fn an_enrollment_never_takes_the_runner_of_another_one() {
     for is_first in [true, false] {
         let mut world = World::new();
