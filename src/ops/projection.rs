@@ -1,6 +1,7 @@
 //! config.toml as a projection of the records: comparing an entry with its record, and correcting it.
 
 use super::candidates::Asked;
+use super::register::target_of;
 use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server, is_own};
 use crate::model::{CandidateSource, Credential, RunnerId};
 use crate::secret::Digest;
@@ -186,6 +187,30 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 && !matches!(entry.token, EntryToken::Absent | EntryToken::Placeholder)
         };
         Ok(self.disk.read().await?.entries.iter().any(is_of_other))
+    }
+
+    /// Whether an entry of this name may be the runner's, without its id and with an unknown token: one beside it would be
+    /// wrong before the server has said whose token that is.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if config.toml or the records cannot be read.
+    pub async fn has_unnamed_entry(&self, runner: &Runner, name: &str) -> Result<bool, Error> {
+        let snapshot = self.disk.read().await?;
+        let is_unnamed = |entry: &&Entry| {
+            entry.name.as_deref() == Some(name)
+                && entry.url.as_ref() == Some(&runner.record.url)
+                && entry.id.is_none()
+                && entry.token.token().is_some()
+        };
+        let unnamed: Vec<_> = snapshot.entries.iter().filter(is_unnamed).collect();
+        if unnamed.is_empty() {
+            return Ok(false);
+        }
+        // Another enrollment can have the same name.
+        let records = self.disk.records().await?.records;
+        let enrolled = records.iter().filter(|record| record.enrollment.is_some() && record.key != runner.record.key);
+        let enrolled: Vec<_> = enrolled.map(target_of).collect();
+        Ok(unnamed.into_iter().any(|entry| enrolled.iter().all(|target| !is_own(target, entry))))
     }
 
     /// Restores the missing entry of an enrollment.

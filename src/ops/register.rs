@@ -439,7 +439,7 @@ pub(super) fn is_of_daemon(runner: &Runner) -> bool {
     runner.record.enrollment.is_some()
 }
 
-fn target_of(record: &Record) -> EntrySelector {
+pub(super) fn target_of(record: &Record) -> EntrySelector {
     Runner::recorded(record.clone(), Site { url: record.url.clone(), tls: TlsFiles::default() }).target()
 }
 

@@ -196,7 +196,12 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// The entry is gone for good: an enrollment wants it back, any other was removed by a person.
     async fn restore_entry(&mut self) {
         let driver = &mut self.driver;
-        match self.shared.engine.ops.is_entry_given(&driver.runner).await {
+        let ops = &self.shared.engine.ops;
+        let is_given = match (ops.is_entry_given(&driver.runner).await, &driver.enrollment) {
+            (Ok(false), Some(enrollment)) => ops.has_unnamed_entry(&driver.runner, &enrollment.entry.name).await,
+            (is_given, _) => is_given,
+        };
+        match is_given {
             Ok(false) => {}
             Ok(true) => return,
             Err(error) => {

@@ -759,3 +759,20 @@ fn a_new_registration_renews_every_entry_of_the_runner() {
         ],
     );
 }
+
+#[test]
+fn an_enrollment_whose_entry_lost_its_id_and_got_a_new_token_goes_on_with_it_at_an_old_server() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Enroll(0)),
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(2)),
+            (NOW, RemoveId(2)),
+            (NOW, OldRelease(true)),
+            (NOW, ResetInGitlab(2, true)),
+            (After(1), StartDaemon),
+        ],
+    );
+}

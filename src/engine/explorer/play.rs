@@ -543,8 +543,9 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
-    // What a person has changed in the last second may be unknown to the daemon: at most a manager goes.
-    let is_news = state.now() - state.duplicated_at < 1000;
+    // What a person has changed just now may be unknown to the daemon, and a missing entry is missing for good after five
+    // seconds: at most a manager goes.
+    let is_news = state.now() - state.duplicated_at < 6000;
     for record in state.files.records.values().filter(|_| is_news && config.shutdown.unregister != Unregister::Never) {
         let is_enrolled = config.enrollments.iter().any(|enrollment| record.key == enrollment.key);
         let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
