@@ -587,6 +587,43 @@ async fn each_entry_is_given_to_the_runner_whose_token_it_holds() {
 }
 
 #[tokio::test]
+async fn a_copy_of_an_entry_with_another_runners_token_is_that_runners_and_its_enrollment_stays_what_it_is() {
+    for is_dead in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let (own_id, own) = (runner.record.id, runner.token().unwrap());
+        let (other, credential) = fixture.server.add_runner();
+        fixture.disk.add_entry("build-1-copy", own_id, &credential);
+        if is_dead {
+            fixture.server.remove_runner(own_id.unwrap());
+        }
+        let verified = fixture.ops.verify(&mut runner, &dead_later(61)).await;
+        assert_eq!(verified.is_err(), is_dead);
+        assert_eq!((runner.record.id, runner.token().unwrap(), runner.record.given_to), (own_id, own, None));
+        let ids: Vec<_> = fixture.disk.state().entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [own_id, Some(other)], "{is_dead}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_is_removed_beside_a_copy_frees_its_runner_from_the_enrollment() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (enrolled, credential) = (runner.record.key.clone(), runner.record.credential.clone().unwrap());
+    fixture.disk.add_entry("build-1-copy", runner.record.id, &credential);
+    let entries = fixture.disk.state().entries.clone();
+    fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], now()).await.unwrap();
+    let state = fixture.disk.state();
+    let left = &state.records[&enrolled];
+    assert_eq!((left.credential.as_ref(), left.state), (None, Some(StateName::Retired)));
+    assert!(left.former_digests.is_empty(), "the other entry is none of the enrollment's");
+    let served = &state.records[&runner.record.key];
+    assert_ne!(served.key, enrolled);
+    assert_eq!((&served.enrollment, served.name.as_deref()), (&None, Some("build-1-copy")));
+    assert_eq!(served.credential, Some(credential));
+}
+
+#[tokio::test]
 async fn a_token_whose_runner_the_server_does_not_name_stays_in_its_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -543,13 +543,18 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.managers.extend(entry.id.map(RunnerId::number));
         }
     }
-    // What a person has changed just now may be unknown to the daemon, and a missing entry is missing for good after five
-    // seconds: at most a manager goes.
+    // An enrollment can have taken over a runner whose token a person has put into its entry, and into a copy of it. What
+    // a person has changed just now may be unknown to the daemon, and a missing entry is missing for good after five
+    // seconds. At most a manager goes.
     let is_news = state.now() - state.duplicated_at < 6000;
-    for record in state.files.records.values().filter(|_| is_news && config.shutdown.unregister != Unregister::Never) {
-        let is_enrolled = config.enrollments.iter().any(|enrollment| record.key == enrollment.key);
-        let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
-        intent.managers.extend(owner.filter(|_| is_enrolled));
+    for record in state.files.records.values().filter(|_| config.shutdown.unregister != Unregister::Never) {
+        let mut enrolled = config.enrollments.iter().filter(|enrollment| record.key == enrollment.key);
+        let is_enrolled = enrolled.any(|enrollment| !state.freed.contains(&enrollment.entry.name));
+        let token = record.credential.as_ref().map(|credential| credential.token.expose());
+        let mut tokens = state.files.entries.iter().filter_map(literal);
+        if is_enrolled && (is_news || tokens.any(|other| token == Some(other))) {
+            intent.managers.extend(token.and_then(|token| state.owners.get(token)));
+        }
     }
     // Without a state directory, the token in an enrollment's entry is all that says which runner it has, also if a
     // person has put it there.
