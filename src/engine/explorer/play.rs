@@ -11,7 +11,7 @@ use super::act::{Act, Move, When};
 use super::chance::{jitter, seed_jitter};
 use super::command::{self, Command};
 use super::disk::{entry, url};
-use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, literal};
+use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
 use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
 use crate::gitlab::{Info, RegisterParameters};
@@ -565,6 +565,15 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             intent.runners.extend(literal(entry).and_then(|token| state.owners.get(token)));
         }
     }
+    // A backup can bring back the runner that the agent had made for an entry before.
+    for entry in state.files.entries.iter().filter(|_| config.shutdown.unregister == Unregister::All) {
+        let owner = literal(entry).and_then(|token| state.owners.get(token)).filter(|id| {
+            let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
+            made_for.is_some() && made_for.map(entry_name) == entry.name.as_deref()
+        });
+        let is_shared = entry.name.as_ref().is_some_and(|name| is_shared(config, name));
+        if is_shared { &mut intent.managers } else { &mut intent.runners }.extend(owner);
+    }
     // Two enrollments can have one name.
     for enrollment in &config.enrollments {
         let is_shared = is_shared(config, &enrollment.entry.name);
@@ -773,9 +782,11 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
         // One that has got another runner's entry, too, is found again with the next start.
         let is_receiver = state.files.records.values().any(|record| record.given_to.map(RunnerId::number) == Some(*id));
-        // A restored server can accept a former token that expires before the agent looks again.
+        // A restored server can accept a former token that expires before the agent looks again. When a token expires, the
+        // agent knows only if an answer has told it.
         let is_current = state.files.records.values().any(|record| {
-            record.credential.as_ref().is_some_and(|credential| credential.token.expose() == runner.token)
+            let current = record.credential.as_ref().filter(|credential| credential.expiry != Expiry::Unknown);
+            current.is_some_and(|credential| credential.token.expose() == runner.token)
         });
         if has_entry
             && is_current
