@@ -60,7 +60,7 @@ use test_hooks::TestHooks;
 use thread::DiskTask;
 
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint};
 
 /// Which files to work on.
 #[derive(Clone, Debug)]
@@ -357,6 +357,15 @@ impl Store {
     pub async fn pending_of(&self, key: &RunnerKey) -> Result<Option<Pending>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| journal::pending_of(runners, &key)).await
+    }
+
+    /// Returns the runners with a reset of this token whose answer was not written. A journal that cannot be read counts
+    /// as none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be read.
+    pub async fn lost_resets_of(&self, token: Digest) -> Result<Vec<RunnerKey>, Error> {
+        self.in_runners(move |runners| journal::lost_resets_of(runners, token)).await
     }
 
     /// Keeps an entry that was removed from config.toml under `dropped/` and returns its path. Without a state

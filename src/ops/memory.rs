@@ -759,6 +759,11 @@ impl Disk for MemoryDisk {
         Ok(self.state().journal.get(key).cloned())
     }
 
+    async fn lost_resets_of(&self, token: Digest) -> Result<Vec<RunnerKey>, store::Error> {
+        let is_lost = |pending: &&Pending| pending.is_lost_reset_of(token);
+        Ok(self.state().journal.values().filter(is_lost).map(|pending| pending.key.clone()).collect())
+    }
+
     async fn keep_dropped(
         &self,
         _label: &str,

@@ -7,7 +7,7 @@ use super::Failure;
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
-use crate::secret::Token;
+use crate::secret::{Digest, Token};
 use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
 };
@@ -97,6 +97,7 @@ pub trait Disk: 'static {
     async fn clear(&self, key: &RunnerKey) -> Stored<()>;
     async fn pending(&self) -> Stored<Vec<Pending>>;
     async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
+    async fn lost_resets_of(&self, token: Digest) -> Stored<Vec<RunnerKey>>;
     async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Stored<Option<PathBuf>>;
 }
 
@@ -125,6 +126,7 @@ impl Disk for Store {
         async fn clear(&self, key: &RunnerKey) -> Stored<()>;
         async fn pending(&self) -> Stored<Vec<Pending>>;
         async fn pending_of(&self, key: &RunnerKey) -> Stored<Option<Pending>>;
+        async fn lost_resets_of(&self, token: Digest) -> Stored<Vec<RunnerKey>>;
         async fn keep_dropped(&self, label: &str, text: &EntryText, at: Timestamp) -> Stored<Option<PathBuf>>;
     }
 }

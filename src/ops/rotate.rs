@@ -47,6 +47,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if access_token.is_none() {
             self.check_settled(runner).await?;
         }
+        if !inquiry.is_pressing {
+            self.check_settled_elsewhere(runner).await?;
+        }
         self.disk.probe().await?;
         if !self.disk.has_state() {
             // The entry is the only place for the new token, even if it is removed meanwhile.
@@ -87,6 +90,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), inquiry).await;
         }
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
+    }
+
+    /// Fails while another record of this runner has sent a reset of the same token whose answer is missing: a
+    /// verification comes first. The worker of that record may be gone, so a pressing token does not wait for it.
+    async fn check_settled_elsewhere(&self, runner: &Runner) -> Result<(), Error> {
+        let Some(token) = runner.digest() else { return Ok(()) };
+        let lost = self.disk.lost_resets_of(token).await?;
+        let elsewhere = lost.into_iter().find(|key| *key != runner.record.key);
+        elsewhere.map_or(Ok(()), |key| Err(store::Error::Unsettled { key }.into()))
     }
 
     /// The intent of an earlier reset whose answer was lost. A reset by an access token goes before it is settled.

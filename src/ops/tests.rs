@@ -720,6 +720,23 @@ async fn a_runner_that_goes_on_with_the_token_of_another_record_is_its_twin() {
 }
 
 #[tokio::test]
+async fn a_reset_waits_for_the_lost_answer_of_another_record() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut other = runner.clone();
+    other.record.key = RunnerKey::enrollment("other").unwrap();
+    fixture.disk.state().records.insert(other.record.key.clone(), other.record.clone());
+    fixture.server.inject("reset", Fault::Fail(UNKNOWN));
+    fixture.ops.rotate(&mut other, None, &inquiry()).await.unwrap_err();
+    let waiting = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert!(matches!(waiting, Error::Disk(store::Error::Unsettled { key }) if key == other.record.key));
+    assert_eq!(fixture.server.calls(), ["probe", "register", "reset"]);
+    // The worker of the other record may be gone for good.
+    let pressing = Inquiry { is_pressing: true, ..inquiry() };
+    assert!(matches!(fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap().outcome, Outcome::Rotated(_)));
+}
+
+#[tokio::test]
 async fn a_token_in_an_odd_answer_is_kept_and_counts_once_it_is_accepted() {
     for is_lagging in [false, true] {
         let fixture = OpsFixture::new();

@@ -152,6 +152,12 @@ impl Pending {
     pub fn is_lost_reset(&self) -> bool {
         matches!(self.intent.operation, JournalOperation::Rotate { .. }) && self.answer.is_none()
     }
+
+    /// Whether it is a reset of this token whose answer was not written.
+    #[must_use]
+    pub fn is_lost_reset_of(&self, token: Digest) -> bool {
+        self.is_lost_reset() && self.intent.token == Some(token)
+    }
 }
 
 /// The journals of requests whose answers are outstanding, open: an answer then takes no new descriptor, so that the only
@@ -272,6 +278,16 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
         JournalContent::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
         JournalContent::NeverSent | JournalContent::Foreign => Ok(None),
     }
+}
+
+/// The runners with a reset of this token whose answer was not written. The journal of another runner that cannot be read
+/// holds up nothing.
+pub(super) fn lost_resets_of(directory: &Path, token: Digest) -> Result<Vec<RunnerKey>, Error> {
+    let is_lost = |key: &RunnerKey| {
+        let pending = pending_of(directory, key).ok().flatten();
+        pending.is_some_and(|pending| pending.is_lost_reset_of(token))
+    };
+    Ok(keys(directory, ".pending")?.into_iter().filter(is_lost).collect())
 }
 
 /// Whether an operation of the runner was begun and not cleared, also by another version.

@@ -531,6 +531,51 @@ fn two_records_of_one_runner_do_not_both_reset_its_token() {
 }
 
 #[test]
+fn a_lost_reset_of_one_record_is_not_repeated_by_another_one_with_the_same_token() {
+    keeps_every_promise(
+        Setup { life: 7200, age: 3600, jitter: 1359, is_stateless: false },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Terminate),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, Fault(Registration, Trouble::GatewayAfter(204, Body::Message))),
+            (After(2153), DuplicateEntry(2)),
+            (NOW, StartDaemon),
+            (After(60), Fault(Reset, Trouble::CutAfter)),
+            (NOW, SwapToken(3, 0)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(4509), Backup),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 4338, ..DAY },
+        &[
+            (NOW, Maintenance(2000)),
+            (After(1), StartDaemon),
+            (After(60), Life(7200)),
+            (Await(7), ResetInGitlab(1, true)),
+            (NOW, Terminate),
+            (Await(8), DuplicateEntry(3)),
+            (Await(5), Enroll(1)),
+            (Await(11), Hangup),
+            (Await(22), Hangup),
+            (NOW, Hangup),
+            (Await(1), RemoveId(1)),
+            (Await(17), Fault(Reset, Trouble::Gateway(201, Body::Html))),
+            (Await(13), Enroll(3)),
+            (NOW, DiskFault("begin", 1)),
+            (After(650), Backup),
+            (NOW, VerifyDelete(0)),
+            (Await(10), Unregister(0)),
+            (After(600), Rotate(3)),
+            (NOW, Reboot),
+            (After(3345), ResetInGitlab(1, true)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_dead_token_in_its_entry_leaves_an_enrollment_the_runner_that_a_command_has_made() {
     keeps_every_promise(
         Setup { life: 86_400, age: 51_840, ..DAY },

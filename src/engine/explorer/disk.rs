@@ -371,6 +371,14 @@ impl Disk for Port {
         self.work("pending", |state| Ok(state.files.journal.get(key).cloned())).await
     }
 
+    async fn lost_resets_of(&self, token: Digest) -> Stored<Vec<RunnerKey>> {
+        self.work("pending", |state| {
+            let lost = state.files.journal.values().filter(|pending| pending.is_lost_reset_of(token));
+            Ok(lost.map(|pending| pending.key.clone()).collect())
+        })
+        .await
+    }
+
     async fn keep_dropped(&self, _: &str, _: &EntryText, _: Timestamp) -> Stored<Option<PathBuf>> {
         self.work("keep_dropped", |_| Ok(None)).await
     }

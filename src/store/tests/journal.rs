@@ -148,6 +148,21 @@ fn an_intent_torn_at_any_byte_was_never_sent() {
 }
 
 #[test]
+fn a_lost_reset_is_found_by_its_token() {
+    let home = Home::new();
+    let store = home.open();
+    let lost = |text: &str| block_on(store.lost_resets_of(token(text).digest())).unwrap();
+    assert_eq!(lost("old"), []);
+    block_on(store.begin(&key(), rotate())).unwrap();
+    assert_eq!((lost("old"), lost("new")), (vec![key()], vec![]));
+    // Another runner's journal that cannot be read holds up nothing.
+    std::fs::create_dir(home.state().join("runners/build-2.pending")).unwrap();
+    assert_eq!(lost("old"), [key()]);
+    block_on(store.answered(&key(), answer("new"))).unwrap();
+    assert_eq!(lost("old"), []);
+}
+
+#[test]
 fn an_unsettled_answer_is_never_overwritten() {
     let home = Home::new();
     let store = home.open();
