@@ -250,6 +250,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::MustAct(_)
         | Outcome::Unsaved
         | Outcome::Nudged
+        | Outcome::TimeCorrected { .. }
         | Outcome::Unregistered
         | Outcome::Released
         | Outcome::Reenrolled(_) => false,

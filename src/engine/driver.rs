@@ -205,7 +205,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(date) = report.server_time {
             self.take_date(date);
         } else if self.engine.ops.distrusts(&self.runner) {
-            self.time = ServerTime::from_local(self.engine.clock.read());
+            self.correct_time(ServerTime::from_local(self.engine.clock.read()));
         }
         self.rules = self.current_rules();
         self.notice_replaced(token, &report);
@@ -339,12 +339,21 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// The `Date` of a server that contradicts itself does not count.
     fn take_date(&mut self, date: Timestamp) {
         if self.engine.ops.trusted(&self.runner, Some(date)).is_none() {
-            self.time = ServerTime::from_local(self.engine.clock.read());
-            return;
+            return self.correct_time(ServerTime::from_local(self.engine.clock.read()));
         }
         let reading = self.engine.clock.read();
-        self.time = self.time.with_date(date, reading);
+        self.correct_time(self.time.with_date(date, reading));
         self.skew_millis = Some(self.time.skew_millis(reading));
+    }
+
+    /// What was planned by the former estimate follows the new one: a `Date` that was believed for a while leaves nothing
+    /// behind.
+    fn correct_time(&mut self, time: ServerTime) {
+        let before = self.now();
+        self.time = time;
+        if self.now() != before {
+            self.enter(Outcome::TimeCorrected { before });
+        }
     }
 
     /// Ends the journal of a lost reset or unregistration once a verification has settled what happened.

@@ -101,6 +101,11 @@ pub enum Outcome {
     Saved,
     /// The runner is to be checked now: after a changed file or a clock jump.
     Nudged,
+    /// The estimate of the server's time was corrected.
+    TimeCorrected {
+        /// What this moment was by the former estimate.
+        before: Timestamp,
+    },
     /// A token that the runner is registered or reset with was replaced: what the old one did not allow may succeed now.
     SecretReplaced,
     /// A person asks for a new attempt of everything that failed.
@@ -165,6 +170,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
+        Outcome::TimeCorrected { before } => state.corrected(before, moment.now),
         Outcome::SecretReplaced => secret_replaced(state, moment.now),
         Outcome::Requested => requested(state, moment.now),
     }

@@ -333,6 +333,46 @@ impl State {
         }
     }
 
+    /// The state once the estimate of the server's time was corrected, from `before` to `now` at one moment: what waits
+    /// goes on waiting for as long, and what is due stays due. The times of the credential are the server's own.
+    pub(super) fn corrected(self, before: Timestamp, now: Timestamp) -> Self {
+        let moved = |at: Timestamp| if now > before { at.plus(now.since(before)) } else { at.minus(before.since(now)) };
+        match self {
+            Self::Unregistered(state) => Self::Unregistered(Unregistered {
+                since: moved(state.since),
+                retry_from: moved(state.retry_from),
+                ..state
+            }),
+            Self::Active(state) => Self::Active(Active {
+                since: moved(state.since),
+                verify_at: moved(state.verify_at),
+                reset_from: moved(state.reset_from),
+                retry_from: moved(state.retry_from),
+                unsaved: state.unsaved.map(|it| Unsaved { retry_from: moved(it.retry_from), ..it }),
+                ..state
+            }),
+            Self::Uncertain(state) => {
+                Self::Uncertain(Uncertain { since: moved(state.since), ask_at: moved(state.ask_at), ..state })
+            }
+            Self::Rejected(state) => Self::Rejected(Rejected {
+                since: moved(state.since),
+                look_again_at: moved(state.look_again_at),
+                recover_from: moved(state.recover_from),
+                ..state
+            }),
+            Self::NotRenewable(state) => Self::NotRenewable(NotRenewable {
+                since: moved(state.since),
+                verify_at: moved(state.verify_at),
+                reset_at: moved(state.reset_at),
+                ..state
+            }),
+            Self::Failed(state) => {
+                Self::Failed(Failed { since: moved(state.since), look_again_at: moved(state.look_again_at), ..state })
+            }
+            Self::Retired { since } => Self::Retired { since },
+        }
+    }
+
     /// The name used in JSON and metrics.
     #[must_use]
     pub fn name(&self) -> StateName {

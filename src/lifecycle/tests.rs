@@ -55,6 +55,23 @@ fn after(state: State, outcomes: &[Outcome]) -> State {
     outcomes.iter().fold(state, |state, outcome| apply(state, *outcome, &rules(), moment(1)))
 }
 
+#[test]
+fn what_waits_goes_on_waiting_for_as_long_when_the_time_is_corrected() {
+    const AHEAD: i64 = 23 * 86_400;
+    // A rotation at a share of the life is the server's own time.
+    let rules = Rules { rotate: None, ..rules() };
+    let corrected = |state, before, now| {
+        let outcome = Outcome::TimeCorrected { before: at(before) };
+        apply(state, outcome, &rules, moment(now))
+    };
+    for state in every_state().into_iter().filter(|state| plan(state, &rules).is_some()) {
+        let planned = plan(&state, &rules).unwrap();
+        let ahead = corrected(state.clone(), 1000, 1000 + AHEAD);
+        assert_eq!(plan(&ahead, &rules).unwrap().at, planned.at.plus(Duration::from_secs(AHEAD.unsigned_abs())));
+        assert_eq!(corrected(ahead, 1000 + AHEAD, 1000), state);
+    }
+}
+
 /// The state after the same answer three times within ten minutes, which proves anything but a misunderstanding.
 fn proven(state: State, outcome: Outcome) -> State {
     [1, 301, 601].into_iter().fold(state, |state, secs| apply(state, outcome, &rules(), moment(secs)))
@@ -81,7 +98,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 30] = [
+    let table: [(Outcome, [&str; 7]); 31] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -106,6 +123,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::TimeCorrected { before: at(0) }, ["=",      "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::SecretReplaced,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Requested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),

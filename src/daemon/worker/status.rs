@@ -48,6 +48,7 @@ impl Acceptance {
             | Outcome::Unsaved
             | Outcome::Saved
             | Outcome::Nudged
+            | Outcome::TimeCorrected { .. }
             | Outcome::Unregistered
             | Outcome::Released
             | Outcome::Reenrolled(_) => self,
@@ -185,6 +186,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::Unsaved
         | Outcome::Saved
         | Outcome::Nudged
+        | Outcome::TimeCorrected { .. }
         | Outcome::Unregistered
         | Outcome::Released
         | Outcome::Reenrolled(_) => OperationOutcome::Failed,

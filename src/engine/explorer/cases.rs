@@ -516,6 +516,29 @@ fn a_token_that_a_command_has_lost_is_replaced_by_the_daemon_beside_it() {
 }
 
 #[test]
+fn a_wait_from_when_a_wrong_date_was_believed_keeps_no_token_from_its_rotation() {
+    keeps_every_promise(
+        TWO_HOURS,
+        &[
+            (NOW, StartDaemon),
+            (NOW, DateAhead(2_000_000)),
+            (NOW, ResetInGitlab(0, true)),
+            (Await(6), Maintenance(2000)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { life: 7200, age: 4320, ..DAY },
+        &[
+            (NOW, Register(2)),
+            (NOW, Maintenance(2000)),
+            (NOW, Reboot),
+            (NOW, ResetInGitlab(2, true)),
+            (Await(24), DateAhead(34_560_000)),
+        ],
+    );
+}
+
+#[test]
 fn two_records_of_one_runner_do_not_both_reset_its_token() {
     keeps_every_promise(
         Setup { life: 7200, age: 3600, jitter: 90_515, is_stateless: false },
