@@ -39,7 +39,7 @@ use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
 pub use apply::{Moment, Outcome, Settling, apply};
-pub use clocks::{Clocks, Ground, Life, believe, measured_life, precedes_issue};
+pub use clocks::{Clocks, Ground, Life, believe, is_untimed, measured_life, precedes_issue};
 pub use goal::{Goal, Taken, plan_towards};
 pub use plan::{Plan, plan};
 pub use recovery::{Recovery, RegisterAgain};
@@ -57,6 +57,9 @@ pub struct Rules {
     pub rotate: Option<Share>,
     /// Whether the same runner at another address may rotate the token: this one does so only once it is pressing.
     pub is_twin: bool,
+    /// Whether no clock shows how long the token lives: a reset is followed by the next one only after a large part
+    /// of the shortest life that GitLab sets.
+    pub is_untimed: bool,
     /// What is allowed for a refused token.
     pub recovery: Recovery,
     /// The runner's position in every spread. Fixed for a machine and runner; it distributes the requests of a fleet

@@ -30,7 +30,9 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
     let verify_interval = if enrollment.is_some() { config.verify_enrolled } else { config.verify_found };
     let is_twin = runner.twin_of.is_some() && policy.rotate != Some(RotatePolicy::Always);
     let recovery = recovery(config, runner, enrollment, is_shared);
-    Rules { timing: config.timing.clone(), verify_interval, rotate, is_twin, recovery, phase: runner.phase(system_id) }
+    let phase = runner.phase(system_id);
+    let is_untimed = runner.is_untimed();
+    Rules { timing: config.timing.clone(), verify_interval, rotate, is_twin, is_untimed, recovery, phase }
 }
 
 /// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only

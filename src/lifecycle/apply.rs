@@ -142,7 +142,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
             State::Active(good(validity, reset_time(&state), rules, moment.now))
         }
         Outcome::Rotated(validity) => {
-            let reset_from = moment.now.plus(after_reset(&rules.timing, &validity, moment.now));
+            let reset_from = moment.now.plus(after_reset(rules, &validity, moment.now));
             State::Active(Active {
                 since: active_since(&state, moment.now),
                 ..good(validity, reset_from, rules, moment.now)

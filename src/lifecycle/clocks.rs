@@ -116,6 +116,14 @@ fn is_possible(life: Duration) -> bool {
     life + tolerance(SHORTEST_LIFE) >= SHORTEST_LIFE
 }
 
+/// Whether no clock shows how long a token lives: by the one that is believed it lives for less than GitLab lets it live,
+/// by the other one as well, or it would be believed. Tokens that were seen to live as short are those of another server.
+#[must_use]
+pub fn is_untimed(belief: Belief, life: Duration, measured: Option<Duration>) -> bool {
+    let differ = belief.ahead_millis.unsigned_abs() > millis(tolerance(life));
+    differ && !is_possible(life) && measured.is_none_or(is_possible)
+}
+
 /// The life of a fresh token; `None` unless both clocks agree on it.
 #[must_use]
 pub fn measured_life(clocks: Clocks, expires_at: Timestamp) -> Option<Duration> {
@@ -243,6 +251,25 @@ mod tests {
         assert_eq!(witness(60, LIFE / 2, known, former), Witness::Date);
         assert_eq!(witness(-LIFE, 0, known, former), Witness::Local);
         assert_eq!(witness(0, LIFE / 2, known, None), Witness::Local);
+    }
+
+    #[test]
+    fn a_life_that_is_too_short_by_clocks_that_differ_is_that_of_no_token() {
+        let secs = Duration::from_secs;
+        let belief = |ahead: i64| Belief { witness: Witness::Local, ahead_millis: ahead * 1000 };
+        for (ahead, life, measured, expected) in [
+            (-LIFE * 9, 30, None, true),
+            (LIFE / 2, 30, None, true),
+            (-LIFE * 9, 30, Some(7200), true),
+            // By a clock that is right.
+            (-LIFE * 9, 7200, None, false),
+            // A test server's.
+            (0, 30, None, false),
+            (-LIFE * 9, 30, Some(60), false),
+        ] {
+            let actual = is_untimed(belief(ahead), secs(life), measured.map(secs));
+            assert_eq!(actual, expected, "{ahead} {life} {measured:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Timing, Validity};
+use super::{Rules, Timing, Validity};
 use crate::model::{Claim, Expiry, Finding, Stamp, Timestamp};
 
 /// A number from 0 (inclusive) to 1 (exclusive): a phase or a random number.
@@ -170,16 +170,15 @@ pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duratio
     wanted.max(timing.between_resets_floor)
 }
 
-/// A reset whose new token would have expired already, by every clock, is followed by the next after this many times the
-/// minimum: by default eighty minutes, two thirds of the shortest life that GitLab sets.
+/// A reset is followed by the next after this many times the minimum if no clock shows how long the new token lives: by default eighty minutes, two thirds of the shortest life that GitLab sets.
 const BLIND_RESETS: u32 = 8;
 
 /// The minimum time from a reset to the next one, with the token that it gave.
-pub(super) fn after_reset(timing: &Timing, validity: &Validity, now: Timestamp) -> Duration {
-    if validity.is_expired(now) {
-        return timing.between_resets.saturating_mul(BLIND_RESETS);
+pub(super) fn after_reset(rules: &Rules, validity: &Validity, now: Timestamp) -> Duration {
+    if rules.is_untimed || validity.is_expired(now) {
+        return rules.timing.between_resets.saturating_mul(BLIND_RESETS);
     }
-    between_resets(timing, validity.life())
+    between_resets(&rules.timing, validity.life())
 }
 
 /// The wait before a refusal is confirmed or a lost answer is settled: shorter if little life is left.

@@ -33,6 +33,7 @@ pub(super) fn rules() -> Rules {
         verify_interval: secs(3600),
         rotate: Some(Share::DEFAULT),
         is_twin: false,
+        is_untimed: false,
         recovery: Recovery::default(),
         phase: Fraction::ZERO,
     }

@@ -1,10 +1,11 @@
 //! A runner: its record and how its server is reached.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lifecycle::{Fraction, State, Timing, Validity, precedes_issue, reset_from};
+use crate::lifecycle::{Fraction, State, Timing, Validity, is_untimed, precedes_issue, reset_from};
 use crate::model::{
     Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey,
     Site, SystemId, Timestamp,
@@ -242,6 +243,15 @@ impl Runner {
         let Some(credential) = self.record.credential.as_ref().filter(|_| self.belief.is_none()) else { return false };
         let times = credential.obtained_at.zip(credential.expiry.at());
         times.is_some_and(|(obtained_at, expires_at)| precedes_issue(date, obtained_at, expires_at))
+    }
+
+    /// Whether no clock shows how long its token lives.
+    #[must_use]
+    pub fn is_untimed(&self) -> bool {
+        let times = self.record.credential.as_ref().and_then(|it| it.obtained_at.zip(it.expiry.at()));
+        let life = times.map(|(obtained_at, expires_at)| expires_at.since(obtained_at));
+        let measured = self.record.token_life_secs.map(Duration::from_secs);
+        self.belief.zip(life).is_some_and(|(belief, life)| is_untimed(belief, life, measured))
     }
 
     /// Whether a dispute about this token was not logged before.

@@ -599,6 +599,25 @@ fn a_lost_reset_of_one_record_is_not_repeated_by_another_one_with_the_same_token
 }
 
 #[test]
+fn a_clock_ahead_by_almost_a_whole_life_beside_a_refuted_date_causes_no_stream_of_rotations() {
+    keeps_every_promise(
+        Setup { life: 7200, age: 4320, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, WallJump(7200)),
+            (NOW, WallJump(-30)),
+            (NOW, DateAhead(34_560_000)),
+            (After(600), RemoveId(2)),
+        ],
+    );
+    // The later of two clocks that are both ahead by a part of a life.
+    keeps_every_promise(
+        Setup { life: 7200, age: 4320, ..DAY },
+        &[(NOW, StartDaemon), (NOW, WallJump(7200)), (NOW, WallJump(-30)), (NOW, DateAhead(3600)), (After(600), Wait)],
+    );
+}
+
+#[test]
 fn another_runners_dead_token_in_its_entry_leaves_an_enrollment_the_runner_that_a_command_has_made() {
     keeps_every_promise(
         Setup { life: 86_400, age: 51_840, ..DAY },
