@@ -308,6 +308,39 @@ async fn only_the_removed_entry_of_an_enrollment_is_restored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_is_not_restored_whose_token_another_record_has_replaced() {
+    let fixture = DaemonFixture::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let script = async {
+        sleep(secs(10)).await;
+        {
+            let state = &mut *fixture.disk.state();
+            let mut other = state.records.values().next().unwrap().clone();
+            let old = other.credential.as_ref().unwrap().token.digest();
+            other.key = RunnerKey::enrollment("other").unwrap();
+            other.enrollment = None;
+            other.former_digests.push(old);
+            let new = Token::parse("glrt-new").unwrap();
+            other.credential.as_mut().unwrap().token = new.clone();
+            (state.entries[0].id, state.entries[0].token) = (None, EntryToken::Literal(new));
+            (other.id, other.confirmed_id) = (None, None);
+            for record in state.records.values_mut() {
+                (record.id, record.confirmed_id) = (None, None);
+            }
+            state.records.insert(other.key.clone(), other);
+        }
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(enrolled(registration_token()), fixture.parts(), inbox), script);
+    result.unwrap();
+    assert_eq!(fixture.disk.state().entries.len(), 1);
+    // The server is asked instead, beside what the reload asks.
+    assert!(count_of(&fixture, "verify") >= 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_entry_counts_once_the_file_has_been_still_for_five_seconds() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();

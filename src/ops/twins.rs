@@ -2,8 +2,9 @@
 //! records of one runner are twins too, until the next inventory.
 
 use super::candidates::{Asked, Unadopted};
+use super::register::target_of;
 use super::verify::apply_answer;
-use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server};
+use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server, is_own};
 use crate::lifecycle::{Outcome, outlives_twin};
 use crate::model::{Credential, Expiry, RunnerKey, Timestamp};
 use crate::store::{Record, Snapshot};
@@ -23,6 +24,32 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Whether the same runner at another address has another token by now, which this one is to be verified for.
     pub async fn has_twin_moved(&self, runner: &Runner) -> bool {
         self.moved_twin(runner).await.ok().flatten().is_some()
+    }
+
+    /// Whether the runner that this one is a twin of is another record at the same address, with the same token still.
+    pub async fn has_twin_here(&self, runner: &Runner) -> bool {
+        let Some(twin) = &runner.twin_of else { return false };
+        let record = self.disk.record(twin).await.ok().flatten();
+        record
+            .filter(|record| record.url == runner.record.url)
+            .is_some_and(|record| record.credential.is_some_and(|credential| runner.is_current(&credential.token)))
+    }
+
+    /// Whether another record at the same address has replaced this runner's token, and has an entry. Its runner takes every
+    /// entry with that token for its own.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn is_replaced_here(&self, runner: &Runner) -> Result<bool, Error> {
+        let Some(digest) = runner.digest() else { return Ok(false) };
+        let snapshot = self.disk.read().await?;
+        let has_replaced = |record: Record| {
+            record.key != runner.record.key
+                && record.url == runner.record.url
+                && record.former_digests.contains(&digest)
+                && snapshot.entries.iter().any(|entry| is_own(&target_of(&record), entry))
+        };
+        Ok(self.disk.records().await?.records.into_iter().any(has_replaced))
     }
 
     /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,

@@ -165,7 +165,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         runner.twin_of = twin.or(runner.twin_of.take());
         if ops.has_twin_moved(runner).await {
             self.enter(Outcome::Nudged);
-        } else if is_gone {
+        } else if is_gone && !ops.has_twin_here(runner).await {
             runner.twin_of = None;
         }
     }
@@ -216,6 +216,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             return driver.enter(Outcome::Released);
         };
+        match self.shared.engine.ops.is_replaced_here(&driver.runner).await {
+            Ok(false) => {}
+            // Its runner would write over the entry: the server decides whose token is good.
+            Ok(true) => return self.enter(Outcome::Nudged),
+            Err(error) => {
+                tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot read the records");
+                return;
+            }
+        }
         match self.shared.engine.ops.restore(&mut driver.runner, enrollment).await {
             Ok(()) => tracing::warn!(
                 runner = driver.runner.label(),

@@ -618,6 +618,28 @@ fn a_clock_ahead_by_almost_a_whole_life_beside_a_refuted_date_causes_no_stream_o
 }
 
 #[test]
+fn two_records_of_one_runner_do_not_fill_config_toml_with_entries() {
+    keeps_every_promise(
+        Setup { jitter: 2_003_851, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (NOW, SwapToken(1, 2)),
+            (After(1), Terminate),
+            (NOW, Fault(Any, Trouble::Gateway(407, Body::Error))),
+            (After(9679), Enroll(2)),
+            (NOW, Unregister(0)),
+            (NOW, OldRelease(true)),
+            (After(16_415), Restore(2)),
+            (NOW, Unregister(0)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(2566), StartDaemon),
+            (After(22_345), Hangup),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_dead_token_in_its_entry_leaves_an_enrollment_the_runner_that_a_command_has_made() {
     keeps_every_promise(
         Setup { life: 86_400, age: 51_840, ..DAY },
