@@ -141,6 +141,17 @@ pub fn taken_keys(records: &[Record]) -> BTreeSet<RunnerKey> {
     records.iter().filter(|record| record.credential.is_some()).map(|record| record.key.clone()).collect()
 }
 
+/// What an entry and the record of a runner have in common, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Match {
+    /// The entry holds its present token.
+    Token,
+    /// The entry has its id.
+    Id,
+    /// The entry holds a former token.
+    Former,
+}
+
 /// An inventory in the making.
 struct Listing<'l> {
     index: &'l EntryIndex<'l>,
@@ -264,7 +275,8 @@ impl Listing<'_> {
         self.inventory.changes.push(RecordChange::TakeOver(moved, warning));
     }
 
-    /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first.
+    /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one
+    /// whose former token it holds last.
     fn add_recorded(&mut self, mut records: Vec<Record>) {
         records.sort_by_cached_key(|record| self.rank(record));
         for record in records {
@@ -282,12 +294,18 @@ impl Listing<'_> {
         }
     }
 
-    /// The position of a record's first entry, and whether it lacks the entry's token; after all others without one.
-    fn rank(&self, record: &Record) -> (usize, bool) {
-        match self.index.of(&runner_of(record)).first() {
-            Some(position) => (*position, !holds_token(record, self.index.entry(*position))),
-            None => (usize::MAX, true),
-        }
+    /// The position of a record's first entry, and what the two have in common; after all others without one.
+    fn rank(&self, record: &Record) -> (usize, Match) {
+        let Some(first) = self.index.of(&runner_of(record)).first().copied() else {
+            return (usize::MAX, Match::Former);
+        };
+        let entry = self.index.entry(first);
+        let common = match entry.id {
+            _ if holds_token(record, entry) => Match::Token,
+            Some(id) if record.id == Some(id) => Match::Id,
+            Some(_) | None => Match::Former,
+        };
+        (first, common)
     }
 
     fn recorded(&mut self, record: &Record) -> Option<Runner> {
@@ -307,8 +325,8 @@ impl Listing<'_> {
             ));
             return None;
         };
-        if self.claimed.contains(first) {
-            self.merge_leftover(record);
+        // The entry that is another runner's can hold a former token of this one, which has an entry of its own too.
+        if self.claimed.contains(first) && (self.merge_leftover(record) || own.is_subset(&self.claimed)) {
             return None;
         }
         runner.record.enrollment = None;
@@ -316,8 +334,9 @@ impl Listing<'_> {
     }
 
     /// A move that was interrupted leaves the record under both keys. Of two records of one runner, as after an entry
-    /// without its id had got a new token, only one has the entry: the token of the other may be the good one.
-    fn merge_leftover(&mut self, record: &Record) {
+    /// without its id had got a new token, only one has the entry: the token of the other may be the good one. Returns
+    /// whether the record is one of these.
+    fn merge_leftover(&mut self, record: &Record) -> bool {
         let is_copy = |managed: &&ManagedRunner| {
             managed.enrollment.is_some()
                 && managed.runner.record.url == record.url
@@ -326,12 +345,12 @@ impl Listing<'_> {
         };
         if let Some(managed) = self.inventory.runners.iter().find(is_copy) {
             self.change(record.key.clone(), managed.runner.record.clone());
-            return;
+            return true;
         }
         let is_same = |managed: &&ManagedRunner| managed.runner.is_same_as(record);
-        if let Some(managed) = self.inventory.runners.iter().find(is_same) {
-            self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
-        }
+        let Some(managed) = self.inventory.runners.iter().find(is_same) else { return false };
+        self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
+        true
     }
 
     /// Adds the entries without a record.
@@ -347,10 +366,10 @@ impl Listing<'_> {
         }
     }
 
-    /// Adds a runner and claims its entries.
+    /// Adds a runner and claims its entries. It is reached as its first one says that no other runner has.
     fn add(&mut self, mut managed: ManagedRunner) {
         let own = self.index.of(&managed.runner);
-        if let Some(first) = own.first() {
+        if let Some(first) = own.difference(&self.claimed).next().or(own.first()) {
             managed.runner.take_from(self.index.entry(*first));
         }
         self.claimed.extend(own);

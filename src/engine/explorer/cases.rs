@@ -29,6 +29,35 @@ fn a_date_ahead_of_gitlabs_own_clock_causes_no_stream_of_rotations() {
 }
 
 #[test]
+fn a_runner_whose_former_token_is_in_the_entry_of_another_one_gets_its_own_back() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 2603, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, SwapToken(0, 1)),
+            (NOW, Backup),
+            (NOW, Rotate(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 7837, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Any, Trouble::GatewayAfter(500, Body::Empty))),
+            (NOW, SwapToken(0, 1)),
+            (NOW, KillDaemon),
+            (NOW, Restore(3)),
+            (After(60), Backup),
+            (After(600), StartDaemon),
+            (After(600), Terminate),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

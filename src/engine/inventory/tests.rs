@@ -515,6 +515,29 @@ async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
 }
 
 #[tokio::test]
+async fn a_runner_whose_former_token_is_in_the_entry_of_another_one_is_served_too() {
+    // The order of their keys does not decide.
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        let world = World::new();
+        let (mine, credential) = world.add_entry("mine");
+        let (other, _) = world.add_entry("other");
+        let former = Credential { token: Token::parse("glrt-former").unwrap(), ..credential.clone() };
+        let present = Credential { token: Token::parse("glrt-present").unwrap(), ..credential.clone() };
+        for entry in &mut world.disk.state().entries {
+            entry.token = EntryToken::Literal(former.token.clone());
+        }
+        world.add_record(first, "mine", mine, &credential);
+        let mut record = world.add_record(second, "other", other, &present);
+        record.add_former_token(former.token.digest());
+        world.save(&record);
+        let records: Vec<_> = world.disk.state().records.values().cloned().collect();
+        let snapshot = world.ops.disk().read().await.unwrap();
+        let inventory = inventory(&Config::default(), records, &snapshot);
+        assert_eq!(served(&inventory), [(first, false), (second, false)]);
+    }
+}
+
+#[tokio::test]
 async fn a_record_whose_files_are_damaged_does_not_move_and_stops_no_other_runner() {
     for is_record in [false, true] {
         let world = World::new();
