@@ -347,7 +347,13 @@ impl Listing<'_> {
             self.change(record.key.clone(), managed.runner.record.clone());
             return true;
         }
-        let is_same = |managed: &&ManagedRunner| managed.runner.is_same_as(record);
+        // The id of its entry is a claim until the server has named it, and this record's token is named so: asking about
+        // it does no harm.
+        let is_claimed = |mine: &Record| {
+            mine.url == record.url && mine.named_id().is_none() && mine.id.is_some() && mine.id == record.confirmed_id
+        };
+        let is_same =
+            |managed: &&ManagedRunner| managed.runner.is_same_as(record) || is_claimed(&managed.runner.record);
         let Some(managed) = self.inventory.runners.iter().find(is_same) else { return false };
         self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
         true

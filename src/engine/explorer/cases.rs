@@ -58,6 +58,33 @@ fn a_runner_whose_former_token_is_in_the_entry_of_another_one_gets_its_own_back(
 }
 
 #[test]
+fn a_token_that_was_verified_in_the_entry_of_another_runner_comes_back_into_its_own() {
+    keeps_every_promise(
+        Setup { jitter: 402_505, ..DAY },
+        &[
+            (NOW, Backup),
+            (NOW, Rotate(0)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, SwapToken(1, 0)),
+            (NOW, Verify(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 402_505, ..DAY },
+        &[
+            (NOW, Backup),
+            (NOW, Verify(1)),
+            (NOW, Rotate(0)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, SwapToken(1, 0)),
+            (NOW, Verify(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

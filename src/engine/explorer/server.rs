@@ -119,6 +119,9 @@ impl Port {
         if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
             state.lost_registrations = lost_before;
         }
+        if call == Call::Verify && status == 200 && !is_cut && !state.gitlab.is_old {
+            state.named.insert(about_token);
+        }
         let raw = state.gitlab.answer(status, body, now);
         match fault {
             Some(Fault::CutAfter) => (Err(failure(UNKNOWN)), 0),

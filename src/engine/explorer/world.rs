@@ -151,6 +151,8 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<u64, Holding>,
     /// The runner of every token that was ever issued.
     pub(super) owners: BTreeMap<String, u64>,
+    /// Tokens whose runner an answer has named to the agent.
+    pub(super) named: BTreeSet<String>,
     /// How many tokens had been issued when their owners were noted.
     noted: u64,
     /// When tokens expire, and how long they live.
@@ -238,6 +240,7 @@ impl World {
             is_blocked: false,
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
+            named: BTreeSet::new(),
             expiries: BTreeMap::new(),
             noted: 0,
             ever_held: BTreeSet::new(),

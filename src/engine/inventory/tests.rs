@@ -493,25 +493,29 @@ async fn an_entry_does_not_get_the_record_of_another_runner_whose_key_its_id_cla
 
 #[tokio::test]
 async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
-    let world = World::new();
-    let (id, credential) = world.add_entry("a");
-    let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
-    world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
-    for (key, credential, named) in
-        [("a-old", &dead, Some(id)), ("b-new", &credential, Some(id)), ("c", &credential, None)]
-    {
-        let mut record = world.add_record(key, "a", id, credential);
-        record.confirmed_id = named;
-        world.save(&record);
+    // The server may have named no token of the entry's own record yet: its id is a claim then.
+    for is_named in [true, false] {
+        let world = World::new();
+        let (id, credential) = world.add_entry("a");
+        let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+        let unnamed = Credential { token: Token::parse("glrt-unnamed").unwrap(), ..credential.clone() };
+        world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
+        for (key, credential, named) in
+            [("a-old", &dead, Some(id).filter(|_| is_named)), ("b-new", &credential, Some(id)), ("c", &unnamed, None)]
+        {
+            let mut record = world.add_record(key, "a", id, credential);
+            record.confirmed_id = named;
+            world.save(&record);
+        }
+        let mut inventory = world.started().await;
+        let is_old = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a-old");
+        let runner = &mut inventory.runners.iter_mut().find(is_old).unwrap().runner;
+        let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.clone()).collect();
+        assert!(candidates == std::slice::from_ref(&credential.token), "the one whose id the server has named");
+        let outcome = world.ops.verify(runner, &inquiry_at(now())).await.unwrap().outcome;
+        assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
+        assert_eq!(world.disk.tokens(), [credential.token]);
     }
-    let mut inventory = world.started().await;
-    let is_old = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a-old");
-    let runner = &mut inventory.runners.iter_mut().find(is_old).unwrap().runner;
-    let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.clone()).collect();
-    assert!(candidates == std::slice::from_ref(&credential.token), "the one whose id the server has named");
-    let outcome = world.ops.verify(runner, &inquiry_at(now())).await.unwrap().outcome;
-    assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
-    assert_eq!(world.disk.tokens(), [credential.token]);
 }
 
 #[tokio::test]
