@@ -832,3 +832,39 @@ fn an_enrollment_whose_entry_lost_its_id_and_got_a_new_token_goes_on_with_it_at_
         ],
     );
 }
+
+#[test]
+fn a_daemon_goes_on_after_a_lost_registration_once_a_command_has() {
+    keeps_every_promise(
+        Setup { jitter: 4719, ..DAY },
+        &[
+            (NOW, UnregisterPolicy(0)),
+            (NOW, CloseRotation(1, true)),
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, Restore(2)),
+            (NOW, DateAhead(60)),
+            (NOW, Fault(Registration, Trouble::Gateway(405, Body::Html))),
+            (After(600), RegisterForce(1)),
+        ],
+    );
+    // The daemon need not run meanwhile.
+    keeps_every_promise(
+        Setup { jitter: 4719, ..DAY },
+        &[
+            (NOW, UnregisterPolicy(0)),
+            (NOW, CloseRotation(1, true)),
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, Restore(2)),
+            (After(600), DateAhead(60)),
+            (NOW, Terminate),
+            (NOW, Fault(Registration, Trouble::Gateway(405, Body::Html))),
+            (NOW, RegisterForce(1)),
+        ],
+    );
+}
