@@ -868,3 +868,17 @@ fn a_daemon_goes_on_after_a_lost_registration_once_a_command_has() {
         ],
     );
 }
+
+#[test]
+fn a_daemon_without_a_state_directory_waits_for_a_person_although_a_command_has_gone_on() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 9149, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Registration, Trouble::GatewayAfter(204, Body::Message))),
+            (NOW, StartDaemon),
+            (NOW, Fault(Registration, Trouble::Gateway(400, Body::Token))),
+            (NOW, Enroll(3)),
+            (After(1), RegisterForce(0)),
+        ],
+    );
+}

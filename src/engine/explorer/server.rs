@@ -172,7 +172,8 @@ impl Port {
                 if is_foreign || matches!(fault, Some(Fault::Odd(_))) {
                     state.unproven.insert(("registration", name_of.to_owned()));
                 }
-                if self.may_be_executed(state, fault, now) {
+                let is_of_daemon = state.processes.get(&self.process).is_some_and(|process| process.is_daemon);
+                if is_of_daemon && self.may_be_executed(state, fault, now) {
                     state.unanswered_registrations.insert(name_of.to_owned());
                 }
                 return;

@@ -292,7 +292,9 @@ impl World {
     /// A process ends; what it held in memory is gone.
     pub(super) fn end_process(&self, process: u64, is_killed: bool) {
         let mut state = self.state();
-        state.processes.remove(&process);
+        if state.processes.remove(&process).is_some_and(|process| process.is_daemon) {
+            state.unanswered_registrations.clear();
+        }
         if is_killed {
             state.leave_registrations();
         }
@@ -603,7 +605,10 @@ impl State {
     /// A person goes on after lost registrations: of one entry name, or of all. What they have left in GitLab is the
     /// person's to delete.
     pub(super) fn forget_lost_registrations(&mut self, name: Option<&str>) {
-        self.unanswered_registrations.retain(|description| name.is_some_and(|name| entry_name(description) != name));
+        if name.is_none() {
+            // What a daemon without a state directory has in memory, a command beside it does not change.
+            self.unanswered_registrations.clear();
+        }
         let database = &self.gitlab.database;
         let is_forgotten = |id: &u64| {
             let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());
