@@ -95,7 +95,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
         ops.load_held(&mut managed.runner).await;
     }
-    inventory.note_leftovers();
+    inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }
 
@@ -114,7 +114,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     for managed in &mut inventory.runners {
         ops.load_held(&mut managed.runner).await;
     }
-    inventory.note_leftovers();
+    inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }
 
@@ -415,14 +415,14 @@ impl Inventory {
         }
     }
 
-    /// Lets the runners know the tokens of their other records.
-    fn note_leftovers(&mut self) {
+    /// Lets the runners know the tokens of their other records, and what is kept beside those.
+    async fn note_leftovers<S: Server, D: Disk>(&mut self, ops: &Ops<S, D>) {
         for (key, record) in std::mem::take(&mut self.leftovers) {
             let is_of = |managed: &&mut ManagedRunner| {
                 managed.runner.record.key == key && managed.runner.record.url == record.url
             };
             if let Some(managed) = self.runners.iter_mut().find(is_of) {
-                managed.runner.note_record(record);
+                ops.note_record(&mut managed.runner, record).await;
             }
         }
     }

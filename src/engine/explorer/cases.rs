@@ -3,7 +3,9 @@
 use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
-use super::gitlab::Call::{Any, DeleteManager, DeleteRunner, Register as Registration, Reset, Verify as Verification};
+use super::gitlab::Call::{
+    Any, DeleteManager, DeleteRunner, Register as Registration, Reset, Verify as Verification,
+};
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
 
@@ -80,6 +82,22 @@ fn a_token_that_was_verified_in_the_entry_of_another_runner_comes_back_into_its_
             (NOW, SwapToken(1, 0)),
             (NOW, Verify(1)),
             (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn a_former_token_of_one_of_two_records_of_a_runner_is_followed() {
+    keeps_every_promise(
+        Setup { jitter: 3_015_532, ..FOR_EVER },
+        &[
+            (NOW, Register(2)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 2)),
+            (NOW, ResetInGitlab(2, true)),
+            (After(1), Backup),
+            (NOW, Restore(1)),
+            (NOW, KillDaemon),
         ],
     );
 }

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
+use crate::model::{
+    Candidate, CandidateSource, Credential, Held, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles,
+    VerifyOutcome,
+};
 use crate::ops::RegistrationSource;
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, inquiry_at, registration_token, rotation_intent,
@@ -516,6 +519,32 @@ async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
         assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
         assert_eq!(world.disk.tokens(), [credential.token]);
     }
+}
+
+#[tokio::test]
+async fn what_is_kept_beside_the_other_record_of_a_runner_is_a_candidate_too() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("a");
+    let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+    world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
+    for key in ["a-one", "b-two"] {
+        let record = world.add_record(key, "a", id, &dead);
+        world.save(&Record { confirmed_id: Some(id), ..record });
+    }
+    let former = Candidate {
+        token: credential.token.clone(),
+        source: CandidateSource::Former,
+        noted_at: now(),
+        obtained_at: credential.obtained_at,
+        expiry: credential.expiry,
+        id: Some(id),
+        refused: None,
+    };
+    let held = Held { candidates: vec![former.clone()], evidence: None };
+    world.disk.state().held.insert(key("b-two"), held);
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true), ("a-one", false)]);
+    assert_eq!(inventory.runners[1].runner.held.candidates, [former]);
 }
 
 #[tokio::test]
