@@ -1521,3 +1521,26 @@ async fn a_daemon_goes_on_after_a_lost_registration_if_a_command_has() {
         assert!(fixture.server.runners().values().any(|served| tokens == [served.token.clone()]), "{context}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_once_it_can_be() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts {
+        watch: Some(Watch::of_test(watched)),
+        reload: Box::new(|| Some(enrolled(registration_token()))),
+        ..fixture.parts()
+    };
+    let script = async {
+        sleep(secs(60)).await;
+        // No runner is served yet, and no other change follows.
+        fixture.disk.fail("read", 3);
+        changes.send(Changed { config: false, settings: true }).unwrap();
+        sleep(secs(600)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
+}

@@ -87,6 +87,21 @@ fn a_token_that_was_verified_in_the_entry_of_another_runner_comes_back_into_its_
 }
 
 #[test]
+fn settings_that_changed_while_config_toml_could_not_be_read_are_followed() {
+    keeps_every_promise(
+        Setup { jitter: 3_008_445, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unregister(1)),
+            (NOW, Unregister(3)),
+            (After(29_281), Enroll(0)),
+            (NOW, DiskFault("read", 1)),
+            (After(1), WallJump(30)),
+        ],
+    );
+}
+
+#[test]
 fn a_former_token_of_one_of_two_records_of_a_runner_is_followed() {
     keeps_every_promise(
         Setup { jitter: 3_015_532, ..FOR_EVER },
