@@ -4,7 +4,7 @@ use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
 use super::gitlab::Call::{
-    Any, DeleteManager, DeleteRunner, Register as Registration, Reset, Verify as Verification,
+    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, Verify as Verification,
 };
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
@@ -113,6 +113,23 @@ fn a_former_token_of_one_of_two_records_of_a_runner_is_followed() {
             (After(1), Backup),
             (NOW, Restore(1)),
             (NOW, KillDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_whose_refused_entry_a_person_has_dropped_is_left_alone_until_a_reload() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 3_014_621, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (NOW, Backup),
+            (NOW, Fault(Probe, Trouble::ServerError)),
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (After(60), DuplicateEntry(2)),
+            (Await(23), VerifyDelete(3)),
+            (NOW, Rotate(3)),
         ],
     );
 }

@@ -291,6 +291,7 @@ impl Player {
             return;
         }
         self.left_alone.clear();
+        self.world.state().dropped.clear();
         let port = self.world.begin_process(true, Intent::default());
         let (notices, inbox) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
@@ -414,6 +415,7 @@ impl Player {
             Act::Quit => self.notify(Notice::StopAndKeep),
             Act::Hangup => {
                 self.left_alone.clear();
+                self.world.state().dropped.clear();
                 if self.daemon.is_some() {
                     self.world.state().forget_lost_registrations(None);
                 }
@@ -825,6 +827,7 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let name = &enrollment.entry.name;
         // A shared runner is not rotated, and is registered again once it has expired.
         if left_alone.contains(name)
+            || state.homes.get(name).is_some_and(|id| state.dropped.contains(id))
             || is_shared(&state.config, name)
             || !matches!(enrollment.source, RegistrationSource::Registration(_))
         {

@@ -163,6 +163,9 @@ pub(super) struct State {
     ever_kept: BTreeSet<String>,
     /// Names whose entry a person had removed while another one goes on with its runner: they are free.
     pub(super) freed: BTreeSet<String>,
+    /// Runners whose refused entry a person has dropped: a running daemon leaves their enrollment alone, as after an
+    /// unregistration.
+    pub(super) dropped: BTreeSet<u64>,
     /// The runner that the entry of a name is for.
     pub(super) homes: BTreeMap<String, u64>,
     /// When each token was last asked about.
@@ -246,6 +249,7 @@ impl World {
             ever_held: BTreeSet::new(),
             ever_kept: BTreeSet::new(),
             freed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             homes: BTreeMap::new(),
             requests: BTreeMap::new(),
             resets: VecDeque::new(),
