@@ -29,6 +29,9 @@ const STILL: Duration = Duration::from_secs(5);
 /// How long a runner rests after its worker has panicked: a fault that comes back must not become a stream of requests.
 pub(super) const REST: Duration = Duration::from_secs(60);
 
+/// How long until an inventory that failed is taken again.
+const INVENTORY_RETRY: Duration = Duration::from_secs(60);
+
 const PANICKED: &str = "an internal error, see the log, has ended the work on it; it is taken up again within a minute";
 
 /// Runs the daemon until a notice stops it. What a crash interrupted is finished first.
@@ -76,7 +79,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::FileStill => supervisor.config_changed(FileState::Still, UnregisteredElsewhere::LeaveAlone),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, taken),
             // It may have left its runner to the next inventory.
-            Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
+            Event::WorkerEnded | Event::Retry => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
             Event::Rested => {
                 supervisor.replays = true;
                 supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone);
@@ -96,6 +99,8 @@ enum Event {
     FileStill,
     Inventory(UnregisteredElsewhere, InventoryResult),
     WorkerEnded,
+    /// An inventory has failed a while ago.
+    Retry,
     /// A runner has rested after a panic.
     Rested,
     /// Time for a heartbeat.
@@ -118,6 +123,10 @@ pub(super) struct Supervisor<S, D, C> {
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     /// What an inventory that failed was to do, which the next one makes up for.
     missed_inventory: Option<UnregisteredElsewhere>,
+    /// When an inventory that failed is taken again: nothing else may change.
+    retry_at: Option<Instant>,
+    /// Why the last inventory failed, which is logged once.
+    unreadable: Option<String>,
     handles: BTreeMap<RunnerKey, RunnerHandle>,
     /// Runners whose worker has panicked, and until when they are not served.
     pub(super) resting: BTreeMap<RunnerKey, Instant>,
@@ -143,6 +152,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             still_at: Some(Instant::now() + STILL),
             unregistered_elsewhere: BTreeSet::new(),
             missed_inventory: None,
+            retry_at: None,
+            unreadable: None,
             handles: BTreeMap::new(),
             resting: BTreeMap::new(),
             workers: JoinSet::new(),
@@ -206,26 +217,15 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { watch, still_at, workers, heartbeat, inventory, resting, .. } = self;
+        let Self { watch, still_at, retry_at, workers, heartbeat, inventory, resting, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
                 None => std::future::pending().await,
             }
         };
-        let still = async {
-            match still_at {
-                Some(at) => sleep_until(*at).await,
-                None => std::future::pending().await,
-            }
-        };
-        let rested_at = resting.values().min().copied();
-        let rested = async {
-            match rested_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let (still, retry) = (reached(*still_at), reached(*retry_at));
+        let rested = reached(resting.values().min().copied());
         tokio::select! {
             biased;
             notice = notices.recv() => Event::Notice(notice.unwrap_or(Notice::Stop)),
@@ -251,6 +251,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     Event::None
                 }
             },
+            () = retry => {
+                self.retry_at = None;
+                Event::Retry
+            }
             () = rested => {
                 let now = Instant::now();
                 self.resting.retain(|_, until| *until > now);
@@ -346,13 +350,23 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             return self.look_for_runners(unregistered);
         }
         match taken {
-            Ok((inventory, snapshot)) => self.serve_new(unregistered, inventory, &snapshot),
+            Ok((inventory, snapshot)) => {
+                (self.unreadable, self.retry_at) = (None, None);
+                self.serve_new(unregistered, inventory, &snapshot);
+            }
             Err(error) => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "config.toml has changed and cannot be read: keeping the last known state"
-                );
+                let text = chain(&error).to_string();
+                if self.unreadable.as_ref() == Some(&text) {
+                    tracing::debug!(error = text, "config.toml cannot be read still");
+                } else {
+                    tracing::warn!(
+                        error = text,
+                        "config.toml has changed and cannot be read: keeping the last known state"
+                    );
+                }
+                self.unreadable = Some(text);
                 self.missed_inventory = Some(unregistered);
+                self.retry_at = Some(Instant::now() + INVENTORY_RETRY);
             }
         }
         if std::mem::take(&mut self.is_reloading) {
@@ -394,6 +408,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             // A worker that has ended is dismissed when its task is joined.
             let _ended = handle.commands.send(command.clone());
         }
+    }
+}
+
+/// Waits until then; for ever without one.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::engine::{Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
-use crate::lifecycle::Fraction;
+use crate::lifecycle::{Fraction, RegisterAgain};
 use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Step, TlsFiles, VerifyOutcome};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
@@ -1508,4 +1508,72 @@ async fn a_lost_registration_is_not_repeated_under_another_key_of_its_enrollment
     // Nor under the former one.
     fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
     assert_eq!(count_of(&fixture, "register"), 1);
+}
+
+/// A command of a person's goes on after the lost registration of the fixture's enrollment.
+async fn go_on(fixture: &DaemonFixture, config: &Config) {
+    let ops = Ops::new(fixture.server.clone(), fixture.disk.clone(), identity());
+    let record = fixture.disk.state().records.values().next().unwrap().clone();
+    let mut runner = crate::ops::Runner::recorded(record, config.enrollments[0].site.clone());
+    runner.record.enrollment = None;
+    ops.forget_lost_registrations(&config.enrollments[0], &mut runner).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_goes_on_after_a_lost_registration_if_a_command_has() {
+    // The answer is lost at the first registration, or at that of a recovery; the daemon runs meanwhile, or not.
+    for (is_recovery, is_running) in [(false, true), (true, true), (false, false), (true, false)] {
+        let context = format!("{is_recovery}, {is_running}");
+        let fixture = DaemonFixture::new(Some(secs(86_400)));
+        let config = Config { register_again: RegisterAgain::Always, ..enrolled(registration_token()) };
+        if is_recovery {
+            fixture.run(config.clone(), secs(60), Notice::StopAndKeep).await;
+            let id = fixture.disk.state().entries[0].id.unwrap();
+            fixture.server.remove_runner(id);
+        }
+        let before = count_of(&fixture, "register");
+        fixture.server.inject("register", Fault::LoseAnswer);
+        if !is_running {
+            fixture.run(config.clone(), secs(6 * 3600), Notice::StopAndKeep).await;
+            go_on(&fixture, &config).await;
+        }
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let script = async {
+            if is_running {
+                sleep(secs(6 * 3600)).await;
+                assert_eq!(count_of(&fixture, "register"), before + 1, "it waits for a person: {context}");
+                go_on(&fixture, &config).await;
+            }
+            sleep(secs(6 * 3600)).await;
+            notices.send(Notice::StopAndKeep).unwrap();
+        };
+        let (result, ()) = tokio::join!(run(config.clone(), fixture.parts(), inbox), script);
+        result.unwrap();
+        assert_eq!(count_of(&fixture, "register"), before + 2, "{context}");
+        let tokens = fixture.disk.tokens();
+        assert!(fixture.server.runners().values().any(|served| tokens == [served.token.clone()]), "{context}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_once_it_can_be() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts {
+        watch: Some(Watch::of_test(watched)),
+        reload: Box::new(|| Some(enrolled(registration_token()))),
+        ..fixture.parts()
+    };
+    let script = async {
+        sleep(secs(60)).await;
+        // No runner is served yet, and no other change follows.
+        fixture.disk.fail("read", 3);
+        changes.send(Changed { config: false, settings: true }).unwrap();
+        sleep(secs(600)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }

@@ -130,6 +130,8 @@ pub struct Driver<S, D, C> {
     unfinished: Option<Unfinished>,
     /// Whether a deletion was sent already.
     is_deletion_sent: bool,
+    /// Whether the disk has said that the answer to its registration was lost, since it waits for a person.
+    is_loss_noted: bool,
 }
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
@@ -158,6 +160,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             skew_millis: None,
             id_trust: IdTrust::None,
             is_deletion_sent: false,
+            is_loss_noted: false,
         };
         match driver.unfinished {
             // What is concluded already rests on the lost answer too.
@@ -215,6 +218,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let mut report = report;
         if report.step != Step::Unregister {
             self.settle(&mut report).await;
+            self.notice_go_ahead(&mut report).await;
             self.note_evidence().await;
             self.note_state(&report).await;
         }
@@ -264,6 +268,26 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         match &self.enrollment {
             Some(enrollment) => self.engine.ops.forget_lost_registrations(enrollment, &mut self.runner).await,
             None => Ok(()),
+        }
+    }
+
+    /// A person's command beside the daemon can go on after a lost registration, and fail: only the disk says so.
+    async fn notice_go_ahead(&mut self, report: &mut StepReport) {
+        let Some(enrollment) = self.enrollment.as_ref().filter(|_| self.asker.is_daemon()) else { return };
+        if !self.state.has_lost_registration() {
+            self.is_loss_noted = false;
+            return;
+        }
+        // A disk that cannot be read says nothing.
+        let Ok(lost_at) = self.engine.ops.lost_registration(enrollment, &self.runner).await else { return };
+        let was_noted = std::mem::replace(&mut self.is_loss_noted, lost_at.is_some());
+        if was_noted && lost_at.is_none() {
+            tracing::info!(
+                runner = self.runner.label(),
+                "a command has gone on after the lost registration: so does the daemon"
+            );
+            report.outcomes.push(Outcome::Requested);
+            self.enter(Outcome::Requested);
         }
     }
 

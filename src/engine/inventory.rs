@@ -95,7 +95,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
         ops.load_held(&mut managed.runner).await;
     }
-    inventory.note_leftovers();
+    inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }
 
@@ -114,7 +114,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     for managed in &mut inventory.runners {
         ops.load_held(&mut managed.runner).await;
     }
-    inventory.note_leftovers();
+    inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }
 
@@ -139,6 +139,17 @@ pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot)
 #[must_use]
 pub fn taken_keys(records: &[Record]) -> BTreeSet<RunnerKey> {
     records.iter().filter(|record| record.credential.is_some()).map(|record| record.key.clone()).collect()
+}
+
+/// What an entry and the record of a runner have in common, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Match {
+    /// The entry holds its present token.
+    Token,
+    /// The entry has its id.
+    Id,
+    /// The entry holds a former token.
+    Former,
 }
 
 /// An inventory in the making.
@@ -264,7 +275,8 @@ impl Listing<'_> {
         self.inventory.changes.push(RecordChange::TakeOver(moved, warning));
     }
 
-    /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first.
+    /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one
+    /// whose former token it holds last.
     fn add_recorded(&mut self, mut records: Vec<Record>) {
         records.sort_by_cached_key(|record| self.rank(record));
         for record in records {
@@ -282,12 +294,18 @@ impl Listing<'_> {
         }
     }
 
-    /// The position of a record's first entry, and whether it lacks the entry's token; after all others without one.
-    fn rank(&self, record: &Record) -> (usize, bool) {
-        match self.index.of(&runner_of(record)).first() {
-            Some(position) => (*position, !holds_token(record, self.index.entry(*position))),
-            None => (usize::MAX, true),
-        }
+    /// The position of a record's first entry, and what the two have in common; after all others without one.
+    fn rank(&self, record: &Record) -> (usize, Match) {
+        let Some(first) = self.index.of(&runner_of(record)).first().copied() else {
+            return (usize::MAX, Match::Former);
+        };
+        let entry = self.index.entry(first);
+        let common = match entry.id {
+            _ if holds_token(record, entry) => Match::Token,
+            Some(id) if record.id == Some(id) => Match::Id,
+            Some(_) | None => Match::Former,
+        };
+        (first, common)
     }
 
     fn recorded(&mut self, record: &Record) -> Option<Runner> {
@@ -307,8 +325,8 @@ impl Listing<'_> {
             ));
             return None;
         };
-        if self.claimed.contains(first) {
-            self.merge_leftover(record);
+        // The entry that is another runner's can hold a former token of this one, which has an entry of its own too.
+        if self.claimed.contains(first) && (self.merge_leftover(record) || own.is_subset(&self.claimed)) {
             return None;
         }
         runner.record.enrollment = None;
@@ -316,8 +334,9 @@ impl Listing<'_> {
     }
 
     /// A move that was interrupted leaves the record under both keys. Of two records of one runner, as after an entry
-    /// without its id had got a new token, only one has the entry: the token of the other may be the good one.
-    fn merge_leftover(&mut self, record: &Record) {
+    /// without its id had got a new token, only one has the entry: the token of the other may be the good one. Returns
+    /// whether the record is one of these.
+    fn merge_leftover(&mut self, record: &Record) -> bool {
         let is_copy = |managed: &&ManagedRunner| {
             managed.enrollment.is_some()
                 && managed.runner.record.url == record.url
@@ -326,12 +345,18 @@ impl Listing<'_> {
         };
         if let Some(managed) = self.inventory.runners.iter().find(is_copy) {
             self.change(record.key.clone(), managed.runner.record.clone());
-            return;
+            return true;
         }
-        let is_same = |managed: &&ManagedRunner| managed.runner.is_same_as(record);
-        if let Some(managed) = self.inventory.runners.iter().find(is_same) {
-            self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
-        }
+        // The id of its entry is a claim until the server has named it, and this record's token is named so: asking about
+        // it does no harm.
+        let is_claimed = |mine: &Record| {
+            mine.url == record.url && mine.named_id().is_none() && mine.id.is_some() && mine.id == record.confirmed_id
+        };
+        let is_same =
+            |managed: &&ManagedRunner| managed.runner.is_same_as(record) || is_claimed(&managed.runner.record);
+        let Some(managed) = self.inventory.runners.iter().find(is_same) else { return false };
+        self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
+        true
     }
 
     /// Adds the entries without a record.
@@ -347,10 +372,10 @@ impl Listing<'_> {
         }
     }
 
-    /// Adds a runner and claims its entries.
+    /// Adds a runner and claims its entries. It is reached as its first one says that no other runner has.
     fn add(&mut self, mut managed: ManagedRunner) {
         let own = self.index.of(&managed.runner);
-        if let Some(first) = own.first() {
+        if let Some(first) = own.difference(&self.claimed).next().or(own.first()) {
             managed.runner.take_from(self.index.entry(*first));
         }
         self.claimed.extend(own);
@@ -390,14 +415,14 @@ impl Inventory {
         }
     }
 
-    /// Lets the runners know the tokens of their other records.
-    fn note_leftovers(&mut self) {
+    /// Lets the runners know the tokens of their other records, and what is kept beside those.
+    async fn note_leftovers<S: Server, D: Disk>(&mut self, ops: &Ops<S, D>) {
         for (key, record) in std::mem::take(&mut self.leftovers) {
             let is_of = |managed: &&mut ManagedRunner| {
                 managed.runner.record.key == key && managed.runner.record.url == record.url
             };
             if let Some(managed) = self.runners.iter_mut().find(is_of) {
-                managed.runner.note_record(record);
+                ops.note_record(&mut managed.runner, record).await;
             }
         }
     }

@@ -94,22 +94,6 @@ impl Runner {
         record.key != self.record.key && record.url == self.record.url && own.is_some() && record.confirmed_id == own
     }
 
-    /// Keeps the token of another record of this runner as a candidate: it may be the good one.
-    pub fn note_record(&mut self, record: Record) {
-        let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
-        let Some(Credential { token, obtained_at, expiry }) = record.credential else { return };
-        let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
-        self.note_candidate(Candidate {
-            token,
-            source,
-            noted_at,
-            obtained_at,
-            expiry,
-            id: record.confirmed_id,
-            refused: None,
-        });
-    }
-
     /// Keeps at most [`MAX_FOUND`] candidates from config.toml: refused ones go first, then the oldest.
     fn evict_found(&mut self) {
         let candidates = &mut self.held.candidates;
@@ -353,6 +337,28 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.is_held_changed = false;
         }
         Ok(())
+    }
+
+    /// Keeps the tokens of another record of this runner as candidates: one of them may be the good one.
+    pub async fn note_record(&self, runner: &mut Runner, record: Record) {
+        let mut other = Runner::recorded(record, runner.site.clone());
+        self.load_held(&mut other).await;
+        for candidate in other.held.candidates {
+            runner.note_candidate(candidate);
+        }
+        let record = other.record;
+        let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
+        let Some(Credential { token, obtained_at, expiry }) = record.credential else { return };
+        let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
+        runner.note_candidate(Candidate {
+            token,
+            source,
+            noted_at,
+            obtained_at,
+            expiry,
+            id: record.confirmed_id,
+            refused: None,
+        });
     }
 
     /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.

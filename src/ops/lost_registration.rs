@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::register::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
-use crate::model::{Conclusion, Evidence, Held, Origin, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
+use crate::model::{Conclusion, Evidence, Held, Origin, Rungs, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
 use crate::store::{self, Intent, JournalOperation, Pending, Record};
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -81,16 +81,32 @@ impl<S: Server, D: Disk> Ops<S, D> {
         enrollment: &Enrollment,
         runner: &Runner,
     ) -> Result<(), Error> {
+        match self.lost_registration(enrollment, runner).await? {
+            Some(at) => Err(Error::RegistrationLost { runner: enrollment.entry.name.clone(), at }),
+            None => Ok(()),
+        }
+    }
+
+    /// When the answer to a registration of this name was lost, if no person has gone on since.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn lost_registration(
+        &self,
+        enrollment: &Enrollment,
+        runner: &Runner,
+    ) -> Result<Option<Timestamp>, Error> {
         if let RegistrationSource::Given(_) = enrollment.source {
-            return Ok(());
+            return Ok(None);
         }
         for key in self.keys_of_name(enrollment, runner).await? {
             let is_own = key == runner.record.key;
-            if let Some(at) = self.loss_at(&key).await?.filter(|_| !is_own || runner.record.credential.is_none()) {
-                return Err(Error::RegistrationLost { runner: enrollment.entry.name.clone(), at });
+            let loss = self.loss_at(&key).await?.filter(|_| !is_own || runner.record.credential.is_none());
+            if loss.is_some() {
+                return Ok(loss);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// A person goes on after a lost registration: it holds up no other one of this name any more, wherever it was noted.
@@ -99,28 +115,34 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`].
     pub async fn forget_lost_registrations(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
         for key in self.keys_of_name(enrollment, runner).await? {
-            if key == runner.record.key || self.loss_at(&key).await?.is_none() {
+            if key == runner.record.key || self.held_without_loss(&key).await?.is_none() {
                 continue;
             }
             let _lock = self.disk.lock_runner(&key, LOCK_WAIT).await?;
-            let held = self.disk.held(&key).await?;
-            if loss_in(&held).is_none() {
-                continue;
-            }
-            let is_all = held.candidates.is_empty();
-            self.disk.save_held(&key, Held { evidence: None, ..held }).await?;
+            let Some(held) = self.held_without_loss(&key).await? else { continue };
+            let is_all = held.is_empty();
+            self.disk.save_held(&key, held).await?;
             let record = self.disk.record(&key).await?;
             if is_all && record.is_some_and(|record| record.credential.is_none() && record.enrollment.is_none()) {
                 self.disk.remove_record(&key).await?;
             }
         }
         let _lock = self.lock(runner).await?;
-        if loss_in(&runner.held).is_some() {
-            runner.held.evidence = None;
+        if let Some(held) = without_loss(&runner.held) {
+            runner.held = held;
             runner.is_held_changed = true;
             self.save_held(runner).await?;
         }
         Ok(())
+    }
+
+    /// What is kept under this key, without the loss that is noted there; `None` if none is.
+    async fn held_without_loss(&self, key: &RunnerKey) -> Result<Option<Held>, store::Error> {
+        match self.disk.held(key).await {
+            Ok(held) => Ok(without_loss(&held)),
+            Err(store::Error::Held { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// When the answer to a registration was lost that is noted under this key. A damaged file is reported where it is
@@ -178,4 +200,19 @@ fn loss_in(held: &Held) -> Option<Timestamp> {
         }) => Some(*since),
         Some(_) | None => None,
     }
+}
+
+/// The same without the loss of a registration, or of one that was to recover the runner; `None` if it has none.
+fn without_loss(held: &Held) -> Option<Held> {
+    let evidence = match held.evidence.clone() {
+        Some(evidence @ Evidence { conclusion: Some(Conclusion::Rejected { rejection, rungs, since }), .. })
+            if rungs.register_lost =>
+        {
+            let rungs = Rungs { register_lost: false, ..rungs };
+            Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, rungs, since }), ..evidence })
+        }
+        _ if loss_in(held).is_some() => None,
+        _ => return None,
+    };
+    Some(Held { evidence, ..held.clone() })
 }

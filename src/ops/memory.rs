@@ -604,7 +604,11 @@ impl Disk for MemoryDisk {
         if self.state().is_stuck {
             std::future::pending::<()>().await;
         }
-        let state = self.state();
+        let mut state = self.state();
+        if let Some(times) = state.failing.get_mut("read").filter(|times| **times > 0) {
+            *times -= 1;
+            return Err(store::Error::Stopped);
+        }
         Ok(Snapshot {
             entries: state.entries.clone(),
             content: Fingerprint::of(b""),

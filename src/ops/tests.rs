@@ -532,6 +532,30 @@ async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
 }
 
 #[tokio::test]
+async fn a_token_of_another_runner_that_has_a_record_is_kept_beside_it() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let own = runner.token().unwrap();
+    let (other, present) = fixture.server.add_runner();
+    let key = RunnerKey::found(&runner.record.url, Some(other), own.digest());
+    let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..present.clone() };
+    let record =
+        Record { key: key.clone(), id: Some(other), credential: Some(dead), enrollment: None, ..runner.record.clone() };
+    let record = Record { confirmed_id: None, ..record };
+    fixture.disk.state().records.insert(key.clone(), record);
+    fixture.disk.state().entries[0].token = EntryToken::Literal(present.token.clone());
+    // Another operation may be giving that runner's entry to this one.
+    fixture.disk.state().locked.insert(key.clone());
+    let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert!(verified.is_disputed && fixture.disk.state().entries[0].id != Some(other), "it is asked about again");
+    fixture.disk.state().locked.clear();
+    let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert!(!verified.is_disputed && fixture.disk.state().entries[0].id == Some(other));
+    let candidates = fixture.disk.state().held[&key].candidates.clone();
+    assert_eq!(candidates.iter().map(|it| (&it.token, it.id)).collect::<Vec<_>>(), [(&present.token, Some(other))]);
+}
+
+#[tokio::test]
 async fn nothing_is_registered_into_an_entry_with_a_token_that_may_be_good() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -318,7 +318,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 other = id.number(),
                 "its entry holds the token of another runner: the entry stays, for that runner"
             );
-            self.hand_entry_over(runner, credential, id).await?;
+            if !self.hand_entry_over(runner, credential, id).await? {
+                return Ok(EntryFate::Keep);
+            }
         }
         runner.removable = over;
         Ok(wanted)

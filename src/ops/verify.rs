@@ -1,5 +1,7 @@
 //! Verify: ask the server whether it accepts the token, and update the record from the answer.
 
+use std::time::Duration;
+
 use super::candidates::{Asked, Unadopted};
 use super::enrollment::{given_tokens, has_given, server_of_given};
 use super::{
@@ -10,7 +12,8 @@ use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::Outcome;
 use crate::model::{
-    Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp, VerifyOutcome,
+    Candidate, Claim, Credential, Expiry, Finding, LastVerify, Origin, RunnerId, RunnerKey, StateName, Timestamp,
+    VerifyOutcome,
 };
 use crate::secret::Token;
 use crate::store::{self, Edit, Entry, EntrySelector, Record, Snapshot};
@@ -125,13 +128,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.take_back(runner, &entry_status).await?;
         match entry_status {
             EntryStatus::Foreign { .. } => {
-                let mut is_unknown = false;
+                let (mut is_unknown, mut is_given) = (false, true);
                 for (credential, _) in EntryStatus::unknown_in(runner, snapshot) {
                     match newer.foreign.iter().find(|(token, _)| *token == credential.token) {
                         Some((token, Some(id))) if is_in_copy_alone(runner, snapshot, token) => {
-                            self.hand_copy_over(runner, credential, *id).await?;
+                            is_given &= self.hand_copy_over(runner, credential, *id).await?;
                         }
-                        Some((_, Some(id))) => self.give_away(runner, credential, *id).await?,
+                        Some((_, Some(id))) => is_given &= self.give_away(runner, credential, *id).await?,
                         Some((_, None)) if !runner.is_news(&credential.token) => {}
                         Some((_, None)) => {
                             tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(),
@@ -141,7 +144,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     }
                 }
                 if !is_unknown {
-                    return Ok(verified);
+                    return Ok(Completed { is_disputed: !is_given, ..verified });
                 }
                 let over = runner.overwritable(inquiry);
                 return match self.project_over(runner, over).await {
@@ -192,8 +195,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// The entry holds an accepted token of another runner, and ours is good: the entry belongs to that runner from now
-    /// on. Ours stays in the state directory.
-    async fn give_away(&self, runner: &mut Runner, credential: Credential, id: RunnerId) -> Result<(), Error> {
+    /// on. Ours stays in the state directory. Returns whether it was given.
+    async fn give_away(&self, runner: &mut Runner, credential: Credential, id: RunnerId) -> Result<bool, Error> {
         tracing::warn!(
             runner = runner.label(),
             id = runner.record.id.map(RunnerId::number),
@@ -203,28 +206,31 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.hand_entry_over(runner, credential, id).await
     }
 
-    /// The entry is the other runner's from now on, which is recorded as given.
+    /// The entry is the other runner's from now on, which is recorded as given. Returns whether it is: not while another
+    /// operation works on that runner.
     pub(super) async fn hand_entry_over(
         &self,
         runner: &mut Runner,
         credential: Credential,
         id: RunnerId,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         runner.record.given_to = Some(id);
         self.save_record(runner).await?;
         self.hand_copy_over(runner, credential, id).await
     }
 
     /// As [`Ops::hand_entry_over`], for one of several entries: the runner still has its own.
-    async fn hand_copy_over(&self, runner: &Runner, credential: Credential, id: RunnerId) -> Result<(), Error> {
-        self.record_given(runner, id, &credential).await?;
+    async fn hand_copy_over(&self, runner: &Runner, credential: Credential, id: RunnerId) -> Result<bool, Error> {
+        if !self.record_given(runner, id, &credential).await? {
+            return Ok(false);
+        }
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
         let target = EntrySelector { url, id: None, digests, name: None };
         // Only the id changes: it was a claim, and this one is the server's.
         let edit = Edit::Renew { target, id: Some(id), credential, over: Vec::new() };
         match self.disk.edit(edit).await {
-            Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(()),
+            Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -239,7 +245,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     other = id.number(),
                     "a copy of its entry in config.toml was given to another runner: serving that one as found"
                 );
-                self.hand_copy_over(runner, credential, id).await?;
+                // One that is not handed over yet is with the next verification.
+                let _is_given = self.hand_copy_over(runner, credential, id).await?;
             }
         }
         Ok(())
@@ -253,18 +260,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Records the other runner as given, so that a stop deletes at most this machine's manager of it.
-    async fn record_given(&self, runner: &Runner, id: RunnerId, credential: &Credential) -> Result<(), Error> {
+    /// Records the other runner as given, so that a stop deletes at most this machine's manager of it. If it has a record,
+    /// the token is kept beside that one: it is in config.toml alone, and may be the good one of the two. Returns whether
+    /// it is kept: not while another operation works on that runner, which may be giving an entry to this one.
+    async fn record_given(&self, runner: &Runner, id: RunnerId, credential: &Credential) -> Result<bool, Error> {
         let key = RunnerKey::found(&runner.record.url, Some(id), credential.token.digest());
-        if self.disk.record(&key).await?.is_some() {
-            return Ok(());
+        // Its own key can be made of an id that was not its own.
+        if key == runner.record.key {
+            return Ok(true);
+        }
+        let _lock = match self.disk.lock_runner(&key, Duration::ZERO).await {
+            Err(store::Error::RunnerLocked { .. }) => return Ok(false),
+            locked => locked?,
+        };
+        if let Some(record) = self.disk.record(&key).await? {
+            let mut other = Runner::recorded(record, runner.site.clone());
+            self.load_held(&mut other).await;
+            let found = runner.held.candidates.iter().find(|candidate| candidate.token == credential.token);
+            let found = found.filter(|_| other.record.named_id().is_none_or(|named| named == id)).cloned();
+            found.into_iter().for_each(|found| other.note_candidate(Candidate { id: Some(id), ..found }));
+            self.save_held(&mut other).await?;
+            return Ok(true);
         }
         let mut other = Runner::blank(key, Origin::Given, runner.site.clone());
         other.record.id = Some(id);
         other.record.confirmed_id = Some(id);
         other.record.name.clone_from(&runner.record.name);
         other.record.credential = Some(credential.clone());
-        Ok(self.save_record(&mut other).await?)
+        self.save_record(&mut other).await?;
+        Ok(true)
     }
 
     /// The runner's own token is dead, and its entry holds an accepted token of another runner: the enrollment goes on

@@ -3,7 +3,9 @@
 use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
-use super::gitlab::Call::{Any, DeleteManager, DeleteRunner, Register as Registration, Reset, Verify as Verification};
+use super::gitlab::Call::{
+    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, Verify as Verification,
+};
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
 
@@ -26,6 +28,110 @@ const NOW: When = After(0);
 #[test]
 fn a_date_ahead_of_gitlabs_own_clock_causes_no_stream_of_rotations() {
     keeps_every_promise(DAY, &[(NOW, DateAhead(90_000)), (NOW, Reboot), (After(60), Wait)]);
+}
+
+#[test]
+fn a_runner_whose_former_token_is_in_the_entry_of_another_one_gets_its_own_back() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 2603, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, SwapToken(0, 1)),
+            (NOW, Backup),
+            (NOW, Rotate(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 7837, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Any, Trouble::GatewayAfter(500, Body::Empty))),
+            (NOW, SwapToken(0, 1)),
+            (NOW, KillDaemon),
+            (NOW, Restore(3)),
+            (After(60), Backup),
+            (After(600), StartDaemon),
+            (After(600), Terminate),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_was_verified_in_the_entry_of_another_runner_comes_back_into_its_own() {
+    keeps_every_promise(
+        Setup { jitter: 402_505, ..DAY },
+        &[
+            (NOW, Backup),
+            (NOW, Rotate(0)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, SwapToken(1, 0)),
+            (NOW, Verify(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 402_505, ..DAY },
+        &[
+            (NOW, Backup),
+            (NOW, Verify(1)),
+            (NOW, Rotate(0)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, SwapToken(1, 0)),
+            (NOW, Verify(1)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn settings_that_changed_while_config_toml_could_not_be_read_are_followed() {
+    keeps_every_promise(
+        Setup { jitter: 3_008_445, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unregister(1)),
+            (NOW, Unregister(3)),
+            (After(29_281), Enroll(0)),
+            (NOW, DiskFault("read", 1)),
+            (After(1), WallJump(30)),
+        ],
+    );
+}
+
+#[test]
+fn a_former_token_of_one_of_two_records_of_a_runner_is_followed() {
+    keeps_every_promise(
+        Setup { jitter: 3_015_532, ..FOR_EVER },
+        &[
+            (NOW, Register(2)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 2)),
+            (NOW, ResetInGitlab(2, true)),
+            (After(1), Backup),
+            (NOW, Restore(1)),
+            (NOW, KillDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_whose_refused_entry_a_person_has_dropped_is_left_alone_until_a_reload() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 3_014_621, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (NOW, Backup),
+            (NOW, Fault(Probe, Trouble::ServerError)),
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (After(60), DuplicateEntry(2)),
+            (Await(23), VerifyDelete(3)),
+            (NOW, Rotate(3)),
+        ],
+    );
 }
 
 #[test]
@@ -882,6 +988,56 @@ fn an_enrollment_whose_entry_lost_its_id_and_got_a_new_token_goes_on_with_it_at_
             (NOW, OldRelease(true)),
             (NOW, ResetInGitlab(2, true)),
             (After(1), StartDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_daemon_goes_on_after_a_lost_registration_once_a_command_has() {
+    keeps_every_promise(
+        Setup { jitter: 4719, ..DAY },
+        &[
+            (NOW, UnregisterPolicy(0)),
+            (NOW, CloseRotation(1, true)),
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, Restore(2)),
+            (NOW, DateAhead(60)),
+            (NOW, Fault(Registration, Trouble::Gateway(405, Body::Html))),
+            (After(600), RegisterForce(1)),
+        ],
+    );
+    // The daemon need not run meanwhile.
+    keeps_every_promise(
+        Setup { jitter: 4719, ..DAY },
+        &[
+            (NOW, UnregisterPolicy(0)),
+            (NOW, CloseRotation(1, true)),
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, Restore(2)),
+            (After(600), DateAhead(60)),
+            (NOW, Terminate),
+            (NOW, Fault(Registration, Trouble::Gateway(405, Body::Html))),
+            (NOW, RegisterForce(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_daemon_without_a_state_directory_waits_for_a_person_although_a_command_has_gone_on() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 9149, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Registration, Trouble::GatewayAfter(204, Body::Message))),
+            (NOW, StartDaemon),
+            (NOW, Fault(Registration, Trouble::Gateway(400, Body::Token))),
+            (NOW, Enroll(3)),
+            (After(1), RegisterForce(0)),
         ],
     );
 }

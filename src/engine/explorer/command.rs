@@ -114,6 +114,7 @@ impl Session {
             // A backup may bring it back.
             let owner = self.owner_of(&driver.runner);
             self.port.world.state().let_go.extend(owner);
+            self.port.world.state().dropped.extend(owner);
             self.engine.ops.drop_entry(&mut driver.runner, dead, now).await?;
             return Ok("dropped".to_owned());
         }

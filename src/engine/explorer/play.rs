@@ -291,6 +291,7 @@ impl Player {
             return;
         }
         self.left_alone.clear();
+        self.world.state().dropped.clear();
         let port = self.world.begin_process(true, Intent::default());
         let (notices, inbox) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
@@ -414,6 +415,7 @@ impl Player {
             Act::Quit => self.notify(Notice::StopAndKeep),
             Act::Hangup => {
                 self.left_alone.clear();
+                self.world.state().dropped.clear();
                 if self.daemon.is_some() {
                     self.world.state().forget_lost_registrations(None);
                 }
@@ -754,6 +756,16 @@ fn edit(state: &mut State, act: &Act) {
     }
 }
 
+/// Whether a record with the runner's id holds its present token, or has it beside it.
+fn has_token(state: &State, id: u64) -> bool {
+    let token = state.gitlab.database.get(&id).map(|runner| runner.token.as_str());
+    state.files.records.values().filter(|record| record.id.map(RunnerId::number) == Some(id)).any(|record| {
+        let current = record.credential.iter().map(|credential| &credential.token);
+        let held = state.files.held.get(&record.key).into_iter().flat_map(|held| &held.candidates);
+        current.chain(held.map(|candidate| &candidate.token)).any(|held| token == Some(held.expose()))
+    })
+}
+
 /// Runners that should be served after a rest, and are not.
 fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>) -> Vec<String> {
     let now = state.now();
@@ -776,7 +788,9 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
                 && literal(entry).is_some_and(|token| state.owners.get(token).is_none_or(|owner| owner == id))
         });
         let is_expired = runner.expires_at.is_some_and(|at| at < now);
-        if has_entry && !is_expired && !in_config.contains(runner.token.as_str()) {
+        // A person had put it into the entry of another runner, and no answer has said whose it is.
+        let is_unknown = state.duplicated_at > 0 && !state.named.contains(&runner.token) && !has_token(state, *id);
+        if has_entry && !is_expired && !in_config.contains(runner.token.as_str()) && !is_unknown {
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }
         let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
@@ -813,6 +827,7 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let name = &enrollment.entry.name;
         // A shared runner is not rotated, and is registered again once it has expired.
         if left_alone.contains(name)
+            || state.homes.get(name).is_some_and(|id| state.dropped.contains(id))
             || is_shared(&state.config, name)
             || !matches!(enrollment.source, RegistrationSource::Registration(_))
         {

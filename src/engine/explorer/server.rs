@@ -119,6 +119,9 @@ impl Port {
         if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
             state.lost_registrations = lost_before;
         }
+        if call == Call::Verify && status == 200 && !is_cut && !state.gitlab.is_old {
+            state.named.insert(about_token);
+        }
         let raw = state.gitlab.answer(status, body, now);
         match fault {
             Some(Fault::CutAfter) => (Err(failure(UNKNOWN)), 0),
@@ -169,7 +172,8 @@ impl Port {
                 if is_foreign || matches!(fault, Some(Fault::Odd(_))) {
                     state.unproven.insert(("registration", name_of.to_owned()));
                 }
-                if self.may_be_executed(state, fault, now) {
+                let is_of_daemon = state.processes.get(&self.process).is_some_and(|process| process.is_daemon);
+                if is_of_daemon && self.may_be_executed(state, fault, now) {
                     state.unanswered_registrations.insert(name_of.to_owned());
                 }
                 return;

@@ -151,6 +151,8 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<u64, Holding>,
     /// The runner of every token that was ever issued.
     pub(super) owners: BTreeMap<String, u64>,
+    /// Tokens whose runner an answer has named to the agent.
+    pub(super) named: BTreeSet<String>,
     /// How many tokens had been issued when their owners were noted.
     noted: u64,
     /// When tokens expire, and how long they live.
@@ -161,6 +163,9 @@ pub(super) struct State {
     ever_kept: BTreeSet<String>,
     /// Names whose entry a person had removed while another one goes on with its runner: they are free.
     pub(super) freed: BTreeSet<String>,
+    /// Runners whose refused entry a person has dropped: a running daemon leaves their enrollment alone, as after an
+    /// unregistration.
+    pub(super) dropped: BTreeSet<u64>,
     /// The runner that the entry of a name is for.
     pub(super) homes: BTreeMap<String, u64>,
     /// When each token was last asked about.
@@ -238,11 +243,13 @@ impl World {
             is_blocked: false,
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
+            named: BTreeSet::new(),
             expiries: BTreeMap::new(),
             noted: 0,
             ever_held: BTreeSet::new(),
             ever_kept: BTreeSet::new(),
             freed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             homes: BTreeMap::new(),
             requests: BTreeMap::new(),
             resets: VecDeque::new(),
@@ -289,7 +296,9 @@ impl World {
     /// A process ends; what it held in memory is gone.
     pub(super) fn end_process(&self, process: u64, is_killed: bool) {
         let mut state = self.state();
-        state.processes.remove(&process);
+        if state.processes.remove(&process).is_some_and(|process| process.is_daemon) {
+            state.unanswered_registrations.clear();
+        }
         if is_killed {
             state.leave_registrations();
         }
@@ -600,7 +609,10 @@ impl State {
     /// A person goes on after lost registrations: of one entry name, or of all. What they have left in GitLab is the
     /// person's to delete.
     pub(super) fn forget_lost_registrations(&mut self, name: Option<&str>) {
-        self.unanswered_registrations.retain(|description| name.is_some_and(|name| entry_name(description) != name));
+        if name.is_none() {
+            // What a daemon without a state directory has in memory, a command beside it does not change.
+            self.unanswered_registrations.clear();
+        }
         let database = &self.gitlab.database;
         let is_forgotten = |id: &u64| {
             let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());

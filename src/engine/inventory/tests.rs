@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles, VerifyOutcome};
+use crate::model::{
+    Candidate, CandidateSource, Credential, Held, LastVerify, Origin, RunnerId, Site, StateName, TlsFiles,
+    VerifyOutcome,
+};
 use crate::ops::RegistrationSource;
 use crate::ops::memory::{
     MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, inquiry_at, registration_token, rotation_intent,
@@ -493,25 +496,78 @@ async fn an_entry_does_not_get_the_record_of_another_runner_whose_key_its_id_cla
 
 #[tokio::test]
 async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
+    // The server may have named no token of the entry's own record yet: its id is a claim then.
+    for is_named in [true, false] {
+        let world = World::new();
+        let (id, credential) = world.add_entry("a");
+        let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+        let unnamed = Credential { token: Token::parse("glrt-unnamed").unwrap(), ..credential.clone() };
+        world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
+        for (key, credential, named) in
+            [("a-old", &dead, Some(id).filter(|_| is_named)), ("b-new", &credential, Some(id)), ("c", &unnamed, None)]
+        {
+            let mut record = world.add_record(key, "a", id, credential);
+            record.confirmed_id = named;
+            world.save(&record);
+        }
+        let mut inventory = world.started().await;
+        let is_old = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a-old");
+        let runner = &mut inventory.runners.iter_mut().find(is_old).unwrap().runner;
+        let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.clone()).collect();
+        assert!(candidates == std::slice::from_ref(&credential.token), "the one whose id the server has named");
+        let outcome = world.ops.verify(runner, &inquiry_at(now())).await.unwrap().outcome;
+        assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
+        assert_eq!(world.disk.tokens(), [credential.token]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_beside_the_other_record_of_a_runner_is_a_candidate_too() {
     let world = World::new();
     let (id, credential) = world.add_entry("a");
     let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
     world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
-    for (key, credential, named) in
-        [("a-old", &dead, Some(id)), ("b-new", &credential, Some(id)), ("c", &credential, None)]
-    {
-        let mut record = world.add_record(key, "a", id, credential);
-        record.confirmed_id = named;
-        world.save(&record);
+    for key in ["a-one", "b-two"] {
+        let record = world.add_record(key, "a", id, &dead);
+        world.save(&Record { confirmed_id: Some(id), ..record });
     }
-    let mut inventory = world.started().await;
-    let is_old = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a-old");
-    let runner = &mut inventory.runners.iter_mut().find(is_old).unwrap().runner;
-    let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.clone()).collect();
-    assert!(candidates == std::slice::from_ref(&credential.token), "the one whose id the server has named");
-    let outcome = world.ops.verify(runner, &inquiry_at(now())).await.unwrap().outcome;
-    assert!(matches!(outcome, Outcome::Adopted(_)), "{outcome:?}");
-    assert_eq!(world.disk.tokens(), [credential.token]);
+    let former = Candidate {
+        token: credential.token.clone(),
+        source: CandidateSource::Former,
+        noted_at: now(),
+        obtained_at: credential.obtained_at,
+        expiry: credential.expiry,
+        id: Some(id),
+        refused: None,
+    };
+    let held = Held { candidates: vec![former.clone()], evidence: None };
+    world.disk.state().held.insert(key("b-two"), held);
+    let inventory = world.started().await;
+    assert_eq!(served(&inventory), [("build-1", true), ("a-one", false)]);
+    assert_eq!(inventory.runners[1].runner.held.candidates, [former]);
+}
+
+#[tokio::test]
+async fn a_runner_whose_former_token_is_in_the_entry_of_another_one_is_served_too() {
+    // The order of their keys does not decide.
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        let world = World::new();
+        let (mine, credential) = world.add_entry("mine");
+        let (other, _) = world.add_entry("other");
+        let former = Credential { token: Token::parse("glrt-former").unwrap(), ..credential.clone() };
+        let present = Credential { token: Token::parse("glrt-present").unwrap(), ..credential.clone() };
+        for entry in &mut world.disk.state().entries {
+            entry.token = EntryToken::Literal(former.token.clone());
+        }
+        world.add_record(first, "mine", mine, &credential);
+        let mut record = world.add_record(second, "other", other, &present);
+        record.add_former_token(former.token.digest());
+        world.save(&record);
+        let records: Vec<_> = world.disk.state().records.values().cloned().collect();
+        let snapshot = world.ops.disk().read().await.unwrap();
+        let inventory = inventory(&Config::default(), records, &snapshot);
+        assert_eq!(served(&inventory), [(first, false), (second, false)]);
+    }
 }
 
 #[tokio::test]
