@@ -65,6 +65,17 @@ impl EntryStatus {
             .collect()
     }
 
+    /// Whether the runner's entries hold its token, or an unknown one that is in none of `over`: there is nothing to write.
+    pub(super) fn is_written(runner: &Runner, snapshot: &Snapshot, over: &[Digest]) -> bool {
+        let target = runner.target();
+        let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        own.all(|entry| match of_entry(runner, entry) {
+            Self::Ours => true,
+            Self::Foreign { credential, .. } => !over.contains(&credential.token.digest()),
+            Self::Stale | Self::Padded | Self::Variable(_) | Self::Blank | Self::Broken | Self::Missing => false,
+        })
+    }
+
     /// An unknown token may be the only copy and must be verified before it is overwritten, so it comes first.
     fn urgency(&self) -> u8 {
         match self {

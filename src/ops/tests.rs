@@ -1183,6 +1183,20 @@ async fn one_refusal_does_not_overwrite_an_unknown_token() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_beside_an_unknown_token_that_is_not_proven_dead() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut other = fixture.disk.state().entries[0].clone();
+    (other.position, other.token) = (1, EntryToken::Literal(Token::parse("glrtr-unknown").unwrap()));
+    // Another record of the runner has written its own times.
+    fixture.disk.state().entries[0].obtained_at = None;
+    fixture.disk.state().entries.push(other);
+    let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    assert!(verified.is_disputed);
+    assert!(!fixture.disk.state().effects.contains(&"edit"), "{:?}", fixture.disk.state().effects);
+}
+
+#[tokio::test]
 async fn unregister_adopts_an_unknown_token_first() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

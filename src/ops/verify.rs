@@ -147,6 +147,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     return Ok(Completed { is_disputed: !is_given, ..verified });
                 }
                 let over = runner.overwritable(inquiry);
+                // Another record of the runner may have written the same: the two would write the file in turn.
+                if EntryStatus::is_written(runner, snapshot, &over) {
+                    return Ok(Completed { is_disputed: true, ..verified });
+                }
                 return match self.project_over(runner, over).await {
                     Ok(()) if EntryStatus::unknown_in(runner, &self.disk.read().await?).is_empty() => Ok(verified),
                     Ok(()) | Err(store::Error::UnknownToken { .. }) => Ok(Completed { is_disputed: true, ..verified }),

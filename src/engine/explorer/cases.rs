@@ -645,6 +645,22 @@ fn a_wait_from_when_a_wrong_date_was_believed_keeps_no_token_from_its_rotation()
 }
 
 #[test]
+fn two_records_of_one_runner_do_not_write_its_entries_in_turn() {
+    keeps_every_promise(
+        Setup { jitter: 3_003_667, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, Enroll(2)),
+            (NOW, SwapToken(3, 2)),
+            (NOW, Rotate(1)),
+            (NOW, ResetInGitlab(2, true)),
+            (NOW, Restore(3)),
+        ],
+    );
+}
+
+#[test]
 fn two_records_of_one_runner_do_not_both_reset_its_token() {
     keeps_every_promise(
         Setup { life: 7200, age: 3600, jitter: 90_515, is_stateless: false },
