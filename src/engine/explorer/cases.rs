@@ -166,6 +166,23 @@ fn an_entry_that_is_another_runners_by_its_token_gets_no_second_one_of_its_name(
 }
 
 #[test]
+fn a_daemon_that_starts_during_an_unregistration_leaves_the_runner_alone_afterwards() {
+    keeps_every_promise(
+        Setup { jitter: 3_061_472, ..DUE },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(19_789), StartDaemon),
+            (NOW, Enroll(3)),
+            (NOW, Quit),
+            (NOW, Restore(2)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -60,6 +60,8 @@ struct RunningDaemon {
 struct RunningCommand {
     port: Port,
     task: JoinHandle<()>,
+    /// The name that it unregisters.
+    unregisters: Option<String>,
 }
 
 pub(super) struct Player {
@@ -290,8 +292,7 @@ impl Player {
         if self.daemon.is_some() {
             return;
         }
-        self.left_alone.clear();
-        self.world.state().dropped.clear();
+        self.forget_left_alone();
         let port = self.world.begin_process(true, Intent::default());
         let (notices, inbox) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
@@ -362,14 +363,19 @@ impl Player {
         if let Some(name) = forgotten {
             self.world.state().forget_lost_registrations(Some(&name));
         }
-        if kind == Command::Unregister
-            && let Some(name) = &name
-        {
-            self.left_alone.insert(name.clone());
-        }
+        let unregisters = name.clone().filter(|_| kind == Command::Unregister);
+        self.left_alone.extend(unregisters.clone());
         let port = self.world.begin_process(false, intent);
         let task = tokio::task::spawn_local(command::run(port.clone(), kind, name, enrollment));
-        self.commands.push(RunningCommand { port, task });
+        self.commands.push(RunningCommand { port, task, unregisters });
+    }
+
+    /// A daemon that starts or reloads registers again what was unregistered before, and leaves alone what is unregistered
+    /// from then on.
+    fn forget_left_alone(&mut self) {
+        let running = self.commands.iter().filter(|command| !command.task.is_finished());
+        self.left_alone = running.filter_map(|command| command.unregisters.clone()).collect();
+        self.world.state().dropped.clear();
     }
 
     /// The name of an entry.
@@ -414,8 +420,7 @@ impl Player {
             }
             Act::Quit => self.notify(Notice::StopAndKeep),
             Act::Hangup => {
-                self.left_alone.clear();
-                self.world.state().dropped.clear();
+                self.forget_left_alone();
                 if self.daemon.is_some() {
                     self.world.state().forget_lost_registrations(None);
                 }
