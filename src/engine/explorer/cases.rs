@@ -135,6 +135,54 @@ fn a_runner_whose_refused_entry_a_person_has_dropped_is_left_alone_until_a_reloa
 }
 
 #[test]
+fn a_claimed_id_is_not_recovered_by_a_process_without_a_state_directory() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 3_018_803, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, AccessToken(true)),
+            (NOW, Enroll(1)),
+            (After(1), Fault(Any, Trouble::GatewayAfter(502, Body::Message))),
+            (NOW, Rotate(3)),
+            (NOW, Quit),
+        ],
+    );
+}
+
+#[test]
+fn an_entry_that_is_another_runners_by_its_token_gets_no_second_one_of_its_name() {
+    keeps_every_promise(
+        Setup { jitter: 3_016_927, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), SwapToken(2, 0)),
+            (NOW, RemoveId(2)),
+            (NOW, KillDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(19_516), Lag(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_daemon_that_starts_during_an_unregistration_leaves_the_runner_alone_afterwards() {
+    keeps_every_promise(
+        Setup { jitter: 3_061_472, ..DUE },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(19_789), StartDaemon),
+            (NOW, Enroll(3)),
+            (NOW, Quit),
+            (NOW, Restore(2)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -60,6 +60,8 @@ struct RunningDaemon {
 struct RunningCommand {
     port: Port,
     task: JoinHandle<()>,
+    /// The name that it unregisters.
+    unregisters: Option<String>,
 }
 
 pub(super) struct Player {
@@ -290,8 +292,7 @@ impl Player {
         if self.daemon.is_some() {
             return;
         }
-        self.left_alone.clear();
-        self.world.state().dropped.clear();
+        self.forget_left_alone();
         let port = self.world.begin_process(true, Intent::default());
         let (notices, inbox) = mpsc::unbounded_channel();
         let (changes, changed) = mpsc::unbounded_channel();
@@ -362,14 +363,19 @@ impl Player {
         if let Some(name) = forgotten {
             self.world.state().forget_lost_registrations(Some(&name));
         }
-        if kind == Command::Unregister
-            && let Some(name) = &name
-        {
-            self.left_alone.insert(name.clone());
-        }
+        let unregisters = name.clone().filter(|_| kind == Command::Unregister);
+        self.left_alone.extend(unregisters.clone());
         let port = self.world.begin_process(false, intent);
         let task = tokio::task::spawn_local(command::run(port.clone(), kind, name, enrollment));
-        self.commands.push(RunningCommand { port, task });
+        self.commands.push(RunningCommand { port, task, unregisters });
+    }
+
+    /// A daemon that starts or reloads registers again what was unregistered before, and leaves alone what is unregistered
+    /// from then on.
+    fn forget_left_alone(&mut self) {
+        let running = self.commands.iter().filter(|command| !command.task.is_finished());
+        self.left_alone = running.filter_map(|command| command.unregisters.clone()).collect();
+        self.world.state().dropped.clear();
     }
 
     /// The name of an entry.
@@ -414,8 +420,7 @@ impl Player {
             }
             Act::Quit => self.notify(Notice::StopAndKeep),
             Act::Hangup => {
-                self.left_alone.clear();
-                self.world.state().dropped.clear();
+                self.forget_left_alone();
                 if self.daemon.is_some() {
                     self.world.state().forget_lost_registrations(None);
                 }
@@ -818,7 +823,11 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             let Some(id) = entry.id.map(RunnerId::number) else { continue };
             let is_lost = matches!(state.holdings.get(&id), Some(Holding::Excused(Excuse::Cut | Excuse::Killed)));
             let is_shared = state.config.policies.iter().any(|policy| policy.shared == Some(true));
-            if is_lost && !state.recovered.contains(&id) && state.gitlab.database.contains_key(&id) && !is_shared {
+            // Without a state directory, the id in an entry is a claim to a process that has seen refusals alone.
+            let is_confirmed = |process: &u64| state.confirmed.contains(&(*process, id));
+            let is_claim = state.is_stateless && !state.processes.keys().any(is_confirmed);
+            let is_there = state.gitlab.database.contains_key(&id);
+            if is_lost && !state.recovered.contains(&id) && is_there && !is_shared && !is_claim {
                 unserved.push(format!("runner {id}: its lost token was not recovered"));
             }
         }
@@ -845,6 +854,18 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             continue;
         }
         if state.files.entries.iter().any(has_entry) {
+            continue;
+        }
+        // A person has made its entry that of another runner, by token and id: whether it is alive or not, no second one of
+        // the name is made, and nothing is written over it.
+        let is_anothers = |entry: &crate::store::Entry| {
+            let owner = literal(entry).and_then(|token| state.owners.get(token)).copied();
+            let runner = owner.and_then(|id| state.gitlab.database.get(&id));
+            let is_claimed = entry.id.is_none_or(|id| Some(id.number()) == owner);
+            let is_other = runner.is_some_and(|it| it.made_for.as_ref() != enrollment.parameters.description.as_ref());
+            entry.name.as_ref() == Some(name) && is_other && is_claimed
+        };
+        if state.duplicated_at > 0 && state.files.entries.iter().any(is_anothers) {
             continue;
         }
         // A person has given its entry to another runner, which has it still: a second one of the name would be wrong.

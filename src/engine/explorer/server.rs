@@ -120,6 +120,9 @@ impl Port {
             state.lost_registrations = lost_before;
         }
         if call == Call::Verify && status == 200 && !is_cut && !state.gitlab.is_old {
+            if let Some(id) = state.owners.get(&about_token).copied() {
+                state.confirmed.insert((self.process, id));
+            }
             state.named.insert(about_token);
         }
         let raw = state.gitlab.answer(status, body, now);

@@ -153,6 +153,8 @@ pub(super) struct State {
     pub(super) owners: BTreeMap<String, u64>,
     /// Tokens whose runner an answer has named to the agent.
     pub(super) named: BTreeSet<String>,
+    /// Processes that an answer has named a runner to.
+    pub(super) confirmed: BTreeSet<(u64, u64)>,
     /// How many tokens had been issued when their owners were noted.
     noted: u64,
     /// When tokens expire, and how long they live.
@@ -244,6 +246,7 @@ impl World {
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
             named: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
             expiries: BTreeMap::new(),
             noted: 0,
             ever_held: BTreeSet::new(),
