@@ -62,7 +62,9 @@ async fn unregister_selected(session: Rc<CommandSession>, api: Option<Api>, sele
         return drop_entry(session, selected).await;
     }
     if selected.twins.is_empty() {
-        return unregister_one(session, with_api(api, selected.managed)).await;
+        let mut managed = with_api(api, selected.managed);
+        managed.runner.selected = Some(selected.entries.into_iter().map(|entry| entry.name).collect());
+        return unregister_one(session, managed).await;
     }
     let report = record_report(&selected.managed.runner, session.now());
     RunnerOutcome::failed(report, Action::Failed, "not unregistered", &may_be_shared(&selected.twins))

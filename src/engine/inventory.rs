@@ -21,7 +21,7 @@ use relation::{Holdings, holds_token, runner_of, with_one_token};
 
 use super::Config;
 use crate::error_chain::chain;
-use crate::model::{RunnerKey, Timestamp};
+use crate::model::{Origin, RunnerKey, Timestamp};
 use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
 use crate::store::{self, Record, Snapshot};
 
@@ -265,14 +265,25 @@ impl Listing<'_> {
             enrollment.key
         );
         let from = runner.record.key.clone();
+        let origin =
+            if self.is_named_otherwise(enrollment, &runner.record) { Origin::Given } else { runner.record.origin };
         let record = Record {
             key: enrollment.key.clone(),
             enrollment: Some(enrollment.key.as_str().to_owned()),
+            origin,
             ..runner.record.clone()
         };
         let moved =
             RecordMove { from, record, is_recorded: runner.is_recorded(), is_stored: runner.variable.is_none() };
         self.inventory.changes.push(RecordChange::TakeOver(moved, warning));
+    }
+
+    /// Whether a person has put the runner's token into the entry of the enrollment, while its own entry has another name:
+    /// the enrollment did not make it, and never deletes it.
+    fn is_named_otherwise(&self, enrollment: &Enrollment, record: &Record) -> bool {
+        let own = self.index.of(&runner_of(record));
+        let is_own_name = |position: &usize| self.index.entry(*position).name == record.name;
+        record.name.as_ref() != Some(&enrollment.entry.name) && own.iter().any(is_own_name)
     }
 
     /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one

@@ -168,6 +168,9 @@ impl Runner {
         match (verified.id, self.record.named_id()) {
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
+            (Some(id), None) if self.is_leaving && self.record.id.is_some_and(|claimed| claimed != id) => {
+                Owner::Other(Some(id))
+            }
             (Some(_), _) => Owner::Same,
             (None, _) if inquiry.is_dead && !self.is_leaving => Owner::Same,
             (None, _) => Owner::Other(None),
@@ -317,7 +320,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         let Candidate { token, source, obtained_at, expiry, id, .. } = candidate;
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), source = source.as_str(), "following a token that the server accepts");
-        if source == CandidateSource::Found && answer.value.id.is_none() && token.looks_created() {
+        let is_another =
+            answer.value.id.is_some_and(|actual| runner.record.id.is_some_and(|claimed| claimed != actual));
+        if source == CandidateSource::Found && (is_another || token.looks_created()) {
             // A runner of its own, for all that this server says: it is never deleted as a whole.
             runner.record.origin = Origin::Given;
         }

@@ -1,7 +1,7 @@
 //! Moving a record: the same runner under another key, with everything that is stored beside the record.
 
 use super::{Disk, Error, LOCK_WAIT, Ops, Server, Unfinished};
-use crate::model::{Held, RunnerKey};
+use crate::model::{Held, Origin, RunnerKey};
 use crate::store::{self, JournalOperation, Pending, Record};
 
 /// A record that gets another key or another enrollment.
@@ -9,7 +9,8 @@ use crate::store::{self, JournalOperation, Pending, Record};
 pub struct RecordMove {
     /// The key that it is stored under.
     pub from: RunnerKey,
-    /// The record with its new key and enrollment. What is stored under the old key decides everything else.
+    /// The record with its new key and enrollment, and perhaps as one that was given. What is stored under the old key
+    /// decides everything else.
     pub record: Record,
     /// Whether there was a record under the old key. One that is gone by now was unregistered, and stays so.
     pub is_recorded: bool,
@@ -57,7 +58,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             None if change.is_recorded && self.disk.has_state() => return Ok(None),
             None => change.record.clone(),
         };
-        let record = Record { key: to.clone(), enrollment: change.record.enrollment.clone(), ..source };
+        let origin = if change.record.origin == Origin::Given { Origin::Given } else { source.origin };
+        let record = Record { key: to.clone(), enrollment: change.record.enrollment.clone(), origin, ..source };
         if from == to {
             self.disk.save_record(record.clone()).await?;
             return Ok(Some(Moved { record, unfinished: None }));

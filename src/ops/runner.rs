@@ -34,6 +34,8 @@ pub struct Runner {
     pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
+    /// The names of the entries that a person has selected with it: one of another name is not to be removed.
+    pub selected: Option<Vec<Option<String>>>,
     /// Whether it is being unregistered.
     pub(super) is_leaving: bool,
     /// Digests of unknown tokens in its entry that are proven dead.
@@ -133,6 +135,7 @@ impl Runner {
             variable: None,
             twin_of: None,
             kept_text: None,
+            selected: None,
             is_leaving: false,
             removable: Vec::new(),
             sole_copy: None,

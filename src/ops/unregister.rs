@@ -9,7 +9,9 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate};
+use crate::store::{
+    self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, Snapshot, StoredFate,
+};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +282,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<EntryFate, Error> {
         let Ok(snapshot) = self.disk.read().await else { return Ok(wanted) };
+        if has_unselected_entry(runner, &snapshot) {
+            return Err(Error::Replaced(runner.label().to_owned()));
+        }
         let unknown = self.note_unknown(runner, &snapshot, inquiry.now.at).await?;
         if unknown.is_empty() {
             return Ok(wanted);
@@ -484,6 +489,13 @@ pub(super) fn fate_for(runner: &Runner, intent: &Intent) -> Option<EntryFate> {
         }
         _ => None,
     }
+}
+
+/// Whether an entry has become the runner's since a person has selected it: who asks has to see that first.
+fn has_unselected_entry(runner: &Runner, snapshot: &Snapshot) -> bool {
+    let Some(selected) = &runner.selected else { return false };
+    let target = runner.target();
+    snapshot.entries.iter().any(|entry| is_own(&target, entry) && !selected.contains(&entry.name))
 }
 
 fn already_gone(runner: &Runner, now: Timestamp) -> Unregistration {

@@ -183,6 +183,59 @@ fn a_daemon_that_starts_during_an_unregistration_leaves_the_runner_alone_afterwa
 }
 
 #[test]
+fn an_enrollment_whose_entry_got_another_runners_token_never_deletes_that_runner() {
+    keeps_every_promise(
+        Setup { jitter: 2_003_227, ..DUE },
+        &[
+            (NOW, Unregister(3)),
+            (NOW, StartDaemon),
+            (NOW, Register(2)),
+            (NOW, Enroll(1)),
+            (NOW, Hangup),
+            (NOW, SwapToken(2, 0)),
+            (After(1), Terminate),
+            (NOW, StartDaemon),
+            (NOW, Terminate),
+        ],
+    );
+}
+
+#[test]
+fn an_unregistration_does_not_delete_a_runner_whose_token_is_in_an_entry_with_another_id() {
+    keeps_every_promise(
+        Setup { jitter: 3_005_486, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Backup),
+            (NOW, Enroll(0)),
+            (NOW, Fault(Reset, Trouble::Gateway(504, Body::Error))),
+            (NOW, Unregister(0)),
+            (NOW, Enroll(1)),
+            (NOW, RestoreConfig),
+            (NOW, KillDaemon),
+            (NOW, Unregister(1)),
+            (NOW, Unregister(2)),
+            (NOW, SwapToken(2, 1)),
+            (NOW, Unregister(0)),
+        ],
+    );
+}
+
+#[test]
+fn an_unregistration_ends_if_another_entry_gets_the_runners_token_while_it_waits() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 3_016_607, ..DAY },
+        &[
+            (NOW, DeleteInGitlab(1)),
+            (After(25_648), Fault(Reset, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(3, 0)),
+            (NOW, Unregister(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -96,7 +96,11 @@ impl Session {
                 self.port.world.state().freed.insert(name.to_owned());
                 Ok("its entry is removed".to_owned())
             }
-            Command::Unregister => self.unregister(managed).await,
+            Command::Unregister => {
+                let mut managed = managed;
+                managed.runner.selected = Some(entries.into_iter().chain(others).map(|entry| entry.name).collect());
+                self.unregister(managed).await
+            }
             Command::Register | Command::RegisterForce => unreachable!("not about an entry"),
         }
     }

@@ -536,6 +536,9 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             Unregister::All => true,
         };
         if is_wanted {
+            if is_enrolled && !is_shared(config, name) {
+                intent.homes.insert(name.clone());
+            }
             if is_shared(config, name) { &mut intent.managers } else { &mut intent.runners }.insert(*id);
         }
     }

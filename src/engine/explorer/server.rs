@@ -234,7 +234,8 @@ impl Port {
         let began = state.processes.get(&self.process).map_or(0, |process| process.began);
         let is_used = is_used && state.duplicated_at < began;
         // The runner of the name may have been registered anew since the command began.
-        let is_named = intent.names.iter().any(|name| state.homes.get(name) == Some(&id));
+        let mut names = intent.names.iter().chain(&intent.homes);
+        let is_named = names.any(|name| state.homes.get(name) == Some(&id));
         if !intent.names.is_empty() && intent.runners.contains(&id) && is_used {
             state.violate(Kind::Deleted, format!("the {what} {id} was deleted, and another entry uses its token"));
         } else if !is_named && !intent.runners.contains(&id) && (is_whole || !intent.managers.contains(&id)) {
@@ -432,7 +433,7 @@ impl Server for Port {
             state.gitlab.database.remove(&id);
             // Whatever a backup brings back, the agent has let it go.
             state.holdings.insert(id, Holding::Excused(Excuse::Wanted));
-            state.let_runner_go(id);
+            state.let_runner_go(self.process, id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteRunner, "", token, execution).await?;
@@ -451,7 +452,7 @@ impl Server for Port {
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);
-            state.let_runner_go(id);
+            state.let_runner_go(self.process, id);
             (204, String::new())
         });
         let raw = self.exchange(Call::DeleteManager, "", token, execution).await?;

@@ -111,6 +111,8 @@ pub(super) struct Intent {
     pub(super) managers: BTreeSet<u64>,
     /// Entries that may be removed although their runner lives on.
     pub(super) names: BTreeSet<String>,
+    /// Entries whose runner may be deleted, whichever that is by then.
+    pub(super) homes: BTreeSet<String>,
     /// Enrollments that may get a second runner.
     pub(super) makes_anew: BTreeSet<String>,
 }
@@ -451,7 +453,16 @@ impl State {
     }
 
     /// The agent has deleted a runner, or its manager, as a person has asked for.
-    pub(super) fn let_runner_go(&mut self, id: u64) {
+    pub(super) fn let_runner_go(&mut self, process: u64, id: u64) {
+        let names = self.processes.get(&process).map(|process| process.intent.names.clone()).unwrap_or_default();
+        // So has the runner that the entry had before, if it was deleted: its tokens go with the record.
+        let before: Vec<u64> = names.iter().filter_map(|name| self.homes.get(name)).copied().collect();
+        let before = before.into_iter().filter(|id| !self.gitlab.database.contains_key(id));
+        before.collect::<Vec<_>>().into_iter().for_each(|id| self.let_one_go(id));
+        self.let_one_go(id);
+    }
+
+    fn let_one_go(&mut self, id: u64) {
         self.let_go.insert(id);
         let tokens = self.owners.iter().filter(|(_, owner)| **owner == id).map(|(token, _)| token.clone());
         self.let_go_tokens.extend(tokens.collect::<Vec<_>>());
