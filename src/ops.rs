@@ -266,6 +266,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.variable.is_some() {
             return Ok(());
         }
+        if runner.is_unsaved && !runner.is_held_changed && !runner.held.candidates.is_empty() {
+            // Between two attempts another process, for which the former token was still the current one, may have forgotten
+            // it here.
+            runner.is_held_changed = true;
+            self.load_held(runner).await;
+        }
         self.save_held(runner).await?;
         let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
         self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;

@@ -392,6 +392,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         token: Token,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
+        // The journal of an unregistration that could not be cleared would be finished over the new entry.
+        if self.disk.pending_of(&runner.record.key).await?.is_some() {
+            self.disk.clear(&runner.record.key).await?;
+        }
         let verified = self.send_verify(runner, &token).await?;
         self.set_origin(enrollment, runner, &token);
         let date = self.accepted_at(runner, &verified, None, inquiry);

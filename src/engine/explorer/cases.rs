@@ -236,6 +236,41 @@ fn an_unregistration_ends_if_another_entry_gets_the_runners_token_while_it_waits
 }
 
 #[test]
+fn a_former_token_that_another_process_forgets_while_the_disk_fails_is_kept() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (NOW, DiskFault("record", 5)),
+            (NOW, DiskFault("answered", 2)),
+            (NOW, DiskFault("edit", 2)),
+            (NOW, Quit),
+            (NOW, StartDaemon),
+            (NOW, RotateById(3)),
+            (After(1), Maintenance(2000)),
+            (After(60), Restore(3)),
+        ],
+    );
+}
+
+#[test]
+fn an_unregistration_whose_journal_stays_is_not_finished_over_a_token_that_is_given_again() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, Enroll(2)),
+            (NOW, StartDaemon),
+            (NOW, DuplicateEntry(1)),
+            (NOW, DiskFault("clear", 5)),
+            (NOW, KillDaemon),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+            (NOW, RegisterForce(1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

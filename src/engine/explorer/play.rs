@@ -337,6 +337,10 @@ impl Player {
                         let owners = tokens.filter_map(|it| state.owners.get(it.token.expose()));
                         intent.managers.extend(owners);
                     }
+                    // What was found in an entry counts until its record has another token.
+                    let named = state.files.records.values().filter(|record| record.name == name);
+                    let tokens = named.filter_map(|record| record.credential.as_ref());
+                    intent.managers.extend(tokens.filter_map(|it| state.owners.get(it.token.expose())));
                     intent.names.extend(name.clone());
                 }
                 Command::Register => {
@@ -576,7 +580,14 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
         }
     }
     // A backup can bring back the runner that the agent had made for an entry before.
-    for entry in state.files.entries.iter().filter(|_| config.shutdown.unregister == Unregister::All) {
+    for entry in &state.files.entries {
+        let is_enrolled =
+            config.enrollments.iter().any(|enrollment| entry.name.as_ref() == Some(&enrollment.entry.name));
+        match config.shutdown.unregister {
+            Unregister::Enrolled if is_enrolled => {}
+            Unregister::Never | Unregister::Enrolled => continue,
+            Unregister::All => {}
+        }
         let owner = literal(entry).and_then(|token| state.owners.get(token)).filter(|id| {
             let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
             made_for.is_some() && made_for.map(entry_name) == entry.name.as_deref()

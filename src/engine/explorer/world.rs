@@ -554,7 +554,12 @@ impl State {
                             // A person had put it into the entry of another runner and has taken it out again: what was
                             // seen of it goes with that runner, which a person's command unregisters.
                             let is_passed = self.duplicated_at > 0 && intent.is_some_and(|it| !it.names.is_empty());
+                            // No clock says how old a token is that was replaced long ago.
+                            let is_ageless = self.is_without_time
+                                && self.duplicated_at > 0
+                                && self.ever_kept.contains(&runner.token);
                             if is_dead
+                                || is_ageless
                                 || is_moved
                                 || is_passed
                                 || self.let_go.contains(id)
