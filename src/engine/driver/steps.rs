@@ -60,10 +60,16 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let ops = &engine.ops;
         let registration = match step {
             // The last rung of the recovery ladder, or forced by a person.
-            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, &inquiry).await?,
-            _ => ops.register(enrollment, &mut self.runner, &inquiry).await?,
+            Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, &inquiry).await,
+            _ => ops.register(enrollment, &mut self.runner, &inquiry).await,
         };
-        Ok(StepReport::completed(step, registration))
+        // A command beside the daemon has lost the answer to a reset: the next verification settles it.
+        if let Err(ops::Error::Disk(store::Error::Unsettled { .. })) = &registration
+            && self.asker.is_daemon()
+        {
+            self.unfinished = Some(Unfinished::LostReset);
+        }
+        Ok(StepReport::completed(step, registration?))
     }
 
     /// What an operation is told about the present.

@@ -4,7 +4,7 @@ use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
 use super::gitlab::Call::{
-    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, Verify as Verification,
+    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, ResetById as ById, Verify as Verification,
 };
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
@@ -266,6 +266,22 @@ fn an_unregistration_whose_journal_stays_is_not_finished_over_a_token_that_is_gi
             (NOW, Unregister(2)),
             (NOW, StartDaemon),
             (NOW, RegisterForce(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_reset_by_id_that_a_command_has_lost_holds_up_no_registration_by_the_daemon() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(1), Fault(ById, Trouble::CutAfter)),
+            (NOW, Restore(3)),
+            (After(9807), Wait),
+            (After(600), RotateById(2)),
+            (NOW, RegisterAgainPolicy(2)),
         ],
     );
 }

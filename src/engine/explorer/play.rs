@@ -922,8 +922,13 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             let has_expired = |at: i64| state.deleted.contains(id) && at < now;
             runner.is_none_or(|runner| runner.expires_at.is_some_and(has_expired))
         };
-        let is_deleted = !state.config.servers.is_empty() && made.is_some_and(is_gone);
-        if may_be_made && !is_deleted && !is_twin {
+        // The runner that it has in the state is not the one that the lost answer to a registration has made.
+        let recorded = state.files.records.get(&enrollment.key).and_then(|record| record.id).map(RunnerId::number);
+        let is_gone = made.is_some_and(is_gone) || recorded.as_ref().is_some_and(is_gone);
+        let is_deleted = !state.config.servers.is_empty() && is_gone;
+        // No clock has said when its token expires.
+        let is_untimed = state.is_without_time && made.is_some_and(|id| state.gitlab.database.contains_key(id));
+        if may_be_made && !is_deleted && !is_twin && !is_untimed {
             unserved.push(format!("enrollment `{name}` has no runner"));
         }
     }
