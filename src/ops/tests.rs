@@ -855,6 +855,24 @@ async fn a_registration_with_an_odd_answer_is_kept_and_not_repeated() {
     assert_eq!(fixture.server.calls(), ["probe", "register", "verify", "verify"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_token_in_an_odd_answer_tells_the_servers_time() {
+    let fixture = OpsFixture::new();
+    let mut runner = blank();
+    fixture.server.inject("register", Fault::InventedToken);
+    let enrollment = enrollment(registration_token());
+    let unproven = fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap_err();
+    let verified = fixture.ops.verify(&mut runner, &later(2)).await.unwrap();
+    let awaiting = fixture.ops.register(&enrollment, &mut runner, &later(4)).await.unwrap_err();
+    assert!(matches!(awaiting, Error::AwaitsToken { .. }), "{awaiting}");
+    assert_eq!([unproven.date(), verified.date, awaiting.date()], [Some(now()); 3]);
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.server.inject("reset", Fault::InventedToken);
+    let rotated = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert_eq!(rotated.date(), Some(now()));
+}
+
 #[tokio::test]
 async fn a_recovery_by_id_is_remembered_by_a_replay() {
     let fixture = OpsFixture::new();

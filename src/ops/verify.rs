@@ -51,7 +51,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Asked::Not(newer) => newer,
         };
         if runner.record.credential.is_none() {
-            return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
+            return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
         match self.verify_own(runner, entered.is_replaced, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,

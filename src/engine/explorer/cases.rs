@@ -271,6 +271,22 @@ fn an_unregistration_whose_journal_stays_is_not_finished_over_a_token_that_is_gi
 }
 
 #[test]
+fn a_token_in_an_odd_answer_is_judged_by_the_servers_time_before_another_runner_is_registered() {
+    keeps_every_promise(
+        Setup { jitter: 2_000_929, ..DUE },
+        &[
+            (NOW, Fault(Registration, Trouble::Connect)),
+            (NOW, Fault(Registration, Trouble::Odd(Oddity::TextJson))),
+            (NOW, WallJump(90_000)),
+            (NOW, Reboot),
+            (NOW, Enroll(1)),
+            (NOW, Lag(30)),
+            (After(60), Hangup),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
