@@ -287,6 +287,41 @@ fn a_token_in_an_odd_answer_is_judged_by_the_servers_time_before_another_runner_
 }
 
 #[test]
+fn a_runner_that_a_person_registers_anew_is_the_enrollments_without_a_state_directory() {
+    keeps_every_promise(
+        Setup { jitter: 3_061_023, age: 6480, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), Enroll(0)),
+            (NOW, Restore(3)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, RegisterForce(0)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 3_001_973, is_stateless: true, ..DAY },
+        &[
+            (NOW, BlankToken(0)),
+            (NOW, Register(1)),
+            (NOW, Life(21_600)),
+            (NOW, ResetInGitlab(1, true)),
+            (NOW, RegisterForce(0)),
+            (NOW, Enroll(0)),
+            (NOW, RemoveId(0)),
+            (NOW, SwapToken(3, 0)),
+            (NOW, StartDaemon),
+            (NOW, Life(7200)),
+            (NOW, WallJump(7200)),
+            (After(11_678), KillDaemon),
+            (NOW, Fault(Verification, Trouble::Connect)),
+            (NOW, StartDaemon),
+            (After(20_889), RegisterForce(0)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
