@@ -322,6 +322,26 @@ fn a_runner_that_a_person_registers_anew_is_the_enrollments_without_a_state_dire
 }
 
 #[test]
+fn a_registration_after_an_unregistration_whose_journal_could_not_be_cleared_is_not_repeated() {
+    keeps_every_promise(
+        Setup { jitter: 2_000_848, ..FOR_EVER },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, Fault(DeleteRunner, Trouble::CutAfter)),
+            (NOW, Terminate),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, DiskFault("clear", 1)),
+            (After(600), DeleteEntry(0)),
+            (NOW, KillDaemon),
+            (NOW, StartDaemon),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
