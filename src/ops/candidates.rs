@@ -347,6 +347,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
+    /// The server has named the runner for the first time, as after an entry had lost its id and got a new token: what other
+    /// records hold that it was named for is kept before it is needed.
+    pub(super) async fn note_records_of_same(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        let records = self.disk.records().await?.records;
+        for record in records.into_iter().filter(|record| runner.is_same_as(record)).collect::<Vec<_>>() {
+            self.note_record(runner, record).await;
+        }
+        Ok(())
+    }
+
     /// Keeps the tokens of another record of this runner as candidates: one of them may be the good one.
     pub async fn note_record(&self, runner: &mut Runner, record: Record) {
         let mut other = Runner::recorded(record, runner.site.clone());

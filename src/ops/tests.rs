@@ -1215,6 +1215,23 @@ async fn nothing_is_written_beside_an_unknown_token_that_is_not_proven_dead() {
 }
 
 #[tokio::test]
+async fn a_runner_keeps_the_tokens_of_its_other_record_once_the_server_has_named_it() {
+    let fixture = OpsFixture::new();
+    let registered = fixture.registered().await;
+    let former = registered.record.credential.clone().unwrap().token;
+    // Its entry has lost its id and got a new token, and is served as another runner.
+    let mut rotated = registered.clone();
+    fixture.ops.rotate(&mut rotated, None, &inquiry()).await.unwrap();
+    fixture.disk.state().records.insert(registered.record.key.clone(), registered.record.clone());
+    fixture.disk.state().held.clear();
+    fixture.disk.state().entries[0].id = None;
+    let entry = fixture.disk.state().entries[0].clone();
+    let mut found = Runner::found(&entry).unwrap();
+    fixture.ops.verify(&mut found, &later(60)).await.unwrap();
+    assert!(found.held.candidates.iter().any(|candidate| candidate.token == former));
+}
+
+#[tokio::test]
 async fn unregister_adopts_an_unknown_token_first() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -342,6 +342,22 @@ fn a_registration_after_an_unregistration_whose_journal_could_not_be_cleared_is_
 }
 
 #[test]
+fn a_runner_whose_entry_had_lost_its_id_goes_back_to_the_token_in_its_former_record() {
+    keeps_every_promise(
+        Setup { jitter: 2_002_274, ..FOR_EVER },
+        &[
+            (NOW, Register(0)),
+            (NOW, Enroll(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, DuplicateEntry(2)),
+            (NOW, RemoveId(2)),
+            (NOW, StartDaemon),
+            (NOW, Restore(1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
