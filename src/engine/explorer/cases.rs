@@ -358,6 +358,25 @@ fn a_runner_whose_entry_had_lost_its_id_goes_back_to_the_token_in_its_former_rec
 }
 
 #[test]
+fn an_enrollment_that_takes_over_one_of_two_records_of_a_runner_follows_the_token_of_the_other() {
+    keeps_every_promise(
+        Setup { jitter: 5_001_617, ..DAY },
+        &[
+            (NOW, Verify(1)),
+            (NOW, RegisterForce(0)),
+            (NOW, RemoveId(2)),
+            (NOW, DeleteEntry(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, RotateById(2)),
+            (NOW, StartDaemon),
+            (NOW, BlankToken(1)),
+            (After(61), Enroll(3)),
+            (NOW, DuplicateEntry(0)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
