@@ -377,6 +377,21 @@ fn an_enrollment_that_takes_over_one_of_two_records_of_a_runner_follows_the_toke
 }
 
 #[test]
+fn a_token_in_an_entry_without_an_id_belongs_to_no_runner_before_an_answer_names_one() {
+    keeps_every_promise(
+        Setup { jitter: 5_003_567, ..FOR_EVER },
+        &[
+            (NOW, Backup),
+            (NOW, RemoveId(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, Fault(Verification, Trouble::CutAfter)),
+            (NOW, Verify(2)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
