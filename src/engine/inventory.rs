@@ -213,6 +213,10 @@ impl Listing<'_> {
             Relation::Own(record) => {
                 let mut runner = Runner::recorded(record.clone(), site());
                 runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
+                // The enrollment was gone for a while: the record on the disk says so still, and is read again.
+                if record.enrollment != runner.record.enrollment {
+                    self.change(record.key.clone(), runner.record.clone());
+                }
                 runner
             }
             Relation::Recorded(record) => Runner::recorded(record.clone(), site()),

@@ -392,6 +392,30 @@ fn a_token_in_an_entry_without_an_id_belongs_to_no_runner_before_an_answer_names
 }
 
 #[test]
+fn a_runner_whose_enrollment_comes_back_is_not_released_and_taken_up_in_turn() {
+    keeps_every_promise(
+        Setup { jitter: 5_009_892, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Any, Trouble::Gateway(503, Body::EmptyObject))),
+            (NOW, Fault(Any, Trouble::Slow(9))),
+            (NOW, Enroll(0)),
+            (NOW, DiskFault("probe", 5)),
+            (NOW, Fault(Any, Trouble::CutBefore)),
+            (NOW, Fault(Any, Trouble::ServerError)),
+            (NOW, Enroll(3)),
+            (NOW, Fault(Probe, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (After(896), DeleteEntry(3)),
+            (NOW, Unenroll(0)),
+            (After(3968), Unregister(1)),
+            (After(600), Life(7200)),
+            (After(1914), Fault(Verification, Trouble::GatewayAfter(503, Body::Token))),
+            (NOW, Enroll(0)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

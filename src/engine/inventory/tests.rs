@@ -170,6 +170,15 @@ async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_holds_the_token_
 }
 
 #[tokio::test]
+async fn the_record_of_an_enrollment_that_has_come_back_says_so() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("build-1", "build-1", id, &credential);
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert_eq!(world.disk.state().records[&key("build-1")].enrollment.as_deref(), Some("build-1"));
+}
+
+#[tokio::test]
 async fn an_enrollment_that_takes_over_one_of_two_records_of_a_runner_knows_the_token_of_the_other() {
     for is_started in [true, false] {
         let world = World::new();
