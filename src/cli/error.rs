@@ -165,7 +165,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::Changing(failure) => of_class(failure.class),
         ops::Error::Unproven { .. }
         | ops::Error::RegistrationLost { .. }
-        | ops::Error::AwaitsToken(_)
+        | ops::Error::AwaitsToken { .. }
         | ops::Error::Unstored { .. }
         | ops::Error::TwinMoved(_) => Exit::Unreachable,
         ops::Error::FirstApi(_) => Exit::Usage,

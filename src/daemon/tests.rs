@@ -341,6 +341,34 @@ async fn an_entry_is_not_restored_whose_token_another_record_has_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_state_directory_an_enrollment_goes_on_with_the_runner_that_a_person_has_registered_anew() {
+    let fixture = DaemonFixture::new(None);
+    fixture.disk.state().is_stateless = true;
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let config = Config { register_again: RegisterAgain::Always, ..enrolled(registration_token()) };
+    let script = async {
+        sleep(secs(10)).await;
+        let former = fixture.disk.state().entries[0].id.unwrap();
+        let (id, Credential { token, .. }) = fixture.server.add_runner();
+        {
+            let entry = &mut fixture.disk.state().entries[0];
+            (entry.id, entry.token) = (Some(id), EntryToken::Literal(token.clone()));
+        }
+        fixture.server.remove_runner(former);
+        for _ in 0..4 {
+            notices.send(Notice::Reload).unwrap();
+            sleep(secs(600)).await;
+        }
+        notices.send(Notice::StopAndKeep).unwrap();
+        token.fingerprint()
+    };
+    let (result, token) = tokio::join!(run(config, fixture.parts(), inbox), script);
+    result.unwrap();
+    assert_eq!(count_of(&fixture, "register"), 1);
+    assert!(fixture.server.requests().iter().any(|request| request.call == "verify" && request.token == token));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_entry_counts_once_the_file_has_been_still_for_five_seconds() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();

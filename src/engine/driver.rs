@@ -414,8 +414,16 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// The runner is gone, as it was asked for.
     async fn settle_unregistration(&mut self, report: &mut StepReport) -> Result<(), ops::Error> {
         let now = self.now();
-        let Some(result) = self.engine.ops.settle_unregistration(&mut self.runner, true, now).await? else {
-            return Ok(());
+        let result = match self.engine.ops.settle_unregistration(&mut self.runner, true, now).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(result)) => Some(result),
+            // The state follows the runner, which has given its token up already: what was concluded about that token says
+            // nothing about the next one. Only its journal is left, and a registration writes its own over it.
+            Err(error) if self.runner.digest().is_none() => {
+                tracing::warn!(runner = self.runner.label(), error = chain(&error), "cannot clear the journal");
+                None
+            }
+            Err(error) => return Err(error),
         };
         tracing::info!(
             runner = self.runner.label(),
@@ -427,8 +435,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         self.enter(outcome);
         report.outcomes.push(outcome);
-        report.unregistration = Some(result.found);
-        report.dropped_to = result.dropped_to;
+        if let Some(result) = result {
+            report.unregistration = Some(result.found);
+            report.dropped_to = result.dropped_to;
+        }
         Ok(())
     }
 

@@ -213,6 +213,10 @@ impl Listing<'_> {
             Relation::Own(record) => {
                 let mut runner = Runner::recorded(record.clone(), site());
                 runner.record.enrollment = Some(enrollment.key.as_str().to_owned());
+                // The enrollment was gone for a while: the record on the disk says so still, and is read again.
+                if record.enrollment != runner.record.enrollment {
+                    self.change(record.key.clone(), runner.record.clone());
+                }
                 runner
             }
             Relation::Recorded(record) => Runner::recorded(record.clone(), site()),
@@ -327,6 +331,10 @@ impl Listing<'_> {
             // Its entry waits to be written, or a person has given it to another runner.
             if runner.record.entry_text.is_some() || runner.record.given_to.is_some() {
                 return Some(runner);
+            }
+            // The runner is served by another record, whose token may be the dead one of the two.
+            if self.merge_leftover(record) {
+                return None;
             }
             self.inventory.warnings.push(format!(
                 "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
@@ -494,6 +502,9 @@ impl Inventory {
         let position = former.or_else(present);
         match ops.move_record(change).await {
             Ok(Some(moved)) => {
+                for (key, _) in self.leftovers.iter_mut().filter(|(key, _)| *key == change.from) {
+                    key.clone_from(&change.record.key);
+                }
                 if let Some(managed) = position.map(|position| &mut self.runners[position]) {
                     managed.runner.record = moved.record;
                     managed.unfinished = managed.unfinished.take().or(moved.unfinished);

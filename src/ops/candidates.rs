@@ -62,12 +62,15 @@ pub(super) struct Unadopted {
     pub(super) foreign: Vec<(Token, Option<RunnerId>)>,
     /// Whether a candidate was neither accepted nor refused.
     pub(super) is_unanswered: bool,
+    /// Server time of the last refusal.
+    pub(super) date: Option<Timestamp>,
 }
 
 /// What came of asking about one candidate.
 enum Verdict {
     Adopted(Answer<Verified>),
-    Refused,
+    /// With the server's time.
+    Refused(Option<Timestamp>),
     Unanswered,
     Foreign(Option<RunnerId>),
 }
@@ -266,7 +269,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let token = candidate.token.clone();
             match self.ask_candidate(runner, candidate, inquiry).await? {
                 Verdict::Adopted(answer) => return Ok(Asked::Adopted(answer)),
-                Verdict::Refused => {}
+                Verdict::Refused(date) => unadopted.date = date.or(unadopted.date),
                 Verdict::Unanswered => unadopted.is_unanswered = true,
                 Verdict::Foreign(id) => unadopted.foreign.push((token, id)),
             }
@@ -289,7 +292,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                         "the server refuses a token that is not the current one: keeping both");
                 }
                 runner.note_refusal(&candidate.token, inquiry.now);
-                return Ok(Verdict::Refused);
+                return Ok(Verdict::Refused(error.date()));
             }
             // It is asked again with the next verification of the runner.
             Err(error) if runner.record.credential.is_some() => {
@@ -340,6 +343,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.is_held_changed && runner.variable.is_none() {
             self.disk.save_held(&runner.record.key, runner.held.clone()).await?;
             runner.is_held_changed = false;
+        }
+        Ok(())
+    }
+
+    /// The server has named the runner for the first time, as after an entry had lost its id and got a new token: what other
+    /// records hold that it was named for is kept before it is needed.
+    pub(super) async fn note_records_of_same(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        let records = self.disk.records().await?.records;
+        for record in records.into_iter().filter(|record| runner.is_same_as(record)).collect::<Vec<_>>() {
+            self.note_record(runner, record).await;
         }
         Ok(())
     }

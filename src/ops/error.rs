@@ -95,6 +95,8 @@ pub enum Error {
         runner: String,
         /// What is odd about it.
         oddity: &'static str,
+        /// Server time of the answer, or of the refusal of its token.
+        date: Option<Timestamp>,
     },
     /// A token from an odd answer is not accepted yet, and without a state directory there is no place for it.
     #[error(
@@ -108,9 +110,14 @@ pub enum Error {
     },
     /// A registration was not sent, because a token from an earlier odd answer may be good.
     #[error(
-        "runner `{0}` is not registered again while a token from an earlier answer may be good: it is verified first"
+        "runner `{runner}` is not registered again while a token from an earlier answer may be good: it is verified first"
     )]
-    AwaitsToken(String),
+    AwaitsToken {
+        /// The runner's name or key.
+        runner: String,
+        /// Server time of a refusal of that token.
+        date: Option<Timestamp>,
+    },
     /// A registration was not sent, because the answer to an earlier one was lost.
     #[error(
         "the answer to a registration of `{runner}` was lost at {at}, and GitLab may have made a runner then: no other one is registered"
@@ -248,7 +255,7 @@ impl Error {
                 _ => Outcome::Deferred { retry_after: None },
             },
             Self::Unproven { .. } | Self::RegistrationLost { .. } => Outcome::Lost { retry_after: None },
-            Self::AwaitsToken(_) | Self::Unstored { .. } => Outcome::Deferred { retry_after: None },
+            Self::AwaitsToken { .. } | Self::Unstored { .. } => Outcome::Deferred { retry_after: None },
             Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
@@ -295,7 +302,10 @@ impl Error {
     /// Server time, if the server answered.
     #[must_use]
     pub fn date(&self) -> Option<Timestamp> {
-        self.failure()?.date
+        match self {
+            Self::Unproven { date, .. } | Self::AwaitsToken { date, .. } => *date,
+            _ => self.failure()?.date,
+        }
     }
 
     /// The remedy, unless the message already contains it.

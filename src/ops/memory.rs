@@ -68,7 +68,7 @@ pub(crate) enum Fault {
     SameToken,
     /// Executes a registration or reset, and answers in another shape than GitLab.
     OddAnswer,
-    /// Does not execute a reset, and answers it with a token of its own.
+    /// Does not execute a registration or reset, and answers it with a token of its own.
     InventedToken,
     /// Never answers a deletion.
     Hang,
@@ -297,6 +297,10 @@ impl Server for MemoryServer {
         let answer = self.call("register", token, |state| {
             if state.registration_token != *token {
                 return Err(Disposition::MustAct(Reason::RegistrationRefused));
+            }
+            if state.oddity == Some(Fault::InventedToken) {
+                let token = Token::parse("glrt-of-a-gateway").unwrap();
+                return Ok(Registered { id: None, token, expiry: Expiry::Unknown, shape: Shape::Odd("invented") });
             }
             let (id, Reset { token, expiry, .. }) = state.create_runner();
             Ok(Registered { id: Some(id), token, expiry, shape: state.shape() })

@@ -2,7 +2,7 @@
 
 use super::candidates::Asked;
 use super::register::target_of;
-use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server, is_own};
+use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server, is_own};
 use crate::model::{CandidateSource, Credential, RunnerId};
 use crate::secret::Digest;
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
@@ -222,6 +222,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let enrolled = records.iter().filter(|record| record.enrollment.is_some() && record.key != runner.record.key);
         let enrolled: Vec<_> = enrolled.map(target_of).collect();
         Ok(unnamed.into_iter().any(|entry| enrolled.iter().all(|target| !is_own(target, entry))))
+    }
+
+    /// Whether an entry of another runner goes before those of this one, as after a command has registered the name anew.
+    /// Without a state directory, the first usable entry of its name is all that says which runner an enrollment has, and
+    /// the next start goes by it. Before this runner's own entries hold its token, it is not left.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if config.toml cannot be read.
+    pub async fn is_superseded(&self, runner: &Runner, enrollment: &Enrollment) -> Result<bool, Error> {
+        if self.disk.has_state() || matches!(enrollment.source, RegistrationSource::Given(_)) {
+            return Ok(false);
+        }
+        let snapshot = self.disk.read().await?;
+        let is_meant = |entry: &&Entry| {
+            let is_of_name = entry.name.as_ref() == Some(&enrollment.entry.name);
+            is_of_name && entry.url.as_ref() == Some(&enrollment.site.url) && entry.access().is_ok()
+        };
+        let target = runner.target();
+        let is_before = snapshot.entries.iter().find(is_meant).is_some_and(|first| !is_own(&target, first));
+        Ok(is_before && EntryStatus::of(runner, &snapshot) == EntryStatus::Ours)
     }
 
     /// Restores the missing entry of an enrollment.

@@ -263,11 +263,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         unknown: &[Token],
         inquiry: &Inquiry<'_>,
     ) -> Result<Option<Completed>, Error> {
-        if let Asked::Adopted(answer) = self.ask_newer(runner, unknown, inquiry).await? {
-            return Ok(Some(self.adopted(runner, &answer, inquiry).await?));
-        }
+        let date = match self.ask_newer(runner, unknown, inquiry).await? {
+            Asked::Adopted(answer) => return Ok(Some(self.adopted(runner, &answer, inquiry).await?)),
+            Asked::Not(newer) => newer.date,
+        };
         if runner.awaits_received(inquiry) {
-            return Err(Error::AwaitsToken(runner.label().to_owned()));
+            return Err(Error::AwaitsToken { runner: runner.label().to_owned(), date });
         }
         Ok(None)
     }
@@ -352,11 +353,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let credential = Credential { expiry, obtained_at: Some(obtained_at), ..credential };
                 Ok(self.keep_registered(runner, credential, ids, date, now).await)
             }
-            Err(_) => {
+            Err(error) => {
                 if !runner.is_held_changed {
                     self.disk.clear(&runner.record.key).await?;
                 }
-                Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
+                // A refusal comes from GitLab itself, and what is measured from then on is measured by its time.
+                Err(Error::Unproven { runner: runner.label().to_owned(), oddity, date: error.date() })
             }
         }
     }

@@ -137,12 +137,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let credential = Credential { expiry, obtained_at, ..credential };
                 Ok(self.keep_rotated(runner, credential, date, is_recovery, now, Vec::new()).await)
             }
-            Err(_) => {
+            Err(error) => {
                 // The candidate is safe; the journal goes on to say that a reset is not settled.
                 if !runner.is_held_changed {
                     self.disk.take_back_to(&runner.record.key, intent).await?;
                 }
-                Err(Error::Unproven { runner: runner.label().to_owned(), oddity })
+                // A refusal comes from GitLab itself, and what is measured from then on is measured by its time.
+                Err(Error::Unproven { runner: runner.label().to_owned(), oddity, date: error.date() })
             }
         }
     }

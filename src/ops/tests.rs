@@ -855,6 +855,24 @@ async fn a_registration_with_an_odd_answer_is_kept_and_not_repeated() {
     assert_eq!(fixture.server.calls(), ["probe", "register", "verify", "verify"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_token_in_an_odd_answer_tells_the_servers_time() {
+    let fixture = OpsFixture::new();
+    let mut runner = blank();
+    fixture.server.inject("register", Fault::InventedToken);
+    let enrollment = enrollment(registration_token());
+    let unproven = fixture.ops.register(&enrollment, &mut runner, &inquiry()).await.unwrap_err();
+    let verified = fixture.ops.verify(&mut runner, &later(2)).await.unwrap();
+    let awaiting = fixture.ops.register(&enrollment, &mut runner, &later(4)).await.unwrap_err();
+    assert!(matches!(awaiting, Error::AwaitsToken { .. }), "{awaiting}");
+    assert_eq!([unproven.date(), verified.date, awaiting.date()], [Some(now()); 3]);
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.server.inject("reset", Fault::InventedToken);
+    let rotated = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert_eq!(rotated.date(), Some(now()));
+}
+
 #[tokio::test]
 async fn a_recovery_by_id_is_remembered_by_a_replay() {
     let fixture = OpsFixture::new();
@@ -1194,6 +1212,23 @@ async fn nothing_is_written_beside_an_unknown_token_that_is_not_proven_dead() {
     let verified = fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
     assert!(verified.is_disputed);
     assert!(!fixture.disk.state().effects.contains(&"edit"), "{:?}", fixture.disk.state().effects);
+}
+
+#[tokio::test]
+async fn a_runner_keeps_the_tokens_of_its_other_record_once_the_server_has_named_it() {
+    let fixture = OpsFixture::new();
+    let registered = fixture.registered().await;
+    let former = registered.record.credential.clone().unwrap().token;
+    // Its entry has lost its id and got a new token, and is served as another runner.
+    let mut rotated = registered.clone();
+    fixture.ops.rotate(&mut rotated, None, &inquiry()).await.unwrap();
+    fixture.disk.state().records.insert(registered.record.key.clone(), registered.record.clone());
+    fixture.disk.state().held.clear();
+    fixture.disk.state().entries[0].id = None;
+    let entry = fixture.disk.state().entries[0].clone();
+    let mut found = Runner::found(&entry).unwrap();
+    fixture.ops.verify(&mut found, &later(60)).await.unwrap();
+    assert!(found.held.candidates.iter().any(|candidate| candidate.token == former));
 }
 
 #[tokio::test]

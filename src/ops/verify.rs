@@ -51,7 +51,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Asked::Not(newer) => newer,
         };
         if runner.record.credential.is_none() {
-            return Ok(Completed::new(Outcome::Lost { retry_after: None }, None));
+            return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
         match self.verify_own(runner, entered.is_replaced, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
@@ -101,7 +101,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         note_verification(runner, &answer, now);
         let mut is_doubtful = false;
         if let Ok(verified) = &answer {
+            let was_named = runner.record.named_id().is_some();
             apply_answer(runner, verified, now);
+            if !was_named && runner.record.named_id().is_some() {
+                self.note_records_of_same(runner).await?;
+            }
             is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
             if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at, inquiry.local);

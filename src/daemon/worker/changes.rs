@@ -47,7 +47,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged => self.look_at_secrets(),
             RunnerCommand::Settings(config) => self.take_settings(config).await,
-            RunnerCommand::HandOver => self.hand_over(),
+            RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
             RunnerCommand::Stop => {}
         }
@@ -73,13 +73,28 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Leaves the runner to the next inventory, which gives it to an enrollment. So does the worker of that enrollment,
     /// unless it has the runner already. A token that only this process has is written first: config.toml changes
     /// then, and the next inventory asks again.
-    fn hand_over(&mut self) {
+    async fn hand_over(&mut self) {
         let has_runner = self.driver.enrollment.is_some() && self.driver.runner.record.credential.is_some();
         match self.driver.state() {
             State::Active(Active { unsaved: Some(_), .. }) => {}
-            _ if has_runner => {}
+            _ if has_runner && !self.is_superseded().await => {}
             _ => self.driver.enter(Outcome::Released),
         }
+    }
+
+    /// Whether the enrollment has got another runner, whose entry goes before that of this one.
+    async fn is_superseded(&self) -> bool {
+        let Some(enrollment) = &self.driver.enrollment else { return false };
+        // A file that cannot be read says nothing.
+        let is_superseded =
+            self.shared.engine.ops.is_superseded(&self.driver.runner, enrollment).await.unwrap_or(false);
+        if is_superseded {
+            tracing::warn!(
+                runner = self.driver.runner.label(),
+                "config.toml holds another runner of its name before it: the enrollment goes on with that one, and this one is served as found"
+            );
+        }
+        is_superseded
     }
 
     /// Takes new settings. A runner whose enrollment is gone is served on as a found one; one whose enrollment now

@@ -287,6 +287,170 @@ fn a_reset_by_id_that_a_command_has_lost_holds_up_no_registration_by_the_daemon(
 }
 
 #[test]
+fn a_token_in_an_odd_answer_is_judged_by_the_servers_time_before_another_runner_is_registered() {
+    keeps_every_promise(
+        Setup { jitter: 2_000_929, ..DUE },
+        &[
+            (NOW, Fault(Registration, Trouble::Connect)),
+            (NOW, Fault(Registration, Trouble::Odd(Oddity::TextJson))),
+            (NOW, WallJump(90_000)),
+            (NOW, Reboot),
+            (NOW, Enroll(1)),
+            (NOW, Lag(30)),
+            (After(60), Hangup),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_that_a_person_registers_anew_is_the_enrollments_without_a_state_directory() {
+    keeps_every_promise(
+        Setup { jitter: 3_061_023, age: 6480, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), Enroll(0)),
+            (NOW, Restore(3)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, RegisterForce(0)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 3_001_973, is_stateless: true, ..DAY },
+        &[
+            (NOW, BlankToken(0)),
+            (NOW, Register(1)),
+            (NOW, Life(21_600)),
+            (NOW, ResetInGitlab(1, true)),
+            (NOW, RegisterForce(0)),
+            (NOW, Enroll(0)),
+            (NOW, RemoveId(0)),
+            (NOW, SwapToken(3, 0)),
+            (NOW, StartDaemon),
+            (NOW, Life(7200)),
+            (NOW, WallJump(7200)),
+            (After(11_678), KillDaemon),
+            (NOW, Fault(Verification, Trouble::Connect)),
+            (NOW, StartDaemon),
+            (After(20_889), RegisterForce(0)),
+        ],
+    );
+}
+
+#[test]
+fn a_registration_after_an_unregistration_whose_journal_could_not_be_cleared_is_not_repeated() {
+    keeps_every_promise(
+        Setup { jitter: 2_000_848, ..FOR_EVER },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, Fault(DeleteRunner, Trouble::CutAfter)),
+            (NOW, Terminate),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, DiskFault("clear", 1)),
+            (After(600), DeleteEntry(0)),
+            (NOW, KillDaemon),
+            (NOW, StartDaemon),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_whose_entry_had_lost_its_id_goes_back_to_the_token_in_its_former_record() {
+    keeps_every_promise(
+        Setup { jitter: 2_002_274, ..FOR_EVER },
+        &[
+            (NOW, Register(0)),
+            (NOW, Enroll(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, DuplicateEntry(2)),
+            (NOW, RemoveId(2)),
+            (NOW, StartDaemon),
+            (NOW, Restore(1)),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_that_takes_over_one_of_two_records_of_a_runner_follows_the_token_of_the_other() {
+    keeps_every_promise(
+        Setup { jitter: 5_001_617, ..DAY },
+        &[
+            (NOW, Verify(1)),
+            (NOW, RegisterForce(0)),
+            (NOW, RemoveId(2)),
+            (NOW, DeleteEntry(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, RotateById(2)),
+            (NOW, StartDaemon),
+            (NOW, BlankToken(1)),
+            (After(61), Enroll(3)),
+            (NOW, DuplicateEntry(0)),
+        ],
+    );
+}
+
+#[test]
+fn a_token_in_an_entry_without_an_id_belongs_to_no_runner_before_an_answer_names_one() {
+    keeps_every_promise(
+        Setup { jitter: 5_003_567, ..FOR_EVER },
+        &[
+            (NOW, Backup),
+            (NOW, RemoveId(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, Fault(Verification, Trouble::CutAfter)),
+            (NOW, Verify(2)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_whose_enrollment_comes_back_is_not_released_and_taken_up_in_turn() {
+    keeps_every_promise(
+        Setup { jitter: 5_009_892, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Any, Trouble::Gateway(503, Body::EmptyObject))),
+            (NOW, Fault(Any, Trouble::Slow(9))),
+            (NOW, Enroll(0)),
+            (NOW, DiskFault("probe", 5)),
+            (NOW, Fault(Any, Trouble::CutBefore)),
+            (NOW, Fault(Any, Trouble::ServerError)),
+            (NOW, Enroll(3)),
+            (NOW, Fault(Probe, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (After(896), DeleteEntry(3)),
+            (NOW, Unenroll(0)),
+            (After(3968), Unregister(1)),
+            (After(600), Life(7200)),
+            (After(1914), Fault(Verification, Trouble::GatewayAfter(503, Body::Token))),
+            (NOW, Enroll(0)),
+        ],
+    );
+}
+
+#[test]
+fn a_start_with_a_clock_behind_puts_no_rotation_off_once_the_servers_time_is_known() {
+    keeps_every_promise(
+        Setup { life: 7200, age: 4320, jitter: 20_048_949, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, WallJump(-7200)),
+            (After(755), StartDaemon),
+            (After(60), Quit),
+            (After(1912), Verify(1)),
+            (After(600), Fault(DeleteManager, Trouble::CutAfter)),
+            (After(1354), Fault(Any, Trouble::Throttle)),
+            (After(600), Fault(Reset, Trouble::CutAfter)),
+            (After(1), Hangup),
+            (After(600), KillDaemon),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -765,7 +765,10 @@ fn edit(state: &mut State, act: &Act) {
             state.homes.extend(copy.name.clone().zip(home));
             state.files.entries.push(copy);
         }
-        Act::RemoveId(index) if count > 0 => state.files.entries[at(index)].id = None,
+        Act::RemoveId(index) if count > 0 => {
+            state.is_id_removed = true;
+            state.files.entries[at(index)].id = None;
+        }
         Act::BlankToken(index) if count > 0 => {
             let entry = &mut state.files.entries[at(index)];
             entry.token = EntryToken::Absent;
@@ -807,8 +810,9 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
                 && literal(entry).is_some_and(|token| state.owners.get(token).is_none_or(|owner| owner == id))
         });
         let is_expired = runner.expires_at.is_some_and(|at| at < now);
-        // A person had put it into the entry of another runner, and no answer has said whose it is.
-        let is_unknown = state.duplicated_at > 0 && !state.named.contains(&runner.token) && !has_token(state, *id);
+        // A person had put it into the entry of another runner, or into one without its id, and no answer has said whose it is.
+        let is_misplaced = state.duplicated_at > 0 || state.is_id_removed;
+        let is_unknown = is_misplaced && !state.named.contains(&runner.token) && !has_token(state, *id);
         if has_entry && !is_expired && !in_config.contains(runner.token.as_str()) && !is_unknown {
             unserved.push(format!("runner {id}: the state has its token, its entry has not"));
         }

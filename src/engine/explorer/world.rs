@@ -197,6 +197,8 @@ pub(super) struct State {
     pub(super) let_go_tokens: BTreeSet<String>,
     /// When a person has last put a token into a second entry.
     pub(super) duplicated_at: i64,
+    /// Whether a person has removed an id from an entry.
+    pub(super) is_id_removed: bool,
     /// Whether no clock has said when a token expires.
     pub(super) is_without_time: bool,
     /// Awaits without any time passing.
@@ -269,6 +271,7 @@ impl World {
             let_go: BTreeSet::new(),
             let_go_tokens: BTreeSet::new(),
             duplicated_at: 0,
+            is_id_removed: false,
             is_without_time: false,
             idle_awaits: (0, 0),
             clock_reads: (0, 0),

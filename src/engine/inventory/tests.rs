@@ -170,6 +170,38 @@ async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_holds_the_token_
 }
 
 #[tokio::test]
+async fn the_record_of_an_enrollment_that_has_come_back_says_so() {
+    let world = World::new();
+    let (id, credential) = world.add_entry("build-1");
+    world.add_record("build-1", "build-1", id, &credential);
+    assert_eq!(served(&world.started().await), [("build-1", true)]);
+    assert_eq!(world.disk.state().records[&key("build-1")].enrollment.as_deref(), Some("build-1"));
+}
+
+#[tokio::test]
+async fn an_enrollment_that_takes_over_one_of_two_records_of_a_runner_knows_the_token_of_the_other() {
+    for is_started in [true, false] {
+        let world = World::new();
+        let (id, credential) = world.server.add_runner();
+        let newer = Credential { token: Token::parse("glrt-newer").unwrap(), ..credential.clone() };
+        for (key, credential) in [("by-command", &credential), ("by-entry", &newer)] {
+            let record = world.add_record(key, "build-1", id, credential);
+            world.save(&Record { confirmed_id: Some(id), ..record });
+        }
+        let inventory = if is_started {
+            world.started().await
+        } else {
+            retake_inventory(&world.ops, &world.config, &BTreeSet::new()).await.unwrap().0
+        };
+        assert_eq!(served(&inventory), [("build-1", true)]);
+        let runner = &inventory.runners[0].runner;
+        assert_eq!(runner.record.credential, Some(credential));
+        assert_eq!(runner.held.candidates.iter().map(|it| &it.token).collect::<Vec<_>>(), [&newer.token]);
+        assert_eq!(inventory.warnings, [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_was_given_to_another_runner() {
     let world = World::new();
     let (id, credential) = world.server.add_runner();
