@@ -126,6 +126,8 @@ pub struct Driver<S, D, C> {
     engine: Rc<Engine<S, D, C>>,
     asker: Asker,
     state: State,
+    /// Whether an answer has shown the server's time.
+    is_time_known: bool,
     /// What a crash left to be done.
     unfinished: Option<Unfinished>,
     /// Whether a deletion was sent already.
@@ -157,6 +159,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             state,
             time,
             unfinished,
+            is_time_known: false,
             skew_millis: None,
             id_trust: IdTrust::None,
             is_deletion_sent: false,
@@ -371,12 +374,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// What was planned by the former estimate follows the new one: a `Date` that was believed for a while leaves nothing
-    /// behind.
+    /// behind. The first one shows how long the last reset was ago.
     fn correct_time(&mut self, time: ServerTime) {
         let before = self.now();
         self.time = time;
+        let was_known = std::mem::replace(&mut self.is_time_known, true);
         if self.now() != before {
-            self.enter(Outcome::TimeCorrected { before });
+            let reset_from = if was_known { None } else { self.runner.reset_from(&self.rules.timing, self.now()) };
+            self.enter(Outcome::TimeCorrected { before, reset_from });
         }
     }
 

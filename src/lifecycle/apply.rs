@@ -105,6 +105,8 @@ pub enum Outcome {
     TimeCorrected {
         /// What this moment was by the former estimate.
         before: Timestamp,
+        /// The earliest time of the next reset after that of a former process, if only now is known how long that was ago.
+        reset_from: Option<Timestamp>,
     },
     /// A token that the runner is registered or reset with was replaced: what the old one did not allow may succeed now.
     SecretReplaced,
@@ -170,7 +172,12 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
-        Outcome::TimeCorrected { before } => state.corrected(before, moment.now),
+        Outcome::TimeCorrected { before, reset_from } => match state.corrected(before, moment.now) {
+            State::Active(active) if active.fruitless_resets == 0 => {
+                State::Active(Active { reset_from: reset_from.unwrap_or(active.reset_from), ..active })
+            }
+            corrected => corrected,
+        },
         Outcome::SecretReplaced => secret_replaced(state, moment.now),
         Outcome::Requested => requested(state, moment.now),
     }

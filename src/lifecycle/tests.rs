@@ -62,7 +62,7 @@ fn what_waits_goes_on_waiting_for_as_long_when_the_time_is_corrected() {
     // A rotation at a share of the life is the server's own time.
     let rules = Rules { rotate: None, ..rules() };
     let corrected = |state, before, now| {
-        let outcome = Outcome::TimeCorrected { before: at(before) };
+        let outcome = Outcome::TimeCorrected { before: at(before), reset_from: None };
         apply(state, outcome, &rules, moment(now))
     };
     for state in every_state().into_iter().filter(|state| plan(state, &rules).is_some()) {
@@ -124,7 +124,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::Unsaved,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Saved,              ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Nudged,             ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
-        (Outcome::TimeCorrected { before: at(0) }, ["=",      "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::TimeCorrected { before: at(0), reset_from: None }, ["=",      "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::SecretReplaced,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Requested,          ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Unregistered,       ["retired", "retired",       "retired",       "retired",  "retired",       "retired",  "="]),

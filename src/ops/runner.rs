@@ -277,10 +277,16 @@ impl Runner {
     #[must_use]
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
         let validity = self.validity(now);
-        let reset_from = validity
-            .map_or(Timestamp::EARLIEST, |validity| reset_from(timing, &validity, self.record.last_reset_at, now));
+        let reset_from = self.reset_from(timing, now).unwrap_or(Timestamp::EARLIEST);
         let evidence = self.held.evidence.clone().filter(|evidence| evidence.token == self.digest());
         State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
+    }
+
+    /// The earliest time of its next reset after the last one; `None` without a token.
+    #[must_use]
+    pub fn reset_from(&self, timing: &Timing, now: Timestamp) -> Option<Timestamp> {
+        let validity = self.validity(now)?;
+        Some(reset_from(timing, &validity, self.record.last_reset_at, now))
     }
 
     /// Whether the evidence on the disk says that the answer to a reset of its present token was lost.
