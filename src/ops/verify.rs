@@ -320,7 +320,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             held.map_or((None, Expiry::Unknown), |candidate| (candidate.obtained_at, candidate.expiry));
         runner.take(Credential { token: token.clone(), obtained_at, expiry }, inquiry.now.at);
         answer.date = self.accepted_at(runner, &answer, runner.times(), inquiry);
-        (runner.record.origin, runner.record.id, runner.record.confirmed_id) = (Origin::Given, id, id);
+        // A server that names no ids leaves the entry's own, which goes on saying whose entry it is.
+        runner.record.id = id.or(runner.record.id);
+        (runner.record.origin, runner.record.confirmed_id) = (Origin::Given, id);
         apply_answer(runner, &answer, self.present(runner, inquiry));
         self.save_record(runner).await?;
         self.note_same(runner).await?;

@@ -451,6 +451,21 @@ fn a_start_with_a_clock_behind_puts_no_rotation_off_once_the_servers_time_is_kno
 }
 
 #[test]
+fn an_entry_that_got_two_tokens_from_an_old_server_stays_that_of_its_record() {
+    keeps_every_promise(
+        FOR_EVER,
+        &[
+            (NOW, StartDaemon),
+            (NOW, OldRelease(true)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(600), KillDaemon),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Restore(3)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
