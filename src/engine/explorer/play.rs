@@ -794,7 +794,8 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
     let mut unserved = Vec::new();
     let in_config: BTreeSet<&str> = state.files.entries.iter().filter_map(literal).collect();
     for (id, runner) in &state.gitlab.database {
-        if state.holdings.get(id) != Some(&Holding::Held) {
+        // One that a person has registered anew, or unregistered, is the person's to delete.
+        if state.holdings.get(id) != Some(&Holding::Held) || state.let_go.contains(id) {
             continue;
         }
         // A token in two entries is one runner, and belongs to the one that was found with it.
