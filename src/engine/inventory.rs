@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use relation::{Enrolled, Related, Relation, relate};
 
 use entries::EntryIndex;
-use relation::{Holdings, holds_token, runner_of, with_one_token};
+use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
 
 use super::Config;
 use crate::error_chain::chain;
@@ -176,9 +176,17 @@ impl Listing<'_> {
         };
         let relations: Vec<_> = config.enrollments.iter().map(relate).collect();
         drop(holdings);
+        let left = left_to_their_name(&config.enrollments, &relations);
         let mut taken = Enrolled::new();
         let mut runners = Vec::new();
         for (enrollment, related) in config.enrollments.iter().zip(&relations) {
+            if let Some(by) = left.get(&enrollment.key) {
+                self.inventory.warnings.push(format!(
+                    "the token of enrollment `{}` is in the entry of enrollment `{by}`: that one finds out first whose token it is",
+                    enrollment.key
+                ));
+                continue;
+            }
             runners.extend(self.adopted(enrollment, related, &mut taken));
         }
         let is_ours =

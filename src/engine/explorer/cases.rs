@@ -466,6 +466,27 @@ fn an_entry_that_got_two_tokens_from_an_old_server_stays_that_of_its_record() {
 }
 
 #[test]
+fn a_given_token_in_the_entry_of_another_enrollment_does_not_take_its_runner() {
+    keeps_every_promise(
+        Setup { jitter: 20_023_010, ..DUE },
+        &[(NOW, RegisterForce(1)), (NOW, Register(0)), (NOW, Enroll(2)), (NOW, Enroll(0)), (NOW, SwapToken(3, 2))],
+    );
+    keeps_every_promise(
+        Setup { jitter: 20_010_651, ..DAY },
+        &[
+            (NOW, DiskFault("answered", 5)),
+            (NOW, Unregister(0)),
+            (NOW, Register(1)),
+            (NOW, Enroll(2)),
+            (NOW, Fault(Verification, Trouble::Gateway(409, Body::Message))),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, SwapToken(2, 0)),
+            (NOW, Enroll(1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -224,6 +224,32 @@ pub(super) fn with_one_token(enrollments: &[Enrollment], records: &[Record]) -> 
     given.iter().filter_map(served_by).collect()
 }
 
+/// The enrollments whose given token a person has put into the entry of a recorded runner that another enrollment means by
+/// its name, with the key of that one: the record is that one's, and may have a good token of its own. Its worker finds out
+/// whose token is in the entry, and the next inventory gives the runner of that token to the enrollment that it was given
+/// to.
+pub(super) fn left_to_their_name(enrollments: &[Enrollment], relations: &[Related]) -> BTreeMap<RunnerKey, RunnerKey> {
+    let is_named = |enrollment: &Enrollment, record: &Record| record.name.as_ref() == Some(&enrollment.entry.name);
+    let is_given = |enrollment: &Enrollment, record: &Record| {
+        given_token(enrollment).is_some_and(|given| current_digest(record) != Some(given))
+    };
+    let recorded = enrollments.iter().zip(relations).filter_map(|(enrollment, related)| match &related.relation {
+        Relation::Recorded(record) => Some((enrollment, record)),
+        Relation::Own(_)
+        | Relation::Found(_)
+        | Relation::Unusable { .. }
+        | Relation::Taken { .. }
+        | Relation::Nothing(_) => None,
+    });
+    let (named, others): (Vec<_>, Vec<_>) = recorded.partition(|(enrollment, record)| is_named(enrollment, record));
+    let left = others.into_iter().filter(|(enrollment, record)| is_given(enrollment, record));
+    let left_to = left.filter_map(|(enrollment, record)| {
+        let is_its = |(_, other): &&(&Enrollment, &Record)| other.key == record.key && other.url == record.url;
+        named.iter().find(is_its).map(|(by, _)| (enrollment.key.clone(), by.key.clone()))
+    });
+    left_to.collect()
+}
+
 /// The token of an enrollment with a given token; `None` for any other, and if it cannot be read.
 fn given_token(enrollment: &Enrollment) -> Option<Digest> {
     match &enrollment.source {

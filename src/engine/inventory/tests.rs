@@ -214,6 +214,28 @@ async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_was_given_to_ano
 }
 
 #[tokio::test]
+async fn a_given_token_in_the_entry_of_another_enrollment_does_not_take_its_record() {
+    for is_first in [true, false] {
+        let mut world = World::new();
+        let (id, credential) = world.server.add_runner();
+        let (_, given) = world.server.add_runner();
+        world.disk.add_entry("build-1", Some(id), &given);
+        world.add_record("by-command", "build-1", id, &credential);
+        world.enroll("given", "given");
+        let source = Source::Value { token: given.token.clone(), origin: "a test".to_owned() };
+        world.config.enrollments[1].source = RegistrationSource::Given(source);
+        if !is_first {
+            world.config.enrollments.reverse();
+        }
+        let inventory = world.started().await;
+        assert_eq!(served(&inventory), [("build-1", true)]);
+        assert_eq!(world.disk.state().records[&key("build-1")].credential, Some(credential));
+        let text = "`given` is in the entry of enrollment `build-1`";
+        assert!(inventory.warnings.iter().any(|warning| warning.contains(text)), "{:?}", inventory.warnings);
+    }
+}
+
+#[tokio::test]
 async fn an_enrollment_never_takes_the_runner_of_another_one() {
     for is_first in [true, false] {
         let mut world = World::new();
