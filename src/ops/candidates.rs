@@ -164,6 +164,15 @@ impl Runner {
         }
     }
 
+    /// Notes which runner the server has named for a candidate: what came with it was only a claim.
+    fn note_owner(&mut self, token: &Token, id: Option<RunnerId>) {
+        let candidate = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token);
+        if let Some(candidate) = candidate.filter(|candidate| id.is_some() && candidate.id != id) {
+            candidate.id = id;
+            self.is_held_changed = true;
+        }
+    }
+
     /// Whose token was accepted. A server that names no id leaves it open, and an id in config.toml is only a claim. What
     /// may be another runner's is not unregistered.
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
@@ -309,7 +318,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.follow(runner, candidate, &answer, self.present(runner, inquiry)).await?;
                 Ok(Verdict::Adopted(answer))
             }
-            Owner::Other(id) => Ok(Verdict::Foreign(id)),
+            Owner::Other(id) => {
+                runner.note_owner(&candidate.token, id);
+                Ok(Verdict::Foreign(id))
+            }
         }
     }
 
@@ -377,6 +389,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
             id: record.confirmed_id,
             refused: None,
         });
+    }
+
+    /// Keeps the tokens of this runner that are kept beside the records of other ones: a person had put them into an entry
+    /// of such a one, and they may be in no other place by now.
+    pub(super) async fn note_kept_elsewhere(&self, runner: &mut Runner) -> Result<(), Error> {
+        let Some(own) = runner.record.named_id().filter(|_| self.disk.has_state()) else { return Ok(()) };
+        let records = self.disk.records().await?.records;
+        let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
+        for record in records.into_iter().filter(is_other).collect::<Vec<_>>() {
+            let mut other = Runner::recorded(record, runner.site.clone());
+            self.load_held(&mut other).await;
+            let is_ours =
+                |candidate: &Candidate| candidate.source == CandidateSource::Found && candidate.id == Some(own);
+            let ours = other.held.candidates.into_iter().filter(is_ours);
+            ours.for_each(|candidate| runner.note_candidate(Candidate { refused: None, ..candidate }));
+        }
+        Ok(self.save_held(runner).await?)
     }
 
     /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.

@@ -72,6 +72,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     Asked::Adopted(answer) => return self.adopted(runner, &answer, inquiry).await,
                     Asked::Not(twin) => twin,
                 };
+                if inquiry.is_dead {
+                    self.note_kept_elsewhere(runner).await?;
+                }
                 match self.ask_older(runner, &unknown, inquiry).await? {
                     Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
                     Asked::Not(older)

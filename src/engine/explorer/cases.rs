@@ -487,6 +487,34 @@ fn a_given_token_in_the_entry_of_another_enrollment_does_not_take_its_runner() {
 }
 
 #[test]
+fn a_token_that_was_in_the_entry_of_another_runner_alone_is_asked_about_before_its_own_one_is_registered_again() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 20_046_268, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(60), Down(100)),
+            (After(600), Enroll(0)),
+            (After(1), Wait),
+            (After(1), RegisterAgainPolicy(1)),
+            (After(60), RegisterAgainPolicy(2)),
+            (After(1), DeleteInGitlab(0)),
+            (NOW, Restore(2)),
+            (NOW, SwapToken(3, 3)),
+            (NOW, KillDaemon),
+            (NOW, DeleteEntry(2)),
+            (NOW, DiskFault("answered", 2)),
+            (After(4853), CloseRotation(1, true)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, DateAhead(34_560_000)),
+            (NOW, DiskFault("edit", 2)),
+            (NOW, StartDaemon),
+            (Await(2), DeleteEntry(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
