@@ -515,6 +515,41 @@ fn a_token_that_was_in_the_entry_of_another_runner_alone_is_asked_about_before_i
 }
 
 #[test]
+fn an_enrollment_whose_entry_has_another_name_and_lost_its_token_is_registered_anew_in_that_entry() {
+    keeps_every_promise(
+        Setup { jitter: 20_046_407, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, RotateById(2)),
+            (NOW, Life(21_600)),
+            (NOW, Enroll(0)),
+            (NOW, Enroll(3)),
+            (After(1), Unregister(1)),
+            (After(1), DiskFault("begin", 2)),
+            (After(60), Fault(ResetById, Trouble::Gateway(429, Body::Html))),
+            (NOW, StartDaemon),
+            (After(60), Unregister(0)),
+            (After(600), Terminate),
+            (After(2662), Terminate),
+            (NOW, GatewayFor(10, 405, Body::Html)),
+            (NOW, KillCommands),
+            (After(600), Verify(2)),
+            (NOW, SwapToken(1, 1)),
+            (After(6459), SwapToken(2, 3)),
+            (After(600), Unenroll(2)),
+            (After(600), Fault(ResetById, Trouble::Gateway(407, Body::Token))),
+            (After(600), Fault(Verification, Trouble::CutBefore)),
+            (NOW, StartDaemon),
+            (After(3493), Fault(ResetById, Trouble::SameToken)),
+            (After(16_618), Enroll(2)),
+            (After(3577), KillDaemon),
+            (After(12_101), Hangup),
+            (NOW, BlankToken(0)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -8,6 +8,7 @@ use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterPar
 use crate::model::{RunnerId, Site, SystemId, Timestamp};
 use crate::ops::{Failure, Server};
 use crate::secret::Token;
+use crate::store::EntryToken;
 
 type Answered<T> = Result<Answer<T>, Failure>;
 
@@ -278,8 +279,13 @@ impl Port {
         // Nor is one of its name beside the entry that the enrollment's own runner has.
         let has_own_entry = state.files.records.values().any(|record| {
             let token = record.credential.as_ref().map(|credential| credential.token.expose());
-            let mut tokens = state.files.entries.iter().filter_map(super::world::literal);
-            record.enrollment.as_deref() == Some(name) && token.is_some_and(|token| tokens.any(|it| it == token))
+            // A person may have blanked its token: a registration completes the entry.
+            let is_blanked = |entry: &crate::store::Entry| entry.token == EntryToken::Absent && entry.id == record.id;
+            let is_its = |entry: &crate::store::Entry| match super::world::literal(entry) {
+                Some(literal) => Some(literal) == token,
+                None => record.id.is_some() && is_blanked(entry),
+            };
+            record.enrollment.as_deref() == Some(name) && token.is_some() && state.files.entries.iter().any(is_its)
         });
         let of_entry = of_entry.filter(|id| {
             let made_for = state.gitlab.database.get(id).and_then(|runner| runner.made_for.as_deref());
