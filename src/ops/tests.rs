@@ -514,6 +514,28 @@ async fn a_former_token_is_kept_with_the_id_of_its_runner() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_kept_beside_another_runners_record_alone_is_followed_once_the_own_one_is_dead() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let (other_id, credential) = fixture.server.add_runner();
+    fixture.disk.add_entry("other", Some(other_id), &credential);
+    let found = fixture.disk.state().entries[1].clone();
+    let mut other = Runner::found(&found).unwrap();
+    fixture.ops.verify(&mut other, &inquiry()).await.unwrap();
+    // A person resets the token, puts the new one into the other runner's entry, and removes that.
+    let new = Credential { token: Token::parse("glrtr-new").unwrap(), ..credential };
+    fixture.server.restore(runner.record.id.unwrap(), &new);
+    fixture.server.remove_runner(other_id);
+    fixture.disk.state().entries[1].token = EntryToken::Literal(new.token.clone());
+    fixture.ops.verify(&mut other, &inquiry()).await.unwrap_err();
+    fixture.disk.state().entries.truncate(1);
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap_err();
+    let verified = fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
+    assert!(matches!(verified.outcome, Outcome::Adopted(_)));
+    assert_eq!((runner.token().unwrap(), fixture.disk.tokens()), (new.token.clone(), vec![new.token]));
+}
+
+#[tokio::test]
 async fn a_token_of_another_runner_takes_the_entry_and_not_the_runner() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -4,7 +4,7 @@ use super::act::Act::*;
 use super::act::When::{After, Await};
 use super::act::{Act, Move, When};
 use super::gitlab::Call::{
-    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, ResetById as ById, Verify as Verification,
+    Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, ResetById, Verify as Verification,
 };
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::play::{Setup, play};
@@ -277,7 +277,7 @@ fn a_reset_by_id_that_a_command_has_lost_holds_up_no_registration_by_the_daemon(
         &[
             (NOW, StartDaemon),
             (NOW, Enroll(3)),
-            (After(1), Fault(ById, Trouble::CutAfter)),
+            (After(1), Fault(ResetById, Trouble::CutAfter)),
             (NOW, Restore(3)),
             (After(9807), Wait),
             (After(600), RotateById(2)),
