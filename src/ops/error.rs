@@ -271,9 +271,11 @@ impl Error {
             Self::TwinMoved(_) => Outcome::Doubtful,
             Self::FirstApi(_) => Outcome::MustAct(Trouble::Unsupported),
             // A token file may appear later; checking for it sends no request.
-            Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::NoEntry(_) | Self::Unjudged(_) => {
+            Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::Unjudged(_) => {
                 Outcome::Deferred { retry_after: None }
             }
+            // A verification, which is accepted, does not bring the entry back.
+            Self::NoEntry(_) => Outcome::NotRotated,
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }

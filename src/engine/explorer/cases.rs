@@ -550,6 +550,21 @@ fn an_enrollment_whose_entry_has_another_name_and_lost_its_token_is_registered_a
 }
 
 #[test]
+fn a_runner_without_an_entry_and_without_a_state_directory_causes_no_stream_of_requests() {
+    keeps_every_promise(
+        Setup { is_stateless: true, ..DAY },
+        &[
+            (After(25_811), Register(2)),
+            (NOW, CloseRotation(0, true)),
+            (NOW, StartDaemon),
+            (After(20_914), Rotate(1)),
+            (After(20_961), Hangup),
+            (NOW, SwapToken(0, 1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
