@@ -565,6 +565,44 @@ fn a_runner_without_an_entry_and_without_a_state_directory_causes_no_stream_of_r
 }
 
 #[test]
+fn without_a_state_directory_a_daemon_registers_no_second_runner_beside_one_that_has_replaced_its_own() {
+    keeps_every_promise(
+        Setup { jitter: 20_048_740, is_stateless: true, ..DAY },
+        &[
+            (NOW, DeleteInGitlab(0)),
+            (NOW, RegisterForce(1)),
+            (NOW, Enroll(1)),
+            (NOW, Fault(Reset, Trouble::GatewayAfter(503, Body::Token))),
+            (After(29_263), Reboot),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, RegisterForce(1)),
+            (After(17_311), StartDaemon),
+            (After(13_402), Unregister(3)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 20_031_195, is_stateless: true, ..HALF },
+        &[
+            (NOW, Fault(ResetById, Trouble::ServerError)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (After(1), UnregisterPolicy(0)),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, SwapToken(2, 3)),
+            (After(1), Fault(DeleteManager, Trouble::Slow(5))),
+            (After(60), Fault(ResetById, Trouble::CutBefore)),
+            (NOW, Fault(DeleteRunner, Trouble::Gateway(404, Body::Message))),
+            (NOW, Unregister(3)),
+            (NOW, Fault(DeleteManager, Trouble::GatewayAfter(500, Body::Html))),
+            (NOW, Fault(Any, Trouble::ServerError)),
+            (NOW, Enroll(0)),
+            (After(1), Rotate(1)),
+            (NOW, RegisterAgainPolicy(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
