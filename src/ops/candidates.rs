@@ -335,9 +335,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), Error> {
         let Candidate { token, source, obtained_at, expiry, id, .. } = candidate;
         tracing::info!(runner = runner.label(), token = %token.fingerprint(), source = source.as_str(), "following a token that the server accepts");
-        let is_another =
-            answer.value.id.is_some_and(|actual| runner.record.id.is_some_and(|claimed| claimed != actual));
-        if source == CandidateSource::Found && (is_another || token.looks_created()) {
+        let is_ours = answer.value.id.is_some_and(|actual| runner.record.id.is_none_or(|claimed| claimed == actual));
+        if source == CandidateSource::Found && (!is_ours || token.looks_created()) {
             // A runner of its own, for all that this server says: it is never deleted as a whole.
             runner.record.origin = Origin::Given;
         }

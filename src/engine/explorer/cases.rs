@@ -603,6 +603,21 @@ fn without_a_state_directory_a_daemon_registers_no_second_runner_beside_one_that
 }
 
 #[test]
+fn a_runner_whose_token_a_person_has_put_into_an_entry_is_not_deleted_at_a_server_that_names_no_ids() {
+    keeps_every_promise(
+        DAY,
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (After(600), Restore(3)),
+            (After(3003), OldRelease(true)),
+            (NOW, SwapToken(2, 0)),
+            (After(1), Terminate),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
