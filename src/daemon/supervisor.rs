@@ -17,7 +17,7 @@ use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
 use crate::error_chain::chain;
-use crate::model::{RunnerKey, StateName};
+use crate::model::RunnerKey;
 use crate::ops::{Disk, Error, Runner, Server, is_own};
 use crate::status::Phase;
 use crate::store::Snapshot;
@@ -270,7 +270,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 let key = &driver.runner.record.key;
                 self.handles.remove(key);
                 self.shared.registry.remove(key);
-                if driver.enrollment.is_some() && is_unregistered(&driver.runner) {
+                if driver.enrollment.is_some() && driver.runner.is_unregistered() {
                     self.unregistered_elsewhere.insert(key.clone());
                 }
             }
@@ -433,11 +433,6 @@ async fn take_again<S: Server, D: Disk, C: Clock>(
         managed.into_iter().for_each(|managed| managed.unfinished = Some(unfinished.clone()));
     }
     Ok((inventory, snapshot))
-}
-
-/// Whether its record says that it was unregistered, which only another process does while this one runs.
-fn is_unregistered(runner: &Runner) -> bool {
-    runner.record.credential.is_none() && runner.record.state == Some(StateName::Retired)
 }
 
 /// Whether a worker has this key, or answers for every entry that this runner would.

@@ -244,6 +244,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::Removed
         | Outcome::NotRotated
         | Outcome::Withheld
+        | Outcome::NoEntry
         | Outcome::RotationClosed
         | Outcome::Deferred { .. }
         | Outcome::Lost { .. }

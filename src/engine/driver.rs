@@ -231,7 +231,6 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Another process has replaced the token during a step that does not say so: what was concluded about the former
     /// one says nothing about it. Or it has unregistered the runner.
     fn notice_replaced(&mut self, before: Option<Digest>, report: &StepReport) {
-        let now = self.runner.digest();
         let says_so = report.outcomes.iter().any(|outcome| {
             matches!(
                 outcome,
@@ -242,16 +241,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                     | Outcome::Reenrolled(_)
             )
         });
-        if before.is_some() && now.is_none() && !says_so && self.runner.record.state == Some(StateName::Retired) {
-            self.enter(Outcome::Unregistered);
-        }
-        if before.is_some()
-            && now.is_some()
-            && now != before
-            && !says_so
-            && let Some(validity) = self.runner.validity(self.now())
-        {
-            self.enter(Outcome::Adopted(validity));
+        match (before, self.runner.digest()) {
+            _ if says_so => {}
+            (Some(_), None) if self.runner.is_unregistered() => self.enter(Outcome::Unregistered),
+            (Some(before), Some(now)) if now != before => {
+                if let Some(validity) = self.runner.validity(self.now()) {
+                    self.enter(Outcome::Adopted(validity));
+                }
+            }
+            _ => {}
         }
     }
 

@@ -522,6 +522,18 @@ async fn a_step_that_finds_its_runner_unregistered_by_another_process_ends_it() 
     assert!(world.server.runners().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_rotation_without_a_place_for_its_token_is_not_sent_and_says_so() {
+    let world = World::new();
+    world.disk.state().is_stateless = true;
+    let mut driver = world.command().await;
+    world.disk.state().entries.clear();
+    let drive = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(drive.outcome(), Some(Outcome::NoEntry));
+    assert!(matches!(drive.failure(), Some(StepFailure::Operation(crate::ops::Error::NoEntry(_)))));
+    assert!(world.server.calls().is_empty());
+}
+
 /// A registration of the command line's.
 fn registering(world: &World) -> TestDriver {
     let enrollment = enrollment(registration_token());

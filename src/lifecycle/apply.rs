@@ -68,6 +68,8 @@ pub enum Outcome {
     NotRotated,
     /// A reset was due but not sent, because another machine uses the token.
     Withheld,
+    /// A reset was not sent, because there is no place for the new token: there is no state directory, and no entry.
+    NoEntry,
     /// The server does not renew this token.
     RotationClosed,
     /// A call by the runner's id: the runner does not exist.
@@ -161,6 +163,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Doubtful => doubtful(state, rules, moment.now),
         Outcome::ResetRefused => reset_refused(state, rules, moment),
         Outcome::NotRotated | Outcome::Withheld => not_rotated(state, rules, moment),
+        Outcome::NoEntry => no_entry(state, rules, moment),
         Outcome::RotationClosed => declined(state, Claim::NotRenewable, rules, moment),
         Outcome::Declined(trouble) => declined(state, Claim::MustAct(trouble), rules, moment),
         Outcome::Removed => declined(state, Claim::Removed, rules, moment),
@@ -172,12 +175,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Unsaved => unsaved(state, rules, moment),
         Outcome::Saved => saved(state),
         Outcome::Nudged => nudged(state, moment.now),
-        Outcome::TimeCorrected { before, reset_from } => match state.corrected(before, moment.now) {
-            State::Active(active) if active.fruitless_resets == 0 => {
-                State::Active(Active { reset_from: reset_from.unwrap_or(active.reset_from), ..active })
-            }
-            corrected => corrected,
-        },
+        Outcome::TimeCorrected { before, reset_from } => time_corrected(state, before, reset_from, moment.now),
         Outcome::SecretReplaced => secret_replaced(state, moment.now),
         Outcome::Requested => requested(state, moment.now),
     }
@@ -544,6 +542,14 @@ fn not_rotated(state: State, rules: &Rules, moment: Moment) -> State {
     }
 }
 
+/// The next try comes later each time: an accepted verification does not bring the entry back.
+fn no_entry(state: State, rules: &Rules, moment: Moment) -> State {
+    match state {
+        State::Active(_) | State::NotRenewable(_) => not_rotated(state, rules, moment),
+        other => deferred(other, None, rules, moment),
+    }
+}
+
 /// So many failures in a row show that no verification will be answered in time for a pressing token.
 const PRESSING_FAILURES: u32 = 3;
 
@@ -703,6 +709,17 @@ fn nudged(state: State, now: Timestamp) -> State {
         State::Failed(state) => State::Failed(Failed { look_again_at: now, ..state }),
         // The settling time is for the server and must pass.
         State::Uncertain(_) | State::Retired { .. } => state,
+    }
+}
+
+/// `reset_from` follows from the last reset of a former process; one of this process that brought no token has set its own
+/// time.
+fn time_corrected(state: State, before: Timestamp, reset_from: Option<Timestamp>, now: Timestamp) -> State {
+    match state.corrected(before, now) {
+        State::Active(active) if active.fruitless_resets == 0 => {
+            State::Active(Active { reset_from: reset_from.unwrap_or(active.reset_from), ..active })
+        }
+        corrected => corrected,
     }
 }
 

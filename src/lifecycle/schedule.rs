@@ -170,7 +170,8 @@ pub(super) fn between_resets(timing: &Timing, life: Option<Duration>) -> Duratio
     wanted.max(timing.between_resets_floor)
 }
 
-/// A reset is followed by the next after this many times the minimum if no clock shows how long the new token lives: by default eighty minutes, two thirds of the shortest life that GitLab sets.
+/// A reset is followed by the next after this many times the minimum if no clock shows how long the new token lives: by
+/// default eighty minutes, two thirds of the shortest life that GitLab sets.
 const BLIND_RESETS: u32 = 8;
 
 /// The minimum time from a reset to the next one, with the token that it gave.

@@ -99,7 +99,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 31] = [
+    let table: [(Outcome, [&str; 7]); 32] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -112,6 +112,7 @@ fn every_state_handles_every_outcome() {
         (Outcome::Rotated(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
         (Outcome::NotRotated,         ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Withheld,           ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::NoEntry,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::RotationClosed,     ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::Declined(Trouble::Unassigned), ["=", "=",        "=",             "=",        "=",             "=",        "="]),
         (Outcome::Removed,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -670,6 +671,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         any_validity().prop_map(Outcome::Rotated),
         Just(Outcome::NotRotated),
         Just(Outcome::Withheld),
+        Just(Outcome::NoEntry),
         Just(Outcome::RotationClosed),
         Just(Outcome::Claimed(Trouble::Unassigned)),
         Just(Outcome::NotUnderstood { retry_after: None }),

@@ -274,8 +274,7 @@ impl Error {
             Self::Disk(_) | Self::Secret(_) | Self::Stopping | Self::Unjudged(_) => {
                 Outcome::Deferred { retry_after: None }
             }
-            // A verification, which is accepted, does not bring the entry back.
-            Self::NoEntry(_) => Outcome::NotRotated,
+            Self::NoEntry(_) => Outcome::NoEntry,
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }

@@ -138,18 +138,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// What is kept under this key, without the loss that is noted there; `None` if none is.
     async fn held_without_loss(&self, key: &RunnerKey) -> Result<Option<Held>, store::Error> {
-        match self.disk.held(key).await {
-            Ok(held) => Ok(without_loss(&held)),
-            Err(store::Error::Held { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(self.readable_held(key).await?.as_ref().and_then(without_loss))
     }
 
-    /// When the answer to a registration was lost that is noted under this key. A damaged file is reported where it is
-    /// loaded.
+    /// When the answer to a registration was lost that is noted under this key.
     async fn loss_at(&self, key: &RunnerKey) -> Result<Option<Timestamp>, store::Error> {
+        Ok(self.readable_held(key).await?.as_ref().and_then(loss_in))
+    }
+
+    /// What is kept under this key. A damaged file is reported where it is loaded.
+    async fn readable_held(&self, key: &RunnerKey) -> Result<Option<Held>, store::Error> {
         match self.disk.held(key).await {
-            Ok(held) => Ok(loss_in(&held)),
+            Ok(held) => Ok(Some(held)),
             Err(store::Error::Held { .. }) => Ok(None),
             Err(error) => Err(error),
         }

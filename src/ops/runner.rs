@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::lifecycle::{Fraction, State, Timing, Validity, is_untimed, precedes_issue, reset_from};
 use crate::model::{
     Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey,
-    Site, SystemId, Timestamp,
+    Site, StateName, SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -224,6 +224,12 @@ impl Runner {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.is_recorded
+    }
+
+    /// Whether its record says that it was unregistered; another process does that while this one serves it.
+    #[must_use]
+    pub fn is_unregistered(&self) -> bool {
+        self.record.credential.is_none() && self.record.state == Some(StateName::Retired)
     }
 
     /// The name for messages: the local name, else the key.

@@ -31,6 +31,7 @@ impl Acceptance {
             Outcome::Refused | Outcome::ResetRefused | Outcome::Removed => Self::Refused,
             Outcome::NotRotated
             | Outcome::Withheld
+            | Outcome::NoEntry
             | Outcome::RotationClosed
             | Outcome::Claimed(_)
             | Outcome::NotUnderstood { .. }
@@ -176,6 +177,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         Outcome::Lost { .. } => OperationOutcome::Lost,
         Outcome::Deferred { .. }
         | Outcome::ResetDeferred { .. }
+        | Outcome::NoEntry
         | Outcome::NotUnderstood { .. }
         | Outcome::Disputed
         | Outcome::Contested
