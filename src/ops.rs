@@ -266,9 +266,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.variable.is_some() {
             return Ok(());
         }
-        if runner.is_unsaved && !runner.is_held_changed && !runner.held.candidates.is_empty() {
+        if runner.is_unsaved && !runner.held.candidates.is_empty() {
             // Between two attempts another process, for which the former token was still the current one, may have forgotten
-            // it here.
+            // it here, and may have noted the new one, which it has found in config.toml.
             runner.is_held_changed = true;
             self.load_held(runner).await;
         }

@@ -76,9 +76,10 @@ enum Verdict {
 }
 
 impl Runner {
-    /// Adds a candidate, or a newer sighting of it. The current token is none.
+    /// Adds a candidate, or a newer sighting of it. The current token is none, once the record holds it: until then it can
+    /// be in no other place than beside the record, where another process has noted it.
     pub(super) fn note_candidate(&mut self, candidate: Candidate) {
-        if self.is_current(&candidate.token) || self.variable.is_some() {
+        if self.is_current(&candidate.token) && !self.is_unsaved || self.variable.is_some() {
             return;
         }
         let candidates = &mut self.held.candidates;
@@ -99,8 +100,10 @@ impl Runner {
 
     /// Keeps at most [`MAX_FOUND`] candidates from config.toml: refused ones go first, then the oldest.
     fn evict_found(&mut self) {
+        let current = self.record.credential.as_ref().map(|credential| &credential.token);
         let candidates = &mut self.held.candidates;
-        let is_found = |candidate: &Candidate| candidate.source == CandidateSource::Found;
+        let is_found =
+            |candidate: &Candidate| candidate.source == CandidateSource::Found && current != Some(&candidate.token);
         while candidates.iter().filter(|candidate| is_found(candidate)).count() > MAX_FOUND {
             let refused = candidates.iter().position(|candidate| is_found(candidate) && candidate.refused.is_some());
             let Some(victim) = refused.or_else(|| candidates.iter().position(is_found)) else { return };

@@ -502,6 +502,27 @@ async fn a_candidate_that_cannot_be_written_yet_does_not_replace_that_of_another
 }
 
 #[tokio::test]
+async fn a_new_token_that_only_another_process_could_note_is_kept_until_the_record_holds_it() {
+    for (held_failures, nth) in [0, 2].into_iter().flat_map(|failures| (0..4).map(move |nth| (failures, nth))) {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let mut elsewhere = Runner::recorded(runner.record.clone(), runner.site.clone());
+        fixture.disk.fail("answered", 1);
+        fixture.disk.fail("record", 5);
+        fixture.disk.fail("held", held_failures);
+        assert!(fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap().unsaved.is_some());
+        // It finds the token in config.toml, and can only note it.
+        fixture.ops.verify(&mut elsewhere, &inquiry()).await.unwrap_err();
+        fixture.disk.state().entries.clear();
+        fixture.assert_nothing_lost("the entry is removed");
+        fixture.disk.fail("record", 0);
+        fixture.disk.state().writes_left = Some(nth);
+        let _cut = fixture.ops.save(&mut runner).await;
+        fixture.assert_nothing_lost(&format!("{held_failures} failures before, after {nth} writes"));
+    }
+}
+
+#[tokio::test]
 async fn a_former_token_is_kept_with_the_id_of_its_runner() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

@@ -618,6 +618,21 @@ fn a_runner_whose_token_a_person_has_put_into_an_entry_is_not_deleted_at_a_serve
 }
 
 #[test]
+fn a_new_token_that_another_process_has_noted_while_the_disk_fails_is_kept() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 30_011_641, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, DiskFault("answered", 2)),
+            (NOW, DiskFault("record", 5)),
+            (NOW, Rotate(2)),
+            (After(1), Unregister(2)),
+            (NOW, DeleteEntry(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
