@@ -633,6 +633,27 @@ fn a_new_token_that_another_process_has_noted_while_the_disk_fails_is_kept() {
 }
 
 #[test]
+fn a_backup_that_brings_back_an_expired_token_asks_for_nothing() {
+    keeps_every_promise(
+        Setup { jitter: 30_016_858, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Life(7200)),
+            (NOW, DuplicateEntry(0)),
+            (NOW, Enroll(0)),
+            (NOW, DateAhead(2_000_000)),
+            (NOW, Rotate(2)),
+            (NOW, AccessToken(true)),
+            (NOW, Life(0)),
+            (NOW, KillDaemon),
+            (After(11_845), StartDaemon),
+            (After(10_779), Fault(ResetById, Trouble::GatewayAfter(504, Body::Empty))),
+            (NOW, Restore(1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

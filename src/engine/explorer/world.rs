@@ -537,8 +537,12 @@ impl State {
                     {
                         Holding::Excused(Excuse::Wanted)
                     }
-                    // Without a state directory there is no place for it.
-                    (Holding::Held, Cause::Restore) if self.ever_kept.contains(&runner.token) && !self.is_stateless => {
+                    // Without a state directory there is no place for it. GitLab does not accept one that has expired meanwhile.
+                    (Holding::Held, Cause::Restore)
+                        if self.ever_kept.contains(&runner.token)
+                            && !self.is_stateless
+                            && runner.expires_at.is_none_or(|at| at >= now) =>
+                    {
                         lost.push((*id, "a backup was restored, and a token that it accepts was thrown away"));
                         Holding::Reported
                     }
