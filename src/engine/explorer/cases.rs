@@ -654,6 +654,22 @@ fn a_backup_that_brings_back_an_expired_token_asks_for_nothing() {
 }
 
 #[test]
+fn a_token_that_a_person_has_dropped_stays_dropped_although_its_runner_is_given_again() {
+    keeps_every_promise(
+        Setup { jitter: 30_030_126, ..HALF },
+        &[
+            (NOW, Enroll(2)),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (NOW, RotateById(2)),
+            (After(600), VerifyDelete(2)),
+            (NOW, Register(2)),
+            (NOW, Restore(3)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

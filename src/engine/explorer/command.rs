@@ -115,9 +115,10 @@ impl Session {
             && let Some(dead) = driver.runner.digest()
         {
             let now = driver.now();
-            // A backup may bring it back.
+            // A backup may bring it back, with the token that is dropped now or one from before it, although the runner is
+            // given again with another token since.
             let owner = self.owner_of(&driver.runner);
-            self.port.world.state().let_go.extend(owner);
+            owner.into_iter().for_each(|owner| self.port.world.state().let_one_go(owner));
             self.port.world.state().dropped.extend(owner);
             self.engine.ops.drop_entry(&mut driver.runner, dead, now).await?;
             return Ok("dropped".to_owned());

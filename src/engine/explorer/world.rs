@@ -465,7 +465,8 @@ impl State {
         self.let_one_go(id);
     }
 
-    fn let_one_go(&mut self, id: u64) {
+    /// A person lets a runner go, and with it all tokens that it has had so far.
+    pub(super) fn let_one_go(&mut self, id: u64) {
         self.let_go.insert(id);
         let tokens = self.owners.iter().filter(|(_, owner)| **owner == id).map(|(token, _)| token.clone());
         self.let_go_tokens.extend(tokens.collect::<Vec<_>>());
