@@ -336,13 +336,14 @@ impl Listing<'_> {
         let mut runner = runner_of(record);
         let own = self.index.of(&runner);
         let Some(first) = own.first() else {
+            // The runner is served by another record, whose token may be the dead one of the two: served by both, each would
+            // replace the other's token.
+            if self.merge_leftover(record) {
+                return None;
+            }
             // Its entry waits to be written, or a person has given it to another runner.
             if runner.record.entry_text.is_some() || runner.record.given_to.is_some() {
                 return Some(runner);
-            }
-            // The runner is served by another record, whose token may be the dead one of the two.
-            if self.merge_leftover(record) {
-                return None;
             }
             self.inventory.warnings.push(format!(
                 "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",

@@ -670,6 +670,52 @@ fn a_token_that_a_person_has_dropped_stays_dropped_although_its_runner_is_given_
 }
 
 #[test]
+fn two_records_of_one_runner_do_not_replace_each_others_token_if_the_entry_of_one_was_given_away() {
+    keeps_every_promise(
+        Setup { jitter: 20_045_019, ..TWO_HOURS },
+        &[
+            (NOW, Life(86_400)),
+            (NOW, DeleteInGitlab(2)),
+            (NOW, Reboot),
+            (NOW, ResetInGitlab(1, true)),
+            (After(23_716), KillDaemon),
+            (After(600), Wait),
+            (NOW, Register(0)),
+            (NOW, VerifyDelete(1)),
+            (NOW, DeleteEntry(2)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(3, 3)),
+            (After(3528), Rotate(1)),
+            (After(600), UnregisterPolicy(0)),
+            (NOW, Enroll(0)),
+            (NOW, Quit),
+            (NOW, StartDaemon),
+            (After(25_579), DeleteEntry(3)),
+            (After(29_436), StartDaemon),
+            (After(10_166), CloseRotation(3, false)),
+            (NOW, KillDaemon),
+            (NOW, DiskFault("edit", 2)),
+            (After(2018), ResetInGitlab(2, true)),
+            (After(60), SwapToken(1, 1)),
+            (After(600), Hangup),
+            (NOW, Unregister(3)),
+            (After(600), Unregister(0)),
+            (NOW, Fault(Verification, Trouble::CutAfter)),
+            (After(600), Terminate),
+            (NOW, Verify(1)),
+            (NOW, Fault(ResetById, Trouble::SameToken)),
+            (NOW, Fault(Registration, Trouble::Gateway(201, Body::Empty))),
+            (NOW, Register(2)),
+            (After(600), Share(2)),
+            (After(8841), Quit),
+            (NOW, Fault(ResetById, Trouble::Gateway(408, Body::Empty))),
+            (NOW, Verify(2)),
+            (NOW, BlankToken(1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

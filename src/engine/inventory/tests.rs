@@ -214,6 +214,26 @@ async fn an_enrollment_keeps_the_record_of_its_name_whose_entry_was_given_to_ano
 }
 
 #[tokio::test]
+async fn of_two_records_of_a_runner_without_an_entry_one_is_served() {
+    // A record of an enrollment is served without an entry, and so is one whose entry was given to another runner.
+    for first in ["build-1", "a-found"] {
+        let world = World::new();
+        let (id, credential) = world.server.add_runner();
+        let newer = Credential { token: Token::parse("glrt-newer").unwrap(), ..credential.clone() };
+        let other = RunnerId::try_new(id.number() + 1).unwrap();
+        for (key, credential) in [(first, &credential), ("found", &newer)] {
+            let record = world.add_record(key, "found", id, credential);
+            world.save(&Record { confirmed_id: Some(id), given_to: Some(other), ..record });
+        }
+        let inventory = world.started().await;
+        let is_it = |managed: &&ManagedRunner| managed.runner.record.id == Some(id);
+        let of_it: Vec<_> = inventory.runners.iter().filter(is_it).map(|managed| &managed.runner).collect();
+        assert_eq!(of_it.iter().map(|runner| &runner.record.key).collect::<Vec<_>>(), [&key(first)]);
+        assert_eq!(of_it[0].held.candidates.iter().map(|it| &it.token).collect::<Vec<_>>(), [&newer.token]);
+    }
+}
+
+#[tokio::test]
 async fn a_given_token_in_the_entry_of_another_enrollment_does_not_take_its_record() {
     for is_first in [true, false] {
         let mut world = World::new();
