@@ -393,13 +393,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         });
     }
 
-    /// Keeps the tokens of this runner that are kept beside the records of other ones: a person had put them into an entry
-    /// of such a one, and they may be in no other place by now.
+    /// Keeps the tokens of another record of this runner, which has one of its own if another process has taken the runner
+    /// over, and those that are kept beside the records of other runners: a person had put them into an entry of such a
+    /// one, and they may be in no other place by now.
     pub(super) async fn note_kept_elsewhere(&self, runner: &mut Runner) -> Result<(), Error> {
         let Some(own) = runner.record.named_id().filter(|_| self.disk.has_state()) else { return Ok(()) };
         let records = self.disk.records().await?.records;
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         for record in records.into_iter().filter(is_other).collect::<Vec<_>>() {
+            if runner.is_same_as(&record) {
+                self.note_record(runner, record).await;
+                continue;
+            }
             let mut other = Runner::recorded(record, runner.site.clone());
             self.load_held(&mut other).await;
             let is_ours =

@@ -787,6 +787,25 @@ async fn a_runner_that_goes_on_with_the_token_of_another_record_is_its_twin() {
 }
 
 #[tokio::test]
+async fn the_token_of_a_runners_other_record_is_followed_once_the_own_one_is_dead() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.ops.verify(&mut runner, &inquiry()).await.unwrap();
+    // Another process has made a record of its own for it, and replaces the token while that has no entry.
+    let mut record = Record { key: RunnerKey::enrollment("other").unwrap(), enrollment: None, ..runner.record.clone() };
+    let new = Credential { token: Token::parse("glrtr-new").unwrap(), ..record.credential.clone().unwrap() };
+    record.credential = Some(new.clone());
+    record.add_former_token(runner.digest().unwrap());
+    fixture.disk.state().records.insert(record.key.clone(), record.clone());
+    fixture.server.restore(runner.record.id.unwrap(), &new);
+    fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
+    let verified = fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
+    assert!(matches!(verified.outcome, Outcome::Adopted(_)));
+    assert_eq!((runner.token().unwrap(), fixture.disk.tokens()), (new.token.clone(), vec![new.token]));
+    assert_eq!(runner.twin_of, Some(record.key), "the two do not reset it in turn");
+}
+
+#[tokio::test]
 async fn a_reset_waits_for_the_lost_answer_of_another_record() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

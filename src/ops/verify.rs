@@ -76,7 +76,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     self.note_kept_elsewhere(runner).await?;
                 }
                 match self.ask_older(runner, &unknown, inquiry).await? {
-                    Asked::Adopted(answer) => self.adopted(runner, &answer, inquiry).await,
+                    Asked::Adopted(answer) => {
+                        self.note_same(runner).await?;
+                        self.adopted(runner, &answer, inquiry).await
+                    }
                     Asked::Not(older)
                         if inquiry.is_patient && (newer.is_unanswered || twin.is_unanswered || older.is_unanswered) =>
                     {
