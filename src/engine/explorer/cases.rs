@@ -716,6 +716,36 @@ fn two_records_of_one_runner_do_not_replace_each_others_token_if_the_entry_of_on
 }
 
 #[test]
+fn what_was_seen_of_another_runner_in_an_entry_goes_with_an_unregistration_whose_journal_stays() {
+    keeps_every_promise(
+        Setup { jitter: 30_035_583, ..HALF },
+        &[
+            (NOW, StartDaemon),
+            (After(668), DuplicateEntry(3)),
+            (After(776), DeleteEntry(0)),
+            (After(60), Terminate),
+            (After(2332), Fault(DeleteManager, Trouble::Connect)),
+            (After(600), GatewayFor(2000, 201, Body::Empty)),
+            (NOW, RotateById(0)),
+            (NOW, SwapToken(1, 2)),
+            (After(14_635), Terminate),
+            (NOW, BlankToken(3)),
+            (After(2592), StartDaemon),
+            (After(19_791), VerifyDelete(2)),
+            (NOW, KillDaemon),
+            (NOW, Hangup),
+            (After(60), ResetInGitlab(0, false)),
+            (NOW, DiskFault("clear", 5)),
+            (After(600), DateAhead(3)),
+            (NOW, Restore(3)),
+            (NOW, Unregister(3)),
+            (After(60), CloseRotation(3, false)),
+            (After(600), Unregister(0)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -14,7 +14,7 @@ use crate::daemon::Changed;
 use crate::engine::Config;
 use crate::model::{Boot, CandidateSource, Held, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
-use crate::store::{Entry, EntryToken, JournalOperation, Pending, Record};
+use crate::store::{AskedBy, Entry, EntryToken, JournalOperation, Pending, Record};
 
 /// The wall time at the start of every run, in milliseconds.
 pub(super) const START: i64 = 1_800_000_000_000;
@@ -455,6 +455,15 @@ impl State {
         }
     }
 
+    /// Whether a runner that a person had unregistered here is proven gone, and its entry and record go as asked for.
+    fn is_finishing_a_commands_work(&self) -> bool {
+        self.files.journal.values().any(|pending| {
+            matches!(pending.intent.operation, JournalOperation::Unregister { .. })
+                && pending.intent.asked_by == Some(AskedBy::Command)
+                && pending.answer.is_some()
+        })
+    }
+
     /// The agent has deleted a runner, or its manager, as a person has asked for.
     pub(super) fn let_runner_go(&mut self, process: u64, id: u64) {
         let names = self.processes.get(&process).map(|process| process.intent.names.clone()).unwrap_or_default();
@@ -562,6 +571,9 @@ impl State {
                             // A person had put it into the entry of another runner and has taken it out again: what was
                             // seen of it goes with that runner, which a person's command unregisters.
                             let is_passed = self.duplicated_at > 0 && intent.is_some_and(|it| !it.names.is_empty());
+                            // So does what was seen by a command whose journal could not be cleared: whoever comes next
+                            // finishes that.
+                            let is_passed = is_passed || self.duplicated_at > 0 && self.is_finishing_a_commands_work();
                             // No clock says how old a token is that was replaced long ago.
                             let is_ageless = self.is_without_time
                                 && self.duplicated_at > 0
