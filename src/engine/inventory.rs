@@ -21,7 +21,7 @@ use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_to
 
 use super::Config;
 use crate::error_chain::chain;
-use crate::model::{Origin, RunnerKey, Timestamp};
+use crate::model::{Origin, RunnerKey, Timestamp, VerifyOutcome};
 use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
 use crate::store::{self, Record, Snapshot};
 
@@ -57,7 +57,7 @@ pub struct Inventory {
     /// [`Inventory::apply_changes`].
     pub handovers: Vec<RunnerKey>,
     changes: Vec<RecordChange>,
-    /// Records of runners that are served by another record, with the key of that one.
+    /// Records of runners that are served by another record, or may be, with the key of that one.
     leftovers: Vec<(RunnerKey, Record)>,
 }
 
@@ -345,6 +345,7 @@ impl Listing<'_> {
             if runner.record.entry_text.is_some() || runner.record.given_to.is_some() {
                 return Some(runner);
             }
+            self.note_for_its_name(record);
             self.inventory.warnings.push(format!(
                 "runner `{}` at {} is no longer in config.toml and is not managed: restore its entry, or remove its record `{}.json`",
                 runner.label(),
@@ -385,6 +386,23 @@ impl Listing<'_> {
         let Some(managed) = self.inventory.runners.iter().find(is_same) else { return false };
         self.inventory.leftovers.push((managed.runner.record.key.clone(), record.clone()));
         true
+    }
+
+    /// An entry without an id had another token for a while, and the server has not said yet whose that is: the runner of
+    /// its name asks about it once its own token is refused.
+    fn note_for_its_name(&mut self, record: &Record) {
+        let is_accepted = record.last_verify.as_ref().is_some_and(|last| last.outcome == VerifyOutcome::Accepted);
+        if record.id.is_some() || is_accepted {
+            return;
+        }
+        // Another runner's token stays that runner's where the server names it.
+        let is_of_name = |managed: &&ManagedRunner| {
+            let mine = &managed.runner.record;
+            mine.url == record.url && mine.name.is_some() && mine.name == record.name && mine.named_id().is_some()
+        };
+        let namesakes = self.inventory.runners.iter().filter(is_of_name).map(|managed| &managed.runner.record.key);
+        let leftovers: Vec<_> = namesakes.map(|key| (key.clone(), record.clone())).collect();
+        self.inventory.leftovers.extend(leftovers);
     }
 
     /// Adds the entries without a record.

@@ -746,6 +746,32 @@ fn what_was_seen_of_another_runner_in_an_entry_goes_with_an_unregistration_whose
 }
 
 #[test]
+fn a_runner_whose_entry_had_another_token_without_an_id_for_a_while_finds_that_token_again() {
+    keeps_every_promise(
+        Setup { jitter: 30_000_068, ..DAY },
+        &[
+            (NOW, RegisterForce(1)),
+            (NOW, DuplicateEntry(1)),
+            (NOW, Backup),
+            (NOW, Unregister(0)),
+            (NOW, DeleteEntry(0)),
+            (NOW, DeleteEntry(1)),
+            (NOW, RemoveId(1)),
+            (NOW, ResetInGitlab(2, true)),
+            (NOW, Fault(Probe, Trouble::Throttle)),
+            (NOW, DeleteInGitlab(2)),
+            (After(24_067), ResetInGitlab(3, true)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, StartDaemon),
+            (NOW, RestoreConfig),
+            (NOW, Restore(3)),
+            (After(19_530), RemoveId(3)),
+            (After(19_798), DiskFault("begin", 2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -596,6 +596,26 @@ async fn the_token_of_the_other_record_of_a_runner_is_a_candidate() {
 }
 
 #[tokio::test]
+async fn a_token_that_an_entry_had_for_a_while_without_an_id_is_a_candidate_of_the_runner_of_its_name() {
+    for (name, is_accepted, is_one) in [("a", false, true), ("a", true, false), ("another", false, false)] {
+        let world = World::new();
+        let (id, credential) = world.add_entry("a");
+        let dead = Credential { token: Token::parse("glrt-dead").unwrap(), ..credential.clone() };
+        world.disk.state().entries[0].token = EntryToken::Literal(dead.token.clone());
+        let record = world.add_record("a", "a", id, &dead);
+        world.save(&Record { confirmed_id: Some(id), ..record });
+        let record = world.add_record("for-a-while", name, id, &credential);
+        let outcome = if is_accepted { VerifyOutcome::Accepted } else { VerifyOutcome::Refused };
+        world.save(&Record { id: None, last_verify: Some(LastVerify { at: now(), outcome }), ..record });
+        let mut inventory = world.started().await;
+        let is_it = |managed: &&mut ManagedRunner| managed.runner.record.key == key("a");
+        let runner = &mut inventory.runners.iter_mut().find(is_it).unwrap().runner;
+        let candidates: Vec<_> = runner.held.candidates.iter().map(|candidate| &candidate.token).collect();
+        assert_eq!(candidates.contains(&&credential.token), is_one, "{name} {is_accepted}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_kept_beside_the_other_record_of_a_runner_is_a_candidate_too() {
     let world = World::new();
     let (id, credential) = world.add_entry("a");
