@@ -12,7 +12,10 @@ use super::memory::{
 use super::*;
 use crate::gitlab::{Disposition, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{
+    Candidate, CandidateSource, Credential, Expiry, Held, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp,
+    TlsFiles,
+};
 use crate::secret::{Source, Token};
 use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending, Record};
 
@@ -554,6 +557,32 @@ async fn a_token_that_is_kept_beside_another_runners_record_alone_is_followed_on
     let verified = fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
     assert!(matches!(verified.outcome, Outcome::Adopted(_)));
     assert_eq!((runner.token().unwrap(), fixture.disk.tokens()), (new.token.clone(), vec![new.token]));
+}
+
+#[tokio::test]
+async fn a_token_of_another_runner_that_is_known_here_outlives_the_unregistration_of_the_one_whose_entry_had_it() {
+    for fate in [EntryFate::Drop, EntryFate::KeepText] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let (other_id, credential) = fixture.server.add_runner();
+        fixture.disk.add_entry("other", Some(other_id), &credential);
+        let found = fixture.disk.state().entries[1].clone();
+        let mut other = Runner::found(&found).unwrap();
+        fixture.ops.verify(&mut other, &inquiry()).await.unwrap();
+        // A person resets its token, puts the new one into the wrong entry, and takes it out again.
+        let new = Credential { token: Token::parse("glrtr-new").unwrap(), ..credential };
+        fixture.server.restore(other_id, &new);
+        let id = Some(other_id);
+        let (source, noted_at, refused) = (CandidateSource::Found, now(), None);
+        let Credential { token, obtained_at, expiry } = new.clone();
+        let seen = Candidate { token, source, noted_at, obtained_at, expiry, id, refused };
+        let held = Held { candidates: vec![seen], evidence: None };
+        fixture.disk.state().held.insert(runner.record.key.clone(), held);
+        fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
+        fixture.assert_nothing_lost(&format!("{fate:?}"));
+        fixture.ops.verify(&mut other, &inquiry()).await.unwrap();
+        assert_eq!(other.token().unwrap(), new.token);
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::candidates::Asked;
-use super::{Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server, is_own};
+use super::{Disk, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, Runner, Server, is_own};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
-use crate::model::{Expiry, Held, Origin, StateName, Timestamp};
+use crate::model::{Candidate, Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
     self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, Snapshot, StoredFate,
@@ -398,6 +398,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         fate: EntryFate,
         now: Timestamp,
     ) -> Result<Option<PathBuf>, Error> {
+        if fate != EntryFate::Keep {
+            self.leave_tokens_of_others(runner).await?;
+        }
         runner.record.state = Some(StateName::Retired);
         runner.record.since = Some(now);
         let mut dropped_to = None;
@@ -424,6 +427,30 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.disk.clear(&runner.record.key).await?;
         Ok(dropped_to)
+    }
+
+    /// Its candidates go with it. A token of another runner that was found in its entries is kept beside that one's record:
+    /// it may be in no other place by now, and may be the good one.
+    async fn leave_tokens_of_others(&self, runner: &Runner) -> Result<(), Error> {
+        let is_of_other = |candidate: &&Candidate| candidate.id.is_some() && candidate.id != runner.record.id;
+        let found: Vec<_> = runner.held.candidates.iter().filter(is_of_other).collect();
+        if found.is_empty() || !self.disk.has_state() {
+            return Ok(());
+        }
+        let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
+        for record in self.disk.records().await?.records.into_iter().filter(is_other).collect::<Vec<_>>() {
+            let own = record.named_id().filter(|_| record.credential.is_some());
+            let tokens: Vec<_> = found.iter().filter(|candidate| candidate.id == own).collect();
+            if tokens.is_empty() {
+                continue;
+            }
+            let _lock = self.disk.lock_runner(&record.key, LOCK_WAIT).await?;
+            let mut other = Runner::recorded(record, runner.site.clone());
+            self.load_held(&mut other).await;
+            tokens.into_iter().for_each(|found| other.note_candidate(Candidate { refused: None, ..(*found).clone() }));
+            self.save_held(&mut other).await?;
+        }
+        Ok(())
     }
 
     /// Keeps the first entry's text in the record and those of duplicates in files, before the entries are removed.

@@ -574,6 +574,9 @@ impl State {
                             // So does what was seen by a command whose journal could not be cleared: whoever comes next
                             // finishes that.
                             let is_passed = is_passed || self.duplicated_at > 0 && self.is_finishing_a_commands_work();
+                            // A record of its own would have it.
+                            let is_known = |record: &Record| record.confirmed_id.map(RunnerId::number) == Some(*id);
+                            let is_passed = is_passed && !self.files.records.values().any(is_known);
                             // No clock says how old a token is that was replaced long ago.
                             let is_ageless = self.is_without_time
                                 && self.duplicated_at > 0
