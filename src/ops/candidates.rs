@@ -200,6 +200,14 @@ impl Inquiry<'_> {
     }
 }
 
+/// The current token of a record, as a candidate of another one.
+fn current_of(record: Record) -> Option<Candidate> {
+    let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
+    let Credential { token, obtained_at, expiry } = record.credential?;
+    let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
+    Some(Candidate { token, source, noted_at, obtained_at, expiry, id: record.confirmed_id, refused: None })
+}
+
 /// Until when a candidate is kept, by the server's time.
 fn kept_until(candidate: &Candidate) -> Timestamp {
     let issued_at = candidate.obtained_at.unwrap_or(candidate.noted_at);
@@ -378,19 +386,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         for candidate in other.held.candidates {
             runner.note_candidate(candidate);
         }
-        let record = other.record;
-        let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
-        let Some(Credential { token, obtained_at, expiry }) = record.credential else { return };
-        let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
-        runner.note_candidate(Candidate {
-            token,
-            source,
-            noted_at,
-            obtained_at,
-            expiry,
-            id: record.confirmed_id,
-            refused: None,
-        });
+        current_of(other.record).into_iter().for_each(|candidate| runner.note_candidate(candidate));
     }
 
     /// Keeps the tokens of another record of this runner, which has one of its own if another process has taken the runner
@@ -401,15 +397,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let records = self.disk.records().await?.records;
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         for record in records.into_iter().filter(is_other).collect::<Vec<_>>() {
-            if runner.is_same_as(&record) {
-                self.note_record(runner, record).await;
-                continue;
-            }
+            let is_same = runner.is_same_as(&record);
             let mut other = Runner::recorded(record, runner.site.clone());
             self.load_held(&mut other).await;
-            let is_ours =
-                |candidate: &Candidate| candidate.source == CandidateSource::Found && candidate.id == Some(own);
-            let ours = other.held.candidates.into_iter().filter(is_ours);
+            // A record that has gone over to this runner has the tokens of its former one beside it.
+            let is_ours = |candidate: &Candidate| {
+                (is_same || candidate.source == CandidateSource::Found) && candidate.id == Some(own)
+            };
+            let current = current_of(other.record).filter(|_| is_same);
+            let ours = other.held.candidates.into_iter().filter(is_ours).chain(current);
             ours.for_each(|candidate| runner.note_candidate(Candidate { refused: None, ..candidate }));
         }
         Ok(self.save_held(runner).await?)

@@ -772,6 +772,21 @@ fn a_runner_whose_entry_had_another_token_without_an_id_for_a_while_finds_that_t
 }
 
 #[test]
+fn a_record_that_has_gone_over_to_a_runner_does_not_make_that_one_its_former_runner() {
+    keeps_every_promise(
+        Setup { jitter: 30_001_578, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, ResetInGitlab(1, true)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(1), StartDaemon),
+            (NOW, Restore(2)),
+            (NOW, SwapToken(3, 3)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }
