@@ -29,7 +29,7 @@ const STILL: Duration = Duration::from_secs(5);
 /// How long a runner rests after its worker has panicked: a fault that comes back must not become a stream of requests.
 pub(super) const REST: Duration = Duration::from_secs(60);
 
-/// How long until an inventory that failed is taken again.
+/// How long until an inventory that failed, or that an enrollment waits for, is taken again.
 const INVENTORY_RETRY: Duration = Duration::from_secs(60);
 
 const PANICKED: &str = "an internal error, see the log, has ended the work on it; it is taken up again within a minute";
@@ -77,7 +77,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                 }
             }
             Event::FileStill => supervisor.config_changed(FileState::Still, UnregisteredElsewhere::LeaveAlone),
-            Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, taken),
+            Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded | Event::Retry => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
             Event::Rested => {
@@ -97,9 +97,9 @@ enum Event {
     Notice(Notice),
     Changed(Changed),
     FileStill,
-    Inventory(UnregisteredElsewhere, InventoryResult),
+    Inventory(UnregisteredElsewhere, Box<InventoryResult>),
     WorkerEnded,
-    /// An inventory has failed a while ago.
+    /// An inventory that was taken a while ago has failed, or left an enrollment waiting.
     Retry,
     /// A runner has rested after a panic.
     Rested,
@@ -123,7 +123,7 @@ pub(super) struct Supervisor<S, D, C> {
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     /// What an inventory that failed was to do, which the next one makes up for.
     missed_inventory: Option<UnregisteredElsewhere>,
-    /// When an inventory that failed is taken again: nothing else may change.
+    /// When an inventory that failed, or that an enrollment waits for, is taken again: nothing else may change.
     retry_at: Option<Instant>,
     /// Why the last inventory failed, which is logged once.
     unreadable: Option<String>,
@@ -185,6 +185,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         if !inventory.runners.is_empty() {
             self.probe().await;
         }
+        self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
         for managed in inventory.runners {
             self.spawn(managed);
         }
@@ -244,7 +245,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 Event::WorkerEnded
             }
             Some(taken) = inventory.join_next() => match taken {
-                Ok((unregistered, taken)) => Event::Inventory(unregistered, taken),
+                Ok((unregistered, taken)) => Event::Inventory(unregistered, Box::new(taken)),
                 // It has panicked, which has been logged.
                 Err(_) => {
                     self.still_at = Some(Instant::now() + REST);
@@ -351,7 +352,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         match taken {
             Ok((inventory, snapshot)) => {
-                (self.unreadable, self.retry_at) = (None, None);
+                self.unreadable = None;
+                self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
                 self.serve_new(unregistered, inventory, &snapshot);
             }
             Err(error) => {

@@ -1364,6 +1364,28 @@ async fn a_journal_that_could_not_be_cleared_is_settled_and_the_reset_not_repeat
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_enrollment_gets_the_runner_whose_worker_has_found_its_given_token() {
+    let fixture = DaemonFixture::new(None);
+    fixture.add_found("found");
+    fixture.run(Config::default(), secs(60), Notice::StopAndKeep).await;
+    // A person has reset its token in GitLab.
+    let (other, new) = fixture.server.add_runner();
+    fixture.server.remove_runner(other);
+    let id = fixture.disk.state().entries[0].id.unwrap();
+    fixture.server.restore(id, &new);
+    fixture.disk.state().entries[0].token = EntryToken::Literal(new.token.clone());
+    let mut config = enrolled(registration_token());
+    let source = Source::Value { token: new.token, origin: "a test".to_owned() };
+    config.enrollments[0].source = RegistrationSource::Given(source);
+    // The answer changes no file, and comes after the last inventory that follows from the start.
+    fixture.server.inject_always("verify", Some(Fault::AnswerAfter(secs(10))));
+    fixture.run(config, secs(120), Notice::StopAndKeep).await;
+    let records = fixture.disk.state().records.clone();
+    let of_runners: Vec<_> = records.values().map(|record| (record.key.as_str(), record.origin)).collect();
+    assert_eq!(of_runners, [("build-1", Origin::Given)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_was_given_to_another_runner_is_left_to_that_one_which_is_never_deleted() {
     for policy in [Unregister::Never, Unregister::Enrolled, Unregister::All] {
         let fixture = DaemonFixture::new(None);

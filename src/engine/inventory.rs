@@ -56,6 +56,8 @@ pub struct Inventory {
     /// Runners whose worker has to end first, because an enrollment takes them over. Filled by
     /// [`Inventory::apply_changes`].
     pub handovers: Vec<RunnerKey>,
+    /// Whether an enrollment waits until another runner has found out whose token is in its entry. That may change no file.
+    pub is_awaited: bool,
     changes: Vec<RecordChange>,
     /// Records of runners that are served by another record, or may be, with the key of that one.
     leftovers: Vec<(RunnerKey, Record)>,
@@ -182,9 +184,10 @@ impl Listing<'_> {
         for (enrollment, related) in config.enrollments.iter().zip(&relations) {
             if let Some(by) = left.get(&enrollment.key) {
                 self.inventory.warnings.push(format!(
-                    "the token of enrollment `{}` is in the entry of enrollment `{by}`: that one finds out first whose token it is",
+                    "the token of enrollment `{}` is in the entry of {by}: that one finds out first whose token it is",
                     enrollment.key
                 ));
+                self.inventory.is_awaited = true;
                 continue;
             }
             runners.extend(self.adopted(enrollment, related, &mut taken));

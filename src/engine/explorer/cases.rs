@@ -787,6 +787,34 @@ fn a_record_that_has_gone_over_to_a_runner_does_not_make_that_one_its_former_run
 }
 
 #[test]
+fn a_given_token_in_the_entry_of_a_found_runner_does_not_take_it() {
+    keeps_every_promise(
+        Setup { jitter: 30_023_348, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (After(9533), Fault(ResetById, Trouble::GatewayAfter(503, Body::Html))),
+            (NOW, Enroll(2)),
+            (NOW, SwapToken(0, 2)),
+            (After(60), Backup),
+            (NOW, Terminate),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 20_018_056, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 0)),
+            (NOW, GatewayFor(2000, 403, Body::Empty)),
+            (NOW, Unregister(1)),
+            (NOW, SwapToken(1, 2)),
+            (NOW, Enroll(2)),
+            (After(1), ResetInGitlab(0, true)),
+            (NOW, Restore(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -25,8 +25,9 @@ use crate::store::{Entry, EntryProblem, Record, Snapshot};
 /// | none of these | [`Nothing`](Self::Nothing) | it is registered |
 ///
 /// Never counted: the runners of other enrollments, and an entry with a former token of the enrollment's own retired
-/// runner, which a new registration renews. How the runner came to be does not matter: a one-shot `register`, a
-/// `verify` and an earlier daemon leave the same records.
+/// runner, which a new registration renews. A given token in the entry of a record that has another name and another token
+/// gives the record to no enrollment: its worker finds out first whose token it is. How the runner came to be does not
+/// matter: a one-shot `register`, a `verify` and an earlier daemon leave the same records.
 #[derive(Clone, Debug)]
 pub enum Relation {
     /// Its own record, with a token.
@@ -224,15 +225,12 @@ pub(super) fn with_one_token(enrollments: &[Enrollment], records: &[Record]) -> 
     given.iter().filter_map(served_by).collect()
 }
 
-/// The enrollments whose given token a person has put into the entry of a recorded runner that another enrollment means by
-/// its name, with the key of that one: the record is that one's, and may have a good token of its own. Its worker finds out
-/// whose token is in the entry, and the next inventory gives the runner of that token to the enrollment that it was given
-/// to.
-pub(super) fn left_to_their_name(enrollments: &[Enrollment], relations: &[Related]) -> BTreeMap<RunnerKey, RunnerKey> {
+/// The enrollments whose given token a person has put into the entry of a recorded runner that has another token and
+/// another name, each with what the record belongs to: the enrollment that means it by its name, or else the runner itself,
+/// which was only found. The record stays that one's, and may have a good token of its own. Its worker finds out whose token
+/// is in the entry, and a later inventory gives the runner of that token to the enrollment that it was given to.
+pub(super) fn left_to_their_name(enrollments: &[Enrollment], relations: &[Related]) -> BTreeMap<RunnerKey, String> {
     let is_named = |enrollment: &Enrollment, record: &Record| record.name.as_ref() == Some(&enrollment.entry.name);
-    let is_given = |enrollment: &Enrollment, record: &Record| {
-        given_token(enrollment).is_some_and(|given| current_digest(record) != Some(given))
-    };
     let recorded = enrollments.iter().zip(relations).filter_map(|(enrollment, related)| match &related.relation {
         Relation::Recorded(record) => Some((enrollment, record)),
         Relation::Own(_)
@@ -242,10 +240,16 @@ pub(super) fn left_to_their_name(enrollments: &[Enrollment], relations: &[Relate
         | Relation::Nothing(_) => None,
     });
     let (named, others): (Vec<_>, Vec<_>) = recorded.partition(|(enrollment, record)| is_named(enrollment, record));
-    let left = others.into_iter().filter(|(enrollment, record)| is_given(enrollment, record));
-    let left_to = left.filter_map(|(enrollment, record)| {
+    let left_to = others.into_iter().filter_map(|(enrollment, record)| {
+        let given = given_token(enrollment).filter(|given| current_digest(record) != Some(*given))?;
         let is_its = |(_, other): &&(&Enrollment, &Record)| other.key == record.key && other.url == record.url;
-        named.iter().find(is_its).map(|(by, _)| (enrollment.key.clone(), by.key.clone()))
+        let owner = match named.iter().find(is_its) {
+            Some((by, _)) => format!("enrollment `{}`", by.key),
+            // A token that was the runner's before is no other one's.
+            None if record.former_digests.contains(&given) || record.seed_digest == Some(given) => return None,
+            None => format!("runner `{}`", record.name.as_deref().unwrap_or(record.key.as_str())),
+        };
+        Some((enrollment.key.clone(), owner))
     });
     left_to.collect()
 }

@@ -256,6 +256,29 @@ async fn a_given_token_in_the_entry_of_another_enrollment_does_not_take_its_reco
 }
 
 #[tokio::test]
+async fn a_given_token_in_the_entry_of_a_found_runner_does_not_take_its_record() {
+    for is_its_former in [false, true] {
+        let mut world = World::new();
+        let (id, credential) = world.server.add_runner();
+        let (_, given) = world.server.add_runner();
+        world.disk.add_entry("found", Some(id), &given);
+        let mut record = world.add_record("by-daemon", "found", id, &credential);
+        if is_its_former {
+            record.former_digests = vec![given.token.digest()];
+            world.save(&record);
+        }
+        let source = Source::Value { token: given.token.clone(), origin: "a test".to_owned() };
+        world.config.enrollments[0].source = RegistrationSource::Given(source);
+        let inventory = world.started().await;
+        let key = if is_its_former { "build-1" } else { "by-daemon" };
+        assert_eq!(served(&inventory), [(key, is_its_former)]);
+        assert_eq!(inventory.is_awaited, !is_its_former);
+        let text = "`build-1` is in the entry of runner `found`";
+        assert_eq!(inventory.warnings.iter().any(|warning| warning.contains(text)), !is_its_former);
+    }
+}
+
+#[tokio::test]
 async fn an_enrollment_never_takes_the_runner_of_another_one() {
     for is_first in [true, false] {
         let mut world = World::new();
