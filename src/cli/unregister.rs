@@ -63,7 +63,7 @@ async fn unregister_selected(session: Rc<CommandSession>, api: Option<Api>, sele
     }
     if selected.twins.is_empty() {
         let mut managed = with_api(api, selected.managed);
-        managed.runner.selected = Some(selected.entries.into_iter().map(|entry| entry.name).collect());
+        managed.runner.select(selected.entries.into_iter().map(|entry| entry.name).collect());
         return unregister_one(session, managed).await;
     }
     let report = record_report(&selected.managed.runner, session.now());

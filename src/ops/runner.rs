@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, is_untimed, precedes_issue, reset_from};
 use crate::model::{
-    Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerKey,
-    Site, StateName, SystemId, Timestamp,
+    Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerId,
+    RunnerKey, Site, StateName, SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -34,8 +34,8 @@ pub struct Runner {
     pub twin_of: Option<RunnerKey>,
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
-    /// The names of the entries that a person has selected with it: one of another name is not to be removed.
-    pub selected: Option<Vec<Option<String>>>,
+    /// What a person has selected with it, for a command that unregisters it.
+    pub(super) selected: Option<Selection>,
     /// Whether it is being unregistered.
     pub(super) is_leaving: bool,
     /// Digests of unknown tokens in its entry that are proven dead.
@@ -56,6 +56,16 @@ pub struct Runner {
     pub(super) is_unsaved: bool,
     /// Whether its record was on the disk when it was last read or written.
     pub(super) is_recorded: bool,
+}
+
+/// What a person has selected, by what the files said then.
+#[derive(Clone, Debug)]
+pub(super) struct Selection {
+    /// The names of the entries.
+    names: Vec<Option<String>>,
+    id: Option<RunnerId>,
+    token: Option<Digest>,
+    last_reset_at: Option<Timestamp>,
 }
 
 impl Runner {
@@ -147,6 +157,30 @@ impl Runner {
             is_unsaved: false,
             is_recorded: true,
         }
+    }
+
+    /// Notes that a person has selected the runner as it is now, by entries of these names. An unregistration concerns
+    /// neither an entry of another name nor another runner that the record goes over to meanwhile.
+    pub fn select(&mut self, names: Vec<Option<String>>) {
+        let Record { id, last_reset_at, .. } = self.record;
+        self.selected = Some(Selection { names, id, token: self.digest(), last_reset_at });
+        self.is_leaving = true;
+    }
+
+    /// Whether an entry has become the runner's since a person has selected it.
+    pub(super) fn has_unselected_entry(&self, snapshot: &Snapshot) -> bool {
+        let Some(Selection { names, .. }) = &self.selected else { return false };
+        let target = self.target();
+        snapshot.entries.iter().any(|entry| is_own(&target, entry) && !names.contains(&entry.name))
+    }
+
+    /// Whether another process has given the record a token since a person has selected it that may be another runner's:
+    /// neither has a reset brought it, nor has the server named the selected runner for it.
+    pub(super) fn may_be_unselected(&self) -> bool {
+        let Some(selected) = &self.selected else { return false };
+        let named = self.record.named_id();
+        let is_same = named.is_some() && named == selected.id || self.record.last_reset_at > selected.last_reset_at;
+        selected.token != self.digest() && !is_same
     }
 
     /// Selects the entries that belong to it.
@@ -363,6 +397,10 @@ impl Runner {
         if is_new {
             self.record.first_seen_at = credential.obtained_at;
             self.is_unsaved = true;
+        }
+        // One that is being unregistered follows its own tokens alone.
+        if let Some(selected) = &mut self.selected {
+            selected.token = Some(credential.token.digest());
         }
         self.record.remove_former_token(credential.token.digest());
         // A candidate stays one until the record holds it; see `save_record`.

@@ -743,6 +743,31 @@ async fn an_entry_that_a_failed_unregistration_has_handed_over_is_known_as_given
 }
 
 #[tokio::test]
+async fn an_unregistration_concerns_no_other_runner_that_its_record_has_gone_over_to() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    runner.select(vec![runner.record.name.clone()]);
+    // A new token of the same runner is no reason to ask the person again.
+    let mut rotated = runner.clone();
+    fixture.ops.rotate(&mut rotated, None, &inquiry()).await.unwrap();
+    // Another process follows a token that a person has put into the entry.
+    let (other, credential) = fixture.server.add_runner();
+    let own = fixture.disk.state().records[&runner.record.key].clone();
+    let last_reset_at = runner.record.last_reset_at;
+    let followed = Record { credential: Some(credential), last_reset_at, ..own.clone() };
+    // A server before 15.9 names no runner.
+    for (id, confirmed_id) in [(Some(other), Some(other)), (own.id, None)] {
+        fixture.disk.state().records.insert(own.key.clone(), Record { id, confirmed_id, ..followed.clone() });
+        let error = fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap_err();
+        assert!(matches!(error, Error::Replaced(_)), "{error}");
+        assert_eq!(fixture.server.runners().len(), 2);
+    }
+    fixture.disk.state().records.insert(own.key.clone(), own);
+    fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap();
+    assert_eq!(fixture.server.runners().len(), 1);
+}
+
+#[tokio::test]
 async fn an_unanswered_candidate_is_no_refused_one() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;

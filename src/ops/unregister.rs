@@ -9,9 +9,7 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Candidate, Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{
-    self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, Snapshot, StoredFate,
-};
+use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +120,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.is_leaving = true;
         let _locked = self.lock(runner).await?;
         self.take_pending(runner).await?;
+        if runner.may_be_unselected() {
+            return Err(Error::Replaced(runner.label().to_owned()));
+        }
         if self.finished_fate(runner).await?.is_some() {
             let dropped_to = self.retire(runner, request.fate, now).await?;
             return Ok(UnregisterResult { found: Unregistration::AlreadyGone, dropped_to, date: None });
@@ -282,7 +283,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<EntryFate, Error> {
         let Ok(snapshot) = self.disk.read().await else { return Ok(wanted) };
-        if has_unselected_entry(runner, &snapshot) {
+        if runner.has_unselected_entry(&snapshot) {
             return Err(Error::Replaced(runner.label().to_owned()));
         }
         let unknown = self.note_unknown(runner, &snapshot, inquiry.now.at).await?;
@@ -516,13 +517,6 @@ pub(super) fn fate_for(runner: &Runner, intent: &Intent) -> Option<EntryFate> {
         }
         _ => None,
     }
-}
-
-/// Whether an entry has become the runner's since a person has selected it: who asks has to see that first.
-fn has_unselected_entry(runner: &Runner, snapshot: &Snapshot) -> bool {
-    let Some(selected) = &runner.selected else { return false };
-    let target = runner.target();
-    snapshot.entries.iter().any(|entry| is_own(&target, entry) && !selected.contains(&entry.name))
 }
 
 fn already_gone(runner: &Runner, now: Timestamp) -> Unregistration {

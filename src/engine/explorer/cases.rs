@@ -815,6 +815,25 @@ fn a_given_token_in_the_entry_of_a_found_runner_does_not_take_it() {
 }
 
 #[test]
+fn an_unregistration_that_waits_concerns_no_other_runner_that_the_record_goes_over_to() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 30_013_664, ..DAY },
+        &[(NOW, Fault(Any, Trouble::CutAfter)), (NOW, Rotate(3)), (NOW, Unregister(1)), (NOW, SwapToken(1, 2))],
+    );
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 30_013_664, ..DAY },
+        &[
+            (NOW, OldRelease(true)),
+            (NOW, Fault(Any, Trouble::CutAfter)),
+            (NOW, Rotate(3)),
+            (NOW, Unregister(1)),
+            (NOW, SwapToken(1, 2)),
+            (After(600), DiskFault("record", 1)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

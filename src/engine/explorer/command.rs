@@ -98,7 +98,7 @@ impl Session {
             }
             Command::Unregister => {
                 let mut managed = managed;
-                managed.runner.selected = Some(entries.into_iter().chain(others).map(|entry| entry.name).collect());
+                managed.runner.select(entries.into_iter().chain(others).map(|entry| entry.name).collect());
                 self.unregister(managed).await
             }
             Command::Register | Command::RegisterForce => unreachable!("not about an entry"),
