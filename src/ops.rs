@@ -50,6 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::gitlab::{Answer, IN_FLIGHT_PER_HOST, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
@@ -88,6 +89,8 @@ pub struct Ops<S, D> {
     wordings: RefCell<BTreeMap<String, Wording>>,
     /// Hosts whose `Date` is not believed.
     distrusted: RefCell<BTreeSet<String>>,
+    /// When this process has lost the answer to a registration, by the key that the loss is noted under.
+    losses: RefCell<BTreeMap<RunnerKey, Instant>>,
     sole_copies: SoleCopies,
 }
 
@@ -126,8 +129,8 @@ pub struct Identity {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
-        let (sole_copies, places, wordings, distrusted) = Default::default();
-        Self { server, disk, identity, sole_copies, places, wordings, distrusted }
+        let (sole_copies, places, wordings, distrusted, losses) = Default::default();
+        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses }
     }
 
     /// The registrations and resets that are under way.

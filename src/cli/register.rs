@@ -213,7 +213,7 @@ impl Registrar {
         let before = managed.runner.record.id;
         let mut driver = self.driver(managed, Some(self.enrollment.clone()), entry.fate_if_undone());
         if self.mode.force {
-            driver.forget_lost_registration().await?;
+            driver.forget_lost_registration(None).await?;
         }
         if entry == TargetEntry::Same {
             self.settle(&mut driver).await?;

@@ -1566,7 +1566,7 @@ async fn go_on(fixture: &DaemonFixture, config: &Config) {
     let record = fixture.disk.state().records.values().next().unwrap().clone();
     let mut runner = crate::ops::Runner::recorded(record, config.enrollments[0].site.clone());
     runner.record.enrollment = None;
-    ops.forget_lost_registrations(&config.enrollments[0], &mut runner).await.unwrap();
+    ops.forget_lost_registrations(&config.enrollments[0], &mut runner, None).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

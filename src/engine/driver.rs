@@ -8,6 +8,8 @@ mod steps;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{Config, Engine, ManagedRunner, command_rules, record_report, rules};
 use crate::clock::{Clock, ServerTime};
 use crate::error_chain::chain;
@@ -261,15 +263,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// A person goes on after a lost registration: neither that of this runner nor another one of its name holds up the
-    /// next one any more.
+    /// next one any more. A daemon's person asked at this time, and did not know of what was lost since.
     ///
     /// # Errors
     /// [`ops::Error::Disk`].
-    pub async fn forget_lost_registration(&mut self) -> Result<(), ops::Error> {
-        match &self.enrollment {
-            Some(enrollment) => self.engine.ops.forget_lost_registrations(enrollment, &mut self.runner).await,
-            None => Ok(()),
-        }
+    pub async fn forget_lost_registration(&mut self, asked_at: Option<Instant>) -> Result<(), ops::Error> {
+        let Some(enrollment) = &self.enrollment else { return Ok(()) };
+        self.engine.ops.forget_lost_registrations(enrollment, &mut self.runner, asked_at).await
     }
 
     /// A person's command beside the daemon can go on after a lost registration, and fail: only the disk says so.

@@ -23,6 +23,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         } else {
             let name = runner.label().to_owned();
             let key = RunnerKey::registration(&record.url, &name);
+            let key = common_key(intent).unwrap_or(key);
+            self.losses.borrow_mut().insert(key.clone(), Instant::now());
             self.note_lost_registration(&key, intent, Some(name)).await?;
         }
         self.clear_registration(runner).await
@@ -110,12 +112,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// A person goes on after a lost registration: it holds up no other one of this name any more, wherever it was noted.
+    /// One who asked at this time did not know of what this process has lost since, for another enrollment of the name.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn forget_lost_registrations(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
+    pub async fn forget_lost_registrations(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        asked_at: Option<Instant>,
+    ) -> Result<(), Error> {
         for key in self.keys_of_name(enrollment, runner).await? {
-            if key == runner.record.key || self.held_without_loss(&key).await?.is_none() {
+            let is_own = key == runner.record.key;
+            if is_own || self.has_lost_since(&key, asked_at) || self.held_without_loss(&key).await?.is_none() {
                 continue;
             }
             let _lock = self.disk.lock_runner(&key, LOCK_WAIT).await?;
@@ -134,6 +143,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.save_held(runner).await?;
         }
         Ok(())
+    }
+
+    fn has_lost_since(&self, key: &RunnerKey, asked_at: Option<Instant>) -> bool {
+        let lost_at = self.losses.borrow().get(key).copied();
+        lost_at.zip(asked_at).is_some_and(|(lost_at, asked_at)| asked_at <= lost_at)
     }
 
     /// What is kept under this key, without the loss that is noted there; `None` if none is.
@@ -182,6 +196,14 @@ fn is_registration(pending: &Pending, enrollment: &Enrollment, keys: &[RunnerKey
                 }
         }
         JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => false,
+    }
+}
+
+/// The key that all registrations of the name share; `None` in a journal of version 0.1.
+fn common_key(intent: &Intent) -> Option<RunnerKey> {
+    match &intent.operation {
+        JournalOperation::Register { common, .. } => common.clone(),
+        JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => None,
     }
 }
 

@@ -60,7 +60,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if is_lost && self.driver.runner.lost_at().is_some_and(|lost_at| asked_at <= lost_at) {
             return;
         }
-        if is_lost && let Err(error) = self.driver.forget_lost_registration().await {
+        if is_lost && let Err(error) = self.driver.forget_lost_registration(Some(asked_at)).await {
             tracing::warn!(
                 runner = self.driver.runner.label(),
                 error = chain(&error),

@@ -834,6 +834,25 @@ fn an_unregistration_that_waits_concerns_no_other_runner_that_the_record_goes_ov
 }
 
 #[test]
+fn a_reload_does_not_forget_what_another_enrollment_of_the_name_has_lost_since() {
+    keeps_every_promise(
+        Setup { jitter: 5_006_081, ..DAY },
+        &[
+            (NOW, Enroll(2)),
+            (NOW, Life(7200)),
+            (NOW, Enroll(0)),
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (After(1237), Fault(Registration, Trouble::GatewayAfter(502, Body::Error))),
+            (After(3009), Fault(Registration, Trouble::GatewayAfter(503, Body::Html))),
+            (After(600), StartDaemon),
+            (NOW, Enroll(3)),
+            (After(1), Hangup),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

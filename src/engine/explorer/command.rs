@@ -209,7 +209,7 @@ impl Session {
         let fate = if is_again { EntryFate::Keep } else { EntryFate::Drop };
         let mut driver = self.driver(managed, None, fate);
         if force {
-            driver.forget_lost_registration().await?;
+            driver.forget_lost_registration(None).await?;
         }
         if is_again {
             driver.enter(Outcome::Reenrolled(None));

@@ -1,5 +1,7 @@
 //! A registration whose answer was lost holds up every other one of its name, until a person goes on.
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::model::{Conclusion, Evidence};
 use crate::store::{Intent, JournalOperation};
@@ -117,7 +119,7 @@ async fn a_person_goes_on_after_a_lost_registration_wherever_it_was_noted() {
         fixture.leave_journal(&killed).await;
         fixture.ops.replay(now()).await.unwrap();
         let enrollment = enrollment(registration_token());
-        fixture.ops.forget_lost_registrations(&enrollment, &mut next).await.unwrap();
+        fixture.ops.forget_lost_registrations(&enrollment, &mut next, None).await.unwrap();
         assert!(fixture.disk.state().held.values().all(|held| held.evidence.is_none()));
         // A request that is surely not executed does not bring it back.
         fixture.server.inject("register", Fault::Fail(NOT_EXECUTED));
@@ -130,6 +132,23 @@ async fn a_person_goes_on_after_a_lost_registration_wherever_it_was_noted() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_person_goes_on_only_after_what_was_lost_before_they_asked() {
+    let fixture = OpsFixture::new();
+    let mut first = fixture.registered().await;
+    let asked_at = Instant::now();
+    fixture.server.inject("register", Fault::LoseAnswer);
+    fixture.register_again(&mut first).await.unwrap_err();
+    // Another enrollment of the name hears of the same request only now.
+    let (enrollment, mut second) = (enrollment(registration_token()), blank());
+    second.record.key = RunnerKey::enrollment("second").unwrap();
+    fixture.ops.forget_lost_registrations(&enrollment, &mut second, Some(asked_at)).await.unwrap();
+    assert_held_up(fixture.register_again(&mut first).await, "what was lost since");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    fixture.ops.forget_lost_registrations(&enrollment, &mut second, Some(Instant::now())).await.unwrap();
+    fixture.register_again(&mut first).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_forced_registration_that_was_killed_holds_up_that_of_a_recovery() {
     let fixture = OpsFixture::new();
@@ -139,7 +158,7 @@ async fn a_forced_registration_that_was_killed_holds_up_that_of_a_recovery() {
     fixture.ops.replay(now()).await.unwrap();
     assert_held_up(fixture.register_again(&mut runner).await, "after a restart");
     let enrollment = enrollment(registration_token());
-    fixture.ops.forget_lost_registrations(&enrollment, &mut runner).await.unwrap();
+    fixture.ops.forget_lost_registrations(&enrollment, &mut runner, None).await.unwrap();
     fixture.register_again(&mut runner).await.unwrap();
     assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(2));
 }
