@@ -853,6 +853,38 @@ fn a_reload_does_not_forget_what_another_enrollment_of_the_name_has_lost_since()
 }
 
 #[test]
+fn a_runner_that_was_parted_from_the_name_of_its_enrollment_stays_so() {
+    keeps_every_promise(
+        Setup { jitter: 30_000_751, ..DUE },
+        &[
+            (NOW, RegisterForce(1)),
+            (NOW, SwapToken(3, 3)),
+            (NOW, Enroll(1)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+            (NOW, DeleteEntry(0)),
+            (NOW, Terminate),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 30_035_533, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(1), Lag(2)),
+            (NOW, DuplicateEntry(2)),
+            (NOW, Fault(Registration, Trouble::ServerError)),
+            (NOW, Unregister(2)),
+            (NOW, SwapToken(2, 1)),
+            (NOW, Hangup),
+            (NOW, Enroll(0)),
+            (After(1), Fault(Any, Trouble::Throttle)),
+            (NOW, Hangup),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

@@ -93,7 +93,9 @@ impl Session {
             Command::Unregister if !others.is_empty() && !entries.is_empty() => {
                 let mut runner = managed.runner;
                 self.engine.ops.remove_entries_of(&mut runner, &entries, &others, self.engine.now()).await?;
+                let owner = self.owner_of(&runner);
                 self.port.world.state().freed.insert(name.to_owned());
+                self.port.world.state().parted.extend(owner);
                 Ok("its entry is removed".to_owned())
             }
             Command::Unregister => {

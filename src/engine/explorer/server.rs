@@ -267,6 +267,8 @@ impl Port {
         // Without a state directory nothing but an entry of its name says that it has one.
         let made = made.filter(|_| !state.is_stateless);
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
+        // One that has parted from the name counts again only once a person puts it into an entry of that name.
+        let of_name = of_name.filter(|id| !state.parted.contains(id));
         // An entry of another enrollment's runner is no reason, whatever token a person has put into it.
         let is_anothers = |entry: &&crate::store::Entry| {
             let mut records = state.files.records.values();

@@ -167,6 +167,8 @@ pub(super) struct State {
     ever_kept: BTreeSet<String>,
     /// Names whose entry a person had removed while another one goes on with its runner: they are free.
     pub(super) freed: BTreeSet<String>,
+    /// The runners that went on with another entry then: they are no longer those of the name's enrollments.
+    pub(super) parted: BTreeSet<u64>,
     /// Runners whose refused entry a person has dropped: a running daemon leaves their enrollment alone, as after an
     /// unregistration.
     pub(super) dropped: BTreeSet<u64>,
@@ -256,6 +258,7 @@ impl World {
             ever_held: BTreeSet::new(),
             ever_kept: BTreeSet::new(),
             freed: BTreeSet::new(),
+            parted: BTreeSet::new(),
             dropped: BTreeSet::new(),
             homes: BTreeMap::new(),
             requests: BTreeMap::new(),
