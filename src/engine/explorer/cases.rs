@@ -885,6 +885,24 @@ fn a_runner_that_was_parted_from_the_name_of_its_enrollment_stays_so() {
 }
 
 #[test]
+fn a_runner_that_an_access_token_has_shown_to_be_deleted_stays_so_without_that_token() {
+    keeps_every_promise(
+        Setup { age: 4320, jitter: 30_028_514, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, AccessToken(true)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, RegisterForce(0)),
+            (NOW, Restore(2)),
+            (After(600), StartDaemon),
+            (NOW, Quit),
+            (NOW, AccessToken(false)),
+            (NOW, Enroll(3)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

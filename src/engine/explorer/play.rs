@@ -930,7 +930,12 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         // The runner that it has in the state is not the one that the lost answer to a registration has made.
         let recorded = state.files.records.get(&enrollment.key).and_then(|record| record.id).map(RunnerId::number);
         let is_gone = made.is_some_and(is_gone) || recorded.as_ref().is_some_and(is_gone);
-        let is_deleted = !state.config.servers.is_empty() && is_gone;
+        // What was concluded so stays concluded without the access token, until a person asks again.
+        let evidence = state.files.held.get(&enrollment.key).and_then(|held| held.evidence.as_ref());
+        let is_concluded = evidence
+            .and_then(|evidence| evidence.conclusion)
+            .is_some_and(|conclusion| matches!(conclusion, Conclusion::Rejected { rungs, .. } if rungs.is_removed));
+        let is_deleted = is_gone && (!state.config.servers.is_empty() || is_concluded);
         // No clock has said when its token expires.
         let is_untimed = state.is_without_time && made.is_some_and(|id| state.gitlab.database.contains_key(id));
         if may_be_made && !is_deleted && !is_twin && !is_untimed {
