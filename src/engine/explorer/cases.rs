@@ -903,6 +903,26 @@ fn a_runner_that_an_access_token_has_shown_to_be_deleted_stays_so_without_that_t
 }
 
 #[test]
+fn a_runner_that_a_command_has_made_for_another_enrollment_of_the_name_is_none_of_this_one() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 30_015_643, ..DAY },
+        &[
+            (NOW, Enroll(2)),
+            (NOW, Enroll(3)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(3477), RegisterForce(0)),
+            (NOW, Unenroll(3)),
+            (After(27_622), GatewayFor(10, 200, Body::Empty)),
+            (NOW, Enroll(0)),
+            (NOW, Share(3)),
+            (After(18_428), Fault(Any, Trouble::Gateway(403, Body::Token))),
+            (After(23_811), Lag(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

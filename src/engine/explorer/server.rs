@@ -269,6 +269,15 @@ impl Port {
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
         // One that has parted from the name counts again only once a person puts it into an entry of that name.
         let of_name = of_name.filter(|id| !state.parted.contains(id));
+        // Nor is one that a person's command has made in the record of another enrollment of the name, which may be gone
+        // by now. Settings with two of one name are refused: only this world has them.
+        let is_in_anothers = |id: &u64| {
+            state.files.records.values().any(|record| {
+                let owner = record.credential.as_ref().and_then(|it| state.owners.get(it.token.expose()));
+                owner == Some(id) && record.key.as_str() == "other" && name != "other"
+            })
+        };
+        let of_name = of_name.filter(|id| !state.forced.contains(id) || !is_in_anothers(id));
         // An entry of another enrollment's runner is no reason, whatever token a person has put into it.
         let is_anothers = |entry: &&crate::store::Entry| {
             let mut records = state.files.records.values();
@@ -367,6 +376,10 @@ impl Port {
         self.check_registration(state, name, now);
         state.freed.remove(super::world::entry_name(name));
         let id = state.gitlab.add(now, Some(name.to_owned()), is_created);
+        let command = state.processes.get(&self.process).filter(|process| !process.is_daemon);
+        if command.is_some_and(|command| command.intent.makes_anew.contains(super::world::entry_name(name))) {
+            state.forced.insert(id);
+        }
         state.made(id, self.process);
         state.homes.insert(super::world::entry_name(name).to_owned(), id);
         (201, format!(r#"{{"id":{id},{}}}"#, credential(state, id)))

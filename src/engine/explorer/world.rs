@@ -169,6 +169,8 @@ pub(super) struct State {
     pub(super) freed: BTreeSet<String>,
     /// The runners that went on with another entry then: they are no longer those of the name's enrollments.
     pub(super) parted: BTreeSet<u64>,
+    /// Runners that a person's command has made although there was one of the name.
+    pub(super) forced: BTreeSet<u64>,
     /// Runners whose refused entry a person has dropped: a running daemon leaves their enrollment alone, as after an
     /// unregistration.
     pub(super) dropped: BTreeSet<u64>,
@@ -259,6 +261,7 @@ impl World {
             ever_kept: BTreeSet::new(),
             freed: BTreeSet::new(),
             parted: BTreeSet::new(),
+            forced: BTreeSet::new(),
             dropped: BTreeSet::new(),
             homes: BTreeMap::new(),
             requests: BTreeMap::new(),
