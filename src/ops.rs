@@ -429,7 +429,7 @@ pub struct Locked<L> {
 struct Entered<L> {
     #[expect(dead_code, reason = "held until the operation ends")]
     locked: Locked<L>,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     /// Whether another process has replaced the credential.
     is_replaced: bool,
 }

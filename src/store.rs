@@ -11,6 +11,7 @@
 mod blocking;
 mod compose;
 mod config_file;
+mod draft;
 mod dropped;
 mod edit;
 mod entry;
@@ -21,11 +22,13 @@ mod files;
 pub mod fuzzing;
 mod held;
 mod journal;
+mod layout;
 mod locks;
 mod patch;
 mod record;
 mod replace;
 mod sections;
+mod snapshot;
 mod splice;
 mod state_directory;
 mod system_id;
@@ -47,12 +50,13 @@ use tokio::sync::oneshot;
 
 pub use compose::NewEntry;
 pub use edit::{Edit, Edited, EntrySelector};
-pub use entry::{Entry, EntryProblem, EntryToken, Snapshot};
+pub use entry::{Entry, EntryProblem, EntryToken};
 pub use entry_text::{ComposeError, EntryText};
 pub use error::{Error, ErrorKind};
 pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
+pub use snapshot::Snapshot;
 
 use blocking::BlockingStore;
 use locks::LockAttempt;
@@ -180,11 +184,11 @@ impl Store {
         self.work(|disk| Ok(disk.machine())).await.ok().flatten()
     }
 
-    /// Reads config.toml; a missing file has no entries.
+    /// Reads config.toml; a missing file has no entries. An unchanged file gives the same snapshot.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NotText`], [`Error::Syntax`] or [`Error::RunnersShape`].
-    pub async fn read(&self) -> Result<Snapshot, Error> {
+    pub async fn read(&self) -> Result<Arc<Snapshot>, Error> {
         self.work(|disk| disk.read()).await
     }
 

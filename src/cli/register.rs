@@ -22,7 +22,6 @@ use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::{Action, RunnerReport, StateName, TlsFiles};
 use crate::ops::{self, Enrollment, EntryFate, Runner};
 use crate::settings::{self, Diagnostic, Draft, Environment, Place, parse_boolean};
-use crate::store::Entry;
 
 /// Registers a runner, and reports what became of it.
 pub(super) async fn register(
@@ -345,8 +344,8 @@ impl Registrar {
         let Some(digest) = driver.runner.digest() else {
             return format!("runner {made} may remain in GitLab, delete it there");
         };
-        let has_token = |entry: &Entry| entry.token.token().is_some_and(|token| token.digest() == digest);
-        let entries = disk.read().await.map(|snapshot| snapshot.entries).unwrap_or_default();
+        let url = &driver.runner.record.url;
+        let has_entry = disk.read().await.is_ok_and(|snapshot| snapshot.with_token(url, digest).next().is_some());
         let key = &driver.runner.record.key;
         let record = disk.record(key).await.ok().flatten();
         let journaled = disk.pending_of(key).await.ok().flatten().and_then(|pending| pending.answer?.token);
@@ -354,7 +353,7 @@ impl Registrar {
             || journaled.is_some_and(|token| token.digest() == digest);
         let name = driver.runner.label();
         let remedy = format!("`runner-agent unregister --name {name}` removes both");
-        if entries.iter().any(has_token) {
+        if has_entry {
             let path = disk.config_path().display();
             format!("runner {made} may stay registered, and its entry with its token is in {path}: {remedy}")
         } else if is_kept {

@@ -1,6 +1,7 @@
 //! What one-shot commands share: the inventory, and driving runners towards a goal.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -64,7 +65,7 @@ impl CommandSession {
     }
 
     /// The runners of this machine, after what a crash interrupted is finished.
-    pub(super) async fn inventory(&self) -> Result<(Inventory, Snapshot), Error> {
+    pub(super) async fn inventory(&self) -> Result<(Inventory, Arc<Snapshot>), Error> {
         Ok(take_inventory(self.ops(), &self.config, self.now()).await?)
     }
 

@@ -94,8 +94,8 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
         }
     }
     // Afterwards, because an entry that was prepared for an enrollment is complete by now.
-    let entries = shared.engine.ops.disk().read().await?.entries;
-    let unusable = entries.into_iter().filter(|entry| entry.access().is_err()).collect();
+    let snapshot = shared.engine.ops.disk().read().await?;
+    let unusable = snapshot.entries.iter().filter(|entry| entry.access().is_err()).cloned().collect();
     Ok(Pass { runners, unusable, errors })
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -91,7 +92,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     Ok(supervisor.stop(mode, request_timeout, &mut notices).await)
 }
 
-type InventoryResult = Result<(Inventory, Snapshot), Error>;
+type InventoryResult = Result<(Inventory, Arc<Snapshot>), Error>;
 
 enum Event {
     Notice(Notice),
@@ -443,6 +444,6 @@ fn is_served(runner: &Runner, snapshot: &Snapshot, handles: &BTreeMap<RunnerKey,
         return true;
     }
     let target = runner.target();
-    let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry)).peekable();
+    let mut own = snapshot.of(&target).peekable();
     own.peek().is_some() && own.all(|entry| handles.values().any(|handle| is_own(&handle.target.borrow(), entry)))
 }

@@ -6,17 +6,16 @@
 //! ([`Inventory::apply_changes`]); a command leaves them where they are, so that both lock the same runner by the
 //! same key.
 
-mod entries;
 mod relation;
 #[cfg(test)]
 mod tests;
 mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use relation::{Enrolled, Related, Relation, relate};
 
-use entries::EntryIndex;
 use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
 
 use super::Config;
@@ -82,7 +81,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
     ops: &Ops<S, D>,
     config: &Config,
     now: Timestamp,
-) -> Result<(Inventory, Snapshot), Error> {
+) -> Result<(Inventory, Arc<Snapshot>), Error> {
     let mut unfinished: BTreeMap<_, _> = ops.replay(now).await?.unfinished.into_iter().collect();
     let records = ops.disk().records().await?;
     for damaged in &records.damaged {
@@ -109,7 +108,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     ops: &Ops<S, D>,
     config: &Config,
     served: &BTreeSet<RunnerKey>,
-) -> Result<(Inventory, Snapshot), Error> {
+) -> Result<(Inventory, Arc<Snapshot>), Error> {
     let snapshot = ops.disk().read().await?;
     let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
     inventory.apply_changes(ops, served).await?;
@@ -123,10 +122,8 @@ pub async fn retake_inventory<S: Server, D: Disk>(
 /// Combines the enrollments, the records and the entries of config.toml.
 #[must_use]
 pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
-    let index = EntryIndex::new(snapshot);
     let taken = taken_keys(&records);
-    let mut listing =
-        Listing { index: &index, snapshot, taken, inventory: Inventory::default(), claimed: BTreeSet::new() };
+    let mut listing = Listing { snapshot, taken, inventory: Inventory::default(), claimed: BTreeSet::new() };
     for managed in listing.enrolled(config, &mut records) {
         listing.add(managed);
     }
@@ -156,7 +153,6 @@ enum Match {
 
 /// An inventory in the making.
 struct Listing<'l> {
-    index: &'l EntryIndex<'l>,
     snapshot: &'l Snapshot,
     /// The keys of the records.
     taken: BTreeSet<RunnerKey>,
@@ -170,7 +166,7 @@ impl Listing<'_> {
     fn enrolled(&mut self, config: &Config, records: &mut Vec<Record>) -> Vec<ManagedRunner> {
         let of = |enrollment: &Enrollment| (enrollment.key.clone(), enrollment.site.url.clone());
         let enrolled: Enrolled = config.enrollments.iter().map(of).collect();
-        let holdings = Holdings::new(records, self.index);
+        let holdings = Holdings::new(records, self.snapshot);
         let served_by = with_one_token(&config.enrollments, records);
         let relate = |enrollment: &Enrollment| match served_by.get(&enrollment.key) {
             Some(by) => Related { relation: Relation::Taken { by: by.clone() }, others: 0 },
@@ -296,9 +292,8 @@ impl Listing<'_> {
     /// Whether a person has put the runner's token into the entry of the enrollment, while its own entry has another name:
     /// the enrollment did not make it, and never deletes it.
     fn is_named_otherwise(&self, enrollment: &Enrollment, record: &Record) -> bool {
-        let own = self.index.of(&runner_of(record));
-        let is_own_name = |position: &usize| self.index.entry(*position).name == record.name;
-        record.name.as_ref() != Some(&enrollment.entry.name) && own.iter().any(is_own_name)
+        let mut own = self.snapshot.of(&runner_of(record).target());
+        record.name.as_ref() != Some(&enrollment.entry.name) && own.any(|entry| entry.name == record.name)
     }
 
     /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one
@@ -322,10 +317,10 @@ impl Listing<'_> {
 
     /// The position of a record's first entry, and what the two have in common; after all others without one.
     fn rank(&self, record: &Record) -> (usize, Match) {
-        let Some(first) = self.index.of(&runner_of(record)).first().copied() else {
+        let Some(first) = self.snapshot.positions_of(&runner_of(record).target()).first().copied() else {
             return (usize::MAX, Match::Former);
         };
-        let entry = self.index.entry(first);
+        let entry = &self.snapshot.entries[first];
         let common = match entry.id {
             _ if holds_token(record, entry) => Match::Token,
             Some(id) if record.id == Some(id) => Match::Id,
@@ -337,7 +332,7 @@ impl Listing<'_> {
     fn recorded(&mut self, record: &Record) -> Option<Runner> {
         record.credential.as_ref()?;
         let mut runner = runner_of(record);
-        let own = self.index.of(&runner);
+        let own = self.snapshot.positions_of(&runner.target());
         let Some(first) = own.first() else {
             // The runner is served by another record, whose token may be the dead one of the two: served by both, each would
             // replace the other's token.
@@ -358,7 +353,7 @@ impl Listing<'_> {
             return None;
         };
         // The entry that is another runner's can hold a former token of this one, which has an entry of its own too.
-        if self.claimed.contains(first) && (self.merge_leftover(record) || own.is_subset(&self.claimed)) {
+        if self.claimed.contains(first) && (self.merge_leftover(record) || own.iter().all(|at| self.claimed.contains(at))) {
             return None;
         }
         runner.record.enrollment = None;
@@ -423,9 +418,10 @@ impl Listing<'_> {
 
     /// Adds a runner and claims its entries. It is reached as its first one says that no other runner has.
     fn add(&mut self, mut managed: ManagedRunner) {
-        let own = self.index.of(&managed.runner);
-        if let Some(first) = own.difference(&self.claimed).next().or(own.first()) {
-            managed.runner.take_from(self.index.entry(*first));
+        let own = self.snapshot.positions_of(&managed.runner.target());
+        let unclaimed = own.iter().find(|position| !self.claimed.contains(position));
+        if let Some(first) = unclaimed.or(own.first()) {
+            managed.runner.take_from(&self.snapshot.entries[*first]);
         }
         self.claimed.extend(own);
         self.inventory.runners.push(managed);

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -604,7 +605,7 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    async fn read(&self) -> Result<Snapshot, store::Error> {
+    async fn read(&self) -> Result<Arc<Snapshot>, store::Error> {
         if self.state().is_stuck {
             std::future::pending::<()>().await;
         }
@@ -613,12 +614,7 @@ impl Disk for MemoryDisk {
             *times -= 1;
             return Err(store::Error::Stopped);
         }
-        Ok(Snapshot {
-            entries: state.entries.clone(),
-            content: Fingerprint::of(b""),
-            exists: true,
-            takes_entries: true,
-        })
+        Ok(Arc::new(Snapshot::new(state.entries.clone(), true)))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {

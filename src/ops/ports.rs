@@ -1,6 +1,7 @@
 //! The two ports of the operations: server and disk.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
@@ -81,7 +82,7 @@ pub trait Disk: 'static {
     type RunnerLock;
     fn has_state(&self) -> bool;
     async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
-    async fn read(&self) -> Stored<Snapshot>;
+    async fn read(&self) -> Stored<Arc<Snapshot>>;
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
     async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
     async fn probe(&self) -> Stored<()>;
@@ -110,7 +111,7 @@ impl Disk for Store {
 
     by_own_methods! {
         async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
-        async fn read(&self) -> Stored<Snapshot>;
+        async fn read(&self) -> Stored<Arc<Snapshot>>;
         async fn edit(&self, edit: Edit) -> Stored<Edited>;
         async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
         async fn probe(&self) -> Stored<()>;

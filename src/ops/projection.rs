@@ -1,8 +1,10 @@
 //! config.toml as a projection of the records: comparing an entry with its record, and correcting it.
 
+use std::collections::BTreeSet;
+
 use super::candidates::Asked;
 use super::register::target_of;
-use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server, is_own};
+use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
 use crate::model::{CandidateSource, Credential, RunnerId};
 use crate::secret::Digest;
 use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
@@ -38,7 +40,7 @@ impl EntryStatus {
     #[must_use]
     pub fn of(runner: &Runner, snapshot: &Snapshot) -> Self {
         let target = runner.target();
-        let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        let own = snapshot.of(&target);
         own.map(|entry| of_entry(runner, entry)).max_by_key(Self::urgency).unwrap_or(Self::Missing)
     }
 
@@ -49,7 +51,7 @@ impl EntryStatus {
             return Vec::new();
         }
         let target = runner.target();
-        let own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        let own = snapshot.of(&target);
         let statuses = own.map(|entry| of_entry(runner, entry));
         statuses
             .filter_map(|status| match status {
@@ -68,7 +70,7 @@ impl EntryStatus {
     /// Whether the runner's entries hold its token, or an unknown one that is in none of `over`: there is nothing to write.
     pub(super) fn is_written(runner: &Runner, snapshot: &Snapshot, over: &[Digest]) -> bool {
         let target = runner.target();
-        let mut own = snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        let mut own = snapshot.of(&target);
         own.all(|entry| match of_entry(runner, entry) {
             Self::Ours => true,
             Self::Foreign { credential, .. } => !over.contains(&credential.token.digest()),
@@ -192,12 +194,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`] if config.toml cannot be read.
     pub async fn is_entry_given(&self, runner: &Runner) -> Result<bool, Error> {
         let Some(other) = runner.record.given_to else { return Ok(false) };
-        let is_of_other = |entry: &Entry| {
-            entry.url.as_ref() == Some(&runner.record.url)
-                && entry.id == Some(other)
-                && !matches!(entry.token, EntryToken::Absent | EntryToken::Placeholder)
-        };
-        Ok(self.disk.read().await?.entries.iter().any(is_of_other))
+        let has_token = |entry: &Entry| !matches!(entry.token, EntryToken::Absent | EntryToken::Placeholder);
+        Ok(self.disk.read().await?.with_id(&runner.record.url, other).any(has_token))
     }
 
     /// Whether an entry of this name may be the runner's, without its id and with an unknown token: one beside it would be
@@ -207,21 +205,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`] if config.toml or the records cannot be read.
     pub async fn has_unnamed_entry(&self, runner: &Runner, name: &str) -> Result<bool, Error> {
         let snapshot = self.disk.read().await?;
-        let is_unnamed = |entry: &&Entry| {
-            entry.name.as_deref() == Some(name)
-                && entry.url.as_ref() == Some(&runner.record.url)
-                && entry.id.is_none()
-                && entry.token.token().is_some()
-        };
-        let unnamed: Vec<_> = snapshot.entries.iter().filter(is_unnamed).collect();
+        let is_unnamed = |entry: &&Entry| entry.id.is_none() && entry.token.token().is_some();
+        let unnamed: Vec<_> = snapshot.named(&runner.record.url, name).filter(is_unnamed).collect();
         if unnamed.is_empty() {
             return Ok(false);
         }
         // Another enrollment can have the same name.
         let records = self.disk.records().await?.records;
         let enrolled = records.iter().filter(|record| record.enrollment.is_some() && record.key != runner.record.key);
-        let enrolled: Vec<_> = enrolled.map(target_of).collect();
-        Ok(unnamed.into_iter().any(|entry| enrolled.iter().all(|target| !is_own(target, entry))))
+        let of_others: BTreeSet<_> = enrolled.flat_map(|record| snapshot.positions_of(&target_of(record))).collect();
+        Ok(unnamed.into_iter().any(|entry| !of_others.contains(&entry.position)))
     }
 
     /// Whether an entry of another runner goes before those of this one, as after a command has registered the name anew.
@@ -235,12 +228,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(false);
         }
         let snapshot = self.disk.read().await?;
-        let is_meant = |entry: &&Entry| {
-            let is_of_name = entry.name.as_ref() == Some(&enrollment.entry.name);
-            is_of_name && entry.url.as_ref() == Some(&enrollment.site.url) && entry.access().is_ok()
-        };
-        let target = runner.target();
-        let is_before = snapshot.entries.iter().find(is_meant).is_some_and(|first| !is_own(&target, first));
+        let mut meant = snapshot.named(&enrollment.site.url, &enrollment.entry.name);
+        let first = meant.find(|entry| entry.access().is_ok());
+        let own = snapshot.positions_of(&runner.target());
+        let is_before = first.is_some_and(|first| !own.contains(&first.position));
         Ok(is_before && EntryStatus::of(runner, &snapshot) == EntryStatus::Ours)
     }
 

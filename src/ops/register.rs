@@ -175,18 +175,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
         let has_entry = |record: &Record| {
             let target = target_of(record);
-            snapshot.entries.iter().any(|entry| is_own(&target, entry) && !entry.is_incomplete())
+            snapshot.of(&target).any(|entry| !entry.is_incomplete())
         };
         if others.iter().any(|record| is_named(record.name.as_ref()) && !has_entry(record)) {
             return Ok(true);
         }
         let enrolled: Vec<_> = enrolled.into_iter().map(target_of).collect();
-        Ok(snapshot.entries.iter().any(|entry| {
-            is_named(entry.name.as_ref())
-                && entry.url.as_ref() == Some(&enrollment.site.url)
-                && !entry.is_incomplete()
-                && !is_own(&own, entry)
-                && enrolled.iter().all(|target| !is_own(target, entry))
+        Ok(snapshot.named(&enrollment.site.url, &enrollment.entry.name).any(|entry| {
+            !entry.is_incomplete() && !is_own(&own, entry) && enrolled.iter().all(|target| !is_own(target, entry))
         }))
     }
 

@@ -219,7 +219,7 @@ impl Runner {
     /// Reads from its entry what the record lacks: TLS files, executor, and a token from a variable.
     pub fn look_up(&mut self, snapshot: &Snapshot) {
         let target = self.target();
-        if let Some(entry) = snapshot.entries.iter().find(|entry| is_own(&target, entry)) {
+        if let Some(entry) = snapshot.of(&target).next() {
             self.take_from(entry);
         }
     }

@@ -118,7 +118,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(named);
         }
         if !self.disk.has_state() {
-            return Ok(moved_entry(runner, twin, &self.disk.read().await?));
+            return Ok(moved_entry(runner, twin, &*self.disk.read().await?));
         }
         let Some(digest) = runner.digest() else { return Ok(None) };
         let has_replaced = |record: &Record| record.url != runner.record.url && record.former_digests.contains(&digest);

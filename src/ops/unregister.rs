@@ -1,6 +1,5 @@
 //! Unregister: delete a runner, or only this machine's manager of it.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::candidates::Asked;
@@ -292,9 +291,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let own = |runner: &Runner| {
             let target = runner.target();
-            snapshot.entries.iter().filter(|entry| is_own(&target, entry)).map(|entry| entry.position).collect()
+            snapshot.positions_of(&target)
         };
-        let before: BTreeSet<usize> = own(runner);
+        let before = own(runner);
         let foreign = match self.ask_newer(runner, &unknown, inquiry).await? {
             // Another entry may have its new token too: who asks has to see that first.
             Asked::Adopted(_) if own(runner) != before => return Err(Error::Replaced(runner.label().to_owned())),

@@ -162,7 +162,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     return Ok(Completed { is_disputed: true, ..verified });
                 }
                 return match self.project_over(runner, over).await {
-                    Ok(()) if EntryStatus::unknown_in(runner, &self.disk.read().await?).is_empty() => Ok(verified),
+                    Ok(()) if EntryStatus::unknown_in(runner, &*self.disk.read().await?).is_empty() => Ok(verified),
                     Ok(()) | Err(store::Error::UnknownToken { .. }) => Ok(Completed { is_disputed: true, ..verified }),
                     Err(error) => Err(error.into()),
                 };
@@ -195,7 +195,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer: &Answer<Verified>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
-        if EntryStatus::of(runner, &self.disk.read().await?) != EntryStatus::Ours {
+        if EntryStatus::of(runner, &*self.disk.read().await?) != EntryStatus::Ours {
             let over = runner.overwritable(inquiry);
             match self.project_over(runner, over).await {
                 // The next verification asks about what was written meanwhile.

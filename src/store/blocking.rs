@@ -4,16 +4,18 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::config_file::{ConfigFile, ParseContext};
+use super::config_file::ParseContext;
+use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
-use super::entry::Snapshot;
 use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{make_directory, parent, read_file, remove_file, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
+use super::snapshot::Snapshot;
 use super::state_directory::{self, StateDirectory};
 use super::test_hooks::TestHooks;
 use super::{Config, dropped, splice, system_id};
@@ -29,6 +31,8 @@ pub(super) struct BlockingStore {
     state: Option<StateDirectory>,
     system_id: Option<SystemId>,
     journals: OpenJournals,
+    /// config.toml as it was last read or written.
+    parsed: Option<ParsedText>,
     hooks: TestHooks,
 }
 
@@ -41,7 +45,7 @@ impl BlockingStore {
             .as_deref()
             .map(|root| state_directory::open(root, &config.config_path, &path))
             .transpose()?;
-        let disk = Self { config, state, system_id: None, journals: OpenJournals::default(), hooks };
+        let disk = Self { config, state, system_id: None, journals: OpenJournals::default(), parsed: None, hooks };
         disk.probe_state()?;
         if let Err(error) = disk.place(&path).replay() {
             tracing::error!(%error, "cannot finish an interrupted write of config.toml");
@@ -64,62 +68,64 @@ impl BlockingStore {
         self.state().map(|state| state.join("runners"))
     }
 
-    pub(super) fn read(&self) -> Result<Snapshot, Error> {
+    pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
         let path = self.path()?;
-        let Some(content) = read_file(&path)? else {
-            let content = Fingerprint::of(b"");
-            return Ok(Snapshot { entries: Vec::new(), content, exists: false, takes_entries: true });
-        };
-        let text = self.place(&path).text(&content)?;
-        let file = ConfigFile::parse(text, self.reading(&path))?;
-        let (entries, takes_entries) = (file.entries(), file.inline_array().is_none());
-        Ok(Snapshot { entries, content: Fingerprint::of(&content), exists: true, takes_entries })
+        let parsed = self.parsed(&path)?;
+        Ok(parsed.map_or_else(|| Arc::new(Snapshot::missing()), |parsed| Arc::clone(&parsed.snapshot)))
     }
 
-    pub(super) fn texts(&self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
-        let path = self.path()?;
-        let Some(content) = read_file(&path)? else { return Ok(Vec::new()) };
-        let text = self.place(&path).text(&content)?;
-        match splice::apply(text, &Edit::Remove { target: target.clone() }, self.reading(&path)) {
-            Ok((_, edited)) => Ok(edited.removed),
+    /// config.toml, parsed again only if it has changed; `None` if it is missing.
+    fn parsed(&mut self, path: &Path) -> Result<Option<&ParsedText>, Error> {
+        let Some(content) = read_file(path)? else { return Ok(None) };
+        if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
+            let text = self.place(path).text(&content)?.to_owned();
+            self.parsed = Some(ParsedText::parse(text, self.parsed.as_ref(), self.reading(path))?);
+        }
+        Ok(self.parsed.as_ref())
+    }
+
+    pub(super) fn texts(&mut self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
+        let (path, variables) = (self.path()?, self.config.variables);
+        let reading = ParseContext { path: &path, variables };
+        let Some(parsed) = self.parsed(&path)? else { return Ok(Vec::new()) };
+        match Draft::new(parsed).apply(&Edit::Remove { target: target.clone() }, reading) {
+            Ok(edited) => Ok(edited.removed),
             Err(Error::NoSuchEntry { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     /// Makes several changes with one replace; each has its own result.
-    pub(super) fn edit(&self, edits: &[Edit]) -> Vec<Result<Edited, Error>> {
+    pub(super) fn edit(&mut self, edits: &[Edit]) -> Vec<Result<Edited, Error>> {
         match self.edit_together(edits) {
             Ok(results) => results,
             Err(error) => edits.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
-    fn edit_together(&self, edits: &[Edit]) -> Result<Vec<Result<Edited, Error>>, Error> {
+    fn edit_together(&mut self, edits: &[Edit]) -> Result<Vec<Result<Edited, Error>>, Error> {
         let path = self.path()?;
+        let mut parsed = self.parsed.take();
         let place = self.place(&path);
         place.replay()?;
+        let reading = self.reading(&path);
         let is_missing = read_file(&path)?.is_none();
         if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
             make_directory(parent(&path))?;
         } else if is_missing {
             // Nothing to lock; the directory may be missing too.
-            let reading = self.reading(&path);
             return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
         }
         let mut results = Vec::new();
         place.replace(&mut |original| {
-            results.clear();
-            let mut text = original.to_owned();
-            for edit in edits {
-                let result = splice::apply(&text, edit, self.reading(&path));
-                results.push(result.map(|(edited_text, edited)| {
-                    text = edited_text;
-                    edited
-                }));
+            let (edited, edited_results) = edited(original, parsed.as_ref(), edits, reading);
+            results = edited_results;
+            match edited {
+                Some(edited) => parsed.insert(edited).text.clone(),
+                None => original.to_owned(),
             }
-            text
         })?;
+        self.parsed = parsed;
         Ok(results)
     }
 
@@ -139,7 +145,7 @@ impl BlockingStore {
         self.runners().map_or(Ok(()), |runners| self.journals.clear(&runners, key))
     }
 
-    pub(super) fn probe(&self) -> Result<(), Error> {
+    pub(super) fn probe(&mut self) -> Result<(), Error> {
         self.probe_state()?;
         self.read()?;
         self.place(&self.path()?).probe()
@@ -209,5 +215,30 @@ impl BlockingStore {
         });
         remove_file(&path)?;
         written.map_err(Error::io("write", &path))
+    }
+}
+
+/// A text with edits, parsed, and the result of each edit; no text if it cannot be edited at all. `former` is the last
+/// known version of it.
+fn edited(
+    original: &str,
+    former: Option<&ParsedText>,
+    edits: &[Edit],
+    reading: ParseContext<'_>,
+) -> (Option<ParsedText>, Vec<Result<Edited, Error>>) {
+    let all = |error: Error| (None, edits.iter().map(|_| Err(error.clone())).collect());
+    let mut again = None;
+    let parsed = match former.filter(|former| former.text == original) {
+        Some(former) => former,
+        None => match ParsedText::parse(original.to_owned(), former, reading) {
+            Ok(parsed) => again.insert(parsed),
+            Err(error) => return all(error),
+        },
+    };
+    let mut draft = Draft::new(parsed);
+    let results = edits.iter().map(|edit| draft.apply(edit, reading)).collect();
+    match ParsedText::parse(draft.text(), Some(parsed), reading) {
+        Ok(edited) if draft.is_the_same(&edited.snapshot) => (Some(edited), results),
+        Ok(_) | Err(_) => all(Error::EditMismatch { path: reading.path.to_owned() }),
     }
 }

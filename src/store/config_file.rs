@@ -7,7 +7,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::entry::{Entry, EntryProblem, EntryToken};
 use super::error::Error;
-use super::patch::{line_number, syntax_error};
+use super::patch::{line_breaks, line_number, syntax_error};
 use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsFiles};
 use crate::secret::{Token, TokenError};
 
@@ -70,11 +70,14 @@ impl<'t> ConfigFile<'t> {
 
     /// The entries themselves.
     pub(super) fn entries(&self) -> Vec<Entry> {
-        let spans = self.table_spans();
-        let tables = self.tables().into_iter().zip(spans).enumerate();
-        tables
-            .map(|(position, (table, span))| self.entry(position, line_number(self.text, span.start), table))
-            .collect()
+        let (mut line, mut counted) = (1, 0);
+        let mut entries = Vec::new();
+        for (table, span) in self.tables().into_iter().zip(self.table_spans()) {
+            line += line_breaks(self.text.get(counted..span.start).unwrap_or_default());
+            counted = counted.max(span.start);
+            entries.push(self.entry(entries.len(), line, table));
+        }
+        entries
     }
 
     /// The span of each entry's header or inline table.

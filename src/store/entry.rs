@@ -1,20 +1,7 @@
-//! A snapshot of config.toml and its `[[runners]]` entries.
+//! A `[[runners]]` entry of config.toml.
 
 use crate::model::{AddressError, Expiry, RunnerId, ServerUrl, Site, Timestamp, TlsFiles};
-use crate::secret::{Fingerprint, Token, TokenError};
-
-/// config.toml at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The `[[runners]]` entries in the order of the file.
-    pub entries: Vec<Entry>,
-    /// Fingerprint of the whole file.
-    pub content: Fingerprint,
-    /// Whether the file exists.
-    pub exists: bool,
-    /// Whether an entry can be added; false if `runners` is an inline array.
-    pub takes_entries: bool,
-}
+use crate::secret::{Token, TokenError};
 
 /// One `[[runners]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +127,14 @@ impl Entry {
         let url = self.url.clone().ok_or(EntryProblem::NoUrl)?;
         let token = self.token.token().cloned().ok_or(EntryProblem::NoToken)?;
         Ok((Site { url, tls: self.tls.clone() }, token))
+    }
+
+    /// Whether another entry says the same, wherever it is in the file.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let Self { position: _, line: _, name, url, id, token, obtained_at, expiry, executor, tls, .. } = self;
+        (name, url, id, token) == (&other.name, &other.url, &other.id, &other.token)
+            && (obtained_at, expiry, executor, tls) == (&other.obtained_at, &other.expiry, &other.executor, &other.tls)
+            && (self.rotation_disabled, &self.problems) == (other.rotation_disabled, &other.problems)
     }
 
     /// Whether the entry lacks only its token and [`Edit::Complete`](super::Edit::Complete) can fill it in: it has no

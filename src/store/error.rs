@@ -259,6 +259,15 @@ impl Error {
         if is_root { (is_owner || is_refused).then_some(GIVE_CAPABILITIES) } else { is_owner.then_some(RUN_AS_OWNER) }
     }
 
+    /// Corrects the line of an error about an entry.
+    pub(super) fn with_line(self, correct: impl FnOnce(usize) -> usize) -> Self {
+        match self {
+            Self::VariableToken { path, line, variable } => Self::VariableToken { path, line: correct(line), variable },
+            Self::UnknownToken { path, line } => Self::UnknownToken { path, line: correct(line) },
+            other => other,
+        }
+    }
+
     /// Wraps the error of a system call on a path, for `map_err`.
     pub(super) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();

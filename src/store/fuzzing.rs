@@ -10,9 +10,10 @@ use std::path::Path;
 use toml_edit::Document;
 
 use super::config_file::{ConfigFile, ParseContext};
+use super::draft::{Draft, ParsedText};
 use super::entry_text::CREDENTIAL_KEYS;
-use super::splice::apply;
-use super::{Edit, EntrySelector, EntryText, Error, NewEntry, held, journal, record};
+use super::splice;
+use super::{Edit, Edited, EntrySelector, EntryText, Error, NewEntry, held, journal, record};
 use super::{Entry, EntryToken};
 use crate::model::{Credential, Expiry, RunnerId, RunnerKey, ServerUrl, TlsFiles};
 use crate::secret::{Token, sha256_hex};
@@ -34,6 +35,41 @@ pub fn splice(input: &[u8]) {
     inserting(text, &file);
 }
 
+/// Applies edits one after the other, to the whole text and to its parts, which must give the same.
+pub(super) fn applied_together(
+    text: &str,
+    edits: &[Edit],
+    reading: ParseContext<'_>,
+) -> Vec<Result<(String, Edited), Error>> {
+    let Ok(parsed) = ParsedText::parse(text.to_owned(), None, reading) else {
+        return edits.iter().map(|edit| splice::apply(text, edit, reading)).collect();
+    };
+    let found = ConfigFile::parse(text, reading).map(|file| file.entries());
+    assert_eq!(found.ok().as_ref(), Some(&parsed.snapshot.entries));
+    let (mut draft, mut whole, mut results) = (Draft::new(&parsed), text.to_owned(), Vec::new());
+    for edit in edits {
+        let expected = splice::apply(&whole, edit, reading);
+        let result = draft.apply(edit, reading);
+        if let Ok((edited, _)) = &expected {
+            whole.clone_from(edited);
+        }
+        let shown = |result: Result<&Edited, &Error>| result.map_err(ToString::to_string).cloned();
+        assert_eq!(shown(result.as_ref()), shown(expected.as_ref().map(|(_, edited)| edited)));
+        assert!(draft.text() == whole, "the parts of the text differ from the whole");
+        results.push(expected);
+    }
+    let again = ParsedText::parse(whole, Some(&parsed), reading).expect("is as before");
+    assert!(draft.is_the_same(&again.snapshot));
+    let anew = ParsedText::parse(again.text.clone(), None, reading).expect("is as before");
+    assert_eq!(again.snapshot.entries, anew.snapshot.entries);
+    results
+}
+
+/// As [`splice::apply`]; checks that an edit of the parts gives the same.
+pub(super) fn applied(text: &str, edit: &Edit, reading: ParseContext<'_>) -> Result<(String, Edited), Error> {
+    applied_together(text, std::slice::from_ref(edit), reading).pop().expect("each edit has a result")
+}
+
 fn by_id(url: ServerUrl, id: Option<RunnerId>) -> EntrySelector {
     EntrySelector { url, id, digests: Vec::new(), name: None }
 }
@@ -49,7 +85,7 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
             || (entry.url.as_ref() == Some(&target.url) && entry.token.token() == Some(&credential.token));
         is_ours && !matches!(entry.token, EntryToken::Variable { .. })
     };
-    let (edited, done) = match apply(text, &edit, reading()) {
+    let (edited, done) = match applied(text, &edit, reading()) {
         Ok(edited) => edited,
         Err(Error::VariableToken { .. }) => return assert!(!before.iter().any(is_renewed)),
         Err(error) => {
@@ -76,7 +112,7 @@ fn renewing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     // Once done, it changes nothing.
     let target = by_id(target.url.clone(), Some(id));
     let (again, _) =
-        apply(&edited, &Edit::Renew { target, id: Some(id), credential, over: Vec::new() }, reading()).unwrap();
+        applied(&edited, &Edit::Renew { target, id: Some(id), credential, over: Vec::new() }, reading()).unwrap();
     assert_eq!(again, edited);
 }
 
@@ -101,7 +137,7 @@ fn completing(text: &str, file: &ConfigFile<'_>, entry: &Entry) {
         id: RunnerId::try_new(7).ok(),
         credential: ours.clone(),
     };
-    let (edited, done) = match apply(text, &edit, reading()) {
+    let (edited, done) = match applied(text, &edit, reading()) {
         Ok(edited) => edited,
         Err(error) => return assert!(has_table(file, &before[first]), "cannot complete: {error}"),
     };
@@ -116,7 +152,7 @@ fn completing(text: &str, file: &ConfigFile<'_>, entry: &Entry) {
         }
     }
     assert_eq!(foreign(file, file, &[first]), foreign(&edited_file, file, &[first]), "another byte has changed");
-    assert_eq!(apply(&edited, &edit, reading()).unwrap().0, edited);
+    assert_eq!(applied(&edited, &edit, reading()).unwrap().0, edited);
 }
 
 fn removing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
@@ -124,7 +160,7 @@ fn removing(text: &str, file: &ConfigFile<'_>, target: &EntrySelector) {
     let own = before.iter().filter(|entry| target.matches(entry));
     let digests = own.filter_map(|entry| Some(entry.token.token()?.digest())).collect();
     let target = &EntrySelector { digests, ..target.clone() };
-    let (edited, done) = match apply(text, &Edit::Remove { target: target.clone() }, reading()) {
+    let (edited, done) = match applied(text, &Edit::Remove { target: target.clone() }, reading()) {
         Ok(edited) => edited,
         Err(error) => {
             let is_excused = before.iter().filter(|entry| target.may_remove(entry)).any(|entry| has_table(file, entry));
@@ -157,7 +193,7 @@ fn inserting(text: &str, file: &ConfigFile<'_>) {
         EntryText::parse(&format!("# new\n[[runners]]\n  url = \"{url}\"\n  [runners.a]\n    b = 1\n")).unwrap();
     let id = RunnerId::try_new(7);
     let insert = Edit::Insert { text: entry.clone(), id: id.ok(), credential: credential() };
-    let (inserted, done) = match apply(text, &insert, reading()) {
+    let (inserted, done) = match applied(text, &insert, reading()) {
         Ok(inserted) => inserted,
         Err(Error::InlineRunners { .. }) => return assert!(file.inline_array().is_some()),
         Err(error) => panic!("cannot insert: {error}"),
@@ -168,7 +204,7 @@ fn inserting(text: &str, file: &ConfigFile<'_>) {
     let new = entries.last().unwrap();
     assert_eq!((new.id, new.token.token()), (id.ok(), Some(&credential().token)));
     let target = EntrySelector { digests: vec![credential().token.digest()], ..by_id(url, id.ok()) };
-    let (removed, done) = apply(&inserted, &Edit::Remove { target }, reading()).unwrap();
+    let (removed, done) = applied(&inserted, &Edit::Remove { target }, reading()).unwrap();
     assert_eq!(done.removed, [entry]);
     assert_eq!(removed.trim_end(), text.trim_end());
 }
@@ -242,7 +278,7 @@ pub fn compose(input: &[u8]) {
     let document = Document::parse(entry.expose()).unwrap();
     assert_eq!(document["runners"].as_array_of_tables().unwrap().len(), 1);
     let insert = Edit::Insert { text: entry.clone(), id: RunnerId::try_new(7).ok(), credential: credential() };
-    let (text, _) = apply("concurrent = 1\n", &insert, reading()).expect("can be inserted");
+    let (text, _) = applied("concurrent = 1\n", &insert, reading()).expect("can be inserted");
     let entries = ConfigFile::parse(&text, reading()).unwrap().entries();
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].token.token(), Some(&credential().token));

@@ -43,6 +43,11 @@ pub(super) fn line_number(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
+/// How many line breaks a text has.
+pub(super) fn line_breaks(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
+}
+
 /// The position and message of a TOML error: line and column, counted from 1. The message does not quote the text.
 pub(super) fn syntax_error(text: &str, error: &toml_edit::TomlError) -> (usize, usize, String) {
     let offset = error.span().map_or(text.len(), |span| span.start).min(text.len());

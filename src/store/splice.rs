@@ -119,16 +119,21 @@ fn complete(
     Ok((edited, Edited { entries: 1, removed: Vec::new() }))
 }
 
-fn is_prepared(entry: &Entry, name: &str, url: &ServerUrl) -> bool {
+pub(super) fn is_prepared(entry: &Entry, name: &str, url: &ServerUrl) -> bool {
     entry.is_incomplete() && entry.url.as_ref() == Some(url) && entry.name.as_deref() == Some(name)
 }
 
-fn by_token(url: ServerUrl, id: Option<RunnerId>, credential: &Credential, name: Option<String>) -> EntrySelector {
+pub(super) fn by_token(
+    url: ServerUrl,
+    id: Option<RunnerId>,
+    credential: &Credential,
+    name: Option<String>,
+) -> EntrySelector {
     EntrySelector { url, id, digests: vec![credential.token.digest()], name }
 }
 
 /// Whether to renew an entry. An entry with the new token counts: this makes the edit idempotent.
-fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
+pub(super) fn is_renewed(entry: &Entry, target: &EntrySelector, credential: &Credential) -> bool {
     let is_done = target.covers(entry) && entry.token == EntryToken::Literal(credential.token.clone());
     is_done || target.matches(entry)
 }
@@ -171,7 +176,7 @@ fn insert(
 }
 
 /// The text of a new entry with its credential.
-fn block(
+pub(super) fn block(
     entry_text: &EntryText,
     newline: &str,
     id: Option<RunnerId>,
@@ -354,7 +359,7 @@ fn missing_lines(text: &str, anchor: Option<(usize, usize)>, header_end: usize, 
 }
 
 /// The file's line ending, taken from its first line.
-fn newline_of(text: &str) -> &'static str {
+pub(super) fn newline_of(text: &str) -> &'static str {
     match text.find('\n') {
         Some(newline) if text[..newline].ends_with('\r') => "\r\n",
         Some(_) | None => "\n",
@@ -362,7 +367,7 @@ fn newline_of(text: &str) -> &'static str {
 }
 
 /// The text before a new table: a blank line, unless there is one.
-fn separator(text: &str, newline: &str) -> String {
+pub(super) fn separator(text: &str, newline: &str) -> String {
     let body = text.trim_start_matches('\u{feff}');
     if body.is_empty() {
         return String::new();

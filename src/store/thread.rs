@@ -58,7 +58,7 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
         waiting.extend(receiver.try_iter());
         match job {
             DiskTask::Work(work) => isolated(|| work(&mut disk)),
-            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&disk, (*edit, answer), &mut waiting)),
+            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&mut disk, (*edit, answer), &mut waiting)),
         }
     }
 }
@@ -71,7 +71,7 @@ fn isolated(task: impl FnOnce()) {
 
 /// Makes a change and all other queued ones, at any position in the queue: a caller has one request at a time.
 fn edit_together(
-    disk: &BlockingStore,
+    disk: &mut BlockingStore,
     first: (Edit, oneshot::Sender<Result<Edited, Error>>),
     waiting: &mut VecDeque<DiskTask>,
 ) {

@@ -1,11 +1,13 @@
 //! Whether the runner that is to be registered is there already.
 
+use std::sync::Arc;
+
 use crate::cli::session::CommandSession;
 use crate::cli::{Error, Exit};
 use crate::engine::{Enrolled, Inventory, ManagedRunner, Related, Relation, relate, taken_keys};
-use crate::ops::{Enrollment, RegistrationSource, Runner, is_own};
+use crate::ops::{Enrollment, RegistrationSource, Runner};
 use crate::secret::Token;
-use crate::store::{Record, Snapshot};
+use crate::store::{Entry, Record, Snapshot};
 
 /// What is known of a runner of this server and name.
 #[derive(Debug)]
@@ -85,7 +87,7 @@ struct Found<'f> {
     enrollment: &'f Enrollment,
     seed: Token,
     inventory: Inventory,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
 }
 
 impl Found<'_> {
@@ -112,11 +114,8 @@ impl Found<'_> {
 
     /// Whether an entry of this name waits for its token.
     fn is_prepared(&self) -> bool {
-        self.snapshot.entries.iter().any(|entry| {
-            entry.url.as_ref() == Some(&self.enrollment.site.url)
-                && entry.name.as_ref() == Some(&self.enrollment.entry.name)
-                && entry.is_incomplete()
-        })
+        let mut named = self.snapshot.named(&self.enrollment.site.url, &self.enrollment.entry.name);
+        named.any(Entry::is_incomplete)
     }
 
     fn is_given(&self) -> bool {
@@ -127,7 +126,7 @@ impl Found<'_> {
     fn holds_token(&self, runner: &Runner) -> bool {
         let target = runner.target();
         let has_token = |token: Option<&Token>| token == Some(&self.seed);
-        let mut own = self.snapshot.entries.iter().filter(|entry| is_own(&target, entry));
+        let mut own = self.snapshot.of(&target);
         self.is_given()
             && (has_token(runner.record.credential.as_ref().map(|credential| &credential.token))
                 || own.any(|entry| has_token(entry.token.token())))
@@ -136,7 +135,7 @@ impl Found<'_> {
     fn known(&self, managed: ManagedRunner) -> Existing {
         let runner = &managed.runner;
         let target = runner.target();
-        let has_entry = self.snapshot.entries.iter().any(|entry| is_own(&target, entry));
+        let has_entry = self.snapshot.of(&target).next().is_some();
         let is_same = runner.record.has_seed(&self.seed);
         let holds_token = self.holds_token(runner);
         let managed = Box::new(managed);

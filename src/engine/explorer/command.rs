@@ -1,6 +1,7 @@
 //! The commands, as `cli` drives them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::play::engine;
@@ -62,7 +63,7 @@ struct Session {
 }
 
 impl Session {
-    async fn inventory(&self) -> Result<(Inventory, Snapshot), Error> {
+    async fn inventory(&self) -> Result<(Inventory, Arc<Snapshot>), Error> {
         let config = self.port.world.state().config.clone();
         take_inventory(&self.engine.ops, &config, self.engine.now()).await
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::entries::EntryIndex;
 use crate::model::{Origin, RunnerKey, ServerUrl, Site, TlsFiles};
 use crate::ops::{Enrollment, RegistrationSource, Runner, given_tokens, is_own, server_of_given};
 use crate::secret::{Digest, Token};
@@ -70,12 +69,12 @@ pub struct Related {
 /// command that enrolls something once passes none: the daemon's runner is the one that it means.
 #[must_use]
 pub fn relate(enrollment: &Enrollment, enrolled: &Enrolled, records: &[Record], snapshot: &Snapshot) -> Related {
-    Holdings::new(records, &EntryIndex::new(snapshot)).relate(enrollment, enrolled)
+    Holdings::new(records, snapshot).relate(enrollment, enrolled)
 }
 
 /// The records with a token, the entries, and which belong together.
 pub(super) struct Holdings<'h> {
-    index: &'h EntryIndex<'h>,
+    snapshot: &'h Snapshot,
     /// The record that an entry belongs to, by the entry's position.
     owners: BTreeMap<usize, &'h Record>,
     /// All records that an entry belongs to, by its id or by one of their tokens.
@@ -86,20 +85,22 @@ pub(super) struct Holdings<'h> {
 }
 
 impl<'h> Holdings<'h> {
-    pub(super) fn new(records: &'h [Record], index: &'h EntryIndex<'h>) -> Self {
+    pub(super) fn new(records: &'h [Record], snapshot: &'h Snapshot) -> Self {
         let by_key = records.iter().map(|record| (&record.key, record)).collect();
         let (owners, claims) = (BTreeMap::new(), BTreeMap::new());
-        let mut holdings = Self { index, owners, claims, without_entry: Vec::new(), by_key };
+        let mut holdings = Self { snapshot, owners, claims, without_entry: Vec::new(), by_key };
         for record in records.iter().filter(|record| record.credential.is_some()) {
-            let positions = index.of(&runner_of(record));
+            let positions = snapshot.positions_of(&runner_of(record).target());
             if positions.is_empty() {
                 holdings.without_entry.push(record);
             }
             for position in positions {
                 holdings.claims.entry(position).or_default().push(record);
-                let is_better = holdings.owners.get(&position).is_none_or(|other| {
-                    holds_token(record, index.entry(position)) && !holds_token(other, index.entry(position))
-                });
+                let entry = &snapshot.entries[position];
+                let is_better = holdings
+                    .owners
+                    .get(&position)
+                    .is_none_or(|other| holds_token(record, entry) && !holds_token(other, entry));
                 if is_better {
                     holdings.owners.insert(position, record);
                 }
@@ -120,10 +121,9 @@ impl<'h> Holdings<'h> {
         let mut unusable = None;
         let mut taken = None;
         let name = Some(&enrollment.entry.name);
-        for position in self.meant(enrollment, given) {
-            let entry = self.index.entry(position);
+        for entry in self.meant(enrollment, given) {
             let is_given = given.is_some_and(|given| has_token(entry, given));
-            match self.owner_for(position, name.filter(|_| !is_given)) {
+            match self.owner_for(entry.position, name.filter(|_| !is_given)) {
                 Some(record) if is_anothers(record) => {
                     if is_given {
                         taken = Some(record.key.clone());
@@ -179,14 +179,13 @@ impl<'h> Holdings<'h> {
         Some(claims.iter().copied().find(|record| record.name.as_ref() == name).unwrap_or(owner))
     }
 
-    /// The positions of the entries that an enrollment can mean: those with its given token first, then by name.
-    fn meant(&self, enrollment: &Enrollment, given: Option<Digest>) -> Vec<usize> {
+    /// The entries that an enrollment can mean: those with its given token first, then by name.
+    fn meant(&self, enrollment: &Enrollment, given: Option<Digest>) -> Vec<&'h Entry> {
         let url = &enrollment.site.url;
-        let by_token = given.map_or(&[][..], |given| self.index.with_token(url, given));
-        let mut positions = by_token.to_vec();
-        let by_name = self.index.named(url, &enrollment.entry.name);
-        positions.extend(by_name.iter().filter(|position| !by_token.contains(position)));
-        positions
+        let by_token = given.map(|given| self.snapshot.with_token(url, given)).into_iter().flatten();
+        let has_given = |entry: &&Entry| given.is_some_and(|given| has_token(entry, given));
+        let by_name = self.snapshot.named(url, &enrollment.entry.name).filter(|entry| !has_given(entry));
+        by_token.chain(by_name).collect()
     }
 }
 

@@ -723,7 +723,7 @@ async fn take_inventory_despite(
     world: &World,
     is_record: bool,
     damage: &dyn Fn(&World, bool),
-) -> (Inventory, Snapshot) {
+) -> (Inventory, Arc<Snapshot>) {
     damage(world, !is_record);
     let taken = take_inventory(&world.ops, &world.config, now()).await.unwrap();
     damage(world, true);

@@ -1,7 +1,7 @@
 //! Entries that configuration management has prepared without a token.
 
 use super::super::config_file::ConfigFile;
-use super::super::splice::apply;
+use super::super::fuzzing::applied as apply;
 use super::*;
 
 /// What stands for the token in a prepared entry.

@@ -1,6 +1,6 @@
 //! Two tokens that share the 32 bits of a fingerprint are two tokens.
 
-use super::super::splice::apply;
+use super::super::fuzzing::applied as apply;
 use super::*;
 
 /// Their SHA-256 digests both begin with `08e6122e`.

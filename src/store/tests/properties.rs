@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::super::config_file::ConfigFile;
-use super::super::splice::apply;
+use super::super::fuzzing::{applied as apply, applied_together};
 use super::*;
 
-/// RunnerChannels that mean nothing to the agent.
+/// Lines that mean nothing to the agent.
 fn filler() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -68,6 +68,26 @@ fn document() -> impl Strategy<Value = String> {
     )
 }
 
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let text = || {
+        EntryText::parse(&format!("# new\n[[runners]]\n  name = \"n\"\n  url = \"{URL}\"\n  [runners.a]\n    b = 1\n"))
+            .unwrap()
+    };
+    let insert =
+        move |number, name: &str| Edit::Insert { text: text(), id: Some(id(number)), credential: credential(name) };
+    prop_oneof![
+        (1..=3_u64, "new(er)?").prop_map(|(number, text)| renew(number, &text)),
+        (1..=4_u64).prop_map(|number| Edit::Remove { target: knowing(number) }),
+        (1..=4_u64, "inserted|new").prop_map(move |(number, name)| insert(number, &name)),
+        (3..=4_u64).prop_map(|number| Edit::Complete {
+            name: "n".to_owned(),
+            url: url(),
+            id: Some(id(number)),
+            credential: credential("newer"),
+        }),
+    ]
+}
+
 const KEYS: [&str; 4] = ["id", "token", "token_obtained_at", "token_expires_at"];
 
 fn is_ours(line: &str) -> bool {
@@ -125,6 +145,16 @@ proptest! {
         } else {
             prop_assert_eq!(removed.trim_end(), text.trim_end());
         }
+    }
+
+    #[test]
+    fn edits_of_the_parts_of_a_text_give_the_same_as_edits_of_the_whole(
+        texts in proptest::collection::vec(document(), 1..4),
+        edits in proptest::collection::vec(any_edit(), 1..6),
+    ) {
+        // Entries of the same id in several places, and other tables between them.
+        applied_together(&texts.concat(), &edits, reading());
+        applied_together(&texts[0], &edits, reading());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use super::super::splice::apply;
+use super::super::fuzzing::applied as apply;
 use super::*;
 
 fn edited(text: &str, edit: &Edit) -> String {
