@@ -1,6 +1,6 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{make_directory, parent, read_file, remove_file, resolve};
+use super::files::{Seen, make_directory, parent, read_if_changed, remove_file, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
@@ -76,10 +76,15 @@ impl BlockingStore {
 
     /// config.toml, parsed again only if it has changed; `None` if it is missing.
     fn parsed(&mut self, path: &Path) -> Result<Option<&ParsedText>, Error> {
-        let Some(content) = read_file(path)? else { return Ok(None) };
-        if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
-            let text = self.place(path).text(&content)?.to_owned();
-            self.parsed = Some(ParsedText::parse(text, self.parsed.as_ref(), self.reading(path))?);
+        let seen = self.parsed.as_ref().and_then(|parsed| parsed.seen);
+        let is_known = |found: &Metadata| seen.is_some_and(|seen| seen == Seen::of(found));
+        let Some((content, _, seen)) = read_if_changed(path, is_known)? else { return Ok(None) };
+        if let Some(content) = content {
+            if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
+                let text = self.place(path).text(&content)?.to_owned();
+                self.parsed = Some(ParsedText::parse(text, self.parsed.as_ref(), self.reading(path))?);
+            }
+            self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
         Ok(self.parsed.as_ref())
     }
@@ -109,7 +114,7 @@ impl BlockingStore {
         let place = self.place(&path);
         place.replay()?;
         let reading = self.reading(&path);
-        let is_missing = read_file(&path)?.is_none();
+        let is_missing = read_if_changed(&path, |_| true)?.is_none();
         if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
             make_directory(parent(&path))?;
         } else if is_missing {

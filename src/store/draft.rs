@@ -9,6 +9,7 @@ use super::edit::{Edit, Edited};
 use super::entry::Entry;
 use super::entry_text::EntryText;
 use super::error::Error;
+use super::files::Seen;
 use super::layout::{self, Part};
 use super::patch::line_breaks;
 use super::snapshot::Snapshot;
@@ -18,6 +19,8 @@ use crate::secret::Digest;
 
 /// A parsed config.toml.
 pub(super) struct ParsedText {
+    /// The file as this text was read from it; `None` if the text can differ without it.
+    pub(super) seen: Option<Seen>,
     pub(super) text: String,
     /// `None` if the text has to be parsed as a whole.
     parts: Option<Vec<Part>>,
@@ -31,11 +34,11 @@ impl ParsedText {
     /// As [`ConfigFile::parse`].
     pub(super) fn parse(text: String, former: Option<&Self>, reading: ParseContext<'_>) -> Result<Self, Error> {
         if let Some((parts, entries)) = in_parts(&text, former, reading) {
-            return Ok(Self { text, parts: Some(parts), snapshot: Arc::new(Snapshot::new(entries, true)) });
+            return Ok(Self { seen: None, text, parts: Some(parts), snapshot: Arc::new(Snapshot::new(entries, true)) });
         }
         let file = ConfigFile::parse(&text, reading)?;
         let snapshot = Arc::new(Snapshot::new(file.entries(), file.inline_array().is_none()));
-        Ok(Self { text, parts: None, snapshot })
+        Ok(Self { seen: None, text, parts: None, snapshot })
     }
 
     /// Each entry by its lines.

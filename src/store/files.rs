@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::error::Error;
 
@@ -156,20 +157,68 @@ pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 /// Reads a regular file with its metadata. Rejects other types: reading a pipe would block, and replacing a device
 /// would break the machine.
 pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
+    Ok(read_if_changed(path, |_| false)?.map(|(content, metadata, _)| (content.unwrap_or_default(), metadata)))
+}
+
+/// As [`read_with_metadata`], without the content if `is_known` for its metadata, and with the version that was read.
+#[expect(clippy::type_complexity, reason = "content, metadata and version")]
+pub(super) fn read_if_changed(
+    path: &Path,
+    is_known: impl FnOnce(&Metadata) -> bool,
+) -> Result<Option<(Option<Vec<u8>>, Metadata, Option<Seen>)>, Error> {
     let read = || {
-        if !fs::metadata(path)?.is_file() {
+        let found = fs::metadata(path)?;
+        if !found.is_file() {
             return Err(io::Error::other("it is not a regular file"));
+        }
+        if is_known(&found) {
+            return Ok((None, found, None));
         }
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
+        let seen = Seen::before_reading(&metadata);
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        Ok((content, metadata))
+        Ok((Some(content), metadata, seen))
     };
     match read() {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// A version of a file, by what the file system says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified_at: (i64, i64),
+    changed_at: (i64, i64),
+}
+
+/// File systems tell the time of a change in ticks of at most this length.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Seen {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified_at: (metadata.mtime(), metadata.mtime_nsec()),
+            changed_at: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The version that is about to be read; `None` if it is so new that another change could look the same.
+    pub(super) fn before_reading(metadata: &Metadata) -> Option<Self> {
+        let seen = Self::of(metadata);
+        let (seconds, nanos) = seen.changed_at;
+        let since_epoch = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH.checked_add(since_epoch)?).ok()?;
+        (age > TICK).then_some(seen)
     }
 }
 

@@ -599,3 +599,54 @@ fn link_that_is_switched_during_an_operation_loses_nothing_of_it() {
     assert_ne!(state_of(&home), former);
     assert_eq!(block_on(later.record(&key)).unwrap(), Some(record));
 }
+
+/// Lets the file system's clock go on, so that a version of a file can be told from the next one.
+fn wait_for_a_tick() {
+    std::thread::sleep(std::time::Duration::from_millis(150));
+}
+
+#[test]
+fn an_unchanged_file_is_neither_read_nor_parsed_again() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    let first = block_on(store.read()).unwrap();
+    assert!(Arc::ptr_eq(&first, &block_on(store.read()).unwrap()));
+    // Neither if it is written again with the same content.
+    std::fs::write(home.config_path(), one_entry(1)).unwrap();
+    assert!(Arc::ptr_eq(&first, &block_on(store.read()).unwrap()));
+    wait_for_a_tick();
+    assert!(Arc::ptr_eq(&first, &block_on(store.read()).unwrap()));
+
+    std::fs::write(home.config_path(), one_entry(2)).unwrap();
+    assert_eq!(block_on(store.read()).unwrap().entries[0].id, Some(id(2)));
+}
+
+#[test]
+fn changes_within_one_tick_of_the_file_systems_clock_are_seen() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    for round in 0..50 {
+        for number in 1..=2 {
+            std::fs::write(home.config_path(), one_entry(number)).unwrap();
+            assert_eq!(block_on(store.read()).unwrap().entries[0].id, Some(id(number)), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn own_edits_are_known_and_foreign_changes_of_other_entries_are_kept() {
+    let home = Home::with(&(1..=3).map(one_entry).collect::<String>());
+    let store = home.open();
+    block_on(store.edit(renew(2, "new"))).unwrap();
+    let foreign = std::fs::read_to_string(home.config_path()).unwrap().replace("id = 3", "id = 4");
+    std::fs::write(home.config_path(), &foreign).unwrap();
+    block_on(store.edit(renew(1, "newer"))).unwrap();
+    let snapshot = block_on(store.read()).unwrap();
+    let ids: Vec<_> = snapshot.entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [Some(id(1)), Some(id(2)), Some(id(4))]);
+    let tokens: Vec<_> = snapshot.entries.iter().filter_map(|entry| entry.token.token()).cloned().collect();
+    assert_eq!(tokens, [token("newer"), token("new"), token("old")]);
+    assert_eq!(snapshot.entries.iter().map(|entry| entry.line).collect::<Vec<_>>(), [1, 7, 13]);
+    let found: Vec<_> = snapshot.of(&by_token(&["new", "old"])).map(|entry| entry.id).collect();
+    assert_eq!(found, [Some(id(2)), Some(id(4))]);
+}
