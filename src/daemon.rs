@@ -1,8 +1,8 @@
 //! The daemon: keeps every runner's credential alive until it is stopped.
 //!
-//! A worker per runner waits for what its driver plans and has it done; a runner in trouble delays no other. The
-//! supervisor takes the inventory, passes on notices and changes of files, and ends all workers within the grace
-//! time. The assembly puts the real parts together: settings, store, client, signals, service manager, status server.
+//! A worker per runner has done what its driver plans; a runner in trouble delays no other. Between two steps it rests in
+//! the roster, which keeps the time. The supervisor takes the inventory, passes on notices and changes of files, and ends
+//! all work within the grace time. The assembly puts the real parts together: settings, store, client, signals, service manager, status server.
 //!
 //! Everything runs on the caller's current-thread runtime. How a runner is driven is the engine's matter.
 
@@ -10,6 +10,7 @@ mod assembly;
 mod file_watch;
 mod heartbeat;
 mod once;
+mod roster;
 mod settings_files;
 mod shutdown;
 mod supervisor;
@@ -22,9 +23,11 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use crate::clock::Clock;
 use crate::engine::{Config, Engine};
+use crate::ops::{Disk, Server};
 use crate::status::{Counters, StatusRegistry};
 
 pub use assembly::{Assembly, PassOutcome, StartError};
@@ -33,6 +36,8 @@ pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
 pub use once::{Ending, Pass, PassedRunner, once};
 pub use shutdown::ShutdownOutcome;
 pub use supervisor::run;
+
+use worker::DrainMode;
 
 /// What the daemon is made of; tests bring their own.
 pub struct Parts<S, D, C> {
@@ -73,4 +78,13 @@ struct Shared<S, D, C> {
     engine: Rc<Engine<S, D, C>>,
     registry: StatusRegistry,
     counters: Counters,
+    /// What may go on while the daemon stops.
+    drain_mode: watch::Sender<DrainMode>,
+}
+
+impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {
+    fn new(engine: Engine<S, D, C>, registry: StatusRegistry, counters: Counters) -> Self {
+        let drain_mode = watch::channel(DrainMode::Finish).0;
+        Self { engine: Rc::new(engine), registry, counters, drain_mode }
+    }
 }

@@ -67,6 +67,7 @@
 //! |---|---|
 //! | `reqwest`, `rustls`, `rustls-native-certs`, `bytes`, `percent-encoding` | [`gitlab`] |
 //! | `toml_edit` | [`store`] |
+//! | `toml_parser` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify`, `futures-util` | [`daemon`] |

@@ -52,7 +52,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::gitlab::{Answer, IN_FLIGHT_PER_HOST, Info, Verified};
+use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
 use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp, Witness};
 use crate::secret::Fingerprint;
@@ -256,7 +256,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn place_at(&self, host: String) -> Option<OwnedSemaphorePermit> {
         let places = {
             let mut places = self.places.borrow_mut();
-            let new = || Arc::new(Semaphore::new(IN_FLIGHT_PER_HOST));
+            let new = || Arc::new(Semaphore::new(self.server.in_flight_per_host()));
             Arc::clone(places.entry(host).or_insert_with(new))
         };
         // The semaphore is never closed.
@@ -425,9 +425,16 @@ pub struct Locked<L> {
     place: Option<OwnedSemaphorePermit>,
 }
 
+impl<L> Locked<L> {
+    /// The server is not asked any more.
+    fn give_place_back(&mut self) {
+        self.place = None;
+    }
+}
+
 /// A locked runner and the config.toml that its operation starts from.
 struct Entered<L> {
-    #[expect(dead_code, reason = "held until the operation ends")]
+    /// Held until the operation ends.
     locked: Locked<L>,
     snapshot: Arc<Snapshot>,
     /// Whether another process has replaced the credential.

@@ -31,6 +31,7 @@ mod sections;
 mod snapshot;
 mod splice;
 mod state_directory;
+mod state_index;
 mod system_id;
 mod test_hooks;
 #[cfg(test)]
@@ -56,7 +57,8 @@ pub use error::{Error, ErrorKind};
 pub use journal::{AskedBy, Intent, JournalAnswer, JournalOperation, MAX_DESCRIPTION_CHARS, Pending, StoredFate};
 pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
-pub use snapshot::Snapshot;
+pub use snapshot::{Difference, Snapshot};
+pub use state_index::RecordQuery;
 
 use blocking::BlockingStore;
 use locks::LockAttempt;
@@ -233,6 +235,14 @@ impl Store {
         self.in_runners(record::read_all).await
     }
 
+    /// Reads the records that may answer a question, by key, and perhaps some more. A damaged record is left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory or a record cannot be read.
+    pub async fn records_with(&self, query: RecordQuery) -> Result<Vec<Record>, Error> {
+        self.work(move |disk| disk.records_with(&query)).await
+    }
+
     /// Reads one record; `None` for an unknown runner.
     ///
     /// # Errors
@@ -369,7 +379,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if the directory cannot be read.
     pub async fn lost_resets_of(&self, token: Digest) -> Result<Vec<RunnerKey>, Error> {
-        self.in_runners(move |runners| journal::lost_resets_of(runners, token)).await
+        self.work(move |disk| disk.lost_resets_of(token)).await
     }
 
     /// Keeps an entry that was removed from config.toml under `dropped/` and returns its path. Without a state
@@ -385,8 +395,11 @@ impl Store {
     /// Waits for all queued disk work, including cancelled calls. Await it before the process exits. Cancelling it
     /// cancels nothing else.
     pub async fn drain(&self) {
+        let (done, is_done) = oneshot::channel();
         // A stopped thread has no work left.
-        let _stopped = self.work(|_| Ok(())).await;
+        if self.sender.send(DiskTask::Flush(done)).is_ok() {
+            let _stopped = is_done.await;
+        }
     }
 
     fn open_with(config: Config, hooks: TestHooks) -> Result<Self, Error> {

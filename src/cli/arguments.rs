@@ -370,6 +370,9 @@ pub struct VerifyArguments {
     /// is genuinely GitLab's
     #[arg(long)]
     pub delete: bool,
+    /// Number of runners of one server that are asked about at the same time [default: in_flight_per_host in agent.toml, or 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel: Option<u16>,
 }
 
 /// Replaces tokens with new ones and writes them to config.toml. The old tokens stop working at once.
@@ -390,6 +393,9 @@ pub struct RotateArguments {
     /// With an access token: believe the id in config.toml, although the server has not confirmed it
     #[arg(long)]
     pub force: bool,
+    /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel: Option<u16>,
 }
 
 /// Unregisters runners. A runner that is already gone counts as success.
@@ -407,6 +413,9 @@ pub struct UnregisterArguments {
     /// API version that the runners were registered with [default: as recorded when registered here]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub api: Option<Api>,
+    /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub parallel: Option<u16>,
     /// TLS files for a --url and --token without an entry.
     #[command(flatten)]
     pub tls: TlsArguments,

@@ -50,7 +50,7 @@ pub(super) async fn enroll(
     for warning in warnings {
         context.reporter.remark(&format!("warning: {warning}"));
     }
-    let session = CommandSession::open(context, interrupt).await?;
+    let session = CommandSession::open(context, interrupt, None).await?;
     let registrar = Registrar { session, enrollment, mode, is_named };
     let outcome = match registrar.register().await {
         Ok(outcome) => outcome,

@@ -36,8 +36,9 @@ pub(super) async fn rotate(
         (false, true) => IdTrust::Named,
         (false, false) => IdTrust::None,
     };
+    let parallel = arguments.parallel;
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
-    let session = CommandSession::open(context, interrupt.clone()).await?;
+    let session = CommandSession::open(context, interrupt.clone(), parallel).await?;
     let sole_copies = session.ops().sole_copies().clone();
     let rotation =
         session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone(), id_trust));

@@ -1,5 +1,6 @@
 //! What one-shot commands share: the inventory, and driving runners towards a goal.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, Inventory, Manag
 use crate::error_chain::chain;
 use crate::gitlab::Client;
 use crate::lifecycle::{Goal, Outcome};
+use crate::limits::operations_at_once;
 use crate::model::{Timestamp, format_span};
 use crate::ops::Ops;
 use crate::settings::{self, Settings};
@@ -24,6 +26,9 @@ use crate::store::{Snapshot, Store};
 
 /// A driver on this machine's disk and the real GitLab.
 pub(super) type Driver = engine::Driver<Client, Store, SystemClock>;
+
+/// The number of requests to one host that a command has under way, if nothing else is said: a person waits for it.
+const IN_FLIGHT_PER_HOST: usize = 16;
 
 /// What a command works with.
 pub(super) struct CommandSession {
@@ -37,11 +42,19 @@ pub(super) struct CommandSession {
 }
 
 impl CommandSession {
-    /// Opens the disk and makes a client.
-    pub(super) async fn open(context: &Context<'_>, interrupt: Interrupt) -> Result<Self, Error> {
+    /// Opens the disk and makes a client, for so many requests to a host at a time.
+    pub(super) async fn open(
+        context: &Context<'_>,
+        interrupt: Interrupt,
+        parallel: Option<u16>,
+    ) -> Result<Self, Error> {
         let settings = context.command_settings()?;
         settings.log_warnings();
-        let Settings { store, gitlab, engine: config, .. } = settings;
+        let Settings { store, mut gitlab, engine: config, .. } = settings;
+        gitlab.in_flight_per_host = parallel
+            .map(usize::from)
+            .or(gitlab.in_flight_per_host)
+            .or(Some(IN_FLIGHT_PER_HOST.min(operations_at_once())));
         let store = context.open_store(store)?;
         store.read().await?;
         let engine = Engine::open(store, Client::new(gitlab), settings::this_program()).await?;
@@ -121,15 +134,29 @@ impl CommandSession {
         let (firsts, twins): (Vec<_>, Vec<_>) =
             usable.into_iter().partition(|(_, selected)| selected.managed.twin_of.is_none());
         for selected in [firsts, twins] {
-            let mut tasks = JoinSet::new();
+            // Of each host as many as can wait for the disk together: thousands need no more memory than those.
+            let mut waiting: BTreeMap<String, VecDeque<(usize, Selected)>> = BTreeMap::new();
             for (position, selected) in selected {
+                let host = selected.managed.runner.site.url.authority();
+                waiting.entry(host).or_default().push_back((position, selected));
+            }
+            let mut tasks = JoinSet::new();
+            let hosts: Vec<_> = waiting.keys().cloned().collect();
+            let mut begin = |tasks: &mut JoinSet<_>, host: String| {
+                let Some((position, selected)) = waiting.get_mut(&host).and_then(VecDeque::pop_front) else { return };
                 let (entry, shared) = (selected.entries.first().cloned(), selected.others.clone());
                 let task = work(Rc::clone(&session), selected);
-                tasks.spawn_local(async move { (position, task.await.of_entry(entry.as_ref(), &shared)) });
+                tasks.spawn_local(async move { (host, position, task.await.of_entry(entry.as_ref(), &shared)) });
+            };
+            for host in hosts {
+                (0..operations_at_once()).for_each(|_| begin(&mut tasks, host.clone()));
             }
             while let Some(done) = tasks.join_next().await {
                 match done {
-                    Ok(done) => outcomes.push(done),
+                    Ok((host, position, outcome)) => {
+                        outcomes.push((position, outcome));
+                        begin(&mut tasks, host);
+                    }
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 }
                 bar.inc(1);

@@ -29,10 +29,10 @@ pub(super) async fn unregister(
         return Err(Error::Usage("specify runners: --name, --url, --id, --token, or --all-runners".to_owned()));
     }
     let tls = arguments.tls.clone().files(&context.environment);
-    let api = arguments.api;
+    let (api, parallel) = (arguments.api, arguments.parallel);
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let work = async {
-        let session = CommandSession::open(context, interrupt.clone()).await?;
+        let session = CommandSession::open(context, interrupt.clone(), parallel).await?;
         if let Some((url, token)) = selector.without_entry()
             && selector.choose(session.candidates().await?).is_err()
         {

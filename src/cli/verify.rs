@@ -21,10 +21,11 @@ pub(super) async fn verify(
     arguments: VerifyArguments,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
+    let parallel = arguments.parallel;
     let selector = RunnerSelector::new(arguments.selection, &context.environment)?;
     let goal = if arguments.delete { Goal::Refused } else { Goal::Verified };
     let work = async {
-        let session = CommandSession::open(context, interrupt.clone()).await?;
+        let session = CommandSession::open(context, interrupt.clone(), parallel).await?;
         session.for_all(&selector, |session, managed| verify_one(session, managed, goal)).await
     };
     let end = async {

@@ -228,6 +228,9 @@ async fn report_phases(mut phases: mpsc::UnboundedReceiver<Phase>) -> Infallible
     systemd::notify_stopping_during(std::future::pending()).await
 }
 
+/// The pause between two reports to the service manager: each looks at all runners.
+const STATUS_PAUSE: Duration = Duration::from_millis(250);
+
 /// Reports the runners' status to the service manager, until the daemon has ended.
 async fn report_status(registry: &StatusRegistry) -> Infallible {
     let mut changes = registry.changes();
@@ -238,6 +241,7 @@ async fn report_status(registry: &StatusRegistry) -> Infallible {
             systemd::notify_status(&summary);
             reported = summary;
         }
+        tokio::time::sleep(STATUS_PAUSE).await;
         if changes.changed().await.is_err() {
             return std::future::pending().await;
         }

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::worker::{Acceptance, DrainMode, RunnerChannels, SharedTarget, Worker};
+use super::worker::{Acceptance, Worker};
 use super::{Parts, Shared};
 use crate::clock::Clock;
 use crate::engine::{Config, StepFailure, record_report, take_inventory};
@@ -58,7 +57,7 @@ const PANICKED: &str = "an internal error, see the log, has ended the work on it
 /// [`Error::Disk`] if config.toml or the state directory cannot be read.
 pub async fn once<S: Server, D: Disk, C: Clock>(config: Config, parts: Parts<S, D, C>) -> Result<Pass, Error> {
     let Parts { engine, registry, counters, .. } = parts;
-    let shared = Shared { engine: Rc::new(engine), registry, counters };
+    let shared = Shared::new(engine, registry, counters);
     LocalSet::new().run_until(pass(Rc::new(shared), Rc::new(config))).await
 }
 
@@ -66,7 +65,6 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     let (mut inventory, _) = take_inventory(&shared.engine.ops, &config, shared.engine.now()).await?;
     inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
-    let drain_mode = watch::channel(DrainMode::Finish).0;
     let errors = std::mem::take(&mut inventory.errors);
     let mut workers = JoinSet::new();
     let mut runners = Vec::new();
@@ -77,12 +75,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
             report: RunnerReport { error: Some(PANICKED.to_owned()), ..report },
             ending: Ending::Panicked,
         });
-        let channels = RunnerChannels {
-            target: SharedTarget::new(managed.runner.target().into()),
-            commands: mpsc::unbounded_channel().1,
-            drain_mode: drain_mode.subscribe(),
-        };
-        let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config), channels);
+        let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config));
         workers.spawn_local(async move {
             let (driver, acceptance, failure) = worker.once().await;
             (position, passed(driver.report(), acceptance, failure))

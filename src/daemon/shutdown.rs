@@ -1,18 +1,21 @@
 //! The end of the daemon: what is under way may finish, then runners are unregistered by policy, all within the
 //! grace time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::roster::Ended;
 use super::supervisor::Supervisor;
-use super::worker::{DrainMode, RunnerCommand};
+use super::worker::DrainMode;
 use super::{Notice, Notices};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, OnReboot, Unregister, deletion_at_stop};
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Rejection, State};
+use crate::limits::operations_at_once;
 use crate::model::RunnerId;
 use crate::ops::{Deletion, Disk, Runner, Server, SoleCopies, Unregistration};
 
@@ -56,9 +59,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let deadline = Instant::now() + self.config.shutdown.grace;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
         self.sole_copies().close();
-        self.send_to_all(&RunnerCommand::Stop);
+        self.roster.stop();
         if mode == StopMode::Keep {
-            self.drain_mode.send_replace(DrainMode::CancelVerify);
+            self.shared.drain_mode.send_replace(DrainMode::CancelVerify);
         }
         let heartbeat = self.heartbeat.clone();
         let drained = tokio::select! {
@@ -101,18 +104,17 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             );
         }
         while self.sole_copies().under_way() > 0 {
-            let Ok(Some(ended)) = timeout_at(deadline, self.workers.join_next()).await else {
+            let Ok(ended) = timeout_at(deadline, self.roster.ended()).await else {
                 tracing::error!("no answer came in time: the next start finds out what became of the tokens");
                 return ShutdownOutcome::Unfinished;
             };
             match (ended, mode) {
-                (Ok(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
+                (Ended::Driver(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
                     tracing::error!(runner = driver.runner.label(), "not unregistered: the grace time is over");
                     outcome = ShutdownOutcome::Unfinished;
                 }
-                (Ok(_), StopMode::ByPolicy | StopMode::Keep) => {}
-                // It has panicked, which has been logged.
-                (Err(_), _) => outcome = ShutdownOutcome::Unfinished,
+                (Ended::Driver(_), StopMode::ByPolicy | StopMode::Keep) => {}
+                (Ended::Panic(_), _) => outcome = ShutdownOutcome::Unfinished,
             }
         }
         outcome
@@ -123,31 +125,52 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         // The runners that are not served at present cannot be unregistered.
         let resting = if mode == StopMode::ByPolicy { self.resting.len() } else { 0 };
         let (mut unregistrations, mut failures) = (JoinSet::new(), resting);
+        let mut waiting = VecDeque::new();
         let cancel_verify_at = deadline - self.config.shutdown.grace / 2;
-        for until in [cancel_verify_at, deadline] {
-            while let Ok(Some(ended)) = timeout_at(until, self.workers.join_next()).await {
-                match (ended, mode) {
-                    (Ok(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
-                        unregistrations.spawn_local(unregister(driver, deadline));
-                    }
-                    (Ok(_), StopMode::ByPolicy | StopMode::Keep) => {}
-                    // It has panicked, which has been logged.
-                    (Err(_), _) => failures += 1,
-                }
+        let mut is_cancelled = false;
+        loop {
+            while unregistrations.len() < operations_at_once()
+                && let Some(driver) = waiting.pop_front()
+            {
+                unregistrations.spawn_local(unregister(driver, deadline));
             }
-            self.drain_mode.send_replace(DrainMode::CancelVerify);
+            if self.roster.is_empty() && unregistrations.is_empty() {
+                break;
+            }
+            let until = if is_cancelled { deadline } else { cancel_verify_at };
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => {
+                    if is_cancelled {
+                        break;
+                    }
+                    is_cancelled = true;
+                    self.shared.drain_mode.send_replace(DrainMode::CancelVerify);
+                }
+                ended = self.roster.ended() => match (ended, mode) {
+                    (Ended::Driver(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
+                        waiting.push_back(*driver);
+                    }
+                    (Ended::Driver(_), StopMode::ByPolicy | StopMode::Keep) => {}
+                    (Ended::Panic(_), _) => failures += 1,
+                },
+                Some(ended) = unregistrations.join_next() => failures += usize::from(!ended.unwrap_or(false)),
+            }
         }
-        while let Ok(Some(ended)) = timeout_at(deadline, unregistrations.join_next()).await {
-            failures += usize::from(!ended.unwrap_or(false));
-        }
-        let unfinished = self.workers.len().saturating_sub(self.sole_copies().under_way()) + unregistrations.len();
-        if unfinished > 0 {
+        let under_way = self.roster.at_work().saturating_sub(self.sole_copies().under_way()) + unregistrations.len();
+        if under_way > 0 {
             tracing::error!(
-                unfinished,
+                unfinished = under_way,
                 "the grace time is over with operations in progress: the next start finishes them"
             );
         }
-        if unfinished + failures > 0 { ShutdownOutcome::Unfinished } else { ShutdownOutcome::Done }
+        if !waiting.is_empty() {
+            tracing::error!(
+                runners = waiting.len(),
+                "the grace time is over: these are not unregistered and stay registered"
+            );
+        }
+        if under_way + waiting.len() + failures > 0 { ShutdownOutcome::Unfinished } else { ShutdownOutcome::Done }
     }
 }
 

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::roster::{Ended, Roster};
 use super::shutdown::{ShutdownOutcome, StopMode};
-use super::worker::{DrainMode, FileState, RunnerChannels, RunnerCommand, SharedTarget, UnregisteredElsewhere, Worker};
+use super::worker::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
@@ -21,7 +21,7 @@ use crate::error_chain::chain;
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Error, Runner, Server, is_own};
 use crate::status::Phase;
-use crate::store::Snapshot;
+use crate::store::{Difference, EntrySelector, Snapshot};
 
 /// How long config.toml must have been still before a missing entry counts as removed: editors and configuration
 /// management write the file in several steps.
@@ -53,7 +53,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
     let Parts { engine, watch, heartbeat, mut reload, request_timeout, registry, counters } = parts;
-    let shared = Rc::new(Shared { engine: Rc::new(engine), registry, counters });
+    let shared = Rc::new(Shared::new(engine, registry, counters));
     let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
     tokio::select! {
@@ -74,13 +74,18 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                     supervisor.settings_changed(reload());
                 }
                 if changed.config {
-                    supervisor.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
+                    supervisor.read_config(FileState::Changing);
                 }
             }
-            Event::FileStill => supervisor.config_changed(FileState::Still, UnregisteredElsewhere::LeaveAlone),
+            Event::FileStill => supervisor.read_config(FileState::Still),
+            Event::Read(file, read) => supervisor.compare(file, read),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
             // It may have left its runner to the next inventory.
-            Event::WorkerEnded | Event::Retry => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
+            Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
+            Event::Retry => {
+                supervisor.read_config(FileState::Changing);
+                supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+            }
             Event::Rested => {
                 supervisor.replays = true;
                 supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone);
@@ -98,6 +103,8 @@ enum Event {
     Notice(Notice),
     Changed(Changed),
     FileStill,
+    /// config.toml was read after a change, or because it has been still.
+    Read(FileState, Result<Arc<Snapshot>, Error>),
     Inventory(UnregisteredElsewhere, Box<InventoryResult>),
     WorkerEnded,
     /// An inventory that was taken a while ago has failed, or left an enrollment waiting.
@@ -108,18 +115,20 @@ enum Event {
     None,
 }
 
-struct RunnerHandle {
-    commands: mpsc::UnboundedSender<RunnerCommand>,
-    target: SharedTarget,
-    task: task::Id,
-}
-
 pub(super) struct Supervisor<S, D, C> {
     pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
     watch: Option<Watch>,
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
+    /// The version of config.toml that the workers have heard of.
+    known: Option<Arc<Snapshot>>,
+    /// What has changed in it since it was last still.
+    unsettled: Difference,
+    /// The read of config.toml under way.
+    reading: JoinSet<(FileState, Result<Arc<Snapshot>, Error>)>,
+    /// Another read is due, because the file has changed while this one was under way.
+    next_read: Option<FileState>,
     /// Enrollments that another process has unregistered while this one runs.
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     /// What an inventory that failed was to do, which the next one makes up for.
@@ -128,11 +137,9 @@ pub(super) struct Supervisor<S, D, C> {
     retry_at: Option<Instant>,
     /// Why the last inventory failed, which is logged once.
     unreadable: Option<String>,
-    handles: BTreeMap<RunnerKey, RunnerHandle>,
+    pub(super) roster: Roster<S, D, C>,
     /// Runners whose worker has panicked, and until when they are not served.
     pub(super) resting: BTreeMap<RunnerKey, Instant>,
-    pub(super) workers: JoinSet<Driver<S, D, C>>,
-    pub(super) drain_mode: watch::Sender<DrainMode>,
     /// The inventory under way, one at a time: a slow disk holds up nothing else.
     inventory: JoinSet<(UnregisteredElsewhere, InventoryResult)>,
     /// Whether the next inventory also looks for operations that were cut short, as at a start.
@@ -151,14 +158,16 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             heartbeat,
             // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
+            known: None,
+            unsettled: Difference::default(),
+            reading: JoinSet::new(),
+            next_read: None,
             unregistered_elsewhere: BTreeSet::new(),
             missed_inventory: None,
             retry_at: None,
             unreadable: None,
-            handles: BTreeMap::new(),
+            roster: Roster::new(),
             resting: BTreeMap::new(),
-            workers: JoinSet::new(),
-            drain_mode: watch::channel(DrainMode::Finish).0,
             inventory: JoinSet::new(),
             replays: false,
             next_inventory: None,
@@ -180,7 +189,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     async fn start(&mut self) -> Result<(), Error> {
         let engine = &self.shared.engine;
-        let (mut inventory, _) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        let (mut inventory, snapshot) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
+        self.known = Some(snapshot);
         inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
         if !inventory.runners.is_empty() {
@@ -190,7 +200,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         for managed in inventory.runners {
             self.spawn(managed);
         }
-        tracing::info!(runners = self.handles.len(), enrollments = self.config.enrollments.len(), "serving");
+        tracing::info!(runners = self.roster.len(), enrollments = self.config.enrollments.len(), "serving");
         Ok(())
     }
 
@@ -207,19 +217,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     fn spawn(&mut self, managed: ManagedRunner) {
-        let key = managed.runner.record.key.clone();
-        let (sender, commands) = mpsc::unbounded_channel();
-        let target = SharedTarget::new(managed.runner.target().into());
-        let channels = RunnerChannels { target: Rc::clone(&target), commands, drain_mode: self.drain_mode.subscribe() };
-        let worker = Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config), channels);
-        // A reader that sees the daemon serving sees every runner.
-        worker.publish();
-        let task = self.workers.spawn_local(worker.run()).id();
-        self.handles.insert(key, RunnerHandle { commands: sender, target, task });
+        let has_twin = managed.twin_of.is_some();
+        // Its status is published here: a reader that sees the daemon serving sees every runner.
+        self.roster.add(Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config)), has_twin);
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { watch, still_at, retry_at, workers, heartbeat, inventory, resting, .. } = self;
+        let Self { watch, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -241,10 +245,21 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 self.still_at = None;
                 Event::FileStill
             }
-            Some(ended) = workers.join_next() => {
-                self.dismiss(ended);
+            ended = roster.ended() => {
+                match ended {
+                    Ended::Driver(driver) => self.dismiss(&driver),
+                    Ended::Panic(key) => self.rest(key),
+                }
                 Event::WorkerEnded
             }
+            Some(read) = reading.join_next() => match read {
+                Ok((file, read)) => Event::Read(file, read),
+                // It has panicked, which has been logged.
+                Err(_) => {
+                    self.still_at = Some(Instant::now() + REST);
+                    Event::None
+                }
+            },
             Some(taken) = inventory.join_next() => match taken {
                 Ok((unregistered, taken)) => Event::Inventory(unregistered, Box::new(taken)),
                 // It has panicked, which has been logged.
@@ -266,26 +281,16 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
     }
 
-    fn dismiss(&mut self, ended: Result<Driver<S, D, C>, JoinError>) {
-        match ended {
-            Ok(driver) => {
-                let key = &driver.runner.record.key;
-                self.handles.remove(key);
-                self.shared.registry.remove(key);
-                if driver.enrollment.is_some() && driver.runner.is_unregistered() {
-                    self.unregistered_elsewhere.insert(key.clone());
-                }
-            }
-            Err(error) => self.rest(error.id()),
+    fn dismiss(&mut self, driver: &Driver<S, D, C>) {
+        let key = &driver.runner.record.key;
+        self.shared.registry.remove(key);
+        if driver.enrollment.is_some() && driver.runner.is_unregistered() {
+            self.unregistered_elsewhere.insert(key.clone());
         }
     }
 
     /// A worker has panicked, which has been logged. Its runner is served again after a while, from what is on disk.
-    fn rest(&mut self, task: task::Id) {
-        let Some(key) = self.handles.iter().find(|(_, handle)| handle.task == task).map(|(key, _)| key.clone()) else {
-            return;
-        };
-        self.handles.remove(&key);
+    fn rest(&mut self, key: RunnerKey) {
         let label = self.shared.registry.report_trouble(&key, PANICKED);
         let runner = label.as_deref().unwrap_or(key.as_str());
         tracing::error!(runner, seconds = REST.as_secs(), "its worker has panicked: taking it up again after a rest");
@@ -301,7 +306,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.shared.engine.ops.forget_tls();
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
-        self.send_to_all(&RunnerCommand::TryAgain { asked_at: Instant::now() });
+        self.roster.tell_all(&RunnerCommand::TryAgain { asked_at: Instant::now() });
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.
@@ -312,7 +317,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.send_to_all(&RunnerCommand::SecretsChanged),
+            Some(_) => self.roster.tell_all(&RunnerCommand::SecretsChanged),
             None => {}
         }
     }
@@ -321,13 +326,57 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
         self.expect_enrolled();
-        self.send_to_all(&RunnerCommand::Settings(Rc::clone(&self.config)));
+        self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config)));
     }
 
     /// Lets every worker compare its entry, and looks for runners that are not served yet.
     fn config_changed(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
-        self.send_to_all(&RunnerCommand::Changed { file, unregistered });
+        self.roster.tell_all(&RunnerCommand::Changed { file, unregistered });
         self.look_for_runners(unregistered);
+    }
+
+    /// Reads config.toml, now or after the read that is under way.
+    fn read_config(&mut self, file: FileState) {
+        if !self.reading.is_empty() {
+            self.next_read = Some(file);
+            return;
+        }
+        let engine = Rc::clone(&self.shared.engine);
+        self.reading.spawn_local(async move { (file, engine.ops.disk().read().await.map_err(Error::Disk)) });
+    }
+
+    /// Lets the workers compare their entries that differ from the last known version of config.toml, and looks for
+    /// runners that are not served yet. Once the file has been still, so do those whose entry is missing.
+    fn compare(&mut self, file: FileState, read: Result<Arc<Snapshot>, Error>) {
+        if let Some(file) = self.next_read.take() {
+            // It is out of date.
+            return self.read_config(file);
+        }
+        // An inventory says why the file cannot be read. Once it can be, everything that has changed is compared.
+        let Ok(snapshot) = read else { return self.look_for_runners(UnregisteredElsewhere::LeaveAlone) };
+        let is_own = self.known.as_ref().is_some_and(|known| known.found == snapshot.found);
+        let difference = snapshot.difference(self.known.as_deref().unwrap_or(&Snapshot::missing()));
+        // A new token that this process has written is known to the worker that wrote it.
+        let is_renewal = is_own && difference.has_same_runners && !difference.is_reordered && !self.roster.has_twins();
+        let difference = if is_renewal { Difference::default() } else { difference };
+        let is_changed = !difference.is_empty();
+        self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
+        let unsettled = &self.unsettled;
+        let is_concerned = |target: &EntrySelector| {
+            unsettled.concerns(target) || file == FileState::Still && snapshot.positions_of(target).is_empty()
+        };
+        if is_changed || file == FileState::Still {
+            let changed = RunnerCommand::Changed { file, unregistered: UnregisteredElsewhere::LeaveAlone };
+            self.roster.tell_those(is_concerned, &changed);
+        }
+        self.known = Some(snapshot);
+        let was_unsettled = !self.unsettled.is_empty();
+        if file == FileState::Still {
+            self.unsettled = Difference::default();
+        }
+        if is_changed || file == FileState::Still && was_unsettled {
+            self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+        }
     }
 
     /// Takes an inventory, now or after the one that is under way.
@@ -340,7 +389,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         self.next_inventory = None;
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        let served: BTreeSet<_> = self.handles.keys().cloned().collect();
+        let served: BTreeSet<_> = self.roster.keys().cloned().collect();
         let replays = std::mem::take(&mut self.replays);
         self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
     }
@@ -386,36 +435,39 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             tracing::debug!("{warning}");
         }
         // The next inventory, at the end of such a worker, gives its runner to the enrollment.
-        for handle in inventory.handovers.iter().filter_map(|key| self.handles.get(key)) {
-            let _ended = handle.commands.send(RunnerCommand::HandOver);
+        for key in &inventory.handovers {
+            self.roster.tell(key, RunnerCommand::HandOver);
         }
         for managed in inventory.runners {
             let key = &managed.runner.record.key;
-            if let Some(handle) = self.handles.get(key) {
-                let _ended = handle.commands.send(RunnerCommand::Twin(managed.twin_of.clone()));
+            if self.roster.note_twin(key, managed.twin_of.is_some()) {
+                self.roster.tell(key, RunnerCommand::Twin(managed.twin_of.clone()));
             }
             // One that a person has registered again since has a token.
             let is_left_alone = unregistered == UnregisteredElsewhere::LeaveAlone
                 && managed.runner.record.credential.is_none()
                 && self.unregistered_elsewhere.contains(key);
             let is_resting = self.resting.contains_key(key);
-            if !is_left_alone && !is_resting && !is_served(&managed.runner, snapshot, &self.handles) {
+            if !is_left_alone && !is_resting && !self.is_served(&managed.runner, snapshot) {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");
                 self.spawn(managed);
             }
         }
     }
 
-    pub(super) fn send_to_all(&self, command: &RunnerCommand) {
-        for handle in self.handles.values() {
-            // A worker that has ended is dismissed when its task is joined.
-            let _ended = handle.commands.send(command.clone());
+    /// Whether a worker has this runner's key, or workers answer for every entry that it would.
+    fn is_served(&self, runner: &Runner, snapshot: &Snapshot) -> bool {
+        if self.roster.contains(&runner.record.key) {
+            return true;
         }
+        let target = runner.target();
+        let mut own = snapshot.of(&target).peekable();
+        own.peek().is_some() && own.all(|entry| self.roster.answers_for(|target| is_own(target, entry)))
     }
 }
 
 /// Waits until then; for ever without one.
-async fn reached(at: Option<Instant>) {
+pub(super) async fn reached(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
@@ -436,14 +488,4 @@ async fn take_again<S: Server, D: Disk, C: Clock>(
         managed.into_iter().for_each(|managed| managed.unfinished = Some(unfinished.clone()));
     }
     Ok((inventory, snapshot))
-}
-
-/// Whether a worker has this key, or answers for every entry that this runner would.
-fn is_served(runner: &Runner, snapshot: &Snapshot, handles: &BTreeMap<RunnerKey, RunnerHandle>) -> bool {
-    if handles.contains_key(&runner.record.key) {
-        return true;
-    }
-    let target = runner.target();
-    let mut own = snapshot.of(&target).peekable();
-    own.peek().is_some() && own.all(|entry| handles.values().any(|handle| is_own(&handle.target.borrow(), entry)))
 }

@@ -5,10 +5,8 @@ mod ongoing_failure;
 mod status;
 mod step_log;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
-use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -16,7 +14,7 @@ use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
 use crate::error_chain::chain;
-use crate::lifecycle::{Goal, Outcome, Plan};
+use crate::lifecycle::{Goal, Outcome, Plan, Step};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
@@ -47,8 +45,6 @@ pub(super) enum RunnerCommand {
     HandOver,
     /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].
     Twin(Option<RunnerKey>),
-    /// Plan nothing more.
-    Stop,
 }
 
 /// Whether config.toml may still be in the middle of a change.
@@ -78,20 +74,11 @@ pub(super) enum DrainMode {
     CancelVerify,
 }
 
-/// The entries that a worker answers for, as the supervisor sees them.
-pub(super) type SharedTarget = Rc<RefCell<EntrySelector>>;
-
-/// What connects a worker with its supervisor.
-pub(super) struct RunnerChannels {
-    pub(super) target: SharedTarget,
-    pub(super) commands: mpsc::UnboundedReceiver<RunnerCommand>,
-    pub(super) drain_mode: watch::Receiver<DrainMode>,
-}
-
 pub(super) struct Worker<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
+    /// The key that its runner had when it was taken up.
+    key: Rc<RunnerKey>,
     driver: Driver<S, D, C>,
-    channels: RunnerChannels,
     secrets: Secrets,
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
@@ -101,52 +88,80 @@ pub(super) struct Worker<S, D, C> {
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    pub(super) fn new(
-        shared: Rc<Shared<S, D, C>>,
-        managed: ManagedRunner,
-        config: Rc<Config>,
-        channels: RunnerChannels,
-    ) -> Self {
+    pub(super) fn new(shared: Rc<Shared<S, D, C>>, managed: ManagedRunner, config: Rc<Config>) -> Self {
+        let key = Rc::new(managed.runner.record.key.clone());
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
         let secrets = Secrets::read(&driver);
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
-        let worker = Self { shared, driver, channels, secrets, acceptance, ongoing_failure, missed: None };
+        let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None };
         worker.log_transition(before);
         worker
     }
 
-    /// Serves the runner until a stop, or until it is retired; returns its driver.
-    pub(super) async fn run(mut self) -> Driver<S, D, C> {
-        loop {
-            *self.channels.target.borrow_mut() = self.driver.runner.target();
-            let Some(plan) = self.driver.plan() else { break };
-            self.publish();
-            let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
-            tokio::select! {
-                biased;
-                command = self.channels.commands.recv() => match command {
-                    None | Some(RunnerCommand::Stop) => {
-                        self.store_sole_copy().await;
-                        break;
-                    }
-                    Some(command) => self.handle(command).await,
-                },
-                () = tokio::time::sleep(nap) => {
-                    if self.driver.check_clock() {
-                        tracing::info!(
-                            runner = self.driver.runner.label(),
-                            "the clock has jumped: asking the server for the time"
-                        );
-                    }
-                    if plan.at <= self.driver.now() {
-                        self.execute(plan).await;
-                    }
-                }
+    pub(super) fn key(&self) -> &Rc<RunnerKey> {
+        &self.key
+    }
+
+    /// The host of the runner's server.
+    pub(super) fn host(&self) -> Rc<str> {
+        self.driver.runner.site.url.authority().into()
+    }
+
+    /// The entries that the worker answers for.
+    pub(super) fn target(&self) -> EntrySelector {
+        self.driver.runner.target()
+    }
+
+    pub(super) fn into_driver(self) -> Driver<S, D, C> {
+        self.driver
+    }
+
+    /// Publishes the runner's status. Returns what is to be done next, and when it is time to look at least; `None` once
+    /// the runner is retired.
+    pub(super) fn rest(&mut self) -> Option<(Instant, Step)> {
+        let plan = self.driver.plan()?;
+        self.publish();
+        let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
+        Some((Instant::now() + nap, plan.step))
+    }
+
+    /// Notices a clock that has jumped.
+    pub(super) fn check_clock(&mut self) {
+        if self.driver.check_clock() {
+            let runner = self.driver.runner.label();
+            tracing::info!(runner, "the clock has jumped: asking the server for the time");
+        }
+    }
+
+    /// Does what it was told, or else what is due.
+    pub(super) async fn work(mut self: Box<Self>, commands: Vec<RunnerCommand>) -> Box<Self> {
+        let is_told = !commands.is_empty();
+        for command in commands {
+            self.handle(command).await;
+            if self.driver.plan().is_none() {
+                return self;
             }
         }
-        self.driver
+        if !is_told
+            && let Some(plan) = self.driver.plan()
+            && plan.at <= self.driver.now()
+        {
+            self.execute(plan).await;
+        }
+        self
+    }
+
+    /// Whether a token is in memory alone.
+    pub(super) fn has_sole_copy(&self) -> bool {
+        self.driver.runner.is_unstored()
+    }
+
+    /// Writes a token that is in memory alone.
+    pub(super) async fn store(mut self: Box<Self>) -> Box<Self> {
+        self.store_sole_copy().await;
+        self
     }
 
     /// Makes one pass: every step that is due now, each kind once; returns its driver, what the server said about its
@@ -187,7 +202,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     async fn execute(&mut self, plan: Plan) -> StepReport {
         let (before, old_id) = (self.driver.state().name(), self.driver.runner.record.id);
-        let mut drain_mode = self.channels.drain_mode.clone();
+        let mut drain_mode = self.shared.drain_mode.subscribe();
         let cancelled = async move {
             let cancels = drain_mode.wait_for(|mode| *mode >= DrainMode::CancelVerify);
             // A supervisor that is gone cancels too.

@@ -353,7 +353,9 @@ impl Listing<'_> {
             return None;
         };
         // The entry that is another runner's can hold a former token of this one, which has an entry of its own too.
-        if self.claimed.contains(first) && (self.merge_leftover(record) || own.iter().all(|at| self.claimed.contains(at))) {
+        if self.claimed.contains(first)
+            && (self.merge_leftover(record) || own.iter().all(|at| self.claimed.contains(at)))
+        {
             return None;
         }
         runner.record.enrollment = None;

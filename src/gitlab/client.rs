@@ -63,6 +63,12 @@ impl Client {
         self.0.forget_tls();
     }
 
+    /// The number of requests that may be under way to one host; at least one.
+    #[must_use]
+    pub fn in_flight_per_host(&self) -> usize {
+        self.0.in_flight_per_host()
+    }
+
     /// Registers a runner: `POST /runners`. Each success creates another runner.
     ///
     /// # Errors

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::Endpoint;
 
 /// How the client connects to every site.
@@ -19,8 +21,8 @@ pub struct Config {
     pub certs_dir: Option<PathBuf>,
     /// The proxies to use.
     pub proxies: Proxies,
-    /// Maximum number of concurrent requests to one host; at least one.
-    pub in_flight_per_host: usize,
+    /// Maximum number of concurrent requests to one host, if it is set; at least one.
+    pub in_flight_per_host: Option<usize>,
     /// Called after every request.
     pub observer: Option<Observer>,
 }
@@ -64,9 +66,17 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of [`Config::request_timeout`].
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The default of [`Config::in_flight_per_host`]: many runners of one server start together, and a small server
+/// The default of [`Config::in_flight_per_host`] for a daemon: many runners of one server start together, and a small server
 /// must cope with that.
 pub const IN_FLIGHT_PER_HOST: usize = 4;
+
+impl Config {
+    /// Maximum number of concurrent requests to one host; at least one.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight_per_host.unwrap_or(IN_FLIGHT_PER_HOST).clamp(1, Semaphore::MAX_PERMITS)
+    }
+}
 
 impl Default for Config {
     fn default() -> Self {
@@ -75,7 +85,7 @@ impl Default for Config {
             request_timeout: REQUEST_TIMEOUT,
             certs_dir: None,
             proxies: Proxies::default(),
-            in_flight_per_host: IN_FLIGHT_PER_HOST,
+            in_flight_per_host: None,
             observer: None,
         }
     }

@@ -112,9 +112,13 @@ impl Transport {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    pub(super) fn in_flight_per_host(&self) -> usize {
+        self.config.in_flight()
+    }
+
     fn host(&self, authority: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = || Arc::new(Semaphore::new(self.config.in_flight_per_host.clamp(1, Semaphore::MAX_PERMITS)));
+        let slots = || Arc::new(Semaphore::new(self.config.in_flight()));
         Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(slots))
     }
 
@@ -164,7 +168,7 @@ impl Transport {
                     .with_source(error.without_url())
             })
         };
-        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight_per_host.max(1))? })
+        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight())? })
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {

@@ -9,7 +9,7 @@ use crate::model::{
     Candidate, CandidateSource, Claim, Credential, Expiry, Finding, Held, Origin, RunnerId, Stamp, Timestamp,
 };
 use crate::secret::{Digest, Token};
-use crate::store::{self, Record, Snapshot};
+use crate::store::{self, Record, RecordQuery, Snapshot};
 
 /// What a verification starts from.
 #[derive(Clone, Copy, Debug)]
@@ -372,7 +372,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// The server has named the runner for the first time, as after an entry had lost its id and got a new token: what other
     /// records hold that it was named for is kept before it is needed.
     pub(super) async fn note_records_of_same(&self, runner: &mut Runner) -> Result<(), store::Error> {
-        let records = self.disk.records().await?.records;
+        let Some(own) = runner.record.named_id() else { return Ok(()) };
+        let records = self.disk.records_with(RecordQuery::Id(own)).await?;
         for record in records.into_iter().filter(|record| runner.is_same_as(record)).collect::<Vec<_>>() {
             self.note_record(runner, record).await;
         }
@@ -394,7 +395,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// one, and they may be in no other place by now.
     pub(super) async fn note_kept_elsewhere(&self, runner: &mut Runner) -> Result<(), Error> {
         let Some(own) = runner.record.named_id().filter(|_| self.disk.has_state()) else { return Ok(()) };
-        let records = self.disk.records().await?.records;
+        let records = self.disk.records_with(RecordQuery::CandidateOf(own)).await?;
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         for record in records.into_iter().filter(is_other).collect::<Vec<_>>() {
             let is_same = runner.is_same_as(&record);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::register::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::model::{Conclusion, Evidence, Held, Origin, Rungs, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
-use crate::store::{self, Intent, JournalOperation, Pending, Record};
+use crate::store::{self, Intent, JournalOperation, Pending, Record, RecordQuery};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Notes that the answer to a registration was lost, and then ends its journal.
@@ -175,7 +175,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_of_name =
             |record: &Record| record.url == enrollment.site.url && record.name.as_ref() == Some(&enrollment.entry.name);
         let is_of_other = |record: &Record| is_of_daemon(runner) && record.enrollment.is_some();
-        let records = self.disk.records().await?.records;
+        let records = self.disk.records_with(RecordQuery::Name(enrollment.entry.name.clone())).await?;
         let (own, common) =
             (runner.record.key.clone(), RunnerKey::registration(&enrollment.site.url, &enrollment.entry.name));
         let others = records.into_iter().filter(|record| is_of_name(record) && !is_of_other(record));

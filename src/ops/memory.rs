@@ -22,7 +22,7 @@ use crate::model::{
 use crate::secret::{Digest, Fingerprint, Source, Token};
 use crate::store::{
     self, AskedBy, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation,
-    NewEntry, Pending, Record, Records, Snapshot,
+    NewEntry, Pending, Record, RecordQuery, Records, Snapshot,
 };
 
 /// The wall time at the start of every test, in milliseconds.
@@ -457,9 +457,32 @@ fn manager(system_id: &str, contacted_at: Timestamp) -> Manager {
 #[derive(Clone, Default)]
 pub(crate) struct MemoryDisk(Rc<RefCell<DiskState>>);
 
+/// The entries of config.toml as a process has last read or written them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownEntries {
+    entries: Vec<Entry>,
+    found: u64,
+}
+
+impl KnownEntries {
+    /// The process reads; returns how many versions it has found, as in a [`Snapshot`].
+    pub(crate) fn read(&mut self, entries: &[Entry]) -> u64 {
+        self.found += u64::from(self.entries != entries);
+        self.written(entries);
+        self.found
+    }
+
+    /// The process has read before it wrote these.
+    pub(crate) fn written(&mut self, entries: &[Entry]) {
+        entries.clone_into(&mut self.entries);
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
+    /// They as the agent knows them.
+    pub(crate) known: KnownEntries,
     pub(crate) records: BTreeMap<RunnerKey, Record>,
     pub(crate) held: BTreeMap<RunnerKey, Held>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
@@ -614,56 +637,19 @@ impl Disk for MemoryDisk {
             *times -= 1;
             return Err(store::Error::Stopped);
         }
-        Ok(Arc::new(Snapshot::new(state.entries.clone(), true)))
+        let DiskState { entries, known, .. } = &mut *state;
+        let found = known.read(entries);
+        Ok(Arc::new(Snapshot::new(entries.clone(), true).with_found(found)))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
         let mut state = self.effect("edit")?;
-        let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
-        match edit {
-            Edit::Renew { target, id, credential, over } => {
-                let has_match = state.entries.iter().any(|entry| target.matches(entry));
-                match renew(&mut state, &target, id, &credential, &over) {
-                    0 if has_match => Err(store::Error::UnknownToken { path: PathBuf::new(), line: 1 }),
-                    0 => Err(missing()),
-                    entries => Ok(Edited { entries, removed: Vec::new() }),
-                }
-            }
-            Edit::Insert { text, id, credential } => {
-                let url = text.url().unwrap_or_else(url);
-                let target = selector(url.clone(), id, &credential.token);
-                let name = text.name().unwrap_or_default();
-                if renew(&mut state, &target, id, &credential, &[]) == 0
-                    && !complete(&mut state, &name, &url, id, &credential)
-                {
-                    let position = state.entries.len();
-                    state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
-                }
-                Ok(Edited { entries: 1, removed: Vec::new() })
-            }
-            Edit::Complete { name, url, id, credential } => {
-                let target = selector(url.clone(), id, &credential.token);
-                if renew(&mut state, &target, id, &credential, &[]) == 0
-                    && !complete(&mut state, &name, &url, id, &credential)
-                {
-                    return Err(missing());
-                }
-                Ok(Edited { entries: 1, removed: Vec::new() })
-            }
-            Edit::Remove { target } => {
-                let before = state.entries.len();
-                let mut removed = Vec::new();
-                state.entries.retain(|entry| {
-                    let goes = target.may_remove(entry);
-                    if goes {
-                        removed.push(text_of(entry));
-                    }
-                    !goes
-                });
-                let entries = before - state.entries.len();
-                if entries == 0 { Err(missing()) } else { Ok(Edited { entries, removed }) }
-            }
-        }
+        let DiskState { entries, known, .. } = &mut *state;
+        known.read(entries);
+        let edited = edited(&mut state, edit);
+        let DiskState { entries, known, .. } = &mut *state;
+        known.written(entries);
+        edited
     }
 
     async fn texts(&self, target: EntrySelector) -> Result<Vec<EntryText>, store::Error> {
@@ -686,6 +672,10 @@ impl Disk for MemoryDisk {
 
     async fn records(&self) -> Result<Records, store::Error> {
         Ok(Records { records: self.state().records.values().cloned().collect(), damaged: Vec::new() })
+    }
+
+    async fn records_with(&self, _: RecordQuery) -> Result<Vec<Record>, store::Error> {
+        Ok(self.records().await?.records)
     }
 
     async fn save_record(&self, record: Record) -> Result<(), store::Error> {
@@ -840,4 +830,48 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
 /// The request of a command to unregister a runner.
 pub(crate) fn asked(fate: EntryFate) -> UnregisterRequest {
     UnregisterRequest { deletion: Deletion::Runner, fate, asked_by: AskedBy::Command, is_sent: false }
+}
+
+fn edited(state: &mut DiskState, edit: Edit) -> Result<Edited, store::Error> {
+    let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
+    match edit {
+        Edit::Renew { target, id, credential, over } => {
+            let has_match = state.entries.iter().any(|entry| target.matches(entry));
+            match renew(state, &target, id, &credential, &over) {
+                0 if has_match => Err(store::Error::UnknownToken { path: PathBuf::new(), line: 1 }),
+                0 => Err(missing()),
+                entries => Ok(Edited { entries, removed: Vec::new() }),
+            }
+        }
+        Edit::Insert { text, id, credential } => {
+            let url = text.url().unwrap_or_else(url);
+            let target = selector(url.clone(), id, &credential.token);
+            let name = text.name().unwrap_or_default();
+            if renew(state, &target, id, &credential, &[]) == 0 && !complete(state, &name, &url, id, &credential) {
+                let position = state.entries.len();
+                state.entries.push(Entry { url: Some(url), ..entry(&name, id, &credential, position) });
+            }
+            Ok(Edited { entries: 1, removed: Vec::new() })
+        }
+        Edit::Complete { name, url, id, credential } => {
+            let target = selector(url.clone(), id, &credential.token);
+            if renew(state, &target, id, &credential, &[]) == 0 && !complete(state, &name, &url, id, &credential) {
+                return Err(missing());
+            }
+            Ok(Edited { entries: 1, removed: Vec::new() })
+        }
+        Edit::Remove { target } => {
+            let before = state.entries.len();
+            let mut removed = Vec::new();
+            state.entries.retain(|entry| {
+                let goes = target.may_remove(entry);
+                if goes {
+                    removed.push(text_of(entry));
+                }
+                !goes
+            });
+            let entries = before - state.entries.len();
+            if entries == 0 { Err(missing()) } else { Ok(Edited { entries, removed }) }
+        }
+    }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::{self, Answer, Info, RegisterParameters, Registered, Reset, Verified};
+use crate::gitlab::{self, Answer, IN_FLIGHT_PER_HOST, Info, RegisterParameters, Registered, Reset, Verified};
 use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
-    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, Records, Snapshot, Store,
+    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, RecordQuery, Records,
+    Snapshot, Store,
 };
 
 /// The result of a call to a server.
@@ -20,6 +21,10 @@ pub(super) type Answered<T> = Result<Answer<T>, Failure>;
 #[expect(async_fn_in_trait, missing_docs, reason = "one thread runs everything; the implementation has the docs")]
 pub trait Server: 'static {
     fn forget_tls(&self) {}
+    /// The number of requests that may be under way to one host; at least one.
+    fn in_flight_per_host(&self) -> usize {
+        IN_FLIGHT_PER_HOST
+    }
     async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
     async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered>;
     async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
@@ -46,6 +51,10 @@ macro_rules! by_own_methods {
 impl Server for gitlab::Client {
     fn forget_tls(&self) {
         Self::forget_tls(self);
+    }
+
+    fn in_flight_per_host(&self) -> usize {
+        Self::in_flight_per_host(self)
     }
 
     async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
@@ -88,6 +97,7 @@ pub trait Disk: 'static {
     async fn probe(&self) -> Stored<()>;
     async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
     async fn records(&self) -> Stored<Records>;
+    async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
     async fn save_record(&self, record: Record) -> Stored<()>;
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
     async fn held(&self, key: &RunnerKey) -> Stored<Held>;
@@ -117,6 +127,7 @@ impl Disk for Store {
         async fn probe(&self) -> Stored<()>;
         async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
         async fn records(&self) -> Stored<Records>;
+        async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
         async fn save_record(&self, record: Record) -> Stored<()>;
         async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
         async fn held(&self, key: &RunnerKey) -> Stored<Held>;

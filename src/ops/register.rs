@@ -1,5 +1,6 @@
 //! Register: create the runner of an enrollment and write its entry.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Candidate, CandidateSource, Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
 use crate::secret::Token;
-use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, Snapshot};
+use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot};
 
 /// How long a command waits for another process that registers the same: longer than a probe and a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
@@ -165,25 +166,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &Runner,
         snapshot: &Snapshot,
     ) -> Result<bool, Error> {
-        let own = runner.target();
-        let records = self.disk.records().await?.records;
+        let (own, name) = (runner.target(), &enrollment.entry.name);
         let is_of_this = |record: &&Record| {
             record.key != runner.record.key && record.url == enrollment.site.url && record.credential.is_some()
         };
         let is_enrolled = |record: &&Record| is_of_daemon(runner) && record.enrollment.is_some();
-        let (enrolled, others): (Vec<_>, Vec<_>) = records.iter().filter(is_of_this).partition(is_enrolled);
-        let is_named = |name: Option<&String>| name == Some(&enrollment.entry.name);
+        let named = self.disk.records_with(RecordQuery::Name(name.clone())).await?;
+        let is_named = |record: &&Record| record.name.as_ref() == Some(name);
+        let mut others = named.iter().filter(is_of_this).filter(is_named).filter(|record| !is_enrolled(record));
         let has_entry = |record: &Record| {
             let target = target_of(record);
             snapshot.of(&target).any(|entry| !entry.is_incomplete())
         };
-        if others.iter().any(|record| is_named(record.name.as_ref()) && !has_entry(record)) {
+        if others.any(|record| !has_entry(record)) {
             return Ok(true);
         }
-        let enrolled: Vec<_> = enrolled.into_iter().map(target_of).collect();
-        Ok(snapshot.named(&enrollment.site.url, &enrollment.entry.name).any(|entry| {
-            !entry.is_incomplete() && !is_own(&own, entry) && enrolled.iter().all(|target| !is_own(target, entry))
-        }))
+        let entries = snapshot.named(&enrollment.site.url, name);
+        for entry in entries.filter(|entry| !entry.is_incomplete() && !is_own(&own, entry)) {
+            let token = entry.token.token().map(|token| RecordQuery::Token(token.digest()));
+            let mut is_of_another = false;
+            for query in token.into_iter().chain(entry.id.map(RecordQuery::Id)) {
+                let records = self.disk.records_with(query).await?;
+                let mut enrolled = records.iter().filter(is_of_this).filter(is_enrolled);
+                is_of_another |= enrolled.any(|record| is_own(&target_of(record), entry));
+            }
+            if !is_of_another {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Another process may have registered this runner under a key of its own, with an odd answer: the token in it is
@@ -194,7 +205,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let is_free = record.credential.is_none() && record.enrollment.is_none();
             is_named && is_free && record.key != runner.record.key && record.url == enrollment.site.url
         };
-        let records = self.disk.records().await?.records;
+        let records = self.disk.records_with(RecordQuery::Name(enrollment.entry.name.clone())).await?;
         for record in records.into_iter().filter(is_of_this).collect::<Vec<_>>() {
             let held = self.disk.held(&record.key).await?;
             let mut received =
@@ -224,11 +235,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let own = runner.target();
         // Beside an entry of ours such a runner is another one, which may be served. Without one, a person has given our
         // entry a new token.
-        let has_entry = snapshot.entries.iter().any(|entry| is_own(&own, entry));
-        let is_beside_ours = |record: &Record| {
-            let target = target_of(record);
-            has_entry && snapshot.entries.iter().any(|entry| is_own(&target, entry) && !is_own(&own, entry))
-        };
+        let has_entry = snapshot.of(&own).next().is_some();
+        let is_beside_ours =
+            |record: &Record| has_entry && snapshot.of(&target_of(record)).any(|entry| !is_own(&own, entry));
         // A server before 15.9 names none: then it is the one of its name that nothing says to be another's.
         let is_unnamed = |record: &Record| {
             let is_free = record.id.is_none() && record.enrollment.is_none();
@@ -237,9 +246,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
         let is_same = |record: &Record| runner.is_same_as(record) || is_other(record) && is_unnamed(record);
-        let same: Vec<_> = self.disk.records().await?.records.into_iter().filter(is_same).collect();
+        let mut same = BTreeMap::new();
+        let id = runner.record.named_id().map(RecordQuery::Id);
+        for query in id.into_iter().chain([RecordQuery::Name(enrollment.entry.name.clone())]) {
+            let records = self.disk.records_with(query).await?.into_iter().filter(is_same);
+            same.extend(records.map(|record| (record.key.clone(), record)));
+        }
         let mut tokens = Vec::new();
-        for Credential { token, obtained_at, expiry } in same.into_iter().filter_map(|record| record.credential) {
+        for Credential { token, obtained_at, expiry } in same.into_values().filter_map(|record| record.credential) {
             if runner.is_current(&token) {
                 continue;
             }

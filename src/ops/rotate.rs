@@ -27,7 +27,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
-        let entered = self.enter_unless_stopping(runner).await?;
+        let mut entered = self.enter_unless_stopping(runner).await?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)
@@ -89,6 +89,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if let Shape::Odd(oddity) = shape {
             return self.keep_odd_reset(runner, credential, oddity, intent, access_token.is_some(), inquiry).await;
         }
+        // Others may ask the server while this one waits for the disk: changes that wait together are made together.
+        entered.locked.give_place_back();
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
     }
 

@@ -4,10 +4,10 @@
 use super::candidates::{Asked, Unadopted};
 use super::register::target_of;
 use super::verify::apply_answer;
-use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server, is_own};
+use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server};
 use crate::lifecycle::{Outcome, outlives_twin};
 use crate::model::{Credential, Expiry, RunnerKey, Timestamp};
-use crate::store::{Record, Snapshot};
+use crate::store::{Record, RecordQuery, Snapshot};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Locks the runner that this one is a twin of: at most one of the two is reset at a time. Twins have a queue of
@@ -47,9 +47,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             record.key != runner.record.key
                 && record.url == runner.record.url
                 && record.former_digests.contains(&digest)
-                && snapshot.entries.iter().any(|entry| is_own(&target_of(&record), entry))
+                && snapshot.of(&target_of(&record)).next().is_some()
         };
-        Ok(self.disk.records().await?.records.into_iter().any(has_replaced))
+        Ok(self.disk.records_with(RecordQuery::Token(digest)).await?.into_iter().any(has_replaced))
     }
 
     /// A token that is accepted although the runner at the other address has another one belongs to a runner of its own,
@@ -98,11 +98,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 && record.url == runner.record.url
                 && record.credential.as_ref().is_some_and(|credential| runner.is_current(&credential.token))
         };
+        let Some(digest) = runner.digest() else { return Ok(()) };
         let mut others = if self.disk.has_state() {
-            self.disk.records().await?.records
+            self.disk.records_with(RecordQuery::Token(digest)).await?
         } else {
             let snapshot = self.disk.read().await?;
-            snapshot.entries.iter().filter_map(|entry| Runner::found(entry).ok()).map(|found| found.record).collect()
+            let found = snapshot.with_token(&runner.record.url, digest).filter_map(|entry| Runner::found(entry).ok());
+            found.map(|found| found.record).collect()
         };
         others.retain(is_same);
         runner.twin_of = others.into_iter().next().map(|record| record.key);
@@ -122,7 +124,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let Some(digest) = runner.digest() else { return Ok(None) };
         let has_replaced = |record: &Record| record.url != runner.record.url && record.former_digests.contains(&digest);
-        let others = self.disk.records().await?.records.into_iter().filter(has_replaced);
+        let others = self.disk.records_with(RecordQuery::Token(digest)).await?.into_iter().filter(has_replaced);
         Ok(others.filter_map(|record| moved(runner, record)).next())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::candidates::Asked;
-use super::{Disk, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, Runner, Server, is_own};
+use super::{Disk, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, Runner, Server};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Candidate, Expiry, Held, Origin, StateName, Timestamp};

@@ -6,7 +6,6 @@ use super::candidates::{Asked, Unadopted};
 use super::enrollment::{given_tokens, has_given, server_of_given};
 use super::{
     Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
-    is_own,
 };
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
@@ -480,10 +479,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// Whether an unknown token is only in copies of the runner's entry, which have other names than the entry itself.
 fn is_in_copy_alone(runner: &Runner, snapshot: &Snapshot, token: &Token) -> bool {
-    let target = runner.target();
     let is_named = |entry: &&Entry| entry.name == runner.record.name;
-    let (named, copies): (Vec<_>, Vec<_>) =
-        snapshot.entries.iter().filter(|entry| is_own(&target, entry)).partition(is_named);
+    let (named, copies): (Vec<_>, Vec<_>) = snapshot.of(&runner.target()).partition(is_named);
     let has_token = |entry: &&Entry| entry.token.token() == Some(token);
     !named.is_empty() && copies.iter().any(has_token) && !named.iter().any(has_token)
 }

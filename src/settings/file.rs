@@ -142,7 +142,7 @@ fn gitlab(root: &mut TableReader<'_>, config: &mut gitlab::Config, diagnostics: 
     set(&mut config.request_timeout, table.nonzero_span("request_timeout", diagnostics));
     match table.number::<usize>("in_flight_per_host", diagnostics) {
         Some(number) if number.value == 0 => diagnostics.add(&number.place, "`in_flight_per_host` must be at least 1"),
-        number => set(&mut config.in_flight_per_host, number),
+        number => config.in_flight_per_host = number.map(|number| number.value),
     }
     table.finish(diagnostics);
 }

@@ -101,7 +101,7 @@ fn every_key_sets_its_field() {
     };
     assert_eq!(engine.timing, timing);
     assert_eq!((settings.gitlab.connect_timeout, settings.gitlab.request_timeout), (secs(2), secs(9)));
-    assert_eq!(settings.gitlab.in_flight_per_host, 2);
+    assert_eq!(settings.gitlab.in_flight_per_host, Some(2));
     assert_eq!(engine.servers[0].access_token, Source::File("/etc/x/access".into()));
     let policy = &engine.policies[0];
     assert_eq!(policy.selector.id.map(u64::from), Some(42));

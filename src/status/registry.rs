@@ -2,6 +2,7 @@
 //!
 //! Readers take copies, so the daemon never waits for one. The lock is never held across an await.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -79,7 +80,11 @@ struct RegistryState {
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
     /// In the order of their first update.
-    runners: Vec<(RunnerKey, RunnerStatus)>,
+    runners: BTreeMap<u64, RunnerStatus>,
+    /// The number of each runner there.
+    numbers: BTreeMap<RunnerKey, u64>,
+    /// The next number.
+    next: u64,
 }
 
 impl StatusRegistry {
@@ -100,17 +105,25 @@ impl StatusRegistry {
     /// Sets the status of a runner.
     pub fn update(&self, key: &RunnerKey, status: RunnerStatus) {
         let mut state = self.state();
-        match state.runners.iter_mut().find(|(known, _)| known == key) {
-            Some((_, old)) => *old = status,
-            None => state.runners.push((key.clone(), status)),
-        }
+        let number = match state.numbers.get(key) {
+            Some(number) => *number,
+            None => {
+                let number = state.next;
+                state.next += 1;
+                state.numbers.insert(key.clone(), number);
+                number
+            }
+        };
+        state.runners.insert(number, status);
+        drop(state);
         self.changes.send_replace(());
     }
 
     /// Says why a runner is not ready, until its next update. Returns its display name, if it has a status.
     pub fn report_trouble(&self, key: &RunnerKey, why: &str) -> Option<String> {
         let mut state = self.state();
-        let (_, status) = state.runners.iter_mut().find(|(known, _)| known == key)?;
+        let number = *state.numbers.get(key)?;
+        let status = state.runners.get_mut(&number)?;
         status.not_ready_because = Some(why.to_owned());
         status.report.error = Some(why.to_owned());
         let label = status.label.clone();
@@ -121,14 +134,18 @@ impl StatusRegistry {
 
     /// Removes the status of a runner.
     pub fn remove(&self, key: &RunnerKey) {
-        self.state().runners.retain(|(known, _)| known != key);
+        let mut state = self.state();
+        if let Some(number) = state.numbers.remove(key) {
+            state.runners.remove(&number);
+        }
+        drop(state);
         self.changes.send_replace(());
     }
 
     /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
-        self.state().runners.iter().map(|(_, status)| status.clone()).collect()
+        self.state().runners.values().cloned().collect()
     }
 
     /// Returns whether the daemon and all runners are ready.
@@ -187,7 +204,7 @@ impl StatusRegistry {
 impl RegistryState {
     /// The runners that are not ready.
     fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
-        let known = self.runners.iter().filter_map(|(_, status)| {
+        let known = self.runners.values().filter_map(|status| {
             let why = status.not_ready_because.clone()?;
             Some(NotReadyReason { name: Some(status.label.clone()), id: status.report.id, why })
         });
@@ -201,13 +218,13 @@ impl RegistryState {
     /// The expected runners without a status; none before the daemon serves.
     fn missing(&self) -> impl Iterator<Item = &RunnerKey> {
         let expected = if self.phase == Phase::Starting { [].iter() } else { self.expected.iter() };
-        expected.filter(|key| !self.runners.iter().any(|(known, _)| known == *key))
+        expected.filter(|key| !self.numbers.contains_key(*key))
     }
 
     /// The earliest rotation in the future.
     fn next_rotation(&self, reading: Reading) -> Option<String> {
         let planned = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
-        let rotations = self.runners.iter().filter_map(|(_, status)| Some((planned(status)?, status)));
+        let rotations = self.runners.values().filter_map(|status| Some((planned(status)?, status)));
         let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
         Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label))
     }

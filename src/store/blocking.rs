@@ -17,10 +17,11 @@ use super::record::{self, Record};
 use super::replace::ReplaceTarget;
 use super::snapshot::Snapshot;
 use super::state_directory::{self, StateDirectory};
+use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
 use super::{Config, dropped, splice, system_id};
 use crate::model::{RunnerKey, SystemId, Timestamp};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint};
 
 /// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
 const PROBE_BYTES: usize = 16 * 1024;
@@ -33,6 +34,9 @@ pub(super) struct BlockingStore {
     journals: OpenJournals,
     /// config.toml as it was last read or written.
     parsed: Option<ParsedText>,
+    /// That of the last [`Snapshot`].
+    found: u64,
+    index: StateIndex,
     hooks: TestHooks,
 }
 
@@ -45,7 +49,16 @@ impl BlockingStore {
             .as_deref()
             .map(|root| state_directory::open(root, &config.config_path, &path))
             .transpose()?;
-        let disk = Self { config, state, system_id: None, journals: OpenJournals::default(), parsed: None, hooks };
+        let disk = Self {
+            config,
+            state,
+            system_id: None,
+            journals: OpenJournals::default(),
+            parsed: None,
+            found: 0,
+            index: StateIndex::default(),
+            hooks,
+        };
         disk.probe_state()?;
         if let Err(error) = disk.place(&path).replay() {
             tracing::error!(%error, "cannot finish an interrupted write of config.toml");
@@ -70,8 +83,11 @@ impl BlockingStore {
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
         let path = self.path()?;
-        let parsed = self.parsed(&path)?;
-        Ok(parsed.map_or_else(|| Arc::new(Snapshot::missing()), |parsed| Arc::clone(&parsed.snapshot)))
+        if let Some(parsed) = self.parsed(&path)? {
+            return Ok(Arc::clone(&parsed.snapshot));
+        }
+        self.found += u64::from(self.parsed.take().is_some());
+        Ok(Arc::new(Snapshot::missing().with_found(self.found)))
     }
 
     /// config.toml, parsed again only if it has changed; `None` if it is missing.
@@ -82,11 +98,20 @@ impl BlockingStore {
         if let Some(content) = content {
             if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
                 let text = self.place(path).text(&content)?.to_owned();
-                self.parsed = Some(ParsedText::parse(text, self.parsed.as_ref(), self.reading(path))?);
+                self.found += 1;
+                self.parsed = Some(ParsedText::parse(text, self.found, self.parsed.as_ref(), self.reading(path))?);
             }
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
         Ok(self.parsed.as_ref())
+    }
+
+    pub(super) fn records_with(&mut self, query: &RecordQuery) -> Result<Vec<Record>, Error> {
+        self.runners().map_or_else(|| Ok(Vec::new()), |runners| self.index.records(&runners, query))
+    }
+
+    pub(super) fn lost_resets_of(&mut self, token: Digest) -> Result<Vec<RunnerKey>, Error> {
+        self.runners().map_or_else(|| Ok(Vec::new()), |runners| self.index.lost_resets_of(&runners, token))
     }
 
     pub(super) fn texts(&mut self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
@@ -121,16 +146,16 @@ impl BlockingStore {
             // Nothing to lock; the directory may be missing too.
             return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
         }
-        let mut results = Vec::new();
+        let (mut results, mut found) = (Vec::new(), self.found);
         place.replace(&mut |original| {
-            let (edited, edited_results) = edited(original, parsed.as_ref(), edits, reading);
+            let (edited, edited_results) = edited(original, &mut found, parsed.as_ref(), edits, reading);
             results = edited_results;
             match edited {
                 Some(edited) => parsed.insert(edited).text.clone(),
                 None => original.to_owned(),
             }
         })?;
-        self.parsed = parsed;
+        (self.parsed, self.found) = (parsed, found);
         Ok(results)
     }
 
@@ -224,9 +249,10 @@ impl BlockingStore {
 }
 
 /// A text with edits, parsed, and the result of each edit; no text if it cannot be edited at all. `former` is the last
-/// known version of it.
+/// known version of it, and `found` counts this one if it is another.
 fn edited(
     original: &str,
+    found: &mut u64,
     former: Option<&ParsedText>,
     edits: &[Edit],
     reading: ParseContext<'_>,
@@ -235,14 +261,17 @@ fn edited(
     let mut again = None;
     let parsed = match former.filter(|former| former.text == original) {
         Some(former) => former,
-        None => match ParsedText::parse(original.to_owned(), former, reading) {
-            Ok(parsed) => again.insert(parsed),
-            Err(error) => return all(error),
-        },
+        None => {
+            *found += 1;
+            match ParsedText::parse(original.to_owned(), *found, former, reading) {
+                Ok(parsed) => again.insert(parsed),
+                Err(error) => return all(error),
+            }
+        }
     };
     let mut draft = Draft::new(parsed);
     let results = edits.iter().map(|edit| draft.apply(edit, reading)).collect();
-    match ParsedText::parse(draft.text(), Some(parsed), reading) {
+    match ParsedText::parse(draft.text(), *found, Some(parsed), reading) {
         Ok(edited) if draft.is_the_same(&edited.snapshot) => (Some(edited), results),
         Ok(_) | Err(_) => all(Error::EditMismatch { path: reading.path.to_owned() }),
     }

@@ -28,17 +28,24 @@ pub(super) struct ParsedText {
 }
 
 impl ParsedText {
-    /// Parses a text. Entries that `former` has with the same lines are not parsed again.
+    /// Parses a text. Entries that `former` has with the same lines are not parsed again. `found` is that of the
+    /// [`Snapshot`].
     ///
     /// # Errors
     /// As [`ConfigFile::parse`].
-    pub(super) fn parse(text: String, former: Option<&Self>, reading: ParseContext<'_>) -> Result<Self, Error> {
+    pub(super) fn parse(
+        text: String,
+        found: u64,
+        former: Option<&Self>,
+        reading: ParseContext<'_>,
+    ) -> Result<Self, Error> {
         if let Some((parts, entries)) = in_parts(&text, former, reading) {
-            return Ok(Self { seen: None, text, parts: Some(parts), snapshot: Arc::new(Snapshot::new(entries, true)) });
+            let snapshot = Arc::new(Snapshot::new(entries, true).with_found(found));
+            return Ok(Self { seen: None, text, parts: Some(parts), snapshot });
         }
         let file = ConfigFile::parse(&text, reading)?;
-        let snapshot = Arc::new(Snapshot::new(file.entries(), file.inline_array().is_none()));
-        Ok(Self { seen: None, text, parts: None, snapshot })
+        let snapshot = Snapshot::new(file.entries(), file.inline_array().is_none()).with_found(found);
+        Ok(Self { seen: None, text, parts: None, snapshot: Arc::new(snapshot) })
     }
 
     /// Each entry by its lines.

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::error::Error;
 
@@ -77,6 +77,20 @@ impl TemporaryFile {
     pub(super) fn fill(&mut self, content: &[u8]) -> Result<(), Error> {
         let written = self.file.write_all(content).and_then(|()| self.file.sync_all());
         written.map_err(Error::io("write", self.path()))
+    }
+
+    /// Takes the space for this many bytes.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => self.file.sync_all().map_err(Error::io("write", self.path())),
+            // The file system has to be given the bytes.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.fill(&vec![b'#'; usize::try_from(bytes).unwrap_or(usize::MAX)])
+            }
+            Err(errno) => Err(Error::io("write", self.path())(errno.into())),
+        }
     }
 
     /// Renames it atomically; not yet durable. Returns the open file.
@@ -217,7 +231,9 @@ impl Seen {
         let seen = Self::of(metadata);
         let (seconds, nanos) = seen.changed_at;
         let since_epoch = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
-        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH.checked_add(since_epoch)?).ok()?;
+        // The clock by which the kernel stamps files.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let age = Duration::try_from(now).ok()?.checked_sub(since_epoch)?;
         (age > TICK).then_some(seen)
     }
 }

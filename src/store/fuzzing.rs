@@ -41,7 +41,7 @@ pub(super) fn applied_together(
     edits: &[Edit],
     reading: ParseContext<'_>,
 ) -> Vec<Result<(String, Edited), Error>> {
-    let Ok(parsed) = ParsedText::parse(text.to_owned(), None, reading) else {
+    let Ok(parsed) = ParsedText::parse(text.to_owned(), 1, None, reading) else {
         return edits.iter().map(|edit| splice::apply(text, edit, reading)).collect();
     };
     let found = ConfigFile::parse(text, reading).map(|file| file.entries());
@@ -58,9 +58,9 @@ pub(super) fn applied_together(
         assert!(draft.text() == whole, "the parts of the text differ from the whole");
         results.push(expected);
     }
-    let again = ParsedText::parse(whole, Some(&parsed), reading).expect("is as before");
+    let again = ParsedText::parse(whole, 1, Some(&parsed), reading).expect("is as before");
     assert!(draft.is_the_same(&again.snapshot));
-    let anew = ParsedText::parse(again.text.clone(), None, reading).expect("is as before");
+    let anew = ParsedText::parse(again.text.clone(), 1, None, reading).expect("is as before");
     assert_eq!(again.snapshot.entries, anew.snapshot.entries);
     results
 }

@@ -280,16 +280,6 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
     }
 }
 
-/// The runners with a reset of this token whose answer was not written. The journal of another runner that cannot be read
-/// holds up nothing.
-pub(super) fn lost_resets_of(directory: &Path, token: Digest) -> Result<Vec<RunnerKey>, Error> {
-    let is_lost = |key: &RunnerKey| {
-        let pending = pending_of(directory, key).ok().flatten();
-        pending.is_some_and(|pending| pending.is_lost_reset_of(token))
-    };
-    Ok(keys(directory, ".pending")?.into_iter().filter(is_lost).collect())
-}
-
 /// Whether an operation of the runner was begun and not cleared, also by another version.
 pub(super) fn is_pending(directory: &Path, key: &RunnerKey) -> Result<bool, Error> {
     let content = read_file(&path_of(directory, key))?;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    Directory, TemporaryFile, beside, make_directory, parent, read_file, read_with_metadata, remove_durably,
-    replace_file, sync_directory, temporary_name,
+    Directory, TemporaryFile, beside, make_directory, parent, read_file, read_if_changed, read_with_metadata,
+    remove_durably, replace_file, sync_directory, temporary_name,
 };
 use super::locks::{lock_itself, lock_sidecar};
 use super::test_hooks::TestHooks;
@@ -23,7 +23,7 @@ use crate::secret::sha256_hex;
 pub(super) const MAX_TRIES: u32 = 5;
 
 /// Extra space that a probe requires, in bytes: more than one new entry needs.
-const PROBE_MARGIN: usize = 4096;
+const PROBE_MARGIN: u64 = 4096;
 
 /// Starts the copy's first line, before the original's length and the checksum of both contents.
 const COPY_HEADER: &str = "runner-agent copy 2 ";
@@ -107,15 +107,14 @@ impl ReplaceTarget<'_> {
         make_directory(parent(self.path))?;
         let is_mount_point = self.is_mount_point();
         let _lock = self.lock(is_mount_point)?;
-        let original = self.read_original()?;
-        let mut sample = original.content.clone();
-        sample.extend(std::iter::repeat_n(b'#', PROBE_MARGIN));
+        let metadata = read_if_changed(self.path, |_| true)?.map(|(_, metadata, _)| metadata);
+        let bytes = metadata.as_ref().map_or(0, Metadata::len) + PROBE_MARGIN;
         if is_mount_point {
             let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
             OpenOptions::new().write(true).open(self.path).map_err(Error::io("write", self.path))?;
-            return TemporaryFile::create(state.join(".probe"))?.fill(&sample);
+            return TemporaryFile::create(state.join(".probe"))?.reserve(bytes);
         }
-        self.temporary(&original)?.fill(&sample)
+        self.temporary(metadata.as_ref())?.reserve(bytes)
     }
 
     /// Finishes an interrupted write in place, unless another process has written the file since.
@@ -182,7 +181,7 @@ impl ReplaceTarget<'_> {
 
     fn rename(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
         let directory = Directory::open(parent(self.path))?;
-        let mut temporary = self.temporary(original)?;
+        let mut temporary = self.temporary(original.metadata.as_ref())?;
         temporary.fill(edited)?;
         self.hooks.before_rename(self.path);
         if !self.is_unchanged(original)? {
@@ -199,9 +198,9 @@ impl ReplaceTarget<'_> {
     }
 
     /// Creates the empty replacement with its final owner and mode.
-    fn temporary(&self, original: &Original) -> Result<TemporaryFile, Error> {
+    fn temporary(&self, original: Option<&Metadata>) -> Result<TemporaryFile, Error> {
         let temporary = TemporaryFile::create(temporary_name(self.path))?;
-        let Some(wanted) = &original.metadata else {
+        let Some(wanted) = original else {
             temporary.set_mode(0o600)?;
             return Ok(temporary);
         };

@@ -1,6 +1,7 @@
 //! One version of config.toml, with its entries by what identifies a runner.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::edit::EntrySelector;
 use super::entry::Entry;
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub exists: bool,
     /// Whether an entry can be added; false if `runners` is an inline array.
     pub takes_entries: bool,
+    /// How many versions of the file, up to this one, were found and not written by this process.
+    pub found: u64,
     /// Positions of the entries with an id, in its order, and by that of the file. So are the next two.
     by_id: Vec<usize>,
     by_token: Vec<usize>,
@@ -36,7 +39,14 @@ impl Snapshot {
             entries,
             exists: true,
             takes_entries,
+            found: 0,
         }
+    }
+
+    /// The same with the number of versions that were found.
+    #[must_use]
+    pub fn with_found(self, found: u64) -> Self {
+        Self { found, ..self }
     }
 
     /// There is no file.
@@ -77,6 +87,39 @@ impl Snapshot {
         self.at_server(self.at(&self.by_name, |entry| entry.name.as_deref().cmp(&Some(name))), url)
     }
 
+    /// What this version differs in from another one. Where an entry is in the file counts only beside the others.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Difference {
+        let is_same = |(one, other): &(&Entry, &Entry)| one.says_the_same(other);
+        let before = self.entries.iter().zip(&other.entries).take_while(is_same).count();
+        let (mine, theirs) = (&self.entries[before..], &other.entries[before..]);
+        let after = mine.iter().rev().zip(theirs.iter().rev()).take_while(is_same).count();
+        let (mine, theirs) = (&mine[..mine.len() - after], &theirs[..theirs.len() - after]);
+        let key = |entry: &Entry| (entry.id, digest_of(entry), entry.name.clone());
+        let runner = |entry: &Entry| (entry.id, entry.name.clone(), entry.url.clone());
+        let mut runners: BTreeMap<_, i64> = BTreeMap::new();
+        mine.iter().for_each(|entry| *runners.entry(runner(entry)).or_default() += 1);
+        theirs.iter().for_each(|entry| *runners.entry(runner(entry)).or_default() -= 1);
+        let mut known: BTreeMap<_, VecDeque<&Entry>> = BTreeMap::new();
+        theirs.iter().for_each(|entry| known.entry(key(entry)).or_default().push_back(entry));
+        let (mut entries, mut is_reordered, mut last) = (Vec::new(), false, None);
+        for entry in mine {
+            match known.get_mut(&key(entry)).and_then(VecDeque::pop_front) {
+                Some(former) => {
+                    is_reordered |= last.is_some_and(|last| last > former.position);
+                    last = Some(former.position);
+                    if !entry.says_the_same(former) {
+                        entries.extend([entry, former].map(Entry::clone));
+                    }
+                }
+                None => entries.push(entry.clone()),
+            }
+        }
+        entries.extend(known.into_values().flatten().cloned());
+        let has_same_runners = runners.iter().all(|((id, ..), count)| id.is_some() && *count == 0);
+        Difference { entries: Self::new(entries, true), is_reordered, has_same_runners }
+    }
+
     fn at_server<'s>(&'s self, positions: &'s [usize], url: &ServerUrl) -> impl Iterator<Item = &'s Entry> {
         let entries = positions.iter().map(|at| &self.entries[*at]);
         entries.filter(move |entry| entry.url.as_ref() == Some(url))
@@ -91,6 +134,43 @@ impl Snapshot {
         let first = positions.partition_point(|at| order(&self.entries[*at]) == Ordering::Less);
         let count = positions[first..].partition_point(|at| order(&self.entries[*at]) == Ordering::Equal);
         &positions[first..first + count]
+    }
+}
+
+/// What two versions of config.toml differ in.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// The entries that only one of them has, so a changed one twice. Their positions say nothing.
+    pub entries: Snapshot,
+    /// Whether the entries that both have are in another order.
+    pub is_reordered: bool,
+    /// Whether the entries that differ have the same ids, names and servers in both, so that only what else they say differs.
+    pub has_same_runners: bool,
+}
+
+impl Difference {
+    /// Whether nothing about the entries differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.entries.is_empty() && !self.is_reordered
+    }
+
+    /// Whether it concerns the entries of a runner.
+    #[must_use]
+    pub fn concerns(&self, target: &EntrySelector) -> bool {
+        self.is_reordered || !self.entries.positions_of(target).is_empty()
+    }
+
+    /// Adds what a later version differs in from the one before.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        let mut entries = self.entries.entries;
+        entries.extend(later.entries.entries);
+        Self {
+            entries: Snapshot::new(entries, true),
+            is_reordered: self.is_reordered || later.is_reordered,
+            has_same_runners: self.has_same_runners && later.has_same_runners,
+        }
     }
 }
 

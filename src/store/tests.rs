@@ -10,7 +10,9 @@ mod held;
 mod journal;
 mod properties;
 mod records;
+mod snapshot;
 mod splice;
+mod state_index;
 mod system_id;
 mod version_0_1;
 

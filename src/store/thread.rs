@@ -1,10 +1,11 @@
 //! The one thread that touches the disk.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Config;
 use super::blocking::BlockingStore;
@@ -16,9 +17,24 @@ use super::test_hooks::TestHooks;
 pub(super) enum DiskTask {
     /// Any task but a change of config.toml; it sends its own result.
     Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
-    /// A change of config.toml, made together with other queued changes.
+    /// A change of config.toml, made together with others.
     Edit(Box<Edit>, oneshot::Sender<Result<Edited, Error>>),
+    /// Makes the changes that wait, and says so.
+    Flush(oneshot::Sender<()>),
 }
+
+/// A change and where its result goes.
+type WaitingEdit = (Edit, oneshot::Sender<Result<Edited, Error>>);
+
+/// The most changes that wait for each other.
+const MOST_TOGETHER: usize = 100;
+
+/// The pause between two replaces of config.toml, in times of what the first one has taken. One that comes later than that
+/// waits for nothing.
+const PAUSE_FACTOR: u32 = 20;
+
+/// The longest pause. Meanwhile the journals hold the new tokens, and config.toml the old ones.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// The handle of the started thread.
 pub(super) struct DiskThread {
@@ -53,12 +69,29 @@ fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Er
 }
 
 fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
-    let mut waiting = VecDeque::new();
-    while let Some(job) = waiting.pop_front().or_else(|| receiver.recv().ok()) {
-        waiting.extend(receiver.try_iter());
-        match job {
-            DiskTask::Work(work) => isolated(|| work(&mut disk)),
-            DiskTask::Edit(edit, answer) => isolated(|| edit_together(&mut disk, (*edit, answer), &mut waiting)),
+    let (mut edits, mut not_before) = (Vec::new(), Instant::now());
+    loop {
+        let received = if edits.is_empty() {
+            receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            receiver.recv_timeout(not_before.saturating_duration_since(Instant::now()))
+        };
+        match received {
+            Ok(DiskTask::Work(work)) => isolated(|| work(&mut disk)),
+            Ok(DiskTask::Edit(edit, answer)) => edits.push((*edit, answer)),
+            Ok(DiskTask::Flush(done)) => {
+                edit_together(&mut disk, &mut edits, &mut not_before);
+                // A dropped receiver means that the caller was cancelled.
+                let _ = done.send(());
+            }
+            Err(RecvTimeoutError::Timeout) => edit_together(&mut disk, &mut edits, &mut not_before),
+            Err(RecvTimeoutError::Disconnected) => {
+                edit_together(&mut disk, &mut edits, &mut not_before);
+                return;
+            }
+        }
+        if edits.len() >= MOST_TOGETHER {
+            edit_together(&mut disk, &mut edits, &mut not_before);
         }
     }
 }
@@ -69,24 +102,20 @@ fn isolated(task: impl FnOnce()) {
     let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
 }
 
-/// Makes a change and all other queued ones, at any position in the queue: a caller has one request at a time.
-fn edit_together(
-    disk: &mut BlockingStore,
-    first: (Edit, oneshot::Sender<Result<Edited, Error>>),
-    waiting: &mut VecDeque<DiskTask>,
-) {
-    let (mut edits, mut answers) = (vec![first.0], vec![first.1]);
-    for job in std::mem::take(waiting) {
-        match job {
-            DiskTask::Edit(edit, answer) => {
-                edits.push(*edit);
-                answers.push(answer);
-            }
-            DiskTask::Work(work) => waiting.push_back(DiskTask::Work(work)),
+/// Makes the changes that wait. The next ones wait for a multiple of the time that these have taken: a replace costs the
+/// more, the larger the file is, and is shared by the more changes.
+fn edit_together(disk: &mut BlockingStore, waiting: &mut Vec<WaitingEdit>, not_before: &mut Instant) {
+    if waiting.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    let (edits, answers): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().unzip();
+    isolated(|| {
+        for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
+            // A dropped receiver means that the caller was cancelled.
+            let _ = answer.send(result);
         }
-    }
-    for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
-        // A dropped receiver means that the caller was cancelled.
-        let _ = answer.send(result);
-    }
+    });
+    let ended = Instant::now();
+    *not_before = ended + (ended.duration_since(began) * PAUSE_FACTOR).min(LONGEST_PAUSE);
 }

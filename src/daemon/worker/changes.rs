@@ -49,7 +49,6 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Settings(config) => self.take_settings(config).await,
             RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
-            RunnerCommand::Stop => {}
         }
     }
 

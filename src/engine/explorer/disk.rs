@@ -10,7 +10,7 @@ use crate::ops::Disk;
 use crate::secret::Digest;
 use crate::store::{
     self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending,
-    Record, Records, Snapshot,
+    Record, RecordQuery, Records, Snapshot,
 };
 
 type Stored<T> = Result<T, store::Error>;
@@ -119,6 +119,17 @@ impl Port {
         result
     }
 
+    /// How many versions of config.toml the process has found.
+    fn has_read(&self, state: &mut State) -> u64 {
+        let State { processes, files, .. } = state;
+        processes.get_mut(&self.process).map_or(0, |process| process.known.read(&files.entries))
+    }
+
+    fn has_written(&self, state: &mut State) {
+        let State { processes, files, .. } = state;
+        processes.get_mut(&self.process).into_iter().for_each(|process| process.known.written(&files.entries));
+    }
+
     /// Whether an entry may go although its runner lives on.
     fn check_removal(&self, state: &mut State, entry: &Entry) {
         let Some(token) = literal(entry) else { return };
@@ -197,7 +208,8 @@ impl Disk for Port {
             for (position, entry) in entries.iter_mut().enumerate() {
                 (entry.position, entry.line) = (position, position * 10 + 1);
             }
-            Ok(Arc::new(Snapshot::new(entries, true)))
+            let found = self.has_read(state);
+            Ok(Arc::new(Snapshot::new(entries, true).with_found(found)))
         })
         .await
     }
@@ -206,6 +218,7 @@ impl Disk for Port {
         self.work("edit", |state| {
             let missing = || store::Error::NoSuchEntry { path: PathBuf::new(), runner: String::new() };
             let before = state.files.entries.clone();
+            self.has_read(state);
             let edited = match edit {
                 Edit::Renew { target, id, credential, over } => {
                     let has_match = state.files.entries.iter().any(|entry| target.matches(entry));
@@ -250,6 +263,7 @@ impl Disk for Port {
                     Ok(Edited { entries: gone.len(), removed: gone.iter().map(text_of).collect() })
                 }
             };
+            self.has_written(state);
             // An edit that changes nothing writes nothing.
             if state.files.entries != before {
                 state.config_changed();
@@ -280,6 +294,10 @@ impl Disk for Port {
             Ok(Records { records: state.files.records.values().cloned().collect(), damaged: Vec::new() })
         })
         .await
+    }
+
+    async fn records_with(&self, _: RecordQuery) -> Stored<Vec<Record>> {
+        Ok(self.records().await?.records)
     }
 
     async fn save_record(&self, record: Record) -> Stored<()> {

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
 use crate::model::{Boot, CandidateSource, Held, RunnerId, RunnerKey, Timestamp};
+use crate::ops::memory::KnownEntries;
 use crate::secret::Token;
 use crate::store::{AskedBy, Entry, EntryToken, JournalOperation, Pending, Record};
 
@@ -122,6 +123,8 @@ pub(super) struct Process {
     pub(super) intent: Intent,
     pub(super) is_daemon: bool,
     pub(super) began: i64,
+    /// config.toml as it knows it.
+    pub(super) known: KnownEntries,
 }
 
 /// config.toml and the state directory.
@@ -303,7 +306,7 @@ impl World {
         let process = state.next_process;
         state.next_process += 1;
         let began = state.now();
-        state.processes.insert(process, Process { intent, is_daemon, began });
+        state.processes.insert(process, Process { intent, is_daemon, began, known: KnownEntries::default() });
         Port { world: self.clone(), process }
     }
 

@@ -128,8 +128,11 @@ async fn silence_after_sending_is_a_timeout() {
 #[tokio::test]
 async fn requests_to_one_host_wait_for_a_free_slot() {
     let server = ScriptedServer::start(vec![Reply::Silence; 4]).await;
-    let client =
-        Client::new(Config { in_flight_per_host: 2, request_timeout: Duration::from_millis(300), ..Config::default() });
+    let client = Client::new(Config {
+        in_flight_per_host: Some(2),
+        request_timeout: Duration::from_millis(300),
+        ..Config::default()
+    });
     let calls: Vec<_> = (0..4)
         .map(|_| {
             let (client, site) = (client.clone(), server.site());

@@ -141,7 +141,7 @@ fn stop_sends_no_reset_that_waits_for_its_turn() {
 #[test]
 fn interrupted_command_sends_no_reset_that_waits_for_its_turn() {
     let (sandbox, held) = crowded("");
-    let rotation = sandbox.start(&["rotate", "--all-runners"]);
+    let rotation = sandbox.start(&["rotate", "--all-runners", "--parallel", "4"]);
     sandbox.wait_for_requests(Endpoint::Reset, 4);
     rotation.signal(Signal::TERM);
     sandbox.wait("the signal to be noticed", |_| rotation.log().contains("interrupted"));

@@ -1,0 +1,266 @@
+//! Finds records by what they hold, and journals by their tokens, without reading all of them each time.
+//!
+//! The kernel tells by inotify which files of the directory have changed, whoever changed them; only those are read again.
+//! Where it cannot, everything is read again each time. The index is made at the first question.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::inotify::{self as watches, CreateFlags, ReadFlags, WatchFlags};
+
+use super::error::Error;
+use super::journal;
+use super::record::{self, Record};
+use super::{Pending, held};
+use crate::model::{RunnerId, RunnerKey};
+use crate::secret::{Digest, Fingerprint};
+
+/// What a record or the file beside it may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordQuery {
+    /// This token: its present or a former one, or the one that it was created from.
+    Token(Digest),
+    /// This id, claimed or named by the server.
+    Id(RunnerId),
+    /// This name.
+    Name(String),
+    /// A candidate that the server has named for this runner.
+    CandidateOf(RunnerId),
+}
+
+/// The hash of something that a record is found by. Two things may share one: a finding is a superset.
+type Term = u64;
+
+#[derive(Hash)]
+enum Key<'k> {
+    Token(&'k Fingerprint),
+    Id(u64),
+    Name(&'k str),
+    CandidateOf(u64),
+}
+
+impl Key<'_> {
+    fn term(&self) -> Term {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl RecordQuery {
+    fn term(&self) -> Term {
+        match self {
+            Self::Token(digest) => Key::Token(&digest.fingerprint()).term(),
+            Self::Id(id) => Key::Id(id.number()).term(),
+            Self::Name(name) => Key::Name(name).term(),
+            Self::CandidateOf(id) => Key::CandidateOf(id.number()).term(),
+        }
+    }
+}
+
+/// The index of one state directory.
+#[derive(Default)]
+pub(super) struct StateIndex {
+    /// Reports changes; `None` before the first question, and if the kernel has none to give.
+    changes: Option<Changes>,
+    /// By the number of a runner, for the other maps.
+    runners: Vec<Known>,
+    numbers: HashMap<RunnerKey, u32>,
+    found: BTreeSet<(Term, u32)>,
+    /// The runners with a journal.
+    journals: BTreeSet<RunnerKey>,
+}
+
+struct Known {
+    key: RunnerKey,
+    terms: Vec<Term>,
+}
+
+/// The kinds of files of a runner, by the ends of their names.
+const SUFFIXES: [&str; 3] = [".json", ".held", ".pending"];
+
+/// Room for a few hundred events.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A watched directory.
+struct Changes {
+    descriptor: OwnedFd,
+}
+
+/// What has changed since the last look.
+enum Changed {
+    These(BTreeSet<String>),
+    /// Events were lost.
+    Anything,
+    /// The directory is another one, or events cannot be read.
+    Unknown,
+}
+
+impl StateIndex {
+    /// The runners whose record, or what is kept beside it, may answer a question, by key.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be read.
+    pub(super) fn keys(&mut self, directory: &Path, query: &RecordQuery) -> Result<Vec<RunnerKey>, Error> {
+        self.refresh(directory)?;
+        let term = query.term();
+        let numbers = self.found.range((term, 0)..=(term, u32::MAX)).map(|(_, number)| *number);
+        let mut keys: Vec<_> = numbers.filter_map(|number| self.runners.get(number as usize)).collect();
+        keys.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(keys.into_iter().map(|known| known.key.clone()).collect())
+    }
+
+    /// The records of [`StateIndex::keys`]. A damaged one is left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn records(&mut self, directory: &Path, query: &RecordQuery) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        for key in self.keys(directory, query)? {
+            match record::read(directory, &key) {
+                Ok(found) => records.extend(found),
+                Err(Error::Record { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The runners with a reset of this token whose answer was not written. The journal of another runner that cannot be
+    /// read holds up nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the directory cannot be read.
+    pub(super) fn lost_resets_of(&mut self, directory: &Path, token: Digest) -> Result<Vec<RunnerKey>, Error> {
+        self.refresh(directory)?;
+        let is_lost = |key: &&RunnerKey| {
+            let pending = journal::pending_of(directory, key).ok().flatten();
+            pending.is_some_and(|pending: Pending| pending.is_lost_reset_of(token))
+        };
+        Ok(self.journals.iter().filter(is_lost).cloned().collect())
+    }
+
+    fn refresh(&mut self, directory: &Path) -> Result<(), Error> {
+        match self.changes.as_ref().map(Changes::take) {
+            Some(Changed::These(names)) => {
+                names.iter().for_each(|name| self.read(directory, name));
+                Ok(())
+            }
+            Some(Changed::Anything) => self.read_all(directory),
+            None | Some(Changed::Unknown) => {
+                // Before the files are read: what changes meanwhile is read again.
+                self.changes = Changes::watch(directory);
+                self.read_all(directory)
+            }
+        }
+    }
+
+    fn read_all(&mut self, directory: &Path) -> Result<(), Error> {
+        let changes = self.changes.take();
+        *self = Self { changes, ..Self::default() };
+        let mut names: BTreeMap<String, ()> = BTreeMap::new();
+        for file in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+            let name = file.map_err(Error::io("read", directory))?.file_name();
+            // What is beside a record is read with it.
+            if let Some((key, suffix)) = name.to_str().and_then(split) {
+                let suffix = if suffix == ".held" { ".json" } else { suffix };
+                names.insert(format!("{key}{suffix}"), ());
+            }
+        }
+        names.keys().for_each(|name| self.read(directory, name));
+        Ok(())
+    }
+
+    /// Reads a file again that has changed, or is new or gone. One that cannot be read answers nothing.
+    fn read(&mut self, directory: &Path, name: &str) {
+        let Some((key, suffix)) = split(name) else { return };
+        let Ok(key) = RunnerKey::try_from(key.to_owned()) else { return };
+        if suffix == ".pending" {
+            if directory.join(name).exists() {
+                self.journals.insert(key);
+            } else {
+                self.journals.remove(&key);
+            }
+            return;
+        }
+        let mut terms =
+            record::read(directory, &key).ok().flatten().map(|record| terms_of(&record)).unwrap_or_default();
+        let held = held::read(directory, &key).unwrap_or_default();
+        let owners = held.candidates.iter().filter_map(|candidate| candidate.id);
+        terms.extend(owners.map(|id| Key::CandidateOf(id.number()).term()));
+        let number = match self.numbers.get(&key) {
+            Some(number) => *number,
+            None if terms.is_empty() => return,
+            None => {
+                let Ok(number) = u32::try_from(self.runners.len()) else { return };
+                self.runners.push(Known { key: key.clone(), terms: Vec::new() });
+                self.numbers.insert(key, number);
+                number
+            }
+        };
+        let Some(known) = self.runners.get_mut(number as usize) else { return };
+        for term in std::mem::replace(&mut known.terms, terms.clone()) {
+            self.found.remove(&(term, number));
+        }
+        self.found.extend(terms.into_iter().map(|term| (term, number)));
+    }
+}
+
+/// The runner's key in a file's name, and the kind of file.
+fn split(name: &str) -> Option<(&str, &'static str)> {
+    SUFFIXES.into_iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, suffix)))
+}
+
+fn terms_of(record: &Record) -> Vec<Term> {
+    let present = record.credential.as_ref().map(|credential| credential.token.fingerprint());
+    let former = record.former_digests.iter().map(Digest::fingerprint);
+    let mut tokens: BTreeSet<_> = present.into_iter().chain(former).collect();
+    tokens.extend(record.former_tokens.iter().chain(&record.seed).cloned());
+    let ids: BTreeSet<_> = [record.id, record.confirmed_id].into_iter().flatten().collect();
+    let name = record.name.iter().map(|name| Key::Name(name).term());
+    let tokens = tokens.iter().map(|token| Key::Token(token).term());
+    tokens.chain(ids.into_iter().map(|id| Key::Id(id.number()).term())).chain(name).collect()
+}
+
+impl Changes {
+    /// `None` if the kernel has no more watches to give.
+    fn watch(directory: &Path) -> Option<Self> {
+        let descriptor = watches::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
+        let wanted = WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF;
+        watches::add_watch(&descriptor, directory, wanted | WatchFlags::ONLYDIR).ok()?;
+        Some(Self { descriptor })
+    }
+
+    fn take(&self) -> Changed {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut reader = watches::Reader::new(&self.descriptor, &mut buffer);
+        let (mut names, mut is_complete) = (BTreeSet::new(), true);
+        loop {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => is_complete = false,
+                Ok(event) => match event.file_name() {
+                    Some(name) => {
+                        names.extend(name.to_str().ok().filter(|name| split(name).is_some()).map(str::to_owned))
+                    }
+                    // About the directory itself.
+                    None => return Changed::Unknown,
+                },
+                Err(rustix::io::Errno::AGAIN) if is_complete => return Changed::These(names),
+                Err(rustix::io::Errno::AGAIN) => return Changed::Anything,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Changed::Unknown,
+            }
+        }
+    }
+}
