@@ -1,0 +1,81 @@
+//! A config.toml of many entries, and the GitLab that knows their runners.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use fake_gitlab::{Builder, Gitlab, NewRunner};
+use test_support::Sandbox;
+
+/// The pause between two looks at config.toml, which is shorter than a replace of it.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A sandbox with many runners, all of which the agent rotates.
+pub(crate) struct Fleet {
+    sandbox: Sandbox,
+}
+
+impl Fleet {
+    /// `settings` are added to agent.toml.
+    pub(crate) fn new(count: usize, gitlab: Builder, settings: &str) -> Self {
+        let binary = env::var("SCALE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned());
+        let sandbox = Sandbox::new(binary, gitlab);
+        sandbox.write("agent.toml", settings);
+        let tokens: Vec<_> = (0..count).map(|_| sandbox.gitlab.add_runner(NewRunner::instance())).collect();
+        sandbox.write_config(&config(&sandbox.gitlab.url(), &tokens));
+        Self { sandbox }
+    }
+
+    /// Counts the replaces of config.toml while `work` goes on: each gives the file another inode.
+    pub(crate) fn replaces_during<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
+        let (path, is_over) = (self.path("config/config.toml"), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let counting = scope.spawn(|| {
+                let (mut replaces, mut last) = (0, None);
+                while !is_over.load(Ordering::Relaxed) {
+                    let inode = fs::metadata(&path).ok().map(|found| found.ino());
+                    replaces += usize::from(last.is_some_and(|last| last != inode));
+                    last = Some(inode);
+                    thread::sleep(LOOK);
+                }
+                replaces
+            });
+            let done = work();
+            is_over.store(true, Ordering::Relaxed);
+            (done, counting.join().unwrap())
+        })
+    }
+}
+
+impl Deref for Fleet {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+/// A GitLab whose tokens live this long.
+pub(crate) fn gitlab(life: Duration) -> Builder {
+    Gitlab::builder().token_life(life)
+}
+
+/// Entries of some 275 bytes with a docker table each, by id and token.
+pub(crate) fn config(url: &str, runners: &[(u64, String)]) -> String {
+    let mut text = String::from("concurrent = 10\ncheck_interval = 3\n");
+    for (id, token) in runners {
+        write!(
+            text,
+            "\n[[runners]]\n  name = \"runner-{id:05}\"\n  url = \"{url}\"\n  id = {id}\n  token = \"{token}\"\n  \
+             executor = \"docker\"\n  [runners.docker]\n    image = \"alpine:3.20\"\n    privileged = false\n    \
+             volumes = [\"/cache\"]\n    shm_size = 0\n"
+        )
+        .unwrap();
+    }
+    text
+}

@@ -1,0 +1,54 @@
+//! What a process has used, as the kernel tells it.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use test_support::{Output, Process};
+
+/// The pause between looks at a running process.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The CPU time and memory of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// User and system time in seconds.
+    pub(crate) cpu: f64,
+    /// Resident memory in MiB: its peak in [`run`], its present value in [`of`].
+    pub(crate) memory: f64,
+}
+
+/// What a running process has used so far.
+pub(crate) fn of(process: &Process) -> Option<Usage> {
+    let cpu = cpu(process)?;
+    Some(Usage { cpu, memory: memory(process, "VmRSS:")? })
+}
+
+/// Runs a process to its end. What it does in the last milliseconds is not seen.
+pub(crate) fn run(process: Process) -> (Output, Usage) {
+    let mut usage = Usage::default();
+    while process.is_running() {
+        if let (Some(cpu), Some(memory)) = (cpu(&process), memory(&process, "VmHWM:")) {
+            usage = Usage { cpu, memory };
+        }
+        thread::sleep(LOOK);
+    }
+    (process.end(), usage)
+}
+
+/// The run time of all threads: `schedstat` counts nanoseconds, other files count ticks.
+fn cpu(process: &Process) -> Option<f64> {
+    let mut nanos = 0;
+    for task in fs::read_dir(process.proc("task")).ok()? {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).unwrap_or_default();
+        nanos += text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Some(Duration::from_nanos(nanos).as_secs_f64())
+}
+
+fn memory(process: &Process, line: &str) -> Option<f64> {
+    let status = fs::read_to_string(process.proc("status")).ok()?;
+    let kib =
+        status.lines().find_map(|text| text.strip_prefix(line))?.split_whitespace().next()?.parse::<f64>().ok()?;
+    Some(kib / 1024.0)
+}

@@ -1,0 +1,206 @@
+//! The pieces of work, and what each may cost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use fake_gitlab::Endpoint;
+use rustix::process::Signal;
+use test_support::PATIENCE;
+
+use super::fleet::{Fleet, gitlab};
+use super::usage::{self, Usage};
+
+/// How much more one runner may cost if there are more of them.
+const MOST_GROWTH: f64 = 1.5;
+
+/// CPU time below which a ratio says nothing, in seconds.
+const LEAST_CPU: f64 = 0.2;
+
+/// A life within which all tokens are rotated.
+const SHORT: Duration = Duration::from_secs(180);
+
+/// The latest share of a token's life at which it is replaced.
+const LATEST_SHARE: f64 = 0.8;
+
+/// A long life: nothing is rotated.
+const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long the daemon is given to finish what a change causes, and is watched at rest.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What a piece of work came to.
+pub(crate) struct Figures {
+    what: &'static str,
+    usage: Usage,
+    requests: usize,
+    /// The most requests that the work may cause.
+    most_requests: usize,
+    /// Replaces of config.toml, and the most of them.
+    replaces: usize,
+    most_replaces: usize,
+    /// What else went wrong.
+    wrong: Vec<String>,
+    /// Whether the CPU time grows with the number of runners, and no faster.
+    is_per_runner: bool,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { cpu, memory } = self.usage;
+        let Self { what, requests, replaces, .. } = self;
+        write!(formatter, "{what:24} CPU {cpu:8.3} s, {memory:7.1} MiB, {requests} requests, {replaces} replaces")
+    }
+}
+
+impl Figures {
+    /// What is wrong with them, beside those of fewer runners.
+    pub(crate) fn faults(&self, count: usize, former: Option<(usize, &Self)>) -> Vec<String> {
+        let mut faults = self.wrong.clone();
+        if self.replaces > self.most_replaces {
+            faults.push(format!("{}: {} replaces, at most {}", self.what, self.replaces, self.most_replaces));
+        }
+        if self.requests > self.most_requests {
+            faults.push(format!("{}: {} requests, at most {}", self.what, self.requests, self.most_requests));
+        }
+        if let Some((size, former)) = former.filter(|(_, former)| former.usage.cpu >= LEAST_CPU) {
+            let growth = (self.usage.cpu / former.usage.cpu) / ratio(count, size);
+            if self.is_per_runner && growth > MOST_GROWTH {
+                faults.push(format!("{}: the CPU time of one runner has grown by the factor {growth:.2}", self.what));
+            }
+        }
+        faults
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "thousands")]
+fn ratio(count: usize, size: usize) -> f64 {
+    count as f64 / size as f64
+}
+
+type Work = fn(usize) -> Vec<Figures>;
+
+pub(crate) const WORK: [(&str, Work); 5] =
+    [("list", list), ("verify", verify), ("daemon", daemon), ("rotations", rotations), ("stop", stop)];
+
+fn list(count: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(count, gitlab(LONG), "");
+    let (output, usage) = usage::run(fleet.start(&["list"]));
+    output.exits(0);
+    assert_eq!(output.stdout.lines().count(), count + 1);
+    vec![figures("list", usage, fleet.gitlab.requests().len(), 0)]
+}
+
+fn verify(count: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(count, gitlab(LONG), "");
+    let (output, usage) = usage::run(fleet.start(&["verify"]));
+    output.exits(0);
+    vec![figures("verify", usage, fleet.gitlab.requests().len(), count)]
+}
+
+/// The daemon from its start to its stop.
+fn daemon(count: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(count, gitlab(LONG), "");
+    let daemon = fleet.start(&["run"]);
+    let mut all = Vec::new();
+    wait("serving", || daemon.log().contains("serving"));
+    all.push(figures("start to serving", usage::of(&daemon).unwrap(), 0, 0));
+    fleet.wait_for_requests(Endpoint::Verify, count);
+    thread::sleep(QUIET);
+    let mut last = usage::of(&daemon).unwrap();
+    let mut asked = fleet.gitlab.requests().len();
+    all.push(figures("first verification", last, asked, count));
+    let mut since = |what: &'static str, most: usize, is_per_runner: bool| {
+        let (now, requests) = (usage::of(&daemon).unwrap(), fleet.gitlab.requests().len());
+        let used = Usage { cpu: now.cpu - last.cpu, ..now };
+        let figures = Figures { is_per_runner, ..figures(what, used, requests - asked, most) };
+        (last, asked) = (now, requests);
+        figures
+    };
+    thread::sleep(2 * QUIET);
+    all.push(since("at rest for 10 s", 0, false));
+    let text = fleet.config();
+    fleet.write_config(&format!("# a comment\n{text}"));
+    thread::sleep(2 * QUIET);
+    all.push(since("a comment added", 0, true));
+    let runner = fleet.gitlab.runners().into_iter().nth(count / 2).unwrap();
+    let token = fleet.gitlab.revoke(runner.id);
+    fleet.write_config(&fleet.config().replace(&runner.token, &token));
+    thread::sleep(2 * QUIET);
+    all.push(since("one token by hand", 2, true));
+    daemon.signal(Signal::TERM);
+    let (output, usage) = usage::run(daemon);
+    output.exits(0);
+    let used = Usage { cpu: usage.cpu - last.cpu, memory: usage.memory };
+    all.push(figures("stop", used, fleet.gitlab.requests().len() - asked, 0));
+    all
+}
+
+/// Every token is rotated once.
+fn rotations(count: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(count, gitlab(SHORT), "[rotate]\nat = \"50%\"\n");
+    let known: BTreeMap<_, _> =
+        fleet.gitlab.runners().into_iter().map(|runner| (runner.token, runner.token_expires_at)).collect();
+    let daemon = fleet.start(&["run"]);
+    fleet.wait_for_requests(Endpoint::Verify, count);
+    let before = usage::of(&daemon).unwrap();
+    let is_rotated = || fleet.gitlab.runners().iter().all(|runner| runner.rotations > 0);
+    let ((), replaces) = fleet.replaces_during(|| {
+        wait("rotations", is_rotated);
+        // The last tokens are written.
+        wait("config.toml", || fleet.is_in_step());
+    });
+    let after = usage::of(&daemon).unwrap();
+    let resets = fleet.gitlab.requests_to(Endpoint::Reset);
+    // The first token of each runner: when was it replaced?
+    let shares = resets.iter().filter_map(|request| {
+        let expires_at = (*known.get(request.parameter("token")?)?)?;
+        Some(1.0 - expires_at.duration_since(request.received_at).as_secs_f64() / SHORT.as_secs_f64())
+    });
+    let latest = shares.fold(0.0, f64::max);
+    daemon.kill();
+    let usage = Usage { cpu: after.cpu - before.cpu, ..after };
+    let mut wrong = Vec::new();
+    if latest > LATEST_SHARE {
+        wrong.push(format!("a token was replaced at {:.0} % of its life", latest * 100.0));
+    }
+    // Some are rotated twice while the others wait.
+    let figures = figures("rotations", usage, resets.len(), 2 * count);
+    vec![Figures { replaces, most_replaces: 20 + resets.len() / 20, wrong, ..figures }]
+}
+
+/// A stop unregisters as many as there is time for, and the next start deletes none.
+fn stop(count: usize) -> Vec<Figures> {
+    let settings = "[shutdown]\nunregister = \"all\"\ngrace = \"4s\"\n";
+    let fleet = Fleet::new(count, gitlab(LONG), settings);
+    let daemon = fleet.start(&["run"]);
+    fleet.wait_for_requests(Endpoint::Verify, count);
+    thread::sleep(QUIET);
+    let before = usage::of(&daemon).unwrap();
+    daemon.signal(Signal::TERM);
+    let (_, after) = usage::run(daemon);
+    let deletions = fleet.gitlab.requests_to(Endpoint::DeleteManager).len();
+    let usage = Usage { cpu: after.cpu - before.cpu, ..after };
+    let daemon = fleet.start_serving();
+    thread::sleep(2 * QUIET);
+    let mut wrong = Vec::new();
+    if fleet.gitlab.requests_to(Endpoint::DeleteManager).len() != deletions {
+        wrong.push("the next start has deleted a manager".to_owned());
+    }
+    daemon.kill();
+    vec![Figures { wrong, is_per_runner: false, ..figures("stop", usage, deletions, count) }]
+}
+
+fn figures(what: &'static str, usage: Usage, requests: usize, most_requests: usize) -> Figures {
+    let (replaces, most_replaces, wrong) = (0, 0, Vec::new());
+    Figures { what, usage, requests, most_requests, replaces, most_replaces, wrong, is_per_runner: true }
+}
+
+fn wait(what: &str, is_met: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_met() {
+        assert!(std::time::Instant::now() < deadline, "timed out waiting for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
