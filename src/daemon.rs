@@ -7,6 +7,7 @@
 //! Everything runs on the caller's current-thread runtime. How a runner is driven is the engine's matter.
 
 mod assembly;
+mod config_change;
 mod file_watch;
 mod heartbeat;
 mod once;

@@ -56,7 +56,7 @@ use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
 use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp, Witness};
 use crate::secret::Fingerprint;
-use crate::store::{self, Pending, Record, Snapshot};
+use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
 
@@ -184,9 +184,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         locked: Locked<D::RunnerLock>,
     ) -> Result<Entered<D::RunnerLock>, Error> {
         let known = runner.record.credential.clone();
-        let locked = self.reread(runner, locked).await?;
-        self.take_pending(runner).await?;
-        let snapshot = self.disk.read().await?;
+        let OnDisk { record, held, pending, snapshot } = self.disk.on_disk(&runner.record.key).await?;
+        if self.take_record(runner, record?)? {
+            runner.take_held(held);
+        }
+        let snapshot = match pending? {
+            Some(pending @ Pending { answer: Some(_), .. }) => {
+                self.finish(runner, pending).await?;
+                self.disk.read().await?
+            }
+            Some(_) | None => snapshot?,
+        };
         runner.look_up(&snapshot);
         let is_replaced = runner.record.credential != known;
         Ok(Entered { locked, snapshot, is_replaced })
@@ -207,22 +215,31 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn reread(&self, runner: &mut Runner, locked: Locked<D::RunnerLock>) -> Result<Locked<D::RunnerLock>, Error> {
-        let Some(record) = self.disk.record(&runner.record.key).await? else {
-            // Its record was removed after it was read: nothing of it may be written again.
+        let record = self.disk.record(&runner.record.key).await?;
+        if self.take_record(runner, record)? {
+            self.load_held(runner).await;
+        }
+        Ok(locked)
+    }
+
+    /// Takes the record from the disk, unless the one in memory is newer because saving it failed. Returns whether it did.
+    fn take_record(&self, runner: &mut Runner, record: Option<Record>) -> Result<bool, Error> {
+        let Some(record) = record else {
+            // It was removed after it was read: nothing of it may be written again.
             if runner.is_recorded && self.disk.has_state() {
                 return Err(Error::UnregisteredElsewhere(runner.label().to_owned()));
             }
-            return Ok(locked);
+            return Ok(false);
         };
         if record.url != runner.site.url {
             return Err(Error::OtherServer { runner: runner.label().to_owned(), recorded: record.url });
         }
         runner.is_recorded = true;
-        if !runner.is_newer_than(&record) {
+        let is_newer = runner.is_newer_than(&record);
+        if !is_newer {
             runner.record = record;
-            self.load_held(runner).await;
         }
-        Ok(locked)
+        Ok(!is_newer)
     }
 
     /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file

@@ -81,6 +81,20 @@ pub struct Config {
     pub variables: fn(&str) -> Option<String>,
 }
 
+/// A runner's files and config.toml, each as [`Store::record`], [`Store::held`], [`Store::pending_of`] and
+/// [`Store::read`] return it.
+#[derive(Debug)]
+pub struct OnDisk {
+    /// Its record.
+    pub record: Result<Option<Record>, Error>,
+    /// What is kept beside the record.
+    pub held: Result<Held, Error>,
+    /// Its operation that was begun and not cleared.
+    pub pending: Result<Option<Pending>, Error>,
+    /// config.toml.
+    pub snapshot: Result<Arc<Snapshot>, Error>,
+}
+
 /// A handle to the disk thread; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -250,6 +264,15 @@ impl Store {
     pub async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, Error> {
         let key = key.clone();
         self.in_runners(move |runners| record::read(runners, &key)).await
+    }
+
+    /// Reads what an operation on a runner starts from, in one step.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`]. What is read has errors of its own.
+    pub async fn on_disk(&self, key: &RunnerKey) -> Result<OnDisk, Error> {
+        let key = key.clone();
+        self.work(move |disk| Ok(disk.on_disk(&key))).await
     }
 
     /// Writes a record durably.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::config_change::ConfigChange;
 use super::roster::{Ended, Roster};
 use super::shutdown::{ShutdownOutcome, StopMode};
 use super::worker::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
@@ -78,7 +79,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                 }
             }
             Event::FileStill => supervisor.read_config(FileState::Still),
-            Event::Read(file, read) => supervisor.compare(file, read),
+            Event::Read(file, read) => supervisor.compare(file, *read),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
@@ -104,7 +105,7 @@ enum Event {
     Changed(Changed),
     FileStill,
     /// config.toml was read after a change, or because it has been still.
-    Read(FileState, Result<Arc<Snapshot>, Error>),
+    Read(FileState, Box<Result<ConfigChange, Error>>),
     Inventory(UnregisteredElsewhere, Box<InventoryResult>),
     WorkerEnded,
     /// An inventory that was taken a while ago has failed, or left an enrollment waiting.
@@ -122,11 +123,13 @@ pub(super) struct Supervisor<S, D, C> {
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
     /// The version of config.toml that the workers have heard of.
-    known: Option<Arc<Snapshot>>,
+    known: Arc<Snapshot>,
     /// What has changed in it since it was last still.
     unsettled: Difference,
+    /// Whether that can concern other runners than those whose entries differ.
+    concerns_others: bool,
     /// The read of config.toml under way.
-    reading: JoinSet<(FileState, Result<Arc<Snapshot>, Error>)>,
+    reading: JoinSet<(FileState, Result<ConfigChange, Error>)>,
     /// Another read is due, because the file has changed while this one was under way.
     next_read: Option<FileState>,
     /// Enrollments that another process has unregistered while this one runs.
@@ -158,8 +161,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             heartbeat,
             // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
-            known: None,
+            known: Arc::new(Snapshot::missing()),
             unsettled: Difference::default(),
+            concerns_others: false,
             reading: JoinSet::new(),
             next_read: None,
             unregistered_elsewhere: BTreeSet::new(),
@@ -190,7 +194,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     async fn start(&mut self) -> Result<(), Error> {
         let engine = &self.shared.engine;
         let (mut inventory, snapshot) = take_inventory(&engine.ops, &self.config, engine.now()).await?;
-        self.known = Some(snapshot);
+        self.known = snapshot;
         inventory.apply_changes(&engine.ops, &BTreeSet::new()).await?;
         inventory.log_warnings();
         if !inventory.runners.is_empty() {
@@ -253,7 +257,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 Event::WorkerEnded
             }
             Some(read) = reading.join_next() => match read {
-                Ok((file, read)) => Event::Read(file, read),
+                Ok((file, read)) => Event::Read(file, Box::new(read)),
                 // It has panicked, which has been logged.
                 Err(_) => {
                     self.still_at = Some(Instant::now() + REST);
@@ -341,41 +345,44 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.next_read = Some(file);
             return;
         }
-        let engine = Rc::clone(&self.shared.engine);
-        self.reading.spawn_local(async move { (file, engine.ops.disk().read().await.map_err(Error::Disk)) });
+        let (engine, config, known) =
+            (Rc::clone(&self.shared.engine), Rc::clone(&self.config), Arc::clone(&self.known));
+        self.reading.spawn_local(async move { (file, ConfigChange::read(&engine, &config, &known).await) });
     }
 
-    /// Lets the workers compare their entries that differ from the last known version of config.toml, and looks for
-    /// runners that are not served yet. Once the file has been still, so do those whose entry is missing.
-    fn compare(&mut self, file: FileState, read: Result<Arc<Snapshot>, Error>) {
+    /// Lets the workers compare their entries that differ from the last known version of config.toml. Once the file has been
+    /// still, so do those whose entry is missing. Looks for runners that are not served yet if others can be concerned.
+    fn compare(&mut self, file: FileState, read: Result<ConfigChange, Error>) {
         if let Some(file) = self.next_read.take() {
             // It is out of date.
             return self.read_config(file);
         }
         // An inventory says why the file cannot be read. Once it can be, everything that has changed is compared.
-        let Ok(snapshot) = read else { return self.look_for_runners(UnregisteredElsewhere::LeaveAlone) };
-        let is_own = self.known.as_ref().is_some_and(|known| known.found == snapshot.found);
-        let difference = snapshot.difference(self.known.as_deref().unwrap_or(&Snapshot::missing()));
-        // A new token that this process has written is known to the worker that wrote it.
-        let is_renewal = is_own && difference.has_same_runners && !difference.is_reordered && !self.roster.has_twins();
-        let difference = if is_renewal { Difference::default() } else { difference };
-        let is_changed = !difference.is_empty();
-        self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
-        let unsettled = &self.unsettled;
-        let is_concerned = |target: &EntrySelector| {
-            unsettled.concerns(target) || file == FileState::Still && snapshot.positions_of(target).is_empty()
+        let Ok(ConfigChange { snapshot, difference, is_own, concerns_others }) = read else {
+            return self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
         };
-        if is_changed || file == FileState::Still {
+        let is_still = file == FileState::Still;
+        // A new token that this process has written is known to the worker that wrote it.
+        let concerns_others = concerns_others || self.roster.has_twins();
+        let is_news = !difference.is_empty() && (concerns_others || !is_own);
+        if is_news {
+            self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
+            self.concerns_others |= concerns_others;
+        }
+        if is_news || is_still {
+            let unsettled = &self.unsettled;
+            let is_concerned = |target: &EntrySelector| {
+                unsettled.concerns(target) || is_still && snapshot.positions_of(target).is_empty()
+            };
             let changed = RunnerCommand::Changed { file, unregistered: UnregisteredElsewhere::LeaveAlone };
             self.roster.tell_those(is_concerned, &changed);
         }
-        self.known = Some(snapshot);
-        let was_unsettled = !self.unsettled.is_empty();
-        if file == FileState::Still {
-            self.unsettled = Difference::default();
-        }
-        if is_changed || file == FileState::Still && was_unsettled {
+        self.known = snapshot;
+        if (is_news || is_still) && self.concerns_others {
             self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+        }
+        if is_still {
+            (self.unsettled, self.concerns_others) = (Difference::default(), false);
         }
     }
 

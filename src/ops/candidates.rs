@@ -91,6 +91,22 @@ impl Runner {
         self.is_held_changed = true;
     }
 
+    /// Takes the candidates and the evidence from the disk.
+    pub(super) fn take_held(&mut self, held: Result<Held, store::Error>) {
+        let stored = held.unwrap_or_else(|error| {
+            tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
+            Held::default()
+        });
+        if !self.is_held_changed {
+            self.held = stored;
+            return;
+        }
+        // What this process could not write yet does not replace the tokens of another one.
+        for candidate in stored.candidates {
+            self.note_candidate(candidate);
+        }
+    }
+
     /// Whether another record is the same runner's: the server has named one id for the tokens of both.
     #[must_use]
     pub fn is_same_as(&self, record: &Record) -> bool {
@@ -414,20 +430,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.
     pub async fn load_held(&self, runner: &mut Runner) {
-        let stored = match self.disk.held(&runner.record.key).await {
-            Ok(held) => held,
-            Err(error) => {
-                tracing::error!(runner = runner.label(), %error, "cannot read the runner's further tokens");
-                Held::default()
-            }
-        };
-        if !runner.is_held_changed {
-            runner.held = stored;
-            return;
-        }
-        // What this process could not write yet does not replace the tokens of another one.
-        for candidate in stored.candidates {
-            runner.note_candidate(candidate);
-        }
+        let held = self.disk.held(&runner.record.key).await;
+        runner.take_held(held);
     }
 }

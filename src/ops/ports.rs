@@ -10,7 +10,7 @@ use crate::gitlab::{self, Answer, IN_FLIGHT_PER_HOST, Info, RegisterParameters, 
 use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
-    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, Pending, Record, RecordQuery, Records,
+    self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, OnDisk, Pending, Record, RecordQuery, Records,
     Snapshot, Store,
 };
 
@@ -98,6 +98,11 @@ pub trait Disk: 'static {
     async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
     async fn records(&self) -> Stored<Records>;
     async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
+    /// What an operation on a runner starts from; see [`OnDisk`].
+    async fn on_disk(&self, key: &RunnerKey) -> Stored<OnDisk> {
+        let (record, held) = (self.record(key).await, self.held(key).await);
+        Ok(OnDisk { record, held, pending: self.pending_of(key).await, snapshot: self.read().await })
+    }
     async fn save_record(&self, record: Record) -> Stored<()>;
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
     async fn held(&self, key: &RunnerKey) -> Stored<Held>;
@@ -126,6 +131,7 @@ impl Disk for Store {
         async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
         async fn probe(&self) -> Stored<()>;
         async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
+        async fn on_disk(&self, key: &RunnerKey) -> Stored<OnDisk>;
         async fn records(&self) -> Stored<Records>;
         async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
         async fn save_record(&self, record: Record) -> Stored<()>;

@@ -111,6 +111,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if !was_named && runner.record.named_id().is_some() {
                 self.note_records_of_same(runner).await?;
             }
+            // The state follows from it: a second write for that alone is spared.
+            if runner.record.state.is_none() {
+                (runner.record.state, runner.record.since) =
+                    (Some(StateName::Active), Some(verified.date.unwrap_or(now)));
+            }
             is_doubtful = self.part_from_twin(runner, verified.date.unwrap_or(now)).await?;
             if let Some(accepted_at) = verified.date {
                 runner.outlive_candidates(accepted_at, inquiry.local);

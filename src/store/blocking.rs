@@ -19,8 +19,8 @@ use super::snapshot::Snapshot;
 use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
-use super::{Config, dropped, splice, system_id};
-use crate::model::{RunnerKey, SystemId, Timestamp};
+use super::{Config, OnDisk, dropped, held, journal, splice, system_id};
+use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
 /// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
@@ -104,6 +104,19 @@ impl BlockingStore {
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
         Ok(self.parsed.as_ref())
+    }
+
+    pub(super) fn on_disk(&mut self, key: &RunnerKey) -> OnDisk {
+        let snapshot = self.read();
+        let Some(runners) = self.runners() else {
+            return OnDisk { record: Ok(None), held: Ok(Held::default()), pending: Ok(None), snapshot };
+        };
+        OnDisk {
+            record: record::read(&runners, key),
+            held: held::read(&runners, key),
+            pending: journal::pending_of(&runners, key),
+            snapshot,
+        }
     }
 
     pub(super) fn records_with(&mut self, query: &RecordQuery) -> Result<Vec<Record>, Error> {

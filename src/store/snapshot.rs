@@ -82,6 +82,12 @@ impl Snapshot {
         self.at_server(self.at_token(token), url)
     }
 
+    /// The number of entries with this token, at any server.
+    #[must_use]
+    pub fn count_of(&self, token: Digest) -> usize {
+        self.at_token(token).len()
+    }
+
     /// The entries of this name at this server, in the order of the file.
     pub fn named(&self, url: &ServerUrl, name: &str) -> impl Iterator<Item = &Entry> {
         self.at_server(self.at(&self.by_name, |entry| entry.name.as_deref().cmp(&Some(name))), url)
