@@ -237,7 +237,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.is_recorded = true;
         let is_newer = runner.is_newer_than(&record);
         if !is_newer {
-            runner.record = record;
+            runner.record = Record { url: runner.site.url.clone(), ..record };
         }
         Ok(!is_newer)
     }

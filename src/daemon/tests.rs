@@ -1627,3 +1627,66 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
     result.unwrap();
     assert_eq!(fixture.server.calls(), ["probe", "register"]);
 }
+
+/// The daemon with three found runners while `change` is made to config.toml; returns the runners whose record was read
+/// because of it, by their place in the file.
+async fn woken_by(change: impl Fn(&DaemonFixture)) -> Vec<usize> {
+    let fixture = DaemonFixture::new(None);
+    for name in ["a", "b", "c"] {
+        fixture.add_found(name);
+    }
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let keys: Vec<_> = fixture.disk.state().entries.iter().map(|entry| entry.id.unwrap()).collect();
+    let course = async {
+        sleep(secs(30)).await;
+        fixture.disk.state().record_reads.clear();
+        change(&fixture);
+        changes.send(Changed { config: true, settings: false }).unwrap();
+        sleep(secs(30)).await;
+        let reads = fixture.disk.state().record_reads.clone();
+        notices.send(Notice::StopAndKeep).unwrap();
+        reads
+    };
+    let (ended, reads) = tokio::join!(run(Config::default(), parts, inbox), course);
+    ended.unwrap();
+    let records = fixture.disk.state().records.clone();
+    let is_read =
+        |id: &RunnerId| records.values().any(|record| record.id == Some(*id) && reads.contains_key(&record.key));
+    keys.iter().enumerate().filter(|(_, id)| is_read(id)).map(|(place, _)| place).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_entry_wakes_its_own_runner_and_no_other() {
+    let renewed = woken_by(|fixture| {
+        let id = fixture.disk.state().entries[1].id.unwrap();
+        let token = Token::parse("glrtr-by-hand").unwrap();
+        fixture.server.restore(id, &Credential { token: token.clone(), obtained_at: None, expiry: Expiry::Never });
+        fixture.disk.state().entries[1].token = EntryToken::Literal(token);
+    });
+    assert_eq!(renewed.await, [1]);
+    assert_eq!(woken_by(|fixture| fixture.disk.state().entries[2].name = Some("other".to_owned())).await, [2]);
+    assert_eq!(woken_by(|fixture| drop(fixture.disk.state().entries.remove(0))).await, [0]);
+    // A comment is none of the entries' business, nor is what another process has written as it was.
+    assert_eq!(woken_by(|_| {}).await, Vec::<usize>::new());
+    // Which of two entries comes first can matter to each.
+    assert_eq!(woken_by(|fixture| fixture.disk.state().entries.swap(0, 2)).await, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_goes_before_the_verifications_that_wait() {
+    let fixture = DaemonFixture::new(Some(secs(7200)));
+    let due = fixture.add_found("due");
+    fixture.run(Config::default(), secs(10), Notice::StopAndKeep).await;
+    sleep(secs(6000)).await;
+    for number in 0..300 {
+        fixture.add_found(&format!("runner-{number}"));
+    }
+    let before = fixture.server.requests().len();
+    fixture.run(Config::default(), secs(60), Notice::StopAndKeep).await;
+    let requests = fixture.server.requests().split_off(before);
+    let first = requests.iter().position(|request| request.call == "reset").unwrap();
+    assert_eq!(requests[first].token, due.token.fingerprint());
+    assert!(first < 200, "{first} verifications went before it");
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -11,10 +12,10 @@ use crate::secret::sha256_hex;
 /// The base URL of a GitLab instance, without a trailing slash and without the `/ci` of old configurations. A relative
 /// root such as `/gitlab` is kept.
 ///
-/// Two addresses are equal if they belong to the same instance.
+/// Clones share the text: every runner of a server has several. Two addresses are equal if they belong to the same instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ServerUrl(Url);
+pub struct ServerUrl(Arc<Url>);
 
 /// Maximum length of an address, in bytes: an intent must fit into its half of the journal.
 pub const MAX_URL_BYTES: usize = 1024;
@@ -108,7 +109,7 @@ impl FromStr for ServerUrl {
         if url.as_str().len() > MAX_URL_BYTES {
             return Err(AddressError::TooLong);
         }
-        Ok(Self(url))
+        Ok(Self(Arc::new(url)))
     }
 }
 

@@ -494,6 +494,8 @@ pub(crate) struct DiskState {
     pub(crate) damaged_held: BTreeSet<RunnerKey>,
     /// The runners whose records cannot be read.
     pub(crate) damaged_records: BTreeSet<RunnerKey>,
+    /// How often each record was read.
+    pub(crate) record_reads: BTreeMap<RunnerKey, usize>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
     /// Whether reads hang, as on an unreachable network disk.
@@ -663,7 +665,8 @@ impl Disk for MemoryDisk {
     }
 
     async fn record(&self, key: &RunnerKey) -> Result<Option<Record>, store::Error> {
-        let state = self.state();
+        let mut state = self.state();
+        *state.record_reads.entry(key.clone()).or_default() += 1;
         match state.damaged_records.get(key) {
             Some(key) => Err(store::Error::Record { path: PathBuf::from(key.as_str()), reason: "a test".to_owned() }),
             None => Ok(state.records.get(key).cloned()),

@@ -5,6 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::config_file::ParseContext;
 use super::draft::{Draft, ParsedText};
@@ -26,6 +29,9 @@ use crate::secret::{Digest, Fingerprint};
 /// Peak disk use of an operation, in bytes: a journal, a record, and its replacement.
 const PROBE_BYTES: usize = 16 * 1024;
 
+/// How long a probe speaks for the next operation too: many at once need not try the same disk each.
+const PROBE_LIFE: Duration = Duration::from_secs(1);
+
 /// The paths of one config.toml and its state.
 pub(super) struct BlockingStore {
     config: Config,
@@ -37,6 +43,8 @@ pub(super) struct BlockingStore {
     /// That of the last [`Snapshot`].
     found: u64,
     index: StateIndex,
+    /// When the last probe has found that the disk can be used.
+    probed_at: Option<Instant>,
     hooks: TestHooks,
 }
 
@@ -57,6 +65,7 @@ impl BlockingStore {
             parsed: None,
             found: 0,
             index: StateIndex::default(),
+            probed_at: None,
             hooks,
         };
         disk.probe_state()?;
@@ -189,9 +198,15 @@ impl BlockingStore {
     }
 
     pub(super) fn probe(&mut self) -> Result<(), Error> {
+        if self.probed_at.is_some_and(|probed_at| probed_at.elapsed() < PROBE_LIFE) {
+            return Ok(());
+        }
+        self.probed_at = None;
         self.probe_state()?;
         self.read()?;
-        self.place(&self.path()?).probe()
+        self.place(&self.path()?).probe()?;
+        self.probed_at = Some(Instant::now());
+        Ok(())
     }
 
     pub(super) fn system_id(&mut self) -> Result<SystemId, Error> {

@@ -65,7 +65,10 @@ fn in_parts(text: &str, former: Option<&ParsedText>, reading: ParseContext<'_>) 
         let lines = &text[part.span.clone()];
         if part.is_entry {
             let entry = known.get(lines).map(|entry| (*entry).clone()).or_else(|| entry_of(lines, reading))?;
-            entries.push(Entry { position: entries.len(), line, ..entry });
+            // Entries of one server share its address.
+            let shared =
+                entries.last().and_then(|last: &Entry| last.url.clone()).filter(|url| entry.url.as_ref() == Some(url));
+            entries.push(Entry { position: entries.len(), line, url: shared.or(entry.url), ..entry });
         }
         line += line_breaks(lines);
     }
