@@ -923,6 +923,20 @@ fn a_runner_that_a_command_has_made_for_another_enrollment_of_the_name_is_none_o
 }
 
 #[test]
+fn a_rotation_whose_token_no_file_takes_goes_on_until_one_does() {
+    keeps_every_promise(
+        Setup { jitter: 40_031_522, ..DAY },
+        &[
+            (NOW, DiskFault("record", 2)),
+            (NOW, DiskFault("answered", 5)),
+            (NOW, DiskFault("edit", 5)),
+            (NOW, Rotate(2)),
+            (After(60), Rotate(2)),
+        ],
+    );
+}
+
+#[test]
 fn another_runners_token_in_an_entry_takes_nothing_from_its_runner() {
     keeps_every_promise(TWO_HOURS, &[(NOW, StartDaemon), (NOW, Quit), (NOW, SwapToken(3, 2))]);
 }

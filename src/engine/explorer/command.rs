@@ -143,7 +143,9 @@ impl Session {
         let mut driver = self.driver(managed, access_token, EntryFate::Keep);
         let drive = driver.drive(goal, Budget::BY_RULES, &Patient).await;
         if let (Some(Outcome::Rotated(_)), Some(StepFailure::Unsaved(_))) = (drive.outcome(), drive.failure()) {
-            let saved = driver.drive(Goal::Saved, Budget::FOR_CONFIG, &Patient).await;
+            // As the command does: what is in memory alone is written, for as long as that takes.
+            let budget = if driver.runner.is_unstored() { Budget::Unlimited } else { Budget::FOR_CONFIG };
+            let saved = driver.drive(Goal::Saved, budget, &Patient).await;
             return Ok(format!("rotated; {}", said(saved)));
         }
         Ok(said(drive))
