@@ -10,6 +10,7 @@ mod evidence;
 pub mod fuzzing;
 mod names;
 mod report;
+mod rows;
 mod text;
 mod time;
 
@@ -26,6 +27,7 @@ pub use evidence::{
 pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
+pub use rows::PrettyRows;
 pub use text::is_unprintable;
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 

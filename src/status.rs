@@ -1,13 +1,15 @@
 //! The status of a running daemon: health, readiness, runners and metrics over a unix socket and HTTP.
 //!
 //! The daemon updates a [`StatusRegistry`] and [`Counters`], the [`StatusServer`] serves both, and commands query it
-//! with a [`StatusClient`].
+//! with a [`StatusClient`]. Everything runs in one thread, so what has a part for each runner is made and sent in pages
+//! (`pages.rs`), between which every other task gets its turn.
 //!
 //! `hyper` with `hyper-util` and `http-body-util`, and `prometheus` are used here and nowhere else.
 
 mod client;
 mod counters;
 mod metrics;
+mod pages;
 mod registry;
 mod routes;
 mod server;

@@ -1,10 +1,17 @@
 //! The metrics in the Prometheus text format 0.0.4.
 //!
-//! The gauges are built from the [`StatusRegistry`] for each scrape, so a removed runner leaves no series.
+//! The gauges are built from the [`StatusRegistry`] for each scrape, so a removed runner leaves no series. They are made
+//! and encoded in pages of runners, each metric by itself, as the format wants.
 
-use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::vec;
 
-use super::counters::{Counters, registered};
+use prometheus::TextEncoder;
+use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::counters::Counters;
+use super::pages::{PAGE, Page, PageError};
 use super::registry::{RunnerStatus, StatusRegistry};
 use crate::clock::Reading;
 use crate::model::{StateName, Timestamp};
@@ -12,18 +19,21 @@ use crate::model::{StateName, Timestamp};
 /// The content type.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// The labels that identify a runner, stable across rotations.
-const RUNNER: [&str; 3] = ["id", "name", "host"];
+/// The labels that identify a runner, stable across rotations, in the order of the text.
+const RUNNER: [&str; 3] = ["host", "id", "name"];
 
-/// The possible states of a served runner.
+/// The values of these labels.
+type RunnerLabels = [String; 3];
+
+/// The possible states of a served runner, in the order of the text.
 const STATES: [StateName; 7] = [
-    StateName::Unregistered,
     StateName::Active,
-    StateName::Uncertain,
-    StateName::Rejected,
-    StateName::NotRenewable,
     StateName::Failed,
+    StateName::NotRenewable,
+    StateName::Rejected,
     StateName::Retired,
+    StateName::Uncertain,
+    StateName::Unregistered,
 ];
 
 /// A gauge of a runner: name, help text and value. It has no series while there is no value.
@@ -54,42 +64,216 @@ const RUNNER_GAUGES: [RunnerGauge; 4] = [
 ///
 /// # Errors
 /// None is known, because all names are constants.
-pub fn metrics(counters: &Counters, registry: &StatusRegistry, reading: Reading) -> Result<String, prometheus::Error> {
-    let mut families = counters.registry().gather();
-    families.extend(gauges(&registry.runners(), reading).gather());
-    families.sort_by(|one, other| one.name().cmp(other.name()));
-    TextEncoder::new().encode_to_string(&families)
+pub fn metrics(
+    counters: &Counters,
+    registry: &StatusRegistry,
+    reading: Reading,
+) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    pages(counters, registry, reading).collect()
 }
 
-fn gauges(runners: &[RunnerStatus], reading: Reading) -> Registry {
-    let gauges = Registry::new();
-    let gauge = |name: &str, help: &str, labels: &[&str]| {
-        registered(&gauges, GaugeVec::new(Opts::new(format!("runner_agent_{name}"), help), labels))
-    };
-    gauge("build_info", "The running version; the value is always 1.", &["version"])
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1.0);
-    let help = "Server time minus local time at the last response with a date, accurate to a second.";
-    let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
-    let state_labels = [RUNNER.as_slice(), &["state"]].concat();
-    let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
-    let runner_gauges = RUNNER_GAUGES.map(|(name, help, value)| (gauge(name, help, &RUNNER), value));
-    for status in runners {
-        let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
-        for (gauge, value) in &runner_gauges {
-            if let Some(value) = value(status, reading) {
-                gauge.with_label_values(&[&id, &status.label, &status.host]).set(value);
+/// The same in pages.
+pub(super) fn pages(counters: &Counters, registry: &StatusRegistry, reading: Reading) -> Pages {
+    Pages {
+        numbers: registry.numbers(),
+        counters: counters.clone(),
+        registry: registry.clone(),
+        reading,
+        by_labels: BTreeMap::new(),
+        skews: BTreeMap::new(),
+        stage: Stage::Listing,
+    }
+}
+
+/// Lists the runners in the order of the text, a page at a time, then encodes one metric after the other.
+pub(super) struct Pages {
+    counters: Counters,
+    registry: StatusRegistry,
+    reading: Reading,
+    /// The runners that are to be listed.
+    numbers: Range<u64>,
+    by_labels: BTreeMap<RunnerLabels, u64>,
+    /// Server time minus local time in milliseconds, of each host.
+    skews: BTreeMap<String, i64>,
+    stage: Stage,
+}
+
+enum Stage {
+    Listing,
+    Encoding {
+        /// The runners with their numbers, in the order of their labels.
+        runners: Vec<(RunnerLabels, u64)>,
+        /// The metrics that are left, by name.
+        families: vec::IntoIter<Family>,
+        /// The metric under way, how many of its runners are done, and whether its header is.
+        present: Option<(Family, usize, bool)>,
+    },
+}
+
+/// A metric: its name and help text without samples, or with all of them, and where those come from.
+struct Family {
+    family: MetricFamily,
+    source: SampleSource,
+}
+
+enum SampleSource {
+    /// The family has them.
+    Present,
+    Runners(fn(&RunnerStatus, Reading) -> Option<f64>),
+    States,
+}
+
+impl Iterator for Pages {
+    type Item = Page;
+
+    fn next(&mut self) -> Option<Page> {
+        match self.stage {
+            Stage::Listing if !self.numbers.is_empty() => {
+                self.list();
+                Some(Ok(String::new()))
             }
-        }
-        for name in STATES {
-            let value = f64::from(u8::from(name == status.report.state));
-            state.with_label_values(&[&id, &status.label, &status.host, name.as_str()]).set(value);
-        }
-        if let Some(millis) = status.skew_millis {
-            clock_skew.with_label_values(&[&status.host]).set(millis as f64 / 1000.0);
+            Stage::Listing => {
+                let families = self.families().into_iter();
+                let runners = std::mem::take(&mut self.by_labels).into_iter().collect();
+                self.stage = Stage::Encoding { runners, families, present: None };
+                self.encode()
+            }
+            Stage::Encoding { .. } => self.encode(),
         }
     }
-    gauges
+}
+
+impl Pages {
+    /// Lists a page of runners.
+    fn list(&mut self) {
+        let identify = |number, status: &RunnerStatus| {
+            let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
+            ([status.host.clone(), id, status.label.clone()], number, status.skew_millis)
+        };
+        for (labels, number, skew) in self.registry.page(&mut self.numbers, PAGE, identify) {
+            if let Some(skew) = skew {
+                self.skews.insert(labels[0].clone(), skew);
+            }
+            self.by_labels.insert(labels, number);
+        }
+    }
+
+    /// All metrics by name.
+    fn families(&self) -> Vec<Family> {
+        let present = |family| Family { family, source: SampleSource::Present };
+        let version = [label("version", env!("CARGO_PKG_VERSION"))];
+        let skews = self.skews.iter().map(|(host, millis)| gauge([label("host", host)], *millis as f64 / 1000.0));
+        let mut families: Vec<_> = self.counters.registry().gather().into_iter().map(present).collect();
+        families.push(present(family(
+            "build_info",
+            "The running version; the value is always 1.",
+            vec![gauge(version, 1.0)],
+        )));
+        families.push(present(family(
+            "clock_skew_seconds",
+            "Server time minus local time at the last response with a date, accurate to a second.",
+            skews.collect(),
+        )));
+        families.push(Family {
+            family: family("state", "1 for the runner's current state, 0 for all others.", Vec::new()),
+            source: SampleSource::States,
+        });
+        families.extend(RUNNER_GAUGES.map(|(name, help, value)| Family {
+            family: family(name, help, Vec::new()),
+            source: SampleSource::Runners(value),
+        }));
+        families.sort_by(|one, other| one.family.name().cmp(other.family.name()));
+        families
+    }
+
+    /// Encodes the next page; `None` after the last.
+    fn encode(&mut self) -> Option<Page> {
+        let Stage::Encoding { runners, families, present } = &mut self.stage else { return None };
+        let (metric, done, has_header) = match present {
+            Some(present) => present,
+            None => present.insert((families.next()?, 0, false)),
+        };
+        let page = &runners[*done..runners.len().min(*done + PAGE)];
+        let (registry, reading) = (&self.registry, self.reading);
+        let samples = match metric.source {
+            SampleSource::Present => metric.family.take_metric(),
+            SampleSource::Runners(value) => gauges(registry, page, |status| value(status, reading)),
+            SampleSource::States => states(registry, page),
+        };
+        *done += page.len();
+        let is_last = *done >= runners.len() || matches!(metric.source, SampleSource::Present);
+        // A metric without samples has no header either.
+        let text =
+            if samples.is_empty() { Ok(String::new()) } else { encoded(&mut metric.family, samples, has_header) };
+        if is_last {
+            *present = None;
+        }
+        Some(text)
+    }
+}
+
+/// The samples of a gauge of these runners. One that is gone, or has no value, has none.
+fn gauges(
+    registry: &StatusRegistry,
+    runners: &[(RunnerLabels, u64)],
+    value: impl Fn(&RunnerStatus) -> Option<f64>,
+) -> Vec<Metric> {
+    let values = registry.look_up(runners.iter().map(|(_, number)| *number), |status| value(status?));
+    let valued = runners.iter().zip(values).filter_map(|((labels, _), value)| Some((labels, value?)));
+    valued.map(|(labels, value)| gauge(of_runner(labels), value)).collect()
+}
+
+/// The samples that say in which state these runners are.
+fn states(registry: &StatusRegistry, runners: &[(RunnerLabels, u64)]) -> Vec<Metric> {
+    let states = registry.look_up(runners.iter().map(|(_, number)| *number), |status| Some(status?.report.state));
+    let present = runners.iter().zip(states).filter_map(|((labels, _), state)| Some((labels, state?)));
+    let of_state = |(labels, present): (_, StateName)| {
+        STATES.map(|state| {
+            let labels = of_runner(labels).into_iter().chain([label("state", state.as_str())]);
+            gauge(labels, f64::from(u8::from(state == present)))
+        })
+    };
+    present.flat_map(of_state).collect()
+}
+
+/// Encodes samples of a metric, the first time with its header.
+fn encoded(family: &mut MetricFamily, samples: Vec<Metric>, has_header: &mut bool) -> Page {
+    family.set_metric(samples);
+    let text = TextEncoder::new().encode_to_string(std::slice::from_ref(family)).map_err(PageError::from)?;
+    family.set_metric(Vec::new());
+    if !std::mem::replace(has_header, true) {
+        return Ok(text);
+    }
+    // The crate writes the help text and the type, a line each, before the samples.
+    Ok(text.splitn(3, '\n').nth(2).unwrap_or_default().to_owned())
+}
+
+fn family(name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(format!("runner_agent_{name}"));
+    family.set_help(help.to_owned());
+    family.set_field_type(MetricType::GAUGE);
+    family.set_metric(samples);
+    family
+}
+
+fn gauge(labels: impl IntoIterator<Item = LabelPair>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels.into_iter().collect());
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn of_runner(labels: &RunnerLabels) -> impl IntoIterator<Item = LabelPair> {
+    std::array::from_fn::<_, 3, _>(|at| label(RUNNER[at], &labels[at]))
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
 }
 
 fn seconds(at: Timestamp) -> f64 {
@@ -100,8 +284,11 @@ fn seconds(at: Timestamp) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use prometheus::{GaugeVec, Opts, Registry};
+
     use super::*;
     use crate::status::Phase;
+    use crate::status::counters::registered;
     use crate::status::tests::{key, now, status};
     use crate::status::{Operation, OperationOutcome};
 
@@ -121,6 +308,60 @@ mod tests {
         registry.update(&key("new"), status("a \"quoted\"\nname", None, StateName::Unregistered));
         let text = metrics(&counters, &registry, now()).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
         insta::assert_snapshot!(text);
+    }
+
+    /// All metrics as the crate encodes them at once.
+    fn at_once(counters: &Counters, runners: &[RunnerStatus], reading: Reading) -> String {
+        let gauges = Registry::new();
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            registered(&gauges, GaugeVec::new(Opts::new(format!("runner_agent_{name}"), help), labels))
+        };
+        let info = gauge("build_info", "The running version; the value is always 1.", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let help = "Server time minus local time at the last response with a date, accurate to a second.";
+        let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
+        let state_labels = [RUNNER.as_slice(), &["state"]].concat();
+        let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
+        let runner_gauges = RUNNER_GAUGES.map(|(name, help, value)| (gauge(name, help, &RUNNER), value));
+        for status in runners {
+            let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
+            for (gauge, value) in &runner_gauges {
+                if let Some(value) = value(status, reading) {
+                    gauge.with_label_values(&[&status.host, &id, &status.label]).set(value);
+                }
+            }
+            for name in STATES {
+                let value = f64::from(u8::from(name == status.report.state));
+                state.with_label_values(&[&status.host, &id, &status.label, name.as_str()]).set(value);
+            }
+            if let Some(millis) = status.skew_millis {
+                clock_skew.with_label_values(&[&status.host]).set(millis as f64 / 1000.0);
+            }
+        }
+        let mut families = counters.registry().gather();
+        families.extend(gauges.gather());
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap()
+    }
+
+    #[test]
+    fn the_pages_are_byte_for_byte_what_the_crate_encodes_at_once() {
+        let counters = Counters::new();
+        counters.count_request("verify", "ok", Duration::from_millis(20));
+        for count in [0, 1, PAGE, 3 * PAGE + 1] {
+            let registry = StatusRegistry::default();
+            for number in 0..count {
+                let id = u64::try_from(number * 7919 % 1000).ok().filter(|id| *id > 0 && number % 5 > 0);
+                let state = STATES[number % STATES.len()];
+                let name = format!("{}-\\\"{}\"", number % 3, number);
+                let mut status = status(&name, id, state);
+                status.host = format!("gitlab-{}.example.com", number % 11);
+                status.skew_millis = status.skew_millis.map(|_| i64::try_from(number).unwrap());
+                registry.update(&key(&format!("k-{number}")), status);
+            }
+            let whole = at_once(&counters, &registry.runners(), now());
+            assert_eq!(metrics(&counters, &registry, now()).unwrap(), whole, "{count} runners");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Readers take copies, so the daemon never waits for one. The lock is never held across an await.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -142,6 +143,43 @@ impl StatusRegistry {
         self.changes.send_replace(());
     }
 
+    /// The numbers of the present runners, in the order of their first update; some may be vacant.
+    pub(super) fn numbers(&self) -> Range<u64> {
+        let state = self.state();
+        state.runners.keys().next().map_or(state.next, |first| *first)..state.next
+    }
+
+    /// How many runners have a status.
+    pub(super) fn count(&self) -> usize {
+        self.state().runners.len()
+    }
+
+    /// Takes what is needed of the first runners of a range, at most `limit`, and moves its start behind them. Nothing
+    /// is left once the range is empty. A runner that was removed is left out, and one that was added since the range
+    /// was made lies behind its end.
+    pub(super) fn page<T>(
+        &self,
+        numbers: &mut Range<u64>,
+        limit: usize,
+        take: impl Fn(u64, &RunnerStatus) -> T,
+    ) -> Vec<T> {
+        let state = self.state();
+        let mut present = state.runners.range(numbers.clone());
+        let taken = present.by_ref().take(limit).map(|(number, status)| take(*number, status)).collect();
+        numbers.start = present.next().map_or(numbers.end, |(number, _)| *number);
+        taken
+    }
+
+    /// Calls `take` with each of these runners, or with `None` for one that was removed.
+    pub(super) fn look_up<T>(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        mut take: impl FnMut(Option<&RunnerStatus>) -> T,
+    ) -> Vec<T> {
+        let state = self.state();
+        numbers.map(|number| take(state.runners.get(&number))).collect()
+    }
+
     /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
@@ -181,14 +219,16 @@ impl StatusRegistry {
     #[must_use]
     pub fn summary(&self, reading: Reading) -> String {
         let state = self.state();
-        let not_ready: Vec<_> = state.not_ready().collect();
-        let count = state.runners.len() + state.missing().count();
+        let missing = state.missing().count();
+        let count = state.runners.len() + missing;
+        let not_ready = state.runners.values().filter(|status| status.not_ready_because.is_some()).count() + missing;
         let mut clauses = vec![match (state.phase, count) {
             (Phase::Starting, 0) => "starting".to_owned(),
-            (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready.len(), count)),
+            (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready, count)),
         }];
-        if let Some(NotReadyReason { name, why, .. }) = not_ready.first() {
-            let more = if not_ready.len() > 1 { format!(" (and {} more)", not_ready.len() - 1) } else { String::new() };
+        let first = state.not_ready().next();
+        if let Some(NotReadyReason { name, why, .. }) = first {
+            let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
             clauses.push(format!("{}: {why}{more}", name.as_deref().unwrap_or_default()));
         }
         clauses.extend(state.next_rotation(reading));

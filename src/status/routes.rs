@@ -1,16 +1,16 @@
 //! The routes of the status server.
 
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
-use serde::Serialize;
 
 use super::counters::Counters;
 use super::metrics;
+use super::pages::{PAGE, Page, PagedBody, json_pages};
 use super::registry::StatusRegistry;
 use crate::clock::{Clock as _, SystemClock};
-use crate::model::Report;
+use crate::model::{PrettyRows, Report};
 
 /// The data behind the routes. Reading it never waits.
 pub struct Sources {
@@ -24,7 +24,8 @@ pub struct Sources {
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-pub(super) type FullResponse = Response<Full<Bytes>>;
+/// A response whose body is there, or is made in pages.
+pub(super) type PagedResponse = Response<Either<Full<Bytes>, PagedBody>>;
 
 /// The header of the instance id.
 pub(super) const INSTANCE_HEADER: &str = "runner-agent-config";
@@ -33,7 +34,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Sources {
-    pub(super) fn respond_to(&self, method: &Method, path: &str) -> FullResponse {
+    pub(super) fn respond_to(&self, method: &Method, path: &str) -> PagedResponse {
         let mut response = self.route(method, path);
         if let Ok(instance_id) = HeaderValue::from_str(&self.instance_id) {
             response.headers_mut().insert(INSTANCE_HEADER, instance_id);
@@ -41,8 +42,8 @@ impl Sources {
         response
     }
 
-    fn route(&self, method: &Method, path: &str) -> FullResponse {
-        let handler: fn(&Self) -> FullResponse = match path {
+    fn route(&self, method: &Method, path: &str) -> PagedResponse {
+        let handler: fn(&Self) -> PagedResponse = match path {
             "/healthz" => Self::health,
             "/readyz" => Self::readiness,
             "/status" => Self::status,
@@ -57,7 +58,7 @@ impl Sources {
         handler(self)
     }
 
-    fn health(&self) -> FullResponse {
+    fn health(&self) -> PagedResponse {
         if (self.is_alive)() {
             respond(StatusCode::OK, TEXT, "ok\n")
         } else {
@@ -65,33 +66,54 @@ impl Sources {
         }
     }
 
-    fn readiness(&self) -> FullResponse {
+    fn readiness(&self) -> PagedResponse {
+        // Taken at once, so that the reasons are those of the status code.
         let readiness = self.registry.readiness();
-        json(if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let opening = PrettyRows::opening("ready", readiness.ready, "waiting_for");
+        let mut reasons = readiness.waiting_for.into_iter();
+        let count = reasons.len();
+        let next = move || Some(reasons.by_ref().take(PAGE).collect::<Vec<_>>()).filter(|page| !page.is_empty());
+        paged(status, JSON, count, json_pages(opening, next))
     }
 
-    fn status(&self) -> FullResponse {
-        let runners = self.registry.runners();
-        json(StatusCode::OK, &Report::new(runners.into_iter().map(|status| status.report).collect()))
+    fn status(&self) -> PagedResponse {
+        let registry = self.registry.clone();
+        let mut numbers = registry.numbers();
+        let opening = PrettyRows::opening("schema", Report::SCHEMA, "runners");
+        let next =
+            move || (!numbers.is_empty()).then(|| registry.page(&mut numbers, PAGE, |_, status| status.report.clone()));
+        paged(StatusCode::OK, JSON, self.registry.count(), json_pages(opening, next))
     }
 
-    fn metrics(&self) -> FullResponse {
-        match metrics::metrics(&self.counters, &self.registry, SystemClock.read()) {
-            Ok(text) => respond(StatusCode::OK, metrics::CONTENT_TYPE, text),
-            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
-        }
+    fn metrics(&self) -> PagedResponse {
+        let pages = metrics::pages(&self.counters, &self.registry, SystemClock.read());
+        paged(StatusCode::OK, metrics::CONTENT_TYPE, self.registry.count(), pages)
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> FullResponse {
-    match serde_json::to_string_pretty(body) {
-        Ok(text) => respond(status, JSON, text + "\n"),
+/// Responds with pages. What fits on one is sent whole, with its length.
+fn paged(
+    status: StatusCode,
+    content_type: &'static str,
+    rows: usize,
+    pages: impl Iterator<Item = Page> + Send + 'static,
+) -> PagedResponse {
+    if rows > PAGE {
+        return response(status, content_type, Either::Right(PagedBody::new(pages)));
+    }
+    match pages.collect::<Result<String, _>>() {
+        Ok(text) => respond(status, content_type, text),
         Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> FullResponse {
-    let mut response = Response::new(Full::new(body.into()));
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PagedResponse {
+    response(status, content_type, Either::Left(Full::new(body.into())))
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Either<Full<Bytes>, PagedBody>) -> PagedResponse {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
