@@ -5,17 +5,17 @@ use serde_json::Value;
 
 use crate::model::Report;
 
-/// Rows under the name that says what they are, such as `runners`.
-pub(super) struct ReportDocument<'a, Row> {
+/// A row under the name that says what it is, such as `runners`.
+pub(super) struct ReportDocument<Row> {
     pub(super) name: &'static str,
-    pub(super) rows: &'a [Row],
+    pub(super) row: Row,
 }
 
-impl<Row: Serialize> Serialize for ReportDocument<'_, Row> {
+impl<Row: Serialize> Serialize for ReportDocument<Row> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut document = serializer.serialize_map(Some(2))?;
         document.serialize_entry("schema", &Report::SCHEMA)?;
-        document.serialize_entry(self.name, self.rows)?;
+        document.serialize_entry(self.name, std::slice::from_ref(&self.row))?;
         document.end()
     }
 }

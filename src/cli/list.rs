@@ -1,5 +1,7 @@
 //! `list`: the runners in config.toml, without contacting a server.
 
+use std::borrow::Borrow;
+
 use super::context::Context;
 use super::outcome::of_entry;
 use super::selection::{Candidate, candidates};
@@ -20,19 +22,20 @@ pub(super) async fn list(context: &Context<'_>) -> Result<Exit, Error> {
         context.reporter.answer(&format!("no runners in {}\n", store.config_path().display()));
         return Ok(Exit::Done);
     }
-    let reports: Vec<_> = candidates.iter().flat_map(|candidate| reports(candidate, now)).collect();
+    // Made anew for each pass, and never all at once.
+    let reports = || candidates.iter().flat_map(|candidate| reports(candidate, now));
     if !context.reporter.is_json() {
-        for report in &reports {
+        for report in reports() {
             if let Some(error) = &report.error {
                 context.reporter.remark(&format!(
                     "warning: runner {}: {}",
-                    super::text::label(report),
+                    super::text::label(&report),
                     printable(error)
                 ));
             }
         }
     }
-    context.reporter.runners(reports, |runners| table(runners, now));
+    context.reporter.runners(reports(), || table(reports, now));
     Ok(Exit::Done)
 }
 
@@ -88,19 +91,33 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
 
 const HEADINGS: [&str; 8] = ["NAME", "ID", "URL", "EXECUTOR", "TOKEN", "STATE", "EXPIRES", "NEXT"];
 
-/// The runners as a table.
-pub(super) fn table(runners: &[RunnerReport], now: Timestamp) -> String {
+/// The runners as a table, in parts. `runners` gives them twice: to measure the columns, and to write the rows.
+pub(super) fn table<I: Iterator<Item: Borrow<RunnerReport>>>(
+    runners: impl Fn() -> I,
+    now: Timestamp,
+) -> impl Iterator<Item = String> {
     columns(&HEADINGS[..7], runners, now)
 }
 
 /// The same with the daemon's next step.
-pub(super) fn table_with_next(runners: &[RunnerReport], now: Timestamp) -> String {
+pub(super) fn table_with_next<I: Iterator<Item: Borrow<RunnerReport>>>(
+    runners: impl Fn() -> I,
+    now: Timestamp,
+) -> impl Iterator<Item = String> {
     columns(&HEADINGS, runners, now)
 }
 
-fn columns(headings: &[&'static str], runners: &[RunnerReport], now: Timestamp) -> String {
-    let rows: Vec<_> = runners.iter().map(|runner| row(runner, now, headings.len())).collect();
-    Table::new(headings.iter().map(|heading| (*heading, false)).collect(), Screen::default()).lines(&rows)
+fn columns<I: Iterator<Item: Borrow<RunnerReport>>>(
+    headings: &[&'static str],
+    runners: impl Fn() -> I,
+    now: Timestamp,
+) -> impl Iterator<Item = String> {
+    let count = headings.len();
+    let rows = || runners().map(move |runner| row(runner.borrow(), now, count));
+    let table = Table::new(headings.iter().map(|heading| (*heading, false)).collect(), Screen::default());
+    let mut table = table.measured(rows());
+    let headings = table.lines(&[]);
+    std::iter::once(headings).chain(rows().map(move |row| table.lines(&[row])))
 }
 
 fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
@@ -158,7 +175,7 @@ mod tests {
             report("läufer-2", None),
             report("b\u{1b}[2J", Some("2026-12-31T00:00:00Z")),
         ];
-        insta::assert_snapshot!(table(&runners, now), @r"
+        insta::assert_snapshot!(table(|| runners.iter(), now).collect::<String>(), @r"
         NAME      ID  URL                         EXECUTOR  TOKEN  STATE   EXPIRES
         a         -   https://gitlab.example.com  -         -      active  2027-01-02T04:00:00Z (in 1d 4h)
         läufer-2  -   https://gitlab.example.com  -         -      active  -

@@ -1,5 +1,6 @@
 //! The only writer to stdout and stderr besides the log: results to stdout, everything else to stderr.
 
+use std::borrow::Borrow;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
@@ -11,10 +12,13 @@ use super::outcome::RunnerOutcome;
 use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::model::RunnerReport;
+use crate::model::{PrettyRows, Report, RunnerReport};
 
 /// The first error of writing to stdout; the process has one stdout.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// How much of a long result is written at once.
+const PART_BYTES: usize = 32 * 1024;
 
 /// Writes results in the requested format.
 #[derive(Clone, Copy, Debug)]
@@ -54,23 +58,52 @@ impl Reporter {
         io::stderr().is_terminal()
     }
 
-    /// Reports runners in the requested format; `text` makes the one for people.
-    pub(super) fn runners(&self, runners: Vec<RunnerReport>, text: impl FnOnce(&[RunnerReport]) -> String) {
+    /// Reports runners in the requested format, one after the other; `text` makes the parts of the one for people.
+    pub(super) fn runners<R: Borrow<RunnerReport> + Serialize, T: IntoIterator<Item = String>>(
+        &self,
+        runners: impl Iterator<Item = R>,
+        text: impl FnOnce() -> T,
+    ) {
         match self.output {
-            Output::Text => self.answer(&text(&runners)),
-            Output::Json => self.document("runners", &runners),
-            Output::Jsonl => runners.iter().for_each(|runner| self.json(serde_json::to_string(runner))),
+            Output::Text => self.parts(text().into_iter().map(Ok)),
+            Output::Json => self.document("runners", runners),
+            Output::Jsonl => {
+                self.parts(runners.map(|runner| serde_json::to_string(runner.borrow()).map(|line| line + "\n")));
+            }
         }
     }
 
-    /// Writes one JSON document with these rows under `name`.
-    pub(super) fn document(&self, name: &'static str, rows: &[impl Serialize]) {
-        self.json(serde_json::to_string_pretty(&ReportDocument { name, rows }));
+    /// Writes one JSON document with these rows under `name`, in parts.
+    pub(super) fn document(&self, name: &'static str, rows: impl Iterator<Item = impl Serialize>) {
+        let mut document = PrettyRows::default();
+        let mut text = PrettyRows::opening("schema", Report::SCHEMA, name);
+        let opening = std::mem::take(&mut text);
+        let rows = rows.map(|row| document.add(&row, &mut text).map(|()| std::mem::take(&mut text)));
+        self.parts(std::iter::once(Ok(opening)).chain(rows));
+        self.answer(document.closing());
+    }
+
+    /// Writes a long result in parts, as far as it goes.
+    fn parts(&self, parts: impl Iterator<Item = serde_json::Result<String>>) {
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                Ok(part) => text.push_str(&part),
+                Err(error) => return self.remark(&format!("cannot write the result as JSON: {error}")),
+            }
+            if text.len() >= PART_BYTES {
+                if self.try_answer(&text).is_err() {
+                    return;
+                }
+                text.clear();
+            }
+        }
+        self.answer(&text);
     }
 
     /// Writes one JSON document with a single row, on one line.
     pub(super) fn document_line(&self, name: &'static str, row: impl Serialize) {
-        self.json(serde_json::to_string(&ReportDocument { name, rows: &[row] }));
+        self.json(serde_json::to_string(&ReportDocument { name, row }));
     }
 
     fn json(&self, document: serde_json::Result<String>) {
@@ -87,7 +120,7 @@ impl Reporter {
         match self.output {
             Output::Text => outcomes.iter().for_each(|outcome| self.report_outcome(outcome)),
             Output::Json | Output::Jsonl => {
-                self.runners(outcomes.into_iter().map(|outcome| outcome.report).collect(), |_| String::new())
+                self.runners(outcomes.iter().map(|outcome| &outcome.report), || None);
             }
         }
         Exit::of_all(&exits)

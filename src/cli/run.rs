@@ -37,7 +37,7 @@ fn report(context: &Context<'_>, pass: Pass) -> Exit {
     // Mistakes in agent.toml, like those that are found without config.toml.
     exits.extend(pass.errors.iter().map(|_| Exit::LocalFile));
     let now = context.now();
-    context.reporter.runners(runners, |runners| super::list::table(runners, now));
+    context.reporter.runners(runners.iter(), || super::list::table(|| runners.iter(), now));
     Exit::of_all(&exits)
 }
 

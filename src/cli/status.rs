@@ -113,18 +113,17 @@ async fn show_runners(context: &Context<'_>, daemon: &StatusClient) -> Result<()
         hint: Some("restart the daemon if its version differs from this command's".to_owned()),
     })?;
     let now = context.now();
-    context.reporter.runners(report.runners, |runners| text(runners, now));
+    context.reporter.runners(report.runners.iter(), || text(&report.runners, now));
     Ok(())
 }
 
-fn text(runners: &[RunnerReport], now: Timestamp) -> String {
-    if runners.is_empty() {
-        return "the daemon serves no runners\n".to_owned();
-    }
+/// The runners as a table, in parts, and what each waits for.
+fn text(runners: &[RunnerReport], now: Timestamp) -> impl Iterator<Item = String> {
+    let none = runners.is_empty().then(|| "the daemon serves no runners\n".to_owned());
+    let table = (!runners.is_empty()).then(|| table_with_next(|| runners.iter(), now));
     let troubles = runners.iter().filter_map(|runner| Some((runner, runner.error.as_ref()?)));
-    let sentences: String =
-        troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble))).collect();
-    table_with_next(runners, now) + &sentences
+    let sentences = troubles.map(|(runner, trouble)| format!("\nrunner {}: {}\n", label(runner), printable(trouble)));
+    none.into_iter().chain(table.into_iter().flatten()).chain(sentences)
 }
 
 #[cfg(test)]
@@ -139,7 +138,7 @@ mod tests {
             "next": { "step": trick, "at": "2027-01-01T00:00:00Z", "why": trick },
         }] }))
         .unwrap();
-        let text = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap());
+        let text: String = text(&report.runners, "2027-01-01T00:00:00Z".parse().unwrap()).collect();
         assert_eq!(
             text.matches("a?[2J?b?c?").count(),
             3 + 1,

@@ -55,47 +55,52 @@ pub(super) struct Screen {
 /// A column's heading, and whether the column can be cut to fit.
 pub(super) type Heading = (&'static str, bool);
 
-/// Rows under headings, written in parts. The first part determines the widths of the columns.
+/// Rows under headings, written in parts. The first part determines the widths of the columns, unless all rows were
+/// measured before.
 #[derive(Debug)]
 pub(super) struct Table {
     headings: Vec<Heading>,
     screen: Screen,
     widths: Option<Vec<usize>>,
+    is_begun: bool,
 }
 
 impl Table {
     pub(super) fn new(headings: Vec<Heading>, screen: Screen) -> Self {
-        Self { headings, screen, widths: None }
+        Self { headings, screen, widths: None, is_begun: false }
+    }
+
+    /// The same with columns as wide as these rows need.
+    pub(super) fn measured(self, rows: impl Iterator<Item = Vec<Cell>>) -> Self {
+        Self { widths: Some(self.fitted(rows)), ..self }
     }
 
     /// The lines of more rows; the first call starts with the headings.
     pub(super) fn lines(&mut self, rows: &[Vec<Cell>]) -> String {
         let mut text = String::new();
-        let widths = match &self.widths {
-            Some(widths) => widths.clone(),
-            None => {
-                let widths = self.fitted(rows);
-                self.widths = Some(widths.clone());
-                let headings: Vec<_> = self.headings.iter().map(|(heading, _)| Cell::new(Some(heading))).collect();
-                text.push_str(&self.line(&headings, &widths));
-                widths
-            }
+        let widths = match self.widths.take() {
+            Some(widths) => widths,
+            None => self.fitted(rows.iter()),
         };
+        if !std::mem::replace(&mut self.is_begun, true) {
+            let headings: Vec<_> = self.headings.iter().map(|(heading, _)| Cell::new(Some(heading))).collect();
+            text.push_str(&self.line(&headings, &widths));
+        }
         for row in rows {
             text.push_str(&self.line(row, &widths));
         }
+        self.widths = Some(widths);
         text
     }
 
     /// The width of the widest cell of each column; on a terminal, the widest columns that can be cut shrink to fit.
-    fn fitted(&self, rows: &[Vec<Cell>]) -> Vec<usize> {
-        let widest = |column: usize| rows.iter().map(|row| row[column].text.width()).max().unwrap_or_default();
-        let mut widths: Vec<_> = self
-            .headings
-            .iter()
-            .enumerate()
-            .map(|(column, (heading, _))| heading.width().max(widest(column)))
-            .collect();
+    fn fitted(&self, rows: impl Iterator<Item = impl AsRef<[Cell]>>) -> Vec<usize> {
+        let mut widths: Vec<_> = self.headings.iter().map(|(heading, _)| heading.width()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+                *width = cell.text.width().max(*width);
+            }
+        }
         let Some(screen) = self.screen.width else { return widths };
         let gaps = GAP * (widths.len() - 1);
         while widths.iter().sum::<usize>() + gaps > screen {

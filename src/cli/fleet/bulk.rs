@@ -220,7 +220,7 @@ impl OutcomeWriter {
 
     fn finish(self) -> Exit {
         if self.reporter.output() == Output::Json {
-            self.reporter.document("runners", &self.rows);
+            self.reporter.document("runners", self.rows.iter());
         }
         Exit::of_all(&self.exits)
     }
