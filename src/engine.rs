@@ -10,6 +10,7 @@ mod driver;
 #[cfg(test)]
 mod explorer;
 mod inventory;
+mod pace;
 mod policy;
 mod report;
 #[cfg(test)]

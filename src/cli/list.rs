@@ -46,7 +46,7 @@ pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Err
     for damaged in &records.damaged {
         tracing::error!(error = %damaged, "a runner's record is damaged");
     }
-    Ok(candidates(inventory(&Config::default(), records.records, &snapshot), &snapshot))
+    Ok(candidates(inventory(&Config::default(), records.records, &snapshot).await, &snapshot))
 }
 
 /// Opens the store for reading; does not create a state directory.

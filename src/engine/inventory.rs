@@ -19,6 +19,7 @@ pub use relation::{Enrolled, Related, Relation, relate};
 use relation::{Holdings, holds_token, left_to_their_name, runner_of, with_one_token};
 
 use super::Config;
+use super::pace::Pace;
 use crate::error_chain::chain;
 use crate::model::{Origin, RunnerKey, Timestamp, VerifyOutcome};
 use crate::ops::{Disk, Enrollment, Error, Ops, RecordMove, Runner, Server, Unfinished, is_locked, knows_token_of};
@@ -88,7 +89,7 @@ pub async fn take_inventory<S: Server, D: Disk>(
         tracing::error!(error = chain(damaged), "a runner's record is damaged");
     }
     let snapshot = ops.disk().read().await?;
-    let mut inventory = inventory(config, records.records, &snapshot);
+    let mut inventory = inventory(config, records.records, &snapshot).await;
     // A key can name two runners while one of them, which has no token yet, waits for the other's record to move.
     let (with_token, without): (Vec<_>, Vec<_>) =
         inventory.runners.iter_mut().partition(|managed| managed.runner.record.credential.is_some());
@@ -110,7 +111,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     served: &BTreeSet<RunnerKey>,
 ) -> Result<(Inventory, Arc<Snapshot>), Error> {
     let snapshot = ops.disk().read().await?;
-    let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot);
+    let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot).await;
     inventory.apply_changes(ops, served).await?;
     for managed in &mut inventory.runners {
         ops.load_held(&mut managed.runner).await;
@@ -119,18 +120,20 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     Ok((inventory, snapshot))
 }
 
-/// Combines the enrollments, the records and the entries of config.toml.
-#[must_use]
-pub fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
+/// Combines the enrollments, the records and the entries of config.toml. Waits for nothing, but lets other tasks work now
+/// and then.
+pub async fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
     let taken = taken_keys(&records);
-    let mut listing = Listing { snapshot, taken, inventory: Inventory::default(), claimed: BTreeSet::new() };
-    for managed in listing.enrolled(config, &mut records) {
+    let (inventory, claimed, pace) = (Inventory::default(), BTreeSet::new(), Pace::default());
+    let mut listing = Listing { snapshot, taken, inventory, claimed, pace };
+    for managed in listing.enrolled(config, &mut records).await {
         listing.add(managed);
+        listing.pace.step().await;
     }
-    listing.add_recorded(records);
-    listing.add_found();
+    listing.add_recorded(records).await;
+    listing.add_found().await;
     let mut inventory = listing.inventory;
-    twins::mark(&mut inventory.runners);
+    twins::mark(&mut inventory.runners).await;
     inventory
 }
 
@@ -159,20 +162,32 @@ struct Listing<'l> {
     inventory: Inventory,
     /// The positions of entries that a runner has.
     claimed: BTreeSet<usize>,
+    pace: Pace,
 }
 
 impl Listing<'_> {
     /// The runners of the enrollments, in the order of the settings; takes their records out of `records`.
-    fn enrolled(&mut self, config: &Config, records: &mut Vec<Record>) -> Vec<ManagedRunner> {
+    async fn enrolled(&mut self, config: &Config, records: &mut Vec<Record>) -> Vec<ManagedRunner> {
+        if config.enrollments.is_empty() {
+            return Vec::new();
+        }
         let of = |enrollment: &Enrollment| (enrollment.key.clone(), enrollment.site.url.clone());
         let enrolled: Enrolled = config.enrollments.iter().map(of).collect();
-        let holdings = Holdings::new(records, self.snapshot);
+        let mut holdings = Holdings::new(self.snapshot);
+        for record in records.iter() {
+            holdings.add(record);
+            self.pace.step().await;
+        }
         let served_by = with_one_token(&config.enrollments, records);
         let relate = |enrollment: &Enrollment| match served_by.get(&enrollment.key) {
             Some(by) => Related { relation: Relation::Taken { by: by.clone() }, others: 0 },
             None => holdings.relate(enrollment, &enrolled),
         };
-        let relations: Vec<_> = config.enrollments.iter().map(relate).collect();
+        let mut relations = Vec::new();
+        for enrollment in &config.enrollments {
+            relations.push(relate(enrollment));
+            self.pace.step().await;
+        }
         drop(holdings);
         let left = left_to_their_name(&config.enrollments, &relations);
         let mut taken = Enrolled::new();
@@ -187,6 +202,7 @@ impl Listing<'_> {
                 continue;
             }
             runners.extend(self.adopted(enrollment, related, &mut taken));
+            self.pace.step().await;
         }
         let is_ours =
             |record: &Record| [&taken, &enrolled].iter().any(|keys| keys.get(&record.key) == Some(&record.url));
@@ -298,9 +314,16 @@ impl Listing<'_> {
 
     /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one
     /// whose former token it holds last.
-    fn add_recorded(&mut self, mut records: Vec<Record>) {
-        records.sort_by_cached_key(|record| self.rank(record));
+    async fn add_recorded(&mut self, records: Vec<Record>) {
+        let mut ranked = Vec::new();
         for record in records {
+            ranked.push((self.rank(&record), Box::new(record)));
+            self.pace.step().await;
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        for (_, record) in ranked {
+            self.pace.step().await;
+            let record = *record;
             // A record that moves to another key loses its enrollment on the way.
             let moves = |listing: &Self| listing.inventory.changes.iter().any(|change| change.is_of(&record));
             // What is noted about the registration of an enrollment that is gone concerns every other one of its name.
@@ -406,8 +429,9 @@ impl Listing<'_> {
     }
 
     /// Adds the entries without a record.
-    fn add_found(&mut self) {
+    async fn add_found(&mut self) {
         for entry in &self.snapshot.entries {
+            self.pace.step().await;
             if self.claimed.contains(&entry.position) {
                 continue;
             }
@@ -515,7 +539,7 @@ impl Inventory {
                 }
             }
         }
-        twins::mark(&mut self.runners);
+        twins::mark(&mut self.runners).await;
         Ok(())
     }
 

@@ -69,7 +69,9 @@ pub struct Related {
 /// command that enrolls something once passes none: the daemon's runner is the one that it means.
 #[must_use]
 pub fn relate(enrollment: &Enrollment, enrolled: &Enrolled, records: &[Record], snapshot: &Snapshot) -> Related {
-    Holdings::new(records, snapshot).relate(enrollment, enrolled)
+    let mut holdings = Holdings::new(snapshot);
+    records.iter().for_each(|record| holdings.add(record));
+    holdings.relate(enrollment, enrolled)
 }
 
 /// The records with a token, the entries, and which belong together.
@@ -85,28 +87,34 @@ pub(super) struct Holdings<'h> {
 }
 
 impl<'h> Holdings<'h> {
-    pub(super) fn new(records: &'h [Record], snapshot: &'h Snapshot) -> Self {
-        let by_key = records.iter().map(|record| (&record.key, record)).collect();
-        let (owners, claims) = (BTreeMap::new(), BTreeMap::new());
-        let mut holdings = Self { snapshot, owners, claims, without_entry: Vec::new(), by_key };
-        for record in records.iter().filter(|record| record.credential.is_some()) {
-            let positions = snapshot.positions_of(&runner_of(record).target());
-            if positions.is_empty() {
-                holdings.without_entry.push(record);
-            }
-            for position in positions {
-                holdings.claims.entry(position).or_default().push(record);
-                let entry = &snapshot.entries[position];
-                let is_better = holdings
-                    .owners
-                    .get(&position)
-                    .is_none_or(|other| holds_token(record, entry) && !holds_token(other, entry));
-                if is_better {
-                    holdings.owners.insert(position, record);
-                }
+    pub(super) fn new(snapshot: &'h Snapshot) -> Self {
+        Self {
+            snapshot,
+            owners: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            without_entry: Vec::new(),
+            by_key: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, record: &'h Record) {
+        self.by_key.insert(&record.key, record);
+        if record.credential.is_none() {
+            return;
+        }
+        let positions = self.snapshot.positions_of(&runner_of(record).target());
+        if positions.is_empty() {
+            self.without_entry.push(record);
+        }
+        for position in positions {
+            self.claims.entry(position).or_default().push(record);
+            let entry = &self.snapshot.entries[position];
+            let is_better =
+                self.owners.get(&position).is_none_or(|other| holds_token(record, entry) && !holds_token(other, entry));
+            if is_better {
+                self.owners.insert(position, record);
             }
         }
-        holdings
     }
 
     pub(super) fn relate(&self, enrollment: &Enrollment, enrolled: &Enrolled) -> Related {

@@ -1,5 +1,6 @@
 //! What enrollments, records and entries have to do with each other.
 
+use super::super::pace::RUNNERS_PER_TURN;
 use super::*;
 use crate::lifecycle::Outcome;
 use crate::model::{
@@ -543,18 +544,18 @@ async fn the_later_entry_with_a_token_is_marked_as_a_twin() {
     let config = Config::default();
     let snapshot = world.ops.disk().read().await.unwrap();
     let first = key(&format!("{id}@gitlab.example.com"));
-    assert_eq!(twins(&inventory(&config, Vec::new(), &snapshot)), [None, Some(first.clone())]);
+    assert_eq!(twins(&inventory(&config, Vec::new(), &snapshot).await), [None, Some(first.clone())]);
     // One rotation later the other entry still has the token from before.
     let mut record = world.add_record(first.as_str(), "a", id, &credential);
     record.credential = Some(Credential { token: Token::parse("glrt-new").unwrap(), ..credential.clone() });
     record.add_former_token(credential.token.digest());
     record.last_reset_at = Some(now());
-    assert_eq!(twins(&inventory(&config, vec![record.clone()], &snapshot)), [None, Some(first)]);
+    assert_eq!(twins(&inventory(&config, vec![record.clone()], &snapshot).await), [None, Some(first)]);
     // Its server goes on accepting that token: it is a runner of its own.
     let mut second = Runner::found(&snapshot.entries[1]).unwrap().record;
     let at = now().plus(std::time::Duration::from_secs(3600));
     second.last_verify = Some(LastVerify { at, outcome: VerifyOutcome::Accepted });
-    assert_eq!(twins(&inventory(&config, vec![record, second], &snapshot)), [None, None]);
+    assert_eq!(twins(&inventory(&config, vec![record, second], &snapshot).await), [None, None]);
 }
 
 #[tokio::test]
@@ -566,7 +567,7 @@ async fn of_two_records_of_one_entry_the_one_with_its_token_is_served() {
     world.add_record("b-good", "a", id, &credential);
     let records = world.disk.state().records.values().cloned().collect();
     let snapshot = world.ops.disk().read().await.unwrap();
-    assert_eq!(served(&inventory(&Config::default(), records, &snapshot)), [("b-good", false)]);
+    assert_eq!(served(&inventory(&Config::default(), records, &snapshot).await), [("b-good", false)]);
 }
 
 #[tokio::test]
@@ -580,7 +581,7 @@ async fn an_entry_does_not_get_the_record_of_another_runner_whose_key_its_id_cla
         let records: Vec<_> = world.disk.state().records.values().cloned().collect();
         let snapshot = world.ops.disk().read().await.unwrap();
         let config = if is_enrolled { world.config.clone() } else { Config::default() };
-        let runner = inventory(&config, records, &snapshot).runners.remove(0).runner;
+        let runner = inventory(&config, records, &snapshot).await.runners.remove(0).runner;
         assert!(runner.record.key != key(&claim) && runner.record.credential == Some(mine.clone()), "{is_enrolled}");
         if is_enrolled {
             let tokens: Vec<_> =
@@ -682,7 +683,7 @@ async fn a_runner_whose_former_token_is_in_the_entry_of_another_one_is_served_to
         world.save(&record);
         let records: Vec<_> = world.disk.state().records.values().cloned().collect();
         let snapshot = world.ops.disk().read().await.unwrap();
-        let inventory = inventory(&Config::default(), records, &snapshot);
+        let inventory = inventory(&Config::default(), records, &snapshot).await;
         assert_eq!(served(&inventory), [(first, false), (second, false)]);
     }
 }
@@ -753,4 +754,35 @@ async fn a_record_moves_as_it_is_under_its_lock_and_not_as_the_inventory_has_rea
     world.disk.state().records.clear();
     inventory.apply_changes(&world.ops, &BTreeSet::new()).await.unwrap();
     assert!(world.keys().is_empty() && inventory.runners.is_empty());
+}
+
+#[tokio::test]
+async fn an_inventory_of_many_gives_other_tasks_their_turns() {
+    let disk = MemoryDisk::default();
+    let many = 40 * RUNNERS_PER_TURN;
+    let (id, credential) = World::new().add_entry("a");
+    disk.add_entry("a", Some(id), &credential);
+    let first = disk.state().entries[0].clone();
+    let entry = |number: usize| {
+        let token = Token::parse(&format!("glrt-{number}")).unwrap();
+        Entry { id: None, name: Some(format!("runner-{number}")), token: EntryToken::Literal(token), ..first.clone() }
+    };
+    let snapshot = Snapshot::new((0..many).map(entry).collect(), true);
+    let records: Vec<_> =
+        snapshot.entries.iter().step_by(2).map(|entry| Runner::found(entry).unwrap().record).collect();
+    let turns = std::cell::Cell::new(0);
+    let config = Config::default();
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    let listed = tokio::select! {
+        biased;
+        listed = inventory(&config, records, &snapshot) => listed,
+        () = others => unreachable!(),
+    };
+    assert_eq!(listed.runners.len(), many);
+    assert!(turns.get() >= many / RUNNERS_PER_TURN, "{} turns", turns.get());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::pace::Pace;
 use super::ManagedRunner;
 use super::relation::current_digest;
 use crate::lifecycle::outlives_twin;
@@ -10,10 +11,12 @@ use crate::secret::Digest;
 use crate::store::Record;
 
 /// Marks each runner whose token an earlier runner at another address has too, or has had before its last rotation.
-pub(super) fn mark(runners: &mut [ManagedRunner]) {
+pub(super) async fn mark(runners: &mut [ManagedRunner]) {
     let mut by_current: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
     let mut by_former: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    let mut pace = Pace::default();
     for (number, managed) in runners.iter().enumerate() {
+        pace.step().await;
         let record = &managed.runner.record;
         if let Some(digest) = current_digest(record) {
             by_current.entry(digest).or_default().push(number);
@@ -23,18 +26,21 @@ pub(super) fn mark(runners: &mut [ManagedRunner]) {
         }
     }
     let others = |map: &BTreeMap<Digest, Vec<usize>>, digest: Digest| map.get(&digest).cloned().unwrap_or_default();
-    let twins: Vec<_> = (0..runners.len())
-        .map(|number| {
-            let record = &runners[number].runner.record;
-            let digest = current_digest(record)?;
-            let is_elsewhere = |other: &usize| runners[*other].runner.record.url != record.url;
-            let has_replaced = |other: &usize| !is_accepted_since(record, &runners[*other].runner.record);
-            let replaced = others(&by_former, digest).into_iter().filter(is_elsewhere).find(has_replaced);
-            let same = || others(&by_current, digest).into_iter().filter(|other| *other < number).find(is_elsewhere);
-            let other = replaced.or_else(same)?;
-            Some(runners[other].runner.record.key.clone())
-        })
-        .collect();
+    let twin_of = |number: usize| {
+        let record = &runners[number].runner.record;
+        let digest = current_digest(record)?;
+        let is_elsewhere = |other: &usize| runners[*other].runner.record.url != record.url;
+        let has_replaced = |other: &usize| !is_accepted_since(record, &runners[*other].runner.record);
+        let replaced = others(&by_former, digest).into_iter().filter(is_elsewhere).find(has_replaced);
+        let same = || others(&by_current, digest).into_iter().filter(|other| *other < number).find(is_elsewhere);
+        let other = replaced.or_else(same)?;
+        Some(runners[other].runner.record.key.clone())
+    };
+    let mut twins = Vec::new();
+    for number in 0..runners.len() {
+        twins.push(twin_of(number));
+        pace.step().await;
+    }
     for (managed, twin_of) in runners.iter_mut().zip(twins) {
         managed.twin_of = twin_of;
     }
