@@ -68,6 +68,8 @@ ready_without_gitlab() {
     eventually is_active && equal "$(registrations)" 0 && agent health && fails agent health --ready
 }
 
+shows_a_summary() { has "$(unit status --no-pager)" 'Status: "1 runner ready'; }
+
 reloads() {
     local verified
     verified=$(verifications)
@@ -230,7 +232,7 @@ check 'after a boot with GitLab down the agent is up but not ready' ready_withou
 start_gitlab ip netns exec "$machine"
 check 'once GitLab is up the runner is registered and ready'       is_well
 check 'the token comes from a credential without a drop-in'        equal "$(registrations)" 1
-check 'systemctl status shows a summary'                           has "$(unit status --no-pager)" 'Status: "1 runner ready'
+check 'systemctl status shows a summary'                           eventually shows_a_summary
 check 'runner-agent status shows one active runner'                has "$(agent status)" 'e2e .* active'
 check 'a reload reads the files again and verifies'                keeps reloads
 check 'a restart keeps the runner'                                 keeps unit restart

@@ -9,6 +9,9 @@ use test_support::{Output, Process};
 /// The pause between looks at a running process.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// The kernel counts CPU time in hundredths of a second, whatever it is built for.
+const TICKS: f64 = 100.0;
+
 /// The CPU time and memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
@@ -36,14 +39,13 @@ pub(crate) fn run(process: Process) -> (Output, Usage) {
     (process.end(), usage)
 }
 
-/// The run time of all threads: `schedstat` counts nanoseconds, other files count ticks.
+/// User and system time of all threads, those that have ended too.
 fn cpu(process: &Process) -> Option<f64> {
-    let mut nanos = 0;
-    for task in fs::read_dir(process.proc("task")).ok()? {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).unwrap_or_default();
-        nanos += text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
-    }
-    Some(Duration::from_nanos(nanos).as_secs_f64())
+    let stat = fs::read_to_string(process.proc("stat")).ok()?;
+    // The name of the program, in parentheses, can have spaces.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some(f64::from(ticks()? + ticks()?) / TICKS)
 }
 
 fn memory(process: &Process, line: &str) -> Option<f64> {

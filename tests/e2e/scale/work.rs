@@ -24,6 +24,9 @@ const SHORT: Duration = Duration::from_secs(180);
 /// The latest share of a token's life at which it is replaced.
 const LATEST_SHARE: f64 = 0.8;
 
+/// Replaces of config.toml while all tokens are rotated, however many those are.
+const MOST_REPLACES: usize = 120;
+
 /// A long life: nothing is rotated.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -167,7 +170,7 @@ fn rotations(count: usize) -> Vec<Figures> {
     }
     // Some are rotated twice while the others wait.
     let figures = figures("rotations", usage, resets.len(), 2 * count);
-    vec![Figures { replaces, most_replaces: 20 + resets.len() / 20, wrong, ..figures }]
+    vec![Figures { replaces, most_replaces: MOST_REPLACES, wrong, ..figures }]
 }
 
 /// A stop unregisters as many as there is time for, and the next start deletes none.
