@@ -156,14 +156,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Queues for the host, locks a runner, finishes a journaled answer of another process, and re-reads record and
     /// config.toml.
     async fn enter(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
-        let locked = self.queue(runner).await?;
-        self.entered(runner, locked).await
+        let (locked, found) = self.queue(runner).await?;
+        self.entered(runner, locked, found).await
     }
 
     /// As [`Ops::enter`], for a request whose answer is the only copy of a token: a stop ends its wait.
     async fn enter_unless_stopping(&self, runner: &mut Runner) -> Result<Entered<D::RunnerLock>, Error> {
-        let locked = self.unless_stopping(self.queue(runner)).await??;
-        self.entered(runner, locked).await
+        let (locked, found) = self.unless_stopping(self.queue(runner)).await??;
+        self.entered(runner, locked, found).await
     }
 
     /// Ends what precedes such a request once the process stops: it would not be sent any more.
@@ -182,22 +182,23 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         runner: &mut Runner,
         locked: Locked<D::RunnerLock>,
+        found: OnDisk,
     ) -> Result<Entered<D::RunnerLock>, Error> {
         let known = runner.record.credential.clone();
-        let OnDisk { record, held, pending, snapshot } = self.disk.on_disk(&runner.record.key).await?;
+        let OnDisk { record, held, pending, snapshot } = found;
         if self.take_record(runner, record?)? {
             runner.take_held(held);
         }
-        let snapshot = match pending? {
+        let (pending, snapshot) = match pending? {
             Some(pending @ Pending { answer: Some(_), .. }) => {
                 self.finish(runner, pending).await?;
-                self.disk.read().await?
+                (self.disk.pending_of(&runner.record.key).await?, self.disk.read().await?)
             }
-            Some(_) | None => snapshot?,
+            pending => (pending, snapshot?),
         };
         runner.look_up(&snapshot);
         let is_replaced = runner.record.credential != known;
-        Ok(Entered { locked, snapshot, is_replaced })
+        Ok(Entered { locked, snapshot, pending, is_replaced })
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
@@ -210,14 +211,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Locks a runner and re-reads its record, unless the one in memory is newer because saving it failed.
     async fn lock(&self, runner: &mut Runner) -> Result<Locked<D::RunnerLock>, Error> {
-        let locked = self.queue(runner).await?;
-        self.reread(runner, locked).await
-    }
-
-    async fn reread(&self, runner: &mut Runner, locked: Locked<D::RunnerLock>) -> Result<Locked<D::RunnerLock>, Error> {
-        let record = self.disk.record(&runner.record.key).await?;
-        if self.take_record(runner, record)? {
-            self.load_held(runner).await;
+        let (locked, OnDisk { record, held, .. }) = self.queue(runner).await?;
+        if self.take_record(runner, record?)? {
+            runner.take_held(held);
         }
         Ok(locked)
     }
@@ -242,18 +238,25 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(!is_newer)
     }
 
-    /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
-    /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
-    async fn queue(&self, runner: &Runner) -> Result<Locked<D::RunnerLock>, Error> {
-        self.queue_at(runner.site.url.authority(), &runner.record.key).await
+    /// Locks a runner, and reads its files in the same step.
+    async fn queue(&self, runner: &Runner) -> Result<(Locked<D::RunnerLock>, OnDisk), Error> {
+        let lock = async || self.disk.lock_and_read(&runner.record.key).await;
+        let ((lock, found), place) = self.queue_at(runner.site.url.authority(), lock).await?;
+        Ok((Locked { lock, place }, found))
     }
 
-    async fn queue_at(&self, host: String, key: &RunnerKey) -> Result<Locked<D::RunnerLock>, Error> {
+    /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
+    /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
+    async fn queue_at<L>(
+        &self,
+        host: String,
+        lock: impl AsyncFn() -> Result<L, store::Error>,
+    ) -> Result<(L, Option<OwnedSemaphorePermit>), Error> {
         let mut waited = Duration::ZERO;
         loop {
             let place = self.place_at(host.clone()).await;
-            match self.disk.lock_runner(key, Duration::ZERO).await {
-                Ok(lock) => return Ok(Locked { lock, place }),
+            match lock().await {
+                Ok(lock) => return Ok((lock, place)),
                 Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
                 Err(store::Error::RunnerLocked { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -454,6 +457,8 @@ struct Entered<L> {
     /// Held until the operation ends.
     locked: Locked<L>,
     snapshot: Arc<Snapshot>,
+    /// Its journal, if one is open.
+    pending: Option<Pending>,
     /// Whether another process has replaced the credential.
     is_replaced: bool,
 }

@@ -168,10 +168,8 @@ impl Store {
     pub async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Result<RunnerLock, Error> {
         let mut left = wait;
         loop {
-            let name = format!("{key}.lock");
-            let tried =
-                self.work(move |disk| disk.runners().map(|runners| locks::try_lock(&runners.join(name))).transpose());
-            match tried.await? {
+            let tried = key.clone();
+            match self.work(move |disk| disk.try_lock_runner(&tried)).await? {
                 None => return Ok(RunnerLock { _file: None }),
                 Some(LockAttempt::Locked(file)) => return Ok(RunnerLock { _file: Some(file) }),
                 Some(LockAttempt::HeldBy(holder)) if left.is_zero() => {
@@ -275,6 +273,23 @@ impl Store {
         self.work(move |disk| Ok(disk.on_disk(&key))).await
     }
 
+    /// Locks one runner against other processes without waiting, and reads as [`Store::on_disk`], in one step.
+    ///
+    /// # Errors
+    /// [`Error::RunnerLocked`], [`Error::Stopped`]. What is read has errors of its own.
+    pub async fn lock_and_read(&self, key: &RunnerKey) -> Result<(RunnerLock, OnDisk), Error> {
+        let key = key.clone();
+        self.work(move |disk| {
+            let file = match disk.try_lock_runner(&key)? {
+                Some(LockAttempt::HeldBy(holder)) => return Err(Error::RunnerLocked { key, holder }),
+                Some(LockAttempt::Locked(file)) => Some(file),
+                None => None,
+            };
+            Ok((RunnerLock { _file: file }, disk.on_disk(&key)))
+        })
+        .await
+    }
+
     /// Writes a record durably.
     ///
     /// # Errors
@@ -328,6 +343,14 @@ impl Store {
     pub async fn held(&self, key: &RunnerKey) -> Result<Held, Error> {
         let key = key.clone();
         self.in_runners(move |runners| held::read(runners, &key)).await
+    }
+
+    /// The same for each of these runners, in one step.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`]. What is read has errors of its own.
+    pub async fn held_of(&self, keys: Vec<RunnerKey>) -> Result<Vec<Result<Held, Error>>, Error> {
+        self.in_runners(move |runners| Ok(held::read_each(runners, &keys))).await
     }
 
     /// Writes what is kept beside a runner's record durably; removes the file if there is nothing to keep. A damaged

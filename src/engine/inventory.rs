@@ -95,8 +95,8 @@ pub async fn take_inventory<S: Server, D: Disk>(
         inventory.runners.iter_mut().partition(|managed| managed.runner.record.credential.is_some());
     for managed in with_token.into_iter().chain(without) {
         managed.unfinished = unfinished.remove(&managed.runner.record.key);
-        ops.load_held(&mut managed.runner).await;
     }
+    ops.load_held_of(inventory.runners.iter_mut().map(|managed| &mut managed.runner)).await?;
     inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }
@@ -113,9 +113,7 @@ pub async fn retake_inventory<S: Server, D: Disk>(
     let snapshot = ops.disk().read().await?;
     let mut inventory = inventory(config, ops.disk().records().await?.records, &snapshot).await;
     inventory.apply_changes(ops, served).await?;
-    for managed in &mut inventory.runners {
-        ops.load_held(&mut managed.runner).await;
-    }
+    ops.load_held_of(inventory.runners.iter_mut().map(|managed| &mut managed.runner)).await?;
     inventory.note_leftovers(ops).await;
     Ok((inventory, snapshot))
 }

@@ -428,6 +428,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(self.save_held(runner).await?)
     }
 
+    /// As [`Ops::load_held`], for several runners in one step.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if the disk thread has ended.
+    pub async fn load_held_of<'r>(&self, runners: impl Iterator<Item = &'r mut Runner>) -> Result<(), Error> {
+        let runners: Vec<_> = runners.collect();
+        let keys = runners.iter().map(|runner| runner.record.key.clone()).collect();
+        for (runner, held) in runners.into_iter().zip(self.disk.held_of(keys).await?) {
+            runner.take_held(held);
+        }
+        Ok(())
+    }
+
     /// Reads candidates and evidence. A damaged file is reported, stays, and is set aside before it is written anew.
     pub async fn load_held(&self, runner: &mut Runner) {
         let held = self.disk.held(&runner.record.key).await;

@@ -103,9 +103,21 @@ pub trait Disk: 'static {
         let (record, held) = (self.record(key).await, self.held(key).await);
         Ok(OnDisk { record, held, pending: self.pending_of(key).await, snapshot: self.read().await })
     }
+    /// Locks a runner without waiting, and reads what an operation on it starts from.
+    async fn lock_and_read(&self, key: &RunnerKey) -> Stored<(Self::RunnerLock, OnDisk)> {
+        Ok((self.lock_runner(key, Duration::ZERO).await?, self.on_disk(key).await?))
+    }
     async fn save_record(&self, record: Record) -> Stored<()>;
     async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
     async fn held(&self, key: &RunnerKey) -> Stored<Held>;
+    /// [`Disk::held`] of each of these runners.
+    async fn held_of(&self, keys: Vec<RunnerKey>) -> Stored<Vec<Stored<Held>>> {
+        let mut all = Vec::with_capacity(keys.len());
+        for key in keys {
+            all.push(self.held(&key).await);
+        }
+        Ok(all)
+    }
     async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;
@@ -132,11 +144,13 @@ impl Disk for Store {
         async fn probe(&self) -> Stored<()>;
         async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
         async fn on_disk(&self, key: &RunnerKey) -> Stored<OnDisk>;
+        async fn lock_and_read(&self, key: &RunnerKey) -> Stored<(Self::RunnerLock, OnDisk)>;
         async fn records(&self) -> Stored<Records>;
         async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
         async fn save_record(&self, record: Record) -> Stored<()>;
         async fn remove_record(&self, key: &RunnerKey) -> Stored<()>;
         async fn held(&self, key: &RunnerKey) -> Stored<Held>;
+        async fn held_of(&self, keys: Vec<RunnerKey>) -> Stored<Vec<Stored<Held>>>;
         async fn save_held(&self, key: &RunnerKey, held: Held) -> Stored<()>;
         async fn begin(&self, key: &RunnerKey, intent: Intent) -> Stored<()>;
         async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Stored<()>;

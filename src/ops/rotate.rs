@@ -9,7 +9,7 @@ use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Candidate, CandidateSource, Credential, Expiry, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, Intent, JournalAnswer, JournalOperation};
+use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
@@ -44,8 +44,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_contested && !(inquiry.is_pressing && self.disk.has_state()) {
             return Ok(Completed::new(Outcome::Contested, None));
         }
-        if access_token.is_none() {
-            self.check_settled(runner).await?;
+        let lost_before = entered.pending.take().filter(Pending::is_lost_reset);
+        if access_token.is_none() && lost_before.is_some() {
+            return Err(store::Error::Unsettled { key: runner.record.key.clone() }.into());
         }
         if !inquiry.is_pressing {
             self.check_settled_elsewhere(runner).await?;
@@ -62,7 +63,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let old = runner.token()?;
         let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
-        let lost_before = self.lost_reset_of(runner).await?;
+        // A reset by an access token goes before an earlier one is settled.
+        let lost_before = lost_before.map(|pending| pending.intent);
         let intent = self.rotation_intent(runner, &old, access_token.is_some(), now);
         self.disk.begin(&runner.record.key, intent.clone()).await?;
         let answer = match self.reset(runner, &old, access_token).await {
@@ -101,12 +103,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let lost = self.disk.lost_resets_of(token).await?;
         let elsewhere = lost.into_iter().find(|key| *key != runner.record.key);
         elsewhere.map_or(Ok(()), |key| Err(store::Error::Unsettled { key }.into()))
-    }
-
-    /// The intent of an earlier reset whose answer was lost. A reset by an access token goes before it is settled.
-    async fn lost_reset_of(&self, runner: &Runner) -> Result<Option<Intent>, Error> {
-        let pending = self.disk.pending_of(&runner.record.key).await?;
-        Ok(pending.filter(|pending| pending.is_lost_reset()).map(|pending| pending.intent))
     }
 
     /// Ends the journal of a reset without effect. An earlier one that was lost stays to be settled.

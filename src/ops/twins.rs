@@ -1,6 +1,8 @@
 //! Twins: runners with one token at different addresses of what may be one server; see `engine::ManagedRunner`. Two
 //! records of one runner are twins too, until the next inventory.
 
+use std::time::Duration;
+
 use super::candidates::{Asked, Unadopted};
 use super::register::target_of;
 use super::verify::apply_answer;
@@ -18,7 +20,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn lock_twin(&self, runner: &Runner) -> Result<Option<Locked<D::RunnerLock>>, Error> {
         let Some(twin) = &runner.twin_of else { return Ok(None) };
         let host = format!("twins at {}", runner.site.url.authority());
-        Ok(Some(self.unless_stopping(self.queue_at(host, twin)).await??))
+        let lock = async || self.disk.lock_runner(twin, Duration::ZERO).await;
+        let (lock, place) = self.unless_stopping(self.queue_at(host, lock)).await??;
+        Ok(Some(Locked { lock, place }))
     }
 
     /// Whether the same runner at another address has another token by now, which this one is to be verified for.

@@ -1,6 +1,6 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use super::entry_text::EntryText;
 use super::error::Error;
 use super::files::{Seen, make_directory, parent, read_if_changed, remove_file, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
+use super::locks::{self, LockAttempt};
 use super::record::{self, Record};
 use super::replace::ReplaceTarget;
 use super::snapshot::Snapshot;
@@ -91,6 +92,12 @@ impl BlockingStore {
     }
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
+        if let Some(parsed) = &self.parsed
+            && let Some(seen) = parsed.seen
+            && fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen)
+        {
+            return Ok(Arc::clone(&parsed.snapshot));
+        }
         let path = self.path()?;
         if let Some(parsed) = self.parsed(&path)? {
             return Ok(Arc::clone(&parsed.snapshot));
@@ -113,6 +120,11 @@ impl BlockingStore {
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
         Ok(self.parsed.as_ref())
+    }
+
+    /// Tries to lock a runner; `None` without a state directory.
+    pub(super) fn try_lock_runner(&self, key: &RunnerKey) -> Result<Option<LockAttempt>, Error> {
+        self.runners().map(|runners| locks::try_lock(&runners.join(format!("{key}.lock")))).transpose()
     }
 
     pub(super) fn on_disk(&mut self, key: &RunnerKey) -> OnDisk {

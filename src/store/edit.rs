@@ -82,6 +82,11 @@ impl EntrySelector {
         if let (Some(id), Some(entry_id)) = (self.id, entry.id) {
             return id == entry_id;
         }
+        self.has_token_of(entry)
+    }
+
+    /// Whether an entry holds one of the runner's tokens.
+    pub(super) fn has_token_of(&self, entry: &Entry) -> bool {
         entry.token.token().is_some_and(|token| self.digests.contains(&token.digest()))
     }
 
@@ -89,7 +94,7 @@ impl EntrySelector {
     /// may be the only copy.
     #[must_use]
     pub fn may_remove(&self, entry: &Entry) -> bool {
-        self.matches(entry) && entry.token.token().is_none_or(|token| self.digests.contains(&token.digest()))
+        self.matches(entry) && (entry.token.token().is_none() || self.has_token_of(entry))
     }
 
     /// Whether an entry has the instance, and the name if one is given.

@@ -46,8 +46,12 @@ impl Directory {
 impl TemporaryFile {
     /// Creates it with mode 0600; replaces a leftover of a crash.
     pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
-        remove_file(&path)?;
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut opened = open();
+        if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            remove_file(&path)?;
+            opened = open();
+        }
         let file = opened.map_err(Error::io("create", &path))?;
         Ok(Self { file, name: TemporaryName { path, is_renamed: false } })
     }
@@ -163,9 +167,29 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Reads a file; `None` if it is missing.
+/// Reads one of the agent's files; `None` if it is missing. Rejects other types, of which a pipe is not waited for.
 pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    Ok(read_with_metadata(path)?.map(|(content, _)| content))
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let read = || {
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(not_regular());
+        }
+        let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1);
+        // Without a limit, the size would be asked for again.
+        file.take(u64::MAX).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    match read() {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::other("it is not a regular file")
 }
 
 /// Reads a regular file with its metadata. Rejects other types: reading a pipe would block, and replacing a device
@@ -183,7 +207,7 @@ pub(super) fn read_if_changed(
     let read = || {
         let found = fs::metadata(path)?;
         if !found.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(not_regular());
         }
         if is_known(&found) {
             return Ok((None, found, None));

@@ -1,5 +1,6 @@
 //! Candidates and evidence, in a file beside the record: `<key>.held`. Version 0.1 leaves it alone.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::files::{parent, read_file, remove_durably, rename_if_free, replace_file, sync_directory};
+use super::record;
 use super::wire::{StoredExpiry, text};
 use crate::model::{Candidate, CandidateSource, Evidence, Expiry, Finding, Held, RunnerId, RunnerKey, Timestamp};
 use crate::secret::Token;
@@ -59,6 +61,14 @@ pub(super) fn save(directory: &Path, key: &RunnerKey, held: Held) -> Result<(), 
     }
     let content = content_of(key, held).map_err(|error| Error::Held { path: path.clone(), reason: at(&error) })?;
     replace_file(&path, &content)
+}
+
+/// Reads what is kept for each key. Most runners have no such file.
+pub(super) fn read_each(directory: &Path, keys: &[RunnerKey]) -> Vec<Result<Held, Error>> {
+    let present: Option<BTreeSet<RunnerKey>> = record::keys(directory, ".held").ok().map(BTreeSet::from_iter);
+    let is_missing = |key: &RunnerKey| present.as_ref().is_some_and(|present| !present.contains(key));
+    let read = |key| if is_missing(key) { Ok(Held::default()) } else { read(directory, key) };
+    keys.iter().map(read).collect()
 }
 
 /// Removes the file; a damaged one is set aside.

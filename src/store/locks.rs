@@ -5,7 +5,7 @@
 //! process uses is renamed, with the files in it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -208,10 +208,9 @@ fn own_like_directory(file: &File, path: &Path) {
     }
 }
 
+/// One write over all that a former holder has written.
 fn write_holder(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    file.write_all(format!("{:<10}\n", std::process::id()).as_bytes())
 }
 
 fn read_holder(file: &mut File) -> Option<u32> {

@@ -123,7 +123,7 @@ impl ReplaceTarget<'_> {
         if read_file(&copy)?.is_none() {
             return Ok(());
         }
-        if read_file(self.path)?.is_none() {
+        if read_with_metadata(self.path)?.is_none() {
             tracing::warn!(path = %self.path.display(), "config.toml is missing; keeping its interrupted write for later");
             return Ok(());
         }

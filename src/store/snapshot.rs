@@ -1,7 +1,7 @@
 //! One version of config.toml, with its entries by what identifies a runner.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use super::edit::EntrySelector;
 use super::entry::Entry;
@@ -19,10 +19,29 @@ pub struct Snapshot {
     pub takes_entries: bool,
     /// How many versions of the file, up to this one, were found and not written by this process.
     pub found: u64,
-    /// Positions of the entries with an id, in its order, and by that of the file. So are the next two.
-    by_id: Vec<usize>,
-    by_token: Vec<usize>,
-    by_name: Vec<usize>,
+    by_id: Index,
+    by_token: Index,
+    by_name: Index,
+}
+
+/// The entries that have a key: a hash of it, and the position in the file, in this order. Two keys may share a hash. A
+/// search touches no entry but those that it finds.
+#[derive(Debug, Default)]
+struct Index(Box<[(u32, u32)]>);
+
+impl Index {
+    fn new(entries: &[Entry], hash: impl Fn(&Entry) -> Option<u32>) -> Self {
+        let positions = entries.iter().zip(0..);
+        let mut index: Vec<_> = positions.filter_map(|(entry, at)| Some((hash(entry)?, at))).collect();
+        index.sort_unstable();
+        Self(index.into())
+    }
+
+    /// The positions of the entries whose key has this hash, in the order of the file.
+    fn at(&self, hash: u32) -> impl Iterator<Item = usize> {
+        let first = self.0.partition_point(|(known, _)| *known < hash);
+        self.0[first..].iter().take_while(move |(known, _)| *known == hash).map(|(_, at)| *at as usize)
+    }
 }
 
 impl Snapshot {
@@ -33,9 +52,9 @@ impl Snapshot {
             entry.position = position;
         }
         Self {
-            by_id: ordered(&entries, |entry| entry.id),
-            by_token: ordered(&entries, digest_of),
-            by_name: ordered(&entries, |entry| entry.name.as_deref()),
+            by_id: Index::new(&entries, |entry| entry.id.map(hash)),
+            by_token: Index::new(&entries, |entry| digest_of(entry).map(hash)),
+            by_name: Index::new(&entries, |entry| entry.name.as_deref().map(hash)),
             entries,
             exists: true,
             takes_entries,
@@ -58,9 +77,10 @@ impl Snapshot {
     /// The positions of the entries that belong to a runner: by its id, or by one of its tokens whatever the id.
     #[must_use]
     pub fn positions_of(&self, target: &EntrySelector) -> Vec<usize> {
-        let by_id = target.id.map(|id| self.at(&self.by_id, |entry| entry.id.cmp(&Some(id)))).unwrap_or_default();
-        let by_token = target.digests.iter().flat_map(|digest| self.at_token(*digest));
-        let own = by_id.iter().chain(by_token).copied().filter(|at| target.covers(&self.entries[*at]));
+        let by_id = target.id.into_iter().flat_map(|id| self.by_id.at(hash(id)));
+        let by_token = target.digests.iter().flat_map(|digest| self.by_token.at(hash(digest)));
+        let is_own = |entry: &Entry| target.id.is_some() && entry.id == target.id || target.has_token_of(entry);
+        let own = by_id.chain(by_token).filter(|at| is_own(&self.entries[*at]) && target.covers(&self.entries[*at]));
         let mut own: Vec<usize> = own.collect();
         own.sort_unstable();
         own.dedup();
@@ -74,23 +94,24 @@ impl Snapshot {
 
     /// The entries with this id at this server, in the order of the file.
     pub fn with_id(&self, url: &ServerUrl, id: RunnerId) -> impl Iterator<Item = &Entry> {
-        self.at_server(self.at(&self.by_id, |entry| entry.id.cmp(&Some(id))), url)
+        self.at_server(self.by_id.at(hash(id)), url).filter(move |entry| entry.id == Some(id))
     }
 
     /// The entries with this token at this server, in the order of the file.
     pub fn with_token(&self, url: &ServerUrl, token: Digest) -> impl Iterator<Item = &Entry> {
-        self.at_server(self.at_token(token), url)
+        self.at_server(self.by_token.at(hash(token)), url).filter(move |entry| digest_of(entry) == Some(token))
     }
 
     /// The number of entries with this token, at any server.
     #[must_use]
     pub fn count_of(&self, token: Digest) -> usize {
-        self.at_token(token).len()
+        self.by_token.at(hash(token)).filter(|at| digest_of(&self.entries[*at]) == Some(token)).count()
     }
 
     /// The entries of this name at this server, in the order of the file.
     pub fn named(&self, url: &ServerUrl, name: &str) -> impl Iterator<Item = &Entry> {
-        self.at_server(self.at(&self.by_name, |entry| entry.name.as_deref().cmp(&Some(name))), url)
+        let named = self.at_server(self.by_name.at(hash(name)), url);
+        named.filter(move |entry| entry.name.as_deref() == Some(name))
     }
 
     /// What this version differs in from another one. Where an entry is in the file counts only beside the others.
@@ -126,20 +147,8 @@ impl Snapshot {
         Difference { entries: Self::new(entries, true), is_reordered, has_same_runners }
     }
 
-    fn at_server<'s>(&'s self, positions: &'s [usize], url: &ServerUrl) -> impl Iterator<Item = &'s Entry> {
-        let entries = positions.iter().map(|at| &self.entries[*at]);
-        entries.filter(move |entry| entry.url.as_ref() == Some(url))
-    }
-
-    fn at_token(&self, token: Digest) -> &[usize] {
-        self.at(&self.by_token, |entry| digest_of(entry).cmp(&Some(token)))
-    }
-
-    /// The positions in an index whose entry has the wanted key.
-    fn at<'s>(&'s self, positions: &'s [usize], order: impl Fn(&Entry) -> Ordering) -> &'s [usize] {
-        let first = positions.partition_point(|at| order(&self.entries[*at]) == Ordering::Less);
-        let count = positions[first..].partition_point(|at| order(&self.entries[*at]) == Ordering::Equal);
-        &positions[first..first + count]
+    fn at_server(&self, positions: impl Iterator<Item = usize>, url: &ServerUrl) -> impl Iterator<Item = &Entry> {
+        positions.map(|at| &self.entries[at]).filter(move |entry| entry.url.as_ref() == Some(url))
     }
 }
 
@@ -184,11 +193,9 @@ fn digest_of(entry: &Entry) -> Option<Digest> {
     Some(entry.token.token()?.digest())
 }
 
-/// The positions of the entries that have a key, ordered by it.
-fn ordered<'e, K: Ord>(entries: &'e [Entry], key: impl Fn(&'e Entry) -> Option<K>) -> Vec<usize> {
-    let has_key = |at: &usize| key(&entries[*at]).is_some();
-    let mut positions: Vec<usize> = (0..entries.len()).filter(has_key).collect();
-    // Stable: equal keys stay in the order of the file.
-    positions.sort_by_key(|at| key(&entries[*at]));
-    positions
+#[expect(clippy::cast_possible_truncation, reason = "half a hash is one")]
+fn hash(key: impl Hash) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish() as u32
 }

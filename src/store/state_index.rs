@@ -72,8 +72,8 @@ pub(super) struct StateIndex {
     runners: Vec<Known>,
     numbers: HashMap<RunnerKey, u32>,
     found: BTreeSet<(Term, u32)>,
-    /// The runners with a journal.
-    journals: BTreeSet<RunnerKey>,
+    /// The runners with a journal, each with the token that its request was about.
+    journals: BTreeMap<RunnerKey, Option<Digest>>,
 }
 
 struct Known {
@@ -138,11 +138,13 @@ impl StateIndex {
     /// [`Error::Io`] if the directory cannot be read.
     pub(super) fn lost_resets_of(&mut self, directory: &Path, token: Digest) -> Result<Vec<RunnerKey>, Error> {
         self.refresh(directory)?;
+        // An answer is written in place, and seen here only once the journal is closed.
         let is_lost = |key: &&RunnerKey| {
             let pending = journal::pending_of(directory, key).ok().flatten();
             pending.is_some_and(|pending: Pending| pending.is_lost_reset_of(token))
         };
-        Ok(self.journals.iter().filter(is_lost).cloned().collect())
+        let about = self.journals.iter().filter(|(_, known)| **known == Some(token)).map(|(key, _)| key);
+        Ok(about.filter(is_lost).cloned().collect())
     }
 
     fn refresh(&mut self, directory: &Path) -> Result<(), Error> {
@@ -181,10 +183,13 @@ impl StateIndex {
         let Some((key, suffix)) = split(name) else { return };
         let Ok(key) = RunnerKey::try_from(key.to_owned()) else { return };
         if suffix == ".pending" {
-            if directory.join(name).exists() {
-                self.journals.insert(key);
-            } else {
-                self.journals.remove(&key);
+            match journal::pending_of(directory, &key) {
+                Ok(Some(pending)) => {
+                    self.journals.insert(key, pending.intent.token);
+                }
+                Ok(None) | Err(_) => {
+                    self.journals.remove(&key);
+                }
             }
             return;
         }
@@ -204,6 +209,9 @@ impl StateIndex {
             }
         };
         let Some(known) = self.runners.get_mut(number as usize) else { return };
+        if known.terms == terms {
+            return;
+        }
         for term in std::mem::replace(&mut known.terms, terms.clone()) {
             self.found.remove(&(term, number));
         }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    MAX_LINKS, TemporaryFile, beside, make_directory, parent, read_file, replace_file, sync_directory, temporary_name,
+    MAX_LINKS, TemporaryFile, beside, make_directory, parent, read_with_metadata, replace_file, sync_directory,
+    temporary_name,
 };
 use super::locks::lock_sidecar;
 use crate::model::SystemId;
@@ -73,7 +74,9 @@ pub(super) fn machine(machine_id_path: &Path) -> Option<Fingerprint> {
 
 /// The system_id in a file; `None` if it is missing or has no bytes.
 fn read(path: &Path) -> Result<Option<SystemId>, Error> {
-    let Some(content) = read_file(path)?.filter(|content| !content.is_empty()) else { return Ok(None) };
+    let Some((content, _)) = read_with_metadata(path)?.filter(|(content, _)| !content.is_empty()) else {
+        return Ok(None);
+    };
     let invalid = || Error::SystemId { path: path.to_owned() };
     let text = std::str::from_utf8(&content).map_err(|_| invalid())?;
     let system_id = text.trim_end_matches(['\n', '\r']).parse().map_err(|_| invalid())?;
@@ -160,7 +163,7 @@ fn fill(path: &Path, empty: &Metadata, text: &str) -> Result<(), Error> {
 
 /// The machine-id; `None` if missing or uninitialized.
 fn machine_id(path: &Path) -> Result<Option<String>, Error> {
-    let Some(content) = read_file(path)? else { return Ok(None) };
+    let Some((content, _)) = read_with_metadata(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).trim().to_owned();
     Ok(Some(text).filter(|text| !text.is_empty() && text != "uninitialized"))
 }
