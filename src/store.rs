@@ -465,8 +465,11 @@ impl Store {
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let job = DiskTask::Work(Box::new(move |disk| {
-            // A dropped receiver means that the caller was cancelled.
-            let _ = answer.send(work(disk));
+            let result = work(disk);
+            Box::new(move || {
+                // A dropped receiver means that the caller was cancelled.
+                let _ = answer.send(result);
+            })
         }));
         self.sender.send(job).map_err(|_| Error::Stopped)?;
         answered.await.map_err(|_| Error::Stopped)?

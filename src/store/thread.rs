@@ -1,7 +1,7 @@
 //! The one thread that touches the disk.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -15,13 +15,41 @@ use super::test_hooks::TestHooks;
 
 /// A task for the disk thread.
 pub(super) enum DiskTask {
-    /// Any task but a change of config.toml; it sends its own result.
-    Work(Box<dyn FnOnce(&mut BlockingStore) + Send>),
+    /// Any task but a change of config.toml. What it returns sends its result.
+    Work(Box<dyn FnOnce(&mut BlockingStore) -> Answer + Send>),
     /// A change of config.toml, made together with others.
     Edit(Box<Edit>, oneshot::Sender<Result<Edited, Error>>),
     /// Makes the changes that wait, and says so.
     Flush(oneshot::Sender<()>),
 }
+
+/// Sends the result of a task.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
+
+/// Results of tasks that are done while others wait. They are sent together: each sending can wake the other thread.
+#[derive(Default)]
+struct Answers {
+    waiting: Vec<Answer>,
+    since: Option<Instant>,
+}
+
+impl Answers {
+    fn push(&mut self, answer: Answer) {
+        self.waiting.push(answer);
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= LONGEST_HELD {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        self.since = None;
+        self.waiting.drain(..).for_each(|answer| answer());
+    }
+}
+
+/// The longest time for which a result is kept back.
+const LONGEST_HELD: Duration = Duration::from_millis(1);
 
 /// A change and where its result goes.
 type WaitingEdit = (Edit, oneshot::Sender<Result<Edited, Error>>);
@@ -70,14 +98,24 @@ fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Er
 
 fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
     let (mut edits, mut not_before) = (Vec::new(), Instant::now());
+    let mut answers = Answers::default();
     loop {
-        let received = if edits.is_empty() {
-            receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            receiver.recv_timeout(not_before.saturating_duration_since(Instant::now()))
+        let waiting = receiver.try_recv();
+        if !matches!(waiting, Ok(DiskTask::Work(_))) {
+            answers.send();
+        }
+        let received = match waiting {
+            Ok(task) => Ok(task),
+            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) if edits.is_empty() => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => receiver.recv_timeout(not_before.saturating_duration_since(Instant::now())),
         };
         match received {
-            Ok(DiskTask::Work(work)) => isolated(|| work(&mut disk)),
+            Ok(DiskTask::Work(work)) => {
+                if let Some(answer) = isolated(|| work(&mut disk)) {
+                    answers.push(answer);
+                }
+            }
             Ok(DiskTask::Edit(edit, answer)) => edits.push((*edit, answer)),
             Ok(DiskTask::Flush(done)) => {
                 edit_together(&mut disk, &mut edits, &mut not_before);
@@ -98,8 +136,8 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
 
 /// A panic, which has been logged, ends one task and not the thread: its caller learns that by the dropped channel, and
 /// every task reads what it needs from the disk.
-fn isolated(task: impl FnOnce()) {
-    let _panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
+fn isolated<T>(task: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(task)).ok()
 }
 
 /// Makes the changes that wait. The next ones wait for a multiple of the time that these have taken: a replace costs the
@@ -110,7 +148,7 @@ fn edit_together(disk: &mut BlockingStore, waiting: &mut Vec<WaitingEdit>, not_b
     }
     let began = Instant::now();
     let (edits, answers): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().unzip();
-    isolated(|| {
+    let _panicked = isolated(|| {
         for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
             // A dropped receiver means that the caller was cancelled.
             let _ = answer.send(result);
