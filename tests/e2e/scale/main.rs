@@ -4,7 +4,8 @@
 //! per runner grows with the number of runners. Nothing here depends on how fast the machine is.
 //!
 //! Needs `RUNNER_AGENT_E2E=1`. `SCALE_RUNNERS` are the numbers of runners, such as `1000,4000`; `SCALE_BINARY` is another
-//! binary to measure; `cargo test --test scale -- NAME…` does the work whose name starts with one of the given names.
+//! binary to measure; `SCALE_LIFE` is the life of the tokens that are rotated, in seconds. `cargo test --test scale -- NAME…`
+//! does the work whose name starts with one of the given names; `soak` is done only by its name, for `SCALE_SOAK` seconds.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -19,7 +20,7 @@ mod work;
 use std::env;
 use std::process::ExitCode;
 
-use work::{Figures, WORK};
+use work::{Figures, SOAK, WORK};
 
 /// The numbers of runners that are compared.
 const RUNNERS: &str = "1000,4000";
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failures = 0;
     for (name, work) in WORK {
-        if !(wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))) {
+        let is_named = wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
+        if !is_named && (name == SOAK || !wanted.is_empty()) {
             continue;
         }
         let mut before: Option<(usize, Vec<Figures>)> = None;

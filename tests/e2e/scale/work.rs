@@ -1,9 +1,10 @@
 //! The pieces of work, and what each may cost.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake_gitlab::Endpoint;
 use rustix::process::Signal;
@@ -15,11 +16,13 @@ use super::usage::{self, Usage};
 /// How much more one runner may cost if there are more of them.
 const MOST_GROWTH: f64 = 1.5;
 
+mod soak;
+
 /// CPU time below which a ratio says nothing, in seconds.
 const LEAST_CPU: f64 = 0.2;
 
-/// A life within which all tokens are rotated.
-const SHORT: Duration = Duration::from_secs(180);
+/// The life of the tokens that are rotated, in seconds, unless `SCALE_LIFE` is set.
+const SHORT_SECS: u64 = 180;
 
 /// The latest share of a token's life at which it is replaced.
 const LATEST_SHARE: f64 = 0.8;
@@ -33,6 +36,9 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the daemon is given to finish what a change causes, and is watched at rest.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// How long a stop may take by agent.toml.
+const GRACE: Duration = Duration::from_secs(4);
+
 /// What a piece of work came to.
 pub(crate) struct Figures {
     what: &'static str,
@@ -43,6 +49,8 @@ pub(crate) struct Figures {
     /// Replaces of config.toml, and the most of them.
     replaces: usize,
     most_replaces: usize,
+    /// What else there is to say.
+    remark: String,
     /// What else went wrong.
     wrong: Vec<String>,
     /// Whether the CPU time grows with the number of runners, and no faster.
@@ -52,8 +60,11 @@ pub(crate) struct Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Usage { cpu, memory } = self.usage;
-        let Self { what, requests, replaces, .. } = self;
-        write!(formatter, "{what:24} CPU {cpu:8.3} s, {memory:7.1} MiB, {requests} requests, {replaces} replaces")
+        let Self { what, requests, replaces, remark, .. } = self;
+        write!(
+            formatter,
+            "{what:24} CPU {cpu:8.3} s, {memory:7.1} MiB, {requests} requests, {replaces} replaces{remark}"
+        )
     }
 }
 
@@ -84,8 +95,17 @@ fn ratio(count: usize, size: usize) -> f64 {
 
 type Work = fn(usize) -> Vec<Figures>;
 
-pub(crate) const WORK: [(&str, Work); 5] =
-    [("list", list), ("verify", verify), ("daemon", daemon), ("rotations", rotations), ("stop", stop)];
+pub(crate) const WORK: [(&str, Work); 6] = [
+    ("list", list),
+    ("verify", verify),
+    ("daemon", daemon),
+    ("rotations", rotations),
+    ("stop", stop),
+    (SOAK, soak::soak),
+];
+
+/// The work that is done only if it is named.
+pub(crate) const SOAK: &str = "soak";
 
 fn list(count: usize) -> Vec<Figures> {
     let fleet = Fleet::new(count, gitlab(LONG), "");
@@ -142,7 +162,8 @@ fn daemon(count: usize) -> Vec<Figures> {
 
 /// Every token is rotated once.
 fn rotations(count: usize) -> Vec<Figures> {
-    let fleet = Fleet::new(count, gitlab(SHORT), "[rotate]\nat = \"50%\"\n");
+    let life = Duration::from_secs(number("SCALE_LIFE").unwrap_or(SHORT_SECS));
+    let fleet = Fleet::new(count, gitlab(life), "[rotate]\nat = \"50%\"\n");
     let known: BTreeMap<_, _> =
         fleet.gitlab.runners().into_iter().map(|runner| (runner.token, runner.token_expires_at)).collect();
     let daemon = fleet.start(&["run"]);
@@ -150,7 +171,7 @@ fn rotations(count: usize) -> Vec<Figures> {
     let before = usage::of(&daemon).unwrap();
     let is_rotated = || fleet.gitlab.runners().iter().all(|runner| runner.rotations > 0);
     let ((), replaces) = fleet.replaces_during(|| {
-        wait("rotations", is_rotated);
+        wait_within(life, "rotations", is_rotated);
         // The last tokens are written.
         wait("config.toml", || fleet.is_in_step());
     });
@@ -159,7 +180,7 @@ fn rotations(count: usize) -> Vec<Figures> {
     // The first token of each runner: when was it replaced?
     let shares = resets.iter().filter_map(|request| {
         let expires_at = (*known.get(request.parameter("token")?)?)?;
-        Some(1.0 - expires_at.duration_since(request.received_at).as_secs_f64() / SHORT.as_secs_f64())
+        Some(1.0 - expires_at.duration_since(request.received_at).as_secs_f64() / life.as_secs_f64())
     });
     let latest = shares.fold(0.0, f64::max);
     daemon.kill();
@@ -170,40 +191,62 @@ fn rotations(count: usize) -> Vec<Figures> {
     }
     // Some are rotated twice while the others wait.
     let figures = figures("rotations", usage, resets.len(), 2 * count);
-    vec![Figures { replaces, most_replaces: MOST_REPLACES, wrong, ..figures }]
+    let remark = format!(", the last at {:.0} % of a life", latest * 100.0);
+    vec![Figures { replaces, most_replaces: MOST_REPLACES, wrong, remark, ..figures }]
 }
 
-/// A stop unregisters as many as there is time for, and the next start deletes none.
+/// A stop unregisters as many as there is time for, and the next start deletes none. Without a server it ends, too.
 fn stop(count: usize) -> Vec<Figures> {
-    let settings = "[shutdown]\nunregister = \"all\"\ngrace = \"4s\"\n";
-    let fleet = Fleet::new(count, gitlab(LONG), settings);
-    let daemon = fleet.start(&["run"]);
-    fleet.wait_for_requests(Endpoint::Verify, count);
-    thread::sleep(QUIET);
-    let before = usage::of(&daemon).unwrap();
-    daemon.signal(Signal::TERM);
-    let (_, after) = usage::run(daemon);
-    let deletions = fleet.gitlab.requests_to(Endpoint::DeleteManager).len();
-    let usage = Usage { cpu: after.cpu - before.cpu, ..after };
-    let daemon = fleet.start_serving();
-    thread::sleep(2 * QUIET);
-    let mut wrong = Vec::new();
-    if fleet.gitlab.requests_to(Endpoint::DeleteManager).len() != deletions {
-        wrong.push("the next start has deleted a manager".to_owned());
-    }
-    daemon.kill();
-    vec![Figures { wrong, is_per_runner: false, ..figures("stop", usage, deletions, count) }]
+    let settings = format!("[shutdown]\nunregister = \"all\"\ngrace = \"{}s\"\n", GRACE.as_secs());
+    [("stop", true), ("stop without a server", false)]
+        .map(|(what, has_server)| {
+            let fleet = Fleet::new(count, gitlab(LONG), &settings);
+            let daemon = fleet.start(&["run"]);
+            fleet.wait_for_requests(Endpoint::Verify, count);
+            thread::sleep(QUIET);
+            let before = usage::of(&daemon).unwrap();
+            if !has_server {
+                fleet.gitlab.refuse_connections();
+                fleet.gitlab.cut_connections();
+            }
+            let began = Instant::now();
+            daemon.signal(Signal::TERM);
+            let (_, after) = usage::run(daemon);
+            let share = began.elapsed().as_secs_f64() / GRACE.as_secs_f64();
+            let deletions = fleet.gitlab.requests_to(Endpoint::DeleteManager).len();
+            let usage = Usage { cpu: after.cpu - before.cpu, ..after };
+            fleet.gitlab.accept_connections();
+            let daemon = fleet.start_serving();
+            thread::sleep(2 * QUIET);
+            let mut wrong = Vec::new();
+            if fleet.gitlab.requests_to(Endpoint::DeleteManager).len() != deletions {
+                wrong.push("the next start has deleted a manager".to_owned());
+            }
+            daemon.kill();
+            let remark = format!(", after {share:.2} of its grace");
+            Figures { wrong, remark, is_per_runner: false, ..figures(what, usage, deletions, count) }
+        })
+        .into()
 }
 
 fn figures(what: &'static str, usage: Usage, requests: usize, most_requests: usize) -> Figures {
-    let (replaces, most_replaces, wrong) = (0, 0, Vec::new());
-    Figures { what, usage, requests, most_requests, replaces, most_replaces, wrong, is_per_runner: true }
+    let (replaces, most_replaces, remark, wrong) = (0, 0, String::new(), Vec::new());
+    Figures { what, usage, requests, most_requests, replaces, most_replaces, remark, wrong, is_per_runner: true }
+}
+
+/// The number in a variable of the environment.
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
 fn wait(what: &str, is_met: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    wait_within(PATIENCE, what, is_met);
+}
+
+fn wait_within(patience: Duration, what: &str, is_met: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience.max(PATIENCE);
     while !is_met() {
-        assert!(std::time::Instant::now() < deadline, "timed out waiting for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -32,6 +32,15 @@ impl Order {
         self.change(|placed| placed.passes = requests)
     }
 
+    /// Injects the fault into every so-manieth request, the first time into the last of so many.
+    pub fn every(&self, requests: usize) -> &Self {
+        self.change(|placed| {
+            placed.left = None;
+            placed.between = requests.saturating_sub(1);
+            placed.passes = placed.between;
+        })
+    }
+
     /// Injects the fault only into requests of one runner, found by its id in the path or its token in the parameters.
     pub fn for_runner(&self, id: u64) -> &Self {
         self.change(|placed| placed.runner = Some(id))
@@ -83,6 +92,7 @@ impl Orders {
             fault,
             left: Some(1),
             passes: 0,
+            between: 0,
             runner: None,
             injected: 0,
             released: watch::Sender::new(false),
@@ -128,6 +138,8 @@ struct Placed {
     left: Option<usize>,
     /// How many requests pass before the first injection.
     passes: usize,
+    /// How many pass between two injections.
+    between: usize,
     runner: Option<u64>,
     injected: usize,
     released: watch::Sender<bool>,
@@ -145,6 +157,7 @@ impl Placed {
         }
         self.left = self.left.map(|left| left - 1);
         self.injected += 1;
+        self.passes = self.between;
         Some(Claim { fault: self.fault.clone(), released: self.released.subscribe() })
     }
 }

@@ -66,6 +66,9 @@ fn order_injects_the_requested_number_of_faults() {
     order.after(1).times(2);
     assert_eq!(statuses(4), [200, 502, 502, 200]);
     assert_eq!(order.injected(), 2);
+    gitlab.order(Endpoint::Verify, Fault::status(502)).every(3);
+    assert_eq!(statuses(7), [200, 200, 502, 200, 200, 502, 200]);
+    gitlab.clear_faults();
     gitlab.order(Endpoint::Any, Fault::status(503)).always();
     assert_eq!(statuses(3), [503, 503, 503]);
     gitlab.clear_faults();

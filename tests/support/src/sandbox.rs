@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -210,8 +211,9 @@ impl Sandbox {
     /// Whether config.toml holds exactly the tokens that the server knows.
     pub fn is_in_step(&self) -> bool {
         let (config, runners) = (self.config(), self.gitlab.runners());
+        let quoted: HashSet<&str> = config.split('"').collect();
         config.matches("[[runners]]").count() == runners.len()
-            && runners.iter().all(|runner| config.contains(&format!("\"{}\"", runner.token)))
+            && runners.iter().all(|runner| quoted.contains(runner.token.as_str()))
     }
 
     /// The names of all files below the directory that contain a text.
