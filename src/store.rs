@@ -438,6 +438,11 @@ impl Store {
         self.work(move |disk| disk.keep_dropped(&label, &text, at)).await
     }
 
+    /// From now on, changes of config.toml wait less for others to share a replace with: the process is about to end.
+    pub fn hurry(&self) {
+        let _stopped = self.sender.send(DiskTask::Hurry);
+    }
+
     /// Waits for all queued disk work, including cancelled calls. Await it before the process exits. Cancelling it
     /// cancels nothing else.
     pub async fn drain(&self) {

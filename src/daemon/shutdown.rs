@@ -59,6 +59,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let deadline = Instant::now() + self.config.shutdown.grace;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
         self.sole_copies().close();
+        self.shared.engine.ops.disk().hurry();
         self.roster.stop();
         if mode == StopMode::Keep {
             self.shared.drain_mode.send_replace(DrainMode::CancelVerify);

@@ -90,6 +90,8 @@ type Stored<T> = Result<T, store::Error>;
 pub trait Disk: 'static {
     type RunnerLock;
     fn has_state(&self) -> bool;
+    /// The process is about to end.
+    fn hurry(&self) {}
     async fn lock_runner(&self, key: &RunnerKey, wait: Duration) -> Stored<Self::RunnerLock>;
     async fn read(&self) -> Stored<Arc<Snapshot>>;
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
@@ -134,6 +136,10 @@ impl Disk for Store {
 
     fn has_state(&self) -> bool {
         Self::has_state(self)
+    }
+
+    fn hurry(&self) {
+        Self::hurry(self);
     }
 
     by_own_methods! {

@@ -117,7 +117,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<UnregisterResult, Error> {
         let now = inquiry.now.at;
         runner.is_leaving = true;
-        let _locked = self.lock(runner).await?;
+        let mut locked = self.lock(runner).await?;
         self.take_pending(runner).await?;
         if runner.may_be_unselected() {
             return Err(Error::Replaced(runner.label().to_owned()));
@@ -171,6 +171,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             },
         };
         self.journal_deletion(runner, date).await?;
+        // Its entry waits for a replace that it shares with others.
+        locked.give_place_back();
         let dropped_to = self.retire(runner, fate, now).await?;
         Ok(UnregisterResult { found, dropped_to, date })
     }

@@ -21,6 +21,8 @@ pub(super) enum DiskTask {
     Edit(Box<Edit>, oneshot::Sender<Result<Edited, Error>>),
     /// Makes the changes that wait, and says so.
     Flush(oneshot::Sender<()>),
+    /// From now on, changes wait only for the one that is being made.
+    Hurry,
 }
 
 /// Sends the result of a task.
@@ -51,15 +53,15 @@ impl Answers {
 /// The longest time for which a result is kept back.
 const LONGEST_HELD: Duration = Duration::from_millis(1);
 
-/// A change and where its result goes.
-type WaitingEdit = (Edit, oneshot::Sender<Result<Edited, Error>>);
-
 /// The most changes that wait for each other.
 const MOST_TOGETHER: usize = 100;
 
 /// The pause between two replaces of config.toml, in times of what the first one has taken. One that comes later than that
 /// waits for nothing.
 const PAUSE_FACTOR: u32 = 20;
+
+/// The same once the process is about to end.
+const HURRIED_FACTOR: u32 = 1;
 
 /// The longest pause. Meanwhile the journals hold the new tokens, and config.toml the old ones.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -97,8 +99,7 @@ fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Er
 }
 
 fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
-    let (mut edits, mut not_before) = (Vec::new(), Instant::now());
-    let mut answers = Answers::default();
+    let (mut edits, mut answers) = (Edits::new(), Answers::default());
     loop {
         let waiting = receiver.try_recv();
         if !matches!(waiting, Ok(DiskTask::Work(_))) {
@@ -107,29 +108,39 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
         let received = match waiting {
             Ok(task) => Ok(task),
             Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) if edits.is_empty() => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) => receiver.recv_timeout(not_before.saturating_duration_since(Instant::now())),
+            Err(TryRecvError::Empty) if edits.waiting.is_empty() => {
+                receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            }
+            Err(TryRecvError::Empty) => receiver.recv_timeout(edits.not_before.duration_since(Instant::now())),
         };
         match received {
             Ok(DiskTask::Work(work)) => {
                 if let Some(answer) = isolated(|| work(&mut disk)) {
                     answers.push(answer);
                 }
+                // Such tasks may come without a pause.
+                edits.make_if_due(&mut disk);
             }
-            Ok(DiskTask::Edit(edit, answer)) => edits.push((*edit, answer)),
+            Ok(DiskTask::Edit(edit, answer)) => {
+                edits.waiting.push((*edit, answer));
+                if edits.waiting.len() >= MOST_TOGETHER {
+                    edits.make(&mut disk);
+                }
+            }
             Ok(DiskTask::Flush(done)) => {
-                edit_together(&mut disk, &mut edits, &mut not_before);
+                edits.make(&mut disk);
                 // A dropped receiver means that the caller was cancelled.
                 let _ = done.send(());
             }
-            Err(RecvTimeoutError::Timeout) => edit_together(&mut disk, &mut edits, &mut not_before),
+            Ok(DiskTask::Hurry) => {
+                edits.pause_factor = HURRIED_FACTOR;
+                edits.make(&mut disk);
+            }
+            Err(RecvTimeoutError::Timeout) => edits.make_if_due(&mut disk),
             Err(RecvTimeoutError::Disconnected) => {
-                edit_together(&mut disk, &mut edits, &mut not_before);
+                edits.make(&mut disk);
                 return;
             }
-        }
-        if edits.len() >= MOST_TOGETHER {
-            edit_together(&mut disk, &mut edits, &mut not_before);
         }
     }
 }
@@ -140,20 +151,40 @@ fn isolated<T>(task: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(task)).ok()
 }
 
-/// Makes the changes that wait. The next ones wait for a multiple of the time that these have taken: a replace costs the
-/// more, the larger the file is, and is shared by the more changes.
-fn edit_together(disk: &mut BlockingStore, waiting: &mut Vec<WaitingEdit>, not_before: &mut Instant) {
-    if waiting.is_empty() {
-        return;
+/// Changes of config.toml that wait for each other.
+struct Edits {
+    /// Each with where its result goes.
+    waiting: Vec<(Edit, oneshot::Sender<Result<Edited, Error>>)>,
+    not_before: Instant,
+    pause_factor: u32,
+}
+
+impl Edits {
+    fn new() -> Self {
+        Self { waiting: Vec::new(), not_before: Instant::now(), pause_factor: PAUSE_FACTOR }
     }
-    let began = Instant::now();
-    let (edits, answers): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().unzip();
-    let _panicked = isolated(|| {
-        for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
-            // A dropped receiver means that the caller was cancelled.
-            let _ = answer.send(result);
+
+    fn make_if_due(&mut self, disk: &mut BlockingStore) {
+        if !self.waiting.is_empty() && self.not_before <= Instant::now() {
+            self.make(disk);
         }
-    });
-    let ended = Instant::now();
-    *not_before = ended + (ended.duration_since(began) * PAUSE_FACTOR).min(LONGEST_PAUSE);
+    }
+
+    /// Makes the changes that wait. The next ones wait for a multiple of the time that these have taken: a replace costs
+    /// the more, the larger the file is, and is shared by the more changes.
+    fn make(&mut self, disk: &mut BlockingStore) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let (edits, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().unzip();
+        let _panicked = isolated(|| {
+            for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
+                // A dropped receiver means that the caller was cancelled.
+                let _ = answer.send(result);
+            }
+        });
+        let ended = Instant::now();
+        self.not_before = ended + (ended.duration_since(began) * self.pause_factor).min(LONGEST_PAUSE);
+    }
 }

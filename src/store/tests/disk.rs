@@ -1,5 +1,5 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -134,6 +134,32 @@ fn changes_that_wait_together_share_one_replace_and_fail_alone() {
     assert!(results.2.iter().all(Result::is_ok));
     assert_eq!(home.hooks.renames.load(Ordering::SeqCst), 1);
     assert_eq!(home.read().matches("token = \"new-").count(), 20);
+}
+
+/// A task that puts the next one into the queue before it ends, until so many were done.
+fn endless(sender: Sender<DiskTask>, done: Arc<AtomicUsize>, most: usize) -> DiskTask {
+    DiskTask::Work(Box::new(move |_| {
+        if done.fetch_add(1, Ordering::SeqCst) < most {
+            sender.send(endless(sender.clone(), done, most)).unwrap();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Box::new(|| ())
+    }))
+}
+
+#[test]
+fn a_change_is_made_although_other_tasks_come_without_a_pause() {
+    const MOST: usize = 20_000;
+    let home = Home::with(&[one_entry(1), one_entry(2)].concat());
+    let store = home.open();
+    let done = Arc::new(AtomicUsize::new(0));
+    block_on(async {
+        // After it, the next change waits a while for others.
+        store.edit(renew(1, "new-1")).await.unwrap();
+        store.sender.send(endless(store.sender.clone(), Arc::clone(&done), MOST)).unwrap();
+        store.edit(renew(2, "new-2")).await.unwrap();
+    });
+    assert!(done.swap(MOST, Ordering::SeqCst) < MOST);
 }
 
 /// Waits for futures at the same time.
