@@ -19,6 +19,9 @@ use crate::limits::operations_at_once;
 use crate::model::RunnerId;
 use crate::ops::{Deletion, Disk, Runner, Server, SoleCopies, Unregistration};
 
+/// One part in so many of the grace time is for what remains to be done then: thousands of runners take their time.
+const END_OF_PROCESS: u32 = 32;
+
 /// How a stopped daemon leaves its runners behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownOutcome {
@@ -56,7 +59,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         request_timeout: Duration,
         notices: &mut Notices,
     ) -> ShutdownOutcome {
-        let deadline = Instant::now() + self.config.shutdown.grace;
+        let grace = self.config.shutdown.grace;
+        let deadline = Instant::now() + grace - grace / END_OF_PROCESS;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
         self.sole_copies().close();
         self.shared.engine.ops.disk().hurry();
