@@ -152,7 +152,9 @@ impl BlockingStore {
         let (path, variables) = (self.path()?, self.config.variables);
         let reading = ParseContext { path: &path, variables };
         let Some(parsed) = self.parsed(&path)? else { return Ok(Vec::new()) };
-        match Draft::new(parsed).apply(&Edit::Remove { target: target.clone() }, reading) {
+        match Draft::around(parsed, &parsed.snapshot.positions_of(target))
+            .apply(&Edit::Remove { target: target.clone() }, reading)
+        {
             Ok(edited) => Ok(edited.removed),
             Err(Error::NoSuchEntry { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -113,6 +113,22 @@ impl<'p> Draft<'p> {
         }
     }
 
+    /// As [`Draft::new`], with these entries and their neighbours alone: enough to see what would be removed.
+    pub(super) fn around(parsed: &'p ParsedText, positions: &[usize]) -> Self {
+        let Some(parts) = &parsed.parts else { return Self::new(parsed) };
+        let entries = parts.iter().enumerate().filter(|(_, part)| part.is_entry).map(|(at, _)| at);
+        let places: Vec<usize> = entries.collect();
+        let own = positions.iter().filter_map(|position| places.get(*position));
+        let near: BTreeSet<usize> = own.flat_map(|at| at.saturating_sub(1)..=at + 1).collect();
+        let mut draft = Parts::with_room(near.len());
+        for at in near {
+            let Some(part) = parts.get(at) else { continue };
+            let entry = places.binary_search(&at).ok().and_then(|position| parsed.snapshot.entries.get(position));
+            draft.add(&parsed.text[part.span.clone()], entry.map(Cow::Borrowed));
+        }
+        Self::Parts(draft)
+    }
+
     /// Applies one change; changes nothing if it fails.
     ///
     /// # Errors
@@ -151,14 +167,17 @@ impl<'p> Draft<'p> {
 }
 
 impl<'p> Parts<'p> {
-    fn new(parsed: &'p ParsedText, parts: &[Part]) -> Self {
-        let count = parsed.snapshot.entries.len();
-        let mut all = Self {
-            places: Vec::with_capacity(parts.len()),
+    fn with_room(count: usize) -> Self {
+        Self {
+            places: Vec::with_capacity(count),
             by_id: HashMap::with_capacity(count),
             by_token: HashMap::with_capacity(count),
             incomplete: BTreeSet::new(),
-        };
+        }
+    }
+
+    fn new(parsed: &'p ParsedText, parts: &[Part]) -> Self {
+        let mut all = Self::with_room(parts.len());
         let mut entries = parsed.snapshot.entries.iter();
         for part in parts {
             let entry = if part.is_entry { entries.next() } else { None };

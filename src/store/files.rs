@@ -236,8 +236,8 @@ pub(super) struct Seen {
     changed_at: (i64, i64),
 }
 
-/// File systems tell the time of a change in ticks of at most this length.
-const TICK: Duration = Duration::from_millis(100);
+/// Two ticks of the slowest kernel clock: files that were changed within one tick have one time.
+const TICK: Duration = Duration::from_millis(20);
 
 impl Seen {
     pub(super) fn of(metadata: &Metadata) -> Self {
