@@ -46,6 +46,11 @@ pub(super) fn applied_together(
     };
     let found = ConfigFile::parse(text, reading).map(|file| file.entries());
     assert_eq!(found.ok().as_ref(), Some(&parsed.snapshot.entries));
+    if let [remove @ Edit::Remove { target }, ..] = edits {
+        let near = Draft::around(&parsed, &parsed.snapshot.positions_of(target)).apply(remove, reading);
+        let whole = splice::apply(text, remove, reading).map(|(_, edited)| edited);
+        assert_eq!(near.ok(), whole.ok(), "the neighbours alone show what is removed");
+    }
     let (mut draft, mut whole, mut results) = (Draft::new(&parsed), text.to_owned(), Vec::new());
     for edit in edits {
         let expected = splice::apply(&whole, edit, reading);
