@@ -227,7 +227,13 @@ impl Registrar {
             outcome => return Err(self.explained(outcome, drive)),
         }
         if let Some(StepFailure::Unsaved(error)) = drive.into_failure() {
-            let saved = self.session.drive(&mut driver, Goal::Saved, Budget::FOR_CONFIG).await;
+            // A runner that stays must not lose its only token; any other is unregistered again.
+            let is_sole_copy = self.mode.leaves_runner && driver.runner.is_unstored();
+            if is_sole_copy {
+                self.session.remark_in_memory(driver.runner.label(), &chain(&error));
+            }
+            let budget = if is_sole_copy { Budget::Unlimited } else { Budget::FOR_CONFIG };
+            let saved = self.session.drive(&mut driver, Goal::Saved, budget).await;
             if saved.outcome() != Some(Outcome::Saved) {
                 let error = saved.into_failure().unwrap_or(StepFailure::Unsaved(error));
                 return Err(self.give_up(&mut driver, entry, &error).await);
@@ -306,10 +312,10 @@ impl Registrar {
             let undone = self.undo(driver, entry).await;
             return Error::Verdict { exit: Exit::LocalFile, message: format!("{because}; {undone}"), hint: None };
         }
-        let kept = if self.session.ops().disk().has_state() {
-            "its token is safe in the state directory, and the next command writes it"
+        let kept = if driver.runner.is_unstored() {
+            "its token is lost, because no file took it"
         } else {
-            "its token is lost, because there is no state directory"
+            "its token is safe in the state directory, and the next command writes it"
         };
         Error::Verdict {
             exit: Exit::LocalFile,
