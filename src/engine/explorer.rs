@@ -5,8 +5,9 @@
 //!
 //! `EXPLORER_STEPS` says how many acts and requests to try, `EXPLORER_SEED` where to begin (a number, or `fresh`), and
 //! `EXPLORER_THREADS` by how many threads. A failure prints its seed and the list of acts after everything needless was
-//! taken out of it, with a trace; `EXPLORER_TRACE` is the number of its lines. With `EXPLORER_FINDINGS` above one it goes on and collects that many
-//! different findings, for `EXPLORER_SECONDS`; `EXPLORER_SKIP` leaves acts out by the beginning of their names.
+//! taken out of it, with a trace; `EXPLORER_TRACE` is the number of its lines. With `EXPLORER_FINDINGS` above one it goes
+//! on and collects that many different findings, for `EXPLORER_SECONDS`; `EXPLORER_SKIP` leaves acts out by the beginning
+//! of their names. `EXPLORER_MISTAKES=together` lets people make several mistakes at once: see `people.rs`.
 //!
 //! What it has found is kept in `cases.rs`; `matrix.rs` has every wrong answer of a gateway.
 
@@ -17,6 +18,7 @@ mod command;
 mod disk;
 mod gitlab;
 mod matrix;
+mod people;
 mod play;
 mod server;
 mod world;
@@ -27,6 +29,7 @@ use std::time::Instant;
 use crate::secret::random_bits;
 use act::{Move, draw};
 use chance::Chance;
+use people::Mistakes;
 use play::{Played, Setup, play};
 use world::Kind;
 
@@ -45,7 +48,12 @@ fn run_of(seed: u64) -> (Setup, Vec<Move>) {
     let mut chance = Chance::new(seed);
     let life = chance.of(&[7200, 86_400, 86_400, 86_400, 0]);
     let age = if life > 0 { chance.of(&[0, 0, life / 2, life * 3 / 5, life * 9 / 10]) } else { 0 };
-    let setup = Setup { life, age, jitter: seed, is_stateless: chance.one_in(16) };
+    let is_stateless = chance.one_in(16);
+    let mistakes = match std::env::var("EXPLORER_MISTAKES").as_deref() {
+        Ok("together") => Mistakes::Together,
+        _ => Mistakes::OneByOne,
+    };
+    let setup = Setup { life, age, jitter: seed, is_stateless, mistakes };
     let mut moves = vec![Move(act::When::After(0), act::Act::StartDaemon)];
     let length = 4 + chance.below(RUN_LENGTH);
     // Acts to leave out, by the beginning of their names.
@@ -65,9 +73,16 @@ fn kind_of(played: &Played) -> Option<(Kind, String)> {
     Some((first.kind, text))
 }
 
-/// Takes acts out for as long as the same promise is broken.
+/// Takes acts out for as long as the same promise is broken, beginning with the mistakes that people did not make: the list
+/// shows the same with and without the restriction on them.
 fn shrunk(setup: Setup, mut moves: Vec<Move>, kind: &(Kind, String)) -> Vec<Move> {
-    let still_fails = |moves: &[Move]| kind_of(&play(setup, moves, false)).as_ref() == Some(kind);
+    for position in play(setup, &moves, false).omitted {
+        moves[position].1 = act::Act::Wait;
+    }
+    let still_fails = |moves: &[Move]| {
+        let played = play(setup, moves, false);
+        played.omitted.is_empty() && kind_of(&played).as_ref() == Some(kind)
+    };
     let mut width = moves.len() / 2;
     while width > 0 {
         let mut at = 0;

@@ -7,15 +7,16 @@ use super::gitlab::Call::{
     Any, DeleteManager, DeleteRunner, Probe, Register as Registration, Reset, ResetById, Verify as Verification,
 };
 use super::gitlab::{Body, Fault as Trouble, Oddity};
+use super::people::Mistakes;
 use super::play::{Setup, play};
 
-const DAY: Setup = Setup { life: 86_400, age: 0, jitter: 7, is_stateless: false };
-const TWO_HOURS: Setup = Setup { life: 7200, age: 0, jitter: 7, is_stateless: false };
-const FOR_EVER: Setup = Setup { life: 0, age: 0, jitter: 7, is_stateless: false };
+const DAY: Setup = Setup { life: 86_400, age: 0, jitter: 7, is_stateless: false, mistakes: Mistakes::Together };
+const TWO_HOURS: Setup = Setup { life: 7200, ..DAY };
+const FOR_EVER: Setup = Setup { life: 0, ..DAY };
 /// A rotation is due at once.
-const DUE: Setup = Setup { life: 86_400, age: 77_760, jitter: 7, is_stateless: false };
+const DUE: Setup = Setup { age: 77_760, ..DAY };
 
-const HALF: Setup = Setup { life: 86_400, age: 43_200, jitter: 7, is_stateless: false };
+const HALF: Setup = Setup { age: 43_200, ..DAY };
 
 fn keeps_every_promise(setup: Setup, acts: &[(When, Act)]) {
     let moves: Vec<_> = acts.iter().cloned().map(|(when, act)| Move(when, act)).collect();
@@ -1465,7 +1466,7 @@ fn two_records_of_one_runner_do_not_write_its_entries_in_turn() {
 #[test]
 fn two_records_of_one_runner_do_not_both_reset_its_token() {
     keeps_every_promise(
-        Setup { life: 7200, age: 3600, jitter: 90_515, is_stateless: false },
+        Setup { age: 3600, jitter: 90_515, ..TWO_HOURS },
         &[
             (NOW, Fault(Reset, Trouble::CutAfter)),
             (NOW, ResetInGitlab(1, false)),
@@ -1480,7 +1481,7 @@ fn two_records_of_one_runner_do_not_both_reset_its_token() {
 #[test]
 fn a_lost_reset_of_one_record_is_not_repeated_by_another_one_with_the_same_token() {
     keeps_every_promise(
-        Setup { life: 7200, age: 3600, jitter: 1359, is_stateless: false },
+        Setup { age: 3600, jitter: 1359, ..TWO_HOURS },
         &[
             (NOW, StartDaemon),
             (NOW, Terminate),
@@ -1588,7 +1589,7 @@ fn a_date_far_ahead_throws_no_token_without_an_expiry_away() {
 #[test]
 fn clocks_that_are_both_ahead_by_more_than_a_life_cause_no_stream_of_rotations() {
     keeps_every_promise(
-        Setup { life: 86_400, age: 0, jitter: 2_934_344_658, is_stateless: true },
+        Setup { jitter: 2_934_344_658, is_stateless: true, ..DAY },
         &[
             (After(22_382), DiskFault("get_record", 2)),
             (NOW, WallJump(90_000)),
@@ -1618,7 +1619,7 @@ fn a_clock_ahead_by_almost_a_whole_life_causes_no_stream_of_rotations() {
 #[test]
 fn a_command_registers_nothing_beside_a_runner_whose_entry_has_just_lost_its_token() {
     keeps_every_promise(
-        Setup { life: 86_400, age: 77_760, jitter: 201_056, is_stateless: false },
+        Setup { jitter: 201_056, ..DUE },
         &[
             (NOW, Unregister(1)),
             (NOW, Unregister(3)),
@@ -1646,7 +1647,7 @@ fn an_enrollment_with_a_given_token_takes_no_other_runner_whose_token_is_in_its_
 #[test]
 fn a_reload_from_before_a_lost_registration_does_not_repeat_it() {
     keeps_every_promise(
-        Setup { life: 0, age: 0, jitter: 300_503, is_stateless: false },
+        Setup { jitter: 300_503, ..FOR_EVER },
         &[
             (NOW, StartDaemon),
             (NOW, Hangup),

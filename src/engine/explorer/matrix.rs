@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 
 use super::act::{Act, Move, When};
 use super::gitlab::{Body, Call, Fault};
+use super::people::Mistakes;
 use super::play::{Player, Setup};
 use super::world::{CallLog, State};
 
@@ -30,8 +31,8 @@ const NOW: When = When::After(0);
 const HOUR: u64 = 3600;
 
 /// A rotation is due at once.
-const DUE: Setup = Setup { life: 86_400, age: 70_000, jitter: 0, is_stateless: false };
-const FRESH: Setup = Setup { life: 86_400, age: 0, jitter: 0, is_stateless: false };
+const DUE: Setup = Setup { age: 70_000, ..FRESH };
+const FRESH: Setup = Setup { life: 86_400, age: 0, jitter: 0, is_stateless: false, mistakes: Mistakes::Together };
 
 fn rows() -> Vec<Row> {
     let start = Move(NOW, Act::StartDaemon);

@@ -11,6 +11,7 @@ use super::act::{Act, Move, When};
 use super::chance::{jitter, seed_jitter};
 use super::command::{self, Command};
 use super::disk::{entry, url};
+use super::people::{Mistakes, People};
 use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
 use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
@@ -33,11 +34,13 @@ pub(super) struct Setup {
     pub(super) jitter: u64,
     /// Whether there is no state directory.
     pub(super) is_stateless: bool,
+    /// How many mistakes of people come together.
+    pub(super) mistakes: Mistakes,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { life: 86_400, age: 0, jitter: 0, is_stateless: false }
+        Self { life: 86_400, age: 0, jitter: 0, is_stateless: false, mistakes: Mistakes::Together }
     }
 }
 
@@ -47,6 +50,8 @@ pub(super) struct Played {
     pub(super) violations: Vec<Violation>,
     /// Acts and requests.
     pub(super) steps: u64,
+    /// The positions of mistakes that people do not make then; time passes instead.
+    pub(super) omitted: Vec<usize>,
     pub(super) trace: Vec<String>,
 }
 
@@ -71,6 +76,7 @@ pub(super) struct Player {
     commands: Vec<RunningCommand>,
     /// Enrollments that a command has unregistered, and that a running daemon leaves alone.
     left_alone: BTreeSet<String>,
+    people: People,
 }
 
 thread_local! {
@@ -85,9 +91,11 @@ pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
     let local = LocalSet::new();
     let played = local.block_on(&runtime, async move {
         let mut player = Player::new(setup, traced);
-        let mut acts = 0;
-        for next in &moves {
-            player.make(next).await;
+        let (mut acts, mut omitted) = (0, Vec::new());
+        for (position, next) in moves.iter().enumerate() {
+            if !player.make(next).await {
+                omitted.push(position);
+            }
             acts += 1;
             if !player.world.state().violations.is_empty() {
                 break;
@@ -102,7 +110,7 @@ pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
             (std::mem::take(&mut state.violations), trace, acts + state.request_count)
         };
         player.kill_all().await;
-        Played { violations, steps, trace }
+        Played { violations, steps, omitted, trace }
     });
     drop(local);
     played
@@ -189,12 +197,14 @@ impl Player {
             state.check(Cause::Outsider);
         }
         let counters = COUNTERS.with(Clone::clone);
-        Self { world, counters, daemon: None, commands: Vec::new(), left_alone: BTreeSet::new() }
+        let people = People::new(&setup);
+        Self { world, counters, daemon: None, commands: Vec::new(), left_alone: BTreeSet::new(), people }
     }
 
-    pub(super) async fn make(&mut self, Move(when, act): &Move) {
+    /// Makes a move; returns whether people do so then.
+    pub(super) async fn make(&mut self, Move(when, act): &Move) -> bool {
         match *when {
-            When::After(secs) => self.pass(secs).await,
+            When::After(secs) => self.wait(secs).await,
             When::Await(count) => {
                 self.world.arm(count);
                 tokio::select! {
@@ -204,18 +214,27 @@ impl Player {
                 }
             }
         }
-        {
-            let mut state = self.world.state();
-            let now = state.now();
-            state.note(|| format!("{act:?}"));
-            state.stimuli.push_back(now);
-        }
+        let is_done = self.people.may_do(act, &self.world.state());
+        let act = if is_done { act } else { &Act::Wait };
+        self.world.state().note_act(act);
         self.act(act).await;
         self.world.reopen();
         // Everything that is ready runs before time goes on.
         sleep(Duration::from_millis(1)).await;
         self.reap().await;
         self.world.state().check(Cause::Time);
+        is_done
+    }
+
+    /// Lets time pass until the next act.
+    async fn wait(&mut self, secs: u64) {
+        let since = self.world.state().now();
+        let daemon_of = |player: &Self| player.daemon.as_ref().map(|daemon| daemon.port.process);
+        let before = daemon_of(self);
+        self.pass(secs).await;
+        if before.is_some() && daemon_of(self) == before {
+            self.people.have_waited(since, &self.world.state());
+        }
     }
 
     /// Lets time pass; edits by the agent are noticed like those of people.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::act::Act;
 use super::gitlab::{Call, Gitlab};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
@@ -434,6 +435,19 @@ impl State {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} {}", (now - START) as f64 / 1000.0, text()));
         }
+    }
+
+    pub(super) fn note_act(&mut self, act: &Act) {
+        let now = self.now();
+        self.note(|| format!("{act:?}"));
+        self.stimuli.push_back(now);
+    }
+
+    /// Whether GitLab has answered every request since then, naming ids, and the disk has failed nothing.
+    pub(super) fn is_undisturbed(&self, since: i64) -> bool {
+        let Gitlab { lag, down_until, maintenance_until, is_old, .. } = self.gitlab;
+        let ends = [self.last_fault, self.last_disk_fault, down_until, maintenance_until];
+        !is_old && lag.is_none_or(|(_, until)| until < since) && ends.iter().all(|end| *end < since)
     }
 
     pub(super) fn violate(&mut self, kind: Kind, text: String) {
