@@ -405,8 +405,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`].
     pub async fn note_evidence(&self, runner: &mut Runner, evidence: Evidence) -> Result<(), Error> {
         let evidence = Evidence { token: runner.digest(), ..evidence };
-        let is_empty = evidence.asked.is_none() && evidence.changed.is_none() && evidence.conclusion.is_none();
-        let evidence = Some(evidence).filter(|_| !is_empty);
+        let evidence = Some(evidence).filter(Evidence::says_something);
         // Nothing is kept about a registration of a command that has left no record.
         let is_nothing = !runner.is_recorded && runner.record.credential.is_none();
         if runner.held.evidence == evidence || is_nothing {

@@ -262,7 +262,7 @@ impl State {
     /// credential on disk, or an enrollment without one.
     #[must_use]
     pub fn restored(validity: Option<Validity>, reset_from: Timestamp, evidence: &Evidence, now: Timestamp) -> Self {
-        let Evidence { token: _, asked, changed, conclusion } = *evidence;
+        let Evidence { token: _, asked, changed, conclusion, asks_first } = *evidence;
         match (conclusion, validity) {
             (Some(Conclusion::Rejected { rejection, rungs, since }), Some(validity)) => Self::Rejected(Rejected {
                 since: since.min(now),
@@ -292,7 +292,9 @@ impl State {
                 asked,
                 changed,
             }),
-            (_, Some(validity)) => Self::Active(Active { asked, changed, ..Active::new(validity, reset_from, now) }),
+            (_, Some(validity)) => {
+                Self::Active(Active { asked, changed, ask_first: asks_first, ..Active::new(validity, reset_from, now) })
+            }
             (_, None) => Self::Unregistered(Unregistered { since: now, failures: 0, retry_from: now, changed }),
         }
     }
@@ -316,7 +318,8 @@ impl State {
             }
             Self::Retired { .. } => (None, None, None),
         };
-        Evidence { token: None, asked, changed, conclusion }
+        let asks_first = matches!(self, Self::Active(state) if state.ask_first);
+        Evidence { token: None, asked, changed, conclusion, asks_first }
     }
 
     /// Whether it waits for a person because the answer to a registration was lost.

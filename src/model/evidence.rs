@@ -151,6 +151,17 @@ pub struct Evidence {
     pub changed: Option<Finding>,
     /// What they have proven.
     pub conclusion: Option<Conclusion>,
+    /// Whether a verification has to be answered before the next reset.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_first: bool,
+}
+
+impl Evidence {
+    /// Whether there is anything in it about its token.
+    #[must_use]
+    pub fn says_something(&self) -> bool {
+        self.asked.is_some() || self.changed.is_some() || self.conclusion.is_some() || self.asks_first
+    }
 }
 
 named_enum! {

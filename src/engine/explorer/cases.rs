@@ -1860,3 +1860,22 @@ fn a_daemon_without_a_state_directory_waits_for_a_person_although_a_command_has_
         ],
     );
 }
+
+#[test]
+fn a_reset_that_was_not_understood_waits_for_a_verification_after_its_record_has_moved_too() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 40_040_439, ..TWO_HOURS },
+        &[
+            (NOW, Reboot),
+            (NOW, RegisterForce(1)),
+            (After(21_952), Fault(DeleteRunner, Trouble::Slow(2))),
+            (After(600), Fault(Registration, Trouble::Gateway(413, Body::Html))),
+            (NOW, Fault(Verification, Trouble::ServerError)),
+            (Await(11), GatewayFor(2000, 404, Body::EmptyObject)),
+            (Await(4), Wait),
+            (Await(19), UnregisterPolicy(0)),
+            (NOW, Enroll(1)),
+            (After(1), Enroll(1)),
+        ],
+    );
+}

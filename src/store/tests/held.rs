@@ -32,6 +32,7 @@ pub(super) fn held() -> Held {
             rungs: Rungs { reset_failed: true, ..Rungs::default() },
             since: stamp.at,
         }),
+        asks_first: true,
     };
     Held { candidates: vec![former, received, found, bare], evidence: Some(evidence) }
 }
