@@ -59,6 +59,7 @@ use crate::secret::Fingerprint;
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
+use unregister::fate_for;
 
 pub use candidates::Inquiry;
 pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given};
@@ -189,8 +190,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if self.take_record(runner, record?)? {
             runner.take_held(held);
         }
+        let mut is_unfinished = false;
         let (pending, snapshot) = match pending? {
             Some(pending @ Pending { answer: Some(_), .. }) => {
+                is_unfinished = fate_for(runner, &pending.intent).is_some();
                 self.finish(runner, pending).await?;
                 (self.disk.pending_of(&runner.record.key).await?, self.disk.read().await?)
             }
@@ -198,7 +201,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         runner.look_up(&snapshot);
         let is_replaced = runner.record.credential != known;
-        Ok(Entered { locked, snapshot, pending, is_replaced })
+        Ok(Entered { locked, snapshot, pending, is_replaced, is_unfinished })
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
@@ -460,4 +463,17 @@ struct Entered<L> {
     pending: Option<Pending>,
     /// Whether another process has replaced the credential.
     is_replaced: bool,
+    /// Whether another process has unregistered the runner, and has left its entry.
+    is_unfinished: bool,
+}
+
+impl<L> Entered<L> {
+    /// Fails if the runner is unregistered already: a request with its token would bring its manager back. An entry that
+    /// has got another token since is asked about.
+    fn check_unfinished(&self, runner: &Runner) -> Result<(), Error> {
+        if self.is_unfinished && EntryStatus::unknown_in(runner, &self.snapshot).is_empty() {
+            return Err(Error::Unfinished(runner.label().to_owned()));
+        }
+        Ok(())
+    }
 }

@@ -181,6 +181,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::EntryDisputed(_)
         | ops::Error::Replaced(_)
         | ops::Error::UnregisteredElsewhere(_)
+        | ops::Error::Unfinished(_)
         | ops::Error::NoEntry(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
         ops::Error::Stopping | ops::Error::Unjudged(_) => Exit::Unreachable,

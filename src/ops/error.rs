@@ -142,6 +142,9 @@ pub enum Error {
     /// Another process has unregistered the runner.
     #[error("another process has unregistered runner `{0}`")]
     UnregisteredElsewhere(String),
+    /// Another process has unregistered the runner, and could not remove its entry: that comes first.
+    #[error("another process has unregistered runner `{0}`, and has left its entry")]
+    Unfinished(String),
     /// A reset or a deletion failed.
     #[error(transparent)]
     Changing(Failure),
@@ -259,7 +262,7 @@ impl Error {
             Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
-            Self::Replaced(_) => Outcome::Nudged,
+            Self::Replaced(_) | Self::Unfinished(_) => Outcome::Nudged,
             Self::Changing(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::ResetDeferred { retry_after },
                 Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },

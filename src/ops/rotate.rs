@@ -28,6 +28,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
         let mut entered = self.enter_unless_stopping(runner).await?;
+        entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
         if entered.is_replaced
             && let Some(validity) = runner.validity(now)

@@ -40,6 +40,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
     pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
         let entered = self.enter(runner).await?;
+        entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
         let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
         let newer = match self.ask_newer(runner, &unknown, inquiry).await? {

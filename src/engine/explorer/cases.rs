@@ -1879,3 +1879,34 @@ fn a_reset_that_was_not_understood_waits_for_a_verification_after_its_record_has
         ],
     );
 }
+
+#[test]
+fn a_verification_that_has_waited_for_an_unregistration_does_not_bring_the_manager_back() {
+    keeps_every_promise(
+        Setup { jitter: 40_012_896, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Terminate),
+            (NOW, Unregister(2)),
+            (NOW, DiskFault("forget", 1)),
+            (NOW, Fault(Any, Trouble::Slow(2))),
+            (NOW, DiskFault("record", 1)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+            (After(60), ResetInGitlab(0, true)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 50_015_805, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (After(60), Unregister(2)),
+            (NOW, Fault(Any, Trouble::Slow(9))),
+            (NOW, Share(0)),
+            (NOW, Unregister(0)),
+            (NOW, Verify(0)),
+            (NOW, DiskFault("forget", 1)),
+            (After(60), StartDaemon),
+        ],
+    );
+}
