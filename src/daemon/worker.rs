@@ -263,6 +263,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::RotationClosed
         | Outcome::Deferred { .. }
         | Outcome::Lost { .. }
+        | Outcome::LostElsewhere
         | Outcome::MustAct(_)
         | Outcome::Unsaved
         | Outcome::Nudged

@@ -396,6 +396,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 return;
             }
             (State::Rejected(_), Some(Unfinished::LostReset)) if report.step != Step::Verify => return,
+            (State::Rejected(_), None) if report.outcomes.contains(&Outcome::LostElsewhere) => {
+                self.engine.ops.settle(&mut self.runner).await
+            }
             (_, Some(Unfinished::LostReset)) => self.engine.ops.settle(&mut self.runner).await,
             (State::Rejected(rejected), Some(Unfinished::Unregistration)) if rejected.is_settled() => {
                 self.settle_unregistration(report).await

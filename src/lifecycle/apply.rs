@@ -89,6 +89,8 @@ pub enum Outcome {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// The answer to a reset by another process was lost, which says why the token is dead.
+    LostElsewhere,
     /// The server declined a register or reset with something that a human must act on.
     Declined(Trouble),
     /// The server did not confirm an unregistration.
@@ -170,6 +172,10 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
         Outcome::ResetDeferred { retry_after } => asking_first(deferred(state, retry_after, rules, moment)),
         Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
+        Outcome::LostElsewhere => match state {
+            State::Rejected(state) => State::Rejected(Rejected { rejection: Rejection::Lost, ..state }),
+            other => lost(other, None, rules, moment),
+        },
         Outcome::NotUnregistered(_) => verified_soon(state, moment.now),
         Outcome::MustAct(trouble) => must_act(state, trouble, rules, moment),
         Outcome::Unsaved => unsaved(state, rules, moment),

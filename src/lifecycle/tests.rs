@@ -99,7 +99,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 32] = [
+    let table: [(Outcome, [&str; 7]); 33] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -119,6 +119,7 @@ fn every_state_handles_every_outcome() {
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::ResetDeferred { retry_after: None }, ["=", "=",  "=",             "=",        "=",             "=",        "="]),
         (Outcome::Lost { retry_after: None },               ["failed",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
+        (Outcome::LostElsewhere,      ["failed",  "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
         (Outcome::NotUnregistered(Settling::Ask), ["=", "=",       "=",             "=",        "=",             "=",        "="]),
         (Outcome::MustAct(Trouble::LocalFile), ["failed", "failed", "=",            "=",        "failed",        "=",        "="]),
         (Outcome::Adopted(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
@@ -676,6 +677,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Claimed(Trouble::Unassigned)),
         Just(Outcome::NotUnderstood { retry_after: None }),
         Just(Outcome::Disputed),
+        Just(Outcome::LostElsewhere),
         Just(Outcome::Contested),
         Just(Outcome::Doubtful),
         Just(Outcome::Declined(Trouble::Unassigned)),

@@ -45,6 +45,7 @@ impl Acceptance {
             | Outcome::Deferred { .. }
             | Outcome::ResetDeferred { .. }
             | Outcome::Lost { .. }
+            | Outcome::LostElsewhere
             | Outcome::MustAct(_)
             | Outcome::Unsaved
             | Outcome::Saved
@@ -174,7 +175,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::Claimed(_)
         | Outcome::Declined(_)
         | Outcome::MustAct(_) => OperationOutcome::Refused,
-        Outcome::Lost { .. } => OperationOutcome::Lost,
+        Outcome::Lost { .. } | Outcome::LostElsewhere => OperationOutcome::Lost,
         Outcome::Deferred { .. }
         | Outcome::ResetDeferred { .. }
         | Outcome::NoEntry

@@ -89,7 +89,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if let Some(finished) = self.finish_unregistration(step).await? {
             return Ok(finished);
         }
-        let is_settling = matches!(self.state, State::Uncertain(_));
+        // Whether a lost reset is known to be the probable reason for a refusal.
+        let is_blamed = match &self.state {
+            State::Uncertain(_) => true,
+            State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
+            _ => false,
+        };
         let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
@@ -103,13 +108,15 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             // Another process may have lost the answer to a reset, or have been cut off in the middle of one.
             Err(error)
                 if self.asker.is_daemon()
-                    && !is_settling
-                    && !matches!(self.state, State::Rejected(_))
+                    && !is_blamed
                     && error.outcome() == Outcome::Refused
                     && ops.is_unsettled(runner).await =>
             {
-                let lost = vec![Outcome::Lost { retry_after: None }];
-                Ok(StepReport { server_time: error.date(), ..StepReport::new(step, lost) })
+                let outcomes = match self.state {
+                    State::Rejected(_) => vec![Outcome::Refused, Outcome::LostElsewhere],
+                    _ => vec![Outcome::LostElsewhere],
+                };
+                Ok(StepReport { server_time: error.date(), ..StepReport::new(step, outcomes) })
             }
             Err(error) => Err(error),
         }
@@ -202,6 +209,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Err(error @ ops::Error::Disk(store::Error::Unsettled { .. })) if self.asker.is_daemon() => {
                 let lost = StepReport::new(step, vec![Outcome::Lost { retry_after: None }]);
                 Ok(StepReport { failure: Some(error.into()), ..lost })
+            }
+            // A command beside the daemon has lost the answer to a reset, and has found out already that the token is dead.
+            Err(error)
+                if self.asker.is_daemon()
+                    && error.outcome() == Outcome::ResetRefused
+                    && engine.ops.is_unsettled(&self.runner).await =>
+            {
+                Ok(StepReport { outcomes: vec![Outcome::LostElsewhere], ..StepReport::failed(step, error) })
             }
             Err(error) => Err(error),
         }

@@ -1910,3 +1910,37 @@ fn a_verification_that_has_waited_for_an_unregistration_does_not_bring_the_manag
         ],
     );
 }
+
+#[test]
+fn a_reset_that_a_command_has_lost_is_known_to_a_daemon_whose_own_reset_is_refused() {
+    keeps_every_promise(
+        Setup { age: 4320, jitter: 40_007_444, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unregister(0)),
+            (NOW, Enroll(1)),
+            (After(7086), DiskFault("clear", 1)),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (NOW, Hangup),
+            (NOW, RotateById(3)),
+        ],
+    );
+}
+
+#[test]
+fn a_reset_that_a_command_has_lost_is_known_to_a_daemon_that_knows_its_token_to_be_dead() {
+    keeps_every_promise(
+        Setup { age: 4320, jitter: 40_007_444, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unregister(0)),
+            (NOW, Enroll(1)),
+            (After(7086), DiskFault("clear", 1)),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (After(60), Restore(3)),
+            (NOW, Hangup),
+            (After(60), Fault(DeleteRunner, Trouble::Gateway(418, Body::Token))),
+            (NOW, RotateById(3)),
+        ],
+    );
+}
