@@ -1944,3 +1944,19 @@ fn a_reset_that_a_command_has_lost_is_known_to_a_daemon_that_knows_its_token_to_
         ],
     );
 }
+
+#[test]
+fn a_runner_that_had_the_entry_of_an_enrollment_for_a_while_is_not_unregistered_for_it() {
+    keeps_every_promise(
+        Setup { jitter: 40_020_060, ..DAY },
+        &[
+            (NOW, Enroll(3)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(2, 2)),
+            (After(60), Unregister(3)),
+            (Await(23), DeleteEntry(3)),
+            (NOW, Unregister(1)),
+            (After(60), Terminate),
+        ],
+    );
+}
