@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::register::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
-use crate::model::{Conclusion, Evidence, Held, Origin, Rungs, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
+use crate::model::{
+    Conclusion, Evidence, Held, Origin, Rungs, RunnerKey, ServerUrl, Site, Timestamp, TlsFiles, Trouble,
+};
 use crate::store::{self, Intent, JournalOperation, Pending, Record, RecordQuery};
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -40,15 +42,36 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<(), store::Error> {
         let JournalOperation::Register { url, description, common, .. } = &intent.operation else { return Ok(()) };
         let key = common.as_ref().unwrap_or(key);
-        let site = Site { url: url.clone(), tls: TlsFiles::default() };
-        let mut note = Runner::blank(key.clone(), Origin::Registered, site);
         // Any other description is no name.
         let is_name = common.as_ref().is_none_or(|common| *common == RunnerKey::registration(url, description));
         let described = Some(description).filter(|_| is_name);
-        note.record.name = name.or_else(|| described.cloned());
-        note.held = Held { evidence: Some(evidence_of_loss(intent.at)), ..self.disk.held(key).await? };
+        self.note_loss(key, url, name.or_else(|| described.cloned()), intent.at).await
+    }
+
+    async fn note_loss(
+        &self,
+        key: &RunnerKey,
+        url: &ServerUrl,
+        name: Option<String>,
+        at: Timestamp,
+    ) -> Result<(), store::Error> {
+        let site = Site { url: url.clone(), tls: TlsFiles::default() };
+        let mut note = Runner::blank(key.clone(), Origin::Registered, site);
+        note.record.name = name;
+        note.held = Held { evidence: Some(evidence_of_loss(at)), ..self.disk.held(key).await? };
         note.is_held_changed = true;
         self.save_record(&mut note).await
+    }
+
+    /// An enrollment takes over a runner under this key. What it had lost before is noted under the key that all
+    /// registrations of the name share: the evidence here will be about the runner's token.
+    pub(super) async fn keep_loss(&self, to: &RunnerKey, taken: &Record) -> Result<(), store::Error> {
+        let Some(held) = self.readable_held(to).await? else { return Ok(()) };
+        let (Some(at), Some(name), Some(rest)) = (loss_in(&held), &taken.name, without_loss(&held)) else {
+            return Ok(());
+        };
+        self.note_loss(&RunnerKey::registration(&taken.url, name), &taken.url, Some(name.clone()), at).await?;
+        self.disk.save_held(to, rest).await
     }
 
     /// Settles the journals that killed processes have left of registrations of this name; the caller holds their common

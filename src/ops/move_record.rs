@@ -74,6 +74,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 record
             }
         };
+        self.keep_loss(to, &record).await?;
         self.move_held(from, to).await?;
         let unfinished = self.move_journal(from, to).await?;
         match left {

@@ -1960,3 +1960,21 @@ fn a_runner_that_had_the_entry_of_an_enrollment_for_a_while_is_not_unregistered_
         ],
     );
 }
+
+#[test]
+fn an_enrollment_that_takes_over_a_restored_entry_remembers_the_registration_that_it_has_lost() {
+    keeps_every_promise(
+        Setup { jitter: 40_038_020, ..TWO_HOURS },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, Backup),
+            (NOW, Fault(Registration, Trouble::GatewayAfter(503, Body::Html))),
+            (NOW, Terminate),
+            (NOW, RestoreConfig),
+            (NOW, Reboot),
+            (After(22_141), KillDaemon),
+            (NOW, Register(1)),
+        ],
+    );
+}
