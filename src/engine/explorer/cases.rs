@@ -1978,3 +1978,81 @@ fn an_enrollment_that_takes_over_a_restored_entry_remembers_the_registration_tha
         ],
     );
 }
+
+#[test]
+fn a_claimed_id_beside_a_token_of_which_no_answer_has_named_the_runner_is_not_recovered() {
+    keeps_every_promise(
+        Setup { jitter: 40_032_230, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, OldRelease(true)),
+            (NOW, Enroll(0)),
+            (After(1), ResetInGitlab(3, true)),
+            (After(60), DateAhead(-7200)),
+            (NOW, AccessToken(true)),
+            (After(1), Quit),
+            (NOW, Fault(Any, Trouble::CutAfter)),
+            (NOW, Rotate(1)),
+        ],
+    );
+    keeps_every_promise(
+        Setup { jitter: 40_032_230, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, OldRelease(true)),
+            (NOW, Enroll(0)),
+            (After(1), ResetInGitlab(3, true)),
+            (After(60), DateAhead(-7200)),
+            (After(1), AccessToken(true)),
+            (NOW, Restore(1)),
+            (After(600), KillDaemon),
+            (NOW, Fault(Any, Trouble::CutAfter)),
+            (NOW, Rotate(1)),
+        ],
+    );
+}
+
+#[test]
+fn tokens_of_a_runner_whose_deletion_was_refused_went_with_its_record() {
+    keeps_every_promise(
+        Setup { jitter: 40_034_764, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(2)),
+            (NOW, ResetInGitlab(1, false)),
+            (NOW, DiskFault("probe", 2)),
+            (NOW, Hangup),
+            (NOW, Quit),
+            (NOW, RotateById(1)),
+            (After(60), StartDaemon),
+            (NOW, Unregister(1)),
+            (NOW, SwapToken(3, 3)),
+            (NOW, Verify(2)),
+            (NOW, Restore(3)),
+        ],
+    );
+}
+
+#[test]
+fn of_two_registrations_at_one_moment_only_the_one_whose_answer_was_cut_is_lost() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 40_009_416, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Registration, Trouble::Slow(5))),
+            (NOW, DeleteInGitlab(0)),
+            (NOW, VerifyDelete(0)),
+            (After(60), DeleteEntry(1)),
+            (After(60), Fault(Any, Trouble::CutBefore)),
+            (NOW, Fault(Probe, Trouble::Throttle)),
+            (NOW, Enroll(1)),
+            (NOW, Enroll(0)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (Await(14), RegisterForce(0)),
+            (NOW, KillDaemon),
+            (After(11_051), Unregister(0)),
+        ],
+    );
+}

@@ -745,11 +745,12 @@ fn write_token(state: &mut State, id: u64) {
     let Some(runner) = state.gitlab.database.get(&id) else { return };
     let token = Token::parse(&runner.token).unwrap();
     let expiry = runner.expires_at.map_or(Expiry::Never, |at| Expiry::At(Timestamp::from_millis(at)));
-    let (homes, owners) = (&state.homes, &state.owners);
+    let (homes, owners, put_tokens) = (&state.homes, &state.owners, &mut state.put_tokens);
     for entry in &mut state.files.entries {
         let is_home = entry.name.as_ref().and_then(|name| homes.get(name)) == Some(&id);
         let is_own = literal(entry).and_then(|token| owners.get(token)) == Some(&id);
         if is_home || is_own {
+            put_tokens.insert(token.expose().to_owned());
             entry.token = EntryToken::Literal(token.clone());
             entry.obtained_at = None;
             entry.expiry = expiry;
@@ -864,6 +865,9 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             // Without a state directory, the id in an entry is a claim to a process that has seen refusals alone.
             let is_confirmed = |process: &u64| state.confirmed.contains(&(*process, id));
             let is_claim = state.is_stateless && !state.processes.keys().any(is_confirmed);
+            // So it is once a person has put a token there of which no answer has said whose it is.
+            let is_unnamed = |token: &String| state.owners.get(token) == Some(&id) && !state.named.contains(token);
+            let is_claim = is_claim || state.put_tokens.iter().any(is_unnamed);
             let is_there = state.gitlab.database.contains_key(&id);
             if is_lost && !state.recovered.contains(&id) && is_there && !is_shared && !is_claim {
                 unserved.push(format!("runner {id}: its lost token was not recovered"));

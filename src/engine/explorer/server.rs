@@ -115,7 +115,7 @@ impl Port {
         state.note(|| format!("    answer {status} {body}"));
         let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
         let lost_before = state.lost_registrations.clone();
-        state.check(if is_cut { Cause::CutAnswer } else { Cause::Process(self.process) });
+        state.check(if is_cut { Cause::CutAnswer(self.process) } else { Cause::Process(self.process) });
         // Such an answer says that the request was not executed. Of a 5xx, only GitLab's own maintenance says so.
         if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
             state.lost_registrations = lost_before;
@@ -218,7 +218,7 @@ impl Port {
         let intent = state.processes.get(&self.process).map(|process| &process.intent);
         let is_wanted =
             |id: &u64| intent.is_some_and(|intent| intent.runners.contains(id) || intent.managers.contains(id));
-        state.let_go.extend(owner.filter(is_wanted));
+        owner.filter(is_wanted).into_iter().for_each(|id| state.let_one_go(id));
     }
 
     /// Whether a deletion of a runner by this process is wanted.
@@ -469,7 +469,7 @@ impl Server for Port {
             };
             let managers = state.gitlab.database.get_mut(&id).map(|runner| &mut runner.managers);
             if !managers.is_some_and(|managers| managers.remove(system_id.as_str())) {
-                state.let_go.insert(id);
+                state.let_one_go(id);
                 return (404, r#"{"message":"404 Runner manager not found Not Found"}"#.to_owned());
             }
             self.check_deletion(state, id, false);

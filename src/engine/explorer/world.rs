@@ -91,7 +91,7 @@ pub(super) enum Cause {
     /// A write of such a process.
     Write(u64),
     /// A request of a process that GitLab has executed and whose answer is cut.
-    CutAnswer,
+    CutAnswer(u64),
     /// A person or GitLab.
     Outsider,
     /// A backup is restored.
@@ -157,6 +157,8 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<u64, Holding>,
     /// The runner of every token that was ever issued.
     pub(super) owners: BTreeMap<String, u64>,
+    /// Tokens that a person has put into the entries of their runner.
+    pub(super) put_tokens: BTreeSet<String>,
     /// Tokens whose runner an answer has named to the agent.
     pub(super) named: BTreeSet<String>,
     /// Processes that an answer has named a runner to.
@@ -257,6 +259,7 @@ impl World {
             is_blocked: false,
             holdings: BTreeMap::new(),
             owners: BTreeMap::new(),
+            put_tokens: BTreeSet::new(),
             named: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             expiries: BTreeMap::new(),
@@ -583,8 +586,10 @@ impl State {
                         Holding::Excused(Excuse::Outsider)
                     }
                     // It is this change that took it, or made the runner.
-                    (Holding::Held, Cause::CutAnswer) => Holding::Excused(Excuse::Cut),
-                    (Holding::Flight { since, .. }, Cause::CutAnswer) if since == now => Holding::Excused(Excuse::Cut),
+                    (Holding::Held, Cause::CutAnswer(_)) => Holding::Excused(Excuse::Cut),
+                    (Holding::Flight { process, since }, Cause::CutAnswer(cut)) if process == cut && since == now => {
+                        Holding::Excused(Excuse::Cut)
+                    }
                     (Holding::Held, Cause::Process(process)) => {
                         let intent = self.processes.get(&process).map(|process| &process.intent);
                         if self.ever_held.contains(&runner.token) {
