@@ -1,7 +1,6 @@
-//! A config.toml of many entries, and the GitLab that knows their runners.
+//! A sandbox of many entries, and the GitLab that knows their runners.
 
 use std::env;
-use std::fmt::Write as _;
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use fake_gitlab::{Builder, Gitlab, NewRunner};
-use test_support::Sandbox;
+use test_support::{Sandbox, config_of};
 
 /// The pause between two looks at config.toml, which is shorter than a replace of it.
 const LOOK: Duration = Duration::from_millis(1);
@@ -27,7 +26,7 @@ impl Fleet {
         let sandbox = Sandbox::new(binary, gitlab);
         sandbox.write("agent.toml", settings);
         let tokens: Vec<_> = (0..count).map(|_| sandbox.gitlab.add_runner(NewRunner::instance())).collect();
-        sandbox.write_config(&config(&sandbox.gitlab.url(), &tokens));
+        sandbox.write_config(&config_of(&sandbox.gitlab.url(), &tokens));
         Self { sandbox }
     }
 
@@ -63,19 +62,4 @@ impl Deref for Fleet {
 /// A GitLab whose tokens live this long.
 pub(crate) fn gitlab(life: Duration) -> Builder {
     Gitlab::builder().token_life(life)
-}
-
-/// Entries of some 275 bytes with a docker table each, by id and token.
-pub(crate) fn config(url: &str, runners: &[(u64, String)]) -> String {
-    let mut text = String::from("concurrent = 10\ncheck_interval = 3\n");
-    for (id, token) in runners {
-        write!(
-            text,
-            "\n[[runners]]\n  name = \"runner-{id:05}\"\n  url = \"{url}\"\n  id = {id}\n  token = \"{token}\"\n  \
-             executor = \"docker\"\n  [runners.docker]\n    image = \"alpine:3.20\"\n    privileged = false\n    \
-             volumes = [\"/cache\"]\n    shm_size = 0\n"
-        )
-        .unwrap();
-    }
-    text
 }

@@ -3,6 +3,7 @@
 //! - [`Sandbox`]: a temporary directory, a [`fake_gitlab::Gitlab`] and the environment that every process gets.
 //! - [`Process`]: a running process and its output; killed on drop.
 //! - [`Output`]: what a finished process returned and wrote.
+//! - [`config_of`]: a config.toml of many entries.
 //! - [`http`]: an HTTP client that shows the bytes on the wire.
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
     reason = "this crate only serves tests, which write files freely, watch real processes and stop at the first error"
 )]
 
+mod config;
 pub mod http;
 mod output;
 mod process;
@@ -18,6 +20,7 @@ mod scrub;
 
 use std::time::Duration;
 
+pub use config::config_of;
 pub use output::Output;
 pub use process::{Capture, Process};
 pub use sandbox::Sandbox;
