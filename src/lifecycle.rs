@@ -35,6 +35,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::model::{Rejection, Rungs, Step, Trouble, Why};
@@ -49,8 +50,8 @@ pub use state::{Active, Failed, NotRenewable, Rejected, State, Uncertain, Unregi
 /// The rules for one runner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// The delays and limits.
-    pub timing: Timing,
+    /// The delays and limits, which all runners share.
+    pub timing: Arc<Timing>,
     /// The interval between verifications of an accepted credential.
     pub verify_interval: Duration,
     /// The share of a token's life after which it is rotated; `None` for no rotation.

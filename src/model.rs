@@ -15,7 +15,10 @@ mod text;
 mod time;
 
 use std::fmt;
+use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +41,7 @@ use crate::secret::{Digest, Token};
 /// Range: 1 to 2^63 - 1, the common range of GitLab's database and TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
-pub struct RunnerId(u64);
+pub struct RunnerId(NonZeroU64);
 
 impl RunnerId {
     /// Checks that a number is in the range of runner ids.
@@ -46,16 +49,14 @@ impl RunnerId {
     /// # Errors
     /// [`IdError::RunnerId`] for zero and for more than 63 bits.
     pub fn try_new(number: u64) -> Result<Self, IdError> {
-        if number == 0 || i64::try_from(number).is_err() {
-            return Err(IdError::RunnerId);
-        }
-        Ok(Self(number))
+        let number = NonZeroU64::new(number).ok_or(IdError::RunnerId)?;
+        if i64::try_from(number.get()).is_ok() { Ok(Self(number)) } else { Err(IdError::RunnerId) }
     }
 
     /// The id as a number.
     #[must_use]
     pub fn number(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -69,7 +70,7 @@ impl TryFrom<u64> for RunnerId {
 
 impl From<RunnerId> for u64 {
     fn from(id: RunnerId) -> Self {
-        id.0
+        id.number()
     }
 }
 
@@ -126,10 +127,10 @@ impl fmt::Display for SystemId {
 /// Identifies a runner in the state directory.
 ///
 /// The user chooses an enrollment's key (1 to 64 characters of `[A-Za-z0-9._-]`). The key of an entry that was only
-/// found in config.toml contains an `@`, so the two cannot collide.
+/// found in config.toml contains an `@`, so the two cannot collide. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RunnerKey(String);
+pub struct RunnerKey(Arc<str>);
 
 impl RunnerKey {
     /// Checks the key of an enrollment.
@@ -137,7 +138,7 @@ impl RunnerKey {
     /// # Errors
     /// [`IdError::EnrollmentKey`] if the key is not a plain file name or too long.
     pub fn enrollment(key: &str) -> Result<Self, IdError> {
-        if is_enrollment_key(key) { Ok(Self(key.to_owned())) } else { Err(IdError::EnrollmentKey) }
+        if is_enrollment_key(key) { Ok(Self(key.into())) } else { Err(IdError::EnrollmentKey) }
     }
 
     /// Returns the key of a runner without an enrollment: its id, or else 32 hex digits of its token's digest, at its
@@ -145,14 +146,14 @@ impl RunnerKey {
     #[must_use]
     pub fn found(url: &ServerUrl, id: Option<RunnerId>, token: Digest) -> Self {
         let runner = id.map_or_else(|| format!("token-{}", &token.to_hex()[..32]), |id| id.to_string());
-        Self(format!("{runner}@{}", url.file_name()))
+        Self(format!("{runner}@{}", url.file_name()).into())
     }
 
     /// Returns the key of the lock that registrations of this name at this server share, whatever their own keys are.
     #[must_use]
     pub fn registration(url: &ServerUrl, name: &str) -> Self {
         let identity = Digest::of(format!("{url}\n{name}").as_bytes()).to_hex();
-        Self(format!("name-{}@{}", &identity[..32], url.file_name()))
+        Self(format!("name-{}@{}", &identity[..32], url.file_name()).into())
     }
 
     /// The key as the stem of a file name.
@@ -170,13 +171,13 @@ impl TryFrom<String> for RunnerKey {
             Some((runner, host)) => is_enrollment_key(runner) && is_plain_file_name(host),
             None => is_enrollment_key(&text),
         };
-        if is_valid { Ok(Self(text)) } else { Err(IdError::EnrollmentKey) }
+        if is_valid { Ok(Self(text.into())) } else { Err(IdError::EnrollmentKey) }
     }
 }
 
 impl From<RunnerKey> for String {
     fn from(key: RunnerKey) -> Self {
-        key.0
+        key.as_str().to_owned()
     }
 }
 
@@ -259,15 +260,34 @@ pub enum Origin {
     V1,
 }
 
-/// The TLS files of a `[[runners]]` entry or enrollment, as written there.
+/// The TLS files of a `[[runners]]` entry or enrollment, as written there. Clones share them; few runners have any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TlsFiles {
+pub struct TlsFiles(Option<Arc<TlsPaths>>);
+
+/// The paths of [`TlsFiles`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsPaths {
     /// PEM certificates to trust in addition to the system's (`tls-ca-file`).
     pub ca_file: Option<std::path::PathBuf>,
     /// PEM client certificate chain (`tls-cert-file`).
     pub cert_file: Option<std::path::PathBuf>,
     /// PEM private key of the client certificate (`tls-key-file`).
     pub key_file: Option<std::path::PathBuf>,
+}
+
+impl From<TlsPaths> for TlsFiles {
+    fn from(paths: TlsPaths) -> Self {
+        Self(Some(paths).filter(|paths| *paths != TlsPaths::default()).map(Arc::new))
+    }
+}
+
+impl Deref for TlsFiles {
+    type Target = TlsPaths;
+
+    fn deref(&self) -> &TlsPaths {
+        const NONE: &TlsPaths = &TlsPaths { ca_file: None, cert_file: None, key_file: None };
+        self.0.as_deref().unwrap_or(NONE)
+    }
 }
 
 /// The address of a runner's server and the TLS files to connect with.
@@ -306,7 +326,7 @@ mod tests {
         }
         let url: ServerUrl = "https://gitlab.example.com/".parse().unwrap();
         let digest = Digest::of(b"glrt-abc");
-        let with_id = RunnerKey::found(&url, Some(RunnerId(42)), digest);
+        let with_id = RunnerKey::found(&url, RunnerId::try_new(42).ok(), digest);
         assert_eq!(with_id.as_str(), "42@gitlab.example.com");
         assert_eq!(RunnerKey::try_from(String::from(with_id.clone())), Ok(with_id));
     }

@@ -299,7 +299,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.load_held(runner).await;
         }
         self.save_held(runner).await?;
-        let machine = runner.record.machine.clone().or_else(|| self.identity.machine.clone());
+        let machine = runner.record.machine.or(self.identity.machine);
         self.disk.save_record(Record { machine, ..runner.record.clone() }).await?;
         runner.is_recorded = self.disk.has_state();
         if runner.is_recorded {
@@ -408,7 +408,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`].
     pub async fn note_evidence(&self, runner: &mut Runner, evidence: Evidence) -> Result<(), Error> {
         let evidence = Evidence { token: runner.digest(), ..evidence };
-        let evidence = Some(evidence).filter(Evidence::says_something);
+        let evidence = Some(Box::new(evidence)).filter(|evidence| evidence.says_something());
         // Nothing is kept about a registration of a command that has left no record.
         let is_nothing = !runner.is_recorded && runner.record.credential.is_none();
         if runner.held.evidence == evidence || is_nothing {

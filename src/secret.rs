@@ -10,7 +10,7 @@ mod source;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -25,10 +25,13 @@ pub const MAX_TOKEN_BYTES: usize = 512;
 
 /// An authentication, registration or access token of GitLab.
 ///
-/// Opaque: prefixes and lengths change between releases and with every rotation.
+/// Opaque: prefixes and lengths change between releases and with every rotation. Clones share one text, which is zeroed
+/// with the last of them.
 #[derive(Clone)]
-pub struct Token {
-    text: Zeroizing<String>,
+pub struct Token(Arc<Secret>);
+
+struct Secret {
+    text: Zeroizing<Box<str>>,
     /// Computed once: a runner is found by it in every comparison with config.toml.
     digest: OnceLock<Digest>,
 }
@@ -65,13 +68,13 @@ impl Token {
         if !text.bytes().all(is_safe) {
             return Err(TokenError::Character);
         }
-        Ok(Self { text: Zeroizing::new(text.to_owned()), digest: OnceLock::new() })
+        Ok(Self(Arc::new(Secret { text: Zeroizing::new(text.into()), digest: OnceLock::new() })))
     }
 
     /// The secret text; only for request bodies, config.toml and the state directory.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The fingerprint, the only part of a token that may be shown.
@@ -83,20 +86,20 @@ impl Token {
     /// The whole digest, by which tokens are compared where the token itself is not kept.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| Digest::of(self.text.as_bytes()))
+        *self.0.digest.get_or_init(|| Digest::of(self.expose().as_bytes()))
     }
 
     /// Whether the token has the prefix of a created runner: `glrt-`, also after an instance-wide prefix. Not used
     /// for runners that this agent registered.
     #[must_use]
     pub fn looks_created(&self) -> bool {
-        self.text.starts_with("glrt-") || self.text.contains("-glrt-")
+        self.expose().starts_with("glrt-") || self.expose().contains("-glrt-")
     }
 }
 
 impl PartialEq for Token {
     fn eq(&self, other: &Self) -> bool {
-        self.text.as_bytes() == other.text.as_bytes()
+        self.expose().as_bytes() == other.expose().as_bytes()
     }
 }
 
@@ -123,13 +126,14 @@ impl Digest {
     /// Its first eight hex digits, for people.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint(hex(&self.0[..4]))
+        let [first, second, third, fourth, ..] = self.0;
+        Fingerprint(u32::from_be_bytes([first, second, third, fourth]))
     }
 
-    /// Whether [`Digest::fingerprint`] is this one; allocates nothing.
+    /// Whether [`Digest::fingerprint`] is this one.
     #[must_use]
     pub fn has_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
-        u32::from_str_radix(&fingerprint.0, 16).is_ok_and(|bits| self.0.starts_with(&bits.to_be_bytes()))
+        self.fingerprint() == *fingerprint
     }
 
     /// All 64 lower-case hex digits.
@@ -175,27 +179,27 @@ impl From<Digest> for String {
 pub struct DigestError;
 
 /// The first eight hex digits of a secret's SHA-256, for people. Two secrets can share one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Fingerprint(String);
+pub struct Fingerprint(u32);
 
 impl Fingerprint {
     /// Computes the fingerprint of bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(sha256_hex(bytes)[..8].to_owned())
+        Digest::of(bytes).fingerprint()
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        write!(formatter, "{:08x}", self.0)
     }
 }
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
+        fmt::Debug::fmt(&self.to_string(), formatter)
     }
 }
 
@@ -204,7 +208,10 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, FingerprintError> {
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() == 8 && text.bytes().all(is_hex) { Ok(Self(text.to_owned())) } else { Err(FingerprintError) }
+        if text.len() != 8 || !text.bytes().all(is_hex) {
+            return Err(FingerprintError);
+        }
+        u32::from_str_radix(text, 16).map(Self).map_err(|_| FingerprintError)
     }
 }
 
@@ -218,7 +225,7 @@ impl TryFrom<String> for Fingerprint {
 
 impl From<Fingerprint> for String {
     fn from(fingerprint: Fingerprint) -> Self {
-        fingerprint.0
+        fingerprint.to_string()
     }
 }
 

@@ -160,7 +160,7 @@ impl Registrar {
     }
 
     fn driver(&self, managed: ManagedRunner, enrollment: Option<Enrollment>, entry_fate: EntryFate) -> Driver {
-        let managed = ManagedRunner { enrollment, ..managed };
+        let managed = ManagedRunner { enrollment: enrollment.map(Box::new), ..managed };
         self.session.driver(managed, Asker::Command { access_token: None, entry_fate })
     }
 
@@ -385,7 +385,7 @@ impl Registrar {
     }
 
     fn failed(&self, error: &Error) -> RunnerOutcome {
-        let executor = self.enrollment.entry.executor.clone();
+        let executor = self.enrollment.entry.executor.as_deref().map(Into::into);
         let report = RunnerReport { executor, ..self.report(&self.blank()) };
         let action = if error.exit() == Exit::Refused { Action::Refused } else { Action::Failed };
         RunnerOutcome::failed(report, action, "", error)

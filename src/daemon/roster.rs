@@ -21,9 +21,9 @@ use crate::store::EntrySelector;
 
 /// The runners that are served, each by its worker.
 pub(super) struct Roster<S, D, C> {
-    members: BTreeMap<Rc<RunnerKey>, Member<S, D, C>>,
+    members: BTreeMap<RunnerKey, Member<S, D, C>>,
     /// When something is due for those at rest.
-    timers: BTreeSet<(Instant, Rc<RunnerKey>)>,
+    timers: BTreeSet<(Instant, RunnerKey)>,
     /// Those that wait until fewer runners of their host are at work.
     queues: BTreeMap<Rc<str>, BTreeSet<Turn>>,
     /// How many are at work, by host.
@@ -49,7 +49,7 @@ struct Member<S, D, C> {
 enum Place<S, D, C> {
     Rest { worker: Box<Worker<S, D, C>>, until: Instant },
     Queue { worker: Box<Worker<S, D, C>>, turn: Turn },
-    Work(Work),
+    Work(Box<Work>),
 }
 
 /// The work on a runner.
@@ -67,7 +67,7 @@ struct Work {
 struct Turn {
     urgency: Urgency,
     number: u64,
-    key: Rc<RunnerKey>,
+    key: RunnerKey,
 }
 
 /// What goes before what.
@@ -122,7 +122,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &RunnerKey> {
-        self.members.keys().map(|key| &**key)
+        self.members.keys()
     }
 
     /// Takes a worker up.
@@ -144,7 +144,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     /// Tells each runner something whose entries are concerned.
     pub(super) fn tell_those(&mut self, is_concerned: impl Fn(&EntrySelector) -> bool, command: &RunnerCommand) {
         let concerned = self.members.iter().filter(|(_, member)| is_concerned(&member.target()));
-        let keys: Vec<_> = concerned.map(|(key, _)| Rc::clone(key)).collect();
+        let keys: Vec<_> = concerned.map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.tell(&key, command.clone());
         }
@@ -207,7 +207,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     /// A task has ended.
     fn take_back(&mut self, back: Result<Box<Worker<S, D, C>>, JoinError>) -> Option<Ended<S, D, C>> {
         let key = match &back {
-            Ok(worker) => Rc::clone(worker.key()),
+            Ok(worker) => worker.key().clone(),
             Err(error) => self.at_work_in(error.id())?,
         };
         let Member { place: Place::Work(work), commands, has_twin } = self.members.remove(&key)? else { return None };
@@ -219,7 +219,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         }
         let mut panicked = None;
         match back {
-            Err(_) => panicked = Some(Ended::Panic((*key).clone())),
+            Err(_) => panicked = Some(Ended::Panic(key)),
             Ok(worker) if work.is_last => self.ended.push(worker.into_driver()),
             Ok(worker) if self.is_stopping => self.finish(worker),
             Ok(worker) => self.settle(worker, commands, has_twin),
@@ -228,9 +228,9 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         panicked
     }
 
-    fn at_work_in(&self, task: task::Id) -> Option<Rc<RunnerKey>> {
+    fn at_work_in(&self, task: task::Id) -> Option<RunnerKey> {
         let is_it = |member: &Member<S, D, C>| matches!(&member.place, Place::Work(work) if work.task == task);
-        self.members.iter().find(|(_, member)| is_it(member)).map(|(key, _)| Rc::clone(key))
+        self.members.iter().find(|(_, member)| is_it(member)).map(|(key, _)| key.clone())
     }
 
     /// Puts a worker to rest until something is due, or into the queue if it is due already or was told something.
@@ -239,11 +239,11 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             self.ended.push(worker.into_driver());
             return;
         };
-        let key = Rc::clone(worker.key());
+        let key = worker.key().clone();
         let place = if !commands.is_empty() {
             self.queued(worker, Urgency::Told)
         } else if until > Instant::now() {
-            self.timers.insert((until, Rc::clone(&key)));
+            self.timers.insert((until, key.clone()));
             Place::Rest { worker, until }
         } else {
             self.queued(worker, urgency_of(step))
@@ -253,7 +253,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
 
     fn queued(&mut self, worker: Box<Worker<S, D, C>>, urgency: Urgency) -> Place<S, D, C> {
         self.turns += 1;
-        let turn = Turn { urgency, number: self.turns, key: Rc::clone(worker.key()) };
+        let turn = Turn { urgency, number: self.turns, key: worker.key().clone() };
         self.queues.entry(worker.host()).or_default().insert(turn.clone());
         Place::Queue { worker, turn }
     }
@@ -277,7 +277,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     fn moved_up(&mut self, place: Place<S, D, C>) -> Place<S, D, C> {
         match place {
             Place::Rest { worker, until } => {
-                self.timers.remove(&(until, Rc::clone(worker.key())));
+                self.timers.remove(&(until, worker.key().clone()));
                 self.queued(worker, Urgency::Told)
             }
             Place::Queue { worker, turn } if turn.urgency > Urgency::Told => {
@@ -316,7 +316,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             self.ended.push(worker.into_driver());
             return;
         }
-        let key = Rc::clone(worker.key());
+        let key = worker.key().clone();
         let place = self.begin(worker, true, Worker::store);
         self.members.insert(key, Member { place, commands: Vec::new(), has_twin: false });
     }
@@ -333,7 +333,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         let (target, host) = (worker.target(), worker.host());
         *self.busy.entry(Rc::clone(&host)).or_default() += 1;
         let task = self.tasks.spawn_local(work(worker)).id();
-        Place::Work(Work { task, target, host, is_last })
+        Place::Work(Box::new(Work { task, target, host, is_last }))
     }
 }
 

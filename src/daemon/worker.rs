@@ -77,19 +77,19 @@ pub(super) enum DrainMode {
 pub(super) struct Worker<S, D, C> {
     shared: Rc<Shared<S, D, C>>,
     /// The key that its runner had when it was taken up.
-    key: Rc<RunnerKey>,
+    key: RunnerKey,
     driver: Driver<S, D, C>,
     secrets: Secrets,
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
-    ongoing_failure: Option<OngoingFailure>,
+    ongoing_failure: Option<Box<OngoingFailure>>,
     /// What a comparison with config.toml that failed was to do, which the next one makes up for.
     missed: Option<UnregisteredElsewhere>,
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) fn new(shared: Rc<Shared<S, D, C>>, managed: ManagedRunner, config: Rc<Config>) -> Self {
-        let key = Rc::new(managed.runner.record.key.clone());
+        let key = managed.runner.record.key.clone();
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
@@ -100,7 +100,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         worker
     }
 
-    pub(super) fn key(&self) -> &Rc<RunnerKey> {
+    pub(super) fn key(&self) -> &RunnerKey {
         &self.key
     }
 

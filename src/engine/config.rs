@@ -1,5 +1,6 @@
 //! The settings of the engine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lifecycle::{RegisterAgain, Share, Timing};
@@ -21,7 +22,7 @@ pub struct Config {
     /// The shutdown settings (`[shutdown]`).
     pub shutdown: Shutdown,
     /// The delays and limits of the schedule (`[timing]`).
-    pub timing: Timing,
+    pub timing: Arc<Timing>,
     /// The runners that should exist (`[[enroll]]` and the environment).
     pub enrollments: Vec<Enrollment>,
     /// Access tokens by instance (`[[server]]`).
@@ -144,7 +145,7 @@ impl Default for Config {
             rotate: Some(Share::DEFAULT),
             register_again: RegisterAgain::Expired,
             shutdown: Shutdown { unregister: Unregister::Enrolled, on_reboot: OnReboot::Keep, grace: GRACE },
-            timing: Timing::default(),
+            timing: Arc::default(),
             enrollments: Vec::new(),
             servers: Vec::new(),
             policies: Vec::new(),

@@ -114,7 +114,7 @@ pub struct Driver<S, D, C> {
     /// The runner, with its record.
     pub runner: Runner,
     /// What asked for the runner; `None` for an entry that was only found.
-    pub enrollment: Option<Enrollment>,
+    pub enrollment: Option<Box<Enrollment>>,
     /// The settings, which the next plan follows.
     pub config: Rc<Config>,
     /// The rules by which the last plan was made.
@@ -149,7 +149,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
         let time = ServerTime::from_local(engine.clock.read());
         let now = time.now(engine.clock.read());
-        let rules = rules(&config, &runner, enrollment.as_ref(), engine.ops.system_id());
+        let rules = rules(&config, &runner, enrollment.as_deref(), engine.ops.system_id());
         let state = runner.initial_state(&config.timing, now);
         let mut driver = Self {
             runner,
@@ -274,7 +274,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A person's command beside the daemon can go on after a lost registration, and fail: only the disk says so.
     async fn notice_go_ahead(&mut self, report: &mut StepReport) {
-        let Some(enrollment) = self.enrollment.as_ref().filter(|_| self.asker.is_daemon()) else { return };
+        let Some(enrollment) = self.enrollment.as_deref().filter(|_| self.asker.is_daemon()) else { return };
         if !self.state.has_lost_registration() {
             self.is_loss_noted = false;
             return;
@@ -354,7 +354,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     fn current_rules(&self) -> Rules {
         let system_id = self.engine.ops.system_id();
-        let rules = rules(&self.config, &self.runner, self.enrollment.as_ref(), system_id);
+        let rules = rules(&self.config, &self.runner, self.enrollment.as_deref(), system_id);
         match &self.asker {
             Asker::Daemon => rules,
             Asker::Command { .. } => command_rules(&self.config, &self.runner, rules),

@@ -31,7 +31,7 @@ pub struct ManagedRunner {
     /// The runner, registered or not.
     pub runner: Runner,
     /// Its enrollment; `None` for an entry that was only found in config.toml.
-    pub enrollment: Option<Enrollment>,
+    pub enrollment: Option<Box<Enrollment>>,
     /// The operation that a crash interrupted.
     pub unfinished: Option<Unfinished>,
     /// An earlier runner with the same token at another address. The two may be one runner: this one is not rotated
@@ -277,7 +277,7 @@ impl Listing<'_> {
         if matches!(related.relation, Relation::Recorded(_) | Relation::Found(_)) {
             self.take_over(enrollment, &runner, related.others);
         }
-        Some(ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None })
+        Some(ManagedRunner { runner, enrollment: Some(Box::new(enrollment.clone())), unfinished: None, twin_of: None })
     }
 
     fn take_over(&mut self, enrollment: &Enrollment, runner: &Runner, others: usize) {

@@ -1,7 +1,9 @@
 //! The rules of a runner, from the settings, its policy and its origin.
 
+use std::sync::Arc;
+
 use super::{Config, RotatePolicy};
-use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share, Timing};
+use crate::lifecycle::{Recovery, RegisterAgain, Rules, Share};
 use crate::model::{Origin, SystemId};
 use crate::ops::{Deletion, Enrollment, RegistrationSource, Runner};
 use crate::retry::LONGEST_DELAY;
@@ -32,7 +34,7 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
     let recovery = recovery(config, runner, enrollment, is_shared);
     let phase = runner.phase(system_id);
     let is_untimed = runner.is_untimed();
-    Rules { timing: config.timing.clone(), verify_interval, rotate, is_twin, is_untimed, recovery, phase }
+    Rules { timing: Arc::clone(&config.timing), verify_interval, rotate, is_twin, is_untimed, recovery, phase }
 }
 
 /// The rules of a runner in a command. The user asked for the step and waits for it: a reset by the runner's id only
@@ -40,7 +42,10 @@ pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, 
 pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
     let record = &runner.record;
     let reset_by_id = config.access_to(&record.url).is_some() && has_confirmed_id(record);
-    let timing = Timing { backoff_cap: rules.timing.backoff_cap.min(LONGEST_DELAY), ..rules.timing };
+    let mut timing = rules.timing;
+    if timing.backoff_cap > LONGEST_DELAY {
+        Arc::make_mut(&mut timing).backoff_cap = LONGEST_DELAY;
+    }
     Rules { timing, recovery: Recovery { reset_by_id, register: RegisterAgain::Never }, ..rules }
 }
 

@@ -490,7 +490,7 @@ async fn a_failed_registration_into_an_entry_forgets_nothing_about_its_token() {
     let before = evidence(&world);
     assert!(before.as_ref().is_some_and(|evidence| evidence.conclusion.is_some()));
     let mut command = world.command().await;
-    command.enrollment = Some(enrollment(Token::parse("wrong").unwrap()));
+    command.enrollment = Some(Box::new(enrollment(Token::parse("wrong").unwrap())));
     command.enter(Outcome::Reenrolled(None));
     command.drive(Goal::RegisteredAgain, Budget::Within(Duration::ZERO), &TestCaller::default()).await;
     assert_eq!(evidence(&world), before);
@@ -538,7 +538,7 @@ async fn a_rotation_without_a_place_for_its_token_is_not_sent_and_says_so() {
 fn registering(world: &World) -> TestDriver {
     let enrollment = enrollment(registration_token());
     let runner = Runner::blank(enrollment.key.clone(), enrollment.source.origin(), enrollment.site.clone());
-    let managed = ManagedRunner { runner, enrollment: Some(enrollment), unfinished: None, twin_of: None };
+    let managed = ManagedRunner { runner, enrollment: Some(Box::new(enrollment)), unfinished: None, twin_of: None };
     let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Drop };
     let ops = Ops::new(world.server.clone(), world.disk.clone(), identity());
     let engine = Engine { ops, clock: world.clock.clone(), chance: || Fraction::ZERO };

@@ -15,7 +15,7 @@ use super::fleet::{
     JobFilters, NewRunner, NewRunnerOwner, OwnerName, RegistrationTokenScope, RunnerChanges, RunnerFilters, RunnerScope,
 };
 use super::*;
-use crate::model::{RunnerId, Site, SystemId, TlsFiles};
+use crate::model::{RunnerId, Site, SystemId, TlsFiles, TlsPaths};
 use crate::secret::Token;
 use server::{Reply, ScriptedServer};
 

@@ -29,7 +29,7 @@ fn secs(secs: u64) -> Duration {
 
 pub(super) fn rules() -> Rules {
     Rules {
-        timing: Timing::default(),
+        timing: Arc::default(),
         verify_interval: secs(3600),
         rotate: Some(Share::DEFAULT),
         is_twin: false,

@@ -202,7 +202,7 @@ pub struct Held {
     /// The tokens that may still be good.
     pub candidates: Vec<Candidate>,
     /// What the server has said about the current token.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl Held {

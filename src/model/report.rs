@@ -1,5 +1,7 @@
 //! The report about runners: the JSON shape that every command shares.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -37,7 +39,7 @@ pub struct RunnerReport {
     /// The instance.
     pub url: Option<ServerUrl>,
     /// The entry's executor; absent for custom runners.
-    pub executor: Option<String>,
+    pub executor: Option<Arc<str>>,
     /// First eight hex digits of the token's SHA-256.
     pub token_fingerprint: Option<Fingerprint>,
     /// Server time at which the token was issued.

@@ -1,6 +1,7 @@
 //! Wall time in the formats of GitLab and config.toml, and durations for users.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp {
-    millis: i64,
+    /// Milliseconds since 1970, and one: an absent time then needs no more room.
+    millis_and_one: NonZeroU64,
 }
 
 /// 9998-12-31T23:59:59Z in milliseconds since 1970. Servers send the year 9999 for "never".
@@ -25,18 +27,19 @@ pub struct TimestampError;
 
 impl Timestamp {
     /// The start of the range.
-    pub const EARLIEST: Self = Self { millis: 0 };
+    pub const EARLIEST: Self = Self { millis_and_one: NonZeroU64::MIN };
 
     /// Converts milliseconds since 1970, clamped to the range of the type.
     #[must_use]
     pub fn from_millis(millis: i64) -> Self {
-        Self { millis: millis.clamp(0, LATEST_MILLIS) }
+        let millis = millis.clamp(0, LATEST_MILLIS).cast_unsigned();
+        Self { millis_and_one: NonZeroU64::MIN.saturating_add(millis) }
     }
 
     /// Milliseconds since 1970.
     #[must_use]
     pub fn as_millis(self) -> i64 {
-        self.millis
+        self.millis_and_one.get().cast_signed() - 1
     }
 
     /// Parses the `Date` header of an HTTP answer (`Sun, 06 Nov 1994 08:49:37 GMT`).
@@ -51,32 +54,32 @@ impl Timestamp {
     /// Drops the fraction of a second, as in config.toml.
     #[must_use]
     pub fn whole_seconds(self) -> Self {
-        Self { millis: self.millis - self.millis % 1000 }
+        Self::from_millis(self.as_millis() - self.as_millis() % 1000)
     }
 
     /// Returns the time `span` later.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
-        Self::from_millis(self.millis.saturating_add(span))
+        Self::from_millis(self.as_millis().saturating_add(span))
     }
 
     /// Returns the time `span` earlier.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         let span = i64::try_from(span.as_millis()).unwrap_or(LATEST_MILLIS);
-        Self::from_millis(self.millis.saturating_sub(span))
+        Self::from_millis(self.as_millis().saturating_sub(span))
     }
 
     /// Returns the duration since `earlier`; zero if it is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(u64::try_from(self.millis - earlier.millis).unwrap_or(0))
+        Duration::from_millis(u64::try_from(self.as_millis() - earlier.as_millis()).unwrap_or(0))
     }
 
     fn within_range(timestamp: jiff::Timestamp) -> Result<Self, TimestampError> {
         let millis = timestamp.as_millisecond();
-        if (0..=LATEST_MILLIS).contains(&millis) { Ok(Self { millis }) } else { Err(TimestampError) }
+        if (0..=LATEST_MILLIS).contains(&millis) { Ok(Self::from_millis(millis)) } else { Err(TimestampError) }
     }
 }
 
@@ -113,7 +116,7 @@ impl From<SystemTime> for Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC, with a fraction only if it is not zero.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.millis) {
+        match jiff::Timestamp::from_millisecond(self.as_millis()) {
             Ok(timestamp) => timestamp.fmt(formatter),
             Err(_) => Err(fmt::Error),
         }

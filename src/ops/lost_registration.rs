@@ -19,7 +19,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.lost_at = Some(Instant::now());
         let record = &runner.record;
         if record.enrollment.is_some() && record.credential.is_none() {
-            runner.held.evidence = Some(evidence_of_loss(intent.at));
+            runner.held.evidence = Some(Box::new(evidence_of_loss(intent.at)));
             runner.is_held_changed = true;
             self.save_held(runner).await?;
         } else {
@@ -58,7 +58,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let site = Site { url: url.clone(), tls: TlsFiles::default() };
         let mut note = Runner::blank(key.clone(), Origin::Registered, site);
         note.record.name = name;
-        note.held = Held { evidence: Some(evidence_of_loss(at)), ..self.disk.held(key).await? };
+        note.held = Held { evidence: Some(Box::new(evidence_of_loss(at))), ..self.disk.held(key).await? };
         note.is_held_changed = true;
         self.save_record(&mut note).await
     }
@@ -237,7 +237,7 @@ fn evidence_of_loss(at: Timestamp) -> Evidence {
 
 /// When the answer to a registration was lost, by the evidence about a key without a token.
 fn loss_in(held: &Held) -> Option<Timestamp> {
-    match &held.evidence {
+    match held.evidence.as_deref() {
         Some(Evidence {
             token: None,
             conclusion: Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since }),
@@ -249,12 +249,13 @@ fn loss_in(held: &Held) -> Option<Timestamp> {
 
 /// The same without the loss of a registration, or of one that was to recover the runner; `None` if it has none.
 fn without_loss(held: &Held) -> Option<Held> {
-    let evidence = match held.evidence.clone() {
+    let evidence = match held.evidence.as_deref() {
         Some(evidence @ Evidence { conclusion: Some(Conclusion::Rejected { rejection, rungs, since }), .. })
             if rungs.register_lost =>
         {
-            let rungs = Rungs { register_lost: false, ..rungs };
-            Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, rungs, since }), ..evidence })
+            let rungs = Rungs { register_lost: false, ..*rungs };
+            let conclusion = Some(Conclusion::Rejected { rejection: *rejection, rungs, since: *since });
+            Some(Box::new(Evidence { conclusion, ..evidence.clone() }))
         }
         _ if loss_in(held).is_some() => None,
         _ => return None,

@@ -61,7 +61,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.entry_text.is_none() || runner.record.state != Some(StateName::Retired) {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
-        runner.executor.clone_from(&enrollment.entry.executor);
+        runner.executor = enrollment.entry.executor.as_deref().map(Into::into);
         self.set_origin(enrollment, runner, &token);
         self.probe_server(enrollment, runner).await?;
         self.register_by_source(enrollment, runner, token, inquiry).await

@@ -198,7 +198,7 @@ fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
             if runner.record.origin != Origin::V1 {
                 runner.record.origin = Origin::Registered;
             }
-            runner.record.seed = Some(seed.clone());
+            runner.record.seed = Some(*seed);
             runner.record.seed_digest = intent.token;
             runner.record.given_to = None;
         }

@@ -1,6 +1,7 @@
 //! A runner: its record and how its server is reached.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ pub struct Runner {
     /// The server and its TLS files.
     pub site: Site,
     /// The executor of its entry, for reports.
-    pub executor: Option<String>,
+    pub executor: Option<Arc<str>>,
     /// Whether its entry disables automatic rotation.
     pub rotation_disabled: bool,
     /// The environment variable that its entry takes the token from. Such a token is never written.
@@ -35,7 +36,7 @@ pub struct Runner {
     /// Its entry's text from before a rotation without a state directory.
     pub(super) kept_text: Option<EntryText>,
     /// What a person has selected with it, for a command that unregisters it.
-    pub(super) selected: Option<Selection>,
+    pub(super) selected: Option<Box<Selection>>,
     /// Whether it is being unregistered.
     pub(super) is_leaving: bool,
     /// Digests of unknown tokens in its entry that are proven dead.
@@ -163,15 +164,15 @@ impl Runner {
     /// neither an entry of another name nor another runner that the record goes over to meanwhile.
     pub fn select(&mut self, names: Vec<Option<String>>) {
         let Record { id, last_reset_at, .. } = self.record;
-        self.selected = Some(Selection { names, id, token: self.digest(), last_reset_at });
+        self.selected = Some(Box::new(Selection { names, id, token: self.digest(), last_reset_at }));
         self.is_leaving = true;
     }
 
     /// Whether an entry has become the runner's since a person has selected it.
     pub(super) fn has_unselected_entry(&self, snapshot: &Snapshot) -> bool {
-        let Some(Selection { names, .. }) = &self.selected else { return false };
+        let Some(selected) = &self.selected else { return false };
         let target = self.target();
-        snapshot.entries.iter().any(|entry| is_own(&target, entry) && !names.contains(&entry.name))
+        snapshot.entries.iter().any(|entry| is_own(&target, entry) && !selected.names.contains(&entry.name))
     }
 
     /// Whether another process has given the record a token since a person has selected it that may be another runner's:
@@ -318,8 +319,8 @@ impl Runner {
     pub fn initial_state(&self, timing: &Timing, now: Timestamp) -> State {
         let validity = self.validity(now);
         let reset_from = self.reset_from(timing, now).unwrap_or(Timestamp::EARLIEST);
-        let evidence = self.held.evidence.clone().filter(|evidence| evidence.token == self.digest());
-        State::restored(validity, reset_from, &evidence.unwrap_or_default(), now)
+        let evidence = self.held.evidence.as_deref().filter(|evidence| evidence.token == self.digest());
+        State::restored(validity, reset_from, &evidence.cloned().unwrap_or_default(), now)
     }
 
     /// The earliest time of its next reset after the last one; `None` without a token.
@@ -339,7 +340,8 @@ impl Runner {
 
     /// Corrects the reason of a conclusion that was drawn without the journal of a lost reset.
     pub fn blame_lost_reset(&mut self) {
-        if let Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, .. }), .. }) = &mut self.held.evidence
+        if let Some(Evidence { conclusion: Some(Conclusion::Rejected { rejection, .. }), .. }) =
+            self.held.evidence.as_deref_mut()
         {
             *rejection = Rejection::Lost;
         }

@@ -11,7 +11,7 @@ use super::diagnostics::{Diagnostics, Place, Placed};
 use super::table::TableReader;
 use super::variables::Variables;
 use crate::gitlab::fleet::NewRunnerOwner;
-use crate::model::{Timestamp, TlsFiles};
+use crate::model::{Timestamp, TlsFiles, TlsPaths};
 use crate::secret::Source;
 
 /// Declares [`Draft`] and reads its plain fields from every source.
@@ -194,11 +194,12 @@ impl Draft {
     /// The TLS files, without a check that certificate and key come together.
     pub(super) fn tls_files(&self) -> TlsFiles {
         let path = |field: &Option<Placed<PathBuf>>| field.as_ref().map(|placed| placed.value.clone());
-        TlsFiles {
+        let paths = TlsPaths {
             ca_file: path(&self.tls_ca_file),
             cert_file: path(&self.tls_cert_file),
             key_file: path(&self.tls_key_file),
-        }
+        };
+        paths.into()
     }
 }
 

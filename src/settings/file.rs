@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
 use super::draft::{Draft, DraftCreation};
@@ -63,7 +64,7 @@ pub(super) fn read(
     rotate(&mut root, target.engine, diagnostics);
     recover(&mut root, target.engine, diagnostics);
     shutdown(&mut root, target.engine, diagnostics);
-    timing(&mut root, &mut target.engine.timing, diagnostics);
+    timing(&mut root, Arc::make_mut(&mut target.engine.timing), diagnostics);
     gitlab(&mut root, target.gitlab, diagnostics);
     http(&mut root, target.http, diagnostics);
     target

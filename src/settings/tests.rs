@@ -99,7 +99,7 @@ fn every_key_sets_its_field() {
         look_again: secs(9),
         longest_nap: secs(10),
     };
-    assert_eq!(engine.timing, timing);
+    assert_eq!(*engine.timing, timing);
     assert_eq!((settings.gitlab.connect_timeout, settings.gitlab.request_timeout), (secs(2), secs(9)));
     assert_eq!(settings.gitlab.in_flight_per_host, Some(2));
     assert_eq!(engine.servers[0].access_token, Source::File("/etc/x/access".into()));

@@ -148,7 +148,7 @@ impl Pages {
     fn list(&mut self) {
         let identify = |number, status: &RunnerStatus| {
             let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
-            ([status.host.clone(), id, status.label.clone()], number, status.skew_millis)
+            ([status.host(), id, status.label().to_owned()], number, status.skew_millis)
         };
         for (labels, number, skew) in self.registry.page(&mut self.numbers, PAGE, identify) {
             if let Some(skew) = skew {
@@ -304,8 +304,8 @@ mod tests {
         counters.count_operation(Operation::Rotation, OperationOutcome::Done);
         counters.count_config_write(true);
         registry.enter(Phase::Serving);
-        registry.update(&key("build-1"), status("build-1", Some(7), StateName::Active));
-        registry.update(&key("new"), status("a \"quoted\"\nname", None, StateName::Unregistered));
+        registry.update(status("build-1", Some(7), StateName::Active));
+        registry.update(status("a \"quoted\"\nname", None, StateName::Unregistered));
         let text = metrics(&counters, &registry, now()).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
         insta::assert_snapshot!(text);
     }
@@ -325,17 +325,18 @@ mod tests {
         let runner_gauges = RUNNER_GAUGES.map(|(name, help, value)| (gauge(name, help, &RUNNER), value));
         for status in runners {
             let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
+            let (host, label) = (status.host(), status.label());
             for (gauge, value) in &runner_gauges {
                 if let Some(value) = value(status, reading) {
-                    gauge.with_label_values(&[&status.host, &id, &status.label]).set(value);
+                    gauge.with_label_values(&[host.as_str(), &id, label]).set(value);
                 }
             }
             for name in STATES {
                 let value = f64::from(u8::from(name == status.report.state));
-                state.with_label_values(&[&status.host, &id, &status.label, name.as_str()]).set(value);
+                state.with_label_values(&[host.as_str(), &id, label, name.as_str()]).set(value);
             }
             if let Some(millis) = status.skew_millis {
-                clock_skew.with_label_values(&[&status.host]).set(millis as f64 / 1000.0);
+                clock_skew.with_label_values(&[host.as_str()]).set(millis as f64 / 1000.0);
             }
         }
         let mut families = counters.registry().gather();
@@ -355,9 +356,10 @@ mod tests {
                 let state = STATES[number % STATES.len()];
                 let name = format!("{}-\\\"{}\"", number % 3, number);
                 let mut status = status(&name, id, state);
-                status.host = format!("gitlab-{}.example.com", number % 11);
+                status.report.url = format!("https://gitlab-{}.example.com", number % 11).parse().ok();
                 status.skew_millis = status.skew_millis.map(|_| i64::try_from(number).unwrap());
-                registry.update(&key(&format!("k-{number}")), status);
+                status.key = key(&format!("k-{number}"));
+                registry.update(status);
             }
             let whole = at_once(&counters, &registry.runners(), now());
             assert_eq!(metrics(&counters, &registry, now()).unwrap(), whole, "{count} runners");
@@ -368,7 +370,7 @@ mod tests {
     fn a_removed_runner_leaves_no_series() {
         let registry = StatusRegistry::default();
         let empty = text(&registry);
-        registry.update(&key("a"), status("a", Some(1), StateName::Active));
+        registry.update(status("a", Some(1), StateName::Active));
         assert_ne!(text(&registry), empty);
         registry.remove(&key("a"));
         assert_eq!(text(&registry), empty);
@@ -378,7 +380,7 @@ mod tests {
     fn every_runner_is_in_exactly_one_state() {
         for state in STATES {
             let registry = StatusRegistry::default();
-            registry.update(&key("a"), status("a", Some(1), state));
+            registry.update(status("a", Some(1), state));
             let text = text(&registry);
             let states: Vec<_> = text.lines().filter(|line| line.starts_with("runner_agent_state{")).collect();
             assert_eq!(states.len(), STATES.len());

@@ -94,7 +94,7 @@ mod tests {
             let id = u64::try_from(number + 1).unwrap();
             let not_ready_because = why.map(str::to_owned);
             let status = RunnerStatus { not_ready_because, ..status(&name, Some(id), StateName::Active) };
-            sources.registry.update(&key(&name), status);
+            sources.registry.update(status);
         }
         sources
     }
@@ -159,7 +159,8 @@ mod tests {
             let (last, next) = (format!("runner-{:05}", MANY - frame), format!("runner-{:05}", 2 * frame * PAGE));
             sources.registry.remove(&key(&last));
             sources.registry.remove(&key(&next));
-            sources.registry.update(&key(&format!("new-{frame}")), status("new", None, StateName::Unregistered));
+            let new = status("new", None, StateName::Unregistered);
+            sources.registry.update(RunnerStatus { key: key(&format!("new-{frame}")), ..new });
         };
         let (text, frames, _) = read(&sources, "/status", change).await;
         let report: Report = serde_json::from_str(&text).unwrap();
@@ -169,7 +170,8 @@ mod tests {
         let sources = of_many(None);
         let change = |frame: usize| {
             sources.registry.remove(&key(&format!("runner-{:05}", frame * 17)));
-            sources.registry.update(&key(&format!("new-{frame}")), status("new", None, StateName::Unregistered));
+            let new = status("new", None, StateName::Unregistered);
+            sources.registry.update(RunnerStatus { key: key(&format!("new-{frame}")), ..new });
         };
         let (text, _, _) = read(&sources, "/metrics", change).await;
         let is_whole = |line: &str| line.starts_with("# ") || line.starts_with("runner_agent_") && line.contains(' ');

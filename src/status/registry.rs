@@ -9,17 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Reading, ServerTime};
-use crate::model::{RunnerId, RunnerKey, RunnerReport, Timestamp};
+use crate::model::{RunnerId, RunnerKey, RunnerReport, ServerUrl, Timestamp};
 
 /// The status of one runner; never holds a token.
 #[derive(Clone, Debug)]
 pub struct RunnerStatus {
     /// The runner as `/status` reports it.
     pub report: RunnerReport,
-    /// Its display name: the local name, or the enrollment's key.
-    pub label: String,
-    /// The server's host, with the port unless it is the default one.
-    pub host: String,
+    /// Its key.
+    pub key: RunnerKey,
     /// The reason in one sentence; `None` if the runner is registered, its last answered check accepted the
     /// token, and config.toml holds the token.
     pub not_ready_because: Option<String>,
@@ -81,7 +79,7 @@ struct RegistryState {
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
     /// In the order of their first update.
-    runners: BTreeMap<u64, RunnerStatus>,
+    runners: BTreeMap<u64, Box<RunnerStatus>>,
     /// The number of each runner there.
     numbers: BTreeMap<RunnerKey, u64>,
     /// The next number.
@@ -104,18 +102,18 @@ impl StatusRegistry {
     }
 
     /// Sets the status of a runner.
-    pub fn update(&self, key: &RunnerKey, status: RunnerStatus) {
+    pub fn update(&self, status: RunnerStatus) {
         let mut state = self.state();
-        let number = match state.numbers.get(key) {
+        let number = match state.numbers.get(&status.key) {
             Some(number) => *number,
             None => {
                 let number = state.next;
                 state.next += 1;
-                state.numbers.insert(key.clone(), number);
+                state.numbers.insert(status.key.clone(), number);
                 number
             }
         };
-        state.runners.insert(number, status);
+        state.runners.insert(number, Box::new(status));
         drop(state);
         self.changes.send_replace(());
     }
@@ -127,7 +125,7 @@ impl StatusRegistry {
         let status = state.runners.get_mut(&number)?;
         status.not_ready_because = Some(why.to_owned());
         status.report.error = Some(why.to_owned());
-        let label = status.label.clone();
+        let label = status.label().to_owned();
         drop(state);
         self.changes.send_replace(());
         Some(label)
@@ -177,13 +175,13 @@ impl StatusRegistry {
         mut take: impl FnMut(Option<&RunnerStatus>) -> T,
     ) -> Vec<T> {
         let state = self.state();
-        numbers.map(|number| take(state.runners.get(&number))).collect()
+        numbers.map(|number| take(state.runners.get(&number).map(|status| &**status))).collect()
     }
 
     /// Returns the status of each runner.
     #[must_use]
     pub fn runners(&self) -> Vec<RunnerStatus> {
-        self.state().runners.values().cloned().collect()
+        self.state().runners.values().map(|status| (**status).clone()).collect()
     }
 
     /// Returns whether the daemon and all runners are ready.
@@ -246,7 +244,7 @@ impl RegistryState {
     fn not_ready(&self) -> impl Iterator<Item = NotReadyReason> {
         let known = self.runners.values().filter_map(|status| {
             let why = status.not_ready_because.clone()?;
-            Some(NotReadyReason { name: Some(status.label.clone()), id: status.report.id, why })
+            Some(NotReadyReason { name: Some(status.label().to_owned()), id: status.report.id, why })
         });
         known.chain(self.missing().map(|key| NotReadyReason {
             name: Some(key.to_string()),
@@ -266,7 +264,7 @@ impl RegistryState {
         let planned = |status: &RunnerStatus| status.next_rotation_at.filter(|at| *at > status.time.now(reading));
         let rotations = self.runners.values().filter_map(|status| Some((planned(status)?, status)));
         let (at, status) = rotations.min_by_key(|(at, _)| *at)?;
-        Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label))
+        Some(format!("next rotation at {} ({})", at.whole_seconds(), status.label()))
     }
 }
 
@@ -294,6 +292,18 @@ fn ready_of(ready: usize, count: usize) -> String {
 }
 
 impl RunnerStatus {
+    /// Its display name: the local name, or else the key.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.report.name.as_deref().unwrap_or(self.key.as_str())
+    }
+
+    /// The server's host, with the port unless it is the default one.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.report.url.as_ref().map(ServerUrl::authority).unwrap_or_default()
+    }
+
     /// The token's remaining life at `reading` in seconds, negative after its expiry; `None` if it does not expire.
     #[must_use]
     pub fn expires_in_secs(&self, reading: Reading) -> Option<f64> {
@@ -326,15 +336,15 @@ mod tests {
     fn each_unready_runner_is_reported_with_its_reason() {
         let registry = StatusRegistry::default();
         registry.enter(Phase::Serving);
-        registry.update(&key("a"), status("a", Some(1), StateName::Active));
+        registry.update(status("a", Some(1), StateName::Active));
         assert!(registry.readiness().ready);
         let refused =
             RunnerStatus { not_ready_because: Some("refused".to_owned()), ..status("b", Some(2), StateName::Rejected) };
-        registry.update(&key("b"), refused);
+        registry.update(refused);
         let expected =
             NotReadyReason { name: Some("b".to_owned()), id: RunnerId::try_new(2).ok(), why: "refused".to_owned() };
         assert_eq!(registry.readiness(), Readiness { ready: false, waiting_for: vec![expected] });
-        registry.update(&key("b"), status("b", Some(2), StateName::Active));
+        registry.update(status("b", Some(2), StateName::Active));
         assert!(registry.readiness().ready);
     }
 
@@ -344,17 +354,17 @@ mod tests {
         assert_eq!(summary(&registry), "starting");
         registry.enter(Phase::Serving);
         assert_eq!(summary(&registry), "no runners to serve");
-        registry.update(&key("a"), status("a", Some(1), StateName::Active));
+        registry.update(status("a", Some(1), StateName::Active));
         assert_eq!(summary(&registry), "1 runner ready; next rotation at 2027-01-01T00:38:00Z (a)");
         let later = RunnerStatus { next_rotation_at: None, ..status("b", Some(2), StateName::Active) };
-        registry.update(&key("b"), later.clone());
+        registry.update(later.clone());
         assert_eq!(summary(&registry), "2 runners ready; next rotation at 2027-01-01T00:38:00Z (a)");
         registry.remove(&key("a"));
         let refused = RunnerStatus { not_ready_because: Some("the server refuses the token".to_owned()), ..later };
         for name in ["b", "c"] {
-            registry.update(&key(name), refused.clone());
+            registry.update(RunnerStatus { key: key(name), ..refused.clone() });
         }
-        registry.update(&key("d"), status("d", None, StateName::Active));
+        registry.update(status("d", None, StateName::Active));
         let expected = "1 of 3 runners ready; b: the server refuses the token (and 1 more)";
         assert_eq!(summary(&registry), expected);
     }
@@ -367,7 +377,7 @@ mod tests {
             next_rotation_at: Some("2027-01-01T00:31:00Z".parse().unwrap()),
             ..status("a", Some(1), StateName::Active)
         };
-        registry.update(&key("a"), late);
+        registry.update(late);
         assert_eq!(summary(&registry), "1 runner ready", "the server is a minute and a half ahead");
     }
 
@@ -377,10 +387,10 @@ mod tests {
         registry.expect_runners(vec![key("a"), key("b")]);
         assert_eq!(summary(&registry), "starting");
         registry.enter(Phase::Serving);
-        registry.update(&key("a"), status("a", None, StateName::Active));
+        registry.update(status("a", None, StateName::Active));
         assert_eq!(names(&registry), [Some("b".to_owned())]);
         assert!(summary(&registry).starts_with("1 of 2 runners ready; b: it is not served"), "{}", summary(&registry));
-        registry.update(&key("b"), status("b", None, StateName::Active));
+        registry.update(status("b", None, StateName::Active));
         assert!(registry.readiness().ready);
     }
 
@@ -402,7 +412,7 @@ mod tests {
         assert!(!changes.has_changed().unwrap());
         registry.clone().enter(Phase::Serving);
         changes.changed().await.unwrap();
-        registry.update(&key("a"), status("a", None, StateName::Active));
+        registry.update(status("a", None, StateName::Active));
         changes.changed().await.unwrap();
         registry.remove(&key("a"));
         changes.changed().await.unwrap();
@@ -412,9 +422,9 @@ mod tests {
     fn an_update_keeps_the_order_of_runners() {
         let registry = StatusRegistry::default();
         for name in ["z", "a", "z"] {
-            registry.update(&key(name), status(name, None, StateName::Active));
+            registry.update(status(name, None, StateName::Active));
         }
-        let labels: Vec<_> = registry.runners().into_iter().map(|status| status.label).collect();
+        let labels: Vec<_> = registry.runners().into_iter().map(|status| status.label().to_owned()).collect();
         assert_eq!(labels, ["z", "a"]);
     }
 

@@ -16,7 +16,7 @@ pub(super) fn key(name: &str) -> RunnerKey {
 pub(super) fn sources(is_alive: bool) -> Sources {
     let registry = StatusRegistry::default();
     registry.enter(Phase::Serving);
-    registry.update(&key("a"), status("a", Some(1), StateName::Active));
+    registry.update(status("a", Some(1), StateName::Active));
     Sources { instance_id: "a".to_owned(), registry, counters: Counters::new(), is_alive: Box::new(move || is_alive) }
 }
 
@@ -48,8 +48,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
         error: None,
     };
     RunnerStatus {
-        label: name.to_owned(),
-        host: "gitlab.example.com:8443".to_owned(),
+        key: RunnerKey::enrollment(name).unwrap_or_else(|_| key("odd")),
         not_ready_because: None,
         next_rotation_at: id.map(|_| at("2027-01-01T00:38:00Z")),
         last_rotation_at: id.map(|_| at("2026-12-31T23:59:59Z")),

@@ -250,7 +250,7 @@ impl BlockingStore {
             "the state directory was copied from another machine: its runners count as shared and are not rotated here, and this machine has taken a system_id of its own; register runners of its own here, or say `shared = false` in a [[runner]] of agent.toml if the other machine is gone"
         );
         for mut record in copied {
-            record.machine = Some(machine.clone());
+            record.machine = Some(machine);
             record.is_copy = true;
             record::save(&runners, &record)?;
         }

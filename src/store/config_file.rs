@@ -8,7 +8,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use super::entry::{Entry, EntryProblem, EntryToken};
 use super::error::Error;
 use super::patch::{line_breaks, line_number, syntax_error};
-use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsFiles};
+use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsPaths};
 use crate::secret::{Token, TokenError};
 
 /// In config.toml: the token never expires, or the time is unknown.
@@ -105,7 +105,7 @@ impl<'t> ConfigFile<'t> {
         let url = keys.url();
         let token = keys.token(self.variables);
         let id = keys.id();
-        let tls = TlsFiles {
+        let tls = TlsPaths {
             ca_file: keys.text("tls-ca-file").map(PathBuf::from),
             cert_file: keys.text("tls-cert-file").map(PathBuf::from),
             key_file: keys.text("tls-key-file").map(PathBuf::from),
@@ -116,11 +116,11 @@ impl<'t> ConfigFile<'t> {
             url,
             id,
             token,
-            tls,
+            tls: tls.into(),
             name: keys.text("name"),
             obtained_at: keys.time("token_obtained_at").at(),
             expiry: keys.time("token_expires_at"),
-            executor: keys.text("executor"),
+            executor: keys.text("executor").map(Into::into),
             rotation_disabled: is_rotation_disabled(table),
             problems: keys.problems,
         }

@@ -65,14 +65,19 @@ fn in_parts(text: &str, former: Option<&ParsedText>, reading: ParseContext<'_>) 
         let lines = &text[part.span.clone()];
         if part.is_entry {
             let entry = known.get(lines).map(|entry| (*entry).clone()).or_else(|| entry_of(lines, reading))?;
-            // Entries of one server share its address.
-            let shared =
-                entries.last().and_then(|last: &Entry| last.url.clone()).filter(|url| entry.url.as_ref() == Some(url));
-            entries.push(Entry { position: entries.len(), line, url: shared.or(entry.url), ..entry });
+            entries.push(Entry { position: entries.len(), line, ..sharing(entry, entries.last()) });
         }
         line += line_breaks(lines);
     }
     Some((parts, entries))
+}
+
+/// Entries of one server share its address, and those of one executor its name.
+fn sharing(entry: Entry, last: Option<&Entry>) -> Entry {
+    let Some(last) = last else { return entry };
+    let url = if entry.url == last.url { last.url.clone() } else { entry.url };
+    let executor = if entry.executor == last.executor { last.executor.clone() } else { entry.executor };
+    Entry { url, executor, ..entry }
 }
 
 /// The one entry of a part, with its position and line in this part.

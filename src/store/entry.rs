@@ -1,5 +1,7 @@
 //! A `[[runners]]` entry of config.toml.
 
+use std::sync::Arc;
+
 use crate::model::{AddressError, Expiry, RunnerId, ServerUrl, Site, Timestamp, TlsFiles};
 use crate::secret::{Token, TokenError};
 
@@ -23,7 +25,7 @@ pub struct Entry {
     /// When the token stops working.
     pub expiry: Expiry,
     /// The executor's name; absent for custom runners.
-    pub executor: Option<String>,
+    pub executor: Option<Arc<str>>,
     /// How to trust the server, as written in the entry.
     pub tls: TlsFiles,
     /// Whether `FF_DISABLE_AUTOMATIC_TOKEN_ROTATION` is set for it.

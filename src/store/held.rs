@@ -42,7 +42,7 @@ struct StoredHeld {
     schema: u32,
     key: RunnerKey,
     candidates: Vec<OneCandidate>,
-    evidence: Option<Evidence>,
+    evidence: Option<Box<Evidence>>,
 }
 
 /// Reads what is kept for a runner; empty if there is no file.

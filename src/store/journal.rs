@@ -287,7 +287,6 @@ pub(super) fn is_pending(directory: &Path, key: &RunnerKey) -> Result<bool, Erro
 }
 
 /// The content of a journal file.
-#[expect(clippy::large_enum_variant, reason = "short-lived, one at a time")]
 pub(super) enum JournalContent {
     Whole(Intent, Option<JournalAnswer>),
     /// The intent is incomplete: the request was not sent.

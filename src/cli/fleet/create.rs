@@ -87,9 +87,9 @@ pub(super) async fn enroll(
     draft.create = given("--instance", Some(Some(creation)));
     let tls = session.site.tls.clone();
     let flags = DraftFlags {
-        tls_ca_file: tls.ca_file,
-        tls_cert_file: tls.cert_file,
-        tls_key_file: tls.key_file,
+        tls_ca_file: tls.ca_file.clone(),
+        tls_cert_file: tls.cert_file.clone(),
+        tls_key_file: tls.key_file.clone(),
         description: attributes.description,
         tag_list: attributes.tag_list.as_deref().map(split_list),
         run_untagged: attributes.run_untagged,

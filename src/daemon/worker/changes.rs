@@ -27,7 +27,7 @@ impl Secrets {
     pub(super) fn read<S: Server, D: Disk, C: Clock>(driver: &Driver<S, D, C>) -> Self {
         // Which secret cannot be read is reported by the step that needs it.
         let fingerprint = |source: &Source| source.read().ok().map(|token| token.fingerprint());
-        let source = driver.enrollment.as_ref().map(|enrollment| enrollment.source.secret());
+        let source = driver.enrollment.as_deref().map(|enrollment| enrollment.source.secret());
         let access = driver.config.access_to(&driver.runner.record.url).map(|access| &access.access_token);
         let given = given_tokens(&driver.config.enrollments).into_iter();
         let given = given.filter(|(enrollment, _)| enrollment.site.url == driver.runner.record.url);
@@ -111,7 +111,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         {
             tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
-        driver.enrollment = wanted;
+        driver.enrollment = wanted.map(Box::new);
         let present = Secrets::read(driver);
         let former = std::mem::replace(&mut self.secrets, present);
         let has_new_access = is_new(&self.secrets.access, &former.access);
@@ -189,7 +189,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     fn look_at_secrets(&mut self) {
         let present = Secrets::read(&self.driver);
         let former = std::mem::replace(&mut self.secrets, present);
-        let is_given = matches!(&self.driver.enrollment, Some(Enrollment { source: RegistrationSource::Given(_), .. }));
+        let is_given =
+            matches!(self.driver.enrollment.as_deref(), Some(Enrollment { source: RegistrationSource::Given(_), .. }));
         let is_unadopted = self.secrets.source != self.driver.runner.record.seed;
         let has_new_source = is_new(&self.secrets.source, &former.source) && is_unadopted;
         let may_adopt = self.secrets.source.is_some() && is_unadopted && self.secrets.given != former.given;

@@ -68,14 +68,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Some(former) if former.step != step => Some(former),
             Some(_) | None => {
                 let text = hint.map_or_else(|| text.to_string(), |hint| format!("{text}: {hint}"));
-                Some(OngoingFailure { step, text, loud_below })
+                Some(Box::new(OngoingFailure { step, text, loud_below }))
             }
         };
     }
 
     /// Ends the failure, as far as this outcome of a step shows that it is over.
     fn end_failure(&mut self, outcome: Outcome) {
-        let is_about_rotation = self.ongoing_failure.as_ref().is_some_and(OngoingFailure::is_about_rotation);
+        let is_about_rotation = self.ongoing_failure.as_deref().is_some_and(OngoingFailure::is_about_rotation);
         let is_over = match outcome {
             Outcome::Unsaved | Outcome::Withheld => false,
             // The token is good, which does not say that it can be replaced.

@@ -63,19 +63,18 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(in super::super) fn publish(&self) {
         let driver = &self.driver;
         let report = driver.report();
-        let wanted_name = driver.enrollment.as_ref().map(|enrollment| enrollment.entry.name.clone());
+        let wanted_name = driver.enrollment.as_deref().map(|enrollment| enrollment.entry.name.clone());
         let name = report.name.clone().or(wanted_name);
         let status = RunnerStatus {
-            label: name.clone().unwrap_or_else(|| driver.runner.label().to_owned()),
+            key: driver.runner.record.key.clone(),
             report: RunnerReport { name, error: self.trouble(), ..report },
-            host: driver.runner.record.url.authority(),
             not_ready_because: self.not_ready_because(),
             last_rotation_at: driver.runner.record.last_reset_at,
             next_rotation_at: self.next_rotation_at(),
             time: driver.time,
             skew_millis: driver.skew_millis,
         };
-        self.shared.registry.update(&driver.runner.record.key, status);
+        self.shared.registry.update(status);
     }
 
     fn next_rotation_at(&self) -> Option<Timestamp> {
@@ -117,7 +116,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     fn cannot_rotate(&self) -> bool {
-        self.ongoing_failure.as_ref().is_some_and(OngoingFailure::is_about_rotation)
+        self.ongoing_failure.as_deref().is_some_and(OngoingFailure::is_about_rotation)
     }
 
     fn failure_text(&self) -> Option<String> {

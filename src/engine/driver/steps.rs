@@ -1,6 +1,7 @@
 //! The steps: each asks `ops` for one operation and says what came of it. None of them touches the state.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
@@ -55,7 +56,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let Some(enrollment) = &self.enrollment else {
             return Ok(StepReport::new(step, vec![Outcome::MustAct(Trouble::RegistrationRefused)]));
         };
-        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let ops = &engine.ops;
         let registration = match step {
@@ -95,7 +96,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             State::Rejected(rejected) => rejected.rejection == Rejection::Lost,
             _ => false,
         };
-        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
@@ -194,7 +195,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     async fn reset(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
-        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         match engine.ops.rotate(&mut self.runner, access_token, &inquiry).await {
             Ok(rotation) => {
@@ -254,7 +255,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             State::Active(_) => self.engine.ops.save(&mut self.runner).await,
             // A token in an odd answer: the credential is still the former one.
             _ => {
-                let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+                let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
                 let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
                 match engine.ops.save_received(&mut self.runner, &inquiry).await {
                     Ok(Some(adopted)) => return Ok(StepReport::completed(step, adopted)),
@@ -284,7 +285,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let is_sent = std::mem::replace(&mut self.is_deletion_sent, true);
         let request = UnregisterRequest { deletion, fate, asked_by, is_sent };
-        let (engine, timing) = (Rc::clone(&self.engine), self.rules.timing.clone());
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         match engine.ops.unregister(&mut self.runner, request, &inquiry).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {

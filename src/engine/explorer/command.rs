@@ -209,7 +209,8 @@ impl Session {
         force: bool,
     ) -> Result<String, Error> {
         runner.record.name = Some(enrollment.entry.name.clone());
-        let managed = ManagedRunner { runner, enrollment: Some(enrollment.clone()), unfinished: None, twin_of: None };
+        let managed =
+            ManagedRunner { runner, enrollment: Some(Box::new(enrollment.clone())), unfinished: None, twin_of: None };
         let is_again = goal == Goal::RegisteredAgain;
         let fate = if is_again { EntryFate::Keep } else { EntryFate::Drop };
         let mut driver = self.driver(managed, None, fate);

@@ -380,7 +380,7 @@ async fn an_entry_without_a_token_is_completed() {
         set_token(&world, token);
         world.disk.state().entries[0].id = None;
         world.disk.state().entries[0].problems.push(EntryProblem::NoToken);
-        world.disk.state().entries[0].executor = Some("docker".to_owned());
+        world.disk.state().entries[0].executor = Some("docker".into());
         let inventory = world.started().await;
         assert_eq!(served(&inventory), [("build-1", true)]);
         let mut runner = inventory.runners[0].runner.clone();

@@ -107,7 +107,7 @@ impl TlsServer {
 }
 
 fn trusting(ca_file: &Path) -> TlsFiles {
-    TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() }
+    TlsPaths { ca_file: Some(ca_file.to_owned()), ..TlsPaths::default() }.into()
 }
 
 async fn refusal(server: &TlsServer, tls: TlsFiles) -> Error {
@@ -190,12 +190,12 @@ async fn a_client_certificate_is_sent_and_its_refusal_reported() {
     assert_eq!(refusal(&server, trusting(&ca_file)).await.kind(), ErrorKind::TlsClientCertificate);
 
     let ours = signed(&params("runner"), &clients);
-    let tls = TlsFiles {
+    let tls = TlsPaths {
         cert_file: Some(file(&dir, "cert.pem", &ours.certificate.pem())),
         key_file: Some(file(&dir, "key.pem", &ours.key.serialize_pem())),
-        ..trusting(&ca_file)
+        ..(*trusting(&ca_file)).clone()
     };
-    call(&client(), &server.site(tls), Endpoint::Verify).await.unwrap();
+    call(&client(), &server.site(tls.into()), Endpoint::Verify).await.unwrap();
     file(&dir, "127.0.0.1.auth.crt", &ours.certificate.pem());
     file(&dir, "127.0.0.1.auth.key", &ours.key.serialize_pem());
     let ready = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
@@ -261,10 +261,9 @@ async fn an_unusable_file_is_reported_with_its_path() {
     let garbage = file(&dir, "garbage.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     let empty = file(&dir, "empty.pem", "");
     let missing = dir.path().join("missing.pem");
-    let with_key = |key_file: &Path| TlsFiles {
-        cert_file: Some(cert.clone()),
-        key_file: Some(key_file.to_owned()),
-        ..TlsFiles::default()
+    let with_key = |key_file: &Path| -> TlsFiles {
+        let (cert_file, key_file) = (Some(cert.clone()), Some(key_file.to_owned()));
+        TlsPaths { cert_file, key_file, ..TlsPaths::default() }.into()
     };
     for (tls, named) in [
         (trusting(&missing), &missing),
@@ -274,8 +273,8 @@ async fn an_unusable_file_is_reported_with_its_path() {
         (with_key(&missing), &missing),
         (with_key(&empty), &empty),
         (with_key(&foreign_key), &cert),
-        (TlsFiles { cert_file: Some(cert.clone()), ..TlsFiles::default() }, &cert),
-        (TlsFiles { key_file: Some(foreign_key.clone()), ..TlsFiles::default() }, &foreign_key),
+        (TlsPaths { cert_file: Some(cert.clone()), ..TlsPaths::default() }.into(), &cert),
+        (TlsPaths { key_file: Some(foreign_key.clone()), ..TlsPaths::default() }.into(), &foreign_key),
     ] {
         let site = Site { url: "https://127.0.0.1:1".parse().unwrap(), tls };
         let error = call(&client(), &site, Endpoint::Reset).await.unwrap_err();

@@ -212,7 +212,7 @@ async fn a_lost_registration_of_one_enrollment_leaves_another_one_of_its_name_al
     fixture.register(&mut other).await.unwrap();
     let conclusion = fixture.disk.state().held.get(&blank().record.key).and_then(|held| held.evidence.clone());
     assert!(matches!(
-        conclusion,
+        conclusion.as_deref(),
         Some(Evidence { conclusion: Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }), .. })
     ));
 }

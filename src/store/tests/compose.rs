@@ -10,7 +10,7 @@ fn new_entry() -> NewEntry {
         limit: Some(2),
         request_concurrency: None,
         output_limit: None,
-        tls: crate::model::TlsFiles { ca_file: Some("/ca.crt".into()), ..Default::default() },
+        tls: crate::model::TlsPaths { ca_file: Some("/ca.crt".into()), ..Default::default() }.into(),
         settings: Vec::new(),
     }
 }

@@ -32,12 +32,13 @@ concurrent = 4
         token: EntryToken::Literal(token("glrt-abc")),
         obtained_at: Some(time("2026-01-01T00:00:00Z")),
         expiry: Expiry::At(time("2026-02-01T00:00:00Z")),
-        executor: Some("docker".to_owned()),
-        tls: crate::model::TlsFiles {
+        executor: Some("docker".into()),
+        tls: crate::model::TlsPaths {
             ca_file: Some("/ca.crt".into()),
             cert_file: Some("/cert.pem".into()),
             key_file: Some("/key.pem".into()),
-        },
+        }
+        .into(),
         rotation_disabled: true,
         problems: Vec::new(),
     };

@@ -34,7 +34,7 @@ pub(super) fn held() -> Held {
         }),
         asks_first: true,
     };
-    Held { candidates: vec![former, received, found, bare], evidence: Some(evidence) }
+    Held { candidates: vec![former, received, found, bare], evidence: Some(Box::new(evidence)) }
 }
 
 fn file(home: &Home) -> PathBuf {
@@ -71,8 +71,8 @@ fn every_conclusion_and_claim_reads_back() {
         Conclusion::Rejected { rejection: Rejection::Expired, rungs: Rungs::default(), since },
     ];
     for conclusion in conclusions {
-        let evidence = Evidence { conclusion: Some(conclusion), ..held().evidence.unwrap() };
-        let expected = Held { evidence: Some(evidence), ..held() };
+        let evidence = Evidence { conclusion: Some(conclusion), ..*held().evidence.unwrap() };
+        let expected = Held { evidence: Some(Box::new(evidence)), ..held() };
         block_on(store.save_held(&key(), expected.clone())).unwrap();
         assert_eq!(read(&home).unwrap(), expected);
     }

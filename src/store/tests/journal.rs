@@ -82,7 +82,7 @@ fn every_operation_reads_back_at_its_longest() {
         JournalOperation::Register {
             url: longest.clone(),
             description: "\u{1}".repeat(200),
-            seed: seed.clone(),
+            seed,
             common: Some(RunnerKey::registration(&longest, "build")),
         },
         JournalOperation::Unregister {
