@@ -122,7 +122,10 @@ pub async fn retake_inventory<S: Server, D: Disk>(
 /// and then.
 pub async fn inventory(config: &Config, mut records: Vec<Record>, snapshot: &Snapshot) -> Inventory {
     let taken = taken_keys(&records);
-    let (inventory, claimed, pace) = (Inventory::default(), BTreeSet::new(), Pace::default());
+    // A list that grows leaves its former places behind, among what stays.
+    let runners = Vec::with_capacity(records.len().max(snapshot.entries.len()));
+    let inventory = Inventory { runners, ..Inventory::default() };
+    let (claimed, pace) = (BTreeSet::new(), Pace::default());
     let mut listing = Listing { snapshot, taken, inventory, claimed, pace };
     for managed in listing.enrolled(config, &mut records).await {
         listing.add(managed);
@@ -313,7 +316,7 @@ impl Listing<'_> {
     /// Adds the runners of the other records. Of several records of one entry, the one with its token comes first, and one
     /// whose former token it holds last.
     async fn add_recorded(&mut self, records: Vec<Record>) {
-        let mut ranked = Vec::new();
+        let mut ranked = Vec::with_capacity(records.len());
         for record in records {
             ranked.push((self.rank(&record), Box::new(record)));
             self.pace.step().await;

@@ -60,7 +60,7 @@ fn in_parts(text: &str, former: Option<&ParsedText>, reading: ParseContext<'_>) 
     let between: String = parts.iter().filter(|part| !part.is_entry).map(|part| &text[part.span.clone()]).collect();
     ConfigFile::parse(&between, reading).ok()?;
     let known = former.map(ParsedText::entries_by_lines).unwrap_or_default();
-    let (mut entries, mut line) = (Vec::new(), 1);
+    let (mut entries, mut line) = (Vec::with_capacity(parts.len()), 1);
     for part in &parts {
         let lines = &text[part.span.clone()];
         if part.is_entry {
