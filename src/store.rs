@@ -37,6 +37,7 @@ mod test_hooks;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod token_variables;
 mod tree;
 mod volume;
 mod wire;
@@ -59,6 +60,7 @@ pub use locks::{InstanceLock, RunnerLock};
 pub use record::{MAX_FORMER_TOKENS, Record, Records};
 pub use snapshot::{Difference, Snapshot};
 pub use state_index::RecordQuery;
+pub use token_variables::token_variables;
 
 use blocking::BlockingStore;
 use locks::LockAttempt;

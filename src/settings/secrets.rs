@@ -10,6 +10,7 @@ use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
 use super::variables::PROXIES;
 use super::{Environment, Overrides, paths};
+use crate::store::token_variables;
 
 /// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml
 /// name as the source of a token, and proxies with a password.
@@ -21,8 +22,9 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     let mut names: BTreeSet<String> =
         [REGISTRATION_TOKEN, TOKEN].iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
     names.extend(PROXIES.into_iter().filter(|name| has_password(environment, name)).map(str::to_owned));
-    named_by_agent_toml(&Value::Table(table(&paths.agent_config)), &mut names);
-    names.extend(named_by_config_toml(&table(&paths.config)));
+    let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
+    named_by_agent_toml(&Value::Table(agent_toml), &mut names);
+    names.extend(token_variables(text(&paths.config)));
     names.into_iter().filter(|name| environment.text(name).is_some()).map(OsString::from).collect()
 }
 
@@ -30,11 +32,14 @@ fn has_password(environment: &Environment, name: &str) -> bool {
     environment.text(name).is_some_and(|proxy| proxy.contains('@'))
 }
 
-/// Reads a TOML file; empty if it is invalid, or no regular file, because a pipe can be read only once.
-fn table(path: &Path) -> Table {
+/// Reads a file; empty if it is no text, or no regular file, because a pipe can be read only once.
+fn text(path: &Path) -> String {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
-    let text = if is_file { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
-    text.trim_start_matches('\u{feff}').parse().unwrap_or_default()
+    let mut text = if is_file { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    text
 }
 
 /// Adds each name in `{ env = "NAME" }`, at any depth.
@@ -47,16 +52,6 @@ fn named_by_agent_toml(value: &Value, names: &mut BTreeSet<String>) {
         Value::Array(values) => values.iter().for_each(|value| named_by_agent_toml(value, names)),
         Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
     }
-}
-
-/// Returns each name in `token = "$NAME"` or `"${NAME}"` of a `[[runners]]`.
-fn named_by_config_toml(config: &Table) -> impl Iterator<Item = String> {
-    let runners = config.get("runners").and_then(Value::as_array);
-    let tokens = runners.into_iter().flatten().filter_map(|runner| runner.get("token")?.as_str());
-    tokens.filter_map(|token| {
-        let name = token.strip_prefix('$')?;
-        Some(name.trim_start_matches('{').trim_end_matches('}').to_owned())
-    })
 }
 
 #[cfg(test)]
