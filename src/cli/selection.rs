@@ -60,7 +60,7 @@ pub(super) fn candidates(inventory: Inventory, snapshot: &Snapshot) -> Vec<Candi
     }
     let mut runners: Vec<_> = runners.into_iter().map(Some).collect();
     let mut places: HashMap<usize, usize> = HashMap::new();
-    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(snapshot.entries.len());
     for entry in &snapshot.entries {
         let owner = owners.of(entry);
         if let Some(place) = owner.and_then(|owner| places.get(&owner)) {

@@ -30,7 +30,7 @@ pub(super) struct Roster<S, D, C> {
     busy: BTreeMap<Rc<str>, usize>,
     tasks: JoinSet<Box<Worker<S, D, C>>>,
     /// Those that have ended, to be dismissed.
-    ended: Vec<Driver<S, D, C>>,
+    ended: Vec<Box<Worker<S, D, C>>>,
     /// Counts the turns that were given.
     turns: u64,
     /// The most runners of a host at work.
@@ -174,8 +174,8 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     /// Waits until the work on a runner ends. Meanwhile it gives each its turn. Cancel safe.
     pub(super) async fn ended(&mut self) -> Ended<S, D, C> {
         loop {
-            if let Some(driver) = self.ended.pop() {
-                return Ended::Driver(Box::new(driver));
+            if let Some(worker) = self.ended.pop() {
+                return Ended::Driver(Box::new(worker.into_driver()));
             }
             let due = self.timers.first().map(|(until, _)| *until);
             tokio::select! {
@@ -220,7 +220,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         let mut panicked = None;
         match back {
             Err(_) => panicked = Some(Ended::Panic(key)),
-            Ok(worker) if work.is_last => self.ended.push(worker.into_driver()),
+            Ok(worker) if work.is_last => self.ended.push(worker),
             Ok(worker) if self.is_stopping => self.finish(worker),
             Ok(worker) => self.settle(worker, commands, has_twin),
         }
@@ -236,7 +236,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     /// Puts a worker to rest until something is due, or into the queue if it is due already or was told something.
     fn settle(&mut self, mut worker: Box<Worker<S, D, C>>, commands: Vec<RunnerCommand>, has_twin: bool) {
         let Some((until, step)) = worker.rest() else {
-            self.ended.push(worker.into_driver());
+            self.ended.push(worker);
             return;
         };
         let key = worker.key().clone();
@@ -313,7 +313,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     /// Ends the work on a runner, after a token that is in memory alone is written.
     fn finish(&mut self, worker: Box<Worker<S, D, C>>) {
         if !worker.has_sole_copy() {
-            self.ended.push(worker.into_driver());
+            self.ended.push(worker);
             return;
         }
         let key = worker.key().clone();

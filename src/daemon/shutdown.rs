@@ -130,14 +130,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         // The runners that are not served at present cannot be unregistered.
         let resting = if mode == StopMode::ByPolicy { self.resting.len() } else { 0 };
         let (mut unregistrations, mut failures) = (JoinSet::new(), resting);
-        let mut waiting = VecDeque::new();
+        let mut waiting: VecDeque<Box<Driver<S, D, C>>> = VecDeque::new();
         let cancel_verify_at = deadline - self.config.shutdown.grace / 2;
         let mut is_cancelled = false;
         loop {
             while unregistrations.len() < operations_at_once()
                 && let Some(driver) = waiting.pop_front()
             {
-                unregistrations.spawn_local(unregister(driver, deadline));
+                unregistrations.spawn_local(unregister(*driver, deadline));
             }
             if self.roster.is_empty() && unregistrations.is_empty() {
                 break;
@@ -154,7 +154,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
                 ended = self.roster.ended() => match (ended, mode) {
                     (Ended::Driver(driver), StopMode::ByPolicy) if wants_unregistration(&self.config, &driver) => {
-                        waiting.push_back(*driver);
+                        waiting.push_back(driver);
                     }
                     (Ended::Driver(_), StopMode::ByPolicy | StopMode::Keep) => {}
                     (Ended::Panic(_), _) => failures += 1,

@@ -159,8 +159,9 @@ fn drop_oldest<T>(tokens: &mut Vec<T>) {
 
 /// Reads all records of a directory, by key.
 pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
-    let mut found = Records::default();
-    for key in keys(directory, ".json")? {
+    let keys = keys(directory, ".json")?;
+    let mut found = Records { records: Vec::with_capacity(keys.len()), damaged: Vec::new() };
+    for key in keys {
         match read(directory, &key) {
             Ok(Some(record)) => found.records.push(record),
             Ok(None) => {}
