@@ -60,7 +60,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         notices: &mut Notices,
     ) -> ShutdownOutcome {
         let grace = self.config.shutdown.grace;
-        let deadline = Instant::now() + grace - grace / END_OF_PROCESS;
+        let end = Instant::now() + grace;
+        let deadline = end - grace / END_OF_PROCESS;
         tracing::info!(unregister = mode == StopMode::ByPolicy, "stopping");
         self.sole_copies().close();
         self.shared.engine.ops.disk().hurry();
@@ -81,7 +82,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         // The request ends by its timeout; what is left then is for the disk.
         let late = tokio::select! {
             biased;
-            outcome = self.receive_tokens(mode, deadline + request_timeout) => outcome,
+            outcome = self.receive_tokens(mode, end + request_timeout) => outcome,
             () = heartbeat.keep_beating() => ShutdownOutcome::Unfinished,
             () = another_stop(notices) => {
                 tracing::error!("another stop signal: ending without the new tokens, which are lost");
