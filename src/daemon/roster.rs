@@ -30,6 +30,7 @@ pub(super) struct Roster<S, D, C> {
     busy: BTreeMap<Rc<str>, usize>,
     tasks: JoinSet<Box<Worker<S, D, C>>>,
     /// Those that have ended, to be dismissed.
+    #[expect(clippy::vec_box, reason = "each is in a box already")]
     ended: Vec<Box<Worker<S, D, C>>>,
     /// Counts the turns that were given.
     turns: u64,
