@@ -316,7 +316,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Whether the time of a runner's host is distrusted.
     pub fn distrusts(&self, runner: &Runner) -> bool {
-        match runner.belief {
+        // After a restart, the record says what was believed, until the first acceptance.
+        match runner.belief.or(runner.record.belief) {
             Some(belief) => belief.witness == Witness::Local,
             None => self.distrusted.borrow().contains(&runner.site.url.authority()),
         }

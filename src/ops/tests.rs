@@ -13,8 +13,8 @@ use super::*;
 use crate::gitlab::{Disposition, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
 use crate::model::{
-    Candidate, CandidateSource, Credential, Expiry, Held, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp,
-    TlsFiles,
+    Belief, Candidate, CandidateSource, Credential, Expiry, Held, Origin, RunnerId, RunnerKey, Site, StateName,
+    Timestamp, TlsFiles, Witness,
 };
 use crate::secret::{Source, Token};
 use crate::store::{AskedBy, EntryToken, JournalAnswer, Pending, Record};
@@ -923,6 +923,16 @@ async fn a_date_that_contradicts_a_token_removes_no_candidate() {
     let later = now().plus(Duration::from_secs(40 * 86_400));
     runner.outlive_candidates(later, later);
     assert!(runner.held.candidates.iter().any(|candidate| candidate.token == former.token));
+}
+
+#[tokio::test]
+async fn a_date_that_was_not_believed_before_a_restart_is_not_believed_after_it() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    runner.record.belief = Some(Belief { witness: Witness::Local, ahead_millis: -86_400_000 });
+    let (restarted, runner) = fixture.elsewhere(&runner);
+    assert!(restarted.distrusts(&runner));
+    assert_eq!(restarted.trusted(&runner, Some(now())), None);
 }
 
 #[tokio::test]
