@@ -297,7 +297,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub async fn save_record(&self, record: Record) -> Result<(), Error> {
-        self.in_runners(move |runners| record::save(runners, &record)).await
+        self.work(move |disk| disk.save_record(&record)).await
     }
 
     /// Moves a runner's record and what is held for it to another key, as they are on the disk now, and sets the key of

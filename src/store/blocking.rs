@@ -140,6 +140,13 @@ impl BlockingStore {
         }
     }
 
+    pub(super) fn save_record(&mut self, record: &Record) -> Result<(), Error> {
+        let Some(runners) = self.runners() else { return Ok(()) };
+        let written = record::save(&runners, record)?;
+        self.index.note_written(record, written);
+        Ok(())
+    }
+
     pub(super) fn records_with(&mut self, query: &RecordQuery) -> Result<Vec<Record>, Error> {
         self.runners().map_or_else(|| Ok(Vec::new()), |runners| self.index.records(&runners, query))
     }

@@ -136,17 +136,18 @@ pub(super) fn rename_if_free(path: &Path, name: &Path) -> io::Result<()> {
 
 /// Replaces one of the agent's files durably, with mode 0600.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    replace_file_through(&temporary_name(path), path, content)
+    replace_file_through(&temporary_name(path), path, content).map(drop)
 }
 
-/// As [`replace_file`], with this temporary file in the same directory.
-pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), Error> {
+/// As [`replace_file`], with this temporary file in the same directory. Returns the version that was written.
+pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<Option<Seen>, Error> {
     let directory = Directory::open(parent(path))?;
     let mut temporary = TemporaryFile::create(temporary.to_owned())?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
-    temporary.rename(path).map_err(Error::io("replace", path))?;
-    directory.sync()
+    let file = temporary.rename(path).map_err(Error::io("replace", path))?;
+    directory.sync()?;
+    Ok(file.metadata().ok().map(|written| Seen::of(&written)))
 }
 
 /// Removes a file durably; a missing one is not an error.

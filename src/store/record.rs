@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{read_file, remove_durably, replace_file};
+use super::files::{Seen, read_file, remove_durably, replace_file_through, temporary_name};
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
 use crate::model::{Belief, Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
@@ -172,10 +172,11 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
     Ok(found)
 }
 
-pub(super) fn save(directory: &Path, record: &Record) -> Result<(), Error> {
+/// Returns the version of the file that was written, if known.
+pub(super) fn save(directory: &Path, record: &Record) -> Result<Option<Seen>, Error> {
     let path = directory.join(format!("{}.json", record.key));
     let stored = content_of(record).map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
-    replace_file(&path, &stored)
+    replace_file_through(&temporary_name(&path), &path, &stored)
 }
 
 pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {

@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::inotify::{self as watches, CreateFlags, ReadFlags, WatchFlags};
 
 use super::error::Error;
+use super::files::Seen;
 use super::journal;
 use super::record::{self, Record};
 use super::{Pending, held};
@@ -78,7 +79,10 @@ pub(super) struct StateIndex {
 
 struct Known {
     key: RunnerKey,
-    terms: Vec<Term>,
+    /// Those of the record, and those of what is kept beside it.
+    terms: [Box<[Term]>; 2],
+    /// The record, if this process has written it as it is.
+    written: Option<Seen>,
 }
 
 /// The kinds of files of a runner, by the ends of their names.
@@ -193,29 +197,56 @@ impl StateIndex {
             }
             return;
         }
-        let mut terms =
-            record::read(directory, &key).ok().flatten().map(|record| terms_of(&record)).unwrap_or_default();
+        if suffix == ".json" && self.is_as_written(directory, name, &key) {
+            return;
+        }
+        let record = record::read(directory, &key).ok().flatten();
         let held = held::read(directory, &key).unwrap_or_default();
         let owners = held.candidates.iter().filter_map(|candidate| candidate.id);
-        terms.extend(owners.map(|id| Key::CandidateOf(id.number()).term()));
+        let held = owners.map(|id| Key::CandidateOf(id.number()).term()).collect();
+        let record = record.map(|record| terms_of(&record)).unwrap_or_default();
+        self.put(key, [Some(record), Some(held)], None);
+    }
+
+    /// Whether this process was the last one that has written a record.
+    fn is_as_written(&self, directory: &Path, name: &str, key: &RunnerKey) -> bool {
+        let known = self.numbers.get(key).and_then(|number| self.runners.get(*number as usize));
+        let Some(written) = known.and_then(|known| known.written) else { return false };
+        fs::metadata(directory.join(name)).is_ok_and(|found| Seen::of(&found) == written)
+    }
+
+    /// Notes a record that this process has written: it need not be read when its change is reported.
+    pub(super) fn note_written(&mut self, record: &Record, written: Option<Seen>) {
+        if self.changes.is_some() && written.is_some() {
+            self.put(record.key.clone(), [Some(terms_of(record)), None], written);
+        }
+    }
+
+    /// Sets the terms of a runner; what is `None` stays.
+    fn put(&mut self, key: RunnerKey, terms: [Option<Box<[Term]>>; 2], written: Option<Seen>) {
         let number = match self.numbers.get(&key) {
             Some(number) => *number,
-            None if terms.is_empty() => return,
+            None if terms.iter().flatten().all(|terms| terms.is_empty()) => return,
             None => {
                 let Ok(number) = u32::try_from(self.runners.len()) else { return };
-                self.runners.push(Known { key: key.clone(), terms: Vec::new() });
+                self.runners.push(Known { key: key.clone(), terms: Default::default(), written: None });
                 self.numbers.insert(key, number);
                 number
             }
         };
         let Some(known) = self.runners.get_mut(number as usize) else { return };
-        if known.terms == terms {
+        known.written = written;
+        let former = known.terms.clone();
+        for (known, terms) in known.terms.iter_mut().zip(terms) {
+            *known = terms.unwrap_or_else(|| std::mem::take(known));
+        }
+        if known.terms == former {
             return;
         }
-        for term in std::mem::replace(&mut known.terms, terms.clone()) {
-            self.found.remove(&(term, number));
+        for term in former.iter().flatten() {
+            self.found.remove(&(*term, number));
         }
-        self.found.extend(terms.into_iter().map(|term| (term, number)));
+        self.found.extend(known.terms.iter().flatten().map(|term| (*term, number)));
     }
 }
 
@@ -224,7 +255,7 @@ fn split(name: &str) -> Option<(&str, &'static str)> {
     SUFFIXES.into_iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, suffix)))
 }
 
-fn terms_of(record: &Record) -> Vec<Term> {
+fn terms_of(record: &Record) -> Box<[Term]> {
     let present = record.credential.as_ref().map(|credential| credential.token.fingerprint());
     let former = record.former_digests.iter().map(Digest::fingerprint);
     let mut tokens: BTreeSet<_> = present.into_iter().chain(former).collect();

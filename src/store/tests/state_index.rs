@@ -50,6 +50,27 @@ fn a_record_is_found_by_what_it_holds_whichever_process_wrote_it() {
 }
 
 #[test]
+fn a_record_of_ours_is_found_by_what_another_process_has_made_of_it_since() {
+    let home = Home::new();
+    let (mine, other) = (home.open(), home.open());
+    let named = |name: &str| Record { name: Some(name.to_owned()), ..record("a") };
+    let by_name = |name: &str| found(&mine, RecordQuery::Name(name.to_owned()));
+    assert!(by_name("first").is_empty());
+    block_on(mine.save_held(&record("a").key, owned("kept", 9))).unwrap();
+    for round in ["first", "second"] {
+        // With and without a question in between, before which nothing is read again.
+        block_on(mine.save_record(named(round))).unwrap();
+        assert!(round == "second" || by_name("first") == ["a"]);
+        block_on(other.save_record(named("theirs"))).unwrap();
+        assert_eq!((by_name(round), by_name("theirs")), (Vec::new(), vec!["a".to_owned()]), "{round}");
+        assert_eq!(found(&mine, RecordQuery::CandidateOf(id(9))), ["a"]);
+        block_on(mine.save_record(named("last"))).unwrap();
+        assert_eq!((by_name("last"), by_name("theirs")), (vec!["a".to_owned()], Vec::new()), "{round}");
+        assert_eq!(found(&mine, RecordQuery::CandidateOf(id(9))), ["a"]);
+    }
+}
+
+#[test]
 fn a_candidate_is_found_by_the_runner_that_it_was_named_for() {
     let home = Home::new();
     let (mine, other) = (home.open(), home.open());
