@@ -1,13 +1,15 @@
-//! The served runners. One at rest is a value here and a place among the timers; a task lives while something is done for it.
+//! The served runners. One at rest is a value here and a place among the timers; a task has it while something is done for it.
 //!
 //! As many runners of a host are at work at a time as [`operations_at_once`] allows: more than there are requests under
 //! way, because most of them wait for the disk, and their changes of config.toml are made together. Thousands which are due
 //! at once need no more memory and files than those. Of the others, a change of a token goes before a verification.
 
+mod hands;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use tokio::task::{self, JoinError, JoinSet};
+use tokio::task::{self, JoinError};
 use tokio::time::Instant;
 
 use super::worker::{RunnerCommand, Worker};
@@ -18,6 +20,7 @@ use crate::limits::operations_at_once;
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
+use hands::{Hand, Hands, Job};
 
 /// The runners that are served, each by its worker.
 pub(super) struct Roster<S, D, C> {
@@ -28,7 +31,7 @@ pub(super) struct Roster<S, D, C> {
     queues: BTreeMap<Rc<str>, BTreeSet<Turn>>,
     /// How many are at work, by host.
     busy: BTreeMap<Rc<str>, usize>,
-    tasks: JoinSet<Box<Worker<S, D, C>>>,
+    hands: WorkHands<S, D, C>,
     /// Those that have ended, to be dismissed.
     #[expect(clippy::vec_box, reason = "each is in a box already")]
     ended: Vec<Box<Worker<S, D, C>>>,
@@ -50,17 +53,39 @@ struct Member<S, D, C> {
 enum Place<S, D, C> {
     Rest { worker: Box<Worker<S, D, C>>, until: Instant },
     Queue { worker: Box<Worker<S, D, C>>, turn: Turn },
-    Work(Box<Work>),
+    Work(Box<AtWork<S, D, C>>),
 }
 
-/// The work on a runner.
-struct Work {
-    task: task::Id,
+/// A runner at work.
+struct AtWork<S, D, C> {
+    hand: Hand<Work<S, D, C>>,
     /// The entries that the runner answered for when it began.
     target: EntrySelector,
     host: Rc<str>,
     /// Whether it only writes what is in memory alone, and the daemon stops after it.
     is_last: bool,
+}
+
+/// The tasks, and what comes back from them.
+type WorkHands<S, D, C> = Hands<Work<S, D, C>, Box<Worker<S, D, C>>>;
+
+/// A piece of work on a runner.
+enum Work<S, D, C> {
+    /// What it was told, or else what is due.
+    Due(Box<Worker<S, D, C>>, Vec<RunnerCommand>),
+    /// Writes a token that is in memory alone.
+    Store(Box<Worker<S, D, C>>),
+}
+
+impl<S: Server, D: Disk, C: Clock> Job for Work<S, D, C> {
+    type Done = Box<Worker<S, D, C>>;
+
+    async fn work(self) -> Box<Worker<S, D, C>> {
+        match self {
+            Self::Due(worker, commands) => worker.work(commands).await,
+            Self::Store(worker) => worker.store().await,
+        }
+    }
 }
 
 /// A place in a queue: by urgency, and first come, first served.
@@ -96,7 +121,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             timers: BTreeSet::new(),
             queues: BTreeMap::new(),
             busy: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            hands: Hands::new(),
             ended: Vec::new(),
             turns: 0,
             most: operations_at_once(),
@@ -115,7 +140,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
 
     /// How many are at work.
     pub(super) fn at_work(&self) -> usize {
-        self.tasks.len()
+        self.hands.at_work()
     }
 
     pub(super) fn contains(&self, key: &RunnerKey) -> bool {
@@ -181,7 +206,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             let due = self.timers.first().map(|(until, _)| *until);
             tokio::select! {
                 biased;
-                Some(back) = self.tasks.join_next() => {
+                back = self.hands.ended() => {
                     if let Some(ended) = self.take_back(back) {
                         return ended;
                     }
@@ -205,23 +230,27 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         }
     }
 
-    /// A task has ended.
+    /// The work on a runner has ended.
     fn take_back(&mut self, back: Result<Box<Worker<S, D, C>>, JoinError>) -> Option<Ended<S, D, C>> {
         let key = match &back {
             Ok(worker) => worker.key().clone(),
             Err(error) => self.at_work_in(error.id())?,
         };
         let Member { place: Place::Work(work), commands, has_twin } = self.members.remove(&key)? else { return None };
-        if let Some(count) = self.busy.get_mut(&work.host) {
+        let AtWork { hand, host, is_last, .. } = *work;
+        if let Some(count) = self.busy.get_mut(&host) {
             *count -= 1;
             if *count == 0 {
-                self.busy.remove(&work.host);
+                self.busy.remove(&host);
             }
+        }
+        if back.is_ok() {
+            self.hands.release(hand);
         }
         let mut panicked = None;
         match back {
             Err(_) => panicked = Some(Ended::Panic(key)),
-            Ok(worker) if work.is_last => self.ended.push(worker),
+            Ok(worker) if is_last => self.ended.push(worker),
             Ok(worker) if self.is_stopping => self.finish(worker),
             Ok(worker) => self.settle(worker, commands, has_twin),
         }
@@ -230,7 +259,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
     }
 
     fn at_work_in(&self, task: task::Id) -> Option<RunnerKey> {
-        let is_it = |member: &Member<S, D, C>| matches!(&member.place, Place::Work(work) if work.task == task);
+        let is_it = |member: &Member<S, D, C>| matches!(&member.place, Place::Work(work) if work.hand.is(task));
         self.members.iter().find(|(_, member)| is_it(member)).map(|(key, _)| key.clone())
     }
 
@@ -303,7 +332,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
                 else {
                     continue;
                 };
-                let place = self.begin(worker, false, |worker| worker.work(commands));
+                let place = self.begin(worker, false, |worker| Work::Due(worker, commands));
                 self.members.insert(turn.key, Member { place, commands: Vec::new(), has_twin });
             }
         }
@@ -318,23 +347,20 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             return;
         }
         let key = worker.key().clone();
-        let place = self.begin(worker, true, Worker::store);
+        let place = self.begin(worker, true, Work::Store);
         self.members.insert(key, Member { place, commands: Vec::new(), has_twin: false });
     }
 
-    fn begin<F>(
+    fn begin(
         &mut self,
         worker: Box<Worker<S, D, C>>,
         is_last: bool,
-        work: impl FnOnce(Box<Worker<S, D, C>>) -> F,
-    ) -> Place<S, D, C>
-    where
-        F: Future<Output = Box<Worker<S, D, C>>> + 'static,
-    {
+        work: impl FnOnce(Box<Worker<S, D, C>>) -> Work<S, D, C>,
+    ) -> Place<S, D, C> {
         let (target, host) = (worker.target(), worker.host());
         *self.busy.entry(Rc::clone(&host)).or_default() += 1;
-        let task = self.tasks.spawn_local(work(worker)).id();
-        Place::Work(Box::new(Work { task, target, host, is_last }))
+        let hand = self.hands.begin(work(worker));
+        Place::Work(Box::new(AtWork { hand, target, host, is_last }))
     }
 }
 

@@ -16,6 +16,9 @@ use super::usage::{self, Usage};
 /// How much more one runner may cost if there are more of them.
 const MOST_GROWTH: f64 = 1.5;
 
+/// How much more memory one more runner may take once all are verified, in KiB.
+const MOST_MEMORY_KIB: f64 = 4.0;
+
 mod soak;
 
 /// CPU time below which a ratio says nothing, in seconds.
@@ -55,6 +58,8 @@ pub(crate) struct Figures {
     wrong: Vec<String>,
     /// Whether the CPU time grows with the number of runners, and no faster.
     is_per_runner: bool,
+    /// Whether the memory is that of runners at rest.
+    is_at_rest: bool,
 }
 
 impl fmt::Display for Figures {
@@ -84,6 +89,12 @@ impl Figures {
                 faults.push(format!("{}: the CPU time of one runner has grown by the factor {growth:.2}", self.what));
             }
         }
+        if let Some((size, former)) = former.filter(|_| self.is_at_rest) {
+            let kib = (self.usage.memory - former.usage.memory) * 1024.0 / difference(count, size);
+            if kib > MOST_MEMORY_KIB {
+                faults.push(format!("{}: {kib:.1} KiB of memory for each runner more", self.what));
+            }
+        }
         faults
     }
 }
@@ -91,6 +102,11 @@ impl Figures {
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 fn ratio(count: usize, size: usize) -> f64 {
     count as f64 / size as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "thousands")]
+fn difference(count: usize, size: usize) -> f64 {
+    count as f64 - size as f64
 }
 
 type Work = fn(usize) -> Vec<Figures>;
@@ -133,7 +149,7 @@ fn daemon(count: usize) -> Vec<Figures> {
     thread::sleep(QUIET);
     let mut last = usage::of(&daemon).unwrap();
     let mut asked = fleet.gitlab.requests().len();
-    all.push(figures("first verification", last, asked, count));
+    all.push(Figures { is_at_rest: true, ..figures("first verification", last, asked, count) });
     let mut since = |what: &'static str, most: usize, is_per_runner: bool| {
         let (now, requests) = (usage::of(&daemon).unwrap(), fleet.gitlab.requests().len());
         let used = Usage { cpu: now.cpu - last.cpu, ..now };
@@ -231,7 +247,8 @@ fn stop(count: usize) -> Vec<Figures> {
 
 fn figures(what: &'static str, usage: Usage, requests: usize, most_requests: usize) -> Figures {
     let (replaces, most_replaces, remark, wrong) = (0, 0, String::new(), Vec::new());
-    Figures { what, usage, requests, most_requests, replaces, most_replaces, remark, wrong, is_per_runner: true }
+    let (is_per_runner, is_at_rest) = (true, false);
+    Figures { what, usage, requests, most_requests, replaces, most_replaces, remark, wrong, is_per_runner, is_at_rest }
 }
 
 /// The number in a variable of the environment.
