@@ -262,7 +262,8 @@ impl Error {
             Self::EntryDisputed(_) => Outcome::Contested,
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
-            Self::Replaced(_) | Self::Unfinished(_) => Outcome::Nudged,
+            Self::Replaced(_) => Outcome::Nudged,
+            Self::Unfinished(_) => Outcome::ResetDeferred { retry_after: None },
             Self::Changing(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::ResetDeferred { retry_after },
                 Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },

@@ -2056,3 +2056,19 @@ fn of_two_registrations_at_one_moment_only_the_one_whose_answer_was_cut_is_lost(
         ],
     );
 }
+
+#[test]
+fn an_unregistration_that_the_disk_does_not_let_finish_causes_no_stream_of_attempts() {
+    keeps_every_promise(
+        Setup { jitter: 60_001_595, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, DiskFault("clear", 1)),
+            (NOW, Backup),
+            (NOW, DiskFault("forget", 5)),
+            (NOW, Unregister(1)),
+            (After(7165), RestoreConfig),
+            (After(1), StartDaemon),
+        ],
+    );
+}
