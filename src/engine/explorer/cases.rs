@@ -2072,3 +2072,17 @@ fn an_unregistration_that_the_disk_does_not_let_finish_causes_no_stream_of_attem
         ],
     );
 }
+
+#[test]
+fn a_runner_whose_registration_is_answered_after_a_stop_was_asked_for_is_unregistered() {
+    keeps_every_promise(
+        Setup { jitter: 60_013_395, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Probe, Trouble::Slow(5))),
+            (NOW, Enroll(1)),
+            (After(1), Fault(Verification, Trouble::SameToken)),
+            (Await(6), Terminate),
+        ],
+    );
+}

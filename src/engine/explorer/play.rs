@@ -559,9 +559,6 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
             Unregister::All => true,
         };
         if is_wanted {
-            if is_enrolled && !is_shared(config, name) {
-                intent.homes.insert(name.clone());
-            }
             if is_shared(config, name) { &mut intent.managers } else { &mut intent.runners }.insert(*id);
         }
     }
@@ -617,6 +614,10 @@ fn may_unregister_by(state: &State, config: &Config, intent: &mut Intent) {
     // Two enrollments can have one name.
     for enrollment in &config.enrollments {
         let is_shared = is_shared(config, &enrollment.entry.name);
+        // Its registration may have been sent already, and is answered before the stop goes on.
+        if config.shutdown.unregister != Unregister::Never && !is_shared {
+            intent.homes.insert(enrollment.entry.name.clone());
+        }
         let made = state.gitlab.database.iter();
         let made = made
             .filter(|(_, runner)| runner.made_for.is_some() && runner.made_for == enrollment.parameters.description);
