@@ -2086,3 +2086,75 @@ fn a_runner_whose_registration_is_answered_after_a_stop_was_asked_for_is_unregis
         ],
     );
 }
+
+#[test]
+fn a_token_that_no_answer_has_said_to_be_accepted_again_went_with_its_unregistration() {
+    keeps_every_promise(
+        Setup { jitter: 60_040_031, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(2)),
+            (After(1), Unregister(2)),
+            (NOW, Fault(Verification, Trouble::CutAfter)),
+            (NOW, Quit),
+            (NOW, StartDaemon),
+            (NOW, ResetInGitlab(2, true)),
+            (NOW, Enroll(2)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(1), Restore(3)),
+        ],
+    );
+}
+
+#[test]
+fn a_token_in_an_odd_answer_goes_with_an_unregistration_whose_journal_stays() {
+    keeps_every_promise(
+        Setup { jitter: 60_047_459, ..FOR_EVER },
+        &[
+            (NOW, Register(0)),
+            (NOW, Unregister(1)),
+            (NOW, Fault(Verification, Trouble::CutAfter)),
+            (NOW, DiskFault("forget", 5)),
+            (NOW, Fault(Registration, Trouble::Odd(Oddity::Status200))),
+            (NOW, RegisterForce(0)),
+            (NOW, Unregister(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_a_person_has_put_beside_an_earlier_time_is_pressing_earlier() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 60_047_430, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (After(338), Fault(Verification, Trouble::Connect)),
+            (Await(23), RotateById(3)),
+            (After(600), KillDaemon),
+            (After(3693), Fault(ResetById, Trouble::Gateway(201, Body::Html))),
+            (After(600), Fault(Verification, Trouble::CutBefore)),
+            (After(60), Fault(DeleteRunner, Trouble::Throttle)),
+            (NOW, SwapToken(2, 2)),
+            (After(600), Reboot),
+            (After(60), GatewayFor(100, 422, Body::Message)),
+            (After(60), Wait),
+        ],
+    );
+}
+
+#[test]
+fn a_refused_token_that_a_wrong_date_had_called_expired_is_looked_at_again_in_hours() {
+    keeps_every_promise(
+        Setup { jitter: 60_008_527, ..HALF },
+        &[
+            (NOW, DateAhead(2_000_000)),
+            (NOW, Unregister(0)),
+            (NOW, ResetInGitlab(2, false)),
+            (NOW, Reboot),
+            (After(9862), Register(2)),
+            (NOW, KillDaemon),
+            (After(17_281), StartDaemon),
+            (NOW, Restore(3)),
+        ],
+    );
+}

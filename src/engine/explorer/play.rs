@@ -17,7 +17,9 @@ use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
 use crate::gitlab::{Info, RegisterParameters};
 use crate::lifecycle::RegisterAgain;
-use crate::model::{Conclusion, Credential, Expiry, Held, RunnerId, RunnerKey, Site, Timestamp, TlsFiles, Trouble};
+use crate::model::{
+    Conclusion, Credential, Expiry, Held, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles, Trouble,
+};
 use crate::ops::{Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
 use crate::secret::{Source, Token};
 use crate::status::{Counters, StatusRegistry};
@@ -698,7 +700,13 @@ fn happen(state: &mut State, act: &Act) {
             }
             state.gitlab.lag = None;
         }
-        Act::DateAhead(secs) => state.gitlab.date_offset = secs * 1000,
+        Act::DateAhead(secs) => {
+            state.gitlab.date_offset = secs * 1000;
+            // As for a lag that begins under such a date.
+            if secs.abs() >= 100 {
+                state.gitlab.lag = None;
+            }
+        }
         Act::Life(secs) => state.gitlab.life = (*secs > 0).then_some(*secs as i64 * 1000),
         Act::OldRelease(is_old) => state.gitlab.is_old = *is_old,
         Act::CloseRotation(index, is_closed) => {
@@ -847,8 +855,14 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             let current = record.credential.as_ref().filter(|credential| credential.expiry != Expiry::Unknown);
             current.is_some_and(|credential| credential.token.expose() == runner.token)
         });
+        // A wrong `Date` has said that it had expired when it was refused, and nothing was urgent then.
+        let is_misjudged = runner.expires_at.is_some_and(|at| at < state.latest_wrong_date)
+            && state.files.records.values().any(|record| {
+                record.id.map(RunnerId::number) == Some(*id) && record.state == Some(StateName::Rejected)
+            });
         if has_entry
             && is_current
+            && !is_misjudged
             && !is_receiver
             && !state.is_without_time
             && before.contains(id)

@@ -111,6 +111,9 @@ impl Port {
             (Some(Fault::SameToken), Some(id)) => (201, format!("{{{}}}", credential(state, id))),
             _ => execution(state, now),
         };
+        if state.gitlab.date_offset > 60_000 {
+            state.latest_wrong_date = state.latest_wrong_date.max(now + state.gitlab.date_offset);
+        }
         state.note_owners();
         state.note(|| format!("    answer {status} {body}"));
         let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
@@ -124,6 +127,7 @@ impl Port {
             if let Some(id) = state.owners.get(&about_token).copied() {
                 state.confirmed.insert((self.process, id));
             }
+            state.let_go_tokens.remove(&about_token);
             state.named.insert(about_token);
         }
         let raw = state.gitlab.answer(status, body, now);
@@ -423,7 +427,6 @@ impl Server for Port {
             if state.gitlab.is_old {
                 return (200, "200".to_owned());
             }
-            state.let_go_tokens.remove(token.expose());
             // Its manager exists again. A runner that a backup brings back does not count as asked for.
             if state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created) {
                 state.let_go.remove(&id);

@@ -216,6 +216,8 @@ pub(super) struct State {
     /// The same of readings of the clock: a loop need not await anything.
     clock_reads: (i64, u32),
     pub(super) last_disk_fault: i64,
+    /// The latest `Date` that was ahead of the true time.
+    pub(super) latest_wrong_date: i64,
     /// When GitLab has last issued a token.
     last_answer: i64,
     pub(super) last_fault: i64,
@@ -289,6 +291,7 @@ impl World {
             idle_awaits: (0, 0),
             clock_reads: (0, 0),
             last_disk_fault: 0,
+            latest_wrong_date: 0,
             last_answer: 0,
             last_fault: 0,
             violations: Vec::new(),
@@ -470,14 +473,14 @@ impl State {
 
     /// The journal of an unregistration that could not be cleared looks like that of one that was killed: it is finished
     /// once the runner is proven gone, as its person has asked for. What was seen of other runners in its entry goes with
-    /// it.
+    /// it, and so does what an odd answer has brought.
     fn leave_unregistrations(&mut self) {
         for pending in self.files.journal.values() {
             let JournalOperation::Unregister { id, .. } = &pending.intent.operation else { continue };
             self.let_go.extend(id.map(RunnerId::number));
             let held = self.files.held.get(&pending.key).into_iter().flat_map(|held| &held.candidates);
-            let found = held.filter(|candidate| candidate.source == CandidateSource::Found);
-            self.let_go.extend(found.filter_map(|candidate| self.owners.get(candidate.token.expose())));
+            let others = held.filter(|candidate| candidate.source != CandidateSource::Former);
+            self.let_go.extend(others.filter_map(|candidate| self.owners.get(candidate.token.expose())));
         }
     }
 
@@ -713,8 +716,13 @@ impl State {
     pub(super) fn is_pressing(&self, token: &str) -> bool {
         let latest = self.now() + self.wall_offset.max(self.gitlab.date_offset).max(0);
         let earliest = self.now() + self.wall_offset.min(self.gitlab.date_offset).min(0);
-        let is_in_it =
-            |(expires_at, life): &(i64, i64)| expires_at - latest <= life / 8 + 2000 && *expires_at > earliest;
+        // A person who puts another runner's token into an entry can leave the time there at which the former one was made.
+        let entries = self.files.entries.iter().filter(|entry| literal(entry) == Some(token));
+        let oldest = entries.filter_map(|entry| entry.obtained_at).map(Timestamp::as_millis).min();
+        let is_in_it = |(expires_at, life): &(i64, i64)| {
+            let life = oldest.map_or(*life, |oldest| (expires_at - oldest).max(*life));
+            expires_at - latest <= life / 8 + 2000 && *expires_at > earliest
+        };
         self.expiries.get(token).is_some_and(is_in_it)
     }
 
