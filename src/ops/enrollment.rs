@@ -21,6 +21,20 @@ pub struct Enrollment {
     pub entry: NewEntry,
 }
 
+impl Enrollment {
+    /// Whether a runner without an entry has no more than the enrollment's name, from the entry that it had for a while: a
+    /// person had put its token there, instead of that of the runner which was registered for the enrollment (`own`). It
+    /// is not the enrollment's once that one is unregistered.
+    #[must_use]
+    pub fn was_displaced_by(&self, record: &Record, own: Option<&Record>) -> bool {
+        let is_registered = match self.source {
+            RegistrationSource::Registration(_) | RegistrationSource::Created(_) => true,
+            RegistrationSource::Given(_) | RegistrationSource::V1(_) => false,
+        };
+        is_registered && record.origin == Origin::Given && own.is_some_and(|own| own.seed.is_some())
+    }
+}
+
 /// The secret that a runner is registered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrationSource {

@@ -178,7 +178,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let target = target_of(record);
             snapshot.of(&target).any(|entry| !entry.is_incomplete())
         };
-        if others.any(|record| !has_entry(record)) {
+        if others.any(|record| !has_entry(record) && !enrollment.was_displaced_by(record, Some(&runner.record))) {
             return Ok(true);
         }
         let entries = snapshot.named(&enrollment.site.url, name);

@@ -2158,3 +2158,23 @@ fn a_refused_token_that_a_wrong_date_had_called_expired_is_looked_at_again_in_ho
         ],
     );
 }
+
+#[test]
+fn an_enrollment_is_registered_again_beside_a_runner_that_had_its_entry_for_a_while() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 60_018_767, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), ResetInGitlab(1, true)),
+            (NOW, Restore(2)),
+            (NOW, Enroll(1)),
+            (NOW, Unregister(0)),
+            (After(600), Unregister(3)),
+            (NOW, SwapToken(1, 3)),
+            (After(3277), RegisterAgainPolicy(2)),
+            (NOW, BlankToken(3)),
+            (After(60), Terminate),
+        ],
+    );
+}

@@ -151,7 +151,7 @@ impl<'h> Holdings<'h> {
         for record in self.without_entry.iter().copied().filter(|record| record.url == enrollment.site.url) {
             let has_given = given.is_some() && current_digest(record) == given;
             let is_named =
-                record.name.as_ref() == Some(&enrollment.entry.name) && !had_its_entry(record, own, &enrollment.source);
+                record.name.as_ref() == Some(&enrollment.entry.name) && !enrollment.was_displaced_by(record, own);
             match is_anothers(record) {
                 false if has_given || is_named => runners.push(Relation::Recorded(record.clone())),
                 true if has_given => taken = Some(record.key.clone()),
@@ -221,14 +221,6 @@ fn is_renewed(own: &Record, entry: &Entry) -> bool {
         Origin::Given => false,
     };
     is_gone && entry.token.token().is_some_and(|token| own.former_digests.contains(&token.digest()))
-}
-
-/// Whether a runner that the agent did not make has no more than the name of an entry that it had for a while: a person had
-/// put its token there, instead of that of the runner which was registered for the enrollment. It is not the enrollment's
-/// once that one is unregistered.
-fn had_its_entry(record: &Record, own: Option<&Record>, source: &RegistrationSource) -> bool {
-    let is_registered = matches!(source, RegistrationSource::Registration(_) | RegistrationSource::Created(_));
-    is_registered && record.origin == Origin::Given && own.is_some_and(|own| own.seed.is_some())
 }
 
 /// The enrollments with a given token whose runner another one at the same server serves, with the key of that one.
