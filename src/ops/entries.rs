@@ -44,7 +44,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
         }
         if is_named {
-            runner.record.name = others.iter().find_map(|entry| entry.name.clone());
+            // An entry with another runner's id has no more than a token that a person has put there: its name is that
+            // one's.
+            let is_its = |entry: &&Entry| entry.id.is_none() || entry.id == runner.record.id;
+            runner.record.name = others.iter().filter(is_its).find_map(|entry| entry.name.clone());
             self.save_record(runner).await?;
         }
         Ok(dropped_to)

@@ -2178,3 +2178,23 @@ fn an_enrollment_is_registered_again_beside_a_runner_that_had_its_entry_for_a_wh
         ],
     );
 }
+
+#[test]
+fn a_runner_that_goes_on_with_its_former_token_in_the_entry_of_another_one_does_not_get_that_ones_name() {
+    keeps_every_promise(
+        Setup { jitter: 60_023_059, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Registration, Trouble::SameToken)),
+            (NOW, KillDaemon),
+            (NOW, Register(1)),
+            (NOW, SwapToken(2, 0)),
+            (NOW, Life(7200)),
+            (NOW, RotateById(3)),
+            (After(28_110), StartDaemon),
+            (NOW, Unregister(3)),
+            (NOW, Down(2000)),
+            (NOW, Enroll(1)),
+        ],
+    );
+}
