@@ -2198,3 +2198,19 @@ fn a_runner_that_goes_on_with_its_former_token_in_the_entry_of_another_one_does_
         ],
     );
 }
+
+#[test]
+fn a_registration_is_not_lost_with_the_answer_to_a_verification_at_the_same_moment() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 70_004_265, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Registration, Trouble::Slow(5))),
+            (NOW, StartDaemon),
+            (NOW, Fault(Probe, Trouble::Odd(Oddity::SpacedTime))),
+            (NOW, Enroll(0)),
+            (NOW, Fault(Any, Trouble::CutAfter)),
+            (After(60), KillDaemon),
+            (After(6873), Fault(Any, Trouble::Gateway(410, Body::Token))),
+        ],
+    );
+}

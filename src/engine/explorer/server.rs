@@ -118,7 +118,9 @@ impl Port {
         state.note(|| format!("    answer {status} {body}"));
         let is_cut = matches!(fault, Some(Fault::CutAfter | Fault::GatewayAfter(..)));
         let lost_before = state.lost_registrations.clone();
-        state.check(if is_cut { Cause::CutAnswer(self.process) } else { Cause::Process(self.process) });
+        let brings_token = matches!(call, Call::Register | Call::Create | Call::Reset | Call::ResetById);
+        let is_token_cut = is_cut && brings_token;
+        state.check(if is_token_cut { Cause::CutAnswer(self.process) } else { Cause::Process(self.process) });
         // Such an answer says that the request was not executed. Of a 5xx, only GitLab's own maintenance says so.
         if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
             state.lost_registrations = lost_before;
