@@ -2214,3 +2214,36 @@ fn a_registration_is_not_lost_with_the_answer_to_a_verification_at_the_same_mome
         ],
     );
 }
+
+#[test]
+fn a_lost_registration_stays_forgotten_although_its_runner_was_deleted_meanwhile() {
+    keeps_every_promise(
+        Setup { jitter: 4082, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, Enroll(2)),
+            (NOW, Fault(DeleteManager, Trouble::Gateway(201, Body::Error))),
+            (NOW, Fault(Any, Trouble::Gateway(413, Body::EmptyObject))),
+            (NOW, Fault(Any, Trouble::Slow(5))),
+            (NOW, Restore(3)),
+            (NOW, StartDaemon),
+            (NOW, Fault(Verification, Trouble::Slow(20))),
+            (NOW, Fault(Verification, Trouble::SameToken)),
+            (NOW, Enroll(1)),
+            (NOW, Fault(DeleteManager, Trouble::CutBefore)),
+            (NOW, Backup),
+            (After(1), Quit),
+            (NOW, Register(0)),
+            (NOW, StartDaemon),
+            (NOW, Unregister(2)),
+            (NOW, Fault(Probe, Trouble::GatewayAfter(204, Body::Html))),
+            (NOW, WallJump(90_000)),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, Fault(DeleteRunner, Trouble::CutAfter)),
+            (NOW, RegisterForce(1)),
+            (NOW, Restore(2)),
+        ],
+    );
+}

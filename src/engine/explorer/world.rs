@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::Act;
-use super::gitlab::{Call, Gitlab};
+use super::gitlab::{Call, Gitlab, GitlabRunner};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
@@ -688,8 +688,9 @@ impl State {
         }
         let database = &self.gitlab.database;
         let is_forgotten = |id: &u64| {
-            let made_for = database.get(id).and_then(|runner| runner.made_for.as_deref());
-            name.is_none() || made_for.map(entry_name) == name
+            // One that a person has deleted in GitLab meanwhile may come back with a backup.
+            let is_of_name = |runner: &GitlabRunner| runner.made_for.as_deref().map(entry_name) == name;
+            name.is_none() || database.get(id).is_none_or(is_of_name)
         };
         let (forgotten, rest) = std::mem::take(&mut self.lost_registrations).into_iter().partition(is_forgotten);
         self.lost_registrations = rest;
