@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::worker::{RunnerCommand, Worker};
 use crate::clock::Clock;
 use crate::engine::Driver;
-use crate::lifecycle::Step;
+use crate::lifecycle::{Plan, Step};
 use crate::limits::operations_at_once;
-use crate::model::RunnerKey;
+use crate::model::{RunnerKey, Why};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
 use hands::{Hand, Hands, Job};
@@ -101,7 +101,7 @@ struct Turn {
 enum Urgency {
     /// Something has changed on this machine, or a person asks.
     Told,
-    /// A step that changes a token, or writes one.
+    /// A step that changes a token, or writes one, or that the next one waits for.
     Change,
     Verification,
 }
@@ -265,7 +265,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
 
     /// Puts a worker to rest until something is due, or into the queue if it is due already or was told something.
     fn settle(&mut self, mut worker: Box<Worker<S, D, C>>, commands: Vec<RunnerCommand>, has_twin: bool) {
-        let Some((until, step)) = worker.rest() else {
+        let Some((until, plan)) = worker.rest() else {
             self.ended.push(worker);
             return;
         };
@@ -276,7 +276,7 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
             self.timers.insert((until, key.clone()));
             Place::Rest { worker, until }
         } else {
-            self.queued(worker, urgency_of(step))
+            self.queued(worker, urgency_of(plan))
         };
         self.members.insert(key, Member { place, commands, has_twin });
     }
@@ -373,8 +373,10 @@ impl<S: Server, D: Disk, C: Clock> Member<S, D, C> {
     }
 }
 
-fn urgency_of(step: Step) -> Urgency {
-    match step {
+fn urgency_of(plan: Plan) -> Urgency {
+    match plan.step {
+        // The next token waits for it.
+        Step::Verify if plan.why == Why::SettleLostAnswer => Urgency::Change,
         Step::Verify => Urgency::Verification,
         Step::Register | Step::RegisterAgain | Step::Rotate | Step::ResetById | Step::Save | Step::Unregister => {
             Urgency::Change

@@ -14,7 +14,7 @@ use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
 use crate::error_chain::chain;
-use crate::lifecycle::{Goal, Outcome, Plan, Step};
+use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
@@ -120,11 +120,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Publishes the runner's status. Returns what is to be done next, and when it is time to look at least; `None` once
     /// the runner is retired.
-    pub(super) fn rest(&mut self) -> Option<(Instant, Step)> {
+    pub(super) fn rest(&mut self) -> Option<(Instant, Plan)> {
         let plan = self.driver.plan()?;
         self.publish();
         let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
-        Some((Instant::now() + nap, plan.step))
+        Some((Instant::now() + nap, plan))
     }
 
     /// Notices a clock that has jumped.

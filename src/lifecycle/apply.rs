@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::schedule::{
-    Fraction, Proof, after_reset, backoff, between_resets, certainty_wait, doubled, fruitless_backoff, honoured,
-    look_again_spacing, renew_again_spacing, verify_spacing,
+    Fraction, Fruitless, Proof, after_reset, backoff, between_resets, certainty_wait, doubled, fruitless_backoff,
+    honoured, look_again_spacing, renew_again_spacing, settling_wait, verify_spacing,
 };
 use super::{
     Active, Failed, NotRenewable, Rejected, Rejection, Rules, Rungs, State, Step, Trouble, Uncertain, Unregistered,
@@ -237,11 +237,12 @@ fn accepted(state: State, validity: Validity, rules: &Rules, now: Timestamp) -> 
 fn accepted_again(state: Uncertain, validity: Validity, rules: &Rules, now: Timestamp) -> State {
     let accepted = state.accepted + 1;
     if accepted < 2 {
-        let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(now));
+        let wait = settling_wait(&rules.timing, validity.left(now));
         let ask_at = now.plus(wait);
         return State::Uncertain(Uncertain { validity, ask_at, accepted, asked: None, failures: 0, ..state });
     }
-    let reset_from = now.plus(fruitless_backoff(&rules.timing, state.fruitless_resets, &validity, now));
+    let reset_from =
+        now.plus(fruitless_backoff(&rules.timing, Fruitless::Lost, state.fruitless_resets, &validity, now));
     State::Active(Active { fruitless_resets: state.fruitless_resets, ..good(validity, reset_from, rules, now) })
 }
 
@@ -428,7 +429,8 @@ fn reset_refused(state: State, rules: &Rules, moment: Moment) -> State {
 /// Delays the next reset after one without a new token: longer with each consecutive one, and at least `least`.
 fn fruitless_reset(active: Active, least: Duration, rules: &Rules, now: Timestamp) -> Active {
     let fruitless_resets = active.fruitless_resets.saturating_add(1);
-    let wait = fruitless_backoff(&rules.timing, fruitless_resets, &active.validity, now).max(least);
+    let wait =
+        fruitless_backoff(&rules.timing, Fruitless::Answered, fruitless_resets, &active.validity, now).max(least);
     Active { fruitless_resets, reset_from: now.plus(wait), ..active }
 }
 
@@ -587,7 +589,7 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
         State::Uncertain(state) => {
             let failures = state.failures.saturating_add(1);
             // The lost reset was a failed request too, so the first delay is longer than in other states.
-            let least = certainty_wait(timing, timing.settle_after, state.validity.left(moment.now)) / 4;
+            let least = settling_wait(timing, state.validity.left(moment.now)) / 4;
             let ask_at = delay(failures, Some(&state.validity)).max(moment.now.plus(least));
             State::Uncertain(Uncertain { failures, ask_at, ..state })
         }
@@ -634,7 +636,7 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
             return deferred(state, retry_after, rules, moment);
         }
     };
-    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, validity.left(moment.now));
+    let wait = settling_wait(&rules.timing, validity.left(moment.now));
     State::Uncertain(Uncertain {
         since: moment.now,
         validity,

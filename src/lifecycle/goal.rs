@@ -3,7 +3,7 @@
 //! A command asks for steps before they are due. How long it waits in between, and how often it tries, follows from
 //! the same states and times as in the daemon.
 
-use super::schedule::certainty_wait;
+use super::schedule::settling_wait;
 use super::{Active, Outcome, Plan, Rules, Settling, State, Step, Why};
 use crate::model::Timestamp;
 
@@ -95,7 +95,7 @@ fn settling(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Op
     let State::Uncertain(state) = state else { return None };
     let settling = taken.iter().rev().take_while(|(step, _)| *step == Step::Verify).count();
     // No longer than this, whatever the server wishes: a person waits.
-    let wait = certainty_wait(&rules.timing, rules.timing.settle_after, state.validity.left(now));
+    let wait = settling_wait(&rules.timing, state.validity.left(now));
     let plan = Plan { step: Step::Verify, at: state.ask_at.min(now.plus(wait)), why: Why::SettleLostAnswer };
     (settling < SETTLING_VERIFICATIONS).then_some(plan)
 }

@@ -182,7 +182,13 @@ pub(super) fn after_reset(rules: &Rules, validity: &Validity, now: Timestamp) ->
     between_resets(&rules.timing, validity.life())
 }
 
-/// The wait before a refusal is confirmed or a lost answer is settled: shorter if little life is left.
+/// The wait before a lost answer is settled. It is so much shorter if little life is left that a token is replaced in time
+/// although the answers to four resets in a row are lost.
+pub(super) fn settling_wait(timing: &Timing, left: Option<Duration>) -> Duration {
+    left.map_or(timing.settle_after, |left| timing.settle_after.min(left / 20)).max(timing.floor)
+}
+
+/// The wait before a refusal is confirmed: shorter if little life is left.
 pub(super) fn certainty_wait(timing: &Timing, wanted: Duration, left: Option<Duration>) -> Duration {
     left.map_or(wanted, |left| wanted.min(left / 8)).max(timing.floor)
 }
@@ -210,12 +216,31 @@ pub(super) fn backoff(
     delay.min((left / 4).max(life / LIFE_STEPS)).max(timing.floor)
 }
 
+/// Why a reset has given no new token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fruitless {
+    /// Its answer was lost, and it was surely not executed.
+    Lost,
+    /// The server has answered.
+    Answered,
+}
+
 /// The delay after a reset without a new token: the settling time, doubled with each consecutive one, at most a quarter
-/// of the remaining life.
-pub(super) fn fruitless_backoff(timing: &Timing, resets: u32, validity: &Validity, now: Timestamp) -> Duration {
+/// of the remaining life. It is shorter after a lost answer, which the waits to settle it have followed already.
+pub(super) fn fruitless_backoff(
+    timing: &Timing,
+    reason: Fruitless,
+    resets: u32,
+    validity: &Validity,
+    now: Timestamp,
+) -> Duration {
     let wanted = doubled(timing.settle_after, resets).min(timing.look_again);
+    let share = match reason {
+        Fruitless::Lost => 10,
+        Fruitless::Answered => 4,
+    };
     match validity.left(now) {
-        Some(left) if !left.is_zero() => wanted.min(left / 4).max(timing.floor),
+        Some(left) if !left.is_zero() => wanted.min(left / share).max(timing.floor),
         _ => wanted.max(timing.floor),
     }
 }

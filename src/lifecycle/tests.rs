@@ -427,6 +427,30 @@ fn a_life_that_contradicts_the_clock_is_no_reason_to_rotate_all_the_time() {
 }
 
 #[test]
+fn a_token_is_replaced_within_four_fifths_of_its_life_although_three_resets_in_a_row_are_lost() {
+    for life in [600, 3600, 7200, DAY] {
+        let validity = validity_of(life);
+        let rules = Rules { rotate: "50%".parse().ok(), ..rules() };
+        let mut state = apply(State::unregistered(at(0)), Outcome::Registered(validity), &rules, moment(0));
+        let (mut now, mut lost) = (at(0), 0);
+        loop {
+            let next = plan(&state, &rules).unwrap();
+            now = now.max(next.at);
+            let outcome = match next.step {
+                Step::Rotate if lost == 3 => break,
+                Step::Rotate => {
+                    lost += 1;
+                    LOST
+                }
+                _ => Outcome::Accepted(validity),
+            };
+            state = apply(state, outcome, &rules, moment_at(now, Fraction::ZERO));
+        }
+        assert!(now.since(at(0)) <= secs(life) * 4 / 5, "{now:?} of a life of {life} s");
+    }
+}
+
+#[test]
 fn a_lost_answer_is_settled_by_verifying_the_old_token() {
     let lost = apply(active(), Outcome::Lost { retry_after: None }, &rules(), moment(100));
     assert_eq!(plan(&lost, &rules()).unwrap(), Plan { step: Step::Verify, at: at(160), why: Why::SettleLostAnswer });
