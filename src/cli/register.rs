@@ -228,11 +228,11 @@ impl Registrar {
         }
         if let Some(StepFailure::Unsaved(error)) = drive.into_failure() {
             // A runner that stays must not lose its only token; any other is unregistered again.
-            let is_sole_copy = self.mode.leaves_runner && driver.runner.is_unstored();
-            if is_sole_copy {
-                self.session.remark_in_memory(driver.runner.label(), &chain(&error));
-            }
-            let budget = if is_sole_copy { Budget::Unlimited } else { Budget::FOR_CONFIG };
+            let budget = if self.mode.leaves_runner {
+                self.session.saving_budget(&driver.runner, &error)
+            } else {
+                Budget::FOR_CONFIG
+            };
             let saved = self.session.drive(&mut driver, Goal::Saved, budget).await;
             if saved.outcome() != Some(Outcome::Saved) {
                 let error = saved.into_failure().unwrap_or(StepFailure::Unsaved(error));

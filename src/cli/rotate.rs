@@ -140,11 +140,7 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
 
 async fn rotated(session: &CommandSession, driver: &mut Driver, drive: Drive) -> Result<RunnerOutcome, Error> {
     if let Some(StepFailure::Unsaved(first)) = drive.into_failure() {
-        let is_unstored = driver.runner.is_unstored();
-        if is_unstored {
-            session.remark_in_memory(driver.runner.label(), &chain(&first));
-        }
-        let budget = if is_unstored { Budget::Unlimited } else { Budget::FOR_CONFIG };
+        let budget = session.saving_budget(&driver.runner, &first);
         let saved = session.drive(driver, Goal::Saved, budget).await;
         match (saved.outcome(), saved.into_failure()) {
             (_, Some(StepFailure::Unsaved(error))) => return Err(unsaved(&error)),

@@ -20,7 +20,7 @@ use crate::gitlab::Client;
 use crate::lifecycle::{Goal, Outcome};
 use crate::limits::operations_at_once;
 use crate::model::{Timestamp, format_span};
-use crate::ops::Ops;
+use crate::ops::{self, Ops, Runner};
 use crate::settings::{self, Settings};
 use crate::store::{Snapshot, Store};
 
@@ -169,6 +169,16 @@ impl CommandSession {
 }
 
 impl CommandSession {
+    /// How long config.toml is waited for after it could not be written. If the token is in memory alone, this is said, and
+    /// there is no limit.
+    pub(super) fn saving_budget(&self, runner: &Runner, error: &ops::Error) -> Budget {
+        if !runner.is_unstored() {
+            return Budget::FOR_CONFIG;
+        }
+        self.remark_in_memory(runner.label(), &chain(error));
+        Budget::Unlimited
+    }
+
     /// Says that a token must not be lost by ending this process.
     pub(super) fn remark_in_memory(&self, runner: &str, error: &str) {
         self.reporter

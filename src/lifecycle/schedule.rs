@@ -183,7 +183,7 @@ pub(super) fn after_reset(rules: &Rules, validity: &Validity, now: Timestamp) ->
 }
 
 /// The wait before a lost answer is settled. It is so much shorter if little life is left that a token is replaced in time
-/// although the answers to four resets in a row are lost.
+/// although the answers to three resets in a row are lost.
 pub(super) fn settling_wait(timing: &Timing, left: Option<Duration>) -> Duration {
     left.map_or(timing.settle_after, |left| timing.settle_after.min(left / 20)).max(timing.floor)
 }
@@ -226,7 +226,7 @@ pub(super) enum Fruitless {
 }
 
 /// The delay after a reset without a new token: the settling time, doubled with each consecutive one, at most a quarter
-/// of the remaining life. It is shorter after a lost answer, which the waits to settle it have followed already.
+/// of the remaining life. After a lost answer it is at most a tenth: settling that has taken its time already.
 pub(super) fn fruitless_backoff(
     timing: &Timing,
     reason: Fruitless,

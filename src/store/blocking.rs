@@ -1,6 +1,6 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{Seen, make_directory, parent, read_if_changed, remove_file, resolve};
+use super::files::{FileContent, Seen, make_directory, metadata_of, parent, read_version, remove_file, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::locks::{self, LockAttempt};
 use super::record::{self, Record};
@@ -92,30 +92,25 @@ impl BlockingStore {
     }
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
-        if let Some(parsed) = &self.parsed
-            && let Some(seen) = parsed.seen
-            && fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen)
-        {
-            return Ok(Arc::clone(&parsed.snapshot));
-        }
-        let path = self.path()?;
-        if let Some(parsed) = self.parsed(&path)? {
+        if let Some(parsed) = self.parsed()? {
             return Ok(Arc::clone(&parsed.snapshot));
         }
         self.found += u64::from(self.parsed.take().is_some());
         Ok(Arc::new(Snapshot::missing().with_found(self.found)))
     }
 
-    /// config.toml, parsed again only if it has changed; `None` if it is missing.
-    fn parsed(&mut self, path: &Path) -> Result<Option<&ParsedText>, Error> {
+    /// config.toml, read and parsed again only if it has changed; `None` if it is missing.
+    fn parsed(&mut self) -> Result<Option<&ParsedText>, Error> {
+        // The path is resolved only if the file is another one.
         let seen = self.parsed.as_ref().and_then(|parsed| parsed.seen);
-        let is_known = |found: &Metadata| seen.is_some_and(|seen| seen == Seen::of(found));
-        let Some((content, _, seen)) = read_if_changed(path, is_known)? else { return Ok(None) };
-        if let Some(content) = content {
+        let is_seen = |seen| fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
+        if !seen.is_some_and(is_seen) {
+            let path = self.path()?;
+            let Some(FileContent { content, seen, .. }) = read_version(&path)? else { return Ok(None) };
             if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
-                let text = self.place(path).text(&content)?.to_owned();
+                let text = self.place(&path).text(&content)?.to_owned();
                 self.found += 1;
-                self.parsed = Some(ParsedText::parse(text, self.found, self.parsed.as_ref(), self.reading(path))?);
+                self.parsed = Some(ParsedText::parse(text, self.found, self.parsed.as_ref(), self.reading(&path))?);
             }
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
@@ -158,10 +153,9 @@ impl BlockingStore {
     pub(super) fn texts(&mut self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
         let (path, variables) = (self.path()?, self.config.variables);
         let reading = ParseContext { path: &path, variables };
-        let Some(parsed) = self.parsed(&path)? else { return Ok(Vec::new()) };
-        match Draft::around(parsed, &parsed.snapshot.positions_of(target))
-            .apply(&Edit::Remove { target: target.clone() }, reading)
-        {
+        let Some(parsed) = self.parsed()? else { return Ok(Vec::new()) };
+        let mut draft = Draft::around(parsed, &parsed.snapshot.positions_of(target));
+        match draft.apply(&Edit::Remove { target: target.clone() }, reading) {
             Ok(edited) => Ok(edited.removed),
             Err(Error::NoSuchEntry { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -182,7 +176,7 @@ impl BlockingStore {
         let place = self.place(&path);
         place.replay()?;
         let reading = self.reading(&path);
-        let is_missing = read_if_changed(&path, |_| true)?.is_none();
+        let is_missing = metadata_of(&path)?.is_none();
         if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
             make_directory(parent(&path))?;
         } else if is_missing {

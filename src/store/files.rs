@@ -177,13 +177,18 @@ pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         if !found.is_file() {
             return Err(not_regular());
         }
-        let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1);
+        let mut content = Vec::new();
+        content.try_reserve(usize::try_from(found.len()).unwrap_or(usize::MAX).saturating_add(1))?;
         // Without a limit, the size would be asked for again.
         file.take(u64::MAX).read_to_end(&mut content)?;
         Ok(content)
     };
-    match read() {
-        Ok(content) => Ok(Some(content)),
+    unless_missing(read(), path)
+}
+
+fn unless_missing<T>(read: io::Result<T>, path: &Path) -> Result<Option<T>, Error> {
+    match read {
+        Ok(read) => Ok(Some(read)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
     }
@@ -193,38 +198,42 @@ fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
 }
 
-/// Reads a regular file with its metadata. Rejects other types: reading a pipe would block, and replacing a device
-/// would break the machine.
-pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
-    Ok(read_if_changed(path, |_| false)?.map(|(content, metadata, _)| (content.unwrap_or_default(), metadata)))
+/// The metadata of a regular file; `None` if it is missing. Rejects other types: reading a pipe would block, and replacing
+/// a device would break the machine.
+pub(super) fn metadata_of(path: &Path) -> Result<Option<Metadata>, Error> {
+    unless_missing(regular_file(path), path)
 }
 
-/// As [`read_with_metadata`], without the content if `is_known` for its metadata, and with the version that was read.
-#[expect(clippy::type_complexity, reason = "content, metadata and version")]
-pub(super) fn read_if_changed(
-    path: &Path,
-    is_known: impl FnOnce(&Metadata) -> bool,
-) -> Result<Option<(Option<Vec<u8>>, Metadata, Option<Seen>)>, Error> {
+fn regular_file(path: &Path) -> io::Result<Metadata> {
+    let found = fs::metadata(path)?;
+    if found.is_file() { Ok(found) } else { Err(not_regular()) }
+}
+
+/// A file as it was read.
+pub(super) struct FileContent {
+    pub(super) content: Vec<u8>,
+    pub(super) metadata: Metadata,
+    /// The version that was read; `None` if another one could look the same.
+    pub(super) seen: Option<Seen>,
+}
+
+/// Reads a regular file; see [`metadata_of`].
+pub(super) fn read_version(path: &Path) -> Result<Option<FileContent>, Error> {
     let read = || {
-        let found = fs::metadata(path)?;
-        if !found.is_file() {
-            return Err(not_regular());
-        }
-        if is_known(&found) {
-            return Ok((None, found, None));
-        }
+        regular_file(path)?;
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let seen = Seen::before_reading(&metadata);
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        Ok((Some(content), metadata, seen))
+        Ok(FileContent { content, metadata, seen })
     };
-    match read() {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
+    unless_missing(read(), path)
+}
+
+/// As [`read_version`], without the version.
+pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
+    Ok(read_version(path)?.map(|read| (read.content, read.metadata)))
 }
 
 /// A version of a file, by what the file system says about it.

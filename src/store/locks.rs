@@ -208,7 +208,7 @@ fn own_like_directory(file: &File, path: &Path) {
     }
 }
 
-/// One write over all that a former holder has written.
+/// One write over all that a former holder has written: a process id has at most ten digits.
 fn write_holder(file: &mut File) -> std::io::Result<()> {
     file.write_all(format!("{:<10}\n", std::process::id()).as_bytes())
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::files::{
-    Directory, TemporaryFile, beside, make_directory, parent, read_file, read_if_changed, read_with_metadata,
+    Directory, TemporaryFile, beside, make_directory, metadata_of, parent, read_file, read_with_metadata,
     remove_durably, replace_file, sync_directory, temporary_name,
 };
 use super::locks::{lock_itself, lock_sidecar};
@@ -107,7 +107,7 @@ impl ReplaceTarget<'_> {
         make_directory(parent(self.path))?;
         let is_mount_point = self.is_mount_point();
         let _lock = self.lock(is_mount_point)?;
-        let metadata = read_if_changed(self.path, |_| true)?.map(|(_, metadata, _)| metadata);
+        let metadata = metadata_of(self.path)?;
         let bytes = metadata.as_ref().map_or(0, Metadata::len) + PROBE_MARGIN;
         if is_mount_point {
             let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
