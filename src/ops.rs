@@ -200,8 +200,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             pending => (pending, snapshot?),
         };
         runner.look_up(&snapshot);
-        let is_replaced = runner.record.credential != known;
-        Ok(Entered { locked, snapshot, pending, is_replaced, is_unfinished })
+        runner.is_replaced |= runner.record.credential != known;
+        Ok(Entered { locked, snapshot, pending, is_unfinished })
     }
 
     /// Moves a journaled answer of an interrupted operation into the record; the caller holds the runner's lock.
@@ -236,6 +236,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.is_recorded = true;
         let is_newer = runner.is_newer_than(&record);
         if !is_newer {
+            runner.is_replaced |= runner.record.credential != record.credential;
             runner.record = Record { url: runner.site.url.clone(), ..record };
         }
         Ok(!is_newer)
@@ -365,7 +366,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Option<Timestamp> {
         let (Some(date), Some(expires_at)) = (date, expiry.at()) else { return self.trusted(runner, date) };
-        let former = runner.belief.or(runner.record.belief);
+        // Clocks that agreed for the life of one token may differ for that of the next one.
+        let former = runner.record.belief;
         let (belief, ground) = believe(Clocks { date, local: inquiry.local }, expires_at, life, former);
         runner.belief = Some(belief);
         runner.record.belief = Some(belief).filter(|_| ground != Ground::Agreement);
@@ -462,8 +464,6 @@ struct Entered<L> {
     snapshot: Arc<Snapshot>,
     /// Its journal, if one is open.
     pending: Option<Pending>,
-    /// Whether another process has replaced the credential.
-    is_replaced: bool,
     /// Whether another process has unregistered the runner, and has left its entry.
     is_unfinished: bool,
 }

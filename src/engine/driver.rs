@@ -258,6 +258,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Enters what was found out; the only way in which the state changes.
     pub fn enter(&mut self, outcome: Outcome) {
         let moment = self.moment();
+        self.runner.is_replaced &= !outcome.tells_of_token();
         let state = std::mem::replace(&mut self.state, State::Retired { since: moment.now });
         self.state = lifecycle::apply(state, outcome, &self.rules, moment);
     }

@@ -124,6 +124,14 @@ pub enum Outcome {
     Reenrolled(Option<Validity>),
 }
 
+impl Outcome {
+    /// Whether it says how it stands with the runner's current token: it is new to the state, or the server has judged it.
+    #[must_use]
+    pub fn tells_of_token(&self) -> bool {
+        matches!(self, Self::Registered(_) | Self::Accepted(_) | Self::Refused | Self::Rotated(_) | Self::Adopted(_))
+    }
+}
+
 /// How it is found out what became of a deletion that the server did not confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settling {

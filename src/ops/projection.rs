@@ -185,7 +185,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if entry_status == EntryStatus::Missing && runner.is_unwritten() {
             unsaved = self.project(runner).await.err().map(Error::from);
         }
-        Ok(Reconciled { entry_status, is_replaced: entered.is_replaced, unsaved })
+        Ok(Reconciled { entry_status, is_replaced: runner.is_replaced, unsaved })
     }
 
     /// Whether another runner has the entry that a person has given to it: a second one of its name would be wrong.

@@ -30,7 +30,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut entered = self.enter_unless_stopping(runner).await?;
         entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
-        if entered.is_replaced
+        if runner.is_replaced
             && let Some(validity) = runner.validity(now)
         {
             return Ok(Completed::new(Outcome::Adopted(validity), None));

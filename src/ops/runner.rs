@@ -53,6 +53,9 @@ pub struct Runner {
     pub(super) is_held_changed: bool,
     /// When this process has lost the answer to its registration.
     pub(super) lost_at: Option<Instant>,
+    /// Whether another process has replaced its token, and no outcome has told of the new one yet: the step that found it
+    /// may have failed.
+    pub is_replaced: bool,
     /// Whether its token has changed since its record was last written.
     pub(super) is_unsaved: bool,
     /// Whether its record was on the disk when it was last read or written.
@@ -155,6 +158,7 @@ impl Runner {
             held: Held::default(),
             is_held_changed: false,
             lost_at: None,
+            is_replaced: false,
             is_unsaved: false,
             is_recorded: true,
         }

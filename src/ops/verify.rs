@@ -53,11 +53,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
-        match self.verify_own(runner, entered.is_replaced, inquiry).await {
+        match self.verify_own(runner, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
                 // With this refusal it may be proven dead.
-                let before = inquiry.asked.filter(|_| !entered.is_replaced);
+                let before = inquiry.asked.filter(|_| !runner.is_replaced);
                 let asked = Finding::added(before, Claim::Refused, inquiry.now);
                 let expiry = runner.times().map_or(Expiry::Unknown, |(_, expiry)| expiry);
                 let inquiry = &Inquiry { is_dead: inquiry.is_dead || inquiry.is_proof(&asked, expiry), ..*inquiry };
@@ -92,12 +92,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn verify_own(
-        &self,
-        runner: &mut Runner,
-        is_replaced: bool,
-        inquiry: &Inquiry<'_>,
-    ) -> Result<Completed, Error> {
+    async fn verify_own(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
         let token = runner.token()?;
         let mut answer = self.send_verify(runner, &token).await;
         if let Ok(verified) = &mut answer {
@@ -125,7 +120,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.save_record(runner).await?;
         let date = answer?.date;
         let validity = runner.validity(date.unwrap_or(now)).ok_or_else(|| Error::NoToken(runner.label().to_owned()))?;
-        let outcome = if is_replaced { Outcome::Adopted(validity) } else { Outcome::Accepted(validity) };
+        let outcome = if runner.is_replaced { Outcome::Adopted(validity) } else { Outcome::Accepted(validity) };
         Ok(Completed { is_doubtful, ..Completed::new(outcome, date) })
     }
 

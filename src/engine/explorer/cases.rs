@@ -2247,3 +2247,33 @@ fn a_lost_registration_stays_forgotten_although_its_runner_was_deleted_meanwhile
         ],
     );
 }
+
+#[test]
+fn clocks_that_agreed_for_a_long_life_are_judged_anew_for_a_short_one() {
+    keeps_every_promise(
+        Setup { jitter: 80_003_063, ..HALF },
+        &[
+            (NOW, DateAhead(-7200)),
+            (NOW, Life(7200)),
+            (NOW, StartDaemon),
+            (NOW, ResetInGitlab(0, true)),
+            (After(60), Verify(0)),
+            (After(60), Hangup),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_a_command_has_written_is_taken_up_although_config_toml_cannot_be_read_at_that_moment() {
+    keeps_every_promise(
+        Setup { jitter: 80_049_948, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, KillDaemon),
+            (After(8974), Restore(2)),
+            (NOW, StartDaemon),
+            (After(60), RotateById(1)),
+            (Await(5), DiskFault("read", 2)),
+        ],
+    );
+}
