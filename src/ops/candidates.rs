@@ -129,7 +129,8 @@ impl Runner {
 
     /// Forgets candidates whose time is over, by the time of an answer that has accepted the current token. A time at
     /// which that token has expired contradicts the answer, and so does this machine's clock, unless it is behind the
-    /// time at which the candidate was noted. That clock alone ends no candidate.
+    /// time at which the candidate was noted. That clock alone ends no candidate, and neither does the `Date` if no
+    /// expiry bounds it: the candidate may have been noted by one that was ahead.
     pub(super) fn outlive_candidates(&mut self, accepted_at: Timestamp, local: Timestamp) {
         let expires_at = self.record.credential.as_ref().and_then(|credential| credential.expiry.at());
         if expires_at.is_some_and(|expires_at| expires_at <= accepted_at) {
@@ -137,7 +138,8 @@ impl Runner {
         }
         let before = self.held.candidates.len();
         self.held.candidates.retain(|candidate| {
-            let seen_at = if local < candidate.noted_at { accepted_at } else { accepted_at.min(local) };
+            let is_behind = local < candidate.noted_at && expires_at.is_some();
+            let seen_at = if is_behind { accepted_at } else { accepted_at.min(local) };
             kept_until(candidate) >= seen_at
         });
         self.is_held_changed |= self.held.candidates.len() != before;

@@ -941,15 +941,21 @@ async fn neither_a_date_nor_this_machines_clock_alone_ends_a_candidate() {
     let (early, late) = (now().plus(day), now().plus(day * 400));
     // A clock from before the time at which the candidate was noted tells nothing.
     let unset = Timestamp::from_millis(0);
-    for (accepted_at, local, is_kept) in
-        [(late, early, true), (early, late, true), (early, unset, true), (late, late, false), (late, unset, false)]
-    {
+    let bounded = Expiry::At(late.plus(day));
+    for (expiry, accepted_at, local, is_kept) in [
+        (Expiry::Never, late, early, true),
+        (Expiry::Never, early, late, true),
+        (Expiry::Never, early, unset, true),
+        (Expiry::Never, late, late, false),
+        (Expiry::Never, late, unset, true),
+        (bounded, late, unset, false),
+    ] {
         let fixture = OpsFixture::new();
         let mut runner = fixture.registered().await;
         fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
-        runner.record.credential.as_mut().unwrap().expiry = Expiry::Never;
+        runner.record.credential.as_mut().unwrap().expiry = expiry;
         runner.outlive_candidates(accepted_at, local);
-        assert_eq!(!runner.held.candidates.is_empty(), is_kept, "{accepted_at} {local}");
+        assert_eq!(!runner.held.candidates.is_empty(), is_kept, "{expiry:?} {accepted_at} {local}");
     }
 }
 

@@ -2277,3 +2277,51 @@ fn a_token_that_a_command_has_written_is_taken_up_although_config_toml_cannot_be
         ],
     );
 }
+
+#[test]
+fn no_date_alone_ends_a_former_token_that_was_noted_by_another_one() {
+    keeps_every_promise(
+        Setup { jitter: 80_006_453, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Terminate),
+            (NOW, DateAhead(90_000)),
+            (NOW, Fault(Verification, Trouble::CutBefore)),
+            (NOW, StartDaemon),
+            (After(60), Fault(Any, Trouble::CutAfter)),
+            (NOW, KillDaemon),
+            (NOW, DateAhead(34_560_000)),
+            (NOW, StartDaemon),
+            (After(60), Enroll(1)),
+            (NOW, Restore(3)),
+        ],
+    );
+}
+
+#[test]
+fn a_runner_that_was_unregistered_and_whose_token_is_asked_about_for_another_one_is_let_go() {
+    keeps_every_promise(
+        Setup { jitter: 80_004_110, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(2)),
+            (After(1), Enroll(2)),
+            (NOW, RegisterForce(1)),
+            (NOW, Fault(Probe, Trouble::Gateway(201, Body::Token))),
+            (After(3244), WallJump(-30)),
+            (NOW, SwapToken(1, 3)),
+            (NOW, Fault(Registration, Trouble::Slow(9))),
+            (NOW, Fault(Reset, Trouble::Connect)),
+            (NOW, Enroll(1)),
+            (NOW, Fault(Registration, Trouble::Gateway(409, Body::Message))),
+            (After(1), Fault(Reset, Trouble::Gateway(502, Body::Error))),
+            (NOW, Fault(Registration, Trouble::Throttle)),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, ResetInGitlab(1, true)),
+            (NOW, Unregister(0)),
+            (After(600), Unregister(3)),
+            (NOW, VerifyDelete(3)),
+        ],
+    );
+}

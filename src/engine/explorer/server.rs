@@ -129,7 +129,9 @@ impl Port {
             if let Some(id) = state.owners.get(&about_token).copied() {
                 state.confirmed.insert((self.process, id));
             }
-            state.let_go_tokens.remove(&about_token);
+            if state.serves(&about_token) {
+                state.let_go_tokens.remove(&about_token);
+            }
             state.named.insert(about_token);
         }
         let raw = state.gitlab.answer(status, body, now);
@@ -430,7 +432,7 @@ impl Server for Port {
                 return (200, "200".to_owned());
             }
             // Its manager exists again. A runner that a backup brings back does not count as asked for.
-            if state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created) {
+            if state.gitlab.database.get(&id).is_some_and(|runner| runner.is_created) && state.serves(token.expose()) {
                 state.let_go.remove(&id);
             }
             let expires_at = state.gitlab.database.get(&id).and_then(|runner| runner.expires_at);

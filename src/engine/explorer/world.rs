@@ -13,7 +13,7 @@ use super::gitlab::{Call, Gitlab, GitlabRunner};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
 use crate::engine::Config;
-use crate::model::{Boot, CandidateSource, Held, RunnerId, RunnerKey, Timestamp};
+use crate::model::{Boot, CandidateSource, Credential, Held, RunnerId, RunnerKey, Timestamp};
 use crate::ops::memory::KnownEntries;
 use crate::secret::Token;
 use crate::store::{AskedBy, Entry, EntryToken, JournalOperation, Pending, Record};
@@ -501,6 +501,13 @@ impl State {
         let before = before.into_iter().filter(|id| !self.gitlab.database.contains_key(id));
         before.collect::<Vec<_>>().into_iter().for_each(|id| self.let_one_go(id));
         self.let_one_go(id);
+    }
+
+    /// Whether an entry or a record has this token as its own. As a candidate of another runner it is only asked about.
+    pub(super) fn serves(&self, token: &str) -> bool {
+        let is_it = |credential: &Credential| credential.token.expose() == token;
+        self.files.entries.iter().any(|entry| literal(entry) == Some(token))
+            || self.files.records.values().any(|record| record.credential.as_ref().is_some_and(is_it))
     }
 
     /// A person lets a runner go, and with it all tokens that it has had so far.
