@@ -398,13 +398,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(())
     }
 
-    /// Keeps the tokens of another record of this runner as candidates: one of them may be the good one.
+    /// Keeps the tokens of another record of this runner as candidates: one of them may be the good one. That record can
+    /// have tokens of another runner beside it, which it had before: to ask about one would bring its manager back.
     pub async fn note_record(&self, runner: &mut Runner, record: Record) {
+        let own = runner.record.named_id();
+        let is_ours =
+            |candidate: &Candidate| candidate.id.zip(own).is_none_or(|(candidate_id, own)| candidate_id == own);
         let mut other = Runner::recorded(record, runner.site.clone());
         self.load_held(&mut other).await;
-        for candidate in other.held.candidates {
-            runner.note_candidate(candidate);
-        }
+        other.held.candidates.into_iter().filter(is_ours).for_each(|candidate| runner.note_candidate(candidate));
         current_of(other.record).into_iter().for_each(|candidate| runner.note_candidate(candidate));
     }
 

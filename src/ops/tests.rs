@@ -960,6 +960,34 @@ async fn neither_a_date_nor_this_machines_clock_alone_ends_a_candidate() {
 }
 
 #[tokio::test]
+async fn tokens_of_another_runner_beside_a_second_record_are_not_asked_about() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let own = runner.record.id;
+    let mut second = runner.record.clone();
+    second.key = RunnerKey::enrollment("second").unwrap();
+    let of = |text: &str, id: Option<RunnerId>| Candidate {
+        token: Token::parse(text).unwrap(),
+        source: CandidateSource::Former,
+        noted_at: now(),
+        obtained_at: None,
+        expiry: Expiry::Never,
+        id,
+        refused: None,
+    };
+    let candidates = vec![
+        of("glrt-of-this-runner", own),
+        of("glrt-of-the-former", RunnerId::try_new(4711).ok()),
+        of("glrt-of-unknown-one", None),
+    ];
+    let held = Held { candidates, ..Held::default() };
+    fixture.disk.state().held.insert(second.key.clone(), held);
+    fixture.ops.note_record(&mut runner, second).await;
+    let noted: Vec<_> = runner.held.candidates.iter().map(|candidate| candidate.token.expose().to_owned()).collect();
+    assert_eq!(noted, ["glrt-of-this-runner", "glrt-of-unknown-one"]);
+}
+
+#[tokio::test]
 async fn a_token_that_a_gateway_invents_replaces_nothing() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
