@@ -418,9 +418,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(());
         }
         let locked = self.lock(runner).await?;
-        runner.held.evidence = evidence;
-        runner.is_held_changed = true;
-        self.save_held(runner).await?;
+        if !lost_registration::is_over_loss(&runner.held, evidence.as_deref()) {
+            runner.held.evidence = evidence;
+            runner.is_held_changed = true;
+            self.save_held(runner).await?;
+        }
         drop(locked);
         Ok(())
     }

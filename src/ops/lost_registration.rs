@@ -237,14 +237,25 @@ fn evidence_of_loss(at: Timestamp) -> Evidence {
 
 /// When the answer to a registration was lost, by the evidence about a key without a token.
 fn loss_in(held: &Held) -> Option<Timestamp> {
-    match held.evidence.as_deref() {
-        Some(Evidence {
+    held.evidence.as_deref().and_then(loss_of)
+}
+
+fn loss_of(evidence: &Evidence) -> Option<Timestamp> {
+    match evidence {
+        Evidence {
             token: None,
             conclusion: Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, since }),
             ..
-        }) => Some(*since),
-        Some(_) | None => None,
+        } => Some(*since),
+        _ => None,
     }
+}
+
+/// Whether evidence about a key without a token would be written over the loss of a registration, which another process
+/// has noted: that holds until a person goes on.
+pub(super) fn is_over_loss(held: &Held, evidence: Option<&Evidence>) -> bool {
+    let is_about_none = evidence.is_none_or(|evidence| evidence.token.is_none());
+    is_about_none && loss_in(held).is_some() && evidence.and_then(loss_of).is_none()
 }
 
 /// The same without the loss of a registration, or of one that was to recover the runner; `None` if it has none.

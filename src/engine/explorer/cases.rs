@@ -2325,3 +2325,55 @@ fn a_runner_that_was_unregistered_and_whose_token_is_asked_about_for_another_one
         ],
     );
 }
+
+#[test]
+fn without_a_state_directory_a_token_that_a_backup_brings_back_during_its_reset_is_written_over() {
+    let stateless = Setup { is_stateless: true, ..DAY };
+    keeps_every_promise(stateless, &[(NOW, Fault(Reset, Trouble::Slow(2))), (NOW, Rotate(3)), (NOW, Restore(1))]);
+    keeps_every_promise(stateless, &[(NOW, DiskFault("edit", 1)), (NOW, Rotate(3)), (NOW, Restore(3))]);
+}
+
+#[test]
+fn a_command_unregisters_the_runner_that_was_made_anew_and_whose_entry_still_has_the_former_token() {
+    keeps_every_promise(
+        Setup { jitter: 100_010_606, ..HALF },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (After(1), DuplicateEntry(2)),
+            (NOW, KillCommands),
+            (NOW, Fault(Probe, Trouble::Gateway(401, Body::Empty))),
+            (After(1174), RegisterAgainPolicy(2)),
+            (NOW, Share(2)),
+            (After(1), Terminate),
+            (NOW, DeleteInGitlab(3)),
+            (NOW, DiskFault("edit", 2)),
+            (NOW, StartDaemon),
+            (After(55), DeleteEntry(2)),
+            (After(10), Fault(Verification, Trouble::Gateway(413, Body::EmptyObject))),
+            (NOW, Unregister(2)),
+        ],
+    );
+}
+
+#[test]
+fn a_command_that_waits_for_a_runner_does_not_forget_the_lost_registration_that_follows_it() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 100_000_395, ..TWO_HOURS },
+        &[
+            (After(2555), KillDaemon),
+            (NOW, VerifyDelete(0)),
+            (After(60), Enroll(0)),
+            (NOW, KillCommands),
+            (NOW, Reboot),
+            (After(60), Terminate),
+            (NOW, Register(0)),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, DiskFault("answered", 1)),
+            (NOW, Unregister(3)),
+            (NOW, StartDaemon),
+            (Await(7), Unregister(3)),
+            (After(60), Fault(Verification, Trouble::Slow(9))),
+        ],
+    );
+}

@@ -355,8 +355,12 @@ impl Player {
                         };
                         let records = state.files.records.values().filter(has_former);
                         let tokens = records.filter_map(|record| record.credential.as_ref());
-                        let owners = tokens.filter_map(|it| state.owners.get(it.token.expose()));
-                        intent.managers.extend(owners);
+                        let owners: Vec<_> = tokens.filter_map(|it| state.owners.get(it.token.expose())).collect();
+                        intent.managers.extend(owners.iter().copied());
+                        // One that was made in place of the former one gets all of its entries.
+                        let is_made =
+                            |id: &&u64| state.gitlab.database.get(*id).is_some_and(|runner| runner.made_for.is_some());
+                        intent.runners.extend(owners.into_iter().filter(is_made));
                     }
                     // What was found in an entry counts until its record has another token.
                     let named = state.files.records.values().filter(|record| record.name == name);

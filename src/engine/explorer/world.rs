@@ -205,6 +205,8 @@ pub(super) struct State {
     /// Tokens of such runners from before: they went with the record, whatever a backup of GitLab's brings back later. One
     /// that is accepted again has been given to the agent anew.
     pub(super) let_go_tokens: BTreeSet<String>,
+    /// Runners whose former token a backup brought back before a new one was written.
+    pub(super) overtaken: BTreeSet<u64>,
     /// When a person has last put a token into a second entry.
     pub(super) duplicated_at: i64,
     /// Whether a person has removed an id from an entry.
@@ -285,6 +287,7 @@ impl World {
             deleted: BTreeSet::new(),
             let_go: BTreeSet::new(),
             let_go_tokens: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             duplicated_at: 0,
             is_id_removed: false,
             is_without_time: false,
@@ -572,6 +575,9 @@ impl State {
         for ((id, runner), is_held) in self.gitlab.database.iter().zip(is_held) {
             let before = self.holdings.get(id).copied().unwrap_or(Holding::Never);
             let after = if is_held {
+                if cause == Cause::Restore && matches!(before, Holding::Flight { .. }) {
+                    self.overtaken.insert(*id);
+                }
                 if before != Holding::Held || !self.ever_held.contains(&runner.token) {
                     self.ever_held.insert(runner.token.clone());
                 }
@@ -606,6 +612,8 @@ impl State {
                             let is_dead = runner.expires_at.is_some_and(|at| at < now);
                             // Without a state directory, what a person has moved between entries is kept nowhere else.
                             let is_moved = self.is_stateless && self.duplicated_at > 0;
+                            // Neither is one that is good again since the answer with the token that replaces it.
+                            let is_overtaken = self.is_stateless && self.overtaken.contains(id);
                             // A person had put it into the entry of another runner and has taken it out again: what was
                             // seen of it goes with that runner, which a person's command unregisters.
                             let is_passed = self.duplicated_at > 0 && intent.is_some_and(|it| !it.names.is_empty());
@@ -622,6 +630,7 @@ impl State {
                             if is_dead
                                 || is_ageless
                                 || is_moved
+                                || is_overtaken
                                 || is_passed
                                 || self.let_go.contains(id)
                                 || intent.is_some_and(|intent| intent.runners.contains(id))
