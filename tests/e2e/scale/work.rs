@@ -6,7 +6,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fake_gitlab::Endpoint;
+use fake_gitlab::{Endpoint, Fault};
 use rustix::process::Signal;
 use test_support::PATIENCE;
 
@@ -38,6 +38,10 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long the daemon is given to finish what a change causes, and is watched at rest.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// How long the server takes to answer, and how many requests it gets at a time.
+const LATENCY: Duration = Duration::from_millis(20);
+const PARALLEL: u16 = 64;
 
 /// How long a stop may take by agent.toml.
 const GRACE: Duration = Duration::from_secs(4);
@@ -111,9 +115,10 @@ fn difference(count: usize, size: usize) -> f64 {
 
 type Work = fn(usize) -> Vec<Figures>;
 
-pub(crate) const WORK: [(&str, Work); 6] = [
+pub(crate) const WORK: [(&str, Work); 7] = [
     ("list", list),
     ("verify", verify),
+    ("latency", latency),
     ("daemon", daemon),
     ("rotations", rotations),
     ("stop", stop),
@@ -136,6 +141,18 @@ fn verify(count: usize) -> Vec<Figures> {
     let (output, usage) = usage::run(fleet.start(&["verify"]));
     output.exits(0);
     vec![figures("verify", usage, fleet.gitlab.requests().len(), count)]
+}
+
+/// A server that answers late is asked about as many runners as it may be at a time. The remark is for people.
+fn latency(count: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(count, gitlab(LONG), "");
+    fleet.gitlab.order(Endpoint::Verify, Fault::delay(LATENCY)).always();
+    let began = Instant::now();
+    let (output, usage) = usage::run(fleet.start(&["verify", "--parallel", &PARALLEL.to_string()]));
+    let least = LATENCY.as_secs_f64() * ratio(count, PARALLEL.into());
+    let remark = format!(", {:.2} times the latency", began.elapsed().as_secs_f64() / least);
+    output.exits(0);
+    vec![Figures { remark, ..figures("verify --parallel 64", usage, fleet.gitlab.requests().len(), count) }]
 }
 
 /// The daemon from its start to its stop.

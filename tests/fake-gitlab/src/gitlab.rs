@@ -98,7 +98,7 @@ impl Gitlab {
     /// The runner with this token, even an expired one.
     #[must_use]
     pub fn runner_by_token(&self, token: &str) -> Option<Runner> {
-        self.state().runners.values().find(|runner| runner.token == token).cloned()
+        self.state().runner_by_token(token).cloned()
     }
 
     /// Expires a runner's token, as of a second ago.

@@ -157,8 +157,7 @@ fn concerned_runner(shared: &Shared, received: &Received, target: &Target) -> Op
         return Some(id);
     }
     let token = received.parameters.text("token").ok().flatten()?;
-    let state = locked(&shared.state);
-    state.runners.values().find(|runner| runner.token == token).map(|runner| runner.id)
+    locked(&shared.state).runner_by_token(&token).map(|runner| runner.id)
 }
 
 fn act(context: &Context, received: &Received, target: &Target) -> Answer {

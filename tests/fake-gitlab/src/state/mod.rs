@@ -10,7 +10,7 @@ pub(crate) mod replica;
 pub(crate) mod runner;
 pub(crate) mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(crate) struct State {
     /// Whether every release serves the endpoints below `/ci/api/v1`.
     pub(crate) serves_v1: bool,
     last_id: u64,
+    /// The runner that a token was given to.
+    given_to: HashMap<String, u64>,
 }
 
 /// A backup of the database.
@@ -92,6 +94,7 @@ impl State {
             strips_meta: false,
             serves_v1: false,
             last_id: 0,
+            given_to: HashMap::new(),
         }
     }
 
@@ -141,6 +144,7 @@ impl State {
         let now = self.clock.now();
         let token = new.token.clone().unwrap_or_else(|| self.tokens.runner(self.version, new.runner_type, new.origin));
         let expires_at = self.expiry_of_a_token_given_out_now();
+        self.given_to.insert(token.clone(), id);
         let runner = Runner::new(id, token, expires_at, new, now);
         self.runners.entry(id).or_insert(runner)
     }
@@ -155,6 +159,7 @@ impl State {
         runner.rotation_deadline = None;
         runner.updated_at = now;
         runner.rotations += 1;
+        self.given_to.insert(runner.token.clone(), id);
         Some(runner)
     }
 
@@ -163,8 +168,16 @@ impl State {
         let now = self.clock.now();
         let (major, minor) = EXPIRY_ENFORCED_SINCE;
         let is_enforced = self.version.is_at_least(major, minor);
-        let runner = self.runners.values().find(|runner| runner.token == token)?;
+        let runner = self.runner_by_token(token)?;
         (!is_enforced || !runner.is_expired_at(now)).then_some(runner)
+    }
+
+    /// Finds the runner of a token, even an expired one. The first look finds nearly every one: a search among thousands
+    /// would cost more than the request.
+    pub(crate) fn runner_by_token(&self, token: &str) -> Option<&Runner> {
+        let given_to = self.given_to.get(token).and_then(|id| self.runners.get(id));
+        let searched = || self.runners.values().find(|runner| runner.token == token);
+        given_to.filter(|runner| runner.token == token).or_else(searched)
     }
 
     fn expiry_of_a_token_given_out_now(&self) -> Option<Timestamp> {
