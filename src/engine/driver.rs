@@ -7,6 +7,7 @@ mod steps;
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
-use crate::ops::{self, Disk, Enrollment, EntryFate, Runner, Server, Unfinished, Unregistration};
+use crate::ops::{self, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
 use crate::secret::{Digest, Token};
 
 /// Who asks for the steps.
@@ -298,8 +299,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         if self.asker.is_daemon() {
             return;
         }
-        let now = self.now();
-        if let Err(error) = self.engine.ops.call_off_unregistration(&mut self.runner, now).await {
+        if let Err(error) = self.engine.ops.call_off_unregistration(&mut self.runner).await {
             tracing::warn!(
                 runner = self.runner.label(),
                 error = chain(&error),
@@ -402,11 +402,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             }
             (_, Some(Unfinished::LostReset)) => self.engine.ops.settle(&mut self.runner).await,
             (State::Rejected(rejected), Some(Unfinished::Unregistration)) if rejected.is_settled() => {
-                self.settle_unregistration(report).await
+                self.conclude_unregistration(report).await
             }
             (_, Some(Unfinished::Unregistration)) if matches!(report.outcomes.first(), Some(Outcome::Accepted(_))) => {
-                let now = self.now();
-                self.engine.ops.settle_unregistration(&mut self.runner, false, now).await.map(drop)
+                self.engine.ops.clear_unregistration(&mut self.runner).await
             }
             _ => return,
         };
@@ -419,9 +418,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// The runner is gone, as it was asked for.
-    async fn settle_unregistration(&mut self, report: &mut StepReport) -> Result<(), ops::Error> {
-        let now = self.now();
-        let result = match self.engine.ops.settle_unregistration(&mut self.runner, true, now).await {
+    async fn conclude_unregistration(&mut self, report: &mut StepReport) -> Result<(), ops::Error> {
+        let (now, timing) = (self.now(), Arc::clone(&self.rules.timing));
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let result = match self.engine.ops.conclude_unregistration(&mut self.runner, &inquiry).await {
             Ok(None) => return Ok(()),
             Ok(Some(result)) => Some(result),
             // The state follows the runner, which has given its token up already: what was concluded about that token says

@@ -1173,7 +1173,7 @@ async fn a_lost_unregistration_of_a_command_leaves_nothing_that_acts_later() {
     let error = fixture.ops.unregister(&mut runner, asked(EntryFate::Drop), &inquiry()).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::NotUnregistered(Settling::Ask));
     assert!(!fixture.disk.state().journal.is_empty(), "it is still asking");
-    fixture.ops.call_off_unregistration(&mut runner, now()).await.unwrap();
+    fixture.ops.call_off_unregistration(&mut runner).await.unwrap();
     assert_eq!(fixture.ops.replay(now()).await.unwrap().unfinished, []);
     assert_eq!((fixture.disk.tokens().len(), fixture.server.runners().len()), (1, 1));
 }
@@ -1189,8 +1189,11 @@ async fn a_lost_unregistration_of_a_stop_is_settled_by_asking() {
         let replayed = fixture.ops.replay(now()).await.unwrap();
         assert_eq!(replayed.unfinished, [(runner.record.key.clone(), Unfinished::Unregistration)]);
         assert_eq!(fixture.ops.verify(&mut runner, &later(60)).await.is_err(), is_executed);
-        let settled = fixture.ops.settle_unregistration(&mut runner, is_executed, now()).await.unwrap();
-        assert_eq!(settled.is_some(), is_executed);
+        if is_executed {
+            assert!(fixture.ops.conclude_unregistration(&mut runner, &later(60)).await.unwrap().is_some());
+        } else {
+            fixture.ops.clear_unregistration(&mut runner).await.unwrap();
+        }
         assert_eq!(fixture.disk.tokens().len(), usize::from(!is_executed));
         assert!(fixture.disk.state().journal.is_empty());
         let deletions = fixture.server.calls().iter().filter(|call| **call == "delete_runner").count();

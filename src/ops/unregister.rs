@@ -248,12 +248,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Disk`]; the next start settles the intent by asking, then.
-    pub async fn call_off_unregistration(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+    pub async fn call_off_unregistration(&self, runner: &mut Runner) -> Result<(), Error> {
         // What only the disk has kept from its end is finished by the next start.
         if self.finished_fate(runner).await?.is_some() {
             return Ok(());
         }
-        self.settle_unregistration(runner, false, now).await.map(drop)
+        self.clear_unregistration(runner).await
     }
 
     fn unregistration_intent(
@@ -369,28 +369,45 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(Some((fate, UnregisterResult { found, dropped_to, date: None })))
     }
 
-    /// Settles an unregistration that was cut off, once a verification has shown what happened: a runner that is gone is
-    /// retired as it was asked for, unless it has another token since; `None` if it is served on.
+    /// Finishes an unregistration that was cut off, once the runner is proven gone: it is retired as it was asked for, and
+    /// unknown tokens in its entries that are proven dead go with it. `None` if there is none to finish.
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn settle_unregistration(
+    pub async fn conclude_unregistration(
         &self,
         runner: &mut Runner,
-        is_gone: bool,
-        now: Timestamp,
+        inquiry: &Inquiry<'_>,
     ) -> Result<Option<UnregisterResult>, Error> {
         let _locked = self.lock(runner).await?;
         let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(None) };
-        let Some(fate) = fate_for(runner, &pending.intent).filter(|_| is_gone) else {
-            if matches!(pending.intent.operation, JournalOperation::Unregister { .. }) {
-                self.disk.clear(&runner.record.key).await?;
-            }
+        let Some(fate) = fate_for(runner, &pending.intent) else {
+            self.clear_if_unregistration(&pending).await?;
             return Ok(None);
         };
         self.journal_deletion(runner, None).await?;
+        let now = inquiry.now.at;
+        runner.removable = runner.overwritable(inquiry);
         let dropped_to = self.retire(runner, fate, now).await?;
+        runner.removable.clear();
         Ok(Some(UnregisterResult { found: already_gone(runner, now), dropped_to, date: None }))
+    }
+
+    /// Forgets an unregistration that was cut off: the runner is served on.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn clear_unregistration(&self, runner: &mut Runner) -> Result<(), Error> {
+        let _locked = self.lock(runner).await?;
+        let Some(pending) = self.disk.pending_of(&runner.record.key).await? else { return Ok(()) };
+        Ok(self.clear_if_unregistration(&pending).await?)
+    }
+
+    async fn clear_if_unregistration(&self, pending: &Pending) -> Result<(), store::Error> {
+        match &pending.intent.operation {
+            JournalOperation::Unregister { .. } => self.disk.clear(&pending.key).await,
+            JournalOperation::Register { .. } | JournalOperation::Rotate { .. } => Ok(()),
+        }
     }
 
     /// Retires the record and handles the entry after the server's answer. Returns the file of a dropped entry.

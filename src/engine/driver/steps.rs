@@ -74,7 +74,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// What an operation is told about the present.
-    fn inquiry(&self) -> Inquiry<'_> {
+    pub(super) fn inquiry(&self) -> Inquiry<'_> {
         let now = self.moment().stamp();
         let (is_dead, is_patient) = match &self.state {
             State::Rejected(state) => (true, state.awaits_candidates(&self.rules.timing, now.at)),

@@ -2377,3 +2377,19 @@ fn a_command_that_waits_for_a_runner_does_not_forget_the_lost_registration_that_
         ],
     );
 }
+
+#[test]
+fn an_unregistration_that_was_cut_off_removes_an_entry_with_a_dead_token_too() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 70_015_444, ..TWO_HOURS },
+        &[
+            (NOW, RegisterForce(1)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Enroll(1)),
+            (After(15_541), DiskFault("answered", 2)),
+            (NOW, VerifyDelete(2)),
+            (After(60), Unregister(2)),
+        ],
+    );
+}
