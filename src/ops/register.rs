@@ -101,7 +101,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         unknown.extend(self.note_same_runner(enrollment, runner, &entered.snapshot, inquiry).await?);
         let entry_status = EntryStatus::of(runner, &entered.snapshot);
         let is_blank = entry_status == EntryStatus::Blank;
-        let is_missing = match entry_status {
+        let mut is_missing = match entry_status {
             EntryStatus::Variable(variable) => {
                 return Err(Error::VariableToken { runner: runner.label().to_owned(), variable });
             }
@@ -118,12 +118,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(adopted);
         }
         // The new token is written over unknown ones that are proven dead, or it would have no entry.
-        runner.removable = runner.overwritable(inquiry);
-        if unknown.iter().any(|token| !runner.removable.contains(&token.digest())) {
+        let dead = runner.overwritable(inquiry);
+        runner.removable = unknown.iter().map(Token::digest).collect();
+        if runner.removable.iter().any(|unknown| !dead.contains(unknown)) {
             return Err(Error::EntryDisputed(runner.label().to_owned()));
         }
+        is_missing &= !has_one_of(&unknown, enrollment, &entered.snapshot);
         if is_missing && self.is_registered_elsewhere(enrollment, runner, &entered.snapshot).await? {
             return Ok(left_to_another(runner));
+        }
+        if self.has_accepted_namesake(enrollment, runner, &entered.snapshot, inquiry).await? {
+            return Ok(Completed::new(Outcome::Deferred { retry_after: None }, None));
         }
         self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
@@ -192,6 +197,48 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             if !is_of_another {
                 return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the server accepts the token in another entry of the enrollment's name. Without a state directory the name is
+    /// all that says which runner the enrollment has, and an old config.toml can have come back before the present one.
+    ///
+    /// # Errors
+    /// [`Error::EntryDisputed`] until such a token is proven dead.
+    async fn has_accepted_namesake(
+        &self,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+        snapshot: &Snapshot,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<bool, Error> {
+        if self.disk.has_state() || !is_of_daemon(runner) {
+            return Ok(false);
+        }
+        let own = runner.target();
+        let named = snapshot.named(&enrollment.site.url, &enrollment.entry.name);
+        for entry in named.filter(|entry| !is_own(&own, entry)) {
+            let Ok((_, token)) = entry.access() else { continue };
+            match self.send_verify(runner, &token).await {
+                Ok(_) => {
+                    if runner.is_news(&token) {
+                        tracing::warn!(
+                            runner = runner.label(),
+                            line = entry.line,
+                            "its token is refused, and another entry of its name has one that the server accepts: not registering it again; remove the entry that does not work"
+                        );
+                    }
+                    return Ok(true);
+                }
+                Err(error) if error.outcome() == Outcome::Refused => {
+                    let refused = runner.note_refused_namesake(token.digest(), inquiry.now);
+                    if !inquiry.is_proof(&refused, entry.expiry) {
+                        return Err(Error::EntryDisputed(runner.label().to_owned()));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
@@ -448,6 +495,12 @@ fn left_to_another(runner: &Runner) -> Completed {
     tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
     let outcome = if is_of_daemon(runner) { Outcome::Deferred { retry_after: None } } else { Outcome::Released };
     Completed::new(outcome, None)
+}
+
+/// Whether an entry of the enrollment's name holds one of these tokens.
+fn has_one_of(tokens: &[Token], enrollment: &Enrollment, snapshot: &Snapshot) -> bool {
+    let mut named = snapshot.named(&enrollment.site.url, &enrollment.entry.name);
+    named.any(|entry| entry.token.token().is_some_and(|token| tokens.contains(token)))
 }
 
 /// Whether the daemon registers the runner, for an enrollment.

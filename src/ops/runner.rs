@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::lifecycle::{Fraction, State, Timing, Validity, is_untimed, precedes_issue, reset_from};
 use crate::model::{
-    Belief, Candidate, CandidateSource, Conclusion, Credential, Evidence, Expiry, Held, Origin, Rejection, RunnerId,
-    RunnerKey, Site, StateName, SystemId, Timestamp,
+    Belief, Candidate, CandidateSource, Claim, Conclusion, Credential, Evidence, Expiry, Finding, Held, Origin,
+    Rejection, RunnerId, RunnerKey, Site, Stamp, StateName, SystemId, Timestamp,
 };
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
@@ -45,6 +45,8 @@ pub struct Runner {
     pub(super) sole_copy: Option<Rc<SoleCopy>>,
     /// Tokens that a lasting dispute was logged about.
     pub(super) disputed: Vec<Digest>,
+    /// Tokens in other entries of its name that the server refuses. They are looked at without a state directory alone.
+    refused_namesakes: Vec<(Digest, Finding)>,
     /// Which clock shows its server's time; `None` until the server has issued or accepted a token.
     pub(super) belief: Option<Belief>,
     /// Its candidates, and the evidence about its token.
@@ -154,6 +156,7 @@ impl Runner {
             removable: Vec::new(),
             sole_copy: None,
             disputed: Vec::new(),
+            refused_namesakes: Vec::new(),
             belief: None,
             held: Held::default(),
             is_held_changed: false,
@@ -310,6 +313,15 @@ impl Runner {
             self.disputed.push(digest);
         }
         is_news
+    }
+
+    /// Notes that the server has refused the token in another entry of its name, and returns all that is known of that.
+    pub(super) fn note_refused_namesake(&mut self, token: Digest, now: Stamp) -> Finding {
+        let known = self.refused_namesakes.iter().position(|(other, _)| *other == token);
+        let known = known.map(|at| self.refused_namesakes.swap_remove(at).1);
+        let refused = Finding::added(known, Claim::Refused, now);
+        self.refused_namesakes.push((token, refused));
+        refused
     }
 
     /// When its token was issued or first seen, and when it expires.

@@ -2393,3 +2393,66 @@ fn an_unregistration_that_was_cut_off_removes_an_entry_with_a_dead_token_too() {
         ],
     );
 }
+
+#[test]
+fn without_a_state_directory_no_second_runner_is_registered_beside_a_good_entry_of_the_name() {
+    // An old config.toml has an entry of its name, beside which the daemon restores the present one.
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 80_045_719, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), Backup),
+            (NOW, KillDaemon),
+            (NOW, Unregister(2)),
+            (After(19_796), StartDaemon),
+            (NOW, RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 80_014_830, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (After(1), Lag(30)),
+            (NOW, Backup),
+            (After(24_142), Wait),
+            (NOW, Restore(3)),
+            (After(8200), Reboot),
+            (After(60), RestoreConfig),
+        ],
+    );
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 80_059_958, is_stateless: true, ..DAY },
+        &[
+            (NOW, Life(7200)),
+            (NOW, Register(0)),
+            (NOW, Backup),
+            (NOW, Fault(Registration, Trouble::Odd(Oddity::Status200))),
+            (NOW, RegisterForce(0)),
+            (NOW, StartDaemon),
+            (After(9869), Fault(Any, Trouble::SameToken)),
+            (NOW, Enroll(0)),
+            (After(1), Fault(Probe, Trouble::Slow(5))),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
+
+#[test]
+fn a_registration_goes_over_an_entry_of_its_name_without_an_id_whose_token_is_dead() {
+    keeps_every_promise(
+        Setup { jitter: 80_027_881, ..DAY },
+        &[
+            (NOW, Unregister(2)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), Wait),
+            (NOW, KillDaemon),
+            (NOW, ResetInGitlab(2, true)),
+            (NOW, RemoveId(1)),
+            (NOW, Restore(2)),
+        ],
+    );
+}
