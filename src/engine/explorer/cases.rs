@@ -2456,3 +2456,20 @@ fn a_registration_goes_over_an_entry_of_its_name_without_an_id_whose_token_is_de
         ],
     );
 }
+
+#[test]
+fn a_runner_that_no_answer_has_named_for_its_enrollment_does_not_hold_up_a_registration() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 80_018_087, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unregister(0)),
+            (NOW, Fault(Registration, Trouble::GatewayAfter(200, Body::Token))),
+            (NOW, Enroll(0)),
+            (After(1), SwapToken(2, 2)),
+            (After(1), Enroll(2)),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Hangup),
+        ],
+    );
+}

@@ -123,7 +123,8 @@ impl Port {
         state.check(if is_token_cut { Cause::CutAnswer(self.process) } else { Cause::Process(self.process) });
         // Such an answer says that the request was not executed. Of a 5xx, only GitLab's own maintenance says so.
         if matches!(fault, Some(Fault::GatewayAfter(status, _)) if status < 500 && status != 408) {
-            state.lost_registrations = lost_before;
+            let lost = std::mem::replace(&mut state.lost_registrations, lost_before);
+            state.unannounced.extend(lost.difference(&state.lost_registrations));
         }
         if call == Call::Verify && status == 200 && !is_cut && !state.gitlab.is_old {
             if let Some(id) = state.owners.get(&about_token).copied() {
@@ -275,8 +276,9 @@ impl Port {
         // Without a state directory nothing but an entry of its name says that it has one.
         let made = made.filter(|_| !state.is_stateless);
         let of_name = made.filter(|(_, runner)| runner.made_for.as_deref() == Some(name)).map(|(id, _)| *id);
-        // One that has parted from the name counts again only once a person puts it into an entry of that name.
-        let of_name = of_name.filter(|id| !state.parted.contains(id));
+        // One that has parted from the name, or was never known to be of it, counts only once a person puts it into an entry
+        // of that name.
+        let of_name = of_name.filter(|id| !state.parted.contains(id) && !state.unannounced.contains(id));
         // Nor is one that a person's command has made in the record of another enrollment of the name, which may be gone
         // by now. Settings with two of one name are refused: only this world has them.
         let is_in_anothers = |id: &u64| {

@@ -195,6 +195,9 @@ pub(super) struct State {
     pub(super) unanswered_registrations: BTreeSet<String>,
     /// Runners that were made by a registration whose answer was lost, until a person goes on.
     pub(super) lost_registrations: BTreeSet<u64>,
+    /// Runners that were made by a registration which something else has answered as not executed: nothing has said that
+    /// the enrollment has one, whatever a person then does with their tokens.
+    pub(super) unannounced: BTreeSet<u64>,
     /// Resets by id, by runner.
     pub(super) recovered: BTreeSet<u64>,
     pub(super) is_stateless: bool,
@@ -282,6 +285,7 @@ impl World {
             in_registration: BTreeSet::new(),
             unanswered_registrations: BTreeSet::new(),
             lost_registrations: BTreeSet::new(),
+            unannounced: BTreeSet::new(),
             recovered: BTreeSet::new(),
             is_stateless: false,
             deleted: BTreeSet::new(),
