@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
 use crate::error_chain::chain;
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Error, Runner, Server, is_own};
+use crate::ops::{Disk, Error, Server, is_own};
 use crate::status::Phase;
 use crate::store::{Difference, EntrySelector, Snapshot};
 
@@ -455,21 +455,24 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 && managed.runner.record.credential.is_none()
                 && self.unregistered_elsewhere.contains(key);
             let is_resting = self.resting.contains_key(key);
-            if !is_left_alone && !is_resting && !self.is_served(&managed.runner, snapshot) {
+            if !is_left_alone && !is_resting && !self.is_served(&managed, snapshot) {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");
                 self.spawn(managed);
             }
         }
     }
 
-    /// Whether a worker has this runner's key, or workers answer for every entry that it would.
-    fn is_served(&self, runner: &Runner, snapshot: &Snapshot) -> bool {
-        if self.roster.contains(&runner.record.key) {
+    /// Whether a worker has this runner's key, or workers answer for every entry that it would. The runner of an enrollment
+    /// has its key once it is taken over: its entry may hold the token of another one by then.
+    fn is_served(&self, managed: &ManagedRunner, snapshot: &Snapshot) -> bool {
+        if self.roster.contains(&managed.runner.record.key) {
             return true;
         }
-        let target = runner.target();
+        let target = managed.runner.target();
         let mut own = snapshot.of(&target).peekable();
-        own.peek().is_some() && own.all(|entry| self.roster.answers_for(|target| is_own(target, entry)))
+        managed.enrollment.is_none()
+            && own.peek().is_some()
+            && own.all(|entry| self.roster.answers_for(|target| is_own(target, entry)))
     }
 }
 

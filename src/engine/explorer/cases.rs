@@ -2473,3 +2473,19 @@ fn a_runner_that_no_answer_has_named_for_its_enrollment_does_not_hold_up_a_regis
         ],
     );
 }
+
+#[test]
+fn an_enrollment_whose_entry_gets_another_runners_token_while_it_takes_its_runner_over_is_served() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 90_013_019, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Life(7200)),
+            (NOW, RegisterForce(1)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(1256), Verify(2)),
+            (NOW, Enroll(1)),
+            (NOW, SwapToken(2, 0)),
+        ],
+    );
+}
