@@ -217,6 +217,12 @@ impl Runner {
         self.former_digests().any(|former| former == digest)
     }
 
+    /// Whether a given token is the one that the runner was made of. If it was found in config.toml, no record says so, and
+    /// one that it has had before is none that was given since: a replica that lags still accepts it.
+    pub(super) fn is_made_of(&self, token: &Token) -> bool {
+        self.record.has_seed(token) || self.record.seed.is_none() && self.was_current(token)
+    }
+
     /// Selects the entries that an unregistration removes: those with its own tokens, or with one that is proven dead.
     pub(super) fn removal_target(&self) -> EntrySelector {
         let mut target = self.target();

@@ -359,11 +359,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 return Ok(None);
             }
         };
-        if runner.record.has_seed(&token) || runner.is_current(&token) {
+        if runner.is_made_of(&token) || runner.is_current(&token) {
             return Ok(None);
         }
         let entered = self.enter(runner).await?;
-        if runner.record.has_seed(&token) {
+        if runner.is_made_of(&token) {
             return Ok(None);
         }
         if self.is_of_another(enrollments, runner, &token).await? {

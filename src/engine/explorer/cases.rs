@@ -2489,3 +2489,35 @@ fn an_enrollment_whose_entry_gets_another_runners_token_while_it_takes_its_runne
         ],
     );
 }
+
+#[test]
+fn a_given_token_that_was_replaced_is_not_adopted_again_at_a_replica_that_lags() {
+    keeps_every_promise(
+        Setup { jitter: 90_037_488, is_stateless: true, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (After(600), Enroll(2)),
+            (After(600), Verify(3)),
+            (NOW, DateAhead(3)),
+            (NOW, KillDaemon),
+            (After(28_308), CloseRotation(1, true)),
+            (NOW, Hangup),
+            (NOW, Down(2000)),
+            (After(600), DateAhead(0)),
+            (NOW, Wait),
+            (NOW, DateAhead(0)),
+            (After(60), DiskFault("probe", 1)),
+            (After(600), Enroll(1)),
+            (After(600), Fault(Verification, Trouble::CutAfter)),
+            (After(25_326), Wait),
+            (NOW, Life(7200)),
+            (NOW, KillCommands),
+            (NOW, ResetInGitlab(0, true)),
+            (After(600), Fault(Verification, Trouble::SameToken)),
+            (NOW, StartDaemon),
+            (After(1), Lag(30)),
+            (After(1), Lag(30)),
+            (After(1), Enroll(0)),
+        ],
+    );
+}
