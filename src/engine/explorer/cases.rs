@@ -2521,3 +2521,27 @@ fn a_given_token_that_was_replaced_is_not_adopted_again_at_a_replica_that_lags()
         ],
     );
 }
+
+#[test]
+fn a_difference_of_clocks_that_a_long_life_tolerates_is_judged_anew_for_a_shorter_one() {
+    keeps_every_promise(
+        Setup { jitter: 90_011_492, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(2)),
+            (NOW, Life(7200)),
+            (After(2404), Unregister(3)),
+            (After(600), Fault(ResetById, Trouble::Gateway(501, Body::Message))),
+            (After(10_319), VerifyDelete(2)),
+            (After(1419), ResetInGitlab(1, true)),
+            (After(981), Fault(ResetById, Trouble::CutAfter)),
+            (After(25_188), RegisterAgainPolicy(1)),
+            (After(7410), Wait),
+            (NOW, Down(8000)),
+            (NOW, DateAhead(-7200)),
+            (After(600), Enroll(2)),
+            (After(13_043), AccessToken(false)),
+            (NOW, Reboot),
+        ],
+    );
+}
