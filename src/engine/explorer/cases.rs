@@ -2545,3 +2545,54 @@ fn a_difference_of_clocks_that_a_long_life_tolerates_is_judged_anew_for_a_shorte
         ],
     );
 }
+
+#[test]
+fn a_runner_that_was_registered_anew_is_none_of_its_enrollment_in_another_runners_entry() {
+    keeps_every_promise(
+        Setup { jitter: 90_020_524, ..DUE },
+        &[
+            (NOW, Register(0)),
+            (NOW, StartDaemon),
+            (NOW, DeleteInGitlab(1)),
+            (NOW, ResetInGitlab(2, false)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Enroll(0)),
+            (After(600), Wait),
+            (NOW, SwapToken(0, 2)),
+            (NOW, Restore(1)),
+            (After(1), ResetInGitlab(0, true)),
+        ],
+    );
+}
+
+#[test]
+fn a_lost_registration_waits_on_if_a_command_could_not_forget_it() {
+    keeps_every_promise(
+        Setup { jitter: 90_018_055, ..TWO_HOURS },
+        &[
+            (NOW, DiskFault("forget", 5)),
+            (NOW, Enroll(1)),
+            (NOW, StartDaemon),
+            (NOW, Fault(Registration, Trouble::CutAfter)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Restore(1)),
+            (After(600), KillDaemon),
+            (NOW, RegisterForce(1)),
+        ],
+    );
+}
+
+#[test]
+fn without_a_state_directory_what_was_seen_goes_with_the_worker_of_a_found_runner() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 90_000_955, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, Register(0)),
+            (After(16_486), KillDaemon),
+            (NOW, GatewayFor(2000, 410, Body::EmptyObject)),
+            (NOW, StartDaemon),
+            (After(60), Enroll(0)),
+            (After(1), DateAhead(0)),
+        ],
+    );
+}

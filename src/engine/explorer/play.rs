@@ -428,6 +428,7 @@ impl Player {
             let mut state = self.world.state();
             let old_config = (state.now(), state.config.clone());
             state.old_config = Some(old_config);
+            state.forget_unwritten();
         }
         match act {
             Act::StartDaemon => self.start_daemon(),
@@ -943,7 +944,12 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
         let waits = |(key, held): (&RunnerKey, &Held)| {
             let is_named = state.files.records.get(key).is_some_and(|record| record.name.as_ref() == Some(name));
             let conclusion = held.evidence.as_ref().and_then(|evidence| evidence.conclusion);
-            let is_lost = matches!(conclusion, Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }));
+            let is_lost = match conclusion {
+                Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }) => true,
+                // A person's command that was to go on could not write that, and has said so.
+                Some(Conclusion::Rejected { rungs, .. }) => rungs.register_lost && state.last_disk_fault > 0,
+                _ => false,
+            };
             is_lost && (*key == enrollment.key || is_named)
         };
         let description = enrollment.parameters.description.as_deref().unwrap_or_default();

@@ -334,11 +334,25 @@ impl Port {
             let is_freed = state.freed.contains(super::world::entry_name(name));
             is_freed || state.let_go.contains(id) || state.duplicated_at > 0 && is_elsewhere
         };
+        // Nor is one that was registered anew since, and whose token a person has then put into another runner's entry:
+        // nothing of this name knows that token.
+        let is_home = |id: &u64| state.homes.get(super::world::entry_name(name)) == Some(id);
+        let of_name =
+            of_name.filter(|id| state.duplicated_at == 0 || is_home(id) || is_known_by_name(state, *id, name));
         let first = of_name.chain(of_entry).find(|id| is_good(id) && !is_other(id) && !is_left(id));
         if let Some(first) = first {
             state.violate(Kind::SecondRunner, format!("`{name}` has runner {first}, and gets a second one"));
         }
     }
+}
+
+/// Whether a record of this name, or of its enrollment, knows the runner's present token.
+fn is_known_by_name(state: &State, id: u64, name: &str) -> bool {
+    let token = state.gitlab.database.get(&id).map(|runner| runner.token.as_str()).unwrap_or_default();
+    let is_of_name = |record: &&crate::store::Record| {
+        record.name.as_deref() == Some(super::world::entry_name(name)) || record.enrollment.as_deref() == Some(name)
+    };
+    state.files.records.values().filter(is_of_name).any(|record| state.knows(&record.key, token))
 }
 
 /// Whether an entry holds the runner's token.

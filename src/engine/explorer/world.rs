@@ -491,6 +491,14 @@ impl State {
         }
     }
 
+    /// New settings can give a found runner to an enrollment, whose worker begins anew. Without a state directory it does not
+    /// know what the former one has seen.
+    pub(super) fn forget_unwritten(&mut self) {
+        if self.is_stateless {
+            self.unproven.retain(|(what, _)| *what != "reset");
+        }
+    }
+
     /// Whether a runner that a person had unregistered here is proven gone, and its entry and record go as asked for.
     fn is_finishing_a_commands_work(&self) -> bool {
         self.files.journal.values().any(|pending| {
@@ -773,7 +781,7 @@ impl State {
         }
     }
 
-    fn knows(&self, key: &RunnerKey, token: &str) -> bool {
+    pub(super) fn knows(&self, key: &RunnerKey, token: &str) -> bool {
         let current = self.files.records.get(key).and_then(|record| record.credential.as_ref());
         let held = self.files.held.get(key);
         current.is_some_and(|credential| credential.token.expose() == token)
