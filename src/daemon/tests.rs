@@ -916,7 +916,7 @@ async fn a_stuck_disk_blocks_neither_heartbeat_nor_shutdown() {
     let script = async {
         sleep(secs(100)).await;
         assert!(registry.readiness().ready);
-        fixture.disk.state().is_stuck = true;
+        fixture.disk.state().stuck_at = Some("read");
         notices.send(Notice::Reload).unwrap();
         sleep(secs(300)).await;
         assert!(heartbeat.is_alive() && !registry.readiness().ready);

@@ -498,8 +498,8 @@ pub(crate) struct DiskState {
     pub(crate) record_reads: BTreeMap<RunnerKey, usize>,
     /// All writes, in order.
     pub(crate) effects: Vec<&'static str>,
-    /// Whether reads hang, as on an unreachable network disk.
-    pub(crate) is_stuck: bool,
+    /// What hangs, as on an unreachable network disk: `read` or `record`.
+    pub(crate) stuck_at: Option<&'static str>,
     /// The number of writes before all others fail; `None` for no limit.
     pub(crate) writes_left: Option<u32>,
     /// The remaining failures of each write.
@@ -612,6 +612,15 @@ fn complete(state: &mut DiskState, name: &str, url: &ServerUrl, id: Option<Runne
     true
 }
 
+impl MemoryDisk {
+    /// Never returns if this hangs.
+    async fn pass(&self, effect: &'static str) {
+        if self.state().stuck_at == Some(effect) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Disk for MemoryDisk {
     type RunnerLock = ();
 
@@ -631,9 +640,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn read(&self) -> Result<Arc<Snapshot>, store::Error> {
-        if self.state().is_stuck {
-            std::future::pending::<()>().await;
-        }
+        self.pass("read").await;
         let mut state = self.state();
         if let Some(times) = state.failing.get_mut("read").filter(|times| **times > 0) {
             *times -= 1;
@@ -682,6 +689,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn save_record(&self, record: Record) -> Result<(), store::Error> {
+        self.pass("record").await;
         let mut state = self.effect("record")?;
         if !state.is_stateless {
             state.records.insert(record.key.clone(), record);

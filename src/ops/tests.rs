@@ -1534,6 +1534,23 @@ async fn twins_take_their_locks_in_turn() {
     assert!(fixture.ops.lock_twin(&runner).await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn verification_that_waits_for_the_disk_leaves_the_server_to_others() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut others = Vec::new();
+    for _ in 1..crate::gitlab::IN_FLIGHT_PER_HOST {
+        others.push(fixture.ops.place(&runner.site).await);
+    }
+    fixture.disk.state().stuck_at = Some("record");
+    let mut next = runner.clone();
+    let inquiry = inquiry();
+    let both =
+        async { tokio::join!(fixture.ops.verify(&mut runner, &inquiry), fixture.ops.verify(&mut next, &inquiry)) };
+    assert!(tokio::time::timeout(Duration::from_secs(60), both).await.is_err(), "the disk is stuck");
+    assert_eq!(fixture.server.calls().iter().filter(|call| **call == "verify").count(), 2);
+}
+
 /// An enrollment with a given token.
 fn given(name: &str, token: &Token) -> Enrollment {
     Enrollment {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::candidates::{Asked, Unadopted};
 use super::enrollment::{given_tokens, has_given, server_of_given};
 use super::{
-    Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner, Server,
+    Completed, Disk, Enrollment, EntryStatus, Error, Inquiry, LOCK_WAIT, Locked, Ops, RegistrationSource, Runner,
+    Server,
 };
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Verified};
@@ -39,7 +40,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Asking`] if the token is refused or the server does not answer, [`Error::Disk`] if config.toml or the
     /// record cannot be read or written, [`Error::FirstApi`] for a runner of the API v1.
     pub async fn verify(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
-        let entered = self.enter(runner).await?;
+        let mut entered = self.enter(runner).await?;
         entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
         let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
@@ -53,7 +54,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.record.credential.is_none() {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
-        match self.verify_own(runner, inquiry).await {
+        match self.verify_own(runner, &mut entered.locked, inquiry).await {
             Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
                 // With this refusal it may be proven dead.
@@ -92,7 +93,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
-    async fn verify_own(&self, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<Completed, Error> {
+    /// An acceptance is the last answer that it needs: others may ask the server while this one waits for the disk.
+    async fn verify_own(
+        &self,
+        runner: &mut Runner,
+        locked: &mut Locked<D::RunnerLock>,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
         let token = runner.token()?;
         let mut answer = self.send_verify(runner, &token).await;
         if let Ok(verified) = &mut answer {
@@ -102,6 +109,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         note_verification(runner, &answer, now);
         let mut is_doubtful = false;
         if let Ok(verified) = &answer {
+            locked.give_place_back();
             let was_named = runner.record.named_id().is_some();
             apply_answer(runner, verified, now);
             if !was_named && runner.record.named_id().is_some() {
