@@ -1,7 +1,8 @@
 //! Finds records by what they hold, and journals by their tokens, without reading all of them each time.
 //!
 //! The kernel tells by inotify which files of the directory have changed, whoever changed them; only those are read again.
-//! Where it cannot, everything is read again each time. The index is made at the first question.
+//! Where it cannot, and in a directory of a few files, everything is read again each time. The index is made at the first
+//! question.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -67,7 +68,7 @@ impl RecordQuery {
 /// The index of one state directory.
 #[derive(Default)]
 pub(super) struct StateIndex {
-    /// Reports changes; `None` before the first question, and if the kernel has none to give.
+    /// Reports changes; `None` before the first question, with a few files, and if the kernel has none to give.
     changes: Option<Changes>,
     /// By the number of a runner, for the other maps.
     runners: Vec<Known>,
@@ -90,6 +91,10 @@ const SUFFIXES: [&str; 3] = [".json", ".held", ".pending"];
 
 /// Room for a few hundred events.
 const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The number of files from which a directory is watched. The kernel ends a watch in some twenty milliseconds, in which a
+/// command for one runner does all its work.
+const MANY_FILES: usize = 16;
 
 /// A watched directory.
 struct Changes {
@@ -160,7 +165,7 @@ impl StateIndex {
             Some(Changed::Anything) => self.read_all(directory),
             None | Some(Changed::Unknown) => {
                 // Before the files are read: what changes meanwhile is read again.
-                self.changes = Changes::watch(directory);
+                self.changes = has_many_files(directory).then(|| Changes::watch(directory)).flatten();
                 self.read_all(directory)
             }
         }
@@ -250,6 +255,10 @@ impl StateIndex {
     }
 }
 
+fn has_many_files(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|files| files.take(MANY_FILES).count() == MANY_FILES)
+}
+
 /// The runner's key in a file's name, and the kind of file.
 fn split(name: &str) -> Option<(&str, &'static str)> {
     SUFFIXES.into_iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, suffix)))
@@ -301,5 +310,23 @@ impl Changes {
                 Err(_) => return Changed::Unknown,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_is_watched_from_sixteen_files_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut index = StateIndex::default();
+        let mut is_watched_with = |files: usize| {
+            (0..files).for_each(|number| fs::write(directory.path().join(number.to_string()), "").unwrap());
+            index.refresh(directory.path()).unwrap();
+            index.changes.is_some()
+        };
+        assert!(!is_watched_with(MANY_FILES - 1));
+        assert!(is_watched_with(MANY_FILES));
     }
 }
