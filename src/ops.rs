@@ -185,7 +185,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         locked: Locked<D::RunnerLock>,
         found: OnDisk,
     ) -> Result<Entered<D::RunnerLock>, Error> {
-        let known = runner.record.credential.clone();
+        let known = runner.digest();
         let OnDisk { record, held, pending, snapshot } = found;
         if self.take_record(runner, record?)? {
             runner.take_held(held);
@@ -200,7 +200,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             pending => (pending, snapshot?),
         };
         runner.look_up(&snapshot);
-        runner.is_replaced |= runner.record.credential != known;
+        runner.is_replaced |= runner.digest() != known;
         Ok(Entered { locked, snapshot, pending, is_unfinished })
     }
 
@@ -236,8 +236,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.is_recorded = true;
         let is_newer = runner.is_newer_than(&record);
         if !is_newer {
-            runner.is_replaced |= runner.record.credential != record.credential;
+            // Its times may be news alone: another process has verified it meanwhile.
+            let known = runner.digest();
             runner.record = Record { url: runner.site.url.clone(), ..record };
+            runner.is_replaced |= runner.digest() != known;
         }
         Ok(!is_newer)
     }

@@ -1535,6 +1535,15 @@ async fn twins_take_their_locks_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rotation_after_a_verification_of_another_process_replaces_the_token() {
+    let fixture = OpsFixture::new();
+    let mut found = fixture.registered().await;
+    found.record.credential.as_mut().unwrap().expiry = Expiry::Unknown;
+    let rotated = fixture.ops.rotate(&mut found, None, &inquiry()).await.unwrap();
+    assert!(matches!(rotated.outcome, Outcome::Rotated(_)), "{:?}", rotated.outcome);
+}
+
+#[tokio::test(start_paused = true)]
 async fn verification_that_waits_for_the_disk_leaves_the_server_to_others() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
