@@ -2596,3 +2596,63 @@ fn without_a_state_directory_what_was_seen_goes_with_the_worker_of_a_found_runne
         ],
     );
 }
+
+#[test]
+fn a_lost_registration_is_not_forgotten_by_a_step_that_fails_at_the_disk() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 91_007_665, ..TWO_HOURS },
+        &[
+            (NOW, Enroll(0)),
+            (NOW, Enroll(1)),
+            (NOW, DiskFault("clear", 1)),
+            (NOW, DiskFault("probe", 5)),
+            (After(600), Fault(Registration, Trouble::CutAfter)),
+            (After(600), StartDaemon),
+            (After(4), ResetInGitlab(3, true)),
+            (NOW, DiskFault("read", 5)),
+            (After(60), Share(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_registration_is_lost_with_its_own_answer_alone() {
+    keeps_every_promise(
+        Setup { age: 6480, jitter: 91_020_519, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (NOW, Fault(Reset, Trouble::Odd(Oddity::SpacedTime))),
+            (NOW, Terminate),
+            (After(600), Restore(3)),
+            (NOW, Fault(Registration, Trouble::Slow(9))),
+            (NOW, Enroll(0)),
+            (After(60), Fault(Registration, Trouble::CutAfter)),
+            (NOW, StartDaemon),
+            (NOW, Fault(Reset, Trouble::GatewayAfter(204, Body::Message))),
+            (After(11_953), Fault(ResetById, Trouble::Connect)),
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_urgent_about_a_token_that_has_expired_by_a_clock_that_is_ahead() {
+    keeps_every_promise(
+        Setup { jitter: 91_002_302, ..DAY },
+        &[
+            (NOW, Unregister(1)),
+            (NOW, Enroll(0)),
+            (NOW, Reboot),
+            (After(12_777), Quit),
+            (After(5869), Terminate),
+            (NOW, StartDaemon),
+            (After(2373), WallJump(7200)),
+            (After(9380), Hangup),
+            (After(27_008), ResetInGitlab(3, true)),
+            (NOW, Fault(Reset, Trouble::GatewayAfter(200, Body::Empty))),
+            (NOW, Enroll(2)),
+            (After(22_754), DiskFault("clear", 1)),
+            (NOW, Restore(1)),
+        ],
+    );
+}

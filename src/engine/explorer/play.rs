@@ -861,7 +861,10 @@ fn unserved(state: &State, before: &BTreeSet<u64>, left_alone: &BTreeSet<String>
             current.is_some_and(|credential| credential.token.expose() == runner.token)
         });
         // A wrong `Date` has said that it had expired when it was refused, and nothing was urgent then.
-        let is_misjudged = runner.expires_at.is_some_and(|at| at < state.latest_wrong_date)
+        // So has a clock of this machine that is ahead.
+        let latest_wrong =
+            state.latest_wrong_date.max(if state.wall_offset > 60_000 { now + state.wall_offset } else { 0 });
+        let is_misjudged = runner.expires_at.is_some_and(|at| at < latest_wrong)
             && state.files.records.values().any(|record| {
                 record.id.map(RunnerId::number) == Some(*id) && record.state == Some(StateName::Rejected)
             });

@@ -615,7 +615,10 @@ impl State {
                     }
                     // It is this change that took it, or made the runner.
                     (Holding::Held, Cause::CutAnswer(_)) => Holding::Excused(Excuse::Cut),
-                    (Holding::Flight { process, since }, Cause::CutAnswer(cut)) if process == cut && since == now => {
+                    // Of several that were made at one moment, the last one is that of this answer.
+                    (Holding::Flight { process, since }, Cause::CutAnswer(cut))
+                        if process == cut && since == now && self.gitlab.database.keys().next_back() == Some(id) =>
+                    {
                         Holding::Excused(Excuse::Cut)
                     }
                     (Holding::Held, Cause::Process(process)) => {
