@@ -36,6 +36,7 @@
 //! - [`model`]: the values that all rooms share: times, addresses, ids, credentials, the JSON shape and its names.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
+//! - [`files`]: files that other users may have put there: resolved once, opened and judged by descriptor.
 //! - [`retry`]: the delays of a command that waits for a server.
 //! - [`signals`]: signals as values that can be awaited.
 //! - [`limits`]: the resource limits of the process.
@@ -47,15 +48,16 @@
 //!
 //! | room | imports |
 //! |---|---|
-//! | `secret`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
+//! | `files`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
+//! | `secret` | `files` |
 //! | `model` | `secret` |
 //! | `clock`, `lifecycle`, `systemd` | `model` |
 //! | `log` | `clock` |
 //! | `status` | `clock`, `error_chain`, `model` |
-//! | `gitlab`, `store` | `model`, `secret` |
+//! | `gitlab`, `store` | `files`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
 //! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |
-//! | `settings` | `engine`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |
+//! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |
 //! | `daemon` | all rooms but `cli` |
 //! | `cli` | all rooms |
 //!
@@ -90,6 +92,7 @@ pub mod clock;
 pub mod daemon;
 pub mod engine;
 pub mod error_chain;
+pub mod files;
 pub mod gitlab;
 pub mod lifecycle;
 pub mod limits;

@@ -8,6 +8,7 @@
 //! One thread does all disk work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
+mod attributes;
 mod blocking;
 mod compose;
 mod config_file;

@@ -1,8 +1,7 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{FileContent, Seen, make_directory, metadata_of, parent, read_version, remove_file, resolve};
+use super::files::{FileContent, Seen, make_directory, open_if_there, own, parent, read_version, resolve};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::locks::{self, LockAttempt};
 use super::record::{self, Record};
@@ -24,6 +23,7 @@ use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
 use super::{Config, OnDisk, dropped, held, journal, splice, system_id};
+use crate::files::Place;
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -70,7 +70,11 @@ impl BlockingStore {
             hooks,
         };
         disk.probe_state()?;
-        if let Err(error) = disk.place(&path).replay() {
+        let replay = || match disk.place()? {
+            Some(place) => disk.target(&place).replay(),
+            None => Ok(()),
+        };
+        if let Err(error) = replay() {
             tracing::error!(%error, "cannot finish an interrupted write of config.toml");
         }
         Ok(disk)
@@ -79,6 +83,25 @@ impl BlockingStore {
     /// Resolves config.toml; a symbolic link may have changed.
     pub(super) fn path(&self) -> Result<PathBuf, Error> {
         resolve(&self.config.config_path)
+    }
+
+    /// Resolves config.toml; `None` if its directory is missing.
+    fn place(&self) -> Result<Option<Place>, Error> {
+        match Place::find(&self.config.config_path) {
+            Ok(place) => Ok(Some(place)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &self.config.config_path)(error)),
+        }
+    }
+
+    /// As [`Self::place`], with the directory made if it is missing.
+    fn place_to_write(&self) -> Result<Place, Error> {
+        let path = &self.config.config_path;
+        if let Some(place) = self.place()? {
+            return Ok(place);
+        }
+        make_directory(parent(&self.path()?))?;
+        Place::find(path).map_err(Error::io("find", path))
     }
 
     /// `STATE/<hash>`.
@@ -105,12 +128,13 @@ impl BlockingStore {
         let seen = self.parsed.as_ref().and_then(|parsed| parsed.seen);
         let is_seen = |seen| fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
         if !seen.is_some_and(is_seen) {
-            let path = self.path()?;
-            let Some(FileContent { content, seen, .. }) = read_version(&path)? else { return Ok(None) };
+            let Some(place) = self.place()? else { return Ok(None) };
+            let Some(FileContent { content, seen, .. }) = read_version(&place)? else { return Ok(None) };
             if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
-                let text = self.place(&path).text(&content)?.to_owned();
+                let text = self.target(&place).text(&content)?.to_owned();
                 self.found += 1;
-                self.parsed = Some(ParsedText::parse(text, self.found, self.parsed.as_ref(), self.reading(&path))?);
+                let reading = self.reading(place.path());
+                self.parsed = Some(ParsedText::parse(text, self.found, self.parsed.as_ref(), reading)?);
             }
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
@@ -171,20 +195,19 @@ impl BlockingStore {
     }
 
     fn edit_together(&mut self, edits: &[Edit]) -> Result<Vec<Result<Edited, Error>>, Error> {
-        let path = self.path()?;
+        let is_insert = |edit: &Edit| matches!(edit, Edit::Insert { .. });
+        let place = if edits.iter().any(is_insert) { Some(self.place_to_write()?) } else { self.place()? };
+        let Some(place) = place else { return Ok(self.edit_nothing(edits, &self.path()?)) };
         let mut parsed = self.parsed.take();
-        let place = self.place(&path);
-        place.replay()?;
-        let reading = self.reading(&path);
-        let is_missing = metadata_of(&path)?.is_none();
-        if edits.iter().any(|edit| matches!(edit, Edit::Insert { .. })) {
-            make_directory(parent(&path))?;
-        } else if is_missing {
-            // Nothing to lock; the directory may be missing too.
-            return Ok(edits.iter().map(|edit| splice::apply("", edit, reading).map(|(_, edited)| edited)).collect());
+        let target = self.target(&place);
+        target.replay()?;
+        let reading = self.reading(place.path());
+        if open_if_there(&place)?.is_none() && !edits.iter().any(is_insert) {
+            // Nothing to lock.
+            return Ok(self.edit_nothing(edits, place.path()));
         }
         let (mut results, mut found) = (Vec::new(), self.found);
-        place.replace(&mut |original| {
+        target.replace(&mut |original| {
             let (edited, edited_results) = edited(original, &mut found, parsed.as_ref(), edits, reading);
             results = edited_results;
             match edited {
@@ -194,6 +217,11 @@ impl BlockingStore {
         })?;
         (self.parsed, self.found) = (parsed, found);
         Ok(results)
+    }
+
+    /// What the changes come to without a file.
+    fn edit_nothing(&self, edits: &[Edit], path: &Path) -> Vec<Result<Edited, Error>> {
+        edits.iter().map(|edit| splice::apply("", edit, self.reading(path)).map(|(_, edited)| edited)).collect()
     }
 
     pub(super) fn begin(&mut self, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
@@ -219,7 +247,7 @@ impl BlockingStore {
         self.probed_at = None;
         self.probe_state()?;
         self.read()?;
-        self.place(&self.path()?).probe()?;
+        self.target(&self.place_to_write()?).probe()?;
         self.probed_at = Some(Instant::now());
         Ok(())
     }
@@ -268,8 +296,8 @@ impl BlockingStore {
         dropped::keep(&state.join("dropped"), label, text, at)
     }
 
-    fn place<'a>(&'a self, path: &'a Path) -> ReplaceTarget<'a> {
-        ReplaceTarget { path, state: self.state(), hooks: &self.hooks }
+    fn target<'a>(&'a self, place: &'a Place) -> ReplaceTarget<'a> {
+        ReplaceTarget { place, state: self.state(), hooks: &self.hooks }
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
@@ -280,13 +308,13 @@ impl BlockingStore {
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
         let path = runners.join(".probe");
+        let place = own("write", &path)?;
         // Several processes may probe concurrently with the same file.
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let written = opened.and_then(|mut file| {
+        let written = place.create_or_empty().and_then(|mut file| {
             file.write_all(&[b'#'; PROBE_BYTES])?;
             file.sync_all()
         });
-        remove_file(&path)?;
+        place.remove().map_err(Error::io("remove", &path))?;
         written.map_err(Error::io("write", &path))
     }
 }

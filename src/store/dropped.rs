@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{make_directory, replace_file_through};
-use super::locks::lock_itself;
+use super::files::{make_directory, own, replace};
+use super::locks::lock_own_directory;
 use crate::model::Timestamp;
 
 /// Maximum length of a runner's name in a file name, in characters.
@@ -17,10 +17,15 @@ const TEMPORARY: &str = ".entry.runner-agent.tmp";
 /// Writes a text durably under an unused name and returns the path.
 pub(super) fn keep(directory: &Path, label: &str, text: &EntryText, at: Timestamp) -> Result<Option<PathBuf>, Error> {
     make_directory(directory)?;
-    let _lock = lock_itself(directory)?;
-    let Some(path) = names(directory, label, at).find(|path| !path.exists()) else { return Ok(None) };
-    replace_file_through(&directory.join(TEMPORARY), &path, text.expose().as_bytes())?;
-    Ok(Some(path))
+    let _lock = lock_own_directory(directory)?;
+    for path in names(directory, label, at) {
+        let place = own("create", &path)?;
+        if !place.exists().map_err(Error::io("read", &path))? {
+            replace(&place, place.sibling(TEMPORARY), text.expose().as_bytes())?;
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// `20260101T000000Z-NAME.toml`, then `-2`, `-3` and so on.

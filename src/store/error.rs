@@ -83,6 +83,22 @@ pub enum Error {
         /// Of the entry's header, counted from 1.
         line: usize,
     },
+    /// The file or its directory has the attribute `i` or `a`.
+    #[error("`{}` or its directory has the attribute `i` or `a`, so it cannot be replaced: run `chattr -ia` on both", path.display())]
+    Immutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The replacement cannot have an extended attribute of the file.
+    #[error("cannot keep the attribute `{name}` of `{}`: let this process set it, or remove it with `setfattr -x`", path.display())]
+    Attribute {
+        /// The file.
+        path: PathBuf,
+        /// As `getfattr` names it.
+        name: String,
+        /// Why.
+        source: Arc<io::Error>,
+    },
     /// An entry cannot be added to `runners = [...]`.
     #[error("`runners` in line {line} of `{}` is written as one array: write each runner as [[runners]]", path.display())]
     InlineRunners {
@@ -233,6 +249,8 @@ impl Error {
             | Self::RunnersShape { .. }
             | Self::ChangedMeanwhile { .. }
             | Self::Owner { .. }
+            | Self::Immutable { .. }
+            | Self::Attribute { .. }
             | Self::MountPoint { .. }
             | Self::DamagedCopy { .. }
             | Self::SystemId { .. }

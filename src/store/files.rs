@@ -1,15 +1,18 @@
 //! Atomic and durable file operations: temporary files, renames, syncs.
+//!
+//! The agent's own files are named by a path below the state directory; config.toml and what is beside it by a [`Place`].
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Error;
+use crate::files::{self, Access, Opened, Place};
 
-/// Maximum number of symbolic links that are followed to one file.
-pub(super) const MAX_LINKS: usize = 40;
+/// Maximum size of config.toml and of each file of the agent, in bytes.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A file under a temporary name, which is removed unless it is renamed.
 pub(super) struct TemporaryFile {
@@ -18,42 +21,20 @@ pub(super) struct TemporaryFile {
 }
 
 struct TemporaryName {
-    path: PathBuf,
+    place: Place,
     is_renamed: bool,
-}
-
-/// An open directory, to sync it later: then it takes no new descriptor and cannot fail for lack of one.
-pub(super) struct Directory {
-    file: File,
-    path: PathBuf,
-}
-
-impl Directory {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        Ok(Self { file, path: path.to_owned() })
-    }
-
-    pub(super) fn sync(&self) -> Result<(), Error> {
-        match self.file.sync_all() {
-            // The file system cannot sync a directory.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            synced => synced.map_err(Error::io("sync", &self.path)),
-        }
-    }
 }
 
 impl TemporaryFile {
     /// Creates it with mode 0600; replaces a leftover of a crash.
-    pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
-        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let mut opened = open();
-        if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            remove_file(&path)?;
-            opened = open();
+    pub(super) fn create(place: Place) -> Result<Self, Error> {
+        let mut created = place.create();
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            place.remove().map_err(Error::io("remove", place.path()))?;
+            created = place.create();
         }
-        let file = opened.map_err(Error::io("create", &path))?;
-        Ok(Self { file, name: TemporaryName { path, is_renamed: false } })
+        let file = created.map_err(Error::io("create", place.path()))?;
+        Ok(Self { file, name: TemporaryName { place, is_renamed: false } })
     }
 
     pub(super) fn file(&self) -> &File {
@@ -61,7 +42,7 @@ impl TemporaryFile {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.name.path
+        self.name.place.path()
     }
 
     /// Sets the permission bits regardless of the umask.
@@ -69,10 +50,11 @@ impl TemporaryFile {
         self.file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", self.path()))
     }
 
-    /// Copies the owner of `path`, or of its directory if it does not exist. Only root can, and only root needs to.
-    pub(super) fn give_to_owner_of(&self, path: &Path) {
-        let Ok(owner) = fs::metadata(path).or_else(|_| fs::metadata(parent(path))) else { return };
-        if let Err(error) = std::os::unix::fs::fchown(&self.file, Some(owner.uid()), Some(owner.gid())) {
+    /// Gives it to the owner of another file, or of its directory if there is none. Only root can, and only root needs to.
+    pub(super) fn give_to_owner_of(&self, place: &Place) {
+        let owner = place.metadata().map(|found| (found.uid(), found.gid()));
+        let Ok((user, group)) = owner.or_else(|_| place.owner_of_directory()) else { return };
+        if let Err(error) = std::os::unix::fs::fchown(&self.file, Some(user), Some(group)) {
             tracing::debug!(%error, path = %self.path().display(), "cannot change the file's owner");
         }
     }
@@ -98,16 +80,15 @@ impl TemporaryFile {
     }
 
     /// Renames it atomically; not yet durable. Returns the open file.
-    pub(super) fn rename(self, name: &Path) -> io::Result<File> {
-        let Self { file, name: mut temporary } = self;
-        fs::rename(&temporary.path, name)?;
-        temporary.is_renamed = true;
-        Ok(file)
+    pub(super) fn rename(mut self, to: &Place) -> io::Result<File> {
+        self.name.place.rename(to)?;
+        self.name.is_renamed = true;
+        Ok(self.file)
     }
 
-    /// Renames it unless `name` exists; not yet durable.
-    pub(super) fn rename_if_free(mut self, name: &Path) -> io::Result<()> {
-        rename_if_free(&self.name.path, name)?;
+    /// Renames it unless there is a file; not yet durable.
+    pub(super) fn rename_if_free(mut self, to: &Place) -> io::Result<()> {
+        self.name.place.rename_if_free(to)?;
         self.name.is_renamed = true;
         Ok(())
     }
@@ -116,73 +97,57 @@ impl TemporaryFile {
 impl Drop for TemporaryName {
     fn drop(&mut self) {
         if !self.is_renamed
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = self.place.remove()
         {
-            tracing::debug!(path = %self.path.display(), %error, "cannot remove a temporary file");
+            tracing::debug!(path = %self.place.path().display(), %error, "cannot remove a temporary file");
         }
     }
 }
 
-/// Renames a file unless `name` exists; not yet durable.
-pub(super) fn rename_if_free(path: &Path, name: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, path, CWD, name, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // The file system lacks the flag; a race of a few microseconds remains.
-        Err(rustix::io::Errno::INVAL) if !name.exists() => fs::rename(path, name),
-        Err(errno) => Err(errno.into()),
-    }
+/// The place of one of the agent's own files.
+pub(super) fn own(action: &'static str, path: &Path) -> Result<Place, Error> {
+    Place::own(path).map_err(Error::io(action, path))
 }
 
 /// Replaces one of the agent's files durably, with mode 0600.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    replace_file_through(&temporary_name(path), path, content).map(drop)
+    let place = own("replace", path)?;
+    replace(&place, place.beside(TEMPORARY), content).map(drop)
 }
 
-/// As [`replace_file`], with this temporary file in the same directory. Returns the version that was written.
-pub(super) fn replace_file_through(temporary: &Path, path: &Path, content: &[u8]) -> Result<Option<Seen>, Error> {
-    let directory = Directory::open(parent(path))?;
-    let mut temporary = TemporaryFile::create(temporary.to_owned())?;
+/// Replaces a file durably, with mode 0600, through this temporary file in the same directory. Returns the version that
+/// was written.
+pub(super) fn replace(place: &Place, temporary: Place, content: &[u8]) -> Result<Option<Seen>, Error> {
+    let mut temporary = TemporaryFile::create(temporary)?;
     temporary.set_mode(0o600)?;
     temporary.fill(content)?;
-    let file = temporary.rename(path).map_err(Error::io("replace", path))?;
-    directory.sync()?;
+    let file = temporary.rename(place).map_err(Error::io("replace", place.path()))?;
+    sync(place)?;
     Ok(file.metadata().ok().map(|written| Seen::of(&written)))
 }
 
-/// Removes a file durably; a missing one is not an error.
+/// Makes renames and removals beside a file durable.
+pub(super) fn sync(place: &Place) -> Result<(), Error> {
+    place.sync_directory().map_err(Error::io("sync", parent(place.path())))
+}
+
+/// Removes one of the agent's files durably; a missing one is not an error.
 pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
-    let directory = match Directory::open(parent(path)) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+    let place = match Place::own(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(Error::io("remove", path))?,
     };
-    if remove_file(path)? { directory.sync() } else { Ok(()) }
+    if place.remove().map_err(Error::io("remove", path))? { sync(&place) } else { Ok(()) }
 }
 
-/// Removes a file; returns whether it existed.
-pub(super) fn remove_file(path: &Path) -> Result<bool, Error> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("remove", path)(error)),
-    }
+/// Removes one of the agent's files.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    Place::own(path).and_then(|place| place.remove()).map(drop).map_err(Error::io("remove", path))
 }
 
-/// Reads one of the agent's files; `None` if it is missing. Rejects other types, of which a pipe is not waited for.
+/// Reads one of the agent's files; `None` if it is missing.
 pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let read = || {
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(not_regular());
-        }
-        let mut content = Vec::new();
-        content.try_reserve(usize::try_from(found.len()).unwrap_or(usize::MAX).saturating_add(1))?;
-        // Without a limit, the size would be asked for again.
-        file.take(u64::MAX).read_to_end(&mut content)?;
-        Ok(content)
-    };
+    let read = || Place::own(path)?.open(Access::Read)?.read(MAX_BYTES);
     unless_missing(read(), path)
 }
 
@@ -194,46 +159,27 @@ fn unless_missing<T>(read: io::Result<T>, path: &Path) -> Result<Option<T>, Erro
     }
 }
 
-fn not_regular() -> io::Error {
-    io::Error::other("it is not a regular file")
-}
-
-/// The metadata of a regular file; `None` if it is missing. Rejects other types: reading a pipe would block, and replacing
-/// a device would break the machine.
-pub(super) fn metadata_of(path: &Path) -> Result<Option<Metadata>, Error> {
-    unless_missing(regular_file(path), path)
-}
-
-fn regular_file(path: &Path) -> io::Result<Metadata> {
-    let found = fs::metadata(path)?;
-    if found.is_file() { Ok(found) } else { Err(not_regular()) }
+/// Opens a regular file; `None` if it is missing. Rejects other types: reading a pipe would block, and replacing a device
+/// would break the machine.
+pub(super) fn open_if_there(place: &Place) -> Result<Option<Opened>, Error> {
+    unless_missing(place.open(Access::Read), place.path())
 }
 
 /// A file as it was read.
 pub(super) struct FileContent {
     pub(super) content: Vec<u8>,
-    pub(super) metadata: Metadata,
+    /// The file that was read.
+    pub(super) opened: Opened,
     /// The version that was read; `None` if another one could look the same.
     pub(super) seen: Option<Seen>,
 }
 
-/// Reads a regular file; see [`metadata_of`].
-pub(super) fn read_version(path: &Path) -> Result<Option<FileContent>, Error> {
-    let read = || {
-        regular_file(path)?;
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let seen = Seen::before_reading(&metadata);
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
-        Ok(FileContent { content, metadata, seen })
-    };
-    unless_missing(read(), path)
-}
-
-/// As [`read_version`], without the version.
-pub(super) fn read_with_metadata(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, Error> {
-    Ok(read_version(path)?.map(|read| (read.content, read.metadata)))
+/// Reads a regular file; `None` if it is missing.
+pub(super) fn read_version(place: &Place) -> Result<Option<FileContent>, Error> {
+    let Some(mut opened) = open_if_there(place)? else { return Ok(None) };
+    let seen = Seen::before_reading(&opened.metadata);
+    let content = opened.read(MAX_BYTES).map_err(Error::io("read", place.path()))?;
+    Ok(Some(FileContent { content, opened, seen }))
 }
 
 /// A version of a file, by what the file system says about it.
@@ -274,22 +220,7 @@ impl Seen {
 
 /// Creates a directory and its parents with mode 0700; existing ones are unchanged.
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_directory(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_directory(parent(path)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(Error::io("create", path)(error)),
-    }
-}
-
-/// Syncs a directory.
-pub(super) fn sync_directory(path: &Path) -> Result<(), Error> {
-    Directory::open(path)?.sync()
+    files::make_directories(path).map_err(Error::io("create", path))
 }
 
 /// A file's directory; `.` for a bare name.
@@ -297,43 +228,16 @@ pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The temporary file beside a file; a fixed name.
-pub(super) fn temporary_name(path: &Path) -> PathBuf {
-    beside(path, "runner-agent.tmp")
-}
+/// Ends the name of the temporary file beside a file; a fixed name.
+pub(super) const TEMPORARY: &str = "runner-agent.tmp";
 
-/// A hidden name beside a file: `.config.toml.lock`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".");
-    name.push(suffix);
-    path.with_file_name(name)
+/// The names in a directory of the agent's own.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    let names = || Place::own(&directory.join("-"))?.names_beside();
+    names().map_err(Error::io("read", directory))
 }
 
 /// Resolves symbolic links; the file need not exist.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
-    let mut resolved = std::path::absolute(path).map_err(Error::io("find", path))?;
-    for _ in 0..MAX_LINKS {
-        match fs::read_link(&resolved) {
-            Ok(link) => resolved = parent(&resolved).join(link),
-            Err(error) if is_no_link(&error) => return existing_parent_resolved(&resolved),
-            Err(error) => return Err(Error::io("read", &resolved)(error)),
-        }
-    }
-    Err(Error::io("read", path)(io::Error::other("too many symbolic links")))
-}
-
-fn is_no_link(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Resolves the existing part of a path and keeps the rest.
-fn existing_parent_resolved(path: &Path) -> Result<PathBuf, Error> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
-    match parent.canonicalize() {
-        Ok(parent) => Ok(parent.join(name)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(existing_parent_resolved(parent)?.join(name)),
-        Err(error) => Err(Error::io("read", parent)(error)),
-    }
+    files::resolve(path).map_err(Error::io("find", path))
 }

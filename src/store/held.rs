@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::files::{parent, read_file, remove_durably, rename_if_free, replace_file, sync_directory};
+use super::files::{own, read_file, remove_durably, replace_file, sync};
 use super::record;
 use super::wire::{StoredExpiry, text};
 use crate::model::{Candidate, CandidateSource, Evidence, Expiry, Finding, Held, RunnerId, RunnerKey, Timestamp};
@@ -122,13 +122,15 @@ pub(super) fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
 
 /// Renames a damaged file to an unused name and returns that.
 fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let place = own("rename", path)?;
     for number in 1..=MAX_DAMAGED {
-        let mut name = path.as_os_str().to_owned();
+        let mut name = place.name().to_owned();
         name.push(format!(".damaged-{number}"));
-        match rename_if_free(path, Path::new(&name)) {
+        let kept = place.sibling(name);
+        match place.rename_if_free(&kept) {
             Ok(()) => {
-                sync_directory(parent(path))?;
-                return Ok(name.into());
+                sync(&place)?;
+                return Ok(kept.path().to_owned());
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Error::io("rename", path)(error)),

@@ -5,7 +5,7 @@
 //! with spaces; a wrong checksum marks an incomplete write.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Error;
-use super::files::{Directory, TemporaryFile, read_file, remove_durably, remove_file, replace_file, temporary_name};
+use super::files::{TEMPORARY, TemporaryFile, own, read_file, remove_durably, remove_file, replace_file, sync};
 use super::record::keys;
 use super::wire::{StoredExpiry, optional_text};
+use crate::files::{Access, Place};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 
@@ -179,7 +180,7 @@ impl OpenJournals {
         self.0.remove(key);
         let path = path_of(directory, key);
         let former = read_file(&path)?;
-        write_intent(directory, &path, intent, former.as_deref()).map(drop)
+        write_intent(&path, intent, former.as_deref()).map(drop)
     }
 
     /// Writes the answer into its slot, durably.
@@ -189,11 +190,11 @@ impl OpenJournals {
         let write = |file: &File| file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
         let written = match self.0.get(key).filter(|file| is_at(file, &path)) {
             Some(file) => write(file),
-            None => match OpenOptions::new().write(true).open(&path) {
+            None => match Place::own(&path).and_then(|place| place.open(Access::Write)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Error::NotBegun { key: key.clone() });
                 }
-                opened => opened.and_then(|file| write(&file)),
+                opened => opened.and_then(|opened| write(&opened.file)),
             },
         };
         written.map_err(Error::io("write", &path))
@@ -223,19 +224,19 @@ fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<File, Err
             return Err(Error::Unsettled { key: key.clone() });
         }
     };
-    write_intent(directory, &path, intent, former.as_deref())
+    write_intent(&path, intent, former.as_deref())
 }
 
 /// Replaces a journal by an intent without an answer, durably.
-fn write_intent(directory: &Path, path: &Path, intent: &Intent, former: Option<&[u8]>) -> Result<File, Error> {
+fn write_intent(path: &Path, intent: &Intent, former: Option<&[u8]>) -> Result<File, Error> {
     let mut content = slot(intent, ANSWER_AT, path)?;
     content.resize(FILE_BYTES, b' ');
-    let directory = Directory::open(directory)?;
-    let mut temporary = TemporaryFile::create(temporary_name(path))?;
+    let place = own("replace", path)?;
+    let mut temporary = TemporaryFile::create(place.beside(TEMPORARY))?;
     temporary.set_mode(0o600)?;
     temporary.fill(&content)?;
-    let file = temporary.rename(path).map_err(Error::io("replace", path))?;
-    directory.sync().inspect_err(|_| take_back(path, former))?;
+    let file = temporary.rename(&place).map_err(Error::io("replace", path))?;
+    sync(&place).inspect_err(|_| take_back(path, former))?;
     Ok(file)
 }
 
@@ -243,7 +244,7 @@ fn write_intent(directory: &Path, path: &Path, intent: &Intent, former: Option<&
 fn take_back(path: &Path, former: Option<&[u8]>) {
     let taken = match former {
         Some(former) => replace_file(path, former),
-        None => remove_file(path).map(drop),
+        None => remove_file(path),
     };
     if let Err(error) = taken {
         tracing::warn!(path = %path.display(), %error, "cannot remove a request from the journal that was not sent");

@@ -4,14 +4,15 @@
 //! All are `flock`s. A lock on a removed file is void: the files are never removed, and only a state directory that no
 //! process uses is renamed, with the files in it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::path::Path;
 use std::time::Duration;
 
 use super::error::Error;
-use super::files::{beside, make_directory, parent};
+use super::files::{make_directory, own, parent};
+use crate::files::{Access, Place, is_trusted};
 
 /// How long the disk thread waits for the lock of config.toml or of all state; a replace or a move takes milliseconds.
 const FILE_WAIT: Duration = Duration::from_secs(5);
@@ -54,10 +55,14 @@ pub(super) enum LockAttempt {
 pub(super) fn lock_instance(state: Option<&Path>, config_path: &Path) -> Result<InstanceLock, Error> {
     let mut files = Vec::new();
     if let Some(state) = state {
-        files.push(lock_for_instance(state.join("lock"))?);
+        files.push(lock_for_instance(&own("open the lock file", &state.join("lock"))?)?);
     }
-    let path = beside(config_path, "daemon");
-    match make_directory(parent(&path)).and_then(|()| lock_for_instance(path)) {
+    let beside = || {
+        make_directory(parent(config_path))?;
+        let config = Place::find(config_path).map_err(Error::io("find", config_path))?;
+        lock_for_instance(&config.beside("daemon"))
+    };
+    match beside() {
         Ok(file) => files.push(file),
         Err(error) if is_unwritable(&error) => {
             tracing::warn!(
@@ -70,14 +75,11 @@ pub(super) fn lock_instance(state: Option<&Path>, config_path: &Path) -> Result<
     Ok(InstanceLock { _files: files })
 }
 
-fn lock_for_instance(path: PathBuf) -> Result<File, Error> {
-    let (mut file, is_new) = open(&path)?;
-    if is_new {
-        own_like_directory(&file, &path);
-    }
-    match lock_open(&mut file, &path)? {
+fn lock_for_instance(place: &Place) -> Result<File, Error> {
+    let mut file = open(place)?;
+    match lock_open(&mut file, place.path())? {
         None => Ok(file),
-        Some(holder) => Err(Error::InstanceLocked { path, holder }),
+        Some(holder) => Err(Error::InstanceLocked { path: place.path().to_owned(), holder }),
     }
 }
 
@@ -97,7 +99,7 @@ fn with_cause(error: &Error) -> String {
 
 /// Tries to lock one of the agent's files, and writes this process's id into it if the disk has space.
 pub(super) fn try_lock(path: &Path) -> Result<LockAttempt, Error> {
-    let (mut file, _) = open(path)?;
+    let mut file = open(&own("open the lock file", path)?)?;
     Ok(match lock_open(&mut file, path)? {
         None => LockAttempt::Locked(file),
         Some(holder) => LockAttempt::HeldBy(holder),
@@ -120,25 +122,29 @@ fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error>
 }
 
 /// Locks the sidecar of config.toml for one replace.
-pub(super) fn lock_sidecar(path: &Path) -> Result<File, Error> {
-    let (file, is_new) = open(path)?;
-    if is_new {
-        own_like_directory(&file, path);
-    }
-    wait_for(&file, path)?;
+pub(super) fn lock_sidecar(place: &Place) -> Result<File, Error> {
+    let file = open(place)?;
+    wait_for(&file, place.path())?;
     Ok(file)
 }
 
 /// Locks the file itself, for an overwrite in place.
-pub(super) fn lock_itself(path: &Path) -> Result<File, Error> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+pub(super) fn lock_itself(place: &Place) -> Result<File, Error> {
+    let opened = place.open(Access::Read).map_err(Error::io("read", place.path()))?;
+    wait_for(&opened.file, place.path())?;
+    Ok(opened.file)
+}
+
+/// Locks a directory of the agent's own, and waits for others.
+pub(super) fn lock_own_directory(path: &Path) -> Result<File, Error> {
+    let file = own("open", path)?.open_directory().map_err(Error::io("open", path))?;
     wait_for(&file, path)?;
     Ok(file)
 }
 
 /// Locks a directory against all others, and waits for them; `None` if it cannot be locked, as on NFS.
 pub(super) fn lock_directory(path: &Path) -> Result<Option<File>, Error> {
-    let Ok(file) = File::open(path) else { return Ok(None) };
+    let Ok(file) = open_directory(path) else { return Ok(None) };
     match wait_for(&file, path) {
         Err(Error::Io { source, .. }) => {
             tracing::debug!(path = %path.display(), error = %source, "cannot lock a directory");
@@ -150,7 +156,7 @@ pub(super) fn lock_directory(path: &Path) -> Result<Option<File>, Error> {
 
 /// Locks a directory against all others; `None` if another process has locked it.
 pub(super) fn try_lock_directory(path: &Path) -> Result<Option<File>, Error> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_directory(path).map_err(Error::io("open", path))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -160,8 +166,12 @@ pub(super) fn try_lock_directory(path: &Path) -> Result<Option<File>, Error> {
 
 /// Locks a directory together with others that use it; `None` if it cannot be locked.
 pub(super) fn share_directory(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
+    let file = open_directory(path).ok()?;
     file.try_lock_shared().ok().map(|()| file)
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    Place::find(path)?.open_directory()
 }
 
 fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
@@ -181,30 +191,37 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Opens a lock file or creates it; returns whether it was created. Follows no symbolic link.
-fn open(path: &Path) -> Result<(File, bool), Error> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600).custom_flags(flags);
+/// Opens a lock file or creates it. One that was just created belongs to the owner of its directory.
+fn open(place: &Place) -> Result<File, Error> {
+    let in_act = Error::io("open the lock file", place.path());
     // Creating and opening are two steps: only a file that was just created may be given to another user.
-    let opened = match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match options.create_new(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                options.create_new(false).open(path).map(|file| (file, false))
-            }
-            created => created.map(|file| (file, true)),
+    let opened = match open_present(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match place.create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_present(place),
+            created => created.inspect(|file| own_like_directory(file, place)),
         },
-        opened => opened.map(|file| (file, false)),
+        opened => opened,
     };
-    opened.map_err(Error::io("open the lock file", path))
+    opened.map_err(in_act)
+}
+
+/// Opens a lock file that is there. The process id is written into it, so it has to be one: another user could have put a
+/// link to another file, or a file of root's that he cannot read, in its place.
+fn open_present(place: &Place) -> io::Result<File> {
+    let opened = place.open(Access::Both)?;
+    let owner = opened.metadata.uid();
+    let is_expected = is_trusted(owner) || place.owner_of_directory()?.0 == owner;
+    if !is_expected || opened.metadata.len() > MAX_HOLDER_BYTES || opened.metadata.nlink() != 1 {
+        return Err(io::Error::other("it is no lock file: remove it"));
+    }
+    Ok(opened.file)
 }
 
 /// Gives a lock file that root created to the directory's owner.
-fn own_like_directory(file: &File, path: &Path) {
-    let owner = parent(path).metadata();
-    let owned = owner.and_then(|owner| fchown(file, Some(owner.uid()), Some(owner.gid())));
+fn own_like_directory(file: &File, place: &Place) {
+    let owned = place.owner_of_directory().and_then(|(user, group)| fchown(file, Some(user), Some(group)));
     if let Err(error) = owned {
-        tracing::debug!(path = %path.display(), %error, "cannot change the lock file's owner");
+        tracing::debug!(path = %place.path().display(), %error, "cannot change the lock file's owner");
     }
 }
 
@@ -217,14 +234,4 @@ fn read_holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(MAX_HOLDER_BYTES).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locking_works_on_a_full_disk() {
-        assert!(matches!(try_lock(Path::new("/dev/full")), Ok(LockAttempt::Locked(_))));
-    }
 }

@@ -1,13 +1,12 @@
 //! Runner records: the source of truth that config.toml is projected from.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{Seen, read_file, remove_durably, replace_file_through, temporary_name};
+use super::files::{Seen, TEMPORARY, names_in, own, read_file, remove_durably, replace};
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
 use crate::model::{Belief, Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
@@ -176,7 +175,8 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
 pub(super) fn save(directory: &Path, record: &Record) -> Result<Option<Seen>, Error> {
     let path = directory.join(format!("{}.json", record.key));
     let stored = content_of(record).map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
-    replace_file_through(&temporary_name(&path), &path, &stored)
+    let place = own("replace", &path)?;
+    replace(&place, place.beside(TEMPORARY), &stored)
 }
 
 pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
@@ -227,8 +227,7 @@ fn is_same_runner(one: &Record, other: &Record) -> bool {
 /// Lists the runner keys of files with this suffix, sorted.
 pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
     let mut keys = Vec::new();
-    for file in fs::read_dir(directory).map_err(Error::io("read", directory))? {
-        let name = file.map_err(Error::io("read", directory))?.file_name();
+    for name in names_in(directory)? {
         let stem = name.to_str().and_then(|name| name.strip_suffix(suffix));
         keys.extend(stem.and_then(|stem| RunnerKey::try_from(stem.to_owned()).ok()));
     }

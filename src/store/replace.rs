@@ -5,18 +5,21 @@
 //! overwritten in place from a complete copy in the state directory. An interrupted overwrite is finished from the
 //! copy, but a newer external edit wins.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::attributes;
 use super::error::Error;
 use super::files::{
-    Directory, TemporaryFile, beside, make_directory, metadata_of, parent, read_file, read_with_metadata,
-    remove_durably, replace_file, sync_directory, temporary_name,
+    FileContent, TEMPORARY, TemporaryFile, open_if_there, own, read_file, read_version, remove_durably, replace_file,
+    sync,
 };
 use super::locks::{lock_itself, lock_sidecar};
 use super::test_hooks::TestHooks;
+use crate::files::{Access, Opened, Place};
 use crate::secret::sha256_hex;
 
 /// Maximum number of attempts if other processes change the file between read and rename.
@@ -33,8 +36,7 @@ const KEPT_MODE: u32 = 0o770;
 
 /// The config.toml to replace.
 pub(super) struct ReplaceTarget<'a> {
-    /// The resolved path.
-    pub(super) path: &'a Path,
+    pub(super) place: &'a Place,
     /// This config.toml's state directory.
     pub(super) state: Option<&'a Path>,
     pub(super) hooks: &'a TestHooks,
@@ -44,7 +46,13 @@ pub(super) struct ReplaceTarget<'a> {
 struct Original {
     content: Vec<u8>,
     /// Absent if there is no file.
-    metadata: Option<Metadata>,
+    opened: Option<Opened>,
+}
+
+impl Original {
+    fn metadata(&self) -> Option<&Metadata> {
+        self.opened.as_ref().map(|opened| &opened.metadata)
+    }
 }
 
 /// The contents before and after a write in place, kept until it completes.
@@ -95,26 +103,28 @@ impl ReplaceTarget<'_> {
             match outcome {
                 ReplaceAttempt::Done => return Ok(()),
                 ReplaceAttempt::ChangedMeanwhile => {
-                    tracing::debug!(path = %self.path.display(), "config.toml was changed concurrently; editing it again");
+                    tracing::debug!(path = %self.path().display(), "config.toml was changed concurrently; editing it again");
                 }
             }
         }
-        Err(Error::ChangedMeanwhile { path: self.path.to_owned(), tries: MAX_TRIES })
+        Err(Error::ChangedMeanwhile { path: self.path().to_owned(), tries: MAX_TRIES })
     }
 
     /// Rehearses a replace up to the rename.
     pub(super) fn probe(&self) -> Result<(), Error> {
-        make_directory(parent(self.path))?;
         let is_mount_point = self.is_mount_point();
         let _lock = self.lock(is_mount_point)?;
-        let metadata = metadata_of(self.path)?;
-        let bytes = metadata.as_ref().map_or(0, Metadata::len) + PROBE_MARGIN;
-        if is_mount_point {
-            let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
-            OpenOptions::new().write(true).open(self.path).map_err(Error::io("write", self.path))?;
-            return TemporaryFile::create(state.join(".probe"))?.reserve(bytes);
+        let opened = open_if_there(self.place)?;
+        let bytes = opened.as_ref().map_or(0, |opened| opened.metadata.len()) + PROBE_MARGIN;
+        if self.place.is_immutable() || !is_mount_point && self.place.is_directory_immutable() {
+            return Err(Error::Immutable { path: self.path().to_owned() });
         }
-        self.temporary(metadata.as_ref())?.reserve(bytes)
+        if is_mount_point {
+            let state = self.state.ok_or_else(|| Error::MountPoint { path: self.path().to_owned() })?;
+            self.place.open(Access::Write).map_err(Error::io("write", self.path()))?;
+            return TemporaryFile::create(own("create", &state.join(".probe"))?)?.reserve(bytes);
+        }
+        self.temporary(opened.as_ref())?.reserve(bytes)
     }
 
     /// Finishes an interrupted write in place, unless another process has written the file since.
@@ -123,23 +133,23 @@ impl ReplaceTarget<'_> {
         if read_file(&copy)?.is_none() {
             return Ok(());
         }
-        if read_with_metadata(self.path)?.is_none() {
-            tracing::warn!(path = %self.path.display(), "config.toml is missing; keeping its interrupted write for later");
+        if open_if_there(self.place)?.is_none() {
+            tracing::warn!(path = %self.path().display(), "config.toml is missing; keeping its interrupted write for later");
             return Ok(());
         }
         // A process that writes in place holds this lock and removes its copy before it releases the lock.
-        let _lock = lock_itself(self.path)?;
+        let _lock = lock_itself(self.place)?;
         let Some(stored) = read_file(&copy)? else { return Ok(()) };
         let copied = RecoveryCopy::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
         match copied.interrupted(&self.read_original()?.content) {
             Interrupted::Unwritten | Interrupted::Written => {}
             Interrupted::Torn => {
-                tracing::warn!(path = %self.path.display(), "finishing an interrupted write of config.toml");
+                tracing::warn!(path = %self.path().display(), "finishing an interrupted write of config.toml");
                 self.fill_in_place(self.open_in_place(copied.after.len())?, copied.after)?;
             }
             Interrupted::Superseded => {
                 tracing::warn!(
-                    path = %self.path.display(),
+                    path = %self.path().display(),
                     "config.toml was changed after an interrupted write; keeping the newer content"
                 );
             }
@@ -149,58 +159,56 @@ impl ReplaceTarget<'_> {
 
     /// The file's content as text.
     pub(super) fn text<'c>(&self, content: &'c [u8]) -> Result<&'c str, Error> {
-        std::str::from_utf8(content).map_err(|_| Error::NotText { path: self.path.to_owned() })
+        std::str::from_utf8(content).map_err(|_| Error::NotText { path: self.path().to_owned() })
+    }
+
+    fn path(&self) -> &Path {
+        self.place.path()
     }
 
     fn is_mount_point(&self) -> bool {
-        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-        let attributes = statx(CWD, self.path, AtFlags::empty(), StatxFlags::BASIC_STATS);
-        let is_root = attributes.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
-        is_root || self.hooks.pretends_mount_point()
+        self.place.is_mount_point() || self.hooks.pretends_mount_point()
     }
 
     /// A mount point is one file in all containers, but its directory is not: lock the file itself.
     fn lock(&self, is_mount_point: bool) -> Result<File, Error> {
-        if is_mount_point { lock_itself(self.path) } else { lock_sidecar(&beside(self.path, "lock")) }
+        if is_mount_point { lock_itself(self.place) } else { lock_sidecar(&self.place.beside("lock")) }
     }
 
     fn read_original(&self) -> Result<Original, Error> {
-        let (content, metadata) = read_with_metadata(self.path)?.unzip();
-        Ok(Original { content: content.unwrap_or_default(), metadata })
+        let (content, opened) =
+            read_version(self.place)?.map(|FileContent { content, opened, .. }| (content, opened)).unzip();
+        Ok(Original { content: content.unwrap_or_default(), opened })
     }
 
     /// Syncs the unchanged file: an earlier attempt may have stopped before its sync.
     fn settle(&self, original: &Original) -> Result<(), Error> {
-        if original.metadata.is_none() {
-            return Ok(());
-        }
-        let synced = File::open(self.path).and_then(|file| file.sync_all());
-        synced.map_err(Error::io("sync", self.path))?;
-        sync_directory(parent(self.path))
+        let Some(opened) = &original.opened else { return Ok(()) };
+        opened.file.sync_all().map_err(Error::io("sync", self.path()))?;
+        sync(self.place)
     }
 
     fn rename(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
-        let directory = Directory::open(parent(self.path))?;
-        let mut temporary = self.temporary(original.metadata.as_ref())?;
+        let mut temporary = self.temporary(original.opened.as_ref())?;
         temporary.fill(edited)?;
-        self.hooks.before_rename(self.path);
+        self.hooks.before_rename(self.path());
         if !self.is_unchanged(original)? {
             return Ok(ReplaceAttempt::ChangedMeanwhile);
         }
-        match temporary.rename(self.path) {
+        match temporary.rename(self.place) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return self.overwrite(original, edited),
-            Err(error) => return Err(Error::io("replace", self.path)(error)),
+            Err(error) => return Err(Error::io("replace", self.path())(error)),
         }
         self.hooks.renamed();
-        directory.sync()?;
+        sync(self.place)?;
         Ok(ReplaceAttempt::Done)
     }
 
-    /// Creates the empty replacement with its final owner and mode.
-    fn temporary(&self, original: Option<&Metadata>) -> Result<TemporaryFile, Error> {
-        let temporary = TemporaryFile::create(temporary_name(self.path))?;
-        let Some(wanted) = original else {
+    /// Creates the empty replacement with its final owner, mode and attributes.
+    fn temporary(&self, original: Option<&Opened>) -> Result<TemporaryFile, Error> {
+        let temporary = TemporaryFile::create(self.place.beside(TEMPORARY))?;
+        let Some(Opened { file, metadata: wanted }) = original else {
             temporary.set_mode(0o600)?;
             return Ok(temporary);
         };
@@ -208,21 +216,27 @@ impl ReplaceTarget<'_> {
         let uid = (made.uid() != wanted.uid()).then_some(wanted.uid());
         let gid = (made.gid() != wanted.gid()).then_some(wanted.gid());
         if (uid.is_some() || gid.is_some()) && fchown(temporary.file(), uid, gid).is_err() {
-            return Err(Error::Owner { path: self.path.to_owned(), uid: wanted.uid(), gid: wanted.gid() });
+            return Err(Error::Owner { path: self.path().to_owned(), uid: wanted.uid(), gid: wanted.gid() });
         }
+        attributes::keep(file, temporary.file()).map_err(|(name, source)| Error::Attribute {
+            path: self.path().to_owned(),
+            name,
+            source: Arc::new(source),
+        })?;
+        // After the ACL, whose mask is the group's part of the mode.
         temporary.set_mode(wanted.mode() & KEPT_MODE)?;
         Ok(temporary)
     }
 
     fn is_unchanged(&self, original: &Original) -> Result<bool, Error> {
         let now = self.read_original()?;
-        Ok(now.content == original.content && now.metadata.is_some() == original.metadata.is_some())
+        Ok(now.content == original.content && now.metadata().is_some() == original.metadata().is_some())
     }
 
     fn overwrite(&self, original: &Original, edited: &[u8]) -> Result<ReplaceAttempt, Error> {
-        let copy = self.copy().ok_or_else(|| Error::MountPoint { path: self.path.to_owned() })?;
+        let copy = self.copy().ok_or_else(|| Error::MountPoint { path: self.path().to_owned() })?;
         replace_file(&copy, &RecoveryCopy { before: &original.content, after: edited }.to_bytes())?;
-        self.hooks.before_rename(self.path);
+        self.hooks.before_rename(self.path());
         let opened = match self.is_unchanged(original) {
             Ok(true) => self.open_in_place(edited.len()).map(Some),
             Ok(false) => Ok(None),
@@ -242,14 +256,14 @@ impl ReplaceTarget<'_> {
     /// Opens the file to overwrite and allocates the space first.
     fn open_in_place(&self, needed: usize) -> Result<File, Error> {
         let open = || -> io::Result<File> {
-            let file = OpenOptions::new().write(true).open(self.path)?;
+            let Opened { file, metadata } = self.place.open(Access::Write)?;
             if self.hooks.has_no_space() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            reserve(&file, file.metadata()?.len(), needed)?;
+            reserve(&file, metadata.len(), needed)?;
             Ok(file)
         };
-        open().map_err(Error::io("overwrite", self.path))
+        open().map_err(Error::io("overwrite", self.path()))
     }
 
     fn fill_in_place(&self, mut file: File, content: &[u8]) -> Result<(), Error> {
@@ -260,11 +274,11 @@ impl ReplaceTarget<'_> {
             if mode & 0o777 & !KEPT_MODE != 0
                 && let Err(error) = file.set_permissions(Permissions::from_mode(mode & KEPT_MODE))
             {
-                tracing::warn!(path = %self.path.display(), %error, "cannot remove the access of others to config.toml");
+                tracing::warn!(path = %self.path().display(), %error, "cannot remove the access of others to config.toml");
             }
             file.sync_all()
         };
-        fill().map_err(Error::io("overwrite", self.path))
+        fill().map_err(Error::io("overwrite", self.path()))
     }
 
     fn copy(&self) -> Option<PathBuf> {

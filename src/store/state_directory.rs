@@ -8,15 +8,16 @@
 //! shared with others, as long as it works. So a directory that is locked as a whole is used by no process, and none can
 //! begin to use it while it is moved.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::files::{make_directory, read_file, replace_file, resolve, sync_directory};
+use super::files::{make_directory, names_in, read_file, replace_file, resolve};
 use super::locks::{LockAttempt, lock_directory, share_directory, try_lock, try_lock_directory};
+use crate::files::{Place, is_trusted};
 use crate::secret::sha256_hex;
 
 /// Length of the config path's hash in the state directory's name, in hex digits.
@@ -35,9 +36,11 @@ pub(super) struct StateDirectory {
 /// Finds or creates `STATE/<hash>/runners` with mode 0700, and returns `STATE/<hash>`. `written` is the path that the user
 /// gave, and `resolved` the same behind all links.
 pub(super) fn open(root: &Path, written: &Path, resolved: &Path) -> Result<StateDirectory, Error> {
-    let root = std::path::absolute(root).map_err(Error::io("find", root))?;
     let written = std::path::absolute(written).map_err(Error::io("find", written))?;
-    make_directory(&root)?;
+    make_directory(root)?;
+    // Without links, each of its files is found in one step.
+    let root = resolve(root)?;
+    check_root(&root)?;
     let turn = lock_directory(&root)?;
     let state = root.join(name_of(resolved));
     let former = if paths_of(&state).contains(&written) { None } else { former_of(&root, &state, &written) };
@@ -69,8 +72,8 @@ pub(super) fn open(root: &Path, written: &Path, resolved: &Path) -> Result<State
             );
         }
     }
-    make_directory(&state.join("runners"))?;
-    fs::set_permissions(&state, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", &state))?;
+    make_own(&state)?;
+    make_own(&state.join("runners"))?;
     if is_settled {
         note(&root, &state, &written);
     }
@@ -123,11 +126,11 @@ impl Switch<'_> {
                 Claim::Unknown => return Followed::NotYet("the new one cannot be locked"),
             }
         } else {
-            fs::rename(self.former, self.state)
+            rename(self.former, self.state)
         };
-        let synced = moved.map(|()| self.state.parent().map(sync_directory));
+        let synced = moved.and_then(|()| Place::find(self.state)?.sync_directory());
         match synced {
-            Ok(_) => Followed::Moved,
+            Ok(()) => Followed::Moved,
             Err(error) => {
                 tracing::debug!(%error, former = %self.former.display(), "cannot rename a state directory");
                 Followed::NotYet("it cannot be renamed")
@@ -144,11 +147,43 @@ impl Switch<'_> {
     fn rename_over_unused(&self) -> io::Result<()> {
         let kept = (1u32..).map(|number| self.state.with_extension(number.to_string())).find(|path| !path.exists());
         let kept = kept.ok_or(io::ErrorKind::AlreadyExists)?;
-        fs::rename(self.state, &kept)?;
-        fs::rename(self.former, self.state).inspect_err(|_| {
-            let _left = fs::rename(&kept, self.state);
+        rename(self.state, &kept)?;
+        rename(self.former, self.state).inspect_err(|_| {
+            let _left = rename(&kept, self.state);
         })
     }
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    Place::find(from)?.rename(&Place::find(to)?)
+}
+
+/// Fails if the directory belongs to another user, who could replace what is made in it.
+fn check_root(root: &Path) -> Result<(), Error> {
+    let check = || {
+        let user = Place::find(root)?.metadata()?.uid();
+        if is_trusted(user) {
+            return Ok(());
+        }
+        let reason = format!(
+            "it belongs to user {user}, who could replace what is in it: choose a directory of this process's user"
+        );
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+    };
+    check().map_err(Error::io("use the state directory", root))
+}
+
+/// Makes a directory that only this process's user can use, or checks that it is one.
+fn make_own(path: &Path) -> Result<(), Error> {
+    make_directory(path)?;
+    let open = || Place::find(path)?.open_directory();
+    let opened = open().map_err(Error::io("open", path))?;
+    let user = opened.metadata().map_err(Error::io("read", path))?.uid();
+    if !is_trusted(user) {
+        let reason = format!("it belongs to user {user}: remove it, or choose another state directory");
+        return Err(Error::io("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
+    }
+    opened.set_permissions(Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", path))
 }
 
 /// The result of an attempt to lock a state directory as a whole.
@@ -192,7 +227,7 @@ fn name_of(resolved: &Path) -> String {
 
 /// The other directories below `STATE` that list a path.
 fn others_that_list(root: &Path, state: &Path, written: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let files = directories_in(root).into_iter();
     files.filter(|it| it != state && paths_of(it).iter().any(|path| path == written)).collect()
 }
 
@@ -200,15 +235,22 @@ fn others_that_list(root: &Path, state: &Path, written: &Path) -> Vec<PathBuf> {
 /// lists of several ones: the list that was written last is right.
 fn former_of(root: &Path, state: &Path, written: &Path) -> Option<PathBuf> {
     let formers = others_that_list(root, state, written).into_iter().filter(|it| has_runners(it));
-    formers.max_by_key(|it| fs::metadata(it.join(PATHS)).and_then(|list| list.modified()).ok())
+    let written_at = |it: &PathBuf| Place::own(&it.join(PATHS))?.metadata()?.modified();
+    formers.max_by_key(|it| written_at(it).ok())
 }
 
 /// Whether a state directory holds anything about runners.
 fn has_runners(state: &Path) -> bool {
     let suffixes = ["json", "held", "pending"];
     let is_about_runner = |path: PathBuf| path.extension().is_some_and(|end| suffixes.iter().any(|it| end == *it));
-    fs::read_dir(state.join("runners"))
-        .is_ok_and(|files| files.filter_map(Result::ok).any(|file| is_about_runner(file.path())))
+    let names = names_in(&state.join("runners"));
+    names.is_ok_and(|names| names.into_iter().any(|name| is_about_runner(PathBuf::from(name))))
+}
+
+fn directories_in(root: &Path) -> Vec<PathBuf> {
+    // The root may be writable by others, unlike what is in it.
+    let names = Place::find(&root.join("-")).and_then(|place| place.names_beside());
+    names.unwrap_or_default().into_iter().map(|name| root.join(name)).collect()
 }
 
 fn paths_of(state: &Path) -> Vec<PathBuf> {
@@ -247,6 +289,8 @@ fn write_paths(state: &Path, paths: &[PathBuf]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     struct Links {

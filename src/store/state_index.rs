@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::inotify::{self as watches, CreateFlags, ReadFlags, WatchFlags};
 
 use super::error::Error;
-use super::files::Seen;
+use super::files::{Seen, names_in};
 use super::journal;
 use super::record::{self, Record};
 use super::{Pending, held};
@@ -175,8 +175,7 @@ impl StateIndex {
         let changes = self.changes.take();
         *self = Self { changes, ..Self::default() };
         let mut names: BTreeMap<String, ()> = BTreeMap::new();
-        for file in fs::read_dir(directory).map_err(Error::io("read", directory))? {
-            let name = file.map_err(Error::io("read", directory))?.file_name();
+        for name in names_in(directory)? {
             // What is beside a record is read with it.
             if let Some((key, suffix)) = name.to_str().and_then(split) {
                 let suffix = if suffix == ".held" { ".json" } else { suffix };

@@ -1,16 +1,14 @@
 //! The machine's system_id, in gitlab-runner's file and by its derivation.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::Error;
-use super::files::{
-    MAX_LINKS, TemporaryFile, beside, make_directory, parent, read_with_metadata, replace_file, sync_directory,
-    temporary_name,
-};
+use super::files::{FileContent, TEMPORARY, TemporaryFile, make_directory, parent, read_version, replace, sync};
 use super::locks::lock_sidecar;
+use crate::files::{Access, Place};
 use crate::model::SystemId;
 use crate::secret::{Fingerprint, hmac_sha256_hex};
 
@@ -58,8 +56,14 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
 pub(super) fn take_over(config_path: &Path, machine_id_path: &Path) -> Result<(), Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     let Some(machine_id) = machine_id(machine_id_path)? else { return Ok(()) };
-    let _lock = lock_sidecar(&beside(config_path, "lock"))?;
-    replace_file(path, derived(&machine_id).as_bytes())
+    let config = found(config_path)?;
+    let _lock = lock_sidecar(&config.beside("lock"))?;
+    let place = found(path)?;
+    replace(&place, place.beside(TEMPORARY), derived(&machine_id).as_bytes()).map(drop)
+}
+
+fn found(path: &Path) -> Result<Place, Error> {
+    Place::find(path).map_err(Error::io("find", path))
 }
 
 fn derived(machine_id: &str) -> String {
@@ -74,96 +78,97 @@ pub(super) fn machine(machine_id_path: &Path) -> Option<Fingerprint> {
 
 /// The system_id in a file; `None` if it is missing or has no bytes.
 fn read(path: &Path) -> Result<Option<SystemId>, Error> {
-    let Some((content, _)) = read_with_metadata(path)?.filter(|(content, _)| !content.is_empty()) else {
-        return Ok(None);
-    };
+    let Some(content) = content_of(path)?.filter(|content| !content.is_empty()) else { return Ok(None) };
     let invalid = || Error::SystemId { path: path.to_owned() };
     let text = std::str::from_utf8(&content).map_err(|_| invalid())?;
     let system_id = text.trim_end_matches(['\n', '\r']).parse().map_err(|_| invalid())?;
     Ok(Some(system_id))
 }
 
+/// The bytes of a file; `None` if it or its directory is missing.
+fn content_of(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match Place::find(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => {
+            let read = read_version(&found.map_err(|error| not_followed(path, error))?)?;
+            Ok(read.map(|FileContent { content, .. }| content))
+        }
+    }
+}
+
 /// Creates or fills the file durably; returns its system_id instead if another process was faster.
 fn write(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
     make_directory(parent(path))?;
-    let _lock = lock_sidecar(&beside(config_path, "lock"))?;
-    let target = &followed(path)?;
+    let config = found(config_path)?;
+    let _lock = lock_sidecar(&config.beside("lock"))?;
+    let place = followed(path)?;
     for _ in 0..MAX_TRIES {
-        if let Some(theirs) = read(target)? {
+        if let Some(theirs) = read(place.path())? {
             return Ok(Some(theirs));
         }
-        let written = match fs::metadata(target) {
-            Ok(empty) => fill(target, &empty, text).map(|()| true)?,
+        let written = match place.metadata() {
+            Ok(empty) => fill(&place, &empty, text).map(|()| true)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Of a link's target only the directory says whose it is to be.
-                create(target, text, if target == path { config_path } else { target })?
+                create(&place, text, if place.path() == path { &config } else { &place })?
             }
-            Err(error) => return Err(Error::io("read", target)(error)),
+            Err(error) => return Err(Error::io("read", place.path())(error)),
         };
         if written {
-            sync_directory(parent(target))?;
+            sync(&place)?;
             return Ok(None);
         }
     }
-    Err(Error::ChangedMeanwhile { path: target.clone(), tries: MAX_TRIES })
+    Err(Error::ChangedMeanwhile { path: place.path().to_owned(), tries: MAX_TRIES })
 }
 
-/// The file itself, behind symbolic links; it may be missing, but its directory exists.
-///
-/// A link is followed to a file that is to be written only if it cannot have been made by another user: a process of
-/// root would create files for that user anywhere.
-fn followed(path: &Path) -> Result<PathBuf, Error> {
-    let unusable = |target: &Path| Error::SystemIdLink { path: path.to_owned(), target: target.to_owned() };
-    let mut target = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let Ok(link) = fs::read_link(&target) else { return Ok(target) };
-        let next = parent(&target).join(link);
-        if !is_ours(&target) || !is_ours(parent(&target)) || !parent(&next).is_dir() {
-            return Err(unusable(&next));
-        }
-        target = next;
+/// The file itself, behind symbolic links that are followed; it may be missing, but its directory exists.
+fn followed(path: &Path) -> Result<Place, Error> {
+    Place::find(path).map_err(|error| not_followed(path, error))
+}
+
+fn not_followed(path: &Path, error: io::Error) -> Error {
+    match std::fs::read_link(path) {
+        Ok(target) => Error::SystemIdLink { path: path.to_owned(), target: parent(path).join(target) },
+        Err(_) => Error::io("find", path)(error),
     }
-    Err(unusable(&target))
-}
-
-/// Whether a file, directory or link belongs to this process's user or to root.
-fn is_ours(path: &Path) -> bool {
-    let user = rustix::process::geteuid().as_raw();
-    fs::symlink_metadata(path).is_ok_and(|found| found.uid() == 0 || found.uid() == user)
 }
 
 /// Creates the file with the owner of another one; returns false if it exists.
-fn create(path: &Path, text: &str, owner: &Path) -> Result<bool, Error> {
-    let mut temporary = TemporaryFile::create(temporary_name(path))?;
+fn create(place: &Place, text: &str, owner: &Place) -> Result<bool, Error> {
+    let mut temporary = TemporaryFile::create(place.beside(TEMPORARY))?;
     temporary.set_mode(0o600)?;
     temporary.give_to_owner_of(owner);
     temporary.fill(text.as_bytes())?;
-    match temporary.rename_if_free(path) {
+    match temporary.rename_if_free(place) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(Error::io("create", path)(error)),
+        Err(error) => Err(Error::io("create", place.path())(error)),
     }
 }
 
 /// Replaces an empty file and keeps its owner and mode. A mount point is written in place.
-fn fill(path: &Path, empty: &Metadata, text: &str) -> Result<(), Error> {
-    let mut temporary = TemporaryFile::create(temporary_name(path))?;
-    temporary.give_to_owner_of(path);
+fn fill(place: &Place, empty: &Metadata, text: &str) -> Result<(), Error> {
+    let mut temporary = TemporaryFile::create(place.beside(TEMPORARY))?;
+    temporary.give_to_owner_of(place);
     temporary.set_mode(empty.mode() & 0o777)?;
     temporary.fill(text.as_bytes())?;
-    match temporary.rename(path) {
+    match temporary.rename(place) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let opened = OpenOptions::new().write(true).open(path);
-            let written = opened.and_then(|file| file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_all()));
-            written.map_err(Error::io("write", path))
+            let write = || {
+                let file = place.open(Access::Write)?.file;
+                file.write_all_at(text.as_bytes(), 0)?;
+                file.sync_all()
+            };
+            write().map_err(Error::io("write", place.path()))
         }
-        renamed => renamed.map(drop).map_err(Error::io("replace", path)),
+        renamed => renamed.map(drop).map_err(Error::io("replace", place.path())),
     }
 }
 
 /// The machine-id; `None` if missing or uninitialized.
 fn machine_id(path: &Path) -> Result<Option<String>, Error> {
-    let Some((content, _)) = read_with_metadata(path)? else { return Ok(None) };
+    let Some(content) = content_of(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&content).trim().to_owned();
     Ok(Some(text).filter(|text| !text.is_empty() && text != "uninitialized"))
 }

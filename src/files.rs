@@ -1,0 +1,28 @@
+//! Files that other users may have put there, or may change while they are used.
+//!
+//! The agent often runs as root, over a config.toml in a directory of another user. That user can put a symbolic link, a
+//! pipe or another file in the place of each file of the directory, at any moment. So a path is resolved once, and
+//! everything after that is relative to the open directory ([`Place`]); a file is judged after it was opened, by its
+//! descriptor; and a symbolic link is followed only if that gains its owner nothing ([`Place::find`]).
+//!
+//! Every file whose path a user gave is opened here.
+
+mod place;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use place::{Place, make_directories, resolve};
+pub use read::{Access, Opened, open_regular, read, read_text};
+
+use std::io;
+
+/// Whether a user can be trusted with the files of this process: root, or the process's own user.
+#[must_use]
+pub fn is_trusted(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
+}
+
+fn refused(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
+}
