@@ -13,7 +13,7 @@ mod read;
 mod tests;
 
 pub use place::{Place, make_directories, resolve};
-pub use read::{Access, Opened, open_regular, read, read_text};
+pub use read::{Access, Exposure, Opened, open_regular, read, read_trusted_text};
 
 use std::io;
 

@@ -1,13 +1,15 @@
 //! Opening and reading regular files.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{FsWord, Mode, OFlags, fstatfs, openat};
+use rustix::fs::{FsWord, Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use rustix::io::Errno;
 
-use super::Place;
+use super::{Place, is_trusted, refused};
 
 /// File systems of the kernel, whose files may block or have no end although they look regular: proc and sysfs.
 ///
@@ -34,7 +36,48 @@ pub struct Opened {
     pub metadata: Metadata,
 }
 
+/// How another user could have written a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Its mode lets others than its owner write.
+    Writable {
+        /// The permission bits.
+        mode: u32,
+    },
+    /// It belongs to another user, and this process is root.
+    Foreign {
+        /// That user.
+        user: u32,
+    },
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Writable { mode } => {
+                write!(formatter, "it can be written by others (mode {mode:04o}) and is not trusted: run `chmod go-w`")
+            }
+            Self::Foreign { user } => {
+                write!(
+                    formatter,
+                    "it belongs to user {user}, who can change it, and root does not trust it: run `chown root`"
+                )
+            }
+        }
+    }
+}
+
 impl Opened {
+    /// Whether a user who is not trusted could have written it. What is mounted read-only is the choice of those who
+    /// mounted it.
+    #[must_use]
+    pub fn exposure(&self) -> Option<Exposure> {
+        let is_read_only = fstatvfs(&self.file).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+        let (mode, user) = (self.metadata.mode() & 0o7777, self.metadata.uid());
+        let is_root = rustix::process::geteuid().is_root();
+        exposure(is_read_only, mode, is_root && !is_trusted(user), user)
+    }
+
     /// Reads it to the end.
     ///
     /// # Errors
@@ -90,6 +133,16 @@ pub fn open_regular(file: File) -> io::Result<Opened> {
     Ok(Opened { file, metadata })
 }
 
+fn exposure(is_read_only: bool, mode: u32, is_foreign: bool, user: u32) -> Option<Exposure> {
+    if is_read_only {
+        None
+    } else if mode & 0o022 != 0 {
+        Some(Exposure::Writable { mode })
+    } else {
+        is_foreign.then_some(Exposure::Foreign { user })
+    }
+}
+
 /// Reads a regular file, behind links that are followed.
 ///
 /// # Errors
@@ -98,15 +151,38 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Place::find(path)?.open(Access::Read)?.read(limit)
 }
 
-/// As [`read`], for text.
+/// As [`read`], for text that this process acts on: no other user may have written it.
 ///
 /// # Errors
-/// As [`read`], and `InvalidData` for what is no UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+/// As [`read`], `PermissionDenied` for a file that another user could have written, and `InvalidData` for what is no UTF-8.
+pub fn read_trusted_text(path: &Path, limit: u64) -> io::Result<String> {
     let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text");
-    String::from_utf8(read(path, limit)?).map_err(invalid)
+    let mut opened = Place::find(path)?.open(Access::Read)?;
+    match opened.exposure() {
+        None => String::from_utf8(opened.read(limit)?).map_err(invalid),
+        Some(exposure) => Err(refused(exposure.to_string())),
+    }
 }
 
 fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_user_could_have_written_is_exposed_unless_it_is_mounted_read_only() {
+        let writable = |mode| Some(Exposure::Writable { mode });
+        for (is_read_only, mode, is_foreign, expected) in [
+            (false, 0o644, false, None),
+            (false, 0o664, false, writable(0o664)),
+            (false, 0o602, true, writable(0o602)),
+            (false, 0o600, true, Some(Exposure::Foreign { user: 1500 })),
+            (true, 0o666, true, None),
+        ] {
+            assert_eq!(exposure(is_read_only, mode, is_foreign, 1500), expected, "{mode:o}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! The TLS configuration of a site: trusted authorities and the client certificate.
 
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
+use crate::files::{self, Place};
 use crate::model::Site;
 
 use super::ErrorKind;
@@ -176,19 +176,17 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CallFailure> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
-    let file = fs::File::open(path).map_err(|error| unreadable(path, error))?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(local_file("more than 1 MiB in", path));
+    match files::read(path, MAX_FILE_BYTES) {
+        Ok(bytes) => Ok(Zeroizing::new(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(local_file("more than 1 MiB in", path)),
+        Err(error) => Err(unreadable(path, error)),
     }
-    Ok(bytes)
 }
 
 /// Returns the path if a file exists there. Errors other than "not found" are reported.
 fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, CallFailure> {
     let Some(path) = path else { return Ok(None) };
-    match fs::metadata(&path) {
+    match Place::find(&path).and_then(|place| place.metadata()) {
         Ok(_) => Ok(Some(path)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(unreadable(&path, error)),
@@ -196,7 +194,7 @@ fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, CallFailure> {
 }
 
 fn stamp(path: &Path) -> io::Result<FileStamp> {
-    let metadata = fs::metadata(path)?;
+    let metadata = Place::find(path)?.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }

@@ -1,9 +1,9 @@
 //! Sources of secrets, read at each use, so a replaced file takes effect.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -12,6 +12,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Token, TokenError};
+use crate::files::{Access, Exposure, Place};
 
 /// The source of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +46,13 @@ pub enum SourceError {
         /// The system's error.
         source: io::Error,
     },
-    /// Other users could have written the secret.
-    #[error("the token file `{}` can be written by others (mode {mode:04o}) and is not trusted: run `chmod go-w`", path.display())]
-    WritableByOthers {
+    /// Another user could have written the secret.
+    #[error("the token file `{}` is refused: {exposure}", path.display())]
+    Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// How.
+        exposure: Exposure,
     },
     /// systemd passed no credentials to this process.
     #[error("systemd credential `{0}` is missing: set LoadCredential={0}:PATH in the unit")]
@@ -67,15 +68,17 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Returns a warning about a usable file: one that all users can read, or one of another user if root uses it.
+    /// Returns a warning about a usable file that all users can read.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let path = match self {
             Self::File(path) | Self::Credential { path: Some(path), .. } => path,
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
         };
-        let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        exposure(path, metadata.mode() & 0o7777, metadata.uid(), rustix::process::geteuid().as_raw())
+        let mode = Place::find(path).and_then(|place| place.metadata()).ok().filter(Metadata::is_file)?.mode() & 0o7777;
+        let path = path.display();
+        (mode & 0o004 != 0)
+            .then(|| format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"))
     }
 
     /// Reads the secret.
@@ -92,17 +95,6 @@ impl Source {
     }
 }
 
-/// Returns which other users have access to a token file, and the remedy. Only root can change the owner of a
-/// file, so other users, as in a container, get no warning about it.
-fn exposure(path: &Path, mode: u32, owner: u32, user: u32) -> Option<String> {
-    let path = path.display();
-    if mode & 0o004 != 0 {
-        return Some(format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"));
-    }
-    let is_foreign = user == 0 && owner != 0;
-    is_foreign.then(|| format!("user {owner} can read and change the token file `{path}`: run `chown root`"))
-}
-
 /// Parses the content of a file or stdin.
 ///
 /// # Errors
@@ -113,18 +105,17 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 
 fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
-    // Opening a named pipe would wait for a writer; a descriptor from the shell has one.
+    // A descriptor from the shell may be a pipe, which has a writer.
     let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
-    if !is_descriptor && !path.metadata().map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::other("it is not a regular file")));
+    if is_descriptor {
+        let file = File::open(path).map_err(unreadable)?;
+        return parse(&read_text(file).map_err(unreadable)?, origin);
     }
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    if metadata.is_file() && mode & 0o022 != 0 {
-        return Err(SourceError::WritableByOthers { path: path.to_owned(), mode });
+    let opened = Place::find(path).and_then(|place| place.open(Access::Read)).map_err(unreadable)?;
+    if let Some(exposure) = opened.exposure() {
+        return Err(SourceError::Exposed { path: path.to_owned(), exposure });
     }
-    parse(&read_text(file).map_err(unreadable)?, origin)
+    parse(&read_text(opened.file).map_err(unreadable)?, origin)
 }
 
 /// Reads a text that may have white space around a token, but not much more.
@@ -175,6 +166,8 @@ fn inherited(number: RawFd) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn file_with(content: &str, mode: u32) -> (tempfile::TempDir, Source) {
@@ -195,7 +188,10 @@ mod tests {
     fn a_file_writable_by_others_is_refused() {
         for mode in [0o620, 0o602, 0o666] {
             let (_directory, source) = file_with("glrt-abc", mode);
-            assert!(matches!(source.read(), Err(SourceError::WritableByOthers { .. })), "{mode:o}");
+            assert!(
+                matches!(source.read(), Err(SourceError::Exposed { exposure: Exposure::Writable { .. }, .. })),
+                "{mode:o}"
+            );
         }
     }
 
@@ -205,16 +201,6 @@ mod tests {
         assert!(source.warning().unwrap().contains("0644"));
         let (_directory, source) = file_with("glrt-abc", 0o640);
         assert_eq!(source.warning(), None);
-    }
-
-    #[test]
-    fn a_file_of_another_user_causes_a_warning_for_root() {
-        let warning = |owner, user| exposure(Path::new("token"), 0o600, owner, user);
-        assert!(warning(1000, 0).unwrap().contains("user 1000"));
-        assert_eq!(
-            (warning(0, 0), warning(1000, 1000), warning(0, 1000), warning(1000, 65534)),
-            (None, None, None, None)
-        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Finds the files and sockets by flag, environment and default.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
+use crate::files::read_trusted_text;
 use crate::secret::sha256_hex;
 use crate::status::StatusClient;
 use crate::store;
@@ -93,17 +93,9 @@ const INSTANCE_ID_DIGITS: usize = 16;
 /// Maximum size of agent.toml or a template, in bytes.
 const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Reads a regular file. A pipe could block forever, and a device has no end.
+/// Reads agent.toml or a template, which no other user may have written.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = String::new();
-    let length = File::open(path)?.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text)?;
-    if length as u64 > MAX_TEXT_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MAX_TEXT_BYTES} bytes")));
-    }
-    Ok(text)
+    read_trusted_text(path, MAX_TEXT_BYTES)
 }
 
 fn default_config(environment: &Environment) -> PathBuf {

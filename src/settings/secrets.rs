@@ -28,14 +28,17 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     names.into_iter().filter(|name| environment.text(name).is_some()).map(OsString::from).collect()
 }
 
+/// Maximum size of a file that is looked through for names of variables, in bytes.
+const MAX_CONFIG_BYTES: u64 = 64 * 1024 * 1024;
+
 fn has_password(environment: &Environment, name: &str) -> bool {
     environment.text(name).is_some_and(|proxy| proxy.contains('@'))
 }
 
 /// Reads a file; empty if it is no text, or no regular file, because a pipe can be read only once.
 fn text(path: &Path) -> String {
-    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
-    let mut text = if is_file { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    let text = crate::files::read(path, MAX_CONFIG_BYTES).ok().and_then(|content| String::from_utf8(content).ok());
+    let mut text = text.unwrap_or_default();
     if text.starts_with('\u{feff}') {
         text.remove(0);
     }
