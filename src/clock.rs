@@ -46,6 +46,7 @@ impl Clock for SystemClock {
 
 /// The first 64 bits of the kernel's random boot id; `None` if it cannot be read.
 fn boot_id() -> Option<u64> {
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).ok()

@@ -53,7 +53,7 @@
 //! | `model` | `secret` |
 //! | `clock`, `lifecycle`, `systemd` | `model` |
 //! | `log` | `clock` |
-//! | `status` | `clock`, `error_chain`, `model` |
+//! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
 //! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |

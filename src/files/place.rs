@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -157,6 +157,21 @@ impl Place {
         let found =
             openat(&self.directory, &self.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         File::from(found).metadata()
+    }
+
+    /// Sets the permission bits of what is there, which is no link.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let found =
+            openat(&self.directory, &self.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Symlink {
+            return Err(io::Error::other("a symbolic link has taken its place"));
+        }
+        // A socket cannot be opened, and its descriptor cannot be changed.
+        let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+        Ok(rustix::fs::chmod(link, Mode::from_raw_mode(mode))?)
     }
 
     /// Whether an open file is the one that is there now; takes no descriptor.

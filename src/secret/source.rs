@@ -108,6 +108,7 @@ fn read_file(path: &Path, origin: String) -> Result<Token, SourceError> {
     // A descriptor from the shell may be a pipe, which has a writer.
     let is_descriptor = ["/dev/fd/", "/dev/stdin", "/proc/self/fd/"].iter().any(|place| path.starts_with(place));
     if is_descriptor {
+        #[expect(clippy::disallowed_methods, reason = "it is open already")]
         let file = File::open(path).map_err(unreadable)?;
         return parse(&read_text(file).map_err(unreadable)?, origin);
     }
@@ -148,6 +149,7 @@ pub fn read_descriptor(number: RawFd) -> Result<Token, SourceError> {
 }
 
 /// Copies an inherited descriptor. A descriptor that this process opened itself has the close-on-exec flag.
+#[expect(clippy::disallowed_methods, reason = "files of the kernel about this process")]
 fn inherited(number: RawFd) -> io::Result<File> {
     let information = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).map_err(|_| Errno::BADF)?;
     let flags = information.lines().find_map(|line| line.strip_prefix("flags:"));

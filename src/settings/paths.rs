@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Environment, Overrides, variable};
-use crate::files::read_trusted_text;
+use crate::files::{read_trusted_text, resolve};
 use crate::secret::sha256_hex;
 use crate::status::StatusClient;
 use crate::store;
@@ -81,10 +81,8 @@ impl Paths {
 /// symbolic links resolved as far as the path exists.
 #[must_use]
 pub fn instance_id(config: &Path) -> String {
-    let beside = || Some(config.parent()?.canonicalize().ok()?.join(config.file_name()?));
-    let resolved = config.canonicalize().ok().or_else(beside);
-    let path = resolved.as_deref().unwrap_or(config).as_os_str().as_encoded_bytes();
-    sha256_hex(path).chars().take(INSTANCE_ID_DIGITS).collect()
+    let resolved = resolve(config).unwrap_or_else(|_| config.to_owned());
+    sha256_hex(resolved.as_os_str().as_encoded_bytes()).chars().take(INSTANCE_ID_DIGITS).collect()
 }
 
 /// Hex digits of an instance id; enough to be unique on a machine.

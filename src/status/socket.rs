@@ -1,13 +1,15 @@
 //! The daemon's unix socket: accessible to its owner only, and removed at shutdown.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{UnixListener, UnixSocket};
+
+use crate::files::Place;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -41,10 +43,11 @@ impl Socket {
             remove_stale(path)?;
             socket.bind(path)?;
         }
-        let metadata = fs::symlink_metadata(path)?;
+        let place = Place::find(path)?;
+        let metadata = place.metadata()?;
         let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
         // No process can connect before `listen`.
-        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        place.set_mode(0o600)?;
         Ok(Self { listener: socket.listen(BACKLOG)?, file })
     }
 }

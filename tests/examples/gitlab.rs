@@ -1,6 +1,7 @@
 //! A GitLab to experiment with: run `cargo run --example gitlab -- --token-life 60s`, then register a runner there.
 
 #![allow(clippy::print_stdout, reason = "the terminal is the user interface")]
+#![allow(clippy::disallowed_methods, reason = "a server to experiment with writes what it is told to")]
 
 use std::error::Error;
 use std::io::Write;

@@ -1,11 +1,12 @@
 //! The file for a new token, created before the token is requested.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Error, Exit};
+use crate::files::Place;
 use crate::secret::{MAX_TOKEN_BYTES, Token};
 use crate::settings::Environment;
 
@@ -16,6 +17,7 @@ const LONGEST_LINE: usize = MAX_TOKEN_BYTES + 1;
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
+    place: Place,
     file: File,
     is_filled: bool,
 }
@@ -28,9 +30,9 @@ impl TokenFile {
     /// [`Exit::LocalFile`] if it exists already or cannot be written at full size.
     pub(super) fn prepare(path: &Path, environment: &Environment) -> Result<Self, Error> {
         let path = environment.absolute(path);
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = made.map_err(|error| unusable(&path, &error))?;
-        let made = Self { path, file, is_filled: false };
+        let made = Place::find(&path).and_then(|place| Ok((place.create()?, place)));
+        let (file, place) = made.map_err(|error| unusable(&path, &error))?;
+        let made = Self { path, place, file, is_filled: false };
         made.write(&[b'\n'; LONGEST_LINE]).map_err(|error| unusable(&made.path, &error))?;
         Ok(made)
     }
@@ -58,14 +60,14 @@ impl TokenFile {
     fn write(&self, content: &[u8]) -> io::Result<()> {
         self.file.write_all_at(content, 0)?;
         self.file.sync_all()?;
-        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        self.place.sync_directory()
     }
 }
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
         if !self.is_filled {
-            std::fs::remove_file(&self.path).ok();
+            let _left = self.place.remove();
         }
     }
 }
