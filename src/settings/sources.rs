@@ -12,6 +12,9 @@ use std::sync::OnceLock;
 use crate::model::RunnerKey;
 use crate::secret::{Launch, take_over};
 
+use super::access::ACCESS_TOKENS;
+use super::draft::REGISTRATION_TOKEN;
+
 /// How the process was started.
 #[derive(Clone, Default)]
 pub struct Start {
@@ -135,10 +138,20 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Looks up a variable of the process for `token = "$NAME"` in an entry.
+/// Looks up a variable of the process for `token = "$NAME"` in an entry. The agent's own secrets are none of an entry's.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
+    if is_own_secret(name) {
+        return None;
+    }
     VARIABLES.get()?.get(OsStr::new(name))?.to_str().map(str::to_owned)
+}
+
+/// Whether a variable holds what is never sent as a runner's token: a registration token, an access token, or a proxy.
+fn is_own_secret(name: &str) -> bool {
+    let access = ACCESS_TOKENS.iter().map(|[name, _]| *name);
+    let name = name.to_ascii_uppercase();
+    access.chain([REGISTRATION_TOKEN[0]]).any(|own| own == name) || name.ends_with("_PROXY")
 }
 
 /// Detects docker, podman and Kubernetes by their variables and marker files.
@@ -152,4 +165,19 @@ fn user_directories() -> Option<UserDirectories> {
     let own = directories::ProjectDirs::from("", "", "runner-agent")?;
     let home = directories::BaseDirs::new()?.home_dir().to_owned();
     Some(UserDirectories { home, config: own.config_dir().to_owned(), state: own.state_dir()?.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_cannot_name_a_secret_of_the_agent() {
+        for name in ["REGISTRATION_TOKEN", "GITLAB_TOKEN", "PRIVATE_TOKEN", "HTTPS_PROXY", "all_proxy"] {
+            assert!(is_own_secret(name), "{name}");
+        }
+        for name in ["RUNNER_TOKEN", "CI_SERVER_TOKEN", "MY_OWN"] {
+            assert!(!is_own_secret(name), "{name}");
+        }
+    }
 }

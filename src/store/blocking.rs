@@ -22,8 +22,8 @@ use super::snapshot::Snapshot;
 use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
-use super::{Config, OnDisk, dropped, held, journal, splice, system_id};
-use crate::files::Place;
+use super::{Config, OnDisk, dropped, held, journal, splice, system_id, token_variables};
+use crate::files::{Exposure, Place};
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -41,6 +41,8 @@ pub(super) struct BlockingStore {
     journals: OpenJournals,
     /// config.toml as it was last read or written.
     parsed: Option<ParsedText>,
+    /// Whether no other user could have written config.toml as it was last read: its `$NAME` tokens are expanded.
+    is_ours: bool,
     /// That of the last [`Snapshot`].
     found: u64,
     index: StateIndex,
@@ -64,6 +66,7 @@ impl BlockingStore {
             system_id: None,
             journals: OpenJournals::default(),
             parsed: None,
+            is_ours: true,
             found: 0,
             index: StateIndex::default(),
             probed_at: None,
@@ -129,7 +132,8 @@ impl BlockingStore {
         let is_seen = |seen| fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
         if !seen.is_some_and(is_seen) {
             let Some(place) = self.place()? else { return Ok(None) };
-            let Some(FileContent { content, seen, .. }) = read_version(&place)? else { return Ok(None) };
+            let Some(FileContent { content, seen, opened }) = read_version(&place)? else { return Ok(None) };
+            self.note_owner(opened.exposure(), &content);
             if self.parsed.as_ref().is_none_or(|parsed| parsed.text.as_bytes() != content) {
                 let text = self.target(&place).text(&content)?.to_owned();
                 self.found += 1;
@@ -139,6 +143,22 @@ impl BlockingStore {
             self.parsed.as_mut().into_iter().for_each(|parsed| parsed.seen = seen);
         }
         Ok(self.parsed.as_ref())
+    }
+
+    /// Another user could otherwise have any variable of the environment sent to a server of his own.
+    fn note_owner(&mut self, exposure: Option<Exposure>, content: &[u8]) {
+        let is_ours = exposure.is_none();
+        if self.is_ours == is_ours {
+            return;
+        }
+        self.is_ours = is_ours;
+        // It is parsed again.
+        self.parsed = None;
+        let named = token_variables(String::from_utf8_lossy(content).into_owned());
+        if let Some(exposure) = exposure.filter(|_| !named.is_empty()) {
+            let path = self.config.config_path.display();
+            tracing::warn!(%path, "tokens from variables are not used in this file: {exposure}");
+        }
     }
 
     /// Tries to lock a runner; `None` without a state directory.
@@ -175,9 +195,12 @@ impl BlockingStore {
     }
 
     pub(super) fn texts(&mut self, target: &EntrySelector) -> Result<Vec<EntryText>, Error> {
-        let (path, variables) = (self.path()?, self.config.variables);
-        let reading = ParseContext { path: &path, variables };
-        let Some(parsed) = self.parsed()? else { return Ok(Vec::new()) };
+        let path = self.path()?;
+        if self.parsed()?.is_none() {
+            return Ok(Vec::new());
+        }
+        let reading = self.reading(&path);
+        let Some(parsed) = &self.parsed else { return Ok(Vec::new()) };
         let mut draft = Draft::around(parsed, &parsed.snapshot.positions_of(target));
         match draft.apply(&Edit::Remove { target: target.clone() }, reading) {
             Ok(edited) => Ok(edited.removed),
@@ -301,7 +324,7 @@ impl BlockingStore {
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
-        ParseContext { path, variables: self.config.variables }
+        ParseContext { path, variables: if self.is_ours { self.config.variables } else { |_| None } }
     }
 
     /// Checks that the state directory has space for an operation.
