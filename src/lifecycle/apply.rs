@@ -266,6 +266,8 @@ fn claimed(state: State, claim: Claim, retry_after: Option<Duration>, rules: &Ru
         | State::NotRenewable(NotRenewable { asked, .. })
         | State::Uncertain(Uncertain { asked, .. })
         | State::Failed(Failed { asked, .. }) => *asked,
+        // It says nothing about the token that was asked about, and to ask again spends none.
+        State::Unregistered(_) if claim == Claim::NotUnderstood => return deferred(state, retry_after, rules, moment),
         State::Unregistered(_) => return declined(state, given_token_claim(claim), rules, moment),
         // No rung answers so; if one does, it is a failure of the rung.
         State::Rejected(rejected) if rejected.is_settled() && rules.recovery.next_rung(rejected).is_some() => {

@@ -2656,3 +2656,17 @@ fn nothing_is_urgent_about_a_token_that_has_expired_by_a_clock_that_is_ahead() {
         ],
     );
 }
+
+#[test]
+fn an_enrollment_asks_again_soon_although_a_gateway_has_answered_about_the_token_of_an_odd_answer() {
+    keeps_every_promise(
+        Setup { jitter: 93_003_226, ..TWO_HOURS },
+        &[
+            (NOW, Fault(Registration, Trouble::Gateway(200, Body::Token))),
+            (NOW, Enroll(1)),
+            (NOW, Reboot),
+            (NOW, GatewayFor(100, 201, Body::EmptyObject)),
+            (NOW, Hangup),
+        ],
+    );
+}
