@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::routes::INSTANCE_HEADER;
+use crate::files::is_trusted;
 
 /// How long a daemon may take to respond.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,6 +43,14 @@ pub enum StatusClientError {
     /// The daemon there has a different instance id.
     #[error("the daemon at {} serves a different config.toml", .0.display())]
     OtherInstance(PathBuf),
+    /// The process that listens there belongs to another user.
+    #[error("the socket {} is served by user {user}, who could answer anything", path.display())]
+    OtherUser {
+        /// The socket.
+        path: PathBuf,
+        /// That user.
+        user: u32,
+    },
     /// The socket cannot be used.
     #[error("cannot connect to the daemon at {}", path.display())]
     Connect {
@@ -71,9 +80,10 @@ impl StatusClientError {
         match self {
             Self::NotRunning(_) => 0,
             Self::OtherInstance(_) => 1,
-            Self::Connect { .. } => 2,
-            Self::InvalidResponse { .. } => 3,
-            Self::TimedOut(_) => 4,
+            Self::OtherUser { .. } => 2,
+            Self::Connect { .. } => 3,
+            Self::InvalidResponse { .. } => 4,
+            Self::TimedOut(_) => 5,
         }
     }
 }
@@ -111,15 +121,27 @@ impl StatusClient {
     async fn get_from(&self, socket: &Path, path: &str) -> Result<StatusResponse, StatusClientError> {
         let stream = connect(socket).await;
         let stream = stream.map_err(|source| StatusClientError::Connect { path: socket.to_owned(), source })?;
+        if self.instance_id.is_some() {
+            check_server(&stream, socket)?;
+        }
         let exchanged = exchange(stream, path).await;
         let (instance_id, response) =
             exchanged.map_err(|source| StatusClientError::InvalidResponse { path: socket.to_owned(), source })?;
-        // A daemon that sends no instance id is accepted.
-        match (&self.instance_id, instance_id) {
-            (Some(wanted), Some(found)) if found != wanted => Err(StatusClientError::OtherInstance(socket.to_owned())),
+        match &self.instance_id {
+            Some(wanted) if instance_id.is_none_or(|found| found != wanted) => {
+                Err(StatusClientError::OtherInstance(socket.to_owned()))
+            }
             _ => Ok(response),
         }
     }
+}
+
+/// Fails if the listening process belongs to neither root nor this process's user.
+fn check_server(stream: &UnixStream, socket: &Path) -> Result<(), StatusClientError> {
+    let path = || socket.to_owned();
+    let server = stream.peer_cred().map_err(|source| StatusClientError::Connect { path: path(), source })?;
+    let user = server.uid();
+    if is_trusted(user) { Ok(()) } else { Err(StatusClientError::OtherUser { path: path(), user }) }
 }
 
 fn is_not_listening(error: &io::Error) -> bool {
@@ -200,6 +222,24 @@ mod tests {
         assert!(client(&both[1..], None).get("/healthz").await.unwrap().is_ok, "any daemon is accepted");
         let error = client(&both, Some("c")).get("/healthz").await.unwrap_err();
         assert!(matches!(&error, StatusClientError::OtherInstance(path) if *path == first), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_instance_mark_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _request = stream.read(&mut [0; 1000]).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n").unwrap();
+            }
+        });
+        let error = client(&[&path], Some("a")).get("/healthz").await.unwrap_err();
+        assert!(matches!(error, StatusClientError::OtherInstance(_)), "{error}");
+        assert!(client(&[&path], None).get("/healthz").await.unwrap().is_ok);
     }
 
     #[tokio::test]

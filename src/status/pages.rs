@@ -79,6 +79,8 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::Method;
 
+    use crate::status::routes::Names;
+
     use super::*;
     use crate::model::{Report, StateName};
     use crate::status::tests::{key, sources, status};
@@ -112,7 +114,7 @@ mod tests {
                 }
             }
         });
-        let mut body = sources.respond_to(&Method::GET, path).into_body();
+        let mut body = sources.respond_to(&Method::GET, path, None, Names::Any).into_body();
         let (mut text, mut frames, mut fewest, mut before) = (String::new(), 0, usize::MAX, 0);
         while let Some(frame) = body.frame().await {
             let now = turns.load(Ordering::Relaxed);
@@ -189,7 +191,7 @@ mod tests {
     async fn few_runners_are_a_body_of_known_length() {
         let sources = sources(true);
         for path in ["/status", "/readyz", "/metrics", "/healthz"] {
-            let body = sources.respond_to(&Method::GET, path).into_body();
+            let body = sources.respond_to(&Method::GET, path, None, Names::Any).into_body();
             assert!(body.size_hint().exact().is_some(), "{path}");
         }
     }

@@ -1,8 +1,11 @@
 //! The routes of the status server.
 
+use std::net::IpAddr;
+
 use http_body_util::{Either, Full};
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::http::uri::Authority;
 use hyper::{Method, Response, StatusCode};
 
 use super::counters::Counters;
@@ -24,6 +27,24 @@ pub struct Sources {
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
+/// By which names in `Host` a listener is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Any: the socket, and addresses that other machines reach.
+    Any,
+    /// On loopback a page in a browser on this machine could ask, if its name leads here: it would ask by that name.
+    Loopback,
+}
+
+impl Names {
+    fn allow(self, host: Option<&str>) -> bool {
+        let Some(host) = host.filter(|_| self == Self::Loopback) else { return true };
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let name = authority.host();
+        name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    }
+}
+
 /// A response whose body is there, or is made in pages.
 pub(super) type PagedResponse = Response<Either<Full<Bytes>, PagedBody>>;
 
@@ -34,8 +55,12 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Sources {
-    pub(super) fn respond_to(&self, method: &Method, path: &str) -> PagedResponse {
-        let mut response = self.route(method, path);
+    pub(super) fn respond_to(&self, method: &Method, path: &str, host: Option<&str>, names: Names) -> PagedResponse {
+        let mut response = if names.allow(host) {
+            self.route(method, path)
+        } else {
+            respond(StatusCode::MISDIRECTED_REQUEST, TEXT, "ask this address by its number or as localhost\n")
+        };
         if let Ok(instance_id) = HeaderValue::from_str(&self.instance_id) {
             response.headers_mut().insert(INSTANCE_HEADER, instance_id);
         }
@@ -118,6 +143,7 @@ fn response(status: StatusCode, content_type: &'static str, body: Either<Full<By
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -132,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_has_the_shape_of_every_command() {
-        let response = sources(true).respond_to(&Method::GET, "/status");
+        let response = sources(true).respond_to(&Method::GET, "/status", None, Names::Any);
         assert_eq!(
             (response.status(), &response.headers()[CONTENT_TYPE]),
             (StatusCode::OK, &HeaderValue::from_static(JSON))
@@ -146,7 +172,7 @@ mod tests {
     fn each_path_has_its_status() {
         let statuses = |sources: &Sources| {
             ["/healthz", "/readyz", "/status", "/metrics", "/", "/metrics/", "/healthz/x"]
-                .map(|path| sources.respond_to(&Method::GET, path).status().as_u16())
+                .map(|path| sources.respond_to(&Method::GET, path, None, Names::Any).status().as_u16())
         };
         assert_eq!(statuses(&sources(true)), [200, 200, 200, 200, 404, 404, 404]);
         let stuck = sources(false);
@@ -157,10 +183,28 @@ mod tests {
     #[test]
     fn only_reading_is_allowed() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
-            let response = sources(true).respond_to(&method, "/status");
+            let response = sources(true).respond_to(&method, "/status", None, Names::Any);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[ALLOW], "GET, HEAD");
         }
-        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status").status(), StatusCode::OK);
+        assert_eq!(sources(true).respond_to(&Method::HEAD, "/status", None, Names::Any).status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn a_page_whose_name_leads_to_loopback_learns_nothing() {
+        let ask = |host, names| sources(true).respond_to(&Method::GET, "/status", host, names).status().as_u16();
+        for host in
+            [None, Some("127.0.0.1:9252"), Some("localhost"), Some("LOCALHOST:1"), Some("[::1]:9252"), Some("10.0.0.1")]
+        {
+            assert_eq!(ask(host, Names::Loopback), 200, "{host:?}");
+        }
+        for host in
+            ["evil.example.com", "evil.example.com:9252", "localhost.evil.example.com", "", "127.0.0.1.evil.org", "a b"]
+        {
+            assert_eq!(ask(Some(host), Names::Loopback), 421, "{host}");
+            assert_eq!(ask(Some(host), Names::Any), 200, "{host}");
+        }
+        let response = sources(true).respond_to(&Method::GET, "/status", None, Names::Loopback);
+        assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
 }

@@ -3,24 +3,27 @@
 //! Each connection carries one request, whose body is never read. Sizes, times and the number of connections are
 //! limited.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use hyper::header::HOST;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::routes::Sources;
+use super::routes::{Names, Sources};
 use super::socket::Socket;
 use crate::error_chain::chain;
 
@@ -56,7 +59,8 @@ pub enum Error {
     },
 }
 
-/// Maximum number of open connections per listener; further ones wait in the backlog.
+/// Maximum number of open connections per listener. A further one takes the place of the oldest that has sent no request
+/// yet, or waits in the backlog.
 const MAX_CONNECTIONS: usize = 32;
 
 /// How long a request may take to arrive.
@@ -104,11 +108,13 @@ impl StatusServer {
         let (listener, _file) = self.socket.map(|socket| (socket.listener, socket.file)).unzip();
         if let Some(listener) = listener {
             let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
-            listeners.spawn(accept_connections(accept, Arc::clone(&sources)));
+            listeners.spawn(accept_connections(accept, Names::Any, Arc::clone(&sources)));
         }
         for listener in self.tcp {
+            let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+            let names = if is_loopback { Names::Loopback } else { Names::Any };
             let accept = move |task: &mut task::Context<'_>| listener.poll_accept(task).map_ok(|(stream, _)| stream);
-            listeners.spawn(accept_connections(accept, Arc::clone(&sources)));
+            listeners.spawn(accept_connections(accept, names, Arc::clone(&sources)));
         }
         // A listener never returns.
         while listeners.join_next().await.is_some() {}
@@ -144,14 +150,26 @@ fn try_listen(path: &Path) -> Option<Socket> {
 
 async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     accept: impl Fn(&mut task::Context<'_>) -> Poll<io::Result<S>>,
+    names: Names,
     sources: Arc<Sources>,
 ) {
     let mut connections = JoinSet::new();
+    // In the order in which they were accepted.
+    let mut opened: VecDeque<Opened> = VecDeque::new();
     loop {
+        opened.retain(|connection| !connection.task.is_finished());
+        let silent = opened.iter().position(Opened::is_silent);
         tokio::select! {
-            accepted = poll_fn(&accept), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = poll_fn(&accept), if connections.len() < MAX_CONNECTIONS || silent.is_some() => match accepted {
                 Ok(stream) => {
-                    connections.spawn(serve_connection(stream, Arc::clone(&sources)));
+                    if connections.len() >= MAX_CONNECTIONS
+                        && let Some(silent) = silent.and_then(|silent| opened.remove(silent))
+                    {
+                        silent.task.abort();
+                    }
+                    let has_asked = Arc::new(AtomicBool::new(false));
+                    let served = serve_connection(stream, names, Arc::clone(&sources), Arc::clone(&has_asked));
+                    opened.push_back(Opened { task: connections.spawn(served), has_asked });
                 }
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "cannot accept a connection");
@@ -163,10 +181,29 @@ async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
+/// An open connection.
+struct Opened {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Opened {
+    fn is_silent(&self) -> bool {
+        !self.has_asked.load(Ordering::Relaxed)
+    }
+}
+
 /// Responds to one request.
-async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, sources: Arc<Sources>) {
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    names: Names,
+    sources: Arc<Sources>,
+    has_asked: Arc<AtomicBool>,
+) {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path())))
+        has_asked.store(true, Ordering::Relaxed);
+        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path(), host, names)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -178,5 +215,35 @@ async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + '
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(error = chain(&error), "a connection failed"),
         Err(_) => tracing::debug!("a connection timed out"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::status::tests::sources;
+
+    #[tokio::test]
+    async fn connections_that_send_nothing_do_not_hold_up_one_that_asks() {
+        let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Config::default() };
+        let server = StatusServer::listen(&config).await.unwrap();
+        let address = server.tcp[0].local_addr().unwrap();
+        let serving = tokio::spawn(server.serve(sources(true)));
+        let mut silent = Vec::new();
+        for _ in 0..10 * MAX_CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // Those that came last were not waited for: they are still open.
+        let last = silent.last().unwrap().try_read(&mut [0]).unwrap_err();
+        assert_eq!(last.kind(), io::ErrorKind::WouldBlock);
+        serving.abort();
     }
 }
