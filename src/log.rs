@@ -3,6 +3,7 @@
 //! `tracing-subscriber` is used here and nowhere else.
 
 mod journal;
+mod one_line;
 mod panics;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use self::journal::Journal;
+use self::one_line::OneLine;
 pub use self::panics::log_panics;
 use crate::clock::{Clock, SystemClock};
 
@@ -114,7 +116,7 @@ where
         .with_target(false)
         .with_timer(WholeSeconds)
         .with_ansi(config.is_coloured)
-        .with_writer(writer);
+        .with_writer(OneLine { writer, is_coloured: config.is_coloured });
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
 
@@ -222,6 +224,24 @@ mod tests {
         let (time, rest) = written.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && !time.contains('.'), "{written}");
         assert_eq!(rest.trim(), "INFO runner: rotated expires_in=\"2h\" runner=\"build-1\"");
+    }
+
+    #[test]
+    fn a_value_cannot_forge_a_line_of_text() {
+        let trick = "a\n2027-01-01T00:00:00Z  INFO forged\r\u{7f}\u{9b}2J\u{2028}\u{2029}\u{202e}\u{2066}\u{1b}[2J";
+        for is_coloured in [false, true] {
+            let written = logged(|writer| {
+                with_default(text(LogConfig { is_coloured, ..LogConfig::default() }, writer), || {
+                    let _span = tracing::info_span!("runner", runner = %trick).entered();
+                    tracing::info!(name = %trick, debug = trick, "named {trick}");
+                });
+            });
+            let line = written.strip_suffix('\n').unwrap();
+            let unsafe_left =
+                line.chars().any(|one| crate::model::is_unprintable(one) && !(is_coloured && one == '\u{1b}'));
+            assert!(!unsafe_left && !line.contains("\u{1b}[2J"), "{line:?}");
+            assert!(line.contains("a\\n2027"), "{line:?}");
+        }
     }
 
     #[test]
