@@ -6,6 +6,7 @@
 //! - [`adversarial`]: servers with broken and malicious responses.
 //! - [`readme`]: README.md agrees with the code.
 //! - [`documents`]: GitLab's documents of the Runners API.
+//! - [`units`]: the units of systemd.
 //!
 //! Time is real here; no test asserts a duration.
 
@@ -22,6 +23,7 @@ mod daemon;
 mod documents;
 mod readme;
 mod secrets;
+mod units;
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");

@@ -1,0 +1,18 @@
+//! The units of systemd in `systemd`.
+
+const DAEMON: &str = include_str!("../../systemd/runner-agent.service");
+const ONCE: &str = include_str!("../../systemd/examples/register-once.service");
+
+/// The settings of a unit, without comments.
+fn settings(unit: &str) -> impl Iterator<Item = &str> {
+    unit.lines().filter(|line| !line.starts_with('#') && line.contains('='))
+}
+
+#[test]
+fn the_unit_that_registers_once_is_confined_as_the_daemon_is() {
+    let confinement = settings(DAEMON).skip_while(|line| !line.starts_with("ConfigurationDirectory="));
+    // Only the daemon has a socket.
+    let needed = confinement.filter(|line| !line.starts_with("RuntimeDirectory") && !line.starts_with("WantedBy="));
+    let missing: Vec<_> = needed.filter(|line| !settings(ONCE).any(|found| found == *line)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
