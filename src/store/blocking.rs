@@ -104,7 +104,7 @@ impl BlockingStore {
             return Ok(place);
         }
         make_directory(parent(&self.path()?))?;
-        Place::find(path).map_err(Error::io("find", path))
+        Place::find(path).map_err(Error::io("read", path))
     }
 
     /// `STATE/<hash>`.

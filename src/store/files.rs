@@ -239,5 +239,5 @@ pub(super) fn names_in(directory: &Path) -> Result<Vec<std::ffi::OsString>, Erro
 
 /// Resolves symbolic links; the file need not exist.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
-    files::resolve(path).map_err(Error::io("find", path))
+    files::resolve(path).map_err(Error::io("read", path))
 }

@@ -59,7 +59,7 @@ pub(super) fn lock_instance(state: Option<&Path>, config_path: &Path) -> Result<
     }
     let beside = || {
         make_directory(parent(config_path))?;
-        let config = Place::find(config_path).map_err(Error::io("find", config_path))?;
+        let config = Place::find(config_path).map_err(Error::io("read", config_path))?;
         lock_for_instance(&config.beside("daemon"))
     };
     match beside() {

@@ -63,7 +63,7 @@ pub(super) fn take_over(config_path: &Path, machine_id_path: &Path) -> Result<()
 }
 
 fn found(path: &Path) -> Result<Place, Error> {
-    Place::find(path).map_err(Error::io("find", path))
+    Place::find(path).map_err(Error::io("read", path))
 }
 
 fn derived(machine_id: &str) -> String {
@@ -130,7 +130,7 @@ fn followed(path: &Path) -> Result<Place, Error> {
 fn not_followed(path: &Path, error: io::Error) -> Error {
     match std::fs::read_link(path) {
         Ok(target) => Error::SystemIdLink { path: path.to_owned(), target: parent(path).join(target) },
-        Err(_) => Error::io("find", path)(error),
+        Err(_) => Error::io("read", path)(error),
     }
 }
 
