@@ -114,7 +114,7 @@ mod tests {
                 }
             }
         });
-        let mut body = sources.respond_to(&Method::GET, path, None, Names::Any).into_body();
+        let mut body = sources.respond_to(&Method::GET, path, &[], Names::Any).into_body();
         let (mut text, mut frames, mut fewest, mut before) = (String::new(), 0, usize::MAX, 0);
         while let Some(frame) = body.frame().await {
             let now = turns.load(Ordering::Relaxed);
@@ -191,7 +191,7 @@ mod tests {
     async fn few_runners_are_a_body_of_known_length() {
         let sources = sources(true);
         for path in ["/status", "/readyz", "/metrics", "/healthz"] {
-            let body = sources.respond_to(&Method::GET, path, None, Names::Any).into_body();
+            let body = sources.respond_to(&Method::GET, path, &[], Names::Any).into_body();
             assert!(body.size_hint().exact().is_some(), "{path}");
         }
     }

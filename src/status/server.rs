@@ -15,6 +15,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use hyper::header::HOST;
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -158,11 +159,13 @@ async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut opened: VecDeque<Opened> = VecDeque::new();
     loop {
         opened.retain(|connection| !connection.task.is_finished());
-        let silent = opened.iter().position(Opened::is_silent);
+        let has_room = opened.len() < MAX_CONNECTIONS || opened.iter().any(Opened::is_silent);
         tokio::select! {
-            accepted = poll_fn(&accept), if connections.len() < MAX_CONNECTIONS || silent.is_some() => match accepted {
+            accepted = poll_fn(&accept), if has_room => match accepted {
                 Ok(stream) => {
-                    if connections.len() >= MAX_CONNECTIONS
+                    // It may have asked while this one was waited for.
+                    let silent = opened.iter().position(Opened::is_silent);
+                    if opened.len() >= MAX_CONNECTIONS
                         && let Some(silent) = silent.and_then(|silent| opened.remove(silent))
                     {
                         silent.task.abort();
@@ -170,6 +173,8 @@ async fn accept_connections<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     let has_asked = Arc::new(AtomicBool::new(false));
                     let served = serve_connection(stream, names, Arc::clone(&sources), Arc::clone(&has_asked));
                     opened.push_back(Opened { task: connections.spawn(served), has_asked });
+                    // What it has sent already is read before another one can take its place.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "cannot accept a connection");
@@ -202,8 +207,9 @@ async fn serve_connection(
 ) {
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
-        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
-        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path(), host, names)))
+        let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let hosts: Vec<_> = named.chain(request.uri().authority().map(Authority::as_str)).collect();
+        ready(Ok::<_, Infallible>(sources.respond_to(request.method(), request.uri().path(), &hosts, names)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
