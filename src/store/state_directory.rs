@@ -178,10 +178,14 @@ fn make_own(path: &Path) -> Result<(), Error> {
     make_directory(path)?;
     let open = || Place::find(path)?.open_directory();
     let opened = open().map_err(Error::io("open", path))?;
-    let user = opened.metadata().map_err(Error::io("read", path))?.uid();
+    let found = opened.metadata().map_err(Error::io("read", path))?;
+    let user = found.uid();
     if !is_trusted(user) {
         let reason = format!("it belongs to user {user}: remove it, or choose another state directory");
         return Err(Error::io("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
+    }
+    if found.mode() & 0o7777 == 0o700 {
+        return Ok(());
     }
     opened.set_permissions(Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", path))
 }
