@@ -13,7 +13,8 @@ use test_support::PATIENCE;
 use super::sandbox::FaultSandbox;
 
 /// Every call that opens a file or changes the disk.
-const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir";
+const CALLS: &str =
+    "openat,openat2,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir,mkdirat";
 
 /// How long a case may take until it creates its last file with the time in its name, in seconds.
 const NAMES_AHEAD: i64 = 60;
@@ -27,7 +28,10 @@ pub(crate) struct Call {
     pub(crate) syscall: String,
     /// Its path, with placeholders for the parts that differ between runs.
     path: String,
-    /// Its position among the calls of its thread with this name and path, from 1.
+    /// The path by which strace finds it, with the same placeholders: that of an open directory, if its own path is
+    /// relative to one.
+    found_by: String,
+    /// Its position among the calls of its thread with this name that strace finds so, from 1.
     nth: usize,
     /// Its position among all calls with this name, from 1.
     pub(crate) number: usize,
@@ -50,19 +54,20 @@ impl Call {
     /// The errors that it can fail with.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match (self.syscall.as_str(), self.is_reading) {
-            ("openat", true) => &["EIO"],
-            ("openat", false) => &["ENOSPC", "EROFS"],
+            ("openat" | "openat2", true) => &["EIO"],
+            ("openat" | "openat2", false) => &["ENOSPC", "EROFS"],
             ("write" | "pwrite64", _) => &["EIO", "ENOSPC"],
             ("rename" | "renameat" | "renameat2", _) => &["EIO", "ENOSPC", "EROFS"],
             ("unlink" | "unlinkat", _) => &["EIO", "EROFS"],
-            ("mkdir", _) => &["ENOSPC", "EROFS"],
+            ("mkdir" | "mkdirat", _) => &["ENOSPC", "EROFS"],
             _ => &["EIO"],
         }
     }
 
-    /// The first call with this name and path.
-    pub(crate) fn first(syscall: &str, path: &str) -> Self {
-        Self { syscall: syscall.to_owned(), path: path.to_owned(), nth: 1, number: 1, is_reading: false }
+    /// The first call with this name about a file in this directory.
+    pub(crate) fn first(syscall: &str, directory: &str) -> Self {
+        let (syscall, path) = (syscall.to_owned(), directory.to_owned());
+        Self { syscall, found_by: path.clone(), path, nth: 1, number: 1, is_reading: false }
     }
 
     /// The arguments with which strace injects a fault at this call.
@@ -74,7 +79,7 @@ impl Call {
         let mut args = vec!["-o".to_owned(), sandbox.path("injected").display().to_string()];
         args.push(format!("--inject={}:{what}:when={}", self.syscall, self.nth));
         args.push(format!("--trace={}", self.syscall));
-        for path in paths(sandbox, &self.path) {
+        for path in paths(sandbox, &self.found_by) {
             args.extend(["-P".to_owned(), path]);
         }
         args
@@ -96,14 +101,14 @@ pub(crate) fn recorded(sandbox: &FaultSandbox, signal: Option<&str>) -> Vec<Call
     let mut has_begun = marker.is_none();
     for line in text.lines() {
         has_begun |= marker.as_ref().is_some_and(|marker| line.contains(marker));
-        let Some((thread, syscall, path, is_reading)) = parsed(line) else { continue };
-        let Some(path) = template(sandbox, &path) else { continue };
-        let nth: &mut usize = nths.entry((thread.to_owned(), syscall.to_owned(), path.clone())).or_default();
+        let Some((thread, syscall, Target { path, found_by }, is_reading)) = parsed(line) else { continue };
+        let Some((path, found_by)) = template(sandbox, &path).zip(template(sandbox, &found_by)) else { continue };
+        let nth: &mut usize = nths.entry((thread.to_owned(), syscall.to_owned(), found_by.clone())).or_default();
         *nth += 1;
         if has_begun {
             let number: &mut usize = numbers.entry(syscall.to_owned()).or_default();
             *number += 1;
-            calls.push(Call { syscall: syscall.to_owned(), path, nth: *nth, number: *number, is_reading });
+            calls.push(Call { syscall: syscall.to_owned(), path, found_by, nth: *nth, number: *number, is_reading });
         }
     }
     calls
@@ -164,18 +169,34 @@ fn whole(sandbox: &FaultSandbox) -> String {
     }
 }
 
+/// What a call is about.
+struct Target {
+    path: String,
+    found_by: String,
+}
+
 /// Parses thread, call, (first) path, and whether the call only opens for reading.
-fn parsed(line: &str) -> Option<(&str, &str, String, bool)> {
+fn parsed(line: &str) -> Option<(&str, &str, Target, bool)> {
     let (thread, call) = line.split_once(' ')?;
     let (syscall, arguments) = call.trim_start().split_once('(')?;
-    let path = match syscall {
+    let descriptor = || Some(arguments.split_once('<')?.1.split_once('>')?.0.to_owned());
+    let target = match syscall {
         "write" | "pwrite64" | "fsync" | "fdatasync" | "ftruncate" => {
-            arguments.split_once('<')?.1.split_once('>')?.0.to_owned()
+            let path = descriptor()?;
+            Target { found_by: path.clone(), path }
         }
-        _ => arguments.split('"').nth(1)?.to_owned(),
+        _ => {
+            let path = arguments.split('"').nth(1)?.to_owned();
+            if path.starts_with('/') {
+                Target { found_by: path.clone(), path }
+            } else {
+                let found_by = descriptor()?;
+                Target { path: format!("{found_by}/{path}"), found_by }
+            }
+        }
     };
-    let is_reading = syscall == "openat" && arguments.contains("O_RDONLY");
-    Some((thread, syscall, path, is_reading))
+    let is_reading = syscall.starts_with("openat") && arguments.contains("O_RDONLY");
+    Some((thread, syscall, target, is_reading))
 }
 
 /// A path below our directories, with placeholders; `None` for any other.

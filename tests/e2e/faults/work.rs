@@ -218,7 +218,7 @@ fn is_accepted(sandbox: &FaultSandbox, earlier: usize) -> bool {
 }
 
 /// The call that activates the new config.toml.
-const RENAME_OF_CONFIG: (&str, &str) = ("rename", "/config/.config.toml.runner-agent.tmp");
+const RENAME_OF_CONFIG: (&str, &str) = ("renameat", "/config");
 
 fn kill_at(work: Work, sandbox: &FaultSandbox, (syscall, path): (&str, &str)) -> Result<(), String> {
     work.prepare(sandbox)?;
