@@ -103,6 +103,12 @@ pub(super) fn sanitized(text: &str, secrets: &[&Token]) -> String {
     }
 }
 
+/// Replaces what looks like a GitLab token by `[token]`: a person may have given one in the wrong place.
+#[must_use]
+pub fn without_tokens(text: &str) -> String {
+    masked(text, token_length)
+}
+
 /// Replaces each secret by `[token]`; `secret_length` returns the bytes of a secret at the start of a text.
 fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
     let mut shown = String::with_capacity(text.len());

@@ -190,3 +190,21 @@ fn daemon(sandbox: &Sandbox, variables: &[(&str, &str)], endpoint: Endpoint) -> 
     sandbox.wait_for_requests(endpoint, 1);
     process
 }
+
+#[test]
+fn a_token_in_the_wrong_place_is_not_echoed() {
+    let sandbox = super::sandbox();
+    let token = "glrt-t1_AbCdEfGhIjKlMnOpQrSt";
+    for args in [
+        &["verify", token][..],
+        &["register", "--limit", token],
+        &["verify", "--token-file", token],
+        &["verify", "--name", token],
+        &["status", "--socket", token],
+        &["register", "--template-config", token],
+    ] {
+        let output = sandbox.run(args);
+        assert!(!output.is_success(), "{args:?}");
+        output.hides(&["AbCdEfGhIjKl"]).says("[token]");
+    }
+}
