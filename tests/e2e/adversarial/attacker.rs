@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::getppid;
 
 /// The attacker's user and group.
 pub(crate) const USER: u32 = 1500;
@@ -37,23 +38,29 @@ impl Drop for Attacker {
     }
 }
 
-/// Plays until it is killed.
+/// Plays until it is killed, or root's process has ended.
 pub(crate) fn play(words: &[String]) {
+    let parent = getppid();
+    let is_watched = || getppid() == parent;
     let path = |at: usize| Path::new(&words[at]);
     match words[0].as_str() {
         // Two names trade places, again and again.
-        "exchange" => loop {
-            if renameat_with(CWD, path(1), CWD, path(2), RenameFlags::EXCHANGE).is_err() {
-                // One of them is missing for a moment.
-                std::thread::yield_now();
+        "exchange" => {
+            while is_watched() {
+                if renameat_with(CWD, path(1), CWD, path(2), RenameFlags::EXCHANGE).is_err() {
+                    // One of them is missing for a moment.
+                    std::thread::yield_now();
+                }
             }
-        },
+        }
         // A file takes the name of another one that comes and goes, and leaves it again.
-        "take-name" => loop {
-            let _removed = fs::remove_file(path(2));
-            let _taken = fs::rename(path(1), path(2));
-            let _given_back = fs::rename(path(2), path(1));
-        },
+        "take-name" => {
+            while is_watched() {
+                let _removed = fs::remove_file(path(2));
+                let _taken = fs::rename(path(1), path(2));
+                let _given_back = fs::rename(path(2), path(1));
+            }
+        }
         other => panic!("no play is called {other}"),
     }
 }
