@@ -13,7 +13,7 @@ mod read;
 mod tests;
 
 pub use place::{Place, make_directories, resolve};
-pub use read::{Access, Exposure, Opened, open_regular, read, read_trusted_text};
+pub use read::{Access, Exposure, Opened, read, read_trusted_text};
 
 use std::io;
 
@@ -23,6 +23,8 @@ pub fn is_trusted(user: u32) -> bool {
     user == 0 || user == rustix::process::geteuid().as_raw()
 }
 
-fn refused(message: String) -> io::Error {
+/// The error for what another user could gain by.
+#[must_use]
+pub fn refused(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, message)
 }

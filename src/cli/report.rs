@@ -202,10 +202,8 @@ fn printable_json(text: &str) -> String {
 pub(super) fn usage(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     let shown = without_tokens(&text);
-    let printed = match error.use_stderr() && shown != text {
-        true => write!(io::stderr().lock(), "{shown}"),
-        false => error.print(),
-    };
+    let printed =
+        if error.use_stderr() && shown != text { write!(io::stderr().lock(), "{shown}") } else { error.print() };
     let is_unwritten = printed.is_err_and(|failure| failure.kind() != io::ErrorKind::BrokenPipe);
     match (error.use_stderr(), is_unwritten) {
         (true, _) => Exit::Usage,

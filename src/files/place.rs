@@ -5,7 +5,6 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -154,9 +153,13 @@ impl Place {
     /// # Errors
     /// `NotFound`, and those of the system calls.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        let found =
-            openat(&self.directory, &self.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        File::from(found).metadata()
+        File::from(self.look()?).metadata()
+    }
+
+    /// A descriptor of what is there, which can be asked about and not read.
+    fn look(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.directory, &self.name, flags, Mode::empty())?)
     }
 
     /// Sets the permission bits of what is there, which is no link.
@@ -164,8 +167,7 @@ impl Place {
     /// # Errors
     /// Those of the system calls.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        let found =
-            openat(&self.directory, &self.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = self.look()?;
         if FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Symlink {
             return Err(io::Error::other("a symbolic link has taken its place"));
         }
@@ -174,29 +176,22 @@ impl Place {
         Ok(rustix::fs::chmod(link, Mode::from_raw_mode(mode))?)
     }
 
-    /// Whether an open file is the one that is there now; takes no descriptor.
-    #[must_use]
-    pub fn is(&self, file: &File) -> bool {
-        let now = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
-        matches!((now, file.metadata()), (Ok(now), Ok(open)) if (now.st_dev, now.st_ino) == (open.dev(), open.ino()))
-    }
-
     /// Whether anything is there.
     ///
     /// # Errors
     /// Those of the system calls.
     pub fn exists(&self) -> io::Result<bool> {
-        match self.metadata() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.found()?.is_some())
     }
 
     fn is_link(&self) -> io::Result<bool> {
+        Ok(self.found()?.is_some_and(|found| found.file_type().is_symlink()))
+    }
+
+    fn found(&self) -> io::Result<Option<Metadata>> {
         match self.metadata() {
-            Ok(found) => Ok(found.file_type().is_symlink()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -300,13 +295,17 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn sync_directory(&self) -> io::Result<()> {
-        match rustix::fs::fsync(&self.directory) {
-            // The file system cannot sync a directory.
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
-            // It was opened without the right to read it.
-            Err(Errno::BADF) => Err(Errno::ACCESS.into()),
-            Err(errno) => Err(errno.into()),
-        }
+        sync(&self.directory)
+    }
+}
+
+fn sync(directory: &OwnedFd) -> io::Result<()> {
+    match rustix::fs::fsync(directory) {
+        // The file system cannot sync a directory.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        // It was opened without the right to read it.
+        Err(Errno::BADF) => Err(Errno::ACCESS.into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -333,13 +332,8 @@ pub fn make_directories(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let Walked { mut at, missing, .. } = walk(&path, true)?;
     for name in missing {
-        match mkdirat(&at.directory, &name, Mode::RWXU) {
-            Ok(()) => {
-                match rustix::fs::fsync(&openat(&at.directory, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?) {
-                    Ok(()) | Err(Errno::INVAL) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
+        match mkdirat(&at.opened, &name, Mode::RWXU) {
+            Ok(()) => sync(&openat(&at.opened, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?,
             // Another process is as fast.
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -351,7 +345,8 @@ pub fn make_directories(path: &Path) -> io::Result<()> {
 
 /// A directory, or at the end of a path any file.
 struct Spot {
-    directory: OwnedFd,
+    /// To ask about and to search alone.
+    opened: OwnedFd,
     path: PathBuf,
     is_directory: bool,
 }
@@ -380,16 +375,7 @@ impl Walked {
             }
             ([], None) => Err(is_directory()),
             (_, _) if !self.at.is_directory => Err(Errno::NOTDIR.into()),
-            ([name], _) => {
-                // It was opened to be searched only.
-                let readable = openat(
-                    &self.at.directory,
-                    ".",
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                );
-                Ok(Place::in_directory(readable.unwrap_or(self.at.directory), &self.at.path, name))
-            }
+            ([name], _) => Ok(Place::in_directory(readable(self.at.opened), &self.at.path, name)),
             _ => Err(Errno::NOENT.into()),
         }
     }
@@ -397,13 +383,13 @@ impl Walked {
 
 impl Spot {
     fn root() -> io::Result<Self> {
-        let directory = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { directory, path: PathBuf::from("/"), is_directory: true })
+        let opened = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { opened, path: PathBuf::from("/"), is_directory: true })
     }
 
     fn up(mut self) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.directory = openat(&self.directory, "..", flags, Mode::empty())?;
+        self.opened = openat(&self.opened, "..", flags, Mode::empty())?;
         self.path.pop();
         Ok(self)
     }
@@ -411,13 +397,19 @@ impl Spot {
     /// A directory in it, which is no link.
     fn enter(self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&self.directory, name, flags, Mode::empty())?;
-        Ok(Self { directory, path: self.path.join(name), is_directory: true })
+        let opened = openat(&self.opened, name, flags, Mode::empty())?;
+        Ok(Self { opened, path: self.path.join(name), is_directory: true })
     }
 
     fn owner(&self) -> io::Result<u32> {
-        Ok(fstat(&self.directory)?.st_uid)
+        Ok(fstat(&self.opened)?.st_uid)
     }
+}
+
+/// The same directory, opened to be read, if this process may.
+fn readable(directory: OwnedFd) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(&directory, ".", flags, Mode::empty()).unwrap_or(directory)
 }
 
 /// The links that were followed.
@@ -481,8 +473,7 @@ fn walk(path: &Path, follows_last: bool) -> io::Result<Walked> {
             links.reached(&at, left.len())?;
             continue;
         }
-        let found = match openat(&at.directory, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        {
+        let found = match openat(&at.opened, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(found) => found,
             Err(Errno::NOENT) => {
                 // Whatever is made there belongs to its directory.
@@ -512,14 +503,12 @@ fn walk(path: &Path, follows_last: bool) -> io::Result<Walked> {
         let path = at.path.join(&name);
         if !is_last && !is_directory {
             left.reverse();
-            return Ok(Walked { at: Spot { directory: found, path, is_directory }, name: None, missing: left });
+            return Ok(Walked { at: Spot { opened: found, path, is_directory }, name: None, missing: left });
         }
         if is_last {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let above = openat(&at.directory, ".", flags, Mode::empty()).unwrap_or(at.directory);
-            name_there = Some((above, name));
+            name_there = Some((readable(at.opened), name));
         }
-        at = Spot { directory: found, path, is_directory };
+        at = Spot { opened: found, path, is_directory };
         links.reached(&at, left.len())?;
     }
     Ok(Walked { at, name: name_there, missing: Vec::new() })

@@ -118,10 +118,7 @@ impl Place {
 }
 
 /// Checks that an open file is a regular one.
-///
-/// # Errors
-/// One that says what it is.
-pub fn open_regular(file: File) -> io::Result<Opened> {
+fn open_regular(file: File) -> io::Result<Opened> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(not_regular());

@@ -10,7 +10,7 @@ use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
 use super::variables::PROXIES;
 use super::{Environment, Overrides, paths};
-use crate::store::token_variables;
+use crate::store::{MAX_FILE_BYTES, token_variables};
 
 /// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml
 /// name as the source of a token, and proxies with a password.
@@ -28,16 +28,13 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     names.into_iter().filter(|name| environment.text(name).is_some()).map(OsString::from).collect()
 }
 
-/// Maximum size of a file that is looked through for names of variables, in bytes.
-const MAX_CONFIG_BYTES: u64 = 64 * 1024 * 1024;
-
 fn has_password(environment: &Environment, name: &str) -> bool {
     environment.text(name).is_some_and(|proxy| proxy.contains('@'))
 }
 
 /// Reads a file; empty if it is no text, or no regular file, because a pipe can be read only once.
 fn text(path: &Path) -> String {
-    let text = crate::files::read(path, MAX_CONFIG_BYTES).ok().and_then(|content| String::from_utf8(content).ok());
+    let text = crate::files::read(path, MAX_FILE_BYTES).ok().and_then(|content| String::from_utf8(content).ok());
     let mut text = text.unwrap_or_default();
     if text.starts_with('\u{feff}') {
         text.remove(0);

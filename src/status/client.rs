@@ -93,7 +93,8 @@ impl StatusClientError {
 pub struct StatusClient {
     /// The sockets where it may listen, in the order in which they are tried.
     pub sockets: Vec<PathBuf>,
-    /// The required [`Sources::instance_id`](super::Sources::instance_id); `None` accepts any daemon.
+    /// The required [`Sources::instance_id`](super::Sources::instance_id); `None` accepts any daemon, also
+    /// one of another user.
     pub instance_id: Option<String>,
 }
 

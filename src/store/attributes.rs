@@ -21,10 +21,9 @@ pub(super) fn keep(from: &File, to: &File) -> Result<(), (String, io::Error)> {
             continue;
         }
         let Some(value) = value(from, &name) else { continue };
-        if value_is(to, &name, &value) {
-            continue;
-        }
-        if let Err(errno) = fsetxattr(to, name.as_c_str(), &value, XattrFlags::empty()) {
+        if self::value(to, &name).as_ref() != Some(&value)
+            && let Err(errno) = fsetxattr(to, name.as_c_str(), &value, XattrFlags::empty())
+        {
             return Err((text, errno.into()));
         }
     }
@@ -45,15 +44,7 @@ fn names(file: &File) -> Vec<std::ffi::CString> {
 /// The value; `None` for one that this process may not read, or that is gone.
 fn value(file: &File, name: &CStr) -> Option<Vec<u8>> {
     let mut value = vec![0_u8; MAX_BYTES];
-    match fgetxattr(file, name, &mut value[..]) {
-        Ok(length) => {
-            value.truncate(length);
-            Some(value)
-        }
-        Err(_) => None,
-    }
-}
-
-fn value_is(file: &File, name: &CStr, wanted: &[u8]) -> bool {
-    value(file, name).is_some_and(|present| present == wanted)
+    let length = fgetxattr(file, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
 }

@@ -12,7 +12,7 @@ use super::error::Error;
 use crate::files::{self, Access, Opened, Place};
 
 /// Maximum size of config.toml and of each file of the agent, in bytes.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A file under a temporary name, which is removed unless it is renamed.
 pub(super) struct TemporaryFile {
@@ -147,7 +147,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
 
 /// Reads one of the agent's files; `None` if it is missing.
 pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let read = || Place::own(path)?.open(Access::Read)?.read(MAX_BYTES);
+    let read = || Place::own(path)?.open(Access::Read)?.read(MAX_FILE_BYTES);
     unless_missing(read(), path)
 }
 
@@ -178,7 +178,7 @@ pub(super) struct FileContent {
 pub(super) fn read_version(place: &Place) -> Result<Option<FileContent>, Error> {
     let Some(mut opened) = open_if_there(place)? else { return Ok(None) };
     let seen = Seen::before_reading(&opened.metadata);
-    let content = opened.read(MAX_BYTES).map_err(Error::io("read", place.path()))?;
+    let content = opened.read(MAX_FILE_BYTES).map_err(Error::io("read", place.path()))?;
     Ok(Some(FileContent { content, opened, seen }))
 }
 

@@ -206,7 +206,7 @@ fn open(place: &Place) -> Result<File, Error> {
 }
 
 /// Opens a lock file that is there. The process id is written into it, so it has to be one: another user could have put a
-/// link to another file, or a file of root's that he cannot read, in its place.
+/// link to another file, or a file that only root can read, in its place.
 fn open_present(place: &Place) -> io::Result<File> {
     let opened = place.open(Access::Both)?;
     let owner = opened.metadata.uid();

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::files::{make_directory, names_in, read_file, replace_file, resolve};
 use super::locks::{LockAttempt, lock_directory, share_directory, try_lock, try_lock_directory};
-use crate::files::{Place, is_trusted};
+use crate::files::{Place, is_trusted, refused};
 use crate::secret::sha256_hex;
 
 /// Length of the config path's hash in the state directory's name, in hex digits.
@@ -165,10 +165,9 @@ fn check_root(root: &Path) -> Result<(), Error> {
         if is_trusted(user) {
             return Ok(());
         }
-        let reason = format!(
+        Err(refused(format!(
             "it belongs to user {user}, who could replace what is in it: choose a directory of this process's user"
-        );
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+        )))
     };
     check().map_err(Error::io("use the state directory", root))
 }
@@ -182,7 +181,7 @@ fn make_own(path: &Path) -> Result<(), Error> {
     let user = found.uid();
     if !is_trusted(user) {
         let reason = format!("it belongs to user {user}: remove it, or choose another state directory");
-        return Err(Error::io("use", path)(io::Error::new(io::ErrorKind::PermissionDenied, reason)));
+        return Err(Error::io("use", path)(refused(reason)));
     }
     if found.mode() & 0o7777 == 0o700 {
         return Ok(());
