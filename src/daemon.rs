@@ -8,6 +8,7 @@
 
 mod assembly;
 mod config_change;
+mod disk_watch;
 mod file_watch;
 mod heartbeat;
 mod once;

@@ -7,11 +7,13 @@
 //!
 //! Every file whose path a user gave is opened here.
 
+mod current;
 mod place;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub use current::{CurrentFile, note};
 pub use place::{Place, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted_text};
 

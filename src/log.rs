@@ -5,11 +5,13 @@
 mod journal;
 mod one_line;
 mod panics;
+mod queue;
 
 use std::fmt;
-use std::io;
+use std::io::Write as _;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
@@ -21,9 +23,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use self::journal::Journal;
-use self::one_line::OneLine;
+use self::journal::{Journal, JournalLayer};
+use self::one_line::{OneLine, Syntax};
 pub use self::panics::log_panics;
+use self::queue::Queue;
 use crate::clock::{Clock, SystemClock};
 
 /// The format and level of the log.
@@ -73,21 +76,24 @@ pub struct UnknownLogName(&'static str);
 /// Libraries that log headers or bodies below the level `warn`.
 const WARN_ONLY_TARGETS: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
+/// The log of this process.
+static LOG: OnceLock<Queue> = OnceLock::new();
+
 /// Starts the log of this process. A second call does nothing.
 ///
 /// If the journal is unavailable, the log goes to stderr as text, and its first line is a warning.
 pub fn start_log(config: LogConfig) {
     let mut unavailable = None;
-    let result = match config.format {
-        LogFormat::Text => set_global_default(text(config, io::stderr)),
-        LogFormat::Json => set_global_default(json(config, io::stderr)),
-        LogFormat::Journald => match Journal::connect(Path::new(journal::SOCKET)) {
-            Ok(journal) => set_global_default(journald(config, journal)),
-            Err(error) => {
-                unavailable = Some(error);
-                set_global_default(text(config, io::stderr))
-            }
-        },
+    let journal = match config.format {
+        LogFormat::Text | LogFormat::Json => None,
+        LogFormat::Journald => {
+            Journal::connect(Path::new(journal::SOCKET)).map_err(|error| unavailable = Some(error)).ok()
+        }
+    };
+    let result = match (journal, config.format) {
+        (Some(journal), _) => set_global_default(journald(config, queue_of_process(move |entry| journal.log(entry)))),
+        (None, LogFormat::Json) => set_global_default(json(config, queue_of_process(write_to_stderr))),
+        (None, _) => set_global_default(text(config, queue_of_process(write_to_stderr))),
     };
     if result.is_err() {
         tracing::debug!("the log is already started");
@@ -95,6 +101,21 @@ pub fn start_log(config: LogConfig) {
     if let Some(error) = unavailable {
         tracing::warn!(%error, socket = journal::SOCKET, "cannot write to the journal: logging to stderr");
     }
+}
+
+/// Waits until what was logged is written: before something else is written to stderr, and at the end. A log that is not
+/// read is waited for only shortly.
+pub fn flush() {
+    LOG.get().into_iter().for_each(Queue::flush);
+}
+
+fn queue_of_process(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Queue {
+    LOG.get_or_init(|| Queue::new(write)).clone()
+}
+
+fn write_to_stderr(line: &[u8]) {
+    // A failure to log cannot be logged.
+    let _lost = std::io::stderr().write_all(line);
 }
 
 /// Whether stderr is connected to systemd's journal. `journal_stream` is the variable `JOURNAL_STREAM`: the device and
@@ -116,7 +137,7 @@ where
         .with_target(false)
         .with_timer(WholeSeconds)
         .with_ansi(config.is_coloured)
-        .with_writer(OneLine { writer, is_coloured: config.is_coloured });
+        .with_writer(OneLine { writer, syntax: Syntax::Text { is_coloured: config.is_coloured } });
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
 
@@ -131,12 +152,12 @@ where
         .with_current_span(true)
         .with_span_list(false)
         .with_timer(Milliseconds)
-        .with_writer(writer);
+        .with_writer(OneLine { writer, syntax: Syntax::Json });
     tracing_subscriber::registry().with(layer.with_filter(filter(config.level)))
 }
 
-fn journald(config: LogConfig, journal: Journal) -> impl Subscriber {
-    tracing_subscriber::registry().with(journal.with_filter(filter(config.level)))
+fn journald(config: LogConfig, entries: Queue) -> impl Subscriber {
+    tracing_subscriber::registry().with(JournalLayer { entries }.with_filter(filter(config.level)))
 }
 
 /// Applies the level to this crate. Libraries log at most warnings below the level `trace`.
@@ -209,8 +230,10 @@ impl FormatTime for Milliseconds {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io;
     use std::sync::{Arc, Mutex};
+
+    use super::*;
     use tracing::subscriber::with_default;
 
     #[test]
@@ -242,6 +265,16 @@ mod tests {
             assert!(!unsafe_left && !line.contains("\u{1b}[2J"), "{line:?}");
             assert!(line.contains("a\\n2027"), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_value_puts_nothing_into_json_that_a_terminal_acts_on() {
+        let trick = "a\u{9b}2J\u{202e}\u{7f}\u{1b}[2J\n";
+        let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
+        let written = logged(|writer| with_default(json(config, writer), || tracing::info!(name = %trick, "named")));
+        let line = written.strip_suffix('\n').unwrap();
+        assert!(!line.chars().any(crate::model::is_unprintable), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["name"], trick);
     }
 
     #[test]

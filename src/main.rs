@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use runner_agent::cli;
 use runner_agent::limits;
+use runner_agent::log;
 use runner_agent::secret;
 use runner_agent::settings::Start;
 use runner_agent::signals::Signals;
@@ -15,5 +16,7 @@ fn main() -> ExitCode {
     let core_dumps = secret::disable_core_dumps();
     // Without it the work goes on, with fewer runners at a time.
     let _raised = limits::raise_open_files();
-    cli::run(Start::of_process(), signals, core_dumps).into()
+    let exit = cli::run(Start::of_process(), signals, core_dumps);
+    log::flush();
+    exit.into()
 }

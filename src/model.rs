@@ -31,7 +31,7 @@ pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use rows::PrettyRows;
-pub use text::is_unprintable;
+pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 
 use crate::secret::{Digest, Token};

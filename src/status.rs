@@ -20,6 +20,6 @@ mod tests;
 pub use client::{StatusClient, StatusClientError, StatusResponse};
 pub use counters::{Counters, Operation, OperationOutcome};
 pub use metrics::metrics;
-pub use registry::{NotReadyReason, Phase, Readiness, RunnerStatus, StatusRegistry};
+pub use registry::{FileWork, NotReadyReason, Phase, Readiness, RunnerStatus, StatusRegistry};
 pub use routes::Sources;
 pub use server::{Config as StatusServerConfig, Error as StatusServerError, StatusServer};

@@ -8,6 +8,7 @@
 //! One thread does all disk work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
+mod activity;
 mod attributes;
 mod blocking;
 mod compose;
@@ -51,6 +52,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use activity::DiskWork;
 pub use compose::NewEntry;
 pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken};
@@ -64,6 +66,7 @@ pub use snapshot::{Difference, Snapshot};
 pub use state_index::RecordQuery;
 pub use token_variables::token_variables;
 
+use activity::Activity;
 use blocking::BlockingStore;
 use locks::LockAttempt;
 use test_hooks::TestHooks;
@@ -106,6 +109,7 @@ pub struct Store {
     config_path: Arc<Path>,
     has_state: bool,
     observer: Option<WriteObserver>,
+    activity: Activity,
 }
 
 /// A callback that receives whether a change of config.toml was written; it must not block.
@@ -131,6 +135,12 @@ impl Store {
     #[must_use]
     pub fn observed(self, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self { observer: Some(WriteObserver(Arc::new(observe))), ..self }
+    }
+
+    /// What the disk thread is at; `None` if it waits for work. Never waits.
+    #[must_use]
+    pub fn work_under_way(&self) -> Option<DiskWork> {
+        self.activity.work()
     }
 
     /// config.toml, with symbolic links resolved.
@@ -464,6 +474,7 @@ impl Store {
             config_path: started.config_path.into(),
             has_state: started.has_state,
             observer: None,
+            activity: started.activity,
         })
     }
 

@@ -1,10 +1,14 @@
 //! Notifications to the service manager, systemd, and the query whether the machine is rebooting.
 //!
-//! Without a service manager every function does nothing. `sd-notify` is used here and nowhere else.
+//! Without a service manager every function does nothing. A thread of its own sends the notifications, so that a service
+//! manager that takes none stops nothing. `sd-notify` is used here and nowhere else.
 
 use std::convert::Infallible;
 use std::io;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::Builder;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -24,6 +28,9 @@ const MIN_PING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long `systemctl` may take. It usually answers within milliseconds.
 const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many notifications wait for the service manager at most. What is to be said later is said again.
+const MOST_WAITING: usize = 16;
 
 /// The targets that restart the machine.
 const REBOOT_TARGETS: [&str; 3] = ["reboot.target", "kexec.target", "soft-reboot.target"];
@@ -123,15 +130,48 @@ fn has_reboot(jobs: &str) -> bool {
     })
 }
 
+/// Where notifications wait for the service manager; `None` without one.
+static NOTIFICATIONS: LazyLock<Option<SyncSender<String>>> = LazyLock::new(|| {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    notifications(|text| {
+        if let Err(error) = sd_notify::notify(&[NotifyState::Custom(text)]) {
+            tracing::debug!(%error, "cannot notify the service manager");
+        }
+    })
+});
+
+/// Starts a thread that sends what waits.
+fn notifications(send: impl Fn(&str) + Send + 'static) -> Option<SyncSender<String>> {
+    let (sender, waiting) = sync_channel::<String>(MOST_WAITING);
+    let work = move || waiting.iter().for_each(|text| send(&text));
+    match Builder::new().name("notify".to_owned()).spawn(work) {
+        Ok(_detached) => Some(sender),
+        Err(error) => {
+            tracing::warn!(%error, "cannot start the thread that notifies the service manager");
+            None
+        }
+    }
+}
+
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "cannot notify the service manager");
+    let Some(waiting) = &*NOTIFICATIONS else { return };
+    let lines: Vec<_> = state.iter().map(ToString::to_string).collect();
+    if waiting.try_send(lines.join("\n")).is_err() {
+        tracing::debug!("the service manager does not take notifications: one is dropped");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_manager_that_takes_no_notifications_stops_nothing() {
+        let (_never_taken, taken) = std::sync::mpsc::channel::<()>();
+        let waiting = notifications(move |_| taken.recv().unwrap_or_default()).unwrap();
+        let dropped = (0..100).filter(|_| waiting.try_send("WATCHDOG=1".to_owned()).is_err()).count();
+        assert!((100 - MOST_WAITING - 1..100).contains(&dropped), "{dropped}");
+    }
 
     #[test]
     fn only_a_start_job_of_a_reboot_target_is_a_reboot() {

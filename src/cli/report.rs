@@ -13,7 +13,8 @@ use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::without_tokens;
-use crate::model::{PrettyRows, Report, RunnerReport, is_unprintable};
+use crate::log;
+use crate::model::{PrettyRows, Report, RunnerReport, printable_json};
 
 /// The first error of writing to stdout; the process has one stdout.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
@@ -152,6 +153,7 @@ impl Reporter {
     pub(super) fn try_answer(&self, text: &str) -> io::Result<()> {
         let escaped = self.is_json().then(|| printable_json(text));
         let text = escaped.as_deref().unwrap_or(text);
+        log::flush();
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         written.inspect_err(|error| {
@@ -170,6 +172,7 @@ impl Reporter {
 
     /// Writes a line to stderr.
     pub(super) fn remark(&self, line: &str) {
+        log::flush();
         let _closed = writeln!(io::stderr().lock(), "{}", without_tokens(line));
     }
 
@@ -183,21 +186,6 @@ impl Reporter {
     }
 }
 
-/// Escapes what a terminal could act on, or show in another order. In JSON it can be in texts alone.
-fn printable_json(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character != '\n' && is_unprintable(character) {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                printable.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
-}
-
 /// Prints clap's message: help and version to stdout, usage errors to stderr.
 pub(super) fn usage(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
@@ -209,19 +197,5 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         (true, _) => Exit::Usage,
         (false, true) => Exit::Failed,
         (false, false) => Exit::Done,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_holds_nothing_that_a_terminal_acts_on() {
-        let name = "a\u{9b}31m\u{202e}b\u{7f}\u{e0001}c";
-        let json = serde_json::to_string(&serde_json::json!({ "name": name })).unwrap() + "\n";
-        let printable = printable_json(&json);
-        assert_eq!(printable, "{\"name\":\"a\\u009b31m\\u202eb\\u007f\\udb40\\udc01c\"}\n");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&printable).unwrap()["name"], name);
     }
 }

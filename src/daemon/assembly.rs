@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::disk_watch::watch_disk;
 use super::settings_files::SettingsFiles;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
@@ -107,13 +108,16 @@ impl Assembly {
         });
         let sources = Sources { instance_id, registry: registry.clone(), counters: parts.counters.clone(), is_alive };
         let phases = registry.phases();
+        let sole_copies = parts.engine.ops.sole_copies().clone();
+        let is_well = || heartbeat.is_alive() && registry.stuck_because().is_none();
         let outcome = tokio::select! {
             outcome = supervisor::run(config, parts, inbox) => outcome.map_err(StartError::from),
             never = forward_signals(signals, &notices) => match never {},
             never = report_phases(phases) => match never {},
+            never = watch_disk(&store, &sole_copies, &registry) => match never {},
             never = report_status(&registry) => match never {},
             never = status_server.serve(sources) => match never {},
-            never = systemd::ping_watchdog(|| heartbeat.is_alive()) => match never {},
+            never = systemd::ping_watchdog(is_well) => match never {},
         };
         systemd::notify_stopping_during(drain(&store, signals)).await;
         outcome

@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::current::note;
 use super::{is_trusted, refused};
 
 /// Maximum number of symbolic links that are followed to one file.
@@ -39,6 +40,7 @@ impl Place {
     /// # Errors
     /// A directory that is missing or cannot be read, and `PermissionDenied` for a link that is not followed.
     pub fn find(path: &Path) -> io::Result<Self> {
+        note(path);
         let path = std::path::absolute(path)?;
         match Self::without_links(&path)? {
             Some(place) if !place.is_link()? => Ok(place),
@@ -52,6 +54,7 @@ impl Place {
     /// # Errors
     /// As [`Place::find`], and `PermissionDenied` for such a directory.
     pub fn own(path: &Path) -> io::Result<Self> {
+        note(path);
         let path = std::path::absolute(path)?;
         let place = match Self::without_links(&path)? {
             Some(place) => place,
@@ -220,6 +223,7 @@ impl Place {
     /// # Errors
     /// `AlreadyExists`, and those of the system call.
     pub fn create(&self) -> io::Result<File> {
+        note(&self.path);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.directory, &self.name, flags, Mode::RUSR | Mode::WUSR)?))
     }
@@ -229,6 +233,7 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn create_or_empty(&self) -> io::Result<File> {
+        note(&self.path);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.directory, &self.name, flags, Mode::RUSR | Mode::WUSR)?))
     }
@@ -238,6 +243,7 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn open_directory(&self) -> io::Result<File> {
+        note(&self.path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.directory, &self.name, flags, Mode::empty())?))
     }
@@ -247,6 +253,7 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn rename(&self, to: &Self) -> io::Result<()> {
+        note(&self.path);
         Ok(renameat(&self.directory, &self.name, &to.directory, &to.name)?)
     }
 
@@ -255,6 +262,7 @@ impl Place {
     /// # Errors
     /// `AlreadyExists`, and those of the system call.
     pub fn rename_if_free(&self, to: &Self) -> io::Result<()> {
+        note(&self.path);
         match renameat_with(&self.directory, &self.name, &to.directory, &to.name, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             // The file system lacks the flag; a race of a few microseconds remains.
@@ -268,6 +276,7 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn remove(&self) -> io::Result<bool> {
+        note(&self.path);
         match unlinkat(&self.directory, &self.name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -295,6 +304,7 @@ impl Place {
     /// # Errors
     /// Those of the system call.
     pub fn sync_directory(&self) -> io::Result<()> {
+        note(&self.path);
         sync(&self.directory)
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{FsWord, Mode, OFlags, StatVfsMountFlags, fstatfs, fstatvfs, openat};
 use rustix::io::Errno;
 
+use super::current::note;
 use super::{Place, is_trusted, refused};
 
 /// File systems of the kernel, whose files may block or have no end although they look regular: proc and sysfs.
@@ -101,6 +102,7 @@ impl Place {
     /// # Errors
     /// `NotFound`; an error that says so for a link, another kind of file, and a file of the kernel.
     pub fn open(&self, access: Access) -> io::Result<Opened> {
+        note(self.path());
         let access = match access {
             Access::Read => OFlags::RDONLY,
             Access::Write => OFlags::WRONLY,

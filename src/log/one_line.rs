@@ -1,10 +1,10 @@
-//! Keeps each event of the text format on one line.
+//! Keeps each event on one line, and what a terminal could act on out of it.
 
 use std::io;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::model::is_unprintable;
+use crate::model::{is_unprintable, printable_json};
 
 /// The sequences with which the formatter colours a line: reset, bold, dimmed, italic, and the colours of the levels.
 const COLOURS: [&str; 9] = [
@@ -22,25 +22,46 @@ const COLOURS: [&str; 9] = [
 /// A writer, or what makes one, that gets each event in one call and escapes what could forge a line or move the cursor.
 pub(super) struct OneLine<W> {
     pub(super) writer: W,
-    /// Whether the formatter writes colours.
-    pub(super) is_coloured: bool,
+    pub(super) syntax: Syntax,
 }
 
-impl<W: io::Write> io::Write for OneLine<W> {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(event);
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        let mut escaped = String::with_capacity(text.len());
+/// How an event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// As text.
+    Text {
+        /// Whether the formatter writes colours.
+        is_coloured: bool,
+    },
+    /// As JSON.
+    Json,
+}
+
+impl Syntax {
+    fn escape(self, line: &str) -> String {
+        let is_coloured = match self {
+            Self::Text { is_coloured } => is_coloured,
+            Self::Json => return printable_json(line),
+        };
+        let mut escaped = String::with_capacity(line.len() + 1);
         for (at, character) in line.char_indices() {
-            let is_colour = || self.is_coloured && COLOURS.iter().any(|colour| line[at..].starts_with(colour));
+            let is_colour = || is_coloured && COLOURS.iter().any(|colour| line[at..].starts_with(colour));
             if is_unprintable(character) && !is_colour() {
                 escaped.extend(character.escape_default());
             } else {
                 escaped.push(character);
             }
         }
-        escaped.push('\n');
-        self.writer.write_all(escaped.as_bytes())?;
+        escaped
+    }
+}
+
+impl<W: io::Write> io::Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let mut line = self.syntax.escape(text.strip_suffix('\n').unwrap_or(&text));
+        line.push('\n');
+        self.writer.write_all(line.as_bytes())?;
         Ok(event.len())
     }
 
@@ -53,6 +74,6 @@ impl<'writer, M: MakeWriter<'writer>> MakeWriter<'writer> for OneLine<M> {
     type Writer = OneLine<M::Writer>;
 
     fn make_writer(&'writer self) -> Self::Writer {
-        OneLine { writer: self.writer.make_writer(), is_coloured: self.is_coloured }
+        OneLine { writer: self.writer.make_writer(), syntax: self.syntax }
     }
 }

@@ -25,9 +25,34 @@ pub fn is_unprintable(character: char) -> bool {
         )
 }
 
+/// Escapes in JSON what [is not safe to print](is_unprintable), but for line breaks. It can be in texts alone.
+#[must_use]
+pub fn printable_json(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character != '\n' && is_unprintable(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                printable.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_holds_nothing_that_a_terminal_acts_on() {
+        let name = "a\u{9b}31m\u{202e}b\u{7f}\u{e0001}c";
+        let json = serde_json::to_string(&serde_json::json!({ "name": name })).unwrap() + "\n";
+        let printable = printable_json(&json);
+        assert_eq!(printable, "{\"name\":\"a\\u009b31m\\u202eb\\u007f\\udb40\\udc01c\"}\n");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printable).unwrap()["name"], name);
+    }
 
     #[test]
     fn invisible_characters_are_unprintable_and_scripts_are_not() {

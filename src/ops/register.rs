@@ -361,6 +361,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         let intent = Intent { token: Some(token.digest()), ..self.intent(operation, now) };
         self.disk.begin(&runner.record.key, intent.clone()).await?;
+        until_stored.sends();
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
                 self.server.create(&runner.site, &token, &creation.request(&parameters)).await
@@ -379,7 +380,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Registered { id, token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
-        if !self.journal_token(runner, id, &credential, shape).await {
+        if self.journal_token(runner, id, &credential, shape).await {
+            until_stored.is_safe();
+        } else {
             runner.sole_copy = Some(Rc::clone(&until_stored));
         }
         if let Shape::Odd(oddity) = shape {

@@ -68,6 +68,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let lost_before = lost_before.map(|pending| pending.intent);
         let intent = self.rotation_intent(runner, &old, access_token.is_some(), now);
         self.disk.begin(&runner.record.key, intent.clone()).await?;
+        until_stored.sends();
         let answer = match self.reset(runner, &old, access_token).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -86,7 +87,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Reset { token, expiry, shape } = answer.value;
         let credential = Credential { token, obtained_at: Some(obtained_at), expiry };
-        if !self.journal_token(runner, None, &credential, shape).await {
+        if self.journal_token(runner, None, &credential, shape).await {
+            until_stored.is_safe();
+        } else {
             runner.sole_copy = Some(Rc::clone(&until_stored));
         }
         if let Shape::Odd(oddity) = shape {

@@ -1,5 +1,6 @@
 //! The requests whose answer is the only copy of a secret: registrations and resets.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::sync::watch;
@@ -14,12 +15,17 @@ pub struct SoleCopies(Rc<watch::Sender<Count>>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     under_way: usize,
+    /// Those whose request was sent and whose token is not stored.
+    exposed: usize,
     is_closed: bool,
 }
 
 /// A registration or reset that is under way, from before its request until its token is stored.
 #[derive(Debug)]
-pub(super) struct SoleCopy(SoleCopies);
+pub(super) struct SoleCopy {
+    copies: SoleCopies,
+    is_exposed: Cell<bool>,
+}
 
 impl SoleCopies {
     /// Lets no more of them begin.
@@ -40,6 +46,13 @@ impl SoleCopies {
         self.0.borrow().under_way
     }
 
+    /// How many tokens would be lost if the process was killed now: the request for each was sent, and its answer, if there
+    /// is one, is in memory alone.
+    #[must_use]
+    pub fn exposed(&self) -> usize {
+        self.0.borrow().exposed
+    }
+
     /// Waits until none is under way. Cancel safe.
     pub async fn finished(&self) {
         let mut count = self.0.subscribe();
@@ -52,8 +65,28 @@ impl SoleCopies {
         let is_open = !self.0.borrow().is_closed;
         is_open.then(|| {
             self.0.send_modify(|count| count.under_way += 1);
-            SoleCopy(self.clone())
+            SoleCopy { copies: self.clone(), is_exposed: Cell::new(false) }
         })
+    }
+}
+
+impl SoleCopy {
+    /// Its request is about to be sent.
+    pub(super) fn sends(&self) {
+        self.set_exposed(true);
+    }
+
+    /// Its token is stored, though perhaps not yet where it belongs.
+    pub(super) fn is_safe(&self) {
+        self.set_exposed(false);
+    }
+
+    fn set_exposed(&self, is_exposed: bool) {
+        match (self.is_exposed.replace(is_exposed), is_exposed) {
+            (false, true) => self.copies.0.send_modify(|count| count.exposed += 1),
+            (true, false) => self.copies.0.send_modify(|count| count.exposed -= 1),
+            (true, true) | (false, false) => {}
+        }
     }
 }
 
@@ -65,7 +98,8 @@ impl Default for SoleCopies {
 
 impl Drop for SoleCopy {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| count.under_way -= 1);
+        self.set_exposed(false);
+        self.copies.0.send_modify(|count| count.under_way -= 1);
     }
 }
 

@@ -45,6 +45,18 @@ pub enum Phase {
     Stopping,
 }
 
+/// How the work on files goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FileWork {
+    /// None takes long.
+    #[default]
+    Flows,
+    /// Some takes long, in one sentence.
+    Slow(String),
+    /// Some does not end, and only a new process could help, in one sentence.
+    Stuck(String),
+}
+
 /// Why the daemon or one of its runners is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NotReadyReason {
@@ -75,6 +87,7 @@ pub struct StatusRegistry {
 #[derive(Debug, Default)]
 struct RegistryState {
     phase: Phase,
+    file_work: FileWork,
     phase_subscribers: Vec<mpsc::UnboundedSender<Phase>>,
     /// The enrolled runners.
     expected: Vec<RunnerKey>,
@@ -93,6 +106,21 @@ impl StatusRegistry {
         state.phase = phase;
         state.phase_subscribers.retain(|subscriber| subscriber.send(phase).is_ok());
         self.changes.send_replace(());
+    }
+
+    /// Sets how the work on files goes.
+    pub fn report_file_work(&self, file_work: FileWork) {
+        self.state().file_work = file_work;
+        self.changes.send_replace(());
+    }
+
+    /// Why only a new process could help, in one sentence; `None` if this one can go on.
+    #[must_use]
+    pub fn stuck_because(&self) -> Option<String> {
+        match &self.state().file_work {
+            FileWork::Stuck(why) => Some(why.clone()),
+            FileWork::Flows | FileWork::Slow(_) => None,
+        }
     }
 
     /// Sets the runners that are not ready unless they have a status.
@@ -194,8 +222,9 @@ impl StatusRegistry {
             Phase::Reloading => Some("the daemon is reloading its settings"),
             Phase::Stopping => Some("the daemon is stopping"),
         };
-        let daemon = why.map(|why| NotReadyReason { name: None, id: None, why: why.to_owned() });
-        let waiting_for: Vec<_> = daemon.into_iter().chain(state.not_ready()).collect();
+        let of_daemon = why.into_iter().chain(state.file_work.trouble());
+        let daemon = of_daemon.map(|why| NotReadyReason { name: None, id: None, why: why.to_owned() });
+        let waiting_for: Vec<_> = daemon.chain(state.not_ready()).collect();
         Readiness { ready: waiting_for.is_empty(), waiting_for }
     }
 
@@ -224,6 +253,7 @@ impl StatusRegistry {
             (Phase::Starting, 0) => "starting".to_owned(),
             (phase, count) => format!("{}{}", phase.prefix(), ready_of(count - not_ready, count)),
         }];
+        clauses.extend(state.file_work.trouble().map(str::to_owned));
         let first = state.not_ready().next();
         if let Some(NotReadyReason { name, why, .. }) = first {
             let more = if not_ready > 1 { format!(" (and {} more)", not_ready - 1) } else { String::new() };
@@ -270,6 +300,15 @@ impl RegistryState {
 
 /// Why an expected runner without a status is not ready.
 const MISSING: &str = "it is not served; if it was unregistered, a reload registers it again";
+
+impl FileWork {
+    fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Flows => None,
+            Self::Slow(why) | Self::Stuck(why) => Some(why),
+        }
+    }
+}
 
 impl Phase {
     fn prefix(self) -> &'static str {
@@ -330,6 +369,24 @@ mod tests {
         assert!(registry.readiness().ready);
         registry.enter(Phase::Stopping);
         assert_eq!(names(&registry), [None]);
+    }
+
+    #[test]
+    fn a_daemon_whose_files_do_not_answer_is_not_ready_and_says_which() {
+        let registry = StatusRegistry::default();
+        registry.enter(Phase::Serving);
+        registry.update(status("a", Some(1), StateName::Active));
+        for (file_work, is_stuck) in [
+            (FileWork::Slow("the work on `/x` has not ended".to_owned()), false),
+            (FileWork::Stuck("the work on `/x` has not ended".to_owned()), true),
+        ] {
+            registry.report_file_work(file_work);
+            assert_eq!(registry.readiness().waiting_for[0].why, "the work on `/x` has not ended");
+            assert!(summary(&registry).starts_with("1 runner ready; the work on `/x` has not ended; next"));
+            assert_eq!(registry.stuck_because().is_some(), is_stuck);
+        }
+        registry.report_file_work(FileWork::Flows);
+        assert!(registry.readiness().ready && registry.stuck_because().is_none());
     }
 
     #[test]

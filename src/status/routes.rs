@@ -86,10 +86,12 @@ impl Sources {
     }
 
     fn health(&self) -> PagedResponse {
-        if (self.is_alive)() {
-            respond(StatusCode::OK, TEXT, "ok\n")
-        } else {
-            respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's main loop is stuck\n")
+        if !(self.is_alive)() {
+            return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the daemon's main loop is stuck\n");
+        }
+        match self.registry.stuck_because() {
+            Some(why) => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
+            None => respond(StatusCode::OK, TEXT, "ok\n"),
         }
     }
 
@@ -155,8 +157,8 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::status::Phase;
     use crate::status::tests::{sources, status};
+    use crate::status::{FileWork, Phase};
 
     #[tokio::test]
     async fn the_status_has_the_shape_of_every_command() {
@@ -180,6 +182,11 @@ mod tests {
         let stuck = sources(false);
         stuck.registry.enter(Phase::Stopping);
         assert_eq!(statuses(&stuck), [503, 503, 200, 200, 404, 404, 404]);
+        let waiting = sources(true);
+        waiting.registry.report_file_work(FileWork::Slow("slow".to_owned()));
+        assert_eq!(statuses(&waiting), [200, 503, 200, 200, 404, 404, 404]);
+        waiting.registry.report_file_work(FileWork::Stuck("stuck".to_owned()));
+        assert_eq!(statuses(&waiting), [503, 503, 200, 200, 404, 404, 404]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::files::{TEMPORARY, TemporaryFile, own, read_file, remove_durably, remove_file, replace_file, sync};
 use super::record::keys;
 use super::wire::{StoredExpiry, optional_text};
-use crate::files::{Access, Place};
+use crate::files::{self, Access, Place};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 
@@ -187,6 +187,7 @@ impl OpenJournals {
     pub(super) fn answered(&mut self, directory: &Path, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
         let path = path_of(directory, key);
         let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
+        files::note(&path);
         let write = |file: &File| file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
         let written = match self.0.get(key).filter(|file| is_at(file, &path)) {
             Some(file) => write(file),

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Config;
+use super::activity::Activity;
 use super::blocking::BlockingStore;
 use super::edit::{Edit, Edited};
 use super::error::Error;
@@ -71,25 +72,31 @@ pub(super) struct DiskThread {
     pub(super) jobs: Sender<DiskTask>,
     pub(super) config_path: PathBuf,
     pub(super) has_state: bool,
+    pub(super) activity: Activity,
 }
 
 /// Starts the thread and waits until it is open; it stops when the last sender is dropped.
 pub(super) fn start(config: Config, hooks: TestHooks) -> Result<DiskThread, Error> {
     let (jobs, receiver) = channel();
     let (opened, is_open) = channel();
+    let activity = Activity::default();
+    let followed = activity.clone();
     let cannot_start = Error::io("start the thread for", &config.config_path);
-    let work = move || match open(config, hooks) {
-        Ok((disk, config_path)) => {
-            let _ = opened.send(Ok((config_path, disk.state().is_some())));
-            run(disk, &receiver);
-        }
-        Err(error) => {
-            let _ = opened.send(Err(error));
+    let work = move || {
+        followed.follow_this_thread();
+        match open(config, hooks) {
+            Ok((disk, config_path)) => {
+                let _ = opened.send(Ok((config_path, disk.state().is_some())));
+                run(disk, &receiver, &followed);
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+            }
         }
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(cannot_start)?;
     let (config_path, has_state) = is_open.recv().map_err(|_| Error::Stopped)??;
-    Ok(DiskThread { jobs, config_path, has_state })
+    Ok(DiskThread { jobs, config_path, has_state, activity })
 }
 
 fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Error> {
@@ -98,8 +105,8 @@ fn open(config: Config, hooks: TestHooks) -> Result<(BlockingStore, PathBuf), Er
     Ok((disk, config_path))
 }
 
-fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
-    let (mut edits, mut answers) = (Edits::new(), Answers::default());
+fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>, activity: &Activity) {
+    let (mut edits, mut answers) = (Edits::new(activity), Answers::default());
     loop {
         let waiting = receiver.try_recv();
         if !matches!(waiting, Ok(DiskTask::Work(_))) {
@@ -115,7 +122,7 @@ fn run(mut disk: BlockingStore, receiver: &Receiver<DiskTask>) {
         };
         match received {
             Ok(DiskTask::Work(work)) => {
-                if let Some(answer) = isolated(|| work(&mut disk)) {
+                if let Some(answer) = isolated(|| activity.during(|| work(&mut disk))) {
                     answers.push(answer);
                 }
                 // Such tasks may come without a pause.
@@ -152,16 +159,17 @@ fn isolated<T>(task: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Changes of config.toml that wait for each other.
-struct Edits {
+struct Edits<'a> {
     /// Each with where its result goes.
     waiting: Vec<(Edit, oneshot::Sender<Result<Edited, Error>>)>,
     not_before: Instant,
     pause_factor: u32,
+    activity: &'a Activity,
 }
 
-impl Edits {
-    fn new() -> Self {
-        Self { waiting: Vec::new(), not_before: Instant::now(), pause_factor: PAUSE_FACTOR }
+impl<'a> Edits<'a> {
+    fn new(activity: &'a Activity) -> Self {
+        Self { waiting: Vec::new(), not_before: Instant::now(), pause_factor: PAUSE_FACTOR, activity }
     }
 
     fn make_if_due(&mut self, disk: &mut BlockingStore) {
@@ -179,7 +187,8 @@ impl Edits {
         let began = Instant::now();
         let (edits, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().unzip();
         let _panicked = isolated(|| {
-            for (result, answer) in disk.edit(&edits).into_iter().zip(answers) {
+            let results = self.activity.during(|| disk.edit(&edits));
+            for (result, answer) in results.into_iter().zip(answers) {
                 // A dropped receiver means that the caller was cancelled.
                 let _ = answer.send(result);
             }

@@ -676,3 +676,34 @@ fn own_edits_are_known_and_foreign_changes_of_other_entries_are_kept() {
     let found: Vec<_> = snapshot.of(&by_token(&["new", "old"])).map(|entry| entry.id).collect();
     assert_eq!(found, [Some(id(2)), Some(id(4))]);
 }
+
+#[test]
+fn the_work_under_way_is_known_with_its_file() {
+    let mut home = Home::with(&one_entry(1));
+    let (reached, is_reached) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    home.hooks.before_rename = Some(Arc::new(Mutex::new(move |_: &Path| {
+        reached.send(()).unwrap();
+        released.recv().unwrap();
+    })));
+    let store = home.open();
+    assert_eq!(store.work_under_way(), None);
+    block_on(async {
+        let watched = store.clone();
+        let watch = std::thread::spawn(move || {
+            is_reached.recv().unwrap();
+            let (first, second) = (watched.work_under_way().unwrap(), watched.work_under_way().unwrap());
+            release.send(()).unwrap();
+            (first, second)
+        });
+        store.edit(renew(1, "new")).await.unwrap();
+        let (first, second) = watch.join().unwrap();
+        assert!(first.number == second.number && first.age <= second.age);
+        assert!(first.file.starts_with(home.config_path().parent().unwrap()), "{first:?}");
+        store.read().await.unwrap();
+    });
+    // The thread notes the end of its work after the answer.
+    while store.work_under_way().is_some() {
+        std::thread::yield_now();
+    }
+}

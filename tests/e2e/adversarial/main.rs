@@ -14,6 +14,7 @@
 
 mod attacker;
 mod attacks;
+mod hang;
 mod scene;
 
 use std::env;

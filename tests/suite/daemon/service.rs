@@ -1,6 +1,7 @@
 //! The daemon's notifications to the service manager.
 
 use super::enrolled;
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,37 @@ fn service_becomes_ready_without_a_server() {
     sandbox.gitlab.refuse_connections();
     let (manager, _daemon) = serviced(&sandbox);
     manager.wait_for("READY=1");
+}
+
+#[test]
+fn a_log_and_notifications_that_are_not_read_stop_nothing() {
+    let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), "");
+    let socket = sandbox.path("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"STATUS=full", &socket).is_ok() {}
+    let (unread, log) = full_pipe();
+    let mut command = sandbox.command(&["run", "--log-level", "debug"]);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let daemon = Process::start_logging_to(command, log);
+    sandbox.wait_for_registration();
+    sandbox.wait("the daemon to answer", |sandbox| sandbox.run(&["health"]).code == Some(0));
+    // Its stop is logged and notified, too.
+    let Output { code, .. } = daemon.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    sandbox.wait("the runner to be gone", |sandbox| sandbox.gitlab.runners().is_empty());
+    drop((unread, manager));
+}
+
+/// The two ends of a pipe into which nothing more fits.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'#'; 1024]).is_ok() {}
+    while writer.write(b"#").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
 }
 
 #[test]

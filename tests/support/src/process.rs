@@ -27,19 +27,27 @@ pub struct Capture(Arc<File>);
 impl Process {
     /// Starts a command and captures its output.
     pub fn start(command: Command) -> Self {
-        let stdout = Capture::new();
-        let file = stdout.0.try_clone().unwrap();
-        Self::spawn(command, file.into(), stdout)
+        let (stdout, stderr) = (Capture::new(), Capture::new());
+        let (out, err) = (stdout.file(), stderr.file());
+        Self::spawn(command, out, err, (stdout, stderr))
     }
 
     /// Starts a command that writes its stdout to this file or pipe.
     pub fn start_writing_to(command: Command, stdout: impl Into<OwnedFd>) -> Self {
-        Self::spawn(command, stdout.into(), Capture::new())
+        let stderr = Capture::new();
+        let err = stderr.file();
+        Self::spawn(command, stdout.into(), err, (Capture::new(), stderr))
     }
 
-    fn spawn(mut command: Command, file: OwnedFd, stdout: Capture) -> Self {
-        let stderr = Capture::new();
-        command.stdout(file).stderr(stderr.0.try_clone().unwrap());
+    /// Starts a command that writes its stderr to this file or pipe.
+    pub fn start_logging_to(command: Command, stderr: impl Into<OwnedFd>) -> Self {
+        let stdout = Capture::new();
+        let out = stdout.file();
+        Self::spawn(command, out, stderr.into(), (stdout, Capture::new()))
+    }
+
+    fn spawn(mut command: Command, out: OwnedFd, err: OwnedFd, (stdout, stderr): (Capture, Capture)) -> Self {
+        command.stdout(out).stderr(err);
         Self { child: RefCell::new(command.spawn().unwrap()), stdout, stderr }
     }
 
@@ -133,6 +141,10 @@ impl Drop for Process {
 }
 
 impl Capture {
+    fn file(&self) -> OwnedFd {
+        self.0.try_clone().unwrap().into()
+    }
+
     fn new() -> Self {
         Self(Arc::new(tempfile::tempfile().unwrap()))
     }
