@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use handover::{Hidden, Launch, execute_again, take as take_over};
+pub use handover::{Hidden, Launch, execute_again, has_copy, take as take_over};
 pub use source::{Source, SourceError, read_descriptor, read_stream};
 
 /// Maximum length of a token, in bytes. Source: GitLab's database column for tokens.

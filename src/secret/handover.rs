@@ -46,6 +46,9 @@ const MARKER: &str = "RUNNER_AGENT_HANDED_OVER_TO";
 /// Replaces a secret in the command line.
 const PLACEHOLDER: &str = "[hidden]";
 
+/// The length from which a secret within a variable counts as a copy: a shorter one may be an ordinary word.
+const MIN_COPIED_LENGTH: usize = 12;
+
 /// The running program, even if its file was moved or replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -129,13 +132,20 @@ fn hide<'a>(launch: &'a Launch, hidden: &Hidden) -> (Launch, Vec<HiddenItem<'a>>
         }
     }
     for (name, value) in &launch.variables {
-        let is_secret = |secret: &Token| value.as_bytes().trim_ascii() == secret.expose().as_bytes();
+        let is_secret = |secret: &Token| has_copy(value.as_bytes(), secret.expose().as_bytes());
         if hidden.variables.contains(name) || hidden.secrets.iter().any(is_secret) {
             shown.variables.remove(name);
             items.push(HiddenItem::Variable { name, value });
         }
     }
     (shown, items)
+}
+
+/// Whether a value is a secret, or has a copy of one that is too long for an ordinary word.
+#[must_use]
+pub fn has_copy(value: &[u8], secret: &[u8]) -> bool {
+    let is_long = secret.len() >= MIN_COPIED_LENGTH;
+    value.trim_ascii() == secret || is_long && value.windows(secret.len()).any(|part| part == secret)
 }
 
 /// Replaces each occurrence of a secret.
@@ -260,6 +270,9 @@ mod tests {
             ["agent", "verify", "--token", "[hidden]", "-t[hidden]", "--token=[hidden]", "--set", "x=\"[hidden]\""]
         );
         assert_eq!(shown.variables.keys().collect::<Vec<_>>(), ["EMPTY", "HOME"]);
+        let copied = launch(&["agent"], &[("COPY", "x glrt-0123456789 y"), ("HOME", "/home/glrt-012345678")]);
+        let (others, _) = hide(&copied, &hidden(&["glrt-0123456789"], &[]));
+        assert_eq!(others.variables.keys().collect::<Vec<_>>(), ["HOME"]);
         for item in read(&write(&items)).unwrap() {
             item.restore(&mut shown).unwrap();
         }

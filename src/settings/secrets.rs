@@ -8,12 +8,14 @@ use toml::{Table, Value};
 
 use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
-use super::variables::PROXIES;
 use super::{Environment, Overrides, paths};
+use crate::gitlab::without_tokens;
+use crate::secret::has_copy;
 use crate::store::{MAX_FILE_BYTES, token_variables};
 
 /// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml
-/// name as the source of a token, and proxies with a password.
+/// name as the source of a token, those with a copy of such a value or with what looks like a GitLab token, and addresses
+/// with a password.
 ///
 /// Invalid files are ignored here; the commands that need them report their errors.
 #[must_use]
@@ -21,15 +23,33 @@ pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec
     let paths = paths(overrides, environment);
     let mut names: BTreeSet<String> =
         [REGISTRATION_TOKEN, TOKEN].iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
-    names.extend(PROXIES.into_iter().filter(|name| has_password(environment, name)).map(str::to_owned));
     let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
     named_by_agent_toml(&Value::Table(agent_toml), &mut names);
     names.extend(token_variables(text(&paths.config)));
-    names.into_iter().filter(|name| environment.text(name).is_some()).map(OsString::from).collect()
+    let secrets: Vec<_> = names.iter().filter_map(|name| environment.text(name)).collect();
+    let is_secret = |name: &str, value: &str| {
+        names.contains(name)
+            || is_proxy(name) && value.contains('@')
+            || has_password(value)
+            || without_tokens(value) != value
+            || secrets.iter().any(|secret| has_copy(value.as_bytes(), secret.trim().as_bytes()))
+    };
+    let set = environment.variables.iter().filter(|(_, value)| !value.is_empty());
+    set.filter(|(name, value)| is_secret(&name.to_string_lossy(), &value.to_string_lossy()))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
-fn has_password(environment: &Environment, name: &str) -> bool {
-    environment.text(name).is_some_and(|proxy| proxy.contains('@'))
+fn is_proxy(name: &str) -> bool {
+    name.to_ascii_uppercase().ends_with("_PROXY")
+}
+
+/// Whether a text has an address such as `postgres://user:password@host`.
+fn has_password(text: &str) -> bool {
+    text.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    })
 }
 
 /// Reads a file; empty if it is no text, or no regular file, because a pipe can be read only once.
@@ -82,6 +102,26 @@ mod tests {
         let secret = secret_variables(&overrides, &environment.with("https_proxy", "http://me:password@proxy"));
         let expected: Vec<_> = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND", "https_proxy"]).collect();
         assert_eq!(secret, expected);
+    }
+
+    #[test]
+    fn copies_of_secrets_and_passwords_in_addresses_are_secret_under_any_name() {
+        let environment = Environment::default()
+            .with("GITLAB_TOKEN", "a-secret-of-its-own")
+            .with("EQUAL", " a-secret-of-its-own\n")
+            .with("WITHIN", "Authorization: Bearer a-secret-of-its-own")
+            .with("UNKNOWN", "curl -H 'PRIVATE-TOKEN: glpat-0123456789abcdefghij'")
+            .with("ALL_PROXY", "socks5://me:password@proxy")
+            .with("all_proxy", "me:password@proxy")
+            .with("DATABASE_URL", "postgres://me:p@ss@db/x")
+            .with("CI_SERVER_TOKEN", "short")
+            .with("HOME", "/home/short")
+            .with("REPOSITORY", "ssh://git@gitlab.example.com:22/a/b")
+            .with("NO_PROXY", "a,b")
+            .with("ADDRESS", "https://gitlab.example.com:443/me@x:y");
+        let secret = secret_variables(&Overrides::default(), &environment);
+        let expected = ["ALL_PROXY", "CI_SERVER_TOKEN", "DATABASE_URL", "EQUAL", "GITLAB_TOKEN", "UNKNOWN", "WITHIN"];
+        assert_eq!(secret, expected.into_iter().chain(["all_proxy"]).collect::<Vec<_>>());
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// The variables with a proxy's address, which can contain a password.
-pub(super) const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
 /// Reads typed values from variables; an empty variable counts as not set.
 pub(super) struct Variables<'environment> {

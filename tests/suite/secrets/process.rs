@@ -101,7 +101,13 @@ fn unused_secrets_are_removed_from_the_environment() {
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
     sandbox.write_config(&sandbox.entry("a", id, &token));
     let proxy = "http://user:planted@127.0.0.1:9";
-    for (name, value) in [("GITLAB_TOKEN", "planted"), ("PRIVATE_TOKEN", "planted"), ("https_proxy", proxy)] {
+    for (name, value) in [
+        ("GITLAB_TOKEN", "planted"),
+        ("PRIVATE_TOKEN", "planted"),
+        ("https_proxy", proxy),
+        ("ALL_PROXY", proxy),
+        ("MY_NOTES", "glpat-planted-for-this-test"),
+    ] {
         sandbox.gitlab.clear_requests();
         let process = daemon(&sandbox, &[(name, value)], Endpoint::Verify);
         assert_hidden(&process, "planted");
