@@ -109,6 +109,7 @@ impl Error {
             Self::Question(
                 StatusClientError::NotRunning(_)
                 | StatusClientError::OtherInstance(_)
+                | StatusClientError::NoDaemon(_)
                 | StatusClientError::OtherUser { .. }
                 | StatusClientError::TimedOut(_)
                 | StatusClientError::InvalidResponse { .. },
@@ -143,6 +144,7 @@ impl Error {
                 StatusClientError::OtherInstance(_) => {
                     "name the daemon's own file with --config or CONFIG_FILE, or its socket with --socket"
                 }
+                StatusClientError::NoDaemon(_) => "name the daemon's own socket with --socket",
                 StatusClientError::OtherUser { .. } => "run as that user, or name the socket with --socket",
                 StatusClientError::Connect { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => {
                     "use another path with --socket, also for the daemon"

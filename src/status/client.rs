@@ -43,6 +43,9 @@ pub enum StatusClientError {
     /// The daemon there has a different instance id.
     #[error("the daemon at {} serves a different config.toml", .0.display())]
     OtherInstance(PathBuf),
+    /// The response has no instance id.
+    #[error("the process that serves the socket {} is no daemon of runner-agent", .0.display())]
+    NoDaemon(PathBuf),
     /// The process that listens there belongs to another user.
     #[error("the socket {} is served by user {user}, who could answer anything", path.display())]
     OtherUser {
@@ -80,10 +83,11 @@ impl StatusClientError {
         match self {
             Self::NotRunning(_) => 0,
             Self::OtherInstance(_) => 1,
-            Self::OtherUser { .. } => 2,
-            Self::Connect { .. } => 3,
-            Self::InvalidResponse { .. } => 4,
-            Self::TimedOut(_) => 5,
+            Self::NoDaemon(_) => 2,
+            Self::OtherUser { .. } => 3,
+            Self::Connect { .. } => 4,
+            Self::InvalidResponse { .. } => 5,
+            Self::TimedOut(_) => 6,
         }
     }
 }
@@ -128,11 +132,10 @@ impl StatusClient {
         let exchanged = exchange(stream, path).await;
         let (instance_id, response) =
             exchanged.map_err(|source| StatusClientError::InvalidResponse { path: socket.to_owned(), source })?;
+        let Some(found) = instance_id else { return Err(StatusClientError::NoDaemon(socket.to_owned())) };
         match &self.instance_id {
-            Some(wanted) if instance_id.is_none_or(|found| found != wanted) => {
-                Err(StatusClientError::OtherInstance(socket.to_owned()))
-            }
-            _ => Ok(response),
+            Some(wanted) if found != wanted => Err(StatusClientError::OtherInstance(socket.to_owned())),
+            Some(_) | None => Ok(response),
         }
     }
 }
@@ -238,9 +241,10 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n").unwrap();
             }
         });
-        let error = client(&[&path], Some("a")).get("/healthz").await.unwrap_err();
-        assert!(matches!(error, StatusClientError::OtherInstance(_)), "{error}");
-        assert!(client(&[&path], None).get("/healthz").await.unwrap().is_ok);
+        for instance_id in [Some("a"), None] {
+            let error = client(&[&path], instance_id).get("/healthz").await.unwrap_err();
+            assert!(matches!(error, StatusClientError::NoDaemon(_)), "{error}");
+        }
     }
 
     #[tokio::test]
