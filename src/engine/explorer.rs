@@ -9,7 +9,7 @@
 //! on and collects that many different findings, for `EXPLORER_SECONDS`; `EXPLORER_SKIP` leaves acts out by the beginning
 //! of their names. `EXPLORER_MISTAKES=together` lets people make several mistakes at once: see `people.rs`.
 //!
-//! What it has found is kept in `cases.rs`; `matrix.rs` has every wrong answer of a gateway.
+//! What it has found is kept in `cases/`; `matrix.rs` has every wrong answer of a gateway.
 
 mod act;
 mod cases;
