@@ -625,7 +625,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
 fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
     let (validity, fruitless) = match state {
         State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
-        State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
+        State::NotRenewable(NotRenewable { validity, .. }) | State::Failed(Failed { validity: Some(validity), .. }) => {
+            (validity, 0)
+        }
         // A repetition would leave one more runner behind, so it is for a person to ask for. A token in an odd answer is
         // asked about soon.
         State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
@@ -641,8 +643,8 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
             let recover_from = settled_retry(failures, retry_after, rules, moment);
             return State::Rejected(Rejected { failures, recover_from, look_again_at: recover_from, ..state });
         }
-        // These states only send verifications, which are safe to retry.
-        State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
+        // This state only sends verifications, which are safe to retry.
+        State::Uncertain(_) | State::Retired { .. } => {
             return deferred(state, retry_after, rules, moment);
         }
     };

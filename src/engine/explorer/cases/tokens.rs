@@ -312,3 +312,22 @@ fn a_given_token_that_was_replaced_is_not_adopted_again_at_a_replica_that_lags()
         ],
     );
 }
+
+#[test]
+fn a_reset_that_a_command_has_lost_is_settled_although_a_gateway_was_not_understood_before() {
+    keeps_every_promise(
+        Setup { jitter: 93_003_631, ..DAY },
+        &[
+            (NOW, SwapToken(2, 2)),
+            (NOW, Life(7200)),
+            (NOW, Reboot),
+            (NOW, Enroll(0)),
+            (After(1), Lag(10)),
+            (NOW, GatewayFor(2000, 202, Body::Error)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(890), Hangup),
+            (NOW, Restore(3)),
+            (NOW, RotateById(2)),
+        ],
+    );
+}
