@@ -79,6 +79,9 @@ pub enum Outcome {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// A registration was not sent, because another process has registered a runner of the name. An inventory gives that one
+    /// to the enrollment.
+    RegisteredElsewhere,
     /// A reset surely had no effect. A verification comes before the next one.
     ResetDeferred {
         /// The server's `Retry-After`.
@@ -178,6 +181,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Declined(trouble) => declined(state, Claim::MustAct(trouble), rules, moment),
         Outcome::Removed => declined(state, Claim::Removed, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
+        Outcome::RegisteredElsewhere => deferred(state, None, rules, moment),
         Outcome::ResetDeferred { retry_after } => asking_first(deferred(state, retry_after, rules, moment)),
         Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
         Outcome::LostElsewhere => match state {

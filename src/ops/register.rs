@@ -492,11 +492,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next
-/// inventory, which a change of config.toml starts, gives it to the enrollment.
+/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
+/// gives it to the enrollment.
 fn left_to_another(runner: &Runner) -> Completed {
     tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
-    let outcome = if is_of_daemon(runner) { Outcome::Deferred { retry_after: None } } else { Outcome::Released };
+    let outcome = if is_of_daemon(runner) { Outcome::RegisteredElsewhere } else { Outcome::Released };
     Completed::new(outcome, None)
 }
 

@@ -511,7 +511,7 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
         }
         let enrollment = &world.config.enrollments[0];
         let done = world.ops.register(enrollment, &mut runner, &inquiry_at(now())).await.unwrap();
-        assert_eq!(done.outcome, Outcome::Deferred { retry_after: None });
+        assert_eq!(done.outcome, Outcome::RegisteredElsewhere);
         let done = world.ops.register(enrollment, &mut once, &inquiry_at(now())).await.unwrap();
         assert_eq!(done.outcome, Outcome::Released);
         assert!(world.server.calls().is_empty());
