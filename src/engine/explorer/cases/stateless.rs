@@ -185,3 +185,23 @@ fn without_a_state_directory_what_was_seen_goes_with_the_worker_of_a_found_runne
         ],
     );
 }
+
+#[test]
+fn without_a_state_directory_the_token_of_another_runner_is_none_of_a_twin() {
+    keeps_every_promise(
+        Setup { jitter: 120_006_385, is_stateless: true, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(DeleteRunner, Trouble::SameToken)),
+            (NOW, Enroll(0)),
+            (NOW, Unregister(1)),
+            (After(1), RemoveId(0)),
+            (NOW, ResetInGitlab(3, true)),
+            (After(1), DateAhead(2_000_000)),
+            (NOW, ResetInGitlab(3, false)),
+            (After(1928), DiskFault("forget", 1)),
+            (NOW, SwapToken(1, 1)),
+            (After(1), Terminate),
+        ],
+    );
+}
