@@ -217,6 +217,11 @@ impl Runner {
         self.former_digests().any(|former| former == digest)
     }
 
+    /// Whether a token is the runner's, or was.
+    pub(super) fn has_had(&self, token: &Token) -> bool {
+        self.is_current(token) || self.was_current(token)
+    }
+
     /// Whether a given token is the one that the runner was made of. If it was found in config.toml, no record says so, and
     /// one that it has had before is none that was given since: a replica that lags still accepts it.
     pub(super) fn is_made_of(&self, token: &Token) -> bool {

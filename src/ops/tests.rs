@@ -720,6 +720,23 @@ async fn an_entry_that_is_removed_beside_a_copy_frees_its_runner_from_the_enroll
 }
 
 #[tokio::test]
+async fn an_entry_goes_beside_a_copy_only_if_no_other_one_loses_its_token() {
+    for is_copied in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let (_, new) = fixture.server.add_runner();
+        let copied = if is_copied { new.clone() } else { runner.record.credential.clone().unwrap() };
+        fixture.disk.add_entry("build-1-copy", runner.record.id, &copied);
+        fixture.disk.state().entries[0].token = EntryToken::Literal(new.token);
+        let entries = fixture.disk.state().entries.clone();
+        let removed = fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], now()).await;
+        assert_eq!(removed.is_ok(), is_copied);
+        let rest = if is_copied { &entries[1..] } else { &entries[..] };
+        assert_eq!(fixture.disk.state().entries, rest);
+    }
+}
+
+#[tokio::test]
 async fn a_token_whose_runner_the_server_does_not_name_stays_in_its_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
