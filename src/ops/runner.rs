@@ -419,7 +419,7 @@ impl Runner {
         Ok(credential.token.clone())
     }
 
-    /// Sets a new credential. The old token is retired, and kept as a candidate.
+    /// Sets a new credential. The old token is retired, and kept as a candidate of the runner that the record has now.
     pub(super) fn take(&mut self, credential: Credential, now: Timestamp) {
         let old = self.record.credential.take();
         let is_new = old.as_ref().is_none_or(|old| old.token != credential.token);
@@ -436,8 +436,17 @@ impl Runner {
         self.record.credential = Some(credential);
         if let Some(Credential { token, obtained_at, expiry }) = old.filter(|_| is_new) {
             self.record.add_former_token(token.digest());
-            let (source, id, refused) = (CandidateSource::Former, self.record.id, None);
-            self.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+            let (source, id, origin) = (CandidateSource::Former, self.record.id, Some(self.record.origin));
+            self.note_candidate(Candidate {
+                token,
+                source,
+                noted_at: now,
+                obtained_at,
+                expiry,
+                id,
+                origin,
+                refused: None,
+            });
         }
     }
 

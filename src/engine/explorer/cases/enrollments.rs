@@ -211,3 +211,43 @@ fn a_runner_that_no_answer_has_named_for_its_enrollment_does_not_hold_up_a_regis
         ],
     );
 }
+
+#[test]
+fn a_former_token_brings_back_a_found_runner_that_is_never_deleted() {
+    keeps_every_promise(
+        Setup { jitter: 110_002_297, ..FOR_EVER },
+        &[
+            (NOW, Reboot),
+            (NOW, Enroll(0)),
+            (After(1), Restore(2)),
+            (NOW, SwapToken(2, 3)),
+            (NOW, WallJump(90_000)),
+            (NOW, Life(7200)),
+            (After(1775), RegisterForce(0)),
+            (NOW, Quit),
+            (After(10_712), Enroll(0)),
+            (NOW, StartDaemon),
+            (After(60), Terminate),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_gets_the_entry_that_kept_its_registration_waiting() {
+    keeps_every_promise(
+        Setup { jitter: 120_016_129, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(DeleteRunner, Trouble::CutAfter)),
+            (After(24_463), RestoreConfig),
+            (After(9370), ResetInGitlab(1, false)),
+            (NOW, Enroll(1)),
+            (NOW, Hangup),
+            (NOW, Terminate),
+            (NOW, SwapToken(2, 3)),
+            (After(25_861), Fault(Registration, Trouble::CutAfter)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(27_273), Restore(3)),
+        ],
+    );
+}

@@ -600,3 +600,27 @@ fn a_runner_that_was_registered_anew_is_none_of_its_enrollment_in_another_runner
         ],
     );
 }
+
+#[test]
+fn a_token_in_the_entry_of_another_runner_expires_when_the_server_says() {
+    keeps_every_promise(
+        Setup { jitter: 93_005_183, ..HALF },
+        &[
+            (NOW, Enroll(2)),
+            (NOW, Unregister(1)),
+            (NOW, StartDaemon),
+            (After(1425), Wait),
+            (NOW, Unregister(0)),
+            (After(9166), OldRelease(false)),
+            (After(28_016), SwapToken(1, 0)),
+            (Await(13), CloseRotation(3, true)),
+            (NOW, Quit),
+            (After(19_712), Fault(ResetById, Trouble::SameToken)),
+            (After(3187), Hangup),
+            (After(14_076), Fault(Any, Trouble::Connect)),
+            (NOW, StartDaemon),
+            (After(27), GatewayFor(100, 404, Body::Empty)),
+            (After(60), Quit),
+        ],
+    );
+}

@@ -477,3 +477,61 @@ fn an_unregistration_that_was_cut_off_removes_an_entry_with_a_dead_token_too() {
         ],
     );
 }
+
+#[test]
+fn one_of_two_entries_goes_although_both_have_got_a_token_that_the_runner_does_not_know() {
+    keeps_every_promise(
+        Setup { jitter: 110_018_927, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 0)),
+            (NOW, ResetInGitlab(0, true)),
+            (After(1), ResetInGitlab(0, true)),
+            (NOW, Restore(2)),
+            (NOW, Unregister(0)),
+            (NOW, KillDaemon),
+            (NOW, ResetInGitlab(1, true)),
+        ],
+    );
+}
+
+#[test]
+fn an_unregistration_does_not_go_over_to_a_former_runner_that_a_backup_brings_back() {
+    keeps_every_promise(
+        Setup { jitter: 93_015_427, ..DUE },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (NOW, DeleteEntry(0)),
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (After(1), Fault(Registration, Trouble::ServerError)),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, RotateById(1)),
+            (NOW, Register(1)),
+            (After(17_691), StartDaemon),
+            (NOW, Restore(3)),
+            (NOW, KillDaemon),
+            (NOW, Rotate(1)),
+            (NOW, DiskFault("record", 5)),
+            (After(600), Lag(30)),
+            (NOW, Unregister(1)),
+        ],
+    );
+}
+
+#[test]
+fn tokens_of_a_former_runner_went_with_the_record_of_the_one_that_was_made_since() {
+    keeps_every_promise(
+        Setup { jitter: 93_003_291, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(1), RegisterAgainPolicy(2)),
+            (NOW, DeleteInGitlab(3)),
+            (After(601), Terminate),
+            (NOW, Restore(2)),
+            (NOW, Restore(1)),
+        ],
+    );
+}
