@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::Act;
+use super::agent_log;
 use super::gitlab::{Call, Gitlab, GitlabRunner};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
@@ -446,6 +447,7 @@ impl State {
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         let now = self.now();
         if let Some(trace) = &mut self.trace {
+            trace.extend(agent_log::take());
             trace.push(format!("{:>9.3} {}", (now - START) as f64 / 1000.0, text()));
         }
     }
