@@ -25,7 +25,7 @@ mod tests;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::engine::{Config, Engine};
@@ -82,11 +82,13 @@ struct Shared<S, D, C> {
     counters: Counters,
     /// What may go on while the daemon stops.
     drain_mode: watch::Sender<DrainMode>,
+    /// A worker has left its registration to another process: an inventory gives that one's runner to the enrollment.
+    left_registration: Notify,
 }
 
 impl<S: Server, D: Disk, C: Clock> Shared<S, D, C> {
     fn new(engine: Engine<S, D, C>, registry: StatusRegistry, counters: Counters) -> Self {
         let drain_mode = watch::channel(DrainMode::Finish).0;
-        Self { engine: Rc::new(engine), registry, counters, drain_mode }
+        Self { engine: Rc::new(engine), registry, counters, drain_mode, left_registration: Notify::new() }
     }
 }

@@ -31,7 +31,7 @@ const STILL: Duration = Duration::from_secs(5);
 /// How long a runner rests after its worker has panicked: a fault that comes back must not become a stream of requests.
 pub(super) const REST: Duration = Duration::from_secs(60);
 
-/// How long until an inventory that failed, or that an enrollment waits for, is taken again.
+/// How long until an inventory is taken that has failed before, or that an enrollment waits for.
 const INVENTORY_RETRY: Duration = Duration::from_secs(60);
 
 const PANICKED: &str = "an internal error, see the log, has ended the work on it; it is taken up again within a minute";
@@ -108,7 +108,7 @@ enum Event {
     Read(FileState, Box<Result<ConfigChange, Error>>),
     Inventory(UnregisteredElsewhere, Box<InventoryResult>),
     WorkerEnded,
-    /// An inventory that was taken a while ago has failed, or left an enrollment waiting.
+    /// An inventory that was taken a while ago has failed, or an enrollment waits for one.
     Retry,
     /// A runner has rested after a panic.
     Rested,
@@ -136,7 +136,7 @@ pub(super) struct Supervisor<S, D, C> {
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     /// What an inventory that failed was to do, which the next one makes up for.
     missed_inventory: Option<UnregisteredElsewhere>,
-    /// When an inventory that failed, or that an enrollment waits for, is taken again: nothing else may change.
+    /// When an inventory is taken that has failed before, or that an enrollment waits for: nothing else may change.
     retry_at: Option<Instant>,
     /// Why the last inventory failed, which is logged once.
     unreadable: Option<String>,
@@ -227,7 +227,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { watch, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
+        let Self { shared, watch, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
         let changed = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -272,6 +272,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     Event::None
                 }
             },
+            // That process may still be at work.
+            () = shared.left_registration.notified() => {
+                self.retry_at.get_or_insert(Instant::now() + INVENTORY_RETRY);
+                Event::None
+            }
             () = retry => {
                 self.retry_at = None;
                 Event::Retry

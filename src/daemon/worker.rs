@@ -218,6 +218,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         for outcome in &report.outcomes {
             self.acceptance = self.acceptance.after(outcome);
         }
+        if report.outcomes.contains(&Outcome::RegisteredElsewhere) {
+            self.shared.left_registration.notify_one();
+        }
         self.count(report);
         self.log_step(report, old_id);
         self.track_failure(report);
@@ -251,6 +254,7 @@ fn makes_up_for_failures(outcome: &Outcome) -> bool {
         | Outcome::Contested
         | Outcome::Doubtful
         | Outcome::ResetRefused
+        | Outcome::RegisteredElsewhere
         | Outcome::ResetDeferred { .. }
         | Outcome::Declined(_)
         | Outcome::NotUnregistered(_)

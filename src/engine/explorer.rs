@@ -5,13 +5,15 @@
 //!
 //! `EXPLORER_STEPS` says how many acts and requests to try, `EXPLORER_SEED` where to begin (a number, or `fresh`), and
 //! `EXPLORER_THREADS` by how many threads. A failure prints its seed and the list of acts after everything needless was
-//! taken out of it, with a trace; `EXPLORER_TRACE` is the number of its lines. With `EXPLORER_FINDINGS` above one it goes
-//! on and collects that many different findings, for `EXPLORER_SECONDS`; `EXPLORER_SKIP` leaves acts out by the beginning
-//! of their names. `EXPLORER_MISTAKES=together` lets people make several mistakes at once: see `people.rs`.
+//! taken out of it, with a trace; `EXPLORER_TRACE` is the number of its lines, and `EXPLORER_LOG=1` adds the agent's log.
+//! With `EXPLORER_FINDINGS` above one it goes on and collects that many different findings, for `EXPLORER_SECONDS`;
+//! `EXPLORER_SKIP` leaves acts out by the beginning of their names. `EXPLORER_MISTAKES=together` lets people make several
+//! mistakes at once: see `people.rs`.
 //!
-//! What it has found is kept in `cases.rs`; `matrix.rs` has every wrong answer of a gateway.
+//! What it has found is kept in `cases/`; `matrix.rs` has every wrong answer of a gateway.
 
 mod act;
+mod agent_log;
 mod cases;
 mod chance;
 mod command;

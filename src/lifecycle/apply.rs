@@ -79,6 +79,9 @@ pub enum Outcome {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// A registration was not sent, because another process has registered a runner of the name. An inventory gives that one
+    /// to the enrollment.
+    RegisteredElsewhere,
     /// A reset surely had no effect. A verification comes before the next one.
     ResetDeferred {
         /// The server's `Retry-After`.
@@ -178,6 +181,7 @@ pub fn apply(state: State, outcome: Outcome, rules: &Rules, moment: Moment) -> S
         Outcome::Declined(trouble) => declined(state, Claim::MustAct(trouble), rules, moment),
         Outcome::Removed => declined(state, Claim::Removed, rules, moment),
         Outcome::Deferred { retry_after } => deferred(state, retry_after, rules, moment),
+        Outcome::RegisteredElsewhere => deferred(state, None, rules, moment),
         Outcome::ResetDeferred { retry_after } => asking_first(deferred(state, retry_after, rules, moment)),
         Outcome::Lost { retry_after } => lost(state, retry_after, rules, moment),
         Outcome::LostElsewhere => match state {
@@ -625,7 +629,9 @@ fn deferred(state: State, retry_after: Option<Duration>, rules: &Rules, moment: 
 fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Moment) -> State {
     let (validity, fruitless) = match state {
         State::Active(Active { validity, fruitless_resets, .. }) => (validity, fruitless_resets),
-        State::NotRenewable(NotRenewable { validity, .. }) => (validity, 0),
+        State::NotRenewable(NotRenewable { validity, .. }) | State::Failed(Failed { validity: Some(validity), .. }) => {
+            (validity, 0)
+        }
         // A repetition would leave one more runner behind, so it is for a person to ask for. A token in an odd answer is
         // asked about soon.
         State::Unregistered(_) | State::Failed(Failed { validity: None, .. }) => {
@@ -641,8 +647,8 @@ fn lost(state: State, retry_after: Option<Duration>, rules: &Rules, moment: Mome
             let recover_from = settled_retry(failures, retry_after, rules, moment);
             return State::Rejected(Rejected { failures, recover_from, look_again_at: recover_from, ..state });
         }
-        // These states only send verifications, which are safe to retry.
-        State::Uncertain(_) | State::Failed(_) | State::Retired { .. } => {
+        // This state only sends verifications, which are safe to retry.
+        State::Uncertain(_) | State::Retired { .. } => {
             return deferred(state, retry_after, rules, moment);
         }
     };

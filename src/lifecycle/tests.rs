@@ -99,7 +99,7 @@ fn every_state_handles_every_outcome() {
     let deferred = Outcome::Deferred { retry_after: None };
     // From each state of `every_state`, in its order; `=` keeps the state.
     #[rustfmt::skip]
-    let table: [(Outcome, [&str; 7]); 33] = [
+    let table: [(Outcome, [&str; 7]); 34] = [
         (Outcome::Registered(validity()), ["active",  "active",        "active",        "active",   "active",        "active",   "="]),
         (accepted,                    ["active",  "=",             "=",             "active",   "=",             "active",   "="]),
         (Outcome::Refused,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
@@ -117,9 +117,10 @@ fn every_state_handles_every_outcome() {
         (Outcome::Declined(Trouble::Unassigned), ["=", "=",        "=",             "=",        "=",             "=",        "="]),
         (Outcome::Removed,            ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
         (deferred,                    ["=",       "=",             "=",             "=",        "=",             "=",        "="]),
+        (Outcome::RegisteredElsewhere, ["=",      "=",             "=",             "=",        "=",             "=",        "="]),
         (Outcome::ResetDeferred { retry_after: None }, ["=", "=",  "=",             "=",        "=",             "=",        "="]),
-        (Outcome::Lost { retry_after: None },               ["failed",       "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
-        (Outcome::LostElsewhere,      ["failed",  "uncertain",     "=",             "=",        "uncertain",     "=",        "="]),
+        (Outcome::Lost { retry_after: None },               ["failed",       "uncertain",     "=",             "=",        "uncertain",     "uncertain", "="]),
+        (Outcome::LostElsewhere,      ["failed",  "uncertain",     "=",             "=",        "uncertain",     "uncertain", "="]),
         (Outcome::NotUnregistered(Settling::Ask), ["=", "=",       "=",             "=",        "=",             "=",        "="]),
         (Outcome::MustAct(Trouble::LocalFile), ["failed", "failed", "=",            "=",        "failed",        "=",        "="]),
         (Outcome::Adopted(validity()),    ["active",  "=",             "active",        "active",   "active",        "active",   "="]),
@@ -706,6 +707,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Doubtful),
         Just(Outcome::Declined(Trouble::Unassigned)),
         Just(Outcome::ResetDeferred { retry_after: None }),
+        Just(Outcome::RegisteredElsewhere),
         Just(Outcome::NotUnregistered(Settling::Ask)),
         Just(Outcome::Requested),
         Just(Outcome::SecretReplaced),

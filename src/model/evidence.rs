@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expiry, RunnerId, Timestamp, Trouble, named_enum};
+use super::{Expiry, Origin, RunnerId, Timestamp, Trouble, named_enum};
 use crate::secret::{Digest, Token};
 
 /// One boot of this machine, by 64 bits of its random boot id.
@@ -192,6 +192,9 @@ pub struct Candidate {
     pub expiry: Expiry,
     /// The id that came with it: in the server's answer, or in its entry.
     pub id: Option<RunnerId>,
+    /// How its runner was created, if the record had that runner before, or was to get it: another one may have come in
+    /// between.
+    pub origin: Option<Origin>,
     /// Its refusals in a row.
     pub refused: Option<Finding>,
 }

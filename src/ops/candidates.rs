@@ -185,12 +185,34 @@ impl Runner {
         }
     }
 
-    /// Notes which runner the server has named for a candidate: what came with it was only a claim.
-    fn note_owner(&mut self, token: &Token, id: Option<RunnerId>) {
-        let candidate = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token);
-        if let Some(candidate) = candidate.filter(|candidate| id.is_some() && candidate.id != id) {
-            candidate.id = id;
-            self.is_held_changed = true;
+    /// Notes which runner the server has named for a candidate, and when it expires: what came with it was only a claim.
+    fn note_owner(&mut self, token: &Token, id: Option<RunnerId>, expiry: Expiry) {
+        let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) else {
+            return;
+        };
+        let id = id.or(candidate.id);
+        let expiry = if expiry == Expiry::Unknown { candidate.expiry } else { expiry };
+        self.is_held_changed |= (candidate.id, candidate.expiry) != (id, expiry);
+        (candidate.id, candidate.expiry) = (id, expiry);
+    }
+
+    /// Whether an accepted candidate belongs to another runner than the one that the record has. A server that names no id
+    /// leaves the one that came with the candidate.
+    fn is_of_another(&self, candidate: &Candidate, named: Option<RunnerId>) -> bool {
+        named.or(candidate.id).zip(self.record.id).is_some_and(|(actual, ours)| actual != ours)
+    }
+
+    /// The origin of the record's runner once it follows an accepted candidate. A former token brings back the runner that
+    /// it belonged to, with that one's origin. A runner of which nothing says that we made it is never deleted as a whole.
+    fn origin_with(&self, candidate: &Candidate, named: Option<RunnerId>) -> Origin {
+        let is_ours = named.is_some_and(|actual| self.record.id.is_none_or(|claimed| claimed == actual));
+        match (candidate.source, candidate.origin) {
+            (CandidateSource::Found, _) if !is_ours || candidate.token.looks_created() => Origin::Given,
+            (CandidateSource::Former | CandidateSource::Received, Some(origin)) => origin,
+            (CandidateSource::Former | CandidateSource::Received, None) if self.is_of_another(candidate, named) => {
+                Origin::Given
+            }
+            (CandidateSource::Found | CandidateSource::Former | CandidateSource::Received, _) => self.record.origin,
         }
     }
 
@@ -223,7 +245,8 @@ fn current_of(record: Record) -> Option<Candidate> {
     let noted_at = record.last_verify.as_ref().map(|verified| verified.at).or(record.first_seen_at);
     let Credential { token, obtained_at, expiry } = record.credential?;
     let (source, noted_at) = (CandidateSource::Found, noted_at.unwrap_or(Timestamp::EARLIEST));
-    Some(Candidate { token, source, noted_at, obtained_at, expiry, id: record.confirmed_id, refused: None })
+    let (id, origin) = (record.confirmed_id, None);
+    Some(Candidate { token, source, noted_at, obtained_at, expiry, id, origin, refused: None })
 }
 
 /// Until when a candidate is kept, by the server's time.
@@ -251,8 +274,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let unknown = EntryStatus::unknown_in(runner, snapshot);
         let tokens = unknown.iter().map(|(credential, _)| credential.token.clone()).collect();
         for (Credential { token, obtained_at, expiry }, id) in unknown {
-            let (source, refused) = (CandidateSource::Found, None);
-            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+            let (source, origin, refused) = (CandidateSource::Found, None, None);
+            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, origin, refused });
         }
         self.save_held(runner).await?;
         Ok(tokens)
@@ -348,7 +371,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Ok(Verdict::Adopted(answer))
             }
             Owner::Other(id) => {
-                runner.note_owner(&candidate.token, id);
+                runner.note_owner(&candidate.token, id, answer.value.expiry);
                 Ok(Verdict::Foreign(id))
             }
         }
@@ -362,14 +385,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         answer: &Answer<Verified>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let Candidate { token, source, obtained_at, expiry, id, .. } = candidate;
-        tracing::info!(runner = runner.label(), token = %token.fingerprint(), source = source.as_str(), "following a token that the server accepts");
-        let is_ours = answer.value.id.is_some_and(|actual| runner.record.id.is_none_or(|claimed| claimed == actual));
-        if source == CandidateSource::Found && (!is_ours || token.looks_created()) {
-            // A runner of its own, for all that this server says: it is never deleted as a whole.
-            runner.record.origin = Origin::Given;
-        }
+        tracing::info!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(), "following a token that the server accepts");
+        let origin = runner.origin_with(&candidate, answer.value.id);
+        let is_of_another = runner.is_of_another(&candidate, answer.value.id);
+        let selected = runner.selected.clone();
+        let Candidate { token, obtained_at, expiry, id, .. } = candidate;
         runner.take(Credential { token, obtained_at, expiry }, now);
+        runner.record.origin = origin;
+        if is_of_another {
+            // The person who has it unregistered has not selected that one.
+            runner.selected = selected;
+        }
         // An id that came with the candidate is only a claim.
         runner.record.confirmed_id = runner.record.named_id();
         runner.record.id = answer.value.id.or(id).or(runner.record.id);

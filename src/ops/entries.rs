@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Disk, EntryFate, Error, Ops, RecordMove, Runner, Server};
 use crate::model::{RunnerKey, StateName, Timestamp};
+use crate::secret::Token;
 use crate::store::{self, Edit, Entry, EntrySelector, Record};
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -12,7 +13,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Returns the file that keeps the last removed entry.
     ///
     /// # Errors
-    /// [`Error::Disk`].
+    /// [`Error::Disk`]; [`Error::Replaced`], before anything is removed, if an entry has got a token that neither the runner
+    /// nor one of the others has: it may be the only copy.
     pub async fn remove_entries_of(
         &self,
         runner: &mut Runner,
@@ -20,6 +22,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         others: &[Entry],
         now: Timestamp,
     ) -> Result<Option<PathBuf>, Error> {
+        let copied: Vec<_> = others.iter().filter_map(|entry| entry.token.token().map(Token::digest)).collect();
+        let is_sole_copy = |token: &Token| !copied.contains(&token.digest()) && !runner.has_had(token);
+        if !others.is_empty() && removed.iter().filter_map(|entry| entry.token.token()).any(is_sole_copy) {
+            return Err(Error::Replaced(runner.label().to_owned()));
+        }
         let is_named = removed.iter().any(|entry| entry.name == runner.record.name);
         if is_named && !others.is_empty() {
             self.part_from_enrollment(runner, now).await?;
@@ -31,7 +38,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let mut dropped_to = None;
         for entry in removed {
-            let target = EntrySelector { name: entry.name.clone(), ..runner.target() };
+            let own = runner.target();
+            let digests = own.digests.iter().chain(&copied).copied().collect();
+            let target = EntrySelector { name: entry.name.clone(), digests, ..own };
             let by_token = EntrySelector { id: None, ..target.clone() };
             for target in [target, by_token] {
                 for text in self.disk.texts(target.clone()).await? {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::candidates::Asked;
-use super::rotate::known_expiry;
+use super::rotate::{known_expiry, received};
 use super::{
     Completed, Disk, Enrollment, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner,
     Server, is_own,
@@ -13,12 +13,23 @@ use super::{
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Candidate, CandidateSource, Credential, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles};
+use crate::model::{
+    Candidate, CandidateSource, Credential, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles,
+};
 use crate::secret::Token;
 use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot};
 
 /// How long a command waits for another process that registers the same: longer than a probe and a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
+
+/// What a registration has given.
+struct Issued {
+    credential: Credential,
+    id: Option<RunnerId>,
+    /// The id that the server has named for the token.
+    confirmed_id: Option<RunnerId>,
+    origin: Origin,
+}
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Registers the runner of an enrollment, unless its record already holds a token.
@@ -62,7 +73,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
         }
         runner.executor = enrollment.entry.executor.as_deref().map(Into::into);
-        self.set_origin(enrollment, runner, &token);
+        runner.record.origin = enrollment.source.origin();
+        self.set_source(enrollment, runner, &token);
         self.probe_server(enrollment, runner).await?;
         self.register_by_source(enrollment, runner, token, inquiry).await
     }
@@ -305,8 +317,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 continue;
             }
             tokens.push(token.clone());
-            let (source, id, refused) = (CandidateSource::Found, runner.record.named_id(), None);
-            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+            let (source, id) = (CandidateSource::Found, runner.record.named_id());
+            let (origin, refused) = (None, None);
+            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, origin, refused });
         }
         self.save_held(runner).await?;
         Ok(tokens)
@@ -330,9 +343,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(None)
     }
 
-    fn set_origin(&self, enrollment: &Enrollment, runner: &mut Runner, source: &Token) {
+    /// What the runner is made from; its origin comes with its token.
+    fn set_source(&self, enrollment: &Enrollment, runner: &mut Runner, source: &Token) {
         let record = &mut runner.record;
-        record.origin = enrollment.source.origin();
         record.set_seed(source);
         record.is_copy = false;
         record.machine.clone_from(&self.identity.machine);
@@ -375,7 +388,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(answer) => answer,
             Err(failure) => return Err(self.undo_registration(runner, &intent, failure).await?),
         };
-        self.set_origin(enrollment, runner, &token);
+        self.set_source(enrollment, runner, &token);
         let date = self.judged(runner, answer.date, answer.value.expiry, inquiry);
         let obtained_at = self.issued_at(runner, date, inquiry);
         let Registered { id, token, expiry, shape } = answer.value;
@@ -385,33 +398,34 @@ impl<S: Server, D: Disk> Ops<S, D> {
         } else {
             runner.sole_copy = Some(Rc::clone(&until_stored));
         }
+        let issued = Issued { credential, id, confirmed_id: id, origin: enrollment.source.origin() };
         if let Shape::Odd(oddity) = shape {
-            return self.keep_odd_registration(runner, credential, id, oddity, inquiry).await;
+            return self.keep_odd_registration(runner, issued, oddity, inquiry).await;
         }
-        Ok(self.keep_registered(runner, credential, (id, id), date, now).await)
+        Ok(self.keep_registered(runner, issued, date, now).await)
     }
 
     /// An odd answer to a registration: its token is kept as a candidate and counts once the server accepts it.
     async fn keep_odd_registration(
         &self,
         runner: &mut Runner,
-        credential: Credential,
-        id: Option<RunnerId>,
+        issued: Issued,
         oddity: &'static str,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
+        let Issued { credential, id, origin, .. } = issued;
         tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
             "the answer to a registration is odd: verifying the token in it");
-        self.keep_received(runner, &credential, id, now).await;
+        self.keep_received(runner, received(credential.clone(), now, id, Some(origin))).await;
         match self.send_verify(runner, &credential.token).await {
             Ok(verified) => {
-                let ids = (verified.value.id.or(id), verified.value.id);
+                let (id, confirmed_id) = (verified.value.id.or(id), verified.value.id);
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
                 let date = self.judged(runner, verified.date, expiry, inquiry);
                 let obtained_at = self.issued_at(runner, date, inquiry);
                 let credential = Credential { expiry, obtained_at: Some(obtained_at), ..credential };
-                Ok(self.keep_registered(runner, credential, ids, date, now).await)
+                Ok(self.keep_registered(runner, Issued { credential, id, confirmed_id, origin }, date, now).await)
             }
             Err(error) => {
                 if !runner.is_held_changed {
@@ -459,31 +473,32 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.disk.clear(&runner.record.key).await?;
         }
         let verified = self.send_verify(runner, &token).await?;
-        self.set_origin(enrollment, runner, &token);
+        self.set_source(enrollment, runner, &token);
         let date = self.accepted_at(runner, &verified, None, inquiry);
         let first_seen_at = self.issued_at(runner, date, inquiry);
-        let ids = (verified.value.id, verified.value.id);
+        let (id, origin) = (verified.value.id, enrollment.source.origin());
         let credential = Credential { token, obtained_at: Some(first_seen_at), expiry: verified.value.expiry };
-        Ok(self.keep_registered(runner, credential, ids, date, inquiry.now.at).await)
+        let issued = Issued { credential, id, confirmed_id: id, origin };
+        Ok(self.keep_registered(runner, issued, date, inquiry.now.at).await)
     }
 
-    /// Takes over the token of a new runner, with its id and the one that the server has confirmed. Writes the record
-    /// before the entry: a daemon that saw an entry without a record would manage it under another key.
+    /// Takes over the token of a new runner. Writes the record before the entry: a daemon that saw an entry without a record
+    /// would manage it under another key.
     async fn keep_registered(
         &self,
         runner: &mut Runner,
-        credential: Credential,
-        (id, confirmed_id): (Option<RunnerId>, Option<RunnerId>),
+        issued: Issued,
         date: Option<Timestamp>,
         now: Timestamp,
     ) -> Completed {
+        let Issued { credential, id, confirmed_id, origin } = issued;
         let over = std::mem::take(&mut runner.removable);
         let obtained_at = credential.obtained_at.unwrap_or(now);
         let validity = Validity { obtained_at, expiry: credential.expiry };
         runner.record.given_to = None;
-        // The former token is kept with the former id.
+        // The former token is kept with the former id and origin.
         runner.take(credential, now);
-        (runner.record.id, runner.record.confirmed_id) = (id, confirmed_id);
+        (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, confirmed_id, origin);
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }
@@ -492,11 +507,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next
-/// inventory, which a change of config.toml starts, gives it to the enrollment.
+/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
+/// gives it to the enrollment.
 fn left_to_another(runner: &Runner) -> Completed {
     tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
-    let outcome = if is_of_daemon(runner) { Outcome::Deferred { retry_after: None } } else { Outcome::Released };
+    let outcome = if is_of_daemon(runner) { Outcome::RegisteredElsewhere } else { Outcome::Released };
     Completed::new(outcome, None)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::register::warn_of_orphan;
+use super::rotate::received;
 use super::unregister::fate_for;
 use super::{Disk, Error, Ops, Runner, Server};
 use crate::error_chain::chain;
@@ -127,7 +128,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             (_, Some(token)) if !answer.is_documented => {
                 let (expiry, obtained_at) = (answer.expiry, answer.obtained_at);
                 let credential = Credential { token: token.clone(), obtained_at, expiry };
-                self.keep_received(runner, &credential, answer.id, intent.at).await;
+                let origin = made_origin(runner, &intent);
+                self.keep_received(runner, received(credential, intent.at, answer.id, origin)).await;
                 self.save_held(runner).await?;
                 if matches!(intent.operation, JournalOperation::Rotate { .. }) {
                     self.disk.take_back_to(&key, intent).await?;
@@ -192,12 +194,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
     let now = intent.at;
+    let origin = made_origin(runner, intent);
     match &intent.operation {
         JournalOperation::Register { seed, .. } => {
-            // The record was written before the request and already has the origin `V1`.
-            if runner.record.origin != Origin::V1 {
-                runner.record.origin = Origin::Registered;
-            }
             runner.record.seed = Some(*seed);
             runner.record.seed_digest = intent.token;
             runner.record.given_to = None;
@@ -209,9 +208,20 @@ fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
         JournalOperation::Unregister { .. } => {}
     }
     if let Some(token) = answer.token {
-        // The former token is kept with the former id.
+        // The former token is kept with the former id and origin.
         runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry }, now);
     }
+    runner.record.origin = origin.unwrap_or(runner.record.origin);
     runner.record.id = answer.id.or(runner.record.id);
     runner.record.confirmed_id = answer.id.or(runner.record.confirmed_id);
+}
+
+/// How the runner of a journaled registration was made. The record was written before the request and already has the
+/// origin `V1`.
+fn made_origin(runner: &Runner, intent: &Intent) -> Option<Origin> {
+    match &intent.operation {
+        JournalOperation::Register { .. } if runner.record.origin == Origin::V1 => Some(Origin::V1),
+        JournalOperation::Register { .. } => Some(Origin::Registered),
+        JournalOperation::Rotate { .. } | JournalOperation::Unregister { .. } => None,
+    }
 }

@@ -7,7 +7,7 @@ use super::{Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, 
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Candidate, CandidateSource, Credential, Expiry, RunnerId, Timestamp};
+use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
 
@@ -130,7 +130,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         tracing::warn!(runner = runner.label(), token = %credential.token.fingerprint(), oddity,
             "the answer to a rotation is odd: verifying the token in it");
-        self.keep_received(runner, &credential, None, now).await;
+        self.keep_received(runner, received(credential.clone(), now, None, None)).await;
         match self.send_verify(runner, &credential.token).await {
             Ok(verified) => {
                 let expiry = known_expiry(credential.expiry, verified.value.expiry);
@@ -151,16 +151,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Keeps a token that the server sent in an odd answer.
-    pub(super) async fn keep_received(
-        &self,
-        runner: &mut Runner,
-        credential: &Credential,
-        id: Option<RunnerId>,
-        now: Timestamp,
-    ) {
-        let Credential { token, obtained_at, expiry } = credential.clone();
-        let (source, refused) = (CandidateSource::Received, None);
-        runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+    pub(super) async fn keep_received(&self, runner: &mut Runner, candidate: Candidate) {
+        runner.note_candidate(candidate);
         match self.save_held(runner).await {
             Ok(()) if self.disk.has_state() => runner.sole_copy = None,
             Ok(()) => {}
@@ -272,6 +264,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let system_id = Some(self.identity.system_id.clone());
         Intent { operation, at, system_id, asked_by: None, token: None }
     }
+}
+
+/// A token that came in an odd answer, with the id in it. A registration makes its runner in this way.
+pub(super) fn received(
+    credential: Credential,
+    noted_at: Timestamp,
+    id: Option<RunnerId>,
+    origin: Option<Origin>,
+) -> Candidate {
+    let Credential { token, obtained_at, expiry } = credential;
+    Candidate { token, source: CandidateSource::Received, noted_at, obtained_at, expiry, id, origin, refused: None }
 }
 
 /// The expiry of an odd answer, or else the one that a verification reports.

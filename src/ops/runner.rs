@@ -217,6 +217,11 @@ impl Runner {
         self.former_digests().any(|former| former == digest)
     }
 
+    /// Whether a token is the runner's, or was.
+    pub(super) fn has_had(&self, token: &Token) -> bool {
+        self.is_current(token) || self.was_current(token)
+    }
+
     /// Whether a given token is the one that the runner was made of. If it was found in config.toml, no record says so, and
     /// one that it has had before is none that was given since: a replica that lags still accepts it.
     pub(super) fn is_made_of(&self, token: &Token) -> bool {
@@ -414,7 +419,7 @@ impl Runner {
         Ok(credential.token.clone())
     }
 
-    /// Sets a new credential. The old token is retired, and kept as a candidate.
+    /// Sets a new credential. The old token is retired, and kept as a candidate of the runner that the record has now.
     pub(super) fn take(&mut self, credential: Credential, now: Timestamp) {
         let old = self.record.credential.take();
         let is_new = old.as_ref().is_none_or(|old| old.token != credential.token);
@@ -431,8 +436,17 @@ impl Runner {
         self.record.credential = Some(credential);
         if let Some(Credential { token, obtained_at, expiry }) = old.filter(|_| is_new) {
             self.record.add_former_token(token.digest());
-            let (source, id, refused) = (CandidateSource::Former, self.record.id, None);
-            self.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, refused });
+            let (source, id, origin) = (CandidateSource::Former, self.record.id, Some(self.record.origin));
+            self.note_candidate(Candidate {
+                token,
+                source,
+                noted_at: now,
+                obtained_at,
+                expiry,
+                id,
+                origin,
+                refused: None,
+            });
         }
     }
 

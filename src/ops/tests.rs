@@ -575,7 +575,7 @@ async fn a_token_of_another_runner_that_is_known_here_outlives_the_unregistratio
         let id = Some(other_id);
         let (source, noted_at, refused) = (CandidateSource::Found, now(), None);
         let Credential { token, obtained_at, expiry } = new.clone();
-        let seen = Candidate { token, source, noted_at, obtained_at, expiry, id, refused };
+        let seen = Candidate { token, source, noted_at, obtained_at, expiry, id, origin: None, refused };
         let held = Held { candidates: vec![seen], evidence: None };
         fixture.disk.state().held.insert(runner.record.key.clone(), held);
         fixture.ops.unregister(&mut runner, asked(fate), &inquiry()).await.unwrap();
@@ -720,6 +720,23 @@ async fn an_entry_that_is_removed_beside_a_copy_frees_its_runner_from_the_enroll
 }
 
 #[tokio::test]
+async fn an_entry_goes_beside_a_copy_only_if_no_other_one_loses_its_token() {
+    for is_copied in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let (_, new) = fixture.server.add_runner();
+        let copied = if is_copied { new.clone() } else { runner.record.credential.clone().unwrap() };
+        fixture.disk.add_entry("build-1-copy", runner.record.id, &copied);
+        fixture.disk.state().entries[0].token = EntryToken::Literal(new.token);
+        let entries = fixture.disk.state().entries.clone();
+        let removed = fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], now()).await;
+        assert_eq!(removed.is_ok(), is_copied);
+        let rest = if is_copied { &entries[1..] } else { &entries[..] };
+        assert_eq!(fixture.disk.state().entries, rest);
+    }
+}
+
+#[tokio::test]
 async fn a_token_whose_runner_the_server_does_not_name_stays_in_its_entry() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
@@ -821,6 +838,34 @@ async fn a_token_of_another_runner_is_taken_over_if_ours_is_dead_and_never_delet
     fixture.ops.unregister(&mut runner, request, &inquiry()).await.unwrap();
     assert!(fixture.server.runners().contains_key(&other.number()));
     assert_eq!(fixture.disk.tokens(), [credential.token]);
+}
+
+#[tokio::test]
+async fn a_former_token_brings_back_the_runner_that_it_belonged_to_with_its_origin() {
+    for is_odd in [false, true] {
+        let fixture = OpsFixture::new();
+        let mut runner = fixture.registered().await;
+        let (other, credential) = fixture.server.add_runner();
+        fixture.server.remove_runner(runner.record.id.unwrap());
+        fixture.disk.state().entries[0].token = EntryToken::Literal(credential.token.clone());
+        fixture.ops.verify(&mut runner, &later(0)).await.unwrap_err();
+        fixture.ops.verify(&mut runner, &dead_later(61)).await.unwrap();
+        if is_odd {
+            fixture.server.inject("register", Fault::OddAnswer);
+            fixture.server.inject("verify", Fault::Fail(Disposition::Refused));
+        }
+        let enrollment = enrollment(registration_token());
+        let registered = fixture.ops.register_again(&enrollment, &mut runner, &later(70)).await;
+        assert_eq!(registered.is_err(), is_odd);
+        if is_odd {
+            assert_eq!((runner.record.id, runner.record.origin), (Some(other), Origin::Given));
+            fixture.ops.verify(&mut runner, &later(140)).await.unwrap();
+        }
+        assert_eq!(runner.record.origin, Origin::Registered, "{is_odd}");
+        fixture.server.remove_runner(runner.record.id.unwrap());
+        fixture.ops.verify(&mut runner, &dead_later(200)).await.unwrap();
+        assert_eq!((runner.record.id, runner.record.origin), (Some(other), Origin::Given), "{is_odd}");
+    }
 }
 
 #[tokio::test]
@@ -973,6 +1018,7 @@ async fn tokens_of_another_runner_beside_a_second_record_are_not_asked_about() {
         obtained_at: None,
         expiry: Expiry::Never,
         id,
+        origin: None,
         refused: None,
     };
     let candidates = vec![

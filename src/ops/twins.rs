@@ -82,6 +82,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 return Ok(Asked::Not(Unadopted { is_unanswered, ..Unadopted::default() }));
             }
         };
+        // A person has put the token of a third runner into the twin's entry.
+        if answer.value.id.zip(runner.record.named_id()).is_some_and(|(actual, ours)| actual != ours) {
+            return Ok(Asked::Not(Unadopted::default()));
+        }
         tracing::info!(runner = runner.label(), twin = %twin.key, token = %credential.token.fingerprint(),
             "following the token of the same runner at another address or under another record");
         runner.take(credential, inquiry.now.at);

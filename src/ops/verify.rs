@@ -243,13 +243,17 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// As [`Ops::hand_entry_over`], for one of several entries: the runner still has its own.
     async fn hand_copy_over(&self, runner: &Runner, credential: Credential, id: RunnerId) -> Result<bool, Error> {
+        // The expiry in the entry can be that of the token that was there before.
+        let noted = runner.held.candidates.iter().find(|candidate| candidate.token == credential.token);
+        let expiry = noted.map_or(credential.expiry, |candidate| candidate.expiry);
+        let credential = Credential { expiry, ..credential };
         if !self.record_given(runner, id, &credential).await? {
             return Ok(false);
         }
         let digests = vec![credential.token.digest()];
         let url = runner.record.url.clone();
         let target = EntrySelector { url, id: None, digests, name: None };
-        // Only the id changes: it was a claim, and this one is the server's.
+        // Only the id and the expiry change: they were claims, and these are the server's.
         let edit = Edit::Renew { target, id: Some(id), credential, over: Vec::new() };
         match self.disk.edit(edit).await {
             Ok(_) | Err(store::Error::NoSuchEntry { .. }) => Ok(true),

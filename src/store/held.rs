@@ -10,7 +10,9 @@ use super::error::Error;
 use super::files::{own, read_file, remove_durably, replace_file, sync};
 use super::record;
 use super::wire::{StoredExpiry, text};
-use crate::model::{Candidate, CandidateSource, Evidence, Expiry, Finding, Held, RunnerId, RunnerKey, Timestamp};
+use crate::model::{
+    Candidate, CandidateSource, Evidence, Expiry, Finding, Held, Origin, RunnerId, RunnerKey, Timestamp,
+};
 use crate::secret::Token;
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
@@ -31,6 +33,8 @@ struct StoredCandidate {
     #[serde(with = "StoredExpiry")]
     expiry: Expiry,
     id: Option<RunnerId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
     refused: Option<Finding>,
 }
 

@@ -43,6 +43,7 @@ impl Acceptance {
             | Outcome::SecretReplaced
             | Outcome::Requested
             | Outcome::Deferred { .. }
+            | Outcome::RegisteredElsewhere
             | Outcome::ResetDeferred { .. }
             | Outcome::Lost { .. }
             | Outcome::LostElsewhere
@@ -176,6 +177,7 @@ fn operation_outcome(outcome: Outcome) -> OperationOutcome {
         | Outcome::MustAct(_) => OperationOutcome::Refused,
         Outcome::Lost { .. } | Outcome::LostElsewhere => OperationOutcome::Lost,
         Outcome::Deferred { .. }
+        | Outcome::RegisteredElsewhere
         | Outcome::ResetDeferred { .. }
         | Outcome::NoEntry
         | Outcome::NotUnderstood { .. }

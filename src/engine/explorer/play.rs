@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::sleep;
 
 use super::act::{Act, Move, When};
+use super::agent_log;
 use super::chance::{jitter, seed_jitter};
 use super::command::{self, Command};
 use super::disk::{entry, url};
@@ -89,6 +90,7 @@ thread_local! {
 pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     seed_jitter(setup.jitter);
+    let _log = traced.then(agent_log::collect);
     let moves = moves.to_vec();
     let local = LocalSet::new();
     let played = local.block_on(&runtime, async move {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::act::Act;
+use super::agent_log;
 use super::gitlab::{Call, Gitlab, GitlabRunner};
 use crate::clock::{Clock, Reading};
 use crate::daemon::Changed;
@@ -446,6 +447,7 @@ impl State {
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         let now = self.now();
         if let Some(trace) = &mut self.trace {
+            trace.extend(agent_log::take());
             trace.push(format!("{:>9.3} {}", (now - START) as f64 / 1000.0, text()));
         }
     }
@@ -511,11 +513,19 @@ impl State {
     /// The agent has deleted a runner, or its manager, as a person has asked for.
     pub(super) fn let_runner_go(&mut self, process: u64, id: u64) {
         let names = self.processes.get(&process).map(|process| process.intent.names.clone()).unwrap_or_default();
-        // So has the runner that the entry had before, if it was deleted: its tokens go with the record.
-        let before: Vec<u64> = names.iter().filter_map(|name| self.homes.get(name)).copied().collect();
-        let before = before.into_iter().filter(|id| !self.gitlab.database.contains_key(id));
-        before.collect::<Vec<_>>().into_iter().for_each(|id| self.let_one_go(id));
+        // So has the runner that the entry or the record had before, if it was deleted: its tokens go with the record.
+        let before = names.iter().filter_map(|name| self.homes.get(name)).copied().chain(self.kept_beside(id));
+        let before: Vec<u64> = before.filter(|id| !self.gitlab.database.contains_key(id)).collect();
+        before.into_iter().for_each(|id| self.let_one_go(id));
         self.let_one_go(id);
+    }
+
+    /// The runners whose tokens are kept beside the record of this one.
+    fn kept_beside(&self, id: u64) -> BTreeSet<u64> {
+        let owner_of = |token: &Token| self.owners.get(token.expose()).copied();
+        let is_its = |record: &&Record| record.credential.as_ref().and_then(|it| owner_of(&it.token)) == Some(id);
+        let held = self.files.records.values().filter(is_its).filter_map(|record| self.files.held.get(&record.key));
+        held.flat_map(|held| &held.candidates).filter_map(|candidate| owner_of(&candidate.token)).collect()
     }
 
     /// Whether an entry or a record has this token as its own. As a candidate of another runner it is only asked about.

@@ -453,6 +453,7 @@ async fn a_move_takes_candidates_and_journal_along_and_survives_a_crash_at_any_w
             obtained_at: None,
             expiry: crate::model::Expiry::Unknown,
             id: None,
+            origin: None,
             refused: None,
         };
         let held = crate::model::Held { candidates: vec![candidate], evidence: None };
@@ -511,7 +512,7 @@ async fn a_registration_finds_what_another_process_has_registered_meanwhile() {
         }
         let enrollment = &world.config.enrollments[0];
         let done = world.ops.register(enrollment, &mut runner, &inquiry_at(now())).await.unwrap();
-        assert_eq!(done.outcome, Outcome::Deferred { retry_after: None });
+        assert_eq!(done.outcome, Outcome::RegisteredElsewhere);
         let done = world.ops.register(enrollment, &mut once, &inquiry_at(now())).await.unwrap();
         assert_eq!(done.outcome, Outcome::Released);
         assert!(world.server.calls().is_empty());
@@ -656,6 +657,7 @@ async fn what_is_kept_beside_the_other_record_of_a_runner_is_a_candidate_too() {
         obtained_at: credential.obtained_at,
         expiry: credential.expiry,
         id: Some(id),
+        origin: None,
         refused: None,
     };
     let held = Held { candidates: vec![former.clone()], evidence: None };

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{
-    Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Rejection, Rungs, Stamp, Trouble,
+    Boot, Candidate, CandidateSource, Claim, Conclusion, Evidence, Finding, Held, Origin, Rejection, Rungs, Stamp,
+    Trouble,
 };
 
 pub(super) fn key() -> RunnerKey {
@@ -17,6 +18,7 @@ pub(super) fn held() -> Held {
         obtained_at: Some(stamp.at),
         expiry: Expiry::At(time("2026-03-01T00:00:00Z")),
         id: Some(id(42)),
+        origin: (source == CandidateSource::Former).then_some(Origin::Registered),
         refused,
     };
     let former = candidate("glrt-secret-a", CandidateSource::Former, finding(Claim::Refused));

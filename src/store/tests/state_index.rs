@@ -16,6 +16,7 @@ fn owned(text: &str, owner: u64) -> Held {
         obtained_at: None,
         expiry: Expiry::Never,
         id: Some(id(owner)),
+        origin: None,
         refused: None,
     };
     Held { candidates: vec![candidate], ..Held::default() }
