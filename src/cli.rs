@@ -93,10 +93,10 @@ fn perform(
     secrecy: Secrecy,
     reporter: &Reporter,
 ) -> Result<Exit, Error> {
-    start_log(log_config(&arguments, &environment, reporter)?);
-    secrecy.log();
     let signals = signals.map_err(Error::System)?;
     signals.release().map_err(Error::System)?;
+    start_log(log_config(&arguments, &environment, reporter)?);
+    secrecy.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let context = Context::new(arguments.overrides(), environment, reporter);
     match arguments.command {

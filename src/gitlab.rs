@@ -40,7 +40,6 @@ pub use config::{CONNECT_TIMEOUT, Config, Exchange, IN_FLIGHT_PER_HOST, Observer
 pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::Error;
-pub use error_body::without_tokens;
 pub use error_kind::ErrorKind;
 pub use parameters::{
     AccessLevel, Info, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, MAX_TEXT_CHARS, MIN_MAXIMUM_TIMEOUT, ParameterError,

@@ -52,7 +52,7 @@
 //! | `secret` | `files` |
 //! | `model` | `secret` |
 //! | `clock`, `lifecycle`, `systemd` | `model` |
-//! | `log` | `clock`, `model` |
+//! | `log` | `clock`, `model`, `secret` |
 //! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |

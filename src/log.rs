@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
@@ -76,8 +76,11 @@ pub struct UnknownLogName(&'static str);
 /// Libraries that log headers or bodies below the level `warn`.
 const WARN_ONLY_TARGETS: [&str; 4] = ["reqwest", "hyper", "h2", "rustls"];
 
-/// The log of this process.
-static LOG: OnceLock<Queue> = OnceLock::new();
+/// What goes to stderr: the log, unless the journal has it, and remarks.
+static STDERR: LazyLock<Queue> = LazyLock::new(|| Queue::new(write_to_stderr));
+
+/// What goes to the journal.
+static JOURNAL: OnceLock<Queue> = OnceLock::new();
 
 /// Starts the log of this process. A second call does nothing.
 ///
@@ -91,9 +94,12 @@ pub fn start_log(config: LogConfig) {
         }
     };
     let result = match (journal, config.format) {
-        (Some(journal), _) => set_global_default(journald(config, queue_of_process(move |entry| journal.log(entry)))),
-        (None, LogFormat::Json) => set_global_default(json(config, queue_of_process(write_to_stderr))),
-        (None, _) => set_global_default(text(config, queue_of_process(write_to_stderr))),
+        (Some(journal), _) => {
+            let entries = JOURNAL.get_or_init(|| Queue::new(move |entry| journal.log(entry)));
+            set_global_default(journald(config, entries.clone()))
+        }
+        (None, LogFormat::Json) => set_global_default(json(config, STDERR.clone())),
+        (None, _) => set_global_default(text(config, STDERR.clone())),
     };
     if result.is_err() {
         tracing::debug!("the log is already started");
@@ -103,14 +109,26 @@ pub fn start_log(config: LogConfig) {
     }
 }
 
-/// Waits until what was logged is written: before something else is written to stderr, and at the end. A log that is not
-/// read is waited for only shortly.
-pub fn flush() {
-    LOG.get().into_iter().for_each(Queue::flush);
+/// Writes a line to stderr, behind what was logged there. As the log, it never waits for a reader.
+pub fn remark(line: &str) {
+    STDERR.push(format!("{line}\n").as_bytes());
 }
 
-fn queue_of_process(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Queue {
-    LOG.get_or_init(|| Queue::new(write)).clone()
+/// Waits until what was logged is written, before something is written to stdout. A log that is not read is waited for only
+/// shortly.
+pub fn flush() {
+    STDERR.flush();
+    JOURNAL.get().into_iter().for_each(Queue::flush);
+}
+
+/// Flushes the log when it is dropped, after a panic too: the last thing that a process does.
+#[derive(Debug)]
+pub struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        flush();
+    }
 }
 
 fn write_to_stderr(line: &[u8]) {

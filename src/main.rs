@@ -10,13 +10,12 @@ use runner_agent::settings::Start;
 use runner_agent::signals::Signals;
 
 fn main() -> ExitCode {
+    let _log = log::FlushAtEnd;
     // First, because the default action of some signals is a core dump.
     let signals = Signals::install();
     // Before the process reads any secret.
     let core_dumps = secret::disable_core_dumps();
     // Without it the work goes on, with fewer runners at a time.
     let _raised = limits::raise_open_files();
-    let exit = cli::run(Start::of_process(), signals, core_dumps);
-    log::flush();
-    exit.into()
+    cli::run(Start::of_process(), signals, core_dumps).into()
 }

@@ -5,6 +5,7 @@
 //! because only hashes of a secret may be shown.
 
 mod handover;
+mod mask;
 mod source;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use handover::{Hidden, Launch, execute_again, has_copy, take as take_over};
+pub use mask::{masked, token_length, without_tokens};
 pub use source::{Source, SourceError, read_descriptor, read_stream};
 
 /// Maximum length of a token, in bytes. Source: GitLab's database column for tokens.

@@ -6,8 +6,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ const MIN_PING_INTERVAL: Duration = Duration::from_millis(50);
 /// How long `systemctl` may take. It usually answers within milliseconds.
 const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many notifications wait for the service manager at most. What is to be said later is said again.
+/// From how many on no notification waits for the service manager that will be said again.
 const MOST_WAITING: usize = 16;
 
 /// The targets that restart the machine.
@@ -131,34 +132,60 @@ fn has_reboot(jobs: &str) -> bool {
 }
 
 /// Where notifications wait for the service manager; `None` without one.
-static NOTIFICATIONS: LazyLock<Option<SyncSender<String>>> = LazyLock::new(|| {
+static NOTIFICATIONS: LazyLock<Option<Notifications>> = LazyLock::new(|| {
     std::env::var_os("NOTIFY_SOCKET")?;
-    notifications(|text| {
+    Notifications::start(|text| {
         if let Err(error) = sd_notify::notify(&[NotifyState::Custom(text)]) {
             tracing::debug!(%error, "cannot notify the service manager");
         }
     })
 });
 
-/// Starts a thread that sends what waits.
-fn notifications(send: impl Fn(&str) + Send + 'static) -> Option<SyncSender<String>> {
-    let (sender, waiting) = sync_channel::<String>(MOST_WAITING);
-    let work = move || waiting.iter().for_each(|text| send(&text));
-    match Builder::new().name("notify".to_owned()).spawn(work) {
-        Ok(_detached) => Some(sender),
-        Err(error) => {
-            tracing::warn!(%error, "cannot start the thread that notifies the service manager");
-            None
+/// Notifications on their way.
+struct Notifications {
+    sender: Sender<String>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Notifications {
+    /// Starts a thread that sends them.
+    fn start(send: impl Fn(&str) + Send + 'static) -> Option<Self> {
+        let (sender, notifications) = channel::<String>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
+        let work = move || {
+            for text in notifications {
+                send(&text);
+                left.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        match Builder::new().name("notify".to_owned()).spawn(work) {
+            Ok(_detached) => Some(Self { sender, waiting }),
+            Err(error) => {
+                tracing::warn!(%error, "cannot start the thread that notifies the service manager");
+                None
+            }
         }
+    }
+
+    /// Lets a notification wait, unless too many do and it will be said again.
+    fn add(&self, state: &[NotifyState<'_>]) {
+        if state.iter().all(is_said_again) && self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
+            return tracing::debug!("the service manager does not take notifications: one is dropped");
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let lines: Vec<_> = state.iter().map(ToString::to_string).collect();
+        // The thread never ends.
+        let _sent = self.sender.send(lines.join("\n"));
     }
 }
 
+fn is_said_again(state: &NotifyState<'_>) -> bool {
+    matches!(state, NotifyState::Status(_) | NotifyState::Watchdog | NotifyState::ExtendTimeoutUsec(_))
+}
+
 fn notify(state: &[NotifyState<'_>]) {
-    let Some(waiting) = &*NOTIFICATIONS else { return };
-    let lines: Vec<_> = state.iter().map(ToString::to_string).collect();
-    if waiting.try_send(lines.join("\n")).is_err() {
-        tracing::debug!("the service manager does not take notifications: one is dropped");
-    }
+    NOTIFICATIONS.iter().for_each(|notifications| notifications.add(state));
 }
 
 #[cfg(test)]
@@ -168,9 +195,13 @@ mod tests {
     #[test]
     fn a_service_manager_that_takes_no_notifications_stops_nothing() {
         let (_never_taken, taken) = std::sync::mpsc::channel::<()>();
-        let waiting = notifications(move |_| taken.recv().unwrap_or_default()).unwrap();
-        let dropped = (0..100).filter(|_| waiting.try_send("WATCHDOG=1".to_owned()).is_err()).count();
-        assert!((100 - MOST_WAITING - 1..100).contains(&dropped), "{dropped}");
+        let notifications = Notifications::start(move |_| taken.recv().unwrap_or_default()).unwrap();
+        let waiting = || notifications.waiting.load(Ordering::Relaxed);
+        (0..100).for_each(|_| notifications.add(&[NotifyState::Watchdog]));
+        assert_eq!(waiting(), MOST_WAITING);
+        // The end of a reload is said once.
+        notifications.add(&[NotifyState::Ready]);
+        assert_eq!(waiting(), MOST_WAITING + 1);
     }
 
     #[test]

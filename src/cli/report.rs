@@ -12,9 +12,9 @@ use super::outcome::RunnerOutcome;
 use super::text::{label, printable};
 use super::{Error, Exit};
 use crate::error_chain::chain;
-use crate::gitlab::without_tokens;
 use crate::log;
 use crate::model::{PrettyRows, Report, RunnerReport, printable_json};
+use crate::secret::without_tokens;
 
 /// The first error of writing to stdout; the process has one stdout.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
@@ -170,15 +170,15 @@ impl Reporter {
         if exit == Exit::Done { Exit::Failed } else { exit }
     }
 
-    /// Writes a line to stderr.
+    /// Writes a line to stderr, and never waits for its reader.
     pub(super) fn remark(&self, line: &str) {
-        log::flush();
-        let _closed = writeln!(io::stderr().lock(), "{}", without_tokens(line));
+        log::remark(&printable(&without_tokens(line)));
     }
 
     /// Reports why a command failed, with causes and hint, and returns its exit code.
     pub(super) fn failed(&self, error: &Error) -> Exit {
-        self.remark(&format!("error: {}", chain(error)));
+        // Errors of the settings have a line each.
+        format!("error: {}", chain(error)).lines().for_each(|line| self.remark(line));
         if let Some(hint) = error.hint() {
             self.remark(&format!("hint: {hint}"));
         }

@@ -119,7 +119,11 @@ impl Assembly {
             never = status_server.serve(sources) => match never {},
             never = systemd::ping_watchdog(is_well) => match never {},
         };
-        systemd::notify_stopping_during(drain(&store, signals)).await;
+        tokio::select! {
+            biased;
+            () = systemd::notify_stopping_during(drain(&store, signals)) => {}
+            never = watch_disk(&store, &sole_copies, &registry) => match never {},
+        }
         outcome
     }
 

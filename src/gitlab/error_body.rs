@@ -1,12 +1,11 @@
 //! The body of an error answer, and how to display it safely.
 
 use std::cmp::Reverse;
-use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
 use crate::model::is_unprintable;
-use crate::secret::Token;
+use crate::secret::{Token, masked, token_length};
 
 /// Maximum length of a displayed message, in characters: a line or two in a log.
 const MAX_MESSAGE_CHARS: usize = 300;
@@ -103,28 +102,6 @@ pub(super) fn sanitized(text: &str, secrets: &[&Token]) -> String {
     }
 }
 
-/// Replaces what looks like a GitLab token by `[token]`: a person may have given one in the wrong place.
-#[must_use]
-pub fn without_tokens(text: &str) -> String {
-    masked(text, token_length)
-}
-
-/// Replaces each secret by `[token]`; `secret_length` returns the bytes of a secret at the start of a text.
-fn masked(text: &str, secret_length: impl Fn(&str) -> Option<usize>) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if let Some(length) = secret_length(rest) {
-            shown.push_str("[token]");
-            rest = &rest[length..];
-        } else {
-            shown.push(first);
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    shown
-}
-
 /// Returns the length in bytes of what shows a secret at the start of a text: the whole secret, or a part of it that is
 /// long enough to be of use, such as all of it behind its prefix. Characters may be percent-encoded.
 fn revealed(text: &str, secret: &str) -> Option<usize> {
@@ -161,32 +138,6 @@ fn next_byte(text: &[u8]) -> Option<(u8, usize)> {
 /// The number of characters in a row of a secret that are hidden even without the others: too few to guess the rest from,
 /// and more than an ordinary word shares with it.
 const MIN_REVEALED_LENGTH: usize = 12;
-
-/// Returns the length of `secret` if the text begins with it. Ignores case: host names are in lower case.
-fn begins_with(text: &str, secret: &str) -> Option<usize> {
-    let beginning = text.as_bytes().get(..secret.len())?;
-    beginning.eq_ignore_ascii_case(secret.as_bytes()).then_some(secret.len())
-}
-
-/// Returns the length in bytes of a GitLab token at the start of a text: `glrt-…`, `glpat-…`, `GR1348941…`.
-fn token_length(text: &str) -> Option<usize> {
-    let length_while = |text: &str, is_part: fn(&u8) -> bool| text.bytes().take_while(is_part).count();
-    let prefix = if let Some(length) = begins_with(text, "GR1348941") {
-        length
-    } else {
-        begins_with(text, "gl")?;
-        let kind = length_while(text, u8::is_ascii_alphabetic);
-        (PREFIX_LENGTHS.contains(&kind) && text[kind..].starts_with('-')).then_some(kind + 1)?
-    };
-    let secret = length_while(&text[prefix..], |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
-    (secret >= MIN_SECRET_LENGTH).then_some(prefix + secret)
-}
-
-/// Lengths of token prefixes, from `glrt` to `glagent`, with a margin.
-const PREFIX_LENGTHS: RangeInclusive<usize> = 4..=9;
-
-/// Minimum length of a token after its prefix: below that of any GitLab token, above that of an ordinary word.
-const MIN_SECRET_LENGTH: usize = 16;
 
 #[cfg(test)]
 mod tests {

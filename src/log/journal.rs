@@ -24,6 +24,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::queue::Queue;
+use crate::secret::without_tokens;
 
 /// The journal's socket.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -44,7 +45,13 @@ impl Journal {
     /// The error of the socket.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.send_to(&[], path)?;
+        socket.set_nonblocking(true)?;
+        match socket.send_to(&[], path) {
+            // It listens, though it is behind.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => sent.map(drop)?,
+        }
+        socket.set_nonblocking(false)?;
         Ok(Self { socket, path: path.to_owned() })
     }
 
@@ -142,8 +149,9 @@ impl Visit for Fields {
 }
 
 fn entry(metadata: &Metadata<'_>, fields: &Fields) -> Vec<u8> {
-    let mut message = fields.message.clone();
-    for (name, value) in &fields.named {
+    let named: Vec<_> = fields.named.iter().map(|(name, value)| (name, without_tokens(value))).collect();
+    let mut message = without_tokens(&fields.message);
+    for (name, value) in &named {
         // Writing to a string cannot fail.
         let _written = match value.contains([' ', '"', '=']) {
             true => write!(message, " {name}={value:?}"),
@@ -155,7 +163,7 @@ fn entry(metadata: &Metadata<'_>, fields: &Fields) -> Vec<u8> {
     put(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
     put(&mut entry, "MESSAGE", &message);
     put(&mut entry, "TARGET", metadata.target());
-    for (name, value) in &fields.named {
+    for (name, value) in &named {
         put(&mut entry, &field_name(name), value);
     }
     entry
@@ -302,6 +310,15 @@ mod tests {
     fn a_missing_journal_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(Journal::connect(&directory.path().join("socket")).is_err());
+    }
+
+    #[test]
+    fn a_journal_that_is_behind_holds_up_no_start() {
+        let receiver = Receiver::new();
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while filler.send_to(b"x", receiver.path()).is_ok() {}
+        Journal::connect(&receiver.path()).unwrap();
     }
 
     #[test]

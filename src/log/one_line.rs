@@ -5,6 +5,7 @@ use std::io;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::{is_unprintable, printable_json};
+use crate::secret::without_tokens;
 
 /// The sequences with which the formatter colours a line: reset, bold, dimmed, italic, and the colours of the levels.
 const COLOURS: [&str; 9] = [
@@ -58,7 +59,7 @@ impl Syntax {
 
 impl<W: io::Write> io::Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(event);
+        let text = without_tokens(&String::from_utf8_lossy(event));
         let mut line = self.syntax.escape(text.strip_suffix('\n').unwrap_or(&text));
         line.push('\n');
         self.writer.write_all(line.as_bytes())?;

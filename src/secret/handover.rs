@@ -1,12 +1,13 @@
 //! Removes secrets from the command line and environment by executing the program again.
 //!
 //! `/proc/PID/environ` and `/proc/PID/cmdline` show the initial values for the whole life of a process, even after
-//! a variable is removed. So the process executes itself again without its secrets and sends them ahead through a
-//! socket in place of stdin. The same message carries the real stdin, which [`take`] restores.
+//! a variable is removed. So the process executes itself again without its secrets and sends them ahead, in a file in
+//! memory, through a socket in place of stdin. The same message carries the real stdin, which [`take`] restores.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -14,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -202,42 +204,44 @@ fn item<'a>(name: &'a [u8], text: &'a [u8]) -> Option<HiddenItem<'a>> {
     }
 }
 
-/// Sends a message and a file; returns the socket to receive them from.
+/// Sends a message, however long, and a file; returns the socket to receive them from.
 fn send(file: &OwnedFd, message: &[u8]) -> io::Result<UnixStream> {
     let (near, far) = UnixStream::pair()?;
-    let files = [file.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut content = File::from(memfd_create(c"secrets", MemfdFlags::CLOEXEC)?);
+    content.write_all(message)?;
+    content.rewind()?;
+    let files = [file.as_fd(), content.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&files));
     // There is no reader yet, so waiting for buffer space would block forever.
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let sent = rustix::net::sendmsg(&near, &[IoSlice::new(message)], &mut ancillary, flags)?;
-    if sent == message.len() { Ok(far) } else { Err(io::ErrorKind::FileTooLarge.into()) }
+    rustix::net::sendmsg(&near, &[IoSlice::new(&[0])], &mut ancillary, flags)?;
+    Ok(far)
 }
 
 /// Receives file and message from the socket in place of stdin.
 fn receive() -> io::Result<(OwnedFd, Zeroizing<Vec<u8>>)> {
-    let socket = io::stdin();
-    let mut file = None;
-    let mut message = Zeroizing::new(Vec::new());
-    let mut buffer = Zeroizing::new([0; 4096]);
-    loop {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut *buffer)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let count = rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, flags)?.bytes;
-        for received in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = received {
-                file = file.or(files.last());
-            }
-        }
-        if count == 0 {
-            break;
-        }
-        message.extend(&buffer[..count]);
-    }
-    Ok((file.ok_or(io::ErrorKind::UnexpectedEof)?, message))
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    rustix::net::recvmsg(io::stdin(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
+    let files: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|received| match received {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let [file, content] = <[OwnedFd; 2]>::try_from(files).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let mut content = File::from(content);
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let length = usize::try_from(content.metadata()?.len()).unwrap_or_default();
+    let mut message = Zeroizing::new(Vec::with_capacity(length + 1));
+    content.read_to_end(&mut message)?;
+    Ok((file, message))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::{MAX_TOKEN_BYTES, Token, TokenError};
+use super::{MAX_TOKEN_BYTES, Token, TokenError, without_tokens};
 use crate::files::{Access, Exposure, Place};
 
 /// The source of one secret.
@@ -39,7 +39,7 @@ pub enum Source {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file is missing, unreadable or not a regular file.
-    #[error("cannot read the token file `{}`", path.display())]
+    #[error("cannot read the token file `{}`", shown(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// Another user could have written the secret.
-    #[error("the token file `{}` is refused: {exposure}", path.display())]
+    #[error("the token file `{}` is refused: {exposure}", shown(path))]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -65,6 +65,11 @@ pub enum SourceError {
         /// Why it is invalid.
         source: TokenError,
     },
+}
+
+/// A path for messages: a person may have given a token in its place.
+fn shown(path: &Path) -> String {
+    without_tokens(&path.to_string_lossy())
 }
 
 impl Source {
@@ -87,7 +92,7 @@ impl Source {
     /// [`SourceError`] naming the source, never its content.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
-            Self::File(path) => read_file(path, format!("the file `{}`", path.display())),
+            Self::File(path) => read_file(path, format!("the file `{}`", shown(path))),
             Self::Credential { name, path: Some(path) } => read_file(path, format!("the systemd credential `{name}`")),
             Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
             Self::Value { token, .. } => Ok(token.clone()),
@@ -195,6 +200,12 @@ mod tests {
                 "{mode:o}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_in_the_place_of_a_files_name_is_not_shown() {
+        let error = Source::File("/etc/runner-agent/glrt-0123456789abcdefghij".into()).read().unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the token file `/etc/runner-agent/[token]`");
     }
 
     #[test]

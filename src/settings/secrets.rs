@@ -9,8 +9,7 @@ use toml::{Table, Value};
 use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
 use super::{Environment, Overrides, paths};
-use crate::gitlab::without_tokens;
-use crate::secret::has_copy;
+use crate::secret::{has_copy, without_tokens};
 use crate::store::{MAX_FILE_BYTES, token_variables};
 
 /// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml

@@ -25,5 +25,17 @@ mod readme;
 mod secrets;
 mod units;
 
+use std::io::{PipeReader, PipeWriter, Write as _};
+
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_runner-agent");
+
+/// The two ends of a pipe into which nothing more fits.
+pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'#'; 1024]).is_ok() {}
+    while writer.write(b"#").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}

@@ -277,3 +277,19 @@ fn access_token_rotates_a_runner_at_once_after_a_kill_during_its_reset() {
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 1);
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
 }
+
+#[test]
+fn token_is_stored_although_the_remarks_about_it_are_not_read() {
+    let sandbox = expiring();
+    let (id, old) = sandbox.add_created("a");
+    let hold = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+    let (_unread, log) = crate::full_pipe();
+    let process = Process::start_logging_to(sandbox.command(&["rotate", "--name", "a", "--log-level", "debug"]), log);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    // Says that it goes on.
+    process.signal(Signal::TERM);
+    hold.release();
+    process.end().exits(0);
+    let new = sandbox.gitlab.runner(id).unwrap().token;
+    assert!(new != old && sandbox.config().contains(&new));
+}

@@ -1,7 +1,6 @@
 //! The daemon's notifications to the service manager.
 
 use super::enrolled;
-use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,7 +43,7 @@ fn a_log_and_notifications_that_are_not_read_stop_nothing() {
     let filler = UnixDatagram::unbound().unwrap();
     filler.set_nonblocking(true).unwrap();
     while filler.send_to(b"STATUS=full", &socket).is_ok() {}
-    let (unread, log) = full_pipe();
+    let (unread, log) = crate::full_pipe();
     let mut command = sandbox.command(&["run", "--log-level", "debug"]);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
     let daemon = Process::start_logging_to(command, log);
@@ -55,16 +54,6 @@ fn a_log_and_notifications_that_are_not_read_stop_nothing() {
     assert_eq!(code, Some(0));
     sandbox.wait("the runner to be gone", |sandbox| sandbox.gitlab.runners().is_empty());
     drop((unread, manager));
-}
-
-/// The two ends of a pipe into which nothing more fits.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    rustix::io::ioctl_fionbio(&writer, true).unwrap();
-    while writer.write(&[b'#'; 1024]).is_ok() {}
-    while writer.write(b"#").is_ok() {}
-    rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    (reader, writer)
 }
 
 #[test]

@@ -116,6 +116,18 @@ fn unused_secrets_are_removed_from_the_environment() {
 }
 
 #[test]
+fn long_secrets_are_removed_from_the_environment() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("a", id, &token));
+    let long = format!("{} glpat-planted-for-this-test", "x".repeat(100_000));
+    let variables = [("A", &*long), ("B", &*long), ("C", &*long), ("REGISTRATION_TOKEN", "planted")];
+    let process = daemon(&sandbox, &variables, Endpoint::Verify);
+    assert_hidden(&process, "planted");
+    process.stop(Signal::QUIT).hides(&["planted"]);
+}
+
+#[test]
 fn a_file_of_the_kernel_is_no_token_file() {
     let sandbox = super::sandbox();
     let mut command = sandbox.command(&["verify", "--token-file", "/proc/self/environ"]);
