@@ -64,6 +64,12 @@ impl Place {
         Ok(place)
     }
 
+    /// Whether only this process's user and root can add files to the directory.
+    #[must_use]
+    pub fn is_in_own_directory(&self) -> bool {
+        self.check_own_directory().is_ok()
+    }
+
     /// Opens the directory of a path in one step, if no symbolic link is on the way to it.
     fn without_links(path: &Path) -> io::Result<Option<Self>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(is_directory()) };

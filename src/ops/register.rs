@@ -377,7 +377,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         until_stored.sends();
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
-                self.server.create(&runner.site, &token, &creation.request(&parameters)).await
+                let site = Site { url: runner.site.url.clone(), tls: creation.tls.clone() };
+                self.server.create(&site, &token, &creation.request(&parameters)).await
             }
             RegistrationSource::V1(_) => self.server.register_v1(&runner.site, &token, &parameters).await,
             RegistrationSource::Registration(_) | RegistrationSource::Given(_) => {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::verify::refuse_first_api;
-use super::{Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
+use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
@@ -23,7 +23,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn rotate(
         &self,
         runner: &mut Runner,
-        access_token: Option<&Token>,
+        access_token: Option<&AccessToken>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
@@ -246,10 +246,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         runner: &Runner,
         old: &Token,
-        access_token: Option<&Token>,
+        access_token: Option<&AccessToken>,
     ) -> Result<Answer<Reset>, Failure> {
         match (access_token, runner.record.id) {
-            (Some(access_token), Some(id)) => self.server.reset_by_id(&runner.site, id, access_token).await,
+            (Some(access), Some(id)) => {
+                self.server.reset_by_id(&access.site(&runner.site.url), id, &access.token).await
+            }
             _ => self.server.reset(&runner.site, old, &self.identity.system_id).await,
         }
     }
