@@ -157,6 +157,15 @@ impl Place {
         Ok((found.st_uid, found.st_gid))
     }
 
+    /// Device and inode of the directory, which is open: no other directory gets them meanwhile.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub fn id_of_directory(&self) -> io::Result<(u64, u64)> {
+        let found = fstat(&self.directory)?;
+        Ok((found.st_dev, found.st_ino))
+    }
+
     /// What is there now; a link is not followed.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
+use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending, Urgency};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
@@ -52,7 +52,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if !inquiry.is_pressing {
             self.check_settled_elsewhere(runner).await?;
         }
-        self.disk.probe().await?;
+        let urgency = if inquiry.is_pressing { Urgency::Pressing } else { Urgency::CanWait };
+        self.disk.probe(urgency).await?;
         if !self.disk.has_state() {
             // The entry is the only place for the new token, even if it is removed meanwhile.
             let mut target = runner.target();

@@ -430,6 +430,20 @@ async fn a_token_near_its_end_is_rotated_beside_an_unknown_one_which_stays() {
 }
 
 #[tokio::test]
+async fn a_token_is_reset_over_a_mount_point_that_stays_locked_only_near_its_end() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.disk.state().is_kept_locked = true;
+    let error = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert!(matches!(error, Error::Disk(store::Error::FileLocked { .. })));
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
+    let pressing = Inquiry { is_pressing: true, ..inquiry() };
+    let done = fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Rotated(_)) && done.unsaved.is_none());
+    assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
+}
+
+#[tokio::test]
 async fn without_a_state_directory_a_token_is_added_beside_an_unknown_one() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
