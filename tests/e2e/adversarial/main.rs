@@ -15,14 +15,20 @@
 mod attacker;
 mod attacks;
 mod hang;
+mod locks;
+mod network;
 mod scene;
+mod terminal;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use attacks::ATTACKS;
+
+/// Set in the mount namespace of the attacks.
+const INSIDE: &str = "ADVERSARIAL_INSIDE";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
     if env::var("RUNNER_AGENT_E2E").as_deref() != Ok("1") || !rustix::process::geteuid().is_root() {
         println!("adversarial: skipped: RUNNER_AGENT_E2E=1 is not set, or this is not root");
         return ExitCode::SUCCESS;
+    }
+    if env::var_os(INSIDE).is_none() {
+        return in_own_mounts();
     }
     let wanted: Vec<String> = words.into_iter().filter(|word| !word.starts_with('-')).collect();
     let began = Instant::now();
@@ -57,4 +66,13 @@ fn main() -> ExitCode {
     }
     println!("{lost} attacks lost, {won} won, {} s", began.elapsed().as_secs());
     if won == 0 && lost > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs this program again with a `/run` of its own, so that no lock of root's is left on the machine.
+fn in_own_mounts() -> ExitCode {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--", "sh", "-c"]);
+    command.arg("mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"").arg(env::current_exe().unwrap());
+    let status = command.args(env::args_os().skip(1)).env(INSIDE, "1").status().unwrap();
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use fake_gitlab::Gitlab;
+use fake_gitlab::{Builder, Gitlab};
 use test_support::{Output, Sandbox};
 
 use crate::attacker::USER;
@@ -40,8 +40,13 @@ impl Deref for Scene {
 impl Scene {
     /// With one runner in config.toml, and a file of root's that holds an entry of the same runner.
     pub(crate) fn new() -> Self {
+        Self::of(Gitlab::builder())
+    }
+
+    /// The same with another server.
+    pub(crate) fn of(gitlab: Builder) -> Self {
         let binary = env::var("ADVERSARIAL_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned());
-        let sandbox = Sandbox::new(binary, Gitlab::builder());
+        let sandbox = Sandbox::new(binary, gitlab);
         fs::set_permissions(sandbox.root(), Permissions::from_mode(0o755)).unwrap();
         let (id, token) = sandbox.add_created("found");
         sandbox.write("token", &sandbox.gitlab.instance_registration_token());
