@@ -81,7 +81,7 @@ fn link_on_the_way() -> Result<(), String> {
 
 /// config.toml and a link to a file of root's trade places while root edits it.
 fn link_swapped_in() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let link = scene.link(scene.path("safe/config.toml"), "config/link");
     let mut attacker = Attacker::start("exchange", &[&scene.path("config/config.toml"), &link]);
     for _ in 0..rounds() {
@@ -93,7 +93,7 @@ fn link_swapped_in() -> Result<(), String> {
 
 /// A file of root's in the attacker's directory, which he cannot read, takes the name of the lock while root makes it.
 fn file_given_away() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let file = scene.write("config/of-root", "of-root\n");
     let mut attacker = Attacker::start("take-name", &[&file, &scene.path("config/.config.toml.lock")]);
     for _ in 0..rounds() {
@@ -220,7 +220,7 @@ fn files_that_block() -> Result<(), String> {
 
 /// config.toml and a pipe trade places while root reads it.
 fn pipe_swapped_in() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let pipe = scene.path("config/pipe");
     make_pipe(&pipe);
     scene.give("config/pipe");

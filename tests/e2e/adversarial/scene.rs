@@ -43,6 +43,13 @@ impl Scene {
         Self::of(Gitlab::builder())
     }
 
+    /// The same for a race: a command that could not write config.toml tries again soon.
+    pub(crate) fn of_race() -> Self {
+        let scene = Self::new();
+        scene.write_fast_settings("backoff_first = \"10ms\"\n");
+        scene
+    }
+
     /// The same with another server.
     pub(crate) fn of(gitlab: Builder) -> Self {
         let binary = env::var("ADVERSARIAL_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned());
@@ -137,7 +144,10 @@ fn states(directory: &Path) -> BTreeMap<PathBuf, State> {
     files.chain([directory.to_owned()]).map(of).collect()
 }
 
+/// Says how many rounds of a race are played.
+pub(crate) const ROUNDS: &str = "ADVERSARIAL_ROUNDS";
+
 /// How many rounds of a race are played.
 pub(crate) fn rounds() -> u32 {
-    env::var("ADVERSARIAL_ROUNDS").ok().map_or(200, |rounds| rounds.parse().unwrap())
+    env::var(ROUNDS).ok().map_or(200, |rounds| rounds.parse().unwrap())
 }
