@@ -15,7 +15,7 @@ mod tests;
 
 pub use current::{CurrentFile, note};
 pub use place::{Place, make_directories, resolve};
-pub use read::{Access, Exposure, Opened, read, read_trusted_text};
+pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text};
 
 use std::io;
 

@@ -62,7 +62,9 @@ use genuine::Wording;
 use unregister::fate_for;
 
 pub use candidates::Inquiry;
-pub use enrollment::{Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given};
+pub use enrollment::{
+    AccessToken, Creation, Enrollment, RegistrationSource, ServerAccess, given_tokens, server_of_given,
+};
 pub use error::{Error, Failure};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
 pub use ports::{Disk, Server};

@@ -13,6 +13,7 @@ mod attributes;
 mod blocking;
 mod compose;
 mod config_file;
+mod config_lock;
 mod draft;
 mod dropped;
 mod edit;
@@ -25,6 +26,7 @@ pub mod fuzzing;
 mod held;
 mod journal;
 mod layout;
+mod lock_holder;
 mod locks;
 mod patch;
 mod record;
@@ -54,6 +56,7 @@ use tokio::sync::oneshot;
 
 pub use activity::DiskWork;
 pub use compose::NewEntry;
+pub use config_lock::Urgency;
 pub use edit::{Edit, Edited, EntrySelector};
 pub use entry::{Entry, EntryProblem, EntryToken};
 pub use entry_text::{ComposeError, EntryText};
@@ -84,6 +87,9 @@ pub struct Config {
     pub state_root: Option<PathBuf>,
     /// Normally `/etc/machine-id`.
     pub machine_id_path: PathBuf,
+    /// A directory of root's, the same for all processes of root: there they lock a config.toml that another user could
+    /// keep locked. `None` for other users.
+    pub root_locks: Option<PathBuf>,
     /// Looks an environment variable up, to expand `token = "$NAME"`.
     pub variables: fn(&str) -> Option<String>,
 }
@@ -244,13 +250,13 @@ impl Store {
     }
 
     /// Rehearses a replace of config.toml up to the rename, and cleans up. This finds an unusable disk before a
-    /// token is requested.
+    /// token is requested. A mount point that another process keeps locked is usable only if it is pressing.
     ///
     /// # Errors
     /// Those of [`Store::read`], and what a later [`Store::edit`], [`Store::begin`] or [`Store::save_record`]
     /// would fail with. [`Snapshot::takes_entries`] says whether an entry can be added.
-    pub async fn probe(&self) -> Result<(), Error> {
-        self.work(|disk| disk.probe()).await
+    pub async fn probe(&self, urgency: Urgency) -> Result<(), Error> {
+        self.work(move |disk| disk.probe(urgency)).await
     }
 
     /// Reads all records; a damaged one does not hide the others.

@@ -396,6 +396,9 @@ pub struct RotateArguments {
     /// Number of runners of one server that are worked on at the same time [default: in_flight_per_host in agent.toml, or 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub parallel: Option<u16>,
+    /// TLS files for the access token.
+    #[command(flatten, next_help_heading = "Server of the access token")]
+    pub tls: TlsArguments,
 }
 
 /// Unregisters runners. A runner that is already gone counts as success.

@@ -14,8 +14,7 @@ use crate::engine::{Asker, Budget, Drive, IdTrust, ManagedRunner, StepFailure, r
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
-use crate::ops::{self, EntryFate};
-use crate::secret::Token;
+use crate::ops::{self, AccessToken, EntryFate};
 
 /// Rotates the selected runners. An interrupt cancels no reset that is under way, and lets no other one begin.
 pub(super) async fn rotate(
@@ -31,6 +30,8 @@ pub(super) async fn rotate(
         (None, Some(path)) => Some(read_file(path, &context.environment)?),
         (None, None) => None,
     };
+    let tls = arguments.tls.files(&context.environment);
+    let access_token = access_token.map(|token| AccessToken { token, tls });
     let id_trust = match (arguments.force, arguments.selection.id.is_some()) {
         (true, _) => IdTrust::Vouched,
         (false, true) => IdTrust::Named,
@@ -57,7 +58,7 @@ pub(super) async fn rotate(
 async fn rotate_one(
     session: Rc<CommandSession>,
     managed: ManagedRunner,
-    access_token: Option<Token>,
+    access_token: Option<AccessToken>,
     id_trust: IdTrust,
 ) -> RunnerOutcome {
     let goal = if access_token.is_some() { Goal::RotatedById } else { Goal::Rotated };

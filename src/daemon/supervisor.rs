@@ -22,7 +22,7 @@ use crate::error_chain::chain;
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Error, Server, is_own};
 use crate::status::Phase;
-use crate::store::{Difference, EntrySelector, Snapshot};
+use crate::store::{Difference, EntrySelector, Snapshot, Urgency};
 
 /// How long config.toml must have been still before a missing entry counts as removed: editors and configuration
 /// management write the file in several steps.
@@ -210,7 +210,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Warns at the start of what would fail at the first rotation.
     async fn probe(&self) {
-        if let Err(error) = self.shared.engine.ops.disk().probe().await {
+        if let Err(error) = self.shared.engine.ops.disk().probe(Urgency::CanWait).await {
             let error = Error::Disk(error);
             tracing::warn!(
                 error = chain(&error),

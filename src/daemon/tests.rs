@@ -586,7 +586,7 @@ async fn a_hung_worker_does_not_block_other_unregistrations() {
 fn with_access_token(mut config: Config) -> Config {
     let token = Token::parse("glpat-access").unwrap();
     let access_token = Source::Value { token, origin: "a test".to_owned() };
-    config.servers.push(crate::ops::ServerAccess { url: url(), access_token });
+    config.servers.push(crate::ops::ServerAccess { url: url(), access_token, tls: TlsFiles::default() });
     config
 }
 

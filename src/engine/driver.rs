@@ -17,8 +17,8 @@ use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
-use crate::ops::{self, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
-use crate::secret::{Digest, Token};
+use crate::ops::{self, AccessToken, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
+use crate::secret::Digest;
 
 /// Who asks for the steps.
 #[derive(Clone, Debug)]
@@ -27,8 +27,9 @@ pub enum Asker {
     Daemon,
     /// A person's command, which overrides settings that only restrict automatic actions.
     Command {
-        /// The access token that was given for this command; else the one in agent.toml counts.
-        access_token: Option<Token>,
+        /// The access token that was given for this command; else the one in agent.toml counts. Without TLS files of its
+        /// own it is sent with those of agent.toml.
+        access_token: Option<AccessToken>,
         /// What an unregistration does with the entry.
         entry_fate: EntryFate,
     },

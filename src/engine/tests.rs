@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Goal, Outcome, State, Step};
-use crate::model::{Credential, RunnerId, StateName, Timestamp};
+use crate::model::{Credential, RunnerId, StateName, Timestamp, TlsFiles};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, START, TokioClock, enrollment, identity, registration_token, url,
 };
@@ -198,7 +198,10 @@ async fn a_refused_token_is_reset_by_id_with_the_access_token_of_the_settings() 
     let source = Source::Value { token: access_token, origin: "a test".to_owned() };
     for (servers, expected) in [
         (Vec::new(), vec!["verify", "reset"]),
-        (vec![ServerAccess { url: url(), access_token: source }], vec!["verify", "reset", "reset", "reset_by_id"]),
+        (
+            vec![ServerAccess { url: url(), access_token: source, tls: TlsFiles::default() }],
+            vec!["verify", "reset", "reset", "reset_by_id"],
+        ),
     ] {
         if world.config.servers.is_empty() && servers.is_empty() {
             // The server confirms the id, which config.toml only claims.
@@ -421,7 +424,7 @@ async fn an_id_that_only_config_toml_claims_is_not_reset_with_an_access_token() 
     let mut world = World::new();
     let access_token = Token::parse("glpat-access").unwrap();
     let source = Source::Value { token: access_token, origin: "a test".to_owned() };
-    world.config.servers = vec![ServerAccess { url: url(), access_token: source }];
+    world.config.servers = vec![ServerAccess { url: url(), access_token: source, tls: TlsFiles::default() }];
     let (victim, _) = world.server.add_runner();
     world.disk.state().entries[0].id = Some(victim);
     world.disk.state().entries[0].token = EntryToken::Literal(Token::parse("made-up").unwrap());
@@ -571,7 +574,7 @@ async fn an_interrupted_registration_is_not_begun() {
 /// An access token for the server in the settings, and one verification, by which the server confirms the id.
 async fn with_access_token(world: &mut World) {
     let access_token = Source::Value { token: Token::parse("glpat-access").unwrap(), origin: "a test".to_owned() };
-    world.config.servers = vec![ServerAccess { url: url(), access_token }];
+    world.config.servers = vec![ServerAccess { url: url(), access_token, tls: TlsFiles::default() }];
     world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
 }
 

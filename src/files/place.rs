@@ -64,6 +64,12 @@ impl Place {
         Ok(place)
     }
 
+    /// Whether only this process's user and root can add files to the directory.
+    #[must_use]
+    pub fn is_in_own_directory(&self) -> bool {
+        self.check_own_directory().is_ok()
+    }
+
     /// Opens the directory of a path in one step, if no symbolic link is on the way to it.
     fn without_links(path: &Path) -> io::Result<Option<Self>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(is_directory()) };
@@ -149,6 +155,15 @@ impl Place {
     pub fn owner_of_directory(&self) -> io::Result<(u32, u32)> {
         let found = fstat(&self.directory)?;
         Ok((found.st_uid, found.st_gid))
+    }
+
+    /// Device and inode of the directory, which is open: no other directory gets them meanwhile.
+    ///
+    /// # Errors
+    /// Those of the system call.
+    pub fn id_of_directory(&self) -> io::Result<(u64, u64)> {
+        let found = fstat(&self.directory)?;
+        Ok((found.st_dev, found.st_ino))
     }
 
     /// What is there now; a link is not followed.

@@ -150,17 +150,25 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Place::find(path)?.open(Access::Read)?.read(limit)
 }
 
-/// As [`read`], for text that this process acts on: no other user may have written it.
+/// As [`read`], for a file that this process acts on: no other user may have written it.
 ///
 /// # Errors
-/// As [`read`], `PermissionDenied` for a file that another user could have written, and `InvalidData` for what is no UTF-8.
-pub fn read_trusted_text(path: &Path, limit: u64) -> io::Result<String> {
-    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text");
+/// As [`read`], and `PermissionDenied` for a file that another user could have written.
+pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut opened = Place::find(path)?.open(Access::Read)?;
     match opened.exposure() {
-        None => String::from_utf8(opened.read(limit)?).map_err(invalid),
+        None => opened.read(limit),
         Some(exposure) => Err(refused(exposure.to_string())),
     }
+}
+
+/// As [`read_trusted`], for text.
+///
+/// # Errors
+/// As [`read_trusted`], and `InvalidData` for what is no UTF-8.
+pub fn read_trusted_text(path: &Path, limit: u64) -> io::Result<String> {
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text");
+    String::from_utf8(read_trusted(path, limit)?).map_err(invalid)
 }
 
 fn not_regular() -> io::Error {

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 use crate::model::{Expiry, RunnerId, Site, SystemId};
 use crate::secret::Token;
 
-use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body;
 use super::refusal::Judgement;
@@ -214,7 +213,7 @@ impl<'a> Call<'a> {
             root: self.endpoint.root(),
             path: self.path,
             body: self.body,
-            access_token: self.secret.filter(|_| self.endpoint.token_kind() == TokenKind::Access),
+            access_token: self.secret.filter(|_| self.endpoint.needs_access_token()),
             request_id,
             reuses_connection: !self.endpoint.has_side_effects(),
             max_answer_bytes: self.endpoint.max_answer_bytes(),

@@ -183,6 +183,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether the call sends an access token.
+    pub(super) fn needs_access_token(self) -> bool {
+        self.token_kind() == TokenKind::Access
+    }
+
     /// The size limit of the answer, in bytes. A list has up to a hundred rows; managers are not paged.
     pub(super) fn max_answer_bytes(self) -> usize {
         if self.method() == Method::GET { MAX_LIST_BYTES } else { MAX_ANSWER_BYTES }

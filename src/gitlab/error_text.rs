@@ -6,6 +6,9 @@ impl ErrorKind {
     /// What went wrong; detail, status and the server's message follow it.
     pub(super) fn summary(self, endpoint: Endpoint) -> &'static str {
         match self {
+            Self::LocalFile if endpoint.needs_access_token() => {
+                "check the TLS files of the [[server]] in agent.toml, those of the flags, and those in the `certs` directory"
+            }
             Self::LocalFile => "a local file cannot be used",
             Self::ProxySetting => "the proxy address is not a URL",
             Self::NameLookup => "cannot resolve the host name",
@@ -47,6 +50,9 @@ impl ErrorKind {
 
     pub(super) fn hint(self, endpoint: Endpoint) -> Option<&'static str> {
         Some(match self {
+            Self::TlsIssuer if endpoint.needs_access_token() => {
+                "set `tls_ca_file` in the [[server]] of agent.toml, or use --tls-ca-file: an access token is not sent by the trust that config.toml asks for"
+            }
             Self::TlsIssuer => {
                 "set `tls-ca-file` to the CA certificate, or install the system's CA certificates (ca-certificates)"
             }
@@ -56,6 +62,9 @@ impl ErrorKind {
                 "set `tls-cert-file` and `tls-key-file` to the client certificate and its key"
             }
             Self::Tls => "check that the server speaks https on this port",
+            Self::LocalFile if endpoint.needs_access_token() => {
+                "check the TLS files of the [[server]] in agent.toml, those of the flags, and those in the `certs` directory"
+            }
             Self::LocalFile => "check the TLS files of the entry and those in the `certs` directory",
             Self::ProxySetting => "set the proxy to a URL such as `http://proxy.example.com:3128`",
             Self::ProxyAuthentication => "set the proxy to a URL such as `http://user:password@proxy.example.com:3128`",

@@ -36,7 +36,18 @@ pub(super) enum TlsProfile {
         ca: Option<PathBuf>,
         /// The client certificate chain and its key.
         client: Option<(PathBuf, PathBuf)>,
+        /// Whose files these may be.
+        trust: FileTrust,
     },
+}
+
+/// Whose TLS files a connection may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum FileTrust {
+    /// Any user's: a runner's token is in config.toml, and a user who can write beside that file may know it.
+    AnyUser,
+    /// Only root's and our own: no other user may choose which server receives an access token.
+    OnlyOwn,
 }
 
 /// The version of a file, by its metadata.
@@ -49,10 +60,10 @@ pub(super) struct FileStamp {
 }
 
 impl TlsProfile {
-    /// Finds the TLS files of an encrypted site: those that the entry names, else those of its host in `certs_dir`.
-    pub(super) fn of(site: &Site, certs_dir: Option<&Path>) -> Result<Self, CallFailure> {
+    /// Finds the TLS files of an encrypted site: those that it names, else those of its host in `certs_dir`.
+    pub(super) fn of(site: &Site, certs_dir: Option<&Path>, trust: FileTrust) -> Result<Self, CallFailure> {
         let host = site.url.host();
-        let of_host = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))));
+        let of_host = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))), trust);
         let ca = match &site.tls.ca_file {
             Some(path) => Some(path.clone()),
             None => of_host(".crt")?,
@@ -63,7 +74,7 @@ impl TlsProfile {
             (None, Some(key)) => return Err(local_file("tls-cert-file is missing, but tls-key-file is", key)),
             (None, None) => of_host(".auth.crt")?.zip(of_host(".auth.key")?),
         };
-        Ok(Self::Tls { ca, client })
+        Ok(Self::Tls { ca, client, trust })
     }
 
     /// Returns the current version of each file.
@@ -73,23 +84,24 @@ impl TlsProfile {
 
     /// Reads the files into a TLS configuration.
     pub(super) fn config(&self, roots: &SystemRoots) -> Result<ClientConfig, CallFailure> {
-        let Self::Tls { ca, client } = self else {
+        let Self::Tls { ca, client, trust } = self else {
             return configured(Arc::new(RootCertStore::empty()), Vec::new(), None);
         };
-        let Some(path) = ca else { return configured(roots.load()?, Vec::new(), client.as_ref()) };
-        let named = certificates(path)?;
+        let client = client.as_ref().map(|(cert, key)| ClientCertificate { cert, key, trust: *trust });
+        let Some(path) = ca else { return configured(roots.load()?, Vec::new(), client) };
+        let named = certificates(path, *trust)?;
         let mut roots = roots.load_or_none();
         for certificate in &named {
             let added = roots.add(certificate.clone());
             added.map_err(|error| local_file("cannot use a certificate in", path).with_source(error))?;
         }
-        configured(Arc::new(roots), named, client.as_ref())
+        configured(Arc::new(roots), named, client)
     }
 
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let (ca, client) = match self {
             Self::Plain => (None, None),
-            Self::Tls { ca, client } => (ca.as_ref(), client.as_ref()),
+            Self::Tls { ca, client, .. } => (ca.as_ref(), client.as_ref()),
         };
         ca.into_iter().chain(client.into_iter().flat_map(|(cert, key)| [cert, key]))
     }
@@ -130,10 +142,17 @@ impl SystemRoots {
     }
 }
 
+/// The files of a client certificate.
+struct ClientCertificate<'a> {
+    cert: &'a Path,
+    key: &'a Path,
+    trust: FileTrust,
+}
+
 fn configured(
     roots: Arc<RootCertStore>,
     named: Vec<CertificateDer<'static>>,
-    client: Option<&(PathBuf, PathBuf)>,
+    client: Option<ClientCertificate<'_>>,
 ) -> Result<ClientConfig, CallFailure> {
     let provider = Arc::new(ring::default_provider());
     let failed =
@@ -149,10 +168,10 @@ fn configured(
     };
     let mut config = match client {
         None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
+        Some(ClientCertificate { cert, key, trust }) => {
             let unusable =
                 |error: rustls::Error| local_file("cannot use the client certificate", cert).with_source(error);
-            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(unusable)?
+            builder.with_client_auth_cert(certificates(cert, trust)?, private_key(key, trust)?).map_err(unusable)?
         }
     };
     config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
@@ -160,8 +179,8 @@ fn configured(
     Ok(config)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CallFailure> {
-    let pem = read(path)?;
+fn certificates(path: &Path, trust: FileTrust) -> Result<Vec<CertificateDer<'static>>, CallFailure> {
+    let pem = read(path, trust)?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| not_pem(path, error))?;
     if certificates.is_empty() {
@@ -170,23 +189,30 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CallFailure
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CallFailure> {
-    let pem = read(path)?;
+fn private_key(path: &Path, trust: FileTrust) -> Result<PrivateKeyDer<'static>, CallFailure> {
+    let pem = read(path, trust)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| not_pem(path, error))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
-    match files::read(path, MAX_FILE_BYTES) {
+fn read(path: &Path, trust: FileTrust) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
+    let read = match trust {
+        FileTrust::AnyUser => files::read(path, MAX_FILE_BYTES),
+        FileTrust::OnlyOwn => files::read_trusted(path, MAX_FILE_BYTES),
+    };
+    match read {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(local_file("more than 1 MiB in", path)),
         Err(error) => Err(unreadable(path, error)),
     }
 }
 
-/// Returns the path if a file exists there. Errors other than "not found" are reported.
-fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>, CallFailure> {
+/// Returns the path if a file exists there. Errors other than "not found" are reported. For an access token, one in
+/// another user's directory does not count.
+fn existing(path: Option<PathBuf>, trust: FileTrust) -> Result<Option<PathBuf>, CallFailure> {
     let Some(path) = path else { return Ok(None) };
-    match Place::find(&path).and_then(|place| place.metadata()) {
+    let found = Place::find(&path).and_then(|place| place.metadata().map(|_| place));
+    match found {
+        Ok(place) if trust == FileTrust::OnlyOwn && !place.is_in_own_directory() => Ok(None),
         Ok(_) => Ok(Some(path)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(unreadable(&path, error)),

@@ -16,7 +16,7 @@ use crate::secret::Token;
 
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
-use super::tls::{FileStamp, SystemRoots, TlsProfile};
+use super::tls::{FileStamp, FileTrust, SystemRoots, TlsProfile};
 use super::{Config, ErrorKind, Exchange, headers};
 
 /// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
@@ -89,7 +89,8 @@ impl Transport {
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
-        let clients = self.clients(outgoing.site)?;
+        let trust = if outgoing.access_token.is_some() { FileTrust::OnlyOwn } else { FileTrust::AnyUser };
+        let clients = self.clients(outgoing.site, trust)?;
         let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
@@ -123,9 +124,9 @@ impl Transport {
     }
 
     /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed.
-    fn clients(&self, site: &Site) -> Result<HttpClients, CallFailure> {
+    fn clients(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
         let profile = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
-            TlsProfile::of(site, self.config.certs_dir.as_deref())?
+            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust)?
         } else {
             TlsProfile::Plain
         };

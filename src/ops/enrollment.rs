@@ -2,8 +2,8 @@
 
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
-use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp};
-use crate::secret::{Source, Token};
+use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::secret::{Source, SourceError, Token};
 use crate::store::{NewEntry, Record};
 
 /// A runner that should exist, from an `[[enroll]]`, the environment or the flags of `register`.
@@ -53,6 +53,8 @@ pub enum RegistrationSource {
 pub struct Creation {
     /// An access token with the scope `create_runner` or `api`.
     pub access_token: Source,
+    /// The TLS files to send it with.
+    pub tls: TlsFiles,
     /// The owner of the runner.
     pub owner: NewRunnerOwner,
     /// The requested expiry of the first token; see [`NewRunner`].
@@ -102,6 +104,35 @@ pub struct ServerAccess {
     pub url: ServerUrl,
     /// A personal, project or group access token with the scope `api` or `manage_runner`.
     pub access_token: Source,
+    /// The TLS files to send it with.
+    pub tls: TlsFiles,
+}
+
+impl ServerAccess {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn read(&self) -> Result<AccessToken, SourceError> {
+        Ok(AccessToken { token: self.access_token.read()?, tls: self.tls.clone() })
+    }
+}
+
+/// An access token, and the TLS files of the connections that it is sent over. They are never those of an entry of
+/// config.toml: another user who can write that file must not choose which server receives the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessToken {
+    /// The token.
+    pub token: Token,
+    /// From agent.toml or the command line.
+    pub tls: TlsFiles,
+}
+
+impl AccessToken {
+    /// The server of a runner, as this token is sent to it.
+    pub(super) fn site(&self, url: &ServerUrl) -> Site {
+        Site { url: url.clone(), tls: self.tls.clone() }
+    }
 }
 
 /// The enrollments with a given token, each with the one that it is given now. One that cannot be read is left out.

@@ -22,7 +22,7 @@ use crate::model::{
 use crate::secret::{Digest, Fingerprint, Source, Token};
 use crate::store::{
     self, AskedBy, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation,
-    NewEntry, Pending, Record, RecordQuery, Records, Snapshot,
+    NewEntry, Pending, Record, RecordQuery, Records, Snapshot, Urgency,
 };
 
 /// The wall time at the start of every test, in milliseconds.
@@ -488,6 +488,8 @@ pub(crate) struct DiskState {
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
     /// Whether there is no state directory: records, journals and candidates are neither read nor kept.
     pub(crate) is_stateless: bool,
+    /// Whether config.toml is a mount point that another process keeps locked.
+    pub(crate) is_kept_locked: bool,
     /// The runners that another process has locked.
     pub(crate) locked: BTreeSet<RunnerKey>,
     /// The runners whose candidates cannot be read.
@@ -667,7 +669,10 @@ impl Disk for MemoryDisk {
         Ok(own.map(text_of).collect())
     }
 
-    async fn probe(&self) -> Result<(), store::Error> {
+    async fn probe(&self, urgency: Urgency) -> Result<(), store::Error> {
+        if self.state().is_kept_locked && urgency == Urgency::CanWait {
+            return Err(store::Error::FileLocked { path: "config.toml".into(), holder: None });
+        }
         self.effect("probe").map(drop)
     }
 

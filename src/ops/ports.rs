@@ -11,7 +11,7 @@ use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, OnDisk, Pending, Record, RecordQuery, Records,
-    Snapshot, Store,
+    Snapshot, Store, Urgency,
 };
 
 /// The result of a call to a server.
@@ -96,7 +96,7 @@ pub trait Disk: 'static {
     async fn read(&self) -> Stored<Arc<Snapshot>>;
     async fn edit(&self, edit: Edit) -> Stored<Edited>;
     async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
-    async fn probe(&self) -> Stored<()>;
+    async fn probe(&self, urgency: Urgency) -> Stored<()>;
     async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
     async fn records(&self) -> Stored<Records>;
     async fn records_with(&self, query: RecordQuery) -> Stored<Vec<Record>>;
@@ -147,7 +147,7 @@ impl Disk for Store {
         async fn read(&self) -> Stored<Arc<Snapshot>>;
         async fn edit(&self, edit: Edit) -> Stored<Edited>;
         async fn texts(&self, target: EntrySelector) -> Stored<Vec<EntryText>>;
-        async fn probe(&self) -> Stored<()>;
+        async fn probe(&self, urgency: Urgency) -> Stored<()>;
         async fn record(&self, key: &RunnerKey) -> Stored<Option<Record>>;
         async fn on_disk(&self, key: &RunnerKey) -> Stored<OnDisk>;
         async fn lock_and_read(&self, key: &RunnerKey) -> Stored<(Self::RunnerLock, OnDisk)>;

@@ -17,7 +17,7 @@ use crate::model::{
     Candidate, CandidateSource, Credential, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles,
 };
 use crate::secret::Token;
-use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot};
+use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot, Urgency};
 
 /// How long a command waits for another process that registers the same: longer than a probe and a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
@@ -67,7 +67,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Err(Error::NoRoom);
         }
         let token = enrollment.source.secret().read()?;
-        self.disk.probe().await?;
+        self.disk.probe(Urgency::CanWait).await?;
         // The kept text of an unregistered runner has the user's edits; it takes precedence over the enrollment.
         if runner.record.entry_text.is_none() || runner.record.state != Some(StateName::Retired) {
             runner.record.entry_text = Some(EntryText::compose(&enrollment.entry)?);
@@ -144,7 +144,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
-        self.disk.probe().await?;
+        self.disk.probe(Urgency::CanWait).await?;
         self.check_settled(runner).await?;
         self.probe_server(enrollment, runner).await?;
         let text = runner.record.entry_text.take();
@@ -377,7 +377,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         until_stored.sends();
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
-                self.server.create(&runner.site, &token, &creation.request(&parameters)).await
+                let site = Site { url: runner.site.url.clone(), tls: creation.tls.clone() };
+                self.server.create(&site, &token, &creation.request(&parameters)).await
             }
             RegistrationSource::V1(_) => self.server.register_v1(&runner.site, &token, &parameters).await,
             RegistrationSource::Registration(_) | RegistrationSource::Given(_) => {

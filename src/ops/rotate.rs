@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use super::verify::refuse_first_api;
-use super::{Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
+use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending};
+use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending, Urgency};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
@@ -23,7 +23,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub async fn rotate(
         &self,
         runner: &mut Runner,
-        access_token: Option<&Token>,
+        access_token: Option<&AccessToken>,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
@@ -52,7 +52,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if !inquiry.is_pressing {
             self.check_settled_elsewhere(runner).await?;
         }
-        self.disk.probe().await?;
+        let urgency = if inquiry.is_pressing { Urgency::Pressing } else { Urgency::CanWait };
+        self.disk.probe(urgency).await?;
         if !self.disk.has_state() {
             // The entry is the only place for the new token, even if it is removed meanwhile.
             let mut target = runner.target();
@@ -246,10 +247,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         &self,
         runner: &Runner,
         old: &Token,
-        access_token: Option<&Token>,
+        access_token: Option<&AccessToken>,
     ) -> Result<Answer<Reset>, Failure> {
         match (access_token, runner.record.id) {
-            (Some(access_token), Some(id)) => self.server.reset_by_id(&runner.site, id, access_token).await,
+            (Some(access), Some(id)) => {
+                self.server.reset_by_id(&access.site(&runner.site.url), id, &access.token).await
+            }
             _ => self.server.reset(&runner.site, old, &self.identity.system_id).await,
         }
     }

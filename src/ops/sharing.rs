@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Disk, Ops, Runner, Server};
+use super::{AccessToken, Disk, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::Manager;
 use crate::model::Timestamp;
-use crate::secret::Token;
 
 /// A machine that contacted the server within this time counts as a user of the token. Longer than a night or a day
 /// off, short enough to ignore a replaced machine. Limited to half of the token's remaining life: a replaced machine
@@ -20,10 +19,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// The system id of another machine that recently used the runner's token, at server time `now`.
     ///
     /// `None` if the request fails: a token that is never rotated is certain to be lost.
-    pub async fn other_machine(&self, runner: &Runner, access_token: &Token, now: Timestamp) -> Option<String> {
+    pub async fn other_machine(&self, runner: &Runner, access: &AccessToken, now: Timestamp) -> Option<String> {
         let id = runner.record.id?;
         let _place = self.place(&runner.site).await;
-        match self.server.managers(&runner.site, id, access_token).await {
+        match self.server.managers(&access.site(&runner.site.url), id, &access.token).await {
             Ok(answer) => {
                 let since = window_start(runner, now);
                 let is_seen = |manager: &Manager| manager.contacted_at.is_some_and(|at| at > since);
@@ -43,16 +42,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Whether the server confirms, to a person's access token, that the id which config.toml claims is this runner's:
     /// its managers show this machine, or its description is the entry's name.
-    pub async fn confirms_id(&self, runner: &Runner, access_token: &Token) -> bool {
+    pub async fn confirms_id(&self, runner: &Runner, access: &AccessToken) -> bool {
         let Some(id) = runner.record.id else { return false };
         let _place = self.place(&runner.site).await;
         let own = self.identity.system_id.as_str();
         let is_own = |manager: &Manager| manager.system_id.as_deref() == Some(own);
-        let managers = self.server.managers(&runner.site, id, access_token).await;
+        let managers = self.server.managers(&access.site(&runner.site.url), id, &access.token).await;
         if managers.is_ok_and(|answer| answer.value.iter().any(is_own)) {
             return true;
         }
-        let description = self.server.description(&runner.site, id, access_token).await;
+        let description = self.server.description(&access.site(&runner.site.url), id, &access.token).await;
         let name = runner.record.name.as_ref();
         description.is_ok_and(|answer| answer.value.is_some() && answer.value.as_ref() == name)
     }

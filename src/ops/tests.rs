@@ -106,6 +106,7 @@ async fn a_creation_has_the_same_order_as_a_registration() {
     let token = Token::parse("glpat-abc").unwrap();
     enrollment.source = RegistrationSource::Created(super::Creation {
         access_token: Source::Value { token, origin: "a test".to_owned() },
+        tls: TlsFiles::default(),
         owner: crate::gitlab::fleet::NewRunnerOwner::Group(7),
         token_expires_at: None,
         token_rotation_deadline: None,
@@ -429,6 +430,20 @@ async fn a_token_near_its_end_is_rotated_beside_an_unknown_one_which_stays() {
 }
 
 #[tokio::test]
+async fn a_token_is_reset_over_a_mount_point_that_stays_locked_only_near_its_end() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.disk.state().is_kept_locked = true;
+    let error = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
+    assert!(matches!(error, Error::Disk(store::Error::FileLocked { .. })));
+    assert_eq!(fixture.server.calls(), ["probe", "register"]);
+    let pressing = Inquiry { is_pressing: true, ..inquiry() };
+    let done = fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap();
+    assert!(matches!(done.outcome, Outcome::Rotated(_)) && done.unsaved.is_none());
+    assert_eq!(fixture.disk.tokens(), [runner.token().unwrap()]);
+}
+
+#[tokio::test]
 async fn without_a_state_directory_a_token_is_added_beside_an_unknown_one() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
@@ -461,7 +476,7 @@ async fn a_token_with_white_space_around_it_is_no_placeholder_and_is_written_wit
 async fn a_declined_reset_by_an_access_token_leaves_an_earlier_lost_one_to_be_settled() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let access_token = Token::parse("glpat-access").unwrap();
+    let access_token = AccessToken { token: Token::parse("glpat-access").unwrap(), tls: TlsFiles::default() };
     fixture.server.inject("reset", Fault::LoseAnswer);
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
     let journal = |fixture: &OpsFixture| fixture.disk.state().journal.get(&runner.record.key).cloned();
@@ -1083,7 +1098,7 @@ async fn the_refusal_of_a_token_in_an_odd_answer_tells_the_servers_time() {
 async fn a_recovery_by_id_is_remembered_by_a_replay() {
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
-    let access_token = Token::parse("glpat-access").unwrap();
+    let access_token = AccessToken { token: Token::parse("glpat-access").unwrap(), tls: TlsFiles::default() };
     fixture.disk.fail("edit", 1);
     fixture.disk.fail("record", 1);
     fixture.ops.rotate(&mut runner, Some(&access_token), &inquiry()).await.unwrap();

@@ -8,7 +8,9 @@ use crate::gitlab::Disposition;
 use crate::lifecycle::{Outcome, Settling};
 use crate::model::{Candidate, Expiry, Held, Origin, StateName, Timestamp};
 use crate::secret::{Digest, Token};
-use crate::store::{self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate};
+use crate::store::{
+    self, AskedBy, Edit, Intent, JournalAnswer, JournalOperation, Pending, Record, StoredFate, Urgency,
+};
 
 /// What an unregistration deletes on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.check_settled(runner).await?;
         if request.fate != EntryFate::Keep && !runner.is_unwritten() {
-            self.disk.probe().await?;
+            self.disk.probe(Urgency::CanWait).await?;
         }
         let fate = self.fate_of_entry(runner, request.fate, inquiry).await?;
         if request.is_sent && inquiry.is_dead {

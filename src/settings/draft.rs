@@ -203,6 +203,21 @@ impl Draft {
     }
 }
 
+/// Checks that a client certificate and its key come together.
+pub(super) fn check_client_pair(
+    certificate: &Option<Placed<PathBuf>>,
+    key: &Option<Placed<PathBuf>>,
+    diagnostics: &mut Diagnostics,
+) {
+    match (certificate, key) {
+        (Some(certificate), None) => {
+            diagnostics.add(&certificate.place, "the client certificate has no key file: set both")
+        }
+        (None, Some(key)) => diagnostics.add(&key.place, "the client key has no certificate file: set both"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+}
+
 impl Environment {
     /// The TLS files that `--tls-ca-file`, `--tls-cert-file` and `--tls-key-file` name, else their variables.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
-use super::draft::{Draft, DraftCreation};
+use super::draft::{Draft, DraftCreation, check_client_pair};
 use super::paths::read_text;
 use super::{Environment, Errors};
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
@@ -214,7 +214,7 @@ impl Draft {
                 diagnostics.add(other, "set either `create` or a token, not both");
                 return None;
             }
-            return creation(create, url, servers, diagnostics).map(RegistrationSource::Created);
+            return self.creation(create, url, servers, diagnostics).map(RegistrationSource::Created);
         }
         match (&self.registration_token, &self.token) {
             (Some(_), Some(token)) => {
@@ -340,13 +340,7 @@ impl Draft {
     }
 
     fn tls(&self, diagnostics: &mut Diagnostics) -> TlsFiles {
-        match (&self.tls_cert_file, &self.tls_key_file) {
-            (Some(certificate), None) => {
-                diagnostics.add(&certificate.place, "the client certificate has no key file: set both")
-            }
-            (None, Some(key)) => diagnostics.add(&key.place, "the client key has no certificate file: set both"),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
+        check_client_pair(&self.tls_cert_file, &self.tls_key_file, diagnostics);
         self.tls_files()
     }
 
@@ -399,6 +393,30 @@ impl Draft {
         }
     }
 
+    /// Completes a creation with the access token of its server, and with that server's TLS files unless it has none.
+    fn creation(
+        &self,
+        create: &Placed<Option<DraftCreation>>,
+        url: Option<&ServerUrl>,
+        servers: &[ServerAccess],
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Creation> {
+        let DraftCreation { owner, access_token, token_expires_at, token_rotation_deadline } = create.value.clone()?;
+        let (access_token, tls) = match (access_token, url) {
+            (Some(source), _) => (source, TlsFiles::default()),
+            (None, url) => match servers.iter().find(|server| Some(&server.url) == url) {
+                Some(server) => (server.access_token.clone(), server.tls.clone()),
+                None => {
+                    let message = format!("`create` needs an access token: add a [[server]] for {}", url?);
+                    diagnostics.add(&create.place, message);
+                    return None;
+                }
+            },
+        };
+        let tls = if tls == TlsFiles::default() { self.tls_files() } else { tls };
+        Some(Creation { access_token, tls, owner, token_expires_at, token_rotation_deadline })
+    }
+
     fn field_names(&self) -> FieldNames {
         match self.place {
             Place::Line { .. } | Place::File(_) => {
@@ -410,29 +428,6 @@ impl Draft {
             Place::Flag(_) => FieldNames { url: "--url", registration_token: "--registration-token", token: "--token" },
         }
     }
-}
-
-/// Completes a creation with the access token of its server.
-fn creation(
-    create: &Placed<Option<DraftCreation>>,
-    url: Option<&ServerUrl>,
-    servers: &[ServerAccess],
-    diagnostics: &mut Diagnostics,
-) -> Option<Creation> {
-    let DraftCreation { owner, access_token, token_expires_at, token_rotation_deadline } = create.value.clone()?;
-    let of_server = |url: &ServerUrl| servers.iter().find(|server| server.url == *url);
-    let access_token = match (access_token, url) {
-        (Some(source), _) => source,
-        (None, url) => match of_server(url?) {
-            Some(server) => server.access_token.clone(),
-            None => {
-                let message = format!("`create` needs an access token: add a [[server]] for {}", url?);
-                diagnostics.add(&create.place, message);
-                return None;
-            }
-        },
-    };
-    Some(Creation { access_token, owner, token_expires_at, token_rotation_deadline })
 }
 
 /// The names of fields in the source of a draft.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
-use super::draft::{Draft, DraftCreation};
+use super::draft::{Draft, DraftCreation, check_client_pair};
 use super::http::HttpSection;
 use super::paths::read_text;
 use super::table::{Document, TableReader};
@@ -14,7 +14,7 @@ use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregi
 use crate::gitlab;
 use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
-use crate::model::RunnerId;
+use crate::model::{RunnerId, TlsPaths};
 use crate::ops::ServerAccess;
 use crate::secret::{Source, Token};
 
@@ -224,8 +224,12 @@ fn server(
     }
     let url = table.parsed("url", diagnostics);
     let access_token = source(&mut table, "access_token", environment, diagnostics);
+    let mut paths = ["tls_ca_file", "tls_cert_file", "tls_key_file"].map(|key| table.path(key, diagnostics));
+    check_client_pair(&paths[1], &paths[2], diagnostics);
+    let [ca_file, cert_file, key_file] = paths.each_mut().map(|path| path.take().map(|path| path.value));
     table.finish(diagnostics);
-    Some(ServerAccess { url: url?.value, access_token: access_token?.value })
+    let tls = TlsPaths { ca_file, cert_file, key_file }.into();
+    Some(ServerAccess { url: url?.value, access_token: access_token?.value, tls })
 }
 
 fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<Policy> {

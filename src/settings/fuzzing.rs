@@ -21,6 +21,7 @@ pub fn settings(input: &[u8]) {
         state_root: None,
         sockets: Vec::new(),
         socket_is_named: false,
+        is_root: false,
     };
     for scope in [Scope::Daemon, Scope::Command] {
         let shown = match assemble(&paths, Some(text.to_owned()), &Overrides::default(), &environment, scope) {

@@ -24,6 +24,8 @@ pub struct Paths {
     pub sockets: Vec<PathBuf>,
     /// Whether the user named the socket; then it is the only candidate.
     pub socket_is_named: bool,
+    /// Whether this process is root.
+    pub is_root: bool,
 }
 
 const ROOT_CONFIG: &str = "/etc/gitlab-runner/config.toml";
@@ -47,6 +49,7 @@ pub fn paths(overrides: &Overrides, environment: &Environment) -> Paths {
         agent_config_is_named: agent_config.is_some(),
         agent_config: agent_config.unwrap_or_else(|| default_agent_config(environment)),
         socket_is_named: socket.is_some(),
+        is_root: environment.is_root,
         sockets: socket.map_or_else(|| sockets(environment, state_root.as_deref()), |socket| vec![socket]),
         state_root,
     }
@@ -60,6 +63,8 @@ impl Paths {
             config_path: self.config.clone(),
             state_root: self.state_root.clone(),
             machine_id_path: PathBuf::from(MACHINE_ID),
+            // No variable changes it: root's commands and services have to find each other's locks.
+            root_locks: self.is_root.then(|| PathBuf::from(ROOT_RUNTIME)),
             variables: variable,
         }
     }

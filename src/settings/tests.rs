@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::{OnReboot, RotatePolicy, Unregister};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
-use crate::model::{RunnerKey, Site};
+use crate::model::{RunnerKey, Site, TlsFiles};
 use crate::ops::RegistrationSource;
 use crate::secret::{Source, Token};
 
@@ -74,6 +74,7 @@ fn every_key_sets_its_field() {
         [[server]]
         url = "https://gitlab.example.com"
         access_token = { file = "access" }
+        tls_ca_file = "ca.pem"
         [[runner]]
         id = 42
         rotate = "always"
@@ -258,6 +259,8 @@ fn an_unreadable_template_is_an_error() {
 
 #[test]
 fn a_client_certificate_needs_a_key() {
+    let server = "[[server]]\nurl = \"https://a\"\naccess_token = { file = \"a\" }\ntls_key_file = \"key.pem\"";
+    assert!(diagnostics(server).contains("set both"));
     let message = diagnostics(&format!("{ENROLL}tls_cert_file = \"cert.pem\""));
     assert!(message.contains("agent.toml:6: the client certificate has no key file"), "{message}");
 }
@@ -284,6 +287,18 @@ fn a_runner_is_created_with_the_access_token_of_its_server() {
     let RegistrationSource::Created(creation) = &settings.engine.enrollments[0].source else { panic!("no creation") };
     assert_eq!(creation.access_token, Source::File("/etc/x/access".into()));
     assert_eq!(creation.owner, crate::gitlab::fleet::NewRunnerOwner::Group(7));
+    assert_eq!(creation.tls, TlsFiles::default());
+
+    let ca_of = |text: &str| {
+        let settings = read_text(text, &Environment::default()).unwrap();
+        let RegistrationSource::Created(creation) = &settings.engine.enrollments[0].source else {
+            panic!("no creation")
+        };
+        creation.tls.ca_file.clone()
+    };
+    let own = format!("{enroll}tls_ca_file = \"own.pem\"\n{server}");
+    assert_eq!(ca_of(&own), Some("/etc/x/own.pem".into()));
+    assert_eq!(ca_of(&format!("{own}tls_ca_file = \"ca.pem\"\n")), Some("/etc/x/ca.pem".into()));
 
     let message = diagnostics(&enroll);
     assert!(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config_file::ParseContext;
+use super::config_lock::{ConfigLocks, Urgency};
 use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry_text::EntryText;
@@ -48,6 +49,7 @@ pub(super) struct BlockingStore {
     index: StateIndex,
     /// When the last probe has found that the disk can be used.
     probed_at: Option<Instant>,
+    locks: ConfigLocks,
     hooks: TestHooks,
 }
 
@@ -60,6 +62,7 @@ impl BlockingStore {
             .as_deref()
             .map(|root| state_directory::open(root, &config.config_path, &path))
             .transpose()?;
+        let locks = ConfigLocks::new(config.root_locks.clone(), hooks.clone());
         let disk = Self {
             config,
             state,
@@ -70,6 +73,7 @@ impl BlockingStore {
             found: 0,
             index: StateIndex::default(),
             probed_at: None,
+            locks,
             hooks,
         };
         disk.probe_state()?;
@@ -263,14 +267,14 @@ impl BlockingStore {
         self.runners().map_or(Ok(()), |runners| self.journals.clear(&runners, key))
     }
 
-    pub(super) fn probe(&mut self) -> Result<(), Error> {
+    pub(super) fn probe(&mut self, urgency: Urgency) -> Result<(), Error> {
         if self.probed_at.is_some_and(|probed_at| probed_at.elapsed() < PROBE_LIFE) {
             return Ok(());
         }
         self.probed_at = None;
         self.probe_state()?;
         self.read()?;
-        self.target(&self.place_to_write()?).probe()?;
+        self.target(&self.place_to_write()?).probe(urgency)?;
         self.probed_at = Some(Instant::now());
         Ok(())
     }
@@ -280,7 +284,7 @@ impl BlockingStore {
             return Ok(system_id.clone());
         }
         self.notice_copy()?;
-        let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path)?;
+        let system_id = system_id::read_or_create(&self.path()?, &self.config.machine_id_path, &self.locks)?;
         self.system_id = Some(system_id.clone());
         Ok(system_id)
     }
@@ -296,7 +300,7 @@ impl BlockingStore {
         if copied.is_empty() {
             return Ok(());
         }
-        system_id::take_over(&self.path()?, &self.config.machine_id_path)?;
+        system_id::take_over(&self.path()?, &self.config.machine_id_path, &self.locks)?;
         tracing::error!(
             runners = copied.len(),
             "the state directory was copied from another machine: its runners count as shared and are not rotated here, and this machine has taken a system_id of its own; register runners of its own here, or say `shared = false` in a [[runner]] of agent.toml if the other machine is gone"
@@ -320,7 +324,7 @@ impl BlockingStore {
     }
 
     fn target<'a>(&'a self, place: &'a Place) -> ReplaceTarget<'a> {
-        ReplaceTarget { place, state: self.state(), hooks: &self.hooks }
+        ReplaceTarget { place, state: self.state(), locks: &self.locks, hooks: &self.hooks }
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {

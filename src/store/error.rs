@@ -160,10 +160,12 @@ pub enum Error {
         holder: Option<u32>,
     },
     /// Another process holds the lock of config.toml, or of all state, for too long.
-    #[error("another process holds `{}`: find it with `fuser`, and try again", path.display())]
+    #[error("another process{} holds `{}`: find it with `fuser -v`, and try again", by(*holder), path.display())]
     FileLocked {
         /// The lock file.
         path: PathBuf,
+        /// The process id of the holder, if known.
+        holder: Option<u32>,
     },
     /// The machine's system_id is invalid and must not be replaced silently.
     #[error("`{}` does not hold a system_id (`s_` or `r_` and twelve letters and digits): restore it, or remove it to become a new runner manager", path.display())]

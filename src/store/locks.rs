@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::files::{make_directory, own, parent};
+use super::lock_holder::holder_of;
 use crate::files::{Access, Place, is_trusted};
 
 /// How long the disk thread waits for the lock of config.toml or of all state; a replace or a move takes milliseconds.
-const FILE_WAIT: Duration = Duration::from_secs(5);
+pub(super) const FILE_WAIT: Duration = Duration::from_secs(5);
 
 /// The pause between attempts to lock config.toml.
 const FILE_RETRY: Duration = Duration::from_millis(5);
@@ -79,7 +80,11 @@ fn lock_for_instance(place: &Place) -> Result<File, Error> {
     let mut file = open(place)?;
     match lock_open(&mut file, place.path())? {
         None => Ok(file),
-        Some(holder) => Err(Error::InstanceLocked { path: place.path().to_owned(), holder }),
+        Some(written) => {
+            // What is written there may be another user's.
+            let holder = holder_of(&file).or(written);
+            Err(Error::InstanceLocked { path: place.path().to_owned(), holder })
+        }
     }
 }
 
@@ -121,31 +126,17 @@ fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error>
     }
 }
 
-/// Locks the sidecar of config.toml for one replace.
-pub(super) fn lock_sidecar(place: &Place) -> Result<File, Error> {
-    let file = open(place)?;
-    wait_for(&file, place.path())?;
-    Ok(file)
-}
-
-/// Locks the file itself, for an overwrite in place.
-pub(super) fn lock_itself(place: &Place) -> Result<File, Error> {
-    let opened = place.open(Access::Read).map_err(Error::io("read", place.path()))?;
-    wait_for(&opened.file, place.path())?;
-    Ok(opened.file)
-}
-
 /// Locks a directory of the agent's own, and waits for others.
 pub(super) fn lock_own_directory(path: &Path) -> Result<File, Error> {
     let file = own("open", path)?.open_directory().map_err(Error::io("open", path))?;
-    wait_for(&file, path)?;
+    wait_for(&file, path, FILE_WAIT)?;
     Ok(file)
 }
 
 /// Locks a directory against all others, and waits for them; `None` if it cannot be locked, as on NFS.
 pub(super) fn lock_directory(path: &Path) -> Result<Option<File>, Error> {
     let Ok(file) = open_directory(path) else { return Ok(None) };
-    match wait_for(&file, path) {
+    match wait_for(&file, path, FILE_WAIT) {
         Err(Error::Io { source, .. }) => {
             tracing::debug!(path = %path.display(), error = %source, "cannot lock a directory");
             Ok(None)
@@ -174,14 +165,15 @@ fn open_directory(path: &Path) -> io::Result<File> {
     Place::find(path)?.open_directory()
 }
 
-fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
-    let mut left = FILE_WAIT;
+/// Locks an open file, and waits for the process that has locked it.
+pub(super) fn wait_for(file: &File, path: &Path, wait: Duration) -> Result<(), Error> {
+    let mut left = wait;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if left.is_zero() => {
-                return Err(Error::FileLocked { path: path.to_owned() });
+                return Err(Error::FileLocked { path: path.to_owned(), holder: holder_of(file) });
             }
             Err(TryLockError::WouldBlock) => {
                 std::thread::sleep(FILE_RETRY);
@@ -192,7 +184,7 @@ fn wait_for(file: &File, path: &Path) -> Result<(), Error> {
 }
 
 /// Opens a lock file or creates it. One that was just created belongs to the owner of its directory.
-fn open(place: &Place) -> Result<File, Error> {
+pub(super) fn open(place: &Place) -> Result<File, Error> {
     let in_act = Error::io("open the lock file", place.path());
     // Creating and opening are two steps: only a file that was just created may be given to another user.
     let opened = match open_present(place) {

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::attributes;
+use super::config_lock::{ConfigLock, ConfigLocks, Lockable, Urgency};
 use super::error::Error;
 use super::files::{
     FileContent, TEMPORARY, TemporaryFile, open_if_there, own, read_file, read_version, remove_durably, replace_file,
     sync,
 };
-use super::locks::{lock_itself, lock_sidecar};
 use super::test_hooks::TestHooks;
 use crate::files::{Access, Opened, Place};
 use crate::secret::sha256_hex;
@@ -39,6 +39,7 @@ pub(super) struct ReplaceTarget<'a> {
     pub(super) place: &'a Place,
     /// This config.toml's state directory.
     pub(super) state: Option<&'a Path>,
+    pub(super) locks: &'a ConfigLocks,
     pub(super) hooks: &'a TestHooks,
 }
 
@@ -87,7 +88,8 @@ impl ReplaceTarget<'_> {
     /// Those of disk operations; the file is unchanged then, unless it is a mount point.
     pub(super) fn replace(&self, edit: &mut dyn FnMut(&str) -> String) -> Result<(), Error> {
         let is_mount_point = self.is_mount_point();
-        let _lock = self.lock(is_mount_point)?;
+        // The token to write may be in force already.
+        let _lock = self.lock(is_mount_point, Urgency::Pressing)?;
         for _ in 0..MAX_TRIES {
             let original = self.read_original()?;
             let text = self.text(&original.content)?;
@@ -111,9 +113,9 @@ impl ReplaceTarget<'_> {
     }
 
     /// Rehearses a replace up to the rename.
-    pub(super) fn probe(&self) -> Result<(), Error> {
+    pub(super) fn probe(&self, urgency: Urgency) -> Result<(), Error> {
         let is_mount_point = self.is_mount_point();
-        let _lock = self.lock(is_mount_point)?;
+        let _lock = self.lock(is_mount_point, urgency)?;
         let opened = open_if_there(self.place)?;
         let bytes = opened.as_ref().map_or(0, |opened| opened.metadata.len()) + PROBE_MARGIN;
         if self.place.is_immutable() || !is_mount_point && self.place.is_directory_immutable() {
@@ -138,7 +140,7 @@ impl ReplaceTarget<'_> {
             return Ok(());
         }
         // A process that writes in place holds this lock and removes its copy before it releases the lock.
-        let _lock = lock_itself(self.place)?;
+        let _lock = self.lock(true, Urgency::Pressing)?;
         let Some(stored) = read_file(&copy)? else { return Ok(()) };
         let copied = RecoveryCopy::parse(&stored).ok_or_else(|| Error::DamagedCopy { path: copy.clone() })?;
         match copied.interrupted(&self.read_original()?.content) {
@@ -170,9 +172,8 @@ impl ReplaceTarget<'_> {
         self.place.is_mount_point() || self.hooks.pretends_mount_point()
     }
 
-    /// A mount point is one file in all containers, but its directory is not: lock the file itself.
-    fn lock(&self, is_mount_point: bool) -> Result<File, Error> {
-        if is_mount_point { lock_itself(self.place) } else { lock_sidecar(&self.place.beside("lock")) }
+    fn lock(&self, is_mount_point: bool, urgency: Urgency) -> Result<ConfigLock, Error> {
+        self.locks.lock(&Lockable { place: self.place, is_mount_point }, urgency)
     }
 
     fn read_original(&self) -> Result<Original, Error> {

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use super::config_lock::{ConfigLock, ConfigLocks, Lockable, Urgency};
 use super::error::Error;
 use super::files::{FileContent, TEMPORARY, TemporaryFile, make_directory, parent, read_version, replace, sync};
-use super::locks::lock_sidecar;
 use crate::files::{Access, Place};
 use crate::model::SystemId;
 use crate::secret::{Fingerprint, hmac_sha256_hex};
@@ -27,7 +27,11 @@ const ALPHABET: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 ///
 /// # Errors
 /// [`Error::SystemId`] for an invalid file, [`Error::SystemIdLink`] for a link to nowhere, [`Error::Io`].
-pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Result<SystemId, Error> {
+pub(super) fn read_or_create(
+    config_path: &Path,
+    machine_id_path: &Path,
+    locks: &ConfigLocks,
+) -> Result<SystemId, Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     if let Some(system_id) = read(path)? {
         return Ok(system_id);
@@ -38,7 +42,7 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
         None => format!("r_{}", random_word(path)?),
     };
     let system_id = text.parse().map_err(|_| Error::SystemId { path: path.to_owned() })?;
-    match write(path, &text, config_path) {
+    match write(path, &text, config_path, locks) {
         Ok(None) => Ok(system_id),
         Ok(Some(theirs)) => Ok(theirs),
         Err(error) if machine_id.is_some() => {
@@ -53,13 +57,18 @@ pub(super) fn read_or_create(config_path: &Path, machine_id_path: &Path) -> Resu
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn take_over(config_path: &Path, machine_id_path: &Path) -> Result<(), Error> {
+pub(super) fn take_over(config_path: &Path, machine_id_path: &Path, locks: &ConfigLocks) -> Result<(), Error> {
     let path = &config_path.with_file_name(FILE_NAME);
     let Some(machine_id) = machine_id(machine_id_path)? else { return Ok(()) };
     let config = found(config_path)?;
-    let _lock = lock_sidecar(&config.beside("lock"))?;
+    let _lock = lock(&config, locks)?;
     let place = found(path)?;
     replace(&place, place.beside(TEMPORARY), derived(&machine_id).as_bytes()).map(drop)
+}
+
+/// Locks config.toml: the file beside it has no lock of its own.
+fn lock(config: &Place, locks: &ConfigLocks) -> Result<ConfigLock, Error> {
+    locks.lock(&Lockable { place: config, is_mount_point: false }, Urgency::CanWait)
 }
 
 fn found(path: &Path) -> Result<Place, Error> {
@@ -97,10 +106,10 @@ fn content_of(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// Creates or fills the file durably; returns its system_id instead if another process was faster.
-fn write(path: &Path, text: &str, config_path: &Path) -> Result<Option<SystemId>, Error> {
+fn write(path: &Path, text: &str, config_path: &Path, locks: &ConfigLocks) -> Result<Option<SystemId>, Error> {
     make_directory(parent(path))?;
     let config = found(config_path)?;
-    let _lock = lock_sidecar(&config.beside("lock"))?;
+    let _lock = lock(&config, locks)?;
     let place = followed(path)?;
     for _ in 0..MAX_TRIES {
         if let Some(theirs) = read(place.path())? {

@@ -1,6 +1,7 @@
 //! Fault injection for tests; does nothing in other builds.
 
 use std::path::Path;
+use std::time::Duration;
 
 #[cfg(test)]
 use std::sync::{
@@ -27,6 +28,12 @@ pub(super) struct TestHooks {
     /// Fails the allocation for a write in place.
     #[cfg(test)]
     pub(super) no_space: bool,
+    /// Waits a tenth of the time for a lock.
+    #[cfg(test)]
+    pub(super) impatient: bool,
+    /// Treats config.toml and its directory as another user's.
+    #[cfg(test)]
+    pub(super) another_owner: bool,
 }
 
 #[cfg(not(test))]
@@ -40,6 +47,14 @@ impl TestHooks {
     }
 
     pub(super) fn has_no_space(&self) -> bool {
+        false
+    }
+
+    pub(super) fn patience(&self, wait: Duration) -> Duration {
+        wait
+    }
+
+    pub(super) fn pretends_another_owner(&self) -> bool {
         false
     }
 }
@@ -62,5 +77,13 @@ impl TestHooks {
 
     pub(super) fn has_no_space(&self) -> bool {
         self.no_space
+    }
+
+    pub(super) fn patience(&self, wait: Duration) -> Duration {
+        if self.impatient { wait / 10 } else { wait }
+    }
+
+    pub(super) fn pretends_another_owner(&self) -> bool {
+        self.another_owner
     }
 }

@@ -2,6 +2,7 @@
 
 mod completion;
 mod compose;
+mod config_lock;
 mod descriptors;
 mod digests;
 mod disk;
@@ -136,6 +137,7 @@ impl Home {
             config_path: self.config_path(),
             state_root: Some(self.directory.path().join("state")),
             machine_id_path: self.directory.path().join("machine-id"),
+            root_locks: Some(self.directory.path().join("run")),
             variables,
         }
     }

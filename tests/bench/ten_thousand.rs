@@ -108,7 +108,7 @@ impl Disk {
         let config_path = directory.path().join("config.toml");
         fs::write(&config_path, test_support::config_of(URL, &(1..=RUNNERS).map(token).collect::<Vec<_>>())).unwrap();
         let machine_id_path = directory.path().join("machine-id");
-        let config = Config { config_path, state_root: None, machine_id_path, variables: |_| None };
+        let config = Config { config_path, state_root: None, machine_id_path, root_locks: None, variables: |_| None };
         Self { store: Store::open(config).unwrap(), directory, runtime: runtime() }
     }
 

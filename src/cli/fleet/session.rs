@@ -12,7 +12,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::Fleet;
 use crate::gitlab::{self, Answer, Client, Disposition, ErrorKind};
-use crate::model::{ServerUrl, Site, Timestamp, format_span};
+use crate::model::{ServerUrl, Site, Timestamp, TlsFiles, format_span};
 use crate::retry::Delays;
 use crate::secret::Source;
 use crate::settings::{self, Settings};
@@ -51,8 +51,12 @@ impl Address {
     pub(super) fn of(context: &Context<'_>, arguments: &AccessArguments) -> Result<Self, Error> {
         let settings = context.command_settings()?;
         settings.log_warnings();
-        let tls = arguments.tls.clone().files(&context.environment);
+        let given = arguments.tls.clone().files(&context.environment);
         let url = address(context, arguments, &settings)?;
+        let tls = match settings.engine.access_to(&url) {
+            Some(server) if given == TlsFiles::default() => server.tls.clone(),
+            Some(_) | None => given,
+        };
         let client = Client::new(settings.gitlab.clone());
         Ok(Self { site: Site { url, tls }, client, settings })
     }

@@ -8,12 +8,11 @@ use crate::clock::Clock;
 use crate::engine::RotatePolicy;
 use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deletion};
 use crate::lifecycle::{Outcome, Rejection, State, Step, Trouble};
-use crate::model::Origin;
+use crate::model::{Origin, TlsFiles};
 use crate::ops::{
-    self, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, Unfinished, UnregisterRequest, UnregisterResult,
-    Unregistration,
+    self, AccessToken, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, ServerAccess, Unfinished,
+    UnregisterRequest, UnregisterResult, Unregistration,
 };
-use crate::secret::Token;
 use crate::store::{self, AskedBy};
 
 impl StepReport {
@@ -151,7 +150,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// The same runner at another address may have a new token already, which a reset would replace: then the token is
     /// verified first, and follows that one.
-    async fn reset_unless_moved(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
+    async fn reset_unless_moved(
+        &mut self,
+        step: Step,
+        access_token: Option<&AccessToken>,
+    ) -> Result<StepReport, ops::Error> {
         let engine = Rc::clone(&self.engine);
         let _until_replaced = engine.ops.lock_twin(&self.runner).await?;
         if engine.ops.has_twin_moved(&self.runner).await {
@@ -183,7 +186,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// An id in config.toml is a claim.
-    async fn may_act_by_id(&self, access_token: &Token) -> bool {
+    async fn may_act_by_id(&self, access_token: &AccessToken) -> bool {
         if has_confirmed_id(&self.runner.record) {
             return true;
         }
@@ -194,7 +197,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    async fn reset(&mut self, step: Step, access_token: Option<&Token>) -> Result<StepReport, ops::Error> {
+    async fn reset(&mut self, step: Step, access_token: Option<&AccessToken>) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         match engine.ops.rotate(&mut self.runner, access_token, &inquiry).await {
@@ -223,12 +226,16 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    fn access_token(&self) -> Result<Option<Token>, ops::Error> {
-        if let Asker::Command { access_token: Some(token), .. } = &self.asker {
-            return Ok(Some(token.clone()));
-        }
-        let access = self.config.access_to(&self.runner.record.url);
-        Ok(access.map(|access| access.access_token.read()).transpose()?)
+    fn access_token(&self) -> Result<Option<AccessToken>, ops::Error> {
+        let of_server = self.config.access_to(&self.runner.record.url);
+        let Asker::Command { access_token: Some(given), .. } = &self.asker else {
+            return Ok(of_server.map(ServerAccess::read).transpose()?);
+        };
+        let tls = match of_server {
+            Some(server) if given.tls == TlsFiles::default() => &server.tls,
+            Some(_) | None => &given.tls,
+        };
+        Ok(Some(AccessToken { token: given.token.clone(), tls: tls.clone() }))
     }
 
     /// Withholds a reset that nobody asked for if another machine uses the token too: that one would be shut out.

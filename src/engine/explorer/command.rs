@@ -11,7 +11,8 @@ use crate::engine::{
     take_inventory, taken_keys,
 };
 use crate::lifecycle::{Goal, Outcome, State};
-use crate::ops::{Disk as _, Enrollment, EntryFate, Error, Runner, Unfinished, is_own};
+use crate::model::TlsFiles;
+use crate::ops::{AccessToken, Disk as _, Enrollment, EntryFate, Error, Runner, Unfinished, is_own};
 use crate::secret::Token;
 use crate::store::{Entry, Snapshot};
 
@@ -68,7 +69,7 @@ impl Session {
         take_inventory(&self.engine.ops, &config, self.engine.now()).await
     }
 
-    fn driver(&self, managed: ManagedRunner, access_token: Option<Token>, entry_fate: EntryFate) -> WorldDriver {
+    fn driver(&self, managed: ManagedRunner, access_token: Option<AccessToken>, entry_fate: EntryFate) -> WorldDriver {
         let config = Rc::new(self.port.world.state().config.clone());
         Driver::new(Rc::clone(&self.engine), managed, config, Asker::Command { access_token, entry_fate })
     }
@@ -135,7 +136,10 @@ impl Session {
     }
 
     async fn rotate(&self, managed: ManagedRunner, by_id: bool) -> Result<String, Error> {
-        let access_token = by_id.then(|| Token::parse(&self.port.world.state().gitlab.access_token).unwrap());
+        let access_token = by_id.then(|| AccessToken {
+            token: Token::parse(&self.port.world.state().gitlab.access_token).unwrap(),
+            tls: TlsFiles::default(),
+        });
         if by_id && managed.runner.record.id.is_none() {
             return Ok("its id is missing".to_owned());
         }

@@ -10,7 +10,7 @@ use crate::ops::Disk;
 use crate::secret::Digest;
 use crate::store::{
     self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Intent, JournalAnswer, JournalOperation, Pending,
-    Record, RecordQuery, Records, Snapshot,
+    Record, RecordQuery, Records, Snapshot, Urgency,
 };
 
 type Stored<T> = Result<T, store::Error>;
@@ -281,7 +281,7 @@ impl Disk for Port {
         .await
     }
 
-    async fn probe(&self) -> Stored<()> {
+    async fn probe(&self, _urgency: Urgency) -> Stored<()> {
         self.work("probe", |_| Ok(())).await
     }
 

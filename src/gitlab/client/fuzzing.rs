@@ -12,8 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::{CallFailure, Endpoint, Error, Fields, Incoming, TokenKind, headers, wire};
+use super::{CallFailure, Endpoint, Error, Fields, Incoming, headers, wire};
 use super::{deleted, interpreted, new_credential, probed, registered, reset, success, verified};
+use crate::gitlab::endpoint::TokenKind;
 use crate::gitlab::{Answer, Disposition, Registered, Reset, Shape, Verified, fleet};
 use crate::model::Expiry;
 use crate::secret::Token;

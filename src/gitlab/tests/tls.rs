@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,6 +127,29 @@ async fn an_authority_is_trusted_by_entry_or_certs_dir() {
     file(&dir, "127.0.0.1.crt", &authority.pem());
     let ready = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
     call(&ready, &server.site(TlsFiles::default()), Endpoint::Verify).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_access_token_is_not_sent_by_the_trust_of_files_that_others_can_write() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
+    let of_host = file(&dir, "127.0.0.1.crt", &authority.pem());
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(&of_host, 0o644);
+    let site = server.site(TlsFiles::default());
+    let client = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
+    let kind = async |site: &Site, endpoint| call(&client, site, endpoint).await.map_err(|error| error.kind());
+    for (mode, expected) in [(0o755, Ok(())), (0o777, Err(ErrorKind::TlsIssuer))] {
+        set_mode(dir.path(), mode);
+        assert_eq!(kind(&site, Endpoint::Verify).await, Ok(()), "{mode:o}");
+        assert_eq!(kind(&site, Endpoint::ResetById).await, expected, "{mode:o}");
+    }
+    let named = server.site(trusting(&file(&dir, "ca.pem", &authority.pem())));
+    for (mode, expected) in [(0o644, Ok(())), (0o666, Err(ErrorKind::LocalFile))] {
+        set_mode(&dir.path().join("ca.pem"), mode);
+        assert_eq!(kind(&named, Endpoint::Verify).await, Ok(()), "{mode:o}");
+        assert_eq!(kind(&named, Endpoint::ResetById).await, expected, "{mode:o}");
+    }
 }
 
 #[tokio::test]

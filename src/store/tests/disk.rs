@@ -219,7 +219,7 @@ fn a_probe_leaves_nothing_behind_but_the_lock_file() {
     let home = Home::with(&one_entry(1));
     let before = home.config_path().metadata().unwrap();
     let store = home.open();
-    block_on(store.probe()).unwrap();
+    block_on(store.probe(Urgency::CanWait)).unwrap();
     assert_eq!(names(home.config_path().parent().unwrap()), [".config.toml.lock", "config.toml"]);
     assert_eq!(names(&home.state().join("runners")), [""; 0]);
     assert_eq!(home.config_path().metadata().unwrap().ino(), before.ino());
@@ -229,14 +229,14 @@ fn a_probe_leaves_nothing_behind_but_the_lock_file() {
 fn a_probe_makes_a_missing_directory_and_refuses_one_that_cannot_be_written() {
     let home = Home::new();
     let store = home.open();
-    block_on(store.probe()).unwrap();
+    block_on(store.probe(Urgency::CanWait)).unwrap();
     let directory = home.config_path().parent().unwrap().to_owned();
     assert_eq!(mode(&directory), 0o700);
     std::fs::remove_file(directory.join(".config.toml.lock")).unwrap();
 
     set_mode(&directory, 0o500);
     if is_bound_by_modes(&directory) {
-        assert!(matches!(block_on(store.probe()), Err(Error::Io { .. })));
+        assert!(matches!(block_on(store.probe(Urgency::CanWait)), Err(Error::Io { .. })));
         assert!(matches!(block_on(store.edit(insert(1))), Err(Error::Io { .. })));
     }
     set_mode(&directory, 0o700);
@@ -246,7 +246,7 @@ fn a_probe_makes_a_missing_directory_and_refuses_one_that_cannot_be_written() {
 fn a_probe_refuses_a_directory_that_is_a_file() {
     let home = Home::new();
     std::fs::write(home.directory.path().join("etc"), "").unwrap();
-    assert!(matches!(block_on(home.open().probe()), Err(Error::Io { .. })));
+    assert!(matches!(block_on(home.open().probe(Urgency::CanWait)), Err(Error::Io { .. })));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_mount_point_is_overwritten_in_place() {
     home.hooks.mount_point = true;
     let inode = home.config_path().metadata().unwrap().ino();
     let store = home.open();
-    block_on(store.probe()).unwrap();
+    block_on(store.probe(Urgency::CanWait)).unwrap();
     block_on(store.edit(renew(1, "a-longer-token"))).unwrap();
     block_on(store.edit(Edit::Remove { target: knowing(1) })).unwrap();
     assert_eq!(home.config_path().metadata().unwrap().ino(), inode);
@@ -357,7 +357,7 @@ fn a_mount_point_without_a_state_directory_is_refused_before_anything_is_spent()
     home.hooks.mount_point = true;
     let config = Config { state_root: None, ..home.config() };
     let store = Store::open_with(config, home.hooks.clone()).unwrap();
-    assert!(matches!(block_on(store.probe()), Err(Error::MountPoint { .. })));
+    assert!(matches!(block_on(store.probe(Urgency::CanWait)), Err(Error::MountPoint { .. })));
     assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::MountPoint { .. })));
     assert_eq!(home.read(), one_entry(1));
 }
@@ -451,7 +451,7 @@ fn without_a_state_directory_everything_else_works() {
     let _locks = block_on(async {
         (store.lock_instance().await.unwrap(), store.lock_runner(&key, Duration::ZERO).await.unwrap())
     });
-    block_on(store.probe()).unwrap();
+    block_on(store.probe(Urgency::CanWait)).unwrap();
     block_on(store.edit(renew(1, "new"))).unwrap();
     assert!(block_on(store.records()).unwrap().records.is_empty());
     assert!(block_on(store.pending()).unwrap().is_empty());
@@ -530,7 +530,7 @@ fn panic_of_one_task_is_reported_and_the_next_one_is_done() {
 #[test]
 fn a_probe_refuses_a_file_that_cannot_be_edited() {
     let home = Home::with("runners = 5\n");
-    assert!(matches!(block_on(home.open().probe()), Err(Error::RunnersShape { .. })));
+    assert!(matches!(block_on(home.open().probe(Urgency::CanWait)), Err(Error::RunnersShape { .. })));
 }
 
 #[test]
@@ -538,7 +538,7 @@ fn a_device_is_never_replaced() {
     let home = Home::new();
     let store = Store::open(Config { config_path: "/dev/null".into(), ..home.config() }).unwrap();
     assert!(matches!(block_on(store.read()), Err(Error::Io { act: "read", .. })));
-    assert!(matches!(block_on(store.probe()), Err(Error::Io { act: "read", .. })));
+    assert!(matches!(block_on(store.probe(Urgency::CanWait)), Err(Error::Io { act: "read", .. })));
 }
 
 #[test]

@@ -155,6 +155,7 @@ async fn a_state_directory_from_another_machine_gets_a_name_of_its_own_and_share
         config_path: directory.path().join("config.toml"),
         state_root: Some(directory.path().join("state")),
         machine_id_path: machine_id.clone(),
+        root_locks: None,
         variables: |_| None,
     };
     let original = Store::open(config.clone()).unwrap();

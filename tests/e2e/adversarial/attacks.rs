@@ -15,10 +15,11 @@ use test_support::Process;
 use crate::attacker::Attacker;
 use crate::hang::disk_that_hangs;
 use crate::scene::{Scene, rounds};
+use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 14] = [
+pub(crate) const ATTACKS: [(&str, Attack); 23] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -33,6 +34,15 @@ pub(crate) const ATTACKS: [(&str, Attack); 14] = [
     ("settings-of-another-user", settings_of_another_user),
     ("attributes-lost", attributes_lost),
     ("immutable-found-too-late", immutable_found_too_late),
+    ("lock-held-for-ever", locks::lock_held_for_ever),
+    ("lock-that-is-no-file", locks::lock_that_is_no_file),
+    ("mounted-file-held-for-ever", locks::mounted_file_held_for_ever),
+    ("access-token-by-foreign-trust", network::access_token_by_foreign_trust),
+    ("host-rebound", network::host_rebound),
+    ("connections-half-open", network::connections_half_open),
+    ("socket-served-by-another", network::socket_served_by_another),
+    ("lines-forged", terminal::lines_forged),
+    ("token-in-the-wrong-place", terminal::token_in_the_wrong_place),
 ];
 
 fn link_to_a_file() -> Result<(), String> {
@@ -71,7 +81,7 @@ fn link_on_the_way() -> Result<(), String> {
 
 /// config.toml and a link to a file of root's trade places while root edits it.
 fn link_swapped_in() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let link = scene.link(scene.path("safe/config.toml"), "config/link");
     let mut attacker = Attacker::start("exchange", &[&scene.path("config/config.toml"), &link]);
     for _ in 0..rounds() {
@@ -83,7 +93,7 @@ fn link_swapped_in() -> Result<(), String> {
 
 /// A file of root's in the attacker's directory, which he cannot read, takes the name of the lock while root makes it.
 fn file_given_away() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let file = scene.write("config/of-root", "of-root\n");
     let mut attacker = Attacker::start("take-name", &[&file, &scene.path("config/.config.toml.lock")]);
     for _ in 0..rounds() {
@@ -210,7 +220,7 @@ fn files_that_block() -> Result<(), String> {
 
 /// config.toml and a pipe trade places while root reads it.
 fn pipe_swapped_in() -> Result<(), String> {
-    let scene = Scene::new();
+    let scene = Scene::of_race();
     let pipe = scene.path("config/pipe");
     make_pipe(&pipe);
     scene.give("config/pipe");

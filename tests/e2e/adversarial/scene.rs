@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use fake_gitlab::Gitlab;
+use fake_gitlab::{Builder, Gitlab};
 use test_support::{Output, Sandbox};
 
 use crate::attacker::USER;
@@ -40,8 +40,20 @@ impl Deref for Scene {
 impl Scene {
     /// With one runner in config.toml, and a file of root's that holds an entry of the same runner.
     pub(crate) fn new() -> Self {
+        Self::of(Gitlab::builder())
+    }
+
+    /// The same for a race: a command that could not write config.toml tries again soon.
+    pub(crate) fn of_race() -> Self {
+        let scene = Self::new();
+        scene.write_fast_settings("backoff_first = \"10ms\"\n");
+        scene
+    }
+
+    /// The same with another server.
+    pub(crate) fn of(gitlab: Builder) -> Self {
         let binary = env::var("ADVERSARIAL_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runner-agent").to_owned());
-        let sandbox = Sandbox::new(binary, Gitlab::builder());
+        let sandbox = Sandbox::new(binary, gitlab);
         fs::set_permissions(sandbox.root(), Permissions::from_mode(0o755)).unwrap();
         let (id, token) = sandbox.add_created("found");
         sandbox.write("token", &sandbox.gitlab.instance_registration_token());
@@ -132,7 +144,10 @@ fn states(directory: &Path) -> BTreeMap<PathBuf, State> {
     files.chain([directory.to_owned()]).map(of).collect()
 }
 
+/// Says how many rounds of a race are played.
+pub(crate) const ROUNDS: &str = "ADVERSARIAL_ROUNDS";
+
 /// How many rounds of a race are played.
 pub(crate) fn rounds() -> u32 {
-    env::var("ADVERSARIAL_ROUNDS").ok().map_or(200, |rounds| rounds.parse().unwrap())
+    env::var(ROUNDS).ok().map_or(200, |rounds| rounds.parse().unwrap())
 }

@@ -1,7 +1,10 @@
 //! `rotate` and `reset-token`.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::sandbox_with;
-use fake_gitlab::{Endpoint, Fault, Gitlab, Scope};
+use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Scope, Tls};
 use rustix::process::Signal;
 use test_support::{Process, Sandbox};
 
@@ -71,6 +74,59 @@ fn access_token_rotates_a_refused_token_by_id() {
     sandbox.write("agent.toml", &agent.replace("\"pat\"", &format!("{:?}", file.to_str().unwrap())));
     sandbox.run(&["rotate", "--name", "a"]).exits(0);
     assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token));
+}
+
+/// A sandbox whose server has an authority that only the entry of `a` names, whose token is refused.
+fn with_entrys_authority() -> Sandbox {
+    let sandbox = sandbox_with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
+    let ca = sandbox.write("ca.pem", &sandbox.gitlab.ca_pem());
+    fs::set_permissions(&ca, fs::Permissions::from_mode(0o644)).unwrap();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    let entry = sandbox.entry("a", id, &token);
+    sandbox.write_config(&format!("{entry}  tls-ca-file = {:?}\n", ca.to_str().unwrap()));
+    sandbox.run(&["verify"]).exits(0);
+    sandbox.write("pat", &sandbox.gitlab.add_access_token([Scope::Api]));
+    sandbox.gitlab.expire(id);
+    sandbox.gitlab.clear_requests();
+    sandbox
+}
+
+fn has_sent_access_token(sandbox: &Sandbox) -> bool {
+    sandbox.gitlab.requests().iter().any(|request| request.header("private-token").is_some())
+}
+
+#[test]
+fn access_token_is_not_sent_to_a_server_that_only_an_entry_trusts() {
+    let sandbox = with_entrys_authority();
+    let (pat, ca) = (sandbox.path("pat"), sandbox.path("ca.pem"));
+    let (pat, ca) = (pat.to_str().unwrap(), ca.to_str().unwrap());
+    sandbox
+        .run(&["rotate", "--name", "a", "--pat-file", pat])
+        .exits(5)
+        .says("hint: set `tls_ca_file` in the [[server]]");
+    let url = sandbox.gitlab.url();
+    let server = format!("[[server]]\nurl = \"{url}\"\naccess_token = {{ file = {pat:?} }}\n");
+    sandbox.write("agent.toml", &server);
+    sandbox.run(&["rotate", "--name", "a"]).exits(5);
+    sandbox.run(&["run", "--once"]);
+    sandbox.run(&["fleet", "list"]).exits(5);
+    assert!(!has_sent_access_token(&sandbox));
+
+    sandbox.run(&["rotate", "--name", "a", "--pat-file", pat, "--tls-ca-file", ca]).exits(0);
+    assert!(has_sent_access_token(&sandbox));
+}
+
+#[test]
+fn access_token_is_sent_to_a_server_that_agent_toml_trusts() {
+    let sandbox = with_entrys_authority();
+    let (url, pat) = (sandbox.gitlab.url(), sandbox.path("pat"));
+    let server =
+        format!("[[server]]\nurl = \"{url}\"\naccess_token = {{ file = {pat:?} }}\ntls_ca_file = \"ca.pem\"\n");
+    sandbox.write("agent.toml", &server);
+    sandbox.run(&["fleet", "list"]).exits(0);
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    sandbox.run(&["rotate", "--name", "a", "--pat-file", pat.to_str().unwrap()]).exits(0);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::ResetById).len(), 2);
 }
 
 #[test]
