@@ -99,27 +99,35 @@ fn perform(
     secrecy.log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::System)?;
     let context = Context::new(arguments.overrides(), environment, reporter);
-    match arguments.command {
-        Command::Run(arguments) => runtime.block_on(run::run(&context, &arguments, signals)),
-        Command::List => runtime.block_on(list::list(&context)),
-        Command::Status(arguments) => runtime.block_on(status::status(&context, &arguments, signals)),
-        Command::Health(arguments) => Ok(runtime.block_on(health::health(&context, &arguments))),
+    let exit = work(arguments.command, &context, &runtime, signals);
+    // Not waited for: a thread may look at a file of a network share that does not answer.
+    runtime.shutdown_background();
+    exit
+}
+
+fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Signals) -> Result<Exit, Error> {
+    let reporter = context.reporter;
+    match command {
+        Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
+        Command::List => runtime.block_on(list::list(context)),
+        Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
+        Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
         Command::Manual(arguments) => manual::manual(&arguments),
         Command::Register(arguments) => {
-            one_shot(&runtime, signals, reporter, |interrupt| register::register(&context, *arguments, interrupt))
+            one_shot(runtime, signals, reporter, |interrupt| register::register(context, *arguments, interrupt))
         }
         Command::Verify(arguments) => {
-            one_shot(&runtime, signals, reporter, |interrupt| verify::verify(&context, arguments, interrupt))
+            one_shot(runtime, signals, reporter, |interrupt| verify::verify(context, arguments, interrupt))
         }
         Command::Rotate(arguments) => {
-            one_shot(&runtime, signals, reporter, |interrupt| rotate::rotate(&context, arguments, interrupt))
+            one_shot(runtime, signals, reporter, |interrupt| rotate::rotate(context, arguments, interrupt))
         }
         Command::Fleet(arguments) => {
-            one_shot(&runtime, signals, reporter, |interrupt| fleet::fleet(&context, *arguments, interrupt))
+            one_shot(runtime, signals, reporter, |interrupt| fleet::fleet(context, *arguments, interrupt))
         }
         Command::Unregister(arguments) => {
-            one_shot(&runtime, signals, reporter, |interrupt| unregister::unregister(&context, arguments, interrupt))
+            one_shot(runtime, signals, reporter, |interrupt| unregister::unregister(context, arguments, interrupt))
         }
     }
 }

@@ -19,6 +19,7 @@ mod error_kind;
 mod error_text;
 pub mod fleet;
 mod headers;
+mod http_clients;
 mod lenient;
 mod parameters;
 mod refusal;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::model::Site;
+
 use super::Endpoint;
 
 /// How the client connects to every site.
@@ -75,6 +77,11 @@ impl Config {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight_per_host.unwrap_or(IN_FLIGHT_PER_HOST).clamp(1, Semaphore::MAX_PERMITS)
+    }
+
+    /// Whether a connection to a site needs a TLS configuration.
+    pub(super) fn is_encrypted(&self, site: &Site) -> bool {
+        site.url.is_https() || self.proxies.is_http_proxy_encrypted()
     }
 }
 

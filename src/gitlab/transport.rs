@@ -5,10 +5,12 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, NoProxy, Proxy, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::model::Site;
@@ -16,31 +18,20 @@ use crate::secret::Token;
 
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
-use super::tls::{FileStamp, FileTrust, SystemRoots, TlsProfile};
+use super::http_clients::{ClientCache, HttpClients};
+use super::tls::FileTrust;
 use super::{Config, ErrorKind, Exchange, headers};
 
-/// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
-/// has none open.
-const IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
-
-const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
+/// How many looks at TLS files are under way at most. More would wait for the same share.
+const MAX_LOOKS: usize = 16;
 
 /// All connections of a client.
 pub(super) struct Transport {
-    config: Config,
-    roots: SystemRoots,
-    clients: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
+    config: Arc<Config>,
+    clients: Arc<ClientCache>,
+    /// Looks at TLS files that are under way.
+    looks: Arc<Semaphore>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
-}
-
-/// The two HTTP clients of one TLS profile.
-#[derive(Clone)]
-struct HttpClients {
-    /// For calls with side effects. It never reuses a connection: the server may be closing it, and the request may
-    /// or may not arrive.
-    fresh: reqwest::Client,
-    /// For calls that may be repeated. It reuses connections.
-    kept: reqwest::Client,
 }
 
 /// One request to send.
@@ -75,7 +66,9 @@ pub(super) struct Incoming {
 
 impl Transport {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, roots: SystemRoots::default(), clients: Mutex::default(), hosts: Mutex::default() }
+        let config = Arc::new(config);
+        let clients = Arc::new(ClientCache::new(Arc::clone(&config)));
+        Self { config, clients, looks: Arc::new(Semaphore::new(MAX_LOOKS)), hosts: Mutex::default() }
     }
 
     /// Notifies the observer, if there is one.
@@ -90,7 +83,7 @@ impl Transport {
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
         let trust = if outgoing.access_token.is_some() { FileTrust::OnlyOwn } else { FileTrust::AnyUser };
-        let clients = self.clients(outgoing.site, trust)?;
+        let clients = self.clients(outgoing.site, trust).await?;
         let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
@@ -109,8 +102,26 @@ impl Transport {
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
     /// flight continue.
     pub(super) fn forget_tls(&self) {
-        self.roots.forget();
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.clients.forget();
+    }
+
+    /// Returns the clients of a site. Its TLS files are looked at by another thread: a network share that does not answer
+    /// holds up its own requests only.
+    async fn clients(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
+        if !self.config.is_encrypted(site) {
+            return self.clients.of(site, trust);
+        }
+        let look = async {
+            let place = Arc::clone(&self.looks).acquire_owned().await.ok();
+            let (clients, site) = (Arc::clone(&self.clients), site.clone());
+            let looked = spawn_blocking(move || {
+                let _place = place;
+                clients.of(&site, trust)
+            });
+            looked.await.unwrap_or_else(|_| Err(unanswered("the thread that reads the TLS files has panicked")))
+        };
+        let timely = timeout(self.config.connect_timeout, look).await;
+        timely.unwrap_or_else(|_| Err(unanswered("the disk or network share of the TLS files does not answer")))
     }
 
     pub(super) fn in_flight_per_host(&self) -> usize {
@@ -122,72 +133,6 @@ impl Transport {
         let slots = || Arc::new(Semaphore::new(self.config.in_flight()));
         Arc::clone(hosts.entry(authority.to_owned()).or_insert_with(slots))
     }
-
-    /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed.
-    fn clients(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
-        let profile = if site.url.is_https() || self.config.proxies.is_http_proxy_encrypted() {
-            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust)?
-        } else {
-            TlsProfile::Plain
-        };
-        let stamps = profile.stamps()?;
-        let mut cached = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built_from, clients)) = cached.get(&profile)
-            && *built_from == stamps
-        {
-            return Ok(clients.clone());
-        }
-        let clients = self.build(&profile)?;
-        cached.insert(profile, (stamps, clients.clone()));
-        Ok(clients)
-    }
-
-    fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
-        let tls = profile.config(&self.roots)?;
-        // If the request timeout expired while connecting, it would be unknown whether anything was sent.
-        let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
-        let build = |kept: usize| {
-            let mut builder = reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .retry(reqwest::retry::never())
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .http1_only()
-                .no_proxy()
-                .connect_timeout(connect_timeout)
-                .timeout(self.config.request_timeout)
-                .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
-                .default_headers(accepts_json());
-            for proxy in self.proxies()? {
-                builder = builder.proxy(proxy);
-            }
-            builder.build().map_err(|error| {
-                CallFailure::new(ErrorKind::Tls)
-                    .with_detail("cannot set up connections")
-                    .with_source(error.without_url())
-            })
-        };
-        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight())? })
-    }
-
-    fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {
-        let proxies = &self.config.proxies;
-        let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
-        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
-        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
-        let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
-            Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
-            // The cause contains the address, and that may contain a password.
-            Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
-        };
-        https.into_iter().chain(http).map(proxy).collect()
-    }
-}
-
-fn accepts_json() -> HeaderMap {
-    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
 }
 
 fn sensitive(token: &Token) -> Result<HeaderValue, CallFailure> {
@@ -346,13 +291,33 @@ impl Incoming {
     }
 }
 
+fn unanswered(detail: &str) -> CallFailure {
+    CallFailure::new(ErrorKind::LocalFile).with_detail(detail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TlsFiles;
 
     #[test]
     fn an_access_token_in_a_header_is_not_printed() {
         let value = sensitive(&Token::parse("glpat-secret").unwrap()).unwrap();
         assert!(!format!("{value:?}").contains("secret"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tls_files_that_do_not_answer_hold_up_no_request_without_them() {
+        let transport = Transport::new(Config::default());
+        let looks = u32::try_from(MAX_LOOKS).unwrap();
+        let _looking = Arc::clone(&transport.looks).acquire_many_owned(looks).await.unwrap();
+        let site = |url: &str| Site { url: url.parse().unwrap(), tls: TlsFiles::default() };
+        let clients = |url| {
+            let (site, transport) = (site(url), &transport);
+            async move { transport.clients(&site, FileTrust::AnyUser).await.map(drop) }
+        };
+        clients("http://gitlab.example.com").await.unwrap();
+        let error = clients("https://gitlab.example.com").await.unwrap_err();
+        assert!(format!("{error:?}").contains("does not answer"), "{error:?}");
     }
 }

@@ -1,0 +1,113 @@
+//! The HTTP clients, two per TLS profile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::{NoProxy, Proxy};
+
+use super::error::CallFailure;
+use super::tls::{FileStamp, FileTrust, SystemRoots, TlsProfile};
+use super::{Config, ErrorKind};
+use crate::model::Site;
+
+/// How long an idle connection is kept: long enough for the runners of one pass, short enough that an idle daemon
+/// has none open.
+const IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+
+const USER_AGENT: &str = concat!("runner-agent/", env!("CARGO_PKG_VERSION"));
+/// The two HTTP clients of one TLS profile.
+#[derive(Clone)]
+pub(super) struct HttpClients {
+    /// For calls with side effects. It never reuses a connection: the server may be closing it, and the request may
+    /// or may not arrive.
+    pub(super) fresh: reqwest::Client,
+    /// For calls that may be repeated. It reuses connections.
+    pub(super) kept: reqwest::Client,
+}
+
+/// The clients that were built.
+pub(super) struct ClientCache {
+    config: Arc<Config>,
+    roots: SystemRoots,
+    built: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
+}
+
+impl ClientCache {
+    pub(super) fn new(config: Arc<Config>) -> Self {
+        Self { config, roots: SystemRoots::default(), built: Mutex::default() }
+    }
+
+    /// Drops them, and the system's authorities.
+    pub(super) fn forget(&self) {
+        self.roots.forget();
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed. Waits for the disk if the site is
+    /// encrypted.
+    pub(super) fn of(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
+        let profile = if self.config.is_encrypted(site) {
+            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust)?
+        } else {
+            TlsProfile::Plain
+        };
+        let stamps = profile.stamps()?;
+        let mut cached = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((built_from, clients)) = cached.get(&profile)
+            && *built_from == stamps
+        {
+            return Ok(clients.clone());
+        }
+        let clients = self.build(&profile)?;
+        cached.insert(profile, (stamps, clients.clone()));
+        Ok(clients)
+    }
+
+    fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
+        let tls = profile.config(&self.roots)?;
+        // If the request timeout expired while connecting, it would be unknown whether anything was sent.
+        let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
+        let build = |kept: usize| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .retry(reqwest::retry::never())
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .http1_only()
+                .no_proxy()
+                .connect_timeout(connect_timeout)
+                .timeout(self.config.request_timeout)
+                .pool_max_idle_per_host(kept)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .user_agent(format!("{USER_AGENT} ({}/{})", std::env::consts::OS, std::env::consts::ARCH))
+                .default_headers(accepts_json());
+            for proxy in self.proxies()? {
+                builder = builder.proxy(proxy);
+            }
+            builder.build().map_err(|error| {
+                CallFailure::new(ErrorKind::Tls)
+                    .with_detail("cannot set up connections")
+                    .with_source(error.without_url())
+            })
+        };
+        Ok(HttpClients { fresh: build(0)?, kept: build(self.config.in_flight())? })
+    }
+
+    fn proxies(&self) -> Result<Vec<Proxy>, CallFailure> {
+        let proxies = &self.config.proxies;
+        let except = proxies.no_proxy.as_deref().and_then(NoProxy::from_string);
+        let https = proxies.https.as_deref().map(|url| (Proxy::https(url), "the proxy for https is not a URL"));
+        let http = proxies.http.as_deref().map(|url| (Proxy::http(url), "the proxy for http is not a URL"));
+        let proxy = |(proxy, detail): (reqwest::Result<Proxy>, &str)| match proxy {
+            Ok(proxy) => Ok(proxy.no_proxy(except.clone())),
+            // The cause contains the address, and that may contain a password.
+            Err(_) => Err(CallFailure::new(ErrorKind::ProxySetting).with_detail(detail)),
+        };
+        https.into_iter().chain(http).map(proxy).collect()
+    }
+}
+
+fn accepts_json() -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
+}
