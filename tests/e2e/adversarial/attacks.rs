@@ -14,7 +14,7 @@ use test_support::Process;
 
 use crate::attacker::Attacker;
 use crate::hang::disk_that_hangs;
-use crate::scene::{Scene, rounds};
+use crate::scene::{Scene, in_scenes};
 use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
@@ -81,10 +81,13 @@ fn link_on_the_way() -> Result<(), String> {
 
 /// config.toml and a link to a file of root's trade places while root edits it.
 fn link_swapped_in() -> Result<(), String> {
-    let scene = Scene::of_race();
+    in_scenes(swap_link)
+}
+
+fn swap_link(scene: &Scene, rounds: u32) -> Result<(), String> {
     let link = scene.link(scene.path("safe/config.toml"), "config/link");
     let mut attacker = Attacker::start("exchange", &[&scene.path("config/config.toml"), &link]);
-    for _ in 0..rounds() {
+    for _ in 0..rounds {
         let args = ["rotate", "--all"];
         scene.check(&args, &scene.run(&args))?;
     }
@@ -93,10 +96,13 @@ fn link_swapped_in() -> Result<(), String> {
 
 /// A file of root's in the attacker's directory, which he cannot read, takes the name of the lock while root makes it.
 fn file_given_away() -> Result<(), String> {
-    let scene = Scene::of_race();
+    in_scenes(take_lock_name)
+}
+
+fn take_lock_name(scene: &Scene, rounds: u32) -> Result<(), String> {
     let file = scene.write("config/of-root", "of-root\n");
     let mut attacker = Attacker::start("take-name", &[&file, &scene.path("config/.config.toml.lock")]);
-    for _ in 0..rounds() {
+    for _ in 0..rounds {
         scene.run(&["rotate", "--all"]);
     }
     if !attacker.is_running() {
@@ -220,13 +226,16 @@ fn files_that_block() -> Result<(), String> {
 
 /// config.toml and a pipe trade places while root reads it.
 fn pipe_swapped_in() -> Result<(), String> {
-    let scene = Scene::of_race();
+    in_scenes(swap_pipe)
+}
+
+fn swap_pipe(scene: &Scene, rounds: u32) -> Result<(), String> {
     let pipe = scene.path("config/pipe");
     make_pipe(&pipe);
     scene.give("config/pipe");
     let mut attacker = Attacker::start("exchange", &[&scene.path("config/config.toml"), &pipe]);
-    for _ in 0..rounds() {
-        ends(&scene, &["list"], "a pipe that is swapped in")?;
+    for _ in 0..rounds {
+        ends(scene, &["list"], "a pipe that is swapped in")?;
     }
     if attacker.is_running() { Ok(()) } else { Err("the attacker has ended".to_owned()) }
 }

@@ -147,7 +147,17 @@ fn states(directory: &Path) -> BTreeMap<PathBuf, State> {
 /// Says how many rounds of a race are played.
 pub(crate) const ROUNDS: &str = "ADVERSARIAL_ROUNDS";
 
-/// How many rounds of a race are played.
-pub(crate) fn rounds() -> u32 {
-    env::var(ROUNDS).ok().map_or(200, |rounds| rounds.parse().unwrap())
+/// How many rounds are played in one scene: the agent keeps the former tokens of a runner for a month, so each round takes
+/// longer than the one before.
+const ROUNDS_OF_SCENE: u32 = 200;
+
+/// Plays the rounds of a race, in as many scenes as they need.
+pub(crate) fn in_scenes(play: fn(&Scene, u32) -> Result<(), String>) -> Result<(), String> {
+    let mut left = env::var(ROUNDS).ok().map_or(ROUNDS_OF_SCENE, |rounds| rounds.parse().unwrap());
+    while left > 0 {
+        let rounds = left.min(ROUNDS_OF_SCENE);
+        play(&Scene::of_race(), rounds)?;
+        left -= rounds;
+    }
+    Ok(())
 }
