@@ -115,6 +115,12 @@ impl Place {
         Ok(())
     }
 
+    /// A path for system calls that know no open directory, such as `bind`: it leads through the descriptor.
+    #[must_use]
+    pub fn path_by_descriptor(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(&self.name)
+    }
+
     /// The path behind all links, for messages and for comparing.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -1,15 +1,15 @@
 //! The daemon's unix socket: accessible to its owner only, and removed at shutdown.
 
-use std::fs::{self, DirBuilder};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{UnixListener, UnixSocket};
 
-use crate::files::Place;
+use crate::files::{Place, make_directories};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 64;
@@ -24,7 +24,7 @@ pub(super) struct Socket {
 /// The file of a socket. Dropping it removes the file unless another socket has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
-    path: PathBuf,
+    place: Place,
     device: u64,
     inode: u64,
 }
@@ -33,32 +33,33 @@ impl Socket {
     /// Listens on `path` with mode 0600. Creates the directory, and replaces a socket without a listener.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            make_directories(directory)?;
         }
+        let place = Place::find(path)?;
+        let address = place.path_by_descriptor();
         let socket = UnixSocket::new_stream()?;
-        if let Err(error) = socket.bind(path) {
+        if let Err(error) = socket.bind(&address) {
             if error.kind() != io::ErrorKind::AddrInUse {
                 return Err(error);
             }
-            remove_stale(path)?;
-            socket.bind(path)?;
+            remove_stale(&place)?;
+            socket.bind(&address)?;
         }
-        let place = Place::find(path)?;
         let metadata = place.metadata()?;
-        let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
+        let file = SocketFile { place, device: metadata.dev(), inode: metadata.ino() };
         // No process can connect before `listen`.
-        place.set_mode(0o600)?;
+        file.place.set_mode(0o600)?;
         Ok(Self { listener: socket.listen(BACKLOG)?, file })
     }
 }
 
 /// Removes a socket without a listener.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+fn remove_stale(place: &Place) -> io::Result<()> {
+    if !place.metadata()?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by a file that is not a socket"));
     }
-    match try_connect(path) {
-        Err(Errno::CONNREFUSED) => fs::remove_file(path),
+    match try_connect(&place.path_by_descriptor()) {
+        Err(Errno::CONNREFUSED) => place.remove().map(drop),
         Err(Errno::NOENT) => Ok(()),
         // A full backlog: the listener is alive but does not accept.
         Ok(()) | Err(Errno::AGAIN) => {
@@ -77,16 +78,18 @@ fn try_connect(path: &Path) -> Result<(), Errno> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = |found: &fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| is_ours(&found)) {
+        let is_ours = |found: &Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        if self.place.metadata().is_ok_and(|found| is_ours(&found)) {
             // The next daemon replaces a file that cannot be removed.
-            let _left = fs::remove_file(&self.path);
+            let _left = self.place.remove();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]

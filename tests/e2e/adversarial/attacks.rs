@@ -19,7 +19,7 @@ use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 23] = [
+pub(crate) const ATTACKS: [(&str, Attack); 24] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -41,6 +41,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 23] = [
     ("host-rebound", network::host_rebound),
     ("connections-half-open", network::connections_half_open),
     ("socket-served-by-another", network::socket_served_by_another),
+    ("socket-in-a-foreign-directory", network::socket_in_a_foreign_directory),
     ("lines-forged", terminal::lines_forged),
     ("token-in-the-wrong-place", terminal::token_in_the_wrong_place),
 ];

@@ -150,3 +150,19 @@ pub(crate) fn socket_served_by_another() -> Result<(), String> {
     scene.wait("the other program to listen", |_| socket.exists());
     check("a program without a mark")
 }
+
+/// Root's daemon is told to listen behind a link of the attacker's.
+pub(crate) fn socket_in_a_foreign_directory() -> Result<(), String> {
+    let scene = Scene::new();
+    scene.link(scene.path("safe"), "config/run");
+    for name in ["config/run/agent.sock", "config/run/new/agent.sock"] {
+        let socket = scene.path(name);
+        let daemon = scene.start(&["run", "--socket", socket.to_str().unwrap()]);
+        let output = daemon.try_end()?;
+        if output.code == Some(0) {
+            return Err(format!("it listens at {name}"));
+        }
+        scene.check(&["run", "--socket", name], &output)?;
+    }
+    Ok(())
+}
