@@ -28,7 +28,7 @@
 //! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt. What an answer proves, such as
 //!   a 403 to verify, is in `refusal.rs` and `disposition.rs`. [`gitlab::fleet`] needs an access token.
 //! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
-//!   with records, journal and locks. One thread does all disk work.
+//!   with records, journal and locks. One thread does all of their disk work.
 //! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
 //!   (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.

@@ -5,7 +5,7 @@
 //! daemon's `lock`, `runners/<key>.json` (the record), `<key>.held` (candidates and evidence), `<key>.lock` and `<key>.pending` (the journal),
 //! `dropped/`, and `config.copy` while a mount point is being overwritten.
 //!
-//! One thread does all disk work in order of request; queued changes of config.toml share one replace.
+//! One thread does all of this work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
 mod activity;

@@ -1,7 +1,8 @@
 //! The supervisor: starts the workers, passes on notices and changes, and ends them.
 //!
-//! Its loop waits for events only. An answer of the disk is an event too, so a slow disk delays neither the heartbeat
-//! nor a stop.
+//! Its loop waits for events only. An answer of the disk is an event too, so a slow disk of config.toml or of the state
+//! delays neither the heartbeat nor a stop. Settings and token files are read where they are needed: they are expected on a
+//! local disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -654,6 +654,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {
+        self.pass("edit").await;
         let mut state = self.effect("edit")?;
         let DiskState { entries, known, .. } = &mut *state;
         known.read(entries);
@@ -726,6 +727,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn begin(&self, key: &RunnerKey, intent: Intent) -> Result<(), store::Error> {
+        self.pass("begin").await;
         let mut state = self.effect("begin")?;
         let answer = state.journal.get(key).and_then(|pending| pending.answer.as_ref());
         if answer.is_some_and(|answer| answer.token.is_some()) {
@@ -738,6 +740,7 @@ impl Disk for MemoryDisk {
     }
 
     async fn answered(&self, key: &RunnerKey, answer: JournalAnswer) -> Result<(), store::Error> {
+        self.pass("answered").await;
         let mut state = self.effect("answered")?;
         let is_stateless = state.is_stateless;
         match state.journal.get_mut(key) {

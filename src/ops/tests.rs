@@ -1544,6 +1544,42 @@ async fn stateless() -> (OpsFixture, Runner) {
     (fixture, runner)
 }
 
+/// How many tokens would be lost with the process, while a rotation waits.
+async fn exposed_in(fixture: &OpsFixture, runner: &mut Runner) -> usize {
+    let inquiry = inquiry();
+    let mut rotation = std::pin::pin!(fixture.ops.rotate(runner, None, &inquiry));
+    assert!(tokio::time::timeout(Duration::from_secs(10), &mut rotation).await.is_err(), "it waits");
+    fixture.ops.sole_copies().exposed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_counts_as_exposed_from_its_request_until_it_is_on_the_disk() {
+    for (is_stateless, stuck_at, expected) in
+        [(false, "begin", 0), (false, "answered", 1), (false, "edit", 0), (true, "edit", 1)]
+    {
+        let (fixture, mut runner) = stateless().await;
+        fixture.disk.state().is_stateless = is_stateless;
+        fixture.disk.state().stuck_at = Some(stuck_at);
+        assert_eq!(exposed_in(&fixture, &mut runner).await, expected, "{stuck_at} {is_stateless}");
+        // Without a state directory the runner goes on holding it.
+        assert_eq!(fixture.ops.sole_copies().exposed(), usize::from(is_stateless));
+    }
+    let (fixture, mut runner) = stateless().await;
+    fixture.disk.state().is_stateless = false;
+    fixture.server.inject_always("reset", Some(Fault::AnswerAfter(Duration::from_secs(20))));
+    assert_eq!(exposed_in(&fixture, &mut runner).await, 1, "the answer is on its way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_written_stays_exposed_until_it_is() {
+    let (fixture, mut runner) = stateless().await;
+    fixture.disk.fail("edit", 1);
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    assert_eq!(fixture.ops.sole_copies().exposed(), 1);
+    fixture.ops.save(&mut runner).await.unwrap();
+    assert_eq!(fixture.ops.sole_copies().exposed(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_state_directory_an_entry_that_vanishes_during_a_reset_comes_back_with_the_new_token() {
     for failing in [0, 1, 3] {

@@ -38,6 +38,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let (error, hint) = (chain(error), error.hint());
             if report.step == Step::Save {
                 tracing::error!(runner, error, hint, "config.toml still does not hold the token");
+            } else if self.driver.runner.is_unstored() {
+                tracing::error!(
+                    runner,
+                    error,
+                    hint,
+                    "config.toml does not hold the new token yet: it is in memory alone, and the write is retried: do not end this process"
+                );
             } else {
                 tracing::error!(
                     runner,
