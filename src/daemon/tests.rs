@@ -14,7 +14,7 @@ use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateN
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
 };
-use crate::ops::{Ops, RegistrationSource};
+use crate::ops::{AccessToken, Ops, RegistrationSource};
 use crate::secret::{Source, Token};
 use crate::store::EntryToken;
 
@@ -637,10 +637,9 @@ async fn two_machines_do_not_keep_resetting_a_token_by_id() {
     let (server, clock) = (fixture.server.clone(), fixture.clock.clone());
     // Another machine resets the same runner every two hours.
     let rival = async move {
-        let access = Token::parse("glpat-rival").unwrap();
-        let site = Site { url: url(), tls: TlsFiles::default() };
+        let access = AccessToken { token: Token::parse("glpat-rival").unwrap(), tls: TlsFiles::default() };
         for _ in 0..20 {
-            crate::ops::Server::reset_by_id(&server, &site, id, &access).await.unwrap();
+            crate::ops::Server::reset_by_id(&server, &url(), id, &access).await.unwrap();
             sleep(secs(7200)).await;
         }
         clock

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Deletion, Disk, Enrollment, EntryFate, Failure, Identity, Inquiry, RegistrationSource, Server, UnregisterRequest,
+    AccessToken, Deletion, Disk, Enrollment, EntryFate, Failure, Identity, Inquiry, RegistrationSource, Server,
+    UnregisterRequest,
 };
 use crate::clock::{Clock, Reading};
 use crate::gitlab::fleet::{Manager, NewRunner};
@@ -312,11 +313,11 @@ impl Server for MemoryServer {
 
     async fn create(
         &self,
-        _site: &Site,
-        access_token: &Token,
+        _url: &ServerUrl,
+        access: &AccessToken,
         _new: &NewRunner,
     ) -> Result<Answer<Registered>, Failure> {
-        self.call("create", access_token, |state| {
+        self.call("create", &access.token, |state| {
             let (id, Reset { token, expiry, .. }) = state.create_runner();
             Ok(Registered { id: Some(id), token, expiry, shape: Shape::Documented })
         })
@@ -409,8 +410,13 @@ impl Server for MemoryServer {
         answer
     }
 
-    async fn reset_by_id(&self, _site: &Site, id: RunnerId, access_token: &Token) -> Result<Answer<Reset>, Failure> {
-        self.call("reset_by_id", access_token, |state| {
+    async fn reset_by_id(
+        &self,
+        _url: &ServerUrl,
+        id: RunnerId,
+        access: &AccessToken,
+    ) -> Result<Answer<Reset>, Failure> {
+        self.call("reset_by_id", &access.token, |state| {
             if !state.runners.contains_key(&id.number()) {
                 return Err(Disposition::Gone);
             }
@@ -425,23 +431,23 @@ impl Server for MemoryServer {
 
     async fn description(
         &self,
-        _site: &Site,
+        _url: &ServerUrl,
         id: RunnerId,
-        access_token: &Token,
+        access: &AccessToken,
     ) -> Result<Answer<Option<String>>, Failure> {
-        self.call("description", access_token, |state| {
+        self.call("description", &access.token, |state| {
             state.runners.get(&id.number()).map(|_| None).ok_or(Disposition::Gone)
         })
     }
 
     async fn managers(
         &self,
-        _site: &Site,
+        _url: &ServerUrl,
         id: RunnerId,
-        access_token: &Token,
+        access: &AccessToken,
     ) -> Result<Answer<Vec<Manager>>, Failure> {
         self.until_answered("managers").await;
-        self.call("managers", access_token, |state| {
+        self.call("managers", &access.token, |state| {
             let runner = state.runners.get(&id.number()).ok_or(Disposition::Gone)?;
             Ok(runner.managers.iter().map(|(system_id, contacted_at)| manager(system_id, *contacted_at)).collect())
         })

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Failure;
+use super::{AccessToken, Failure};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{self, Answer, IN_FLIGHT_PER_HOST, Info, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{Held, RunnerId, RunnerKey, Site, SystemId, Timestamp};
+use crate::model::{Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
     self, Edit, Edited, EntrySelector, EntryText, Intent, JournalAnswer, OnDisk, Pending, Record, RecordQuery, Records,
@@ -26,7 +26,7 @@ pub trait Server: 'static {
         IN_FLIGHT_PER_HOST
     }
     async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
-    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered>;
+    async fn create(&self, url: &ServerUrl, access: &AccessToken, new: &NewRunner) -> Answered<Registered>;
     async fn register_v1(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
     async fn verify(&self, site: &Site, token: &Token, id: &SystemId, info: Option<&Info>) -> Answered<Verified>;
     async fn probe(&self, site: &Site) -> Answered<()>;
@@ -34,9 +34,9 @@ pub trait Server: 'static {
     async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
     async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
     async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
-    async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
-    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>>;
-    async fn description(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Option<String>>;
+    async fn reset_by_id(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Reset>;
+    async fn managers(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Vec<Manager>>;
+    async fn description(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Option<String>>;
 }
 
 /// Implements methods of a port by the type's own methods of the same names.
@@ -57,16 +57,20 @@ impl Server for gitlab::Client {
         Self::in_flight_per_host(self)
     }
 
-    async fn create(&self, site: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
-        Ok(self.fleet(site.clone(), access_token.clone()).create(new).await?)
+    async fn create(&self, url: &ServerUrl, access: &AccessToken, new: &NewRunner) -> Answered<Registered> {
+        Ok(self.fleet(access.site(url), access.token.clone()).create(new).await?)
     }
 
-    async fn managers(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
-        Ok(self.fleet(site.clone(), access_token.clone()).managers(id).await?)
+    async fn reset_by_id(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Reset> {
+        Ok(Self::reset_by_id(self, &access.site(url), id, &access.token).await?)
     }
 
-    async fn description(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Option<String>> {
-        let answer = self.fleet(site.clone(), access_token.clone()).runner(id, false).await?;
+    async fn managers(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Vec<Manager>> {
+        Ok(self.fleet(access.site(url), access.token.clone()).managers(id).await?)
+    }
+
+    async fn description(&self, url: &ServerUrl, id: RunnerId, access: &AccessToken) -> Answered<Option<String>> {
+        let answer = self.fleet(access.site(url), access.token.clone()).runner(id, false).await?;
         Ok(Answer { value: answer.value.runner.description, date: answer.date, request_id: answer.request_id })
     }
 
@@ -79,7 +83,6 @@ impl Server for gitlab::Client {
         async fn delete_v1(&self, site: &Site, token: &Token) -> Answered<()>;
         async fn delete_manager(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<()>;
         async fn reset(&self, site: &Site, token: &Token, id: &SystemId) -> Answered<Reset>;
-        async fn reset_by_id(&self, site: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset>;
     }
 }
 

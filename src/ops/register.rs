@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::candidates::Asked;
 use super::rotate::{known_expiry, received};
 use super::{
-    Completed, Disk, Enrollment, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, RegistrationSource, Runner,
-    Server, is_own,
+    AccessToken, Completed, Disk, Enrollment, EntryStatus, Error, Failure, Inquiry, LOCK_WAIT, Ops, RegistrationSource,
+    Runner, Server, is_own,
 };
 use crate::error_chain::chain;
 use crate::gitlab::{RegisterParameters, Registered, Shape};
@@ -377,8 +377,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         until_stored.sends();
         let answer = match &enrollment.source {
             RegistrationSource::Created(creation) => {
-                let site = Site { url: runner.site.url.clone(), tls: creation.tls.clone() };
-                self.server.create(&site, &token, &creation.request(&parameters)).await
+                let access = AccessToken { token: token.clone(), tls: creation.tls.clone() };
+                self.server.create(&runner.site.url, &access, &creation.request(&parameters)).await
             }
             RegistrationSource::V1(_) => self.server.register_v1(&runner.site, &token, &parameters).await,
             RegistrationSource::Registration(_) | RegistrationSource::Given(_) => {

@@ -5,8 +5,8 @@ use super::world::{CallLog, Cause, Excuse, Holding, Kind, Port, State};
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::fuzzing::{RawAnswer, read_deleted, read_probe, read_registered, read_reset, read_verify};
 use crate::gitlab::{Answer, Disposition, Endpoint, ErrorClass, Info, RegisterParameters, Registered, Reset, Verified};
-use crate::model::{RunnerId, Site, SystemId, Timestamp};
-use crate::ops::{Failure, Server};
+use crate::model::{RunnerId, ServerUrl, Site, SystemId, Timestamp};
+use crate::ops::{AccessToken, Failure, Server};
 use crate::secret::Token;
 use crate::store::EntryToken;
 
@@ -423,11 +423,16 @@ impl Server for Port {
         Ok(read_registered(Endpoint::Register, &raw, token)?)
     }
 
-    async fn create(&self, _: &Site, access_token: &Token, new: &NewRunner) -> Answered<Registered> {
+    async fn create(
+        &self,
+        _: &ServerUrl,
+        AccessToken { token, .. }: &AccessToken,
+        new: &NewRunner,
+    ) -> Answered<Registered> {
         let name = new.parameters.description.clone().unwrap_or_default();
         let execution = Box::new(|state: &mut State, now| self.register_for(state, &name, false, now));
-        let raw = self.exchange(Call::Create, &name, access_token, execution).await?;
-        Ok(read_registered(Endpoint::Create, &raw, access_token)?)
+        let raw = self.exchange(Call::Create, &name, token, execution).await?;
+        Ok(read_registered(Endpoint::Create, &raw, token)?)
     }
 
     async fn register_v1(&self, _: &Site, _: &Token, _: &RegisterParameters) -> Answered<Registered> {
@@ -519,7 +524,12 @@ impl Server for Port {
         Ok(read_reset(Endpoint::Reset, &raw, token)?)
     }
 
-    async fn reset_by_id(&self, _: &Site, id: RunnerId, access_token: &Token) -> Answered<Reset> {
+    async fn reset_by_id(
+        &self,
+        _: &ServerUrl,
+        id: RunnerId,
+        AccessToken { token, .. }: &AccessToken,
+    ) -> Answered<Reset> {
         let execution = Box::new(move |state: &mut State, now| {
             let id = id.number();
             if !state.gitlab.database.contains_key(&id) {
@@ -532,16 +542,15 @@ impl Server for Port {
             }
             (201, format!("{{{}}}", credential(state, id)))
         });
-        let raw = self.exchange(Call::ResetById, "", access_token, execution).await?;
-        Ok(read_reset(Endpoint::ResetById, &raw, access_token)?)
+        let raw = self.exchange(Call::ResetById, "", token, execution).await?;
+        Ok(read_reset(Endpoint::ResetById, &raw, token)?)
     }
 
-    async fn description(&self, _site: &Site, _id: RunnerId, _access_token: &Token) -> Answered<Option<String>> {
+    async fn description(&self, _: &ServerUrl, _: RunnerId, _: &AccessToken) -> Answered<Option<String>> {
         Ok(Answer { value: None, date: None, request_id: String::new() })
     }
 
-    async fn managers(&self, _: &Site, id: RunnerId, access_token: &Token) -> Answered<Vec<Manager>> {
-        let _ = (id, access_token);
+    async fn managers(&self, _: &ServerUrl, _: RunnerId, _: &AccessToken) -> Answered<Vec<Manager>> {
         Ok(Answer { value: Vec::new(), date: None, request_id: String::new() })
     }
 }
