@@ -578,3 +578,40 @@ fn an_unregistration_does_not_go_over_to_another_runner_whose_token_the_daemon_h
         ],
     );
 }
+
+#[test]
+fn a_reload_finishes_an_unregistration_that_was_cut_off_and_registers_again() {
+    keeps_every_promise(
+        Setup { jitter: 140_004_533, ..FOR_EVER },
+        &[
+            (NOW, Unregister(1)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(DeleteRunner, Trouble::Slow(2))),
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(60), Restore(1)),
+            (After(600), Register(2)),
+            (After(3328), Unregister(1)),
+            (Await(16), KillCommands),
+            (NOW, Hangup),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_whose_entry_was_removed_beside_that_of_the_runner_itself_has_left_it() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 140_007_906, ..DAY },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 0)),
+            (After(1), Fault(Reset, Trouble::Slow(2))),
+            (NOW, Terminate),
+            (NOW, StartDaemon),
+            (NOW, Unregister(1)),
+            (NOW, Terminate),
+        ],
+    );
+}
