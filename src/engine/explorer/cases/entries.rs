@@ -645,3 +645,26 @@ fn an_enrollment_gets_the_entry_of_its_name_back_that_has_neither_an_id_nor_a_go
         ],
     );
 }
+
+#[test]
+fn a_token_that_was_found_for_a_former_runner_brings_that_one_back() {
+    keeps_every_promise(
+        Setup { jitter: 150_005_085, ..FOR_EVER },
+        &[
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (NOW, SwapToken(3, 0)),
+            (NOW, Rotate(0)),
+            (NOW, Reboot),
+            (NOW, Enroll(1)),
+            (After(3013), Hangup),
+            (NOW, Backup),
+            (NOW, SwapToken(0, 3)),
+            (After(3069), StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Rotate(2)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}
