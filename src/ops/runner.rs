@@ -360,7 +360,8 @@ impl Runner {
     }
 
     /// Whether the evidence on the disk says that the answer to a reset of its present token was lost.
-    pub(super) fn was_lost_elsewhere(&self) -> bool {
+    #[must_use]
+    pub fn was_lost_elsewhere(&self) -> bool {
         self.held.evidence.as_ref().is_some_and(|evidence| {
             evidence.token == self.digest()
                 && matches!(evidence.conclusion, Some(Conclusion::Rejected { rejection: Rejection::Lost, .. }))
