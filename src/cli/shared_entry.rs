@@ -21,7 +21,10 @@ pub(super) async fn drop_entry(session: Rc<CommandSession>, selected: Selected) 
     }
     let is_of_runner = |url| others.iter().filter(|other| other.url.as_ref() == Some(url)).cloned().collect::<Vec<_>>();
     let remaining = is_of_runner(&runner.record.url);
-    match session.ops().remove_entries_of(&mut runner, &entries, &remaining, session.now()).await {
+    let enrollments = &session.config.enrollments;
+    let enrollment = enrollments.iter().find(|enrollment| enrollment.key == runner.record.key);
+    let enrolled_as = enrollment.map(|enrollment| enrollment.entry.name.as_str());
+    match session.ops().remove_entries_of(&mut runner, &entries, &remaining, enrolled_as, session.now()).await {
         Ok(dropped_to) => {
             let kept = dropped_to.map(|path| format!(" and kept in {}", path.display())).unwrap_or_default();
             let users = described(&others.iter().collect::<Vec<_>>());

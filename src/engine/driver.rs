@@ -454,7 +454,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     async fn note_evidence(&mut self) {
         // A registration into an entry that exists says nothing about the token in it.
         let is_into_entry = matches!(self.state, State::Unregistered(_)) && self.runner.digest().is_some();
-        if is_into_entry || matches!(self.state, State::Retired { .. }) {
+        // Another process has concluded what is settled here once more, and has cleared the journal.
+        let is_concluded = matches!(self.state, State::Uncertain(_)) && self.runner.was_lost_elsewhere();
+        if is_into_entry || is_concluded || matches!(self.state, State::Retired { .. }) {
             return;
         }
         if let Err(error) = self.engine.ops.note_evidence(&mut self.runner, self.state.evidence()).await {

@@ -1,5 +1,6 @@
 //! Candidates: tokens beside the current one that the server may accept, and when each of them is followed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
@@ -455,7 +456,35 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let ours = other.held.candidates.into_iter().filter(is_ours).chain(current);
             ours.for_each(|candidate| runner.note_candidate(Candidate { refused: None, ..candidate }));
         }
+        self.note_former_runners(runner).await?;
         Ok(self.save_held(runner).await?)
+    }
+
+    /// Keeps the tokens that were found for a runner which the record had before, and which has no record by now: they bring
+    /// it back as its former tokens do.
+    async fn note_former_runners(&self, runner: &mut Runner) -> Result<(), store::Error> {
+        let (own, former) = (runner.record.named_id(), CandidateSource::Former);
+        let before = runner.held.candidates.iter().filter(|candidate| candidate.source == former);
+        let before: BTreeMap<_, _> =
+            before.filter_map(|it| Some((it.id.filter(|id| Some(*id) != own)?, it.origin))).collect();
+        for (id, origin) in before {
+            let is_its = |record: &Record| record.url == runner.record.url && record.named_id() == Some(id);
+            if self.disk.records_with(RecordQuery::Id(id)).await?.iter().any(is_its) {
+                continue;
+            }
+            let records = self.disk.records_with(RecordQuery::CandidateOf(id)).await?;
+            let is_other = |record: &Record| record.key != runner.record.key && record.url == runner.record.url;
+            for record in records.into_iter().filter(is_other).collect::<Vec<_>>() {
+                let mut other = Runner::recorded(record, runner.site.clone());
+                self.load_held(&mut other).await;
+                let found =
+                    |candidate: &Candidate| candidate.source == CandidateSource::Found && candidate.id == Some(id);
+                let found = other.held.candidates.into_iter().filter(found);
+                let as_former = |found| Candidate { source: former, origin, refused: None, ..found };
+                found.map(as_former).for_each(|candidate| runner.note_candidate(candidate));
+            }
+        }
+        Ok(())
     }
 
     /// As [`Ops::load_held`], for several runners in one step.

@@ -9,7 +9,8 @@ use crate::store::{self, Edit, Entry, EntrySelector, Record};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Removes these entries of a runner from config.toml; sends nothing. The record stays if `others` of its entries
-    /// stay, and follows one of them if it had the name of a removed one: an enrollment has no runner any more then.
+    /// stay, and follows one of them if it had the name of a removed one, or was `enrolled_as` that: the enrollment has no
+    /// runner any more then.
     /// Returns the file that keeps the last removed entry.
     ///
     /// # Errors
@@ -20,6 +21,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         removed: &[Entry],
         others: &[Entry],
+        enrolled_as: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<PathBuf>, Error> {
         let copied: Vec<_> = others.iter().filter_map(|entry| entry.token.token().map(Token::digest)).collect();
@@ -27,9 +29,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if !others.is_empty() && removed.iter().filter_map(|entry| entry.token.token()).any(is_sole_copy) {
             return Err(Error::Replaced(runner.label().to_owned()));
         }
-        let is_named = removed.iter().any(|entry| entry.name == runner.record.name);
+        let is_enrolled = |name: &str| removed.iter().any(|entry| entry.name.as_deref() == Some(name));
+        let enrolled_as = enrolled_as.filter(|name| is_enrolled(name));
+        let is_named = enrolled_as.is_some() || removed.iter().any(|entry| entry.name == runner.record.name);
         if is_named && !others.is_empty() {
-            self.part_from_enrollment(runner, now).await?;
+            self.part_from_enrollment(runner, enrolled_as, now).await?;
         }
         let _lock = self.lock(runner).await?;
         if others.is_empty() {
@@ -64,13 +68,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// The runner goes on as one that was found. Its enrollment keeps the record of a retired runner, which keeps a running
     /// daemon from registering another one.
-    async fn part_from_enrollment(&self, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+    async fn part_from_enrollment(
+        &self,
+        runner: &mut Runner,
+        enrolled_as: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let (Some(digest), Some(_), true) = (runner.digest(), &runner.record.enrollment, self.disk.has_state()) else {
             return Ok(());
         };
         let mut left = Runner::blank(runner.record.key.clone(), runner.record.origin, runner.site.clone()).record;
         left.enrollment.clone_from(&runner.record.enrollment);
-        left.name.clone_from(&runner.record.name);
+        left.name = enrolled_as.map(str::to_owned).or_else(|| runner.record.name.clone());
         (left.state, left.since) = (Some(StateName::Retired), Some(now));
         let from = runner.record.key.clone();
         let key = RunnerKey::found(&runner.record.url, runner.record.id, digest);

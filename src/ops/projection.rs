@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::candidates::Asked;
 use super::register::target_of;
 use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
-use crate::model::{CandidateSource, Credential, RunnerId};
-use crate::secret::Digest;
-use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Snapshot};
+use crate::model::{Candidate, CandidateSource, Credential, RunnerId, Timestamp};
+use crate::secret::{Digest, Token};
+use crate::store::{self, Edit, Edited, Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 /// How the entry in config.toml compares with the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,16 +205,67 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// [`Error::Disk`] if config.toml or the records cannot be read.
     pub async fn has_unnamed_entry(&self, runner: &Runner, name: &str) -> Result<bool, Error> {
         let snapshot = self.disk.read().await?;
+        Ok(!self.unnamed_entries(runner, name, &snapshot).await?.is_empty())
+    }
+
+    /// The entries of this name that may be the runner's, without its id and with an unknown token.
+    async fn unnamed_entries<'s>(
+        &self,
+        runner: &Runner,
+        name: &str,
+        snapshot: &'s Snapshot,
+    ) -> Result<Vec<&'s Entry>, store::Error> {
         let is_unnamed = |entry: &&Entry| entry.id.is_none() && entry.token.token().is_some();
-        let unnamed: Vec<_> = snapshot.named(&runner.record.url, name).filter(is_unnamed).collect();
+        let mut unnamed: Vec<_> = snapshot.named(&runner.record.url, name).filter(is_unnamed).collect();
         if unnamed.is_empty() {
-            return Ok(false);
+            return Ok(unnamed);
         }
         // Another enrollment can have the same name.
         let records = self.disk.records().await?.records;
         let enrolled = records.iter().filter(|record| record.enrollment.is_some() && record.key != runner.record.key);
         let of_others: BTreeSet<_> = enrolled.flat_map(|record| snapshot.positions_of(&target_of(record))).collect();
-        Ok(unnamed.into_iter().any(|entry| !of_others.contains(&entry.position)))
+        unnamed.retain(|entry| !of_others.contains(&entry.position));
+        Ok(unnamed)
+    }
+
+    /// The unknown tokens in such entries, if the runner of an enrollment has no other entry. They are kept as candidates
+    /// first.
+    pub(super) async fn note_unnamed(
+        &self,
+        runner: &mut Runner,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, store::Error> {
+        let is_without_entry = EntryStatus::of(runner, snapshot) == EntryStatus::Missing && !runner.is_unwritten();
+        let is_served = runner.record.credential.is_some() && !runner.is_leaving && self.disk.has_state();
+        let name = runner.record.name.clone().filter(|_| runner.record.enrollment.is_some());
+        let Some(name) = name.filter(|_| is_without_entry && is_served) else { return Ok(Vec::new()) };
+        let mut tokens = Vec::new();
+        for entry in self.unnamed_entries(runner, &name, snapshot).await? {
+            let Some(token) = entry.token.token().cloned() else { continue };
+            let (source, obtained_at, expiry) = (CandidateSource::Found, entry.obtained_at, entry.expiry);
+            tokens.push(token.clone());
+            let (id, origin, refused) = (None, None, None);
+            runner.note_candidate(Candidate { token, source, noted_at: now, obtained_at, expiry, id, origin, refused });
+        }
+        self.save_held(runner).await?;
+        Ok(tokens)
+    }
+
+    /// Gives the runner such an entry, whose token is proven dead.
+    pub(super) async fn take_unnamed(&self, runner: &mut Runner, dead: Vec<Digest>) -> Result<(), store::Error> {
+        let Some(credential) = runner.record.credential.clone() else { return Ok(()) };
+        tracing::warn!(
+            runner = runner.label(),
+            "the entry of its name in config.toml has neither its id nor a token that the server accepts: writing the current one"
+        );
+        let Record { url, name, id, .. } = &runner.record;
+        let target = EntrySelector { url: url.clone(), id: None, digests: dead, name: name.clone() };
+        let edit = Edit::Renew { target, id: *id, credential, over: Vec::new() };
+        match self.disk.edit(edit).await {
+            Ok(_) | Err(store::Error::NoSuchEntry { .. } | store::Error::UnknownToken { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether an entry of another runner goes before those of this one, as after a command has registered the name anew.

@@ -183,11 +183,13 @@ impl Runner {
     }
 
     /// Whether another process has given the record a token since a person has selected it that may be another runner's:
-    /// neither has a reset brought it, nor has the server named the selected runner for it.
+    /// the server has named another one for it, or none, and no reset has brought it.
     pub(super) fn may_be_unselected(&self) -> bool {
         let Some(selected) = &self.selected else { return false };
-        let named = self.record.named_id();
-        let is_same = named.is_some() && named == selected.id || self.record.last_reset_at > selected.last_reset_at;
+        let is_same = match self.record.named_id().zip(selected.id) {
+            Some((named, selected)) => named == selected,
+            None => self.record.last_reset_at > selected.last_reset_at,
+        };
         selected.token != self.digest() && !is_same
     }
 
@@ -358,7 +360,8 @@ impl Runner {
     }
 
     /// Whether the evidence on the disk says that the answer to a reset of its present token was lost.
-    pub(super) fn was_lost_elsewhere(&self) -> bool {
+    #[must_use]
+    pub fn was_lost_elsewhere(&self) -> bool {
         self.held.evidence.as_ref().is_some_and(|evidence| {
             evidence.token == self.digest()
                 && matches!(evidence.conclusion, Some(Conclusion::Rejected { rejection: Rejection::Lost, .. }))

@@ -723,7 +723,7 @@ async fn an_entry_that_is_removed_beside_a_copy_frees_its_runner_from_the_enroll
     let (enrolled, credential) = (runner.record.key.clone(), runner.record.credential.clone().unwrap());
     fixture.disk.add_entry("build-1-copy", runner.record.id, &credential);
     let entries = fixture.disk.state().entries.clone();
-    fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], now()).await.unwrap();
+    fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], None, now()).await.unwrap();
     let state = fixture.disk.state();
     let left = &state.records[&enrolled];
     assert_eq!((left.credential.as_ref(), left.state), (None, Some(StateName::Retired)));
@@ -744,7 +744,7 @@ async fn an_entry_goes_beside_a_copy_only_if_no_other_one_loses_its_token() {
         fixture.disk.add_entry("build-1-copy", runner.record.id, &copied);
         fixture.disk.state().entries[0].token = EntryToken::Literal(new.token);
         let entries = fixture.disk.state().entries.clone();
-        let removed = fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], now()).await;
+        let removed = fixture.ops.remove_entries_of(&mut runner, &entries[..1], &entries[1..], None, now()).await;
         assert_eq!(removed.is_ok(), is_copied);
         let rest = if is_copied { &entries[1..] } else { &entries[..] };
         assert_eq!(fixture.disk.state().entries, rest);

@@ -43,7 +43,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut entered = self.enter(runner).await?;
         entered.check_unfinished(runner)?;
         refuse_first_api(runner)?;
-        let unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
+        let mut unknown = self.note_unknown(runner, &entered.snapshot, inquiry.now.at).await?;
+        let unnamed = self.note_unnamed(runner, &entered.snapshot, inquiry.now.at).await?;
+        unknown.extend(unnamed.iter().cloned());
         let newer = match self.ask_newer(runner, &unknown, inquiry).await? {
             Asked::Adopted(answer) => {
                 self.note_same(runner).await?;
@@ -55,7 +57,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(Completed::new(Outcome::Lost { retry_after: None }, newer.date));
         }
         match self.verify_own(runner, &mut entered.locked, inquiry).await {
-            Ok(verified) => self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await,
+            Ok(verified) if unnamed.is_empty() => {
+                self.correct_entry(runner, &entered.snapshot, &newer, verified, inquiry).await
+            }
+            Ok(verified) => self.correct_unnamed(runner, &unnamed, &newer, verified, inquiry).await,
             Err(error) if error.outcome() == Outcome::Refused => {
                 // With this refusal it may be proven dead.
                 let before = inquiry.asked.filter(|_| !runner.is_replaced);
@@ -194,6 +199,26 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.project(runner).await?;
         Ok(verified)
+    }
+
+    /// The runner's own token was accepted, and these are in entries of its name without an id: puts it over one that is
+    /// proven dead.
+    async fn correct_unnamed(
+        &self,
+        runner: &mut Runner,
+        unnamed: &[Token],
+        newer: &Unadopted,
+        verified: Completed,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Completed, Error> {
+        let over = runner.overwritable(inquiry);
+        let is_refused = |token: &&Token| newer.foreign.iter().all(|(accepted, _)| accepted != *token);
+        let refused = unnamed.iter().filter(is_refused).map(Token::digest);
+        let (dead, unjudged): (Vec<_>, Vec<_>) = refused.partition(|token| over.contains(token));
+        if !dead.is_empty() {
+            self.take_unnamed(runner, dead).await?;
+        }
+        Ok(Completed { is_disputed: !unjudged.is_empty(), ..verified })
     }
 
     /// A candidate has become the runner's token: entries that hold another one of its tokens get it too.

@@ -119,11 +119,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     pub(super) async fn reconcile(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
-        let runner = &mut self.driver.runner;
-        if runner.record.credential.is_none() {
+        if self.driver.runner.record.credential.is_none() {
             return;
         }
         let unregistered = self.missed.take().map_or(unregistered, |missed| missed.max(unregistered));
+        if unregistered == UnregisteredElsewhere::RegisterAgain {
+            self.finish_unregistration().await;
+        }
+        let runner = &mut self.driver.runner;
         // The record is read first: it may show that the runner is gone although config.toml cannot be read.
         let reconciled = match self.shared.engine.ops.reconcile(runner).await {
             Ok(reconciled) => Some(reconciled),
@@ -168,6 +171,23 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             | EntryStatus::Blank
             | EntryStatus::Broken
             | EntryStatus::Missing => {}
+        }
+    }
+
+    /// What another process has unregistered before a reload is registered again by that, also if that process was cut off
+    /// before its end.
+    async fn finish_unregistration(&mut self) {
+        let now = self.driver.now();
+        match self.shared.engine.ops.finish_unregistration(&mut self.driver.runner, now).await {
+            Ok(Some(_)) => {
+                tracing::info!(runner = self.driver.runner.label(), "finished an unregistration that was cut off");
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
+                runner = self.driver.runner.label(),
+                error = chain(&error),
+                "cannot finish an unregistration that was cut off"
+            ),
         }
     }
 

@@ -94,7 +94,11 @@ impl Session {
             Command::RotateById => self.rotate(managed, true).await,
             Command::Unregister if !others.is_empty() && !entries.is_empty() => {
                 let mut runner = managed.runner;
-                self.engine.ops.remove_entries_of(&mut runner, &entries, &others, self.engine.now()).await?;
+                let config = self.port.world.state().config.clone();
+                let enrollment = config.enrollments.iter().find(|enrollment| enrollment.key == runner.record.key);
+                let enrolled_as = enrollment.map(|enrollment| enrollment.entry.name.as_str());
+                let now = self.engine.now();
+                self.engine.ops.remove_entries_of(&mut runner, &entries, &others, enrolled_as, now).await?;
                 let owner = self.owner_of(&runner);
                 self.port.world.state().freed.insert(name.to_owned());
                 self.port.world.state().parted.extend(owner);

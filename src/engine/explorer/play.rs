@@ -706,6 +706,7 @@ fn happen(state: &mut State, act: &Act) {
                 }
             }
             state.gitlab.lag = None;
+            state.restored_at = now;
         }
         Act::DateAhead(secs) => {
             state.gitlab.date_offset = secs * 1000;

@@ -270,7 +270,8 @@ impl Port {
         let is_good = |id: &u64| {
             let runner = state.gitlab.database.get(id);
             let is_alive = runner.is_some_and(|runner| runner.expires_at.is_none_or(|at| at > now));
-            is_alive && state.holdings.get(id) == Some(&Holding::Held)
+            let is_news = runner.is_some_and(|runner| state.is_restored_since_asked(&runner.token));
+            is_alive && !is_news && state.holdings.get(id) == Some(&Holding::Held)
         };
         let made = state.gitlab.database.iter();
         // Without a state directory nothing but an entry of its name says that it has one.

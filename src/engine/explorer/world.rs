@@ -224,6 +224,8 @@ pub(super) struct State {
     pub(super) last_disk_fault: i64,
     /// The latest `Date` that was ahead of the true time.
     pub(super) latest_wrong_date: i64,
+    /// When GitLab was last restored from a backup.
+    pub(super) restored_at: i64,
     /// When GitLab has last issued a token.
     last_answer: i64,
     pub(super) last_fault: i64,
@@ -300,6 +302,7 @@ impl World {
             clock_reads: (0, 0),
             last_disk_fault: 0,
             latest_wrong_date: 0,
+            restored_at: 0,
             last_answer: 0,
             last_fault: 0,
             violations: Vec::new(),
@@ -508,6 +511,13 @@ impl State {
                 && pending.intent.asked_by == Some(AskedBy::Command)
                 && pending.answer.is_some()
         })
+    }
+
+    /// Whether a backup was restored after the last question about a token, which was asked just now: no answer could say
+    /// that the token is good again.
+    pub(super) fn is_restored_since_asked(&self, token: &str) -> bool {
+        let asked_at = self.requests.get(token).and_then(|requests| requests.back());
+        asked_at.is_some_and(|asked_at| *asked_at <= self.restored_at && self.now() - asked_at < JUST_NOW)
     }
 
     /// The agent has deleted a runner, or its manager, as a person has asked for.
@@ -823,6 +833,10 @@ const MAX_REQUESTS: usize = 110;
 
 /// What one act from outside can add: a nudge, its confirmation, and the beginning of a backoff.
 const MAX_REQUESTS_PER_STIMULUS: usize = 12;
+
+/// How long a registration may take that follows a question about the former token, in milliseconds: it asks first whether
+/// a GitLab answers, and may wait for another process.
+const JUST_NOW: i64 = 120_000;
 
 /// Resets of one runner by the daemon in an hour: one in ten minutes, and those after a restart.
 const MAX_RESETS: usize = 8;

@@ -251,3 +251,23 @@ fn an_enrollment_gets_the_entry_that_kept_its_registration_waiting() {
         ],
     );
 }
+
+#[test]
+fn a_backup_restored_between_a_verification_and_a_registration_goes_unnoticed() {
+    keeps_every_promise(
+        Setup { jitter: 130_000_971, ..FOR_EVER },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (NOW, Enroll(1)),
+            (After(1), KillDaemon),
+            (NOW, Rotate(0)),
+            (NOW, Unregister(3)),
+            (NOW, Fault(Probe, Trouble::ServerError)),
+            (NOW, RotateById(1)),
+            (After(600), Wait),
+            (NOW, Reboot),
+            (Await(20), Restore(3)),
+        ],
+    );
+}

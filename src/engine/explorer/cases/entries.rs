@@ -624,3 +624,47 @@ fn a_token_in_the_entry_of_another_runner_expires_when_the_server_says() {
         ],
     );
 }
+
+#[test]
+fn an_enrollment_gets_the_entry_of_its_name_back_that_has_neither_an_id_nor_a_good_token() {
+    keeps_every_promise(
+        Setup { age: 4320, jitter: 140_021_793, ..TWO_HOURS },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Enroll(1)),
+            (NOW, RegisterForce(0)),
+            (NOW, Restore(2)),
+            (After(19_584), Enroll(2)),
+            (NOW, Terminate),
+            (NOW, StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, RemoveId(3)),
+            (NOW, ResetInGitlab(3, true)),
+            (NOW, RegisterAgainPolicy(2)),
+            (After(28_476), AccessToken(true)),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_was_found_for_a_former_runner_brings_that_one_back() {
+    keeps_every_promise(
+        Setup { jitter: 150_005_085, ..FOR_EVER },
+        &[
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (NOW, SwapToken(3, 0)),
+            (NOW, Rotate(0)),
+            (NOW, Reboot),
+            (NOW, Enroll(1)),
+            (After(3013), Hangup),
+            (NOW, Backup),
+            (NOW, SwapToken(0, 3)),
+            (After(3069), StartDaemon),
+            (NOW, KillDaemon),
+            (NOW, ResetInGitlab(3, false)),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Rotate(2)),
+            (NOW, RestoreConfig),
+        ],
+    );
+}

@@ -331,3 +331,20 @@ fn a_reset_that_a_command_has_lost_is_settled_although_a_gateway_was_not_underst
         ],
     );
 }
+
+#[test]
+fn a_stop_does_not_forget_the_reset_that_a_command_has_lost() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 160_002_362, ..DAY },
+        &[
+            (NOW, StartDaemon),
+            (NOW, Unenroll(1)),
+            (NOW, Unregister(0)),
+            (NOW, Fault(Reset, Trouble::CutAfter)),
+            (NOW, Enroll(3)),
+            (After(1), Rotate(1)),
+            (After(60), Restore(3)),
+            (After(60), Terminate),
+        ],
+    );
+}

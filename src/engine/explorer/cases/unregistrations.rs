@@ -535,3 +535,83 @@ fn tokens_of_a_former_runner_went_with_the_record_of_the_one_that_was_made_since
         ],
     );
 }
+
+#[test]
+fn an_unregistration_does_not_go_over_to_another_runner_whose_token_the_daemon_has_reset() {
+    keeps_every_promise(
+        Setup { jitter: 130_017_301, ..FOR_EVER },
+        &[
+            (NOW, Fault(DeleteManager, Trouble::CutBefore)),
+            (NOW, Register(2)),
+            (NOW, StartDaemon),
+            (After(600), Fault(Probe, Trouble::CutAfter)),
+            (After(600), Fault(Any, Trouble::Slow(20))),
+            (NOW, Life(86_400)),
+            (NOW, Unregister(3)),
+            (After(27_555), RotateById(0)),
+            (After(60), Enroll(1)),
+            (NOW, DateAhead(3)),
+            (After(3404), Fault(Registration, Trouble::Gateway(501, Body::Message))),
+            (After(21_738), Verify(2)),
+            (After(600), DiskFault("begin", 2)),
+            (After(600), OldRelease(true)),
+            (NOW, DiskFault("edit", 2)),
+            (NOW, Enroll(0)),
+            (NOW, DiskFault("begin", 2)),
+            (After(60), Unregister(1)),
+            (NOW, Fault(Any, Trouble::Connect)),
+            (After(826), Fault(Reset, Trouble::CutBefore)),
+            (Await(7), Hangup),
+            (NOW, SwapToken(2, 0)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Reboot),
+            (NOW, Unregister(2)),
+            (After(3615), ResetInGitlab(2, true)),
+            (NOW, Unregister(2)),
+            (After(7466), DateAhead(90_000)),
+            (After(15_066), StartDaemon),
+            (NOW, Restore(2)),
+            (Await(4), Wait),
+            (Await(11), Wait),
+            (Await(10), Unregister(0)),
+            (NOW, RegisterAgainPolicy(1)),
+        ],
+    );
+}
+
+#[test]
+fn a_reload_finishes_an_unregistration_that_was_cut_off_and_registers_again() {
+    keeps_every_promise(
+        Setup { jitter: 140_004_533, ..FOR_EVER },
+        &[
+            (NOW, Unregister(1)),
+            (NOW, RegisterAgainPolicy(2)),
+            (NOW, Fault(DeleteRunner, Trouble::Slow(2))),
+            (NOW, StartDaemon),
+            (NOW, Enroll(3)),
+            (After(60), Restore(1)),
+            (After(600), Register(2)),
+            (After(3328), Unregister(1)),
+            (Await(16), KillCommands),
+            (NOW, Hangup),
+        ],
+    );
+}
+
+#[test]
+fn an_enrollment_whose_entry_was_removed_beside_that_of_the_runner_itself_has_left_it() {
+    keeps_every_promise(
+        Setup { age: 51_840, jitter: 140_007_906, ..DAY },
+        &[
+            (NOW, Enroll(1)),
+            (NOW, Unregister(2)),
+            (NOW, StartDaemon),
+            (NOW, SwapToken(1, 0)),
+            (After(1), Fault(Reset, Trouble::Slow(2))),
+            (NOW, Terminate),
+            (NOW, StartDaemon),
+            (NOW, Unregister(1)),
+            (NOW, Terminate),
+        ],
+    );
+}
