@@ -396,6 +396,32 @@ async fn a_removed_entry_counts_once_the_file_has_been_still_for_five_seconds() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_entry_is_restored_beside_one_of_its_name_with_another_token_and_without_an_id() {
+    let fixture = DaemonFixture::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
+    let script = async {
+        sleep(secs(60)).await;
+        // The server does not say whose the other token is.
+        fixture.server.inject_always("verify", Some(Fault::Fail(UNKNOWN)));
+        let replaced = |token: &str| {
+            let mut state = fixture.disk.state();
+            state.entries[0].id = None;
+            state.entries[0].token = EntryToken::Literal(Token::parse(token).unwrap());
+        };
+        replaced("glrt-of-a-person");
+        changes.send(Changed { config: true, settings: false }).unwrap();
+        sleep(secs(3600)).await;
+        assert_eq!(fixture.disk.tokens(), [Token::parse("glrt-of-a-person").unwrap()]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(enrolled(registration_token()), parts, inbox), script);
+    result.unwrap();
+    assert_eq!(count_of(&fixture, "register"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_shutdown_policy_selects_the_unregistered_runners() {
     for (policy, left) in [(Unregister::Never, 2), (Unregister::Enrolled, 1), (Unregister::All, 0)] {
         let fixture = DaemonFixture::new(None);
@@ -664,12 +690,29 @@ async fn a_runner_on_a_copied_disk_counts_as_shared() {
     assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
+/// A policy that says whether other machines use the runner of the enrollment.
+fn sharing(shared: bool) -> Policy {
+    let selector = PolicySelector { name: Some("build-1".to_owned()), ..PolicySelector::default() };
+    Policy { selector, rotate: None, unregister: None, shared: Some(shared) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_on_a_copied_disk_that_is_declared_not_shared_is_rotated_and_deleted() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+    let config = Config { policies: vec![sharing(false)], ..enrolled(registration_token()) };
+    fixture.run(config, secs(3500), Notice::Stop).await;
+    assert_eq!(count_of(&fixture, "reset"), 1);
+    assert_eq!(fixture.server.calls().last(), Some(&"delete_runner"));
+    assert!(fixture.server.runners().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_never_deletes_a_runner_that_is_declared_shared() {
     let shared = |unregister| {
-        let selector = PolicySelector { name: Some("build-1".to_owned()), ..PolicySelector::default() };
         let mut config = enrolled(registration_token());
-        config.policies = vec![Policy { selector, rotate: None, unregister: None, shared: Some(true) }];
+        config.policies = vec![sharing(true)];
         config.shutdown.unregister = unregister;
         config
     };

@@ -57,10 +57,12 @@ pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
     }
 }
 
-/// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record.
-pub(super) fn requested_deletion(runner: &Runner) -> Deletion {
+/// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record,
+/// unless the settings know better.
+pub(super) fn requested_deletion(config: &Config, runner: &Runner) -> Deletion {
+    let is_copy = runner.record.is_copy && config.policy_of(runner).shared != Some(false);
     match runner.record.origin {
-        Origin::Registered | Origin::V1 if !runner.record.is_copy => Deletion::Runner,
+        Origin::Registered | Origin::V1 if !is_copy => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
     }
 }

@@ -370,6 +370,20 @@ async fn an_unregistration_that_ends_undone_leaves_no_intent() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_command_deletes_a_runner_through_a_copied_record_only_if_it_is_declared_not_shared() {
+    for (shared, deletion) in [(None, "delete_manager"), (Some(true), "delete_manager"), (Some(false), "delete_runner")]
+    {
+        let mut world = World::new();
+        world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+        world.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+        let selector = PolicySelector { name: Some("a".to_owned()), ..PolicySelector::default() };
+        world.config.policies = vec![Policy { selector, rotate: None, unregister: None, shared }];
+        world.command().await.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+        assert_eq!(world.server.calls().last(), Some(&deletion), "{shared:?}");
+    }
+}
+
 /// The journal of a command that was killed.
 fn unregistration_intent(token: &Token, id: RunnerId) -> Intent {
     let (fingerprint, fate) = (token.fingerprint(), Some(StoredFate::Drop));

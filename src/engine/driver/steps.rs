@@ -288,7 +288,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 let deletion = deletion_at_stop(&self.config, &self.runner);
                 (deletion, EntryFate::at_shutdown(&self.runner.record, deletion), AskedBy::Daemon)
             }
-            Asker::Command { entry_fate, .. } => (requested_deletion(&self.runner), entry_fate, AskedBy::Command),
+            Asker::Command { entry_fate, .. } => {
+                (requested_deletion(&self.config, &self.runner), entry_fate, AskedBy::Command)
+            }
         };
         let is_sent = std::mem::replace(&mut self.is_deletion_sent, true);
         let request = UnregisterRequest { deletion, fate, asked_by, is_sent };

@@ -17,7 +17,7 @@ use super::gitlab::Call::{
 };
 use super::gitlab::{Body, Fault as Trouble, Oddity};
 use super::people::Mistakes;
-use super::play::{Setup, play};
+use super::play::{Played, Setup, play};
 
 const DAY: Setup = Setup { life: 86_400, age: 0, jitter: 7, is_stateless: false, mistakes: Mistakes::Together };
 const TWO_HOURS: Setup = Setup { life: 7200, ..DAY };
@@ -28,8 +28,9 @@ const HALF: Setup = Setup { age: 43_200, ..DAY };
 
 const NOW: When = After(0);
 
-fn keeps_every_promise(setup: Setup, acts: &[(When, Act)]) {
+fn keeps_every_promise(setup: Setup, acts: &[(When, Act)]) -> Played {
     let moves: Vec<_> = acts.iter().cloned().map(|(when, act)| Move(when, act)).collect();
     let played = play(setup, &moves, true);
     assert!(played.violations.is_empty(), "{:?}\n{}", played.violations, played.trace.join("\n"));
+    played
 }

@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Throttle,
     /// GitLab answers a reset with the token that was sent.
     SameToken,
+    /// A replica of GitLab's does not have the runner of a call by id yet.
+    Missing,
 }
 
 /// The body of a gateway's answer.

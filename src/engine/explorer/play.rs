@@ -16,12 +16,13 @@ use super::people::{Mistakes, People};
 use super::world::{Cause, Excuse, Holding, Intent, Kind, Port, State, Violation, World, entry_name, literal};
 use crate::daemon::{self, Changed, Heartbeat, Notice, Parts, Watch};
 use crate::engine::{Config, Engine, Policy, PolicySelector, Unregister};
+use crate::gitlab::fleet::NewRunnerOwner;
 use crate::gitlab::{Info, RegisterParameters};
 use crate::lifecycle::RegisterAgain;
 use crate::model::{
     Conclusion, Credential, Expiry, Held, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles, Trouble,
 };
-use crate::ops::{Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
+use crate::ops::{Creation, Enrollment, Identity, Ops, RegistrationSource, ServerAccess};
 use crate::secret::{Source, Token};
 use crate::status::{Counters, StatusRegistry};
 use crate::store::{EntryProblem, EntryToken, NewEntry};
@@ -56,6 +57,8 @@ pub(super) struct Played {
     /// The positions of mistakes that people do not make then; time passes instead.
     pub(super) omitted: Vec<usize>,
     pub(super) trace: Vec<String>,
+    /// The names of the entries at the end.
+    pub(super) entry_names: Vec<String>,
 }
 
 struct RunningDaemon {
@@ -108,13 +111,18 @@ pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
         if player.world.state().violations.is_empty() {
             player.rest().await;
         }
-        let (violations, trace, steps) = {
+        let played = {
             let mut state = player.world.state();
-            let trace = state.trace.take().unwrap_or_default();
-            (std::mem::take(&mut state.violations), trace, acts + state.request_count)
+            Played {
+                violations: std::mem::take(&mut state.violations),
+                steps: acts + state.request_count,
+                omitted,
+                trace: state.trace.take().unwrap_or_default(),
+                entry_names: state.files.entries.iter().filter_map(|entry| entry.name.clone()).collect(),
+            }
         };
         player.kill_all().await;
-        Played { violations, steps, omitted, trace }
+        played
     });
     drop(local);
     played
@@ -134,9 +142,10 @@ pub(super) fn identity() -> Identity {
     }
 }
 
-pub(super) const ENROLLED: [&str; 4] = ["build-1", "build-2", "given-1", "build-1"];
+pub(super) const ENROLLED: [&str; 5] = ["build-1", "build-2", "given-1", "build-1", "made-1"];
 
-/// The enrollments of this world: two by registration token, one of a given token, and one with another's name.
+/// The enrollments of this world: two by registration token, one of a given token, one with another's name, and one whose
+/// runner an access token creates.
 pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollment {
     let index = usize::from(index) % ENROLLED.len();
     let name = ENROLLED[index];
@@ -146,6 +155,12 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
     let source = |token: &str| Source::Value { token: Token::parse(token).unwrap(), origin: "a test".to_owned() };
     let source = match index {
         2 => RegistrationSource::Given(source(given)),
+        4 => RegistrationSource::Created(Creation {
+            access_token: source("glpat-access"),
+            owner: NewRunnerOwner::Instance,
+            token_expires_at: None,
+            token_rotation_deadline: None,
+        }),
         _ => RegistrationSource::Registration(source("GR1348941registration")),
     };
     Enrollment {

@@ -77,7 +77,8 @@ impl Port {
             state.note(|| format!("    fault: {fault:?}"));
         }
         if let Some(log) = &mut state.log {
-            log.push(CallLog { call, about: about.clone(), is_faulted: fault.is_some() });
+            let (about, files) = (about.clone(), state.files.clone());
+            log.push(CallLog { call, about, is_faulted: fault.is_some(), files });
         }
         self.check_repetition(state, call, &about_token, name, fault.as_ref(), now);
         if state.gitlab.down_until > now {
@@ -93,6 +94,9 @@ impl Port {
             Some(Fault::Gateway(status, body)) => return (Ok(Gitlab::gateway(status, body, now)), 0),
             Some(Fault::ServerError) => {
                 return (Ok(state.gitlab.answer(500, r#"{"message":"500 Internal Server Error"}"#, now)), 0);
+            }
+            Some(Fault::Missing) => {
+                return (Ok(state.gitlab.answer(404, RUNNER_NOT_FOUND, now)), 0);
             }
             Some(Fault::Throttle) => {
                 let mut raw = state.gitlab.answer(429, "Retry later\n", now);
@@ -387,6 +391,8 @@ fn odd(mut raw: RawAnswer, oddity: Oddity) -> RawAnswer {
 
 const FORBIDDEN: &str = r#"{"message":"403 Forbidden"}"#;
 
+const RUNNER_NOT_FOUND: &str = r#"{"message":"404 Runner Not Found"}"#;
+
 fn time(at: Option<i64>) -> String {
     at.map_or_else(|| "null".to_owned(), |at| format!("\"{}\"", Timestamp::from_millis(at)))
 }
@@ -534,7 +540,7 @@ impl Server for Port {
         let execution = Box::new(move |state: &mut State, now| {
             let id = id.number();
             if !state.gitlab.database.contains_key(&id) {
-                return (404, r#"{"message":"404 Runner Not Found"}"#.to_owned());
+                return (404, RUNNER_NOT_FOUND.to_owned());
             }
             state.gitlab.reset(id, now);
             state.recovered.insert(id);

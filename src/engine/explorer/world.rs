@@ -48,11 +48,14 @@ pub(super) enum Kind {
 }
 
 /// A request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct CallLog {
     pub(super) call: Call,
+    /// The number of the runner, or a token that is none's.
     pub(super) about: String,
     pub(super) is_faulted: bool,
+    /// What the agent held when it was sent.
+    pub(super) files: Files,
 }
 
 /// Whether the token that GitLab accepts for a runner is held by config.toml or the state.

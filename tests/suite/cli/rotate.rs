@@ -1,7 +1,8 @@
 //! `rotate` and `reset-token`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 
 use super::sandbox_with;
 use fake_gitlab::{Endpoint, Fault, Gitlab, NewRunner, Scope, Tls};
@@ -197,6 +198,57 @@ fn token_is_kept_in_the_state_if_the_write_fails() {
     sandbox.write_config(&config);
     sandbox.run(&["verify"]).exits(0);
     assert!(sandbox.config().contains(&new));
+}
+
+/// A user without a home, and so without a state directory.
+const HOMELESS: u32 = 65534;
+
+/// Writes a file as that user could have done: in one step, also for a process that reads it meanwhile.
+fn write_as_homeless(sandbox: &Sandbox, name: &str, text: &str) {
+    let file = sandbox.write("written", text);
+    if rustix::process::geteuid().is_root() {
+        chown(&file, Some(HOMELESS), Some(HOMELESS)).unwrap();
+    }
+    fs::rename(file, sandbox.path(name)).unwrap();
+}
+
+/// Starts `rotate` without a state directory.
+fn rotate_without_state(sandbox: &Sandbox) -> Process {
+    let mut command = sandbox.command(&["rotate", "--name", "a"]);
+    command.env_remove("STATE_DIRECTORY").env("HOME", "/dev/null");
+    if rustix::process::geteuid().is_root() {
+        for name in ["", "config", "agent.toml", "config/config.toml", "config/.runner_system_id"] {
+            chown(sandbox.path(name), Some(HOMELESS), Some(HOMELESS)).unwrap();
+        }
+        // Root's state directory would be the machine's own.
+        command.uid(HOMELESS).gid(HOMELESS);
+    }
+    Process::start(command)
+}
+
+#[test]
+fn without_a_state_directory_success_means_that_config_toml_has_the_new_token() {
+    // The entry vanishes during the reset, or the file cannot be read until somewhat later.
+    for damaged in [None, Some("broken = = \n")] {
+        let sandbox = expiring();
+        sandbox.write_fast_settings("");
+        let (id, _) = sandbox.add_created("a");
+        let hold = sandbox.gitlab.order(Endpoint::Reset, Fault::hold().after_acting());
+        let rotation = rotate_without_state(&sandbox);
+        sandbox.wait_for_requests(Endpoint::Reset, 1);
+        write_as_homeless(&sandbox, "config/config.toml", damaged.unwrap_or_default());
+        hold.release();
+        if damaged.is_some() {
+            sandbox.wait("the report", |_| rotation.log().contains("exists only in memory"));
+            assert!(rotation.is_running());
+            write_as_homeless(&sandbox, "config/config.toml", "");
+        }
+        let done = rotation.end();
+        done.exits(0).says("working without a state directory");
+        assert!(done.stdout.contains("has a new token"), "{done:?}");
+        assert!(sandbox.config().contains(&sandbox.gitlab.runner(id).unwrap().token), "{}", sandbox.config());
+        assert!(!sandbox.path("state").exists());
+    }
 }
 
 #[test]

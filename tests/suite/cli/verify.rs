@@ -153,11 +153,12 @@ fn interrupt_ends_verify_immediately() {
 }
 
 #[test]
-fn invalid_system_id_file_is_an_error_and_kept() {
+fn invalid_system_id_file_is_an_error_that_names_the_remedy_and_kept() {
     let sandbox = super::sandbox();
     sandbox.add_created("a");
     sandbox.write("config/.runner_system_id", "mine");
-    sandbox.run(&["verify"]).exits(4).says(".runner_system_id");
+    let done = sandbox.run(&["verify"]);
+    done.exits(4).says(".runner_system_id").says("restore it, or remove it to become a new runner manager");
     assert_eq!(std::fs::read_to_string(sandbox.path("config/.runner_system_id")).unwrap(), "mine");
 }
 

@@ -132,3 +132,18 @@ fn answers_of_something_else_than_gitlab_make_no_orphans() {
         assert!(!log.contains(text), "{text}: {log}");
     }
 }
+
+#[test]
+fn log_says_that_the_servers_time_does_not_count() {
+    // A third of the life of its tokens behind, or not at all.
+    for hours in [-240, 0] {
+        let sandbox = enrolled(Gitlab::builder().token_life("30d"), "");
+        sandbox.gitlab.set_clock_skew(jiff::SignedDuration::from_hours(hours));
+        let daemon = sandbox.start_serving();
+        sandbox.wait_for_registration();
+        let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+        assert_eq!(code, Some(0), "{log}");
+        let is_said = log.contains("differ by a large part of a token's life: going by this machine's clock");
+        assert_eq!(is_said, hours != 0, "{log}");
+    }
+}

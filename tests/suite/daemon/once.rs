@@ -88,6 +88,11 @@ fn pass(sandbox: &Sandbox) -> Output {
     sandbox.run(&["run", "--once"])
 }
 
+/// Whether the state directory says that a runner's token is proven dead.
+fn is_rejected(sandbox: &Sandbox) -> bool {
+    sandbox.state().contains(r#""state": "rejected""#)
+}
+
 #[test]
 fn pass_over_a_refused_token_exits_with_3() {
     let sandbox = super::sandbox(Gitlab::builder());
@@ -95,7 +100,21 @@ fn pass_over_a_refused_token_exits_with_3() {
     sandbox.gitlab.revoke(id);
     for _ in 0..3 {
         pass(&sandbox).exits(3);
+        assert!(!is_rejected(&sandbox), "they came within a minute");
     }
+}
+
+#[test]
+fn passes_that_are_far_enough_apart_confirm_a_refusal() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.write_fast_settings("");
+    let (id, _) = sandbox.add_created("refused");
+    pass(&sandbox).exits(0);
+    sandbox.gitlab.revoke(id);
+    sandbox.gitlab.clear_requests();
+    pass(&sandbox).exits(3);
+    pass(&sandbox).exits(3);
+    assert!(is_rejected(&sandbox), "{}", sandbox.state());
 }
 
 #[test]

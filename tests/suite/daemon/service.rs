@@ -57,7 +57,7 @@ fn a_log_and_notifications_that_are_not_read_stop_nothing() {
 }
 
 #[test]
-fn release_isolates_the_panic_of_a_worker() {
+fn release_profile_unwinds() {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
     assert!(manifest.contains("panic = \"unwind\"") && !manifest.contains("panic = \"abort\""));
 }

@@ -99,7 +99,7 @@ fn an_enrollment_takes_over_what_a_command_has_registered() {
 }
 
 #[test]
-fn two_enrollments_of_one_name_get_one_runner_each() {
+fn two_enrollments_of_one_name_never_share_a_runner() {
     keeps_every_promise(DAY, &[(NOW, StartDaemon), (NOW, Enroll(0)), (After(10), Enroll(3)), (After(60), Reboot)]);
 }
 

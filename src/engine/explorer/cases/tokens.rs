@@ -233,6 +233,25 @@ fn a_token_that_a_command_has_lost_is_replaced_by_the_daemon_beside_it() {
 }
 
 #[test]
+fn one_404_to_a_reset_by_id_ends_no_recovery() {
+    for trouble in [Trouble::Gateway(404, Body::Message), Trouble::Missing] {
+        let played = keeps_every_promise(
+            DUE,
+            &[
+                (NOW, AccessToken(true)),
+                (NOW, Fault(Reset, Trouble::CutAfter)),
+                (NOW, Fault(ResetById, trouble)),
+                (NOW, StartDaemon),
+                (After(600), Wait),
+            ],
+        );
+        let soon = played.trace.iter().take_while(|line| !line.ends_with("rest"));
+        let answers = soon.filter(|line| line.contains("ResetById about")).count();
+        assert_eq!(answers, 2, "a 404 and a success:\n{}", played.trace.join("\n"));
+    }
+}
+
+#[test]
 fn a_reset_that_a_command_has_lost_is_known_to_a_daemon_whose_own_reset_is_refused() {
     keeps_every_promise(
         Setup { age: 4320, jitter: 40_007_444, ..TWO_HOURS },

@@ -152,7 +152,20 @@ fn a_gateways_404_to_a_deletion_leaves_entry_and_runner() {
     let at_stop =
         [(NOW, StartDaemon), (NOW, Enroll(0)), (After(1), Fault(DeleteRunner, gone.clone())), (NOW, Terminate)];
     keeps_every_promise(DAY, &at_stop);
-    keeps_every_promise(DAY, &[(NOW, Fault(DeleteRunner, gone)), (NOW, Unregister(0))]);
+    let manager_at_stop = [
+        (NOW, UnregisterPolicy(2)),
+        (NOW, StartDaemon),
+        (After(60), Fault(DeleteManager, gone.clone())),
+        (NOW, Terminate),
+    ];
+    for (acts, name) in [
+        (&[(NOW, Fault(DeleteRunner, gone.clone())), (NOW, Unregister(0))][..], "found"),
+        (&[(NOW, Fault(DeleteManager, gone)), (NOW, Unregister(1))], "created"),
+        (&manager_at_stop, "created"),
+    ] {
+        let played = keeps_every_promise(DAY, acts);
+        assert!(played.entry_names.iter().any(|entry| entry == name), "{}", played.trace.join("\n"));
+    }
 }
 
 #[test]

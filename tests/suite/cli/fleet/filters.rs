@@ -86,13 +86,22 @@ fn bulk_change_survives_a_server_that_ignores_filters() {
         (&["--scope", "online"], vec![online, paused_online]),
         (&["--status", "stale", "--tag", "a", "--paused"], vec![paused_stale]),
     ] {
-        for command in ["delete", "pause"] {
-            let args = [&[command, "--all", "--dry-run", "--output", "json"], filters].concat();
+        let long_gone = expected.iter().copied().filter(|id| [stale, paused_stale].contains(id)).collect();
+        for (command, expected) in [
+            (&["delete"][..], &expected),
+            (&["pause"], &expected),
+            (&["resume"], &expected),
+            (&["update", "--description", "other"], &expected),
+            (&["assign", "--to", "a/b"], &expected),
+            (&["unassign", "--from", "a/b"], &expected),
+            (&["prune", "--stale", "20d"], &long_gone),
+        ] {
+            let args = [command, &["--all", "--dry-run", "--output", "json"], filters].concat();
             let mut changed = ids(&rows(fleet.site.fleet(&args).exits(0), "runners"));
             changed.sort_unstable();
-            let mut expected = expected.clone();
+            let mut expected: Vec<u64> = expected.clone();
             expected.sort_unstable();
-            assert_eq!(changed, expected, "{command} {filters:?}");
+            assert_eq!(changed, expected, "{command:?} {filters:?}");
         }
     }
     fleet.site.fleet(&["delete", "--all", "--status", "stale", "--yes"]).exits(0);
