@@ -157,6 +157,7 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
         2 => RegistrationSource::Given(source(given)),
         4 => RegistrationSource::Created(Creation {
             access_token: source("glpat-access"),
+            tls: TlsFiles::default(),
             owner: NewRunnerOwner::Instance,
             token_expires_at: None,
             token_rotation_deadline: None,
