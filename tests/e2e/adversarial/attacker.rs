@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::getppid;
 
@@ -60,6 +61,15 @@ pub(crate) fn play(words: &[String]) {
                     // One of them is missing for a moment.
                     std::thread::yield_now();
                 }
+            }
+        }
+        // Two names trade places whenever a file is made or written in a directory.
+        "exchange-on-notice" => {
+            let notices = inotify::init(CreateFlags::CLOEXEC).unwrap();
+            inotify::add_watch(&notices, path(3), WatchFlags::CREATE | WatchFlags::CLOSE_WRITE).unwrap();
+            while is_watched() {
+                let _notice = rustix::io::read(&notices, &mut [0; 4096]);
+                let _exchanged = renameat_with(CWD, path(1), CWD, path(2), RenameFlags::EXCHANGE);
             }
         }
         // A file takes the name of another one that comes and goes, and leaves it again.

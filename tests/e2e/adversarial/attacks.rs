@@ -19,11 +19,13 @@ use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 24] = [
+pub(crate) const ATTACKS: [(&str, Attack); 26] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
     ("link-swapped-in", link_swapped_in),
+    ("link-swapped-in-on-notice", link_swapped_in_on_notice),
+    ("directory-swapped-in", directory_swapped_in),
     ("file-given-away-as-a-lock", file_given_away),
     ("token-of-a-victim-by-its-id", victims_token),
     ("environment-sent-away", environment_sent_away),
@@ -96,6 +98,43 @@ fn swap_link(scene: &Scene, rounds: u32) -> Result<(), String> {
 }
 
 /// A file of root's in the attacker's directory, which he cannot read, takes the name of the lock while root makes it.
+/// The probe's file is noticed, and a link takes the place of config.toml.
+fn link_swapped_in_on_notice() -> Result<(), String> {
+    in_scenes(|scene, rounds| {
+        let link = scene.link(scene.path("safe/config.toml"), "config/link");
+        let (config, directory) = (scene.path("config/config.toml"), scene.path("config"));
+        let mut attacker = Attacker::start("exchange-on-notice", &[&config, &link, &directory]);
+        for round in 0..rounds {
+            if round % 10 == 0 {
+                scene.run_each()?;
+            } else {
+                let args = ["rotate", "--all"];
+                scene.check(&args, &scene.run(&args))?;
+            }
+        }
+        if attacker.is_running() { Ok(()) } else { Err("the attacker has ended".to_owned()) }
+    })
+}
+
+/// A directory on the way to config.toml and a link to root's trade places while root works.
+fn directory_swapped_in() -> Result<(), String> {
+    in_scenes(|scene, rounds| {
+        let below = scene.path("config/below");
+        fs::create_dir(&below).unwrap();
+        fs::copy(scene.path("config/config.toml"), below.join("config.toml")).unwrap();
+        scene.give("config/below");
+        scene.give("config/below/config.toml");
+        let link = scene.link(scene.path("safe"), "config/link");
+        let mut attacker = Attacker::start("exchange", &[&below, &link]);
+        let config = below.join("config.toml");
+        for _ in 0..rounds {
+            let args = ["rotate", "--all", "--config", config.to_str().unwrap()];
+            scene.check(&args, &scene.run(&args))?;
+        }
+        if attacker.is_running() { Ok(()) } else { Err("the attacker has ended".to_owned()) }
+    })
+}
+
 fn file_given_away() -> Result<(), String> {
     in_scenes(take_lock_name)
 }
@@ -130,8 +169,11 @@ fn victims_token() -> Result<(), String> {
     scene.give("config/config.toml");
     let daemon = scene.start(&["run"]);
     let asked = |_: &Process| scene.gitlab.requests_to(Endpoint::Verify).len() >= 3;
-    daemon.wait_for(Duration::from_secs(20), asked);
+    let is_refused = daemon.wait_for(Duration::from_secs(20), asked);
     daemon.stop(Signal::QUIT);
+    if !is_refused {
+        return Err("the made-up token was not refused again and again: nothing is shown".to_owned());
+    }
     for _ in 0..3 {
         scene.run(&["run", "--once"]);
     }
@@ -154,6 +196,12 @@ fn environment_sent_away() -> Result<(), String> {
         let is_sent = |request: &Request| request.parameter("token") == Some("glrt-of-roots-environment");
         if scene.gitlab.requests().iter().any(is_sent) { Err(format!("{what} was sent")) } else { Ok(()) }
     };
+    // Root's own file may name a runner's token.
+    scene.write_config(&scene.entry("mine", 7, "$MY_OWN"));
+    if check("it").is_ok() {
+        return Err("no variable is sent at all: nothing is shown".to_owned());
+    }
+    scene.gitlab.clear_requests();
     scene.write_config(&entries());
     scene.give("config/config.toml");
     check("a variable that a file of the attacker's names")?;
@@ -322,13 +370,18 @@ fn acl() -> Vec<u8> {
 fn attributes_lost() -> Result<(), String> {
     let scene = Scene::new();
     let config = scene.path("config/config.toml");
-    let attributes = [("user.note", b"kept".to_vec()), ("system.posix_acl_access", acl())];
-    for (name, value) in &attributes {
-        if fsetxattr(File::open(&config).unwrap(), *name, value, XattrFlags::empty()).is_err() {
+    let mut attributes = vec![
+        ("user.note", b"kept".to_vec()),
+        ("system.posix_acl_access", acl()),
+        ("security.selinux", b"system_u:object_r:etc_t:s0\0".to_vec()),
+    ];
+    attributes.retain(|(name, value)| {
+        let is_set = fsetxattr(File::open(&config).unwrap(), *name, value, XattrFlags::empty()).is_ok();
+        if !is_set {
             println!("  the file system has no {name}");
-            return Ok(());
         }
-    }
+        is_set
+    });
     let before = fs::metadata(&config).unwrap();
     scene.run(&["rotate", "--all"]).exits(0);
     let after = fs::metadata(&config).unwrap();
