@@ -1,15 +1,20 @@
 //! Rotate: replace the token without losing the new one to a crash or a full disk.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::verify::refuse_first_api;
 use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, Timestamp};
+use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, RunnerKey, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending, Urgency};
+
+/// How long a token that is about to expire waits for another record of its runner, whose worker asks within seconds what
+/// became of its reset.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
@@ -49,9 +54,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if access_token.is_none() && lost_before.is_some() {
             return Err(store::Error::Unsettled { key: runner.record.key.clone() }.into());
         }
-        if !inquiry.is_pressing {
-            self.check_settled_elsewhere(runner).await?;
-        }
+        self.check_settled_elsewhere(runner, inquiry).await?;
         let urgency = if inquiry.is_pressing { Urgency::Pressing } else { Urgency::CanWait };
         self.disk.probe(urgency).await?;
         if !self.disk.has_state() {
@@ -102,12 +105,25 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Fails while another record of this runner has sent a reset of the same token whose answer is missing: a
-    /// verification comes first. The worker of that record may be gone, so a pressing token does not wait for it.
-    async fn check_settled_elsewhere(&self, runner: &Runner) -> Result<(), Error> {
+    /// verification comes first. The worker of that record may be gone, so a pressing token does not wait for it for long.
+    async fn check_settled_elsewhere(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
         let Some(token) = runner.digest() else { return Ok(()) };
-        let lost = self.disk.lost_resets_of(token).await?;
-        let elsewhere = lost.into_iter().find(|key| *key != runner.record.key);
-        elsewhere.map_or(Ok(()), |key| Err(store::Error::Unsettled { key }.into()))
+        for key in self.disk.lost_resets_of(token).await? {
+            if key != runner.record.key && (!inquiry.is_pressing || self.is_settling(&key, runner, inquiry).await) {
+                return Err(store::Error::Unsettled { key }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the worker of another record may still find out what became of its reset, and the token lives that long.
+    async fn is_settling(&self, key: &RunnerKey, runner: &Runner, inquiry: &Inquiry<'_>) -> bool {
+        let Ok(Some(pending)) = self.disk.pending_of(key).await else { return false };
+        let (now, sent_at) = (inquiry.now.at, pending.intent.at);
+        let expiry = runner.record.credential.as_ref().and_then(|credential| credential.expiry.at());
+        let longest = expiry.map_or(SETTLING_TIME, |expiry| SETTLING_TIME.min(expiry.since(now) / 2));
+        // One from the future was dated by another clock.
+        sent_at <= now && now.since(sent_at) < longest
     }
 
     /// Ends the journal of a reset without effect. An earlier one that was lost stays to be settled.

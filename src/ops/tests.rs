@@ -931,8 +931,11 @@ async fn a_reset_waits_for_the_lost_answer_of_another_record() {
     let waiting = fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap_err();
     assert!(matches!(waiting, Error::Disk(store::Error::Unsettled { key }) if key == other.record.key));
     assert_eq!(fixture.server.calls(), ["probe", "register", "reset"]);
-    // The worker of the other record may be gone for good.
     let pressing = Inquiry { is_pressing: true, ..inquiry() };
+    let waiting = fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap_err();
+    assert!(matches!(waiting, Error::Disk(store::Error::Unsettled { .. })), "its worker asks within seconds");
+    // That worker may be gone for good.
+    fixture.disk.state().journal.get_mut(&other.record.key).unwrap().intent.at = now().minus(Duration::from_secs(60));
     assert!(matches!(fixture.ops.rotate(&mut runner, None, &pressing).await.unwrap().outcome, Outcome::Rotated(_)));
 }
 
