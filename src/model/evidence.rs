@@ -64,6 +64,9 @@ pub struct Finding {
     pub count: u32,
     /// When the first one came.
     pub first: Stamp,
+    /// When the last one came, as far as noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Stamp>,
 }
 
 impl Finding {
@@ -74,16 +77,16 @@ impl Finding {
             Some(former) if former.claim == claim => {
                 // A time ahead of the present counts as now.
                 let first = if former.first.at > now.at && former.first.boot != now.boot { now } else { former.first };
-                Self { count: former.count.saturating_add(1), first, ..former }
+                Self { count: former.count.saturating_add(1), first, last: Some(now), ..former }
             }
-            _ => Self { claim, count: 1, first: now },
+            _ => Self { claim, count: 1, first: now, last: Some(now) },
         }
     }
 
-    /// Whether at least `count` answers have come over at least `span`.
+    /// Whether at least `count` answers have come over at least `span`. That time has passed since is no answer.
     #[must_use]
     pub fn proves(&self, count: u32, span: Duration, now: &Stamp) -> bool {
-        self.count >= count && now.since(&self.first) >= span
+        self.count >= count && self.last.as_ref().unwrap_or(now).since(&self.first) >= span
     }
 }
 

@@ -87,13 +87,14 @@ pub(super) enum Act {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move(pub(super) When, pub(super) Act);
 
-const CALLS: [Call; 10] = [
+const CALLS: [Call; 11] = [
     Call::Any,
     Call::Any,
     Call::Verify,
     Call::Verify,
     Call::Reset,
     Call::Register,
+    Call::Create,
     Call::Probe,
     Call::ResetById,
     Call::DeleteRunner,
@@ -158,8 +159,8 @@ pub(super) fn draw(chance: &mut Chance) -> Move {
         44 => Act::DuplicateEntry(index),
         45 => Act::RemoveId(index),
         46 => Act::BlankToken(index),
-        47..=50 => Act::Enroll(chance.of(&[0, 0, 0, 1, 1, 2, 2, 3])),
-        51 => Act::Unenroll(chance.below(4) as u8),
+        47..=50 => Act::Enroll(chance.of(&[0, 0, 0, 1, 1, 2, 2, 3, 4])),
+        51 => Act::Unenroll(chance.below(5) as u8),
         52 => Act::UnregisterPolicy(chance.below(3) as u8),
         53 => Act::RegisterAgainPolicy(chance.below(3) as u8),
         54 => Act::AccessToken(chance.one_in(2)),

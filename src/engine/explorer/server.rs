@@ -175,14 +175,18 @@ impl Port {
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
-                    state.unproven.retain(|(_, other)| !other.starts_with(about));
+                    let owner = state.owners.get(about).map(|id| format!("{id} "));
+                    let is_about = |other: &str| {
+                        other.starts_with(about) || owner.as_ref().is_some_and(|owner| other.starts_with(owner))
+                    };
+                    state.unproven.retain(|(_, other)| !is_about(other));
                 }
                 return;
             }
             Call::Reset => "reset",
+            Call::ResetById => "reset by id",
             Call::DeleteRunner => "deletion",
-            // Idempotent: it may be sent once more.
-            Call::DeleteManager => return,
+            Call::DeleteManager => "second deletion of a manager",
             // It is not repeated by itself: see the matrix.
             Call::Register | Call::Create => {
                 // The token in an odd answer may never be verified.
@@ -195,14 +199,22 @@ impl Port {
                 }
                 return;
             }
-            Call::ResetById => return,
         };
         // The last eighth of a token's life does not wait for a verification that is not answered.
         if call == Call::Reset && state.is_pressing(about) {
             return;
         }
         // Another process has not seen the answer; if GitLab may have executed the request, the journal says so.
+        let about = if call == Call::ResetById { name_of } else { about };
         let about = format!("{about} {}", self.process);
+        // It is idempotent, and may be sent once more.
+        let first = ("deletion of a manager", about.clone());
+        if call == Call::DeleteManager && !state.unproven.contains(&first) {
+            if is_foreign {
+                state.unproven.insert(first);
+            }
+            return;
+        }
         let subject = (name, about);
         if state.unproven.contains(&subject) {
             state.violate(Kind::Repeated, format!("a {name} was repeated although its answer was not understood"));
@@ -549,7 +561,7 @@ impl Server for Port {
             }
             (201, format!("{{{}}}", credential(state, id)))
         });
-        let raw = self.exchange(Call::ResetById, "", token, execution).await?;
+        let raw = self.exchange(Call::ResetById, &id.to_string(), token, execution).await?;
         Ok(read_reset(Endpoint::ResetById, &raw, token)?)
     }
 

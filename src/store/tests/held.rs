@@ -10,7 +10,7 @@ pub(super) fn key() -> RunnerKey {
 
 pub(super) fn held() -> Held {
     let stamp = Stamp { at: time("2026-01-05T00:00:00Z"), boot: Boot(u64::MAX), since_boot_ms: 77 };
-    let finding = |claim| Some(Finding { claim, count: 2, first: stamp });
+    let finding = |claim| Some(Finding { claim, count: 2, first: stamp, last: None });
     let candidate = |text, source, refused| Candidate {
         token: token(text),
         source,

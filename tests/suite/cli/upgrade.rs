@@ -98,7 +98,7 @@ fn run_released(sandbox: &Sandbox, released: &str, args: &[&str]) -> Output {
 }
 
 #[test]
-#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1"]
+#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1: see `.ci/run downgrade`"]
 fn version_0_1_rotates_once_in_between() {
     let released = std::env::var("RUNNER_AGENT_0_1").unwrap();
     let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));
@@ -119,7 +119,7 @@ fn version_0_1_rotates_once_in_between() {
 }
 
 #[test]
-#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1"]
+#[ignore = "needs the binary of version 0.1, in RUNNER_AGENT_0_1: see `.ci/run downgrade`"]
 fn version_0_1_settles_an_interrupted_reset() {
     let released = std::env::var("RUNNER_AGENT_0_1").unwrap();
     let sandbox = sandbox_with(Gitlab::builder().token_life("1h"));

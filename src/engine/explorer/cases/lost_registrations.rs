@@ -3,6 +3,22 @@
 use super::*;
 
 #[test]
+fn time_that_passes_after_two_refusals_does_not_prove_a_registered_token_dead() {
+    keeps_every_promise(
+        Setup { jitter: 70_000_608, ..FOR_EVER },
+        &[
+            (NOW, Reboot),
+            (NOW, Fault(Registration, Trouble::Odd(Oddity::JsonApi))),
+            (NOW, Enroll(1)),
+            (Await(17), Lag(30)),
+            (Await(24), Terminate),
+            (After(60), StartDaemon),
+            (NOW, Hangup),
+        ],
+    );
+}
+
+#[test]
 fn a_reset_by_id_that_a_command_has_lost_holds_up_no_registration_by_the_daemon() {
     keeps_every_promise(
         FOR_EVER,
