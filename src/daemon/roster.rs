@@ -192,6 +192,12 @@ impl<S: Server, D: Disk, C: Clock> Roster<S, D, C> {
         self.members.values().any(|member| member.has_twin)
     }
 
+    /// The runners that answer for some entries, as far as this is known.
+    pub(super) fn keys_of(&self, is_own: impl Fn(&EntrySelector) -> bool) -> Vec<RunnerKey> {
+        let own = self.members.iter().filter(|(_, member)| is_own(&member.target()));
+        own.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether one of the runners answers for an entry, as far as this is known.
     pub(super) fn answers_for(&self, is_own: impl Fn(&EntrySelector) -> bool) -> bool {
         self.members.values().any(|member| is_own(&member.target()))

@@ -461,11 +461,31 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 && managed.runner.record.credential.is_none()
                 && self.unregistered_elsewhere.contains(key);
             let is_resting = self.resting.contains_key(key);
-            if !is_left_alone && !is_resting && !self.is_served(&managed, snapshot) {
+            if is_left_alone || is_resting || self.is_served(&managed, snapshot) {
+                continue;
+            }
+            let former = self.former_workers(&managed, snapshot);
+            for key in &former {
+                self.roster.tell(key, RunnerCommand::HandOver);
+            }
+            if former.is_empty() {
                 tracing::info!(runner = managed.runner.label(), "serving a new runner");
                 self.spawn(managed);
             }
         }
+    }
+
+    /// The workers that serve an enrollment's runner under the keys of enrollments that are gone. Without a state directory
+    /// no record says so, and the inventory does not know of them.
+    fn former_workers(&self, managed: &ManagedRunner, snapshot: &Snapshot) -> Vec<RunnerKey> {
+        if managed.enrollment.is_none() || self.shared.engine.ops.disk().has_state() {
+            return Vec::new();
+        }
+        let target = managed.runner.target();
+        let own: Vec<_> = snapshot.of(&target).collect();
+        let is_its = |target: &EntrySelector| own.iter().any(|entry| is_own(target, entry));
+        let is_enrolled = |key: &RunnerKey| self.config.enrollments.iter().any(|enrollment| enrollment.key == *key);
+        self.roster.keys_of(is_its).into_iter().filter(|key| !is_enrolled(key)).collect()
     }
 
     /// Whether a worker has this runner's key, or workers answer for every entry that it would. The runner of an enrollment

@@ -205,3 +205,18 @@ fn without_a_state_directory_the_token_of_another_runner_is_none_of_a_twin() {
         ],
     );
 }
+
+#[test]
+fn without_a_state_directory_a_runner_goes_from_one_enrollment_to_another_one_of_its_name() {
+    keeps_every_promise(
+        Setup { jitter: 180_004_244, is_stateless: true, ..TWO_HOURS },
+        &[
+            (After(14_708), Enroll(0)),
+            (NOW, StartDaemon),
+            (NOW, Unenroll(0)),
+            (NOW, Fault(Reset, Trouble::ServerError)),
+            (NOW, Enroll(3)),
+            (After(17_206), Fault(Verification, Trouble::GatewayAfter(502, Body::Message))),
+        ],
+    );
+}
