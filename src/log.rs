@@ -109,9 +109,9 @@ pub fn start_log(config: LogConfig) {
     }
 }
 
-/// Writes a line to stderr, behind what was logged there. As the log, it never waits for a reader.
+/// Writes a line to stderr, behind what was logged there. As a warning, it is waited for only shortly.
 pub fn remark(line: &str) {
-    STDERR.push(format!("{line}\n").as_bytes());
+    STDERR.write(format!("{line}\n").as_bytes());
 }
 
 /// Waits until what was logged is written, before something is written to stdout. A log that is not read is waited for only

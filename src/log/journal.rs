@@ -23,7 +23,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::queue::Queue;
+use super::queue::{Queue, is_waited_for};
 use crate::secret::without_tokens;
 
 /// The journal's socket.
@@ -118,7 +118,8 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for JournalLayer {
             }
         }
         event.record(&mut fields);
-        self.entries.push(&entry(event.metadata(), &fields));
+        let entry = entry(event.metadata(), &fields);
+        if is_waited_for(event.metadata()) { self.entries.write(&entry) } else { self.entries.push(&entry) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::model::{is_unprintable, printable_json};
@@ -76,5 +77,9 @@ impl<'writer, M: MakeWriter<'writer>> MakeWriter<'writer> for OneLine<M> {
 
     fn make_writer(&'writer self) -> Self::Writer {
         OneLine { writer: self.writer.make_writer(), syntax: self.syntax }
+    }
+
+    fn make_writer_for(&'writer self, event: &Metadata<'_>) -> Self::Writer {
+        OneLine { writer: self.writer.make_writer_for(event), syntax: self.syntax }
     }
 }

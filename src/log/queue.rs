@@ -1,7 +1,8 @@
 //! Lets a thread of its own write the log.
 //!
 //! A reader of stderr that does not read, or a journal that is stuck, then stops nothing but the log. What waits for it is
-//! bounded; what does not fit is counted, and the log says how much it was once it is read again.
+//! bounded; what does not fit is counted, and the log says how much it was once it is read again. Warnings and errors are
+//! waited for shortly: a process that is killed in its next step has said them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +11,7 @@ use std::thread::{Builder, ThreadId};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How many bytes of entries wait at most.
@@ -47,7 +49,9 @@ struct State {
     writer: Option<ThreadId>,
     /// Whether it is at an entry, or tells how many did not fit.
     is_writing: bool,
-    /// How many entries were written.
+    /// How many entries were taken.
+    taken: u64,
+    /// How many of them were written.
     written: u64,
     /// Whether a thread has waited in vain, and the queue has not been half empty since. No other waits then.
     is_stuck: bool,
@@ -74,6 +78,19 @@ impl Queue {
     fn with_capacity(capacity: usize, write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
         Self(Arc::new(Shared { state, changed, write: Box::new(write), capacity }))
+    }
+
+    /// Takes an entry, and waits until it is written unless that takes long.
+    pub(super) fn write(&self, entry: &[u8]) {
+        self.push(entry);
+        let mut state = self.0.state();
+        let (last, is_writer) = (state.taken, state.writer == Some(std::thread::current().id()));
+        let is_awaited = |state: &mut State| state.written < last && !state.is_stuck && !is_writer;
+        if is_awaited(&mut state) {
+            let waited = self.0.changed.wait_timeout_while(state, PATIENCE, is_awaited);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.is_stuck |= is_awaited(&mut state);
+        }
     }
 
     /// Takes an entry. Waits for room at most once, and shortly, until half of what waits is written.
@@ -103,6 +120,7 @@ impl Queue {
             return;
         }
         state.bytes += entry.len();
+        state.taken += 1;
         state.waiting.push_back(entry.to_owned());
         shared.changed.notify_all();
     }
@@ -166,10 +184,21 @@ impl Shared {
     }
 }
 
-impl io::Write for Queue {
-    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        self.push(entry);
-        Ok(entry.len())
+/// Takes the lines of events.
+pub(super) struct Lines {
+    queue: Queue,
+    /// Whether each is waited for.
+    waits: bool,
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.waits {
+            self.queue.write(line)
+        } else {
+            self.queue.push(line)
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -178,11 +207,20 @@ impl io::Write for Queue {
 }
 
 impl MakeWriter<'_> for Queue {
-    type Writer = Self;
+    type Writer = Lines;
 
-    fn make_writer(&self) -> Self {
-        self.clone()
+    fn make_writer(&self) -> Lines {
+        Lines { queue: self.clone(), waits: false }
     }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Lines {
+        Lines { queue: self.clone(), waits: is_waited_for(event) }
+    }
+}
+
+/// Whether the entry of an event is waited for.
+pub(super) fn is_waited_for(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::WARN
 }
 
 #[cfg(test)]
@@ -248,6 +286,30 @@ mod tests {
         let read = reader.join().unwrap();
         let waited_in_vain = queue.0.state().lost;
         assert!(read + waited_in_vain == 1000 && read > 900, "{read} arrived: {waited_in_vain} times a busy machine");
+    }
+
+    #[test]
+    fn a_warning_is_written_before_the_work_goes_on() {
+        let (write, written) = unread();
+        let queue = Queue::new(write);
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE / 10);
+            written.recv().unwrap()
+        });
+        queue.write(b"warning");
+        // Unless the machine is so busy that this was given up.
+        let state = queue.0.state();
+        assert!(state.written == 1 || state.is_stuck);
+        drop(state);
+        assert_eq!(reader.join().unwrap(), "warning");
+    }
+
+    #[test]
+    fn warnings_that_are_not_read_are_waited_for_once() {
+        let (write, _unread) = unread();
+        let queue = Queue::new(write);
+        (0..1000).for_each(|_| queue.write(b"warning"));
+        assert!(queue.0.state().is_stuck);
     }
 
     #[test]
