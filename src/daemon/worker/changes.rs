@@ -251,6 +251,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             return driver.enter(Outcome::Released);
         };
+        if matches!(driver.state(), State::Rejected(_) | State::Failed(_)) {
+            // Its token is dead: the next registration, or the next good token, brings the entry back. Another runner that had
+            // the token once would write over it again and again.
+            return;
+        }
         match self.shared.engine.ops.is_replaced_here(&driver.runner).await {
             Ok(false) => {}
             // Its runner would write over the entry: the server decides whose token is good.

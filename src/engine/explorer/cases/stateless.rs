@@ -220,3 +220,23 @@ fn without_a_state_directory_a_runner_goes_from_one_enrollment_to_another_one_of
         ],
     );
 }
+
+#[test]
+fn an_entry_with_a_dead_token_is_not_restored_for_another_runner_to_write_over_again_and_again() {
+    keeps_every_promise(
+        Setup { age: 3600, jitter: 18_991, is_stateless: true, ..TWO_HOURS },
+        &[
+            (NOW, Reboot),
+            (NOW, Enroll(1)),
+            (After(1), Verify(1)),
+            (NOW, Restore(1)),
+            (NOW, Enroll(0)),
+            (After(1), Quit),
+            (NOW, Fault(Registration, Trouble::GatewayAfter(503, Body::Token))),
+            (After(14_217), Hangup),
+            (NOW, SwapToken(2, 3)),
+            (NOW, StartDaemon),
+            (After(60), UnregisterPolicy(2)),
+        ],
+    );
+}
