@@ -44,7 +44,7 @@ struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Slow,
-    /// It does not end, and so many tokens are in memory alone.
+    /// It does not end, and a token is in memory alone.
     Exposed,
     Stuck,
 }
@@ -73,7 +73,7 @@ impl Finding {
         let why = format!("the work on `{file}` that began at {since} has not ended");
         match self.verdict {
             Verdict::Slow => FileWork::Slow(why),
-            Verdict::Exposed => FileWork::Slow(format!("{why}, and a new token that is not stored waits for it")),
+            Verdict::Exposed => FileWork::Slow(format!("{why}, and a new token is in memory alone")),
             Verdict::Stuck => FileWork::Stuck(why),
         }
     }
@@ -88,7 +88,7 @@ impl Finding {
             Verdict::Exposed => tracing::error!(
                 %file,
                 seconds,
-                "the work on a file does not end, and a new token that is not stored waits for it: do not end this process, look at the disk or share"
+                "the work on a file does not end, and a new token is in memory alone: do not end this process, look at the disk or share"
             ),
             Verdict::Stuck => tracing::error!(
                 %file,

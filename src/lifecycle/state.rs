@@ -167,6 +167,9 @@ pub struct Validity {
 /// How far in the future a time of issue may lie and still be plausible.
 const OBTAINED_TOLERANCE: Duration = Duration::from_secs(300);
 
+/// How long a pressing token waits for a reset of another record of its runner.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
+
 /// The part of its life in which a token is pressing.
 const LAST_SHARE: u32 = 8;
 
@@ -197,6 +200,15 @@ impl Validity {
     #[must_use]
     pub fn is_pressing(&self, now: Timestamp) -> bool {
         self.pressing_from().is_some_and(|from| from <= now) && !self.is_expired(now)
+    }
+
+    /// Whether a pressing token waits for a reset of it that another record of its runner sent at `sent_at`: that record's
+    /// worker asks within seconds what became of it, but it may be gone.
+    #[must_use]
+    pub fn waits_for_other_reset(&self, sent_at: Timestamp, now: Timestamp) -> bool {
+        let longest = self.left(now).map_or(SETTLING_TIME, |left| SETTLING_TIME.min(left / 2));
+        // One from the future was dated by another clock.
+        sent_at <= now && now.since(sent_at) < longest
     }
 
     /// When the last eighth of its life begins; `None` without a known expiry.

@@ -979,6 +979,23 @@ fn what_an_old_secret_was_declined_for_does_not_count_against_the_new_one() {
 }
 
 #[test]
+fn a_pressing_token_waits_half_a_minute_for_another_reset_of_it_and_never_half_of_what_is_left() {
+    let validity = validity();
+    for (sent_at, now, waits) in [
+        (80_000, 80_000, true),
+        (80_000, 80_029, true),
+        (80_000, 80_030, false),
+        // One from the future was dated by another clock.
+        (80_001, 80_000, false),
+        (86_380, 86_386, true),
+        (86_380, 86_387, false),
+        (86_380, 86_400, false),
+    ] {
+        assert_eq!(validity.waits_for_other_reset(at(sent_at), at(now)), waits, "{sent_at} {now}");
+    }
+}
+
+#[test]
 fn a_twin_is_rotated_only_once_its_token_is_pressing() {
     let twin = Rules { is_twin: true, ..rules() };
     let State::Active(state) = active() else { panic!() };

@@ -1,7 +1,6 @@
 //! Rotate: replace the token without losing the new one to a crash or a full disk.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::verify::refuse_first_api;
 use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, Ops, Runner, Server};
@@ -11,10 +10,6 @@ use crate::lifecycle::{Outcome, Validity};
 use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, RunnerKey, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending, Urgency};
-
-/// How long a token that is about to expire waits for another record of its runner, whose worker asks within seconds what
-/// became of its reset.
-const SETTLING_TIME: Duration = Duration::from_secs(30);
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Replaces the token, authenticated by the token itself or by an access token. The access token also works if
@@ -118,12 +113,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Whether the worker of another record may still find out what became of its reset, and the token lives that long.
     async fn is_settling(&self, key: &RunnerKey, runner: &Runner, inquiry: &Inquiry<'_>) -> bool {
-        let Ok(Some(pending)) = self.disk.pending_of(key).await else { return false };
-        let (now, sent_at) = (inquiry.now.at, pending.intent.at);
-        let expiry = runner.record.credential.as_ref().and_then(|credential| credential.expiry.at());
-        let longest = expiry.map_or(SETTLING_TIME, |expiry| SETTLING_TIME.min(expiry.since(now) / 2));
-        // One from the future was dated by another clock.
-        sent_at <= now && now.since(sent_at) < longest
+        let now = inquiry.now.at;
+        let pending = self.disk.pending_of(key).await.ok().flatten();
+        let sent_at = pending.map(|pending| pending.intent.at);
+        runner
+            .validity(now)
+            .zip(sent_at)
+            .is_some_and(|(validity, sent_at)| validity.waits_for_other_reset(sent_at, now))
     }
 
     /// Ends the journal of a reset without effect. An earlier one that was lost stays to be settled.

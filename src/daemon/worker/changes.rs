@@ -8,7 +8,7 @@ use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver};
 use crate::error_chain::chain;
-use crate::lifecycle::{Active, Outcome, State};
+use crate::lifecycle::{Active, Failed, Outcome, State};
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server, given_tokens};
 use crate::secret::{Fingerprint, Source};
@@ -251,9 +251,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
             return driver.enter(Outcome::Released);
         };
-        if matches!(driver.state(), State::Rejected(_) | State::Failed(_)) {
-            // Its token is dead: the next registration, or the next good token, brings the entry back. Another runner that had
-            // the token once would write over it again and again.
+        if matches!(driver.state(), State::Rejected(_) | State::Failed(Failed { validity: None, .. })) {
+            // Its token is dead: the next registration brings the entry back. Another runner that had the token once would
+            // write over it again and again.
             return;
         }
         match self.shared.engine.ops.is_replaced_here(&driver.runner).await {

@@ -38,19 +38,17 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             let (error, hint) = (chain(error), error.hint());
             if report.step == Step::Save {
                 tracing::error!(runner, error, hint, "config.toml still does not hold the token");
-            } else if self.driver.runner.is_unstored() {
-                tracing::error!(
-                    runner,
-                    error,
-                    hint,
-                    "config.toml does not hold the new token yet: it is in memory alone, and the write is retried: do not end this process"
-                );
             } else {
+                let place = if self.driver.runner.is_unstored() {
+                    "in memory alone: do not end this process"
+                } else {
+                    "safe in the state directory"
+                };
                 tracing::error!(
                     runner,
                     error,
                     hint,
-                    "config.toml does not hold the new token yet: it is safe in the state directory, and the write is retried"
+                    "config.toml does not hold the new token yet, and the write is retried; the token is {place}"
                 );
             }
         }
