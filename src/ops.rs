@@ -55,7 +55,7 @@ use tokio::time::Instant;
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
 use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp, Witness};
-use crate::secret::Fingerprint;
+use crate::secret::{Digest, Fingerprint};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
@@ -94,6 +94,9 @@ pub struct Ops<S, D> {
     distrusted: RefCell<BTreeSet<String>>,
     /// When this process has lost the answer to a registration, by the key that the loss is noted under.
     losses: RefCell<BTreeMap<RunnerKey, Instant>>,
+    /// Tokens whose reset got an answer that is not GitLab's, with the record that has sent it: another record with the
+    /// token sends none before the server has judged it.
+    unclear_resets: RefCell<BTreeMap<Digest, RunnerKey>>,
     sole_copies: SoleCopies,
 }
 
@@ -132,8 +135,9 @@ pub struct Identity {
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
-        let (sole_copies, places, wordings, distrusted, losses) = Default::default();
-        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses }
+        let (sole_copies, places, wordings, distrusted) = Default::default();
+        let (losses, unclear_resets) = Default::default();
+        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses, unclear_resets }
     }
 
     /// The registrations and resets that are under way.

@@ -188,7 +188,7 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::Unfinished(_)
         | ops::Error::NoEntry(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
-        ops::Error::Stopping | ops::Error::Unjudged(_) => Exit::Unreachable,
+        ops::Error::Stopping | ops::Error::Unjudged(_) | ops::Error::UnclearElsewhere(_) => Exit::Unreachable,
     }
 }
 

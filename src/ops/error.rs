@@ -211,6 +211,9 @@ pub enum Error {
         "the runner at another address that had the token of runner `{0}` has got a new one just now, and a server that has not noticed accepts the old one for a while"
     )]
     TwinMoved(String),
+    /// A reset was not sent: that by another record of the runner got an answer that is not GitLab's.
+    #[error("the answer to a reset of runner `{0}` under another record is unclear: its token is verified first")]
+    UnclearElsewhere(String),
     /// The process stops, and begins nothing whose answer it might not live to see.
     #[error("not sent, because the agent is stopping")]
     Stopping,
@@ -263,7 +266,7 @@ impl Error {
             Self::Deleting { settling, .. } => Outcome::NotUnregistered(*settling),
             Self::UnregisteredElsewhere(_) => Outcome::Released,
             Self::Replaced(_) => Outcome::Nudged,
-            Self::Unfinished(_) => Outcome::ResetDeferred { retry_after: None },
+            Self::Unfinished(_) | Self::UnclearElsewhere(_) => Outcome::ResetDeferred { retry_after: None },
             Self::Changing(failure) => match failure.disposition {
                 Disposition::NotExecuted { retry_after } => Outcome::ResetDeferred { retry_after },
                 Disposition::Unknown { retry_after } => Outcome::Lost { retry_after },

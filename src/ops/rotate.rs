@@ -71,6 +71,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let answer = match self.reset(runner, &old, access_token).await {
             Ok(answer) => answer,
             Err(failure) => {
+                if !failure.is_understood {
+                    self.unclear_resets.borrow_mut().insert(old.digest(), runner.record.key.clone());
+                }
                 let error = Error::Changing(failure);
                 if !matches!(error.outcome(), Outcome::Lost { .. }) {
                     self.call_off(runner, lost_before).await?;
@@ -99,10 +102,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(self.keep_rotated(runner, credential, date, access_token.is_some(), now, over).await)
     }
 
-    /// Fails while another record of this runner has sent a reset of the same token whose answer is missing: a
+    /// Fails while another record of this runner has sent a reset of the same token whose answer is missing or unclear: a
     /// verification comes first. The worker of that record may be gone, so a pressing token does not wait for it for long.
     async fn check_settled_elsewhere(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
         let Some(token) = runner.digest() else { return Ok(()) };
+        let is_others = |key: &RunnerKey| *key != runner.record.key;
+        if !inquiry.is_pressing && self.unclear_resets.borrow().get(&token).is_some_and(is_others) {
+            return Err(Error::UnclearElsewhere(runner.label().to_owned()));
+        }
         for key in self.disk.lost_resets_of(token).await? {
             if key != runner.record.key && (!inquiry.is_pressing || self.is_settling(&key, runner, inquiry).await) {
                 return Err(store::Error::Unsettled { key }.into());

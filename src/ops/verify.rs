@@ -484,10 +484,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub(super) async fn send_verify(&self, runner: &Runner, token: &Token) -> Result<Answer<Verified>, Error> {
         let info = runner.record.enrollment.is_some().then_some(&self.identity.info);
         let answer = self.server.verify(&runner.site, token, &self.identity.system_id, info).await;
-        match answer {
+        let verified = match answer {
             Ok(answer) => Ok(answer),
             Err(failure) => Err(Error::Asking(self.proven(runner, failure).await)),
+        };
+        if verified.as_ref().map_or_else(|error| error.outcome() == Outcome::Refused, |_| true) {
+            self.unclear_resets.borrow_mut().remove(&token.digest());
         }
+        verified
     }
 
     /// Records which enrollment a runner belongs to, or that it no longer belongs to one.

@@ -231,3 +231,28 @@ fn two_records_of_one_runner_do_not_fill_config_toml_with_entries() {
         ],
     );
 }
+
+#[test]
+fn no_record_resets_a_runner_by_id_after_a_gateways_answer_to_such_a_reset_by_another() {
+    keeps_every_promise(
+        Setup { jitter: 78_166, mistakes: Mistakes::OneByOne, ..HALF },
+        &[
+            (After(2705), Verify(1)),
+            (After(3990), RotateById(0)),
+            (NOW, Register(2)),
+            (NOW, AccessToken(true)),
+            (After(60), DeleteInGitlab(2)),
+            (After(600), DeleteEntry(3)),
+            (NOW, StartDaemon),
+            (NOW, Enroll(0)),
+            (After(3456), DiskFault("begin", 5)),
+            (NOW, ResetInGitlab(0, true)),
+            (NOW, Restore(1)),
+            (NOW, SwapToken(1, 2)),
+            (After(1), Fault(Probe, Trouble::Gateway(202, Body::Empty))),
+            (NOW, Restore(2)),
+            (After(22_381), Enroll(1)),
+            (Await(22), Fault(ResetById, Trouble::Gateway(301, Body::Message))),
+        ],
+    );
+}
