@@ -30,6 +30,8 @@ pub(super) enum Act {
     GatewayFor(u64, u16, Body),
     /// Maintenance mode for so many seconds.
     Maintenance(u64),
+    /// GitLab migrates its database for so many seconds, and puts the calls with a runner's token off.
+    Migrate(u64),
     /// Reads come from a replica that is so many seconds behind, for as long.
     Lag(u64),
     /// The database is restored as it was before the last so many changes.
@@ -181,6 +183,7 @@ pub(super) fn draw(chance: &mut Chance) -> Move {
         89 => Act::Reboot,
         90..=94 => Act::DiskFault(chance.of(&DISK_CALLS), chance.of(&[1, 1, 2, 5])),
         95 => Act::WallJump(chance.of(&[-7200, -30, 30, 7200, 90_000])),
+        96 => Act::Migrate(chance.of(&[100, 2000])),
         _ => Act::Wait,
     };
     Move(when, act)

@@ -19,6 +19,13 @@ pub(super) enum Call {
     Managers,
 }
 
+impl Call {
+    /// Whether GitLab puts it off while its database is migrated.
+    pub(super) fn waits_for_migrations(self) -> bool {
+        !matches!(self, Self::Create | Self::ResetById | Self::Managers)
+    }
+}
+
 /// What stands between the agent and GitLab does to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -143,6 +150,8 @@ pub(super) struct Gitlab {
     pub(super) down_with: Option<(u16, Body)>,
     /// Maintenance mode until then.
     pub(super) maintenance_until: i64,
+    /// Its database is migrated until then.
+    pub(super) migrating_until: i64,
     /// Milliseconds by which the `Date` header is ahead.
     pub(super) date_offset: i64,
     /// Whether a verification is answered as before 15.9.
@@ -163,6 +172,7 @@ impl Gitlab {
             down_until: 0,
             down_with: None,
             maintenance_until: 0,
+            migrating_until: 0,
             date_offset: 0,
             is_old: false,
             registration_token: "GR1348941registration".to_owned(),

@@ -516,8 +516,8 @@ impl Player {
             let now = state.now();
             let gitlab = &mut state.gitlab;
             gitlab.faults.clear();
-            (gitlab.lag, gitlab.down_until, gitlab.maintenance_until, gitlab.date_offset) = (None, 0, 0, 0);
-            gitlab.is_old = false;
+            (gitlab.lag, gitlab.down_until, gitlab.date_offset) = (None, 0, 0);
+            (gitlab.maintenance_until, gitlab.migrating_until, gitlab.is_old) = (0, 0, false);
             state.files.failing.clear();
             state.stimuli.push_back(now);
         }
@@ -705,6 +705,7 @@ fn happen(state: &mut State, act: &Act) {
             state.gitlab.down_with = Some((*status, *body));
         }
         Act::Maintenance(secs) => state.gitlab.maintenance_until = now + *secs as i64 * 1000,
+        Act::Migrate(secs) => state.gitlab.migrating_until = now + *secs as i64 * 1000,
         Act::Lag(secs) => {
             let span = *secs as i64 * 1000;
             // Where little life is left, two refusals are as close as the lag.

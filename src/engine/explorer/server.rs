@@ -111,6 +111,12 @@ impl Port {
             raw.headers.push(("retry-after", "900".to_owned()));
             return (Ok(raw), 0);
         }
+        if state.gitlab.migrating_until > now && call.waits_for_migrations() {
+            let text = r#"{"message":"Executing database migrations. Please retry later."}"#;
+            let mut raw = state.gitlab.answer(429, text, now);
+            raw.headers.push(("retry-after", "60".to_owned()));
+            return (Ok(raw), 0);
+        }
         let (status, body) = match (&fault, same) {
             (Some(Fault::SameToken), Some(id)) => (201, format!("{{{}}}", credential(state, id))),
             _ => execution(state, now),
@@ -159,7 +165,8 @@ impl Port {
         fault: Option<&Fault>,
         now: i64,
     ) {
-        if state.gitlab.maintenance_until > now && !matches!(call, Call::Verify | Call::Probe) {
+        let is_migrating = state.gitlab.migrating_until > now && call.waits_for_migrations();
+        if (state.gitlab.maintenance_until > now || is_migrating) && !matches!(call, Call::Verify | Call::Probe) {
             return;
         }
         let is_foreign = matches!(
@@ -171,7 +178,8 @@ impl Port {
         let is_foreign = if state.gitlab.down_until > now { state.gitlab.down_with.is_some() } else { is_foreign };
         let is_answered = matches!(fault, None | Some(Fault::Odd(_) | Fault::Slow(_) | Fault::SameToken))
             && state.gitlab.down_until <= now
-            && state.gitlab.maintenance_until <= now;
+            && state.gitlab.maintenance_until <= now
+            && !is_migrating;
         let name = match call {
             Call::Verify | Call::Any | Call::Managers | Call::Probe => {
                 if call == Call::Verify && is_answered {
@@ -401,6 +409,23 @@ fn odd(mut raw: RawAnswer, oddity: Oddity) -> RawAnswer {
     raw
 }
 
+/// A machine that uses a runner, and has contacted GitLab just now.
+fn manager(system_id: &str, now: i64) -> Manager {
+    Manager {
+        id: 1,
+        system_id: Some(system_id.to_owned()),
+        version: None,
+        revision: None,
+        platform: None,
+        architecture: None,
+        created_at: None,
+        contacted_at: Some(Timestamp::from_millis(now)),
+        ip_address: None,
+        job_execution_status: None,
+        status: None,
+    }
+}
+
 const FORBIDDEN: &str = r#"{"message":"403 Forbidden"}"#;
 
 const RUNNER_NOT_FOUND: &str = r#"{"message":"404 Runner Not Found"}"#;
@@ -569,7 +594,22 @@ impl Server for Port {
         Ok(Answer { value: None, date: None, request_id: String::new() })
     }
 
-    async fn managers(&self, _: &ServerUrl, _: RunnerId, _: &AccessToken) -> Answered<Vec<Manager>> {
-        Ok(Answer { value: Vec::new(), date: None, request_id: String::new() })
+    async fn managers(
+        &self,
+        _: &ServerUrl,
+        id: RunnerId,
+        AccessToken { token, .. }: &AccessToken,
+    ) -> Answered<Vec<Manager>> {
+        let execution = Box::new(move |state: &mut State, _| match state.gitlab.database.get(&id.number()) {
+            Some(runner) => (200, format!("{:?}", runner.managers)),
+            None => (404, RUNNER_NOT_FOUND.to_owned()),
+        });
+        let raw = self.exchange(Call::Managers, &id.to_string(), token, execution).await?;
+        let state = self.world.state();
+        let listed = state.gitlab.database.get(&id.number()).map(|runner| &runner.managers);
+        // A gateway's answer is no list.
+        let listed = listed.filter(|managers| raw.status == 200 && raw.body == format!("{managers:?}").into_bytes());
+        let value = listed.ok_or_else(|| failure(NOT_EXECUTED))?.iter().map(|id| manager(id, state.now())).collect();
+        Ok(Answer { value, date: None, request_id: String::new() })
     }
 }

@@ -466,8 +466,8 @@ impl State {
 
     /// Whether GitLab has answered every request since then, naming ids, and the disk has failed nothing.
     pub(super) fn is_undisturbed(&self, since: i64) -> bool {
-        let Gitlab { lag, down_until, maintenance_until, is_old, .. } = self.gitlab;
-        let ends = [self.last_fault, self.last_disk_fault, down_until, maintenance_until];
+        let Gitlab { lag, down_until, maintenance_until, migrating_until, is_old, .. } = self.gitlab;
+        let ends = [self.last_fault, self.last_disk_fault, down_until, maintenance_until, migrating_until];
         !is_old && lag.is_none_or(|(_, until)| until < since) && ends.iter().all(|end| *end < since)
     }
 
