@@ -94,9 +94,9 @@ pub struct Ops<S, D> {
     distrusted: RefCell<BTreeSet<String>>,
     /// When this process has lost the answer to a registration, by the key that the loss is noted under.
     losses: RefCell<BTreeMap<RunnerKey, Instant>>,
-    /// Tokens whose reset got an answer that is not GitLab's, with the record that has sent it: another record with the
-    /// token sends none before the server has judged it.
-    unclear_resets: RefCell<BTreeMap<Digest, RunnerKey>>,
+    /// Tokens whose reset got an answer that is not GitLab's, with the record that has sent it and the server time of that:
+    /// another record with the token sends none before the server has judged it.
+    unclear_resets: RefCell<BTreeMap<Digest, (RunnerKey, Timestamp)>>,
     sole_copies: SoleCopies,
 }
 

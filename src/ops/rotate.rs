@@ -7,7 +7,7 @@ use super::{AccessToken, Completed, Disk, EntryStatus, Error, Failure, Inquiry, 
 use crate::error_chain::chain;
 use crate::gitlab::{Answer, Reset, Shape};
 use crate::lifecycle::{Outcome, Validity};
-use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, RunnerKey, Timestamp};
+use crate::model::{Candidate, CandidateSource, Credential, Expiry, Origin, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{self, Intent, JournalAnswer, JournalOperation, Pending, Urgency};
 
@@ -72,7 +72,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(answer) => answer,
             Err(failure) => {
                 if !failure.is_understood {
-                    self.unclear_resets.borrow_mut().insert(old.digest(), runner.record.key.clone());
+                    self.unclear_resets.borrow_mut().insert(old.digest(), (runner.record.key.clone(), now));
                 }
                 let error = Error::Changing(failure);
                 if !matches!(error.outcome(), Outcome::Lost { .. }) {
@@ -106,27 +106,25 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// verification comes first. The worker of that record may be gone, so a pressing token does not wait for it for long.
     async fn check_settled_elsewhere(&self, runner: &Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
         let Some(token) = runner.digest() else { return Ok(()) };
-        let is_others = |key: &RunnerKey| *key != runner.record.key;
-        if !inquiry.is_pressing && self.unclear_resets.borrow().get(&token).is_some_and(is_others) {
+        let waits = |sent_at: Timestamp| {
+            let now = inquiry.now.at;
+            let is_waiting = |validity: Validity| validity.waits_for_other_reset(sent_at, now);
+            !inquiry.is_pressing || runner.validity(now).is_some_and(is_waiting)
+        };
+        let unclear = self.unclear_resets.borrow().get(&token).cloned();
+        if unclear.is_some_and(|(key, sent_at)| key != runner.record.key && waits(sent_at)) {
             return Err(Error::UnclearElsewhere(runner.label().to_owned()));
         }
         for key in self.disk.lost_resets_of(token).await? {
-            if key != runner.record.key && (!inquiry.is_pressing || self.is_settling(&key, runner, inquiry).await) {
+            if key == runner.record.key {
+                continue;
+            }
+            let pending = self.disk.pending_of(&key).await.ok().flatten();
+            if pending.map_or(!inquiry.is_pressing, |pending| waits(pending.intent.at)) {
                 return Err(store::Error::Unsettled { key }.into());
             }
         }
         Ok(())
-    }
-
-    /// Whether the worker of another record may still find out what became of its reset, and the token lives that long.
-    async fn is_settling(&self, key: &RunnerKey, runner: &Runner, inquiry: &Inquiry<'_>) -> bool {
-        let now = inquiry.now.at;
-        let pending = self.disk.pending_of(key).await.ok().flatten();
-        let sent_at = pending.map(|pending| pending.intent.at);
-        runner
-            .validity(now)
-            .zip(sent_at)
-            .is_some_and(|(validity, sent_at)| validity.waits_for_other_reset(sent_at, now))
     }
 
     /// Ends the journal of a reset without effect. An earlier one that was lost stays to be settled.

@@ -11,6 +11,10 @@ use crate::store::{Entry, Record};
 pub(super) fn is_kept(row: &Row, status: u16, log: &[CallLog], state: &State) -> Result<(), String> {
     let [wrong, next @ ..] = log else { return Err("the request was not sent".to_owned()) };
     let subject = subject(row, state);
+    let has_subject = matches!(row.call, Call::Verify | Call::Reset | Call::DeleteRunner | Call::DeleteManager);
+    if has_subject && wrong.about != subject {
+        return Err(format!("the request was about {}, not about {subject}", wrong.about));
+    }
     let settled = next.iter().position(|entry| settles(row, status, &subject, entry));
     let until_settled = &next[..settled.map_or(next.len(), |at| at + 1)];
     if let Some(early) = too_early(row, &subject, until_settled) {
@@ -135,7 +139,12 @@ fn evidence_is_none(row: &Row, status: u16, before: &Files, after: &Files) -> Re
         }
         let former = former.and_then(|former| former.evidence.as_deref().cloned()).unwrap_or_default();
         let Some(Evidence { asked, changed, conclusion, .. }) = held.evidence.as_deref().cloned() else { continue };
-        let is_lost = matches!(conclusion, Some(Conclusion::Failed { trouble: Trouble::RegistrationLost, .. }));
+        let is_lost = match &conclusion {
+            Some(Conclusion::Failed { trouble, .. }) => *trouble == Trouble::RegistrationLost,
+            // A recovery was to register the runner again.
+            Some(Conclusion::Rejected { rungs, .. }) => rungs.register_lost,
+            _ => false,
+        };
         if conclusion != former.conclusion && !(is_lost && is_open(row, status)) {
             return Err(format!("{key}: {conclusion:?} was concluded"));
         }
@@ -163,6 +172,10 @@ pub(super) fn goes_on(row: &Row, is_repeated: bool, state: &State) -> Result<(),
         return if is_gone && !is_left { Ok(()) } else { Err("the manager was deleted by half".to_owned()) };
     }
     is_served(row.name, state)?;
+    let is_active = |record: &&Record| record.state == Some(StateName::Active);
+    if !of_row(row, &state.files).iter().all(is_active) {
+        return Err(format!("it is not active: {:?}", of_row(row, &state.files)));
+    }
     let entry = state.files.entries.iter().find(|entry| entry.name.as_deref() == Some(row.name));
     if row.call == Call::Reset
         && row.setup == super::DUE
