@@ -709,6 +709,17 @@ async fn a_runner_on_a_copied_disk_that_is_declared_not_shared_is_rotated_and_de
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runner_on_a_copied_disk_is_rotated_if_the_settings_say_always() {
+    let fixture = DaemonFixture::new(Some(secs(3600)));
+    fixture.run(enrolled(registration_token()), secs(10), Notice::StopAndKeep).await;
+    fixture.disk.state().records.values_mut().for_each(|record| record.is_copy = true);
+    let always = Policy { rotate: Some(RotatePolicy::Always), shared: None, ..sharing(true) };
+    let config = Config { policies: vec![always], ..enrolled(registration_token()) };
+    fixture.run(config, secs(3500), Notice::StopAndKeep).await;
+    assert_eq!(count_of(&fixture, "reset"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_never_deletes_a_runner_that_is_declared_shared() {
     let shared = |unregister| {
         let mut config = enrolled(registration_token());

@@ -712,6 +712,27 @@ fn prepared_entry_is_completed_with_its_other_keys() {
 }
 
 #[test]
+fn prepared_entry_is_completed_with_a_given_token() {
+    for token in PREPARED_TOKENS {
+        for is_enrolled in [false, true] {
+            let sandbox = super::sandbox();
+            let url = sandbox.gitlab.url();
+            let config = prepared(&url, token);
+            sandbox.write_config(&config);
+            let (_, given) = sandbox.gitlab.add_runner(fake_gitlab::NewRunner::instance());
+            if is_enrolled {
+                sandbox.write("token", &given);
+                sandbox.write_fast_settings(&sandbox.enrollment("a", "token = { file = \"token\" }"));
+                sandbox.run(&["run", "--once"]).exits(0);
+            } else {
+                sandbox.run(&["register", "-n", "--url", &url, "--token", &given, "--name", "a"]).exits(0);
+            }
+            assert_completed(&sandbox, &config, token);
+        }
+    }
+}
+
+#[test]
 fn enrollment_completes_a_prepared_entry() {
     for token in PREPARED_TOKENS {
         let sandbox = super::sandbox();

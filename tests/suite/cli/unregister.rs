@@ -292,10 +292,39 @@ fn unregistration_after_a_kill_during_a_reset_settles_it_first() {
 }
 
 #[test]
-fn unregistration_that_failed_deletes_nothing_when_the_daemon_starts() {
-    let sandbox = super::sandbox();
+fn unregistration_after_a_kill_during_a_reset_waits_for_the_server_and_succeeds_then() {
+    let sandbox = sandbox_with(fake_gitlab::Gitlab::builder().token_life("1d"));
     sandbox.register(&["--name", "a"]).exits(0);
-    sandbox.gitlab.order(Endpoint::Delete, Fault::status(502));
+    sandbox.gitlab.order(Endpoint::Reset, Fault::hold());
+    let rotation = sandbox.start(&["rotate", "--name", "a"]);
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    rotation.kill();
+    let unavailable = sandbox.gitlab.order(Endpoint::Verify, Fault::html(502));
+    unavailable.always();
+    sandbox.run(&["unregister", "--name", "a"]).exits(5).says("cannot verify the runner");
+    assert!(sandbox.is_in_step());
+    unavailable.cancel();
+    sandbox.run(&["unregister", "--name", "a"]).exits(0);
+    assert!(sandbox.gitlab.runners().is_empty());
+}
+
+#[test]
+fn unregistration_that_failed_deletes_nothing_when_the_daemon_starts() {
+    for (is_created, endpoint) in [(false, Endpoint::Delete), (true, Endpoint::DeleteManager)] {
+        failed_unregistration_deletes_nothing(is_created, endpoint);
+    }
+}
+
+#[track_caller]
+fn failed_unregistration_deletes_nothing(is_created: bool, endpoint: Endpoint) {
+    let sandbox = super::sandbox();
+    if is_created {
+        sandbox.add_created("a");
+        sandbox.run(&["verify"]).exits(0);
+    } else {
+        sandbox.register(&["--name", "a"]).exits(0);
+    }
+    sandbox.gitlab.order(endpoint, Fault::status(502)).times(if is_created { 2 } else { 1 });
     sandbox.gitlab.order(Endpoint::Verify, Fault::html(502)).always();
     assert!(sandbox.run(&["unregister", "--name", "a"]).exits(5).stdout.contains("not unregistered"));
     sandbox.gitlab.clear_faults();
@@ -310,7 +339,8 @@ fn unregistration_that_failed_deletes_nothing_when_the_daemon_starts() {
         let daemon = sandbox.start_serving();
         sandbox.wait_for_requests(Endpoint::Verify, asked + 1);
         daemon.stop(Signal::TERM).exits(0);
-        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{settings}");
+        let deletions = if is_created { 2 } else { 1 };
+        assert_eq!(sandbox.gitlab.requests_to(endpoint).len(), deletions, "{settings}");
         assert!(sandbox.is_in_step() && sandbox.gitlab.runners().len() == 1, "{settings}");
     }
 }

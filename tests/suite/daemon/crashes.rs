@@ -4,7 +4,7 @@ use super::enrolled;
 use std::thread;
 use std::time::Duration;
 
-use fake_gitlab::{Endpoint, Fault, Gitlab};
+use fake_gitlab::{Answer, Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
 use test_support::Output;
 
@@ -103,4 +103,16 @@ fn lost_unregistration_is_settled_by_asking_at_the_next_start() {
     let daemon = sandbox.start(&["run"]);
     sandbox.wait_for_registration();
     assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{}", daemon.log());
+}
+
+#[test]
+fn refused_deletion_of_a_stop_does_not_count_as_done() {
+    let sandbox = enrolled(Gitlab::builder().token_life("1h"), FAST);
+    let daemon = sandbox.start(&["run"]);
+    sandbox.wait_for_registration();
+    sandbox.gitlab.order(Endpoint::Delete, Fault::answer(Answer::message(403, "403 Forbidden")).with_meta());
+    let Output { stderr: log, .. } = daemon.stop(Signal::TERM);
+    assert!(log.contains("not unregistered: the server still accepts its token"), "{log}");
+    assert!(sandbox.is_in_step() && sandbox.gitlab.runners().len() == 1, "{log}");
+    assert!(sandbox.config().contains("[[runners]]"), "{log}");
 }

@@ -28,6 +28,46 @@ fn daemon_may_open_as_many_files_as_the_hard_limit_allows() {
 }
 
 #[test]
+fn many_runners_are_rotated_with_few_file_descriptors() {
+    let sandbox = super::sandbox(Gitlab::builder().token_life("30s"));
+    let add = |number| {
+        let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+        sandbox.entry(&format!("runner-{number}"), id, &token)
+    };
+    sandbox.write_config(&(0..80).map(add).collect::<String>());
+    sandbox.write("agent.toml", &format!("{SHORT}[rotate]\nat = \"10%\"\n"));
+    // Fewer than there are runners, for the hard limit as well.
+    let daemon = Process::start(sandbox.shell("ulimit -n 48; exec \"$0\" \"$@\"", &["run"]));
+    sandbox.wait("every runner to be rotated", |sandbox| {
+        sandbox.gitlab.runners().iter().all(|runner| runner.rotations > 0)
+    });
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(sandbox.is_in_step() && !log.contains("Too many open files"), "{log}");
+}
+
+#[test]
+fn rotation_that_an_overloaded_gateway_has_hidden_is_not_repeated_with_the_dead_token() {
+    let sandbox = enrolled(Gitlab::builder().token_life("30s"), &format!("{SHORT}[rotate]\nat = \"10%\"\n"));
+    let unavailable = Fault::json(503, serde_json::json!({ "message": "Service Unavailable" }));
+    sandbox.gitlab.order(Endpoint::Reset, unavailable.after_acting());
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_requests(Endpoint::Reset, 1);
+    let dead = sandbox.gitlab.requests_to(Endpoint::Reset)[0].parameter("token").unwrap().to_owned();
+    let is_asked = |sandbox: &Sandbox| {
+        let asked = sandbox.gitlab.requests_to(Endpoint::Verify);
+        asked.iter().filter(|request| request.parameter("token") == Some(&dead) && request.status == Some(403)).count()
+    };
+    sandbox.wait("two refusals", |sandbox| is_asked(sandbox) >= 2);
+    sandbox.wait("another registration", |sandbox| sandbox.gitlab.requests_to(Endpoint::Register).len() == 2);
+    let log = daemon.stop(Signal::QUIT).stderr;
+    let with_dead = |request: &&Request| request.parameter("token") == Some(&dead);
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).iter().filter(with_dead).count(), 1, "{log}");
+    let registered = sandbox.gitlab.runners().pop().unwrap();
+    assert!(sandbox.config().contains(&registered.token), "{log}");
+}
+
+#[test]
 fn healthy_runner_rotates_on_time_beside_a_refused_one() {
     let sandbox = super::sandbox(Gitlab::builder().token_life(LIFE));
     let url = sandbox.gitlab.url();
@@ -146,4 +186,19 @@ fn log_says_that_the_servers_time_does_not_count() {
         let is_said = log.contains("differ by a large part of a token's life: going by this machine's clock");
         assert_eq!(is_said, hours != 0, "{log}");
     }
+}
+
+#[test]
+fn log_says_that_a_date_after_the_expiry_of_a_new_token_does_not_count() {
+    let sandbox = enrolled(Gitlab::builder().token_life("30d"), "");
+    let ahead = sandbox.gitlab.now() + Duration::from_secs(40 * 86_400);
+    let date = ahead.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    sandbox.gitlab.order(Endpoint::Any, Fault::header("date", &date)).always();
+    let daemon = sandbox.start_serving();
+    sandbox.wait_for_registration();
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::QUIT);
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("is later than the expiry of a token")).collect();
+    assert!(matches!(lines[..], [line] if line.contains(" WARN ")), "{log}");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 0, "{log}");
 }
