@@ -17,7 +17,9 @@ use crate::model::{
     Candidate, CandidateSource, Credential, Origin, RunnerId, RunnerKey, Site, StateName, Timestamp, TlsFiles,
 };
 use crate::secret::Token;
-use crate::store::{self, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot, Urgency};
+use crate::store::{
+    self, Entry, EntrySelector, EntryText, Intent, JournalOperation, Record, RecordQuery, Snapshot, Urgency,
+};
 
 /// How long a command waits for another process that registers the same: longer than a probe and a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
@@ -215,7 +217,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     /// Whether the server accepts the token in another entry of the enrollment's name. Without a state directory the name is
-    /// all that says which runner the enrollment has, and an old config.toml can have come back before the present one.
+    /// all that says which runner the enrollment has, and an old config.toml can have come back before the present one. With
+    /// one, the runner counts that was registered for the enrollment, which went on with another one whose token a person
+    /// had put into its entry.
     ///
     /// # Errors
     /// [`Error::EntryDisputed`] until such a token is proven dead.
@@ -226,12 +230,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         snapshot: &Snapshot,
         inquiry: &Inquiry<'_>,
     ) -> Result<bool, Error> {
-        if self.disk.has_state() || !is_of_daemon(runner) {
+        if !is_of_daemon(runner) {
             return Ok(false);
         }
         let own = runner.target();
         let named = snapshot.named(&enrollment.site.url, &enrollment.entry.name);
-        for entry in named.filter(|entry| !is_own(&own, entry)) {
+        let is_left = |entry: &Entry| entry.id.is_some_and(|id| runner.had_registered(id));
+        let counts = |entry: &&Entry| !is_own(&own, entry) && (!self.disk.has_state() || is_left(entry));
+        let others: Vec<_> = named.filter(counts).collect();
+        for entry in others {
             let Ok((_, token)) = entry.access() else { continue };
             match self.send_verify(runner, &token).await {
                 Ok(_) => {

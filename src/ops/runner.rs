@@ -377,6 +377,12 @@ impl Runner {
         }
     }
 
+    /// Whether a token beside the record is that of a runner with this id, which was registered.
+    pub(super) fn had_registered(&self, id: RunnerId) -> bool {
+        let is_of_it = |candidate: &Candidate| candidate.id == Some(id) && candidate.origin == Some(Origin::Registered);
+        self.record.id != Some(id) && self.held.candidates.iter().any(is_of_it)
+    }
+
     /// The whole digest of its token.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {

@@ -271,3 +271,22 @@ fn a_backup_restored_between_a_verification_and_a_registration_goes_unnoticed() 
         ],
     );
 }
+
+#[test]
+fn no_runner_is_registered_beside_one_that_the_enrollment_had_left_for_another() {
+    keeps_every_promise(
+        Setup { jitter: 18_150, mistakes: Mistakes::OneByOne, ..FOR_EVER },
+        &[
+            (NOW, Register(0)),
+            (NOW, Unregister(0)),
+            (NOW, Unregister(2)),
+            (NOW, ResetInGitlab(2, false)),
+            (NOW, SwapToken(2, 1)),
+            (NOW, Fault(ResetById, Trouble::CutAfter)),
+            (NOW, Enroll(0)),
+            (NOW, StartDaemon),
+            (After(60), RotateById(0)),
+            (NOW, ResetInGitlab(2, true)),
+        ],
+    );
+}
