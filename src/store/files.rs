@@ -150,7 +150,7 @@ pub(super) fn own(action: &'static str, path: &Path) -> Result<Place, Error> {
 }
 
 /// Replaces one of the agent's files durably, with mode 0600.
-pub(super) fn replace_file(file: &impl OwnFile, content: &[u8]) -> Result<(), Error> {
+pub(super) fn replace_file(file: &dyn OwnFile, content: &[u8]) -> Result<(), Error> {
     let place = file.place("replace")?;
     replace(&place, place.beside(TEMPORARY), content).map(drop)
 }
@@ -181,7 +181,7 @@ pub(super) fn sync(place: &Place) -> Result<(), Error> {
 }
 
 /// Removes one of the agent's files durably; a missing one is not an error.
-pub(super) fn remove_durably(file: &impl OwnFile) -> Result<(), Error> {
+pub(super) fn remove_durably(file: &dyn OwnFile) -> Result<(), Error> {
     let place = match file.find() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found.map_err(|error| Error::io("remove", &file.path())(error))?,
@@ -190,13 +190,13 @@ pub(super) fn remove_durably(file: &impl OwnFile) -> Result<(), Error> {
 }
 
 /// Removes one of the agent's files.
-pub(super) fn remove_file(file: &impl OwnFile) -> Result<(), Error> {
+pub(super) fn remove_file(file: &dyn OwnFile) -> Result<(), Error> {
     let removed = file.find().and_then(|place| place.remove());
     removed.map(drop).map_err(|error| Error::io("remove", &file.path())(error))
 }
 
 /// Reads one of the agent's files; `None` if it is missing.
-pub(super) fn read_file(file: &impl OwnFile) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read_file(file: &dyn OwnFile) -> Result<Option<Vec<u8>>, Error> {
     let read = || file.find()?.open(Access::Read)?.read(MAX_FILE_BYTES);
     unless_missing(read(), || file.path())
 }

@@ -103,7 +103,7 @@ fn with_cause(error: &Error) -> String {
 }
 
 /// Tries to lock one of the agent's files, and writes this process's id into it if the disk has space.
-pub(super) fn try_lock(file: &impl OwnFile) -> Result<LockAttempt, Error> {
+pub(super) fn try_lock(file: &dyn OwnFile) -> Result<LockAttempt, Error> {
     let place = file.place("open the lock file")?;
     let mut file = open_own(&place).map_err(Error::io("open the lock file", place.path()))?;
     Ok(match lock_open(&mut file, place.path())? {
