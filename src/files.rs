@@ -8,12 +8,14 @@
 //! Every file whose path a user gave is opened here.
 
 mod current;
+mod own_directory;
 mod place;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use current::{CurrentFile, note};
+pub use own_directory::OwnDirectory;
 pub use place::{Place, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text};
 

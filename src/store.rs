@@ -75,6 +75,7 @@ use locks::LockAttempt;
 use test_hooks::TestHooks;
 use thread::DiskTask;
 
+use crate::files::OwnDirectory;
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -343,7 +344,8 @@ impl Store {
     /// [`Error::Io`].
     pub async fn forget_runner(&self, key: &RunnerKey) -> Result<(), Error> {
         let key = key.clone();
-        let forget = move |runners: &Path| held::remove(runners, &key).and_then(|()| record::remove(runners, &key));
+        let forget =
+            move |runners: &OwnDirectory| held::remove(runners, &key).and_then(|()| record::remove(runners, &key));
         self.in_runners(forget).await
     }
 
@@ -504,7 +506,7 @@ impl Store {
     /// Runs `work` in the directory of records and journals; returns the default without one.
     async fn in_runners<T: Default + Send + 'static>(
         &self,
-        work: impl FnOnce(&Path) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&OwnDirectory) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.work(|disk| disk.runners().map_or_else(|| Ok(T::default()), |runners| work(&runners))).await
     }

@@ -120,7 +120,7 @@ impl Reporter {
     pub(super) fn report_outcomes(&self, outcomes: Vec<RunnerOutcome>) -> Exit {
         let exits: Vec<_> = outcomes.iter().map(|outcome| outcome.exit).collect();
         match self.output {
-            Output::Text => outcomes.iter().for_each(|outcome| self.report_outcome(outcome)),
+            Output::Text => self.report_texts(&outcomes),
             Output::Json | Output::Jsonl => {
                 self.runners(outcomes.iter().map(|outcome| &outcome.report), || None);
             }
@@ -128,11 +128,24 @@ impl Reporter {
         Exit::of_all(&exits)
     }
 
-    fn report_outcome(&self, outcome: &RunnerOutcome) {
-        let label = label(&outcome.report);
-        if !outcome.line.is_empty() {
-            self.answer(&format!("runner {label}: {}\n", outcome.line));
+    /// Lines that no error parts are written together.
+    fn report_texts(&self, outcomes: &[RunnerOutcome]) {
+        let mut lines = String::new();
+        for outcome in outcomes {
+            if !outcome.line.is_empty() {
+                lines.push_str(&format!("runner {}: {}\n", label(&outcome.report), outcome.line));
+            }
+            let is_parted = outcome.report.error.is_some() || outcome.hint.is_some();
+            if is_parted || lines.len() >= PART_BYTES {
+                self.answer(&std::mem::take(&mut lines));
+                self.report_error(outcome);
+            }
         }
+        self.answer(&lines);
+    }
+
+    fn report_error(&self, outcome: &RunnerOutcome) {
+        let label = label(&outcome.report);
         if let Some(error) = &outcome.report.error {
             self.remark(&format!("error: runner {label}: {}", printable(error)));
         }

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxAttributes, StatxFlags, fstat, mkdirat,
-    openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, fstat,
+    mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -98,21 +98,7 @@ impl Place {
     }
 
     fn check_own_directory(&self) -> io::Result<()> {
-        let found = fstat(&self.directory)?;
-        let directory = self.path.parent().unwrap_or(Path::new("/")).display();
-        if !is_trusted(found.st_uid) {
-            return Err(refused(format!(
-                "its directory `{directory}` belongs to user {}, who could replace it: choose a directory of this process's user",
-                found.st_uid
-            )));
-        }
-        if found.st_mode & WRITABLE_BY_OTHERS != 0 {
-            return Err(refused(format!(
-                "other users can write in its directory `{directory}` (mode {:04o}): run `chmod go-w`",
-                found.st_mode & 0o7777
-            )));
-        }
-        Ok(())
+        check_own(&fstat(&self.directory)?, self.path.parent().unwrap_or(Path::new("/")))
     }
 
     /// A path for system calls that know no open directory, such as `bind`: it leads through the descriptor.
@@ -328,6 +314,24 @@ impl Place {
         note(&self.path);
         sync(&self.directory)
     }
+}
+
+/// Fails if another user could add files to a directory.
+pub(super) fn check_own(found: &Stat, directory: &Path) -> io::Result<()> {
+    let directory = directory.display();
+    if !is_trusted(found.st_uid) {
+        return Err(refused(format!(
+            "its directory `{directory}` belongs to user {}, who could replace it: choose a directory of this process's user",
+            found.st_uid
+        )));
+    }
+    if found.st_mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(refused(format!(
+            "other users can write in its directory `{directory}` (mode {:04o}): run `chmod go-w`",
+            found.st_mode & 0o7777
+        )));
+    }
+    Ok(())
 }
 
 fn sync(directory: &OwnedFd) -> io::Result<()> {

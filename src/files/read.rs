@@ -117,6 +117,19 @@ impl Place {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    /// Opens a regular file of the agent's own for reading and writing, or creates it with mode 0600. No other user can
+    /// put anything into such a directory between two steps.
+    ///
+    /// # Errors
+    /// An error that says so for a link and another kind of file.
+    pub fn open_or_create(&self) -> io::Result<Opened> {
+        note(self.path());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(self.directory(), self.name(), flags, Mode::RUSR | Mode::WUSR)?);
+        let metadata = file.metadata()?;
+        if metadata.is_file() { Ok(Opened { file, metadata }) } else { Err(not_regular()) }
+    }
 }
 
 /// Checks that an open file is a regular one.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use super::draft::{Draft, ParsedText};
 use super::edit::{Edit, Edited, EntrySelector};
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{FileContent, Seen, make_directory, open_if_there, own, parent, read_version, resolve};
+use super::files::{
+    FileContent, FileIn, OwnFile as _, Seen, make_directory, open_if_there, parent, read_version, resolve,
+};
 use super::journal::{Intent, JournalAnswer, OpenJournals};
 use super::locks::{self, LockAttempt};
 use super::record::{self, Record};
@@ -24,7 +27,7 @@ use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
 use super::{Config, OnDisk, dropped, held, journal, splice, system_id, token_variables};
-use crate::files::{Exposure, Place};
+use crate::files::{Exposure, OwnDirectory, Place};
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -38,6 +41,7 @@ const PROBE_LIFE: Duration = Duration::from_secs(1);
 pub(super) struct BlockingStore {
     config: Config,
     state: Option<StateDirectory>,
+    runners: Option<Rc<OwnDirectory>>,
     system_id: Option<SystemId>,
     journals: OpenJournals,
     /// config.toml as it was last read or written.
@@ -62,10 +66,12 @@ impl BlockingStore {
             .as_deref()
             .map(|root| state_directory::open(root, &config.config_path, &path))
             .transpose()?;
+        let runners = state.as_ref().map(|state| Rc::new(OwnDirectory::new(state.path.join("runners"))));
         let locks = ConfigLocks::new(config.root_locks.clone(), hooks.clone());
         let disk = Self {
             config,
             state,
+            runners,
             system_id: None,
             journals: OpenJournals::default(),
             parsed: None,
@@ -117,8 +123,10 @@ impl BlockingStore {
     }
 
     /// The directory of records, journals and runner locks.
-    pub(super) fn runners(&self) -> Option<PathBuf> {
-        self.state().map(|state| state.join("runners"))
+    pub(super) fn runners(&self) -> Option<Rc<OwnDirectory>> {
+        let runners = self.runners.as_ref()?;
+        runners.begin_task();
+        Some(Rc::clone(runners))
     }
 
     pub(super) fn read(&mut self) -> Result<Arc<Snapshot>, Error> {
@@ -167,7 +175,9 @@ impl BlockingStore {
 
     /// Tries to lock a runner; `None` without a state directory.
     pub(super) fn try_lock_runner(&self, key: &RunnerKey) -> Result<Option<LockAttempt>, Error> {
-        self.runners().map(|runners| locks::try_lock(&runners.join(format!("{key}.lock")))).transpose()
+        self.runners()
+            .map(|runners| locks::try_lock(&FileIn { directory: &runners, name: format!("{key}.lock") }))
+            .transpose()
     }
 
     pub(super) fn on_disk(&mut self, key: &RunnerKey) -> OnDisk {
@@ -334,15 +344,15 @@ impl BlockingStore {
     /// Checks that the state directory has space for an operation.
     fn probe_state(&self) -> Result<(), Error> {
         let Some(runners) = self.runners() else { return Ok(()) };
-        let path = runners.join(".probe");
-        let place = own("write", &path)?;
+        let place = FileIn { directory: &runners, name: ".probe".to_owned() }.place("write")?;
+        let path = place.path();
         // Several processes may probe concurrently with the same file.
         let written = place.create_or_empty().and_then(|mut file| {
             file.write_all(&[b'#'; PROBE_BYTES])?;
             file.sync_all()
         });
-        place.remove().map_err(Error::io("remove", &path))?;
-        written.map_err(Error::io("write", &path))
+        place.remove().map_err(Error::io("remove", path))?;
+        written.map_err(Error::io("write", path))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Atomic and durable file operations: temporary files, renames, syncs.
 //!
-//! The agent's own files are named by a path below the state directory; config.toml and what is beside it by a [`Place`].
+//! The agent's own files are an [`OwnFile`] each; config.toml and what is beside it are a [`Place`].
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Error;
-use crate::files::{self, Access, Opened, Place};
+use crate::files::{self, Access, Opened, OwnDirectory, Place};
 
 /// Maximum size of config.toml and of each file of the agent, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -104,26 +104,75 @@ impl Drop for TemporaryName {
     }
 }
 
+/// One of the agent's own files: a path below the state directory, or a name in an open directory.
+pub(super) trait OwnFile {
+    /// As [`Place::own`].
+    fn find(&self) -> io::Result<Place>;
+
+    /// For messages.
+    fn path(&self) -> PathBuf;
+
+    /// [`OwnFile::find`] with the error of this room.
+    fn place(&self, action: &'static str) -> Result<Place, Error> {
+        self.find().map_err(|source| Error::io(action, &self.path())(source))
+    }
+}
+
+impl OwnFile for PathBuf {
+    fn find(&self) -> io::Result<Place> {
+        Place::own(self)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.clone()
+    }
+}
+
+/// A name in an open directory.
+pub(super) struct FileIn<'d> {
+    pub(super) directory: &'d OwnDirectory,
+    pub(super) name: String,
+}
+
+impl OwnFile for FileIn<'_> {
+    fn find(&self) -> io::Result<Place> {
+        self.directory.place(&self.name)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+}
+
 /// The place of one of the agent's own files.
 pub(super) fn own(action: &'static str, path: &Path) -> Result<Place, Error> {
     Place::own(path).map_err(Error::io(action, path))
 }
 
 /// Replaces one of the agent's files durably, with mode 0600.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let place = own("replace", path)?;
+pub(super) fn replace_file(file: &dyn OwnFile, content: &[u8]) -> Result<(), Error> {
+    let place = file.place("replace")?;
     replace(&place, place.beside(TEMPORARY), content).map(drop)
 }
+
+/// The mode of the agent's own files, which [`Place::create`] gives them.
+const OWN_MODE: u32 = 0o600;
 
 /// Replaces a file durably, with mode 0600, through this temporary file in the same directory. Returns the version that
 /// was written.
 pub(super) fn replace(place: &Place, temporary: Place, content: &[u8]) -> Result<Option<Seen>, Error> {
     let mut temporary = TemporaryFile::create(temporary)?;
-    temporary.set_mode(0o600)?;
     temporary.fill(content)?;
     let file = temporary.rename(place).map_err(Error::io("replace", place.path()))?;
     sync(place)?;
-    Ok(file.metadata().ok().map(|written| Seen::of(&written)))
+    let Ok(written) = file.metadata() else { return Ok(None) };
+    if written.mode() & 0o7777 == OWN_MODE {
+        return Ok(Some(Seen::of(&written)));
+    }
+    // A umask takes rights from the owner too.
+    let own_mode = Permissions::from_mode(OWN_MODE);
+    file.set_permissions(own_mode).map_err(Error::io("set the mode of", place.path()))?;
+    Ok(None)
 }
 
 /// Makes renames and removals beside a file durable.
@@ -132,37 +181,38 @@ pub(super) fn sync(place: &Place) -> Result<(), Error> {
 }
 
 /// Removes one of the agent's files durably; a missing one is not an error.
-pub(super) fn remove_durably(path: &Path) -> Result<(), Error> {
-    let place = match Place::own(path) {
+pub(super) fn remove_durably(file: &dyn OwnFile) -> Result<(), Error> {
+    let place = match file.find() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(Error::io("remove", path))?,
+        found => found.map_err(|error| Error::io("remove", &file.path())(error))?,
     };
-    if place.remove().map_err(Error::io("remove", path))? { sync(&place) } else { Ok(()) }
+    if place.remove().map_err(Error::io("remove", place.path()))? { sync(&place) } else { Ok(()) }
 }
 
 /// Removes one of the agent's files.
-pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
-    Place::own(path).and_then(|place| place.remove()).map(drop).map_err(Error::io("remove", path))
+pub(super) fn remove_file(file: &dyn OwnFile) -> Result<(), Error> {
+    let removed = file.find().and_then(|place| place.remove());
+    removed.map(drop).map_err(|error| Error::io("remove", &file.path())(error))
 }
 
 /// Reads one of the agent's files; `None` if it is missing.
-pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let read = || Place::own(path)?.open(Access::Read)?.read(MAX_FILE_BYTES);
-    unless_missing(read(), path)
+pub(super) fn read_file(file: &dyn OwnFile) -> Result<Option<Vec<u8>>, Error> {
+    let read = || file.find()?.open(Access::Read)?.read(MAX_FILE_BYTES);
+    unless_missing(read(), || file.path())
 }
 
-fn unless_missing<T>(read: io::Result<T>, path: &Path) -> Result<Option<T>, Error> {
+fn unless_missing<T>(read: io::Result<T>, path: impl Fn() -> PathBuf) -> Result<Option<T>, Error> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
+        Err(error) => Err(Error::io("read", &path())(error)),
     }
 }
 
 /// Opens a regular file; `None` if it is missing. Rejects other types: reading a pipe would block, and replacing a device
 /// would break the machine.
 pub(super) fn open_if_there(place: &Place) -> Result<Option<Opened>, Error> {
-    unless_missing(place.open(Access::Read), place.path())
+    unless_missing(place.open(Access::Read), || place.path().to_owned())
 }
 
 /// A file as it was read.

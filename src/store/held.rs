@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::files::{own, read_file, remove_durably, replace_file, sync};
+use super::files::{FileIn, OwnFile as _, read_file, remove_durably, replace_file, sync};
 use super::record;
 use super::wire::{StoredExpiry, text};
+use crate::files::OwnDirectory;
 use crate::model::{
     Candidate, CandidateSource, Evidence, Expiry, Finding, Held, Origin, RunnerId, RunnerKey, Timestamp,
 };
@@ -50,25 +51,25 @@ struct StoredHeld {
 }
 
 /// Reads what is kept for a runner; empty if there is no file.
-pub(super) fn read(directory: &Path, key: &RunnerKey) -> Result<Held, Error> {
-    let path = path_of(directory, key);
-    let Some(content) = read_file(&path)? else { return Ok(Held::default()) };
-    parse(&content, key).map_err(|reason| Error::Held { path, reason })
+pub(super) fn read(directory: &OwnDirectory, key: &RunnerKey) -> Result<Held, Error> {
+    let file = file_of(directory, key);
+    let Some(content) = read_file(&file)? else { return Ok(Held::default()) };
+    parse(&content, key).map_err(|reason| Error::Held { path: file.path(), reason })
 }
 
 /// Replaces the file, or removes it if there is nothing to keep. A damaged one is set aside.
-pub(super) fn save(directory: &Path, key: &RunnerKey, held: Held) -> Result<(), Error> {
-    let path = path_of(directory, key);
+pub(super) fn save(directory: &OwnDirectory, key: &RunnerKey, held: Held) -> Result<(), Error> {
+    let file = file_of(directory, key);
     keep_damaged(directory, key)?;
     if held.is_empty() {
-        return remove_durably(&path);
+        return remove_durably(&file);
     }
-    let content = content_of(key, held).map_err(|error| Error::Held { path: path.clone(), reason: at(&error) })?;
-    replace_file(&path, &content)
+    let content = content_of(key, held).map_err(|error| Error::Held { path: file.path(), reason: at(&error) })?;
+    replace_file(&file, &content)
 }
 
 /// Reads what is kept for each key. Most runners have no such file.
-pub(super) fn read_each(directory: &Path, keys: &[RunnerKey]) -> Vec<Result<Held, Error>> {
+pub(super) fn read_each(directory: &OwnDirectory, keys: &[RunnerKey]) -> Vec<Result<Held, Error>> {
     let present: Option<BTreeSet<RunnerKey>> = record::keys(directory, ".held").ok().map(BTreeSet::from_iter);
     let is_missing = |key: &RunnerKey| present.as_ref().is_some_and(|present| !present.contains(key));
     let read = |key| if is_missing(key) { Ok(Held::default()) } else { read(directory, key) };
@@ -76,12 +77,12 @@ pub(super) fn read_each(directory: &Path, keys: &[RunnerKey]) -> Vec<Result<Held
 }
 
 /// Removes the file; a damaged one is set aside.
-pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+pub(super) fn remove(directory: &OwnDirectory, key: &RunnerKey) -> Result<(), Error> {
     save(directory, key, Held::default())
 }
 
 /// Copies what is held for one key to another, before what is held there. A damaged file is set aside.
-pub(super) fn copy(directory: &Path, old: &RunnerKey, new: &RunnerKey) -> Result<(), Error> {
+pub(super) fn copy(directory: &OwnDirectory, old: &RunnerKey, new: &RunnerKey) -> Result<(), Error> {
     keep_damaged(directory, old)?;
     keep_damaged(directory, new)?;
     let (mut all, own) = (read(directory, old)?, read(directory, new)?);
@@ -92,9 +93,9 @@ pub(super) fn copy(directory: &Path, old: &RunnerKey, new: &RunnerKey) -> Result
 }
 
 /// Renames a damaged file: it may hold the only copy of a token.
-fn keep_damaged(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+fn keep_damaged(directory: &OwnDirectory, key: &RunnerKey) -> Result<(), Error> {
     let Err(error @ Error::Held { .. }) = read(directory, key) else { return Ok(()) };
-    let kept = set_aside(&path_of(directory, key))?;
+    let kept = set_aside(&file_of(directory, key))?;
     tracing::error!(%error, kept = %kept.display(), "keeping a damaged file under another name");
     Ok(())
 }
@@ -120,13 +121,13 @@ pub(super) fn parse(content: &[u8], key: &RunnerKey) -> Result<Held, String> {
     Ok(Held { candidates, evidence: stored.evidence })
 }
 
-pub(super) fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
-    directory.join(format!("{key}.held"))
+fn file_of<'d>(directory: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
+    FileIn { directory, name: format!("{key}.held") }
 }
 
 /// Renames a damaged file to an unused name and returns that.
-fn set_aside(path: &Path) -> Result<PathBuf, Error> {
-    let place = own("rename", path)?;
+fn set_aside(file: &FileIn<'_>) -> Result<PathBuf, Error> {
+    let place = file.place("rename")?;
     for number in 1..=MAX_DAMAGED {
         let mut name = place.name().to_owned();
         name.push(format!(".damaged-{number}"));
@@ -137,10 +138,10 @@ fn set_aside(path: &Path) -> Result<PathBuf, Error> {
                 return Ok(kept.path().to_owned());
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io("rename", path)(error)),
+            Err(error) => return Err(Error::io("rename", place.path())(error)),
         }
     }
-    Err(Error::io("rename", path)(io::Error::other("too many damaged files of this runner are kept already")))
+    Err(Error::io("rename", place.path())(io::Error::other("too many damaged files of this runner are kept already")))
 }
 
 /// serde's error texts can quote the content, so only the position is kept.

@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::Error;
-use super::files::{TEMPORARY, TemporaryFile, own, read_file, remove_durably, remove_file, replace_file, sync};
+use super::files::{
+    FileIn, OwnFile as _, TEMPORARY, TemporaryFile, read_file, remove_durably, remove_file, replace_file, sync,
+};
 use super::record::keys;
 use super::wire::{StoredExpiry, optional_text};
-use crate::files::{self, Access, Place};
+use crate::files::{self, Access, OwnDirectory};
 use crate::model::{Expiry, RunnerId, RunnerKey, ServerUrl, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 
@@ -168,7 +170,7 @@ pub(super) struct OpenJournals(BTreeMap<RunnerKey, File>);
 
 impl OpenJournals {
     /// Writes the intent and space for the answer, durably. Refuses to overwrite an answer that contains a token.
-    pub(super) fn begin(&mut self, directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+    pub(super) fn begin(&mut self, directory: &OwnDirectory, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
         self.0.remove(key);
         let file = begin(directory, key, intent)?;
         self.0.insert(key.clone(), file);
@@ -176,22 +178,33 @@ impl OpenJournals {
     }
 
     /// Puts the intent in place of the whole journal, at once: its answer is kept elsewhere, or was of no effect.
-    pub(super) fn take_back_to(&mut self, directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<(), Error> {
+    pub(super) fn take_back_to(
+        &mut self,
+        directory: &OwnDirectory,
+        key: &RunnerKey,
+        intent: &Intent,
+    ) -> Result<(), Error> {
         self.0.remove(key);
-        let path = path_of(directory, key);
-        let former = read_file(&path)?;
-        write_intent(&path, intent, former.as_deref()).map(drop)
+        let file = file_of(directory, key);
+        let former = read_file(&file)?;
+        write_intent(&file, intent, former.as_deref()).map(drop)
     }
 
     /// Writes the answer into its slot, durably.
-    pub(super) fn answered(&mut self, directory: &Path, key: &RunnerKey, answer: &JournalAnswer) -> Result<(), Error> {
-        let path = path_of(directory, key);
+    pub(super) fn answered(
+        &mut self,
+        directory: &OwnDirectory,
+        key: &RunnerKey,
+        answer: &JournalAnswer,
+    ) -> Result<(), Error> {
+        let journal = file_of(directory, key);
+        let path = journal.path();
         let slot = slot(&StoredAnswer(answer.clone()), FILE_BYTES - ANSWER_AT, &path)?;
         files::note(&path);
         let write = |file: &File| file.write_all_at(&slot, ANSWER_AT as u64).and_then(|()| file.sync_all());
         let written = match self.0.get(key).filter(|file| is_at(file, &path)) {
             Some(file) => write(file),
-            None => match Place::own(&path).and_then(|place| place.open(Access::Write)) {
+            None => match journal.find().and_then(|place| place.open(Access::Write)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Error::NotBegun { key: key.clone() });
                 }
@@ -202,10 +215,10 @@ impl OpenJournals {
     }
 
     /// Ends an operation.
-    pub(super) fn clear(&mut self, directory: &Path, key: &RunnerKey) -> Result<(), Error> {
+    pub(super) fn clear(&mut self, directory: &OwnDirectory, key: &RunnerKey) -> Result<(), Error> {
         // Frees the descriptor that the removal needs.
         self.0.remove(key);
-        remove_durably(&path_of(directory, key))
+        remove_durably(&file_of(directory, key))
     }
 }
 
@@ -215,9 +228,9 @@ fn is_at(file: &File, path: &Path) -> bool {
     file.metadata().map(identity).ok().is_some_and(|open| fs::metadata(path).map(identity).ok() == Some(open))
 }
 
-fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<File, Error> {
-    let path = path_of(directory, key);
-    let former = read_file(&path)?;
+fn begin(directory: &OwnDirectory, key: &RunnerKey, intent: &Intent) -> Result<File, Error> {
+    let file = file_of(directory, key);
+    let former = read_file(&file)?;
     let former = match former.as_deref().map(JournalContent::of) {
         None | Some(JournalContent::NeverSent) => None,
         Some(JournalContent::Whole(_, None | Some(JournalAnswer { token: None, .. }))) => former,
@@ -225,46 +238,47 @@ fn begin(directory: &Path, key: &RunnerKey, intent: &Intent) -> Result<File, Err
             return Err(Error::Unsettled { key: key.clone() });
         }
     };
-    write_intent(&path, intent, former.as_deref())
+    write_intent(&file, intent, former.as_deref())
 }
 
 /// Replaces a journal by an intent without an answer, durably.
-fn write_intent(path: &Path, intent: &Intent, former: Option<&[u8]>) -> Result<File, Error> {
-    let mut content = slot(intent, ANSWER_AT, path)?;
+fn write_intent(journal: &FileIn<'_>, intent: &Intent, former: Option<&[u8]>) -> Result<File, Error> {
+    let mut content = slot(intent, ANSWER_AT, &journal.path())?;
     content.resize(FILE_BYTES, b' ');
-    let place = own("replace", path)?;
+    let place = journal.place("replace")?;
     let mut temporary = TemporaryFile::create(place.beside(TEMPORARY))?;
     temporary.set_mode(0o600)?;
     temporary.fill(&content)?;
-    let file = temporary.rename(&place).map_err(Error::io("replace", path))?;
-    sync(&place).inspect_err(|_| take_back(path, former))?;
+    let file = temporary.rename(&place).map_err(Error::io("replace", place.path()))?;
+    sync(&place).inspect_err(|_| take_back(journal, former))?;
     Ok(file)
 }
 
 /// Takes back an intent that was not made durable, or the request would look as if it had been sent.
-fn take_back(path: &Path, former: Option<&[u8]>) {
+fn take_back(journal: &FileIn<'_>, former: Option<&[u8]>) {
     let taken = match former {
-        Some(former) => replace_file(path, former),
-        None => remove_file(path),
+        Some(former) => replace_file(journal, former),
+        None => remove_file(journal),
     };
     if let Err(error) = taken {
+        let path = journal.path();
         tracing::warn!(path = %path.display(), %error, "cannot remove a request from the journal that was not sent");
     }
 }
 
 /// Reads the operations that were begun and not cleared.
-pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
+pub(super) fn pending(directory: &OwnDirectory) -> Result<Vec<Pending>, Error> {
     let mut pending = Vec::new();
     for key in keys(directory, ".pending")? {
-        let Some(content) = read_file(&path_of(directory, &key))? else { continue };
+        let Some(content) = read_file(&file_of(directory, &key))? else { continue };
         match JournalContent::of(&content) {
             JournalContent::Whole(intent, answer) => pending.push(Pending { key, intent, answer }),
             JournalContent::NeverSent => {
                 tracing::warn!(runner = %key, "removing an incomplete journal: its request was never sent");
-                remove_durably(&path_of(directory, &key))?;
+                remove_durably(&file_of(directory, &key))?;
             }
             JournalContent::Foreign => {
-                let path = path_of(directory, &key);
+                let path = file_of(directory, &key).path();
                 tracing::error!(runner = %key, path = %path.display(),
                     "keeping a journal of another version of runner-agent: start that version once to settle it");
             }
@@ -274,8 +288,8 @@ pub(super) fn pending(directory: &Path) -> Result<Vec<Pending>, Error> {
 }
 
 /// Reads one runner's operation, if it was begun and not cleared.
-pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pending>, Error> {
-    let Some(content) = read_file(&path_of(directory, key))? else { return Ok(None) };
+pub(super) fn pending_of(directory: &OwnDirectory, key: &RunnerKey) -> Result<Option<Pending>, Error> {
+    let Some(content) = read_file(&file_of(directory, key))? else { return Ok(None) };
     match JournalContent::of(&content) {
         JournalContent::Whole(intent, answer) => Ok(Some(Pending { key: key.clone(), intent, answer })),
         JournalContent::NeverSent | JournalContent::Foreign => Ok(None),
@@ -283,8 +297,8 @@ pub(super) fn pending_of(directory: &Path, key: &RunnerKey) -> Result<Option<Pen
 }
 
 /// Whether an operation of the runner was begun and not cleared, also by another version.
-pub(super) fn is_pending(directory: &Path, key: &RunnerKey) -> Result<bool, Error> {
-    let content = read_file(&path_of(directory, key))?;
+pub(super) fn is_pending(directory: &OwnDirectory, key: &RunnerKey) -> Result<bool, Error> {
+    let content = read_file(&file_of(directory, key))?;
     Ok(content.is_some_and(|content| !matches!(JournalContent::of(&content), JournalContent::NeverSent)))
 }
 
@@ -316,8 +330,8 @@ fn is_documented() -> bool {
     true
 }
 
-fn path_of(directory: &Path, key: &RunnerKey) -> PathBuf {
-    directory.join(format!("{key}.pending"))
+fn file_of<'d>(directory: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
+    FileIn { directory, name: format!("{key}.pending") }
 }
 
 fn slot<T: Serialize>(value: &T, size: usize, path: &Path) -> Result<Vec<u8>, Error> {

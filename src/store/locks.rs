@@ -11,9 +11,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::Error;
-use super::files::{make_directory, own, parent};
+use super::files::{OwnFile, make_directory, own, parent};
 use super::lock_holder::holder_of;
-use crate::files::{Access, Place, is_trusted};
+use crate::files::{Access, Opened, Place, is_trusted};
 
 /// How long the disk thread waits for the lock of config.toml or of all state; a replace or a move takes milliseconds.
 pub(super) const FILE_WAIT: Duration = Duration::from_secs(5);
@@ -103,9 +103,10 @@ fn with_cause(error: &Error) -> String {
 }
 
 /// Tries to lock one of the agent's files, and writes this process's id into it if the disk has space.
-pub(super) fn try_lock(path: &Path) -> Result<LockAttempt, Error> {
-    let mut file = open(&own("open the lock file", path)?)?;
-    Ok(match lock_open(&mut file, path)? {
+pub(super) fn try_lock(file: &dyn OwnFile) -> Result<LockAttempt, Error> {
+    let place = file.place("open the lock file")?;
+    let mut file = open_own(&place).map_err(Error::io("open the lock file", place.path()))?;
+    Ok(match lock_open(&mut file, place.path())? {
         None => LockAttempt::Locked(file),
         Some(holder) => LockAttempt::HeldBy(holder),
     })
@@ -197,16 +198,27 @@ pub(super) fn open(place: &Place) -> Result<File, Error> {
     opened.map_err(in_act)
 }
 
+/// As [`open`], for one of the agent's own.
+fn open_own(place: &Place) -> io::Result<File> {
+    let opened = place.open_or_create()?;
+    if is_lock(&opened) && is_trusted(opened.metadata.uid()) { Ok(opened.file) } else { Err(no_lock()) }
+}
+
 /// Opens a lock file that is there. The process id is written into it, so it has to be one: another user could have put a
 /// link to another file, or a file that only root can read, in its place.
 fn open_present(place: &Place) -> io::Result<File> {
     let opened = place.open(Access::Both)?;
     let owner = opened.metadata.uid();
     let is_expected = is_trusted(owner) || place.owner_of_directory()?.0 == owner;
-    if !is_expected || opened.metadata.len() > MAX_HOLDER_BYTES || opened.metadata.nlink() != 1 {
-        return Err(io::Error::other("it is no lock file: remove it"));
-    }
-    Ok(opened.file)
+    if is_expected && is_lock(&opened) { Ok(opened.file) } else { Err(no_lock()) }
+}
+
+fn is_lock(opened: &Opened) -> bool {
+    opened.metadata.len() <= MAX_HOLDER_BYTES && opened.metadata.nlink() == 1
+}
+
+fn no_lock() -> io::Error {
+    io::Error::other("it is no lock file: remove it")
 }
 
 /// Gives a lock file that root created to the directory's owner.

@@ -1,14 +1,13 @@
 //! Runner records: the source of truth that config.toml is projected from.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::entry_text::EntryText;
 use super::error::Error;
-use super::files::{Seen, TEMPORARY, names_in, own, read_file, remove_durably, replace};
+use super::files::{FileIn, OwnFile as _, Seen, TEMPORARY, names_in, read_file, remove_durably, replace};
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
+use crate::files::OwnDirectory;
 use crate::model::{Belief, Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token};
 
@@ -157,7 +156,7 @@ fn drop_oldest<T>(tokens: &mut Vec<T>) {
 }
 
 /// Reads all records of a directory, by key.
-pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
+pub(super) fn read_all(directory: &OwnDirectory) -> Result<Records, Error> {
     let keys = keys(directory, ".json")?;
     let mut found = Records { records: Vec::with_capacity(keys.len()), damaged: Vec::new() };
     for key in keys {
@@ -172,22 +171,22 @@ pub(super) fn read_all(directory: &Path) -> Result<Records, Error> {
 }
 
 /// Returns the version of the file that was written, if known.
-pub(super) fn save(directory: &Path, record: &Record) -> Result<Option<Seen>, Error> {
-    let path = directory.join(format!("{}.json", record.key));
-    let stored = content_of(record).map_err(|error| Error::Record { path: path.clone(), reason: error.to_string() })?;
-    let place = own("replace", &path)?;
+pub(super) fn save(directory: &OwnDirectory, record: &Record) -> Result<Option<Seen>, Error> {
+    let file = file_of(directory, &record.key);
+    let stored = content_of(record).map_err(|error| Error::Record { path: file.path(), reason: error.to_string() })?;
+    let place = file.place("replace")?;
     replace(&place, place.beside(TEMPORARY), &stored)
 }
 
-pub(super) fn remove(directory: &Path, key: &RunnerKey) -> Result<(), Error> {
-    remove_durably(&directory.join(format!("{key}.json")))
+pub(super) fn remove(directory: &OwnDirectory, key: &RunnerKey) -> Result<(), Error> {
+    remove_durably(&file_of(directory, key))
 }
 
 /// Moves the record and what is held to another key, and sets its enrollment. The caller holds the locks of both.
 ///
 /// The new files are complete before the old ones go. After a crash in between, the next call removes the old ones.
 pub(super) fn rename(
-    directory: &Path,
+    directory: &OwnDirectory,
     old: &RunnerKey,
     new: &RunnerKey,
     enrollment: Option<String>,
@@ -225,9 +224,9 @@ fn is_same_runner(one: &Record, other: &Record) -> bool {
 }
 
 /// Lists the runner keys of files with this suffix, sorted.
-pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
+pub(super) fn keys(directory: &OwnDirectory, suffix: &str) -> Result<Vec<RunnerKey>, Error> {
     let mut keys = Vec::new();
-    for name in names_in(directory)? {
+    for name in names_in(directory.path())? {
         let stem = name.to_str().and_then(|name| name.strip_suffix(suffix));
         keys.extend(stem.and_then(|stem| RunnerKey::try_from(stem.to_owned()).ok()));
     }
@@ -236,10 +235,14 @@ pub(super) fn keys(directory: &Path, suffix: &str) -> Result<Vec<RunnerKey>, Err
 }
 
 /// Reads one record; `None` if there is none.
-pub(super) fn read(directory: &Path, key: &RunnerKey) -> Result<Option<Record>, Error> {
-    let path = directory.join(format!("{key}.json"));
-    let Some(content) = read_file(&path)? else { return Ok(None) };
-    parse(&content, key).map(Some).map_err(|reason| Error::Record { path, reason })
+pub(super) fn read(directory: &OwnDirectory, key: &RunnerKey) -> Result<Option<Record>, Error> {
+    let file = file_of(directory, key);
+    let Some(content) = read_file(&file)? else { return Ok(None) };
+    parse(&content, key).map(Some).map_err(|reason| Error::Record { path: file.path(), reason })
+}
+
+fn file_of<'d>(directory: &'d OwnDirectory, key: &RunnerKey) -> FileIn<'d> {
+    FileIn { directory, name: format!("{key}.json") }
 }
 
 /// The file content of a record.

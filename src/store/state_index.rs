@@ -19,6 +19,7 @@ use super::files::{Seen, names_in};
 use super::journal;
 use super::record::{self, Record};
 use super::{Pending, held};
+use crate::files::OwnDirectory;
 use crate::model::{RunnerId, RunnerKey};
 use crate::secret::{Digest, Fingerprint};
 
@@ -115,7 +116,7 @@ impl StateIndex {
     ///
     /// # Errors
     /// [`Error::Io`] if the directory cannot be read.
-    pub(super) fn keys(&mut self, directory: &Path, query: &RecordQuery) -> Result<Vec<RunnerKey>, Error> {
+    pub(super) fn keys(&mut self, directory: &OwnDirectory, query: &RecordQuery) -> Result<Vec<RunnerKey>, Error> {
         self.refresh(directory)?;
         let term = query.term();
         let numbers = self.found.range((term, 0)..=(term, u32::MAX)).map(|(_, number)| *number);
@@ -128,7 +129,7 @@ impl StateIndex {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn records(&mut self, directory: &Path, query: &RecordQuery) -> Result<Vec<Record>, Error> {
+    pub(super) fn records(&mut self, directory: &OwnDirectory, query: &RecordQuery) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         for key in self.keys(directory, query)? {
             match record::read(directory, &key) {
@@ -145,7 +146,7 @@ impl StateIndex {
     ///
     /// # Errors
     /// [`Error::Io`] if the directory cannot be read.
-    pub(super) fn lost_resets_of(&mut self, directory: &Path, token: Digest) -> Result<Vec<RunnerKey>, Error> {
+    pub(super) fn lost_resets_of(&mut self, directory: &OwnDirectory, token: Digest) -> Result<Vec<RunnerKey>, Error> {
         self.refresh(directory)?;
         // An answer is written in place, and seen here only once the journal is closed.
         let is_lost = |key: &&RunnerKey| {
@@ -156,7 +157,7 @@ impl StateIndex {
         Ok(about.filter(is_lost).cloned().collect())
     }
 
-    fn refresh(&mut self, directory: &Path) -> Result<(), Error> {
+    fn refresh(&mut self, directory: &OwnDirectory) -> Result<(), Error> {
         match self.changes.as_ref().map(Changes::take) {
             Some(Changed::These(names)) => {
                 names.iter().for_each(|name| self.read(directory, name));
@@ -165,17 +166,17 @@ impl StateIndex {
             Some(Changed::Anything) => self.read_all(directory),
             None | Some(Changed::Unknown) => {
                 // Before the files are read: what changes meanwhile is read again.
-                self.changes = has_many_files(directory).then(|| Changes::watch(directory)).flatten();
+                self.changes = has_many_files(directory.path()).then(|| Changes::watch(directory.path())).flatten();
                 self.read_all(directory)
             }
         }
     }
 
-    fn read_all(&mut self, directory: &Path) -> Result<(), Error> {
+    fn read_all(&mut self, directory: &OwnDirectory) -> Result<(), Error> {
         let changes = self.changes.take();
         *self = Self { changes, ..Self::default() };
         let mut names: BTreeMap<String, ()> = BTreeMap::new();
-        for name in names_in(directory)? {
+        for name in names_in(directory.path())? {
             // What is beside a record is read with it.
             if let Some((key, suffix)) = name.to_str().and_then(split) {
                 let suffix = if suffix == ".held" { ".json" } else { suffix };
@@ -187,7 +188,7 @@ impl StateIndex {
     }
 
     /// Reads a file again that has changed, or is new or gone. One that cannot be read answers nothing.
-    fn read(&mut self, directory: &Path, name: &str) {
+    fn read(&mut self, directory: &OwnDirectory, name: &str) {
         let Some((key, suffix)) = split(name) else { return };
         let Ok(key) = RunnerKey::try_from(key.to_owned()) else { return };
         if suffix == ".pending" {
@@ -213,10 +214,10 @@ impl StateIndex {
     }
 
     /// Whether this process was the last one that has written a record.
-    fn is_as_written(&self, directory: &Path, name: &str, key: &RunnerKey) -> bool {
+    fn is_as_written(&self, directory: &OwnDirectory, name: &str, key: &RunnerKey) -> bool {
         let known = self.numbers.get(key).and_then(|number| self.runners.get(*number as usize));
         let Some(written) = known.and_then(|known| known.written) else { return false };
-        fs::metadata(directory.join(name)).is_ok_and(|found| Seen::of(&found) == written)
+        fs::metadata(directory.path().join(name)).is_ok_and(|found| Seen::of(&found) == written)
     }
 
     /// Notes a record that this process has written: it need not be read when its change is reported.
@@ -322,7 +323,7 @@ mod tests {
         let mut index = StateIndex::default();
         let mut is_watched_with = |files: usize| {
             (0..files).for_each(|number| fs::write(directory.path().join(number.to_string()), "").unwrap());
-            index.refresh(directory.path()).unwrap();
+            index.refresh(&OwnDirectory::new(directory.path().to_owned())).unwrap();
             index.changes.is_some()
         };
         assert!(!is_watched_with(MANY_FILES - 1));

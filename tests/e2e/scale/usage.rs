@@ -1,13 +1,13 @@
 //! What a process has used, as the kernel tells it.
 
 use std::fs;
-use std::thread;
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 use test_support::{Output, Process};
 
 /// The pause between looks at a running process.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// The kernel counts CPU time in hundredths of a second, whatever it is built for.
 const TICKS: f64 = 100.0;
@@ -27,16 +27,20 @@ pub(crate) fn of(process: &Process) -> Option<Usage> {
     Some(Usage { cpu, memory: memory(process, "VmRSS:")? })
 }
 
-/// Runs a process to its end. What it does in the last milliseconds is not seen.
+/// Runs a process to its end. The memory of its last milliseconds is not seen.
 pub(crate) fn run(process: Process) -> (Output, Usage) {
     let mut usage = Usage::default();
-    while process.is_running() {
+    let end = pidfd_open(process.pid(), PidfdFlags::empty()).unwrap();
+    loop {
         if let (Some(cpu), Some(memory)) = (cpu(&process), memory(&process, "VmHWM:")) {
             usage = Usage { cpu, memory };
         }
-        thread::sleep(LOOK);
+        // The end is not slept over.
+        if poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LOOK)).unwrap() > 0 {
+            usage.cpu = cpu(&process).unwrap_or(usage.cpu);
+            return (process.end(), usage);
+        }
     }
-    (process.end(), usage)
 }
 
 /// User and system time of all threads, those that have ended too.

@@ -78,7 +78,7 @@ impl fmt::Display for Figures {
 }
 
 impl Figures {
-    /// What is wrong with them, beside those of fewer runners.
+    /// What is wrong with them, beside those of fewer runners; all but [`Figures::growth`].
     pub(crate) fn faults(&self, count: usize, former: Option<(usize, &Self)>) -> Vec<String> {
         let mut faults = self.wrong.clone();
         if self.replaces > self.most_replaces {
@@ -87,12 +87,6 @@ impl Figures {
         if self.requests > self.most_requests {
             faults.push(format!("{}: {} requests, at most {}", self.what, self.requests, self.most_requests));
         }
-        if let Some((size, former)) = former.filter(|(_, former)| former.usage.cpu >= LEAST_CPU) {
-            let growth = (self.usage.cpu / former.usage.cpu) / ratio(count, size);
-            if self.is_per_runner && growth > MOST_GROWTH {
-                faults.push(format!("{}: the CPU time of one runner has grown by the factor {growth:.2}", self.what));
-            }
-        }
         if let Some((size, former)) = former.filter(|_| self.is_at_rest) {
             let kib = (self.usage.memory - former.usage.memory) * 1024.0 / difference(count, size);
             if kib > MOST_MEMORY_KIB {
@@ -100,6 +94,19 @@ impl Figures {
             }
         }
         faults
+    }
+
+    /// Says so if the CPU time of one runner is more than with fewer runners.
+    pub(crate) fn growth(&self, count: usize, former: Option<(usize, &Self)>) -> Option<String> {
+        let (size, former) = former.filter(|(_, former)| self.is_per_runner && former.usage.cpu >= LEAST_CPU)?;
+        let growth = (self.usage.cpu / former.usage.cpu) / ratio(count, size);
+        (growth > MOST_GROWTH)
+            .then(|| format!("{}: the CPU time of one runner has grown by the factor {growth:.2}", self.what))
+    }
+
+    /// Takes the CPU time of another measurement of the same work if that is less.
+    pub(crate) fn take_least_cpu(&mut self, other: &Self) {
+        self.usage.cpu = self.usage.cpu.min(other.usage.cpu);
     }
 }
 
@@ -113,7 +120,7 @@ fn difference(count: usize, size: usize) -> f64 {
     count as f64 - size as f64
 }
 
-type Work = fn(usize) -> Vec<Figures>;
+pub(crate) type Work = fn(usize) -> Vec<Figures>;
 
 pub(crate) const WORK: [(&str, Work); 7] = [
     ("list", list),

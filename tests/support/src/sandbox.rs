@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::env;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -28,7 +29,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// Starts a GitLab and creates an empty directory for `binary`.
     pub fn new(binary: impl Into<PathBuf>, gitlab: Builder) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::new_in(&env::temp_dir(), binary, gitlab)
+    }
+
+    /// The same with its directory in another one.
+    pub fn new_in(parent: &Path, binary: impl Into<PathBuf>, gitlab: Builder) -> Self {
+        let directory = tempfile::tempdir_in(parent).unwrap();
         let root = directory.path().canonicalize().unwrap();
         let sandbox = Self { gitlab: gitlab.start(), directory, root, binary: binary.into() };
         fs::create_dir(sandbox.path("config")).unwrap();
