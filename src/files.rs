@@ -7,13 +7,17 @@
 //!
 //! Every file whose path a user gave is opened here.
 
+mod activity;
 mod current;
+mod elsewhere;
 mod place;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub use activity::{Activity, FileTask};
 pub use current::{CurrentFile, note};
+pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
 pub use place::{Place, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text};
 

@@ -1,7 +1,7 @@
 //! The HTTP clients, two per TLS profile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{NoProxy, Proxy};
@@ -26,11 +26,14 @@ pub(super) struct HttpClients {
     pub(super) kept: reqwest::Client,
 }
 
+/// What a profile's clients were built from, and they themselves.
+type Built = (Vec<FileStamp>, HttpClients);
+
 /// The clients that were built.
 pub(super) struct ClientCache {
     config: Arc<Config>,
     roots: SystemRoots,
-    built: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
+    built: Mutex<HashMap<TlsProfile, Built>>,
 }
 
 impl ClientCache {
@@ -41,7 +44,7 @@ impl ClientCache {
     /// Drops them, and the system's authorities.
     pub(super) fn forget(&self) {
         self.roots.forget();
-        self.built.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.built().clear();
     }
 
     /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed. Waits for the disk if the site is
@@ -53,15 +56,18 @@ impl ClientCache {
             TlsProfile::Plain
         };
         let stamps = profile.stamps()?;
-        let mut cached = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built_from, clients)) = cached.get(&profile)
-            && *built_from == stamps
-        {
-            return Ok(clients.clone());
+        let cached = self.built().get(&profile).filter(|(built_from, _)| *built_from == stamps).cloned();
+        if let Some((_, clients)) = cached {
+            return Ok(clients);
         }
+        // Not under the lock: the files are read, and their share may not answer.
         let clients = self.build(&profile)?;
-        cached.insert(profile, (stamps, clients.clone()));
+        self.built().insert(profile, (stamps, clients.clone()));
         Ok(clients)
+    }
+
+    fn built(&self) -> MutexGuard<'_, HashMap<TlsProfile, Built>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {

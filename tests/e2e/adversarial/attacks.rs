@@ -13,13 +13,13 @@ use rustix::process::Signal;
 use test_support::Process;
 
 use crate::attacker::Attacker;
-use crate::hang::disk_that_hangs;
+use crate::hang::{disk_that_hangs, share_that_hangs};
 use crate::scene::{Scene, in_scenes};
 use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 26] = [
+pub(crate) const ATTACKS: [(&str, Attack); 27] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -32,6 +32,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 26] = [
     ("files-that-block-or-never-end", files_that_block),
     ("pipe-swapped-in", pipe_swapped_in),
     ("disk-that-hangs", disk_that_hangs),
+    ("share-that-hangs", share_that_hangs),
     ("state-in-a-foreign-directory", state_in_a_foreign_directory),
     ("settings-of-another-user", settings_of_another_user),
     ("attributes-lost", attributes_lost),
