@@ -19,7 +19,7 @@ pub use activity::{Activity, FileTask};
 pub use current::{CurrentFile, note};
 pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
 pub use place::{Place, make_directories, resolve};
-pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text};
+pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 
 use std::io;
 

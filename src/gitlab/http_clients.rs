@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{NoProxy, Proxy};
 
 use super::error::CallFailure;
-use super::tls::{FileStamp, FileTrust, SystemRoots, TlsProfile};
+use super::tls::{FileStamp, FileTrust, Ignored, SystemRoots, TlsProfile};
 use super::{Config, ErrorKind};
 use crate::model::Site;
 
@@ -34,11 +34,13 @@ pub(super) struct ClientCache {
     config: Arc<Config>,
     roots: SystemRoots,
     built: Mutex<HashMap<TlsProfile, Built>>,
+    /// Files that were warned about.
+    warned: Mutex<Vec<Ignored>>,
 }
 
 impl ClientCache {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self { config, roots: SystemRoots::default(), built: Mutex::default() }
+        Self { config, roots: SystemRoots::default(), built: Mutex::default(), warned: Mutex::default() }
     }
 
     /// Drops them, and the system's authorities.
@@ -50,11 +52,13 @@ impl ClientCache {
     /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed. Waits for the disk if the site is
     /// encrypted.
     pub(super) fn of(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
+        let mut ignored = Vec::new();
         let profile = if self.config.is_encrypted(site) {
-            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust)?
+            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust, &mut ignored)?
         } else {
             TlsProfile::Plain
         };
+        ignored.into_iter().for_each(|ignored| self.warn_once(ignored, trust));
         let stamps = profile.stamps()?;
         let cached = self.built().get(&profile).filter(|(built_from, _)| *built_from == stamps).cloned();
         if let Some((_, clients)) = cached {
@@ -64,6 +68,14 @@ impl ClientCache {
         let clients = self.build(&profile)?;
         self.built().insert(profile, (stamps, clients.clone()));
         Ok(clients)
+    }
+
+    fn warn_once(&self, ignored: Ignored, trust: FileTrust) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warned.contains(&ignored) {
+            ignored.warn(trust);
+            warned.push(ignored);
+        }
     }
 
     fn built(&self) -> MutexGuard<'_, HashMap<TlsProfile, Built>> {

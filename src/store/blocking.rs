@@ -328,7 +328,8 @@ impl BlockingStore {
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
-        ParseContext { path, variables: if self.is_ours { self.config.variables } else { |_| None } }
+        let variables = if self.is_ours { self.config.variables } else { |_: &_| None };
+        ParseContext { path, variables, is_ours: self.is_ours }
     }
 
     /// Checks that the state directory has space for an operation.

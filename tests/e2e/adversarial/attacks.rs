@@ -19,7 +19,7 @@ use crate::{locks, network, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 27] = [
+pub(crate) const ATTACKS: [(&str, Attack); 28] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -41,6 +41,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 27] = [
     ("lock-that-is-no-file", locks::lock_that_is_no_file),
     ("mounted-file-held-for-ever", locks::mounted_file_held_for_ever),
     ("access-token-by-foreign-trust", network::access_token_by_foreign_trust),
+    ("registration-token-by-foreign-trust", network::registration_token_by_foreign_trust),
     ("host-rebound", network::host_rebound),
     ("connections-half-open", network::connections_half_open),
     ("socket-served-by-another", network::socket_served_by_another),
