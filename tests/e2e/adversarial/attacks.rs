@@ -15,11 +15,11 @@ use test_support::Process;
 use crate::attacker::Attacker;
 use crate::hang::{disk_that_hangs, share_that_hangs};
 use crate::scene::{Scene, in_scenes};
-use crate::{locks, network, terminal};
+use crate::{locks, network, promises, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 28] = [
+pub(crate) const ATTACKS: [(&str, Attack); 30] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -46,6 +46,8 @@ pub(crate) const ATTACKS: [(&str, Attack); 28] = [
     ("connections-half-open", network::connections_half_open),
     ("socket-served-by-another", network::socket_served_by_another),
     ("socket-in-a-foreign-directory", network::socket_in_a_foreign_directory),
+    ("files-that-cannot-be-locked", promises::files_that_cannot_be_locked),
+    ("files-of-a-group", promises::files_of_a_group),
     ("lines-forged", terminal::lines_forged),
     ("token-in-the-wrong-place", terminal::token_in_the_wrong_place),
 ];
