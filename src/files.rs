@@ -10,6 +10,7 @@
 mod activity;
 mod current;
 mod elsewhere;
+mod look;
 mod place;
 mod read;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 pub use activity::{Activity, FileTask};
 pub use current::{CurrentFile, note};
 pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
+pub use look::{is_there, link_target, look};
 pub use place::{Place, make_directories, resolve};
 pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 

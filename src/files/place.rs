@@ -1,6 +1,6 @@
 //! Where a file is: an open directory and a name in it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -331,6 +331,17 @@ impl Place {
             }
         }
         Ok(names)
+    }
+
+    /// How many names the directory has, as far as this limit.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn count_beside(&self, limit: usize) -> io::Result<usize> {
+        let is_dot = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
+        let names = Dir::read_from(&self.directory)?
+            .filter(|found| !found.as_ref().is_ok_and(|found| is_dot(found.file_name())));
+        names.take(limit).try_fold(0, |count, found| Ok(found.map(|_| count + 1)?))
     }
 
     /// Makes renames and removals in the directory durable. Takes no descriptor.

@@ -1,6 +1,5 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
 use super::{Config, OnDisk, dropped, held, journal, splice, system_id, token_variables};
-use crate::files::{Exposure, Place};
+use crate::files::{Exposure, Place, look};
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -133,7 +132,7 @@ impl BlockingStore {
     fn parsed(&mut self) -> Result<Option<&ParsedText>, Error> {
         // The path is resolved only if the file is another one.
         let seen = self.parsed.as_ref().and_then(|parsed| parsed.seen);
-        let is_seen = |seen| fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
+        let is_seen = |seen| look(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
         if !seen.is_some_and(is_seen) {
             let Some(place) = self.place()? else { return Ok(None) };
             let Some(FileContent { content, seen, opened }) = read_version(&place)? else { return Ok(None) };

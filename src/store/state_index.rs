@@ -6,7 +6,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -19,6 +18,7 @@ use super::files::{Seen, names_in};
 use super::journal;
 use super::record::{self, Record};
 use super::{Pending, held};
+use crate::files::{Place, look};
 use crate::model::{RunnerId, RunnerKey};
 use crate::secret::{Digest, Fingerprint};
 
@@ -216,7 +216,7 @@ impl StateIndex {
     fn is_as_written(&self, directory: &Path, name: &str, key: &RunnerKey) -> bool {
         let known = self.numbers.get(key).and_then(|number| self.runners.get(*number as usize));
         let Some(written) = known.and_then(|known| known.written) else { return false };
-        fs::metadata(directory.join(name)).is_ok_and(|found| Seen::of(&found) == written)
+        look(&directory.join(name)).is_ok_and(|found| Seen::of(&found) == written)
     }
 
     /// Notes a record that this process has written: it need not be read when its change is reported.
@@ -255,7 +255,8 @@ impl StateIndex {
 }
 
 fn has_many_files(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|files| files.take(MANY_FILES).count() == MANY_FILES)
+    let count = Place::own(&directory.join("-")).and_then(|place| place.count_beside(MANY_FILES));
+    count.is_ok_and(|count| count == MANY_FILES)
 }
 
 /// The runner's key in a file's name, and the kind of file.
@@ -321,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut index = StateIndex::default();
         let mut is_watched_with = |files: usize| {
-            (0..files).for_each(|number| fs::write(directory.path().join(number.to_string()), "").unwrap());
+            (0..files).for_each(|number| std::fs::write(directory.path().join(number.to_string()), "").unwrap());
             index.refresh(directory.path()).unwrap();
             index.changes.is_some()
         };

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use inotify::{EventMask, EventOwned, WatchDescriptor, WatchMask, Watches};
 
-use crate::files::note;
+use crate::files::{link_target, note};
 
 /// The watched files and the routes to them.
 pub(super) struct Routes {
@@ -179,7 +179,7 @@ fn walk(watches: &mut Watches, path: &Path, route: &mut Vec<Step>) -> io::Result
             Added::Missing => return Ok(()),
         }
         let path = directory.join(&name);
-        match path.read_link() {
+        match link_target(&path) {
             Ok(target) if links < MAX_LINKS => {
                 links += 1;
                 rest.extend(reversed(&target));
