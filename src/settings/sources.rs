@@ -139,7 +139,8 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Looks up a variable of the process for `token = "$NAME"` in an entry. The agent's own secrets are none of an entry's.
+/// Looks up a variable of the process, such as for `token = "$NAME"` in an entry. The agent's own secrets are none of an
+/// entry's.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     if is_own_secret(name) {
