@@ -19,7 +19,7 @@ use crate::{locks, network, promises, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 30] = [
+pub(crate) const ATTACKS: [(&str, Attack); 31] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -40,6 +40,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 30] = [
     ("lock-held-for-ever", locks::lock_held_for_ever),
     ("lock-that-is-no-file", locks::lock_that_is_no_file),
     ("mounted-file-held-for-ever", locks::mounted_file_held_for_ever),
+    ("mounted-file-held-while-pressing", locks::mounted_file_held_while_pressing),
     ("access-token-by-foreign-trust", network::access_token_by_foreign_trust),
     ("registration-token-by-foreign-trust", network::registration_token_by_foreign_trust),
     ("host-rebound", network::host_rebound),
