@@ -527,11 +527,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
 /// gives it to the enrollment.
-/// The server of a registration. Its TLS files are those of the entry only if no other user could have written it: that user
-/// must not choose which server receives what the runner is made from.
+/// The server of a registration. Its TLS files are those of the entry, if it names some and no other user could have written
+/// it: that user must not choose which server receives what the runner is made from.
 fn site_of(enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Site {
-    let is_of_own_entry = snapshot.is_ours && snapshot.entries.iter().any(|entry| entry.tls == runner.site.tls);
-    let tls = if is_of_own_entry { &runner.site.tls } else { &enrollment.site.tls };
+    let of_entry = Some(&runner.site.tls).filter(|tls| **tls != TlsFiles::default() && snapshot.is_ours);
+    let of_entry = of_entry.filter(|tls| snapshot.entries.iter().any(|entry| entry.tls == **tls));
+    let tls = of_entry.unwrap_or(&enrollment.site.tls);
     Site { url: runner.site.url.clone(), tls: tls.clone() }
 }
 

@@ -1,7 +1,9 @@
 //! Locks between processes: one daemon per config.toml, wherever its state directory is, one operation at a time on one runner, one replace
 //! of config.toml at a time. And no state directory is moved while a process uses it.
 //!
-//! All are `flock`s. A lock on a removed file is void: the files are never removed, and only a state directory that no
+//! All are `flock`s. On a file system without them no other process is excluded, and a warning says so once.
+//!
+//! A lock on a removed file is void: the files are never removed, and only a state directory that no
 //! process uses is renamed, with the files in it.
 
 use std::collections::BTreeSet;
