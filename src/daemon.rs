@@ -14,6 +14,7 @@ mod heartbeat;
 mod once;
 mod roster;
 mod settings_files;
+mod settings_reader;
 mod shutdown;
 mod supervisor;
 mod transition_log;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
-use crate::engine::{Config, Engine};
+use crate::engine::Engine;
 use crate::ops::{Disk, Server};
 use crate::status::{Counters, StatusRegistry};
 
@@ -36,6 +37,7 @@ pub use assembly::{Assembly, PassOutcome, StartError};
 pub use file_watch::{Changed, Watch, Watched, Watcher};
 pub use heartbeat::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Heartbeat};
 pub use once::{Ending, Pass, PassedRunner, once};
+pub use settings_reader::{Reading, Reload};
 pub use shutdown::ShutdownOutcome;
 pub use supervisor::run;
 
@@ -49,8 +51,8 @@ pub struct Parts<S, D, C> {
     pub watch: Option<Watch>,
     /// Set with every turn of the supervisor's loop.
     pub heartbeat: Heartbeat,
-    /// Reads the settings again; `None`, after logging why, if they are invalid.
-    pub reload: Box<dyn FnMut() -> Option<Config>>,
+    /// Reads the settings again.
+    pub reload: Reload,
     /// How long a request may take: a stop waits that long for an answer that is the only copy of a token.
     pub request_timeout: Duration,
     /// Receives the daemon's phase and the status of every runner.

@@ -7,17 +7,23 @@
 //!
 //! Every file whose path a user gave is opened here.
 
+mod activity;
 mod current;
+mod elsewhere;
+mod look;
 mod own_directory;
 mod place;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub use activity::{Activity, FileTask};
 pub use current::{CurrentFile, note};
+pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
+pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
 pub use place::{Place, make_directories, resolve};
-pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text};
+pub use read::{Access, Exposure, Opened, read, read_trusted, read_trusted_text, read_unless_foreign};
 
 use std::io;
 

@@ -114,6 +114,11 @@ pub fn remark(line: &str) {
     STDERR.write(format!("{line}\n").as_bytes());
 }
 
+/// Draws on the terminal at stderr, behind what was logged there. Never waits: a frame is dropped while much waits.
+pub fn draw(frame: &str) {
+    STDERR.offer(frame.as_bytes());
+}
+
 /// Waits until what was logged is written, before something is written to stdout. A log that is not read is waited for only
 /// shortly.
 pub fn flush() {

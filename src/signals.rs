@@ -4,6 +4,7 @@
 //! blocked until [`Signals::release`]. The block survives the second execution of the program, so no signal is lost
 //! and none ends the process in between. `signal-hook` and `nix` are used only here.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -36,6 +37,8 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     arrivals: [Arrivals; 4],
+    /// Received before, and to be received again.
+    again: VecDeque<Signal>,
 }
 
 /// One kind of signal; its handler writes a byte into the socket for each.
@@ -70,6 +73,7 @@ impl Signals {
                 Arrivals::install(Signal::Quit, SIGQUIT)?,
                 Arrivals::install(Signal::Hangup, SIGHUP)?,
             ],
+            again: VecDeque::new(),
         })
     }
 
@@ -88,12 +92,30 @@ impl Signals {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// Puts signals back: the next calls of [`next`](Self::next) receive them first.
+    pub fn put_back(&mut self, signals: impl IntoIterator<Item = Signal>) {
+        self.again.extend(signals);
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Signal> {
+        if let Some(signal) = self.again.pop_front() {
+            return Poll::Ready(signal);
+        }
         self.arrivals
             .iter_mut()
             .find_map(|arrivals| arrivals.poll(context).is_ready().then_some(arrivals.signal))
             .map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// Whether a signal that asks for an end has come since [`Signals::install`], and waits for [`Signals::release`].
+#[must_use]
+pub fn is_end_pending() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel about this process")]
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let pending = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or_default();
+    [SIGTERM, SIGINT, SIGQUIT].into_iter().any(|number| pending & (1 << (number - 1)) != 0)
 }
 
 fn handled_signals() -> SigSet {
@@ -149,6 +171,10 @@ mod tests {
             raise(number).unwrap();
         }
         let expected = [Signal::Terminate, Signal::Terminate, Signal::Quit, Signal::Hangup];
+        for signal in expected {
+            assert_eq!(signals.next().await, signal);
+        }
+        signals.put_back(expected);
         for signal in expected {
             assert_eq!(signals.next().await, signal);
         }

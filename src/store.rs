@@ -8,7 +8,6 @@
 //! One thread does all of this work in order of request; queued changes of config.toml share one replace.
 //! Dropping a future does not undo its work. Imports only `model` and `secret`; times are passed in.
 
-mod activity;
 mod attributes;
 mod blocking;
 mod compose;
@@ -54,7 +53,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use activity::DiskWork;
 pub use compose::NewEntry;
 pub use config_lock::Urgency;
 pub use edit::{Edit, Edited, EntrySelector};
@@ -69,13 +67,12 @@ pub use snapshot::{Difference, Snapshot};
 pub use state_index::RecordQuery;
 pub use token_variables::token_variables;
 
-use activity::Activity;
 use blocking::BlockingStore;
 use locks::LockAttempt;
 use test_hooks::TestHooks;
 use thread::DiskTask;
 
-use crate::files::OwnDirectory;
+use crate::files::{Activity, FileTask, OwnDirectory};
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -146,8 +143,8 @@ impl Store {
 
     /// What the disk thread is at; `None` if it waits for work. Never waits.
     #[must_use]
-    pub fn work_under_way(&self) -> Option<DiskWork> {
-        self.activity.work()
+    pub fn work_under_way(&self) -> Option<FileTask> {
+        self.activity.current()
     }
 
     /// config.toml, with symbolic links resolved.

@@ -4,6 +4,7 @@ use super::Error;
 use super::report::Reporter;
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
+use crate::files::is_there;
 use crate::model::Timestamp;
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::store::{self, Store};
@@ -35,7 +36,7 @@ impl<'a> Context<'a> {
         // it would be going on blind.
         let is_wanted = self.overrides.state_dir.is_some()
             || self.environment.text("STATE_DIRECTORY").is_some()
-            || config.state_root.as_ref().is_some_and(|root| root.exists());
+            || config.state_root.as_ref().is_some_and(|root| is_there(root));
         match Store::open(config.clone()) {
             Ok(store) => Ok(store),
             Err(error) if is_wanted => Err(error.into()),

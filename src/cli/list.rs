@@ -9,6 +9,7 @@ use super::table::{Cell, Screen, Table};
 use super::text::{expiry_text, printable};
 use super::{Error, Exit};
 use crate::engine::{Config, inventory, record_report};
+use crate::files::look;
 use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
@@ -51,7 +52,7 @@ pub(super) async fn read_candidates(store: &Store) -> Result<Vec<Candidate>, Err
 
 /// Opens the store for reading; does not create a state directory.
 pub(super) fn open(config: store::Config) -> Result<Store, Error> {
-    let state_root = config.state_root.clone().filter(|root| root.is_dir());
+    let state_root = config.state_root.clone().filter(|root| look(root).is_ok_and(|found| found.is_dir()));
     let alone = store::Config { state_root: None, ..config.clone() };
     match Store::open(store::Config { state_root, ..config }) {
         Ok(store) => Ok(store),

@@ -19,6 +19,9 @@ use crate::secret::without_tokens;
 /// The first error of writing to stdout; the process has one stdout.
 static UNWRITTEN: OnceLock<String> = OnceLock::new();
 
+/// The width of a terminal that does not say it.
+const DEFAULT_COLUMNS: u16 = 80;
+
 /// How much of a long result is written at once.
 const PART_BYTES: usize = 32 * 1024;
 
@@ -48,6 +51,12 @@ impl Reporter {
         let stdout = io::stdout();
         let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    }
+
+    /// The width of stderr in terminal columns.
+    pub(super) fn stderr_width(&self) -> u16 {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+        size.map(|size| size.ws_col).filter(|columns| *columns > 0).unwrap_or(DEFAULT_COLUMNS)
     }
 
     /// Whether stdout is a terminal.

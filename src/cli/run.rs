@@ -13,7 +13,10 @@ use crate::store::Entry;
 
 /// Runs until a signal ends it, or makes one pass.
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
-    let assembly = Assembly::new(&context.overrides, &context.environment).await?;
+    let Some(assembly) = Assembly::start(&context.overrides, &context.environment, &mut signals).await? else {
+        let message = "stopped before the start was complete: a disk or network share may not answer";
+        return Err(Error::Interrupted(message.to_owned()));
+    };
     if !arguments.once {
         return Ok(match assembly.serve(&mut signals).await? {
             ShutdownOutcome::Done => Exit::Done,

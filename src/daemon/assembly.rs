@@ -1,16 +1,21 @@
 //! The composition root: puts the daemon together from the real parts, and runs it.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::disk_watch::watch_disk;
 use super::settings_files::SettingsFiles;
+use super::supervisor::reached;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::{Config, Engine};
+use crate::files::{elsewhere, must_go_on};
 use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerKey;
 use crate::ops::{self, RegistrationSource, SoleCopies};
@@ -52,26 +57,59 @@ pub struct Assembly {
     parts: Parts<Client, Store, SystemClock>,
     store: Store,
     status_server: StatusServerConfig,
+    instance_id: String,
     _instance: InstanceLock,
 }
+
+/// How long a start goes on that was asked to end: it has begun nothing, and its files may be on a share that does not
+/// answer.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the end waits for a disk: as long as systemd waits for a service by default.
 const DISK_TIMEOUT: Duration = Duration::from_secs(90);
 
 impl Assembly {
-    /// Reads the settings, locks the instance, and puts the parts together.
+    /// Reads the settings, locks the instance, and puts the parts together. `None` if a signal that asks for an end comes and
+    /// that is not complete soon after. The signals that came before it was complete are received again.
     ///
     /// # Errors
     /// Invalid settings, another daemon for this config.toml, and unusable files.
-    pub async fn new(overrides: &Overrides, environment: &Environment) -> Result<Self, StartError> {
-        let settings = settings::load(overrides, environment)?;
+    pub async fn start(
+        overrides: &Overrides,
+        environment: &Environment,
+        signals: &mut Signals,
+    ) -> Result<Option<Self>, StartError> {
+        let (mut received, mut end) = (Vec::new(), None);
+        let mut started = pin!(Self::assemble(overrides, environment));
+        let assembly = loop {
+            tokio::select! {
+                biased;
+                assembly = &mut started => break assembly?,
+                signal = signals.next() => {
+                    if signal != Signal::Hangup {
+                        end.get_or_insert(Instant::now() + START_TIMEOUT);
+                    }
+                    received.push(signal);
+                }
+                () = reached(end) => return Ok(None),
+            }
+        };
+        signals.put_back(received);
+        Ok(Some(assembly))
+    }
+
+    /// Other threads wait for the files, so the caller can stop waiting for them.
+    async fn assemble(overrides: &Overrides, environment: &Environment) -> Result<Self, StartError> {
+        let settings = load(overrides, environment).await?;
         settings.log_warnings();
-        let store = Store::open(settings.store)?;
+        let named = settings.store.config_path.clone();
+        let store = awaited(elsewhere(&named, move || Store::open(settings.store))).await?;
+        let config_path = store.config_path().to_owned();
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
         let environment = environment.clone().remembering(recorded_names(&store).await?);
         let Settings { mut gitlab, engine: config, status_server, templates, .. } =
-            settings::load(overrides, &environment)?;
+            load(overrides, &environment).await?;
         if environment.is_container {
             warn_of_lost_state(&store, &config).await;
         }
@@ -79,17 +117,21 @@ impl Assembly {
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
         let overrides = overrides.clone();
         let files = SettingsFiles { overrides, environment, status_server: status_server.clone() };
-        let watch = files.watch(&config, templates);
+        let (files, config, watch, instance_id) = awaited(elsewhere(&config_path.clone(), move || {
+            let watch = files.watch(&config, templates);
+            (files, config, watch, settings::instance_id(&config_path))
+        }))
+        .await;
         let parts = Parts {
             engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,
             heartbeat: Heartbeat::new(),
-            reload: files.reload(watch.as_ref().map(Watch::watcher)),
+            reload: files.reload(watch.as_ref().and_then(Watch::watcher)),
             watch,
             request_timeout,
             registry: StatusRegistry::default(),
             counters,
         };
-        Ok(Self { config, parts, store, status_server, _instance: instance })
+        Ok(Self { config, parts, store, status_server, instance_id, _instance: instance })
     }
 
     /// Runs until a signal ends it.
@@ -97,11 +139,11 @@ impl Assembly {
     /// # Errors
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
-        let Self { config, parts, store, status_server, _instance } = self;
+        let Self { config, parts, store, status_server, instance_id, _instance } = self;
+        must_go_on();
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
-        let instance_id = settings::instance_id(store.config_path());
         let is_alive = Box::new({
             let heartbeat = heartbeat.clone();
             move || heartbeat.is_alive()
@@ -134,6 +176,7 @@ impl Assembly {
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
     pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
+        must_go_on();
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
@@ -180,6 +223,23 @@ async fn finish(
         }
     }
     Ok(PassOutcome::CutShort(why))
+}
+
+async fn load(overrides: &Overrides, environment: &Environment) -> Result<Settings, settings::Errors> {
+    let (overrides, environment) = (overrides.clone(), environment.clone());
+    awaited(elsewhere(Path::new("agent.toml"), move || settings::load(&overrides, &environment))).await
+}
+
+/// The result of another thread's work; a panic of its goes on here.
+async fn awaited<T>(work: JoinHandle<T>) -> T {
+    match work.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the end of the runtime cancels it, and then nothing waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 /// The names of the runners that were enrolled before.

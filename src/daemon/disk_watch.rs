@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::files::{FileTask, oldest_elsewhere};
 use crate::ops::SoleCopies;
 use crate::status::{FileWork, StatusRegistry};
-use crate::store::{DiskWork, Store};
+use crate::store::Store;
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -25,7 +26,8 @@ pub(super) async fn watch_disk(store: &Store, sole_copies: &SoleCopies, registry
     let mut told = None;
     loop {
         sleep(PAUSE).await;
-        let found = Finding::of(store.work_under_way(), sole_copies.exposed());
+        let of_store = Finding::of(store.work_under_way(), sole_copies.exposed());
+        let found = of_store.or_else(|| Finding::apart(oldest_elsewhere()));
         if found != told {
             found.as_ref().or(told.as_ref()).into_iter().for_each(|finding| finding.log(found.is_none()));
             registry.report_file_work(found.as_ref().map(Finding::report).unwrap_or_default());
@@ -37,7 +39,7 @@ pub(super) async fn watch_disk(store: &Store, sole_copies: &SoleCopies, registry
 /// Work on a file that takes long.
 #[derive(Clone, Debug)]
 struct Finding {
-    work: DiskWork,
+    work: FileTask,
     verdict: Verdict,
 }
 
@@ -47,6 +49,8 @@ enum Verdict {
     /// It does not end, and a token is in memory alone.
     Exposed,
     Stuck,
+    /// It does not end, and only what needs the file waits for it. A new process would wait for it at its start.
+    Apart,
 }
 
 impl PartialEq for Finding {
@@ -57,7 +61,7 @@ impl PartialEq for Finding {
 }
 
 impl Finding {
-    fn of(work: Option<DiskWork>, exposed: usize) -> Option<Self> {
+    fn of(work: Option<FileTask>, exposed: usize) -> Option<Self> {
         let work = work.filter(|work| work.age >= SLOW)?;
         let verdict = match (work.age >= STUCK, exposed) {
             (false, _) => Verdict::Slow,
@@ -67,12 +71,19 @@ impl Finding {
         Some(Self { work, verdict })
     }
 
+    /// About work that neither config.toml nor the state waits for: settings, templates, tokens, TLS files.
+    fn apart(work: Option<FileTask>) -> Option<Self> {
+        let work = work.filter(|work| work.age >= SLOW)?;
+        let verdict = if work.age >= STUCK { Verdict::Apart } else { Verdict::Slow };
+        Some(Self { work, verdict })
+    }
+
     fn report(&self) -> FileWork {
         let began = SystemClock.read().wall.minus(self.work.age);
         let (file, since) = (self.work.file.display(), began.whole_seconds());
         let why = format!("the work on `{file}` that began at {since} has not ended");
         match self.verdict {
-            Verdict::Slow => FileWork::Slow(why),
+            Verdict::Slow | Verdict::Apart => FileWork::Slow(why),
             Verdict::Exposed => FileWork::Slow(format!("{why}, and a new token is in memory alone")),
             Verdict::Stuck => FileWork::Stuck(why),
         }
@@ -90,6 +101,11 @@ impl Finding {
                 seconds,
                 "the work on a file does not end, and a new token is in memory alone: do not end this process, look at the disk or share"
             ),
+            Verdict::Apart => tracing::error!(
+                %file,
+                seconds,
+                "the work on a file does not end: look at its disk or share; only what needs the file waits for it"
+            ),
             Verdict::Stuck => tracing::error!(
                 %file,
                 seconds,
@@ -103,8 +119,8 @@ impl Finding {
 mod tests {
     use super::*;
 
-    fn work(seconds: u64) -> Option<DiskWork> {
-        Some(DiskWork { number: 1, age: Duration::from_secs(seconds), file: "/x/config.toml".into() })
+    fn work(seconds: u64) -> Option<FileTask> {
+        Some(FileTask { number: 1, age: Duration::from_secs(seconds), file: "/x/config.toml".into() })
     }
 
     #[test]
@@ -127,6 +143,14 @@ mod tests {
         assert!(matches!(report(5, 0), FileWork::Slow(why) if is_named(&why)));
         assert!(matches!(report(90, 0), FileWork::Stuck(why) if is_named(&why)));
         assert!(matches!(report(90, 1), FileWork::Slow(why) if is_named(&why) && why.contains("new token")));
+    }
+
+    #[test]
+    fn work_on_other_files_that_does_not_end_calls_for_no_new_process() {
+        let verdict = |seconds| Finding::apart(work(seconds)).map(|finding| finding.verdict);
+        let expected = [None, Some(Verdict::Slow), Some(Verdict::Slow), Some(Verdict::Apart)];
+        assert_eq!([4, 5, 89, 90].map(verdict), expected);
+        assert!(matches!(Finding::apart(work(90)).unwrap().report(), FileWork::Slow(_)));
     }
 
     #[test]

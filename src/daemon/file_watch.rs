@@ -1,20 +1,19 @@
 //! File watching: inotify on every directory on the way to a file, because files, links and directories are replaced
 //! by rename.
 
+mod notifier;
 mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use inotify::{EventMask, EventStream, Inotify};
 use tokio::time::{Instant, timeout_at};
 
+use notifier::{Notifier, locked};
 use routes::Routes;
 
 /// The files to watch.
@@ -36,9 +35,6 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// Any file may have changed.
-    const ALL: Self = Self { config: true, settings: true };
-
     fn or(self, other: Self) -> Self {
         Self { config: self.config || other.config, settings: self.settings || other.settings }
     }
@@ -47,22 +43,27 @@ impl Changed {
 /// Waits for file changes.
 pub struct Watch {
     source: ChangeSource,
-    routes: Rc<RefCell<Routes>>,
     collected: Option<Collected>,
 }
 
 /// Where a [`Watch`] learns of changes.
 enum ChangeSource {
-    Inotify(Box<EventStream<[u8; BUFFER_BYTES]>>),
+    Inotify {
+        /// config.toml.
+        config: Notifier,
+        /// The other files. They have a notifier of their own: what does not answer on their way holds up no news of
+        /// config.toml.
+        settings: Notifier,
+    },
     /// A test, whose files are in memory.
     #[cfg(test)]
     Test(tokio::sync::mpsc::UnboundedReceiver<Changed>),
 }
 
-/// Changes which files a [`Watch`] watches.
+/// Changes which files of the settings a [`Watch`] watches.
 #[derive(Clone)]
 pub struct Watcher {
-    routes: Rc<RefCell<Routes>>,
+    settings: Arc<Mutex<Routes>>,
 }
 
 /// Events of one change that are not yet reported.
@@ -73,9 +74,6 @@ struct Collected {
     last_at: Instant,
 }
 
-/// Room for a few dozen events. The kernel reports an overflow as an event.
-const BUFFER_BYTES: usize = 4096;
-
 /// Events of one change (write, chmod, rename) arrive within this time of each other.
 const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
@@ -84,30 +82,30 @@ const MAX_DELAY: Duration = Duration::from_secs(2);
 
 impl Watch {
     /// Watches files by name. Neither they nor their directories need to exist: each missing part of a path is waited
-    /// for in the last directory that exists.
+    /// for in the last directory that exists. Waits for the disk or network share of each file.
     ///
     /// # Errors
     /// The error of the inotify call.
     pub fn new(watched: &Watched) -> io::Result<Self> {
-        let inotify = Inotify::init()?;
-        let routes = Rc::new(RefCell::new(Routes::new(inotify.watches())));
-        let events = inotify.into_event_stream([0; BUFFER_BYTES])?;
-        routes.borrow_mut().watch(watched)?;
-        Ok(Self { source: ChangeSource::Inotify(Box::new(events)), routes, collected: None })
+        let config = Notifier::new(Changed { config: true, settings: false }, &watched.config)?;
+        let settings = Notifier::new(Changed { config: false, settings: true }, &watched.settings)?;
+        Ok(Self { source: ChangeSource::Inotify { config, settings }, collected: None })
     }
 
     /// Reports what a test sends.
     #[cfg(test)]
     pub(crate) fn of_test(changes: tokio::sync::mpsc::UnboundedReceiver<Changed>) -> Self {
-        let watches = Inotify::init().unwrap().watches();
-        let routes = Rc::new(RefCell::new(Routes::new(watches)));
-        Self { source: ChangeSource::Test(changes), routes, collected: None }
+        Self { source: ChangeSource::Test(changes), collected: None }
     }
 
-    /// A handle that changes the watched files.
+    /// A handle that changes the watched files; `None` in tests whose files are in memory.
     #[must_use]
-    pub fn watcher(&self) -> Watcher {
-        Watcher { routes: Rc::clone(&self.routes) }
+    pub fn watcher(&self) -> Option<Watcher> {
+        match &self.source {
+            ChangeSource::Inotify { settings, .. } => Some(Watcher { settings: Arc::clone(&settings.routes) }),
+            #[cfg(test)]
+            ChangeSource::Test(_) => None,
+        }
     }
 
     /// Waits until one of the files has changed and the change is complete. Cancellation safe: the next call reports
@@ -140,33 +138,26 @@ impl Watch {
 
     /// Which files the next event concerns.
     async fn next_event(&mut self) -> Changed {
-        #[cfg_attr(not(test), expect(clippy::infallible_destructuring_match, reason = "tests have another source"))]
-        let events = match &mut self.source {
-            ChangeSource::Inotify(events) => events,
+        match &mut self.source {
+            ChangeSource::Inotify { config, settings } => tokio::select! {
+                changed = config.next() => changed,
+                changed = settings.next() => changed,
+            },
             #[cfg(test)]
             ChangeSource::Test(changes) => match changes.recv().await {
-                Some(changed) => return changed,
+                Some(changed) => changed,
                 None => std::future::pending().await,
             },
-        };
-        match events.next().await {
-            Some(Ok(event)) if !event.mask.contains(EventMask::Q_OVERFLOW) => self.routes.borrow_mut().take(&event),
-            // Lost or unreadable events may concern any of the files, and any directory on the way to them.
-            Some(_) => {
-                self.routes.borrow_mut().follow_all();
-                Changed::ALL
-            }
-            None => std::future::pending().await,
         }
     }
 }
 
 impl Watcher {
-    /// Watches these files instead of the previous ones.
+    /// Watches these files of the settings instead of the previous ones. Waits for the disk or network share of each.
     ///
     /// # Errors
     /// The error of the inotify call; some of the files may be watched then.
-    pub fn watch(&self, watched: &Watched) -> io::Result<()> {
-        self.routes.borrow_mut().watch(watched)
+    pub fn watch(&self, settings: &[PathBuf]) -> io::Result<()> {
+        locked(&self.settings).watch(settings)
     }
 }

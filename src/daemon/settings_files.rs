@@ -1,10 +1,12 @@
 //! The files that the settings come from: watched, and read again when they change.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Watch, Watched, Watcher};
+use super::{Reload, Watch, Watched, Watcher};
 use crate::engine::Config;
+use crate::files::elsewhere;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::status::StatusServerConfig;
@@ -22,15 +24,27 @@ impl SettingsFiles {
         Watch::new(&self.watched(config, templates)).inspect_err(warn_unwatched).ok()
     }
 
-    /// Reads the settings again, and watches the files that they name then.
-    pub(super) fn reload(self, watcher: Option<Watcher>) -> Box<dyn FnMut() -> Option<Config>> {
-        Box::new(move || match settings::load(&self.overrides, &self.environment) {
+    /// Reads the settings again on another thread, and watches the files that they name then.
+    pub(super) fn reload(self, watcher: Option<Watcher>) -> Reload {
+        let files = Arc::new(self);
+        Box::new(move || {
+            let (files, watcher) = (Arc::clone(&files), watcher.clone());
+            // It notes each file itself.
+            let reading = elsewhere(Path::new("agent.toml"), move || files.read(watcher.as_ref()));
+            // It may have panicked, which has been logged.
+            Box::pin(async { reading.await.ok().flatten() })
+        })
+    }
+
+    fn read(&self, watcher: Option<&Watcher>) -> Option<Config> {
+        match settings::load(&self.overrides, &self.environment) {
             Ok(Settings { engine: config, status_server, templates, .. }) => {
                 if status_server != self.status_server {
                     tracing::warn!("the addresses in [http] take effect when the daemon is restarted");
                 }
-                if let Some(watcher) = &watcher {
-                    watcher.watch(&self.watched(&config, templates)).unwrap_or_else(|error| warn_unwatched(&error));
+                if let Some(watcher) = watcher {
+                    let watched = self.watched(&config, templates);
+                    watcher.watch(&watched.settings).unwrap_or_else(|error| warn_unwatched(&error));
                 }
                 Some(config)
             }
@@ -38,7 +52,7 @@ impl SettingsFiles {
                 tracing::error!("invalid settings; keeping the previous ones: {errors}");
                 None
             }
-        })
+        }
     }
 
     fn watched(&self, config: &Config, templates: Vec<PathBuf>) -> Watched {

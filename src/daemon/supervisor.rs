@@ -1,8 +1,7 @@
 //! The supervisor: starts the workers, passes on notices and changes, and ends them.
 //!
-//! Its loop waits for events only. An answer of the disk is an event too, so a slow disk of config.toml or of the state
-//! delays neither the heartbeat nor a stop. Settings and token files are read where they are needed: they are expected on a
-//! local disk.
+//! Its loop waits for events only. An answer of the disk is an event too, so a disk or network share that does not answer
+//! delays neither the heartbeat nor a stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::config_change::ConfigChange;
 use super::roster::{Ended, Roster};
+use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
 use super::worker::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
@@ -54,9 +54,10 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
     parts: Parts<S, D, C>,
     mut notices: Notices,
 ) -> Result<ShutdownOutcome, Error> {
-    let Parts { engine, watch, heartbeat, mut reload, request_timeout, registry, counters } = parts;
+    let Parts { engine, watch, heartbeat, reload, request_timeout, registry, counters } = parts;
     let shared = Rc::new(Shared::new(engine, registry, counters));
-    let mut supervisor = Supervisor::new(shared, config, watch, heartbeat);
+    let files = FilesOutside { watch, settings: SettingsReader::new(reload) };
+    let mut supervisor = Supervisor::new(shared, config, files, heartbeat);
     let heartbeat = supervisor.heartbeat.clone();
     tokio::select! {
         biased;
@@ -70,10 +71,15 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::Notice(Notice::Stop) => break StopMode::ByPolicy,
             Event::Notice(Notice::StopAndKeep) => break StopMode::Keep,
             Event::Notice(Notice::StopForReboot) => break supervisor.config.shutdown.on_reboot.into(),
-            Event::Notice(Notice::Reload) => supervisor.reload(reload()),
+            Event::Notice(Notice::Reload) => {
+                supervisor.enter(Phase::Reloading);
+                supervisor.files.settings.read(Cause::Asked(Instant::now()));
+            }
+            Event::Settings(Cause::Asked(asked_at), config) => supervisor.reload(config, asked_at),
+            Event::Settings(Cause::Changed, config) => supervisor.settings_changed(config),
             Event::Changed(changed) => {
                 if changed.settings {
-                    supervisor.settings_changed(reload());
+                    supervisor.files.settings.read(Cause::Changed);
                 }
                 if changed.config {
                     supervisor.read_config(FileState::Changing);
@@ -104,6 +110,8 @@ type InventoryResult = Result<(Inventory, Arc<Snapshot>), Error>;
 enum Event {
     Notice(Notice),
     Changed(Changed),
+    /// The settings were read; `None` if they are invalid.
+    Settings(Cause, Option<Config>),
     FileStill,
     /// config.toml was read after a change, or because it has been still.
     Read(FileState, Box<Result<ConfigChange, Error>>),
@@ -117,10 +125,16 @@ enum Event {
     None,
 }
 
+/// The files that people change.
+struct FilesOutside {
+    watch: Option<Watch>,
+    settings: SettingsReader,
+}
+
 pub(super) struct Supervisor<S, D, C> {
     pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
-    watch: Option<Watch>,
+    files: FilesOutside,
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
     /// The version of config.toml that the workers have heard of.
@@ -154,11 +168,11 @@ pub(super) struct Supervisor<S, D, C> {
 }
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
-    fn new(shared: Rc<Shared<S, D, C>>, config: Config, watch: Option<Watch>, heartbeat: Heartbeat) -> Self {
+    fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
             config: Rc::new(config),
-            watch,
+            files,
             heartbeat,
             // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
@@ -228,9 +242,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { shared, watch, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
+        let Self { shared, files, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
         let changed = async {
-            match watch {
+            match &mut files.watch {
                 Some(watch) => watch.changed().await,
                 None => std::future::pending().await,
             }
@@ -246,6 +260,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
                 Event::Changed(changed)
             }
+            (cause, config) = files.settings.finished() => Event::Settings(cause, config),
             () = still => {
                 self.still_at = None;
                 Event::FileStill
@@ -308,15 +323,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     /// New settings on request: every runner is looked at again.
-    fn reload(&mut self, config: Option<Config>) {
+    fn reload(&mut self, config: Option<Config>, asked_at: Instant) {
         self.is_reloading = true;
-        self.enter(Phase::Reloading);
         if let Some(config) = config {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
-        self.roster.tell_all(&RunnerCommand::TryAgain { asked_at: Instant::now() });
+        self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
     }
 
     /// Settings after one of their files changed: agent.toml, or a token file.

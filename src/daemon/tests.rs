@@ -1,5 +1,6 @@
 //! The daemon against a GitLab and a disk in memory, on a paused clock.
 
+use std::future::ready;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -7,7 +8,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::clock::Clock;
-use crate::engine::{Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
+use crate::engine::{Config, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Fraction, RegisterAgain};
 use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Step, TlsFiles, VerifyOutcome};
@@ -45,7 +46,7 @@ impl DaemonFixture {
             heartbeat: Heartbeat::every(secs(3600)),
             registry: StatusRegistry::default(),
             counters: Counters::new(),
-            reload: Box::new(|| None),
+            reload: Box::new(|| Box::pin(ready(None))),
         }
     }
 
@@ -513,7 +514,7 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();
     let mut parts = fixture.parts();
-    parts.reload = Box::new(|| Some(Config::default()));
+    parts.reload = Box::new(|| Box::pin(ready(Some(Config::default()))));
     let daemon = run(enrolled(Token::parse("wrong").unwrap()), parts, inbox);
     let script = async {
         sleep(secs(10)).await;
@@ -1665,7 +1666,7 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
     let (changes, watched) = mpsc::unbounded_channel();
     let parts = Parts {
         watch: Some(Watch::of_test(watched)),
-        reload: Box::new(|| Some(enrolled(registration_token()))),
+        reload: Box::new(|| Box::pin(ready(Some(enrolled(registration_token()))))),
         ..fixture.parts()
     };
     let script = async {

@@ -18,6 +18,11 @@ impl CurrentFile {
         FOLLOWED.set(Some(self.clone()));
     }
 
+    /// From now on, no file is noted of the calling thread.
+    pub(super) fn follow_nothing() {
+        FOLLOWED.set(None);
+    }
+
     /// Its path; empty before the first one.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Where a file is: an open directory and a name in it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -9,13 +9,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, fstat,
-    mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, StatVfsMountFlags, StatxAttributes,
+    StatxFlags, fstat, fstatvfs, mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::current::note;
-use super::{is_trusted, refused};
+use super::{Exposure, is_trusted, refused};
 
 /// Maximum number of symbolic links that are followed to one file.
 const MAX_LINKS: usize = 40;
@@ -64,10 +64,23 @@ impl Place {
         Ok(place)
     }
 
-    /// Whether only this process's user and root can add files to the directory.
-    #[must_use]
-    pub fn is_in_own_directory(&self) -> bool {
-        self.check_own_directory().is_ok()
+    /// How another user than this process's and root could put a file into the directory. What is mounted read-only is the
+    /// choice of those who mounted it.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn exposure_of_directory(&self) -> io::Result<Option<Exposure>> {
+        let found = fstat(&self.directory)?;
+        let (user, mode) = (found.st_uid, found.st_mode & 0o7777);
+        let exposure = if !is_trusted(user) {
+            Exposure::Foreign { user }
+        } else if mode & WRITABLE_BY_OTHERS != 0 {
+            Exposure::Writable { mode }
+        } else {
+            return Ok(None);
+        };
+        let is_read_only = fstatvfs(&self.directory)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+        Ok((!is_read_only).then_some(exposure))
     }
 
     /// Opens the directory of a path in one step, if no symbolic link is on the way to it.
@@ -304,6 +317,17 @@ impl Place {
             }
         }
         Ok(names)
+    }
+
+    /// How many names the directory has, as far as this limit.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn count_beside(&self, limit: usize) -> io::Result<usize> {
+        let is_dot = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
+        let names = Dir::read_from(&self.directory)?
+            .filter(|found| !found.as_ref().is_ok_and(|found| is_dot(found.file_name())));
+        names.take(limit).try_fold(0, |count, found| Ok(found.map(|_| count + 1)?))
     }
 
     /// Makes renames and removals in the directory durable. Takes no descriptor.

@@ -175,6 +175,20 @@ pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// As [`read`], for a file that this process acts on and that a group may write. A process of root refuses one of another
+/// user.
+///
+/// # Errors
+/// As [`read`], and `PermissionDenied` for a file of another user.
+pub fn read_unless_foreign(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut opened = Place::find(path)?.open(Access::Read)?;
+    match opened.exposure() {
+        None => opened.read(limit),
+        Some(Exposure::Writable { .. }) if is_trusted(opened.metadata.uid()) => opened.read(limit),
+        Some(exposure) => Err(refused(exposure.to_string())),
+    }
+}
+
 /// As [`read_trusted`], for text.
 ///
 /// # Errors

@@ -213,6 +213,7 @@ impl<'a> Call<'a> {
             root: self.endpoint.root(),
             path: self.path,
             body: self.body,
+            token_kind: self.endpoint.token_kind(),
             access_token: self.secret.filter(|_| self.endpoint.needs_access_token()),
             request_id,
             reuses_connection: !self.endpoint.has_side_effects(),

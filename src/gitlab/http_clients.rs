@@ -1,13 +1,13 @@
 //! The HTTP clients, two per TLS profile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{NoProxy, Proxy};
 
 use super::error::CallFailure;
-use super::tls::{FileStamp, FileTrust, SystemRoots, TlsProfile};
+use super::tls::{FileStamp, FileTrust, Ignored, SystemRoots, TlsProfile};
 use super::{Config, ErrorKind};
 use crate::model::Site;
 
@@ -26,42 +26,60 @@ pub(super) struct HttpClients {
     pub(super) kept: reqwest::Client,
 }
 
+/// What a profile's clients were built from, and they themselves.
+type Built = (Vec<FileStamp>, HttpClients);
+
 /// The clients that were built.
 pub(super) struct ClientCache {
     config: Arc<Config>,
     roots: SystemRoots,
-    built: Mutex<HashMap<TlsProfile, (Vec<FileStamp>, HttpClients)>>,
+    built: Mutex<HashMap<TlsProfile, Built>>,
+    /// Files that were warned about.
+    warned: Mutex<Vec<Ignored>>,
 }
 
 impl ClientCache {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self { config, roots: SystemRoots::default(), built: Mutex::default() }
+        Self { config, roots: SystemRoots::default(), built: Mutex::default(), warned: Mutex::default() }
     }
 
     /// Drops them, and the system's authorities.
     pub(super) fn forget(&self) {
         self.roots.forget();
-        self.built.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.built().clear();
     }
 
     /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed. Waits for the disk if the site is
     /// encrypted.
     pub(super) fn of(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
+        let mut ignored = Vec::new();
         let profile = if self.config.is_encrypted(site) {
-            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust)?
+            TlsProfile::of(site, self.config.certs_dir.as_deref(), trust, &mut ignored)?
         } else {
             TlsProfile::Plain
         };
+        ignored.into_iter().for_each(|ignored| self.warn_once(ignored, trust));
         let stamps = profile.stamps()?;
-        let mut cached = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((built_from, clients)) = cached.get(&profile)
-            && *built_from == stamps
-        {
-            return Ok(clients.clone());
+        let cached = self.built().get(&profile).filter(|(built_from, _)| *built_from == stamps).cloned();
+        if let Some((_, clients)) = cached {
+            return Ok(clients);
         }
+        // Not under the lock: the files are read, and their share may not answer.
         let clients = self.build(&profile)?;
-        cached.insert(profile, (stamps, clients.clone()));
+        self.built().insert(profile, (stamps, clients.clone()));
         Ok(clients)
+    }
+
+    fn warn_once(&self, ignored: Ignored, trust: FileTrust) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warned.contains(&ignored) {
+            ignored.warn(trust);
+            warned.push(ignored);
+        }
+    }
+
+    fn built(&self) -> MutexGuard<'_, HashMap<TlsProfile, Built>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {

@@ -12,10 +12,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
-use crate::files::{self, Place};
+use crate::files::{self, Exposure, Place};
 use crate::model::Site;
 
 use super::ErrorKind;
+use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::trust::Trust;
 
@@ -46,8 +47,47 @@ pub(super) enum TlsProfile {
 pub(super) enum FileTrust {
     /// Any user's: a runner's token is in config.toml, and a user who can write beside that file may know it.
     AnyUser,
+    /// Not those of other users: they must not choose which server receives a registration token. A group may write them.
+    NoOtherUser,
     /// Only root's and our own: no other user may choose which server receives an access token.
     OnlyOwn,
+}
+
+impl From<TokenKind> for FileTrust {
+    fn from(kind: TokenKind) -> Self {
+        match kind {
+            TokenKind::None | TokenKind::Runner => Self::AnyUser,
+            TokenKind::Registration => Self::NoOtherUser,
+            TokenKind::Access => Self::OnlyOwn,
+        }
+    }
+}
+
+/// A file of a host that does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ignored {
+    pub(super) path: PathBuf,
+    /// How another user could replace it.
+    pub(super) exposure: Exposure,
+}
+
+impl Ignored {
+    /// Warns that it is not used for a token.
+    pub(super) fn warn(&self, trust: FileTrust) {
+        let (token, place) = match trust {
+            FileTrust::AnyUser => return,
+            FileTrust::NoOtherUser => ("a registration token", "[[enroll]]"),
+            FileTrust::OnlyOwn => ("an access token", "[[server]]"),
+        };
+        let who = match self.exposure {
+            Exposure::Foreign { user } => format!("its directory belongs to user {user}"),
+            Exposure::Writable { mode } => format!("others can write in its directory (mode {mode:04o})"),
+        };
+        tracing::warn!(
+            file = %self.path.display(),
+            "not used to send {token}: {who}, who could choose which server receives it: set `tls_ca_file` in the {place} of agent.toml, or use --tls-ca-file"
+        );
+    }
 }
 
 /// The version of a file, by its metadata.
@@ -60,10 +100,27 @@ pub(super) struct FileStamp {
 }
 
 impl TlsProfile {
-    /// Finds the TLS files of an encrypted site: those that it names, else those of its host in `certs_dir`.
-    pub(super) fn of(site: &Site, certs_dir: Option<&Path>, trust: FileTrust) -> Result<Self, CallFailure> {
+    /// Finds the TLS files of an encrypted site: those that it names, else those of its host in `certs_dir`, unless they do
+    /// not count.
+    pub(super) fn of(
+        site: &Site,
+        certs_dir: Option<&Path>,
+        trust: FileTrust,
+        ignored: &mut Vec<Ignored>,
+    ) -> Result<Self, CallFailure> {
         let host = site.url.host();
-        let of_host = |suffix: &str| existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))), trust);
+        let mut of_host = |suffix: &str| {
+            let Some(found) = existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))))? else {
+                return Ok(None);
+            };
+            match found.exposure(trust).map_err(|error| unreadable(&found.path, error))? {
+                None => Ok(Some(found.path)),
+                Some(exposure) => {
+                    ignored.push(Ignored { path: found.path, exposure });
+                    Ok(None)
+                }
+            }
+        };
         let ca = match &site.tls.ca_file {
             Some(path) => Some(path.clone()),
             None => of_host(".crt")?,
@@ -197,6 +254,7 @@ fn private_key(path: &Path, trust: FileTrust) -> Result<PrivateKeyDer<'static>, 
 fn read(path: &Path, trust: FileTrust) -> Result<Zeroizing<Vec<u8>>, CallFailure> {
     let read = match trust {
         FileTrust::AnyUser => files::read(path, MAX_FILE_BYTES),
+        FileTrust::NoOtherUser => files::read_unless_foreign(path, MAX_FILE_BYTES),
         FileTrust::OnlyOwn => files::read_trusted(path, MAX_FILE_BYTES),
     };
     match read {
@@ -206,14 +264,30 @@ fn read(path: &Path, trust: FileTrust) -> Result<Zeroizing<Vec<u8>>, CallFailure
     }
 }
 
-/// Returns the path if a file exists there. Errors other than "not found" are reported. For an access token, one in
-/// another user's directory does not count.
-fn existing(path: Option<PathBuf>, trust: FileTrust) -> Result<Option<PathBuf>, CallFailure> {
+/// A file of a host.
+struct Existing {
+    path: PathBuf,
+    place: Place,
+}
+
+impl Existing {
+    /// Why it does not count: another user could put another one in its place.
+    fn exposure(&self, trust: FileTrust) -> io::Result<Option<Exposure>> {
+        if trust == FileTrust::AnyUser {
+            return Ok(None);
+        }
+        let may_be_writable = trust == FileTrust::NoOtherUser;
+        let exposure = self.place.exposure_of_directory()?;
+        Ok(exposure.filter(|exposure| !(may_be_writable && matches!(exposure, Exposure::Writable { .. }))))
+    }
+}
+
+/// Returns the file if one exists there. Errors other than "not found" are reported.
+fn existing(path: Option<PathBuf>) -> Result<Option<Existing>, CallFailure> {
     let Some(path) = path else { return Ok(None) };
     let found = Place::find(&path).and_then(|place| place.metadata().map(|_| place));
     match found {
-        Ok(place) if trust == FileTrust::OnlyOwn && !place.is_in_own_directory() => Ok(None),
-        Ok(_) => Ok(Some(path)),
+        Ok(place) => Ok(Some(Existing { path, place })),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(unreadable(&path, error)),
     }

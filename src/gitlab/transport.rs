@@ -3,19 +3,21 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::files::elsewhere;
 use crate::model::Site;
 use crate::secret::Token;
 
+use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
 use super::http_clients::{ClientCache, HttpClients};
@@ -44,6 +46,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) path: &'a str,
     /// Empty for a request without a body.
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// The kind of its token, here or in the body.
+    pub(super) token_kind: TokenKind,
     pub(super) access_token: Option<&'a Token>,
     pub(super) request_id: &'a str,
     /// Whether an idle connection may be reused.
@@ -82,8 +86,7 @@ impl Transport {
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
-        let trust = if outgoing.access_token.is_some() { FileTrust::OnlyOwn } else { FileTrust::AnyUser };
-        let clients = self.clients(outgoing.site, trust).await?;
+        let clients = self.clients(outgoing.site, outgoing.token_kind.into()).await?;
         let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
@@ -114,7 +117,8 @@ impl Transport {
         let look = async {
             let place = Arc::clone(&self.looks).acquire_owned().await.ok();
             let (clients, site) = (Arc::clone(&self.clients), site.clone());
-            let looked = spawn_blocking(move || {
+            let about = self.config.certs_dir.as_deref().unwrap_or(Path::new("/"));
+            let looked = elsewhere(about, move || {
                 let _place = place;
                 clients.of(&site, trust)
             });

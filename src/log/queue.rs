@@ -17,6 +17,9 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How many bytes of entries wait at most.
 const CAPACITY: usize = 1024 * 1024;
 
+/// How many bytes wait at most when an entry is offered.
+const MOST_OFFERED: usize = 4096;
+
 /// How long a thread waits for room: one that logs much at once may just be faster than the one that writes.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -90,6 +93,16 @@ impl Queue {
             let waited = self.0.changed.wait_timeout_while(state, PATIENCE, is_awaited);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.is_stuck |= is_awaited(&mut state);
+        }
+    }
+
+    /// Takes what is soon out of date, unless the reader is slow.
+    pub(super) fn offer(&self, entry: &[u8]) {
+        let state = self.0.state();
+        let is_slow = state.is_stuck || state.bytes > MOST_OFFERED;
+        drop(state);
+        if !is_slow {
+            self.push(entry);
         }
     }
 
@@ -265,6 +278,21 @@ mod tests {
         assert_eq!(queue.0.state().lost, 0, "it was told");
         queue.push(b"ab");
         assert_eq!(written.recv().unwrap(), "ab");
+    }
+
+    #[test]
+    fn what_is_offered_to_a_slow_reader_is_dropped_and_not_counted() {
+        let (write, written) = unread();
+        let queue = Queue::new(write);
+        queue.offer(b"first");
+        for _ in 0..100 {
+            queue.offer(&[b'x'; MOST_OFFERED / 2 + 1]);
+        }
+        // One may be on its way to the reader, and two wait behind it.
+        let state = queue.0.state();
+        assert!(state.waiting.len() <= 3 && state.lost == 0, "{}", state.waiting.len());
+        drop(state);
+        assert_eq!(written.recv().unwrap(), "first");
     }
 
     #[test]

@@ -24,6 +24,14 @@ use crate::store::{
 /// How long a command waits for another process that registers the same: longer than a probe and a request may take.
 const REGISTRATION_WAIT: Duration = Duration::from_secs(90);
 
+/// What a registration sends.
+struct Sending<'a> {
+    enrollment: &'a Enrollment,
+    /// What the runner is made from.
+    token: Token,
+    site: Site,
+}
+
 /// What a registration has given.
 struct Issued {
     credential: Credential,
@@ -69,6 +77,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Err(Error::NoRoom);
         }
         let token = enrollment.source.secret().read()?;
+        let sending = Sending { enrollment, token, site: site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         // The kept text of an unregistered runner has the user's edits; it takes precedence over the enrollment.
         if runner.record.entry_text.is_none() || runner.record.state != Some(StateName::Retired) {
@@ -76,19 +85,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         runner.executor = enrollment.entry.executor.as_deref().map(Into::into);
         runner.record.origin = enrollment.source.origin();
-        self.set_source(enrollment, runner, &token);
-        self.probe_server(enrollment, runner).await?;
-        self.register_by_source(enrollment, runner, token, inquiry).await
+        self.set_source(enrollment, runner, &sending.token);
+        self.probe_server(&sending).await?;
+        self.register_by_source(sending, runner, inquiry).await
     }
 
     /// Asks whether a GitLab answers before a request is sent that must not be repeated: the gateway of a GitLab that only
     /// starts answers every request as one whose answer is lost.
-    async fn probe_server(&self, enrollment: &Enrollment, runner: &Runner) -> Result<(), Error> {
-        match &enrollment.source {
+    async fn probe_server(&self, sending: &Sending<'_>) -> Result<(), Error> {
+        match &sending.enrollment.source {
             // The API of 2016 has no verification, and a given token is verified anyway.
             RegistrationSource::V1(_) | RegistrationSource::Given(_) => Ok(()),
             RegistrationSource::Registration(_) | RegistrationSource::Created(_) => {
-                let probed = self.unless_stopping(self.server.probe(&runner.site)).await?;
+                let probed = self.unless_stopping(self.server.probe(&sending.site)).await?;
                 probed.map(drop).map_err(Error::Probing)
             }
         }
@@ -146,15 +155,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
+        let sending = Sending { enrollment, token, site: site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         self.check_settled(runner).await?;
-        self.probe_server(enrollment, runner).await?;
+        self.probe_server(&sending).await?;
         let text = runner.record.entry_text.take();
         // An entry without a token is found again by its name alone: the new runner has another id.
         if is_missing || is_blank {
             runner.record.entry_text = Some(text.map_or_else(|| EntryText::compose(&enrollment.entry), Ok)?);
         }
-        self.register_by_source(enrollment, runner, token, inquiry).await
+        self.register_by_source(sending, runner, inquiry).await
     }
 
     /// Excludes every other registration of this name at this server. The runner's own lock does not: an enrollment of
@@ -361,12 +371,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     async fn register_by_source(
         &self,
-        enrollment: &Enrollment,
+        sending: Sending<'_>,
         runner: &mut Runner,
-        token: Token,
         inquiry: &Inquiry<'_>,
     ) -> Result<Completed, Error> {
         let now = inquiry.now.at;
+        let Sending { enrollment, token, site } = sending;
         let parameters = RegisterParameters { info: Some(self.identity.info.clone()), ..enrollment.parameters.clone() };
         if let RegistrationSource::Given(_) = enrollment.source {
             return self.take_given(enrollment, runner, token, inquiry).await;
@@ -387,9 +397,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 let access = AccessToken { token: token.clone(), tls: creation.tls.clone() };
                 self.server.create(&runner.site.url, &access, &creation.request(&parameters)).await
             }
-            RegistrationSource::V1(_) => self.server.register_v1(&runner.site, &token, &parameters).await,
+            RegistrationSource::V1(_) => self.server.register_v1(&site, &token, &parameters).await,
             RegistrationSource::Registration(_) | RegistrationSource::Given(_) => {
-                self.server.register(&runner.site, &token, &parameters).await
+                self.server.register(&site, &token, &parameters).await
             }
         };
         let answer = match answer {
@@ -517,6 +527,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
 /// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
 /// gives it to the enrollment.
+/// The server of a registration. Its TLS files are those of the entry, if it names some and no other user could have written
+/// it: that user must not choose which server receives what the runner is made from.
+fn site_of(enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Site {
+    let of_entry = Some(&runner.site.tls).filter(|tls| **tls != TlsFiles::default() && snapshot.is_ours);
+    let of_entry = of_entry.filter(|tls| snapshot.entries.iter().any(|entry| entry.tls == **tls));
+    let tls = of_entry.unwrap_or(&enrollment.site.tls);
+    Site { url: runner.site.url.clone(), tls: tls.clone() }
+}
+
 fn left_to_another(runner: &Runner) -> Completed {
     tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
     let outcome = if is_of_daemon(runner) { Outcome::RegisteredElsewhere } else { Outcome::Released };

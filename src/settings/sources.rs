@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::files::is_there;
 use crate::model::RunnerKey;
 use crate::secret::{Launch, take_over};
 
@@ -138,7 +139,8 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Looks up a variable of the process for `token = "$NAME"` in an entry. The agent's own secrets are none of an entry's.
+/// Looks up a variable of the process, such as for `token = "$NAME"` in an entry. The agent's own secrets are none of an
+/// entry's.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     if is_own_secret(name) {
@@ -158,7 +160,7 @@ fn is_own_secret(name: &str) -> bool {
 fn is_container(variables: &BTreeMap<OsString, OsString>) -> bool {
     let has_variable =
         ["container", "KUBERNETES_SERVICE_HOST"].iter().any(|name| variables.contains_key(OsStr::new(name)));
-    has_variable || ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists())
+    has_variable || ["/.dockerenv", "/run/.containerenv"].iter().any(|path| is_there(Path::new(path)))
 }
 
 fn user_directories() -> Option<UserDirectories> {

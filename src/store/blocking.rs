@@ -1,6 +1,5 @@
 //! The disk thread's state: paths, and the blocking work on them.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,7 +26,7 @@ use super::state_directory::{self, StateDirectory};
 use super::state_index::{RecordQuery, StateIndex};
 use super::test_hooks::TestHooks;
 use super::{Config, OnDisk, dropped, held, journal, splice, system_id, token_variables};
-use crate::files::{Exposure, OwnDirectory, Place};
+use crate::files::{Exposure, OwnDirectory, Place, look};
 use crate::model::{Held, RunnerKey, SystemId, Timestamp};
 use crate::secret::{Digest, Fingerprint};
 
@@ -141,7 +140,7 @@ impl BlockingStore {
     fn parsed(&mut self) -> Result<Option<&ParsedText>, Error> {
         // The path is resolved only if the file is another one.
         let seen = self.parsed.as_ref().and_then(|parsed| parsed.seen);
-        let is_seen = |seen| fs::metadata(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
+        let is_seen = |seen| look(&self.config.config_path).is_ok_and(|found| Seen::of(&found) == seen);
         if !seen.is_some_and(is_seen) {
             let Some(place) = self.place()? else { return Ok(None) };
             let Some(FileContent { content, seen, opened }) = read_version(&place)? else { return Ok(None) };
@@ -338,7 +337,8 @@ impl BlockingStore {
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
-        ParseContext { path, variables: if self.is_ours { self.config.variables } else { |_| None } }
+        let variables = if self.is_ours { self.config.variables } else { |_: &_| None };
+        ParseContext { path, variables, is_ours: self.is_ours }
     }
 
     /// Checks that the state directory has space for an operation.

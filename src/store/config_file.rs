@@ -24,6 +24,8 @@ pub(super) struct ParseContext<'a> {
     pub(super) path: &'a Path,
     /// Looks an environment variable up.
     pub(super) variables: fn(&str) -> Option<String>,
+    /// Whether no other user could have written the file.
+    pub(super) is_ours: bool,
 }
 
 /// A parsed config.toml.

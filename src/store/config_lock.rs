@@ -165,7 +165,7 @@ impl Lockable<'_> {
         } else {
             locks::open(&self.sidecar())?
         };
-        locks::wait_for(&file, &self.lock_path(), patience)?;
+        locks::wait_if_supported(&file, &self.lock_path(), patience)?;
         Ok(file)
     }
 

@@ -5,7 +5,7 @@
 //! with spaces; a wrong checksum marks an incomplete write.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -225,7 +225,7 @@ impl OpenJournals {
 /// Whether an open file is the one of this name; takes no descriptor.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |found: Metadata| (found.dev(), found.ino());
-    file.metadata().map(identity).ok().is_some_and(|open| fs::metadata(path).map(identity).ok() == Some(open))
+    file.metadata().map(identity).ok().is_some_and(|open| files::look(path).map(identity).ok() == Some(open))
 }
 
 fn begin(directory: &OwnDirectory, key: &RunnerKey, intent: &Intent) -> Result<File, Error> {

@@ -1,14 +1,20 @@
 //! Locks between processes: one daemon per config.toml, wherever its state directory is, one operation at a time on one runner, one replace
 //! of config.toml at a time. And no state directory is moved while a process uses it.
 //!
-//! All are `flock`s. A lock on a removed file is void: the files are never removed, and only a state directory that no
+//! All are `flock`s. On a file system without them no other process is excluded, and a warning says so once.
+//!
+//! A lock on a removed file is void: the files are never removed, and only a state directory that no
 //! process uses is renamed, with the files in it.
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::error::Error;
 use super::files::{OwnFile, make_directory, own, parent};
@@ -123,15 +129,50 @@ fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error>
             Ok(None)
         }
         Err(TryLockError::WouldBlock) => Ok(Some(read_holder(file))),
+        Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+            go_on_unlocked(file, path, &error);
+            Ok(None)
+        }
         Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }
 }
 
-/// Locks a directory of the agent's own, and waits for others.
+/// Locks a directory of the agent's own, and waits for others. Without locks, its file system excludes none.
 pub(super) fn lock_own_directory(path: &Path) -> Result<File, Error> {
     let file = own("open", path)?.open_directory().map_err(Error::io("open", path))?;
-    wait_for(&file, path, FILE_WAIT)?;
+    wait_if_supported(&file, path, FILE_WAIT)?;
     Ok(file)
+}
+
+/// As [`wait_for`]; a file system without locks excludes no other process.
+pub(super) fn wait_if_supported(file: &File, path: &Path, wait: Duration) -> Result<(), Error> {
+    match wait_for(file, path, wait) {
+        Err(Error::Io { source, .. }) if is_unsupported(&source) => {
+            go_on_unlocked(file, path, &source);
+            Ok(())
+        }
+        waited => waited,
+    }
+}
+
+/// Whether a file system has no locks, such as NFS without a lock daemon. NFS locks no directory, and no file that is open to
+/// be read only.
+fn is_unsupported(error: &io::Error) -> bool {
+    let errnos = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::BADF];
+    Errno::from_io_error(error).is_some_and(|errno| errnos.contains(&errno))
+}
+
+/// The file systems without locks that were warned about.
+static WARNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn go_on_unlocked(file: &File, path: &Path, error: &io::Error) {
+    let device = file.metadata().map(|found| found.dev()).unwrap_or_default();
+    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(device) {
+        tracing::warn!(
+            path = %path.display(), %error,
+            "a file cannot be locked: other processes of the agent are not excluded; run no command while the daemon runs, and no second daemon"
+        );
+    }
 }
 
 /// Locks a directory against all others, and waits for them; `None` if it cannot be locked, as on NFS.

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub takes_entries: bool,
     /// How many versions of the file, up to this one, were found and not written by this process.
     pub found: u64,
+    /// Whether no other user could have written it.
+    pub is_ours: bool,
     by_id: Index,
     by_token: Index,
     by_name: Index,
@@ -59,6 +61,7 @@ impl Snapshot {
             exists: true,
             takes_entries,
             found: 0,
+            is_ours: true,
         }
     }
 
@@ -66,6 +69,12 @@ impl Snapshot {
     #[must_use]
     pub fn with_found(self, found: u64) -> Self {
         Self { found, ..self }
+    }
+
+    /// The same, of a file that another user could have written, or not.
+    #[must_use]
+    pub(super) fn with_owner(self, is_ours: bool) -> Self {
+        Self { is_ours, ..self }
     }
 
     /// There is no file.

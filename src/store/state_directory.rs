@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::files::{make_directory, names_in, read_file, replace_file, resolve};
 use super::locks::{LockAttempt, lock_directory, share_directory, try_lock, try_lock_directory};
-use crate::files::{Place, is_trusted, refused};
+use crate::files::{Place, is_there, is_trusted, refused};
 use crate::secret::sha256_hex;
 
 /// Length of the config path's hash in the state directory's name, in hex digits.
@@ -116,10 +116,10 @@ impl Switch<'_> {
         if has_runners(self.state) {
             return Followed::Stays("the new one has runners of its own");
         }
-        if self.state.join("config.copy").exists() {
+        if is_there(&self.state.join("config.copy")) {
             return Followed::NotYet("a write of the new config.toml was interrupted");
         }
-        let moved = if self.state.exists() {
+        let moved = if is_there(self.state) {
             match claim(self.state) {
                 Claim::Free(_state) => self.rename_over_unused(),
                 Claim::InUse => return Followed::NotYet("another process uses the new one"),
@@ -140,12 +140,12 @@ impl Switch<'_> {
 
     /// Whether another path by which the former file was opened leads to that or to a third file.
     fn leads_elsewhere(&self, path: &Path) -> bool {
-        path != self.written && path.exists() && resolve(path).is_ok_and(|path| path != self.resolved)
+        path != self.written && is_there(path) && resolve(path).is_ok_and(|path| path != self.resolved)
     }
 
     /// Keeps what is in the way, such as dropped entries, under another name.
     fn rename_over_unused(&self) -> io::Result<()> {
-        let kept = (1u32..).map(|number| self.state.with_extension(number.to_string())).find(|path| !path.exists());
+        let kept = (1u32..).map(|number| self.state.with_extension(number.to_string())).find(|path| !is_there(path));
         let kept = kept.ok_or(io::ErrorKind::AlreadyExists)?;
         rename(self.state, &kept)?;
         rename(self.former, self.state).inspect_err(|_| {
@@ -209,7 +209,7 @@ fn claim(directory: &Path) -> Claim {
     };
     // A daemon of an earlier version locks only this file.
     let daemon = directory.join("lock");
-    if !daemon.exists() {
+    if !is_there(&daemon) {
         return Claim::Free(lock);
     }
     match try_lock(&daemon) {

@@ -6,7 +6,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -19,7 +18,7 @@ use super::files::{Seen, names_in};
 use super::journal;
 use super::record::{self, Record};
 use super::{Pending, held};
-use crate::files::OwnDirectory;
+use crate::files::{OwnDirectory, Place, look};
 use crate::model::{RunnerId, RunnerKey};
 use crate::secret::{Digest, Fingerprint};
 
@@ -217,7 +216,7 @@ impl StateIndex {
     fn is_as_written(&self, directory: &OwnDirectory, name: &str, key: &RunnerKey) -> bool {
         let known = self.numbers.get(key).and_then(|number| self.runners.get(*number as usize));
         let Some(written) = known.and_then(|known| known.written) else { return false };
-        fs::metadata(directory.path().join(name)).is_ok_and(|found| Seen::of(&found) == written)
+        look(&directory.path().join(name)).is_ok_and(|found| Seen::of(&found) == written)
     }
 
     /// Notes a record that this process has written: it need not be read when its change is reported.
@@ -256,7 +255,8 @@ impl StateIndex {
 }
 
 fn has_many_files(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|files| files.take(MANY_FILES).count() == MANY_FILES)
+    let count = Place::own(&directory.join("-")).and_then(|place| place.count_beside(MANY_FILES));
+    count.is_ok_and(|count| count == MANY_FILES)
 }
 
 /// The runner's key in a file's name, and the kind of file.
@@ -322,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut index = StateIndex::default();
         let mut is_watched_with = |files: usize| {
-            (0..files).for_each(|number| fs::write(directory.path().join(number.to_string()), "").unwrap());
+            (0..files).for_each(|number| std::fs::write(directory.path().join(number.to_string()), "").unwrap());
             index.refresh(&OwnDirectory::new(directory.path().to_owned())).unwrap();
             index.changes.is_some()
         };

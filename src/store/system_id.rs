@@ -8,7 +8,7 @@ use std::path::Path;
 use super::config_lock::{ConfigLock, ConfigLocks, Lockable, Urgency};
 use super::error::Error;
 use super::files::{FileContent, TEMPORARY, TemporaryFile, make_directory, parent, read_version, replace, sync};
-use crate::files::{Access, Place};
+use crate::files::{Access, Place, link_target};
 use crate::model::SystemId;
 use crate::secret::{Fingerprint, hmac_sha256_hex};
 
@@ -137,7 +137,7 @@ fn followed(path: &Path) -> Result<Place, Error> {
 }
 
 fn not_followed(path: &Path, error: io::Error) -> Error {
-    match std::fs::read_link(path) {
+    match link_target(path) {
         Ok(target) => Error::SystemIdLink { path: path.to_owned(), target: parent(path).join(target) },
         Err(_) => Error::io("read", path)(error),
     }

@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Config;
-use super::activity::Activity;
 use super::blocking::BlockingStore;
 use super::edit::{Edit, Edited};
 use super::error::Error;
 use super::test_hooks::TestHooks;
+use crate::files::Activity;
 
 /// A task for the disk thread.
 pub(super) enum DiskTask {

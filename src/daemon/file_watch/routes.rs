@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use inotify::{EventMask, EventOwned, WatchDescriptor, WatchMask, Watches};
 
-use super::{Changed, Watched};
+use crate::files::{link_target, note};
 
 /// The watched files and the routes to them.
 pub(super) struct Routes {
@@ -24,8 +24,6 @@ pub(super) struct Routes {
 
 struct WatchedFile {
     path: PathBuf,
-    /// What to report if it has changed.
-    kind: Changed,
     route: Vec<Step>,
 }
 
@@ -53,14 +51,9 @@ impl Routes {
     }
 
     /// Watches these files instead of the previous ones.
-    pub(super) fn watch(&mut self, watched: &Watched) -> io::Result<()> {
-        let config = watched.config.iter().map(|path| (path, Changed { config: true, settings: false }));
-        let settings = watched.settings.iter().map(|path| (path, Changed { config: false, settings: true }));
-        let files = config.chain(settings).map(|(path, kind)| {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            WatchedFile { path, kind, route: Vec::new() }
-        });
-        self.files = files.collect();
+    pub(super) fn watch(&mut self, files: &[PathBuf]) -> io::Result<()> {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        self.files = files.iter().map(|path| WatchedFile { path: absolute(path), route: Vec::new() }).collect();
         let former = std::mem::take(&mut self.by_descriptor);
         let mut result = Ok(());
         for index in 0..self.files.len() {
@@ -81,24 +74,32 @@ impl Routes {
         self.follow_again(0..self.files.len());
     }
 
-    /// Returns which files an event concerns, and walks the routes again that it may have changed.
-    pub(super) fn take(&mut self, event: &EventOwned) -> Changed {
-        let Some(steps) = self.by_descriptor.get(&event.wd) else { return Changed::default() };
-        let is_write = event.mask.contains(EventMask::CLOSE_WRITE);
-        let affected: Vec<usize> = if is_write || event.name.is_some() {
+    /// Whether an event is about a file or its route. If not, there is nothing to [`take`](Self::take).
+    pub(super) fn concerns(&self, event: &EventOwned) -> bool {
+        event.mask.contains(EventMask::IGNORED) || !self.affected(event).is_empty()
+    }
+
+    /// Returns whether an event concerns a file, and walks the routes again that it may have changed.
+    pub(super) fn take(&mut self, event: &EventOwned) -> bool {
+        let affected = self.affected(event);
+        if event.mask.contains(EventMask::IGNORED) {
+            self.by_descriptor.remove(&event.wd);
+        }
+        let is_concerned = !affected.is_empty();
+        if !is_write(event) {
+            self.follow_again(affected);
+        }
+        is_concerned
+    }
+
+    fn affected(&self, event: &EventOwned) -> Vec<usize> {
+        let Some(steps) = self.by_descriptor.get(&event.wd) else { return Vec::new() };
+        if is_write(event) || event.name.is_some() {
             steps.get(&event.name).into_iter().flatten().copied().collect()
         } else {
             // The inode itself has moved or is gone.
             steps.values().flatten().copied().collect()
-        };
-        if event.mask.contains(EventMask::IGNORED) {
-            self.by_descriptor.remove(&event.wd);
         }
-        let changed = affected.iter().fold(Changed::default(), |changed, index| changed.or(self.files[*index].kind));
-        if !is_write {
-            self.follow_again(affected);
-        }
-        changed
     }
 
     fn follow_again(&mut self, files: impl IntoIterator<Item = usize>) {
@@ -112,6 +113,7 @@ impl Routes {
 
     /// Walks the route to a file, watches each step of it, and leaves the steps of its former route.
     fn follow(&mut self, index: usize) -> io::Result<()> {
+        note(&self.files[index].path);
         let mut route = Vec::new();
         let walked = walk(&mut self.watches, &self.files[index].path, &mut route);
         for (descriptor, name) in &route {
@@ -147,6 +149,10 @@ impl Routes {
     }
 }
 
+fn is_write(event: &EventOwned) -> bool {
+    event.mask.contains(EventMask::CLOSE_WRITE)
+}
+
 /// Walks from the root to a file, as far as there is something, and watches each step.
 fn walk(watches: &mut Watches, path: &Path, route: &mut Vec<Step>) -> io::Result<()> {
     // Without symbolic links: `..` is its parent.
@@ -173,7 +179,7 @@ fn walk(watches: &mut Watches, path: &Path, route: &mut Vec<Step>) -> io::Result
             Added::Missing => return Ok(()),
         }
         let path = directory.join(&name);
-        match path.read_link() {
+        match link_target(&path) {
             Ok(target) if links < MAX_LINKS => {
                 links += 1;
                 rest.extend(reversed(&target));

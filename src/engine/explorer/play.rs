@@ -1,6 +1,7 @@
 //! Plays a list of acts against the daemon and the commands, and watches what is promised.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -343,7 +344,7 @@ impl Player {
             registry: StatusRegistry::default(),
             counters: self.counters.clone(),
             request_timeout: Duration::from_secs(60),
-            reload: Box::new(move || Some(world.state().config.clone())),
+            reload: Box::new(move || Box::pin(ready(Some(world.state().config.clone())))),
         };
         let config = self.world.state().config.clone();
         let task = tokio::task::spawn_local(async move {

@@ -13,13 +13,13 @@ use rustix::process::Signal;
 use test_support::Process;
 
 use crate::attacker::Attacker;
-use crate::hang::disk_that_hangs;
+use crate::hang::{disk_that_hangs, share_that_hangs};
 use crate::scene::{Scene, in_scenes};
-use crate::{locks, network, terminal};
+use crate::{locks, network, promises, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 26] = [
+pub(crate) const ATTACKS: [(&str, Attack); 31] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -32,6 +32,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 26] = [
     ("files-that-block-or-never-end", files_that_block),
     ("pipe-swapped-in", pipe_swapped_in),
     ("disk-that-hangs", disk_that_hangs),
+    ("share-that-hangs", share_that_hangs),
     ("state-in-a-foreign-directory", state_in_a_foreign_directory),
     ("settings-of-another-user", settings_of_another_user),
     ("attributes-lost", attributes_lost),
@@ -39,11 +40,15 @@ pub(crate) const ATTACKS: [(&str, Attack); 26] = [
     ("lock-held-for-ever", locks::lock_held_for_ever),
     ("lock-that-is-no-file", locks::lock_that_is_no_file),
     ("mounted-file-held-for-ever", locks::mounted_file_held_for_ever),
+    ("mounted-file-held-while-pressing", locks::mounted_file_held_while_pressing),
     ("access-token-by-foreign-trust", network::access_token_by_foreign_trust),
+    ("registration-token-by-foreign-trust", network::registration_token_by_foreign_trust),
     ("host-rebound", network::host_rebound),
     ("connections-half-open", network::connections_half_open),
     ("socket-served-by-another", network::socket_served_by_another),
     ("socket-in-a-foreign-directory", network::socket_in_a_foreign_directory),
+    ("files-that-cannot-be-locked", promises::files_that_cannot_be_locked),
+    ("files-of-a-group", promises::files_of_a_group),
     ("lines-forged", terminal::lines_forged),
     ("token-in-the-wrong-place", terminal::token_in_the_wrong_place),
 ];

@@ -18,6 +18,7 @@ mod attacks;
 mod hang;
 mod locks;
 mod network;
+mod promises;
 mod scene;
 mod terminal;
 

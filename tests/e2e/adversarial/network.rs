@@ -62,6 +62,66 @@ pub(crate) fn access_token_by_foreign_trust() -> Result<(), String> {
     if listed.is_success() { Ok(()) } else { Err(format!("root's own certificate is not trusted: {}", listed.text())) }
 }
 
+/// The same for what runners are made from: the attacker's directory, or the entry of a runner that is made again, would
+/// vouch for his server.
+pub(crate) fn registration_token_by_foreign_trust() -> Result<(), String> {
+    let scene = Scene::of(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
+    let url = scene.gitlab.url();
+    let of_host = scene.write("config/certs/127.0.0.1.crt", &scene.gitlab.ca_pem());
+    scene.give("config/certs");
+    fs::set_permissions(&of_host, Permissions::from_mode(0o644)).unwrap();
+    let access = scene.write("access", &scene.gitlab.add_access_token([Scope::Api]));
+    let token = scene.path("token");
+    // A file of root's, which the attacker has filled in some way, such as root's mail.
+    let of_entry = scene.write("mail-of-root", &scene.gitlab.ca_pem());
+    let (config, tls) = (scene.config(), format!("tls-ca-file = {of_entry:?}\n"));
+    let secrets = [
+        format!("registration_token = {{ file = {token:?} }}"),
+        format!(
+            "create = {{ runner_type = \"instance_type\" }}\n[[server]]\nurl = \"{url}\"\naccess_token = {{ file = {access:?} }}"
+        ),
+    ];
+    let token = token.to_str().unwrap();
+    let register = ["register", "-n", "--url", &url, "--registration-token-file", token, "--wait", "0s", "--name"];
+    let has_secret = |request: &Request| {
+        request.header("private-token").is_some()
+            || request.parameter("token") == Some(scene.gitlab.instance_registration_token().as_str())
+    };
+    for (what, trust) in [("a certificate in the attacker's directory", ""), ("the entry of the attacker's", &tls)] {
+        for name in ["found", "new"] {
+            scene.write_config(&format!("{config}{trust}"));
+            scene.give("config/config.toml");
+            let args = [&register[..], &[name, "--force"]].concat();
+            let output = scene.run(&args);
+            let is_sent = scene.gitlab.requests().iter().any(has_secret);
+            if is_sent || output.is_success() {
+                return Err(format!("{what} was trusted: {}", output.text()));
+            }
+            for secret in &secrets {
+                scene.write_fast_settings(&scene.enrollment(name, secret));
+                scene.run(&["run", "--once"]);
+            }
+            if scene.gitlab.requests().iter().any(has_secret) {
+                return Err(format!("{what} was trusted by an enrollment"));
+            }
+        }
+    }
+    scene.write_fast_settings("");
+    let refused = scene.run(&[&register[..], &["new"]].concat());
+    if !refused.text().contains(of_host.to_str().unwrap()) || !refused.text().contains("user 1500") {
+        return Err(format!("the file and its owner are not named: {}", refused.text()));
+    }
+    // What root names counts, and so does root's own directory.
+    let own = scene.write("ca.pem", &scene.gitlab.ca_pem());
+    let named = scene.run(&[&register[..], &["named", "--tls-ca-file", own.to_str().unwrap()]].concat());
+    scene.take("config/certs");
+    let found = scene.run(&[&register[..], &["found-in-own"]].concat());
+    if named.is_success() && found.is_success() {
+        return Ok(());
+    }
+    Err(format!("root's own certificate is not trusted: {}{}", named.text(), found.text()))
+}
+
 /// A daemon that answers on loopback, and its port.
 fn listening(scene: &Scene) -> (Process, u16) {
     let daemon = scene.start(&["run", "--listen-address", "127.0.0.1:0"]);

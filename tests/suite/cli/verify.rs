@@ -1,8 +1,13 @@
 //! `verify`.
 
 use super::sandbox_with;
+use std::fs::File;
+
 use fake_gitlab::{Endpoint, Fault, Gitlab};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Action, tcflow};
+use test_support::Process;
 
 #[test]
 fn each_runner_is_verified_once_with_one_system_id() {
@@ -23,6 +28,25 @@ fn each_runner_is_verified_once_with_one_system_id() {
         assert_eq!(request.parameter("system_id"), Some("s_0123456789ab"));
         assert!(!request.path.contains("glrt-"));
     }
+}
+
+#[test]
+fn a_stopped_terminal_does_not_stop_the_work() {
+    let sandbox = super::sandbox();
+    for name in ["a", "b", "c"] {
+        sandbox.add_created(name);
+    }
+    let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&own).unwrap();
+    unlockpt(&own).unwrap();
+    let name = ptsname(&own, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    // As Ctrl-S does.
+    tcflow(&terminal, Action::OOff).unwrap();
+    let mut command = sandbox.command(&["verify"]);
+    command.env("TERM", "xterm");
+    let verified = Process::start_logging_to(command, terminal).end();
+    assert_eq!(verified.exits(0).stdout.lines().count(), 3);
 }
 
 #[test]
