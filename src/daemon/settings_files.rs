@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Reload, Watch, Watched, Watcher};
 use crate::engine::Config;
@@ -10,6 +13,9 @@ use crate::files::elsewhere;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::status::StatusServerConfig;
+
+/// How long a reload waits until the files that it names are watched.
+const WATCHED_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct SettingsFiles {
     pub(super) overrides: Overrides,
@@ -30,23 +36,30 @@ impl SettingsFiles {
         Box::new(move || {
             let (files, watcher) = (Arc::clone(&files), watcher.clone());
             // It notes each file itself.
-            let reading = elsewhere(Path::new("agent.toml"), move || files.read(watcher.as_ref()));
-            // It may have panicked, which has been logged.
-            Box::pin(async { reading.await.ok().flatten() })
+            let reading = elsewhere(Path::new("agent.toml"), move || files.read());
+            Box::pin(async move {
+                // It may have panicked, which has been logged.
+                let (config, watched) = reading.await.ok().flatten()?;
+                if let Some(watcher) = watcher {
+                    let watching = elsewhere(Path::new("agent.toml"), move || {
+                        watcher.watch(&watched.settings).unwrap_or_else(|error| warn_unwatched(&error));
+                    });
+                    // A token file that does not answer holds up no reload.
+                    let _unanswered = timeout(WATCHED_WITHIN, watching).await;
+                }
+                Some(config)
+            })
         })
     }
 
-    fn read(&self, watcher: Option<&Watcher>) -> Option<Config> {
+    fn read(&self) -> Option<(Config, Watched)> {
         match settings::load(&self.overrides, &self.environment) {
             Ok(Settings { engine: config, status_server, templates, .. }) => {
                 if status_server != self.status_server {
                     tracing::warn!("the addresses in [http] take effect when the daemon is restarted");
                 }
-                if let Some(watcher) = watcher {
-                    let watched = self.watched(&config, templates);
-                    watcher.watch(&watched.settings).unwrap_or_else(|error| warn_unwatched(&error));
-                }
-                Some(config)
+                let watched = self.watched(&config, templates);
+                Some((config, watched))
             }
             Err(errors) => {
                 tracing::error!("invalid settings; keeping the previous ones: {errors}");

@@ -52,6 +52,14 @@ pub enum Exposure {
     },
 }
 
+impl Exposure {
+    /// Whether no more than a group of the owner's choice could have written it.
+    #[must_use]
+    pub fn is_to_group(self) -> bool {
+        matches!(self, Self::Writable { mode } if mode & 0o002 == 0)
+    }
+}
+
 impl fmt::Display for Exposure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -184,7 +192,7 @@ pub fn read_unless_foreign(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut opened = Place::find(path)?.open(Access::Read)?;
     match opened.exposure() {
         None => opened.read(limit),
-        Some(Exposure::Writable { .. }) if is_trusted(opened.metadata.uid()) => opened.read(limit),
+        Some(exposure) if exposure.is_to_group() && is_trusted(opened.metadata.uid()) => opened.read(limit),
         Some(exposure) => Err(refused(exposure.to_string())),
     }
 }

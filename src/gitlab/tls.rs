@@ -172,10 +172,11 @@ impl SystemRoots {
     /// # Errors
     /// [`ErrorKind::LocalFile`] if the system has authorities and none can be read.
     pub(super) fn load(&self) -> Result<Arc<RootCertStore>, CallFailure> {
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(roots) = &*loaded {
-            return Ok(Arc::clone(roots));
+        let loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(roots) = loaded {
+            return Ok(roots);
         }
+        // Not under the lock, which a reload takes: the files can be on a share that hangs.
         let found = rustls_native_certs::load_native_certs();
         if found.certs.is_empty()
             && let Some(error) = found.errors.into_iter().next()
@@ -185,7 +186,9 @@ impl SystemRoots {
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
-        Ok(Arc::clone(loaded.insert(Arc::new(roots))))
+        let roots = Arc::new(roots);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&roots));
+        Ok(roots)
     }
 
     /// Drops the cached authorities; the next use loads them again.
@@ -278,7 +281,7 @@ impl Existing {
         }
         let may_be_writable = trust == FileTrust::NoOtherUser;
         let exposure = self.place.exposure_of_directory()?;
-        Ok(exposure.filter(|exposure| !(may_be_writable && matches!(exposure, Exposure::Writable { .. }))))
+        Ok(exposure.filter(|exposure| !(may_be_writable && exposure.is_to_group())))
     }
 }
 

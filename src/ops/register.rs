@@ -525,8 +525,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 }
 
-/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
-/// gives it to the enrollment.
 /// The server of a registration. Its TLS files are those of the entry, if it names some and no other user could have written
 /// it: that user must not choose which server receives what the runner is made from.
 fn site_of(enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Site {
@@ -536,6 +534,8 @@ fn site_of(enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Sit
     Site { url: runner.site.url.clone(), tls: tls.clone() }
 }
 
+/// Nothing is sent: another process has registered the runner. A command looks for it again; the daemon's next inventory
+/// gives it to the enrollment.
 fn left_to_another(runner: &Runner) -> Completed {
     tracing::info!(runner = runner.label(), "another process has registered a runner of this name: not registering it");
     let outcome = if is_of_daemon(runner) { Outcome::RegisteredElsewhere } else { Outcome::Released };

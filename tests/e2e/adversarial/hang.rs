@@ -111,7 +111,7 @@ fn settings_on_share(file: &str) -> Result<(), String> {
         let of_new = |request: &Request| request.parameter("token") == Some(token.as_str());
         scene.gitlab.requests_to(Endpoint::Verify).iter().any(of_new)
     };
-    if !daemon.wait_for(Duration::from_secs(20), is_verified) {
+    if !daemon.wait_for(Duration::from_secs(45), is_verified) {
         return Err(format!("another runner waits for the share: {}", daemon.log()));
     }
     let named = format!("the work on `{}`", scene.path("share").join(file).display());
