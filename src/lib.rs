@@ -22,7 +22,8 @@
 //!   exist), the policy (which rules govern each), the runner report.
 //! - [`lifecycle`]: pure decisions. The states of a credential; what comes next (`plan.rs`, and `goal.rs` for commands);
 //!   what an outcome means for the state (`apply.rs`); which clock to go by (`clocks.rs`); the share
-//!   of life at which a token rotates and every delay (`schedule.rs`). No runtime, clock, disk, network or randomness.
+//!   of life at which a token rotates and every delay (`schedule.rs`); which of two tokens of a shared runner counts
+//!   (`sharing.rs`). No runtime, clock, disk, network or randomness.
 //! - [`ops`]: register, verify, rotate, unregister and replay, each in the order of effects that loses no token. Knows
 //!   server and disk through two traits (`ports.rs`), so that both can be memory in tests.
 //! - [`gitlab`]: the client of the Runners API. One method is one request and one attempt. What an answer proves, such as
@@ -52,7 +53,8 @@
 //! | `files`, `signals`, `limits`, `retry`, `error_chain` | nothing of ours |
 //! | `secret` | `files` |
 //! | `model` | `secret` |
-//! | `clock`, `lifecycle`, `systemd` | `model` |
+//! | `clock`, `systemd` | `model` |
+//! | `lifecycle` | `model`, `secret` |
 //! | `log` | `clock`, `model`, `secret` |
 //! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |

@@ -22,7 +22,9 @@
 //! [`Step::ResetById`], once in a token's life, and then [`Step::RegisterAgain`]. A runner that was deleted on the server
 //! is not recovered.
 //!
-//! This room imports `model` and std only.
+//! [`sharing`] decides about the token of a runner that many machines use.
+//!
+//! This room imports `model`, the digests of `secret`, and std.
 
 mod apply;
 mod clocks;
@@ -30,6 +32,7 @@ mod goal;
 mod plan;
 mod recovery;
 mod schedule;
+pub mod sharing;
 mod state;
 
 #[cfg(test)]

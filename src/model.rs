@@ -11,6 +11,7 @@ pub mod fuzzing;
 mod names;
 mod report;
 mod rows;
+mod shared;
 mod text;
 mod time;
 
@@ -31,6 +32,7 @@ pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use rows::PrettyRows;
+pub use shared::{Lineage, Link, MAX_LINKS, Sender, SharedChange, SharedPending};
 pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 

@@ -1,0 +1,326 @@
+//! Which token of a shared runner counts, and what a machine does next about it.
+//!
+//! Many machines use one runner, and a store holds its token for them. Each machine has a lineage of its own beside the
+//! token in its record; the store has one, too. Machines crash and sleep, and both the store and GitLab can be restored
+//! from a backup. Where store and machine disagree, GitLab decides:
+//!
+//! | the store's link, seen from ours | then |
+//! |---|---|
+//! | the same, accepted | nothing |
+//! | the same, dead | a token that we held is accepted: GitLab was restored, that token is written as the next generation. Else the sender of a pending change is waited for, then comes the recovery |
+//! | newer | accepted: it is projected here. Dead, and ours accepted: ours is written as its next generation |
+//! | older | ours accepted, the store's dead: the store was restored, and ours is written. Ours dead, the store's accepted: that one is written as our next generation |
+//! | neither grew from the other | the accepted one is written as the next generation of both, and it is said |
+//! | any difference, neither accepted | the store's link is taken over, and our token kept: then as the same, dead |
+//! | none | ours is written, as it is; a machine without any registers the runner |
+//! | of another runner or server | it is neither projected nor overwritten |
+//!
+//! *Dead* is two refusals far enough apart. Of two tokens one is written over the other only if it was still accepted after
+//! the other was proven dead: a replica of GitLab's that lags accepts a dead token, but not for that long. One acceptance is
+//! enough to project a token, because that loses none: every machine keeps the tokens that it held.
+//!
+//! These are the rules alone: no store is connected yet, and no command and no daemon asks them.
+//!
+//! What makes rotations safe is GitLab: it resets a runner for its present token alone, so a reset fences itself, however
+//! long its sender was paused. A reset by id has no such fence.
+
+#[cfg(test)]
+mod explorer;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::model::{Claim, Finding, Lineage, Sender, SharedPending, Stamp};
+use crate::secret::Digest;
+
+/// What GitLab's answers have shown about a token so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The refusals since the last acceptance.
+    refused: Option<Finding>,
+    /// The last acceptance.
+    accepted: Option<Stamp>,
+    /// The last answer of the two kinds.
+    asked: Option<Stamp>,
+    /// Whether the last acceptance named another runner.
+    is_anothers: bool,
+}
+
+impl Shown {
+    /// After a refusal.
+    #[must_use]
+    pub fn with_refusal(self, now: Stamp) -> Self {
+        Self { refused: Some(Finding::added(self.refused, Claim::Refused, now)), asked: Some(now), ..self }
+    }
+
+    /// After an acceptance, or an answer that has issued the token.
+    #[must_use]
+    pub fn with_acceptance(self, now: Stamp, is_anothers: bool) -> Self {
+        Self { refused: None, accepted: Some(now), asked: Some(now), is_anothers }
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.refused.is_none() && self.accepted.is_some() && !self.is_anothers
+    }
+
+    /// From when on no replica accepts it any more, if it is proven dead.
+    fn dead_from(&self, confirm_after: Duration) -> Option<Stamp> {
+        let refused = self.refused?;
+        let last = refused.last.unwrap_or(refused.first);
+        refused.proves(2, confirm_after, &last).then(|| later(refused.first, confirm_after))
+    }
+
+    fn was_asked_since(&self, since: &Stamp) -> bool {
+        self.asked.is_some_and(|asked| is_at_or_after(&asked, since))
+    }
+
+    fn is_accepted_since(&self, since: &Stamp) -> bool {
+        self.is_accepted() && self.accepted.is_some_and(|accepted| is_at_or_after(&accepted, since))
+    }
+}
+
+fn later(stamp: Stamp, span: Duration) -> Stamp {
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Stamp { at: stamp.at.plus(span), since_boot_ms: stamp.since_boot_ms.saturating_add(millis), ..stamp }
+}
+
+fn is_at_or_after(later: &Stamp, earlier: &Stamp) -> bool {
+    if later.boot == earlier.boot { later.since_boot_ms >= earlier.since_boot_ms } else { later.at >= earlier.at }
+}
+
+/// The store's value, as this machine has last read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The lineage of its token; `None` before the runner is registered.
+    pub lineage: Option<Lineage>,
+    /// A change whose result is not there yet.
+    pub pending: Option<SharedPending>,
+    /// Whether that has not changed for longer than a request and a lease may take, by this machine's monotonic clock.
+    pub is_pending_overdue: bool,
+    /// Whether it is of another runner or server.
+    pub is_foreign: bool,
+}
+
+/// What this machine's journal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// No change is under way.
+    Empty,
+    /// A change was begun, and may have been sent.
+    Begun,
+    /// The answer to it has brought the token of our lineage, and no write to the store has told of that yet.
+    Answered,
+}
+
+/// Everything that a decision rests on.
+pub struct View<'v, S> {
+    /// This machine, in this boot of its agent.
+    pub own: &'v Sender,
+    /// The lineage of the token in our record.
+    pub ours: Option<&'v Lineage>,
+    /// The tokens that we have held or read from the store, newest first.
+    pub held: &'v [Digest],
+    /// Our journal.
+    pub journal: Journal,
+    /// The store.
+    pub stored: &'v Stored,
+    /// What answers have shown about a token.
+    pub shown: S,
+    /// Now.
+    pub now: Stamp,
+    /// How far two refusals are apart that count: longer than a replica of GitLab's lags.
+    pub confirm_after: Duration,
+    /// After this time a refused token is asked about again: GitLab can be restored at any time.
+    pub look_again: Duration,
+}
+
+/// What a machine does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedStep {
+    /// Everything agrees.
+    Rest,
+    /// It settles its own journal, before anything else.
+    Settle,
+    /// It asks GitLab about a token.
+    Ask(Digest),
+    /// It takes over the store's token and lineage, which GitLab has accepted.
+    Project,
+    /// As [`Project`](Self::Project), although the token is dead: ours is dead, too, and is kept beside it.
+    TakeOver,
+    /// It writes a token over what it has read from the store, and goes on with it.
+    Write {
+        /// The lineage of that token.
+        lineage: Lineage,
+        /// Whether two tokens were in use that did not grow from each other.
+        is_fork: bool,
+    },
+    /// It takes a pending change out of the store that has no effect any more.
+    ClearPending,
+    /// It waits for the sender of the pending change.
+    Wait,
+    /// No token that is known is accepted.
+    Recover,
+    /// It registers the runner.
+    Register,
+    /// The store's value is not touched, and neither is our token.
+    Refuse,
+}
+
+impl<S: Fn(Digest) -> Shown> View<'_, S> {
+    /// Returns the next step.
+    #[must_use]
+    pub fn next_step(&self) -> SharedStep {
+        if self.journal == Journal::Begun {
+            return SharedStep::Settle;
+        }
+        if self.stored.is_foreign {
+            return SharedStep::Refuse;
+        }
+        // Its journal is settled: it was never sent, or is of no effect.
+        if self.stored.pending.as_ref().is_some_and(|pending| pending.sender == *self.own)
+            && self.journal == Journal::Empty
+        {
+            return SharedStep::ClearPending;
+        }
+        match (self.ours, &self.stored.lineage) {
+            (None, None) if self.is_sender_awaited() => SharedStep::Wait,
+            (None, None) => SharedStep::Register,
+            (Some(ours), None) => SharedStep::Write { lineage: ours.clone(), is_fork: false },
+            (None, Some(stored)) => self.without_ours(stored),
+            (Some(ours), Some(stored)) if ours.newest() == stored.newest() => self.same(ours, stored),
+            (Some(ours), Some(stored)) if ours.token() == stored.token() => {
+                if stored.generation() < ours.generation() {
+                    SharedStep::Write { lineage: ours.clone(), is_fork: false }
+                } else {
+                    SharedStep::Project
+                }
+            }
+            (Some(ours), Some(stored)) if stored.generation() > ours.generation() => self.newer(ours, stored),
+            (Some(ours), Some(stored)) => self.older(ours, stored),
+        }
+    }
+
+    /// Another machine's change may still bring a token.
+    fn is_sender_awaited(&self) -> bool {
+        self.stored.pending.as_ref().is_some_and(|pending| pending.sender != *self.own)
+            && !self.stored.is_pending_overdue
+    }
+
+    fn is_outdated(&self, shown: &Shown) -> bool {
+        shown.asked.is_none_or(|asked| self.now.since(&asked) > self.look_again)
+    }
+
+    fn shown(&self, token: Digest) -> Shown {
+        (self.shown)(token)
+    }
+
+    fn dead_from(&self, token: Digest) -> Option<Stamp> {
+        self.shown(token).dead_from(self.confirm_after)
+    }
+
+    fn without_ours(&self, stored: &Lineage) -> SharedStep {
+        let shown = self.shown(stored.token());
+        match shown.dead_from(self.confirm_after) {
+            _ if shown.is_anothers => SharedStep::Refuse,
+            _ if shown.is_accepted() => SharedStep::Project,
+            Some(_) => SharedStep::TakeOver,
+            None => SharedStep::Ask(stored.token()),
+        }
+    }
+
+    fn same(&self, ours: &Lineage, stored: &Lineage) -> SharedStep {
+        let shown = self.shown(ours.token());
+        if shown.is_anothers {
+            return SharedStep::Refuse;
+        }
+        if shown.is_accepted() {
+            let is_left = self.stored.pending.is_some() && self.stored.is_pending_overdue;
+            return if is_left { SharedStep::ClearPending } else { SharedStep::Rest };
+        }
+        let Some(dead) = shown.dead_from(self.confirm_after) else { return SharedStep::Ask(ours.token()) };
+        for token in self.held.iter().copied().filter(|token| *token != ours.token()) {
+            let former = self.shown(token);
+            if former.is_accepted_since(&dead) {
+                return SharedStep::Write { lineage: stored.over(ours, token), is_fork: false };
+            }
+            if !former.was_asked_since(&dead) || self.is_outdated(&former) {
+                return SharedStep::Ask(token);
+            }
+        }
+        if self.is_outdated(&shown) {
+            return SharedStep::Ask(ours.token());
+        }
+        if self.is_sender_awaited() { SharedStep::Wait } else { SharedStep::Recover }
+    }
+
+    fn newer(&self, ours: &Lineage, stored: &Lineage) -> SharedStep {
+        let shown = self.shown(stored.token());
+        if shown.is_anothers {
+            return SharedStep::Refuse;
+        }
+        if shown.is_accepted() {
+            return SharedStep::Project;
+        }
+        let Some(dead) = shown.dead_from(self.confirm_after) else { return SharedStep::Ask(stored.token()) };
+        self.unless_ours_is_good(ours, stored, &dead)
+    }
+
+    /// The store's token is dead.
+    fn unless_ours_is_good(&self, ours: &Lineage, stored: &Lineage, dead: &Stamp) -> SharedStep {
+        let shown = self.shown(ours.token());
+        if shown.is_accepted_since(dead) {
+            return SharedStep::Write { lineage: continued(ours, stored), is_fork: is_fork(ours, stored) };
+        }
+        match shown.dead_from(self.confirm_after) {
+            Some(_) => SharedStep::TakeOver,
+            None => SharedStep::Ask(ours.token()),
+        }
+    }
+
+    fn is_asked_later(&self, token: Digest, other: Digest) -> bool {
+        self.shown(other).asked.is_none_or(|asked| self.shown(token).was_asked_since(&asked))
+    }
+
+    fn older(&self, ours: &Lineage, stored: &Lineage) -> SharedStep {
+        // GitLab has replaced the store's token by ours just now.
+        if self.journal == Journal::Answered && ours.has(stored.newest()) {
+            return SharedStep::Write { lineage: ours.clone(), is_fork: false };
+        }
+        let shown = self.shown(stored.token());
+        if shown.is_anothers {
+            return SharedStep::Refuse;
+        }
+        if let Some(dead) = shown.dead_from(self.confirm_after) {
+            return self.unless_ours_is_good(ours, stored, &dead);
+        }
+        match self.dead_from(ours.token()) {
+            Some(dead) if shown.is_accepted_since(&dead) => {
+                let lineage = ours.over(stored, stored.token());
+                SharedStep::Write { lineage, is_fork: is_fork(ours, stored) }
+            }
+            Some(_) => SharedStep::Ask(stored.token()),
+            // Both cannot be good for long: the one is asked about next whose last answer is older.
+            None if shown.is_accepted() && self.is_asked_later(stored.token(), ours.token()) => {
+                SharedStep::Ask(ours.token())
+            }
+            None => SharedStep::Ask(stored.token()),
+        }
+    }
+}
+
+/// Our lineage, if it goes on from the store's; else our token as the next generation of both.
+fn continued(ours: &Lineage, stored: &Lineage) -> Lineage {
+    if stored.generation() < ours.generation() && ours.has(stored.newest()) {
+        ours.clone()
+    } else {
+        ours.over(stored, ours.token())
+    }
+}
+
+/// Whether neither grew from the other, as far as the links reach.
+fn is_fork(ours: &Lineage, stored: &Lineage) -> bool {
+    let is_known =
+        |lineage: &Lineage, other: &Lineage| lineage.has(other.newest()) || !lineage.reaches(other.generation());
+    !is_known(ours, stored) && !is_known(stored, ours)
+}
