@@ -184,7 +184,7 @@ fn first_seed() -> u64 {
 
 #[test]
 fn random_acts_break_no_promise() {
-    // The unit tests take a few; `.ci/run explorer` takes hundreds of thousands.
+    // The unit tests take a few; `.ci/run explorer` takes a million.
     let (steps, seed) = (number("EXPLORER_STEPS", 4000), first_seed());
     let threads = number("EXPLORER_THREADS", 1).max(1);
     let began = Instant::now();
