@@ -27,6 +27,7 @@ mod error;
 mod genuine;
 mod lost_registration;
 mod move_record;
+mod places;
 mod ports;
 mod projection;
 mod register;
@@ -49,16 +50,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
-use crate::model::{Evidence, Expiry, RunnerKey, Site, SystemId, Timestamp, Witness};
+use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, Witness};
 use crate::secret::{Digest, Fingerprint};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
+use places::Places;
 use unregister::fate_for;
 
 pub use candidates::Inquiry;
@@ -67,6 +68,7 @@ pub use enrollment::{
 };
 pub use error::{Error, Failure};
 pub use move_record::{Moved, RecordMove, is_locked, knows_token_of};
+pub use places::{LOCK_WAIT, Locked};
 pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
@@ -74,20 +76,13 @@ pub use runner::{Runner, is_own};
 pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
-/// How long an operation waits for the lock of a runner that another process works on.
-pub const LOCK_WAIT: Duration = Duration::from_secs(15);
-
-/// The pause between attempts to lock a runner.
-const LOCK_RETRY: Duration = Duration::from_millis(50);
-
 /// The operations on the runners of one config.toml, on any number of servers.
 #[derive(Debug)]
 pub struct Ops<S, D> {
     server: S,
     disk: D,
     identity: Identity,
-    /// The places of each host: as many operations are under way there.
-    places: RefCell<BTreeMap<String, Arc<Semaphore>>>,
+    places: RefCell<BTreeMap<String, Places>>,
     /// What each host was asked about its words.
     wordings: RefCell<BTreeMap<String, Wording>>,
     /// Hosts whose `Date` is not believed.
@@ -250,51 +245,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(!is_newer)
     }
 
-    /// Locks a runner, and reads its files in the same step.
-    async fn queue(&self, runner: &Runner) -> Result<(Locked<D::RunnerLock>, OnDisk), Error> {
-        let lock = async || self.disk.lock_and_read(&runner.record.key).await;
-        let ((lock, found), place) = self.queue_at(runner.site.url.authority(), lock).await?;
-        Ok((Locked { lock, place }, found))
-    }
-
-    /// Waits for a place towards the host first, and then tries the lock without waiting: neither a lock nor a file
-    /// descriptor is held while an operation queues. If the lock is held, the place is given back until it is free.
-    async fn queue_at<L>(
-        &self,
-        host: String,
-        lock: impl AsyncFn() -> Result<L, store::Error>,
-    ) -> Result<(L, Option<OwnedSemaphorePermit>), Error> {
-        let mut waited = Duration::ZERO;
-        loop {
-            let place = self.place_at(host.clone()).await;
-            match lock().await {
-                Ok(lock) => return Ok((lock, place)),
-                Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
-                Err(store::Error::RunnerLocked { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            drop(place);
-            tokio::time::sleep(LOCK_RETRY).await;
-            waited += LOCK_RETRY;
-        }
-    }
-
-    /// A place towards the host, for one request at a time. Every request has one, so the client, which bounds the
-    /// requests of a host too, never lets a reset wait that is journaled already.
-    async fn place(&self, site: &Site) -> Option<OwnedSemaphorePermit> {
-        self.place_at(site.url.authority()).await
-    }
-
-    async fn place_at(&self, host: String) -> Option<OwnedSemaphorePermit> {
-        let places = {
-            let mut places = self.places.borrow_mut();
-            let new = || Arc::new(Semaphore::new(self.server.in_flight_per_host()));
-            Arc::clone(places.entry(host).or_insert_with(new))
-        };
-        // The semaphore is never closed.
-        places.acquire_owned().await.ok()
-    }
-
     /// Writes the record, and before it what is kept beside it: at each moment one of the two holds a token that moves
     /// between them. A token from an environment variable is never written, so such a runner gets no record.
     async fn save_record(&self, runner: &mut Runner) -> Result<(), store::Error> {
@@ -449,21 +399,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             Some(_) | None => Ok(()),
         }
-    }
-}
-
-/// A lock and a place towards the host, both until the operation ends.
-#[expect(dead_code, reason = "held until the operation ends")]
-#[derive(Debug)]
-pub struct Locked<L> {
-    lock: L,
-    place: Option<OwnedSemaphorePermit>,
-}
-
-impl<L> Locked<L> {
-    /// The server is not asked any more.
-    fn give_place_back(&mut self) {
-        self.place = None;
     }
 }
 

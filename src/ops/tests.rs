@@ -1623,7 +1623,7 @@ async fn twins_take_their_locks_in_turn() {
     let mut runner = fixture.registered().await;
     runner.twin_of = Some(RunnerKey::enrollment("twin").unwrap());
     let mut held = Vec::new();
-    for _ in 0..crate::gitlab::IN_FLIGHT_PER_HOST {
+    for _ in 0..super::places::turns_for(crate::gitlab::IN_FLIGHT_PER_HOST) {
         held.push(fixture.ops.lock_twin(&runner).await.unwrap());
     }
     let next = fixture.ops.lock_twin(&runner);
@@ -1658,6 +1658,39 @@ async fn verification_that_waits_for_the_disk_leaves_the_server_to_others() {
         async { tokio::join!(fixture.ops.verify(&mut runner, &inquiry), fixture.ops.verify(&mut next, &inquiry)) };
     assert!(tokio::time::timeout(Duration::from_secs(60), both).await.is_err(), "the disk is stuck");
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "verify").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_answers_others_is_not_kept_waiting_for_the_disk() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut others = Vec::new();
+    for _ in 0..crate::gitlab::IN_FLIGHT_PER_HOST {
+        others.push(fixture.ops.place(&runner.site).await);
+    }
+    let inquiry = inquiry();
+    let mut verification = std::pin::pin!(fixture.ops.verify(&mut runner, &inquiry));
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut verification).await.is_err(), "there is no place");
+    fixture.disk.state().stuck_at = Some("read");
+    others.pop();
+    let waited = tokio::time::timeout(Duration::from_millis(1), &mut verification).await;
+    assert!(waited.is_ok_and(|verified| verified.is_ok()), "it was read before it got a place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn runner_that_waits_long_for_a_place_is_read_again() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let mut others = Vec::new();
+    for _ in 0..crate::gitlab::IN_FLIGHT_PER_HOST {
+        others.push(fixture.ops.place(&runner.site).await);
+    }
+    let (inquiry, key) = (inquiry(), runner.record.key.clone());
+    let mut verification = std::pin::pin!(fixture.ops.verify(&mut runner, &inquiry));
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut verification).await.is_err(), "there is no place");
+    fixture.disk.state().records.remove(&key);
+    others.pop();
+    assert!(matches!(verification.await, Err(Error::UnregisteredElsewhere(_))));
 }
 
 /// An enrollment with a given token.

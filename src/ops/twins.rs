@@ -21,8 +21,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Some(twin) = &runner.twin_of else { return Ok(None) };
         let host = format!("twins at {}", runner.site.url.authority());
         let lock = async || self.disk.lock_runner(twin, Duration::ZERO).await;
-        let (lock, place) = self.unless_stopping(self.queue_at(host, lock)).await??;
-        Ok(Some(Locked { lock, place }))
+        let locked = self.unless_stopping(self.queue_at(host, lock)).await??;
+        Ok(Some(Locked::without_request(locked)))
     }
 
     /// Whether the same runner at another address has another token by now, which this one is to be verified for.
