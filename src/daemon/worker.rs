@@ -122,6 +122,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// the runner is retired.
     pub(super) fn rest(&mut self) -> Option<(Instant, Plan)> {
         let plan = self.driver.plan()?;
+        self.driver.runner.leave_candidates_on_disk();
         self.publish();
         let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
         Some((Instant::now() + nap, plan))
@@ -138,6 +139,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Does what it was told, or else what is due.
     pub(super) async fn work(mut self: Box<Self>, commands: Vec<RunnerCommand>) -> Box<Self> {
         let is_told = !commands.is_empty();
+        self.shared.engine.ops.recall_candidates(&mut self.driver.runner).await;
         for command in commands {
             self.handle(command).await;
             if self.driver.plan().is_none() {

@@ -92,12 +92,21 @@ impl Runner {
         self.is_held_changed = true;
     }
 
+    /// Keeps the candidates on the disk alone, while nothing is done with the runner: a daemon has those of thousands.
+    pub fn leave_candidates_on_disk(&mut self) {
+        let is_written = self.is_recorded && !self.is_held_changed && !self.is_unsaved && self.variable.is_none();
+        if is_written && !self.held.candidates.is_empty() {
+            (self.held.candidates, self.has_left_candidates) = (Vec::new(), true);
+        }
+    }
+
     /// Takes the candidates and the evidence from the disk.
     pub(super) fn take_held(&mut self, held: Result<Held, store::Error>) {
         let stored = held.unwrap_or_else(|error| {
             tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
             Held::default()
         });
+        self.has_left_candidates = false;
         if !self.is_held_changed {
             self.held = stored;
             return;
@@ -408,6 +417,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Writes candidates and evidence if they have changed. A token from an environment variable is never written.
     pub(super) async fn save_held(&self, runner: &mut Runner) -> Result<(), store::Error> {
         if runner.is_held_changed && runner.variable.is_none() {
+            if runner.has_left_candidates {
+                self.load_held(runner).await;
+            }
             self.disk.save_held(&runner.record.key, runner.held.clone()).await?;
             runner.is_held_changed = false;
         }
@@ -485,6 +497,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
         }
         Ok(())
+    }
+
+    /// Reads the candidates that a runner has left on the disk.
+    pub async fn recall_candidates(&self, runner: &mut Runner) {
+        // One that cannot be read now is read, and reported, with the next step.
+        if runner.has_left_candidates
+            && let Ok(held) = self.disk.held(&runner.record.key).await
+        {
+            (runner.held.candidates, runner.has_left_candidates) = (held.candidates, false);
+        }
     }
 
     /// As [`Ops::load_held`], for several runners in one step.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::{Disk, Error, Ops, Runner, Server};
 use crate::model::Site;
@@ -17,8 +16,8 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(15);
 /// The pause between attempts to lock a runner.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
-/// After this wait for a place, what was read from the disk is read again.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long a lock is held for a request that has no place yet. A command may want that runner.
+const AHEAD: Duration = Duration::from_secs(1);
 
 /// What bounds the work at one host.
 #[derive(Debug)]
@@ -64,38 +63,38 @@ impl<L> Locked<L> {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Locks a runner, and reads its files in the same step.
+    /// Locks a runner, and reads its files in the same step. If the requests of others take long, it is locked and read
+    /// once more when it has its place.
     pub(super) async fn queue(&self, runner: &Runner) -> Result<(Locked<D::RunnerLock>, OnDisk), Error> {
         let lock = async || self.disk.lock_and_read(&runner.record.key).await;
         let host = runner.site.url.authority();
-        let ((lock, mut found), turn) = self.queue_at(host.clone(), lock).await?;
-        let locked_at = Instant::now();
-        let place = self.place_at(host).await;
-        if locked_at.elapsed() >= FRESH {
-            found = self.disk.on_disk(&runner.record.key).await?;
+        let ((locked, found), turn) = self.queue_at(self.turns_at(host.clone()), lock).await?;
+        if let Ok(place) = tokio::time::timeout(AHEAD, self.place_at(host.clone())).await {
+            return Ok((Locked { lock: locked, turn, place }, found));
         }
+        drop(locked);
+        let ((lock, found), place) = self.queue_at(self.requests_at(host), lock).await?;
         Ok((Locked { lock, turn, place }, found))
     }
 
-    /// Waits for a turn at the host first, and then tries the lock without waiting: neither a lock nor a file descriptor
-    /// is held while an operation waits for its turn. If the lock is held, the turn is given back until it is free.
+    /// Waits in this queue first, and then tries the lock without waiting: neither a lock nor a file descriptor is held in
+    /// the queue. If the lock is held, the place in the queue is given back until it is free.
     pub(super) async fn queue_at<L>(
         &self,
-        host: String,
+        queue: Arc<Semaphore>,
         lock: impl AsyncFn() -> Result<L, store::Error>,
     ) -> Result<(L, Option<OwnedSemaphorePermit>), Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let turns = self.places_of(host.clone(), |places| Arc::clone(&places.turns));
             // The semaphore is never closed.
-            let turn = turns.acquire_owned().await.ok();
+            let place = Arc::clone(&queue).acquire_owned().await.ok();
             match lock().await {
-                Ok(lock) => return Ok((lock, turn)),
+                Ok(lock) => return Ok((lock, place)),
                 Err(error @ store::Error::RunnerLocked { .. }) if waited >= LOCK_WAIT => return Err(error.into()),
                 Err(store::Error::RunnerLocked { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            drop(turn);
+            drop(place);
             tokio::time::sleep(LOCK_RETRY).await;
             waited += LOCK_RETRY;
         }
@@ -108,12 +107,19 @@ impl<S: Server, D: Disk> Ops<S, D> {
     }
 
     async fn place_at(&self, host: String) -> Option<OwnedSemaphorePermit> {
-        let requests = self.places_of(host, |places| Arc::clone(&places.requests));
-        // The semaphore is never closed.
-        requests.acquire_owned().await.ok()
+        self.requests_at(host).acquire_owned().await.ok()
     }
 
-    fn places_of<T>(&self, host: String, select: impl FnOnce(&Places) -> T) -> T {
+    /// The queue of the operations at a host.
+    pub(super) fn turns_at(&self, host: String) -> Arc<Semaphore> {
+        self.places_at(host, |places| Arc::clone(&places.turns))
+    }
+
+    fn requests_at(&self, host: String) -> Arc<Semaphore> {
+        self.places_at(host, |places| Arc::clone(&places.requests))
+    }
+
+    fn places_at<T>(&self, host: String, select: impl FnOnce(&Places) -> T) -> T {
         let mut places = self.places.borrow_mut();
         select(places.entry(host).or_insert_with(|| Places::new(self.server.in_flight_per_host())))
     }

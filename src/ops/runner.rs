@@ -53,6 +53,8 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
+    /// Whether the candidates of `held` are on the disk alone.
+    pub(super) has_left_candidates: bool,
     /// When this process has lost the answer to its registration.
     pub(super) lost_at: Option<Instant>,
     /// Whether another process has replaced its token, and no outcome has told of the new one yet: the step that found it
@@ -160,6 +162,7 @@ impl Runner {
             belief: None,
             held: Held::default(),
             is_held_changed: false,
+            has_left_candidates: false,
             lost_at: None,
             is_replaced: false,
             is_unsaved: false,

@@ -1693,6 +1693,32 @@ async fn runner_that_waits_long_for_a_place_is_read_again() {
     assert!(matches!(verification.await, Err(Error::UnregisteredElsewhere(_))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn candidates_that_were_left_on_the_disk_are_neither_forgotten_nor_written_over() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    let known = runner.held.candidates.clone();
+    assert!(!known.is_empty(), "the former token is kept");
+    runner.leave_candidates_on_disk();
+    assert!(runner.held.candidates.is_empty());
+    let mut writing = runner.clone();
+    fixture.ops.recall_candidates(&mut runner).await;
+    assert_eq!(runner.held.candidates, known);
+
+    // Without a look at the disk before.
+    let found = Candidate { token: Token::parse("glrt-found").unwrap(), ..known[0].clone() };
+    writing.note_candidate(found.clone());
+    fixture.ops.save_held(&mut writing).await.unwrap();
+    let stored = fixture.disk.state().held[&runner.record.key].candidates.clone();
+    assert!(known.iter().chain([&found]).all(|candidate| stored.contains(candidate)), "{stored:?}");
+
+    // What is not written yet stays in memory.
+    writing.note_candidate(Candidate { token: Token::parse("glrt-new").unwrap(), ..found });
+    writing.leave_candidates_on_disk();
+    assert!(!writing.held.candidates.is_empty());
+}
+
 /// An enrollment with a given token.
 fn given(name: &str, token: &Token) -> Enrollment {
     Enrollment {

@@ -21,7 +21,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Some(twin) = &runner.twin_of else { return Ok(None) };
         let host = format!("twins at {}", runner.site.url.authority());
         let lock = async || self.disk.lock_runner(twin, Duration::ZERO).await;
-        let locked = self.unless_stopping(self.queue_at(host, lock)).await??;
+        let locked = self.unless_stopping(self.queue_at(self.turns_at(host), lock)).await??;
         Ok(Some(Locked::without_request(locked)))
     }
 

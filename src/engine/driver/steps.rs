@@ -40,6 +40,7 @@ impl StepReport {
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     pub(super) async fn attempt(&mut self, step: Step) -> StepReport {
+        self.engine.ops.recall_candidates(&mut self.runner).await;
         let attempted = match step {
             Step::Register | Step::RegisterAgain => self.register(step).await,
             Step::Verify => self.verify(step).await,
