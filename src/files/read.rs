@@ -87,6 +87,13 @@ impl Opened {
         exposure(is_read_only, mode, is_root && !is_trusted(user), user)
     }
 
+    /// As [`Opened::exposure`]; a group may be allowed to write the file of a trusted user.
+    #[must_use]
+    pub fn exposure_unless_of_group(&self, may_be_writable: bool) -> Option<Exposure> {
+        let is_ours = is_trusted(self.metadata.uid());
+        self.exposure().filter(|exposure| !(may_be_writable && is_ours && exposure.is_to_group()))
+    }
+
     /// Reads it to the end.
     ///
     /// # Errors
@@ -190,9 +197,8 @@ pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// As [`read`], and `PermissionDenied` for a file of another user.
 pub fn read_unless_foreign(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut opened = Place::find(path)?.open(Access::Read)?;
-    match opened.exposure() {
+    match opened.exposure_unless_of_group(true) {
         None => opened.read(limit),
-        Some(exposure) if exposure.is_to_group() && is_trusted(opened.metadata.uid()) => opened.read(limit),
         Some(exposure) => Err(refused(exposure.to_string())),
     }
 }

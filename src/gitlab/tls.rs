@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
-use crate::files::{self, Exposure, Place};
+use crate::files::{self, Access, Exposure, Place};
 use crate::model::Site;
 
 use super::ErrorKind;
@@ -67,8 +67,16 @@ impl From<TokenKind> for FileTrust {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ignored {
     pub(super) path: PathBuf,
-    /// How another user could replace it.
-    pub(super) exposure: Exposure,
+    why: Reason,
+}
+
+/// Why a file of a host does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Another user could put another one in its place.
+    Directory(Exposure),
+    /// Another user could have written it.
+    File(Exposure),
 }
 
 impl Ignored {
@@ -79,13 +87,19 @@ impl Ignored {
             FileTrust::NoOtherUser => ("a registration token", "[[enroll]]"),
             FileTrust::OnlyOwn => ("an access token", "[[server]]"),
         };
-        let who = match self.exposure {
-            Exposure::Foreign { user } => format!("its directory belongs to user {user}"),
-            Exposure::Writable { mode } => format!("others can write in its directory (mode {mode:04o})"),
+        let (who, remedy) = match self.why {
+            Reason::Directory(Exposure::Foreign { user }) => (format!("its directory belongs to user {user}"), ""),
+            Reason::Directory(Exposure::Writable { mode }) => {
+                (format!("others can write in its directory (mode {mode:04o})"), "")
+            }
+            Reason::File(Exposure::Foreign { user }) => (format!("it belongs to user {user}"), "run `chown root`, "),
+            Reason::File(Exposure::Writable { mode }) => {
+                (format!("it can be written by others (mode {mode:04o})"), "run `chmod go-w`, ")
+            }
         };
         tracing::warn!(
             file = %self.path.display(),
-            "not used to send {token}: {who}, who could choose which server receives it: set `tls_ca_file` in the {place} of agent.toml, or use --tls-ca-file"
+            "not used to send {token}: {who}, who could choose which server receives it: {remedy}set `tls_ca_file` in the {place} of agent.toml, or use --tls-ca-file"
         );
     }
 }
@@ -113,10 +127,10 @@ impl TlsProfile {
             let Some(found) = existing(certs_dir.map(|dir| dir.join(format!("{host}{suffix}"))))? else {
                 return Ok(None);
             };
-            match found.exposure(trust).map_err(|error| unreadable(&found.path, error))? {
+            match found.distrust(trust).map_err(|error| unreadable(&found.path, error))? {
                 None => Ok(Some(found.path)),
-                Some(exposure) => {
-                    ignored.push(Ignored { path: found.path, exposure });
+                Some(why) => {
+                    ignored.push(Ignored { path: found.path, why });
                     Ok(None)
                 }
             }
@@ -274,14 +288,17 @@ struct Existing {
 }
 
 impl Existing {
-    /// Why it does not count: another user could put another one in its place.
-    fn exposure(&self, trust: FileTrust) -> io::Result<Option<Exposure>> {
+    /// Why it does not count, so that the system's authorities alone decide. A file that the user named fails instead, once
+    /// it is read.
+    fn distrust(&self, trust: FileTrust) -> io::Result<Option<Reason>> {
         if trust == FileTrust::AnyUser {
             return Ok(None);
         }
-        let may_be_writable = trust == FileTrust::NoOtherUser;
-        let exposure = self.place.exposure_of_directory()?;
-        Ok(exposure.filter(|exposure| !(may_be_writable && exposure.is_to_group())))
+        let counts = |exposure: &Exposure| !(trust == FileTrust::NoOtherUser && exposure.is_to_group());
+        if let Some(exposure) = self.place.exposure_of_directory()?.filter(counts) {
+            return Ok(Some(Reason::Directory(exposure)));
+        }
+        Ok(self.place.open(Access::Read)?.exposure_unless_of_group(trust == FileTrust::NoOtherUser).map(Reason::File))
     }
 }
 

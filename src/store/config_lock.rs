@@ -161,7 +161,8 @@ impl ConfigLocks {
 impl Lockable<'_> {
     fn lock_common(&self, patience: Duration) -> Result<File, Error> {
         let file = if self.is_mount_point {
-            self.place.open(Access::Read).map_err(Error::io("read", self.place.path()))?.file
+            // NFS locks no file that is open to be read only.
+            self.place.open(Access::Both).map_err(Error::io("open", self.place.path()))?.file
         } else {
             locks::open(&self.sidecar())?
         };

@@ -120,7 +120,7 @@ pub(super) fn try_lock(file: &dyn OwnFile) -> Result<LockAttempt, Error> {
 
 /// Locks an open file without waiting; returns the holder, if known, if another process has locked it.
 fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error> {
-    match file.try_lock() {
+    match asked(file, FILE_WAIT) {
         Ok(()) => {
             // The lock works without the id, which only serves messages.
             if let Err(error) = write_holder(file) {
@@ -129,7 +129,7 @@ fn lock_open(file: &mut File, path: &Path) -> Result<Option<Option<u32>>, Error>
             Ok(None)
         }
         Err(TryLockError::WouldBlock) => Ok(Some(read_holder(file))),
-        Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+        Err(TryLockError::Error(error)) if is_unsupported(file, &error) => {
             go_on_unlocked(file, path, &error);
             Ok(None)
         }
@@ -147,7 +147,7 @@ pub(super) fn lock_own_directory(path: &Path) -> Result<File, Error> {
 /// As [`wait_for`]; a file system without locks excludes no other process.
 pub(super) fn wait_if_supported(file: &File, path: &Path, wait: Duration) -> Result<(), Error> {
     match wait_for(file, path, wait) {
-        Err(Error::Io { source, .. }) if is_unsupported(&source) => {
+        Err(Error::Io { source, .. }) if is_unsupported(file, &source) => {
             go_on_unlocked(file, path, &source);
             Ok(())
         }
@@ -155,23 +155,75 @@ pub(super) fn wait_if_supported(file: &File, path: &Path, wait: Duration) -> Res
     }
 }
 
-/// Whether a file system has no locks, such as NFS without a lock daemon. NFS locks no directory, and no file that is open to
-/// be read only.
-fn is_unsupported(error: &io::Error) -> bool {
-    let errnos = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::BADF];
-    Errno::from_io_error(error).is_some_and(|errno| errnos.contains(&errno))
+/// Whether a file system has no locks, such as NFS without a lock daemon.
+fn is_unsupported(file: &File, error: &io::Error) -> bool {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => true,
+        Some(Errno::BADF) => is_directory(file),
+        _ => false,
+    }
+}
+
+/// NFS has a write lock for each `flock`, so it locks no directory: none can be opened to be written. A file can be, and the
+/// same error says then that it was not.
+fn is_directory(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// The file systems without locks that were warned about.
 static WARNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
+/// The file systems whose locks did not come back in time. Each is waited for once.
+static WITHOUT_LOCKS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
 fn go_on_unlocked(file: &File, path: &Path, error: &io::Error) {
-    let device = file.metadata().map(|found| found.dev()).unwrap_or_default();
-    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(device) {
+    if Errno::from_io_error(error) == Some(Errno::BADF) {
+        // The files in the directory have locks, or are warned about.
+        tracing::debug!(path = %path.display(), %error, "cannot lock a directory");
+        return;
+    }
+    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(device_of(file)) {
         tracing::warn!(
             path = %path.display(), %error,
             "a file cannot be locked: other processes of the agent are not excluded; run no command while the daemon runs, and no second daemon"
         );
+    }
+}
+
+fn device_of(file: &File) -> u64 {
+    file.metadata().map(|found| found.dev()).unwrap_or_default()
+}
+
+/// Asks for a lock once. A server that has no locks for the moment, as NFS without a lock daemon has none at all, is asked
+/// again for a while.
+fn asked(file: &File, wait: Duration) -> Result<(), TryLockError> {
+    asked_by(|| file.try_lock(), device_of(file), wait)
+}
+
+fn asked_by(
+    mut ask: impl FnMut() -> Result<(), TryLockError>,
+    device: u64,
+    wait: Duration,
+) -> Result<(), TryLockError> {
+    let without_locks = || WITHOUT_LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut left = wait;
+    loop {
+        match ask() {
+            Err(TryLockError::Error(error)) if Errno::from_io_error(&error) == Some(Errno::NOLCK) => {
+                if left.is_zero() {
+                    without_locks().insert(device);
+                }
+                if without_locks().contains(&device) {
+                    return Err(TryLockError::Error(error));
+                }
+                std::thread::sleep(RETRY.min(left));
+                left = left.saturating_sub(RETRY);
+            }
+            answer => {
+                without_locks().remove(&device);
+                return answer;
+            }
+        }
     }
 }
 
@@ -211,7 +263,7 @@ fn open_directory(path: &Path) -> io::Result<File> {
 pub(super) fn wait_for(file: &File, path: &Path, wait: Duration) -> Result<(), Error> {
     let mut left = wait;
     loop {
-        match file.try_lock() {
+        match asked(file, wait) {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if left.is_zero() => {
@@ -279,4 +331,45 @@ fn read_holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(MAX_HOLDER_BYTES).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    fn answers(errnos: &[Errno]) -> impl FnMut() -> Result<(), TryLockError> {
+        let mut errnos: VecDeque<_> = errnos.iter().copied().collect();
+        move || errnos.pop_front().map_or(Ok(()), |errno| Err(TryLockError::Error(errno.into())))
+    }
+
+    #[test]
+    fn a_server_that_has_no_locks_for_the_moment_is_asked_again_and_one_that_has_none_is_waited_for_once() {
+        const DEVICE: u64 = u64::MAX;
+        asked_by(answers(&[Errno::NOLCK; 3]), DEVICE, 3 * RETRY).unwrap();
+        let mut none = answers(&[Errno::NOLCK; 4]);
+        asked_by(&mut none, DEVICE, 2 * RETRY).unwrap_err();
+        asked_by(&mut none, DEVICE, FILE_WAIT).unwrap_err();
+        // Once it has them, it is waited for again.
+        asked_by(&mut none, DEVICE, FILE_WAIT).unwrap();
+        asked_by(answers(&[Errno::NOLCK]), DEVICE, RETRY).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_not_opened_to_be_written_is_no_sign_that_there_are_no_locks() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, directory) = (tempfile::tempfile().unwrap(), open_directory(directory.path()).unwrap());
+        for (errno, of_file, of_directory) in [
+            (Errno::BADF, false, true),
+            (Errno::NOLCK, true, true),
+            (Errno::NOSYS, true, true),
+            (Errno::OPNOTSUPP, true, true),
+            (Errno::IO, false, false),
+        ] {
+            let error = io::Error::from(errno);
+            assert_eq!(is_unsupported(&file, &error), of_file, "{errno}");
+            assert_eq!(is_unsupported(&directory, &error), of_directory, "{errno}");
+        }
+    }
 }

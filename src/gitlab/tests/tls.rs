@@ -153,6 +153,34 @@ async fn an_access_token_is_not_sent_by_the_trust_of_files_that_others_can_write
 }
 
 #[tokio::test]
+async fn a_file_of_a_host_that_others_can_write_leaves_the_decision_to_the_systems_authorities() {
+    let (dir, authority) = (TempDir::new().unwrap(), authority());
+    let server = TlsServer::start(&signed(&params("127.0.0.1"), &authority), None).await;
+    let of_host = file(&dir, "127.0.0.1.crt", &authority.pem());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let site = server.site(TlsFiles::default());
+    let client = Client::new(Config { certs_dir: Some(dir.path().to_owned()), ..Config::default() });
+    let kind = async |endpoint| call(&client, &site, endpoint).await.map_err(|error| error.kind());
+    let ignored = Err(ErrorKind::TlsIssuer);
+    for (mode, by_registration, by_access) in
+        [(0o644, Ok(()), Ok(())), (0o664, Ok(()), ignored), (0o666, ignored, ignored)]
+    {
+        fs::set_permissions(&of_host, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(kind(Endpoint::Verify).await, Ok(()), "{mode:o}");
+        assert_eq!(kind(Endpoint::Register).await, by_registration, "{mode:o}");
+        assert_eq!(kind(Endpoint::ResetById).await, by_access, "{mode:o}");
+    }
+    // Only root can give a file away; it distrusts the user's then.
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(&of_host, fs::Permissions::from_mode(0o644)).unwrap();
+        std::os::unix::fs::chown(&of_host, Some(1500), None).unwrap();
+        assert_eq!(kind(Endpoint::Verify).await, Ok(()));
+        assert_eq!(kind(Endpoint::Register).await, ignored);
+        assert_eq!(kind(Endpoint::ResetById).await, ignored);
+    }
+}
+
+#[tokio::test]
 async fn certificate_errors_are_distinguished() {
     let (dir, authority) = (TempDir::new().unwrap(), authority());
     let ca_file = file(&dir, "ca.pem", &authority.pem());

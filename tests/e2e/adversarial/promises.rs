@@ -20,7 +20,7 @@ const WARNING: &str = "cannot be locked";
 
 /// Runners are registered, verified and rotated, by the daemon and by commands. One warning says what is not excluded.
 pub(crate) fn files_that_cannot_be_locked() -> Result<(), String> {
-    for error in ["ENOLCK", "EOPNOTSUPP"] {
+    for error in ["ENOLCK", "EOPNOTSUPP", "ENOSYS"] {
         for is_foreign in [true, false] {
             work_without_locks(error, is_foreign)
                 .map_err(|how| format!("{error}, another owner: {is_foreign}: {how}"))?;
