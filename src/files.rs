@@ -8,8 +8,8 @@
 //! Every file whose path a user gave is opened here.
 
 mod activity;
+mod blocking;
 mod current;
-mod elsewhere;
 mod look;
 mod own_directory;
 mod place;
@@ -18,8 +18,8 @@ mod read;
 mod tests;
 
 pub use activity::{Activity, FileTask};
+pub use blocking::{limit_reads, oldest_file_task, read_within_limit, spawn_file_task};
 pub use current::{CurrentFile, note};
-pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
 pub use place::{Place, make_directories, resolve};

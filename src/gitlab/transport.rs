@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::files::elsewhere;
+use crate::files::spawn_file_task;
 use crate::model::Site;
 use crate::secret::Token;
 
@@ -118,7 +118,7 @@ impl Transport {
             let place = Arc::clone(&self.looks).acquire_owned().await.ok();
             let (clients, site) = (Arc::clone(&self.clients), site.clone());
             let about = self.config.certs_dir.as_deref().unwrap_or(Path::new("/"));
-            let looked = elsewhere(about, move || {
+            let looked = spawn_file_task(about, move || {
                 let _place = place;
                 clients.of(&site, trust)
             });

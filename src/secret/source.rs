@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Token, TokenError, without_tokens};
-use crate::files::{Access, Exposure, Place, promptly};
+use crate::files::{Access, Exposure, Place, read_within_limit};
 
 /// The source of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,9 +92,9 @@ impl Source {
     /// [`SourceError`] naming the source, never its content. A file that does not answer is one in the daemon.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
-            Self::File(path) => read_promptly(path, format!("the file `{}`", shown(path))),
+            Self::File(path) => read_limited(path, format!("the file `{}`", shown(path))),
             Self::Credential { name, path: Some(path) } => {
-                read_promptly(path, format!("the systemd credential `{name}`"))
+                read_limited(path, format!("the systemd credential `{name}`"))
             }
             Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
             Self::Value { token, .. } => Ok(token.clone()),
@@ -111,9 +111,9 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 }
 
 /// Reads a file. The thread that serves all runners does not wait for a disk or network share.
-fn read_promptly(path: &Path, origin: String) -> Result<Token, SourceError> {
+fn read_limited(path: &Path, origin: String) -> Result<Token, SourceError> {
     let file = path.to_owned();
-    let read = promptly(path, move || read_file(&file, origin));
+    let read = read_within_limit(path, move || read_file(&file, origin));
     read.unwrap_or_else(|source| Err(SourceError::Unreadable { path: path.to_owned(), source }))
 }
 
