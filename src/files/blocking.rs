@@ -69,8 +69,8 @@ impl UnderWay {
         self.activities.values().filter_map(|(_, activity)| activity.current()).max_by_key(|task| task.age)
     }
 
-    fn register(&mut self, about: &Path) -> Registered {
-        let (number, activity) = (self.begun, Activity::default());
+    fn register(&mut self, about: &Path, current: &CurrentFile) -> Registered {
+        let (number, activity) = (self.begun, Activity::on(current.clone()));
         self.begun += 1;
         self.activities.insert(number, (about.to_owned(), activity.clone()));
         Registered { number, activity }
@@ -84,7 +84,16 @@ fn under_way() -> MutexGuard<'static, UnderWay> {
 
 /// Runs a task that starts with this file on a blocking thread of the runtime. Dropping the handle does not cancel it.
 pub fn spawn_file_task<T: Send + 'static>(about: &Path, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let (about, registered) = (about.to_owned(), under_way().register(about));
+    spawn_file_task_in(&CurrentFile::default(), about, work)
+}
+
+/// Like [`spawn_file_task`], and shows which file it has come to.
+pub fn spawn_file_task_in<T: Send + 'static>(
+    current: &CurrentFile,
+    about: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let (about, registered) = (about.to_owned(), under_way().register(about, current));
     spawn_blocking(move || registered.work(&about, work))
 }
 
@@ -113,7 +122,7 @@ pub fn read_within_limit<T: Send + 'static>(path: &Path, read: impl FnOnce() -> 
             return Err(no_answer());
         }
         let is_in_trouble = under_way.oldest().is_some_and(|task| task.age >= LIMIT);
-        (under_way.register(path), if is_in_trouble { LIMIT_IN_TROUBLE } else { LIMIT })
+        (under_way.register(path, &CurrentFile::default()), if is_in_trouble { LIMIT_IN_TROUBLE } else { LIMIT })
     };
     let (about, (answer, answered)) = (path.to_owned(), sync_channel(1));
     runtime.spawn_blocking(move || {
