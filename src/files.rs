@@ -18,7 +18,10 @@ mod read;
 mod tests;
 
 pub use activity::{Activity, FileTask};
-pub use blocking::{limit_reads, oldest_file_task, read_within_limit, spawn_file_task, spawn_file_task_in};
+pub use blocking::{
+    ReadLimit, forget_late_reads, late_read, limit_reads, limit_reads_while_serving, oldest_file_task,
+    read_within_limit, spawn_file_task, spawn_file_task_in,
+};
 pub use current::{CurrentFile, note};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;

@@ -15,12 +15,12 @@ use super::supervisor::reached;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::{Config, Engine};
-use crate::files::{limit_reads, spawn_file_task};
+use crate::files::{ReadLimit, limit_reads, spawn_file_task};
 use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerKey;
 use crate::ops::{self, RegistrationSource, SoleCopies};
 use crate::settings::{self, Environment, Overrides, Settings};
-use crate::signals::{Signal, Signals};
+use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
 use crate::store::{self, InstanceLock, Store};
 use crate::systemd;
@@ -140,7 +140,7 @@ impl Assembly {
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
         let Self { config, parts, store, status_server, instance_id, _instance } = self;
-        limit_reads();
+        limit_reads(ReadLimit::Start, has_end_arrived);
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -176,7 +176,7 @@ impl Assembly {
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
     pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
-        limit_reads();
+        limit_reads(ReadLimit::Start, has_end_arrived);
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {

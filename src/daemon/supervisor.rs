@@ -15,11 +15,12 @@ use super::config_change::ConfigChange;
 use super::roster::{Ended, Roster};
 use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
-use super::worker::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
+use super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
 use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
 use crate::error_chain::chain;
+use crate::files::{forget_late_reads, late_read, limit_reads_while_serving};
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Error, Server, is_own};
 use crate::status::Phase;
@@ -64,6 +65,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
         started = supervisor.start() => started?,
         () = heartbeat.keep_beating() => {}
     }
+    limit_reads_while_serving();
     supervisor.enter(Phase::Serving);
     let mode = loop {
         supervisor.heartbeat.beat();
@@ -73,6 +75,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::Notice(Notice::StopForReboot) => break supervisor.config.shutdown.on_reboot.into(),
             Event::Notice(Notice::Reload) => {
                 supervisor.enter(Phase::Reloading);
+                supervisor.reload = ReloadStage::Settings;
                 supervisor.files.settings.read(Cause::Asked(Instant::now()));
             }
             Event::Settings(Cause::Asked(asked_at), config) => supervisor.reload(config, asked_at),
@@ -85,6 +88,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                     supervisor.read_config(FileState::Changing);
                 }
             }
+            Event::LateRead => supervisor.hand_out_secrets(),
             Event::FileStill => supervisor.read_config(FileState::Still),
             Event::Read(file, read) => supervisor.compare(file, *read),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
@@ -112,6 +116,8 @@ enum Event {
     Changed(Changed),
     /// The settings were read; `None` if they are invalid.
     Settings(Cause, Option<Config>),
+    /// A file has answered after its read was given up: a token file perhaps.
+    LateRead,
     FileStill,
     /// config.toml was read after a change, or because it has been still.
     Read(FileState, Box<Result<ConfigChange, Error>>),
@@ -134,6 +140,8 @@ struct FilesOutside {
 pub(super) struct Supervisor<S, D, C> {
     pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
+    /// The secrets that the settings name, as they were read last.
+    secrets: Rc<Secrets>,
     files: FilesOutside,
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
@@ -164,13 +172,22 @@ pub(super) struct Supervisor<S, D, C> {
     replays: bool,
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
-    is_reloading: bool,
+    reload: ReloadStage,
+}
+
+/// What the last reload that was asked for waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReloadStage {
+    Done,
+    Settings,
+    Inventory,
 }
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
+            secrets: Rc::new(Secrets::read(&config)),
             config: Rc::new(config),
             files,
             heartbeat,
@@ -190,7 +207,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             inventory: JoinSet::new(),
             replays: false,
             next_inventory: None,
-            is_reloading: false,
+            reload: ReloadStage::Done,
         };
         supervisor.expect_enrolled();
         supervisor
@@ -237,8 +254,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     fn spawn(&mut self, managed: ManagedRunner) {
         let has_twin = managed.twin_of.is_some();
+        let (config, secrets) = (Rc::clone(&self.config), Rc::clone(&self.secrets));
+        let worker = Worker::new(Rc::clone(&self.shared), managed, config, secrets);
         // Its status is published here: a reader that sees the daemon serving sees every runner.
-        self.roster.add(Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config)), has_twin);
+        self.roster.add(worker, has_twin);
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
@@ -260,6 +279,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
                 Event::Changed(changed)
             }
+            () = late_read() => Event::LateRead,
             (cause, config) = files.settings.finished() => Event::Settings(cause, config),
             () = still => {
                 self.still_at = None;
@@ -324,7 +344,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// New settings on request: every runner is looked at again.
     fn reload(&mut self, config: Option<Config>, asked_at: Instant) {
-        self.is_reloading = true;
+        self.reload = ReloadStage::Inventory;
+        forget_late_reads();
         if let Some(config) = config {
             self.take_settings(config);
         }
@@ -335,13 +356,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     /// Settings after one of their files changed: agent.toml, or a token file.
     fn settings_changed(&mut self, config: Option<Config>) {
+        forget_late_reads();
         match config {
             Some(config) if config != *self.config => {
                 self.take_settings(config);
                 self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
                 tracing::info!("agent.toml has changed: its settings are in force");
             }
-            Some(_) => self.roster.tell_all(&RunnerCommand::SecretsChanged),
+            Some(_) => self.hand_out_secrets(),
             None => {}
         }
     }
@@ -350,7 +372,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
         self.expect_enrolled();
-        self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config)));
+        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
+    }
+
+    /// Reads the secrets once for all workers.
+    fn hand_out_secrets(&mut self) {
+        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.roster.tell_all(&RunnerCommand::SecretsChanged(Rc::clone(&self.secrets)));
     }
 
     /// Lets every worker compare its entry, and looks for runners that are not served yet.
@@ -448,7 +477,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 self.retry_at = Some(Instant::now() + INVENTORY_RETRY);
             }
         }
-        if std::mem::take(&mut self.is_reloading) {
+        if self.reload == ReloadStage::Inventory {
+            self.reload = ReloadStage::Done;
             tracing::info!("reloaded");
             self.enter(Phase::Serving);
         }
