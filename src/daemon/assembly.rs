@@ -79,6 +79,7 @@ impl Assembly {
         environment: &Environment,
         signals: &mut Signals,
     ) -> Result<Option<Self>, StartError> {
+        limit_reads(ReadLimit::Start, has_end_arrived);
         let (mut received, mut end) = (Vec::new(), None);
         let mut started = pin!(Self::assemble(overrides, environment));
         let assembly = loop {
@@ -140,7 +141,6 @@ impl Assembly {
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
         let Self { config, parts, store, status_server, instance_id, _instance } = self;
-        limit_reads(ReadLimit::Start, has_end_arrived);
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -176,7 +176,6 @@ impl Assembly {
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
     pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
-        limit_reads(ReadLimit::Start, has_end_arrived);
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {

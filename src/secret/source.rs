@@ -1,6 +1,6 @@
 //! Sources of secrets, read at each use, so a replaced file takes effect.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -73,14 +73,16 @@ fn shown(path: &Path) -> String {
 }
 
 impl Source {
-    /// Returns a warning about a usable file that all users can read.
+    /// Returns a warning about a usable file that all users can read. None about a file that does not answer.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let path = match self {
             Self::File(path) | Self::Credential { path: Some(path), .. } => path,
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
         };
-        let mode = Place::find(path).and_then(|place| place.metadata()).ok().filter(Metadata::is_file)?.mode() & 0o7777;
+        let file = path.clone();
+        let metadata = read_within_limit(path, move || mode_of_file(&file));
+        let mode = metadata.ok()?.ok().flatten()?;
         let path = path.display();
         (mode & 0o004 != 0)
             .then(|| format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"))
@@ -100,6 +102,12 @@ impl Source {
             Self::Value { token, .. } => Ok(token.clone()),
         }
     }
+}
+
+/// The permissions of a regular file.
+fn mode_of_file(path: &Path) -> io::Result<Option<u32>> {
+    let metadata = Place::find(path)?.metadata()?;
+    Ok(metadata.is_file().then(|| metadata.mode() & 0o7777))
 }
 
 /// Parses the content of a file or stdin.
