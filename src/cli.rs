@@ -45,9 +45,10 @@ use error::Error;
 use interrupt::Interrupt;
 use report::Reporter;
 
+use crate::files::{ReadLimit, limit_reads};
 use crate::log::{LogConfig, LogFormat, LogLevel, is_stderr_journal, log_panics, start_log};
 use crate::settings::{Environment, Start};
-use crate::signals::Signals;
+use crate::signals::{Signals, has_any_arrived};
 
 /// Runs the command of the command line and returns its exit code. May execute the program again first.
 pub fn run(start: io::Result<Start>, signals: io::Result<Signals>, core_dumps: io::Result<()>) -> Exit {
@@ -107,9 +108,10 @@ fn perform(
 
 fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Signals) -> Result<Exit, Error> {
     let reporter = context.reporter;
+    limit_reads(ReadLimit::Signal, has_any_arrived);
     match command {
         Command::Run(arguments) => runtime.block_on(run::run(context, &arguments, signals)),
-        Command::List => runtime.block_on(list::list(context)),
+        Command::List => runtime.block_on(until_signal(signals, list::list(context))),
         Command::Status(arguments) => runtime.block_on(status::status(context, &arguments, signals)),
         Command::Health(arguments) => Ok(runtime.block_on(health::health(context, &arguments))),
         Command::Completions(arguments) => Ok(completions::completions(reporter, &arguments)),
@@ -129,6 +131,15 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         Command::Unregister(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| unregister::unregister(context, arguments, interrupt))
         }
+    }
+}
+
+/// Runs a command that changes nothing: a signal ends it.
+async fn until_signal(mut signals: Signals, command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
+    tokio::select! {
+        biased;
+        exit = command => exit,
+        _ = signals.next() => Err(Error::Interrupted("interrupted".to_owned())),
     }
 }
 

@@ -8,8 +8,8 @@
 //! Every file whose path a user gave is opened here.
 
 mod activity;
+mod blocking;
 mod current;
-mod elsewhere;
 mod look;
 mod own_directory;
 mod place;
@@ -18,8 +18,11 @@ mod read;
 mod tests;
 
 pub use activity::{Activity, FileTask};
+pub use blocking::{
+    ReadLimit, forget_late_reads, late_read, limit_reads, limit_reads_while_serving, oldest_file_task,
+    read_within_limit, spawn_file_task, spawn_file_task_in,
+};
 pub use current::{CurrentFile, note};
-pub use elsewhere::{elsewhere, must_go_on, oldest_elsewhere, promptly};
 pub use look::{is_there, link_target, look};
 pub use own_directory::OwnDirectory;
 pub use place::{Place, make_directories, resolve};

@@ -25,6 +25,7 @@ mod parameters;
 mod refusal;
 mod rights;
 mod tls;
+mod tls_checks;
 mod transport;
 mod trust;
 mod v1;

@@ -37,8 +37,8 @@
 //! - [`model`]: the values that all rooms share: times, addresses, ids, credentials, the JSON shape and its names.
 //! - [`secret`]: tokens that cannot be printed, where they come from, and all hashing.
 //! - [`clock`]: the one place where the wall clock is read, and the estimate of the server's time.
-//! - [`files`]: files that other users may have put there: resolved once, opened and judged by descriptor. Threads that
-//!   wait for those of a disk or share that does not answer.
+//! - [`files`]: files that other users may have put there: resolved once, opened and judged by descriptor. File
+//!   tasks on blocking threads (`blocking.rs`).
 //! - [`retry`]: the delays of a command that waits for a server.
 //! - [`signals`]: signals as values that can be awaited.
 //! - [`limits`]: the resource limits of the process.

@@ -39,6 +39,7 @@ pub use variables::{parse_boolean, parse_seconds};
 
 use enrollment::Findings;
 
+use crate::secret::Source;
 use crate::status::StatusServerConfig;
 use crate::{engine, gitlab, store};
 
@@ -77,9 +78,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Logs the warnings.
+    /// Logs the warnings, and those about token files, which are looked at here: a reload waits for none of them.
     pub fn log_warnings(&self) {
-        for warning in &self.warnings {
+        let of_servers = self.engine.servers.iter().filter_map(|server| server.access_token.warning());
+        let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret());
+        for warning in of_servers.chain(sources.filter_map(Source::warning)).chain(self.warnings.iter().cloned()) {
             tracing::warn!("{warning}");
         }
     }
@@ -143,7 +146,6 @@ fn assemble(
         }
         Scope::Command => {}
     }
-    findings.warnings.extend(engine.servers.iter().filter_map(|server| server.access_token.warning()));
     engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &mut findings);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;

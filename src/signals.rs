@@ -9,7 +9,8 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use nix::sys::signal::{SigSet, Signal as Number};
@@ -66,6 +67,7 @@ impl Signals {
         handled_signals().thread_block()?;
         // Handled by nothing: a write beyond the size limit of files is an error to report, not the end of the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+        ARRIVED.install()?;
         Ok(Self {
             arrivals: [
                 Arrivals::install(Signal::Terminate, SIGTERM)?,
@@ -106,6 +108,38 @@ impl Signals {
             .find_map(|arrivals| arrivals.poll(context).is_ready().then_some(arrivals.signal))
             .map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// Which signals have come since [`Signals::install`].
+static ARRIVED: Arrived = Arrived { end: OnceLock::new(), any: OnceLock::new() };
+
+struct Arrived {
+    end: OnceLock<Arc<AtomicBool>>,
+    any: OnceLock<Arc<AtomicBool>>,
+}
+
+impl Arrived {
+    fn install(&self) -> io::Result<()> {
+        for number in [SIGTERM, SIGINT, SIGQUIT] {
+            signal_hook::flag::register(number, Arc::clone(self.end.get_or_init(Arc::default)))?;
+        }
+        for number in [SIGTERM, SIGINT, SIGQUIT, SIGHUP] {
+            signal_hook::flag::register(number, Arc::clone(self.any.get_or_init(Arc::default)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a signal that asks for an end has arrived since [`Signals::release`], also if nothing has received it yet.
+#[must_use]
+pub fn has_end_arrived() -> bool {
+    ARRIVED.end.get().is_some_and(|end| end.load(Ordering::Relaxed))
+}
+
+/// Whether any signal has arrived since [`Signals::release`], also if nothing has received it yet.
+#[must_use]
+pub fn has_any_arrived() -> bool {
+    ARRIVED.any.get().is_some_and(|any| any.load(Ordering::Relaxed))
 }
 
 /// Whether a signal that asks for an end has come since [`Signals::install`], and waits for [`Signals::release`].
@@ -166,7 +200,9 @@ mod tests {
     async fn signals_before_the_first_wait_are_delivered() {
         let mut signals = Signals::install().unwrap();
         raise(SIGQUIT).unwrap();
+        assert!(!has_any_arrived());
         signals.release().unwrap();
+        assert!(has_any_arrived() && has_end_arrived());
         for number in [SIGHUP, SIGTERM, SIGTERM] {
             raise(number).unwrap();
         }

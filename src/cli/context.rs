@@ -1,10 +1,12 @@
 //! What every command starts from.
 
+use std::path::Path;
+
 use super::Error;
 use super::report::Reporter;
 use crate::clock::{Clock as _, SystemClock};
 use crate::error_chain::chain;
-use crate::files::is_there;
+use crate::files::{is_there, read_within_limit};
 use crate::model::Timestamp;
 use crate::settings::{self, Environment, Overrides, Settings};
 use crate::store::{self, Store};
@@ -27,7 +29,9 @@ impl<'a> Context<'a> {
 
     /// The settings of a one-shot command.
     pub(super) fn command_settings(&self) -> Result<Settings, Error> {
-        Ok(settings::load_for_command(&self.overrides, &self.environment)?)
+        let (overrides, environment) = (self.overrides.clone(), self.environment.clone());
+        let load = move || settings::load_for_command(&overrides, &environment);
+        Ok(until_signal(Path::new("agent.toml"), load)??)
     }
 
     /// The disk for a one-shot command: without a usable state directory it works too, with less safety.
@@ -37,7 +41,11 @@ impl<'a> Context<'a> {
         let is_wanted = self.overrides.state_dir.is_some()
             || self.environment.text("STATE_DIRECTORY").is_some()
             || config.state_root.as_ref().is_some_and(|root| is_there(root));
-        match Store::open(config.clone()) {
+        let open = |config: store::Config| {
+            let path = config.config_path.clone();
+            until_signal(&path, move || Store::open(config))
+        };
+        match open(config.clone())? {
             Ok(store) => Ok(store),
             Err(error) if is_wanted => Err(error.into()),
             Err(error) => {
@@ -45,7 +53,7 @@ impl<'a> Context<'a> {
                     error = chain(&error),
                     "working without a state directory: a crash can lose a new token, and nothing is known of runners made before"
                 );
-                Ok(Store::open(store::Config { state_root: None, ..config })?)
+                Ok(open(store::Config { state_root: None, ..config })??)
             }
         }
     }
@@ -54,4 +62,13 @@ impl<'a> Context<'a> {
     pub(super) fn now(&self) -> Timestamp {
         SystemClock.read().wall
     }
+}
+
+/// Waits for files that another thread reads: a signal ends the command if a disk or network share does not answer.
+fn until_signal<T: Clone + Send + 'static, E: Send + 'static>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<Result<T, E>, Error> {
+    let unanswered = |error| Error::Interrupted(format!("stopped while reading `{}`: {error}", path.display()));
+    read_within_limit(path, read).map_err(unanswered)
 }

@@ -47,7 +47,7 @@ pub(super) async fn enroll(
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
-    for warning in warnings {
+    for warning in enrollment.source.secret().warning().into_iter().chain(warnings) {
         context.reporter.remark(&format!("warning: {warning}"));
     }
     let session = CommandSession::open(context, interrupt, None).await?;

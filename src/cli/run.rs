@@ -15,7 +15,12 @@ use crate::store::Entry;
 pub(super) async fn run(context: &Context<'_>, arguments: &RunArguments, mut signals: Signals) -> Result<Exit, Error> {
     let Some(assembly) = Assembly::start(&context.overrides, &context.environment, &mut signals).await? else {
         let message = "stopped before the start was complete: a disk or network share may not answer";
-        return Err(Error::Interrupted(message.to_owned()));
+        if arguments.once {
+            return Err(Error::Interrupted(message.to_owned()));
+        }
+        // Like a stop during any other start: nothing was begun.
+        tracing::warn!("{message}");
+        return Ok(Exit::Done);
     };
     if !arguments.once {
         return Ok(match assembly.serve(&mut signals).await? {

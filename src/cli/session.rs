@@ -56,7 +56,14 @@ impl CommandSession {
             .or(gitlab.in_flight_per_host)
             .or(Some(IN_FLIGHT_PER_HOST.min(operations_at_once())));
         let store = context.open_store(store)?;
-        store.read().await?;
+        tokio::select! {
+            biased;
+            read = store.read() => drop(read?),
+            () = interrupt.asked() => {
+                let message = "interrupted before config.toml was read: its disk or network share may not answer";
+                return Err(Error::Interrupted(message.to_owned()));
+            }
+        }
         let engine = Engine::open(store, Client::new(gitlab), settings::this_program()).await?;
         Ok(Self { engine: Rc::new(engine), config: Rc::new(config), interrupt, reporter: *context.reporter })
     }

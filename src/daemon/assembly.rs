@@ -15,12 +15,12 @@ use super::supervisor::reached;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::{Config, Engine};
-use crate::files::{elsewhere, must_go_on};
+use crate::files::{ReadLimit, limit_reads, spawn_file_task};
 use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerKey;
 use crate::ops::{self, RegistrationSource, SoleCopies};
 use crate::settings::{self, Environment, Overrides, Settings};
-use crate::signals::{Signal, Signals};
+use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
 use crate::store::{self, InstanceLock, Store};
 use crate::systemd;
@@ -79,6 +79,7 @@ impl Assembly {
         environment: &Environment,
         signals: &mut Signals,
     ) -> Result<Option<Self>, StartError> {
+        limit_reads(ReadLimit::Start, has_end_arrived);
         let (mut received, mut end) = (Vec::new(), None);
         let mut started = pin!(Self::assemble(overrides, environment));
         let assembly = loop {
@@ -103,7 +104,7 @@ impl Assembly {
         let settings = load(overrides, environment).await?;
         settings.log_warnings();
         let named = settings.store.config_path.clone();
-        let store = awaited(elsewhere(&named, move || Store::open(settings.store))).await?;
+        let store = awaited(spawn_file_task(&named, move || Store::open(settings.store))).await?;
         let config_path = store.config_path().to_owned();
         let instance = store.lock_instance().await?;
         // Enrollments keep the names that their runners have.
@@ -117,7 +118,7 @@ impl Assembly {
         let store = count_requests_and_writes(store, &mut gitlab, &counters);
         let overrides = overrides.clone();
         let files = SettingsFiles { overrides, environment, status_server: status_server.clone() };
-        let (files, config, watch, instance_id) = awaited(elsewhere(&config_path.clone(), move || {
+        let (files, config, watch, instance_id) = awaited(spawn_file_task(&config_path.clone(), move || {
             let watch = files.watch(&config, templates);
             (files, config, watch, settings::instance_id(&config_path))
         }))
@@ -140,7 +141,6 @@ impl Assembly {
     /// [`StartError`] if the status server or the first inventory fails.
     pub async fn serve(self, signals: &mut Signals) -> Result<ShutdownOutcome, StartError> {
         let Self { config, parts, store, status_server, instance_id, _instance } = self;
-        must_go_on();
         let status_server = StatusServer::listen(&status_server).await?;
         let (notices, inbox) = mpsc::unbounded_channel();
         let (heartbeat, registry) = (parts.heartbeat.clone(), parts.registry.clone());
@@ -176,7 +176,6 @@ impl Assembly {
     /// # Errors
     /// [`StartError::Operation`] if config.toml or the state directory cannot be read.
     pub async fn pass(self, signals: &mut Signals, on_interrupt: impl FnOnce()) -> Result<PassOutcome, StartError> {
-        must_go_on();
         let (grace, request_timeout) = (self.config.shutdown.grace, self.parts.request_timeout);
         let sole_copies = self.parts.engine.ops.sole_copies().clone();
         let outcome = {
@@ -227,7 +226,7 @@ async fn finish(
 
 async fn load(overrides: &Overrides, environment: &Environment) -> Result<Settings, settings::Errors> {
     let (overrides, environment) = (overrides.clone(), environment.clone());
-    awaited(elsewhere(Path::new("agent.toml"), move || settings::load(&overrides, &environment))).await
+    awaited(spawn_file_task(Path::new("agent.toml"), move || settings::load(&overrides, &environment))).await
 }
 
 /// The result of another thread's work; a panic of its goes on here.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::files::{FileTask, oldest_elsewhere};
+use crate::files::{FileTask, oldest_file_task};
 use crate::ops::SoleCopies;
 use crate::status::{FileWork, StatusRegistry};
 use crate::store::Store;
@@ -27,7 +27,7 @@ pub(super) async fn watch_disk(store: &Store, sole_copies: &SoleCopies, registry
     loop {
         sleep(PAUSE).await;
         let of_store = Finding::of(store.work_under_way(), sole_copies.exposed());
-        let found = of_store.or_else(|| Finding::apart(oldest_elsewhere()));
+        let found = of_store.or_else(|| Finding::on_other_file(oldest_file_task()));
         if found != told {
             found.as_ref().or(told.as_ref()).into_iter().for_each(|finding| finding.log(found.is_none()));
             registry.report_file_work(found.as_ref().map(Finding::report).unwrap_or_default());
@@ -50,7 +50,7 @@ enum Verdict {
     Exposed,
     Stuck,
     /// It does not end, and only what needs the file waits for it. A new process would wait for it at its start.
-    Apart,
+    OtherFile,
 }
 
 impl PartialEq for Finding {
@@ -72,9 +72,9 @@ impl Finding {
     }
 
     /// About work that neither config.toml nor the state waits for: settings, templates, tokens, TLS files.
-    fn apart(work: Option<FileTask>) -> Option<Self> {
+    fn on_other_file(work: Option<FileTask>) -> Option<Self> {
         let work = work.filter(|work| work.age >= SLOW)?;
-        let verdict = if work.age >= STUCK { Verdict::Apart } else { Verdict::Slow };
+        let verdict = if work.age >= STUCK { Verdict::OtherFile } else { Verdict::Slow };
         Some(Self { work, verdict })
     }
 
@@ -83,7 +83,7 @@ impl Finding {
         let (file, since) = (self.work.file.display(), began.whole_seconds());
         let why = format!("the work on `{file}` that began at {since} has not ended");
         match self.verdict {
-            Verdict::Slow | Verdict::Apart => FileWork::Slow(why),
+            Verdict::Slow | Verdict::OtherFile => FileWork::Slow(why),
             Verdict::Exposed => FileWork::Slow(format!("{why}, and a new token is in memory alone")),
             Verdict::Stuck => FileWork::Stuck(why),
         }
@@ -101,7 +101,7 @@ impl Finding {
                 seconds,
                 "the work on a file does not end, and a new token is in memory alone: do not end this process, look at the disk or share"
             ),
-            Verdict::Apart => tracing::error!(
+            Verdict::OtherFile => tracing::error!(
                 %file,
                 seconds,
                 "the work on a file does not end: look at its disk or share; only what needs the file waits for it"
@@ -147,10 +147,10 @@ mod tests {
 
     #[test]
     fn work_on_other_files_that_does_not_end_calls_for_no_new_process() {
-        let verdict = |seconds| Finding::apart(work(seconds)).map(|finding| finding.verdict);
-        let expected = [None, Some(Verdict::Slow), Some(Verdict::Slow), Some(Verdict::Apart)];
+        let verdict = |seconds| Finding::on_other_file(work(seconds)).map(|finding| finding.verdict);
+        let expected = [None, Some(Verdict::Slow), Some(Verdict::Slow), Some(Verdict::OtherFile)];
         assert_eq!([4, 5, 89, 90].map(verdict), expected);
-        assert!(matches!(Finding::apart(work(90)).unwrap().report(), FileWork::Slow(_)));
+        assert!(matches!(Finding::on_other_file(work(90)).unwrap().report(), FileWork::Slow(_)));
     }
 
     #[test]

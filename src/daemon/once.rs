@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::task::{JoinSet, LocalSet};
 
-use super::worker::{Acceptance, Worker};
+use super::worker::{Acceptance, Secrets, Worker};
 use super::{Parts, Shared};
 use crate::clock::Clock;
 use crate::engine::{Config, StepFailure, record_report, take_inventory};
@@ -66,6 +66,8 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
     inventory.apply_changes(&shared.engine.ops, &BTreeSet::new()).await?;
     inventory.log_warnings();
     let errors = std::mem::take(&mut inventory.errors);
+    // Nothing changes during a pass.
+    let secrets = Rc::new(Secrets::default());
     let mut workers = JoinSet::new();
     let mut runners = Vec::new();
     for (position, managed) in inventory.runners.into_iter().enumerate() {
@@ -75,7 +77,7 @@ async fn pass<S: Server, D: Disk, C: Clock>(shared: Rc<Shared<S, D, C>>, config:
             report: RunnerReport { error: Some(PANICKED.to_owned()), ..report },
             ending: Ending::Panicked,
         });
-        let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config));
+        let worker = Worker::new(Rc::clone(&shared), managed, Rc::clone(&config), Rc::clone(&secrets));
         workers.spawn_local(async move {
             let (driver, acceptance, failure) = worker.once().await;
             (position, passed(driver.report(), acceptance, failure))

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Reload, Watch, Watched, Watcher};
 use crate::engine::Config;
-use crate::files::elsewhere;
+use crate::files::spawn_file_task;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
 use crate::status::StatusServerConfig;
@@ -36,12 +36,12 @@ impl SettingsFiles {
         Box::new(move || {
             let (files, watcher) = (Arc::clone(&files), watcher.clone());
             // It notes each file itself.
-            let reading = elsewhere(Path::new("agent.toml"), move || files.read());
+            let reading = spawn_file_task(Path::new("agent.toml"), move || files.read());
             Box::pin(async move {
                 // It may have panicked, which has been logged.
                 let (config, watched) = reading.await.ok().flatten()?;
                 if let Some(watcher) = watcher {
-                    let watching = elsewhere(Path::new("agent.toml"), move || {
+                    let watching = spawn_file_task(Path::new("agent.toml"), move || {
                         watcher.watch(&watched.settings).unwrap_or_else(|error| warn_unwatched(&error));
                     });
                     // A token file that does not answer holds up no reload.

@@ -3,6 +3,9 @@
 //! Its loop waits for events only. An answer of the disk is an event too, so a disk or network share that does not answer
 //! delays neither the heartbeat nor a stop.
 
+mod changes;
+mod inventory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,15 +18,16 @@ use super::config_change::ConfigChange;
 use super::roster::{Ended, Roster};
 use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
-use super::worker::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
+use super::worker::{FileState, Secrets, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver, Engine, Inventory, ManagedRunner, retake_inventory, take_inventory};
+use crate::engine::{Config, Driver, Inventory, ManagedRunner, take_inventory};
 use crate::error_chain::chain;
+use crate::files::{late_read, limit_reads_while_serving};
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Error, Server, is_own};
+use crate::ops::{Disk, Error, Server};
 use crate::status::Phase;
-use crate::store::{Difference, EntrySelector, Snapshot, Urgency};
+use crate::store::{Difference, Snapshot, Urgency};
 
 /// How long config.toml must have been still before a missing entry counts as removed: editors and configuration
 /// management write the file in several steps.
@@ -64,6 +68,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
         started = supervisor.start() => started?,
         () = heartbeat.keep_beating() => {}
     }
+    limit_reads_while_serving();
     supervisor.enter(Phase::Serving);
     let mode = loop {
         supervisor.heartbeat.beat();
@@ -73,6 +78,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::Notice(Notice::StopForReboot) => break supervisor.config.shutdown.on_reboot.into(),
             Event::Notice(Notice::Reload) => {
                 supervisor.enter(Phase::Reloading);
+                supervisor.reload = ReloadStage::Settings;
                 supervisor.files.settings.read(Cause::Asked(Instant::now()));
             }
             Event::Settings(Cause::Asked(asked_at), config) => supervisor.reload(config, asked_at),
@@ -85,6 +91,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                     supervisor.read_config(FileState::Changing);
                 }
             }
+            Event::LateRead => supervisor.hand_out_secrets(),
             Event::FileStill => supervisor.read_config(FileState::Still),
             Event::Read(file, read) => supervisor.compare(file, *read),
             Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
@@ -112,6 +119,8 @@ enum Event {
     Changed(Changed),
     /// The settings were read; `None` if they are invalid.
     Settings(Cause, Option<Config>),
+    /// A file has answered after its read was given up: a token file perhaps.
+    LateRead,
     FileStill,
     /// config.toml was read after a change, or because it has been still.
     Read(FileState, Box<Result<ConfigChange, Error>>),
@@ -134,6 +143,8 @@ struct FilesOutside {
 pub(super) struct Supervisor<S, D, C> {
     pub(super) shared: Rc<Shared<S, D, C>>,
     pub(super) config: Rc<Config>,
+    /// The secrets that the settings name, as they were read last.
+    secrets: Rc<Secrets>,
     files: FilesOutside,
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
@@ -164,13 +175,22 @@ pub(super) struct Supervisor<S, D, C> {
     replays: bool,
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
-    is_reloading: bool,
+    reload: ReloadStage,
+}
+
+/// What the last reload that was asked for waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReloadStage {
+    Done,
+    Settings,
+    Inventory,
 }
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
+            secrets: Rc::new(Secrets::read(&config)),
             config: Rc::new(config),
             files,
             heartbeat,
@@ -190,7 +210,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             inventory: JoinSet::new(),
             replays: false,
             next_inventory: None,
-            is_reloading: false,
+            reload: ReloadStage::Done,
         };
         supervisor.expect_enrolled();
         supervisor
@@ -237,8 +257,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
 
     fn spawn(&mut self, managed: ManagedRunner) {
         let has_twin = managed.twin_of.is_some();
+        let (config, secrets) = (Rc::clone(&self.config), Rc::clone(&self.secrets));
+        let worker = Worker::new(Rc::clone(&self.shared), managed, config, secrets);
         // Its status is published here: a reader that sees the daemon serving sees every runner.
-        self.roster.add(Worker::new(Rc::clone(&self.shared), managed, Rc::clone(&self.config)), has_twin);
+        self.roster.add(worker, has_twin);
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
@@ -260,6 +282,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
                 Event::Changed(changed)
             }
+            () = late_read() => Event::LateRead,
             (cause, config) = files.settings.finished() => Event::Settings(cause, config),
             () = still => {
                 self.still_at = None;
@@ -321,199 +344,6 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         tracing::error!(runner, seconds = REST.as_secs(), "its worker has panicked: taking it up again after a rest");
         self.resting.insert(key, Instant::now() + REST);
     }
-
-    /// New settings on request: every runner is looked at again.
-    fn reload(&mut self, config: Option<Config>, asked_at: Instant) {
-        self.is_reloading = true;
-        if let Some(config) = config {
-            self.take_settings(config);
-        }
-        self.shared.engine.ops.forget_tls();
-        self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
-        self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
-    }
-
-    /// Settings after one of their files changed: agent.toml, or a token file.
-    fn settings_changed(&mut self, config: Option<Config>) {
-        match config {
-            Some(config) if config != *self.config => {
-                self.take_settings(config);
-                self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
-                tracing::info!("agent.toml has changed: its settings are in force");
-            }
-            Some(_) => self.roster.tell_all(&RunnerCommand::SecretsChanged),
-            None => {}
-        }
-    }
-
-    fn take_settings(&mut self, config: Config) {
-        self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
-        self.config = Rc::new(config);
-        self.expect_enrolled();
-        self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config)));
-    }
-
-    /// Lets every worker compare its entry, and looks for runners that are not served yet.
-    fn config_changed(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
-        self.roster.tell_all(&RunnerCommand::Changed { file, unregistered });
-        self.look_for_runners(unregistered);
-    }
-
-    /// Reads config.toml, now or after the read that is under way.
-    fn read_config(&mut self, file: FileState) {
-        if !self.reading.is_empty() {
-            self.next_read = Some(file);
-            return;
-        }
-        let (engine, config, known) =
-            (Rc::clone(&self.shared.engine), Rc::clone(&self.config), Arc::clone(&self.known));
-        self.reading.spawn_local(async move { (file, ConfigChange::read(&engine, &config, &known).await) });
-    }
-
-    /// Lets the workers compare their entries that differ from the last known version of config.toml. Once the file has been
-    /// still, so do those whose entry is missing. Looks for runners that are not served yet if others can be concerned.
-    fn compare(&mut self, file: FileState, read: Result<ConfigChange, Error>) {
-        if let Some(file) = self.next_read.take() {
-            // It is out of date.
-            return self.read_config(file);
-        }
-        // An inventory says why the file cannot be read. Once it can be, everything that has changed is compared.
-        let Ok(ConfigChange { snapshot, difference, is_own, concerns_others }) = read else {
-            return self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
-        };
-        let is_still = file == FileState::Still;
-        // A new token that this process has written is known to the worker that wrote it.
-        let concerns_others = concerns_others || self.roster.has_twins();
-        let is_news = !difference.is_empty() && (concerns_others || !is_own);
-        if is_news {
-            self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
-            self.concerns_others |= concerns_others;
-        }
-        if is_news || is_still {
-            let unsettled = &self.unsettled;
-            let is_concerned = |target: &EntrySelector| {
-                unsettled.concerns(target) || is_still && snapshot.positions_of(target).is_empty()
-            };
-            let changed = RunnerCommand::Changed { file, unregistered: UnregisteredElsewhere::LeaveAlone };
-            self.roster.tell_those(is_concerned, &changed);
-        }
-        self.known = snapshot;
-        if (is_news || is_still) && self.concerns_others {
-            self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
-        }
-        if is_still {
-            (self.unsettled, self.concerns_others) = (Difference::default(), false);
-        }
-    }
-
-    /// Takes an inventory, now or after the one that is under way.
-    fn look_for_runners(&mut self, unregistered: UnregisteredElsewhere) {
-        let wanted =
-            [self.next_inventory, self.missed_inventory.take()].into_iter().flatten().fold(unregistered, Ord::max);
-        if !self.inventory.is_empty() {
-            self.next_inventory = Some(wanted);
-            return;
-        }
-        self.next_inventory = None;
-        let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
-        let served: BTreeSet<_> = self.roster.keys().cloned().collect();
-        let replays = std::mem::take(&mut self.replays);
-        self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
-    }
-
-    /// Serves the runners of an inventory that are not served yet.
-    fn take_over(&mut self, unregistered: UnregisteredElsewhere, taken: InventoryResult) {
-        if self.next_inventory.is_some() {
-            // It is out of date.
-            return self.look_for_runners(unregistered);
-        }
-        match taken {
-            Ok((inventory, snapshot)) => {
-                self.unreadable = None;
-                self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
-                self.serve_new(unregistered, inventory, &snapshot);
-            }
-            Err(error) => {
-                let text = chain(&error).to_string();
-                if self.unreadable.as_ref() == Some(&text) {
-                    tracing::debug!(error = text, "config.toml cannot be read still");
-                } else {
-                    tracing::warn!(
-                        error = text,
-                        "config.toml has changed and cannot be read: keeping the last known state"
-                    );
-                }
-                self.unreadable = Some(text);
-                self.missed_inventory = Some(unregistered);
-                self.retry_at = Some(Instant::now() + INVENTORY_RETRY);
-            }
-        }
-        if std::mem::take(&mut self.is_reloading) {
-            tracing::info!("reloaded");
-            self.enter(Phase::Serving);
-        }
-    }
-
-    fn serve_new(&mut self, unregistered: UnregisteredElsewhere, inventory: Inventory, snapshot: &Snapshot) {
-        for error in &inventory.errors {
-            tracing::error!("{error}");
-        }
-        for warning in &inventory.warnings {
-            tracing::debug!("{warning}");
-        }
-        // The next inventory, at the end of such a worker, gives its runner to the enrollment.
-        for key in &inventory.handovers {
-            self.roster.tell(key, RunnerCommand::HandOver);
-        }
-        for managed in inventory.runners {
-            let key = &managed.runner.record.key;
-            if self.roster.note_twin(key, managed.twin_of.is_some()) {
-                self.roster.tell(key, RunnerCommand::Twin(managed.twin_of.clone()));
-            }
-            // One that a person has registered again since has a token.
-            let is_left_alone = unregistered == UnregisteredElsewhere::LeaveAlone
-                && managed.runner.record.credential.is_none()
-                && self.unregistered_elsewhere.contains(key);
-            let is_resting = self.resting.contains_key(key);
-            if is_left_alone || is_resting || self.is_served(&managed, snapshot) {
-                continue;
-            }
-            let former = self.former_workers(&managed, snapshot);
-            for key in &former {
-                self.roster.tell(key, RunnerCommand::HandOver);
-            }
-            if former.is_empty() {
-                tracing::info!(runner = managed.runner.label(), "serving a new runner");
-                self.spawn(managed);
-            }
-        }
-    }
-
-    /// The workers that serve an enrollment's runner under the keys of enrollments that are gone. Without a state directory
-    /// no record says so, and the inventory does not know of them.
-    fn former_workers(&self, managed: &ManagedRunner, snapshot: &Snapshot) -> Vec<RunnerKey> {
-        if managed.enrollment.is_none() || self.shared.engine.ops.disk().has_state() {
-            return Vec::new();
-        }
-        let target = managed.runner.target();
-        let own: Vec<_> = snapshot.of(&target).collect();
-        let is_its = |target: &EntrySelector| own.iter().any(|entry| is_own(target, entry));
-        let is_enrolled = |key: &RunnerKey| self.config.enrollments.iter().any(|enrollment| enrollment.key == *key);
-        self.roster.keys_of(is_its).into_iter().filter(|key| !is_enrolled(key)).collect()
-    }
-
-    /// Whether a worker has this runner's key, or workers answer for every entry that it would. The runner of an enrollment
-    /// has its key once it is taken over: its entry may hold the token of another one by then.
-    fn is_served(&self, managed: &ManagedRunner, snapshot: &Snapshot) -> bool {
-        if self.roster.contains(&managed.runner.record.key) {
-            return true;
-        }
-        let target = managed.runner.target();
-        let mut own = snapshot.of(&target).peekable();
-        managed.enrollment.is_none()
-            && own.peek().is_some()
-            && own.all(|entry| self.roster.answers_for(|target| is_own(target, entry)))
-    }
 }
 
 /// Waits until then; for ever without one.
@@ -522,20 +352,4 @@ pub(super) async fn reached(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// Reads the runners again. A panic cuts an operation short like the end of the process does.
-async fn take_again<S: Server, D: Disk, C: Clock>(
-    engine: &Engine<S, D, C>,
-    config: &Config,
-    served: &BTreeSet<RunnerKey>,
-    replays: bool,
-) -> InventoryResult {
-    let unfinished = if replays { engine.ops.replay(engine.now()).await?.unfinished } else { Vec::new() };
-    let (mut inventory, snapshot) = retake_inventory(&engine.ops, config, served).await?;
-    for (key, unfinished) in unfinished {
-        let managed = inventory.runners.iter_mut().find(|managed| managed.runner.record.key == key);
-        managed.into_iter().for_each(|managed| managed.unfinished = Some(unfinished.clone()));
-    }
-    Ok((inventory, snapshot))
 }

@@ -17,6 +17,7 @@ use crate::ops::memory::{
 };
 use crate::ops::{AccessToken, Ops, RegistrationSource};
 use crate::secret::{Source, Token};
+use crate::status::Phase;
 use crate::store::EntryToken;
 
 const UNKNOWN: Disposition = Disposition::Unknown { retry_after: None };
@@ -525,6 +526,49 @@ async fn a_removed_enrollment_without_a_runner_is_forgotten() {
     let (result, ()) = tokio::join!(daemon, script);
     result.unwrap();
     assert_eq!(fixture.server.calls(), ["probe", "register"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemon_is_ready_again_only_after_the_last_reload() {
+    let fixture = DaemonFixture::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let mut parts = fixture.parts();
+    let mut phases = parts.registry.phases();
+    let (second, answer) = (notices.clone(), std::cell::RefCell::new(None));
+    let (release, held) = tokio::sync::oneshot::channel::<()>();
+    answer.replace(Some(held));
+    let mut reads = 0;
+    parts.reload = Box::new(move || {
+        reads += 1;
+        if reads == 1 {
+            let second = second.clone();
+            return Box::pin(async move {
+                // Comes while the first reload takes its inventory.
+                second.send(Notice::Reload).unwrap();
+                None
+            });
+        }
+        let held = answer.take().unwrap();
+        Box::pin(async move {
+            held.await.unwrap();
+            None
+        })
+    });
+    let daemon = run(Config::default(), parts, inbox);
+    let script = async {
+        let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Reloading, Phase::Reloading]);
+        release.send(()).unwrap();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(daemon, script);
+    result.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod changes;
 mod ongoing_failure;
+mod secrets;
 mod status;
 mod step_log;
 
@@ -18,8 +19,8 @@ use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
 use crate::store::EntrySelector;
-use changes::Secrets;
 use ongoing_failure::OngoingFailure;
+pub(super) use secrets::Secrets;
 pub(super) use status::Acceptance;
 
 /// What the supervisor tells a worker.
@@ -37,10 +38,10 @@ pub(super) enum RunnerCommand {
         /// What to do if another process has unregistered the runner.
         unregistered: UnregisteredElsewhere,
     },
-    /// A file has changed that may hold a secret.
-    SecretsChanged,
-    /// New settings.
-    Settings(Rc<Config>),
+    /// A file has changed that may hold a secret: all secrets as they are now.
+    SecretsChanged(Rc<Secrets>),
+    /// New settings, and the secrets that they name.
+    Settings(Rc<Config>, Rc<Secrets>),
     /// An enrollment takes the runner over.
     HandOver,
     /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].
@@ -79,7 +80,8 @@ pub(super) struct Worker<S, D, C> {
     /// The key that its runner had when it was taken up.
     key: RunnerKey,
     driver: Driver<S, D, C>,
-    secrets: Secrets,
+    /// As they were when the worker last looked.
+    secrets: Rc<Secrets>,
     acceptance: Acceptance,
     /// The failure that lasts and was logged already.
     ongoing_failure: Option<Box<OngoingFailure>>,
@@ -88,12 +90,16 @@ pub(super) struct Worker<S, D, C> {
 }
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
-    pub(super) fn new(shared: Rc<Shared<S, D, C>>, managed: ManagedRunner, config: Rc<Config>) -> Self {
+    pub(super) fn new(
+        shared: Rc<Shared<S, D, C>>,
+        managed: ManagedRunner,
+        config: Rc<Config>,
+        secrets: Rc<Secrets>,
+    ) -> Self {
         let key = managed.runner.record.key.clone();
         let before =
             if managed.runner.record.credential.is_some() { StateName::Active } else { StateName::Unregistered };
         let driver = Driver::new(Rc::clone(&shared.engine), managed, config, Asker::Daemon);
-        let secrets = Secrets::read(&driver);
         let (acceptance, ongoing_failure) = (Acceptance::default(), None);
         let worker = Self { shared, key, driver, secrets, acceptance, ongoing_failure, missed: None };
         worker.log_transition(before);

@@ -39,6 +39,11 @@ struct Task {
 static TASKS: AtomicU64 = AtomicU64::new(0);
 
 impl Activity {
+    /// The activity of a thread whose file is noted there.
+    pub(super) fn on(file: CurrentFile) -> Self {
+        Self { task: Arc::default(), file }
+    }
+
     /// From now on it is that of the calling thread.
     pub fn follow_this_thread(&self) {
         self.file.follow_this_thread();

@@ -29,29 +29,42 @@ pub(super) struct HttpClients {
 /// What a profile's clients were built from, and they themselves.
 type Built = (Vec<FileStamp>, HttpClients);
 
+/// What was built since the files were read anew.
+#[derive(Default)]
+struct Generation {
+    roots: SystemRoots,
+    built: Mutex<HashMap<TlsProfile, Built>>,
+}
+
 /// The clients that were built.
 pub(super) struct ClientCache {
     config: Arc<Config>,
-    roots: SystemRoots,
-    built: Mutex<HashMap<TlsProfile, Built>>,
+    /// Replaced as a whole: what is built while it is dropped goes into the former one.
+    generation: Mutex<Arc<Generation>>,
     /// Files that were warned about.
     warned: Mutex<Vec<Ignored>>,
 }
 
+impl Generation {
+    fn built(&self) -> MutexGuard<'_, HashMap<TlsProfile, Built>> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ClientCache {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self { config, roots: SystemRoots::default(), built: Mutex::default(), warned: Mutex::default() }
+        Self { config, generation: Mutex::default(), warned: Mutex::default() }
     }
 
     /// Drops them, and the system's authorities.
     pub(super) fn forget(&self) {
-        self.roots.forget();
-        self.built().clear();
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     /// Returns the clients of a site. They are rebuilt if one of its TLS files has changed. Waits for the disk if the site is
     /// encrypted.
     pub(super) fn of(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
+        let generation = self.generation();
         let mut ignored = Vec::new();
         let profile = if self.config.is_encrypted(site) {
             TlsProfile::of(site, self.config.certs_dir.as_deref(), trust, &mut ignored)?
@@ -60,13 +73,13 @@ impl ClientCache {
         };
         ignored.into_iter().for_each(|ignored| self.warn_once(ignored, trust));
         let stamps = profile.stamps()?;
-        let cached = self.built().get(&profile).filter(|(built_from, _)| *built_from == stamps).cloned();
+        let cached = generation.built().get(&profile).filter(|(built_from, _)| *built_from == stamps).cloned();
         if let Some((_, clients)) = cached {
             return Ok(clients);
         }
         // Not under the lock: the files are read, and their share may not answer.
-        let clients = self.build(&profile)?;
-        self.built().insert(profile, (stamps, clients.clone()));
+        let clients = self.build(&profile, &generation.roots)?;
+        generation.built().insert(profile, (stamps, clients.clone()));
         Ok(clients)
     }
 
@@ -78,12 +91,12 @@ impl ClientCache {
         }
     }
 
-    fn built(&self) -> MutexGuard<'_, HashMap<TlsProfile, Built>> {
-        self.built.lock().unwrap_or_else(PoisonError::into_inner)
+    fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.generation.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn build(&self, profile: &TlsProfile) -> Result<HttpClients, CallFailure> {
-        let tls = profile.config(&self.roots)?;
+    fn build(&self, profile: &TlsProfile, roots: &SystemRoots) -> Result<HttpClients, CallFailure> {
+        let tls = profile.config(roots)?;
         // If the request timeout expired while connecting, it would be unknown whether anything was sent.
         let connect_timeout = self.config.connect_timeout.min(self.config.request_timeout / 2);
         let build = |kept: usize| {
@@ -128,4 +141,26 @@ impl ClientCache {
 
 fn accepts_json() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TlsFiles;
+
+    #[test]
+    fn clients_that_are_built_during_a_reload_are_not_kept() {
+        let cache = ClientCache::new(Arc::new(Config::default()));
+        let site = Site { url: "https://gitlab.example.com".parse().unwrap(), tls: TlsFiles::default() };
+        let mut ignored = Vec::new();
+        let profile = TlsProfile::of(&site, None, FileTrust::AnyUser, &mut ignored).unwrap();
+        let during = cache.generation();
+        cache.forget();
+        let clients = cache.build(&profile, &during.roots).unwrap();
+        during.built().insert(profile.clone(), (Vec::new(), clients));
+        assert!(cache.generation().built().is_empty());
+        assert!(!Arc::ptr_eq(&during.roots.load().unwrap(), &cache.generation().roots.load().unwrap()));
+        cache.of(&site, FileTrust::AnyUser).unwrap();
+        assert_eq!(cache.generation().built().len(), 1);
+    }
 }

@@ -178,7 +178,7 @@ impl TlsProfile {
     }
 }
 
-/// The authorities that the system trusts, loaded on first use and cached until [`forget`](Self::forget).
+/// The authorities that the system trusts, loaded on first use.
 #[derive(Default)]
 pub(super) struct SystemRoots(Mutex<Option<Arc<RootCertStore>>>);
 
@@ -190,7 +190,7 @@ impl SystemRoots {
         if let Some(roots) = loaded {
             return Ok(roots);
         }
-        // Not under the lock, which a reload takes: the files can be on a share that hangs.
+        // Not under the lock: the files can be on a share that hangs.
         let found = rustls_native_certs::load_native_certs();
         if found.certs.is_empty()
             && let Some(error) = found.errors.into_iter().next()
@@ -203,11 +203,6 @@ impl SystemRoots {
         let roots = Arc::new(roots);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&roots));
         Ok(roots)
-    }
-
-    /// Drops the cached authorities; the next use loads them again.
-    pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Like [`load`](Self::load), but an error counts as no authorities.

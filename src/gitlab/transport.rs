@@ -3,36 +3,27 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use rustls::{AlertDescription, CertificateError};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::files::elsewhere;
 use crate::model::Site;
 use crate::secret::Token;
 
 use super::endpoint::TokenKind;
 use super::error::CallFailure;
 use super::error_body::ErrorBody;
-use super::http_clients::{ClientCache, HttpClients};
-use super::tls::FileTrust;
+use super::tls_checks::TlsChecks;
 use super::{Config, ErrorKind, Exchange, headers};
-
-/// How many looks at TLS files are under way at most. More would wait for the same share.
-const MAX_LOOKS: usize = 16;
 
 /// All connections of a client.
 pub(super) struct Transport {
     config: Arc<Config>,
-    clients: Arc<ClientCache>,
-    /// Looks at TLS files that are under way.
-    looks: Arc<Semaphore>,
+    tls: TlsChecks,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
@@ -71,8 +62,8 @@ pub(super) struct Incoming {
 impl Transport {
     pub(super) fn new(config: Config) -> Self {
         let config = Arc::new(config);
-        let clients = Arc::new(ClientCache::new(Arc::clone(&config)));
-        Self { config, clients, looks: Arc::new(Semaphore::new(MAX_LOOKS)), hosts: Mutex::default() }
+        let tls = TlsChecks::new(Arc::clone(&config));
+        Self { config, tls, hosts: Mutex::default() }
     }
 
     /// Notifies the observer, if there is one.
@@ -86,7 +77,7 @@ impl Transport {
     pub(super) async fn exchange(&self, outgoing: Outgoing<'_>) -> Result<Incoming, CallFailure> {
         let host = self.host(&outgoing.site.url.authority());
         let _slot = host.acquire().await.ok();
-        let clients = self.clients(outgoing.site, outgoing.token_kind.into()).await?;
+        let clients = self.tls.clients(outgoing.site, outgoing.token_kind.into()).await?;
         let client = if outgoing.reuses_connection { &clients.kept } else { &clients.fresh };
         let url = format!("{}/{}/{}", outgoing.site.url, outgoing.root, outgoing.path);
         let mut request =
@@ -105,27 +96,7 @@ impl Transport {
     /// Drops everything built from TLS files and the system's authorities, including idle connections. Requests in
     /// flight continue.
     pub(super) fn forget_tls(&self) {
-        self.clients.forget();
-    }
-
-    /// Returns the clients of a site. Its TLS files are looked at by another thread: a network share that does not answer
-    /// holds up its own requests only.
-    async fn clients(&self, site: &Site, trust: FileTrust) -> Result<HttpClients, CallFailure> {
-        if !self.config.is_encrypted(site) {
-            return self.clients.of(site, trust);
-        }
-        let look = async {
-            let place = Arc::clone(&self.looks).acquire_owned().await.ok();
-            let (clients, site) = (Arc::clone(&self.clients), site.clone());
-            let about = self.config.certs_dir.as_deref().unwrap_or(Path::new("/"));
-            let looked = elsewhere(about, move || {
-                let _place = place;
-                clients.of(&site, trust)
-            });
-            looked.await.unwrap_or_else(|_| Err(unanswered("the thread that reads the TLS files has panicked")))
-        };
-        let timely = timeout(self.config.connect_timeout, look).await;
-        timely.unwrap_or_else(|_| Err(unanswered("the disk or network share of the TLS files does not answer")))
+        self.tls.forget();
     }
 
     pub(super) fn in_flight_per_host(&self) -> usize {
@@ -295,33 +266,13 @@ impl Incoming {
     }
 }
 
-fn unanswered(detail: &str) -> CallFailure {
-    CallFailure::new(ErrorKind::LocalFile).with_detail(detail)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TlsFiles;
 
     #[test]
     fn an_access_token_in_a_header_is_not_printed() {
         let value = sensitive(&Token::parse("glpat-secret").unwrap()).unwrap();
         assert!(!format!("{value:?}").contains("secret"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tls_files_that_do_not_answer_hold_up_no_request_without_them() {
-        let transport = Transport::new(Config::default());
-        let looks = u32::try_from(MAX_LOOKS).unwrap();
-        let _looking = Arc::clone(&transport.looks).acquire_many_owned(looks).await.unwrap();
-        let site = |url: &str| Site { url: url.parse().unwrap(), tls: TlsFiles::default() };
-        let clients = |url| {
-            let (site, transport) = (site(url), &transport);
-            async move { transport.clients(&site, FileTrust::AnyUser).await.map(drop) }
-        };
-        clients("http://gitlab.example.com").await.unwrap();
-        let error = clients("https://gitlab.example.com").await.unwrap_err();
-        assert!(format!("{error:?}").contains("does not answer"), "{error:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Sources of secrets, read at each use, so a replaced file takes effect.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +12,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use zeroize::Zeroizing;
 
 use super::{MAX_TOKEN_BYTES, Token, TokenError, without_tokens};
-use crate::files::{Access, Exposure, Place, promptly};
+use crate::files::{Access, Exposure, Place, read_within_limit};
 
 /// The source of one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,14 +73,16 @@ fn shown(path: &Path) -> String {
 }
 
 impl Source {
-    /// Returns a warning about a usable file that all users can read.
+    /// Returns a warning about a usable file that all users can read. None about a file that does not answer.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let path = match self {
             Self::File(path) | Self::Credential { path: Some(path), .. } => path,
             Self::Credential { path: None, .. } | Self::Value { .. } => return None,
         };
-        let mode = Place::find(path).and_then(|place| place.metadata()).ok().filter(Metadata::is_file)?.mode() & 0o7777;
+        let file = path.clone();
+        let metadata = read_within_limit(path, move || mode_of_file(&file));
+        let mode = metadata.ok()?.ok().flatten()?;
         let path = path.display();
         (mode & 0o004 != 0)
             .then(|| format!("all users can read the token file `{path}` (mode {mode:04o}): run `chmod o-r`"))
@@ -92,14 +94,20 @@ impl Source {
     /// [`SourceError`] naming the source, never its content. A file that does not answer is one in the daemon.
     pub fn read(&self) -> Result<Token, SourceError> {
         match self {
-            Self::File(path) => read_promptly(path, format!("the file `{}`", shown(path))),
+            Self::File(path) => read_limited(path, format!("the file `{}`", shown(path))),
             Self::Credential { name, path: Some(path) } => {
-                read_promptly(path, format!("the systemd credential `{name}`"))
+                read_limited(path, format!("the systemd credential `{name}`"))
             }
             Self::Credential { name, path: None } => Err(SourceError::NoCredential(name.clone())),
             Self::Value { token, .. } => Ok(token.clone()),
         }
     }
+}
+
+/// The permissions of a regular file.
+fn mode_of_file(path: &Path) -> io::Result<Option<u32>> {
+    let metadata = Place::find(path)?.metadata()?;
+    Ok(metadata.is_file().then(|| metadata.mode() & 0o7777))
 }
 
 /// Parses the content of a file or stdin.
@@ -111,9 +119,9 @@ fn parse(text: &str, origin: String) -> Result<Token, SourceError> {
 }
 
 /// Reads a file. The thread that serves all runners does not wait for a disk or network share.
-fn read_promptly(path: &Path, origin: String) -> Result<Token, SourceError> {
+fn read_limited(path: &Path, origin: String) -> Result<Token, SourceError> {
     let file = path.to_owned();
-    let read = promptly(path, move || read_file(&file, origin));
+    let read = read_within_limit(path, move || read_file(&file, origin));
     read.unwrap_or_else(|source| Err(SourceError::Unreadable { path: path.to_owned(), source }))
 }
 

@@ -136,7 +136,6 @@ impl Draft {
         }
         let url = self.server_url(&mut findings.diagnostics);
         let source = self.source(url.as_ref(), servers, &mut findings.diagnostics);
-        findings.warnings.extend(source.as_ref().and_then(|source| source.secret().warning()));
         let parameters = self.parameters(&name, &mut findings.diagnostics);
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
         let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::Changed;
 use super::routes::Routes;
-use crate::files::elsewhere;
+use crate::files::spawn_file_task;
 
 /// Room for a few dozen events. The kernel reports an overflow as an event.
 const BUFFER_BYTES: usize = 4096;
@@ -73,7 +73,7 @@ impl Notifier {
     fn walk(&mut self, take: impl FnOnce(&mut Routes) -> bool + Send + 'static) {
         let routes = Arc::clone(&self.routes);
         // Each file is noted when its route is walked.
-        self.walking = Some(elsewhere(Path::new("/"), move || take(&mut locked(&routes))));
+        self.walking = Some(spawn_file_task(Path::new("/"), move || take(&mut locked(&routes))));
     }
 }
 

@@ -4,39 +4,16 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::{FileState, RunnerCommand, UnregisteredElsewhere, Worker};
+use super::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
-use crate::engine::{Config, Driver};
+use crate::engine::Config;
 use crate::error_chain::chain;
 use crate::lifecycle::{Active, Failed, Outcome, State};
 use crate::model::RunnerKey;
-use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server, given_tokens};
-use crate::secret::{Fingerprint, Source};
+use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
+use crate::secret::Fingerprint;
 
-/// The secrets that a runner depends on, as they were when the worker last looked.
-pub(super) struct Secrets {
-    /// What its enrollment makes it from.
-    source: Option<Fingerprint>,
-    /// The access token for its server.
-    access: Option<Fingerprint>,
-    /// The given tokens of all enrollments at its server: while another one is given a token, this one does not adopt it.
-    given: Vec<Fingerprint>,
-}
-
-impl Secrets {
-    pub(super) fn read<S: Server, D: Disk, C: Clock>(driver: &Driver<S, D, C>) -> Self {
-        // Which secret cannot be read is reported by the step that needs it.
-        let fingerprint = |source: &Source| source.read().ok().map(|token| token.fingerprint());
-        let source = driver.enrollment.as_deref().map(|enrollment| enrollment.source.secret());
-        let access = driver.config.access_to(&driver.runner.record.url).map(|access| &access.access_token);
-        let given = given_tokens(&driver.config.enrollments).into_iter();
-        let given = given.filter(|(enrollment, _)| enrollment.site.url == driver.runner.record.url);
-        let given = given.map(|(_, token)| token.fingerprint()).collect();
-        Self { source: source.and_then(fingerprint), access: access.and_then(fingerprint), given }
-    }
-}
-
-fn is_new(present: &Option<Fingerprint>, former: &Option<Fingerprint>) -> bool {
+fn is_new(present: Option<&Fingerprint>, former: Option<&Fingerprint>) -> bool {
     present.is_some() && present != former
 }
 
@@ -45,8 +22,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         match command {
             RunnerCommand::TryAgain { asked_at } => self.try_again(asked_at).await,
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
-            RunnerCommand::SecretsChanged => self.look_at_secrets(),
-            RunnerCommand::Settings(config) => self.take_settings(config).await,
+            RunnerCommand::SecretsChanged(secrets) => self.look_at_secrets(secrets),
+            RunnerCommand::Settings(config, secrets) => self.take_settings(config, secrets).await,
             RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
         }
@@ -98,7 +75,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Takes new settings. A runner whose enrollment is gone is served on as a found one; one whose enrollment now
     /// names another server is left to the next inventory.
-    async fn take_settings(&mut self, config: Rc<Config>) {
+    async fn take_settings(&mut self, config: Rc<Config>, secrets: Rc<Secrets>) {
+        let former_access = self.secrets.of(&self.driver).access.cloned();
+        self.secrets = secrets;
         let (ops, driver) = (&self.shared.engine.ops, &mut self.driver);
         let wanted = config.enrollments.iter().find(|wanted| wanted.key == driver.runner.record.key).cloned();
         driver.config = config;
@@ -112,9 +91,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
         driver.enrollment = wanted.map(Box::new);
-        let present = Secrets::read(driver);
-        let former = std::mem::replace(&mut self.secrets, present);
-        let has_new_access = is_new(&self.secrets.access, &former.access);
+        let has_new_access = is_new(self.secrets.of(&self.driver).access, former_access.as_ref());
         self.enter(if has_new_access { Outcome::SecretReplaced } else { Outcome::Nudged });
     }
 
@@ -206,15 +183,15 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// Looks at once if a secret that the runner depends on was replaced: a token that was given for it, and the one
     /// that could get it out of its trouble.
-    fn look_at_secrets(&mut self) {
-        let present = Secrets::read(&self.driver);
-        let former = std::mem::replace(&mut self.secrets, present);
+    fn look_at_secrets(&mut self, secrets: Rc<Secrets>) {
+        let all_former = std::mem::replace(&mut self.secrets, secrets);
+        let (present, former) = (self.secrets.of(&self.driver), all_former.of(&self.driver));
         let is_given =
             matches!(self.driver.enrollment.as_deref(), Some(Enrollment { source: RegistrationSource::Given(_), .. }));
-        let is_unadopted = self.secrets.source != self.driver.runner.record.seed;
-        let has_new_source = is_new(&self.secrets.source, &former.source) && is_unadopted;
-        let may_adopt = self.secrets.source.is_some() && is_unadopted && self.secrets.given != former.given;
-        let has_new_access = is_new(&self.secrets.access, &former.access);
+        let is_unadopted = present.source != self.driver.runner.record.seed.as_ref();
+        let has_new_source = is_new(present.source, former.source) && is_unadopted;
+        let may_adopt = present.source.is_some() && is_unadopted && present.given != former.given;
+        let has_new_access = is_new(present.access, former.access);
         let is_concerned = match self.driver.state() {
             State::Unregistered(_) | State::Failed(_) | State::Rejected(_) => has_new_source || has_new_access,
             State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => {

@@ -1,12 +1,13 @@
 //! A disk, or a network share, that does not answer.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use fake_gitlab::{Endpoint, NewRunner, Request};
+use fake_gitlab::{Endpoint, Gitlab, NewRunner, Request, Tls};
 use rustix::process::Signal;
 use test_support::{PATIENCE, Process};
 
@@ -84,7 +85,88 @@ pub(crate) fn share_that_hangs() -> Result<(), String> {
     for file in ["agent.toml", "token"] {
         settings_on_share(file).map_err(|how| format!("{file}: {how}"))?;
     }
+    reload_with_token_on_share().map_err(|how| format!("reload: {how}"))?;
+    tls_file_on_share().map_err(|how| format!("TLS file: {how}"))?;
     start_on_share()
+}
+
+/// A token file does not answer, agent.toml changes, and a reload is asked for: it is done, and the others are served.
+fn reload_with_token_on_share() -> Result<(), String> {
+    let scene = Scene::new();
+    let (_, token) = scene.gitlab.add_runner(NewRunner::instance());
+    let token = scene.write("share/token", &token);
+    let enrollment = scene.enrollment("enrolled", &format!("token = {{ file = {token:?} }}"));
+    scene.write_fast_settings(&enrollment);
+    let daemon = scene.start(&["run"]);
+    scene.wait_for_requests(Endpoint::Verify, 2);
+    scene.wait("the daemon to serve", |_| daemon.log().contains("serving"));
+    let _share = Hanging::under(&daemon, &scene.path("share"));
+    scene.write_fast_settings(&format!("{enrollment}\n[shutdown]\ngrace = \"7s\"\n"));
+    daemon.signal(Signal::HUP);
+    if !daemon.wait_for(Duration::from_secs(45), |daemon| daemon.log().contains("reloaded")) {
+        return Err(format!("the token file holds it up: {}", daemon.log()));
+    }
+    let (id, token) = scene.gitlab.add_runner(NewRunner::instance());
+    scene.add_entry("new", Some(id), &token);
+    scene.give("config/config.toml");
+    if !daemon.wait_for(Duration::from_secs(45), |_| is_verified(&scene.gitlab, &token)) {
+        return Err(format!("another runner waits for the share: {}", daemon.log()));
+    }
+    ends(&daemon)
+}
+
+/// Whether a token was verified.
+fn is_verified(gitlab: &Gitlab, token: &str) -> bool {
+    let is_its = |request: &Request| request.parameter("token") == Some(token);
+    gitlab.requests_to(Endpoint::Verify).iter().any(is_its)
+}
+
+fn ends(daemon: &Process) -> Result<(), String> {
+    daemon.signal(Signal::TERM);
+    if daemon.wait_for(Duration::from_secs(30), has_ended) {
+        Ok(())
+    } else {
+        Err(format!("it does not end: {}", daemon.log()))
+    }
+}
+
+/// The CA file of many entries does not answer. Entries of other encrypted servers go on.
+fn tls_file_on_share() -> Result<(), String> {
+    let scene = Scene::new();
+    let [hung, first, second] = [(); 3].map(|()| Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])).start());
+    let config = scene.path("config/config.toml");
+    let add = |gitlab: &Gitlab, name: &str, ca_file: &Path| {
+        let (id, token) = gitlab.add_runner(NewRunner::instance());
+        let mut text = fs::read_to_string(&config).unwrap_or_default();
+        let (url, ca_file) = (gitlab.url(), ca_file.display());
+        writeln!(text, "[[runners]]\nname = \"{name}\"\nurl = \"{url}\"\nid = {id}\ntoken = \"{token}\"\ntls-ca-file = \"{ca_file}\"")
+            .unwrap();
+        fs::write(&config, text).unwrap();
+        scene.give("config/config.toml");
+        token
+    };
+    let on_share = scene.write("share/ca.crt", &hung.ca_pem());
+    let others =
+        [("first.crt", &first), ("second.crt", &second)].map(|(name, gitlab)| scene.write(name, &gitlab.ca_pem()));
+    scene.write_fast_settings("");
+    let known = add(&hung, "known", &on_share);
+    let daemon = scene.start(&["run"]);
+    scene.wait("the daemon to verify", |_| is_verified(&hung, &known));
+    let _share = Hanging::under(&daemon, &scene.path("share"));
+    let unanswered: Vec<_> = (0..24).map(|number| add(&hung, &format!("hung-{number}"), &on_share)).collect();
+    if !daemon.wait_for(Duration::from_secs(45), |daemon| daemon.log().contains("ca.crt` does not answer")) {
+        return Err(format!("it does not say which file: {}", daemon.log()));
+    }
+    for (gitlab, ca_file) in [&first, &second].into_iter().zip(&others) {
+        let token = add(gitlab, "other", ca_file);
+        if !daemon.wait_for(Duration::from_secs(45), |_| is_verified(gitlab, &token)) {
+            return Err(format!("another server waits for the share: {}", daemon.log()));
+        }
+    }
+    if unanswered.iter().any(|token| is_verified(&hung, token)) {
+        return Err("the share answers: nothing is shown".to_owned());
+    }
+    ends(&daemon)
 }
 
 fn settings_on_share(file: &str) -> Result<(), String> {
@@ -107,11 +189,7 @@ fn settings_on_share(file: &str) -> Result<(), String> {
     let (id, token) = scene.gitlab.add_runner(NewRunner::instance());
     scene.add_entry("new", Some(id), &token);
     scene.give("config/config.toml");
-    let is_verified = |_: &Process| {
-        let of_new = |request: &Request| request.parameter("token") == Some(token.as_str());
-        scene.gitlab.requests_to(Endpoint::Verify).iter().any(of_new)
-    };
-    if !daemon.wait_for(Duration::from_secs(45), is_verified) {
+    if !daemon.wait_for(Duration::from_secs(45), |_| is_verified(&scene.gitlab, &token)) {
         return Err(format!("another runner waits for the share: {}", daemon.log()));
     }
     let named = format!("the work on `{}`", scene.path("share").join(file).display());
@@ -131,11 +209,7 @@ fn settings_on_share(file: &str) -> Result<(), String> {
             return Err(format!("it is not ready later: {}", scene.run(&["health", "--ready"]).text()));
         }
     }
-    daemon.signal(Signal::TERM);
-    if !daemon.wait_for(Duration::from_secs(30), has_ended) {
-        return Err(format!("it does not end: {}", daemon.log()));
-    }
-    Ok(())
+    ends(&daemon)
 }
 
 /// The share does not answer at the start: the process waits, but not if it is told to end.
@@ -158,6 +232,10 @@ fn start_on_share() -> Result<(), String> {
     daemon.signal(Signal::TERM);
     if !daemon.wait_for(Duration::from_secs(30), has_ended) {
         return Err("a start does not end".to_owned());
+    }
+    let log = daemon.log();
+    if !log.contains("stopped before the start was complete") || log.contains("error:") {
+        return Err(format!("a stop of a start is a failure: {log}"));
     }
     Ok(())
 }

@@ -266,6 +266,23 @@ fn interrupt_does_not_cancel_a_reset_in_flight() {
 }
 
 #[test]
+fn interrupt_ends_a_command_whose_token_file_does_not_answer() {
+    let sandbox = expiring();
+    sandbox.add_created("a");
+    let pipe = sandbox.path("pipe");
+    // This process has it open for writing too, and writes nothing.
+    let script = "PATH=/usr/bin:/bin; mkfifo \"$1\"; exec \"$0\" rotate --id 1 --pat-file /dev/fd/9 9<>\"$1\"";
+    let child = Process::start(sandbox.shell(script, &[pipe.to_str().unwrap()]));
+    sandbox.wait("the command to read", |_| {
+        let is_started = std::fs::read_to_string(child.proc("comm")).is_ok_and(|name| name.starts_with("runner-agent"));
+        is_started && std::fs::read_dir(child.proc("task")).is_ok_and(|threads| threads.count() > 1)
+    });
+    child.signal(Signal::INT);
+    child.end().exits(4).says("does not answer");
+    assert_eq!(sandbox.gitlab.requests_to(Endpoint::Reset).len(), 0);
+}
+
+#[test]
 fn killed_rotation_is_settled_by_the_next_one() {
     let sandbox = expiring();
     let (_, old) = sandbox.add_created("a");

@@ -1,0 +1,110 @@
+//! What a change of the settings, of config.toml or of a secret means for the workers.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::config_change::ConfigChange;
+use super::super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere};
+use super::{ReloadStage, Supervisor};
+use crate::clock::Clock;
+use crate::engine::Config;
+use crate::files::forget_late_reads;
+use crate::ops::{Disk, Error, Server};
+use crate::store::{Difference, EntrySelector};
+
+impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
+    /// New settings on request: every runner is looked at again.
+    pub(super) fn reload(&mut self, config: Option<Config>, asked_at: Instant) {
+        self.reload = ReloadStage::Inventory;
+        forget_late_reads();
+        if let Some(config) = config {
+            self.take_settings(config);
+        }
+        self.shared.engine.ops.forget_tls();
+        self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
+        self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
+    }
+
+    /// Settings after one of their files changed: agent.toml, or a token file.
+    pub(super) fn settings_changed(&mut self, config: Option<Config>) {
+        forget_late_reads();
+        match config {
+            Some(config) if config != *self.config => {
+                self.take_settings(config);
+                self.config_changed(FileState::Changing, UnregisteredElsewhere::LeaveAlone);
+                tracing::info!("agent.toml has changed: its settings are in force");
+            }
+            Some(_) => self.hand_out_secrets(),
+            None => {}
+        }
+    }
+
+    fn take_settings(&mut self, config: Config) {
+        self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
+        self.config = Rc::new(config);
+        self.expect_enrolled();
+        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
+    }
+
+    /// Reads the secrets once for all workers.
+    pub(super) fn hand_out_secrets(&mut self) {
+        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.roster.tell_all(&RunnerCommand::SecretsChanged(Rc::clone(&self.secrets)));
+    }
+
+    /// Lets every worker compare its entry, and looks for runners that are not served yet.
+    fn config_changed(&mut self, file: FileState, unregistered: UnregisteredElsewhere) {
+        self.roster.tell_all(&RunnerCommand::Changed { file, unregistered });
+        self.look_for_runners(unregistered);
+    }
+
+    /// Reads config.toml, now or after the read that is under way.
+    pub(super) fn read_config(&mut self, file: FileState) {
+        if !self.reading.is_empty() {
+            self.next_read = Some(file);
+            return;
+        }
+        let (engine, config, known) =
+            (Rc::clone(&self.shared.engine), Rc::clone(&self.config), Arc::clone(&self.known));
+        self.reading.spawn_local(async move { (file, ConfigChange::read(&engine, &config, &known).await) });
+    }
+
+    /// Lets the workers compare their entries that differ from the last known version of config.toml. Once the file has been
+    /// still, so do those whose entry is missing. Looks for runners that are not served yet if others can be concerned.
+    pub(super) fn compare(&mut self, file: FileState, read: Result<ConfigChange, Error>) {
+        if let Some(file) = self.next_read.take() {
+            // It is out of date.
+            return self.read_config(file);
+        }
+        // An inventory says why the file cannot be read. Once it can be, everything that has changed is compared.
+        let Ok(ConfigChange { snapshot, difference, is_own, concerns_others }) = read else {
+            return self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+        };
+        let is_still = file == FileState::Still;
+        // A new token that this process has written is known to the worker that wrote it.
+        let concerns_others = concerns_others || self.roster.has_twins();
+        let is_news = !difference.is_empty() && (concerns_others || !is_own);
+        if is_news {
+            self.unsettled = std::mem::take(&mut self.unsettled).and(difference);
+            self.concerns_others |= concerns_others;
+        }
+        if is_news || is_still {
+            let unsettled = &self.unsettled;
+            let is_concerned = |target: &EntrySelector| {
+                unsettled.concerns(target) || is_still && snapshot.positions_of(target).is_empty()
+            };
+            let changed = RunnerCommand::Changed { file, unregistered: UnregisteredElsewhere::LeaveAlone };
+            self.roster.tell_those(is_concerned, &changed);
+        }
+        self.known = snapshot;
+        if (is_news || is_still) && self.concerns_others {
+            self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
+        }
+        if is_still {
+            (self.unsettled, self.concerns_others) = (Difference::default(), false);
+        }
+    }
+}
