@@ -234,31 +234,20 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
     #[derive(Deserialize)]
     struct Refusal {
         code: u32,
-        #[serde(alias = "error")]
-        message: String,
-    }
-    // Both fields can be there, with the same text.
-    #[derive(Deserialize)]
-    struct Untyped {
-        code: u32,
         error: Option<String>,
         message: Option<String>,
     }
-    let read = serde_json::from_slice::<Untyped>(body).ok();
-    let read =
-        read.map(|Untyped { code, error, message }| Refusal { code, message: message.or(error).unwrap_or_default() });
-    match read {
-        Some(Refusal { code, message })
-            if matches!(
-                code,
-                code::INVALID_ARGUMENT | code::PERMISSION_DENIED | code::FAILED_PRECONDITION | code::UNAUTHENTICATED
-            ) =>
-        {
+    let Ok(Refusal { code, error, message }) = serde_json::from_slice(body) else {
+        return Failure::Lost(format!("the status {status}, which is none of etcd's"));
+    };
+    // Both have the same text.
+    let message = message.or(error).unwrap_or_default();
+    match code {
+        code::INVALID_ARGUMENT | code::PERMISSION_DENIED | code::FAILED_PRECONDITION | code::UNAUTHENTICATED => {
             Failure::Refused { code, message }
         }
         // It has no leader, is too busy, or ends: what it has passed on can still be executed.
-        Some(Refusal { message, .. }) => Failure::Lost(message),
-        None => Failure::Lost(format!("the status {status}, which is none of etcd's")),
+        _ => Failure::Lost(message),
     }
 }
 

@@ -88,8 +88,10 @@ impl ApiServer {
     /// Creates the objects of the packages, but for those of this kind.
     fn apply_manifests(&self, but: &str) {
         let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-        let manifests =
-            Command::new("/usr/bin/python3").args(["-c", script, "packaging/kubernetes/sharing.yaml"]).output().unwrap();
+        let manifests = Command::new("/usr/bin/python3")
+            .args(["-c", script, "packaging/kubernetes/sharing.yaml"])
+            .output()
+            .unwrap();
         let objects: Vec<Json> = serde_json::from_slice(&manifests.stdout).unwrap();
         // The token of the test stands for the service account: this build of the API server panics when it makes one.
         let is_made = |object: &&Json| object["kind"] != but && object["kind"] != "ServiceAccount";
