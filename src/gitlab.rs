@@ -5,7 +5,7 @@
 //! the request may have taken effect and what the caller can do next.
 //!
 //! Input: a [`Site`](crate::model::Site), tokens and parameters. Output: typed answers with the server's `Date`.
-//! The only files it reads are the TLS files of a site. Imports only `model` and `secret`; no other room uses
+//! The only files it reads are the TLS files of a site. [`JsonClient`] speaks to other servers by the same TLS rules. Imports only `model` and `secret`; no other room uses
 //! `reqwest`, `rustls`, `rustls-native-certs`, `bytes` and `percent-encoding`.
 
 mod answer;
@@ -20,6 +20,7 @@ mod error_text;
 pub mod fleet;
 mod headers;
 mod http_clients;
+mod json_client;
 mod lenient;
 mod parameters;
 mod refusal;
@@ -43,6 +44,7 @@ pub use disposition::{Disposition, ErrorClass, Reason};
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use error_kind::ErrorKind;
+pub use json_client::{JsonAnswer, JsonClient, JsonFailure, JsonStream};
 pub use parameters::{
     AccessLevel, Info, MAX_NAME_CHARS, MAX_TAG_CHARS, MAX_TAGS, MAX_TEXT_CHARS, MIN_MAXIMUM_TIMEOUT, ParameterError,
     RegisterParameters,

@@ -30,6 +30,7 @@
 //!   a 403 to verify, is in `refusal.rs` and `disposition.rs`. [`gitlab::fleet`] needs an access token.
 //! - [`store`]: config.toml, edited by splicing (`splice.rs`) and replaced atomically (`replace.rs`); the state directory
 //!   with records, journal and locks. One thread does all of their disk work.
+//! - [`sharing`]: the stores of runners that many machines share, etcd and Kubernetes, behind one trait.
 //! - [`status`]: the registry of runner states, the HTTP and socket server with its client, and the metrics
 //!   (`metrics.rs` and `counters.rs` name them).
 //! - [`log`]: the log on stderr, or as native entries of systemd's journal.
@@ -58,6 +59,7 @@
 //! | `log` | `clock`, `model`, `secret` |
 //! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |
+//! | `sharing` | `gitlab`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
 //! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |
 //! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |
@@ -66,7 +68,7 @@
 //!
 //! # Crates
 //!
-//! Each is used in one room.
+//! Each is used in one room, but for what reads the streams of other crates.
 //!
 //! | crate | room |
 //! |---|---|
@@ -75,12 +77,14 @@
 //! | `toml_parser` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
 //! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
-//! | `inotify`, `futures-util` | [`daemon`] |
+//! | `inotify` | [`daemon`] |
+//! | `futures-util` | [`daemon`], [`sharing`] |
 //! | `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`status`] |
 //! | `tracing-subscriber` | [`log`] |
 //! | `sd-notify` | [`systemd`] |
 //! | `jiff`, `url` | [`model`] |
-//! | `hmac`, `sha2` | [`secret`] |
+//! | `hmac`, `ring`, `sha2` | [`secret`] |
+//! | `base64`, `k8s-openapi`, `kube` | [`sharing`] |
 //! | `signal-hook`, `nix` | [`signals`] |
 //! | `backoff` | [`retry`] |
 //!
@@ -105,6 +109,7 @@ pub mod ops;
 pub mod retry;
 pub mod secret;
 pub mod settings;
+pub mod sharing;
 pub mod signals;
 pub mod status;
 pub mod store;

@@ -32,7 +32,10 @@ pub(crate) use names::named_enum;
 pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use rows::PrettyRows;
-pub use shared::{Lineage, Link, MAX_LINKS, Sender, SharedChange, SharedPending};
+pub use shared::{
+    Lineage, Link, MAX_LINKS, MAX_SHARE_NAME_BYTES, Member, Sender, ShareName, ShareNameError, SharedChange,
+    SharedPending, SharedRunner, SharedToken,
+};
 pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::ring;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -223,7 +223,7 @@ fn configured(
     named: Vec<CertificateDer<'static>>,
     client: Option<ClientCertificate<'_>>,
 ) -> Result<ClientConfig, CallFailure> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(default_provider());
     let failed =
         |error: rustls::Error| CallFailure::new(ErrorKind::Tls).with_detail("cannot set up TLS").with_source(error);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));

@@ -1,6 +1,12 @@
 //! A runner that many machines share, as their store has it.
 
-use super::SystemId;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Credential, Origin, RunnerId, ServerUrl, SystemId, Timestamp};
 use crate::secret::Digest;
 
 /// How many links a lineage keeps: a machine that was away for as many rotations finds its own link in it.
@@ -81,6 +87,14 @@ impl Lineage {
         Self::of(former, Link { generation, token })
     }
 
+    /// The lineage with these links, oldest first. `None` without a link, and unless the last generation is the highest.
+    #[must_use]
+    pub fn from_links(mut links: Vec<Link>) -> Option<Self> {
+        let newest = links.pop()?;
+        let is_last = links.iter().all(|link| link.generation <= newest.generation);
+        is_last.then(|| Self::of(links, newest))
+    }
+
     fn of(mut former: Vec<Link>, newest: Link) -> Self {
         let surplus = (former.len() + 1).saturating_sub(MAX_LINKS);
         former.drain(..surplus);
@@ -109,7 +123,8 @@ pub struct SharedPending {
 }
 
 /// A change of a shared runner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SharedChange {
     /// The runner is registered or created.
     Register,
@@ -117,4 +132,95 @@ pub enum SharedChange {
     Reset,
     /// Its token is reset by the runner's id and an access token. Nothing fences it.
     ResetById,
+}
+
+/// The name by which machines share a runner, as in `share_as`.
+///
+/// 1 to 40 lower-case letters, digits and dashes, not at either end: it names an object of the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareName(Arc<str>);
+
+/// Maximum length of a [`ShareName`], in bytes. A Kubernetes name has room for a prefix.
+pub const MAX_SHARE_NAME_BYTES: usize = 40;
+
+impl ShareName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ShareName {
+    type Err = ShareNameError;
+
+    fn from_str(text: &str) -> Result<Self, ShareNameError> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_valid = (1..=MAX_SHARE_NAME_BYTES).contains(&text.len())
+            && text.bytes().all(is_plain)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if is_valid { Ok(Self(text.into())) } else { Err(ShareNameError) }
+    }
+}
+
+impl fmt::Display for ShareName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A text that is not a [`ShareName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a shared runner has 1 to 40 lower-case letters, digits and dashes, with no dash at either end")]
+pub struct ShareNameError;
+
+/// A machine that uses a shared runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its system_id.
+    pub machine: SystemId,
+    /// Its host name, for people.
+    pub host: String,
+    /// Server time at which it joined.
+    pub joined_at: Timestamp,
+}
+
+/// A runner that many machines share, with everything that they have to know of each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedRunner {
+    /// The GitLab instance.
+    pub url: ServerUrl,
+    /// How the runner was made.
+    pub origin: Origin,
+    /// GitLab's id of the runner, once the server has named it.
+    pub id: Option<RunnerId>,
+    /// The present token with its succession; absent before the runner is registered.
+    pub token: Option<SharedToken>,
+    /// A change whose result is not here yet.
+    pub pending: Option<SharedPending>,
+    /// The machines that use it, by system_id. One that is silent counts.
+    pub members: Vec<Member>,
+    /// Server times of the last recoveries by id, oldest first.
+    pub recoveries: Vec<Timestamp>,
+    /// The last member, which is about to delete the runner.
+    pub leaving: Option<Sender>,
+}
+
+/// The present token of a shared runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedToken {
+    /// The token with its times.
+    pub credential: Credential,
+    /// The tokens that it grew from.
+    pub lineage: Lineage,
+}
+
+impl SharedRunner {
+    /// A runner that is not registered yet and has no members.
+    #[must_use]
+    pub fn new(url: ServerUrl, origin: Origin) -> Self {
+        let (id, token, pending, leaving) = Default::default();
+        Self { url, origin, id, token, pending, members: Vec::new(), recoveries: Vec::new(), leaving }
+    }
 }

@@ -1,0 +1,211 @@
+//! JSON requests to a server that is not GitLab, by the same rules for TLS files.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, RequestBuilder};
+use zeroize::Zeroizing;
+
+use super::error::CallFailure;
+use super::tls::{FileTrust, SystemRoots, TlsProfile};
+use crate::model::TlsFiles;
+
+/// Bounds the wait for a peer that has gone away without a word.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// How long a stream is read. Its caller begins another one.
+const STREAM: Duration = Duration::from_secs(24 * 3600);
+
+/// Size limit of an answer and of one message of a stream, in bytes.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A client for JSON requests with POST. It knows no proxy and follows no redirect.
+#[derive(Clone, Debug)]
+pub struct JsonClient {
+    client: Client,
+    timeout: Duration,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct JsonAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The whole body. It may hold a secret.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonFailure {
+    /// The server cannot have the request.
+    #[error("{0}")]
+    NotSent(String),
+    /// It may have it.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// The messages of an answer that does not end.
+#[derive(Debug)]
+pub struct JsonStream {
+    response: reqwest::Response,
+    /// What was received of the messages that were not returned yet.
+    received: Zeroizing<Vec<u8>>,
+}
+
+impl JsonClient {
+    /// A client with these TLS files, which no other user may have written. Reads them.
+    ///
+    /// # Errors
+    /// A message that names the file.
+    pub fn new(tls: &TlsFiles, timeout: Duration) -> Result<Self, String> {
+        let client = match (&tls.cert_file, &tls.key_file) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err("a client certificate needs both its file and that of its key".to_owned());
+            }
+        };
+        let profile = TlsProfile::Tls { ca: tls.ca_file.clone(), client, trust: FileTrust::OnlyOwn };
+        let tls = profile.config(&SystemRoots::default()).map_err(text_of)?;
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .no_proxy()
+            .connect_timeout(timeout / 2)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_keepalive_interval(KEEPALIVE)
+            .tcp_keepalive_retries(2)
+            .build();
+        let client = client.map_err(cause)?;
+        Ok(Self { client, timeout })
+    }
+
+    /// Sends a request, once. `authorization` is a secret.
+    ///
+    /// # Errors
+    /// [`JsonFailure`].
+    pub async fn post(
+        &self,
+        url: String,
+        body: Zeroizing<Vec<u8>>,
+        authorization: Option<&str>,
+    ) -> Result<JsonAnswer, JsonFailure> {
+        let mut response = self.request(url, body, authorization, self.timeout)?.send().await.map_err(failure_of)?;
+        let mut received = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| JsonFailure::Lost(cause(error)))? {
+            extend(&mut received, &chunk)?;
+        }
+        Ok(JsonAnswer { status: response.status().as_u16(), body: received })
+    }
+
+    /// Sends a request whose answer is a message per line, for as long as both sides like.
+    ///
+    /// # Errors
+    /// [`JsonFailure`].
+    pub async fn stream(
+        &self,
+        url: String,
+        body: Zeroizing<Vec<u8>>,
+        authorization: Option<&str>,
+    ) -> Result<JsonStream, JsonFailure> {
+        let sent = self.request(url, body, authorization, STREAM)?.send();
+        let response = tokio::time::timeout(self.timeout, sent).await;
+        let response = response.map_err(|_| JsonFailure::Lost("it did not answer in time".to_owned()))?;
+        Ok(JsonStream { response: response.map_err(failure_of)?, received: Zeroizing::default() })
+    }
+
+    fn request(
+        &self,
+        url: String,
+        body: Zeroizing<Vec<u8>>,
+        authorization: Option<&str>,
+        timeout: Duration,
+    ) -> Result<RequestBuilder, JsonFailure> {
+        let json = HeaderValue::from_static("application/json");
+        let request = self.client.post(url).timeout(timeout).header(CONTENT_TYPE, json);
+        let request = request.body(bytes::Bytes::from_owner(body));
+        let Some(authorization) = authorization else { return Ok(request) };
+        let unusable = |_| JsonFailure::NotSent("the credentials are no valid header value".to_owned());
+        let mut value = HeaderValue::from_str(authorization).map_err(unusable)?;
+        value.set_sensitive(true);
+        Ok(request.header(AUTHORIZATION, value))
+    }
+}
+
+impl JsonStream {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Waits for the next message; `None` at the end.
+    ///
+    /// Cancellation safe.
+    ///
+    /// # Errors
+    /// [`JsonFailure::Lost`].
+    pub async fn next(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, JsonFailure> {
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let rest = Zeroizing::new(self.received.split_off(end + 1));
+                let line = std::mem::replace(&mut self.received, rest);
+                if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            match self.response.chunk().await.map_err(|error| JsonFailure::Lost(cause(error)))? {
+                Some(chunk) => extend(&mut self.received, &chunk)?,
+                None if self.received.is_empty() => return Ok(None),
+                None => return Ok(Some(std::mem::take(&mut self.received))),
+            }
+        }
+    }
+}
+
+fn extend(received: &mut Vec<u8>, chunk: &[u8]) -> Result<(), JsonFailure> {
+    if received.len() + chunk.len() > MAX_ANSWER_BYTES {
+        return Err(JsonFailure::Lost("its answer has more than 4 MiB".to_owned()));
+    }
+    received.extend_from_slice(chunk);
+    Ok(())
+}
+
+fn failure_of(error: reqwest::Error) -> JsonFailure {
+    if error.is_connect() || error.is_builder() {
+        JsonFailure::NotSent(cause(error))
+    } else {
+        JsonFailure::Lost(cause(error))
+    }
+}
+
+/// What went wrong, with its causes and without the address, which the caller knows.
+fn cause(error: reqwest::Error) -> String {
+    chain(String::new(), &error.without_url())
+}
+
+fn text_of(failure: CallFailure) -> String {
+    let detail = failure.detail.unwrap_or_default();
+    match failure.source {
+        Some(source) => chain(detail, source.as_ref()),
+        None => detail,
+    }
+}
+
+fn chain(mut text: String, error: &(dyn StdError + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

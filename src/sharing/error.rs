@@ -1,0 +1,141 @@
+//! What can go wrong between a machine and the store of a shared runner.
+
+use crate::secret::Fingerprint;
+
+/// An act on the store of a shared runner has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No address of the store answers, or it has no majority.
+    #[error("{engine} cannot be reached: {detail}")]
+    Unreachable {
+        /// The store.
+        engine: &'static str,
+        /// What went wrong, by address.
+        detail: String,
+    },
+    /// The answer to a write was lost: it may be executed, now or later.
+    #[error("the answer of {engine} to a write of {object} was lost: {detail}")]
+    Unknown {
+        /// The store.
+        engine: &'static str,
+        /// The object.
+        object: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// The store does not know the credentials.
+    #[error("{engine} does not accept the credentials: {detail}")]
+    Unauthenticated {
+        /// The store.
+        engine: &'static str,
+        /// What the store says.
+        detail: String,
+    },
+    /// A right is missing.
+    #[error("{engine} does not allow to {act} {object}: {right} is missing")]
+    Denied {
+        /// The store.
+        engine: &'static str,
+        /// What was tried.
+        act: &'static str,
+        /// The object.
+        object: String,
+        /// The right that it needs.
+        right: String,
+    },
+    /// The object has to be made by the one who installs the agent.
+    #[error("there is no {object}")]
+    Missing {
+        /// The object.
+        object: String,
+    },
+    /// The value is not that of a shared runner, or not one that this version knows.
+    #[error("{object} does not hold a shared runner: {detail}")]
+    Foreign {
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The token is sealed with another key, or this machine has none.
+    #[error("the token in {object} is sealed with the key {sealed_with}, and this machine has {own}")]
+    Sealed {
+        /// The object.
+        object: String,
+        /// Tells the key that it is sealed with.
+        sealed_with: Fingerprint,
+        /// This machine's key, in words.
+        own: String,
+    },
+    /// The token is not sealed, although this machine has a key.
+    #[error("the token in {object} is not sealed, although this machine has an encryption key")]
+    Unsealed {
+        /// The object.
+        object: String,
+    },
+    /// The value grew beyond what a store takes.
+    #[error("{object} would have {bytes} bytes, more than {limit}", limit = super::MAX_VALUE_BYTES)]
+    TooLarge {
+        /// The object.
+        object: String,
+        /// Its size.
+        bytes: usize,
+    },
+    /// The settings of the store cannot be used.
+    #[error("{engine} cannot be used: {detail}")]
+    Settings {
+        /// The store.
+        engine: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The store has answered something else.
+    #[error("{engine} has answered {detail} to a request about {object}")]
+    Answer {
+        /// The store.
+        engine: &'static str,
+        /// The object.
+        object: String,
+        /// What it has answered.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Whether the same may succeed later without anyone's help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unknown { .. } | Self::Answer { .. } => true,
+            Self::Unauthenticated { .. }
+            | Self::Denied { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Sealed { .. }
+            | Self::Unsealed { .. }
+            | Self::TooLarge { .. }
+            | Self::Settings { .. } => false,
+        }
+    }
+
+    /// What the user can do about it, unless the message says so already.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated { .. } => Some("check the user, password, client certificate or token of [sharing]"),
+            Self::Denied { .. } => Some(
+                "grant the right; the agent's packages have a Role for Kubernetes and the commands for an etcd role",
+            ),
+            Self::Missing { .. } => Some("create the empty Secret; it is part of the manifests"),
+            Self::Foreign { .. } => Some(
+                "nothing was overwritten: use another name in `share_as`, update the agent, or remove the object with `runner-agent shared forget`",
+            ),
+            Self::Sealed { .. } => Some("give all machines the same `encryption_key` in [sharing]"),
+            Self::Unsealed { .. } => {
+                Some("nothing was overwritten: give the machine that wrote it the `encryption_key` of [sharing], too")
+            }
+            Self::TooLarge { .. } => Some("remove members that are gone with `runner-agent shared forget`"),
+            Self::Unreachable { .. } | Self::Unknown { .. } | Self::Settings { .. } | Self::Answer { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Kubernetes: a Secret per shared runner.
+//!
+//! The Secret is made by whoever installs the agent, so that its Role needs no right to create any. It is changed by a JSON
+//! patch that tests the whole value: the API server applies all of a patch or nothing.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::Stream;
+use futures_util::future::poll_fn;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value as Json, json};
+
+use super::{Engine, Error, Value, Watch};
+use crate::model::ShareName;
+
+const ENGINE: &str = "Kubernetes";
+
+/// The field of the Secret's data that holds the runner.
+const FIELD: &str = "runner";
+
+/// How long the API server is waited for.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the API server keeps a watch, in seconds. Its caller begins another one.
+const WATCH_SECS: u32 = 290;
+
+/// Where the API server is, and which Secrets are used.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Instead of the credentials of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Instead of that of the pod or of the kubeconfig.
+    pub namespace: Option<String>,
+}
+
+/// The Secrets of a namespace.
+pub struct Kubernetes {
+    secrets: Api<Secret>,
+    namespace: String,
+}
+
+impl std::fmt::Debug for Kubernetes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Kubernetes").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// A connection to the API server. Reads the credentials, and sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::Settings`].
+    pub async fn new(config: Config) -> Result<Self, Error> {
+        let settings = |detail: String| Error::Settings { engine: ENGINE, detail };
+        let mut found = match &config.kubeconfig {
+            Some(path) => {
+                let named = |error: &dyn std::fmt::Display| settings(format!("`{}`: {error}", path.display()));
+                let read = Kubeconfig::read_from(path).map_err(|error| named(&error))?;
+                let options = KubeConfigOptions::default();
+                kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| named(&error))?
+            }
+            None => kube::Config::incluster().map_err(|error| {
+                settings(format!("this is no pod with a service account, and [sharing] has no `kubeconfig`: {error}"))
+            })?,
+        };
+        found.connect_timeout = Some(TIMEOUT / 2);
+        found.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECS) + 10));
+        found.write_timeout = Some(TIMEOUT);
+        let namespace = config.namespace.unwrap_or_else(|| found.default_namespace.clone());
+        let client = Client::try_from(found).map_err(|error| settings(error.to_string()))?;
+        Ok(Self { secrets: Api::namespaced(client, &namespace), namespace })
+    }
+
+    fn error(&self, name: &ShareName, verb: &'static str, error: kube::Error) -> Error {
+        let (engine, object) = (ENGINE, self.object(name));
+        let kube::Error::Api(status) = error else {
+            let detail = chain(&error);
+            let is_lost = verb == PATCH && !is_not_sent(&error);
+            return if is_lost {
+                Error::Unknown { engine, object, detail }
+            } else {
+                Error::Unreachable { engine, detail }
+            };
+        };
+        let (act, detail) =
+            (if verb == PATCH { "change" } else { "read" }, format!("{}: {}", status.code, status.message));
+        match status.code {
+            401 => Error::Unauthenticated { engine, detail },
+            403 => Error::Denied { engine, act, object, right: format!("the verb `{verb}` on this Secret in a Role") },
+            404 => Error::Missing { object },
+            // It can have passed a change on to its own store.
+            500.. if verb == PATCH => Error::Unknown { engine, object, detail },
+            429 | 500.. => Error::Unreachable { engine, detail },
+            _ => Error::Answer { engine, object, detail },
+        }
+    }
+
+    async fn read(&self, name: &ShareName) -> Result<Secret, Error> {
+        let answer = tokio::time::timeout(TIMEOUT, self.secrets.get(&secret_of(name))).await;
+        answer.map_err(|_| self.late())?.map_err(|error| self.error(name, GET, error))
+    }
+
+    fn late(&self) -> Error {
+        Error::Unreachable { engine: ENGINE, detail: "the API server does not answer in time".to_owned() }
+    }
+
+    async fn patch(&self, name: &ShareName, patch: Vec<Json>, is_dry: bool) -> Result<(), Failed> {
+        let patch = serde_json::from_value(Json::Array(patch)).map_err(|error| {
+            Failed::For(Error::Answer { engine: ENGINE, object: self.object(name), detail: error.to_string() })
+        })?;
+        let patch = Patch::<()>::Json(patch);
+        let parameters = PatchParams { dry_run: is_dry, ..PatchParams::default() };
+        let name_of_secret = secret_of(name);
+        let sent = self.secrets.patch(&name_of_secret, &parameters, &patch);
+        let answer = tokio::time::timeout(TIMEOUT, sent).await.map_err(|_| {
+            let detail = "the API server does not answer in time".to_owned();
+            Failed::For(Error::Unknown { engine: ENGINE, object: self.object(name), detail })
+        })?;
+        match answer {
+            Ok(_) => Ok(()),
+            // A test of the patch has failed, or the Secret was changed between the test and the write.
+            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => {
+                Err(Failed::Test(status.message.clone()))
+            }
+            Err(error) => Err(Failed::For(self.error(name, PATCH, error))),
+        }
+    }
+}
+
+enum Failed {
+    /// The value is not the expected one, or the patch is none that the API server takes.
+    Test(String),
+    For(Error),
+}
+
+const GET: &str = "get";
+const WATCH: &str = "watch";
+const PATCH: &str = "patch";
+
+fn secret_of(name: &ShareName) -> String {
+    format!("runner-agent-{name}")
+}
+
+fn value_of(secret: &Secret) -> Option<Value> {
+    let bytes = secret.data.as_ref()?.get(FIELD)?;
+    Some(Value::new(bytes.0.clone())).filter(|value| !value.expose().is_empty())
+}
+
+fn chain(error: &kube::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Whether the API server cannot have the request.
+fn is_not_sent(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::BuildRequest(_) | kube::Error::Auth(_) => true,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => {
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                let is_refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+                if error.downcast_ref().is_some_and(is_refused) {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }
+        _ => false,
+    }
+}
+
+impl Engine for Kubernetes {
+    type Watch = KubernetesWatch;
+
+    fn object(&self, name: &ShareName) -> String {
+        format!("the Secret `{}` in the namespace `{}`", secret_of(name), self.namespace)
+    }
+
+    async fn get(&self, name: &ShareName) -> Result<Option<Value>, Error> {
+        Ok(value_of(&self.read(name).await?))
+    }
+
+    async fn swap(&self, name: &ShareName, expected: Option<&Value>, value: Option<&Value>) -> Result<bool, Error> {
+        let field = format!("/data/{FIELD}");
+        let new = value.map(|value| BASE64.encode(value.expose())).unwrap_or_default();
+        let mut patch = Vec::new();
+        match expected {
+            Some(expected) => {
+                patch.push(json!({"op": "test", "path": field, "value": BASE64.encode(expected.expose())}));
+                patch.push(json!({"op": "replace", "path": field, "value": new}));
+            }
+            // There is no value to test: the Secret is the one that has none.
+            None => {
+                let secret = self.read(name).await?;
+                if value_of(&secret).is_some() {
+                    return Ok(false);
+                }
+                patch.push(json!({"op": "test", "path": "/metadata/uid", "value": secret.uid()}));
+                patch.push(
+                    json!({"op": "test", "path": "/metadata/resourceVersion", "value": secret.resource_version()}),
+                );
+                if secret.data.is_none() {
+                    patch.push(json!({"op": "add", "path": "/data", "value": {}}));
+                }
+                patch.push(json!({"op": "add", "path": field, "value": new}));
+            }
+        }
+        match self.patch(name, patch, false).await {
+            Ok(()) => Ok(true),
+            Err(Failed::For(error)) => Err(error),
+            Err(Failed::Test(detail)) => {
+                // It is looked at before it is believed.
+                if self.get(name).await?.as_ref() == expected && expected.is_some() {
+                    return Err(Error::Answer { engine: ENGINE, object: self.object(name), detail });
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    async fn probe(&self, name: &ShareName) -> Result<(), Error> {
+        let patch = vec![json!({"op": "test", "path": "/metadata/name", "value": secret_of(name)})];
+        match self.patch(name, patch, true).await {
+            Ok(()) => Ok(()),
+            Err(Failed::Test(detail)) => Err(Error::Answer { engine: ENGINE, object: self.object(name), detail }),
+            // Nothing is written in any case.
+            Err(Failed::For(Error::Unknown { engine, detail, .. })) => Err(Error::Unreachable { engine, detail }),
+            Err(Failed::For(error)) => Err(error),
+        }
+    }
+
+    async fn watch(&self, name: &ShareName) -> Result<KubernetesWatch, Error> {
+        let version = self.read(name).await?.resource_version().unwrap_or_default();
+        // A Role for one Secret allows to watch it by this field only.
+        let fields = format!("metadata.name={}", secret_of(name));
+        let parameters = WatchParams { timeout: Some(WATCH_SECS), ..WatchParams::default() }.fields(&fields);
+        let stream = tokio::time::timeout(TIMEOUT, self.secrets.watch(&parameters, &version)).await;
+        let stream = stream.map_err(|_| self.late())?.map_err(|error| self.error(name, WATCH, error))?;
+        Ok(KubernetesWatch(Box::pin(stream)))
+    }
+}
+
+type Events = dyn Stream<Item = kube::Result<WatchEvent<Secret>>>;
+
+/// Changes of a Secret.
+pub struct KubernetesWatch(Pin<Box<Events>>);
+
+impl Watch for KubernetesWatch {
+    async fn next(&mut self) -> Result<Option<Value>, Error> {
+        let ended = |detail: String| Error::Unreachable { engine: ENGINE, detail };
+        loop {
+            match poll_fn(|context| self.0.as_mut().poll_next(context)).await {
+                Some(Ok(WatchEvent::Added(secret) | WatchEvent::Modified(secret))) => return Ok(value_of(&secret)),
+                Some(Ok(WatchEvent::Deleted(_))) => return Ok(None),
+                Some(Ok(WatchEvent::Bookmark(_))) => {}
+                Some(Ok(WatchEvent::Error(status))) => return Err(ended(status.message.clone())),
+                Some(Err(error)) => return Err(ended(chain(&error))),
+                None => return Err(ended("it has ended the watch".to_owned())),
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A store in memory, with the faults of a real one.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tokio::sync::watch;
+
+use super::{Engine, Error, Value, Watch};
+use crate::model::ShareName;
+
+/// A store in memory. Clones are the connections of several machines to it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryEngine(Rc<RefCell<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    values: BTreeMap<ShareName, watch::Sender<Option<Value>>>,
+    /// How many of the next swaps are executed while their answers are lost.
+    lost_answers: u32,
+    /// How many of the next swaps are lost before they are executed.
+    lost_requests: u32,
+}
+
+impl MemoryEngine {
+    /// The answers to the next swaps are lost.
+    pub fn lose_answers(&self, count: u32) {
+        self.0.borrow_mut().lost_answers = count;
+    }
+
+    /// The next swaps are lost on their way.
+    pub fn lose_requests(&self, count: u32) {
+        self.0.borrow_mut().lost_requests = count;
+    }
+
+    fn value(&self, name: &ShareName) -> watch::Sender<Option<Value>> {
+        self.0.borrow_mut().values.entry(name.clone()).or_insert_with(|| watch::Sender::new(None)).clone()
+    }
+}
+
+impl Engine for MemoryEngine {
+    type Watch = MemoryWatch;
+
+    fn object(&self, name: &ShareName) -> String {
+        format!("value `{name}`")
+    }
+
+    async fn get(&self, name: &ShareName) -> Result<Option<Value>, Error> {
+        Ok(self.value(name).borrow().clone())
+    }
+
+    async fn swap(&self, name: &ShareName, expected: Option<&Value>, value: Option<&Value>) -> Result<bool, Error> {
+        let unknown =
+            || Error::Unknown { engine: "memory", object: self.object(name), detail: "the test says so".to_owned() };
+        let take = |count: &mut u32| {
+            let is_one = *count > 0;
+            *count = count.saturating_sub(1);
+            is_one
+        };
+        if take(&mut self.0.borrow_mut().lost_requests) {
+            return Err(unknown());
+        }
+        let is_swapped = self.value(name).send_if_modified(|present| {
+            let is_expected = present.as_ref() == expected;
+            if is_expected {
+                *present = value.cloned();
+            }
+            is_expected
+        });
+        if take(&mut self.0.borrow_mut().lost_answers) { Err(unknown()) } else { Ok(is_swapped) }
+    }
+
+    async fn probe(&self, _: &ShareName) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn watch(&self, name: &ShareName) -> Result<MemoryWatch, Error> {
+        Ok(MemoryWatch(self.value(name).subscribe()))
+    }
+}
+
+/// Changes of a value in memory.
+#[derive(Debug)]
+pub struct MemoryWatch(watch::Receiver<Option<Value>>);
+
+impl Watch for MemoryWatch {
+    async fn next(&mut self) -> Result<Option<Value>, Error> {
+        let ended = |_| Error::Unreachable { engine: "memory", detail: "it is gone".to_owned() };
+        self.0.changed().await.map_err(ended)?;
+        Ok(self.0.borrow_and_update().clone())
+    }
+}

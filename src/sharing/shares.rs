@@ -1,0 +1,144 @@
+//! Shared runners in a store.
+
+use super::wire::Wire;
+use super::{Engine, Error, MAX_VALUE_BYTES, Value, Watch};
+use crate::model::{ShareName, SharedRunner};
+use crate::secret::SealingKey;
+
+/// The shared runners of a store.
+#[derive(Debug)]
+pub struct Shares<E> {
+    engine: E,
+    key: Option<SealingKey>,
+}
+
+/// A shared runner as it was read or written, with what it takes to replace it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The runner.
+    pub runner: SharedRunner,
+    value: Value,
+}
+
+#[cfg(test)]
+impl Stored {
+    pub(super) fn value(&self) -> Value {
+        self.value.clone()
+    }
+}
+
+/// What came of a swap.
+#[derive(Debug)]
+pub enum Swapped {
+    /// The store has the new value.
+    Done(Box<Stored>),
+    /// It had another value than expected.
+    Lost,
+}
+
+impl<E: Engine> Shares<E> {
+    /// The runners in this store. Their tokens are sealed with the key.
+    pub fn new(engine: E, key: Option<SealingKey>) -> Self {
+        Self { engine, key }
+    }
+
+    /// The object that holds a runner, for messages.
+    pub fn object(&self, name: &ShareName) -> String {
+        self.engine.object(name)
+    }
+
+    /// Reads a runner; `None` if the store has none by that name.
+    ///
+    /// # Errors
+    /// As [`Engine::get`], and [`Error::Foreign`], [`Error::Sealed`] and [`Error::Unsealed`].
+    pub async fn read(&self, name: &ShareName) -> Result<Option<Stored>, Error> {
+        let value = self.engine.get(name).await?;
+        value.map(|value| self.stored(name, value)).transpose()
+    }
+
+    /// Replaces a runner, if the store still has what was read. `None` is no runner: one that was never written, and one
+    /// that is removed.
+    ///
+    /// # Errors
+    /// As [`Engine::swap`], and [`Error::TooLarge`]. After [`Error::Unknown`] the store was read again, and still had what
+    /// was expected: the write can be executed until the value changes.
+    pub async fn swap(
+        &self,
+        name: &ShareName,
+        expected: Option<&Stored>,
+        runner: SharedRunner,
+    ) -> Result<Swapped, Error> {
+        let object = || self.engine.object(name);
+        let value =
+            Wire::of(&runner, name, self.key.as_ref()).map_err(|detail| Error::Foreign { object: object(), detail })?;
+        let bytes = value.expose().len();
+        if bytes > MAX_VALUE_BYTES {
+            return Err(Error::TooLarge { object: object(), bytes });
+        }
+        let expected = expected.map(|stored| &stored.value);
+        let done = |value| Swapped::Done(Box::new(Stored { runner, value }));
+        match self.engine.swap(name, expected, Some(&value)).await {
+            Ok(true) => Ok(done(value)),
+            Ok(false) => Ok(Swapped::Lost),
+            Err(unknown @ Error::Unknown { .. }) => match self.engine.get(name).await {
+                Ok(found) if found.as_ref() == Some(&value) => Ok(done(value)),
+                // Whatever is under way now finds another value.
+                Ok(found) if found.as_ref() != expected => Ok(Swapped::Lost),
+                Ok(_) | Err(_) => Err(unknown),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a runner that was read. Returns whether the store still had it.
+    ///
+    /// # Errors
+    /// As [`Engine::swap`].
+    pub async fn remove(&self, name: &ShareName, expected: &Stored) -> Result<bool, Error> {
+        self.engine.swap(name, Some(&expected.value), None).await
+    }
+
+    /// Removes whatever is there by that name, also what is no runner. For a person who has seen it.
+    ///
+    /// # Errors
+    /// As [`Engine::swap`].
+    pub async fn forget(&self, name: &ShareName) -> Result<bool, Error> {
+        match self.engine.get(name).await? {
+            Some(value) => self.engine.swap(name, Some(&value), None).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Tries whether a swap would be allowed. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub async fn probe(&self, name: &ShareName) -> Result<(), Error> {
+        self.engine.probe(name).await
+    }
+
+    /// Watches a runner from now on.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub async fn watch(&self, name: &ShareName) -> Result<E::Watch, Error> {
+        self.engine.watch(name).await
+    }
+
+    /// Waits for the next change of a watched runner; `None` if it was removed.
+    ///
+    /// Cancellation safe.
+    ///
+    /// # Errors
+    /// As [`Watch::next`] and [`Shares::read`].
+    pub async fn next(&self, name: &ShareName, watch: &mut E::Watch) -> Result<Option<Stored>, Error> {
+        let value = watch.next().await?;
+        value.map(|value| self.stored(name, value)).transpose()
+    }
+
+    fn stored(&self, name: &ShareName, value: Value) -> Result<Stored, Error> {
+        let runner =
+            Wire::read(&value, name, self.key.as_ref()).map_err(|problem| problem.of(self.engine.object(name)))?;
+        Ok(Stored { runner, value })
+    }
+}

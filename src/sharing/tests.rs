@@ -1,0 +1,205 @@
+use super::memory::MemoryEngine;
+use super::{Engine as _, Error, Shares, Swapped, Value};
+use crate::model::{
+    Credential, Expiry, Lineage, Member, Origin, Sender, ShareName, SharedChange, SharedPending, SharedRunner,
+    SharedToken, Timestamp,
+};
+use crate::secret::{SealingKey, Token};
+
+fn name() -> ShareName {
+    "docker-fleet".parse().unwrap()
+}
+
+fn key(text: &str) -> Option<SealingKey> {
+    Some(SealingKey::from_text(&text.repeat(32)).unwrap())
+}
+
+fn token(text: &str) -> SharedToken {
+    let token = Token::parse(text).unwrap();
+    let lineage = Lineage::first(Token::parse("glrt-first").unwrap().digest()).with_next(token.digest());
+    let at = Timestamp::from_millis(1_800_000_000_000);
+    SharedToken { credential: Credential { token, obtained_at: Some(at), expiry: Expiry::At(at) }, lineage }
+}
+
+fn sender() -> Sender {
+    Sender { machine: "s_0123456789ab".parse().unwrap(), boot: u64::MAX }
+}
+
+fn runner() -> SharedRunner {
+    let at = Timestamp::from_millis(1_800_000_000_000);
+    let pending =
+        SharedPending { change: SharedChange::Reset, sender: sender(), token: Some(token("glrt-a").lineage.token()) };
+    SharedRunner {
+        id: Some(7.try_into().unwrap()),
+        token: Some(token("glrt-secret")),
+        pending: Some(pending),
+        members: vec![Member { machine: sender().machine, host: "build-1".to_owned(), joined_at: at }],
+        recoveries: vec![at],
+        leaving: Some(sender()),
+        ..SharedRunner::new("https://gitlab.example.com".parse().unwrap(), Origin::Registered)
+    }
+}
+
+async fn written(engine: &MemoryEngine, key: Option<SealingKey>, runner: SharedRunner) -> super::Stored {
+    match Shares::new(engine.clone(), key).swap(&name(), None, runner).await.unwrap() {
+        Swapped::Done(stored) => *stored,
+        Swapped::Lost => panic!("lost"),
+    }
+}
+
+async fn text(engine: &MemoryEngine) -> String {
+    String::from_utf8(engine.get(&name()).await.unwrap().unwrap().expose().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn runner_comes_back_as_it_was_written() {
+    for key in [None, key("k")] {
+        for expiry in [Expiry::Unknown, Expiry::Never, token("glrt-a").credential.expiry] {
+            let (engine, mut runner) = (MemoryEngine::default(), runner());
+            runner.token.as_mut().unwrap().credential.expiry = expiry;
+            written(&engine, key.clone(), runner.clone()).await;
+            let read = Shares::new(engine, key.clone()).read(&name()).await.unwrap().unwrap();
+            assert_eq!(read.runner, runner);
+        }
+    }
+    let engine = MemoryEngine::default();
+    let empty = SharedRunner::new("https://gitlab.example.com".parse().unwrap(), Origin::Given);
+    written(&engine, None, empty.clone()).await;
+    assert_eq!(Shares::new(engine, None).read(&name()).await.unwrap().unwrap().runner, empty);
+}
+
+#[tokio::test]
+async fn of_two_machines_that_write_one_wins() {
+    let engine = MemoryEngine::default();
+    let first = written(&engine, None, runner()).await;
+    let shares = Shares::new(engine, None);
+    assert!(matches!(shares.swap(&name(), None, runner()).await.unwrap(), Swapped::Lost));
+    // The same runner, written again: the swap of another machine that has read the first one is lost all the same.
+    assert!(matches!(shares.swap(&name(), Some(&first), runner()).await.unwrap(), Swapped::Done(_)));
+    assert!(matches!(shares.swap(&name(), Some(&first), runner()).await.unwrap(), Swapped::Lost));
+}
+
+#[tokio::test]
+async fn write_whose_answer_was_lost_is_looked_up() {
+    let engine = MemoryEngine::default();
+    let shares = Shares::new(engine.clone(), None);
+    engine.lose_answers(1);
+    let Swapped::Done(first) = shares.swap(&name(), None, runner()).await.unwrap() else { panic!("it was executed") };
+    engine.lose_requests(1);
+    let unknown = shares.swap(&name(), Some(&first), runner()).await;
+    assert!(matches!(unknown, Err(Error::Unknown { .. })), "it can still be executed");
+    written_over(&engine, &first).await;
+    engine.lose_requests(1);
+    assert!(matches!(shares.swap(&name(), Some(&first), runner()).await.unwrap(), Swapped::Lost));
+}
+
+async fn written_over(engine: &MemoryEngine, expected: &super::Stored) {
+    let other = Shares::new(engine.clone(), None);
+    assert!(matches!(other.swap(&name(), Some(expected), runner()).await.unwrap(), Swapped::Done(_)));
+}
+
+#[tokio::test]
+async fn sealed_token_is_in_no_value() {
+    let engine = MemoryEngine::default();
+    written(&engine, key("k"), runner()).await;
+    assert!(!text(&engine).await.contains("glrt-secret"));
+    let read = |key| {
+        let shares = Shares::new(engine.clone(), key);
+        async move { shares.read(&name()).await.map(|read| read.is_some()) }
+    };
+    assert!(matches!(read(None).await, Err(Error::Sealed { .. })));
+    assert!(matches!(read(key("other")).await, Err(Error::Sealed { .. })));
+    assert!(read(key("k")).await.unwrap());
+}
+
+#[tokio::test]
+async fn machine_with_a_key_believes_no_token_that_is_not_sealed() {
+    let engine = MemoryEngine::default();
+    written(&engine, None, runner()).await;
+    let read = Shares::new(engine, key("k")).read(&name()).await;
+    assert!(matches!(read, Err(Error::Unsealed { .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn sealed_token_is_bound_to_its_runner_and_generation() {
+    for (from, to) in [
+        ("gitlab.example.com", "gitlab.example.org"),
+        ("\"id\":7", "\"id\":8"),
+        ("[[1,", "[[1,\"0000000000000000000000000000000000000000000000000000000000000000\"],[1,"),
+        ("],[2,", "],[3,"),
+    ] {
+        let engine = MemoryEngine::default();
+        let stored = written(&engine, key("k"), runner()).await;
+        let text = text(&engine).await;
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        engine.swap(&name(), Some(&stored.value()), Some(&Value::new(changed.into_bytes()))).await.unwrap();
+        let read = Shares::new(engine, key("k")).read(&name()).await;
+        // More links that it grew from do not change what it is bound to.
+        assert_eq!(read.is_ok(), from == "[[1,", "{from}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn value_of_others_is_reported_and_stays() {
+    let stored = {
+        let engine = MemoryEngine::default();
+        written(&engine, None, runner()).await;
+        text(&engine).await
+    };
+    let damaged = [
+        String::new(),
+        "glrt-secret".to_owned(),
+        "{}".to_owned(),
+        stored.replace("\"schema\":1", "\"schema\":2"),
+        stored.replace("docker-fleet", "other-fleet"),
+        stored.replace("glrt-secret", "glrt-other"),
+        stored.replace("glrt-secret", "glrt secret"),
+        stored.replace("s_0123456789ab", "glrt-secret"),
+        stored.replace("],[2,", "],[0,"),
+        stored[..stored.len() - 1].to_owned(),
+    ];
+    for value in damaged {
+        let engine = MemoryEngine::default();
+        engine.swap(&name(), None, Some(&Value::new(value.clone().into_bytes()))).await.unwrap();
+        let error = Shares::new(engine.clone(), None).read(&name()).await.unwrap_err();
+        assert!(matches!(error, Error::Foreign { .. }), "{value}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        assert!(matches!(Shares::new(engine.clone(), None).swap(&name(), None, runner()).await, Ok(Swapped::Lost)));
+        assert!(Shares::new(engine.clone(), None).forget(&name()).await.unwrap());
+        assert!(Shares::new(engine, None).read(&name()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn runner_that_would_not_fit_is_not_written() {
+    let mut runner = runner();
+    let member = runner.members.remove(0);
+    runner.members = vec![Member { host: "h".repeat(1024), ..member }; 1024];
+    let engine = MemoryEngine::default();
+    let swapped = Shares::new(engine.clone(), None).swap(&name(), None, runner).await;
+    assert!(matches!(swapped, Err(Error::TooLarge { .. })));
+    assert_eq!(engine.get(&name()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn change_of_another_machine_is_seen() {
+    let engine = MemoryEngine::default();
+    let shares = Shares::new(engine.clone(), None);
+    let mut watch = shares.watch(&name()).await.unwrap();
+    let stored = written(&engine, None, runner()).await;
+    let seen = shares.next(&name(), &mut watch).await.unwrap().unwrap();
+    assert_eq!(seen.runner, stored.runner);
+    assert!(shares.remove(&name(), &seen).await.unwrap());
+    assert!(shares.next(&name(), &mut watch).await.unwrap().is_none());
+}
+
+#[test]
+fn name_of_a_shared_runner_names_an_object_everywhere() {
+    for right in ["a", "docker-fleet", "0", &"a".repeat(40)] {
+        assert_eq!(right.parse::<ShareName>().unwrap().as_str(), right);
+    }
+    for wrong in ["", "-a", "a-", "A", "a/b", "a.b", "a_b", "ä", &"a".repeat(41)] {
+        assert!(wrong.parse::<ShareName>().is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,264 @@
+//! Three members of etcd, with TLS and a user for the agents.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use runner_agent::model::{TlsFiles, TlsPaths};
+use runner_agent::secret::Token;
+use runner_agent::sharing::etcd::{Config, Etcd};
+use runner_agent::sharing::{Engine as _, Error};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use test_support::Process;
+
+use crate::conformance::{self, name, value};
+use crate::{free_port, run};
+
+const MEMBERS: usize = 3;
+const PREFIX: &str = "/runner-agent/";
+const ROOT: &str = "root:root-password";
+const PASSWORD: &str = "etcd-password";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster, with users.
+struct Cluster {
+    directory: TempDir,
+    ports: Vec<(u16, u16)>,
+    members: Vec<Process>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        certificates(directory.path());
+        let ports = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
+        let mut cluster = Self { directory, ports, members: Vec::new() };
+        (0..MEMBERS).for_each(|number| cluster.members.push(cluster.member(number)));
+        cluster.wait_until_healthy();
+        cluster.etcdctl(&["user", "add", ROOT], None);
+        cluster.etcdctl(&["user", "grant-role", "root", "root"], None);
+        cluster.etcdctl(&["auth", "enable"], None);
+        cluster.script("packaging/etcd/create-user", &["agent", PREFIX]);
+        cluster
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn url(&self, number: usize) -> String {
+        format!("https://127.0.0.1:{}", self.ports[number].0)
+    }
+
+    /// Starts a member, or starts it again.
+    fn member(&self, number: usize) -> Process {
+        let peer = |number: usize| format!("https://127.0.0.1:{}", self.ports[number].1);
+        let all: Vec<_> = (0..MEMBERS).map(|number| format!("m{number}={}", peer(number))).collect();
+        let (ca, cert, key) = (self.path("ca.pem"), self.path("cert.pem"), self.path("key.pem"));
+        let mut command = Command::new("etcd");
+        command.arg(format!("--name=m{number}")).arg("--data-dir").arg(self.path(&format!("m{number}")));
+        command.arg(format!("--listen-client-urls={}", self.url(number)));
+        command.arg(format!("--advertise-client-urls={}", self.url(number)));
+        command.arg(format!("--listen-peer-urls={}", peer(number)));
+        command.arg(format!("--initial-advertise-peer-urls={}", peer(number)));
+        command.arg(format!("--initial-cluster={}", all.join(",")));
+        for prefix in ["", "peer-"] {
+            command.arg(format!("--{prefix}cert-file")).arg(&cert).arg(format!("--{prefix}key-file")).arg(&key);
+        }
+        // That of the clients would ask them for certificates.
+        command.arg("--peer-trusted-ca-file").arg(&ca);
+        Process::start(command)
+    }
+
+    fn wait_until_healthy(&self) {
+        let is_healthy = |number: usize| {
+            let mut command = Command::new("curl");
+            let output = command.args(["-sk", "-m", "5", &format!("{}/health", self.url(number))]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("true")
+        };
+        let are_healthy = |_: &Process| (0..MEMBERS).all(is_healthy);
+        assert!(self.members[0].wait_for(PATIENCE, are_healthy), "{}", self.members[0].log());
+    }
+
+    fn etcdctl_command(&self) -> Command {
+        let mut command = Command::new("etcdctl");
+        self.for_etcdctl(&mut command);
+        command
+    }
+
+    fn for_etcdctl(&self, command: &mut Command) {
+        let endpoints: Vec<_> = (0..MEMBERS).map(|number| self.url(number)).collect();
+        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", endpoints.join(","));
+        command.env("ETCDCTL_CACERT", self.path("ca.pem"));
+    }
+
+    /// Runs etcdctl, as this user if there is one.
+    fn etcdctl(&self, args: &[&str], user: Option<&str>) {
+        let mut command = self.etcdctl_command();
+        command.args(args).envs(user.map(|user| ("ETCDCTL_USER", user)));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Runs a script of the packages as etcd's root.
+    fn script(&self, script: &str, args: &[&str]) {
+        let password = self.path("password");
+        fs::write(&password, PASSWORD).unwrap();
+        let mut command = Command::new(script);
+        self.for_etcdctl(&mut command);
+        command.args(args).env("ETCDCTL_USER", ROOT);
+        let output = command.stdin(Stdio::from(fs::File::open(password).unwrap())).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            endpoints: (0..MEMBERS).map(|number| self.url(number).parse().unwrap()).collect(),
+            prefix: PREFIX.to_owned(),
+            tls: TlsPaths { ca_file: Some(self.path("ca.pem")), ..TlsPaths::default() }.into(),
+            user: Some(("agent".to_owned(), Token::parse(PASSWORD).unwrap())),
+        }
+    }
+
+    fn connect(&self) -> Etcd {
+        Etcd::new(self.config()).unwrap()
+    }
+}
+
+/// An authority, and a certificate for loopback.
+fn certificates(directory: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    for (name, text) in [("ca.pem", authority.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
+    {
+        fs::write(directory.join(name), text).unwrap();
+    }
+}
+
+pub(crate) fn keeps_what_every_engine_has_to() {
+    let cluster = Cluster::new();
+    let engines: Vec<_> = (0..8).map(|_| cluster.connect()).collect();
+    run(conformance::check(&engines));
+}
+
+pub(crate) fn goes_on_without_one_member() {
+    let cluster = Cluster::new();
+    let etcd = cluster.connect();
+    run(async {
+        assert!(etcd.swap(&name(), None, Some(&value("0"))).await.unwrap());
+        for number in 0..MEMBERS {
+            // It takes connections, and does not answer.
+            cluster.members[number].signal(Signal::STOP);
+            let (old, new) = (value(&number.to_string()), value(&(number + 1).to_string()));
+            swapped(&etcd, &old, &new).await;
+            assert_eq!(etcd.get(&name()).await.unwrap(), Some(new));
+            cluster.members[number].signal(Signal::CONT);
+            cluster.wait_until_healthy();
+        }
+    });
+}
+
+/// Swaps until the store has the new value: a write without an answer is looked up.
+async fn swapped(etcd: &Etcd, old: &runner_agent::sharing::Value, new: &runner_agent::sharing::Value) {
+    for _ in 0..20 {
+        match etcd.swap(&name(), Some(old), Some(new)).await {
+            Ok(true) => return,
+            Ok(false) if etcd.get(&name()).await.unwrap().as_ref() == Some(new) => return,
+            Ok(false) => panic!("the store has another value"),
+            Err(Error::Unknown { .. } | Error::Unreachable { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no write is taken");
+}
+
+pub(crate) fn without_a_majority() {
+    let cluster = Cluster::new();
+    let etcd = cluster.connect();
+    run(async {
+        assert!(etcd.swap(&name(), None, Some(&value("old"))).await.unwrap());
+        cluster.members[1..].iter().for_each(|member| member.signal(Signal::STOP));
+        let read = etcd.get(&name()).await;
+        assert!(matches!(read, Err(Error::Unreachable { .. })), "a value of one member is none: {read:?}");
+        let write = etcd.swap(&name(), Some(&value("old")), Some(&value("new"))).await;
+        assert!(matches!(write, Err(Error::Unreachable { .. } | Error::Unknown { .. })), "{write:?}");
+        let probe = etcd.probe(&name()).await;
+        assert!(matches!(probe, Err(Error::Unreachable { .. })), "{probe:?}");
+        cluster.members[1..].iter().for_each(|member| member.signal(Signal::CONT));
+        cluster.wait_until_healthy();
+        swapped(&etcd, &value("old"), &value("new")).await;
+    });
+}
+
+pub(crate) fn session_that_ended() {
+    let mut cluster = Cluster::new();
+    let etcd = cluster.connect();
+    run(async { assert!(etcd.swap(&name(), None, Some(&value("old"))).await.unwrap()) });
+    // Sessions are in the memory of the members.
+    std::mem::take(&mut cluster.members).into_iter().for_each(|member| drop(member.kill()));
+    (0..MEMBERS).for_each(|number| cluster.members.push(cluster.member(number)));
+    cluster.wait_until_healthy();
+    run(async {
+        assert_eq!(etcd.get(&name()).await.unwrap(), Some(value("old")));
+        assert!(etcd.swap(&name(), Some(&value("old")), Some(&value("new"))).await.unwrap());
+    });
+}
+
+pub(crate) fn names_the_permission() {
+    let cluster = Cluster::new();
+    let root = Some(ROOT);
+    for (user, grants) in [("none", &[][..]), ("reader", &["read"][..])] {
+        cluster.etcdctl(&["role", "add", user], root);
+        for grant in grants {
+            cluster.etcdctl(&["role", "grant-permission", "--prefix=true", user, grant, PREFIX], root);
+        }
+        cluster.etcdctl(&["user", "add", &format!("{user}:{PASSWORD}")], root);
+        cluster.etcdctl(&["user", "grant-role", user, user], root);
+    }
+    let connect = |user: &str, prefix: &str| {
+        let user = Some((user.to_owned(), Token::parse(PASSWORD).unwrap()));
+        Etcd::new(Config { user, prefix: prefix.to_owned(), ..cluster.config() }).unwrap()
+    };
+    run(async {
+        let denied = |result: Result<(), Error>, act: &str| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("to {act} ")) && text.contains("/docker-fleet"), "{text}");
+        };
+        let reader = connect("reader", PREFIX);
+        assert_eq!(reader.get(&name()).await.unwrap(), None);
+        denied(reader.probe(&name()).await, "write");
+        denied(reader.swap(&name(), None, Some(&value("new"))).await.map(drop), "write");
+        denied(connect("none", PREFIX).get(&name()).await.map(drop), "read");
+        denied(connect("none", PREFIX).watch(&name()).await.map(drop), "read");
+        // The user of the packages has no right to other keys.
+        denied(connect("agent", "/other/").probe(&name()).await, "write");
+        assert_eq!(cluster.connect().get(&name()).await.unwrap(), None, "nothing was written");
+    });
+}
+
+pub(crate) fn wrong_credentials() {
+    let cluster = Cluster::new();
+    run(async {
+        for user in [None, Some(("agent", "wrong")), Some(("unknown", PASSWORD))] {
+            let user = user.map(|(user, password)| (user.to_owned(), Token::parse(password).unwrap()));
+            let etcd = Etcd::new(Config { user, ..cluster.config() }).unwrap();
+            for result in [etcd.get(&name()).await.map(drop), etcd.probe(&name()).await] {
+                let error = result.unwrap_err();
+                assert!(matches!(error, Error::Unauthenticated { .. }), "{error:?}");
+                assert!(!format!("{error} {error:?}").contains("wrong"), "{error:?}");
+            }
+        }
+        let etcd = Etcd::new(Config { tls: TlsFiles::default(), ..cluster.config() }).unwrap();
+        let error = etcd.get(&name()).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }) && error.to_string().contains("certificate"), "{error}");
+    });
+}

@@ -1,0 +1,215 @@
+//! A kube-apiserver over an etcd of its own, with the Role of the packages.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use runner_agent::sharing::kubernetes::{Config, Kubernetes};
+use runner_agent::sharing::{Engine as _, Error};
+use rustix::process::Signal;
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use test_support::Process;
+
+use crate::conformance::{self, name, value};
+use crate::{free_port, run};
+
+const NAMESPACE: &str = "ci";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An API server, with the objects of the packages in its namespace.
+struct ApiServer {
+    directory: TempDir,
+    port: u16,
+    server: Process,
+    _etcd: Process,
+}
+
+impl ApiServer {
+    fn new() -> Self {
+        let binary =
+            String::from_utf8(Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap().stdout).unwrap();
+        let binary = binary.trim();
+        assert!(!binary.is_empty(), "kube-apiserver was not built");
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (port, etcd_port, peer) = (free_port(), free_port(), free_port());
+        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
+        let mut etcd = Command::new("etcd");
+        etcd.arg("--data-dir").arg(path("etcd")).arg(format!("--listen-client-urls={etcd_url}"));
+        etcd.arg(format!("--advertise-client-urls={etcd_url}"));
+        etcd.arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"));
+        let etcd = Process::start(etcd);
+        let key = Command::new("openssl").args(["genrsa", "-out"]).arg(path("sa.key")).arg("2048").output().unwrap();
+        assert!(key.status.success());
+        let tokens = "admin-token,admin,1,system:masters\nother-token,other,3\n";
+        fs::write(
+            path("tokens.csv"),
+            format!("{tokens}agent-token,system:serviceaccount:{NAMESPACE}:runner-agent,2\n"),
+        )
+        .unwrap();
+        let mut server = Command::new(binary);
+        server.arg(format!("--etcd-servers={etcd_url}")).arg(format!("--secure-port={port}"));
+        server.args(["--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.test"]);
+        server.arg("--cert-dir").arg(path("certs")).arg("--token-auth-file").arg(path("tokens.csv"));
+        server.arg("--service-account-signing-key-file").arg(path("sa.key"));
+        server.arg("--service-account-key-file").arg(path("sa.key"));
+        server.args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24"]);
+        // No controller makes the secret of a service account's token.
+        server.arg("--disable-admission-plugins=ServiceAccount");
+        let server = Process::start(server);
+        let server = Self { directory, port, server, _etcd: etcd };
+        let is_ready = |_: &Process| server.request("GET", "/readyz", None).is_some_and(|(code, _)| code == 200);
+        assert!(server.server.wait_for(PATIENCE, is_ready), "{}", server.server.log());
+        server.create("/api/v1/namespaces", &json!({"metadata": {"name": NAMESPACE}}));
+        server
+    }
+
+    /// Asks as the administrator; `None` without an answer.
+    fn request(&self, method: &str, path: &str, body: Option<&Json>) -> Option<(u16, String)> {
+        let mut command = Command::new("curl");
+        command.args(["-sk", "-m", "10", "-X", method, "-H", "Authorization: Bearer admin-token"]);
+        if let Some(body) = body {
+            command.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
+        }
+        command.args(["-w", "\n%{http_code}"]).arg(format!("https://127.0.0.1:{}{path}", self.port));
+        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let (body, code) = output.rsplit_once('\n')?;
+        Some((code.parse().ok().filter(|code| *code != 0)?, body.to_owned()))
+    }
+
+    fn create(&self, path: &str, object: &Json) {
+        let answer = self.request("POST", path, Some(object));
+        let (code, body) = answer.unwrap_or_else(|| panic!("{path}: no answer: {}", self.server.log()));
+        assert!(matches!(code, 200 | 201), "{path}: {code} {body}");
+    }
+
+    /// Creates the objects of the packages, but for those of this kind.
+    fn apply_manifests(&self, but: &str) {
+        let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+        let manifests = Command::new("/usr/bin/python3")
+            .args(["-c", script, "packaging/kubernetes/sharing.yaml"])
+            .output()
+            .unwrap();
+        let objects: Vec<Json> = serde_json::from_slice(&manifests.stdout).unwrap();
+        // The token of the test stands for the service account: this build of the API server panics when it makes one.
+        let is_made = |object: &&Json| object["kind"] != but && object["kind"] != "ServiceAccount";
+        for object in objects.iter().filter(is_made) {
+            let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+            let group = match object["apiVersion"].as_str().unwrap() {
+                "v1" => "/api/v1".to_owned(),
+                group => format!("/apis/{group}"),
+            };
+            self.create(&format!("{group}/namespaces/{NAMESPACE}/{plural}"), object);
+        }
+    }
+
+    fn kubeconfig(&self, token: &str) -> PathBuf {
+        let path = self.directory.path().join(token);
+        let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port),
+            "certificate-authority": self.directory.path().join("certs/apiserver.crt")});
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "c", "user": {"token": token}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c", "namespace": NAMESPACE}}]});
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    async fn connect(&self, token: &str) -> Kubernetes {
+        let config = Config { kubeconfig: Some(self.kubeconfig(token)), namespace: None };
+        Kubernetes::new(config).await.unwrap()
+    }
+}
+
+pub(crate) fn keeps_what_every_engine_has_to() {
+    let server = ApiServer::new();
+    server.apply_manifests("");
+    run(async {
+        let mut engines = Vec::new();
+        for _ in 0..8 {
+            engines.push(server.connect("agent-token").await);
+        }
+        conformance::check(&engines).await;
+    });
+}
+
+pub(crate) fn names_the_verb() {
+    let server = ApiServer::new();
+    server.apply_manifests("Role");
+    run(async {
+        let denied = |result: Result<(), Error>, verb: &str| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+            assert!(error.to_string().contains(&format!("the verb `{verb}`")), "{error}");
+        };
+        let agent = server.connect("agent-token").await;
+        denied(agent.get(&name()).await.map(drop), "get");
+        denied(agent.probe(&name()).await, "patch");
+        let rules = json!([{"apiGroups": [""], "resources": ["secrets"],
+            "resourceNames": ["runner-agent-docker-fleet"], "verbs": ["get"]}]);
+        let role = json!({"metadata": {"name": "runner-agent-docker-fleet"}, "rules": rules});
+        server.create(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles"), &role);
+        // The API server learns of it within a moment.
+        let mut read = agent.get(&name()).await;
+        for _ in 0..100 {
+            if read.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            read = agent.get(&name()).await;
+        }
+        assert_eq!(read.unwrap(), None);
+        denied(agent.swap(&name(), None, Some(&value("new"))).await.map(drop), "patch");
+        denied(agent.probe(&name()).await, "patch");
+        denied(agent.watch(&name()).await.map(drop), "watch");
+        let error = server.connect("unknown-token").await.get(&name()).await.unwrap_err();
+        assert!(matches!(error, Error::Unauthenticated { .. }), "{error:?}");
+    });
+}
+
+pub(crate) fn names_the_secret() {
+    let server = ApiServer::new();
+    server.apply_manifests("Secret");
+    run(async {
+        let agent = server.connect("agent-token").await;
+        for result in [agent.get(&name()).await.map(drop), agent.probe(&name()).await] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+            assert!(error.to_string().contains("`runner-agent-docker-fleet` in the namespace `ci`"), "{error}");
+        }
+    });
+}
+
+pub(crate) fn gone() {
+    let server = ApiServer::new();
+    server.apply_manifests("");
+    run(async {
+        let agent = server.connect("agent-token").await;
+        assert!(agent.swap(&name(), None, Some(&value("old"))).await.unwrap());
+        server.server.signal(Signal::STOP);
+        let read = agent.get(&name()).await;
+        assert!(matches!(read, Err(Error::Unreachable { .. })), "{read:?}");
+        let write = agent.swap(&name(), Some(&value("old")), Some(&value("new"))).await;
+        assert!(matches!(write, Err(Error::Unknown { .. })), "it can be executed later: {write:?}");
+        let probe = agent.probe(&name()).await;
+        assert!(matches!(probe, Err(Error::Unreachable { .. })), "{probe:?}");
+        server.server.signal(Signal::CONT);
+        let is_ready = |_: &Process| server.request("GET", "/readyz", None).is_some_and(|(code, _)| code == 200);
+        assert!(server.server.wait_for(PATIENCE, is_ready));
+        let found = agent.get(&name()).await.unwrap().unwrap();
+        assert!(found == value("old") || found == value("new"));
+    });
+    let server = ApiServer {
+        server: {
+            server.server.signal(Signal::KILL);
+            server.server
+        },
+        ..server
+    };
+    run(async {
+        let agent = server.connect("agent-token").await;
+        let write = agent.swap(&name(), Some(&value("new")), Some(&value("other"))).await;
+        assert!(matches!(write, Err(Error::Unreachable { .. } | Error::Unknown { .. })), "{write:?}");
+    });
+}
