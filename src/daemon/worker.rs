@@ -128,7 +128,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// the runner is retired.
     pub(super) fn rest(&mut self) -> Option<(Instant, Plan)> {
         let plan = self.driver.plan()?;
-        self.driver.runner.leave_candidates_on_disk();
+        self.driver.runner.rest();
         self.publish();
         let nap = plan.at.since(self.driver.now()).min(self.driver.rules.timing.longest_nap);
         Some((Instant::now() + nap, plan))

@@ -92,8 +92,11 @@ impl Runner {
         self.is_held_changed = true;
     }
 
-    /// Keeps the candidates on the disk alone, while nothing is done with the runner: a daemon has those of thousands.
-    pub fn leave_candidates_on_disk(&mut self) {
+    /// Takes as little memory as it can while nothing is done with the runner: a daemon has thousands. Its candidates are on
+    /// the disk alone until [`Ops::recall_candidates`].
+    pub fn rest(&mut self) {
+        self.record.former_digests.shrink_to_fit();
+        self.record.former_tokens.shrink_to_fit();
         let is_written = self.is_recorded && !self.is_held_changed && !self.is_unsaved && self.variable.is_none();
         if is_written && !self.held.candidates.is_empty() {
             (self.held.candidates, self.has_left_candidates) = (Vec::new(), true);

@@ -1700,7 +1700,7 @@ async fn candidates_that_were_left_on_the_disk_are_neither_forgotten_nor_written
     fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
     let known = runner.held.candidates.clone();
     assert!(!known.is_empty(), "the former token is kept");
-    runner.leave_candidates_on_disk();
+    runner.rest();
     assert!(runner.held.candidates.is_empty());
     let mut writing = runner.clone();
     fixture.ops.recall_candidates(&mut runner).await;
@@ -1715,7 +1715,7 @@ async fn candidates_that_were_left_on_the_disk_are_neither_forgotten_nor_written
 
     // What is not written yet stays in memory.
     writing.note_candidate(Candidate { token: Token::parse("glrt-new").unwrap(), ..found });
-    writing.leave_candidates_on_disk();
+    writing.rest();
     assert!(!writing.held.candidates.is_empty());
 }
 
