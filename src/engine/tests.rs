@@ -520,8 +520,19 @@ async fn a_failed_unregistration_only_defers() {
     world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
     world.server.inject_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
     let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
-    assert!(drive.unregistration().is_none_or(|(found, _)| found == Unregistration::AlreadyGone));
+    assert!(drive.unregistration().is_none());
     assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refusal_to_delete_a_manager_leaves_the_entry_and_reports_no_success() {
+    let world = World::new();
+    world.server.inject("delete_manager", Fault::Fail(Disposition::Refused));
+    let mut driver = world.command().await;
+    let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+    assert_eq!(world.server.calls().first(), Some(&"delete_manager"));
+    assert!(drive.unregistration().is_none(), "{:?}", world.server.calls());
+    assert!(world.holds_the_servers_token() && world.disk.state().journal.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
