@@ -252,6 +252,9 @@ impl FormatTime for Milliseconds {
 }
 
 #[cfg(test)]
+pub(crate) use self::tests::Captured;
+
+#[cfg(test)]
 mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
@@ -359,6 +362,27 @@ mod tests {
         log(buffer.clone());
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    /// The lines that this thread logs, until it is dropped.
+    pub(crate) struct Captured {
+        buffer: Buffer,
+        _guard: tracing::subscriber::DefaultGuard,
+        _second: tracing::Dispatch,
+    }
+
+    impl Captured {
+        pub(crate) fn start() -> Self {
+            let buffer = Buffer::default();
+            // As in `logged`.
+            let second = tracing::Dispatch::new(tracing_subscriber::registry());
+            let guard = tracing::subscriber::set_default(text(LogConfig::default(), buffer.clone()));
+            Self { buffer, _guard: guard, _second: second }
+        }
+
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.buffer.0.lock().unwrap().clone()).unwrap()
+        }
     }
 
     #[derive(Clone, Default)]

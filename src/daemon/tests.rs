@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::engine::{Config, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister};
 use crate::gitlab::Disposition;
 use crate::lifecycle::{Fraction, RegisterAgain};
+use crate::log::Captured;
 use crate::model::{Credential, Expiry, Origin, RunnerId, RunnerKey, Site, StateName, Step, TlsFiles, VerifyOutcome};
 use crate::ops::memory::{
     Fault, MemoryDisk, MemoryServer, TokioClock, asked, identity, inquiry_at, registration_token, url,
@@ -307,6 +308,40 @@ async fn only_the_removed_entry_of_an_enrollment_is_restored() {
     let names: Vec<_> = fixture.disk.state().entries.iter().map(|entry| entry.name.clone()).collect();
     assert_eq!(names, [Some("build-1".to_owned())]);
     assert_eq!(fixture.server.calls().iter().filter(|call| **call == "register").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_entry_whose_token_is_dead_is_not_restored() {
+    let fixture = DaemonFixture::new(None);
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let script = async {
+        sleep(secs(10)).await;
+        fixture.server.inject_always("verify", Some(crate::ops::memory::Fault::Fail(Disposition::Refused)));
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(1200)).await;
+        assert!(count_of(&fixture, "verify") >= 2);
+        fixture.disk.state().entries.clear();
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(60)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(enrolled(registration_token()), fixture.parts(), inbox), script);
+    result.unwrap();
+    assert!(fixture.disk.tokens().is_empty());
+    assert_eq!(count_of(&fixture, "register"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_state_directory_only_the_running_process_knows_of_a_lost_registration() {
+    let fixture = DaemonFixture::new(None);
+    fixture.disk.state().is_stateless = true;
+    fixture.server.inject("register", crate::ops::memory::Fault::LoseAnswer);
+    fixture.run(enrolled(registration_token()), secs(86_400), Notice::StopAndKeep).await;
+    assert_eq!(count_of(&fixture, "register"), 1, "the process waits for a reload");
+    assert!(fixture.disk.tokens().is_empty());
+    fixture.run(enrolled(registration_token()), secs(60), Notice::StopAndKeep).await;
+    assert_eq!(count_of(&fixture, "register"), 2, "the next one registers");
+    assert_eq!(fixture.disk.tokens().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1196,10 +1231,15 @@ async fn a_stop_without_a_state_directory_asks_about_the_token_of_an_odd_answer_
             notices.send(Notice::Stop).unwrap();
             count_of(&fixture, "verify")
         };
+        let log = Captured::start();
         let (stopped, before) = tokio::join!(run(Config::default(), fixture.parts(), inbox), scenario);
         stopped.unwrap();
         assert_eq!(count_of(&fixture, "verify"), before + 1, "answered: {is_answered}");
         let served = fixture.server.runners().into_values().next().unwrap();
+        // The end is logged with the fingerprint, by which the token can be told if it turns up.
+        let fingerprint = served.token.fingerprint().to_string();
+        let is_logged = |line: &str| line.contains("ending nevertheless") && line.contains(&fingerprint);
+        assert_eq!(log.text().lines().any(is_logged), !is_answered, "{}", log.text());
         assert_eq!(fixture.disk.tokens() == [served.token], is_answered);
     }
 }

@@ -520,8 +520,21 @@ async fn a_failed_unregistration_only_defers() {
     world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
     world.server.inject_always("delete_runner", Some(Fault::Fail(Disposition::Unknown { retry_after: None })));
     let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
-    assert!(drive.unregistration().is_none_or(|(found, _)| found == Unregistration::AlreadyGone));
+    assert!(drive.unregistration().is_none());
     assert!(!matches!(driver.state(), State::Uncertain(_)), "no reset was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_deletion_of_a_manager_leaves_the_entry_and_reports_no_success() {
+    let world = World::new();
+    world.command().await.drive(Goal::Verified, Budget::BY_RULES, &TestCaller::default()).await;
+    world.disk.state().records.values_mut().for_each(|record| record.origin = crate::model::Origin::Given);
+    world.server.inject_always("delete_manager", Some(Fault::Fail(Disposition::Refused)));
+    let mut driver = world.command().await;
+    let drive = driver.drive(Goal::Unregistered, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(world.server.calls().contains(&"delete_manager"), "{:?}", world.server.calls());
+    assert!(drive.unregistration().is_none(), "{:?}", world.server.calls());
+    assert!(world.holds_the_servers_token() && world.disk.state().journal.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -317,6 +317,19 @@ fn a_human_is_asked_for_after_three_equal_answers_in_ten_minutes() {
 }
 
 #[test]
+fn a_human_is_asked_for_sooner_if_the_token_has_a_short_life() {
+    let mut state = State::found(validity_of(1200), at(0), at(0));
+    let mut times = Vec::new();
+    while state.name() != StateName::Failed {
+        let now = plan(&state, &rules()).unwrap().at.max(at(0));
+        times.push(now);
+        state = apply(state, Outcome::Claimed(Trouble::InvalidRequest), &rules(), moment_at(now, Fraction::ZERO));
+    }
+    let span = times[times.len() - 1].since(times[0]);
+    assert!(times.len() == 3 && span <= secs(1200 / 8), "{times:?}");
+}
+
+#[test]
 fn a_failed_runner_is_looked_at_again_within_an_eighth_of_the_life_left() {
     let short = validity_of(7200);
     let state = State::found(short, at(0), at(0));

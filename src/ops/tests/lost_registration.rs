@@ -81,6 +81,16 @@ async fn a_command_whose_answer_was_lost_is_not_repeated_either() {
 }
 
 #[tokio::test]
+async fn without_a_state_directory_a_command_does_not_know_of_an_earlier_lost_registration() {
+    let fixture = OpsFixture::new();
+    fixture.disk.state().is_stateless = true;
+    fixture.server.inject("register", Fault::LoseAnswer);
+    fixture.register(&mut of_command()).await.unwrap_err();
+    fixture.register(&mut of_command()).await.unwrap();
+    assert_eq!(fixture.server.calls(), ["probe", "register"].repeat(2));
+}
+
+#[tokio::test]
 async fn a_registration_that_was_surely_not_executed_is_repeated() {
     for disposition in [NOT_EXECUTED, Disposition::MustAct(Reason::RegistrationRefused)] {
         let fixture = OpsFixture::new();

@@ -30,8 +30,15 @@ fn ids() -> Vec<Option<Value>> {
 }
 
 fn dates() -> Vec<Option<Value>> {
-    let texts =
-        ["", "soon", "0001-01-01T00:00:00Z", "-009999-01-01T00:00:00Z", "2026-02-30T00:00:00Z", "\n[[runners]]"];
+    let texts = [
+        "",
+        "soon",
+        "0001-01-01T00:00:00Z",
+        "-009999-01-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2027-01-11 14:39:24 UTC",
+        "\n[[runners]]",
+    ];
     let others = [json!(1_768_142_364), json!([]), json!({}), json!(true)];
     texts.into_iter().map(|text| json!(text)).chain(others).map(Some).collect()
 }

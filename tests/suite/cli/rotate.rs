@@ -418,3 +418,21 @@ fn token_is_stored_although_the_remarks_about_it_are_not_read() {
     let new = sandbox.gitlab.runner(id).unwrap().token;
     assert!(new != old && sandbox.config().contains(&new));
 }
+
+#[test]
+fn copied_state_directory_is_logged_once_and_the_command_rotates_its_runner_nevertheless() {
+    let sandbox = super::sandbox();
+    sandbox.register(&["--name", "a"]).exits(0);
+    let [record] = &sandbox.files_with("\"machine\": \"")[..] else { panic!("{}", sandbox.state()) };
+    let text = sandbox.read(record);
+    let (before, rest) = text.split_once("\"machine\": \"").unwrap();
+    let (_, after) = rest.split_once('"').unwrap();
+    sandbox.write_with_mode(record, &format!("{before}\"machine\": \"00000000\"{after}"), 0o600);
+    let logs = [(); 2].map(|()| sandbox.start_serving().stop(rustix::process::Signal::QUIT).stderr);
+    let times = logs.each_ref().map(|log| log.matches("was copied from another machine").count());
+    assert_eq!(times, [1, 0], "{logs:?}");
+    assert!(sandbox.read(record).contains("\"is_copy\": true"), "{}", sandbox.read(record));
+    sandbox.run(&["rotate", "--name", "a"]).exits(0);
+    let runner = sandbox.gitlab.runners().remove(0);
+    assert!(runner.rotations == 1 && sandbox.config().contains(&runner.token), "{}", sandbox.config());
+}

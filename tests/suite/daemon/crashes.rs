@@ -116,3 +116,19 @@ fn refused_deletion_of_a_stop_does_not_count_as_done() {
     assert!(sandbox.is_in_step() && sandbox.gitlab.runners().len() == 1, "{log}");
     assert!(sandbox.config().contains("[[runners]]"), "{log}");
 }
+
+#[test]
+fn gateways_404_to_the_deletion_of_a_stop_leaves_entry_and_runner() {
+    let json = |text: &str| Fault::json(404, serde_json::json!({ "message": text }));
+    for fault in [Fault::html(404), json("no Route matched with those values"), json("Not Found")] {
+        let sandbox = enrolled(Gitlab::builder().token_life("1h"), FAST);
+        let daemon = sandbox.start(&["run"]);
+        sandbox.wait_for_registration();
+        let config = sandbox.config();
+        sandbox.gitlab.order(Endpoint::Delete, fault.clone());
+        let Output { stderr: log, .. } = daemon.stop(Signal::TERM);
+        assert!(log.contains("cannot unregister"), "{fault:?}: {log}");
+        assert_eq!((sandbox.config(), sandbox.gitlab.runners().len()), (config, 1), "{fault:?}: {log}");
+        assert_eq!(sandbox.gitlab.requests_to(Endpoint::Delete).len(), 1, "{fault:?}: {log}");
+    }
+}

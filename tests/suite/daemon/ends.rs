@@ -225,3 +225,36 @@ fn environment_alone_registers_a_runner() {
     assert!(code == Some(0));
     assert!(sandbox.gitlab.runners().is_empty());
 }
+
+#[test]
+fn stop_never_deletes_a_runner_that_is_declared_shared() {
+    for unregister in ["enrolled", "all"] {
+        let settings =
+            format!("[shutdown]\nunregister = \"{unregister}\"\n[[runner]]\nname = \"build-1\"\nshared = true\n");
+        let sandbox = enrolled(Gitlab::builder(), &settings);
+        let daemon = sandbox.start(&["run"]);
+        sandbox.wait_for_registration();
+        let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(sandbox.gitlab.requests_to(Endpoint::Delete).is_empty(), "{log}");
+        assert_eq!(sandbox.gitlab.runners().len(), 1, "{log}");
+    }
+}
+
+#[test]
+fn runner_whose_entry_a_person_has_removed_is_not_unregistered_by_a_stop() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    sandbox.write("agent.toml", "[shutdown]\nunregister = \"all\"\n");
+    sandbox.register(&["--name", "goes"]).exits(0);
+    sandbox.register(&["--name", "stays"]).exits(0);
+    let config = sandbox.config();
+    let second = config.rfind("[[runners]]").unwrap();
+    let first = config.find("[[runners]]").unwrap();
+    let daemon = sandbox.start_serving();
+    sandbox.write_config(&format!("{}{}", &config[..first], &config[second..]));
+    sandbox.wait("the runner to be released", |_| daemon.log().contains("and not unregistering it"));
+    let Output { code, stderr: log, .. } = daemon.stop(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    let remaining: Vec<_> = sandbox.gitlab.runners().into_iter().map(|runner| runner.description).collect();
+    assert_eq!(remaining, ["goes"], "{log}");
+}

@@ -89,6 +89,20 @@ fn healthy_runner_rotates_on_time_beside_a_refused_one() {
 }
 
 #[test]
+fn refused_token_is_logged_as_an_error_and_its_entry_stays() {
+    let sandbox = super::sandbox(Gitlab::builder());
+    let dead = "glrt-refusedforever00000";
+    sandbox.write_config(&entry("dead", &sandbox.gitlab.url(), 999, dead));
+    sandbox.write("agent.toml", "[timing]\nconfirm_after = \"10ms\"\nfloor = \"10ms\"\n");
+    let daemon = sandbox.start_serving();
+    let is_said = |line: &str| line.contains("ERROR") && line.contains("the server refuses the token");
+    sandbox.wait("the error", |_| daemon.log().lines().any(|line| is_said(line) && line.contains("\"dead\"")));
+    let Output { code, .. } = daemon.stop(Signal::QUIT);
+    assert_eq!(code, Some(0));
+    assert!(sandbox.config().contains(dead), "the refused entry is kept");
+}
+
+#[test]
 fn temporary_outage_loses_nothing() {
     let sandbox = enrolled(Gitlab::builder().token_life(Duration::from_secs(3600)), SHORT);
     let maintenance = serde_json::json!({ "message": "GitLab is undergoing maintenance" });
