@@ -1,7 +1,7 @@
 //! The stores that hold the credentials of shared runners: etcd, or a Secret of Kubernetes.
 //!
 //! An [`Engine`] keeps one value per shared runner and replaces it by compare-and-swap on the *value*, never on a revision
-//! alone: a store that was restored from a backup counts its revisions again. [`Shares`] puts a [`SharedRunner`] into that
+//! alone: a store that was restored from a backup counts its revisions again. [`Shares`] puts a [`SharedRunner`](crate::model::SharedRunner) into that
 //! value and reads it back, with its token sealed if there is a key. A value that is none of ours is never overwritten.
 //!
 //! Which token counts where store and machine disagree is decided in `lifecycle::sharing`, not here.
