@@ -14,8 +14,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use test_support::Process;
 
+use crate::cases::{free_port, run};
 use crate::conformance::{self, name, value};
-use crate::{free_port, run};
 
 const MEMBERS: usize = 3;
 const PREFIX: &str = "/runner-agent/";

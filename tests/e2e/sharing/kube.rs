@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use test_support::Process;
 
+use crate::cases::{free_port, run};
 use crate::conformance::{self, name, value};
-use crate::{free_port, run};
 
 const NAMESPACE: &str = "ci";
 const PATIENCE: Duration = Duration::from_secs(120);

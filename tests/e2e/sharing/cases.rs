@@ -1,0 +1,56 @@
+//! The cases, by name.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::{etcd, kube};
+
+/// A case, by the sentence that it proves.
+type Case = (&'static str, fn());
+
+const CASES: &[Case] = &[
+    ("etcd-keeps-what-every-engine-has-to", etcd::keeps_what_every_engine_has_to),
+    ("etcd-goes-on-without-one-member", etcd::goes_on_without_one_member),
+    ("etcd-without-a-majority-is-unreachable-and-no-write-is-believed", etcd::without_a_majority),
+    ("etcd-session-that-ended-is-renewed", etcd::session_that_ended),
+    ("etcd-names-the-permission-that-is-missing", etcd::names_the_permission),
+    ("etcd-by-a-wrong-password-or-authority-is-said", etcd::wrong_credentials),
+    ("kubernetes-keeps-what-every-engine-has-to", kube::keeps_what_every_engine_has_to),
+    ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
+    ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
+    ("kubernetes-that-is-gone-is-unreachable", kube::gone),
+];
+
+pub(crate) fn play() -> ExitCode {
+    let wanted: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if env::var("RUNNER_AGENT_E2E").as_deref() != Ok("1") {
+        println!("sharing: skipped: RUNNER_AGENT_E2E=1 is not set");
+        return ExitCode::SUCCESS;
+    }
+    let began = Instant::now();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in CASES {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| name.starts_with(wanted.as_str())) {
+            continue;
+        }
+        let started = Instant::now();
+        let is_passed = catch_unwind(AssertUnwindSafe(case)).is_ok();
+        *(if is_passed { &mut passed } else { &mut failed }) += 1;
+        println!("{name}: {}, {} s", if is_passed { "ok" } else { "FAILED" }, started.elapsed().as_secs());
+    }
+    println!("{passed} passed, {failed} failed, {} s", began.elapsed().as_secs());
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a future to its end.
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
+/// A port of loopback that is free now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
