@@ -59,7 +59,7 @@
 //! | `log` | `clock`, `model`, `secret` |
 //! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |
-//! | `sharing` | `gitlab`, `model`, `secret` |
+//! | `sharing` | `files`, `gitlab`, `model`, `secret` |
 //! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
 //! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |
 //! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |

@@ -22,10 +22,7 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A client for JSON requests with POST. It knows no proxy and follows no redirect.
 #[derive(Clone, Debug)]
-pub struct JsonClient {
-    client: Client,
-    timeout: Duration,
-}
+pub struct JsonClient(Client);
 
 /// An answer.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ impl JsonClient {
     ///
     /// # Errors
     /// A message that names the file.
-    pub fn new(tls: &TlsFiles, timeout: Duration) -> Result<Self, String> {
+    pub fn new(tls: &TlsFiles, connect_timeout: Duration) -> Result<Self, String> {
         let client = match (&tls.cert_file, &tls.key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
@@ -76,13 +73,12 @@ impl JsonClient {
             .redirect(reqwest::redirect::Policy::none())
             .http1_only()
             .no_proxy()
-            .connect_timeout(timeout / 2)
+            .connect_timeout(connect_timeout)
             .tcp_keepalive(KEEPALIVE)
             .tcp_keepalive_interval(KEEPALIVE)
             .tcp_keepalive_retries(2)
             .build();
-        let client = client.map_err(cause)?;
-        Ok(Self { client, timeout })
+        Ok(Self(client.map_err(cause)?))
     }
 
     /// Sends a request, once. `authorization` is a secret.
@@ -94,8 +90,9 @@ impl JsonClient {
         url: String,
         body: Zeroizing<Vec<u8>>,
         authorization: Option<&str>,
+        timeout: Duration,
     ) -> Result<JsonAnswer, JsonFailure> {
-        let mut response = self.request(url, body, authorization, self.timeout)?.send().await.map_err(failure_of)?;
+        let mut response = self.request(url, body, authorization, timeout)?.send().await.map_err(failure_of)?;
         let mut received = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| JsonFailure::Lost(cause(error)))? {
             extend(&mut received, &chunk)?;
@@ -103,7 +100,8 @@ impl JsonClient {
         Ok(JsonAnswer { status: response.status().as_u16(), body: received })
     }
 
-    /// Sends a request whose answer is a message per line, for as long as both sides like.
+    /// Sends a request with one more header whose answer is a message per line, for as long as both sides like. The timeout
+    /// is that of its beginning.
     ///
     /// # Errors
     /// [`JsonFailure`].
@@ -112,9 +110,12 @@ impl JsonClient {
         url: String,
         body: Zeroizing<Vec<u8>>,
         authorization: Option<&str>,
+        header: (&'static str, &'static str),
+        timeout: Duration,
     ) -> Result<JsonStream, JsonFailure> {
-        let sent = self.request(url, body, authorization, STREAM)?.send();
-        let response = tokio::time::timeout(self.timeout, sent).await;
+        let (name, value) = header;
+        let sent = self.request(url, body, authorization, STREAM)?.header(name, value).send();
+        let response = tokio::time::timeout(timeout, sent).await;
         let response = response.map_err(|_| JsonFailure::Lost("it did not answer in time".to_owned()))?;
         Ok(JsonStream { response: response.map_err(failure_of)?, received: Zeroizing::default() })
     }
@@ -127,7 +128,7 @@ impl JsonClient {
         timeout: Duration,
     ) -> Result<RequestBuilder, JsonFailure> {
         let json = HeaderValue::from_static("application/json");
-        let request = self.client.post(url).timeout(timeout).header(CONTENT_TYPE, json);
+        let request = self.0.post(url).timeout(timeout).header(CONTENT_TYPE, json);
         let request = request.body(bytes::Bytes::from_owner(body));
         let Some(authorization) = authorization else { return Ok(request) };
         let unusable = |_| JsonFailure::NotSent("the credentials are no valid header value".to_owned());

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::{Digest, Fingerprint, Token};
 
-/// The fewest bytes of a key's text. 32 random bytes have 44 characters in base64 and 64 in hex.
+/// The fewest bytes of a key's text. 32 random bytes have 44 characters in base64 and 64 in hex. It is no password: what is
+/// sealed stands where others can try all short ones.
 pub const MIN_KEY_BYTES: usize = 32;
 
 /// A key that tokens are sealed with.

@@ -66,6 +66,8 @@ pub trait Engine {
 }
 
 /// Changes of one value, in the order in which they were made; some may be left out.
+///
+/// A server that is paused reports nothing and ends nothing: the value is to be read now and then all the same.
 #[expect(async_fn_in_trait, reason = "one thread runs everything")]
 pub trait Watch {
     /// Waits for the next value. `None` says that the value was removed.

@@ -19,13 +19,20 @@ use crate::secret::Token;
 
 const ENGINE: &str = "etcd";
 
-/// How long one member is waited for. It waits five seconds for the others itself.
-const TIMEOUT: Duration = Duration::from_secs(6);
+/// How long the answer of one member to a write is waited for. It waits five seconds for the others itself.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The same for a connection, and for what can be asked of another member: one that is paused holds up nothing for long.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Ends a watch of a member that has lost the majority.
+const WITH_LEADER: (&str, &str) = ("grpc-metadata-hasleader", "true");
 
 /// Codes of gRPC, by which etcd says what went wrong.
 mod code {
     pub(super) const INVALID_ARGUMENT: u32 = 3;
     pub(super) const PERMISSION_DENIED: u32 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u32 = 8;
     pub(super) const FAILED_PRECONDITION: u32 = 9;
     pub(super) const UNAUTHENTICATED: u32 = 16;
 }
@@ -74,7 +81,7 @@ impl Etcd {
         if config.endpoints.is_empty() {
             return Err(settings("there is no endpoint".to_owned()));
         }
-        let client = JsonClient::new(&config.tls, TIMEOUT).map_err(settings)?;
+        let client = JsonClient::new(&config.tls, READ_TIMEOUT).map_err(settings)?;
         Ok(Self { config, client, preferred: Cell::new(0), session: RefCell::default() })
     }
 
@@ -126,16 +133,20 @@ impl Etcd {
         is_write: bool,
     ) -> Result<JsonAnswer, Failure> {
         let (count, first) = (self.config.endpoints.len(), self.preferred.get());
+        let timeout = if is_write { WRITE_TIMEOUT } else { READ_TIMEOUT };
         let mut failures = Vec::new();
         for at in (first..first + count).map(|at| at % count) {
             let Some(endpoint) = self.config.endpoints.get(at) else { continue };
-            let answer = self.client.post(format!("{endpoint}{path}"), body.clone(), session).await;
+            let answer = self.client.post(format!("{endpoint}{path}"), body.clone(), session, timeout).await;
             let failure = match answered(answer) {
                 Ok(answer) => {
                     self.preferred.set(at);
                     return Ok(answer);
                 }
-                Err(refused @ Failure::Refused { .. }) => return Err(refused),
+                Err(refused @ Failure::Refused { .. }) => {
+                    self.preferred.set(at);
+                    return Err(refused);
+                }
                 Err(Failure::Lost(detail)) if is_write => {
                     self.preferred.set((at + 1) % count);
                     return Err(Failure::Lost(format!("{endpoint}: {detail}")));
@@ -243,6 +254,12 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
     // Both have the same text.
     let message = message.or(error).unwrap_or_default();
     match code {
+        // The rights of some user were changed since the session began.
+        code::INVALID_ARGUMENT if message.contains("revision of auth store is old") => {
+            Failure::Refused { code: code::UNAUTHENTICATED, message }
+        }
+        // Nothing is written any more until a person makes room.
+        code::RESOURCE_EXHAUSTED if message.contains("space exceeded") => Failure::Refused { code, message },
         code::INVALID_ARGUMENT | code::PERMISSION_DENIED | code::FAILED_PRECONDITION | code::UNAUTHENTICATED => {
             Failure::Refused { code, message }
         }
@@ -402,8 +419,16 @@ impl Engine for Etcd {
         let body = body_of(&Question { create_request }).map_err(failed)?;
         let endpoint = self.config.endpoints.get(self.preferred.get());
         let endpoint = endpoint.ok_or_else(|| self.unexpected(name, "nothing"))?;
-        let stream =
-            self.client.stream(format!("{endpoint}/v3/watch"), body, session.as_ref().map(|it| it.as_str())).await;
+        let stream = self
+            .client
+            .stream(
+                format!("{endpoint}/v3/watch"),
+                body,
+                session.as_ref().map(|it| it.as_str()),
+                WITH_LEADER,
+                READ_TIMEOUT,
+            )
+            .await;
         let stream = stream.map_err(|failure| failed(Failure::NotExecuted(format!("{endpoint}: {failure}"))))?;
         if stream.status() != 200 {
             return Err(failed(refusal(stream.status(), b"")));

@@ -18,9 +18,13 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value as Json, json};
 
 use super::{Engine, Error, Value, Watch};
+use crate::files;
 use crate::model::ShareName;
 
 const ENGINE: &str = "Kubernetes";
+
+/// Size limit of a kubeconfig, in bytes.
+const MAX_KUBECONFIG_BYTES: u64 = 1024 * 1024;
 
 /// The field of the Secret's data that holds the runner.
 const FIELD: &str = "runner";
@@ -62,6 +66,8 @@ impl Kubernetes {
         let mut found = match &config.kubeconfig {
             Some(path) => {
                 let named = |error: &dyn std::fmt::Display| settings(format!("`{}`: {error}", path.display()));
+                // It can name a program to run.
+                files::read_trusted(path, MAX_KUBECONFIG_BYTES).map_err(|error| named(&error))?;
                 let read = Kubeconfig::read_from(path).map_err(|error| named(&error))?;
                 let options = KubeConfigOptions::default();
                 kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| named(&error))?
@@ -70,6 +76,10 @@ impl Kubernetes {
                 settings(format!("this is no pod with a service account, and [sharing] has no `kubeconfig`: {error}"))
             })?,
         };
+        // The crate would repeat a change that may have been made, and report the failed test of the second one.
+        found.default_retry = false;
+        // Those of the environment are for GitLab.
+        found.proxy_url = None;
         found.connect_timeout = Some(TIMEOUT / 2);
         found.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECS) + 10));
         found.write_timeout = Some(TIMEOUT);
@@ -154,6 +164,10 @@ fn value_of(secret: &Secret) -> Option<Value> {
 }
 
 fn chain(error: &kube::Error) -> String {
+    // The program of a kubeconfig may have printed a token.
+    if matches!(error, kube::Error::Auth(_)) {
+        return "the credentials cannot be had by the kubeconfig or the service account".to_owned();
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -225,8 +239,8 @@ impl Engine for Kubernetes {
             Ok(()) => Ok(true),
             Err(Failed::For(error)) => Err(error),
             Err(Failed::Test(detail)) => {
-                // It is looked at before it is believed.
-                if self.get(name).await?.as_ref() == expected && expected.is_some() {
+                // It is looked at before it is believed: an immutable Secret fails in the same way.
+                if self.get(name).await?.as_ref() == expected {
                     return Err(Error::Answer { engine: ENGINE, object: self.object(name), detail });
                 }
                 Ok(false)

@@ -32,7 +32,7 @@ impl Stored {
 pub enum Swapped {
     /// The store has the new value.
     Done(Box<Stored>),
-    /// It had another value than expected.
+    /// It has another value than expected: it is to be read again.
     Lost,
 }
 
@@ -61,7 +61,7 @@ impl<E: Engine> Shares<E> {
     ///
     /// # Errors
     /// As [`Engine::swap`], and [`Error::TooLarge`]. After [`Error::Unknown`] the store was read again, and still had what
-    /// was expected: the write can be executed until the value changes.
+    /// was expected: the write can be executed for as long as it has that, or has it again.
     pub async fn swap(
         &self,
         name: &ShareName,
@@ -79,7 +79,11 @@ impl<E: Engine> Shares<E> {
         let done = |value| Swapped::Done(Box::new(Stored { runner, value }));
         match self.engine.swap(name, expected, Some(&value)).await {
             Ok(true) => Ok(done(value)),
-            Ok(false) => Ok(Swapped::Lost),
+            // A proxy may have sent it twice: the first one was executed.
+            Ok(false) => match self.engine.get(name).await? {
+                Some(found) if found == value => Ok(done(value)),
+                Some(_) | None => Ok(Swapped::Lost),
+            },
             Err(unknown @ Error::Unknown { .. }) => match self.engine.get(name).await {
                 Ok(found) if found.as_ref() == Some(&value) => Ok(done(value)),
                 // Whatever is under way now finds another value.
@@ -95,7 +99,18 @@ impl<E: Engine> Shares<E> {
     /// # Errors
     /// As [`Engine::swap`].
     pub async fn remove(&self, name: &ShareName, expected: &Stored) -> Result<bool, Error> {
-        self.engine.swap(name, Some(&expected.value), None).await
+        self.remove_value(name, &expected.value).await
+    }
+
+    async fn remove_value(&self, name: &ShareName, expected: &Value) -> Result<bool, Error> {
+        match self.engine.swap(name, Some(expected), None).await {
+            Err(unknown @ Error::Unknown { .. }) => match self.engine.get(name).await {
+                Ok(None) => Ok(true),
+                Ok(Some(found)) if found != *expected => Ok(false),
+                Ok(Some(_)) | Err(_) => Err(unknown),
+            },
+            removed => removed,
+        }
     }
 
     /// Removes whatever is there by that name, also what is no runner. For a person who has seen it.
@@ -104,7 +119,7 @@ impl<E: Engine> Shares<E> {
     /// As [`Engine::swap`].
     pub async fn forget(&self, name: &ShareName) -> Result<bool, Error> {
         match self.engine.get(name).await? {
-            Some(value) => self.engine.swap(name, Some(&value), None).await,
+            Some(value) => self.remove_value(name, &value).await,
             None => Ok(false),
         }
     }

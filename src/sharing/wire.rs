@@ -12,7 +12,8 @@ use crate::model::{
 };
 use crate::secret::{Digest, Fingerprint, SealingError, SealingKey, Token, random_bits};
 
-/// Incremented when a field changes its meaning; other schemas are rejected.
+/// Incremented with every change of the fields; other schemas are rejected. A version that does not know a field would
+/// write the value without it.
 const SCHEMA: u32 = 1;
 
 /// The value that a store holds.

@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use runner_agent::model::{TlsFiles, TlsPaths};
 use runner_agent::secret::Token;
 use runner_agent::sharing::etcd::{Config, Etcd};
-use runner_agent::sharing::{Engine as _, Error};
+use runner_agent::sharing::{Engine as _, Error, Watch as _};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use test_support::Process;
@@ -184,6 +184,9 @@ pub(crate) fn without_a_majority() {
     let etcd = cluster.connect();
     run(async {
         assert!(etcd.swap(&name(), None, Some(&value("old"))).await.unwrap());
+        let lone = vec![cluster.url(0).parse().unwrap()];
+        let lone = Etcd::new(Config { endpoints: lone, ..cluster.config() }).unwrap();
+        let mut watch = lone.watch(&name()).await.unwrap();
         cluster.members[1..].iter().for_each(|member| member.signal(Signal::STOP));
         let read = etcd.get(&name()).await;
         assert!(matches!(read, Err(Error::Unreachable { .. })), "a value of one member is none: {read:?}");
@@ -191,6 +194,8 @@ pub(crate) fn without_a_majority() {
         assert!(matches!(write, Err(Error::Unreachable { .. } | Error::Unknown { .. })), "{write:?}");
         let probe = etcd.probe(&name()).await;
         assert!(matches!(probe, Err(Error::Unreachable { .. })), "{probe:?}");
+        let ended = tokio::time::timeout(PATIENCE, watch.next()).await;
+        assert!(ended.is_ok_and(|next| next.is_err()), "a watch without a leader ends");
         cluster.members[1..].iter().for_each(|member| member.signal(Signal::CONT));
         cluster.wait_until_healthy();
         swapped(&etcd, &value("old"), &value("new")).await;
