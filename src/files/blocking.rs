@@ -219,10 +219,9 @@ pub fn read_within_limit<T: Clone + Send + 'static, E: Send + 'static>(
         // The lock makes it either timely or late. The reader of a timely one may read the file again.
         let mut under_way = under_way();
         under_way.reads.remove(&path);
-        if let Err(SendError(late)) = answer.send(read) {
-            if let Ok(late) = late
-                && under_way.forgotten == forgotten
-            {
+        // A failure is not kept: to read again because of it would fail again, for as long as the share does.
+        if let Err(SendError(Ok(late))) = answer.send(read) {
+            if under_way.forgotten == forgotten {
                 under_way.late.insert(path, (Instant::now(), Box::new(late)));
             }
             LATE.notify_one();

@@ -105,10 +105,17 @@ impl Runner {
 
     /// Takes the candidates and the evidence from the disk.
     pub(super) fn take_held(&mut self, held: Result<Held, store::Error>) {
-        let stored = held.unwrap_or_else(|error| {
-            tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
-            Held::default()
-        });
+        let stored = match held {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
+                // A damaged file is set aside before it is written anew. Any other one is still to be read.
+                if self.has_left_candidates && !matches!(error, store::Error::Held { .. }) {
+                    return;
+                }
+                Held::default()
+            }
+        };
         self.has_left_candidates = false;
         if !self.is_held_changed {
             self.held = stored;
@@ -421,7 +428,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub(super) async fn save_held(&self, runner: &mut Runner) -> Result<(), store::Error> {
         if runner.is_held_changed && runner.variable.is_none() {
             if runner.has_left_candidates {
-                self.load_held(runner).await;
+                match self.disk.held(&runner.record.key).await {
+                    Err(error) if !matches!(error, store::Error::Held { .. }) => return Err(error),
+                    held => runner.take_held(held),
+                }
             }
             self.disk.save_held(&runner.record.key, runner.held.clone()).await?;
             runner.is_held_changed = false;
