@@ -110,7 +110,8 @@ impl Runner {
             Err(error) => {
                 tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
                 // A damaged file is set aside before it is written anew. Any other one is still to be read.
-                if self.has_left_candidates && !matches!(error, store::Error::Held { .. }) {
+                if !matches!(error, store::Error::Held { .. }) {
+                    self.has_left_candidates = true;
                     return;
                 }
                 Held::default()
