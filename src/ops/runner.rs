@@ -53,7 +53,7 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
-    /// Whether the candidates of `held` are on the disk alone.
+    /// Whether the disk may hold candidates that `held` lacks: it was left without them, or they could not be read.
     pub(super) has_left_candidates: bool,
     /// When this process has lost the answer to its registration.
     pub(super) lost_at: Option<Instant>,
