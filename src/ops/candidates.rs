@@ -80,7 +80,7 @@ impl Runner {
     /// Adds a candidate, or a newer sighting of it. The current token is none, once the record holds it: until then it can
     /// be in no other place than beside the record, where another process has noted it.
     pub(super) fn note_candidate(&mut self, candidate: Candidate) {
-        if self.is_current(&candidate.token) && !self.is_unsaved || self.variable.is_some() {
+        if !self.may_hold(&candidate) {
             return;
         }
         let candidates = &mut self.held.candidates;
@@ -92,6 +92,10 @@ impl Runner {
         self.is_held_changed = true;
     }
 
+    fn may_hold(&self, candidate: &Candidate) -> bool {
+        (self.is_unsaved || !self.is_current(&candidate.token)) && self.variable.is_none()
+    }
+
     /// Takes as little memory as it can while nothing is done with the runner: a daemon has thousands. Its candidates are on
     /// the disk alone until [`Ops::recall_candidates`].
     pub fn rest(&mut self) {
@@ -99,7 +103,9 @@ impl Runner {
         self.record.former_tokens.shrink_to_fit();
         let is_written = self.is_recorded && !self.is_held_changed && !self.is_unsaved && self.variable.is_none();
         if is_written && !self.held.candidates.is_empty() {
-            (self.held.candidates, self.has_left_candidates) = (Vec::new(), true);
+            let is_listed = |digest: &Digest| self.record.former_digests.contains(digest);
+            self.left = Some(self.former_digests().filter(|digest| !is_listed(digest)).collect());
+            self.held.candidates = Vec::new();
         }
     }
 
@@ -111,21 +117,31 @@ impl Runner {
                 tracing::error!(runner = self.label(), %error, "cannot read the runner's further tokens");
                 // A damaged file is set aside before it is written anew. Any other one is still to be read.
                 if !matches!(error, store::Error::Held { .. }) {
-                    self.has_left_candidates = true;
+                    self.left.get_or_insert_default();
                     return;
                 }
                 Held::default()
             }
         };
-        self.has_left_candidates = false;
-        if !self.is_held_changed {
-            self.held = stored;
-            return;
+        if self.is_held_changed {
+            self.take_candidates(stored.candidates);
+        } else {
+            (self.held, self.left) = (stored, None);
         }
-        // What this process could not write yet does not replace the tokens of another one.
-        for candidate in stored.candidates {
-            self.note_candidate(candidate);
+    }
+
+    /// Puts candidates from the disk before those in memory, which are newer. What this process could not write yet does
+    /// not replace the tokens of another one.
+    fn take_candidates(&mut self, stored: Vec<Candidate>) {
+        let stored = stored.into_iter().filter(|candidate| self.may_hold(candidate)).collect();
+        for candidate in std::mem::replace(&mut self.held.candidates, stored) {
+            match self.held.candidates.iter_mut().find(|known| known.token == candidate.token) {
+                Some(known) => *known = candidate,
+                None => self.held.candidates.push(candidate),
+            }
         }
+        self.left = None;
+        self.evict_found();
     }
 
     /// Whether another record is the same runner's: the server has named one id for the tokens of both.
@@ -428,7 +444,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Writes candidates and evidence if they have changed. A token from an environment variable is never written.
     pub(super) async fn save_held(&self, runner: &mut Runner) -> Result<(), store::Error> {
         if runner.is_held_changed && runner.variable.is_none() {
-            if runner.has_left_candidates {
+            if runner.left.is_some() {
                 match self.disk.held(&runner.record.key).await {
                     Err(error) if !matches!(error, store::Error::Held { .. }) => return Err(error),
                     held => runner.take_held(held),
@@ -516,10 +532,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Reads the candidates that a runner has left on the disk.
     pub async fn recall_candidates(&self, runner: &mut Runner) {
         // One that cannot be read now is read, and reported, with the next step.
-        if runner.has_left_candidates
+        if runner.left.is_some()
             && let Ok(held) = self.disk.held(&runner.record.key).await
         {
-            (runner.held.candidates, runner.has_left_candidates) = (held.candidates, false);
+            runner.take_candidates(held.candidates);
         }
     }
 

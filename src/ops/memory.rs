@@ -519,7 +519,7 @@ impl MemoryDisk {
         self.0.borrow_mut()
     }
 
-    /// Makes a write fail a number of times.
+    /// Makes a write, or the reading of what is kept beside a record (`read held`), fail a number of times.
     pub(crate) fn fail(&self, effect: &'static str, times: u32) {
         self.state().failing.insert(effect, times);
     }
@@ -715,7 +715,11 @@ impl Disk for MemoryDisk {
     }
 
     async fn held(&self, key: &RunnerKey) -> Result<Held, store::Error> {
-        let state = self.state();
+        let mut state = self.state();
+        if let Some(times) = state.failing.get_mut("read held").filter(|times| **times > 0) {
+            *times -= 1;
+            return Err(store::Error::Stopped);
+        }
         match state.damaged_held.get(key) {
             Some(key) => Err(store::Error::Held { path: PathBuf::from(key.as_str()), reason: "a test".to_owned() }),
             None => Ok(state.held.get(key).cloned().unwrap_or_default()),

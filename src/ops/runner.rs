@@ -53,8 +53,9 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
-    /// Whether the disk may hold candidates that `held` lacks: it was left without them, or they could not be read.
-    pub(super) has_left_candidates: bool,
+    /// Set while the disk may hold candidates that `held` lacks: they were left there, or could not be read. Lists the
+    /// former tokens among them that the record does not.
+    pub(super) left: Option<Box<[Digest]>>,
     /// When this process has lost the answer to its registration.
     pub(super) lost_at: Option<Instant>,
     /// Whether another process has replaced its token, and no outcome has told of the new one yet: the step that found it
@@ -162,7 +163,7 @@ impl Runner {
             belief: None,
             held: Held::default(),
             is_held_changed: false,
-            has_left_candidates: false,
+            left: None,
             lost_at: None,
             is_replaced: false,
             is_unsaved: false,
@@ -209,11 +210,16 @@ impl Runner {
     }
 
     /// Digests of its former tokens: those that the record lists, which are the latest ones, and those of the candidates.
-    fn former_digests(&self) -> impl Iterator<Item = Digest> {
+    pub(super) fn former_digests(&self) -> impl Iterator<Item = Digest> {
+        let left = self.left.iter().flatten().copied();
+        self.record.former_digests.iter().copied().chain(self.former_candidates()).chain(left)
+    }
+
+    /// Digests of the former tokens among its candidates.
+    fn former_candidates(&self) -> impl Iterator<Item = Digest> {
         let is_former =
             |candidate: &&Candidate| candidate.source == CandidateSource::Former && !self.is_current(&candidate.token);
-        let candidates = self.held.candidates.iter().filter(is_former).map(|candidate| candidate.token.digest());
-        self.record.former_digests.iter().copied().chain(candidates)
+        self.held.candidates.iter().filter(is_former).map(|candidate| candidate.token.digest())
     }
 
     /// Whether a token was the runner's.

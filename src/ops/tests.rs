@@ -1711,12 +1711,58 @@ async fn candidates_that_were_left_on_the_disk_are_neither_forgotten_nor_written
     writing.note_candidate(found.clone());
     fixture.ops.save_held(&mut writing).await.unwrap();
     let stored = fixture.disk.state().held[&runner.record.key].candidates.clone();
-    assert!(known.iter().chain([&found]).all(|candidate| stored.contains(candidate)), "{stored:?}");
+    assert_eq!(stored, [&known[..], &[found.clone()]].concat(), "the newest is the last");
+
+    // Noted before the look at the disk.
+    let noted = Candidate { token: Token::parse("glrt-noted").unwrap(), ..found.clone() };
+    writing.rest();
+    writing.note_candidate(noted.clone());
+    fixture.ops.recall_candidates(&mut writing).await;
+    assert_eq!(writing.held.candidates, [stored, vec![noted]].concat());
 
     // What is not written yet stays in memory.
     writing.note_candidate(Candidate { token: Token::parse("glrt-new").unwrap(), ..found });
     writing.rest();
     assert!(!writing.held.candidates.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn runner_at_rest_still_knows_its_entry_by_a_token_that_its_record_no_longer_lists() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let first = runner.record.credential.clone().unwrap().token;
+    for _ in 0..20 {
+        fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    }
+    assert!(!runner.record.former_digests.contains(&first.digest()));
+    let before = runner.target();
+    assert!(before.digests.contains(&first.digest()));
+    runner.rest();
+    assert!(runner.held.candidates.is_empty());
+    let sorted = |mut target: store::EntrySelector| {
+        target.digests.sort();
+        target.digests.dedup();
+        target.digests
+    };
+    assert_eq!(sorted(runner.target()), sorted(before));
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_tokens_that_cannot_be_read_are_not_written_over() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    let key = runner.record.key.clone();
+    let known = runner.held.candidates.clone();
+    let mut restarted = Runner::recorded(runner.record.clone(), runner.site.clone());
+    fixture.disk.fail("read held", 2);
+    fixture.ops.load_held(&mut restarted).await;
+    let found = Candidate { token: Token::parse("glrt-found").unwrap(), ..known[0].clone() };
+    restarted.note_candidate(found.clone());
+    fixture.ops.save_held(&mut restarted).await.unwrap_err();
+    assert_eq!(fixture.disk.state().held[&key].candidates, known);
+    fixture.ops.save_held(&mut restarted).await.unwrap();
+    assert_eq!(fixture.disk.state().held[&key].candidates, [known, vec![found]].concat());
 }
 
 /// An enrollment with a given token.
