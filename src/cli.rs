@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! `arguments` is the grammar, `report` the only writer to stdout and stderr; every command is one file.
-//! Only main imports this room. `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword` and
+//! Only main imports this room. `clap`, `clap_complete`, `clap_mangen`, `rpassword` and
 //! `unicode-width` are used here and nowhere else.
 
 pub mod arguments;

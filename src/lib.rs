@@ -76,7 +76,7 @@
 //! | `toml_edit` | [`store`] |
 //! | `toml_parser` | [`store`] |
 //! | `toml`, `directories` | [`settings`] |
-//! | `clap`, `clap_complete`, `clap_mangen`, `indicatif`, `rpassword`, `unicode-width` | [`cli`] |
+//! | `clap`, `clap_complete`, `clap_mangen`, `rpassword`, `unicode-width` | [`cli`] |
 //! | `inotify` | [`daemon`] |
 //! | `futures-util` | [`daemon`], [`sharing`] |
 //! | `prometheus`, `hyper`, `hyper-util`, `http-body-util` | [`status`] |

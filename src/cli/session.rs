@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use super::context::Context;
 use super::interrupt::Interrupt;
 use super::outcome::RunnerOutcome;
+use super::progress::Bar;
 use super::report::Reporter;
 use super::selection::{Candidate, RunnerSelector, Selected, candidates};
-use super::{Error, Exit, progress};
+use super::{Error, Exit};
 use crate::clock::SystemClock;
 use crate::engine::{self, Asker, Budget, Caller, Drive, Engine, Inventory, ManagedRunner, take_inventory};
 use crate::error_chain::chain;
@@ -125,7 +126,7 @@ impl CommandSession {
             return Ok(Exit::Done);
         }
         let reporter = self.reporter;
-        let bar = progress::bar(&reporter, chosen.len(), "runners");
+        let mut bar = Bar::new(&reporter, chosen.len(), "runners");
         let session = Rc::new(self);
         let mut outcomes = Vec::new();
         let mut usable = Vec::new();
@@ -136,7 +137,7 @@ impl CommandSession {
                 (Err(_), None) => {}
             }
         }
-        bar.inc(u64::try_from(outcomes.len()).unwrap_or_default());
+        bar.add(outcomes.len());
         // What becomes of a runner decides about its twins.
         let (firsts, twins): (Vec<_>, Vec<_>) =
             usable.into_iter().partition(|(_, selected)| selected.managed.twin_of.is_none());
@@ -166,10 +167,10 @@ impl CommandSession {
                     }
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 }
-                bar.inc(1);
+                bar.add(1);
             }
         }
-        bar.finish_and_clear();
+        bar.clear();
         outcomes.sort_by_key(|(position, _)| *position);
         Ok(reporter.report_outcomes(outcomes.into_iter().map(|(_, outcome)| outcome).collect()))
     }

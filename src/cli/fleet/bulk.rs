@@ -12,9 +12,10 @@ use super::rows::TableRow as _;
 use super::session::FleetSession;
 use super::targets::Target;
 use crate::cli::arguments::Output;
+use crate::cli::progress::Bar;
 use crate::cli::report::Reporter;
 use crate::cli::table::{Screen, Table};
-use crate::cli::{Error, Exit, progress};
+use crate::cli::{Error, Exit};
 use crate::error_chain::chain;
 use crate::gitlab::fleet::FleetRunner;
 
@@ -80,7 +81,7 @@ where
         return Ok(outcomes.finish());
     }
     confirmed(&session, act, &targets, confirm).await?;
-    let bar = progress::bar(&session.reporter, targets.len(), "runners");
+    let mut bar = Bar::new(&session.reporter, targets.len(), "runners");
     let session = Rc::new(session);
     let mut waiting = targets.into_iter();
     let mut tasks = JoinSet::new();
@@ -92,10 +93,11 @@ where
         }
         let Some(done) = tasks.join_next().await else { break };
         let (target, result) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        bar.suspend(|| outcomes.add(&target, act.done, result));
-        bar.inc(1);
+        bar.clear();
+        outcomes.add(&target, act.done, result);
+        bar.add(1);
     }
-    bar.finish_and_clear();
+    bar.clear();
     for target in waiting {
         outcomes.add(&target, act.done, Err(Error::Interrupted("not started".to_owned())));
     }
