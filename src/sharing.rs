@@ -11,6 +11,7 @@
 //! passwords; it has no users by the common name of a certificate, which etcd does not offer there. Kubernetes is spoken to
 //! by the crate `kube`, which knows the credentials of a pod and every kind of kubeconfig.
 
+mod any;
 mod engine;
 mod error;
 #[cfg(feature = "etcd")]
@@ -24,6 +25,7 @@ mod shares;
 mod tests;
 mod wire;
 
+pub use any::{AnyEngine, AnyWatch};
 pub use engine::{Engine, Value, Watch};
 pub use error::Error;
 pub use shares::{Shares, Stored, Swapped};

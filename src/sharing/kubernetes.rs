@@ -275,6 +275,12 @@ type Events = dyn Stream<Item = kube::Result<WatchEvent<Secret>>>;
 /// Changes of a Secret.
 pub struct KubernetesWatch(Pin<Box<Events>>);
 
+impl std::fmt::Debug for KubernetesWatch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("KubernetesWatch").finish_non_exhaustive()
+    }
+}
+
 impl Watch for KubernetesWatch {
     async fn next(&mut self) -> Result<Option<Value>, Error> {
         let ended = |detail: String| Error::Unreachable { engine: ENGINE, detail };

@@ -1,5 +1,5 @@
 use super::memory::MemoryEngine;
-use super::{Engine as _, Error, Shares, Swapped, Value};
+use super::{AnyEngine, Engine as _, Error, Shares, Swapped, Value, Watch as _};
 use crate::model::{
     Credential, Expiry, Lineage, Member, Origin, Sender, ShareName, SharedChange, SharedPending, SharedRunner,
     SharedToken, Timestamp,
@@ -202,4 +202,18 @@ fn name_of_a_shared_runner_names_an_object_everywhere() {
     for wrong in ["", "-a", "a-", "A", "a/b", "a.b", "a_b", "ä", &"a".repeat(41)] {
         assert!(wrong.parse::<ShareName>().is_err(), "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn any_engine_does_what_its_engine_does() {
+    let memory = MemoryEngine::default();
+    let any = AnyEngine::Memory(memory.clone());
+    let value = Value::new(b"a".to_vec());
+    let mut watch = any.watch(&name()).await.unwrap();
+    any.probe(&name()).await.unwrap();
+    assert!(any.swap(&name(), None, Some(&value)).await.unwrap());
+    assert!(!any.swap(&name(), None, Some(&value)).await.unwrap());
+    assert_eq!(any.get(&name()).await.unwrap(), memory.get(&name()).await.unwrap());
+    assert_eq!(watch.next().await.unwrap(), Some(value));
+    assert_eq!(any.object(&name()), memory.object(&name()));
 }
