@@ -11,9 +11,9 @@ use super::{
 };
 use crate::gitlab::{RegisterParameters, Registered, Shape};
 use crate::lifecycle::Outcome;
-use crate::model::{Credential, RunnerKey, Site, StateName, TlsFiles};
+use crate::model::{Credential, RunnerKey, Site, StateName};
 use crate::secret::Token;
-use crate::store::{EntryText, Intent, JournalOperation, Snapshot, Urgency};
+use crate::store::{EntryText, Intent, JournalOperation, Urgency};
 
 /// What a registration sends.
 struct Sending<'a> {
@@ -59,7 +59,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Err(Error::NoRoom);
         }
         let token = enrollment.source.secret().read()?;
-        let sending = Sending { enrollment, token, site: site_of(enrollment, runner, &entered.snapshot) };
+        let sending = Sending { enrollment, token, site: self.site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         // The kept text of an unregistered runner has the user's edits; it takes precedence over the enrollment.
         if runner.record.entry_text.is_none() || runner.record.state != Some(StateName::Retired) {
@@ -137,7 +137,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         self.check_no_lost_registration(enrollment, runner).await?;
         let token = enrollment.source.secret().read()?;
-        let sending = Sending { enrollment, token, site: site_of(enrollment, runner, &entered.snapshot) };
+        let sending = Sending { enrollment, token, site: self.site_of(enrollment, runner, &entered.snapshot) };
         self.disk.probe(Urgency::CanWait).await?;
         self.check_settled(runner).await?;
         self.probe_server(&sending).await?;
@@ -252,15 +252,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         Ok(())
     }
-}
-
-/// The server of a registration. Its TLS files are those of the entry, if it names some and no other user could have written
-/// it: that user must not choose which server receives what the runner is made from.
-fn site_of(enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Site {
-    let of_entry = Some(&runner.site.tls).filter(|tls| **tls != TlsFiles::default() && snapshot.is_ours);
-    let of_entry = of_entry.filter(|tls| snapshot.entries.iter().any(|entry| entry.tls == **tls));
-    let tls = of_entry.unwrap_or(&enrollment.site.tls);
-    Site { url: runner.site.url.clone(), tls: tls.clone() }
 }
 
 /// Logs which runner a lost registration may have left behind, for the user to find and delete it.
