@@ -1,5 +1,6 @@
 //! By which TLS files a registration is sent.
 
+use super::namesakes::is_of_daemon;
 use super::{Disk, Enrollment, Ops, RegistrationSource, Runner, Server};
 use crate::model::{Site, TlsFiles};
 use crate::store::Snapshot;
@@ -9,11 +10,12 @@ use crate::store::Snapshot;
 const MAX_WARNINGS: usize = 16;
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// The server of a registration. Its TLS files are those of the entry, if it names some and no other user could have
-    /// written it: that user must not choose which server receives what the runner is made from.
+    /// The server of a registration. Its TLS files are those of a command's flags, else those of the entry, if it names some
+    /// and no other user could have written it: that user must not choose which server receives what the runner is made from.
     pub(super) fn site_of(&self, enrollment: &Enrollment, runner: &Runner, snapshot: &Snapshot) -> Site {
         let own = &enrollment.site.tls;
-        let of_entry = Some(&runner.site.tls).filter(|tls| **tls != TlsFiles::default() && *tls != own);
+        let is_by_flag = !is_of_daemon(runner) && *own != TlsFiles::default();
+        let of_entry = Some(&runner.site.tls).filter(|tls| **tls != TlsFiles::default() && *tls != own && !is_by_flag);
         let of_entry = of_entry.filter(|tls| snapshot.entries.iter().any(|entry| entry.tls == **tls));
         let tls = match of_entry {
             Some(tls) if snapshot.exposure.is_none() => tls,

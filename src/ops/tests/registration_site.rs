@@ -34,7 +34,7 @@ impl OpsFixture {
 }
 
 #[tokio::test]
-async fn a_registration_is_sent_by_the_entry_then_by_the_enrollment() {
+async fn a_registration_is_sent_by_flags_then_by_the_entry_then_by_the_enrollment() {
     const FOREIGN: Option<Exposure> = Some(Exposure::Foreign { user: 1500 });
     let fixture = OpsFixture::new();
     let mut runner = fixture.with_ca("/of-entry.pem").await;
@@ -45,6 +45,7 @@ async fn a_registration_is_sent_by_the_entry_then_by_the_enrollment() {
         (false, TlsFiles::default(), FOREIGN, TlsFiles::default()),
         (false, ca("/own.pem"), FOREIGN, ca("/own.pem")),
         (true, TlsFiles::default(), None, ca("/of-entry.pem")),
+        (true, ca("/flag.pem"), None, ca("/flag.pem")),
         (true, TlsFiles::default(), FOREIGN, TlsFiles::default()),
         (true, ca("/flag.pem"), FOREIGN, ca("/flag.pem")),
     ] {
