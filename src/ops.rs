@@ -25,12 +25,15 @@ mod enrollment;
 mod entries;
 mod error;
 mod genuine;
+mod issued;
 mod lost_registration;
 mod move_record;
+mod namesakes;
 mod places;
 mod ports;
 mod projection;
 mod register;
+mod registration_site;
 mod replay;
 mod rotate;
 mod runner;
@@ -54,7 +57,7 @@ use tokio::time::Instant;
 
 use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
-use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, Witness};
+use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, TlsFiles, Witness};
 use crate::secret::{Digest, Fingerprint};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
@@ -92,6 +95,8 @@ pub struct Ops<S, D> {
     /// Tokens whose reset got an answer that is not GitLab's, with the record that has sent it and the server time of that:
     /// another record with the token sends none before the server has judged it.
     unclear_resets: RefCell<BTreeMap<Digest, (RunnerKey, Timestamp)>>,
+    /// The TLS files of entries that were warned about, and who could have named them.
+    unused_tls: RefCell<Vec<(TlsFiles, String)>>,
     sole_copies: SoleCopies,
 }
 
@@ -131,8 +136,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Operations by these ports.
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
         let (sole_copies, places, wordings, distrusted) = Default::default();
-        let (losses, unclear_resets) = Default::default();
-        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses, unclear_resets }
+        let (losses, unclear_resets, unused_tls) = Default::default();
+        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses, unclear_resets, unused_tls }
     }
 
     /// The registrations and resets that are under way.

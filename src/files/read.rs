@@ -58,6 +58,15 @@ impl Exposure {
     pub fn is_to_group(self) -> bool {
         matches!(self, Self::Writable { mode } if mode & 0o002 == 0)
     }
+
+    /// Who could have written it, without a remedy.
+    #[must_use]
+    pub fn cause(self) -> String {
+        match self {
+            Self::Writable { mode } => format!("it can be written by others (mode {mode:04o})"),
+            Self::Foreign { user } => format!("it belongs to user {user}"),
+        }
+    }
 }
 
 impl fmt::Display for Exposure {

@@ -6,7 +6,7 @@
 
 use tokio::time::Instant;
 
-use super::register::is_of_daemon;
+use super::namesakes::is_of_daemon;
 use super::{Disk, Enrollment, Error, LOCK_WAIT, Ops, RegistrationSource, Runner, Server};
 use crate::model::{
     Conclusion, Evidence, Held, Origin, Rungs, RunnerKey, ServerUrl, Site, Timestamp, TlsFiles, Trouble,

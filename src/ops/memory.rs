@@ -14,6 +14,7 @@ use super::{
     UnregisterRequest,
 };
 use crate::clock::{Clock, Reading};
+use crate::files::Exposure;
 use crate::gitlab::fleet::{Manager, NewRunner};
 use crate::gitlab::{Answer, Disposition, Info, Reason, RegisterParameters, Registered, Reset, Shape, Verified};
 use crate::lifecycle::Timing;
@@ -489,6 +490,8 @@ pub(crate) struct DiskState {
     pub(crate) entries: Vec<Entry>,
     /// They as the agent knows them.
     pub(crate) known: KnownEntries,
+    /// How another user could have written config.toml.
+    pub(crate) exposure: Option<Exposure>,
     pub(crate) records: BTreeMap<RunnerKey, Record>,
     pub(crate) held: BTreeMap<RunnerKey, Held>,
     pub(crate) journal: BTreeMap<RunnerKey, Pending>,
@@ -654,9 +657,9 @@ impl Disk for MemoryDisk {
             *times -= 1;
             return Err(store::Error::Stopped);
         }
-        let DiskState { entries, known, .. } = &mut *state;
+        let DiskState { entries, known, exposure, .. } = &mut *state;
         let found = known.read(entries);
-        Ok(Arc::new(Snapshot::new(entries.clone(), true).with_found(found)))
+        Ok(Arc::new(Snapshot::new(entries.clone(), true).with_found(found).with_exposure(*exposure)))
     }
 
     async fn edit(&self, edit: Edit) -> Result<Edited, store::Error> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::candidates::Asked;
-use super::register::target_of;
+use super::namesakes::target_of;
 use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server};
 use crate::model::{Candidate, CandidateSource, Credential, RunnerId, Timestamp};
 use crate::secret::{Digest, Token};

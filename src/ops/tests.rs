@@ -1,6 +1,7 @@
 //! The order of effects, and what remains if any of them fails.
 
 mod lost_registration;
+mod registration_site;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -1857,9 +1858,29 @@ async fn a_given_token_that_another_enrollment_has_is_not_adopted() {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn count(&self, part: &str) -> usize {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().matches(part).count()
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
+
+    fn count(&self, part: &str) -> usize {
+        self.text().matches(part).count()
+    }
+
+    /// Takes what this thread logs, until the guard is dropped.
+    fn take(&self, level: tracing::Level) -> Taken {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        // With a single subscriber, the first thread to reach a log line decides for all threads whether it is enabled.
+        let second = tracing::Dispatch::new(tracing_subscriber::registry());
+        Taken { _guard: tracing::subscriber::set_default(subscriber), _second: second }
+    }
+}
+
+/// What this thread logs is taken.
+struct Taken {
+    _guard: tracing::subscriber::DefaultGuard,
+    _second: tracing::Dispatch,
 }
 
 impl std::io::Write for Log {
@@ -1875,11 +1896,7 @@ impl std::io::Write for Log {
 #[tokio::test(start_paused = true)]
 async fn a_dispute_is_logged_once_for_each_token() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    // With a single subscriber, the first thread to reach a log line decides for all threads whether it is enabled.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _taken = log.take(tracing::Level::INFO);
     let fixture = OpsFixture::new();
     let mut runner = fixture.registered().await;
     fixture.server.name_no_ids();

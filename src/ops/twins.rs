@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::candidates::{Asked, Unadopted};
-use super::register::target_of;
+use super::namesakes::target_of;
 use super::verify::apply_answer;
 use super::{Disk, Error, Inquiry, Locked, Ops, Runner, Server};
 use crate::lifecycle::{Outcome, outlives_twin};

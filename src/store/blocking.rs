@@ -45,8 +45,8 @@ pub(super) struct BlockingStore {
     journals: OpenJournals,
     /// config.toml as it was last read or written.
     parsed: Option<ParsedText>,
-    /// Whether no other user could have written config.toml as it was last read: its `$NAME` tokens are expanded.
-    is_ours: bool,
+    /// How another user could have written config.toml as it was last read: its `$NAME` tokens are not expanded then.
+    exposure: Option<Exposure>,
     /// That of the last [`Snapshot`].
     found: u64,
     index: StateIndex,
@@ -74,7 +74,7 @@ impl BlockingStore {
             system_id: None,
             journals: OpenJournals::default(),
             parsed: None,
-            is_ours: true,
+            exposure: None,
             found: 0,
             index: StateIndex::default(),
             probed_at: None,
@@ -158,11 +158,10 @@ impl BlockingStore {
 
     /// Another user could otherwise have any variable of the environment sent to a server of his own.
     fn note_owner(&mut self, exposure: Option<Exposure>, content: &[u8]) {
-        let is_ours = exposure.is_none();
-        if self.is_ours == is_ours {
+        if self.exposure == exposure {
             return;
         }
-        self.is_ours = is_ours;
+        self.exposure = exposure;
         // It is parsed again.
         self.parsed = None;
         let named = token_variables(String::from_utf8_lossy(content).into_owned());
@@ -337,8 +336,8 @@ impl BlockingStore {
     }
 
     fn reading<'a>(&self, path: &'a Path) -> ParseContext<'a> {
-        let variables = if self.is_ours { self.config.variables } else { |_: &_| None };
-        ParseContext { path, variables, is_ours: self.is_ours }
+        let variables = if self.exposure.is_none() { self.config.variables } else { |_: &_| None };
+        ParseContext { path, variables, exposure: self.exposure }
     }
 
     /// Checks that the state directory has space for an operation.

@@ -8,6 +8,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use super::entry::{Entry, EntryProblem, EntryToken};
 use super::error::Error;
 use super::patch::{line_breaks, line_number, syntax_error};
+use crate::files::Exposure;
 use crate::model::{Expiry, RunnerId, ServerUrl, Timestamp, TlsPaths};
 use crate::secret::{Token, TokenError};
 
@@ -24,8 +25,8 @@ pub(super) struct ParseContext<'a> {
     pub(super) path: &'a Path,
     /// Looks an environment variable up.
     pub(super) variables: fn(&str) -> Option<String>,
-    /// Whether no other user could have written the file.
-    pub(super) is_ours: bool,
+    /// How another user could have written the file.
+    pub(super) exposure: Option<Exposure>,
 }
 
 /// A parsed config.toml.

@@ -40,12 +40,12 @@ impl ParsedText {
         reading: ParseContext<'_>,
     ) -> Result<Self, Error> {
         if let Some((parts, entries)) = in_parts(&text, former, reading) {
-            let snapshot = Snapshot::new(entries, true).with_found(found).with_owner(reading.is_ours);
+            let snapshot = Snapshot::new(entries, true).with_found(found).with_exposure(reading.exposure);
             return Ok(Self { seen: None, text, parts: Some(parts), snapshot: Arc::new(snapshot) });
         }
         let file = ConfigFile::parse(&text, reading)?;
         let snapshot = Snapshot::new(file.entries(), file.inline_array().is_none());
-        let snapshot = snapshot.with_found(found).with_owner(reading.is_ours);
+        let snapshot = snapshot.with_found(found).with_exposure(reading.exposure);
         Ok(Self { seen: None, text, parts: None, snapshot: Arc::new(snapshot) })
     }
 

@@ -384,7 +384,7 @@ fn credential() -> Credential {
 
 fn reading() -> ParseContext<'static> {
     let variables = |name: &str| (name == "RUNNER_TOKEN").then(|| "glrt-from-variable".to_owned());
-    ParseContext { path: Path::new("config.toml"), variables, is_ours: true }
+    ParseContext { path: Path::new("config.toml"), variables, exposure: None }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use super::edit::EntrySelector;
 use super::entry::Entry;
+use crate::files::Exposure;
 use crate::model::{RunnerId, ServerUrl};
 use crate::secret::Digest;
 
@@ -19,8 +20,8 @@ pub struct Snapshot {
     pub takes_entries: bool,
     /// How many versions of the file, up to this one, were found and not written by this process.
     pub found: u64,
-    /// Whether no other user could have written it.
-    pub is_ours: bool,
+    /// How another user could have written it.
+    pub exposure: Option<Exposure>,
     by_id: Index,
     by_token: Index,
     by_name: Index,
@@ -61,7 +62,7 @@ impl Snapshot {
             exists: true,
             takes_entries,
             found: 0,
-            is_ours: true,
+            exposure: None,
         }
     }
 
@@ -71,10 +72,10 @@ impl Snapshot {
         Self { found, ..self }
     }
 
-    /// The same, of a file that another user could have written, or not.
+    /// The same, of a file that another user could have written in this way.
     #[must_use]
-    pub(super) fn with_owner(self, is_ours: bool) -> Self {
-        Self { is_ours, ..self }
+    pub fn with_exposure(self, exposure: Option<Exposure>) -> Self {
+        Self { exposure, ..self }
     }
 
     /// There is no file.

@@ -32,7 +32,7 @@ fn variables(name: &str) -> Option<String> {
 }
 
 fn reading() -> config_file::ParseContext<'static> {
-    config_file::ParseContext { path: Path::new("config.toml"), variables, is_ours: true }
+    config_file::ParseContext { path: Path::new("config.toml"), variables, exposure: None }
 }
 
 fn url() -> ServerUrl {

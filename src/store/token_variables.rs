@@ -14,7 +14,7 @@ pub fn token_variables(config: String) -> BTreeSet<String> {
     if !["$", "\\u", "\\U", "\\x"].iter().any(|sign| config.contains(sign)) {
         return BTreeSet::new();
     }
-    let reading = ParseContext { path: Path::new("config.toml"), variables: |_| None, is_ours: true };
+    let reading = ParseContext { path: Path::new("config.toml"), variables: |_| None, exposure: None };
     let Ok(parsed) = ParsedText::parse(config, 0, None, reading) else { return BTreeSet::new() };
     let names = parsed.snapshot.entries.iter().filter_map(|entry| match &entry.token {
         EntryToken::Variable { name, .. } => Some(name.clone()),

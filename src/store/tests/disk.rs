@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::files::Exposure;
 
 fn one_entry(number: u64) -> String {
     format!("[[runners]]\n  url = \"{URL}\"\n  id = {number}\n  token = \"old\"\n")
@@ -360,6 +361,21 @@ fn a_mount_point_without_a_state_directory_is_refused_before_anything_is_spent()
     assert!(matches!(block_on(store.probe(Urgency::CanWait)), Err(Error::MountPoint { .. })));
     assert!(matches!(block_on(store.edit(renew(1, "new"))), Err(Error::MountPoint { .. })));
     assert_eq!(home.read(), one_entry(1));
+}
+
+#[test]
+fn a_snapshot_says_how_another_user_could_have_written_the_file() {
+    let home = Home::with(&one_entry(1));
+    let store = home.open();
+    for (mode, expected) in [
+        (0o640, None),
+        (0o664, Some(Exposure::Writable { mode: 0o664 })),
+        (0o666, Some(Exposure::Writable { mode: 0o666 })),
+        (0o600, None),
+    ] {
+        set_mode(&home.config_path(), mode);
+        assert_eq!(block_on(store.read()).unwrap().exposure, expected, "{mode:o}");
+    }
 }
 
 #[test]

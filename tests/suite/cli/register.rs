@@ -686,6 +686,20 @@ fn tls_ca_file_of_the_entry_is_trusted() {
     assert_eq!(sandbox.gitlab.runners().len(), 0);
 }
 
+#[test]
+fn tls_files_given_as_flags_go_before_those_of_the_entry() {
+    let sandbox = sandbox_with(Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])));
+    let (url, other) = (sandbox.gitlab.url(), Gitlab::builder().tls(Tls::self_signed(["127.0.0.1"])).start());
+    let of_other = sandbox.write("other.pem", &other.ca_pem());
+    let of_entry = format!("  tls-ca-file = {of_other:?}\n");
+    sandbox.write_config(&(prepared(&url, "").replace("  executor", &format!("{of_entry}  executor"))));
+    sandbox.register(&["--name", "a"]).exits(5).says("certificate");
+    sandbox.write("ca.pem", &sandbox.gitlab.ca_pem());
+    sandbox.register(&["--name", "a", "--tls-ca-file", "ca.pem"]).exits(0);
+    sandbox.register(&["--name", "a", "--tls-ca-file", "ca.pem", "--force"]).exits(0);
+    assert_eq!(sandbox.gitlab.runners().len(), 2);
+}
+
 /// An entry as configuration management prepares it, with this line for its token.
 fn prepared(url: &str, token: &str) -> String {
     format!(
