@@ -60,9 +60,9 @@
 //! | `status` | `clock`, `error_chain`, `files`, `model` |
 //! | `gitlab`, `store` | `files`, `model`, `secret` |
 //! | `sharing` | `files`, `gitlab`, `model`, `secret` |
-//! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `store` |
-//! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `store` |
-//! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `status`, `store` |
+//! | `ops` | `error_chain`, `gitlab`, `lifecycle`, `model`, `secret`, `sharing`, `store` |
+//! | `engine` | `clock`, `error_chain`, `gitlab`, `lifecycle`, `model`, `ops`, `retry`, `secret`, `sharing`, `store` |
+//! | `settings` | `engine`, `files`, `gitlab`, `lifecycle`, `model`, `ops`, `secret`, `sharing`, `status`, `store` |
 //! | `daemon` | all rooms but `cli` |
 //! | `cli` | all rooms |
 //!

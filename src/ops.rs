@@ -27,6 +27,7 @@ mod error;
 mod genuine;
 mod issued;
 mod lost_registration;
+mod managers;
 mod move_record;
 mod namesakes;
 mod places;
@@ -50,6 +51,8 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +66,7 @@ use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
 use places::Places;
+use sharing::Sharing;
 use unregister::fate_for;
 
 pub use candidates::Inquiry;
@@ -76,6 +80,7 @@ pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
+pub use sharing::{Announced, SharedStart, SharingReport};
 pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 
@@ -98,6 +103,10 @@ pub struct Ops<S, D> {
     /// The TLS files of entries that were warned about, and who could have named them.
     unused_tls: RefCell<Vec<(TlsFiles, String)>>,
     sole_copies: SoleCopies,
+    /// The store of runners that other machines share.
+    sharing: RefCell<Option<Rc<Sharing>>>,
+    /// Drawn at the start of this process, which other machines know as the sender of its changes.
+    boot: u64,
 }
 
 /// What an operation achieved.
@@ -137,7 +146,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
     pub fn new(server: S, disk: D, identity: Identity) -> Self {
         let (sole_copies, places, wordings, distrusted) = Default::default();
         let (losses, unclear_resets, unused_tls) = Default::default();
-        Self { server, disk, identity, sole_copies, places, wordings, distrusted, losses, unclear_resets, unused_tls }
+        Self {
+            server,
+            disk,
+            identity,
+            sole_copies,
+            places,
+            wordings,
+            distrusted,
+            losses,
+            unclear_resets,
+            unused_tls,
+            sharing: RefCell::default(),
+            boot: random_bits(),
+        }
     }
 
     /// The registrations and resets that are under way.
@@ -405,6 +427,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// 64 random bits: the keys of a hash map are random.
+fn random_bits() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// A locked runner and the config.toml that its operation starts from.

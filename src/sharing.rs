@@ -20,6 +20,7 @@ pub mod etcd;
 pub mod kubernetes;
 #[cfg(test)]
 pub mod memory;
+mod settings;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ mod wire;
 pub use any::{AnyEngine, AnyWatch};
 pub use engine::{Engine, Value, Watch};
 pub use error::Error;
+pub use settings::{EngineSettings, PREFIX, Settings, open};
 pub use shares::{Shares, Stored, Swapped};
 
 /// Size limit of a value, in bytes. etcd takes 1.5 MiB in one request, Kubernetes 1 MiB in a Secret.

@@ -187,7 +187,19 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::UnregisteredElsewhere(_)
         | ops::Error::Unfinished(_)
         | ops::Error::NoEntry(_)
+        | ops::Error::NoStore(_)
+        | ops::Error::OtherShare { .. }
+        | ops::Error::RecoveredOften(_)
+        | ops::Error::NotRegisteredAnew(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
+        ops::Error::Sharing { error, .. } => {
+            if error.is_passing() {
+                Exit::Unreachable
+            } else {
+                Exit::LocalFile
+            }
+        }
+        ops::Error::SharedElsewhere(_) => Exit::Unreachable,
         ops::Error::Stopping | ops::Error::Unjudged(_) | ops::Error::UnclearElsewhere(_) => Exit::Unreachable,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::lifecycle::{RegisterAgain, Share, Timing};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::{Enrollment, Runner, ServerAccess};
+use crate::sharing;
 
 /// The settings of the engine; built by `settings`.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub servers: Vec<ServerAccess>,
     /// Exceptions for single entries (`[[runner]]`).
     pub policies: Vec<Policy>,
+    /// The store of shared runners (`[sharing]`). Used only if an enrollment is shared.
+    pub sharing: Option<sharing::Settings>,
 }
 
 /// What happens at shutdown.
@@ -36,6 +39,8 @@ pub struct Config {
 pub struct Shutdown {
     /// Which runners are unregistered.
     pub unregister: Unregister,
+    /// Whether runners in the store are unregistered too (`unregister_shared`).
+    pub unregister_shared: UnregisterShared,
     /// What happens instead if the machine reboots (`on_reboot`).
     pub on_reboot: OnReboot,
     /// Time limit for the whole shutdown, but for an answer that is the only copy of a token.
@@ -60,6 +65,15 @@ pub enum Unregister {
     Enrolled,
     /// All managed runners.
     All,
+}
+
+/// Whether a runner in the store is unregistered at shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnregisterShared {
+    /// No: only this machine's manager is deleted.
+    Never,
+    /// By the last of its machines.
+    Last,
 }
 
 /// An exception for the runners that its selector matches.
@@ -144,11 +158,17 @@ impl Default for Config {
             verify_found: VERIFY_FOUND,
             rotate: Some(Share::DEFAULT),
             register_again: RegisterAgain::Expired,
-            shutdown: Shutdown { unregister: Unregister::Enrolled, on_reboot: OnReboot::Keep, grace: GRACE },
+            shutdown: Shutdown {
+                unregister: Unregister::Enrolled,
+                unregister_shared: UnregisterShared::Never,
+                on_reboot: OnReboot::Keep,
+                grace: GRACE,
+            },
             timing: Arc::default(),
             enrollments: Vec::new(),
             servers: Vec::new(),
             policies: Vec::new(),
+            sharing: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A driver asks `lifecycle` what is due, lets `ops` do it, and enters the outcome into the state. Its caller waits
 //! in between, and logs or reports what a step did.
 
+mod shared;
 mod steps;
 
 use std::path::PathBuf;

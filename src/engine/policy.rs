@@ -17,7 +17,9 @@ pub(super) fn has_confirmed_id(record: &Record) -> bool {
 /// The rules of a runner in the daemon.
 pub fn rules(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, system_id: &SystemId) -> Rules {
     let policy = config.policy_of(runner);
-    let is_shared = is_shared(config, runner);
+    // Its name has gone from the settings: the other machines go on with the token.
+    let is_abandoned = runner.record.shared.is_some() && enrollment.is_none_or(|it| it.share_as.is_none());
+    let is_shared = is_shared(config, runner) || is_abandoned;
     let rotate = match policy.rotate.unwrap_or(RotatePolicy::Auto) {
         RotatePolicy::Always => config.rotate.or(Some(Share::DEFAULT)),
         RotatePolicy::Off => None,
@@ -51,6 +53,9 @@ pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
 
 /// What a stop of the daemon deletes: never a runner that other machines use, or that cannot be registered again.
 pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
+    if runner.record.shared.is_some() {
+        return Deletion::Manager;
+    }
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_shared(config, runner) => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
@@ -60,6 +65,10 @@ pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
 /// What a person's command deletes: a registered runner, whoever else uses it, but not through a copy of its record,
 /// unless the settings know better.
 pub(super) fn requested_deletion(config: &Config, runner: &Runner) -> Deletion {
+    // It has other members, or the store would go on naming it.
+    if runner.record.shared.is_some() {
+        return Deletion::Manager;
+    }
     let is_copy = runner.record.is_copy && config.policy_of(runner).shared != Some(false);
     match runner.record.origin {
         Origin::Registered | Origin::V1 if !is_copy => Deletion::Runner,
@@ -80,11 +89,14 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
     let can_register = enrollment.is_some_and(|enrollment| {
         matches!(enrollment.source, RegistrationSource::Registration(_) | RegistrationSource::Created(_))
     });
+    let is_of_store = record.shared.is_some() || enrollment.is_some_and(|it| it.share_as.is_some());
+    let may_recover = !is_of_store || config.sharing.as_ref().is_some_and(|sharing| sharing.recover);
     Recovery {
         reset_by_id: config.access_to(&record.url).is_some()
             && has_confirmed_id(record)
             && !is_shared
-            && !was_recovered,
-        register: if can_register && record.given_to.is_none() { config.register_again } else { RegisterAgain::Never },
+            && !was_recovered
+            && may_recover,
+        register: if can_register && record.given_to.is_none() && !is_of_store { config.register_again } else { RegisterAgain::Never },
     }
 }

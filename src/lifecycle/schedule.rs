@@ -21,7 +21,7 @@ impl Fraction {
         Self(f64::from(bits) / (f64::from(u32::MAX) + 1.0))
     }
 
-    fn of(self, span: Duration) -> Duration {
+    pub(super) fn of(self, span: Duration) -> Duration {
         span.mul_f64(self.0)
     }
 }

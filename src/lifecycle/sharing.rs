@@ -19,8 +19,6 @@
 //! the other was proven dead: a replica of GitLab's that lags accepts a dead token, but not for that long. One acceptance is
 //! enough to project a token, because that loses none: every machine keeps the tokens that it held.
 //!
-//! These are the rules alone: no store is connected yet, and no command and no daemon asks them.
-//!
 //! What makes rotations safe is GitLab: it resets a runner for its present token alone, so a reset fences itself, however
 //! long its sender was paused. A reset by id has no such fence.
 
@@ -31,8 +29,39 @@ mod tests;
 
 use std::time::Duration;
 
+use super::schedule::certainty_wait;
+use super::{Fraction, Timing};
 use crate::model::{Claim, Finding, Lineage, Sender, SharedPending, Stamp};
 use crate::secret::Digest;
+
+/// After this time a refused token is asked about again: GitLab can be restored at any time.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
+
+/// How long a pending change is waited for: a request and what its sender may need to come back.
+const PENDING_WAIT: Duration = Duration::from_secs(90);
+
+/// The longest pause before a write that another machine got before is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long the sender of a pending change is waited for, by the watcher's monotonic clock: at most an eighth of the life
+/// that the present token has left.
+#[must_use]
+pub fn pending_wait(left: Option<Duration>) -> Duration {
+    left.filter(|left| !left.is_zero()).map_or(PENDING_WAIT, |left| PENDING_WAIT.min(left / 8))
+}
+
+/// How far two refusals of a token are apart that count, with this life left.
+#[must_use]
+pub fn confirm_after(timing: &Timing, left: Option<Duration>) -> Duration {
+    certainty_wait(timing, timing.confirm_after, left.filter(|left| !left.is_zero()))
+}
+
+/// The pause before a contested write is tried again: machines that start together take turns by chance.
+#[must_use]
+pub fn contested_pause(attempt: u32, chance: Fraction) -> Duration {
+    let longest = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE);
+    chance.of(longest)
+}
 
 /// What GitLab's answers have shown about a token so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +77,17 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// What is shown by the refusals since the last acceptance, as far as they are known, and by that acceptance.
+    #[must_use]
+    pub fn of(refused: Option<Finding>, accepted: Option<Stamp>, is_anothers: bool) -> Self {
+        let refused_at = |finding: &Finding| finding.last.unwrap_or(finding.first);
+        // An acceptance ends what was claimed before.
+        let is_over = |finding: &Finding| accepted.is_some_and(|at| is_at_or_after(&at, &refused_at(finding)));
+        let refused = refused.filter(|finding| !is_over(finding));
+        let asked = refused.as_ref().map(refused_at).or(accepted);
+        Self { refused, accepted, asked, is_anothers }
+    }
+
     /// After a refusal.
     #[must_use]
     pub fn with_refusal(self, now: Stamp) -> Self {
@@ -199,6 +239,16 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
             (Some(ours), Some(stored)) if stored.generation() > ours.generation() => self.newer(ours, stored),
             (Some(ours), Some(stored)) => self.older(ours, stored),
         }
+    }
+
+    /// Whether the token, which is proven dead, may be replaced by the runner's id. That has no fence: a second store for one
+    /// runner would reset in turn with this one. So there must be a reason in this one, the token's expiry, or a change
+    /// whose result never came.
+    #[must_use]
+    pub fn may_recover(&self, is_expired: bool) -> bool {
+        let is_same = self.ours.zip(self.stored.lineage.as_ref()).is_some_and(|(ours, stored)| ours.newest() == stored.newest());
+        let has_reason = is_expired || self.stored.pending.is_some();
+        is_same && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }
 
     /// Another machine's change may still bring a token.

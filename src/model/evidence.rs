@@ -176,6 +176,19 @@ named_enum! {
         Received = "received",
         /// It was found in config.toml.
         Found = "found",
+        /// It was read from the store of a shared runner, as a newer one.
+        Shared = "shared",
+    }
+}
+
+impl CandidateSource {
+    /// Whether the server has not given it to this machine: it can be found again, and few are kept.
+    #[must_use]
+    pub fn was_found(self) -> bool {
+        match self {
+            Self::Found | Self::Shared => true,
+            Self::Former | Self::Received => false,
+        }
     }
 }
 

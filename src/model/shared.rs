@@ -13,7 +13,7 @@ use crate::secret::Digest;
 pub const MAX_LINKS: usize = 64;
 
 /// One token in the succession of a shared runner's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Link {
     /// Counts the tokens from 1. Two machines that were cut off from each other can give one number to two tokens.
     pub generation: u64,
@@ -22,7 +22,8 @@ pub struct Link {
 }
 
 /// A token and those that it grew from, oldest first, at most [`MAX_LINKS`]. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Link>", into = "Vec<Link>")]
 pub struct Lineage {
     former: Vec<Link>,
     newest: Link,
@@ -102,6 +103,31 @@ impl Lineage {
     }
 }
 
+impl From<Lineage> for Vec<Link> {
+    fn from(lineage: Lineage) -> Self {
+        lineage.links().collect()
+    }
+}
+
+impl TryFrom<Vec<Link>> for Lineage {
+    type Error = &'static str;
+
+    fn try_from(links: Vec<Link>) -> Result<Self, Self::Error> {
+        Self::from_links(links).ok_or("the last link is not the newest one")
+    }
+}
+
+/// What the record of a shared runner says of the sharing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedShare {
+    /// The name in the store.
+    pub name: ShareName,
+    /// The lineage of the record's token, or of the one before; `None` before there was one.
+    pub lineage: Option<Lineage>,
+    /// Whether an answer has brought the present token, and no write to the store has told of it yet.
+    pub is_untold: bool,
+}
+
 /// A machine and its boot, which a change is sent by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
@@ -137,7 +163,8 @@ pub enum SharedChange {
 /// The name by which machines share a runner, as in `share_as`.
 ///
 /// 1 to 40 lower-case letters, digits and dashes, not at either end: it names an object of the store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ShareName(Arc<str>);
 
 /// Maximum length of a [`ShareName`], in bytes. A Kubernetes name has room for a prefix.
@@ -161,6 +188,20 @@ impl FromStr for ShareName {
             && !text.starts_with('-')
             && !text.ends_with('-');
         if is_valid { Ok(Self(text.into())) } else { Err(ShareNameError) }
+    }
+}
+
+impl TryFrom<String> for ShareName {
+    type Error = ShareNameError;
+
+    fn try_from(text: String) -> Result<Self, ShareNameError> {
+        text.parse()
+    }
+}
+
+impl From<ShareName> for String {
+    fn from(name: ShareName) -> Self {
+        name.as_str().to_owned()
     }
 }
 

@@ -92,6 +92,17 @@ impl Runner {
         self.is_held_changed = true;
     }
 
+    /// A candidate that is known in another way is asked about first.
+    pub(super) fn prefer_candidate(&mut self, token: &Token) {
+        if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
+            let is_changed = candidate.source == CandidateSource::Former || candidate.source == CandidateSource::Found;
+            if is_changed {
+                candidate.source = CandidateSource::Shared;
+            }
+            self.is_held_changed |= is_changed;
+        }
+    }
+
     fn may_hold(&self, candidate: &Candidate) -> bool {
         (self.is_unsaved || !self.is_current(&candidate.token)) && self.variable.is_none()
     }
@@ -156,7 +167,7 @@ impl Runner {
         let current = self.record.credential.as_ref().map(|credential| &credential.token);
         let candidates = &mut self.held.candidates;
         let is_found =
-            |candidate: &Candidate| candidate.source == CandidateSource::Found && current != Some(&candidate.token);
+            |candidate: &Candidate| candidate.source.was_found() && current != Some(&candidate.token);
         while candidates.iter().filter(|candidate| is_found(candidate)).count() > MAX_FOUND {
             let refused = candidates.iter().position(|candidate| is_found(candidate) && candidate.refused.is_some());
             let Some(victim) = refused.or_else(|| candidates.iter().position(is_found)) else { return };
@@ -208,14 +219,14 @@ impl Runner {
         })
     }
 
-    fn note_refusal(&mut self, token: &Token, now: Stamp) {
+    pub(super) fn note_refusal(&mut self, token: &Token, now: Stamp) {
         if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
             candidate.refused = Some(Finding::added(candidate.refused, Claim::Refused, now));
             self.is_held_changed = true;
         }
     }
 
-    fn note_acceptance(&mut self, token: &Token) {
+    pub(super) fn note_acceptance(&mut self, token: &Token) {
         if let Some(candidate) = self.held.candidates.iter_mut().find(|candidate| candidate.token == *token) {
             self.is_held_changed |= candidate.refused.is_some();
             candidate.refused = None;
@@ -249,7 +260,10 @@ impl Runner {
             (CandidateSource::Former | CandidateSource::Received, None) if self.is_of_another(candidate, named) => {
                 Origin::Given
             }
-            (CandidateSource::Found | CandidateSource::Former | CandidateSource::Received, _) => self.record.origin,
+            (
+                CandidateSource::Found | CandidateSource::Shared | CandidateSource::Former | CandidateSource::Received,
+                _,
+            ) => self.record.origin,
         }
     }
 
@@ -258,6 +272,7 @@ impl Runner {
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
         let is_without_token = self.record.credential.is_none();
         match (verified.id, self.record.named_id()) {
+            (Some(id), Some(ours)) if candidate.source == CandidateSource::Shared && id != ours => Owner::Other(Some(id)),
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
             (Some(id), None) if self.is_leaving && self.record.id.is_some_and(|claimed| claimed != id) => {
@@ -327,7 +342,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Asked, Error> {
         let is_newer = |candidate: &Candidate| match candidate.source {
-            CandidateSource::Received => {
+            CandidateSource::Received | CandidateSource::Shared => {
                 candidate.refused.is_none_or(|refused| !inquiry.is_proof(&refused, candidate.expiry))
             }
             CandidateSource::Found => unknown.contains(&candidate.token),
@@ -344,7 +359,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         inquiry: &Inquiry<'_>,
     ) -> Result<Asked, Error> {
         let is_older = |candidate: &Candidate| match candidate.source {
-            CandidateSource::Received => {
+            CandidateSource::Received | CandidateSource::Shared => {
                 candidate.refused.is_some_and(|refused| inquiry.is_proof(&refused, candidate.expiry))
             }
             CandidateSource::Found => !unknown.contains(&candidate.token),
@@ -406,6 +421,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 answer.date = self.accepted_at(runner, &answer, times, inquiry);
                 self.follow(runner, candidate, &answer, self.present(runner, inquiry)).await?;
                 Ok(Verdict::Adopted(answer))
+            }
+            // What the store says of another runner is not its business: the entry stays this one's.
+            Owner::Other(_) if candidate.source == CandidateSource::Shared => {
+                runner.note_anothers();
+                Ok(Verdict::Unanswered)
             }
             Owner::Other(id) => {
                 runner.note_owner(&candidate.token, id, answer.value.expiry);

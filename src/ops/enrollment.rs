@@ -2,7 +2,7 @@
 
 use crate::gitlab::RegisterParameters;
 use crate::gitlab::fleet::{NewRunner, NewRunnerOwner};
-use crate::model::{Origin, RunnerKey, ServerUrl, Site, Timestamp, TlsFiles};
+use crate::model::{Origin, RunnerKey, ServerUrl, ShareName, Site, Timestamp, TlsFiles};
 use crate::secret::{Source, SourceError, Token};
 use crate::store::{NewEntry, Record};
 
@@ -19,6 +19,8 @@ pub struct Enrollment {
     pub parameters: RegisterParameters,
     /// The content of its `[[runners]]` entry.
     pub entry: NewEntry,
+    /// The name by which all machines that share the runner know it (`share_as`).
+    pub share_as: Option<ShareName>,
 }
 
 impl Enrollment {

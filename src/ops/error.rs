@@ -5,8 +5,9 @@ use std::fmt;
 
 use crate::gitlab::{self, AnswerText, Disposition, ErrorClass, Reason};
 use crate::lifecycle::{Outcome, Settling, Trouble};
-use crate::model::{RunnerId, ServerUrl, Timestamp};
+use crate::model::{RunnerId, ServerUrl, ShareName, Timestamp};
 use crate::secret::{Fingerprint, SourceError};
+use crate::sharing;
 use crate::store::{self, ComposeError, EntryProblem};
 
 /// A failed call to a server.
@@ -220,6 +221,43 @@ pub enum Error {
     /// A reset was not sent: without a state directory, the entry is the only place for a new token.
     #[error("runner `{0}` has no entry in config.toml, the only place for a new token without a state directory")]
     NoEntry(String),
+    /// The runner is shared with other machines, and there is no `[sharing]` in the settings.
+    #[error("runner `{0}` is shared with other machines, and agent.toml has no [sharing]")]
+    NoStore(String),
+    /// The store of a shared runner cannot be used.
+    #[error("shared runner `{runner}`: {error}")]
+    Sharing {
+        /// The runner's name or key.
+        runner: String,
+        /// What went wrong.
+        error: sharing::Error,
+    },
+    /// The store has another runner under the name.
+    #[error(
+        "the store has the runner {} of {url} under the name `{name}`, which is not runner `{runner}`: its token is not used, and nothing is overwritten",
+        id.map_or_else(|| "without an id".to_owned(), |id| id.number().to_string())
+    )]
+    OtherShare {
+        /// The runner's name or key.
+        runner: String,
+        /// The name in the store.
+        name: ShareName,
+        /// The store's server.
+        url: ServerUrl,
+        /// The store's id.
+        id: Option<RunnerId>,
+    },
+    /// The token of a shared runner was recovered often enough by its id.
+    #[error(
+        "the token of shared runner `{0}` was recovered by its id twice within a day: something else resets it, and nothing is reset any more"
+    )]
+    RecoveredOften(String),
+    /// Another machine changes the shared runner, or its token in the store is compared with ours first.
+    #[error("shared runner `{0}`: another machine is at work on it")]
+    SharedElsewhere(String),
+    /// A shared runner is registered by one machine, once.
+    #[error("runner `{0}` is shared with other machines, and is not registered anew")]
+    NotRegisteredAnew(String),
     /// The record has no token.
     #[error("runner `{0}` has no token")]
     NoToken(String),
@@ -282,6 +320,13 @@ impl Error {
                 Outcome::Deferred { retry_after: None }
             }
             Self::NoEntry(_) => Outcome::NoEntry,
+            // The store may answer, or a person may grant what is missing, at any time: no token is spent for another look.
+            Self::Sharing { .. }
+            | Self::SharedElsewhere(_)
+            | Self::NoStore(_)
+            | Self::OtherShare { .. }
+            | Self::RecoveredOften(_)
+            | Self::NotRegisteredAnew(_) => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
             | Self::VariableToken { .. }
@@ -321,6 +366,19 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Disk(error) => return error.hint(),
+            Self::Sharing { error, .. } => return error.hint(),
+            Self::NoStore(_) => return Some("add [sharing] with the engine and its address to agent.toml"),
+            Self::OtherShare { .. } => {
+                return Some(
+                    "use another name in `share_as`, or remove the one in the store with `runner-agent shared forget`",
+                );
+            }
+            Self::RecoveredOften(_) => {
+                return Some("find out what resets it, then `runner-agent shared heal` gives it a new token");
+            }
+            Self::NotRegisteredAnew(_) => {
+                return Some("`runner-agent shared heal` gives it a new token, and `shared forget` gives up the runner");
+            }
             Self::UnconfirmedId(_) => {
                 return Some(
                     "check the `id` of its entry in GitLab, then say --force; the runner with that id gets a new token",

@@ -820,6 +820,7 @@ pub(crate) fn enrollment(token: Token) -> Enrollment {
             tls: TlsFiles::default(),
             settings: Vec::new(),
         },
+        share_as: None,
     }
 }
 

@@ -210,6 +210,7 @@ fn take_answer(runner: &mut Runner, intent: &Intent, answer: JournalAnswer) {
     if let Some(token) = answer.token {
         // The former token is kept with the former id and origin.
         runner.take(Credential { token, obtained_at: answer.obtained_at, expiry: answer.expiry }, now);
+        runner.extend_lineage();
     }
     runner.record.origin = origin.unwrap_or(runner.record.origin);
     runner.record.id = answer.id.or(runner.record.id);

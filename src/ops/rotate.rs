@@ -215,6 +215,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.record.recovered = is_recovery.then(|| credential.token.fingerprint());
         runner.record.last_reset_at = Some(obtained_at);
         runner.take(credential, now);
+        runner.extend_lineage();
         let unsaved = self.project_and_clear(runner, over).await.err();
         Completed { unsaved, ..Completed::new(Outcome::Rotated(Validity { obtained_at, expiry }), date) }
     }

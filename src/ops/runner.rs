@@ -15,6 +15,7 @@ use crate::secret::{Digest, Fingerprint, Token, sha256_hex};
 use crate::store::{Entry, EntrySelector, EntryText, EntryToken, Record, Snapshot};
 
 use super::Error;
+use super::sharing::StoreMemory;
 use super::sole_copies::SoleCopy;
 
 /// A managed runner.
@@ -53,6 +54,8 @@ pub struct Runner {
     pub held: Held,
     /// Whether `held` differs from the disk.
     pub(super) is_held_changed: bool,
+    /// What is known of the store, if it is shared.
+    pub(super) store: Option<Box<StoreMemory>>,
     /// Set while the disk may hold candidates that `held` lacks: they were left there, or could not be read. Lists the
     /// former tokens among them that the record does not.
     pub(super) left: Option<Box<[Digest]>>,
@@ -107,6 +110,7 @@ impl Runner {
             state: None,
             since: None,
             moved_from: None,
+            shared: None,
         };
         Self { is_recorded: false, ..Self::recorded(record, site) }
     }
@@ -164,6 +168,7 @@ impl Runner {
             held: Held::default(),
             is_held_changed: false,
             left: None,
+            store: None,
             lost_at: None,
             is_replaced: false,
             is_unsaved: false,

@@ -1712,7 +1712,7 @@ async fn candidates_that_were_left_on_the_disk_are_neither_forgotten_nor_written
     writing.note_candidate(found.clone());
     fixture.ops.save_held(&mut writing).await.unwrap();
     let stored = fixture.disk.state().held[&runner.record.key].candidates.clone();
-    assert_eq!(stored, [&known[..], &[found.clone()]].concat(), "the newest is the last");
+    assert_eq!(stored, [&known[..], std::slice::from_ref(&found)].concat(), "the newest is the last");
 
     // Noted before the look at the disk.
     let noted = Candidate { token: Token::parse("glrt-noted").unwrap(), ..found.clone() };

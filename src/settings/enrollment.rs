@@ -156,7 +156,7 @@ impl Draft {
             settings: self.settings.iter().map(|setting| setting.value.clone()).collect(),
         };
         self.check_entry(&entry, &mut findings.diagnostics);
-        Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry })
+        Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry, share_as: None })
     }
 
     fn name_or(&self, environment: &Environment) -> String {

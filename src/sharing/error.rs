@@ -81,6 +81,12 @@ pub enum Error {
         /// Its size.
         bytes: usize,
     },
+    /// The engine is not part of this build.
+    #[error("this build of runner-agent cannot use {engine}")]
+    NotCompiledIn {
+        /// The store.
+        engine: &'static str,
+    },
     /// The settings of the store cannot be used.
     #[error("{engine} cannot be used: {detail}")]
     Settings {
@@ -114,6 +120,7 @@ impl Error {
             | Self::Sealed { .. }
             | Self::Unsealed { .. }
             | Self::TooLarge { .. }
+            | Self::NotCompiledIn { .. }
             | Self::Settings { .. } => false,
         }
     }
@@ -135,6 +142,9 @@ impl Error {
                 Some("nothing was overwritten: give the machine that wrote it the `encryption_key` of [sharing], too")
             }
             Self::TooLarge { .. } => Some("remove members that are gone with `runner-agent shared forget`"),
+            Self::NotCompiledIn { .. } => Some(
+                "install the Debian package or the container image `runner-agent`, or build with `--features etcd,kubernetes`",
+            ),
             Self::Unreachable { .. } | Self::Unknown { .. } | Self::Settings { .. } | Self::Answer { .. } => None,
         }
     }

@@ -8,7 +8,7 @@ use super::files::{FileIn, OwnFile as _, Seen, TEMPORARY, names_in, read_file, r
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
 use crate::files::OwnDirectory;
-use crate::model::{Belief, Credential, LastVerify, Origin, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
+use crate::model::{Belief, Credential, LastVerify, Origin, RecordedShare, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
 use crate::secret::{Digest, Fingerprint, Token};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.
@@ -86,6 +86,9 @@ pub struct Record {
     /// The key that it was moved from: what a crash has left there is older.
     #[serde(default)]
     pub moved_from: Option<RunnerKey>,
+    /// How it is shared with other machines, over a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Box<RecordedShare>>,
 }
 
 /// All records of one config.toml.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::shared::{rotate_shared, verify_shared};
 use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
@@ -20,7 +21,7 @@ impl StepReport {
         Self { step, outcomes, server_time: None, unregistration: None, dropped_to: None, failure: None }
     }
 
-    fn completed(step: Step, completed: Completed) -> Self {
+    pub(super) fn completed(step: Step, completed: Completed) -> Self {
         let Completed { outcome, date, unsaved, is_disputed, is_doubtful } = completed;
         let further = [
             unsaved.as_ref().map(|_| Outcome::Unsaved),
@@ -59,6 +60,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let ops = &engine.ops;
+        if let Some(name) = self.share() {
+            return self.register_shared(step, &name).await;
+        }
         let registration = match step {
             // The last rung of the recovery ladder, or forced by a person.
             Step::RegisterAgain => ops.register_again(enrollment, &mut self.runner, &inquiry).await,
@@ -86,7 +90,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         Inquiry { now, local, timing: &self.rules.timing, is_dead, asked, is_patient, is_pressing }
     }
 
-    async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
+    pub(super) async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {
         if let Some(finished) = self.finish_unregistration(step).await? {
             return Ok(finished);
         }
@@ -104,7 +108,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         {
             return Ok(StepReport::completed(step, adopted));
         }
-        match ops.verify(runner, &inquiry).await {
+        let verified = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.as_ref()) {
+            Some(name) => verify_shared(ops, name, runner, &inquiry).await,
+            None => ops.verify(runner, &inquiry).await,
+        };
+        match verified {
             Ok(verified) => Ok(StepReport::completed(step, verified)),
             // Another process may have lost the answer to a reset, or have been cut off in the middle of one.
             Err(error)
@@ -200,8 +208,17 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     async fn reset(&mut self, step: Step, access_token: Option<&AccessToken>) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+        if let Some(name) = self.share()
+            && let Some(compared) = self.announce(step, &name, access_token.is_some()).await?
+        {
+            return Ok(compared);
+        }
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-        match engine.ops.rotate(&mut self.runner, access_token, &inquiry).await {
+        let rotated = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.as_ref()) {
+            Some(name) => rotate_shared(&engine.ops, name, &mut self.runner, access_token, &inquiry).await,
+            None => engine.ops.rotate(&mut self.runner, access_token, &inquiry).await,
+        };
+        match rotated {
             Ok(rotation) => {
                 let mut report = StepReport::completed(step, rotation);
                 // A token that a person has put into config.toml may be of a runner that has a record: the server says so.
@@ -242,7 +259,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Withholds a reset that nobody asked for if another machine uses the token too: that one would be shut out.
     async fn withhold(&mut self, step: Step) -> Option<StepReport> {
         let policy = self.config.policy_of(&self.runner);
-        let is_decided = policy.shared.is_some() || policy.rotate == Some(RotatePolicy::Always);
+        let is_decided = policy.shared.is_some() || self.share().is_some() || policy.rotate == Some(RotatePolicy::Always);
         if is_decided || self.runner.record.origin != Origin::Given || !self.asker.is_daemon() {
             return None;
         }
@@ -300,6 +317,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         match engine.ops.unregister(&mut self.runner, request, &inquiry).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {
                 self.unfinished = None;
+                if let Some(name) = self.share() {
+                    engine.ops.leave(&name, &mut self.runner).await;
+                }
                 // Its present token is lost, so the refusal of the former one does not say that the runner is gone.
                 let is_lost = matches!(&self.state, State::Rejected(rejected) if rejected.rejection == Rejection::Lost);
                 let found =

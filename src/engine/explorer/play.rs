@@ -182,6 +182,7 @@ pub(super) fn enrollment(index: u8, key: Option<&str>, given: &str) -> Enrollmen
             tls: TlsFiles::default(),
             settings: Vec::new(),
         },
+        share_as: None,
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn record(key: &str) -> Record {
         state: Some(StateName::Active),
         since: Some(time("2026-01-04T00:00:00Z")),
         moved_from: None,
+        shared: None,
     }
 }
 

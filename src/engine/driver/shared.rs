@@ -1,0 +1,157 @@
+//! The steps of a runner that other machines share, over its store.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Driver, StepReport};
+use crate::clock::Clock;
+use crate::error_chain::chain;
+use crate::lifecycle::{Outcome, Step};
+use crate::model::{ShareName, SharedChange};
+use crate::ops::{
+    self, AccessToken, Announced, Completed, Disk, EntryFate, Inquiry, Ops, Runner, Server, SharedStart, UnregisterRequest,
+};
+use crate::store::AskedBy;
+
+impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
+    /// The name by which other machines share the runner.
+    pub(super) fn share(&self) -> Option<ShareName> {
+        self.enrollment.as_ref()?.share_as.clone()
+    }
+
+    /// Takes the runner from the store, or registers it for all machines.
+    pub(super) async fn register_shared(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
+        let label = || self.runner.label().to_owned();
+        if step == Step::RegisterAgain {
+            return Err(ops::Error::NotRegisteredAnew(label()));
+        }
+        let Some(enrollment) = self.enrollment.clone() else { return Err(ops::Error::NoToken(label())) };
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let (ops, runner) = (&engine.ops, &mut self.runner);
+        match ops.start_shared(name, &enrollment, runner).await? {
+            SharedStart::Wait => Err(ops::Error::SharedElsewhere(runner.label().to_owned())),
+            SharedStart::Take(taken) => {
+                let registration = ops.register(&taken, runner, &inquiry).await;
+                if registration.is_ok() {
+                    ops.note_given(&enrollment, runner).await?;
+                }
+                settled(ops, name, runner, registration, &inquiry).await.map(|done| StepReport::completed(step, done))
+            }
+            SharedStart::Register => {
+                let registration = ops.register(&enrollment, runner, &inquiry).await;
+                match &registration {
+                    Ok(done) if matches!(done.outcome, Outcome::Registered(_)) => {
+                        if ops.tell_registration(name, runner, &inquiry).await == Announced::NotNow {
+                            return self.give_way(step, name).await;
+                        }
+                    }
+                    // Another machine goes on after a while.
+                    Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => {}
+                    Ok(_) | Err(_) => ops.withdraw(name, runner).await,
+                }
+                settled(ops, name, runner, registration, &inquiry).await.map(|done| StepReport::completed(step, done))
+            }
+        }
+    }
+
+    /// Another machine has registered the shared runner first: this machine's one is deleted, and the other one is taken.
+    async fn give_way(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
+        tracing::warn!(
+            runner = self.runner.label(),
+            share = %name,
+            id = self.runner.record.id.map(crate::model::RunnerId::number),
+            "another machine has registered the shared runner at the same time: deleting the one that this machine has made"
+        );
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let request = UnregisterRequest {
+            deletion: ops::Deletion::Runner,
+            fate: EntryFate::KeepText,
+            asked_by: AskedBy::Daemon,
+            is_sent: false,
+        };
+        let result = engine.ops.unregister(&mut self.runner, request, &inquiry).await?;
+        let report = StepReport::new(step, vec![Outcome::Reenrolled(None)]);
+        Ok(StepReport { server_time: result.date, ..report })
+    }
+
+    /// Says in the store that this machine is about to change the runner. If store and machine are to be compared first, the
+    /// token is verified instead; what came of that is returned unless the change can go on.
+    pub(super) async fn announce(
+        &mut self,
+        step: Step,
+        name: &ShareName,
+        is_by_id: bool,
+    ) -> Result<Option<StepReport>, ops::Error> {
+        let change = if is_by_id { SharedChange::ResetById } else { SharedChange::Reset };
+        for is_compared in [false, true] {
+            let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+            let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+            if engine.ops.announce(name, &mut self.runner, change, &inquiry).await? == Announced::Done {
+                return Ok(None);
+            }
+            if is_compared || is_by_id {
+                break;
+            }
+            let verified = self.verify(step).await?;
+            if !matches!(verified.outcomes[..], [Outcome::Accepted(_)]) {
+                return Ok(Some(verified));
+            }
+        }
+        Err(ops::Error::SharedElsewhere(self.runner.label().to_owned()))
+    }
+}
+
+/// Verifies the token after a look at the store, and compares the two.
+pub(super) async fn verify_shared<S: Server, D: Disk>(
+    ops: &Ops<S, D>,
+    name: &ShareName,
+    runner: &mut Runner,
+    inquiry: &Inquiry<'_>,
+) -> Result<Completed, ops::Error> {
+    ops.prepare_shared(name, runner, inquiry).await?;
+    let verified = ops.verify(runner, inquiry).await;
+    settled(ops, name, runner, verified, inquiry).await
+}
+
+/// Compares store and machine after an answer about the token.
+async fn settled<S: Server, D: Disk>(
+    ops: &Ops<S, D>,
+    name: &ShareName,
+    runner: &mut Runner,
+    done: Result<Completed, ops::Error>,
+    inquiry: &Inquiry<'_>,
+) -> Result<Completed, ops::Error> {
+    let is_doubtful = match ops.settle_shared(name, runner, &done, inquiry).await {
+        Ok(is_doubtful) => is_doubtful,
+        Err(error) => {
+            tracing::warn!(runner = runner.label(), error = chain(&error), "cannot compare the token with the store's");
+            true
+        }
+    };
+    done.map(|done| Completed { is_doubtful: done.is_doubtful || is_doubtful, ..done })
+}
+
+/// Resets an announced token, and tells the store.
+pub(super) async fn rotate_shared<S: Server, D: Disk>(
+    ops: &Ops<S, D>,
+    name: &ShareName,
+    runner: &mut Runner,
+    access_token: Option<&AccessToken>,
+    inquiry: &Inquiry<'_>,
+) -> Result<Completed, ops::Error> {
+    let rotated = ops.rotate(runner, access_token, inquiry).await;
+    match rotated {
+        Ok(done) if matches!(done.outcome, Outcome::Rotated(_)) => {
+            let is_told = ops.tell(name, runner, inquiry).await;
+            Ok(Completed { is_doubtful: done.is_doubtful || !is_told, ..done })
+        }
+        // It may have been executed: the change stays announced until that is known.
+        Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => Err(error),
+        other => {
+            ops.withdraw(name, runner).await;
+            other
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How a machine comes to a shared runner, and leaves it.
+
+use tokio::time::sleep;
+
+use super::{Announced, CONTESTED_WRITES, SharedStart};
+use crate::error_chain::chain;
+use crate::lifecycle::Fraction;
+use crate::lifecycle::sharing as rules;
+use crate::model::{Member, ShareName, SharedChange, SharedPending, SystemId};
+use crate::ops::{Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
+use crate::secret::Source;
+
+fn pause(attempt: u32) -> std::time::Duration {
+    let bits = random_bits() & u64::from(u32::MAX);
+    rules::contested_pause(attempt, Fraction::from_bits(u32::try_from(bits).unwrap_or(0)))
+}
+
+impl Runner {
+    pub(super) fn is_member(&self, machine: &SystemId) -> bool {
+        let shared = self.store.as_ref().and_then(|memory| memory.runner());
+        shared.is_some_and(|shared| shared.members.iter().any(|member| member.machine == *machine))
+    }
+}
+
+impl<S: Server, D: Disk> Ops<S, D> {
+    /// Enters this machine among the members, with the id that the server has named.
+    pub(super) async fn join(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<bool, Error> {
+        let host = self.store_of(runner)?.host.clone();
+        let machine = self.system_id().clone();
+        for attempt in 0..CONTESTED_WRITES {
+            let id = runner.record.named_id();
+            let is_named = runner.store.as_ref().and_then(|memory| memory.runner()).is_some_and(|it| it.id.is_some() || id.is_none());
+            if runner.is_member(&machine) && is_named {
+                return Ok(true);
+            }
+            let member = Member { machine: machine.clone(), host: host.clone(), joined_at: inquiry.now.at };
+            let joined = self.swap_shared(name, runner, |next| {
+                next.id = next.id.or(id);
+                if let Err(at) = next.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str())) {
+                    next.members.insert(at, member);
+                }
+            });
+            if joined.await? {
+                return Ok(true);
+            }
+            sleep(pause(attempt)).await;
+        }
+        Ok(false)
+    }
+
+    /// Takes this machine out of the members, once its manager is deleted. A failure is only logged: people can do it with
+    /// `shared forget`.
+    pub async fn leave(&self, name: &ShareName, runner: &mut Runner) {
+        if runner.store.is_none() && self.look(name, runner).await.is_err() {
+            return;
+        }
+        let machine = self.system_id().clone();
+        for attempt in 0..CONTESTED_WRITES {
+            if !runner.is_member(&machine) {
+                return;
+            }
+            match self.swap_shared(name, runner, |next| next.members.retain(|member| member.machine != machine)).await {
+                Ok(true) => return,
+                Ok(false) => sleep(pause(attempt)).await,
+                Err(error) => {
+                    tracing::warn!(runner = runner.label(), error = chain(&error), "this machine stays among the members of the shared runner");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The runner was taken from the store: the token that the enrollment is given stays the one that it was made of.
+    ///
+    /// # Errors
+    /// [`Error::Secret`], [`Error::Disk`].
+    pub async fn note_given(&self, enrollment: &Enrollment, runner: &mut Runner) -> Result<(), Error> {
+        let RegistrationSource::Given(source) = &enrollment.source else { return Ok(()) };
+        runner.record.set_seed(&source.read()?);
+        Ok(self.save_record(runner).await?)
+    }
+
+    /// How this machine comes to the runner. If it is to register it, the store says so afterwards.
+    ///
+    /// # Errors
+    /// As [`Ops::announce`].
+    pub async fn start_shared(
+        &self,
+        name: &ShareName,
+        enrollment: &Enrollment,
+        runner: &mut Runner,
+    ) -> Result<SharedStart, Error> {
+        self.look(name, runner).await?;
+        let own = self.sender();
+        for _ in 0..CONTESTED_WRITES {
+            let Some(memory) = runner.store.as_deref() else { break };
+            if let Some(shared) = memory.token() {
+                let token = shared.credential.token.clone();
+                let source = RegistrationSource::Given(Source::Value { token, origin: format!("the store's `{name}`") });
+                return Ok(SharedStart::Take(Box::new(Enrollment { source, ..enrollment.clone() })));
+            }
+            match &memory.pending {
+                Some((pending, _)) if pending.sender == own => return Ok(SharedStart::Register),
+                Some((_, since)) if since.elapsed() < rules::pending_wait(None) => return Ok(SharedStart::Wait),
+                Some((pending, _)) => {
+                    tracing::warn!(
+                        runner = runner.label(),
+                        share = %name,
+                        machine = pending.sender.machine.as_str(),
+                        "another machine has begun to register the shared runner and has not come back: registering it here; if GitLab lists a runner of that description that was never contacted, delete it"
+                    );
+                }
+                None => {}
+            }
+            let pending = SharedPending { change: SharedChange::Register, sender: own.clone(), token: None };
+            if self.swap_shared(name, runner, |next| next.pending = Some(pending)).await? {
+                runner.share(name);
+                return Ok(SharedStart::Register);
+            }
+        }
+        Ok(SharedStart::Wait)
+    }
+
+    /// The runner that this machine has registered is written into the store. Returns [`Announced::NotNow`] if the store has
+    /// another machine's runner by now: this one is to be deleted.
+    pub async fn tell_registration(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Announced {
+        let is_told = self.tell(name, runner, inquiry).await;
+        let stored = runner.store.as_ref().and_then(|memory| memory.runner());
+        let is_another = stored.is_some_and(|stored| {
+            stored.token.is_some() && stored.id.zip(runner.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours)
+        });
+        if !is_told && is_another { Announced::NotNow } else { Announced::Done }
+    }
+}

@@ -1,0 +1,116 @@
+//! Which store the machines share, and how it is opened.
+
+use std::path::PathBuf;
+
+use super::{AnyEngine, Error, Shares};
+use crate::model::{ServerUrl, TlsFiles};
+use crate::secret::{SealingKey, Source};
+
+/// The store of shared runners (`[sharing]`); built by the room `settings`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The store, and who asks it.
+    pub engine: EngineSettings,
+    /// The key that tokens are sealed with before they leave the machine.
+    pub encryption_key: Option<Source>,
+    /// Whether a shared runner may be recovered by its id (`recover`).
+    pub recover: bool,
+}
+
+/// A store, and who asks it. Also of an engine that is not compiled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineSettings {
+    /// etcd.
+    Etcd {
+        /// The addresses of its members; at least one.
+        endpoints: Vec<ServerUrl>,
+        /// The beginning of all keys.
+        prefix: String,
+        /// Its authority, and our certificate.
+        tls: TlsFiles,
+        /// The user, and the source of the password.
+        user: Option<(String, Source)>,
+    },
+    /// Secrets of Kubernetes.
+    Kubernetes {
+        /// Instead of the credentials of the pod.
+        kubeconfig: Option<PathBuf>,
+        /// Instead of that of the pod or of the kubeconfig.
+        namespace: Option<String>,
+    },
+}
+
+/// The default of `[sharing] prefix`.
+pub const PREFIX: &str = "/runner-agent/";
+
+impl Settings {
+    /// Where the secrets are read from.
+    pub fn secrets(&self) -> impl Iterator<Item = &Source> {
+        self.engine.password().into_iter().chain(&self.encryption_key)
+    }
+}
+
+impl EngineSettings {
+    /// The name of the engine, for messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Etcd { .. } => "etcd",
+            Self::Kubernetes { .. } => "Kubernetes",
+        }
+    }
+
+    fn password(&self) -> Option<&Source> {
+        match self {
+            Self::Etcd { user, .. } => user.as_ref().map(|(_, password)| password),
+            Self::Kubernetes { .. } => None,
+        }
+    }
+}
+
+/// Reads the secrets and the TLS files, and makes the engine. Sends nothing.
+///
+/// # Errors
+/// [`Error::NotCompiledIn`], and [`Error::Settings`] for a secret or file that cannot be used.
+pub async fn open(settings: &Settings) -> Result<Shares<AnyEngine>, Error> {
+    let engine = engine(&settings.engine).await?;
+    let name = settings.engine.name();
+    let key = settings.encryption_key.as_ref().map(|source| encryption_key(source, name)).transpose()?;
+    Ok(Shares::new(engine, key))
+}
+
+async fn engine(settings: &EngineSettings) -> Result<AnyEngine, Error> {
+    match settings {
+        #[cfg(feature = "etcd")]
+        EngineSettings::Etcd { endpoints, prefix, tls, user } => {
+            let user = match user {
+                Some((user, password)) => Some((user.clone(), read("password", password, settings.name())?)),
+                None => None,
+            };
+            let config =
+                super::etcd::Config { endpoints: endpoints.clone(), prefix: prefix.clone(), tls: tls.clone(), user };
+            super::etcd::Etcd::new(config).map(AnyEngine::Etcd)
+        }
+        #[cfg(feature = "kubernetes")]
+        EngineSettings::Kubernetes { kubeconfig, namespace } => {
+            let config = super::kubernetes::Config { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() };
+            super::kubernetes::Kubernetes::new(config).await.map(AnyEngine::Kubernetes)
+        }
+        #[cfg(not(all(feature = "etcd", feature = "kubernetes")))]
+        other => Err(Error::NotCompiledIn { engine: other.name() }),
+    }
+}
+
+fn encryption_key(source: &Source, engine: &'static str) -> Result<SealingKey, Error> {
+    let text = read("encryption_key", source, engine)?;
+    SealingKey::from_text(text.expose()).map_err(|error| unusable("encryption_key", &error, engine))
+}
+
+fn read(key: &'static str, source: &Source, engine: &'static str) -> Result<crate::secret::Token, Error> {
+    source.read().map_err(|error| unusable(key, &error, engine))
+}
+
+fn unusable(key: &'static str, error: &dyn std::error::Error, engine: &'static str) -> Error {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    Error::Settings { engine, detail: format!("`{key}` of [sharing]: {error}{cause}") }
+}
