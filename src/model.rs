@@ -33,8 +33,8 @@ pub use names::{Action, StateName, Step, Trouble, VerifyOutcome, Why};
 pub use report::{LastVerify, NextStep, Report, RunnerReport};
 pub use rows::PrettyRows;
 pub use shared::{
-    Lineage, Link, MAX_LINKS, MAX_SHARE_NAME_BYTES, Member, RecordedShare, Sender, ShareName, ShareNameError, SharedChange,
-    SharedPending, SharedRunner, SharedToken,
+    Lineage, Link, MAX_LINKS, MAX_SHARE_NAME_BYTES, Member, RecordedShare, Sender, ShareName, ShareNameError,
+    SharedChange, SharedPending, SharedRunner, SharedToken,
 };
 pub use text::{is_unprintable, printable_json};
 pub use time::{Timestamp, TimestampError, format_span, parse_span};

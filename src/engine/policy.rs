@@ -97,6 +97,10 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
             && !is_shared
             && !was_recovered
             && may_recover,
-        register: if can_register && record.given_to.is_none() && !is_of_store { config.register_again } else { RegisterAgain::Never },
+        register: if can_register && record.given_to.is_none() && !is_of_store {
+            config.register_again
+        } else {
+            RegisterAgain::Never
+        },
     }
 }

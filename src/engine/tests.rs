@@ -1,5 +1,7 @@
 //! Drivers against a GitLab and a disk in memory, on a paused clock.
 
+mod sharing;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;

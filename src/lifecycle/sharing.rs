@@ -246,7 +246,8 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
     /// whose result never came.
     #[must_use]
     pub fn may_recover(&self, is_expired: bool) -> bool {
-        let is_same = self.ours.zip(self.stored.lineage.as_ref()).is_some_and(|(ours, stored)| ours.newest() == stored.newest());
+        let is_same =
+            self.ours.zip(self.stored.lineage.as_ref()).is_some_and(|(ours, stored)| ours.newest() == stored.newest());
         let has_reason = is_expired || self.stored.pending.is_some();
         is_same && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }

@@ -166,8 +166,7 @@ impl Runner {
     fn evict_found(&mut self) {
         let current = self.record.credential.as_ref().map(|credential| &credential.token);
         let candidates = &mut self.held.candidates;
-        let is_found =
-            |candidate: &Candidate| candidate.source.was_found() && current != Some(&candidate.token);
+        let is_found = |candidate: &Candidate| candidate.source.was_found() && current != Some(&candidate.token);
         while candidates.iter().filter(|candidate| is_found(candidate)).count() > MAX_FOUND {
             let refused = candidates.iter().position(|candidate| is_found(candidate) && candidate.refused.is_some());
             let Some(victim) = refused.or_else(|| candidates.iter().position(is_found)) else { return };
@@ -272,7 +271,9 @@ impl Runner {
     fn owner_of(&self, candidate: &Candidate, verified: &Verified, inquiry: &Inquiry<'_>) -> Owner {
         let is_without_token = self.record.credential.is_none();
         match (verified.id, self.record.named_id()) {
-            (Some(id), Some(ours)) if candidate.source == CandidateSource::Shared && id != ours => Owner::Other(Some(id)),
+            (Some(id), Some(ours)) if candidate.source == CandidateSource::Shared && id != ours => {
+                Owner::Other(Some(id))
+            }
             _ if candidate.source != CandidateSource::Found || is_without_token => Owner::Same,
             (Some(id), Some(ours)) if id != ours => Owner::Other(Some(id)),
             (Some(id), None) if self.is_leaving && self.record.id.is_some_and(|claimed| claimed != id) => {

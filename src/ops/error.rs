@@ -377,7 +377,9 @@ impl Error {
                 return Some("find out what resets it, then `runner-agent shared heal` gives it a new token");
             }
             Self::NotRegisteredAnew(_) => {
-                return Some("`runner-agent shared heal` gives it a new token, and `shared forget` gives up the runner");
+                return Some(
+                    "`runner-agent shared heal` gives it a new token, and `shared forget` gives up the runner",
+                );
             }
             Self::UnconfirmedId(_) => {
                 return Some(

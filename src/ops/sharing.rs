@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Completed, Disk, Enrollment, Entered, Error, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
-use crate::lifecycle::sharing::{self as rules, Journal, SharedStep, Shown, View};
 use crate::lifecycle::Outcome;
+use crate::lifecycle::sharing::{self as rules, Journal, SharedStep, Shown, View};
 use crate::model::{
     Candidate, CandidateSource, Claim, Credential, Lineage, RecordedShare, Sender, ShareName, SharedChange,
     SharedPending, SharedRunner, SharedToken, Stamp, Timestamp,
@@ -303,7 +303,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     "the store of the shared runner cannot be used: going on with the token of this machine, which is not rotated meanwhile"
                 );
             } else {
-                tracing::error!(runner = runner.label(), error = text, hint, "the store of the shared runner cannot be used");
+                tracing::error!(
+                    runner = runner.label(),
+                    error = text,
+                    hint,
+                    "the store of the shared runner cannot be used"
+                );
             }
         }
         Error::Sharing { runner: runner.label().to_owned(), error }
@@ -418,7 +423,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ///
     /// # Errors
     /// [`Error::Disk`].
-    pub async fn prepare_shared(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<(), Error> {
+    pub async fn prepare_shared(
+        &self,
+        name: &ShareName,
+        runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<(), Error> {
         if self.look(name, runner).await.is_err() {
             return Ok(());
         }
@@ -458,7 +468,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return Ok(());
         }
         let (noted_at, origin, refused) = (inquiry.now.at, None, None);
-        runner.note_candidate(Candidate { token: token.clone(), source, noted_at, obtained_at, expiry, id, origin, refused });
+        runner.note_candidate(Candidate {
+            token: token.clone(),
+            source,
+            noted_at,
+            obtained_at,
+            expiry,
+            id,
+            origin,
+            refused,
+        });
         if is_newer {
             runner.prefer_candidate(&token);
         }
@@ -506,7 +525,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     self.write_shared(name, runner, lineage, is_fork).await
                 }
                 SharedStep::ClearPending => self.swap_shared(name, runner, |next| next.pending = None).await,
-                SharedStep::Project if runner.store.as_ref().and_then(|it| it.token()).map(|it| it.lineage.token()) == runner.digest() => {
+                SharedStep::Project
+                    if runner.store.as_ref().and_then(|it| it.token()).map(|it| it.lineage.token())
+                        == runner.digest() =>
+                {
                     self.take_lineage(name, runner).await?;
                     Ok(true)
                 }
@@ -522,7 +544,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 _ => return Ok(true),
             };
             match written {
-                Ok(true) if self.next_shared(runner, journal, inquiry) == SharedStep::Rest && runner.is_member(self.system_id()) => {
+                Ok(true)
+                    if self.next_shared(runner, journal, inquiry) == SharedStep::Rest
+                        && runner.is_member(self.system_id()) =>
+                {
                     return Ok(false);
                 }
                 Ok(_) => {}
@@ -583,7 +608,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_expected = match change {
             SharedChange::Reset => matches!(step, SharedStep::Rest | SharedStep::ClearPending),
             SharedChange::ResetById => {
-                let is_expired = runner.validity(inquiry.now.at).is_some_and(|validity| validity.is_expired(inquiry.now.at));
+                let is_expired =
+                    runner.validity(inquiry.now.at).is_some_and(|validity| validity.is_expired(inquiry.now.at));
                 self.viewed(runner, journal, inquiry, |view| view.may_recover(is_expired)).unwrap_or(false)
             }
             SharedChange::Register => false,
@@ -650,7 +676,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let told = match self.tell_once(name, runner, inquiry).await {
                 Ok(is_told) => is_told,
                 Err(error) => {
-                    tracing::debug!(runner = runner.label(), error = chain(&error), "the store is not told of the new token yet");
+                    tracing::debug!(
+                        runner = runner.label(),
+                        error = chain(&error),
+                        "the store is not told of the new token yet"
+                    );
                     false
                 }
             };

@@ -18,8 +18,11 @@ struct State {
     values: BTreeMap<ShareName, watch::Sender<Option<Value>>>,
     /// How many of the next swaps are executed while their answers are lost.
     lost_answers: u32,
-    /// How many of the next swaps are lost before they are executed.
+    /// How many of the next swaps are lost before they are executed, and how many come through before.
     lost_requests: u32,
+    passing: u32,
+    /// Whether nothing answers.
+    is_stopped: bool,
 }
 
 impl MemoryEngine {
@@ -31,6 +34,32 @@ impl MemoryEngine {
     /// The next swaps are lost on their way.
     pub fn lose_requests(&self, count: u32) {
         self.0.borrow_mut().lost_requests = count;
+    }
+
+    /// The same, once this many have come through.
+    pub fn lose_requests_after(&self, passing: u32, count: u32) {
+        let mut state = self.0.borrow_mut();
+        (state.passing, state.lost_requests) = (passing, count);
+    }
+
+    /// Nothing answers any more, or all does again.
+    pub fn stop(&self, is_stopped: bool) {
+        self.0.borrow_mut().is_stopped = is_stopped;
+    }
+
+    /// The value as it is now.
+    pub fn value_of(&self, name: &ShareName) -> Option<Value> {
+        self.value(name).borrow().clone()
+    }
+
+    /// The store is restored: it has this value again.
+    pub fn restore(&self, name: &ShareName, value: Option<Value>) {
+        self.value(name).send_replace(value);
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let stopped = || Error::Unreachable { engine: "memory", detail: "it is stopped".to_owned() };
+        if self.0.borrow().is_stopped { Err(stopped()) } else { Ok(()) }
     }
 
     fn value(&self, name: &ShareName) -> watch::Sender<Option<Value>> {
@@ -46,6 +75,7 @@ impl Engine for MemoryEngine {
     }
 
     async fn get(&self, name: &ShareName) -> Result<Option<Value>, Error> {
+        self.check()?;
         Ok(self.value(name).borrow().clone())
     }
 
@@ -57,7 +87,9 @@ impl Engine for MemoryEngine {
             *count = count.saturating_sub(1);
             is_one
         };
-        if take(&mut self.0.borrow_mut().lost_requests) {
+        self.check()?;
+        let is_passing = take(&mut self.0.borrow_mut().passing);
+        if !is_passing && take(&mut self.0.borrow_mut().lost_requests) {
             return Err(unknown());
         }
         let is_swapped = self.value(name).send_if_modified(|present| {

@@ -8,7 +8,9 @@ use super::files::{FileIn, OwnFile as _, Seen, TEMPORARY, names_in, read_file, r
 use super::wire::{optional_credential, optional_text, text};
 use super::{held, journal};
 use crate::files::OwnDirectory;
-use crate::model::{Belief, Credential, LastVerify, Origin, RecordedShare, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp};
+use crate::model::{
+    Belief, Credential, LastVerify, Origin, RecordedShare, RunnerId, RunnerKey, ServerUrl, StateName, Timestamp,
+};
 use crate::secret::{Digest, Fingerprint, Token};
 
 /// Incremented when a field changes its meaning; other schemas are rejected.

@@ -9,7 +9,8 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Outcome, Step};
 use crate::model::{ShareName, SharedChange};
 use crate::ops::{
-    self, AccessToken, Announced, Completed, Disk, EntryFate, Inquiry, Ops, Runner, Server, SharedStart, UnregisterRequest,
+    self, AccessToken, Announced, Completed, Disk, EntryFate, Inquiry, Ops, Runner, Server, SharedStart,
+    UnregisterRequest,
 };
 use crate::store::AskedBy;
 

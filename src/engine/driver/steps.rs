@@ -259,7 +259,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     /// Withholds a reset that nobody asked for if another machine uses the token too: that one would be shut out.
     async fn withhold(&mut self, step: Step) -> Option<StepReport> {
         let policy = self.config.policy_of(&self.runner);
-        let is_decided = policy.shared.is_some() || self.share().is_some() || policy.rotate == Some(RotatePolicy::Always);
+        let is_decided =
+            policy.shared.is_some() || self.share().is_some() || policy.rotate == Some(RotatePolicy::Always);
         if is_decided || self.runner.record.origin != Origin::Given || !self.asker.is_daemon() {
             return None;
         }

@@ -24,19 +24,30 @@ impl Runner {
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// Enters this machine among the members, with the id that the server has named.
-    pub(super) async fn join(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<bool, Error> {
+    pub(super) async fn join(
+        &self,
+        name: &ShareName,
+        runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<bool, Error> {
         let host = self.store_of(runner)?.host.clone();
         let machine = self.system_id().clone();
         for attempt in 0..CONTESTED_WRITES {
             let id = runner.record.named_id();
-            let is_named = runner.store.as_ref().and_then(|memory| memory.runner()).is_some_and(|it| it.id.is_some() || id.is_none());
+            let is_named = runner
+                .store
+                .as_ref()
+                .and_then(|memory| memory.runner())
+                .is_some_and(|it| it.id.is_some() || id.is_none());
             if runner.is_member(&machine) && is_named {
                 return Ok(true);
             }
             let member = Member { machine: machine.clone(), host: host.clone(), joined_at: inquiry.now.at };
             let joined = self.swap_shared(name, runner, |next| {
                 next.id = next.id.or(id);
-                if let Err(at) = next.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str())) {
+                if let Err(at) =
+                    next.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()))
+                {
                     next.members.insert(at, member);
                 }
             });
@@ -63,7 +74,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Ok(true) => return,
                 Ok(false) => sleep(pause(attempt)).await,
                 Err(error) => {
-                    tracing::warn!(runner = runner.label(), error = chain(&error), "this machine stays among the members of the shared runner");
+                    tracing::warn!(
+                        runner = runner.label(),
+                        error = chain(&error),
+                        "this machine stays among the members of the shared runner"
+                    );
                     return;
                 }
             }
@@ -96,7 +111,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let Some(memory) = runner.store.as_deref() else { break };
             if let Some(shared) = memory.token() {
                 let token = shared.credential.token.clone();
-                let source = RegistrationSource::Given(Source::Value { token, origin: format!("the store's `{name}`") });
+                let source =
+                    RegistrationSource::Given(Source::Value { token, origin: format!("the store's `{name}`") });
                 return Ok(SharedStart::Take(Box::new(Enrollment { source, ..enrollment.clone() })));
             }
             match &memory.pending {
@@ -127,7 +143,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_told = self.tell(name, runner, inquiry).await;
         let stored = runner.store.as_ref().and_then(|memory| memory.runner());
         let is_another = stored.is_some_and(|stored| {
-            stored.token.is_some() && stored.id.zip(runner.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours)
+            stored.token.is_some()
+                && stored.id.zip(runner.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours)
         });
         if !is_told && is_another { Announced::NotNow } else { Announced::Done }
     }

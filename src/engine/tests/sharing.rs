@@ -1,0 +1,280 @@
+//! Machines that share one runner over a store in memory, each with a disk of its own.
+
+use std::future::ready;
+
+use super::*;
+use crate::model::{ShareName, SystemId};
+use crate::sharing::memory::MemoryEngine;
+use crate::sharing::{AnyEngine, Shares};
+
+const LIFE: Duration = Duration::from_secs(3600);
+
+struct Machine {
+    disk: MemoryDisk,
+    driver: TestDriver,
+}
+
+/// A GitLab, a store, and the settings that all machines have.
+struct Fleet {
+    clock: TokioClock,
+    server: MemoryServer,
+    store: MemoryEngine,
+    config: Config,
+    machines: Vec<Machine>,
+}
+
+fn name() -> ShareName {
+    "docker-fleet".parse().unwrap()
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let clock = TokioClock::new();
+        let server = MemoryServer::new(clock.clone(), Some(LIFE));
+        let enrollment = crate::ops::Enrollment { share_as: Some(name()), ..enrollment(registration_token()) };
+        let config = Config { enrollments: vec![enrollment], ..Config::default() };
+        Self { clock, server, store: MemoryEngine::default(), config, machines: Vec::new() }
+    }
+
+    async fn with(machines: usize) -> Self {
+        let mut fleet = Self::new();
+        for _ in 0..machines {
+            fleet.add().await;
+        }
+        fleet
+    }
+
+    async fn add(&mut self) -> usize {
+        let number = self.machines.len();
+        self.machines.push(self.machine(number, MemoryDisk::default()).await);
+        number
+    }
+
+    async fn machine(&self, number: usize, disk: MemoryDisk) -> Machine {
+        let system_id: SystemId = format!("s_{number:012}").parse().unwrap();
+        let ops = Ops::new(self.server.clone(), disk.clone(), crate::ops::Identity { system_id, ..identity() });
+        ops.share_in(Some(self.shares()), format!("host-{number}"));
+        let engine = Rc::new(Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO });
+        let (inventory, _) = retake_inventory(&engine.ops, &self.config, &BTreeSet::new()).await.unwrap();
+        let managed = inventory.runners.into_iter().next().unwrap();
+        let driver = Driver::new(Rc::clone(&engine), managed, Rc::new(self.config.clone()), Asker::Daemon);
+        Machine { disk, driver }
+    }
+
+    /// The process of a machine ends and starts again.
+    async fn restart(&mut self, number: usize) {
+        self.machines[number] = self.machine(number, self.machines[number].disk.clone()).await;
+    }
+
+    fn shares(&self) -> Shares<AnyEngine> {
+        Shares::new(AnyEngine::Memory(self.store.clone()), None)
+    }
+
+    async fn stored(&self) -> crate::model::SharedRunner {
+        self.shares().read(&name()).await.unwrap().unwrap().runner
+    }
+
+    /// One machine does all that is due; it hears of the store's changes.
+    async fn run(&mut self, number: usize) -> Vec<Outcome> {
+        let shares = self.shares();
+        let driver = &mut self.machines[number].driver;
+        let mut outcomes = Vec::new();
+        for _ in 0..40 {
+            let stored = shares.read(&name()).await.unwrap();
+            if driver.runner.record.credential.is_some() && driver.runner.differs_from(stored.as_ref()) {
+                driver.enter(Outcome::Nudged);
+            }
+            let Some(plan) = driver.plan().filter(|plan| plan.at <= driver.now()) else { return outcomes };
+            outcomes.extend(driver.step(plan, std::future::pending()).await.outcomes);
+        }
+        panic!("machine {number} does not come to rest: {outcomes:?}");
+    }
+
+    /// All machines but those that are away do what is due, until this time has passed.
+    async fn pass(&mut self, span: Duration, away: &[usize]) {
+        let end = tokio::time::Instant::now() + span;
+        while tokio::time::Instant::now() < end {
+            for number in (0..self.machines.len()).filter(|number| !away.contains(number)) {
+                self.run(number).await;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    fn current(&self) -> Token {
+        let runners = self.server.runners();
+        assert_eq!(runners.len(), 1, "one runner on the server: {runners:?}");
+        runners.values().next().unwrap().token.clone()
+    }
+
+    fn assert_all_hold_the_servers_token(&self) {
+        let current = self.current();
+        for (number, machine) in self.machines.iter().enumerate() {
+            assert_eq!(machine.disk.tokens(), [current.clone()], "machine {number}");
+        }
+    }
+
+    fn count(&self, call: &str) -> usize {
+        self.server.calls().iter().filter(|known| **known == call).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_machine_registers_the_shared_runner_and_the_others_take_it() {
+    let mut fleet = Fleet::with(5).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    fleet.assert_all_hold_the_servers_token();
+    assert_eq!(fleet.count("register"), 1);
+    let stored = fleet.stored().await;
+    assert_eq!(stored.members.len(), 5);
+    assert_eq!(stored.token.unwrap().lineage.generation(), 1);
+    assert!(stored.pending.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_machine_rotates_the_shared_token_and_the_others_follow() {
+    let mut fleet = Fleet::with(4).await;
+    fleet.pass(LIFE * 4, &[]).await;
+    fleet.assert_all_hold_the_servers_token();
+    let resets = fleet.count("reset");
+    assert!((4..=7).contains(&resets), "{resets} resets in four lives");
+    let stored = fleet.stored().await;
+    assert_eq!(stored.token.unwrap().lineage.generation(), resets as u64 + 1);
+    assert!(stored.pending.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_is_told_later_of_a_token_that_it_could_not_be_told_of() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    tokio::time::sleep(LIFE * 7 / 10).await;
+    let before = fleet.current();
+    // The announcement comes through, and then nothing.
+    let mut plan = None;
+    while plan.is_none() {
+        let driver = &mut fleet.machines[0].driver;
+        plan = driver.plan().filter(|plan| plan.step == Step::Rotate && plan.at <= driver.now());
+        if plan.is_none() {
+            let next = driver.plan().unwrap();
+            driver.step(next, std::future::pending()).await;
+        }
+    }
+    fleet.store.lose_requests_after(1, 100);
+    let report = fleet.machines[0].driver.step(plan.unwrap(), ready(())).await;
+    assert!(matches!(report.outcomes[0], Outcome::Rotated(_)), "{report:?}");
+    assert_ne!(fleet.current(), before);
+    assert_eq!(fleet.stored().await.token.unwrap().credential.token, before);
+    fleet.store.lose_requests(0);
+    fleet.pass(Duration::from_secs(120), &[]).await;
+    fleet.assert_all_hold_the_servers_token();
+    assert_eq!(fleet.count("reset"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn machine_that_was_away_for_generations_takes_the_present_token() {
+    for lives in [1, 10] {
+        let mut fleet = Fleet::with(3).await;
+        fleet.pass(Duration::from_secs(60), &[]).await;
+        fleet.pass(LIFE * lives, &[2]).await;
+        let resets = fleet.count("reset");
+        fleet.restart(2).await;
+        fleet.pass(Duration::from_secs(30), &[]).await;
+        fleet.assert_all_hold_the_servers_token();
+        assert_eq!(fleet.count("reset"), resets);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runner_that_was_registered_beside_that_of_another_machine_is_deleted() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.server.inject_always("register", Some(Fault::AnswerAfter(Duration::from_secs(200))));
+    let mut slow = fleet.machines.remove(0);
+    let plan = slow.driver.plan().unwrap();
+    let registering = slow.driver.step(plan, std::future::pending());
+    let others = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        fleet.run(0).await;
+        fleet.server.inject_always("register", None);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        fleet.run(0).await;
+    };
+    let (report, ()) = tokio::join!(registering, others);
+    assert_eq!(report.outcomes, [Outcome::Reenrolled(None)], "{report:?}");
+    fleet.machines.push(slow);
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    fleet.assert_all_hold_the_servers_token();
+    assert_eq!(fleet.stored().await.members.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_was_restored_gets_the_present_token_back() {
+    let mut fleet = Fleet::with(3).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let yesterday = fleet.store.value_of(&name());
+    fleet.pass(LIFE, &[]).await;
+    let resets = fleet.count("reset");
+    fleet.store.restore(&name(), yesterday);
+    fleet.pass(Duration::from_secs(600), &[]).await;
+    fleet.assert_all_hold_the_servers_token();
+    assert_eq!(fleet.stored().await.token.unwrap().credential.token, fleet.current());
+    assert_eq!(fleet.count("reset"), resets, "nothing is reset to find out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_the_token_is_used_and_not_rotated() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let token = fleet.current();
+    fleet.store.stop(true);
+    for _ in 0..45 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for Machine { driver, .. } in &mut fleet.machines {
+            while let Some(plan) = driver.plan().filter(|plan| plan.at <= driver.now()) {
+                driver.step(plan, std::future::pending()).await;
+            }
+        }
+    }
+    for machine in &fleet.machines {
+        assert!(machine.driver.runner.sharing().unwrap().problem.is_some());
+    }
+    assert_eq!((fleet.count("reset"), fleet.current()), (0, token));
+    fleet.store.stop(false);
+    fleet.pass(Duration::from_secs(300), &[]).await;
+    assert_eq!(fleet.count("reset"), 1);
+    fleet.assert_all_hold_the_servers_token();
+}
+
+#[tokio::test(start_paused = true)]
+async fn value_of_another_runner_is_neither_used_nor_overwritten() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let before = fleet.current();
+    let shares = fleet.shares();
+    let stored = shares.read(&name()).await.unwrap().unwrap();
+    let (id, credential) = fleet.server.add_runner();
+    let token = crate::model::SharedToken {
+        lineage: stored.runner.token.clone().unwrap().lineage.with_next(credential.token.digest()),
+        credential,
+    };
+    let foreign = crate::model::SharedRunner { id: Some(id), token: Some(token), ..stored.runner.clone() };
+    shares.swap(&name(), Some(&stored), foreign.clone()).await.unwrap();
+    fleet.pass(LIFE, &[]).await;
+    assert_eq!(fleet.stored().await, foreign);
+    assert_eq!(fleet.count("reset"), 0);
+    for machine in &fleet.machines {
+        assert_eq!(machine.disk.tokens(), [before.clone()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn machine_that_stops_deletes_its_manager_and_leaves() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let driver = &mut fleet.machines[0].driver;
+    let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
+    let report = driver.step(plan, std::future::pending()).await;
+    assert_eq!(report.unregistration, Some(Unregistration::Deleted), "{report:?}");
+    let machines: Vec<_> = fleet.stored().await.members.into_iter().map(|member| member.host).collect();
+    assert_eq!(machines, ["host-1"]);
+    fleet.current();
+}
