@@ -87,20 +87,35 @@ impl Ignored {
             FileTrust::NoOtherUser => ("a registration token", "[[enroll]]"),
             FileTrust::OnlyOwn => ("an access token", "[[server]]"),
         };
-        let (who, remedy) = match self.why {
-            Reason::Directory(Exposure::Foreign { user }) => (format!("its directory belongs to user {user}"), ""),
-            Reason::Directory(Exposure::Writable { mode }) => {
-                (format!("others can write in its directory (mode {mode:04o})"), "")
-            }
-            Reason::File(Exposure::Foreign { user }) => (format!("it belongs to user {user}"), "run `chown root`, "),
-            Reason::File(Exposure::Writable { mode }) => {
-                (format!("it can be written by others (mode {mode:04o})"), "run `chmod go-w`, ")
-            }
-        };
+        let (who, remedy) = (self.why.cause(), self.why.remedy());
         tracing::warn!(
             file = %self.path.display(),
-            "not used to send {token}: {who}, who could choose which server receives it: {remedy}set `tls_ca_file` in the {place} of agent.toml, or use --tls-ca-file"
+            "not used to send {token}: {who}, who could choose which server receives it: {remedy}, set `tls_ca_file` in the {place} of agent.toml, or use --tls-ca-file"
         );
+    }
+}
+
+impl Reason {
+    /// Who could have chosen the certificate.
+    fn cause(self) -> String {
+        match self {
+            Self::Directory(Exposure::Foreign { user }) => format!("its directory belongs to user {user}"),
+            Self::Directory(Exposure::Writable { mode }) => {
+                format!("others can write in its directory (mode {mode:04o})")
+            }
+            Self::File(exposure) => exposure.cause(),
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Directory(Exposure::Foreign { .. }) => {
+                "run `chown root` on the directory and its files, mount it read-only"
+            }
+            Self::Directory(Exposure::Writable { .. }) => "run `chmod go-w` on the directory",
+            Self::File(Exposure::Foreign { .. }) => "run `chown root`",
+            Self::File(Exposure::Writable { .. }) => "run `chmod go-w`",
+        }
     }
 }
 

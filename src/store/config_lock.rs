@@ -187,3 +187,24 @@ fn is_no_lock_file(error: &Error) -> bool {
     let kinds = [io::ErrorKind::Other, io::ErrorKind::IsADirectory];
     matches!(error, Error::Io { source, .. } if kinds.contains(&source.kind()))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    use super::*;
+
+    #[test]
+    fn each_lock_is_taken_on_a_file_that_is_open_to_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::find(&directory.path().join("config.toml")).unwrap();
+        place.create().unwrap();
+        for (is_mount_point, expected) in [(true, "config.toml"), (false, ".config.toml.lock")] {
+            let lock = Lockable { place: &place, is_mount_point }.lock_common(Duration::ZERO).unwrap();
+            let (locked, named) = (lock.metadata().unwrap().ino(), place.sibling(expected).metadata().unwrap().ino());
+            assert_eq!(locked, named, "{expected}");
+            let access = fcntl_getfl(&lock).unwrap() & OFlags::RWMODE;
+            assert_eq!(access, OFlags::RDWR, "{expected}");
+        }
+    }
+}

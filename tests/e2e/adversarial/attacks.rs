@@ -19,7 +19,7 @@ use crate::{locks, network, promises, terminal};
 
 type Attack = fn() -> Result<(), String>;
 
-pub(crate) const ATTACKS: [(&str, Attack); 31] = [
+pub(crate) const ATTACKS: [(&str, Attack); 33] = [
     ("link-to-a-file-of-roots", link_to_a_file),
     ("link-to-a-missing-file-of-roots", link_to_a_missing_file),
     ("link-on-the-way", link_on_the_way),
@@ -43,6 +43,8 @@ pub(crate) const ATTACKS: [(&str, Attack); 31] = [
     ("mounted-file-held-while-pressing", locks::mounted_file_held_while_pressing),
     ("access-token-by-foreign-trust", network::access_token_by_foreign_trust),
     ("registration-token-by-foreign-trust", network::registration_token_by_foreign_trust),
+    ("one-file-mounted", promises::mounted_file),
+    ("certificates-of-another-user", promises::certificates_of_another_user),
     ("host-rebound", network::host_rebound),
     ("connections-half-open", network::connections_half_open),
     ("socket-served-by-another", network::socket_served_by_another),

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use rustix::process::Signal;
 use test_support::Process;
 
 use crate::attacker::Attacker;
-use crate::scene::Scene;
+use crate::scene::{Mounted, Scene};
 
 /// Starts the attacker, and waits until the file is locked.
 fn holding(scene: &Scene, path: &Path) -> Attacker {
@@ -66,23 +65,6 @@ pub(crate) fn lock_that_is_no_file() -> Result<(), String> {
     fs::remove_file(&lock).unwrap();
     fs::hard_link(scene.path("config/config.toml"), &lock).unwrap();
     rotate("a hard link")
-}
-
-/// A config.toml that is mounted over itself, until it is dropped.
-struct Mounted<'a>(&'a Path);
-
-impl<'a> Mounted<'a> {
-    fn new(file: &'a Path) -> Self {
-        let mounted = Command::new("mount").arg("--bind").args([file, file]).status().unwrap();
-        assert!(mounted.success());
-        Self(file)
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").arg(self.0).status();
-    }
 }
 
 /// A bind-mounted config.toml is written in place: nothing is spent while it is locked, since the token lives long.

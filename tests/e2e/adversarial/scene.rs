@@ -6,6 +6,7 @@ use std::fs::{self, Permissions};
 use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fake_gitlab::{Builder, Gitlab};
 use test_support::{Output, Sandbox};
@@ -130,6 +131,31 @@ impl Scene {
             }
         }
         if now.len() == self.before.len() { Ok(()) } else { Err("a file of root's is gone".to_owned()) }
+    }
+}
+
+/// A file or directory that is mounted over itself, until it is dropped.
+pub(crate) struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    pub(crate) fn new(path: &'a Path) -> Self {
+        Self::with("bind", path)
+    }
+
+    pub(crate) fn read_only(path: &'a Path) -> Self {
+        Self::with("bind,ro", path)
+    }
+
+    fn with(options: &str, path: &'a Path) -> Self {
+        let mounted = Command::new("mount").args(["-o", options]).args([path, path]).status().unwrap();
+        assert!(mounted.success());
+        Self(path)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _unmounted = Command::new("umount").arg(self.0).status();
     }
 }
 
