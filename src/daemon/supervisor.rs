@@ -190,7 +190,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
-            secrets: Rc::new(Secrets::read(&config)),
+            secrets: Rc::new(Secrets::read(&config, &Secrets::default())),
             config: Rc::new(config),
             files,
             heartbeat,
