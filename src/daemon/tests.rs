@@ -607,6 +607,60 @@ async fn the_daemon_is_ready_again_only_after_the_last_reload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_whose_inventory_panics_ends_and_is_made_up_for() {
+    let fixture = DaemonFixture::new(None);
+    let parts = fixture.parts();
+    let mut phases = parts.registry.phases();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let script = async {
+        let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
+        // Until config.toml counts as still.
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        fixture.add_found("new");
+        fixture.disk.fail("read by a panic", 1);
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Reloading, Phase::Serving]);
+        assert!(fixture.server.calls().is_empty());
+        sleep(secs(60)).await;
+        assert_eq!(fixture.server.calls(), ["verify"]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_is_asked_for_again_while_its_settings_are_read_ends_once_they_are_read_again() {
+    let fixture = DaemonFixture::new(None);
+    let mut parts = fixture.parts();
+    let mut phases = parts.registry.phases();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    parts.reload = Box::new(|| {
+        Box::pin(async {
+            sleep(secs(60)).await;
+            None
+        })
+    });
+    let script = async {
+        let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(30)).await;
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(60)).await;
+        assert_eq!(entered(), [Phase::Reloading, Phase::Reloading]);
+        sleep(secs(60)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_without_registration_is_asked_three_times_and_then_left_alone() {
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
