@@ -94,7 +94,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::LateRead => supervisor.hand_out_secrets(),
             Event::FileStill => supervisor.read_config(FileState::Still),
             Event::Read(file, read) => supervisor.compare(file, *read),
-            Event::Inventory(unregistered, taken) => supervisor.take_over(unregistered, *taken),
+            Event::Inventory(taken) => supervisor.take_over(*taken),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
             Event::Retry => {
@@ -124,7 +124,8 @@ enum Event {
     FileStill,
     /// config.toml was read after a change, or because it has been still.
     Read(FileState, Box<Result<ConfigChange, Error>>),
-    Inventory(UnregisteredElsewhere, Box<InventoryResult>),
+    /// An inventory was taken; `None` if it has panicked.
+    Inventory(Box<Option<InventoryResult>>),
     WorkerEnded,
     /// An inventory that was taken a while ago has failed, or an enrollment waits for one.
     Retry,
@@ -160,7 +161,7 @@ pub(super) struct Supervisor<S, D, C> {
     next_read: Option<FileState>,
     /// Enrollments that another process has unregistered while this one runs.
     unregistered_elsewhere: BTreeSet<RunnerKey>,
-    /// What an inventory that failed was to do, which the next one makes up for.
+    /// What the inventory is to do that is under way, or that has failed: the next one makes up for it.
     missed_inventory: Option<UnregisteredElsewhere>,
     /// When an inventory is taken that has failed before, or that an enrollment waits for: nothing else may change.
     retry_at: Option<Instant>,
@@ -170,8 +171,8 @@ pub(super) struct Supervisor<S, D, C> {
     /// Runners whose worker has panicked, and until when they are not served.
     pub(super) resting: BTreeMap<RunnerKey, Instant>,
     /// The inventory under way, one at a time: a slow disk holds up nothing else.
-    inventory: JoinSet<(UnregisteredElsewhere, InventoryResult)>,
-    /// Whether the next inventory also looks for operations that were cut short, as at a start.
+    inventory: JoinSet<InventoryResult>,
+    /// Whether inventories also look for operations that were cut short, as at a start, until one has.
     replays: bool,
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
@@ -190,7 +191,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
         let supervisor = Self {
             shared,
-            secrets: Rc::new(Secrets::read(&config)),
+            secrets: Rc::new(Secrets::read(&config, &Secrets::default())),
             config: Rc::new(config),
             files,
             heartbeat,
@@ -303,14 +304,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     Event::None
                 }
             },
-            Some(taken) = inventory.join_next() => match taken {
-                Ok((unregistered, taken)) => Event::Inventory(unregistered, Box::new(taken)),
-                // It has panicked, which has been logged.
-                Err(_) => {
-                    self.still_at = Some(Instant::now() + REST);
-                    Event::None
-                }
-            },
+            Some(taken) = inventory.join_next() => Event::Inventory(Box::new(taken.ok())),
             // That process may still be at work.
             () = shared.left_registration.notified() => {
                 self.retry_at.get_or_insert(Instant::now() + INVENTORY_RETRY);

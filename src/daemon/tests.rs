@@ -607,6 +607,60 @@ async fn the_daemon_is_ready_again_only_after_the_last_reload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_whose_inventory_panics_ends_and_is_made_up_for() {
+    let fixture = DaemonFixture::new(None);
+    let parts = fixture.parts();
+    let mut phases = parts.registry.phases();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let script = async {
+        let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
+        // Until config.toml counts as still.
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        fixture.add_found("new");
+        fixture.disk.fail("read by a panic", 1);
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Reloading, Phase::Serving]);
+        assert!(fixture.server.calls().is_empty());
+        sleep(secs(60)).await;
+        assert_eq!(fixture.server.calls(), ["verify"]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_is_asked_for_again_while_its_settings_are_read_ends_once_they_are_read_again() {
+    let fixture = DaemonFixture::new(None);
+    let mut parts = fixture.parts();
+    let mut phases = parts.registry.phases();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    parts.reload = Box::new(|| {
+        Box::pin(async {
+            sleep(secs(60)).await;
+            None
+        })
+    });
+    let script = async {
+        let mut entered = || std::iter::from_fn(|| phases.try_recv().ok()).collect::<Vec<_>>();
+        sleep(secs(10)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(30)).await;
+        notices.send(Notice::Reload).unwrap();
+        sleep(secs(60)).await;
+        assert_eq!(entered(), [Phase::Reloading, Phase::Reloading]);
+        sleep(secs(60)).await;
+        assert_eq!(entered(), [Phase::Serving]);
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_without_registration_is_asked_three_times_and_then_left_alone() {
     let fixture = DaemonFixture::new(None);
     fixture.server.inject_always("register", Some(Fault::Fail(Disposition::Unsupported)));
@@ -1764,6 +1818,85 @@ async fn settings_that_changed_while_config_toml_could_not_be_read_are_followed_
     let (result, ()) = tokio::join!(run(Config::default(), parts, inbox), script);
     result.unwrap();
     assert_eq!(fixture.server.calls(), ["probe", "register"]);
+}
+
+/// Runs the daemon with a token file that is there at first, and the script with a function that writes or removes it.
+async fn run_with_token_file(
+    fixture: &DaemonFixture,
+    token: &str,
+    config: impl FnOnce(Source) -> Config,
+    script: impl AsyncFnOnce(Box<dyn Fn(Option<&str>)>),
+) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    let (notices, inbox) = mpsc::unbounded_channel();
+    let (changes, watched) = mpsc::unbounded_channel();
+    let config = config(Source::File(file.clone()));
+    let (read, parts) = (config.clone(), fixture.parts());
+    let reload: Reload = Box::new(move || Box::pin(ready(Some(read.clone()))));
+    let parts = Parts { watch: Some(Watch::of_test(watched)), reload, ..parts };
+    let write = move |token: Option<&str>| {
+        match token {
+            Some(token) => std::fs::write(&file, token).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        changes.send(Changed { config: false, settings: true }).unwrap();
+    };
+    let script = async {
+        script(Box::new(write)).await;
+        notices.send(Notice::StopAndKeep).unwrap();
+    };
+    let (result, ()) = tokio::join!(run(config, parts, inbox), script);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_that_could_not_be_read_for_a_time_is_not_replaced() {
+    let fixture = DaemonFixture::new(Some(secs(86_400)));
+    fixture.add_found("found");
+    let id = fixture.disk.state().entries[0].id.unwrap();
+    let config = |access_token| Config {
+        servers: vec![crate::ops::ServerAccess { url: url(), access_token, tls: TlsFiles::default() }],
+        ..Config::default()
+    };
+    run_with_token_file(&fixture, "glpat-access", config, async |write| {
+        sleep(secs(10)).await;
+        fixture.server.remove_runner(id);
+        // It is refused, and cannot be reset by id.
+        sleep(secs(86_400)).await;
+        let asked = fixture.server.calls().len();
+        for content in [None, Some("glpat-access"), None, Some("glpat-access")] {
+            write(content);
+            sleep(secs(1)).await;
+        }
+        assert_eq!(fixture.server.calls().len(), asked);
+        write(Some("glpat-another"));
+        sleep(secs(1)).await;
+        assert!(fixture.server.calls().len() > asked);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_waits_for_its_token_file_is_woken_once_that_can_be_read_again() {
+    let fixture = DaemonFixture::new(None);
+    fixture.server.inject_always("register", Some(Fault::Fail(NOT_EXECUTED)));
+    let config = |source| {
+        let mut config = enrolled(registration_token());
+        config.enrollments[0].source = RegistrationSource::Registration(source);
+        config
+    };
+    run_with_token_file(&fixture, registration_token().expose(), config, async |write| {
+        sleep(secs(10)).await;
+        write(None);
+        sleep(secs(3600)).await;
+        fixture.server.inject_always("register", None);
+        write(Some(registration_token().expose()));
+        sleep(secs(1)).await;
+        assert_eq!(fixture.server.runners().len(), 1);
+    })
+    .await;
 }
 
 /// The daemon with three found runners while `change` is made to config.toml; returns the runners whose record was read

@@ -23,7 +23,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// The same before the thread serves: nothing waits for it but the start. Less than a heartbeat may take.
 const LIMIT_AT_START: Duration = Duration::from_secs(10);
 
-/// The same while another file does not answer: they may be on one share.
+/// The same while another file does not answer: they may be on one share. Also after a signal: however many files of a share
+/// do not answer, the end waits for one.
 const LIMIT_IN_TROUBLE: Duration = Duration::from_millis(20);
 
 /// The pause between two looks for a signal.
@@ -241,21 +242,32 @@ pub fn read_within_limit<T: Clone + Send + 'static, E: Send + 'static>(
 
 impl Limited {
     fn wait<T>(self, answered: &Receiver<T>, is_in_trouble: bool) -> Result<T, RecvTimeoutError> {
-        let limit = match self.limit {
-            ReadLimit::Serving if is_in_trouble => return answered.recv_timeout(LIMIT_IN_TROUBLE),
-            ReadLimit::Serving => return answered.recv_timeout(LIMIT),
-            ReadLimit::Start if is_in_trouble => LIMIT,
-            ReadLimit::Start => LIMIT_AT_START,
-            ReadLimit::Signal => Duration::MAX,
-        };
         let mut waited = Duration::ZERO;
-        while waited < limit && !(waited >= LIMIT && (self.is_end_asked)()) {
-            match answered.recv_timeout(PAUSE) {
-                Err(RecvTimeoutError::Timeout) => waited += PAUSE,
+        loop {
+            let left = self.limit.longest(is_in_trouble, (self.is_end_asked)()).saturating_sub(waited);
+            if left.is_zero() {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            let pause = PAUSE.min(left);
+            match answered.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => waited += pause,
                 ended => return ended,
             }
         }
-        Err(RecvTimeoutError::Timeout)
+    }
+}
+
+impl ReadLimit {
+    /// How long a read may take, while another file does not answer or all do, and after a signal or before.
+    fn longest(self, is_in_trouble: bool, is_end_asked: bool) -> Duration {
+        match self {
+            Self::Serving if is_in_trouble => LIMIT_IN_TROUBLE,
+            Self::Serving => LIMIT,
+            Self::Start | Self::Signal if is_end_asked => Self::Serving.longest(is_in_trouble, false),
+            Self::Start if is_in_trouble => LIMIT,
+            Self::Start => LIMIT_AT_START,
+            Self::Signal => Duration::MAX,
+        }
     }
 }
 
@@ -353,6 +365,15 @@ mod tests {
         let (answer, hanging) = channel::<()>();
         assert_eq!(read(path, move || hanging.recv()).unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(answer);
+    }
+
+    #[test]
+    fn after_a_signal_one_file_of_a_share_that_does_not_answer_is_waited_for() {
+        for limit in [ReadLimit::Start, ReadLimit::Signal] {
+            assert_eq!(limit.longest(false, true), LIMIT);
+            assert_eq!(limit.longest(true, true), LIMIT_IN_TROUBLE);
+            assert!(limit.longest(true, false) >= LIMIT);
+        }
     }
 
     #[tokio::test]

@@ -91,6 +91,12 @@ impl ClientCache {
         }
     }
 
+    /// Lets all checks wait, as for a disk, until it is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Drop {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn generation(&self) -> Arc<Generation> {
         Arc::clone(&self.generation.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -653,6 +653,10 @@ impl Disk for MemoryDisk {
     async fn read(&self) -> Result<Arc<Snapshot>, store::Error> {
         self.pass("read").await;
         let mut state = self.state();
+        if let Some(times) = state.failing.get_mut("read by a panic").filter(|times| **times > 0) {
+            *times -= 1;
+            panic!("injected");
+        }
         if let Some(times) = state.failing.get_mut("read").filter(|times| **times > 0) {
             *times -= 1;
             return Err(store::Error::Stopped);

@@ -219,10 +219,12 @@ fn asked_by(
                 std::thread::sleep(RETRY.min(left));
                 left = left.saturating_sub(RETRY);
             }
-            answer => {
+            // The server has answered. Another error, such as that of a file that was not opened to be written, is none of its.
+            answer @ (Ok(()) | Err(TryLockError::WouldBlock)) => {
                 without_locks().remove(&device);
                 return answer;
             }
+            Err(TryLockError::Error(error)) => return Err(TryLockError::Error(error)),
         }
     }
 }
@@ -351,6 +353,15 @@ mod tests {
         let mut none = answers(&[Errno::NOLCK; 4]);
         asked_by(&mut none, DEVICE, 2 * RETRY).unwrap_err();
         asked_by(&mut none, DEVICE, FILE_WAIT).unwrap_err();
+        // A directory of NFS cannot be locked, with locks or without.
+        asked_by(answers(&[Errno::BADF]), DEVICE, FILE_WAIT).unwrap_err();
+        let mut asks = 0;
+        let counted = || {
+            asks += 1;
+            answers(&[Errno::NOLCK])()
+        };
+        asked_by(counted, DEVICE, 3 * RETRY).unwrap_err();
+        assert_eq!(asks, 1, "it is waited for again");
         // Once it has them, it is waited for again.
         asked_by(&mut none, DEVICE, FILE_WAIT).unwrap();
         asked_by(answers(&[Errno::NOLCK]), DEVICE, RETRY).unwrap();

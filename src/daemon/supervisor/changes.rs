@@ -45,13 +45,13 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
         self.expect_enrolled();
-        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
     }
 
     /// Reads the secrets once for all workers.
     pub(super) fn hand_out_secrets(&mut self) {
-        self.secrets = Rc::new(Secrets::read(&self.config));
+        self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::SecretsChanged(Rc::clone(&self.secrets)));
     }
 

@@ -25,25 +25,28 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             return;
         }
         self.next_inventory = None;
+        self.missed_inventory = Some(wanted);
         let (engine, config) = (Rc::clone(&self.shared.engine), Rc::clone(&self.config));
         let served: BTreeSet<_> = self.roster.keys().cloned().collect();
-        let replays = std::mem::take(&mut self.replays);
-        self.inventory.spawn_local(async move { (wanted, take_again(&engine, &config, &served, replays).await) });
+        let replays = self.replays;
+        self.inventory.spawn_local(async move { take_again(&engine, &config, &served, replays).await });
     }
 
-    /// Serves the runners of an inventory that are not served yet.
-    pub(super) fn take_over(&mut self, unregistered: UnregisteredElsewhere, taken: InventoryResult) {
+    /// Serves the runners of an inventory that are not served yet; `None` is one that has panicked.
+    pub(super) fn take_over(&mut self, taken: Option<InventoryResult>) {
         if self.next_inventory.is_some() {
             // It is out of date.
-            return self.look_for_runners(unregistered);
+            return self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
         }
         match taken {
-            Ok((inventory, snapshot)) => {
+            Some(Ok((inventory, snapshot))) => {
+                let unregistered = self.missed_inventory.take().unwrap_or(UnregisteredElsewhere::LeaveAlone);
                 self.unreadable = None;
+                self.replays = false;
                 self.retry_at = inventory.is_awaited.then(|| Instant::now() + INVENTORY_RETRY);
                 self.serve_new(unregistered, inventory, &snapshot);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let text = chain(&error).to_string();
                 if self.unreadable.as_ref() == Some(&text) {
                     tracing::debug!(error = text, "config.toml cannot be read still");
@@ -54,9 +57,10 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     );
                 }
                 self.unreadable = Some(text);
-                self.missed_inventory = Some(unregistered);
                 self.retry_at = Some(Instant::now() + INVENTORY_RETRY);
             }
+            // That has been logged.
+            None => self.retry_at = Some(Instant::now() + INVENTORY_RETRY),
         }
         if self.reload == ReloadStage::Inventory {
             self.reload = ReloadStage::Done;

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::ongoing_failure::OngoingFailure;
+use super::secrets::Known;
 use super::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere, Worker};
 use crate::clock::Clock;
 use crate::engine::Config;
@@ -11,11 +13,6 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Active, Failed, Outcome, State};
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
-use crate::secret::Fingerprint;
-
-fn is_new(present: Option<&Fingerprint>, former: Option<&Fingerprint>) -> bool {
-    present.is_some() && present != former
-}
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {
@@ -76,7 +73,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     /// Takes new settings. A runner whose enrollment is gone is served on as a found one; one whose enrollment now
     /// names another server is left to the next inventory.
     async fn take_settings(&mut self, config: Rc<Config>, secrets: Rc<Secrets>) {
-        let former_access = self.secrets.of(&self.driver).access.cloned();
+        let former_access = self.secrets.of(&self.driver).access.copied();
         self.secrets = secrets;
         let (ops, driver) = (&self.shared.engine.ops, &mut self.driver);
         let wanted = config.enrollments.iter().find(|wanted| wanted.key == driver.runner.record.key).cloned();
@@ -91,7 +88,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             tracing::warn!(runner = driver.runner.label(), error = chain(&error), "cannot write the runner's record");
         }
         driver.enrollment = wanted.map(Box::new);
-        let has_new_access = is_new(self.secrets.of(&self.driver).access, former_access.as_ref());
+        let has_new_access = Known::is_new(self.secrets.of(&self.driver).access, former_access.as_ref());
         self.enter(if has_new_access { Outcome::SecretReplaced } else { Outcome::Nudged });
     }
 
@@ -182,16 +179,19 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// Looks at once if a secret that the runner depends on was replaced: a token that was given for it, and the one
-    /// that could get it out of its trouble.
+    /// that could get it out of its trouble. Also if one that a step has failed for can be read again.
     fn look_at_secrets(&mut self, secrets: Rc<Secrets>) {
         let all_former = std::mem::replace(&mut self.secrets, secrets);
         let (present, former) = (self.secrets.of(&self.driver), all_former.of(&self.driver));
         let is_given =
             matches!(self.driver.enrollment.as_deref(), Some(Enrollment { source: RegistrationSource::Given(_), .. }));
-        let is_unadopted = present.source != self.driver.runner.record.seed.as_ref();
-        let has_new_source = is_new(present.source, former.source) && is_unadopted;
-        let may_adopt = present.source.is_some() && is_unadopted && present.given != former.given;
-        let has_new_access = is_new(present.access, former.access);
+        let source = present.source.map(|source| source.fingerprint);
+        let is_unadopted = source != self.driver.runner.record.seed;
+        let has_new_source = Known::is_new(present.source, former.source) && is_unadopted;
+        let may_adopt = source.is_some() && is_unadopted && present.given != former.given;
+        let has_new_access = Known::is_new(present.access, former.access);
+        let is_back = Known::is_back(present.source, former.source) || Known::is_back(present.access, former.access);
+        let is_waiting = self.ongoing_failure.as_deref().is_some_and(OngoingFailure::is_about_secret);
         let is_concerned = match self.driver.state() {
             State::Unregistered(_) | State::Failed(_) | State::Rejected(_) => has_new_source || has_new_access,
             State::Active(_) | State::Uncertain(_) | State::NotRenewable(_) => {
@@ -202,6 +202,9 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
         if is_concerned {
             tracing::info!(runner = self.driver.runner.label(), "a token file has changed: looking now");
             self.enter(Outcome::SecretReplaced);
+        } else if is_back && is_waiting {
+            tracing::info!(runner = self.driver.runner.label(), "a token file can be read again: looking now");
+            self.enter(Outcome::Nudged);
         }
     }
 

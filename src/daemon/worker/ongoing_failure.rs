@@ -15,6 +15,8 @@ pub(super) struct OngoingFailure {
     step: Step,
     /// Why, with all causes and the remedy.
     pub(super) text: String,
+    /// Whether a secret could not be read.
+    is_about_secret: bool,
     /// The next error is logged once less than this is left of the token.
     loud_below: Option<Duration>,
 }
@@ -23,6 +25,11 @@ impl OngoingFailure {
     /// Whether the token cannot be replaced although it is time.
     pub(super) fn is_about_rotation(&self) -> bool {
         self.step == Step::Rotate
+    }
+
+    /// Whether the step waits for a secret that can be read.
+    pub(super) fn is_about_secret(&self) -> bool {
+        self.is_about_secret
     }
 }
 
@@ -68,7 +75,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             Some(former) if former.step != step => Some(former),
             Some(_) | None => {
                 let text = hint.map_or_else(|| text.to_string(), |hint| format!("{text}: {hint}"));
-                Some(Box::new(OngoingFailure { step, text, loud_below }))
+                let is_about_secret = matches!(failure, StepFailure::Operation(ops::Error::Secret(_)));
+                Some(Box::new(OngoingFailure { step, text, is_about_secret, loud_below }))
             }
         };
     }

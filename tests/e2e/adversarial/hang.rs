@@ -98,8 +98,7 @@ fn reload_with_token_on_share() -> Result<(), String> {
     let enrollment = scene.enrollment("enrolled", &format!("token = {{ file = {token:?} }}"));
     scene.write_fast_settings(&enrollment);
     let daemon = scene.start(&["run"]);
-    scene.wait_for_requests(Endpoint::Verify, 2);
-    scene.wait("the daemon to serve", |_| daemon.log().contains("serving"));
+    serves_enrolled(&scene, &daemon);
     let _share = Hanging::under(&daemon, &scene.path("share"));
     scene.write_fast_settings(&format!("{enrollment}\n[shutdown]\ngrace = \"7s\"\n"));
     daemon.signal(Signal::HUP);
@@ -110,9 +109,17 @@ fn reload_with_token_on_share() -> Result<(), String> {
     scene.add_entry("new", Some(id), &token);
     scene.give("config/config.toml");
     if !daemon.wait_for(Duration::from_secs(45), |_| is_verified(&scene.gitlab, &token)) {
-        return Err(format!("another runner waits for the share: {}", daemon.log()));
+        return Err(format!("another runner waits for the share: {}\n{}", daemon.log(), scene.config()));
     }
     ends(&daemon)
+}
+
+/// Waits until both runners are served and the entry of the enrolled one is written: what the test adds to config.toml at
+/// that moment could be lost, as with any writer that does not take the lock.
+fn serves_enrolled(scene: &Scene, daemon: &Process) {
+    scene.wait_for_requests(Endpoint::Verify, 2);
+    scene.wait("the daemon to serve", |_| daemon.log().contains("serving"));
+    scene.wait("the entry of the enrolled runner", |scene| scene.is_in_step());
 }
 
 /// Whether a token was verified.
@@ -179,8 +186,7 @@ fn settings_on_share(file: &str) -> Result<(), String> {
     fs::copy(scene.path("agent.toml"), &settings).unwrap();
     let args = if file == "token" { &["run"][..] } else { &["run", "--agent-config", settings.to_str().unwrap()] };
     let daemon = scene.start(args);
-    scene.wait_for_requests(Endpoint::Verify, 2);
-    scene.wait("the daemon to serve", |_| daemon.log().contains("serving"));
+    serves_enrolled(&scene, &daemon);
     let share = Hanging::under(&daemon, &scene.path("share"));
     if file == "agent.toml" {
         daemon.signal(Signal::HUP);
@@ -190,7 +196,7 @@ fn settings_on_share(file: &str) -> Result<(), String> {
     scene.add_entry("new", Some(id), &token);
     scene.give("config/config.toml");
     if !daemon.wait_for(Duration::from_secs(45), |_| is_verified(&scene.gitlab, &token)) {
-        return Err(format!("another runner waits for the share: {}", daemon.log()));
+        return Err(format!("another runner waits for the share: {}\n{}", daemon.log(), scene.config()));
     }
     let named = format!("the work on `{}`", scene.path("share").join(file).display());
     let says_why = |_: &Process| scene.run(&["health", "--ready"]).text().contains(&named);
