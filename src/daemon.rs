@@ -16,6 +16,7 @@ mod roster;
 mod settings_files;
 mod settings_reader;
 mod shutdown;
+mod store_watch;
 mod supervisor;
 mod transition_log;
 mod worker;

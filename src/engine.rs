@@ -52,7 +52,8 @@ impl Engine<Client, Store, SystemClock> {
     /// # Errors
     /// A `.runner_system_id` that cannot be read or made.
     pub async fn open(store: Store, client: Client, info: Info) -> Result<Self, store::Error> {
-        let identity = Identity { system_id: store.system_id().await?, machine: store.machine().await, info };
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let identity = Identity { system_id: store.system_id().await?, host, machine: store.machine().await, info };
         let ops = Ops::new(client, store, identity);
         Ok(Self { ops, clock: SystemClock, chance: || Fraction::from_bits(random_bits()) })
     }

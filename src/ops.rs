@@ -62,11 +62,11 @@ use crate::gitlab::{Answer, Info, Verified};
 use crate::lifecycle::{Clocks, Ground, Life, Outcome, believe, measured_life};
 use crate::model::{Evidence, Expiry, RunnerKey, SystemId, Timestamp, TlsFiles, Witness};
 use crate::secret::{Digest, Fingerprint};
+use crate::sharing::{AnyEngine, Shares};
 use crate::store::{self, OnDisk, Pending, Record, Snapshot};
 
 use genuine::Wording;
 use places::Places;
-use sharing::Sharing;
 use unregister::fate_for;
 
 pub use candidates::Inquiry;
@@ -104,7 +104,7 @@ pub struct Ops<S, D> {
     unused_tls: RefCell<Vec<(TlsFiles, String)>>,
     sole_copies: SoleCopies,
     /// The store of runners that other machines share.
-    sharing: RefCell<Option<Rc<Sharing>>>,
+    sharing: RefCell<Option<Rc<Shares<AnyEngine>>>>,
     /// Drawn at the start of this process, which other machines know as the sender of its changes.
     boot: u64,
 }
@@ -135,6 +135,8 @@ impl Completed {
 pub struct Identity {
     /// The id of this machine's runner manager.
     pub system_id: SystemId,
+    /// This machine's name, for people.
+    pub host: String,
     /// A hash of the machine id, written into records to detect a copied disk.
     pub machine: Option<Fingerprint>,
     /// Version and platform, sent for enrolled runners.

@@ -89,6 +89,7 @@ impl From<StartError> for Error {
             StartError::Store(error) => error.into(),
             StartError::StatusServer(error) => error.into(),
             StartError::Operation(error) => error.into(),
+            StartError::Sharing(error) => error.into(),
         }
     }
 }

@@ -66,6 +66,7 @@ impl CommandSession {
             }
         }
         let engine = Engine::open(store, Client::new(gitlab), settings::this_program()).await?;
+        engine.ops.share_in(config.open_store().await?);
         Ok(Self { engine: Rc::new(engine), config: Rc::new(config), interrupt, reporter: *context.reporter })
     }
 

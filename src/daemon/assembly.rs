@@ -20,6 +20,7 @@ use crate::gitlab::{self, Client, Observer};
 use crate::model::RunnerKey;
 use crate::ops::{self, RegistrationSource, SoleCopies};
 use crate::settings::{self, Environment, Overrides, Settings};
+use crate::sharing;
 use crate::signals::{Signal, Signals, has_end_arrived};
 use crate::status::{Counters, Phase, Sources, StatusRegistry, StatusServer, StatusServerConfig, StatusServerError};
 use crate::store::{self, InstanceLock, Store};
@@ -40,6 +41,9 @@ pub enum StartError {
     /// config.toml or the state directory cannot be read.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// The store of shared runners cannot be used.
+    #[error(transparent)]
+    Sharing(#[from] sharing::Error),
 }
 
 /// What became of one pass.
@@ -123,8 +127,10 @@ impl Assembly {
             (files, config, watch, settings::instance_id(&config_path))
         }))
         .await;
+        let engine = Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?;
+        engine.ops.share_in(config.open_store().await?);
         let parts = Parts {
-            engine: Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?,
+            engine,
             heartbeat: Heartbeat::new(),
             reload: files.reload(watch.as_ref().and_then(Watch::watcher)),
             watch,

@@ -18,6 +18,7 @@ use super::config_change::ConfigChange;
 use super::roster::{Ended, Roster};
 use super::settings_reader::{Cause, SettingsReader};
 use super::shutdown::{ShutdownOutcome, StopMode};
+use super::store_watch::{StoreEvent, StoreWatch};
 use super::worker::{FileState, Secrets, UnregisteredElsewhere, Worker};
 use super::{Changed, Heartbeat, Notice, Notices, Parts, Shared, Watch};
 use crate::clock::Clock;
@@ -95,6 +96,7 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
             Event::FileStill => supervisor.read_config(FileState::Still),
             Event::Read(file, read) => supervisor.compare(file, *read),
             Event::Inventory(taken) => supervisor.take_over(*taken),
+            Event::Store(event) => supervisor.store_changed(event),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
             Event::Retry => {
@@ -127,6 +129,8 @@ enum Event {
     /// An inventory was taken; `None` if it has panicked.
     Inventory(Box<Option<InventoryResult>>),
     WorkerEnded,
+    /// The store of shared runners has changed, or another one is used.
+    Store(StoreEvent),
     /// An inventory that was taken a while ago has failed, or an enrollment waits for one.
     Retry,
     /// A runner has rested after a panic.
@@ -177,6 +181,7 @@ pub(super) struct Supervisor<S, D, C> {
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
     reload: ReloadStage,
+    store_watch: StoreWatch,
 }
 
 /// What the last reload that was asked for waits for.
@@ -192,6 +197,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let supervisor = Self {
             shared,
             secrets: Rc::new(Secrets::read(&config, &Secrets::default())),
+            store_watch: StoreWatch::new(&config),
             config: Rc::new(config),
             files,
             heartbeat,
@@ -240,6 +246,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         for managed in inventory.runners {
             self.spawn(managed);
         }
+        self.store_watch.follow(&self.config, self.shared.engine.ops.shares().as_ref(), false);
         tracing::info!(runners = self.roster.len(), enrollments = self.config.enrollments.len(), "serving");
         Ok(())
     }
@@ -265,7 +272,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { shared, files, still_at, retry_at, roster, heartbeat, reading, inventory, resting, .. } = self;
+        let Self { shared, files, still_at, retry_at, roster, heartbeat, reading, inventory, resting, store_watch, .. } = self;
         let changed = async {
             match &mut files.watch {
                 Some(watch) => watch.changed().await,
@@ -305,6 +312,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 }
             },
             Some(taken) = inventory.join_next() => Event::Inventory(Box::new(taken.ok())),
+            event = store_watch.next() => Event::Store(event),
             // That process may still be at work.
             () = shared.left_registration.notified() => {
                 self.retry_at.get_or_insert(Instant::now() + INVENTORY_RETRY);

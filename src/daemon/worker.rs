@@ -42,6 +42,8 @@ pub(super) enum RunnerCommand {
     SecretsChanged(Rc<Secrets>),
     /// New settings, and the secrets that they name.
     Settings(Rc<Config>, Rc<Secrets>),
+    /// The store of the shared runner has this value.
+    Store(Option<Rc<Stored>>),
     /// An enrollment takes the runner over.
     HandOver,
     /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].

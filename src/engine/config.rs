@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lifecycle::{RegisterAgain, Share, Timing};
 use crate::model::{RunnerId, ServerUrl};
 use crate::ops::{Enrollment, Runner, ServerAccess};
-use crate::sharing;
+use crate::sharing::{self, AnyEngine, Shares};
 
 /// The settings of the engine; built by `settings`.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +102,23 @@ impl Config {
             shared: known.shared.or(next.shared),
             ..known
         })
+    }
+
+    /// The settings of the store of shared runners; `None` if no enrollment is shared.
+    #[must_use]
+    pub fn needed_store(&self) -> Option<&sharing::Settings> {
+        self.sharing.as_ref().filter(|_| self.enrollments.iter().any(|enrollment| enrollment.share_as.is_some()))
+    }
+
+    /// Opens that store; sends nothing.
+    ///
+    /// # Errors
+    /// As [`sharing::open`].
+    pub async fn open_store(&self) -> Result<Option<Shares<AnyEngine>>, sharing::Error> {
+        match self.needed_store() {
+            Some(settings) => sharing::open(settings).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The access token for a server, if one is configured.

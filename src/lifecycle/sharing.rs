@@ -40,6 +40,9 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// How long a pending change is waited for: a request and what its sender may need to come back.
 const PENDING_WAIT: Duration = Duration::from_secs(90);
 
+const SHORTEST_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
 /// The longest pause before a write that another machine got before is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -54,6 +57,13 @@ pub fn pending_wait(left: Option<Duration>) -> Duration {
 #[must_use]
 pub fn confirm_after(timing: &Timing, left: Option<Duration>) -> Duration {
     certainty_wait(timing, timing.confirm_after, left.filter(|left| !left.is_zero()))
+}
+
+/// How often the store is read although it is watched, and how long after a failure it is watched again: often enough to
+/// hear of a new token long before it is old.
+#[must_use]
+pub fn look_interval(life: Option<Duration>) -> Duration {
+    life.map_or(SHORTEST_LOOK, |life| (life / 40).clamp(SHORTEST_LOOK, LONGEST_LOOK))
 }
 
 /// The pause before a contested write is tried again: machines that start together take turns by chance.

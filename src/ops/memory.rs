@@ -831,6 +831,7 @@ pub(crate) fn enrollment(token: Token) -> Enrollment {
 pub(crate) fn identity() -> Identity {
     Identity {
         system_id: "s_0123456789ab".parse().unwrap(),
+        host: "host".to_owned(),
         machine: None,
         info: Info {
             name: "runner-agent".to_owned(),

@@ -40,17 +40,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How many tokens are asked about for one look at the store.
 const QUESTIONS: u32 = 3;
 
-/// The store of shared runners, and this process as the sender of changes.
-#[derive(Debug)]
-pub(super) struct Sharing {
-    shares: Rc<Shares<AnyEngine>>,
-    /// This machine's name, for people.
-    host: String,
-}
-
 /// What this process knows of the store's value of a runner.
 #[derive(Clone, Debug, Default)]
-pub struct StoreMemory {
+pub(super) struct StoreMemory {
     /// The value as it was last read or written; `None` inside for none.
     seen: Option<Option<Box<Stored>>>,
     /// The pending change in it, and since when it is the same.
@@ -240,20 +232,19 @@ impl Runner {
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
-    /// Sets the store of shared runners, and this machine's name in it.
-    pub fn share_in(&self, shares: Option<Shares<AnyEngine>>, host: String) {
-        *self.sharing.borrow_mut() = shares.map(|shares| Rc::new(Sharing { shares: Rc::new(shares), host }));
+    /// Sets the store of shared runners.
+    pub fn share_in(&self, shares: Option<Shares<AnyEngine>>) {
+        *self.sharing.borrow_mut() = shares.map(Rc::new);
     }
 
     /// The store of shared runners, if there is one.
     #[must_use]
     pub fn shares(&self) -> Option<Rc<Shares<AnyEngine>>> {
-        self.sharing.borrow().as_ref().map(|sharing| Rc::clone(&sharing.shares))
+        self.sharing.borrow().clone()
     }
 
-    fn store_of(&self, runner: &Runner) -> Result<Rc<Sharing>, Error> {
-        let sharing = self.sharing.borrow().clone();
-        sharing.ok_or_else(|| Error::NoStore(runner.label().to_owned()))
+    fn store_of(&self, runner: &Runner) -> Result<Rc<Shares<AnyEngine>>, Error> {
+        self.shares().ok_or_else(|| Error::NoStore(runner.label().to_owned()))
     }
 
     fn sender(&self) -> Sender {
@@ -262,8 +253,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
 
     /// Reads the store.
     async fn look(&self, name: &ShareName, runner: &mut Runner) -> Result<(), Error> {
-        let sharing = self.store_of(runner)?;
-        match sharing.shares.read(name).await {
+        let shares = self.store_of(runner)?;
+        match shares.read(name).await {
             Ok(stored) => {
                 let was_troubled = runner.memory().problem.is_some();
                 runner.see(stored.map(Box::new));
@@ -366,12 +357,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         change: impl FnOnce(&mut SharedRunner),
     ) -> Result<bool, Error> {
-        let sharing = self.store_of(runner)?;
+        let shares = self.store_of(runner)?;
         let expected = runner.store.as_ref().and_then(|memory| memory.stored()).cloned();
         let none = || SharedRunner::new(runner.record.url.clone(), runner.record.origin);
         let mut next = expected.as_ref().map_or_else(none, |stored| stored.runner.clone());
         change(&mut next);
-        match sharing.shares.swap(name, expected.as_ref(), next).await {
+        match shares.swap(name, expected.as_ref(), next).await {
             Ok(Swapped::Done(stored)) => {
                 runner.see(Some(stored));
                 Ok(true)

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::super::config_change::ConfigChange;
+use super::super::store_watch::StoreEvent;
 use super::super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere};
 use super::{ReloadStage, Supervisor};
 use crate::clock::Clock;
 use crate::engine::Config;
+use crate::error_chain::chain;
 use crate::files::forget_late_reads;
 use crate::ops::{Disk, Error, Server};
 use crate::store::{Difference, EntrySelector};
@@ -23,6 +25,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             self.take_settings(config);
         }
         self.shared.engine.ops.forget_tls();
+        self.store_watch.open(&self.config, true);
         self.config_changed(FileState::Still, UnregisteredElsewhere::RegisterAgain);
         self.roster.tell_all(&RunnerCommand::TryAgain { asked_at });
     }
@@ -47,6 +50,32 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
+        self.store_watch.open(&self.config, false);
+        self.store_watch.follow(&self.config, self.shared.engine.ops.shares().as_ref(), false);
+    }
+
+    /// Another machine has changed a shared runner, or the settings name another store.
+    pub(super) fn store_changed(&mut self, event: StoreEvent) {
+        let ops = &self.shared.engine.ops;
+        match event {
+            StoreEvent::Changed((name, stored)) => {
+                let shared = self.config.enrollments.iter().find(|enrollment| enrollment.share_as.as_ref() == Some(&name));
+                if let Some(enrollment) = shared {
+                    self.roster.tell(&enrollment.key, RunnerCommand::Store(stored));
+                }
+            }
+            StoreEvent::Opened(Ok(shares)) => {
+                ops.share_in(shares);
+                self.store_watch.follow(&self.config, ops.shares().as_ref(), true);
+            }
+            StoreEvent::Opened(Err(error)) => {
+                tracing::error!(
+                    error = chain(&error),
+                    hint = error.hint(),
+                    "the store of [sharing] cannot be used: going on with the one before; correct it, then reload"
+                );
+            }
+        }
     }
 
     /// Reads the secrets once for all workers.

@@ -21,6 +21,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged(secrets) => self.look_at_secrets(secrets),
             RunnerCommand::Settings(config, secrets) => self.take_settings(config, secrets).await,
+            RunnerCommand::Store(stored) => self.compare_with_store(stored.as_deref()),
             RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
         }
@@ -41,6 +42,13 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             );
         }
         self.enter(Outcome::Requested);
+    }
+
+    /// What another machine has written is verified now. A registration that waits for another machine goes on.
+    fn compare_with_store(&mut self, stored: Option<&Stored>) {
+        if self.driver.runner.differs_from(stored) {
+            self.enter(Outcome::Nudged);
+        }
     }
 
     /// Leaves the runner to the next inventory, which gives it to an enrollment. So does the worker of that enrollment,

@@ -30,7 +30,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         inquiry: &Inquiry<'_>,
     ) -> Result<bool, Error> {
-        let host = self.store_of(runner)?.host.clone();
+        let host = self.identity.host.clone();
         let machine = self.system_id().clone();
         for attempt in 0..CONTESTED_WRITES {
             let id = runner.record.named_id();

@@ -1,0 +1,122 @@
+//! Watches the store of shared runners: the change of another machine reaches a runner at once.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::engine::Config;
+use crate::error_chain::chain;
+use crate::lifecycle::sharing::look_interval;
+use crate::model::{Credential, ShareName};
+use crate::sharing::{self, AnyEngine, Shares, Stored};
+
+/// The store's value of a runner, as it was read or reported.
+pub(super) type StoreChange = (ShareName, Option<Rc<Stored>>);
+
+/// What the store watch reports.
+pub(super) enum StoreEvent {
+    /// The settings have another store, or none.
+    Opened(Result<Option<Shares<AnyEngine>>, sharing::Error>),
+    /// A value may differ from what its runner knows.
+    Changed(StoreChange),
+}
+
+/// The watches of all shared runners. Without any, nothing is connected.
+pub(super) struct StoreWatch {
+    settings: Option<sharing::Settings>,
+    opening: JoinSet<Result<Option<Shares<AnyEngine>>, sharing::Error>>,
+    watches: JoinSet<()>,
+    watched: BTreeMap<ShareName, AbortHandle>,
+    changes: mpsc::UnboundedSender<StoreChange>,
+    inbox: mpsc::UnboundedReceiver<StoreChange>,
+}
+
+impl StoreWatch {
+    /// No watch yet, for a store that was opened by these settings.
+    pub(super) fn new(config: &Config) -> Self {
+        let (changes, inbox) = mpsc::unbounded_channel();
+        let (opening, watches) = (JoinSet::new(), JoinSet::new());
+        Self { settings: config.needed_store().cloned(), opening, watches, watched: BTreeMap::new(), changes, inbox }
+    }
+
+    /// Opens the store of new settings. A reload that was asked for opens it again in any case: a secret may have changed.
+    pub(super) fn open(&mut self, config: &Config, is_asked: bool) {
+        let settings = config.needed_store().cloned();
+        if settings == self.settings && !(is_asked && settings.is_some()) {
+            return;
+        }
+        self.settings.clone_from(&settings);
+        self.opening.abort_all();
+        let config = config.clone();
+        self.opening.spawn_local(async move { config.open_store().await });
+    }
+
+    /// Watches these runners and no others. Another store is watched anew.
+    pub(super) fn follow(&mut self, config: &Config, shares: Option<&Rc<Shares<AnyEngine>>>, is_other_store: bool) {
+        let wanted: Vec<_> = config.enrollments.iter().filter_map(|enrollment| enrollment.share_as.clone()).collect();
+        self.watched.retain(|name, watch| {
+            let stays = wanted.contains(name) && shares.is_some() && !is_other_store;
+            if !stays {
+                watch.abort();
+            }
+            stays
+        });
+        let Some(shares) = shares else { return };
+        for name in wanted {
+            let task = watch(Rc::clone(shares), name.clone(), self.changes.clone());
+            self.watched.entry(name).or_insert_with(|| self.watches.spawn_local(task));
+        }
+    }
+
+    /// Waits for the next event. Cancel safe.
+    pub(super) async fn next(&mut self) -> StoreEvent {
+        loop {
+            tokio::select! {
+                Some(opened) = self.opening.join_next() => match opened {
+                    Ok(opened) => return StoreEvent::Opened(opened),
+                    // It was replaced by the next one, or has panicked, which has been logged.
+                    Err(_) => {}
+                },
+                Some(_) = self.watches.join_next() => {}
+                Some(change) = self.inbox.recv() => return StoreEvent::Changed(change),
+            }
+        }
+    }
+}
+
+/// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
+async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
+    let mut interval = look_interval(None);
+    let mut report = |stored: Option<Stored>, interval: &mut Duration| {
+        let life = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).and_then(|token| {
+            let Credential { obtained_at, expiry, .. } = &token.credential;
+            obtained_at.zip(expiry.at()).map(|(obtained_at, expires_at)| expires_at.since(obtained_at))
+        });
+        *interval = look_interval(life);
+        // The daemon has ended.
+        let _ended = changes.send((name.clone(), stored.map(Rc::new)));
+    };
+    loop {
+        match shares.watch(&name).await {
+            Ok(mut watch) => {
+                let mut seen = shares.read(&name).await;
+                while let Ok(stored) = seen {
+                    report(stored, &mut interval);
+                    seen = match timeout(interval, shares.next(&name, &mut watch)).await {
+                        Ok(next) => next,
+                        Err(_) => shares.read(&name).await,
+                    };
+                }
+                if let Err(error) = seen {
+                    tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
+                }
+            }
+            Err(error) => tracing::debug!(share = %name, error = chain(&error), "cannot watch a shared runner"),
+        }
+        sleep(interval).await;
+    }
+}
