@@ -25,7 +25,8 @@ use crate::secret::random_bits;
 use crate::store::{self, Store};
 
 pub use config::{
-    Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, VERIFY_ENROLLED, VERIFY_FOUND,
+    Config, GRACE, OnReboot, Policy, PolicySelector, RotatePolicy, Shutdown, Unregister, UnregisterShared,
+    VERIFY_ENROLLED, VERIFY_FOUND,
 };
 pub use drive::{Budget, Caller, Drive};
 pub use driver::{Asker, Driver, IdTrust, StepFailure, StepReport};

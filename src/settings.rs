@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod http;
 mod paths;
 mod secrets;
+mod sharing;
 mod sources;
 mod table;
 mod variables;
@@ -33,6 +34,7 @@ pub use enrollment::{ENVIRONMENT_KEY, enrollment, this_program};
 pub use http::PORT;
 pub use paths::{Paths, instance_id, paths};
 pub use secrets::secret_variables;
+pub use sharing::check_share;
 pub use sources::{Environment, Start, UserDirectories, variable};
 pub use table::split_list;
 pub use variables::{parse_boolean, parse_seconds};
@@ -80,11 +82,16 @@ pub struct Settings {
 impl Settings {
     /// Logs the warnings, and those about token files, which are looked at here: a reload waits for none of them.
     pub fn log_warnings(&self) {
-        let of_servers = self.engine.servers.iter().filter_map(|server| server.access_token.warning());
-        let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret());
-        for warning in of_servers.chain(sources.filter_map(Source::warning)).chain(self.warnings.iter().cloned()) {
+        for warning in self.secret_warnings().chain(self.warnings.iter().cloned()) {
             tracing::warn!("{warning}");
         }
+    }
+
+    fn secret_warnings(&self) -> impl Iterator<Item = String> {
+        let of_servers = self.engine.servers.iter().map(|server| &server.access_token);
+        let of_store = self.engine.sharing.iter().flat_map(crate::sharing::Settings::secrets);
+        let sources = self.engine.enrollments.iter().map(|enrollment| enrollment.source.secret()).chain(of_store);
+        of_servers.chain(sources).filter_map(Source::warning)
     }
 }
 
@@ -134,9 +141,15 @@ fn assemble(
     let mut findings = Findings::default();
     let mut drafts = Vec::new();
     let mut http = http::HttpSection::default();
+    let mut sharing = sharing::SharingSection::default();
     if let Some(text) = text {
-        let target =
-            file::FileTargets { engine: &mut engine, gitlab: &mut gitlab, drafts: &mut drafts, http: &mut http };
+        let target = file::FileTargets {
+            engine: &mut engine,
+            gitlab: &mut gitlab,
+            drafts: &mut drafts,
+            http: &mut http,
+            sharing: &mut sharing,
+        };
         file::read(&paths.agent_config, &text, environment, target, &mut findings.diagnostics);
     }
     match scope {
@@ -146,7 +159,10 @@ fn assemble(
         }
         Scope::Command => {}
     }
-    engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &mut findings);
+    let sharing = sharing.with_variables(environment, &mut findings.diagnostics);
+    let rules = sharing::SharingRules { is_given: sharing.is_given(), policies: &engine.policies };
+    engine.enrollments = enrollment::enrollments(drafts, environment, &engine.servers, &rules, &mut findings);
+    engine.sharing = sharing.validate(&mut findings.diagnostics);
     let status_server = http.status_server(paths, &mut findings.diagnostics);
     let Findings { diagnostics, warnings, templates } = findings;
     diagnostics.into_result(Settings { store: paths.store(), gitlab, engine, status_server, templates, warnings })

@@ -228,6 +228,10 @@ pub struct RegisterArguments {
     /// REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
+    /// Name by which all machines with this name share one runner, through the store in [sharing] of agent.toml [env:
+    /// RUNNER_SHARE_AS]
+    #[arg(long, value_name = "NAME")]
+    pub share_as: Option<String>,
     /// API version; v1 is the API before GitLab 9.0 and is never chosen automatically
     #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
     pub api: Api,

@@ -46,11 +46,15 @@ pub(super) async fn enroll(
     mode: RegisterMode,
     interrupt: Interrupt,
 ) -> Result<Exit, Error> {
+    let share_place = draft.share_as.as_ref().map(|name| name.place.clone());
     let (enrollment, warnings) = settings::enrollment(draft, &context.environment)?;
     for warning in enrollment.source.secret().warning().into_iter().chain(warnings) {
         context.reporter.remark(&format!("warning: {warning}"));
     }
     let session = CommandSession::open(context, interrupt, None).await?;
+    if let Some(place) = share_place {
+        settings::check_share(&enrollment, &place, &session.config)?;
+    }
     let registrar = Registrar { session, enrollment, mode, is_named };
     let outcome = match registrar.register().await {
         Ok(outcome) => outcome,

@@ -12,6 +12,7 @@ use crate::engine::Config;
 use crate::files::spawn_file_task;
 use crate::secret::Source;
 use crate::settings::{self, Environment, Overrides, Paths, Settings};
+use crate::sharing;
 use crate::status::StatusServerConfig;
 
 /// How long a reload waits until the files that it names are watched.
@@ -72,6 +73,7 @@ impl SettingsFiles {
         let Paths { agent_config, config: path, .. } = settings::paths(&self.overrides, &self.environment);
         let sources = config.enrollments.iter().map(|enrollment| enrollment.source.secret());
         let sources = sources.chain(config.servers.iter().map(|server| &server.access_token));
+        let sources = sources.chain(config.sharing.iter().flat_map(sharing::Settings::secrets));
         Watched {
             config: vec![path],
             settings: std::iter::once(agent_config).chain(sources.filter_map(token_file)).chain(templates).collect(),

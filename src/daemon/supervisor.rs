@@ -82,8 +82,8 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                 supervisor.reload = ReloadStage::Settings;
                 supervisor.files.settings.read(Cause::Asked(Instant::now()));
             }
-            Event::Settings(Cause::Asked(asked_at), config) => supervisor.reload(config, asked_at),
-            Event::Settings(Cause::Changed, config) => supervisor.settings_changed(config),
+            Event::Settings(Cause::Asked(asked_at), config) => supervisor.reload(config.map(|it| *it), asked_at),
+            Event::Settings(Cause::Changed, config) => supervisor.settings_changed(config.map(|it| *it)),
             Event::Changed(changed) => {
                 if changed.settings {
                     supervisor.files.settings.read(Cause::Changed);
@@ -120,7 +120,7 @@ enum Event {
     Notice(Notice),
     Changed(Changed),
     /// The settings were read; `None` if they are invalid.
-    Settings(Cause, Option<Config>),
+    Settings(Cause, Option<Box<Config>>),
     /// A file has answered after its read was given up: a token file perhaps.
     LateRead,
     FileStill,
@@ -291,7 +291,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                 Event::Changed(changed)
             }
             () = late_read() => Event::LateRead,
-            (cause, config) = files.settings.finished() => Event::Settings(cause, config),
+            (cause, config) = files.settings.finished() => Event::Settings(cause, config.map(Box::new)),
             () = still => {
                 self.still_at = None;
                 Event::FileStill

@@ -147,6 +147,8 @@ draft! {
     tls_cert_file: PathBuf = path("--tls-cert-file", "CI_SERVER_TLS_CERT_FILE");
     /// `tls-key-file`.
     tls_key_file: PathBuf = path("--tls-key-file", "CI_SERVER_TLS_KEY_FILE");
+    /// Name by which machines share it.
+    share_as: String = text("--share-as", "RUNNER_SHARE_AS");
     /// File with exactly one `[[runners]]`.
     template: PathBuf = path("--template-config", "TEMPLATE_CONFIG_FILE");
 }

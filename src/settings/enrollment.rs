@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
 use super::draft::{Draft, DraftCreation, check_client_pair};
 use super::paths::read_text;
+use super::sharing::{SharingRules, check_names};
 use super::{Environment, Errors};
 use crate::gitlab::{AccessLevel, Info, ParameterError, RegisterParameters};
-use crate::model::{RunnerKey, ServerUrl, Site, TlsFiles};
+use crate::model::{RunnerKey, ServerUrl, ShareName, Site, TlsFiles};
 use crate::ops::{Creation, Enrollment, RegistrationSource, ServerAccess};
 use crate::secret::{Source, sha256_hex};
 use crate::store::{ComposeError, EntryText, NewEntry};
@@ -54,8 +55,10 @@ pub(super) fn enrollments(
     drafts: Vec<Draft>,
     environment: &Environment,
     servers: &[ServerAccess],
+    sharing: &SharingRules<'_>,
     findings: &mut Findings,
 ) -> Vec<Enrollment> {
+    let mut shared = Vec::new();
     let mut keys: Vec<(String, Place)> = Vec::new();
     let mut enrollments: Vec<(Enrollment, Place)> = Vec::new();
     for draft in drafts {
@@ -71,6 +74,7 @@ pub(super) fn enrollments(
             None => true,
         };
         let name_place = draft.name.as_ref().map_or(&draft.place, |name| &name.place).clone();
+        let share_place = draft.share_as.as_ref().map(|name| name.place.clone());
         let Some(enrollment) = draft.validate(KeyRule::Name, environment, servers, findings) else {
             keys.push((key, place));
             continue;
@@ -79,8 +83,13 @@ pub(super) fn enrollments(
             check_runner(&enrollment, &name_place, &enrollments, &mut findings.diagnostics);
             keys.push((key, place));
         }
+        if let (Some(name), Some(place)) = (&enrollment.share_as, share_place) {
+            sharing.check(&enrollment, &place, &mut findings.diagnostics);
+            shared.push((name.clone(), place));
+        }
         enrollments.push((enrollment, name_place));
     }
+    check_names(&shared, &mut findings.diagnostics);
     enrollments.into_iter().map(|(enrollment, _)| enrollment).collect()
 }
 
@@ -139,6 +148,7 @@ impl Draft {
         let parameters = self.parameters(&name, &mut findings.diagnostics);
         let parameters = self.only_for_registration(parameters, source.as_ref(), findings);
         let key = self.runner_key(key_rule, url.as_ref(), environment, &mut findings.diagnostics);
+        let share_as = self.share_name(source.as_ref(), &mut findings.diagnostics);
         let tls = self.tls(&mut findings.diagnostics);
         findings.templates.extend(value(&self.template));
         let template = self.template_text(&mut findings.diagnostics);
@@ -156,7 +166,7 @@ impl Draft {
             settings: self.settings.iter().map(|setting| setting.value.clone()).collect(),
         };
         self.check_entry(&entry, &mut findings.diagnostics);
-        Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry, share_as: None })
+        Some(Enrollment { key, site: Site { url, tls }, source, parameters, entry, share_as })
     }
 
     fn name_or(&self, environment: &Environment) -> String {
@@ -258,6 +268,21 @@ impl Draft {
             diagnostics.add(self.place_of(&error), error.to_string());
         }
         parameters
+    }
+
+    fn share_name(&self, source: Option<&RegistrationSource>, diagnostics: &mut Diagnostics) -> Option<ShareName> {
+        let given = self.share_as.as_ref()?;
+        match source {
+            Some(RegistrationSource::V1(_)) => {
+                diagnostics.add(&given.place, "API v1 has no rotation, so there is nothing that machines could share");
+            }
+            Some(
+                RegistrationSource::Registration(_) | RegistrationSource::Given(_) | RegistrationSource::Created(_),
+            )
+            | None => {}
+        }
+        let invalid = |error: &_| diagnostics.add(&given.place, format!("invalid name `{}`: {error}", given.value));
+        given.value.parse().inspect_err(invalid).ok()
     }
 
     fn access_level(&self, diagnostics: &mut Diagnostics) -> Option<AccessLevel> {

@@ -8,9 +8,10 @@ use super::diagnostics::{Diagnostic, Diagnostics, Place, Placed};
 use super::draft::{Draft, DraftCreation, check_client_pair};
 use super::http::HttpSection;
 use super::paths::read_text;
+use super::sharing::SharingSection;
 use super::table::{Document, TableReader};
 use super::{Environment, Errors, Paths};
-use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister};
+use crate::engine::{self, OnReboot, Policy, PolicySelector, RotatePolicy, Unregister, UnregisterShared};
 use crate::gitlab;
 use crate::gitlab::fleet::{NewRunnerOwner, RunnerType};
 use crate::lifecycle::{RegisterAgain, Timing};
@@ -24,10 +25,14 @@ pub(super) struct FileTargets<'target> {
     pub(super) gitlab: &'target mut gitlab::Config,
     pub(super) drafts: &'target mut Vec<Draft>,
     pub(super) http: &'target mut HttpSection,
+    pub(super) sharing: &'target mut SharingSection,
 }
 
 const UNREGISTER: [(&str, Unregister); 3] =
     [("never", Unregister::Never), ("enrolled", Unregister::Enrolled), ("all", Unregister::All)];
+
+const UNREGISTER_SHARED: [(&str, UnregisterShared); 2] =
+    [("never", UnregisterShared::Never), ("last", UnregisterShared::Last)];
 
 const ON_REBOOT: [(&str, OnReboot); 2] = [("keep", OnReboot::Keep), ("unregister", OnReboot::Unregister)];
 
@@ -67,6 +72,7 @@ pub(super) fn read(
     timing(&mut root, Arc::make_mut(&mut target.engine.timing), diagnostics);
     gitlab(&mut root, target.gitlab, diagnostics);
     http(&mut root, target.http, diagnostics);
+    sharing(&mut root, environment, target.sharing, diagnostics);
     target
         .drafts
         .extend(root.tables("enroll", diagnostics).into_iter().map(|table| enroll(table, environment, diagnostics)));
@@ -105,6 +111,8 @@ fn recover(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics:
 fn shutdown(root: &mut TableReader<'_>, config: &mut engine::Config, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "shutdown", diagnostics) else { return };
     set(&mut config.shutdown.unregister, table.one_of("unregister", &UNREGISTER, diagnostics));
+    let unregister_shared = table.one_of("unregister_shared", &UNREGISTER_SHARED, diagnostics);
+    set(&mut config.shutdown.unregister_shared, unregister_shared);
     set(&mut config.shutdown.on_reboot, table.one_of("on_reboot", &ON_REBOOT, diagnostics));
     set(&mut config.shutdown.grace, table.span("grace", diagnostics));
     table.finish(diagnostics);
@@ -151,6 +159,17 @@ fn gitlab(root: &mut TableReader<'_>, config: &mut gitlab::Config, diagnostics: 
 fn http(root: &mut TableReader<'_>, http: &mut HttpSection, diagnostics: &mut Diagnostics) {
     let Some(mut table) = section(root, "http", diagnostics) else { return };
     *http = super::http::read(&mut table, diagnostics);
+    table.finish(diagnostics);
+}
+
+fn sharing(
+    root: &mut TableReader<'_>,
+    environment: &Environment,
+    sharing: &mut SharingSection,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(mut table) = section(root, "sharing", diagnostics) else { return };
+    *sharing = super::sharing::read(&mut table, environment, diagnostics);
     table.finish(diagnostics);
 }
 
@@ -254,7 +273,7 @@ fn policy(mut table: TableReader<'_>, diagnostics: &mut Diagnostics) -> Option<P
 }
 
 /// Reads where a secret is stored: exactly one of `file`, `credential`, `env`.
-fn source(
+pub(super) fn source(
     table: &mut TableReader<'_>,
     key: &'static str,
     environment: &Environment,

@@ -8,11 +8,12 @@ use toml::{Table, Value};
 
 use super::access::ACCESS_TOKENS;
 use super::draft::{REGISTRATION_TOKEN, TOKEN};
+use super::sharing::{ENCRYPTION_KEY, PASSWORD};
 use super::{Environment, Overrides, paths};
 use crate::secret::{has_copy, without_tokens};
 use crate::store::{MAX_FILE_BYTES, token_variables};
 
-/// Lists the variables that are set and hold secrets: the token variables, those that agent.toml or config.toml
+/// Lists the variables that are set and hold secrets: the token variables, those of the store, those that agent.toml or config.toml
 /// name as the source of a token, those with a copy of such a value or with what looks like a GitLab token, and addresses
 /// with a password.
 ///
@@ -20,8 +21,8 @@ use crate::store::{MAX_FILE_BYTES, token_variables};
 #[must_use]
 pub fn secret_variables(overrides: &Overrides, environment: &Environment) -> Vec<OsString> {
     let paths = paths(overrides, environment);
-    let mut names: BTreeSet<String> =
-        [REGISTRATION_TOKEN, TOKEN].iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
+    let own = [REGISTRATION_TOKEN, TOKEN, PASSWORD, ENCRYPTION_KEY];
+    let mut names: BTreeSet<String> = own.iter().chain(&ACCESS_TOKENS).map(|[name, _]| (*name).to_owned()).collect();
     let agent_toml: Table = text(&paths.agent_config).parse().unwrap_or_default();
     named_by_agent_toml(&Value::Table(agent_toml), &mut names);
     names.extend(token_variables(text(&paths.config)));
@@ -94,12 +95,13 @@ mod tests {
             ..Overrides::default()
         };
         let named = ["ACCESS", "BUILD", "CI_SERVER_TOKEN", "FIRST", "GITLAB_TOKEN", "PRIVATE_TOKEN"];
-        let environment = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND"]).fold(
+        let others = ["REGISTRATION_TOKEN", "SECOND", "SHARING_ENCRYPTION_KEY", "SHARING_PASSWORD"];
+        let environment = named.into_iter().chain(others).fold(
             Environment::default().with("HTTP_PROXY", "http://proxy").with("RUNNER_NAME", "a"),
             |environment, name| environment.with(name, "secret"),
         );
         let secret = secret_variables(&overrides, &environment.with("https_proxy", "http://me:password@proxy"));
-        let expected: Vec<_> = named.into_iter().chain(["REGISTRATION_TOKEN", "SECOND", "https_proxy"]).collect();
+        let expected: Vec<_> = named.into_iter().chain(others).chain(["https_proxy"]).collect();
         assert_eq!(secret, expected);
     }
 

@@ -15,6 +15,7 @@ use crate::secret::{Launch, take_over};
 
 use super::access::ACCESS_TOKENS;
 use super::draft::REGISTRATION_TOKEN;
+use super::sharing::{ENCRYPTION_KEY, PASSWORD};
 
 /// How the process was started.
 #[derive(Clone, Default)]
@@ -149,11 +150,13 @@ pub fn variable(name: &str) -> Option<String> {
     VARIABLES.get()?.get(OsStr::new(name))?.to_str().map(str::to_owned)
 }
 
-/// Whether a variable holds what is never sent as a runner's token: a registration token, an access token, or a proxy.
+/// Whether a variable holds what is never sent as a runner's token: a registration token, an access token, a secret of the
+/// store of shared runners, or a proxy.
 fn is_own_secret(name: &str) -> bool {
     let access = ACCESS_TOKENS.iter().map(|[name, _]| *name);
     let name = name.to_ascii_uppercase();
-    access.chain([REGISTRATION_TOKEN[0]]).any(|own| own == name) || name.ends_with("_PROXY")
+    access.chain([REGISTRATION_TOKEN[0], PASSWORD[0], ENCRYPTION_KEY[0]]).any(|own| own == name)
+        || name.ends_with("_PROXY")
 }
 
 /// Detects docker, podman and Kubernetes by their variables and marker files.
@@ -175,7 +178,15 @@ mod tests {
 
     #[test]
     fn an_entry_cannot_name_a_secret_of_the_agent() {
-        for name in ["REGISTRATION_TOKEN", "GITLAB_TOKEN", "PRIVATE_TOKEN", "HTTPS_PROXY", "all_proxy"] {
+        for name in [
+            "REGISTRATION_TOKEN",
+            "GITLAB_TOKEN",
+            "PRIVATE_TOKEN",
+            "SHARING_PASSWORD",
+            "SHARING_ENCRYPTION_KEY",
+            "HTTPS_PROXY",
+            "all_proxy",
+        ] {
             assert!(is_own_secret(name), "{name}");
         }
         for name in ["RUNNER_TOKEN", "CI_SERVER_TOKEN", "MY_OWN"] {

@@ -5,18 +5,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::engine::{OnReboot, RotatePolicy, Unregister};
+use crate::engine::{OnReboot, RotatePolicy, Unregister, UnregisterShared};
 use crate::gitlab::AccessLevel;
 use crate::lifecycle::Timing;
 use crate::model::{RunnerKey, Site, TlsFiles};
 use crate::ops::RegistrationSource;
 use crate::secret::{Source, Token};
+use crate::sharing::{self, EngineSettings};
 
 const ENROLL: &str = r#"
 [[enroll]]
 name = "build-1"
 url = "https://gitlab.example.com"
 registration_token = { file = "token" }
+"#;
+
+const ETCD: &str = r#"
+[sharing]
+engine = "etcd"
+endpoints = ["https://etcd-1:2379"]
 "#;
 
 #[test]
@@ -54,6 +61,7 @@ fn every_key_sets_its_field() {
         at = "50%"
         [shutdown]
         unregister = "all"
+        unregister_shared = "last"
         on_reboot = "unregister"
         grace = "20s"
         [timing]
@@ -88,6 +96,7 @@ fn every_key_sets_its_field() {
     assert_eq!(engine.rotate, Some("50%".parse().unwrap()));
     assert_eq!((engine.shutdown.unregister, engine.shutdown.grace), (Unregister::All, secs(20)));
     assert_eq!(engine.shutdown.on_reboot, OnReboot::Unregister);
+    assert_eq!(engine.shutdown.unregister_shared, UnregisterShared::Last);
     let timing = Timing {
         between_resets: secs(1),
         between_resets_floor: secs(2),
@@ -425,6 +434,267 @@ fn commands_ignore_the_enrollment_of_the_environment() {
     let environment = Environment { user: user(directory.path()).user, ..environment };
     assert!(load_for_command(&Overrides::default(), &environment).is_ok());
     assert!(load(&Overrides::default(), &environment).is_err());
+}
+
+#[test]
+fn a_store_of_shared_runners_has_all_its_settings() {
+    let settings = loaded(
+        r#"
+        [sharing]
+        engine = "etcd"
+        endpoints = ["https://etcd-1:2379/", "https://etcd-2:2379", "https://etcd-1:2379"]
+        prefix = "/ci/"
+        tls_ca_file = "etcd-ca.pem"
+        tls_cert_file = "/tls/etcd.pem"
+        tls_key_file = "/tls/etcd.key"
+        username = "agent"
+        password = { file = "etcd-password" }
+        encryption_key = { credential = "sharing-key" }
+        recover = true
+        "#,
+    );
+    let sharing::Settings { engine, encryption_key, recover } = settings.engine.sharing.unwrap();
+    let EngineSettings::Etcd { endpoints, prefix, tls, user } = engine else { panic!("{engine:?}") };
+    let endpoints: Vec<_> = endpoints.iter().map(|url| url.as_str()).collect();
+    assert_eq!(endpoints, ["https://etcd-1:2379", "https://etcd-2:2379"]);
+    assert_eq!((prefix.as_str(), recover), ("/ci/", true));
+    assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/x/etcd-ca.pem")));
+    assert_eq!(tls.cert_file.as_deref(), Some(Path::new("/tls/etcd.pem")));
+    assert_eq!(tls.key_file.as_deref(), Some(Path::new("/tls/etcd.key")));
+    assert_eq!(user, Some(("agent".to_owned(), Source::File("/etc/x/etcd-password".into()))));
+    assert_eq!(encryption_key, Some(Source::Credential { name: "sharing-key".to_owned(), path: None }));
+
+    let settings = loaded("[sharing]\nengine = \"kubernetes\"\nkubeconfig = \"kube.yaml\"\nnamespace = \"ci\"\n");
+    let kubernetes =
+        EngineSettings::Kubernetes { kubeconfig: Some("/etc/x/kube.yaml".into()), namespace: Some("ci".to_owned()) };
+    let expected = sharing::Settings { engine: kubernetes, encryption_key: None, recover: false };
+    assert_eq!(settings.engine.sharing, Some(expected));
+}
+
+#[test]
+fn a_store_without_further_settings_has_defaults() {
+    let EngineSettings::Etcd { prefix, tls, user, .. } = loaded(ETCD).engine.sharing.unwrap().engine else {
+        panic!("another engine")
+    };
+    assert_eq!((prefix.as_str(), tls, user), ("/runner-agent/", TlsFiles::default(), None));
+    let pod = loaded("[sharing]\nengine = \"kubernetes\"").engine.sharing.unwrap().engine;
+    assert_eq!(pod, EngineSettings::Kubernetes { kubeconfig: None, namespace: None });
+    assert_eq!(loaded(ENROLL).engine.sharing, None);
+}
+
+#[test]
+fn an_enrollment_of_any_kind_but_api_v1_can_be_shared() {
+    let shared =
+        |text: &str| loaded(&format!("{text}share_as = \"docker-fleet\"\n{ETCD}")).engine.enrollments.remove(0);
+    let name = Some("docker-fleet".parse().unwrap());
+    for text in [ENROLL.to_owned(), ENROLL.replace("registration_token", "token")] {
+        assert_eq!(shared(&text).share_as, name);
+    }
+    assert_eq!(loaded(&format!("{ENROLL}{ETCD}")).engine.enrollments[0].share_as, None);
+
+    let draft = Draft {
+        is_v1: true,
+        url: Some(Placed::new(Some("https://x".to_owned()), Place::Flag("--url"))),
+        registration_token: Some(Placed::new(
+            Some(Source::File("/t".into())),
+            Place::Flag("--registration-token-file"),
+        )),
+        share_as: Some(Placed::new("docker-fleet".to_owned(), Place::Flag("--share-as"))),
+        name: Some(Placed::new("a".to_owned(), Place::Flag("--name"))),
+        ..Draft::at(Place::Flag("register"))
+    };
+    let errors = enrollment(draft, &Environment::default()).unwrap_err();
+    assert_eq!(errors.to_string(), "--share-as: API v1 has no rotation, so there is nothing that machines could share");
+}
+
+#[test]
+fn errors_in_the_store_of_shared_runners_are_reported_with_their_lines() {
+    let texts = [
+        "[sharing]\nprefix = \"/x/\"",
+        "[sharing]\nengine = \"consul\"\nendpoints = []",
+        "[sharing]\nengine = \"etcd\"",
+        "[sharing]\nengine = \"etcd\"\nendpoints = []",
+        "[sharing]\nengine = \"etcd\"\nendpoints = 5",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"etcd-1:2379\", \"etcd 2\", \"https://me:secret@etcd-3\"]",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://a\"]\nprefix = \"/runner-agent\"\ntls_cert_file = \"c\"",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://a\"]\nusername = \"me\"",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://a\"]\npassword = { file = \"p\" }",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://a\"]\nusername = \"me\"\npassword = \"secret\"",
+        "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://a\"]\nnamespace = \"ci\"\nkubeconfig = \"k\"",
+        "[sharing]\nengine = \"kubernetes\"\nendpoints = [\"https://a\"]\nusername = \"me\"\nnamespace = \"C I\"",
+        "[sharing]\nengine = \"kubernetes\"\nkubeconfig = \"\"\nrecover = \"yes\"\nleader = true",
+        "[shutdown]\nunregister_shared = \"all\"",
+    ];
+    let reports: Vec<_> = texts.iter().map(|text| format!("{text}\n\n{}\n", diagnostics(text))).collect();
+    insta::assert_snapshot!(reports.join("----\n"));
+}
+
+#[test]
+fn a_password_is_sent_unencrypted_only_to_this_machine() {
+    let text = |url: &str| {
+        format!(
+            "[sharing]\nengine = \"etcd\"\nendpoints = [\"{url}\"]\nusername = \"me\"\npassword = {{ file = \"p\" }}"
+        )
+    };
+    for url in ["https://etcd-1:2379", "http://127.0.0.1:2379", "http://[::1]:2379", "http://localhost:2379"] {
+        assert!(loaded(&text(url)).engine.sharing.is_some(), "{url}");
+    }
+    for url in ["http://etcd-1:2379", "http://192.0.2.1:2379", "http://localhost.example.com:2379"] {
+        let expected = format!("/etc/x/agent.toml:3: {url} would get the password unencrypted: use https");
+        assert_eq!(diagnostics(&text(url)), expected);
+    }
+    assert!(loaded("[sharing]\nengine = \"etcd\"\nendpoints = [\"http://etcd-1:2379\"]").engine.sharing.is_some());
+}
+
+#[test]
+fn a_shared_enrollment_needs_a_store_and_a_name_of_its_own() {
+    let shared = format!("{ENROLL}share_as = \"docker-fleet\"\n");
+    assert_eq!(
+        diagnostics(&shared),
+        "/etc/x/agent.toml:6: a shared runner needs a store: add [sharing] to agent.toml, or set SHARING_ENGINE"
+    );
+    // An invalid store is one mistake, not two.
+    assert_eq!(diagnostics(&format!("{shared}[sharing]\nengine = \"etcd\"")).lines().count(), 1);
+    let message = diagnostics(&format!("{}{ETCD}", shared.replace("docker-fleet", "Docker fleet")));
+    assert_eq!(
+        message,
+        "/etc/x/agent.toml:6: invalid name `Docker fleet`: the name of a shared runner has 1 to 40 lower-case letters, digits and dashes, with no dash at either end"
+    );
+    let other = shared.replace("build-1", "build-2").replace("gitlab.example.com", "gitlab.example.org");
+    assert_eq!(
+        diagnostics(&format!("{shared}{other}{ETCD}")),
+        "/etc/x/agent.toml:12: the enrollment at /etc/x/agent.toml:6 has `share_as = \"docker-fleet\"` too: remove one"
+    );
+    let another = other.replace("docker-fleet", "shell-fleet");
+    assert_eq!(loaded(&format!("{shared}{another}{ETCD}")).engine.enrollments.len(), 2);
+}
+
+#[test]
+fn a_runner_in_the_store_cannot_be_declared_shared() {
+    let shared = format!("{ENROLL}share_as = \"docker-fleet\"\n{ETCD}");
+    let with = |policies: &str| read_text(&format!("{shared}{policies}"), &Environment::default());
+    for selector in [
+        "name = \"build-1\"",
+        "url = \"https://gitlab.example.com\"",
+        "name = \"build-1\"\nid = 5",
+        "name = \"build-1\"\nurl = \"https://gitlab.example.com\"",
+    ] {
+        let errors = with(&format!("[[runner]]\n{selector}\nshared = true\n")).unwrap_err().to_string();
+        let expected = "/etc/x/agent.toml:6: its [[runner]] has `shared = true`, so that nothing rotates its token: remove that, or `share_as`";
+        assert_eq!(errors, expected, "{selector}");
+    }
+    for policies in [
+        "[[runner]]\nname = \"build-2\"\nshared = true\n",
+        "[[runner]]\nid = 5\nshared = true\n",
+        "[[runner]]\nname = \"build-1\"\nshared = false\n[[runner]]\nurl = \"https://gitlab.example.com\"\nshared = true\n",
+        "[[runner]]\nname = \"build-1\"\nrotate = \"auto\"\n",
+    ] {
+        assert!(with(policies).is_ok(), "{policies}");
+    }
+}
+
+#[test]
+fn the_store_comes_from_variables_too() {
+    let environment =
+        Environment { current_dir: "/work".into(), hostname: "host-1".to_owned(), ..Environment::default() }
+            .with("CI_SERVER_URL", "https://gitlab.example.com")
+            .with("REGISTRATION_TOKEN", "GR1348941secret")
+            .with("RUNNER_SHARE_AS", "docker-fleet");
+    let message = read_text("", &environment).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "RUNNER_SHARE_AS: a shared runner needs a store: add [sharing] to agent.toml, or set SHARING_ENGINE"
+    );
+
+    let etcd = environment
+        .clone()
+        .with("SHARING_ENGINE", "etcd")
+        .with("SHARING_ENDPOINTS", "https://etcd-1:2379, https://etcd-2:2379")
+        .with("SHARING_PREFIX", "/ci/")
+        .with("SHARING_TLS_CA_FILE", "ca.pem")
+        .with("SHARING_TLS_CERT_FILE", "cert.pem")
+        .with("SHARING_TLS_KEY_FILE", "key.pem")
+        .with("SHARING_USERNAME", "agent")
+        .with("SHARING_PASSWORD_FILE", "password")
+        .with("SHARING_ENCRYPTION_KEY", "0123456789abcdef0123456789abcdef")
+        .with("SHARING_RECOVER", "1");
+    let settings = read_text("", &etcd).unwrap().engine;
+    assert_eq!(settings.enrollments[0].share_as, Some("docker-fleet".parse().unwrap()));
+    let tls = ["ca.pem", "cert.pem", "key.pem"].map(|name| Some(Path::new("/work").join(name)));
+    let [ca_file, cert_file, key_file] = tls;
+    let engine = EngineSettings::Etcd {
+        endpoints: ["https://etcd-1:2379", "https://etcd-2:2379"].map(|url| url.parse().unwrap()).to_vec(),
+        prefix: "/ci/".to_owned(),
+        tls: crate::model::TlsPaths { ca_file, cert_file, key_file }.into(),
+        user: Some(("agent".to_owned(), Source::File("/work/password".into()))),
+    };
+    let encryption_key = Some(value("0123456789abcdef0123456789abcdef", "SHARING_ENCRYPTION_KEY"));
+    assert_eq!(settings.sharing, Some(sharing::Settings { engine, encryption_key, recover: true }));
+
+    let kubernetes = environment
+        .with("SHARING_ENGINE", "kubernetes")
+        .with("SHARING_KUBECONFIG", "kube.yaml")
+        .with("SHARING_NAMESPACE", "ci");
+    let engine =
+        EngineSettings::Kubernetes { kubeconfig: Some("/work/kube.yaml".into()), namespace: Some("ci".to_owned()) };
+    assert_eq!(read_text("", &kubernetes).unwrap().engine.sharing.unwrap().engine, engine);
+}
+
+#[test]
+fn a_variable_overrides_one_key_of_the_store_also_for_commands() {
+    let environment = Environment::default()
+        .with("SHARING_ENDPOINTS", "https://etcd-9:2379")
+        .with("SHARING_ENCRYPTION_KEY_FILE", "/run/key");
+    let mut paths = paths(&Overrides::default(), &environment);
+    paths.agent_config = "/etc/x/agent.toml".into();
+    for scope in [Scope::Daemon, Scope::Command] {
+        let text = Some(format!("{ETCD}prefix = \"/ci/\"\n"));
+        let settings = assemble(&paths, text, &Overrides::default(), &environment, scope).unwrap();
+        let sharing::Settings { engine, encryption_key, .. } = settings.engine.sharing.unwrap();
+        let EngineSettings::Etcd { endpoints, prefix, .. } = engine else { panic!("{engine:?}") };
+        assert_eq!((endpoints[0].as_str(), prefix.as_str()), ("https://etcd-9:2379", "/ci/"));
+        assert_eq!(encryption_key, Some(Source::File("/run/key".into())));
+    }
+}
+
+#[test]
+fn all_errors_in_the_variables_of_the_store_are_reported() {
+    let environments = [
+        Environment::default().with("SHARING_PREFIX", "/x/"),
+        Environment::default()
+            .with("SHARING_ENGINE", "Etcd")
+            .with("SHARING_PASSWORD", "two words")
+            .with("SHARING_ENCRYPTION_KEY", "a")
+            .with("SHARING_ENCRYPTION_KEY_FILE", "/run/key")
+            .with("SHARING_RECOVER", "maybe"),
+        Environment::default()
+            .with("SHARING_ENGINE", "etcd")
+            .with("SHARING_ENDPOINTS", "http://etcd-1:2379")
+            .with("SHARING_USERNAME", "me")
+            .with("SHARING_PASSWORD", "secret")
+            .with("SHARING_NAMESPACE", "ci"),
+    ];
+    let reports = environments.map(|environment| read_text("", &environment).unwrap_err().to_string());
+    insta::assert_snapshot!(reports.join("\n----\n"));
+}
+
+#[test]
+fn secrets_of_the_store_that_all_users_can_read_cause_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let [password, key] = ["password", "key"].map(|name| directory.path().join(name));
+    for (path, mode) in [(&password, 0o644), (&key, 0o604)] {
+        fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let text = format!(
+        "{ETCD}username = \"me\"\npassword = {{ file = \"{}\" }}\nencryption_key = {{ file = \"{}\" }}\n",
+        password.display(),
+        key.display()
+    );
+    let warnings: Vec<_> = loaded(&text).secret_warnings().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("0644") && warnings[1].contains("0604"), "{warnings:?}");
 }
 
 #[test]

@@ -96,6 +96,21 @@ impl Variables<'_> {
         self.parsed(name, parse, diagnostics)
     }
 
+    /// Reads one of a few names.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &'static str,
+        names: &[(&str, T)],
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Placed<T>> {
+        let parse = |text: &str| {
+            let found = names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+            let names = || names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            found.ok_or_else(|| format!("must be one of {}, not `{text}`", names()))
+        };
+        self.parsed(name, parse, diagnostics)
+    }
+
     /// Reads a secret from a variable, or from the file that `file_name` names.
     pub(super) fn source(
         &self,

@@ -1,10 +1,10 @@
 use super::memory::MemoryEngine;
-use super::{AnyEngine, Engine as _, Error, Shares, Swapped, Value, Watch as _};
+use super::{AnyEngine, Engine as _, EngineSettings, Error, Settings, Shares, Swapped, Value, Watch as _, open};
 use crate::model::{
     Credential, Expiry, Lineage, Member, Origin, Sender, ShareName, SharedChange, SharedPending, SharedRunner,
-    SharedToken, Timestamp,
+    SharedToken, Timestamp, TlsFiles,
 };
-use crate::secret::{SealingKey, Token};
+use crate::secret::{SealingKey, Source, Token};
 
 fn name() -> ShareName {
     "docker-fleet".parse().unwrap()
@@ -216,4 +216,45 @@ async fn any_engine_does_what_its_engine_does() {
     assert_eq!(any.get(&name()).await.unwrap(), memory.get(&name()).await.unwrap());
     assert_eq!(watch.next().await.unwrap(), Some(value));
     assert_eq!(any.object(&name()), memory.object(&name()));
+}
+
+fn etcd(password: Option<Source>, encryption_key: Option<Source>) -> Settings {
+    let engine = EngineSettings::Etcd {
+        endpoints: vec!["http://127.0.0.1:1".parse().unwrap()],
+        prefix: "/runner-agent/".to_owned(),
+        tls: TlsFiles::default(),
+        user: password.map(|password| ("agent".to_owned(), password)),
+    };
+    Settings { engine, encryption_key, recover: false }
+}
+
+#[cfg(not(feature = "etcd"))]
+#[tokio::test]
+async fn build_without_an_engine_says_where_it_is() {
+    let error = open(&etcd(None, None)).await.unwrap_err();
+    assert_eq!(error.to_string(), "this build of runner-agent cannot use etcd");
+    assert!(error.hint().unwrap().contains("the Debian package or the container image"));
+    assert!(!error.is_passing());
+}
+
+#[cfg(not(feature = "kubernetes"))]
+#[tokio::test]
+async fn build_without_kubernetes_says_so() {
+    let engine = EngineSettings::Kubernetes { kubeconfig: None, namespace: None };
+    let error = open(&Settings { engine, encryption_key: None, recover: false }).await.unwrap_err();
+    assert_eq!(error.to_string(), "this build of runner-agent cannot use Kubernetes");
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn store_is_opened_without_being_asked_and_its_secrets_have_to_be_good() {
+    let secret = |text: &str| Some(Source::Value { token: Token::parse(text).unwrap(), origin: "a test".to_owned() });
+    let shares = open(&etcd(secret("a-password"), secret(&"k".repeat(32)))).await.unwrap();
+    assert_eq!(shares.object(&name()), "the etcd key `/runner-agent/docker-fleet`");
+    let absent = Some(Source::File("/nonexistent/password".into()));
+    let error = open(&etcd(absent, None)).await.unwrap_err().to_string();
+    assert!(error.starts_with("etcd cannot be used: `password` of [sharing]: cannot read"), "{error}");
+    let error = open(&etcd(None, secret("tooshortakey"))).await.unwrap_err().to_string();
+    assert!(error.starts_with("etcd cannot be used: `encryption_key` of [sharing]: an encryption key has"), "{error}");
+    assert!(!error.contains("tooshortakey"));
 }

@@ -122,7 +122,7 @@ secret token "$registration_token"
 start_gitlab nsenter --target "$namespaces" --net
 
 printf '  %s: the image has %s bytes\n' "$e2e" "$(image_bytes)"
-check 'the image is at most 15 MiB'                                at_most "$(image_bytes)" $((15 * 1024 * 1024))
+check 'the image is at most 22 MiB'                                at_most "$(image_bytes)" $((22 * 1024 * 1024))
 check 'it holds the agent and the authorities, and no shell'       has_no_shell 'etc/ssl/certs/ca-certificates.crt runner-agent'
 check 'an address and a token file are enough to register'         registers
 printf '  %s: the agent has %s KiB resident\n' "$e2e" "$(resident_kib)"

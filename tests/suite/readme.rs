@@ -19,6 +19,12 @@ use sandbox::ReadmeSandbox;
 /// The tables of agent.toml that occur once and have defaults.
 const SINGLE: [&str; 7] = ["verify", "rotate", "recover", "shutdown", "timing", "gitlab", "http"];
 
+/// The table of the store, which has no default.
+const STORE: &str = "sharing";
+
+/// Its keys that the complete agent.toml has as comments, because they are for another engine than the rest.
+const OF_OTHER_ENGINE: [&str; 2] = ["kubeconfig", "namespace"];
+
 /// The tables that can occur several times.
 const REPEATED: [&str; 3] = ["enroll", "server", "runner"];
 
@@ -72,9 +78,9 @@ fn the_packaged_agent_toml_sets_nothing_and_shows_every_key() {
 
 #[test]
 fn the_documented_keys_are_those_of_the_settings() {
-    let tables: BTreeSet<_> = SINGLE.iter().chain(&REPEATED).map(|name| (*name).to_owned()).collect();
+    let tables: BTreeSet<_> = SINGLE.iter().chain([&STORE]).chain(&REPEATED).map(|name| (*name).to_owned()).collect();
     assert_eq!(known("nonsense = 1\n"), tables);
-    for name in SINGLE {
+    for name in SINGLE.into_iter().chain([STORE]) {
         assert_eq!(documented(name), known(&format!("[{name}]\nnonsense = 1\n")), "[{name}]");
     }
     for name in REPEATED {
@@ -102,6 +108,16 @@ fn the_documented_defaults_are_those_of_the_code() {
     for name in SINGLE {
         assert_eq!(example[name], documented[name], "[{name}] of the complete agent.toml");
     }
+
+    let store = "[sharing]\nengine = \"etcd\"\nendpoints = [\"https://etcd-1:2379\"]\n";
+    let mut with_defaults = store.to_owned();
+    for row in table_below(&heading(STORE)) {
+        if row[1].starts_with('`') {
+            with_defaults.push_str(&format!("{} = {}\n", code(row[0]), code(row[1])));
+        }
+    }
+    assert!(with_defaults.len() > store.len());
+    assert_eq!(loaded(&with_defaults).unwrap().engine, loaded(store).unwrap().engine);
 }
 
 #[test]
@@ -225,6 +241,10 @@ fn assert_is_complete(text: &str) {
     for name in SINGLE {
         assert_eq!(keys_of(example[name].as_table().unwrap()), documented(name), "[{name}]");
     }
+    let commented = OF_OTHER_ENGINE.map(str::to_owned);
+    assert!(commented.iter().all(|key| text.contains(&format!("\n# {key} = "))), "a key of another engine is missing");
+    let keys = &keys_of(example[STORE].as_table().unwrap()) | &commented.into();
+    assert_eq!(keys, documented(STORE), "[{STORE}]");
     for name in REPEATED {
         let tables = example[name].as_array().unwrap();
         let keys: BTreeSet<_> = tables.iter().flat_map(|table| keys_of(table.as_table().unwrap())).collect();

@@ -41,6 +41,7 @@ pub(super) fn draft(arguments: RegisterArguments, environment: &Environment) -> 
         tls_ca_file: tls.tls_ca_file,
         tls_cert_file: tls.tls_cert_file,
         tls_key_file: tls.tls_key_file,
+        share_as: arguments.share_as,
         ..DraftFlags::default()
     };
     draft.set_flags(flags, environment);

@@ -44,6 +44,17 @@ fn registering_twice_creates_one_runner() {
 }
 
 #[test]
+fn runner_is_shared_only_through_a_store() {
+    let sandbox = super::sandbox();
+    sandbox
+        .register(&["--name", "a", "--share-as", "docker-fleet"])
+        .exits(2)
+        .says("--share-as: a shared runner needs a store: add [sharing] to agent.toml, or set SHARING_ENGINE");
+    sandbox.register(&["--name", "a", "--share-as", "Docker"]).exits(2).says("--share-as: invalid name `Docker`");
+    assert_eq!(sandbox.gitlab.requests().len(), 0);
+}
+
+#[test]
 fn name_registered_with_another_token_is_taken() {
     let sandbox = super::sandbox();
     sandbox.register(&["--name", "a"]).exits(0);
