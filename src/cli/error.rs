@@ -9,6 +9,7 @@ use crate::gitlab::{self, ErrorClass, ErrorKind};
 use crate::ops;
 use crate::secret::SourceError;
 use crate::settings;
+use crate::sharing;
 use crate::status::{StatusClientError, StatusServerError};
 use crate::store;
 
@@ -30,6 +31,9 @@ pub(super) enum Error {
     /// An operation failed.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// The store of shared runners cannot be used.
+    #[error(transparent)]
+    Sharing(#[from] sharing::Error),
     /// The status server cannot listen.
     #[error(transparent)]
     StatusServer(#[from] StatusServerError),
@@ -116,6 +120,7 @@ impl Error {
                 | StatusClientError::InvalidResponse { .. },
             ) => Exit::Unreachable,
             Self::Operation(error) => of_operation(error),
+            Self::Sharing(error) => of_store(error),
             Self::Call { error } | Self::AccessToken { error, .. } => of_class(error.class()),
             Self::Verdict { exit, .. } => *exit,
             Self::Interrupted(_) | Self::System(_) => Exit::Failed,
@@ -129,6 +134,7 @@ impl Error {
                 "the answer to a reset was lost: `runner-agent rotate` on this runner verifies the old token first",
             ),
             Self::Operation(error) => error.hint(),
+            Self::Sharing(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Call { error } | Self::AccessToken { error, .. } => error.hint(),
             Self::Verdict { hint, .. } => hint.as_deref(),
@@ -193,16 +199,14 @@ pub(super) fn of_operation(error: &ops::Error) -> Exit {
         | ops::Error::RecoveredOften(_)
         | ops::Error::NotRegisteredAnew(_)
         | ops::Error::NoToken(_) => Exit::LocalFile,
-        ops::Error::Sharing { error, .. } => {
-            if error.is_passing() {
-                Exit::Unreachable
-            } else {
-                Exit::LocalFile
-            }
-        }
+        ops::Error::Sharing { error, .. } => of_store(error),
         ops::Error::SharedElsewhere(_) => Exit::Unreachable,
         ops::Error::Stopping | ops::Error::Unjudged(_) | ops::Error::UnclearElsewhere(_) => Exit::Unreachable,
     }
+}
+
+fn of_store(error: &sharing::Error) -> Exit {
+    if error.is_passing() { Exit::Unreachable } else { Exit::LocalFile }
 }
 
 fn of_class(class: ErrorClass) -> Exit {

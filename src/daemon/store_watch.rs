@@ -91,7 +91,7 @@ impl StoreWatch {
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
-    let mut report = |stored: Option<Stored>, interval: &mut Duration| {
+    let report = |stored: Option<Stored>, interval: &mut Duration| {
         let life = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).and_then(|token| {
             let Credential { obtained_at, expiry, .. } = &token.credential;
             obtained_at.zip(expiry.at()).map(|(obtained_at, expires_at)| expires_at.since(obtained_at))

@@ -272,7 +272,9 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     async fn next(&mut self, notices: &mut Notices) -> Event {
-        let Self { shared, files, still_at, retry_at, roster, heartbeat, reading, inventory, resting, store_watch, .. } = self;
+        let Self {
+            shared, files, still_at, retry_at, roster, heartbeat, reading, inventory, resting, store_watch, ..
+        } = self;
         let changed = async {
             match &mut files.watch {
                 Some(watch) => watch.changed().await,

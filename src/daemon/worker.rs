@@ -18,6 +18,7 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
+use crate::sharing::Stored;
 use crate::store::EntrySelector;
 use ongoing_failure::OngoingFailure;
 pub(super) use secrets::Secrets;

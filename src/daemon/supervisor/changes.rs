@@ -59,7 +59,8 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         let ops = &self.shared.engine.ops;
         match event {
             StoreEvent::Changed((name, stored)) => {
-                let shared = self.config.enrollments.iter().find(|enrollment| enrollment.share_as.as_ref() == Some(&name));
+                let shared =
+                    self.config.enrollments.iter().find(|enrollment| enrollment.share_as.as_ref() == Some(&name));
                 if let Some(enrollment) = shared {
                     self.roster.tell(&enrollment.key, RunnerCommand::Store(stored));
                 }

@@ -13,6 +13,7 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Active, Failed, Outcome, State};
 use crate::model::RunnerKey;
 use crate::ops::{Disk, Enrollment, EntryStatus, RegistrationSource, Server};
+use crate::sharing::Stored;
 
 impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     pub(super) async fn handle(&mut self, command: RunnerCommand) {

@@ -132,6 +132,7 @@ pub(super) fn play(setup: Setup, moves: &[Move], traced: bool) -> Played {
 pub(super) fn identity() -> Identity {
     Identity {
         system_id: "s_0123456789ab".parse().unwrap(),
+        host: "host".to_owned(),
         machine: None,
         info: Info {
             name: "runner-agent".to_owned(),

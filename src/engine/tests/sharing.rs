@@ -52,7 +52,11 @@ impl Fleet {
 
     async fn machine(&self, number: usize, disk: MemoryDisk) -> Machine {
         let system_id: SystemId = format!("s_{number:012}").parse().unwrap();
-        let ops = Ops::new(self.server.clone(), disk.clone(), crate::ops::Identity { system_id, host: format!("host-{number}"), ..identity() });
+        let ops = Ops::new(
+            self.server.clone(),
+            disk.clone(),
+            crate::ops::Identity { system_id, host: format!("host-{number}"), ..identity() },
+        );
         ops.share_in(Some(self.shares()));
         let engine = Rc::new(Engine { ops, clock: self.clock.clone(), chance: || Fraction::ZERO });
         let (inventory, _) = retake_inventory(&engine.ops, &self.config, &BTreeSet::new()).await.unwrap();
