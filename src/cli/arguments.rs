@@ -228,7 +228,7 @@ pub struct RegisterArguments {
     /// REGISTRATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub registration_token_file: Option<PathBuf>,
-    /// Name by which all machines with this name share one runner, through the store in [sharing] of agent.toml [env:
+    /// Share one runner among all machines that give this name, through the store in [sharing] of agent.toml [env:
     /// RUNNER_SHARE_AS]
     #[arg(long, value_name = "NAME")]
     pub share_as: Option<String>,

@@ -96,6 +96,24 @@ fn variables_of_entries_leave_the_environment() {
 }
 
 #[test]
+fn secrets_of_the_store_of_shared_runners_are_removed_from_the_environment() {
+    let sandbox = super::sandbox();
+    let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
+    sandbox.write_config(&sandbox.entry("a", id, &token));
+    let variables = [
+        ("SHARING_ENGINE", "etcd"),
+        ("SHARING_ENDPOINTS", "https://127.0.0.1:9"),
+        ("SHARING_USERNAME", "agent"),
+        ("SHARING_PASSWORD", "a-planted-password"),
+        ("SHARING_ENCRYPTION_KEY", "a-planted-key-of-more-than-32-characters"),
+    ];
+    // No runner is shared, so nothing is connected.
+    let process = daemon(&sandbox, &variables, Endpoint::Verify);
+    assert_hidden(&process, "planted");
+    process.stop(Signal::QUIT).hides(&["planted"]);
+}
+
+#[test]
 fn unused_secrets_are_removed_from_the_environment() {
     let sandbox = super::sandbox();
     let (id, token) = sandbox.gitlab.add_runner(NewRunner::instance());
