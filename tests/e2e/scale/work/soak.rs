@@ -71,7 +71,12 @@ pub(super) fn soak(count: usize) -> Vec<Figures> {
     if most > warm * MOST_GROWTH {
         wrong.push(format!("memory has grown from {warm:.1} to {most:.1} MiB"));
     }
-    let remark = format!(", the oldest token at {:.0} % of its life, {warm:.1} and then {most:.1} MiB", latest * 100.0);
+    let shown: Vec<_> = kept.iter().step_by(5).map(|(minute, level)| format!("{minute} min {level:.1}")).collect();
+    let remark = format!(
+        ", the oldest token at {:.0} % of its life, {warm:.1} and then {most:.1} MiB ({})",
+        latest * 100.0,
+        shown.join(", ")
+    );
     vec![Figures { remark, wrong, is_per_runner: false, ..figures("soak", usage, requests, usize::MAX) }]
 }
 
