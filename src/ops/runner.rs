@@ -489,6 +489,9 @@ impl Runner {
         }
         self.record.id = None;
         self.record.confirmed_id = None;
+        if let Some(shared) = &mut self.record.shared {
+            (shared.lineage, shared.is_untold) = (None, false);
+        }
         // The runner is gone, and its tokens with it.
         self.is_held_changed |= !self.held.is_empty();
         self.held = Held::default();

@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Completed, Disk, Enrollment, Entered, Error, Inquiry, Ops, Runner, Server};
+use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::lifecycle::Outcome;
 use crate::lifecycle::sharing::{self as rules, Journal, SharedStep, Shown, View};
 use crate::model::{
-    Candidate, CandidateSource, Claim, Credential, Lineage, RecordedShare, Sender, ShareName, SharedChange,
-    SharedPending, SharedRunner, SharedToken, Stamp, Timestamp,
+    Candidate, CandidateSource, Claim, Credential, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl,
+    ShareName, SharedChange, SharedPending, SharedRunner, SharedToken, Stamp, Timestamp,
 };
 use crate::secret::Digest;
 use crate::sharing::{self, AnyEngine, Shares, Stored, Swapped};
@@ -106,7 +106,16 @@ impl StoreMemory {
     fn token(&self) -> Option<&SharedToken> {
         self.runner()?.token.as_ref()
     }
+
+    /// What concerns a machine with a token, or one that has none yet and may wait for the sender of a pending change.
+    fn essence(&self, has_token: bool) -> Option<Essence> {
+        let SharedRunner { url, id, token, pending, leaving, .. } = self.runner()?;
+        let pending = pending.clone().filter(|_| !has_token);
+        Some((url.clone(), *id, token.as_ref().map(|token| token.lineage.newest()), pending, leaving.clone()))
+    }
 }
+
+type Essence = (ServerUrl, Option<RunnerId>, Option<Link>, Option<SharedPending>, Option<Sender>);
 
 impl Runner {
     fn memory(&mut self) -> &mut StoreMemory {
@@ -130,11 +139,13 @@ impl Runner {
         })
     }
 
-    /// Whether the store has another value than this process knows.
-    #[must_use]
-    pub fn differs_from(&self, stored: Option<&Stored>) -> bool {
-        let seen = self.store.as_ref().and_then(|memory| memory.seen.as_ref());
-        seen.is_none_or(|seen| seen.as_deref().map(|seen| &seen.runner) != stored.map(|stored| &stored.runner))
+    /// Takes a value that the store has reported. Returns whether that calls for a verification, or for another attempt to
+    /// register: members come and go without either.
+    pub fn take_report(&mut self, stored: Option<&Stored>) -> bool {
+        let has_token = self.record.credential.is_some();
+        let known = self.store.as_ref().filter(|memory| memory.seen.is_some()).map(|memory| memory.essence(has_token));
+        self.see(stored.cloned().map(Box::new));
+        known != self.store.as_ref().map(|memory| memory.essence(has_token))
     }
 
     fn see(&mut self, stored: Option<Box<Stored>>) {
@@ -305,15 +316,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Error::Sharing { runner: runner.label().to_owned(), error }
     }
 
-    fn next_shared(&self, runner: &Runner, journal: Journal, inquiry: &Inquiry<'_>) -> SharedStep {
-        self.viewed(runner, journal, inquiry, |view| view.next_step()).unwrap_or(SharedStep::Wait)
+    fn next_shared(&self, runner: &Runner, is_begun: bool, inquiry: &Inquiry<'_>) -> SharedStep {
+        self.viewed(runner, is_begun, inquiry, |view| view.next_step()).unwrap_or(SharedStep::Wait)
     }
 
     /// Decides by what is known of store and machine; `None` before the store was read.
     fn viewed<T>(
         &self,
         runner: &Runner,
-        journal: Journal,
+        is_begun: bool,
         inquiry: &Inquiry<'_>,
         decide: impl FnOnce(View<'_, &dyn Fn(Digest) -> Shown>) -> T,
     ) -> Option<T> {
@@ -327,10 +338,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
             is_foreign: memory.runner().is_some_and(|stored| runner.is_of_another_share(stored)),
         };
         let held: Vec<_> = runner.held.candidates.iter().rev().map(|candidate| candidate.token.digest()).collect();
+        let shared = runner.record.shared.as_ref();
+        let journal = match is_begun {
+            true => Journal::Begun,
+            false if shared.is_some_and(|shared| shared.is_untold) => Journal::Answered,
+            false => Journal::Empty,
+        };
         let own = self.sender();
         let view = View {
             own: &own,
-            ours: runner.record.shared.as_ref().and_then(|shared| shared.lineage.as_ref()),
+            ours: shared.and_then(|shared| shared.lineage.as_ref()),
             held: &held,
             journal,
             stored: &stored,
@@ -340,14 +357,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
             look_again: rules::LOOK_AGAIN,
         };
         Some(decide(view))
-    }
-
-    fn journal_of<L>(runner: &Runner, entered: &Entered<L>) -> Journal {
-        match &entered.pending {
-            Some(_) => Journal::Begun,
-            None if runner.record.shared.as_ref().is_some_and(|shared| shared.is_untold) => Journal::Answered,
-            None => Journal::Empty,
-        }
     }
 
     /// Puts a changed value into the store. Returns whether it is there; the store is read again otherwise.
@@ -428,9 +437,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if runner.note_lineage(name) && runner.is_recorded {
             self.save_record(runner).await?;
         }
-        let journal = Self::journal_of(runner, &entered);
+        let is_begun = entered.pending.is_some();
         for _ in 0..CONTESTED_WRITES {
-            match self.next_shared(runner, journal, inquiry) {
+            match self.next_shared(runner, is_begun, inquiry) {
                 SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
                     match self.write_shared(name, runner, lineage, is_fork).await {
                         Ok(_) => {}
@@ -505,10 +514,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.save_record(runner).await?;
         }
         let inquiry = &Inquiry { asked: None, ..*inquiry };
-        let journal = Self::journal_of(runner, &entered);
+        let is_begun = entered.pending.is_some();
         let mut questions = QUESTIONS;
         for _ in 0..CONTESTED_WRITES + QUESTIONS {
-            let step = self.next_shared(runner, journal, inquiry);
+            let step = self.next_shared(runner, is_begun, inquiry);
             tracing::debug!(runner = runner.label(), share = %name, ?step, "store and machine compared");
             let written = match step {
                 SharedStep::Rest => self.join(name, runner, inquiry).await,
@@ -536,7 +545,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             };
             match written {
                 Ok(true)
-                    if self.next_shared(runner, journal, inquiry) == SharedStep::Rest
+                    if self.next_shared(runner, is_begun, inquiry) == SharedStep::Rest
                         && runner.is_member(self.system_id()) =>
                 {
                     return Ok(false);
@@ -593,15 +602,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let mut entered = self.enter_unless_stopping(runner).await?;
         entered.locked.give_place_back();
         let is_changed = runner.note_lineage(name);
-        let journal = Self::journal_of(runner, &entered);
+        let is_begun = entered.pending.is_some();
         let own = self.sender();
-        let step = self.next_shared(runner, journal, inquiry);
+        let step = self.next_shared(runner, is_begun, inquiry);
         let is_expected = match change {
             SharedChange::Reset => matches!(step, SharedStep::Rest | SharedStep::ClearPending),
             SharedChange::ResetById => {
                 let is_expired =
                     runner.validity(inquiry.now.at).is_some_and(|validity| validity.is_expired(inquiry.now.at));
-                self.viewed(runner, journal, inquiry, |view| view.may_recover(is_expired)).unwrap_or(false)
+                self.viewed(runner, is_begun, inquiry, |view| view.may_recover(is_expired)).unwrap_or(false)
             }
             SharedChange::Register => false,
         };
@@ -692,8 +701,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn tell_once(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<bool, Error> {
         let mut entered = self.enter(runner).await?;
         entered.locked.give_place_back();
-        let journal = Self::journal_of(runner, &entered);
-        match self.next_shared(runner, journal, inquiry) {
+        let is_begun = entered.pending.is_some();
+        match self.next_shared(runner, is_begun, inquiry) {
             SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
                 self.write_shared(name, runner, lineage, is_fork).await
             }

@@ -47,7 +47,7 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
 
     /// What another machine has written is verified now. A registration that waits for another machine goes on.
     fn compare_with_store(&mut self, stored: Option<&Stored>) {
-        if self.driver.runner.differs_from(stored) {
+        if self.driver.runner.take_report(stored) {
             self.enter(Outcome::Nudged);
         }
     }

@@ -318,7 +318,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         match engine.ops.unregister(&mut self.runner, request, &inquiry).await {
             Ok(UnregisterResult { found, dropped_to, date }) => {
                 self.unfinished = None;
-                if let Some(name) = self.share() {
+                let shared = self.runner.record.shared.as_ref().map(|shared| shared.name.clone());
+                if let Some(name) = shared {
                     engine.ops.leave(&name, &mut self.runner).await;
                 }
                 // Its present token is lost, so the refusal of the former one does not say that the runner is gone.

@@ -85,7 +85,7 @@ impl Fleet {
         let mut outcomes = Vec::new();
         for _ in 0..40 {
             let stored = shares.read(&name()).await.unwrap();
-            if driver.runner.record.credential.is_some() && driver.runner.differs_from(stored.as_ref()) {
+            if driver.runner.take_report(stored.as_ref()) {
                 driver.enter(Outcome::Nudged);
             }
             let Some(plan) = driver.plan().filter(|plan| plan.at <= driver.now()) else { return outcomes };
@@ -133,6 +133,7 @@ async fn one_machine_registers_the_shared_runner_and_the_others_take_it() {
     assert_eq!(stored.members.len(), 5);
     assert_eq!(stored.token.unwrap().lineage.generation(), 1);
     assert!(stored.pending.is_none());
+    assert_eq!(fleet.server.runners().values().next().unwrap().managers.len(), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,11 +275,11 @@ async fn value_of_another_runner_is_neither_used_nor_overwritten() {
 async fn machine_that_stops_deletes_its_manager_and_leaves() {
     let mut fleet = Fleet::with(2).await;
     fleet.pass(Duration::from_secs(60), &[]).await;
-    let driver = &mut fleet.machines[0].driver;
+    let driver = &mut fleet.machines[1].driver;
     let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
     let report = driver.step(plan, std::future::pending()).await;
     assert_eq!(report.unregistration, Some(Unregistration::Deleted), "{report:?}");
     let machines: Vec<_> = fleet.stored().await.members.into_iter().map(|member| member.host).collect();
-    assert_eq!(machines, ["host-1"]);
+    assert_eq!(machines, ["host-0"]);
     fleet.current();
 }
