@@ -98,7 +98,8 @@ mod tests {
         let others = ["REGISTRATION_TOKEN", "SECOND", "SHARING_ENCRYPTION_KEY", "SHARING_PASSWORD"];
         let environment = named.into_iter().chain(others).fold(
             Environment::default().with("HTTP_PROXY", "http://proxy").with("RUNNER_NAME", "a"),
-            |environment, name| environment.with(name, "secret"),
+            // Equal ones would be copies of each other.
+            |environment, name| environment.with(name, format!("of-{name}")),
         );
         let secret = secret_variables(&overrides, &environment.with("https_proxy", "http://me:password@proxy"));
         let expected: Vec<_> = named.into_iter().chain(others).chain(["https_proxy"]).collect();
