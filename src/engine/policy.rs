@@ -95,7 +95,8 @@ fn recovery(config: &Config, runner: &Runner, enrollment: Option<&Enrollment>, i
         reset_by_id: config.access_to(&record.url).is_some()
             && has_confirmed_id(record)
             && !is_shared
-            && !was_recovered
+            // The store counts what all machines together do.
+            && (is_of_store || !was_recovered)
             && may_recover,
         register: if can_register && record.given_to.is_none() && !is_of_store {
             config.register_again

@@ -251,15 +251,17 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         }
     }
 
-    /// Whether the token, which is proven dead, may be replaced by the runner's id. That has no fence: a second store for one
-    /// runner would reset in turn with this one. So there must be a reason in this one, the token's expiry, or a change
-    /// whose result never came.
+    /// Whether our token, which is proven dead, may be replaced by the runner's id, once the store's is dead, too. That has
+    /// no fence: a second store for one runner would reset in turn with this one. So there must be a reason in this one: the
+    /// token's expiry, or a change whose result never came.
     #[must_use]
     pub fn may_recover(&self, is_expired: bool) -> bool {
-        let is_same =
-            self.ours.zip(self.stored.lineage.as_ref()).is_some_and(|(ours, stored)| ours.newest() == stored.newest());
+        let is_dead = self.stored.lineage.as_ref().is_some_and(|stored| {
+            let is_ours = self.ours.is_some_and(|ours| ours.token() == stored.token());
+            is_ours || self.dead_from(stored.token()).is_some()
+        });
         let has_reason = is_expired || self.stored.pending.is_some();
-        is_same && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
+        is_dead && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }
 
     /// Another machine's change may still bring a token.

@@ -88,6 +88,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         // The former token is kept with the former id and origin.
         runner.take(credential, now);
         (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, confirmed_id, origin);
+        if origin != Origin::Given {
+            runner.extend_lineage();
+        }
         if let Err(error) = self.save_record(runner).await {
             tracing::error!(runner = runner.label(), error = chain(&error), "cannot write the new token to the record");
         }

@@ -189,6 +189,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             return self.take_given(enrollment, runner, token, inquiry).await;
         }
         let until_stored = Rc::new(self.sole_copies.begin().ok_or(Error::Stopping)?);
+        runner.note_share();
         self.save_record(runner).await?;
         let operation = JournalOperation::Register {
             url: runner.record.url.clone(),

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use join::enter_member;
+
 use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server};
 use crate::error_chain::chain;
 use crate::lifecycle::Outcome;
@@ -43,6 +45,8 @@ const QUESTIONS: u32 = 3;
 /// What this process knows of the store's value of a runner.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StoreMemory {
+    /// The name in the store.
+    name: Option<ShareName>,
     /// The value as it was last read or written; `None` inside for none.
     seen: Option<Option<Box<Stored>>>,
     /// The pending change in it, and since when it is the same.
@@ -183,6 +187,13 @@ impl Runner {
         })
     }
 
+    /// Says in the record under which name the runner is shared that is about to be registered.
+    pub(super) fn note_share(&mut self) {
+        if let Some(name) = self.store.as_ref().and_then(|memory| memory.name.clone()) {
+            self.share(&name);
+        }
+    }
+
     /// A reset has replaced the token of a shared runner, or a registration has brought the first one.
     pub(super) fn extend_lineage(&mut self) {
         let Some(current) = self.digest() else { return };
@@ -265,6 +276,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Reads the store.
     async fn look(&self, name: &ShareName, runner: &mut Runner) -> Result<(), Error> {
         let shares = self.store_of(runner)?;
+        runner.memory().name = Some(name.clone());
         match shares.read(name).await {
             Ok(stored) => {
                 let was_troubled = runner.memory().problem.is_some();
@@ -391,6 +403,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         lineage: Lineage,
         is_fork: bool,
+        inquiry: &Inquiry<'_>,
     ) -> Result<bool, Error> {
         let Some(credential) = runner.record.credential.clone() else { return Ok(false) };
         if is_fork {
@@ -400,12 +413,13 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 "two tokens of the shared runner were in use that did not grow from each other: writing the one that GitLab accepts; look for a second store, or for a machine that resets the token by itself"
             );
         }
-        let (id, own) = (runner.record.named_id(), self.sender());
+        let (id, own, member) = (runner.record.named_id(), self.sender(), self.member(inquiry));
         let token = SharedToken { credential, lineage: lineage.clone() };
         let is_done = self
             .swap_shared(name, runner, |next| {
                 next.token = Some(token);
                 next.id = id.or(next.id);
+                enter_member(next, member);
                 // The change of another machine goes on: its answer is a token, too.
                 next.pending = next.pending.take().filter(|pending| pending.sender != own);
             })
@@ -441,7 +455,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         for _ in 0..CONTESTED_WRITES {
             match self.next_shared(runner, is_begun, inquiry) {
                 SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
-                    match self.write_shared(name, runner, lineage, is_fork).await {
+                    match self.write_shared(name, runner, lineage, is_fork, inquiry).await {
                         Ok(_) => {}
                         Err(error @ Error::Disk(_)) => return Err(error),
                         Err(_) => return Ok(()),
@@ -522,7 +536,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let written = match step {
                 SharedStep::Rest => self.join(name, runner, inquiry).await,
                 SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
-                    self.write_shared(name, runner, lineage, is_fork).await
+                    self.write_shared(name, runner, lineage, is_fork, inquiry).await
                 }
                 SharedStep::ClearPending => self.swap_shared(name, runner, |next| next.pending = None).await,
                 SharedStep::Project
@@ -626,11 +640,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_changed {
             self.save_record(runner).await?;
         }
-        let token = runner.digest();
+        let (token, member) = (runner.digest(), self.member(inquiry));
         let now = inquiry.now.at;
         let announced = self
             .swap_shared(name, runner, |next| {
                 next.pending = Some(SharedPending { change, sender: own, token });
+                enter_member(next, member);
                 if change == SharedChange::ResetById {
                     next.recoveries.retain(|at| now.since(*at) < RECOVERY_WINDOW);
                     next.recoveries.push(now);
@@ -704,7 +719,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_begun = entered.pending.is_some();
         match self.next_shared(runner, is_begun, inquiry) {
             SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
-                self.write_shared(name, runner, lineage, is_fork).await
+                self.write_shared(name, runner, lineage, is_fork, inquiry).await
             }
             SharedStep::Rest => Ok(true),
             step => {

@@ -30,10 +30,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         let (ops, runner) = (&engine.ops, &mut self.runner);
-        match ops.start_shared(name, &enrollment, runner).await? {
+        match ops.start_shared(name, &enrollment, runner, &inquiry).await? {
             SharedStart::Wait => Err(ops::Error::SharedElsewhere(runner.label().to_owned())),
             SharedStart::Take(taken) => {
                 let registration = ops.register(&taken, runner, &inquiry).await;
+                if registration.as_ref().is_err_and(|error| error.outcome() == Outcome::Refused) {
+                    return Err(ops::Error::DeadInStore(runner.label().to_owned()));
+                }
                 if registration.is_ok() {
                     ops.note_given(&enrollment, runner).await?;
                 }
@@ -43,7 +46,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 let registration = ops.register(&enrollment, runner, &inquiry).await;
                 match &registration {
                     Ok(done) if matches!(done.outcome, Outcome::Registered(_)) => {
-                        if ops.tell_registration(name, runner, &inquiry).await == Announced::NotNow {
+                        ops.tell(name, runner, &inquiry).await;
+                        if runner.gives_way() {
                             return self.give_way(step, name).await;
                         }
                     }
@@ -61,7 +65,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// Another machine has registered the shared runner first: this machine's one is deleted, and the other one is taken.
-    async fn give_way(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
+    pub(super) async fn give_way(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
         tracing::warn!(
             runner = self.runner.label(),
             share = %name,
@@ -110,14 +114,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 }
 
-/// Verifies the token after a look at the store, and compares the two.
+/// Verifies the token, and compares store and machine.
 pub(super) async fn verify_shared<S: Server, D: Disk>(
     ops: &Ops<S, D>,
     name: &ShareName,
     runner: &mut Runner,
     inquiry: &Inquiry<'_>,
 ) -> Result<Completed, ops::Error> {
-    ops.prepare_shared(name, runner, inquiry).await?;
     let verified = ops.verify(runner, inquiry).await;
     settled(ops, name, runner, verified, inquiry).await
 }

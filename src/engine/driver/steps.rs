@@ -108,8 +108,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         {
             return Ok(StepReport::completed(step, adopted));
         }
-        let verified = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.as_ref()) {
-            Some(name) => verify_shared(ops, name, runner, &inquiry).await,
+        let verified = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.clone()) {
+            Some(name) => {
+                ops.prepare_shared(&name, runner, &inquiry).await?;
+                if runner.gives_way() {
+                    return self.give_way(step, &name).await;
+                }
+                verify_shared(ops, &name, runner, &inquiry).await
+            }
             None => ops.verify(runner, &inquiry).await,
         };
         match verified {

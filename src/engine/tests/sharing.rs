@@ -84,8 +84,10 @@ impl Fleet {
         let driver = &mut self.machines[number].driver;
         let mut outcomes = Vec::new();
         for _ in 0..40 {
-            let stored = shares.read(&name()).await.unwrap();
-            if driver.runner.take_report(stored.as_ref()) {
+            // A store that does not answer reports nothing.
+            if let Ok(stored) = shares.read(&name()).await
+                && driver.runner.take_report(stored.as_ref())
+            {
                 driver.enter(Outcome::Nudged);
             }
             let Some(plan) = driver.plan().filter(|plan| plan.at <= driver.now()) else { return outcomes };
@@ -282,4 +284,155 @@ async fn machine_that_stops_deletes_its_manager_and_leaves() {
     let machines: Vec<_> = fleet.stored().await.members.into_iter().map(|member| member.host).collect();
     assert_eq!(machines, ["host-0"]);
     fleet.current();
+}
+
+/// What can go wrong in a walk.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    /// Whether answers to resets are lost.
+    loses_resets: bool,
+    is_store_restored: bool,
+}
+
+/// A small generator: the same seed gives the same walk everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+}
+
+impl Fleet {
+    /// The access token that recoveries need.
+    fn with_recovery(mut self) -> Self {
+        let access_token = Source::Value { token: Token::parse("glpat-access").unwrap(), origin: "a test".to_owned() };
+        self.config.servers = vec![ServerAccess { url: url(), access_token, tls: TlsFiles::default() }];
+        let engine = crate::sharing::EngineSettings::Kubernetes { kubeconfig: None, namespace: None };
+        self.config.sharing = Some(crate::sharing::Settings { engine, encryption_key: None, recover: true });
+        self
+    }
+
+    /// Does one thing at random; returns what.
+    async fn act(
+        &mut self,
+        chance: &mut Chance,
+        weather: Weather,
+        backups: &mut Vec<Option<crate::sharing::Value>>,
+    ) -> String {
+        let number = chance.below(self.machines.len());
+        match chance.below(16) {
+            0..=6 => {
+                let outcomes = self.run(number).await;
+                format!("machine {number}: {outcomes:?}")
+            }
+            7..=9 => {
+                let secs = [1, 20, 90, 600, 1800][chance.below(5)];
+                tokio::time::sleep(Duration::from_secs(secs)).await;
+                format!("{secs} s")
+            }
+            10 => {
+                self.restart(number).await;
+                format!("machine {number} restarts")
+            }
+            11 => {
+                self.store.lose_requests_after(chance.below(3) as u32, 1 + chance.below(6) as u32);
+                "requests to the store are lost".to_owned()
+            }
+            12 => {
+                self.store.lose_answers(1 + chance.below(2) as u32);
+                "answers of the store are lost".to_owned()
+            }
+            13 => {
+                let is_stopped = chance.below(2) == 0;
+                self.store.stop(is_stopped);
+                format!("the store is stopped: {is_stopped}")
+            }
+            14 if weather.loses_resets => {
+                self.server.inject("reset", Fault::LoseAnswer);
+                "an answer to a reset is lost".to_owned()
+            }
+            15 if weather.is_store_restored => {
+                // A machine that joins would register a runner into a store from before the first registration.
+                let is_registered =
+                    self.shares().read(&name()).await.is_ok_and(|it| it.is_some_and(|it| it.runner.token.is_some()));
+                if is_registered {
+                    backups.push(self.store.value_of(&name()));
+                }
+                if chance.below(4) == 0 && !backups.is_empty() {
+                    let back = backups[chance.below(backups.len())].clone();
+                    self.store.restore(&name(), back);
+                    return "the store is restored".to_owned();
+                }
+                "a backup".to_owned()
+            }
+            _ => {
+                self.server.inject("verify", Fault::Fail(Disposition::Unknown { retry_after: None }));
+                "a verification fails".to_owned()
+            }
+        }
+    }
+}
+
+async fn walk(seed: u64) {
+    let mut chance = Chance(seed);
+    let weather = Weather { loses_resets: chance.below(3) == 0, is_store_restored: chance.below(3) == 0 };
+    let mut fleet = Fleet::new().with_recovery();
+    for _ in 0..2 + chance.below(3) {
+        fleet.add().await;
+    }
+    let (mut trace, mut backups) = (Vec::new(), Vec::new());
+    for _ in 0..120 {
+        trace.push(fleet.act(&mut chance, weather, &mut backups).await);
+    }
+    fleet.store.stop(false);
+    fleet.store.lose_requests(0);
+    fleet.store.lose_answers(0);
+    fleet.server.clear_faults();
+    fleet.pass(Duration::from_secs(3600), &[]).await;
+    // One whose token has expired before the store was told of it cannot be deleted with that token.
+    let now = fleet.machines[0].driver.now();
+    let is_alive = |runner: &crate::ops::memory::ServedRunner| runner.expiry.at().is_none_or(|at| at > now);
+    let runners: Vec<_> = fleet.server.runners().into_values().filter(is_alive).collect();
+    let holds = |machine: &Machine| runners.iter().any(|runner| machine.disk.tokens() == [runner.token.clone()]);
+    let is_agreed = runners.len() == 1 && fleet.machines.iter().all(holds);
+    let stored = fleet.shares().read(&name()).await.unwrap().map(|stored| stored.runner);
+    let is_stored = stored.as_ref().is_some_and(|stored| {
+        stored.token.as_ref().is_some_and(|token| runners.iter().any(|runner| runner.token == token.credential.token))
+    });
+    // Then it is a person's turn, for a day.
+    let is_contested = stored.as_ref().is_some_and(|stored| stored.recoveries.len() >= 2);
+    assert!(
+        is_contested || is_agreed && is_stored,
+        "seed {seed} {weather:?}: agreed {is_agreed}, stored {is_stored}\n{stored:?}\n{runners:?}\n{}\n{}",
+        fleet
+            .machines
+            .iter()
+            .map(|machine| format!(
+                "at last {:?} {:?} {:?} {:?} {:?}",
+                machine.driver.runner.record.id,
+                machine.driver.state(),
+                machine.driver.runner.sharing(),
+                machine.disk.tokens(),
+                machine.driver.runner.held
+            ))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        trace.join("\n")
+    );
+}
+
+/// `SHARING_SEEDS` says how many walks to take, `SHARING_SEED` the first one.
+#[test]
+fn random_walks_of_machines_over_a_store_end_in_agreement() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (first, count) = (number("SHARING_SEED", 1), number("SHARING_SEEDS", 60));
+    for seed in first..first + count {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(walk(seed));
+    }
 }

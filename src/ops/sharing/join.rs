@@ -2,12 +2,12 @@
 
 use tokio::time::sleep;
 
-use super::{Announced, CONTESTED_WRITES, SharedStart};
+use super::{CONTESTED_WRITES, SharedStart};
 use crate::error_chain::chain;
 use crate::lifecycle::Fraction;
 use crate::lifecycle::sharing as rules;
-use crate::model::{Member, ShareName, SharedChange, SharedPending, SystemId};
-use crate::ops::{Disk, Enrollment, Error, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
+use crate::model::{Member, Origin, ShareName, SharedChange, SharedPending, SharedRunner, SystemId};
+use crate::ops::{Disk, Enrollment, Error, Identity, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
 use crate::secret::Source;
 
 fn pause(attempt: u32) -> std::time::Duration {
@@ -22,7 +22,35 @@ impl Runner {
     }
 }
 
+impl Runner {
+    /// Whether this machine has made the runner for all, and the store has another machine's one: it was never told of ours.
+    #[must_use]
+    pub fn gives_way(&self) -> bool {
+        let shared = self.record.shared.as_ref();
+        let lineage = shared.filter(|shared| shared.is_untold).and_then(|shared| shared.lineage.as_ref());
+        let stored = self.store.as_ref().and_then(|memory| memory.runner());
+        let ids =
+            stored.filter(|stored| stored.token.is_some()).and_then(|stored| stored.id).zip(self.record.named_id());
+        lineage.is_some_and(|lineage| lineage.generation() == 1)
+            && self.record.origin == Origin::Registered
+            && ids.is_some_and(|(theirs, ours)| theirs != ours)
+    }
+}
+
+/// Enters a machine among the members, which are in order.
+pub(super) fn enter_member(shared: &mut SharedRunner, member: Member) {
+    let position = shared.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()));
+    if let Err(at) = position {
+        shared.members.insert(at, member);
+    }
+}
+
 impl<S: Server, D: Disk> Ops<S, D> {
+    pub(super) fn member(&self, inquiry: &Inquiry<'_>) -> Member {
+        let Identity { system_id, host, .. } = &self.identity;
+        Member { machine: system_id.clone(), host: host.clone(), joined_at: inquiry.now.at }
+    }
+
     /// Enters this machine among the members, with the id that the server has named.
     pub(super) async fn join(
         &self,
@@ -30,7 +58,6 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner: &mut Runner,
         inquiry: &Inquiry<'_>,
     ) -> Result<bool, Error> {
-        let host = self.identity.host.clone();
         let machine = self.system_id().clone();
         for attempt in 0..CONTESTED_WRITES {
             let id = runner.record.named_id();
@@ -42,14 +69,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if runner.is_member(&machine) && is_named {
                 return Ok(true);
             }
-            let member = Member { machine: machine.clone(), host: host.clone(), joined_at: inquiry.now.at };
+            let member = self.member(inquiry);
             let joined = self.swap_shared(name, runner, |next| {
                 next.id = next.id.or(id);
-                if let Err(at) =
-                    next.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()))
-                {
-                    next.members.insert(at, member);
-                }
+                enter_member(next, member);
             });
             if joined.await? {
                 return Ok(true);
@@ -104,6 +127,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         name: &ShareName,
         enrollment: &Enrollment,
         runner: &mut Runner,
+        inquiry: &Inquiry<'_>,
     ) -> Result<SharedStart, Error> {
         self.look(name, runner).await?;
         let own = self.sender();
@@ -129,23 +153,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 None => {}
             }
             let pending = SharedPending { change: SharedChange::Register, sender: own.clone(), token: None };
-            if self.swap_shared(name, runner, |next| next.pending = Some(pending)).await? {
+            let member = self.member(inquiry);
+            let begun = self.swap_shared(name, runner, |next| {
+                next.pending = Some(pending);
+                enter_member(next, member);
+            });
+            if begun.await? {
                 runner.share(name);
                 return Ok(SharedStart::Register);
             }
         }
         Ok(SharedStart::Wait)
-    }
-
-    /// The runner that this machine has registered is written into the store. Returns [`Announced::NotNow`] if the store has
-    /// another machine's runner by now: this one is to be deleted.
-    pub async fn tell_registration(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Announced {
-        let is_told = self.tell(name, runner, inquiry).await;
-        let stored = runner.store.as_ref().and_then(|memory| memory.runner());
-        let is_another = stored.is_some_and(|stored| {
-            stored.token.is_some()
-                && stored.id.zip(runner.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours)
-        });
-        if !is_told && is_another { Announced::NotNow } else { Announced::Done }
     }
 }
