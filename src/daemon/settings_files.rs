@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Reload, Watch, Watched, Watcher};
@@ -34,19 +35,20 @@ impl SettingsFiles {
     /// Reads the settings again on another thread, and watches the files that they name then.
     pub(super) fn reload(self, watcher: Option<Watcher>) -> Reload {
         let files = Arc::new(self);
+        let watch = |watcher: Watcher| {
+            Watching::by(move |files| watcher.watch(files).unwrap_or_else(|error| warn_unwatched(&error)))
+        };
+        let watching = watcher.map(watch);
         Box::new(move || {
-            let (files, watcher) = (Arc::clone(&files), watcher.clone());
+            let (files, watching) = (Arc::clone(&files), watching.clone());
             // It notes each file itself.
             let reading = spawn_file_task(Path::new("agent.toml"), move || files.read());
             Box::pin(async move {
                 // It may have panicked, which has been logged.
                 let (config, watched) = reading.await.ok().flatten()?;
-                if let Some(watcher) = watcher {
-                    let watching = spawn_file_task(Path::new("agent.toml"), move || {
-                        watcher.watch(&watched.settings).unwrap_or_else(|error| warn_unwatched(&error));
-                    });
+                if let Some(walk) = watching.and_then(|watching| watching.begin(watched.settings)) {
                     // A token file that does not answer holds up no reload.
-                    let _unanswered = timeout(WATCHED_WITHIN, watching).await;
+                    let _unanswered = timeout(WATCHED_WITHIN, walk).await;
                 }
                 Some(config)
             })
@@ -81,6 +83,63 @@ impl SettingsFiles {
     }
 }
 
+/// Watches files on another thread, on one at a time: each walk to a file that does not answer would hold one more. Clones
+/// share it.
+#[derive(Clone)]
+struct Watching {
+    watch: Arc<WatchFiles>,
+    wanted: Arc<Mutex<Wanted>>,
+}
+
+/// Watches files instead of the previous ones.
+type WatchFiles = dyn Fn(&[PathBuf]) + Send + Sync;
+
+#[derive(Default)]
+struct Wanted {
+    /// The files that are to be watched next.
+    files: Option<Vec<PathBuf>>,
+    /// Held by the thread that watches them.
+    at_work: Weak<()>,
+}
+
+impl Watching {
+    fn by(watch: impl Fn(&[PathBuf]) + Send + Sync + 'static) -> Self {
+        Self { watch: Arc::new(watch), wanted: Arc::default() }
+    }
+
+    /// Watches these files instead of the previous ones; `None` if a thread is at work already, which does so as soon as it
+    /// can.
+    fn begin(&self, files: Vec<PathBuf>) -> Option<JoinHandle<()>> {
+        let mut wanted = self.wanted();
+        wanted.files = Some(files);
+        if wanted.at_work.upgrade().is_some() {
+            return None;
+        }
+        let (watching, at_work) = (self.clone(), Arc::new(()));
+        wanted.at_work = Arc::downgrade(&at_work);
+        Some(spawn_file_task(Path::new("agent.toml"), move || {
+            let _at_work = at_work;
+            while let Some(files) = watching.next() {
+                (watching.watch)(&files);
+            }
+        }))
+    }
+
+    /// The files that the thread is to watch; it has ended if there are none.
+    fn next(&self) -> Option<Vec<PathBuf>> {
+        let mut wanted = self.wanted();
+        let next = wanted.files.take();
+        if next.is_none() {
+            wanted.at_work = Weak::new();
+        }
+        next
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 fn warn_unwatched(error: &io::Error) {
     tracing::warn!(%error, "cannot watch files for changes: send HUP after changing them");
 }
@@ -90,5 +149,37 @@ fn token_file(source: &Source) -> Option<PathBuf> {
         Source::File(path) => Some(path.clone()),
         Source::Credential { path, .. } => path.clone(),
         Source::Value { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_do_not_answer_hold_one_thread_however_often_they_are_to_be_watched() {
+        let ((begun, begins), (answer, answers)) = (channel(), channel::<()>());
+        let answers = Mutex::new(answers);
+        let watching = Watching::by(move |files| {
+            begun.send(files.to_vec()).unwrap();
+            answers.lock().unwrap().recv().unwrap();
+        });
+        let files = |name: &str| vec![PathBuf::from(name)];
+        let walk = watching.begin(files("first")).unwrap();
+        assert_eq!(begins.recv().unwrap(), files("first"));
+        for name in ["second", "third"] {
+            assert!(watching.begin(files(name)).is_none());
+        }
+        answer.send(()).unwrap();
+        assert_eq!(begins.recv().unwrap(), files("third"));
+        answer.send(()).unwrap();
+        walk.await.unwrap();
+        let walk = watching.begin(files("fourth")).unwrap();
+        // A panic ends a walk like any other end.
+        drop(answer);
+        walk.await.unwrap_err();
+        assert!(watching.begin(files("fifth")).is_some());
     }
 }

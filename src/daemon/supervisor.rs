@@ -89,18 +89,18 @@ async fn supervise<S: Server, D: Disk, C: Clock>(
                     supervisor.files.settings.read(Cause::Changed);
                 }
                 if changed.config {
-                    supervisor.read_config(FileState::Changing);
+                    supervisor.read_config();
                 }
             }
             Event::LateRead => supervisor.hand_out_secrets(),
-            Event::FileStill => supervisor.read_config(FileState::Still),
+            Event::FileStill => supervisor.read_config(),
             Event::Read(file, read) => supervisor.compare(file, *read),
             Event::Inventory(taken) => supervisor.take_over(*taken),
             Event::Store(event) => supervisor.store_changed(event),
             // It may have left its runner to the next inventory.
             Event::WorkerEnded => supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone),
             Event::Retry => {
-                supervisor.read_config(FileState::Changing);
+                supervisor.read_config();
                 supervisor.look_for_runners(UnregisteredElsewhere::LeaveAlone);
             }
             Event::Rested => {
@@ -153,6 +153,8 @@ pub(super) struct Supervisor<S, D, C> {
     files: FilesOutside,
     pub(super) heartbeat: Heartbeat,
     still_at: Option<Instant>,
+    /// Whether config.toml has been still, and is to be compared as such.
+    file: FileState,
     /// The version of config.toml that the workers have heard of.
     known: Arc<Snapshot>,
     /// What has changed in it since it was last still.
@@ -161,8 +163,8 @@ pub(super) struct Supervisor<S, D, C> {
     concerns_others: bool,
     /// The read of config.toml under way.
     reading: JoinSet<(FileState, Result<ConfigChange, Error>)>,
-    /// Another read is due, because the file has changed while this one was under way.
-    next_read: Option<FileState>,
+    /// Another read is due, because of what came while this one was under way.
+    is_read_due: bool,
     /// Enrollments that another process has unregistered while this one runs.
     unregistered_elsewhere: BTreeSet<RunnerKey>,
     /// What the inventory is to do that is under way, or that has failed: the next one makes up for it.
@@ -203,11 +205,12 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             heartbeat,
             // An entry that is missing from the start is missing for good once the file has been still.
             still_at: Some(Instant::now() + STILL),
+            file: FileState::Changing,
             known: Arc::new(Snapshot::missing()),
             unsettled: Difference::default(),
             concerns_others: false,
             reading: JoinSet::new(),
-            next_read: None,
+            is_read_due: false,
             unregistered_elsewhere: BTreeSet::new(),
             missed_inventory: None,
             retry_at: None,
@@ -288,14 +291,14 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             notice = notices.recv() => Event::Notice(notice.unwrap_or(Notice::Stop)),
             changed = changed => {
                 if changed.config {
-                    self.still_at = Some(Instant::now() + STILL);
+                    (self.still_at, self.file) = (Some(Instant::now() + STILL), FileState::Changing);
                 }
                 Event::Changed(changed)
             }
             () = late_read() => Event::LateRead,
             (cause, config) = files.settings.finished() => Event::Settings(cause, config.map(Box::new)),
             () = still => {
-                self.still_at = None;
+                (self.still_at, self.file) = (None, FileState::Still);
                 Event::FileStill
             }
             ended = roster.ended() => {

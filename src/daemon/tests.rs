@@ -433,6 +433,31 @@ async fn a_removed_entry_counts_once_the_file_has_been_still_for_five_seconds() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removed_entry_counts_also_if_the_file_cannot_be_read_once_it_is_still() {
+    // By the comparison alone, and by the inventory after it.
+    for failures in [1, 2] {
+        let fixture = DaemonFixture::new(None);
+        let (notices, inbox) = mpsc::unbounded_channel();
+        let (changes, watched) = mpsc::unbounded_channel();
+        let parts = Parts { watch: Some(Watch::of_test(watched)), ..fixture.parts() };
+        let script = async {
+            sleep(secs(10)).await;
+            fixture.disk.state().entries.clear();
+            changes.send(Changed { config: true, settings: false }).unwrap();
+            sleep(secs(2)).await;
+            fixture.disk.fail("read", failures);
+            sleep(secs(10)).await;
+            assert!(fixture.disk.tokens().is_empty());
+            sleep(secs(60)).await;
+            assert_eq!(fixture.disk.tokens().len(), 1, "{failures}");
+            notices.send(Notice::StopAndKeep).unwrap();
+        };
+        let (result, ()) = tokio::join!(run(enrolled(registration_token()), parts, inbox), script);
+        result.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_entry_is_restored_beside_one_of_its_name_with_another_token_and_without_an_id() {
     let fixture = DaemonFixture::new(None);
     let (notices, inbox) = mpsc::unbounded_channel();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::config_change::ConfigChange;
 use super::super::store_watch::StoreEvent;
 use super::super::worker::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere};
-use super::{ReloadStage, Supervisor};
+use super::{INVENTORY_RETRY, ReloadStage, Supervisor};
 use crate::clock::Clock;
 use crate::engine::Config;
 use crate::error_chain::chain;
@@ -92,11 +92,12 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     }
 
     /// Reads config.toml, now or after the read that is under way.
-    pub(super) fn read_config(&mut self, file: FileState) {
-        if !self.reading.is_empty() {
-            self.next_read = Some(file);
+    pub(super) fn read_config(&mut self) {
+        self.is_read_due = !self.reading.is_empty();
+        if self.is_read_due {
             return;
         }
+        let file = self.file;
         let (engine, config, known) =
             (Rc::clone(&self.shared.engine), Rc::clone(&self.config), Arc::clone(&self.known));
         self.reading.spawn_local(async move { (file, ConfigChange::read(&engine, &config, &known).await) });
@@ -105,12 +106,15 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     /// Lets the workers compare their entries that differ from the last known version of config.toml. Once the file has been
     /// still, so do those whose entry is missing. Looks for runners that are not served yet if others can be concerned.
     pub(super) fn compare(&mut self, file: FileState, read: Result<ConfigChange, Error>) {
-        if let Some(file) = self.next_read.take() {
+        if self.is_read_due {
             // It is out of date.
-            return self.read_config(file);
+            return self.read_config();
         }
         // An inventory says why the file cannot be read. Once it can be, everything that has changed is compared.
         let Ok(ConfigChange { snapshot, difference, is_own, concerns_others }) = read else {
+            if file == FileState::Still {
+                self.still_at.get_or_insert(Instant::now() + INVENTORY_RETRY);
+            }
             return self.look_for_runners(UnregisteredElsewhere::LeaveAlone);
         };
         let is_still = file == FileState::Still;
@@ -135,6 +139,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
         }
         if is_still {
             (self.unsettled, self.concerns_others) = (Difference::default(), false);
+            self.file = FileState::Changing;
         }
     }
 }
