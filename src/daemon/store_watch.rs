@@ -20,7 +20,7 @@ pub(super) type StoreChange = (ShareName, Option<Rc<Stored>>);
 /// What the store watch reports.
 pub(super) enum StoreEvent {
     /// The settings have another store, or none.
-    Opened(Result<Option<Shares<AnyEngine>>, sharing::Error>),
+    Opened(Box<Result<Option<Shares<AnyEngine>>, sharing::Error>>),
     /// A value may differ from what its runner knows.
     Changed(StoreChange),
 }
@@ -76,11 +76,12 @@ impl StoreWatch {
     pub(super) async fn next(&mut self) -> StoreEvent {
         loop {
             tokio::select! {
-                Some(opened) = self.opening.join_next() => match opened {
-                    Ok(opened) => return StoreEvent::Opened(opened),
-                    // It was replaced by the next one, or has panicked, which has been logged.
-                    Err(_) => {}
-                },
+                Some(opened) = self.opening.join_next() => {
+                    // It was replaced by the next one otherwise, or has panicked, which has been logged.
+                    if let Ok(opened) = opened {
+                        return StoreEvent::Opened(Box::new(opened));
+                    }
+                }
                 Some(_) = self.watches.join_next() => {}
                 Some(change) = self.inbox.recv() => return StoreEvent::Changed(change),
             }

@@ -65,17 +65,17 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
                     self.roster.tell(&enrollment.key, RunnerCommand::Store(stored));
                 }
             }
-            StoreEvent::Opened(Ok(shares)) => {
-                ops.share_in(shares);
-                self.store_watch.follow(&self.config, ops.shares().as_ref(), true);
-            }
-            StoreEvent::Opened(Err(error)) => {
-                tracing::error!(
+            StoreEvent::Opened(opened) => match *opened {
+                Ok(shares) => {
+                    ops.share_in(shares);
+                    self.store_watch.follow(&self.config, ops.shares().as_ref(), true);
+                }
+                Err(error) => tracing::error!(
                     error = chain(&error),
                     hint = error.hint(),
                     "the store of [sharing] cannot be used: going on with the one before; correct it, then reload"
-                );
-            }
+                ),
+            },
         }
     }
 

@@ -116,7 +116,7 @@ impl Fleet {
     fn assert_all_hold_the_servers_token(&self) {
         let current = self.current();
         for (number, machine) in self.machines.iter().enumerate() {
-            assert_eq!(machine.disk.tokens(), [current.clone()], "machine {number}");
+            assert_eq!(machine.disk.tokens(), std::slice::from_ref(&current), "machine {number}");
         }
     }
 
@@ -269,7 +269,7 @@ async fn value_of_another_runner_is_neither_used_nor_overwritten() {
     assert_eq!(fleet.stored().await, foreign);
     assert_eq!(fleet.count("reset"), 0);
     for machine in &fleet.machines {
-        assert_eq!(machine.disk.tokens(), [before.clone()]);
+        assert_eq!(machine.disk.tokens(), std::slice::from_ref(&before));
     }
 }
 
