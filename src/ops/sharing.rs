@@ -51,6 +51,8 @@ pub(super) struct StoreMemory {
     seen: Option<Option<Box<Stored>>>,
     /// The pending change in it, and since when it is the same.
     pending: Option<(SharedPending, Instant)>,
+    /// The last member, which is about to delete the runner, and since when it says so.
+    leaving: Option<(Sender, Instant)>,
     /// The last acceptances of the tokens that are compared.
     accepted: BTreeMap<Digest, Stamp>,
     /// Whether GitLab has accepted the store's token as that of another runner.
@@ -91,7 +93,12 @@ pub enum Announced {
 #[derive(Debug)]
 pub enum SharedStart {
     /// The store has it: it is taken like a given one.
-    Take(Box<Enrollment>),
+    Take {
+        /// The enrollment with the store's token.
+        enrollment: Box<Enrollment>,
+        /// Whether the token is rotated before it is used: the machine that was the last one may be deleting the runner.
+        must_rotate: bool,
+    },
     /// This machine makes it.
     Register,
     /// Another machine makes it.
@@ -157,6 +164,10 @@ impl Runner {
         let memory = self.memory();
         if memory.pending.as_ref().map(|(known, _)| known) != pending.as_ref() {
             memory.pending = pending.map(|pending| (pending, Instant::now()));
+        }
+        let leaving = stored.as_ref().and_then(|stored| stored.runner.leaving.clone());
+        if memory.leaving.as_ref().map(|(known, _)| known) != leaving.as_ref() {
+            memory.leaving = leaving.map(|leaving| (leaving, Instant::now()));
         }
         let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).map(|it| it.lineage.token());
         memory.is_anothers &= token == memory.token().map(|known| known.lineage.token());
@@ -420,6 +431,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 next.token = Some(token);
                 next.id = id.or(next.id);
                 enter_member(next, member);
+                // A deletion with the former token is refused from now on.
+                next.leaving = None;
                 // The change of another machine goes on: its answer is a token, too.
                 next.pending = next.pending.take().filter(|pending| pending.sender != own);
             })

@@ -17,6 +17,8 @@ use crate::store::{
 pub enum Deletion {
     /// The runner, for all machines.
     Runner,
+    /// The same for a runner that was taken from the store, by the last machine that shares it.
+    SharedRunner,
     /// Only this machine's manager of it.
     Manager,
 }
@@ -40,8 +42,8 @@ impl EntryFate {
     pub fn at_shutdown(record: &Record, deletion: Deletion) -> Self {
         match (deletion, &record.enrollment) {
             (Deletion::Manager, _) => Self::Keep,
-            (Deletion::Runner, Some(_)) => Self::KeepText,
-            (Deletion::Runner, None) => Self::Drop,
+            (Deletion::Runner | Deletion::SharedRunner, Some(_)) => Self::KeepText,
+            (Deletion::Runner | Deletion::SharedRunner, None) => Self::Drop,
         }
     }
 }
@@ -142,7 +144,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
         self.check_claimed_id(runner).await?;
         let token = runner.token()?;
         // A runner that cannot be registered again is never deleted, whatever was asked for.
-        let manager_only = runner.record.origin == Origin::Given || request.deletion == Deletion::Manager;
+        let manager_only = match request.deletion {
+            Deletion::Runner => runner.record.origin == Origin::Given,
+            Deletion::SharedRunner => false,
+            Deletion::Manager => true,
+        };
         let intent = self.unregistration_intent(runner, &token, manager_only, fate, request.asked_by, now);
         self.disk.begin(&runner.record.key, intent).await?;
         let answer = match runner.record.origin {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Driver, StepReport};
 use crate::clock::Clock;
+use crate::engine::UnregisterShared;
 use crate::error_chain::chain;
 use crate::lifecycle::{Outcome, Step};
 use crate::model::{ShareName, SharedChange};
@@ -32,7 +33,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let (ops, runner) = (&engine.ops, &mut self.runner);
         match ops.start_shared(name, &enrollment, runner, &inquiry).await? {
             SharedStart::Wait => Err(ops::Error::SharedElsewhere(runner.label().to_owned())),
-            SharedStart::Take(taken) => {
+            SharedStart::Take { enrollment: taken, must_rotate } => {
                 let registration = ops.register(&taken, runner, &inquiry).await;
                 if registration.as_ref().is_err_and(|error| error.outcome() == Outcome::Refused) {
                     return Err(ops::Error::DeadInStore(runner.label().to_owned()));
@@ -40,7 +41,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 if registration.is_ok() {
                     ops.note_given(&enrollment, runner).await?;
                 }
-                settled(ops, name, runner, registration, &inquiry).await.map(|done| StepReport::completed(step, done))
+                let done = settled(ops, name, runner, registration, &inquiry).await?;
+                let taken = StepReport::completed(step, done);
+                if must_rotate { Ok(self.rotate_at_once(step, taken).await) } else { Ok(taken) }
             }
             SharedStart::Register => {
                 let registration = ops.register(&enrollment, runner, &inquiry).await;
@@ -62,6 +65,34 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 Ok(report)
             }
         }
+    }
+
+    /// The machine that was the last one may be deleting the runner with the token that was taken.
+    async fn rotate_at_once(&mut self, step: Step, taken: StepReport) -> StepReport {
+        match self.reset(step, None).await {
+            Ok(reset) => {
+                let outcomes = taken.outcomes.into_iter().chain(reset.outcomes).collect();
+                StepReport { outcomes, server_time: reset.server_time.or(taken.server_time), ..taken }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    runner = self.runner.label(),
+                    error = chain(&error),
+                    "the last machine of the shared runner was about to delete it, and its token cannot be rotated at once"
+                );
+                taken
+            }
+        }
+    }
+
+    /// Whether a stop of the daemon deletes the runner for all: the settings say so, and no other machine has it.
+    pub(super) async fn is_last(&mut self) -> bool {
+        let Some(name) = self.share().filter(|_| self.config.shutdown.unregister_shared == UnregisterShared::Last)
+        else {
+            return false;
+        };
+        let engine = Rc::clone(&self.engine);
+        engine.ops.begin_leaving(&name, &mut self.runner).await
     }
 
     /// Another machine has registered the shared runner first: this machine's one is deleted, and the other one is taken.

@@ -11,7 +11,7 @@ use crate::engine::policy::{deletion_at_stop, has_confirmed_id, requested_deleti
 use crate::lifecycle::{Outcome, Rejection, State, Step, Trouble};
 use crate::model::{Origin, TlsFiles};
 use crate::ops::{
-    self, AccessToken, Completed, Disk, EntryFate, EntryStatus, Inquiry, Server, ServerAccess, Unfinished,
+    self, AccessToken, Completed, Deletion, Disk, EntryFate, EntryStatus, Inquiry, Server, ServerAccess, Unfinished,
     UnregisterRequest, UnregisterResult, Unregistration,
 };
 use crate::store::{self, AskedBy};
@@ -212,7 +212,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         }
     }
 
-    async fn reset(&mut self, step: Step, access_token: Option<&AccessToken>) -> Result<StepReport, ops::Error> {
+    pub(super) async fn reset(
+        &mut self,
+        step: Step,
+        access_token: Option<&AccessToken>,
+    ) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         if let Some(name) = self.share()
             && let Some(compared) = self.announce(step, &name, access_token.is_some()).await?
@@ -308,9 +312,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A failure only defers: what else its answer could mean is for a verification to find out.
     async fn unregister(&mut self, step: Step) -> StepReport {
+        let is_last = self.asker.is_daemon() && self.is_last().await;
         let (deletion, fate, asked_by) = match self.asker {
             Asker::Daemon => {
-                let deletion = deletion_at_stop(&self.config, &self.runner);
+                let deletion =
+                    if is_last { Deletion::SharedRunner } else { deletion_at_stop(&self.config, &self.runner) };
                 (deletion, EntryFate::at_shutdown(&self.runner.record, deletion), AskedBy::Daemon)
             }
             Asker::Command { entry_fate, .. } => {
@@ -326,6 +332,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 self.unfinished = None;
                 let shared = self.runner.record.shared.as_ref().map(|shared| shared.name.clone());
                 if let Some(name) = shared {
+                    if is_last {
+                        engine.ops.remove_shared(&name, &mut self.runner).await;
+                    }
                     engine.ops.leave(&name, &mut self.runner).await;
                 }
                 // Its present token is lost, so the refusal of the former one does not say that the runner is gone.

@@ -286,6 +286,44 @@ async fn machine_that_stops_deletes_its_manager_and_leaves() {
     fleet.current();
 }
 
+#[tokio::test(start_paused = true)]
+async fn last_machine_deletes_the_runner_for_all_if_the_settings_say_so() {
+    let mut fleet = Fleet::new();
+    fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
+    (fleet.add().await, fleet.add().await);
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    for (number, left) in [(0, 1), (1, 0)] {
+        let driver = &mut fleet.machines[number].driver;
+        let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
+        let report = driver.step(plan, std::future::pending()).await;
+        assert_eq!(report.outcomes, [Outcome::Unregistered], "{report:?}");
+        assert_eq!(fleet.server.runners().len(), left);
+    }
+    assert_eq!(fleet.store.value_of(&name()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn machine_that_joins_while_the_last_one_leaves_rotates_the_token_first() {
+    let mut fleet = Fleet::new();
+    fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
+    fleet.add().await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let before = fleet.current();
+    // It says that it leaves, and is paused before its deletion.
+    fleet.server.inject("delete_runner", Fault::Fail(Disposition::Unknown { retry_after: None }));
+    let driver = &mut fleet.machines[0].driver;
+    let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
+    driver.step(plan, std::future::pending()).await;
+    assert!(fleet.stored().await.leaving.is_some());
+    let joined = fleet.add().await;
+    fleet.run(joined).await;
+    assert_eq!(fleet.machines[joined].disk.tokens(), [], "it waits for the deletion");
+    fleet.pass(Duration::from_secs(180), &[0]).await;
+    assert_ne!(fleet.current(), before);
+    assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
+    assert_eq!(fleet.stored().await.leaving, None);
+}
+
 /// What can go wrong in a walk.
 #[derive(Clone, Copy, Debug)]
 struct Weather {

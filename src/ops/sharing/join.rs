@@ -41,8 +41,10 @@ impl Runner {
 pub(super) fn enter_member(shared: &mut SharedRunner, member: Member) {
     let position = shared.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()));
     if let Err(at) = position {
-        shared.members.insert(at, member);
+        shared.members.insert(at, member.clone());
     }
+    // It has not stopped after all, or has started again.
+    shared.leaving = shared.leaving.take().filter(|leaving| leaving.machine != member.machine);
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -134,10 +136,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
         for _ in 0..CONTESTED_WRITES {
             let Some(memory) = runner.store.as_deref() else { break };
             if let Some(shared) = memory.token() {
+                let leaving = memory.leaving.as_ref().filter(|(sender, _)| sender.machine != own.machine);
+                if leaving.is_some_and(|(_, since)| since.elapsed() < rules::pending_wait(None)) {
+                    return Ok(SharedStart::Wait);
+                }
+                let must_rotate = leaving.is_some();
                 let token = shared.credential.token.clone();
                 let source =
                     RegistrationSource::Given(Source::Value { token, origin: format!("the store's `{name}`") });
-                return Ok(SharedStart::Take(Box::new(Enrollment { source, ..enrollment.clone() })));
+                let enrollment = Box::new(Enrollment { source, ..enrollment.clone() });
+                return Ok(SharedStart::Take { enrollment, must_rotate });
             }
             match &memory.pending {
                 Some((pending, _)) if pending.sender == own => return Ok(SharedStart::Register),
@@ -164,5 +172,45 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
         }
         Ok(SharedStart::Wait)
+    }
+
+    /// Says in the store that the last machine is about to delete the runner. Returns whether this machine is the last one:
+    /// only that is certain which the swap has shown.
+    pub async fn begin_leaving(&self, name: &ShareName, runner: &mut Runner) -> bool {
+        if self.look(name, runner).await.is_err() {
+            return false;
+        }
+        let own = self.sender();
+        let Some(shared) = runner.store.as_ref().and_then(|memory| memory.runner()) else { return false };
+        let is_alone = shared.members.iter().all(|member| member.machine == own.machine);
+        let is_current = shared.token.as_ref().is_some_and(|token| Some(token.lineage.token()) == runner.digest());
+        let is_idle = shared.pending.is_none() && shared.leaving.as_ref().is_none_or(|it| it.machine == own.machine);
+        // One that was given cannot be made again.
+        let is_made = shared.origin == Origin::Registered;
+        if !(is_alone && is_current && is_idle && is_made) {
+            return false;
+        }
+        let left = self.swap_shared(name, runner, |next| {
+            next.members.clear();
+            next.leaving = Some(own);
+        });
+        left.await.unwrap_or(false)
+    }
+
+    /// Removes the value of a runner that this machine has deleted as the last one.
+    pub async fn remove_shared(&self, name: &ShareName, runner: &mut Runner) {
+        let Ok(shares) = self.store_of(runner) else { return };
+        let Some(stored) = runner.store.as_ref().and_then(|memory| memory.stored()).cloned() else { return };
+        match shares.remove(name, &stored).await {
+            Ok(true) => runner.see(None),
+            // Another machine goes on with it, and registers the runner anew.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                runner = runner.label(),
+                share = %name,
+                error = chain(&error),
+                "the store still has the runner that is deleted: `runner-agent shared forget` removes it"
+            ),
+        }
     }
 }
