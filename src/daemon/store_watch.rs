@@ -93,9 +93,11 @@ impl StoreWatch {
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
     let report = |stored: Option<Stored>, interval: &mut Duration| {
-        let life = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).and_then(|token| {
+        let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
+        let life = token.map(|token| {
             let Credential { obtained_at, expiry, .. } = &token.credential;
-            obtained_at.zip(expiry.at()).map(|(obtained_at, expires_at)| expires_at.since(obtained_at))
+            let times = obtained_at.zip(expiry.at());
+            times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
         });
         *interval = look_interval(life);
         // The daemon has ended.

@@ -53,7 +53,7 @@ pub fn command_rules(config: &Config, runner: &Runner, rules: Rules) -> Rules {
 
 /// What a stop of the daemon deletes: never a runner that other machines use, or that cannot be registered again.
 pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
-    if runner.record.shared.is_some() {
+    if is_in_store(config, runner) {
         return Deletion::Manager;
     }
     match runner.record.origin {
@@ -66,7 +66,7 @@ pub fn deletion_at_stop(config: &Config, runner: &Runner) -> Deletion {
 /// unless the settings know better.
 pub(super) fn requested_deletion(config: &Config, runner: &Runner) -> Deletion {
     // It has other members, or the store would go on naming it.
-    if runner.record.shared.is_some() {
+    if is_in_store(config, runner) {
         return Deletion::Manager;
     }
     let is_copy = runner.record.is_copy && config.policy_of(runner).shared != Some(false);
@@ -74,6 +74,13 @@ pub(super) fn requested_deletion(config: &Config, runner: &Runner) -> Deletion {
         Origin::Registered | Origin::V1 if !is_copy => Deletion::Runner,
         Origin::Registered | Origin::V1 | Origin::Given => Deletion::Manager,
     }
+}
+
+/// Whether other machines have the runner from a store, by its record or its enrollment.
+fn is_in_store(config: &Config, runner: &Runner) -> bool {
+    let is_its = |enrollment: &&Enrollment| runner.record.enrollment.as_deref() == Some(enrollment.key.as_str());
+    let mut enrollments = config.enrollments.iter().filter(is_its);
+    runner.record.shared.is_some() || enrollments.any(|enrollment| enrollment.share_as.is_some())
 }
 
 /// Whether other machines use the runner's token: a copied record says so, unless the settings know better.

@@ -60,7 +60,7 @@ pub fn confirm_after(timing: &Timing, left: Option<Duration>) -> Duration {
 }
 
 /// How often the store is read although it is watched, and how long after a failure it is watched again: often enough to
-/// hear of a new token long before it is old.
+/// hear of a new token long before it is old. Takes the life of the present one; `None` before there is one.
 #[must_use]
 pub fn look_interval(life: Option<Duration>) -> Duration {
     life.map_or(SHORTEST_LOOK, |life| (life / 40).clamp(SHORTEST_LOOK, LONGEST_LOOK))

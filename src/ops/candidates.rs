@@ -103,6 +103,16 @@ impl Runner {
         }
     }
 
+    /// The store's tokens before this one are asked about like any other one that was found.
+    pub(super) fn demote_shared_candidates(&mut self, present: &Token) {
+        for candidate in &mut self.held.candidates {
+            if candidate.source == CandidateSource::Shared && candidate.token != *present {
+                candidate.source = CandidateSource::Found;
+                self.is_held_changed = true;
+            }
+        }
+    }
+
     fn may_hold(&self, candidate: &Candidate) -> bool {
         (self.is_unsaved || !self.is_current(&candidate.token)) && self.variable.is_none()
     }

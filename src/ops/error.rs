@@ -255,9 +255,6 @@ pub enum Error {
     /// Another machine changes the shared runner, or its token in the store is compared with ours first.
     #[error("shared runner `{0}`: another machine is at work on it")]
     SharedElsewhere(String),
-    /// A machine that joins finds a token in the store that GitLab does not accept.
-    #[error("shared runner `{0}`: GitLab does not accept the token in the store")]
-    DeadInStore(String),
     /// A shared runner is registered by one machine, once.
     #[error("runner `{0}` is shared with other machines, and is not registered anew")]
     NotRegisteredAnew(String),
@@ -329,7 +326,6 @@ impl Error {
             | Self::NoStore(_)
             | Self::OtherShare { .. }
             | Self::RecoveredOften(_)
-            | Self::DeadInStore(_)
             | Self::NotRegisteredAnew(_) => Outcome::Deferred { retry_after: None },
             Self::Compose(_)
             | Self::Entry { .. }
@@ -379,11 +375,6 @@ impl Error {
             }
             Self::RecoveredOften(_) => {
                 return Some("find out what resets it, then `runner-agent shared heal` gives it a new token");
-            }
-            Self::DeadInStore(_) => {
-                return Some(
-                    "the machines that have the runner give it a new token; if there are none, `runner-agent shared heal` does it, or `shared forget` lets this machine register a new one",
-                );
             }
             Self::NotRegisteredAnew(_) => {
                 return Some(

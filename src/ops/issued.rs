@@ -62,6 +62,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.disk.clear(&runner.record.key).await?;
         }
         let verified = self.send_verify(runner, &token).await?;
+        self.check_stored_id(runner, verified.value.id)?;
         self.set_source(enrollment, runner, &token);
         let date = self.accepted_at(runner, &verified, None, inquiry);
         let first_seen_at = self.issued_at(runner, date, inquiry);

@@ -220,12 +220,15 @@ impl Runner {
     /// Enters the lineage of the present token into the record; returns whether that changed it.
     fn note_lineage(&mut self, name: &ShareName) -> bool {
         let lineage = self.lineage();
+        let stored = self.store.as_ref().and_then(|memory| memory.token()).map(|token| token.lineage.newest());
         let before = self.record.shared.clone();
         let shared = self.share(name);
         // A token that no answer to a reset has brought is compared with the store's first.
         if shared.lineage != lineage {
             (shared.lineage, shared.is_untold) = (lineage, false);
         }
+        // The answer to the write was lost.
+        shared.is_untold &= shared.lineage.as_ref().map(Lineage::newest) != stored;
         self.record.shared != before
     }
 
@@ -508,6 +511,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if is_newer {
             runner.prefer_candidate(&token);
         }
+        runner.demote_shared_candidates(&token);
         Ok(self.save_held(runner).await?)
     }
 

@@ -36,7 +36,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             SharedStart::Take { enrollment: taken, must_rotate } => {
                 let registration = ops.register(&taken, runner, &inquiry).await;
                 if registration.as_ref().is_err_and(|error| error.outcome() == Outcome::Refused) {
-                    return Err(ops::Error::DeadInStore(runner.label().to_owned()));
+                    ops.take_over_dead(name, runner, inquiry.now.at).await?;
+                    let now = inquiry.now.at;
+                    let validity =
+                        runner.validity(now).ok_or_else(|| ops::Error::NoToken(runner.label().to_owned()))?;
+                    return Ok(StepReport::new(step, vec![Outcome::Adopted(validity), Outcome::Nudged]));
                 }
                 if registration.is_ok() {
                     ops.note_given(&enrollment, runner).await?;
@@ -68,7 +72,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// The machine that was the last one may be deleting the runner with the token that was taken.
-    async fn rotate_at_once(&mut self, step: Step, taken: StepReport) -> StepReport {
+    pub(super) async fn rotate_at_once(&mut self, step: Step, taken: StepReport) -> StepReport {
         match self.reset(step, None).await {
             Ok(reset) => {
                 let outcomes = taken.outcomes.into_iter().chain(reset.outcomes).collect();

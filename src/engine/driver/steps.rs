@@ -119,6 +119,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             None => ops.verify(runner, &inquiry).await,
         };
         match verified {
+            Ok(verified) if runner.must_rotate(ops.system_id()) => {
+                let verified = StepReport::completed(step, verified);
+                Ok(Box::pin(self.rotate_at_once(step, verified)).await)
+            }
             Ok(verified) => Ok(StepReport::completed(step, verified)),
             // Another process may have lost the answer to a reset, or have been cut off in the middle of one.
             Err(error)

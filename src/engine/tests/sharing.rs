@@ -324,6 +324,19 @@ async fn machine_that_joins_while_the_last_one_leaves_rotates_the_token_first() 
     assert_eq!(fleet.stored().await.leaving, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn machine_that_joins_after_all_others_are_gone_recovers_the_dead_token() {
+    let mut fleet = Fleet::new().with_recovery();
+    fleet.add().await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    tokio::time::sleep(LIFE * 2).await;
+    let joined = fleet.add().await;
+    fleet.pass(Duration::from_secs(900), &[0]).await;
+    assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
+    assert_eq!((fleet.count("register"), fleet.count("reset_by_id")), (1, 1));
+    assert_eq!(fleet.stored().await.token.unwrap().credential.token, fleet.current());
+}
+
 /// What can go wrong in a walk.
 #[derive(Clone, Copy, Debug)]
 struct Weather {

@@ -6,7 +6,9 @@ use super::{CONTESTED_WRITES, SharedStart};
 use crate::error_chain::chain;
 use crate::lifecycle::Fraction;
 use crate::lifecycle::sharing as rules;
-use crate::model::{Member, Origin, ShareName, SharedChange, SharedPending, SharedRunner, SystemId};
+use crate::model::{
+    Member, Origin, RunnerId, ShareName, SharedChange, SharedPending, SharedRunner, SharedToken, SystemId, Timestamp,
+};
 use crate::ops::{Disk, Enrollment, Error, Identity, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
 use crate::secret::Source;
 
@@ -16,6 +18,13 @@ fn pause(attempt: u32) -> std::time::Duration {
 }
 
 impl Runner {
+    /// Whether another machine that was the last one may be deleting the runner with its present token.
+    #[must_use]
+    pub fn must_rotate(&self, own: &SystemId) -> bool {
+        let leaving = self.store.as_ref().and_then(|memory| memory.leaving.as_ref());
+        leaving.is_some_and(|(sender, since)| sender.machine != *own && since.elapsed() >= rules::pending_wait(None))
+    }
+
     pub(super) fn is_member(&self, machine: &SystemId) -> bool {
         let shared = self.store.as_ref().and_then(|memory| memory.runner());
         shared.is_some_and(|shared| shared.members.iter().any(|member| member.machine == *machine))
@@ -37,11 +46,19 @@ impl Runner {
     }
 }
 
-/// Enters a machine among the members, which are in order.
+/// The most members that are kept. One that is dropped and still lives enters itself again.
+const MAX_MEMBERS: usize = 2000;
+
+/// Enters a machine among the members, which are in order. Machines that were replaced and could not say so are dropped once
+/// there are too many.
 pub(super) fn enter_member(shared: &mut SharedRunner, member: Member) {
     let position = shared.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()));
     if let Err(at) = position {
         shared.members.insert(at, member.clone());
+    }
+    while shared.members.len() > MAX_MEMBERS {
+        let oldest = shared.members.iter().enumerate().min_by_key(|(_, member)| member.joined_at).map(|(at, _)| at);
+        oldest.map(|at| shared.members.remove(at));
     }
     // It has not stopped after all, or has started again.
     shared.leaving = shared.leaving.take().filter(|leaving| leaving.machine != member.machine);
@@ -110,6 +127,40 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
     }
 
+    /// The server has named a runner for the store's token.
+    pub(in crate::ops) fn check_stored_id(&self, runner: &Runner, named: Option<RunnerId>) -> Result<(), Error> {
+        let memory = runner.store.as_deref();
+        let Some((name, stored)) = memory.and_then(|memory| memory.name.as_ref().zip(memory.runner())) else {
+            return Ok(());
+        };
+        match named.zip(stored.id) {
+            Some((named, stored_id)) if named != stored_id && stored.token.is_some() => Err(Error::OtherShare {
+                runner: runner.label().to_owned(),
+                name: name.clone(),
+                url: stored.url.clone(),
+                id: stored.id,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A machine that joins has found a token in the store that GitLab refuses. It takes the token over, as one that it had:
+    /// it is asked about again, and may be recovered. All other machines may be gone.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub async fn take_over_dead(&self, name: &ShareName, runner: &mut Runner, now: Timestamp) -> Result<(), Error> {
+        let memory = runner.store.as_deref();
+        let Some(stored) = memory.and_then(|memory| memory.runner()) else { return Ok(()) };
+        let Some(SharedToken { credential, lineage }) = stored.token.clone() else { return Ok(()) };
+        let id = stored.id;
+        runner.take(credential, now);
+        (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, id, Origin::Given);
+        let shared = runner.share(name);
+        (shared.lineage, shared.is_untold) = (Some(lineage), false);
+        Ok(self.save_record(runner).await?)
+    }
+
     /// The runner was taken from the store: the token that the enrollment is given stays the one that it was made of.
     ///
     /// # Errors
@@ -135,13 +186,18 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let own = self.sender();
         for _ in 0..CONTESTED_WRITES {
             let Some(memory) = runner.store.as_deref() else { break };
-            if let Some(shared) = memory.token() {
+            if let Some(token) = memory.token().map(|token| token.credential.token.clone()) {
                 let leaving = memory.leaving.as_ref().filter(|(sender, _)| sender.machine != own.machine);
                 if leaving.is_some_and(|(_, since)| since.elapsed() < rules::pending_wait(None)) {
                     return Ok(SharedStart::Wait);
                 }
                 let must_rotate = leaving.is_some();
-                let token = shared.credential.token.clone();
+                // The last machine could delete the runner otherwise, before this one is a member.
+                if !runner.is_member(&own.machine) {
+                    let member = self.member(inquiry);
+                    self.swap_shared(name, runner, |next| enter_member(next, member)).await?;
+                    continue;
+                }
                 let source =
                     RegistrationSource::Given(Source::Value { token, origin: format!("the store's `{name}`") });
                 let enrollment = Box::new(Enrollment { source, ..enrollment.clone() });
