@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::engine::Config;
 use crate::error_chain::chain;
 use crate::lifecycle::sharing::look_interval;
-use crate::model::{Credential, ShareName};
+use crate::model::{Credential, ShareName, SharedRunner};
 use crate::sharing::{self, AnyEngine, Shares, Stored};
 
 /// The store's value of a runner, as it was read or reported.
@@ -92,7 +92,8 @@ impl StoreWatch {
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
-    let report = |stored: Option<Stored>, interval: &mut Duration| {
+    let mut reported: Option<Option<SharedRunner>> = None;
+    let mut report = |stored: Option<Stored>, interval: &mut Duration| {
         let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
         let life = token.map(|token| {
             let Credential { obtained_at, expiry, .. } = &token.credential;
@@ -100,6 +101,11 @@ async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::Un
             times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
         });
         *interval = look_interval(life);
+        let present = stored.as_ref().map(|stored| stored.runner.clone());
+        if reported.as_ref() == Some(&present) {
+            return;
+        }
+        reported = Some(present);
         // The daemon has ended.
         let _ended = changes.send((name.clone(), stored.map(Rc::new)));
     };

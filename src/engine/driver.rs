@@ -6,6 +6,8 @@
 mod shared;
 mod steps;
 
+use shared::FollowUp;
+
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,6 +139,8 @@ pub struct Driver<S, D, C> {
     unfinished: Option<Unfinished>,
     /// Whether a deletion was sent already.
     is_deletion_sent: bool,
+    /// What a verification has found that is to be done, and must not be cancelled as a verification is.
+    follow_up: Option<FollowUp>,
     /// Whether the disk has said that the answer to its registration was lost, since it waits for a person.
     is_loss_noted: bool,
 }
@@ -168,6 +172,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             skew_millis: None,
             id_trust: IdTrust::None,
             is_deletion_sent: false,
+            follow_up: None,
             is_loss_noted: false,
         };
         match driver.unfinished {
@@ -212,6 +217,10 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             }
         } else {
             self.attempt(plan.step).await
+        };
+        let report = match self.follow_up.take() {
+            Some(follow_up) => self.follow(follow_up, report).await,
+            None => report,
         };
         if let Some(date) = report.server_time {
             self.take_date(date);

@@ -260,7 +260,9 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
             let is_ours = self.ours.is_some_and(|ours| ours.token() == stored.token());
             is_ours || self.dead_from(stored.token()).is_some()
         });
-        let has_reason = is_expired || self.stored.pending.is_some();
+        // What this machine has announced and never sent is none.
+        let is_reason = |pending: &SharedPending| pending.sender != *self.own || self.journal == Journal::Begun;
+        let has_reason = is_expired || self.stored.pending.as_ref().is_some_and(is_reason);
         is_dead && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }
 

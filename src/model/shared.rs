@@ -146,6 +146,8 @@ pub struct SharedPending {
     pub sender: Sender,
     /// The token that it replaces.
     pub token: Option<Digest>,
+    /// Drawn for each change: one that is taken back and announced again is another one.
+    pub number: u64,
 }
 
 /// A change of a shared runner.

@@ -103,11 +103,11 @@ impl Runner {
         }
     }
 
-    /// The store's tokens before this one are asked about like any other one that was found.
+    /// The store's tokens before this one are followed only once ours is dead: a replica that lags accepts them.
     pub(super) fn demote_shared_candidates(&mut self, present: &Token) {
         for candidate in &mut self.held.candidates {
             if candidate.source == CandidateSource::Shared && candidate.token != *present {
-                candidate.source = CandidateSource::Found;
+                candidate.source = CandidateSource::Former;
                 self.is_held_changed = true;
             }
         }

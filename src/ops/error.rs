@@ -222,7 +222,9 @@ pub enum Error {
     #[error("runner `{0}` has no entry in config.toml, the only place for a new token without a state directory")]
     NoEntry(String),
     /// The runner is shared with other machines, and there is no `[sharing]` in the settings.
-    #[error("runner `{0}` is shared with other machines, and agent.toml has no [sharing]")]
+    #[error(
+        "runner `{0}` is shared with other machines, and the settings do not say so: [sharing] or its `share_as` is missing"
+    )]
     NoStore(String),
     /// The store of a shared runner cannot be used.
     #[error("shared runner `{runner}`: {error}")]
@@ -367,7 +369,11 @@ impl Error {
         match self {
             Self::Disk(error) => return error.hint(),
             Self::Sharing { error, .. } => return error.hint(),
-            Self::NoStore(_) => return Some("add [sharing] with the engine and its address to agent.toml"),
+            Self::NoStore(_) => {
+                return Some(
+                    "add [sharing] with the engine and its address, and `share_as` to its [[enroll]], to agent.toml",
+                );
+            }
             Self::OtherShare { .. } => {
                 return Some(
                     "use another name in `share_as`, or remove the one in the store with `runner-agent shared forget`",

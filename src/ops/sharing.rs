@@ -21,12 +21,12 @@ use tokio::time::{Instant, sleep};
 
 use join::enter_member;
 
-use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server};
+use super::{Completed, Disk, Enrollment, Error, Inquiry, Ops, Runner, Server, random_bits};
 use crate::error_chain::chain;
 use crate::lifecycle::Outcome;
 use crate::lifecycle::sharing::{self as rules, Journal, SharedStep, Shown, View};
 use crate::model::{
-    Candidate, CandidateSource, Claim, Credential, Lineage, Link, RecordedShare, RunnerId, Sender, ServerUrl,
+    Candidate, CandidateSource, Claim, Credential, Lineage, Link, Origin, RecordedShare, RunnerId, Sender, ServerUrl,
     ShareName, SharedChange, SharedPending, SharedRunner, SharedToken, Stamp, Timestamp,
 };
 use crate::secret::Digest;
@@ -38,9 +38,6 @@ const CONTESTED_WRITES: u32 = 5;
 /// How often the store is told of a new token before a later verification goes on with that, and the pause in between.
 const TELLINGS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How many tokens are asked about for one look at the store.
-const QUESTIONS: u32 = 3;
 
 /// What this process knows of the store's value of a runner.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +153,8 @@ impl Runner {
         let has_token = self.record.credential.is_some();
         let known = self.store.as_ref().filter(|memory| memory.seen.is_some()).map(|memory| memory.essence(has_token));
         self.see(stored.cloned().map(Box::new));
-        known != self.store.as_ref().map(|memory| memory.essence(has_token))
+        let is_untold = self.record.shared.as_ref().is_some_and(|shared| shared.is_untold);
+        is_untold || known != self.store.as_ref().map(|memory| memory.essence(has_token))
     }
 
     fn see(&mut self, stored: Option<Box<Stored>>) {
@@ -172,6 +170,11 @@ impl Runner {
         let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).map(|it| it.lineage.token());
         memory.is_anothers &= token == memory.token().map(|known| known.lineage.token());
         (memory.seen, memory.contact, memory.problem) = (Some(stored), Some(Instant::now()), None);
+    }
+
+    fn is_current_in_store(&self) -> bool {
+        let stored = self.store.as_ref().and_then(|memory| memory.token()).map(|token| token.lineage.token());
+        stored.is_some() && stored == self.digest()
     }
 
     /// Whether the store's value is of another runner or server.
@@ -355,7 +358,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         decide: impl FnOnce(View<'_, &dyn Fn(Digest) -> Shown>) -> T,
     ) -> Option<T> {
         let memory = runner.store.as_deref()?;
-        let left = runner.validity(inquiry.now.at).and_then(|validity| validity.left(inquiry.now.at));
+        let now = inquiry.now.at;
+        let left = runner.validity(now).and_then(|validity| validity.left(now));
+        let stored_left = memory.token().and_then(|token| token.credential.expiry.at()).map(|at| at.since(now));
+        // A fresh token in the store is not given up for one that has little time.
+        let confirm_after =
+            rules::confirm_after(inquiry.timing, left).max(rules::confirm_after(inquiry.timing, stored_left));
         let pending = memory.pending.as_ref();
         let stored = rules::Stored {
             lineage: memory.token().map(|token| token.lineage.clone()),
@@ -379,7 +387,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             stored: &stored,
             shown: &(|token| runner.shown(token, inquiry)) as &dyn Fn(Digest) -> Shown,
             now: inquiry.now,
-            confirm_after: rules::confirm_after(inquiry.timing, left),
+            confirm_after,
             look_again: rules::LOOK_AGAIN,
         };
         Some(decide(view))
@@ -394,7 +402,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<bool, Error> {
         let shares = self.store_of(runner)?;
         let expected = runner.store.as_ref().and_then(|memory| memory.stored()).cloned();
-        let none = || SharedRunner::new(runner.record.url.clone(), runner.record.origin);
+        // Only the machine that registers it knows that it was made for the store.
+        let none = || SharedRunner::new(runner.record.url.clone(), Origin::Given);
         let mut next = expected.as_ref().map_or_else(none, |stored| stored.runner.clone());
         change(&mut next);
         match shares.swap(name, expected.as_ref(), next).await {
@@ -468,6 +477,10 @@ impl<S: Server, D: Disk> Ops<S, D> {
             self.save_record(runner).await?;
         }
         let is_begun = entered.pending.is_some();
+        // The last machine could delete the runner otherwise, before this one is a member again.
+        if !is_begun && runner.is_current_in_store() && self.join(name, runner, inquiry).await.is_err() {
+            return Ok(());
+        }
         for _ in 0..CONTESTED_WRITES {
             match self.next_shared(runner, is_begun, inquiry) {
                 SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {
@@ -492,7 +505,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         };
         let ours = runner.record.shared.as_ref().and_then(|shared| shared.lineage.as_ref());
         let is_newer = ours.is_none_or(|ours| ours.generation() < stored.lineage.generation());
-        let source = if is_newer { CandidateSource::Shared } else { CandidateSource::Found };
+        let source = if is_newer { CandidateSource::Shared } else { CandidateSource::Former };
         let SharedToken { credential: Credential { token, obtained_at, expiry }, .. } = stored;
         if runner.is_current(&token) {
             return Ok(());
@@ -536,8 +549,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_read = runner.store.as_ref().is_some_and(|memory| memory.seen.is_some() && memory.problem.is_none());
         let Some(current) = runner.digest().filter(|_| is_accepted) else { return Ok(false) };
         runner.note_accepted(current, inquiry.now);
+        let is_untold = |runner: &Runner| runner.record.shared.as_ref().is_some_and(|shared| shared.is_untold);
         if !is_read {
-            return Ok(false);
+            return Ok(is_untold(runner));
         }
         let mut entered = self.enter(runner).await?;
         entered.locked.give_place_back();
@@ -546,8 +560,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         }
         let inquiry = &Inquiry { asked: None, ..*inquiry };
         let is_begun = entered.pending.is_some();
-        let mut questions = QUESTIONS;
-        for _ in 0..CONTESTED_WRITES + QUESTIONS {
+        let mut asked = Vec::new();
+        for _ in 0..2 * CONTESTED_WRITES {
             let step = self.next_shared(runner, is_begun, inquiry);
             tracing::debug!(runner = runner.label(), share = %name, ?step, "store and machine compared");
             let written = match step {
@@ -563,8 +577,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     self.take_lineage(name, runner).await?;
                     Ok(true)
                 }
-                SharedStep::Ask(token) if Some(token) != runner.digest() && questions > 0 => {
-                    questions -= 1;
+                SharedStep::Ask(token) if Some(token) != runner.digest() && !asked.contains(&token) => {
+                    asked.push(token);
                     if !self.ask_shared(runner, token, inquiry).await? {
                         return Ok(true);
                     }
@@ -584,7 +598,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 Ok(_) => {}
                 Err(error @ Error::Disk(_)) => return Err(error),
                 // It is said already.
-                Err(_) => return Ok(false),
+                Err(_) => return Ok(is_untold(runner)),
             }
         }
         Ok(true)
@@ -635,9 +649,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let is_changed = runner.note_lineage(name);
         let is_begun = entered.pending.is_some();
         let own = self.sender();
-        let step = self.next_shared(runner, is_begun, inquiry);
+        let mut step = self.next_shared(runner, is_begun, inquiry);
+        if step == SharedStep::ClearPending && self.swap_shared(name, runner, |next| next.pending = None).await? {
+            step = self.next_shared(runner, is_begun, inquiry);
+        }
         let is_expected = match change {
-            SharedChange::Reset => matches!(step, SharedStep::Rest | SharedStep::ClearPending),
+            SharedChange::Reset => step == SharedStep::Rest,
             SharedChange::ResetById => {
                 let is_expired =
                     runner.validity(inquiry.now.at).is_some_and(|validity| validity.is_expired(inquiry.now.at));
@@ -661,7 +678,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let now = inquiry.now.at;
         let announced = self
             .swap_shared(name, runner, |next| {
-                next.pending = Some(SharedPending { change, sender: own, token });
+                next.pending = Some(SharedPending { change, sender: own, token, number: random_bits() });
                 enter_member(next, member);
                 if change == SharedChange::ResetById {
                     next.recoveries.retain(|at| now.since(*at) < RECOVERY_WINDOW);
@@ -733,6 +750,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
     async fn tell_once(&self, name: &ShareName, runner: &mut Runner, inquiry: &Inquiry<'_>) -> Result<bool, Error> {
         let mut entered = self.enter(runner).await?;
         entered.locked.give_place_back();
+        if runner.note_lineage(name) {
+            self.save_record(runner).await?;
+        }
         let is_begun = entered.pending.is_some();
         match self.next_shared(runner, is_begun, inquiry) {
             SharedStep::Write { lineage, is_fork } if Some(lineage.token()) == runner.digest() => {

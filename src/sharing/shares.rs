@@ -42,6 +42,11 @@ impl<E: Engine> Shares<E> {
         Self { engine, key }
     }
 
+    /// Whether tokens are sealed: a value that can be read was written by a machine that has the key.
+    pub fn is_sealed(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The object that holds a runner, for messages.
     pub fn object(&self, name: &ShareName) -> String {
         self.engine.object(name)

@@ -27,8 +27,12 @@ fn sender() -> Sender {
 
 fn runner() -> SharedRunner {
     let at = Timestamp::from_millis(1_800_000_000_000);
-    let pending =
-        SharedPending { change: SharedChange::Reset, sender: sender(), token: Some(token("glrt-a").lineage.token()) };
+    let pending = SharedPending {
+        change: SharedChange::Reset,
+        sender: sender(),
+        token: Some(token("glrt-a").lineage.token()),
+        number: 1,
+    };
     SharedRunner {
         id: Some(7.try_into().unwrap()),
         token: Some(token("glrt-secret")),

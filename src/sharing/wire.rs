@@ -69,6 +69,7 @@ struct WirePending {
     #[serde(flatten)]
     sender: WireSender,
     token: Option<Digest>,
+    number: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -231,11 +232,16 @@ fn machine(text: &str) -> Result<SystemId, Problem> {
 
 impl WirePending {
     fn of(pending: &SharedPending) -> Self {
-        Self { change: pending.change, sender: WireSender::of(&pending.sender), token: pending.token }
+        Self {
+            change: pending.change,
+            sender: WireSender::of(&pending.sender),
+            token: pending.token,
+            number: pending.number,
+        }
     }
 
     fn read(self) -> Result<SharedPending, Problem> {
-        Ok(SharedPending { change: self.change, sender: self.sender.read()?, token: self.token })
+        Ok(SharedPending { change: self.change, sender: self.sender.read()?, token: self.token, number: self.number })
     }
 }
 

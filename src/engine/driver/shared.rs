@@ -15,7 +15,38 @@ use crate::ops::{
 };
 use crate::store::AskedBy;
 
+/// What a verification of a shared runner has found that is to be done.
+#[derive(Clone, Debug)]
+pub(super) enum FollowUp {
+    /// Another machine's runner is in the store: this machine's own one is deleted.
+    GiveWay(ShareName),
+    /// Another machine that was the last one may be deleting the runner with the present token.
+    Rotate,
+}
+
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
+    /// Does what a verification has found.
+    pub(super) async fn follow(&mut self, follow_up: FollowUp, found: StepReport) -> StepReport {
+        let step = found.step;
+        match follow_up {
+            FollowUp::Rotate if matches!(found.outcomes.first(), Some(Outcome::Rotated(_))) => found,
+            FollowUp::Rotate => self.rotate_at_once(step, found).await,
+            FollowUp::GiveWay(name) => match self.give_way(step, &name).await {
+                Ok(report) => report,
+                Err(error) => StepReport::failed(step, error),
+            },
+        }
+    }
+
+    /// The store may not know of the token that this machine has: it may be the only one that is good.
+    pub(super) async fn tell_before_leaving(&mut self) {
+        let is_untold = self.runner.record.shared.as_ref().is_some_and(|shared| shared.is_untold);
+        let Some(name) = self.share().filter(|_| is_untold) else { return };
+        let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+        let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        engine.ops.tell(&name, &mut self.runner, &inquiry).await;
+    }
+
     /// The name by which other machines share the runner.
     pub(super) fn share(&self) -> Option<ShareName> {
         self.enrollment.as_ref()?.share_as.clone()
@@ -36,7 +67,13 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             SharedStart::Take { enrollment: taken, must_rotate } => {
                 let registration = ops.register(&taken, runner, &inquiry).await;
                 if registration.as_ref().is_err_and(|error| error.outcome() == Outcome::Refused) {
+                    if must_rotate {
+                        // The last machine has deleted the runner, and could not say so any more.
+                        ops.clear_deleted(name, runner).await?;
+                        return Err(ops::Error::SharedElsewhere(runner.label().to_owned()));
+                    }
                     ops.take_over_dead(name, runner, inquiry.now.at).await?;
+                    ops.note_given(&enrollment, runner).await?;
                     let now = inquiry.now.at;
                     let validity =
                         runner.validity(now).ok_or_else(|| ops::Error::NoToken(runner.label().to_owned()))?;
@@ -47,7 +84,8 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
                 }
                 let done = settled(ops, name, runner, registration, &inquiry).await?;
                 let taken = StepReport::completed(step, done);
-                if must_rotate { Ok(self.rotate_at_once(step, taken).await) } else { Ok(taken) }
+                self.follow_up = must_rotate.then_some(FollowUp::Rotate);
+                Ok(taken)
             }
             SharedStart::Register => {
                 let registration = ops.register(&enrollment, runner, &inquiry).await;
@@ -72,7 +110,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// The machine that was the last one may be deleting the runner with the token that was taken.
-    pub(super) async fn rotate_at_once(&mut self, step: Step, taken: StepReport) -> StepReport {
+    async fn rotate_at_once(&mut self, step: Step, taken: StepReport) -> StepReport {
         match self.reset(step, None).await {
             Ok(reset) => {
                 let outcomes = taken.outcomes.into_iter().chain(reset.outcomes).collect();
@@ -100,7 +138,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
     }
 
     /// Another machine has registered the shared runner first: this machine's one is deleted, and the other one is taken.
-    pub(super) async fn give_way(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
+    async fn give_way(&mut self, step: Step, name: &ShareName) -> Result<StepReport, ops::Error> {
         tracing::warn!(
             runner = self.runner.label(),
             share = %name,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::shared::{rotate_shared, verify_shared};
+use super::shared::{FollowUp, rotate_shared, verify_shared};
 use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
 use crate::engine::RotatePolicy;
@@ -33,7 +33,7 @@ impl StepReport {
         Self { server_time: date, failure, ..Self::new(step, outcomes) }
     }
 
-    fn failed(step: Step, error: ops::Error) -> Self {
+    pub(super) fn failed(step: Step, error: ops::Error) -> Self {
         let outcomes = vec![error.outcome()];
         Self { server_time: error.date(), failure: Some(error.into()), ..Self::new(step, outcomes) }
     }
@@ -112,18 +112,20 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Some(name) => {
                 ops.prepare_shared(&name, runner, &inquiry).await?;
                 if runner.gives_way() {
-                    return self.give_way(step, &name).await;
+                    self.follow_up = Some(FollowUp::GiveWay(name));
+                    return Ok(StepReport::new(step, vec![Outcome::Doubtful]));
                 }
                 verify_shared(ops, &name, runner, &inquiry).await
             }
             None => ops.verify(runner, &inquiry).await,
         };
         match verified {
-            Ok(verified) if runner.must_rotate(ops.system_id()) => {
-                let verified = StepReport::completed(step, verified);
-                Ok(Box::pin(self.rotate_at_once(step, verified)).await)
+            Ok(verified) => {
+                if runner.must_rotate(ops.system_id()) {
+                    self.follow_up = Some(FollowUp::Rotate);
+                }
+                Ok(StepReport::completed(step, verified))
             }
-            Ok(verified) => Ok(StepReport::completed(step, verified)),
             // Another process may have lost the answer to a reset, or have been cut off in the middle of one.
             Err(error)
                 if self.asker.is_daemon()
@@ -222,6 +224,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         access_token: Option<&AccessToken>,
     ) -> Result<StepReport, ops::Error> {
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
+        if self.share().is_none() && self.runner.record.shared.is_some() {
+            return Err(ops::Error::NoStore(self.runner.label().to_owned()));
+        }
         if let Some(name) = self.share()
             && let Some(compared) = self.announce(step, &name, access_token.is_some()).await?
         {
@@ -316,6 +321,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// A failure only defers: what else its answer could mean is for a verification to find out.
     async fn unregister(&mut self, step: Step) -> StepReport {
+        self.tell_before_leaving().await;
         let is_last = self.asker.is_daemon() && self.is_last().await;
         let (deletion, fate, asked_by) = match self.asker {
             Asker::Daemon => {

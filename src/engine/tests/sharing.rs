@@ -4,6 +4,7 @@ use std::future::ready;
 
 use super::*;
 use crate::model::{ShareName, SystemId};
+use crate::secret::SealingKey;
 use crate::sharing::memory::MemoryEngine;
 use crate::sharing::{AnyEngine, Shares};
 
@@ -20,6 +21,8 @@ struct Fleet {
     server: MemoryServer,
     store: MemoryEngine,
     config: Config,
+    /// Whether tokens are sealed in the store.
+    is_sealed: bool,
     machines: Vec<Machine>,
 }
 
@@ -33,7 +36,7 @@ impl Fleet {
         let server = MemoryServer::new(clock.clone(), Some(LIFE));
         let enrollment = crate::ops::Enrollment { share_as: Some(name()), ..enrollment(registration_token()) };
         let config = Config { enrollments: vec![enrollment], ..Config::default() };
-        Self { clock, server, store: MemoryEngine::default(), config, machines: Vec::new() }
+        Self { clock, server, store: MemoryEngine::default(), config, is_sealed: false, machines: Vec::new() }
     }
 
     async fn with(machines: usize) -> Self {
@@ -71,7 +74,8 @@ impl Fleet {
     }
 
     fn shares(&self) -> Shares<AnyEngine> {
-        Shares::new(AnyEngine::Memory(self.store.clone()), None)
+        let key = SealingKey::from_text("a key of the tests with enough characters").unwrap();
+        Shares::new(AnyEngine::Memory(self.store.clone()), self.is_sealed.then_some(key))
     }
 
     async fn stored(&self) -> crate::model::SharedRunner {
@@ -325,16 +329,21 @@ async fn machine_that_joins_while_the_last_one_leaves_rotates_the_token_first() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn machine_that_joins_after_all_others_are_gone_recovers_the_dead_token() {
-    let mut fleet = Fleet::new().with_recovery();
-    fleet.add().await;
-    fleet.pass(Duration::from_secs(60), &[]).await;
-    tokio::time::sleep(LIFE * 2).await;
-    let joined = fleet.add().await;
-    fleet.pass(Duration::from_secs(900), &[0]).await;
-    assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
-    assert_eq!((fleet.count("register"), fleet.count("reset_by_id")), (1, 1));
-    assert_eq!(fleet.stored().await.token.unwrap().credential.token, fleet.current());
+async fn machine_that_joins_after_all_others_are_gone_recovers_the_dead_token_of_a_sealed_value() {
+    for is_sealed in [true, false] {
+        let mut fleet = Fleet { is_sealed, ..Fleet::new().with_recovery() };
+        fleet.add().await;
+        fleet.pass(Duration::from_secs(60), &[]).await;
+        tokio::time::sleep(LIFE * 2).await;
+        let joined = fleet.add().await;
+        fleet.pass(Duration::from_secs(900), &[0]).await;
+        // Without a key any writer of the store could name the runner whose token is reset.
+        assert_eq!((fleet.count("register"), fleet.count("reset_by_id")), (1, usize::from(is_sealed)));
+        if is_sealed {
+            assert_eq!(fleet.machines[joined].disk.tokens(), [fleet.current()]);
+            assert_eq!(fleet.stored().await.token.unwrap().credential.token, fleet.current());
+        }
+    }
 }
 
 /// What can go wrong in a walk.

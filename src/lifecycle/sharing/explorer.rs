@@ -354,7 +354,7 @@ impl World {
             return;
         }
         let token = seen.lineage.as_ref().map(Lineage::token);
-        let pending = SharedPending { change, sender: self.machines[at].sender.clone(), token };
+        let pending = SharedPending { change, sender: self.machines[at].sender.clone(), token, number: 1 };
         if self.swap(at, seen.lineage, Some(pending)) {
             self.machines[at].phase = Phase::Announced(change);
         }

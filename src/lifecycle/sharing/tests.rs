@@ -66,7 +66,7 @@ impl Case {
     }
 
     fn pending(mut self, number: u64, is_overdue: bool) -> Self {
-        let pending = SharedPending { change: SharedChange::Reset, sender: sender(number), token: None };
+        let pending = SharedPending { change: SharedChange::Reset, sender: sender(number), token: None, number: 1 };
         (self.stored.pending, self.stored.is_pending_overdue) = (Some(pending), is_overdue);
         self
     }

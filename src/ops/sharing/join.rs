@@ -22,7 +22,7 @@ impl Runner {
     #[must_use]
     pub fn must_rotate(&self, own: &SystemId) -> bool {
         let leaving = self.store.as_ref().and_then(|memory| memory.leaving.as_ref());
-        leaving.is_some_and(|(sender, since)| sender.machine != *own && since.elapsed() >= rules::pending_wait(None))
+        leaving.is_some_and(|(sender, _)| sender.machine != *own)
     }
 
     pub(super) fn is_member(&self, machine: &SystemId) -> bool {
@@ -155,7 +155,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Some(SharedToken { credential, lineage }) = stored.token.clone() else { return Ok(()) };
         let id = stored.id;
         runner.take(credential, now);
-        (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, id, Origin::Given);
+        // Whoever can write into the store could name any runner, unless the value is sealed.
+        let confirmed_id = id.filter(|_| self.shares().is_some_and(|shares| shares.is_sealed()));
+        (runner.record.id, runner.record.confirmed_id, runner.record.origin) = (id, confirmed_id, Origin::Given);
         let shared = runner.share(name);
         (shared.lineage, shared.is_untold) = (Some(lineage), false);
         Ok(self.save_record(runner).await?)
@@ -184,7 +186,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
     ) -> Result<SharedStart, Error> {
         self.look(name, runner).await?;
         let own = self.sender();
-        for _ in 0..CONTESTED_WRITES {
+        let mut is_settled = false;
+        for attempt in 0..2 * CONTESTED_WRITES {
             let Some(memory) = runner.store.as_deref() else { break };
             if let Some(token) = memory.token().map(|token| token.credential.token.clone()) {
                 let leaving = memory.leaving.as_ref().filter(|(sender, _)| sender.machine != own.machine);
@@ -195,7 +198,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 // The last machine could delete the runner otherwise, before this one is a member.
                 if !runner.is_member(&own.machine) {
                     let member = self.member(inquiry);
-                    self.swap_shared(name, runner, |next| enter_member(next, member)).await?;
+                    if !self.swap_shared(name, runner, |next| enter_member(next, member)).await? {
+                        sleep(pause(attempt)).await;
+                    }
                     continue;
                 }
                 let source =
@@ -204,7 +209,16 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 return Ok(SharedStart::Take { enrollment, must_rotate });
             }
             match &memory.pending {
-                Some((pending, _)) if pending.sender == own => return Ok(SharedStart::Register),
+                Some((pending, _)) if pending.sender == own => {
+                    // Machines that have the runner, and whose store was emptied, write it when they hear of this.
+                    if !is_settled {
+                        is_settled = true;
+                        sleep(rules::look_interval(None)).await;
+                        self.look(name, runner).await?;
+                        continue;
+                    }
+                    return Ok(SharedStart::Register);
+                }
                 Some((_, since)) if since.elapsed() < rules::pending_wait(None) => return Ok(SharedStart::Wait),
                 Some((pending, _)) => {
                     tracing::warn!(
@@ -216,15 +230,22 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 }
                 None => {}
             }
-            let pending = SharedPending { change: SharedChange::Register, sender: own.clone(), token: None };
+            let pending = SharedPending {
+                change: SharedChange::Register,
+                sender: own.clone(),
+                token: None,
+                number: random_bits(),
+            };
             let member = self.member(inquiry);
             let begun = self.swap_shared(name, runner, |next| {
                 next.pending = Some(pending);
+                next.origin = enrollment.source.origin();
                 enter_member(next, member);
             });
             if begun.await? {
                 runner.share(name);
-                return Ok(SharedStart::Register);
+            } else {
+                sleep(pause(attempt)).await;
             }
         }
         Ok(SharedStart::Wait)
@@ -251,6 +272,20 @@ impl<S: Server, D: Disk> Ops<S, D> {
             next.leaving = Some(own);
         });
         left.await.unwrap_or(false)
+    }
+
+    /// The last machine has deleted the runner, and has left its value.
+    ///
+    /// # Errors
+    /// As [`Ops::announce`].
+    pub async fn clear_deleted(&self, name: &ShareName, runner: &mut Runner) -> Result<(), Error> {
+        let own = self.system_id().clone();
+        self.swap_shared(name, runner, |next| {
+            (next.token, next.id, next.pending, next.leaving) = (None, None, None, None);
+            next.members.retain(|member| member.machine == own);
+        })
+        .await
+        .map(drop)
     }
 
     /// Removes the value of a runner that this machine has deleted as the last one.
