@@ -14,14 +14,14 @@ use crate::lifecycle::sharing::look_interval;
 use crate::model::{Credential, ShareName};
 use crate::sharing::{self, AnyEngine, Shares, Stored};
 
-/// The store's value of a runner, as it was read or reported.
-pub(super) type StoreChange = (ShareName, Option<Rc<Stored>>);
+/// The store's value of a runner, as it was read or reported; or why it cannot be.
+pub(super) type StoreChange = (ShareName, Result<Option<Rc<Stored>>, Rc<sharing::Error>>);
 
 /// What the store watch reports.
 pub(super) enum StoreEvent {
     /// The settings have another store, or none.
     Opened(Box<Result<Option<Shares<AnyEngine>>, sharing::Error>>),
-    /// A value may differ from what its runner knows.
+    /// A value may differ from what its runner knows, or cannot be read.
     Changed(StoreChange),
 }
 
@@ -92,34 +92,46 @@ impl StoreWatch {
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
-    let report = |stored: Option<Stored>, interval: &mut Duration| {
-        let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
-        let life = token.map(|token| {
-            let Credential { obtained_at, expiry, .. } = &token.credential;
-            let times = obtained_at.zip(expiry.at());
-            times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
-        });
-        *interval = look_interval(life);
+    let report = |seen: Result<Option<Stored>, sharing::Error>, interval: &mut Duration| {
+        if let Ok(stored) = &seen {
+            let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
+            let life = token.map(|token| {
+                let Credential { obtained_at, expiry, .. } = &token.credential;
+                let times = obtained_at.zip(expiry.at());
+                times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
+            });
+            *interval = look_interval(life);
+        }
         // The daemon has ended.
-        let _ended = changes.send((name.clone(), stored.map(Rc::new)));
+        let _ended = changes.send((name.clone(), seen.map(|stored| stored.map(Rc::new)).map_err(Rc::new)));
+        *interval
     };
     loop {
-        match shares.watch(&name).await {
-            Ok(mut watch) => {
-                let mut seen = shares.read(&name).await;
-                while let Ok(stored) = seen {
-                    report(stored, &mut interval);
-                    seen = match timeout(interval, shares.next(&name, &mut watch)).await {
-                        Ok(next) => next,
-                        Err(_) => shares.read(&name).await,
-                    };
-                }
-                if let Err(error) = seen {
-                    tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
-                }
-            }
-            Err(error) => tracing::debug!(share = %name, error = chain(&error), "cannot watch a shared runner"),
+        if let Err(error) = follow(&shares, &name, |stored| report(Ok(stored), &mut interval)).await {
+            report(Err(error), &mut interval);
         }
         sleep(interval).await;
+    }
+}
+
+/// Follows a value until its watch ends, which says nothing of the store, or the store cannot be used. `report` returns how
+/// long to wait before the value is read again in any case.
+async fn follow(
+    shares: &Shares<AnyEngine>,
+    name: &ShareName,
+    mut report: impl FnMut(Option<Stored>) -> Duration,
+) -> Result<(), sharing::Error> {
+    let mut watch = shares.watch(name).await?;
+    let mut stored = shares.read(name).await?;
+    loop {
+        let interval = report(stored);
+        stored = match timeout(interval, shares.next(name, &mut watch)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
+                return Ok(());
+            }
+            Err(_) => shares.read(name).await?,
+        };
     }
 }

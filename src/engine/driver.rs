@@ -17,7 +17,7 @@ use crate::clock::{Clock, ServerTime};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
-use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
+use crate::model::{NextStep, RunnerReport, SharingReport, StateName, Timestamp};
 use crate::ops::{self, AccessToken, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
 use crate::secret::Digest;
 
@@ -351,8 +351,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             state: self.state.name(),
             since: Some(self.state.since()),
             next: lifecycle::plan(&self.state, &self.rules).map(|Plan { step, at, why }| NextStep { step, at, why }),
+            sharing: self.sharing().map(Box::new),
             ..record_report(&self.runner, self.now())
         }
+    }
+
+    fn sharing(&self) -> Option<SharingReport> {
+        let engine = self.config.sharing.as_ref().map(|sharing| sharing.engine.as_str().to_owned());
+        Some(SharingReport { engine, ..self.runner.sharing(self.share(), self.now())? })
     }
 
     fn current_rules(&self) -> Rules {

@@ -264,6 +264,13 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         is_dead && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }
 
+    /// Whether a person may have the token replaced by the runner's id. That needs no reason in the store: it is enough that
+    /// no token is accepted that is known, and that no other machine can still bring one.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        matches!(self.next_step(), SharedStep::Recover | SharedStep::TakeOver) && !self.is_sender_awaited()
+    }
+
     /// Another machine's change may still bring a token.
     fn is_sender_awaited(&self) -> bool {
         self.stored.pending.as_ref().is_some_and(|pending| pending.sender != *self.own)
@@ -368,6 +375,46 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
                 SharedStep::Ask(ours.token())
             }
             None => SharedStep::Ask(stored.token()),
+        }
+    }
+}
+
+/// What the store's token is, seen from ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The same.
+    Same,
+    /// Newer.
+    Newer,
+    /// Older.
+    Older,
+    /// Neither grew from the other, as far as the links reach.
+    Fork,
+}
+
+impl Relation {
+    /// The relation of two links.
+    #[must_use]
+    pub fn of(ours: &Lineage, stored: &Lineage) -> Self {
+        if ours.newest() == stored.newest() {
+            Self::Same
+        } else if ours.token() != stored.token() && is_fork(ours, stored) {
+            Self::Fork
+        } else if stored.generation() > ours.generation() {
+            Self::Newer
+        } else {
+            Self::Older
+        }
+    }
+
+    /// The word for scripts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Newer => "newer",
+            Self::Older => "older",
+            Self::Fork => "fork",
         }
     }
 }
