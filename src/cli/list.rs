@@ -238,7 +238,14 @@ mod tests {
                 },
             ),
         ];
-        insta::assert_snapshot!(table_with_next(|| runners.iter(), now).collect::<String>(), @r"");
+        insta::assert_snapshot!(table_with_next(|| runners.iter(), now).collect::<String>(), @r"
+        NAME    ID  URL  EXECUTOR  TOKEN  STATE    EXPIRES  NEXT
+        new     -   -    -         -      unknown  -        -
+          shared as docker-fleet: no contact yet
+        alone   -   -    -         -      unknown  -        -
+        docker  -   -    -         -      unknown  -        -
+          shared as docker-fleet in etcd: generation 7, 20 members, s_0123456789ab is changing it, the store does not have this machine's token yet, last contact 1m 35s ago, etcd cannot be reached
+        ");
         let alone: String = table(|| runners.iter(), now).collect();
         assert!(!alone.contains("shared as"), "{alone}");
     }

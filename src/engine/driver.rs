@@ -124,6 +124,8 @@ pub struct Driver<S, D, C> {
     pub rules: Rules,
     /// What speaks for an id that config.toml claims.
     pub id_trust: IdTrust,
+    /// Whether a person heals a shared runner: its store needs no reason for a reset by the runner's id.
+    pub is_healing: bool,
     /// The estimate of the server's time.
     pub time: ServerTime,
     /// Server time minus this machine's in milliseconds, when the last answer came.
@@ -167,6 +169,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             is_time_known: false,
             skew_millis: None,
             id_trust: IdTrust::None,
+            is_healing: false,
             is_deletion_sent: false,
             is_loss_noted: false,
         };
@@ -178,6 +181,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Some(Unfinished::Unregistration) | None => {}
         }
         driver
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked_by(self, asker: Asker) -> Self {
+        Self { asker, ..self }
     }
 
     /// What comes next, by rules that follow the present settings; `None` once the runner is retired.

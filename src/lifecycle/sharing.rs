@@ -130,6 +130,15 @@ impl Shown {
     }
 }
 
+/// The refusals of a token that the state of the runner has proven dead: it keeps the conclusion alone.
+#[must_use]
+pub fn concluded(now: Stamp, confirm_after: Duration) -> Finding {
+    let millis = u64::try_from(confirm_after.as_millis()).unwrap_or(u64::MAX);
+    let since_boot_ms = now.since_boot_ms.saturating_sub(millis);
+    let first = Stamp { at: now.at.minus(confirm_after), since_boot_ms, ..now };
+    Finding { claim: Claim::Refused, count: 2, first, last: Some(now) }
+}
+
 fn later(stamp: Stamp, span: Duration) -> Stamp {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Stamp { at: stamp.at.plus(span), since_boot_ms: stamp.since_boot_ms.saturating_add(millis), ..stamp }

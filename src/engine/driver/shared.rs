@@ -132,7 +132,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         for is_compared in [false, true] {
             let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
             let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-            if engine.ops.announce(name, &mut self.runner, change, &inquiry).await? == Announced::Done {
+            let announced = if is_by_id && self.is_healing {
+                engine.ops.announce_healing(name, &mut self.runner, &inquiry).await?
+            } else {
+                engine.ops.announce(name, &mut self.runner, change, &inquiry).await?
+            };
+            if announced == Announced::Done {
                 return Ok(None);
             }
             if is_by_id {

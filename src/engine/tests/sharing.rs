@@ -1,5 +1,7 @@
 //! Machines that share one runner over a store in memory, each with a disk of its own.
 
+mod healing;
+
 use std::future::ready;
 
 use super::*;

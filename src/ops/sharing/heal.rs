@@ -1,6 +1,6 @@
 //! A new token for a dead shared runner, because a person asks for it.
 
-use super::{Announced, RECOVERY_WINDOW};
+use super::{Announced, RECOVERY_WINDOW, rules};
 use crate::model::{Candidate, ShareName, SharedChange, SharedPending};
 use crate::ops::{Disk, Error, Inquiry, Ops, Runner, Server};
 
@@ -34,9 +34,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 return Ok(Announced::NotNow);
             }
         }
-        let journal = Self::journal_of(runner, &entered);
-        if !self.viewed(runner, journal, inquiry, |view| view.may_heal()).unwrap_or(false) {
-            let step = self.next_shared(runner, journal, inquiry);
+        let is_begun = entered.pending.is_some();
+        let left = runner.validity(inquiry.now.at).and_then(|validity| validity.left(inquiry.now.at));
+        let concluded = || rules::concluded(inquiry.now, rules::confirm_after(inquiry.timing, left));
+        let inquiry = &Inquiry { asked: inquiry.asked.or_else(|| inquiry.is_dead.then(concluded)), ..*inquiry };
+        if !self.viewed(runner, is_begun, inquiry, |view| view.may_heal()).unwrap_or(false) {
+            let step = self.next_shared(runner, is_begun, inquiry);
             tracing::debug!(runner = runner.label(), share = %name, ?step, "not healing the shared runner now");
             return Ok(Announced::NotNow);
         }
