@@ -24,15 +24,26 @@ pub enum SharedCommand {
     /// List the shared runners that agent.toml names
     List,
     /// Show everything that the store knows of a shared runner, but its token
+    ///
+    /// That is its generations, its members, a change under way, and how the token of this machine compares with the
+    /// one in the store.
     Show(ShowSharedArguments),
     /// Give a shared runner a token that works
+    ///
+    /// Run it on a machine that shares the runner. GitLab is asked about every token that this machine and the store
+    /// know. One that it accepts is written into the store, and nothing is replaced. If it refuses all of them twice, a
+    /// minute apart, the token is reset by the runner's id. That needs an access token, from --access-token-file or the
+    /// [[server]] in agent.toml.
     Heal(HealArguments),
     /// Remove a shared runner or one of its members from the store
+    ///
+    /// Shows what is there and asks first. The runner stays in GitLab, and its machines keep its token: each of them
+    /// that still names it in `share_as` writes it into the store again. This also removes a value that is damaged,
+    /// sealed with another key, or of another program.
     Forget(ForgetArguments),
 }
 
-/// Shows what the store has: the generations, the members, a change under way, and how the token of this machine
-/// compares with the one in the store.
+/// Which runner to show.
 #[derive(Args, Debug)]
 pub struct ShowSharedArguments {
     /// Name of the shared runner, as in `share_as`
@@ -40,11 +51,7 @@ pub struct ShowSharedArguments {
     pub name: ShareName,
 }
 
-/// Gives a shared runner a token that works, and writes it into the store. Run it on a machine that shares the runner.
-///
-/// GitLab is asked about every token that this machine and the store know. One that it accepts is written into the
-/// store, and nothing is replaced. If it refuses all of them twice, a minute apart, the token is reset by the
-/// runner's id, for which an access token is needed: from --access-token-file, or the [[server]] in agent.toml.
+/// Which runner to heal, and by which access token.
 #[derive(Args, Debug)]
 pub struct HealArguments {
     /// Name of the shared runner, as in `share_as`
@@ -59,11 +66,7 @@ pub struct HealArguments {
     pub tls: TlsArguments,
 }
 
-/// Removes a shared runner from the store, or with --member one machine from its members. Shows what is there and
-/// asks first.
-///
-/// The runner stays in GitLab, and its machines keep its token: each of them that still names it in `share_as` writes
-/// it into the store again. This also removes a value that is damaged, sealed with another key, or of another program.
+/// What to remove.
 #[derive(Args, Debug)]
 pub struct ForgetArguments {
     /// Name of the shared runner, as in `share_as`

@@ -1,5 +1,6 @@
 //! A new token for a dead shared runner, because a person asks for it.
 
+use super::join::enter_member;
 use super::{Announced, RECOVERY_WINDOW, rules};
 use crate::model::{Candidate, ShareName, SharedChange, SharedPending};
 use crate::ops::{Disk, Error, Inquiry, Ops, Runner, Server};
@@ -43,10 +44,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             tracing::debug!(runner = runner.label(), share = %name, ?step, "not healing the shared runner now");
             return Ok(Announced::NotNow);
         }
-        let (sender, now) = (self.sender(), inquiry.now.at);
+        let (sender, member, now) = (self.sender(), self.member(inquiry), inquiry.now.at);
         let announced = self
             .swap_shared(name, runner, |next| {
                 next.pending = Some(SharedPending { change: SharedChange::ResetById, sender, token: own });
+                enter_member(next, member);
                 next.recoveries.retain(|at| now.since(*at) < RECOVERY_WINDOW);
                 next.recoveries.push(now);
             })
