@@ -16,9 +16,12 @@ use crate::ops::{
 use crate::store::AskedBy;
 
 impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
-    /// The name by which other machines share the runner.
+    /// The name by which other machines share the runner. A command has the record alone.
     pub(super) fn share(&self) -> Option<ShareName> {
-        self.enrollment.as_ref()?.share_as.clone()
+        match &self.enrollment {
+            Some(enrollment) => enrollment.share_as.clone(),
+            None => self.runner.record.shared.as_ref().map(|shared| shared.name.clone()),
+        }
     }
 
     /// Takes the runner from the store, or registers it for all machines.

@@ -108,3 +108,26 @@ async fn healing_waits_for_a_machine_that_may_still_bring_a_token() {
     assert!(began.elapsed() >= Duration::from_secs(90), "{:?}", began.elapsed());
     assert_eq!(fleet.stored().await.pending, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rotation_by_a_command_is_announced_in_the_store_and_told_to_it() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let machine = fleet.machine(0, fleet.machines[0].disk.clone()).await;
+    let asker = Asker::Command { access_token: None, entry_fate: EntryFate::Keep };
+    let mut driver = machine.driver.asked_by(asker);
+    // A command drives a runner as it is.
+    driver.enrollment = None;
+    let drive = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(matches!(drive.outcome(), Some(Outcome::Rotated(_))), "{drive:?}");
+    let stored = fleet.stored().await;
+    assert_eq!(stored.token.unwrap().credential.token, fleet.current());
+    // While another machine changes the runner, nothing is sent.
+    let other = Sender { machine: "s_999999999999".parse().unwrap(), boot: 7 };
+    fleet
+        .change(|next| next.pending = Some(SharedPending { change: SharedChange::Reset, sender: other, token: None }))
+        .await;
+    let drive = driver.drive(Goal::Rotated, Budget::BY_RULES, &TestCaller::default()).await;
+    assert!(!matches!(drive.outcome(), Some(Outcome::Rotated(_))), "{drive:?}");
+    assert_eq!(fleet.count("reset"), 1);
+}
