@@ -6,6 +6,7 @@
 
 pub mod arguments;
 mod completions;
+mod confirm;
 mod context;
 mod document;
 mod error;
@@ -24,6 +25,7 @@ mod rotate;
 mod run;
 mod selection;
 mod session;
+pub mod shared;
 mod shared_entry;
 mod status;
 mod table;
@@ -127,6 +129,9 @@ fn work(command: Command, context: &Context<'_>, runtime: &Runtime, signals: Sig
         }
         Command::Fleet(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| fleet::fleet(context, *arguments, interrupt))
+        }
+        Command::Shared(arguments) => {
+            one_shot(runtime, signals, reporter, |interrupt| shared::shared(context, *arguments, interrupt))
         }
         Command::Unregister(arguments) => {
             one_shot(runtime, signals, reporter, |interrupt| unregister::unregister(context, arguments, interrupt))

@@ -80,7 +80,7 @@ pub use ports::{Disk, Server};
 pub use projection::{EntryStatus, Reconciled};
 pub use replay::{Replayed, Unfinished};
 pub use runner::{Runner, is_own};
-pub use sharing::{Announced, SharedStart, SharingReport};
+pub use sharing::{Announced, SharedStart};
 pub use sole_copies::SoleCopies;
 pub use unregister::{Deletion, EntryFate, UnregisterRequest, UnregisterResult, Unregistration};
 

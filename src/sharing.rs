@@ -30,7 +30,7 @@ pub use any::{AnyEngine, AnyWatch};
 pub use engine::{Engine, Value, Watch};
 pub use error::Error;
 pub use settings::{EngineSettings, PREFIX, Settings, open};
-pub use shares::{Shares, Stored, Swapped};
+pub use shares::{Found, Shares, Stored, Swapped};
 
 /// Size limit of a value, in bytes. etcd takes 1.5 MiB in one request, Kubernetes 1 MiB in a Secret.
 pub const MAX_VALUE_BYTES: usize = 512 * 1024;

@@ -13,6 +13,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::fleet::arguments::FleetArguments;
+pub use super::shared::arguments::SharedArguments;
 use crate::log::{LogFormat, LogLevel};
 use crate::model::{RunnerId, ServerUrl, TlsFiles, parse_span};
 use crate::secret::{Token, TokenError};
@@ -121,6 +122,8 @@ pub enum Command {
     Health(HealthArguments),
     /// Manage the runners of a GitLab instance with an access token
     Fleet(Box<FleetArguments>),
+    /// Show and repair the runners that machines share over a store
+    Shared(Box<SharedArguments>),
     /// Print a shell completion script
     Completions(CompletionsArguments),
     /// Write man pages, for packaging
@@ -527,6 +530,7 @@ impl Arguments {
             | Command::Unregister(_)
             | Command::List
             | Command::Fleet(_)
+            | Command::Shared(_)
             | Command::Completions(_)
             | Command::Manual(_) => files,
         }
@@ -543,6 +547,7 @@ impl Arguments {
             Command::Run(_)
             | Command::List
             | Command::Fleet(_)
+            | Command::Shared(_)
             | Command::Status(_)
             | Command::Health(_)
             | Command::Completions(_)

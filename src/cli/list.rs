@@ -1,6 +1,7 @@
 //! `list`: the runners in config.toml, without contacting a server.
 
 use std::borrow::Borrow;
+use std::time::Duration;
 
 use super::context::Context;
 use super::outcome::of_entry;
@@ -10,7 +11,7 @@ use super::text::{expiry_text, printable};
 use super::{Error, Exit};
 use crate::engine::{Config, inventory, record_report};
 use crate::files::look;
-use crate::model::{NextStep, RunnerReport, StateName, Timestamp, format_span};
+use crate::model::{NextStep, RunnerReport, SharingReport, StateName, Timestamp, format_span};
 use crate::settings;
 use crate::store::{self, Store};
 
@@ -81,6 +82,7 @@ fn reports(candidate: &Candidate, now: Timestamp) -> Vec<RunnerReport> {
                 last_verify: known.last_verify.clone(),
                 id: written.id.or(known.id),
                 token_expires_at: written.token_expires_at.or(known.token_expires_at),
+                sharing: known.sharing.clone(),
                 error,
                 ..written
             },
@@ -100,7 +102,7 @@ pub(super) fn table<I: Iterator<Item: Borrow<RunnerReport>>>(
     columns(&HEADINGS[..7], runners, now)
 }
 
-/// The same with the daemon's next step.
+/// The same with the daemon's next step, and a line below each runner that is shared.
 pub(super) fn table_with_next<I: Iterator<Item: Borrow<RunnerReport>>>(
     runners: impl Fn() -> I,
     now: Timestamp,
@@ -118,7 +120,33 @@ fn columns<I: Iterator<Item: Borrow<RunnerReport>>>(
     let table = Table::new(headings.iter().map(|heading| (*heading, false)).collect(), Screen::default());
     let mut table = table.measured(rows());
     let headings = table.lines(&[]);
-    std::iter::once(headings).chain(rows().map(move |row| table.lines(&[row])))
+    let lines = runners().map(move |runner| {
+        let runner = runner.borrow();
+        let sharing = runner.sharing.as_ref().filter(|_| count == HEADINGS.len());
+        table.lines(&[row(runner, now, count)]) + &sharing.map(|sharing| sharing_line(sharing)).unwrap_or_default()
+    });
+    std::iter::once(headings).chain(lines)
+}
+
+/// What the daemon knows of a runner that is shared: indented, below its row.
+fn sharing_line(sharing: &SharingReport) -> String {
+    let SharingReport { share, engine, generation, changing, members, contact_seconds, problem, untold, .. } = sharing;
+    let contact = match contact_seconds {
+        Some(0) => "contact now".to_owned(),
+        Some(seconds) => format!("last contact {} ago", format_span(Duration::from_secs(*seconds))),
+        None => "no contact yet".to_owned(),
+    };
+    let place = engine.as_ref().map(|engine| format!(" in {engine}")).unwrap_or_default();
+    let clauses = [
+        generation.map(|generation| format!("generation {generation}")),
+        members.map(|members| format!("{members} {}", if members == 1 { "member" } else { "members" })),
+        changing.as_ref().map(|machine| format!("{machine} is changing it")),
+        untold.then(|| "the store does not have this machine's token yet".to_owned()),
+        Some(contact),
+        problem.clone(),
+    ];
+    let clauses: Vec<_> = clauses.into_iter().flatten().collect();
+    format!("  shared as {share}{}: {}\n", printable(&place), printable(&clauses.join(", ")))
 }
 
 fn row(runner: &RunnerReport, now: Timestamp, columns: usize) -> Vec<Cell> {
@@ -170,6 +198,7 @@ mod tests {
             next: None,
             action: None,
             error: None,
+            sharing: None,
         };
         let runners = [
             report("a", Some("2027-01-02T04:00:00Z")),
@@ -182,5 +211,42 @@ mod tests {
         läufer-2  -   https://gitlab.example.com  -         -      active  -
         b?[2J     -   https://gitlab.example.com  -         -      active  expired 2026-12-31T00:00:00Z (1d ago)
         ");
+    }
+    #[test]
+    fn line_below_a_shared_runner_says_what_is_known_of_the_store() {
+        let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+        let sharing = SharingReport::new("docker-fleet".parse().unwrap());
+        let runner = |name: &str, sharing: SharingReport| RunnerReport {
+            name: Some(name.to_owned()),
+            sharing: Some(Box::new(sharing)),
+            ..RunnerReport::default()
+        };
+        let runners = [
+            runner("new", sharing.clone()),
+            RunnerReport { name: Some("alone".to_owned()), ..RunnerReport::default() },
+            runner(
+                "docker",
+                SharingReport {
+                    engine: Some("etcd".to_owned()),
+                    generation: Some(7),
+                    changing: Some("s_0123456789ab".to_owned()),
+                    members: Some(20),
+                    contact_seconds: Some(95),
+                    problem: Some("etcd cannot be reached".to_owned()),
+                    untold: true,
+                    ..sharing
+                },
+            ),
+        ];
+        insta::assert_snapshot!(table_with_next(|| runners.iter(), now).collect::<String>(), @r"
+        NAME    ID  URL  EXECUTOR  TOKEN  STATE    EXPIRES  NEXT
+        new     -   -    -         -      unknown  -        -
+          shared as docker-fleet: no contact yet
+        alone   -   -    -         -      unknown  -        -
+        docker  -   -    -         -      unknown  -        -
+          shared as docker-fleet in etcd: generation 7, 20 members, s_0123456789ab is changing it, the store does not have this machine's token yet, last contact 1m 35s ago, etcd cannot be reached
+        ");
+        let alone: String = table(|| runners.iter(), now).collect();
+        assert!(!alone.contains("shared as"), "{alone}");
     }
 }

@@ -78,10 +78,13 @@ impl Reporter {
         match self.output {
             Output::Text => self.parts(text().into_iter().map(Ok)),
             Output::Json => self.document("runners", runners),
-            Output::Jsonl => {
-                self.parts(runners.map(|runner| serde_json::to_string(runner.borrow()).map(|line| line + "\n")));
-            }
+            Output::Jsonl => self.lines(runners),
         }
+    }
+
+    /// Writes rows as JSON, one per line.
+    pub(super) fn lines(&self, rows: impl Iterator<Item = impl Serialize>) {
+        self.parts(rows.map(|row| serde_json::to_string(&row).map(|line| line + "\n")));
     }
 
     /// Writes one JSON document with these rows under `name`, in parts.

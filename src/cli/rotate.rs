@@ -14,7 +14,7 @@ use crate::engine::{Asker, Budget, Drive, IdTrust, ManagedRunner, StepFailure, r
 use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, State};
 use crate::model::Action;
-use crate::ops::{self, AccessToken, EntryFate};
+use crate::ops::{self, AccessToken, EntryFate, SoleCopies};
 
 /// Rotates the selected runners. An interrupt cancels no reset that is under way, and lets no other one begin.
 pub(super) async fn rotate(
@@ -43,6 +43,15 @@ pub(super) async fn rotate(
     let sole_copies = session.ops().sole_copies().clone();
     let rotation =
         session.for_all(&selector, |session, managed| rotate_one(session, managed, access_token.clone(), id_trust));
+    until_interrupted(&interrupt, &sole_copies, rotation).await
+}
+
+/// Does work that resets tokens. After an interrupt no other reset begins.
+pub(super) async fn until_interrupted<T>(
+    interrupt: &Interrupt,
+    sole_copies: &SoleCopies,
+    work: impl Future<Output = T>,
+) -> T {
     let closing = async {
         interrupt.asked().await;
         sole_copies.close();
@@ -50,7 +59,7 @@ pub(super) async fn rotate(
     };
     tokio::select! {
         biased;
-        result = rotation => result,
+        done = work => done,
         never = closing => never,
     }
 }
@@ -90,17 +99,8 @@ fn id_is_missing() -> Error {
 
 async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -> Result<RunnerOutcome, Error> {
     let drive = session.drive(driver, goal, Budget::BY_RULES).await;
-    if driver.runner.is_unstored() && !matches!(drive.outcome(), Some(Outcome::Rotated(_))) {
-        let error = drive.failure().map(|failure| chain(failure).to_string()).unwrap_or_default();
-        session.remark_in_memory(driver.runner.label(), &error);
-        let stored = session.drive(driver, Goal::Stored, Budget::Unlimited).await;
-        match (stored.outcome(), stored.failure()) {
-            (Some(Outcome::Adopted(_)), _) => return rotated(session, driver, stored).await,
-            (_, Some(failure)) if driver.runner.is_unstored() => {
-                tracing::error!(runner = driver.runner.label(), error = chain(failure), "ending nevertheless");
-            }
-            _ => {}
-        }
+    if let Some(stored) = rescue(session, driver, &drive).await {
+        return rotated(session, driver, stored).await;
     }
     match (drive.outcome(), driver.state()) {
         (Some(Outcome::Rotated(_)), _) => rotated(session, driver, drive).await,
@@ -139,7 +139,30 @@ async fn try_rotate(session: &CommandSession, driver: &mut Driver, goal: Goal) -
     }
 }
 
-async fn rotated(session: &CommandSession, driver: &mut Driver, drive: Drive) -> Result<RunnerOutcome, Error> {
+/// Writes a token that is in memory alone, for as long as that takes. Returns how it became the runner's, if it did.
+pub(super) async fn rescue(session: &CommandSession, driver: &mut Driver, drive: &Drive) -> Option<Drive> {
+    if !driver.runner.is_unstored() || matches!(drive.outcome(), Some(Outcome::Rotated(_))) {
+        return None;
+    }
+    let error = drive.failure().map(|failure| chain(failure).to_string()).unwrap_or_default();
+    session.remark_in_memory(driver.runner.label(), &error);
+    let stored = session.drive(driver, Goal::Stored, Budget::Unlimited).await;
+    match (stored.outcome(), stored.failure()) {
+        (Some(Outcome::Adopted(_)), _) => return Some(stored),
+        (_, Some(failure)) if driver.runner.is_unstored() => {
+            tracing::error!(runner = driver.runner.label(), error = chain(failure), "ending nevertheless");
+        }
+        _ => {}
+    }
+    None
+}
+
+/// Reports a new token, once config.toml holds it.
+pub(super) async fn rotated(
+    session: &CommandSession,
+    driver: &mut Driver,
+    drive: Drive,
+) -> Result<RunnerOutcome, Error> {
     if let Some(StepFailure::Unsaved(first)) = drive.into_failure() {
         let budget = session.saving_budget(&driver.runner, &first);
         let saved = session.drive(driver, Goal::Saved, budget).await;

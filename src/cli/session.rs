@@ -213,6 +213,9 @@ impl Caller for CommandSession {
             (Goal::Rotated | Goal::RotatedById, [.., (_, Outcome::Lost { .. })]) => {
                 self.reporter.remark(&format!("runner `{runner}`: {error}: finding out whether the token was replaced"))
             }
+            (Goal::Healed, _) => {
+                self.reporter.remark(&format!("runner `{runner}`: {error}: asking again"));
+            }
             (Goal::Saved, _) if !self.ops().disk().has_state() => self.remark_in_memory(runner, &error),
             _ => {}
         }

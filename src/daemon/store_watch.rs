@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::engine::Config;
 use crate::error_chain::chain;
@@ -14,14 +14,17 @@ use crate::lifecycle::sharing::look_interval;
 use crate::model::{Credential, ShareName, SharedRunner};
 use crate::sharing::{self, AnyEngine, Shares, Stored};
 
-/// The store's value of a runner, as it was read or reported.
-pub(super) type StoreChange = (ShareName, Option<Rc<Stored>>);
+/// The store's value of a runner, as it was read or reported; or why it cannot be.
+pub(super) type StoreChange = (ShareName, Result<Option<Rc<Stored>>, Rc<sharing::Error>>);
+
+/// How often an unchanged value is reported: it shows that the store answers.
+const REPORT: Duration = Duration::from_secs(30);
 
 /// What the store watch reports.
 pub(super) enum StoreEvent {
     /// The settings have another store, or none.
     Opened(Box<Result<Option<Shares<AnyEngine>>, sharing::Error>>),
-    /// A value may differ from what its runner knows.
+    /// A value may differ from what its runner knows, or cannot be read.
     Changed(StoreChange),
 }
 
@@ -92,40 +95,54 @@ impl StoreWatch {
 /// Reports each change of a value, and the value itself now and then: a server that is paused reports nothing.
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
-    let mut reported: Option<Option<SharedRunner>> = None;
-    let mut report = |stored: Option<Stored>, interval: &mut Duration| {
-        let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
-        let life = token.map(|token| {
-            let Credential { obtained_at, expiry, .. } = &token.credential;
-            let times = obtained_at.zip(expiry.at());
-            times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
-        });
-        *interval = look_interval(life);
-        let present = stored.as_ref().map(|stored| stored.runner.clone());
-        if reported.as_ref() == Some(&present) {
-            return;
+    let mut reported: Option<(Instant, Option<SharedRunner>)> = None;
+    let mut report = |seen: Result<Option<Stored>, sharing::Error>, interval: &mut Duration| {
+        if let Ok(stored) = &seen {
+            let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
+            let life = token.map(|token| {
+                let Credential { obtained_at, expiry, .. } = &token.credential;
+                let times = obtained_at.zip(expiry.at());
+                times.map_or(Duration::MAX, |(obtained_at, expires_at)| expires_at.since(obtained_at))
+            });
+            *interval = look_interval(life);
         }
-        reported = Some(present);
+        let present = seen.as_ref().ok().map(|stored| stored.as_ref().map(|stored| stored.runner.clone()));
+        let is_news =
+            |(at, known): &(Instant, Option<SharedRunner>)| at.elapsed() >= REPORT || Some(known) != present.as_ref();
+        if !reported.as_ref().is_none_or(is_news) {
+            return *interval;
+        }
+        reported = present.map(|present| (Instant::now(), present));
         // The daemon has ended.
-        let _ended = changes.send((name.clone(), stored.map(Rc::new)));
+        let _ended = changes.send((name.clone(), seen.map(|stored| stored.map(Rc::new)).map_err(Rc::new)));
+        *interval
     };
     loop {
-        match shares.watch(&name).await {
-            Ok(mut watch) => {
-                let mut seen = shares.read(&name).await;
-                while let Ok(stored) = seen {
-                    report(stored, &mut interval);
-                    seen = match timeout(interval, shares.next(&name, &mut watch)).await {
-                        Ok(next) => next,
-                        Err(_) => shares.read(&name).await,
-                    };
-                }
-                if let Err(error) = seen {
-                    tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
-                }
-            }
-            Err(error) => tracing::debug!(share = %name, error = chain(&error), "cannot watch a shared runner"),
+        if let Err(error) = follow(&shares, &name, |stored| report(Ok(stored), &mut interval)).await {
+            report(Err(error), &mut interval);
         }
         sleep(interval).await;
+    }
+}
+
+/// Follows a value until its watch ends, which says nothing of the store, or the store cannot be used. `report` returns how
+/// long to wait before the value is read again in any case.
+async fn follow(
+    shares: &Shares<AnyEngine>,
+    name: &ShareName,
+    mut report: impl FnMut(Option<Stored>) -> Duration,
+) -> Result<(), sharing::Error> {
+    let mut watch = shares.watch(name).await?;
+    let mut stored = shares.read(name).await?;
+    loop {
+        let interval = report(stored);
+        stored = match timeout(interval, shares.next(name, &mut watch)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
+                return Ok(());
+            }
+            Err(_) => shares.read(name).await?,
+        };
     }
 }

@@ -1,5 +1,7 @@
 //! The daemon against a GitLab and a disk in memory, on a paused clock.
 
+mod sharing;
+
 use std::future::ready;
 use std::time::Duration;
 

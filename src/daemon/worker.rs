@@ -18,7 +18,7 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
-use crate::sharing::Stored;
+use crate::sharing::{self, Stored};
 use crate::store::EntrySelector;
 use ongoing_failure::OngoingFailure;
 pub(super) use secrets::Secrets;
@@ -43,8 +43,8 @@ pub(super) enum RunnerCommand {
     SecretsChanged(Rc<Secrets>),
     /// New settings, and the secrets that they name.
     Settings(Rc<Config>, Rc<Secrets>),
-    /// The store of the shared runner has this value.
-    Store(Option<Rc<Stored>>),
+    /// The store of the shared runner has this value, or cannot be used.
+    Store(Result<Option<Rc<Stored>>, Rc<sharing::Error>>),
     /// An enrollment takes the runner over.
     HandOver,
     /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].

@@ -19,7 +19,7 @@ use crate::clock::{Clock, ServerTime};
 use crate::error_chain::chain;
 use crate::gitlab::ErrorClass;
 use crate::lifecycle::{self, Goal, Moment, Outcome, Plan, Rejection, Rules, State, Step, Taken};
-use crate::model::{NextStep, RunnerReport, StateName, Timestamp};
+use crate::model::{NextStep, RunnerReport, SharingReport, StateName, Timestamp};
 use crate::ops::{self, AccessToken, Disk, Enrollment, EntryFate, Inquiry, Runner, Server, Unfinished, Unregistration};
 use crate::secret::Digest;
 
@@ -126,6 +126,8 @@ pub struct Driver<S, D, C> {
     pub rules: Rules,
     /// What speaks for an id that config.toml claims.
     pub id_trust: IdTrust,
+    /// Whether a person heals a shared runner: its store needs no reason for a reset by the runner's id.
+    pub is_healing: bool,
     /// The estimate of the server's time.
     pub time: ServerTime,
     /// Server time minus this machine's in milliseconds, when the last answer came.
@@ -171,6 +173,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             is_time_known: false,
             skew_millis: None,
             id_trust: IdTrust::None,
+            is_healing: false,
             is_deletion_sent: false,
             follow_up: None,
             is_loss_noted: false,
@@ -183,6 +186,11 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             Some(Unfinished::Unregistration) | None => {}
         }
         driver
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked_by(self, asker: Asker) -> Self {
+        Self { asker, ..self }
     }
 
     /// What comes next, by rules that follow the present settings; `None` once the runner is retired.
@@ -360,8 +368,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
             state: self.state.name(),
             since: Some(self.state.since()),
             next: lifecycle::plan(&self.state, &self.rules).map(|Plan { step, at, why }| NextStep { step, at, why }),
+            sharing: self.sharing().map(Box::new),
             ..record_report(&self.runner, self.now())
         }
+    }
+
+    fn sharing(&self) -> Option<SharingReport> {
+        let engine = self.config.sharing.as_ref().map(|sharing| sharing.engine.as_str().to_owned());
+        Some(SharingReport { engine, ..self.runner.sharing(self.share(), self.now())? })
     }
 
     fn current_rules(&self) -> Rules {

@@ -19,6 +19,7 @@ pub fn record_report(runner: &Runner, now: Timestamp) -> RunnerReport {
         state: record.state.unwrap_or(StateName::Unknown),
         since: record.since,
         last_verify: record.last_verify.clone(),
+        sharing: runner.recorded_sharing().map(Box::new),
         ..RunnerReport::default()
     }
 }

@@ -24,6 +24,9 @@ pub enum Goal {
     Rotated,
     /// A new token, requested by the runner's id.
     RotatedById,
+    /// A shared runner with a token that is accepted and in its store: a new one, requested by the runner's id, once none
+    /// that is known is accepted.
+    Healed,
     /// A config.toml that holds the credential.
     Saved,
     /// A disk that holds a token which is in memory alone: the credential, or one in an odd answer.
@@ -57,6 +60,7 @@ pub fn plan_towards(goal: Goal, state: &State, taken: &[Taken], rules: &Rules, n
         Goal::RegisteredAgain => registration(Step::RegisterAgain, state, taken, rules, now),
         Goal::Rotated => rotation(Step::Rotate, state, taken, rules, now),
         Goal::RotatedById => rotation(Step::ResetById, state, taken, rules, now),
+        Goal::Healed => healing(state, taken, rules, now),
         Goal::Unregistered => unregistration(state, taken, rules, now),
         Goal::Saved => unsaved(state, rules, now),
         Goal::Stored if matches!(taken.last(), Some((Step::Save, outcome)) if *outcome != Outcome::Unsaved) => None,
@@ -144,6 +148,31 @@ fn rotation(reset: Step, state: &State, taken: &[Taken], rules: &Rules, now: Tim
         (Some(_), _) => None,
     }
 }
+
+/// Verifies until the token is accepted and compared with the store's, or a refusal is confirmed; then the reset is sent,
+/// once. One that was surely not sent waits for another machine, whose change may still bring a token, and which is asked
+/// about again.
+fn healing(state: &State, taken: &[Taken], rules: &Rules, now: Timestamp) -> Option<Plan> {
+    let at_once = |step| Some(Plan { step, at: now, why: Why::Requested });
+    if taken.len() >= MOST_STEPS_OF_HEALING {
+        return None;
+    }
+    match (taken.last(), state) {
+        (None, _) => at_once(Step::Verify),
+        (Some((Step::Verify, Outcome::Refused)), _) => confirmation(state).or_else(|| at_once(Step::ResetById)),
+        (
+            Some((Step::Verify, Outcome::Accepted(_) | Outcome::Adopted(_))),
+            State::Active(Active { ask_first: true, .. }),
+        ) => confirmation(state),
+        (Some((Step::ResetById, Outcome::Deferred { .. })), _) => {
+            Some(Plan { step: Step::Verify, at: now.plus(rules.timing.confirm_after / 4), why: Why::Retry })
+        }
+        (Some(_), _) => None,
+    }
+}
+
+/// Longer than another machine is waited for, with two steps in a quarter of a minute.
+const MOST_STEPS_OF_HEALING: usize = 24;
 
 /// A deletion that the server does not confirm is not repeated by itself, but for that of a manager, which is
 /// idempotent: a verification finds out whether the runner is gone.
@@ -355,6 +384,24 @@ mod tests {
             }
             assert_eq!(command.plan().map(|plan| plan.step), Some(step), "{goal:?}");
         }
+    }
+
+    #[test]
+    fn dead_shared_runner_is_reset_once_its_refusal_is_confirmed() {
+        let mut command = Command::new(Goal::Healed);
+        assert_eq!(command.take(Outcome::Refused).0, Step::Verify);
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::ConfirmRefusal, rules().timing.confirm_after));
+        while command.plan().is_some_and(|plan| plan.step == Step::Verify) {
+            command.take(Outcome::Refused);
+        }
+        // Another machine may still bring a token.
+        assert_eq!(command.take(DEFERRED), (Step::ResetById, Why::Requested, Duration::ZERO));
+        assert_eq!(command.take(Outcome::Refused), (Step::Verify, Why::Retry, rules().timing.confirm_after / 4));
+        assert_eq!(command.take(Outcome::Rotated(validity())).0, Step::ResetById);
+        assert_eq!(command.plan(), None);
+        let mut accepted = Command::new(Goal::Healed);
+        accepted.take(Outcome::Accepted(validity()));
+        assert_eq!(accepted.plan(), None);
     }
 
     #[test]

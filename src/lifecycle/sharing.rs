@@ -130,6 +130,15 @@ impl Shown {
     }
 }
 
+/// The refusals of a token that the state of the runner has proven dead: it keeps the conclusion alone.
+#[must_use]
+pub fn concluded(now: Stamp, confirm_after: Duration) -> Finding {
+    let millis = u64::try_from(confirm_after.as_millis()).unwrap_or(u64::MAX);
+    let since_boot_ms = now.since_boot_ms.saturating_sub(millis);
+    let first = Stamp { at: now.at.minus(confirm_after), since_boot_ms, ..now };
+    Finding { claim: Claim::Refused, count: 2, first, last: Some(now) }
+}
+
 fn later(stamp: Stamp, span: Duration) -> Stamp {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Stamp { at: stamp.at.plus(span), since_boot_ms: stamp.since_boot_ms.saturating_add(millis), ..stamp }
@@ -266,6 +275,13 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         is_dead && has_reason && !self.stored.is_foreign && !self.is_sender_awaited()
     }
 
+    /// Whether a person may have the token replaced by the runner's id. That needs no reason in the store: it is enough that
+    /// no token is accepted that is known, and that no other machine can still bring one.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        matches!(self.next_step(), SharedStep::Recover | SharedStep::TakeOver) && !self.is_sender_awaited()
+    }
+
     /// Another machine's change may still bring a token.
     fn is_sender_awaited(&self) -> bool {
         self.stored.pending.as_ref().is_some_and(|pending| pending.sender != *self.own)
@@ -370,6 +386,46 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
                 SharedStep::Ask(ours.token())
             }
             None => SharedStep::Ask(stored.token()),
+        }
+    }
+}
+
+/// What the store's token is, seen from ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The same.
+    Same,
+    /// Newer.
+    Newer,
+    /// Older.
+    Older,
+    /// Neither grew from the other, as far as the links reach.
+    Fork,
+}
+
+impl Relation {
+    /// The relation of two links.
+    #[must_use]
+    pub fn of(ours: &Lineage, stored: &Lineage) -> Self {
+        if ours.newest() == stored.newest() {
+            Self::Same
+        } else if ours.token() != stored.token() && is_fork(ours, stored) {
+            Self::Fork
+        } else if stored.generation() > ours.generation() {
+            Self::Newer
+        } else {
+            Self::Older
+        }
+    }
+
+    /// The word for scripts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Newer => "newer",
+            Self::Older => "older",
+            Self::Fork => "fork",
         }
     }
 }

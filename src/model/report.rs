@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Action, RunnerId, ServerUrl, StateName, Step, Timestamp, VerifyOutcome, Why};
+use super::{Action, RunnerId, ServerUrl, ShareName, StateName, Step, Timestamp, VerifyOutcome, Why};
 use crate::secret::Fingerprint;
 
 /// The output of `list`, `verify`, `rotate`, `register` and `unregister`, and the daemon's status.
@@ -61,6 +61,61 @@ pub struct RunnerReport {
     /// Why it failed, needs a human or is in an unexpected state, in one sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How it is shared with other machines; absent if it is not.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Box<SharingReport>>,
+}
+
+/// What a machine knows of a runner that it shares. Without the daemon: share, generation and `untold` alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingReport {
+    /// The name in the store, as in `share_as`.
+    pub share: ShareName,
+    /// The kind of store, as in `[sharing] engine`.
+    pub engine: Option<String>,
+    /// The generation of this machine's token; null before there is one.
+    pub generation: Option<u64>,
+    /// The machine (`system_id`) that changes the runner at present.
+    pub changing: Option<String>,
+    /// The number of machines that use the runner; null if the store was never read.
+    pub members: Option<usize>,
+    /// Seconds since the store last answered; null if it never did.
+    pub contact_seconds: Option<u64>,
+    /// Why the store cannot be used at present, in one sentence.
+    pub problem: Option<String>,
+    /// Whether this machine alone has its token: the store is told of it once it can be written.
+    pub untold: bool,
+    /// Server time at which the store last answered.
+    #[serde(skip)]
+    pub contact_at: Option<Timestamp>,
+    /// Whether a person has to end the problem.
+    #[serde(skip)]
+    pub is_lasting: bool,
+}
+
+impl SharingReport {
+    /// Nothing is known but the name.
+    #[must_use]
+    pub fn new(share: ShareName) -> Self {
+        Self {
+            share,
+            engine: None,
+            generation: None,
+            changing: None,
+            members: None,
+            contact_seconds: None,
+            problem: None,
+            untold: false,
+            contact_at: None,
+            is_lasting: false,
+        }
+    }
+
+    /// The same at this server time.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Self {
+        Self { contact_seconds: self.contact_at.map(|at| now.since(at).as_secs()), ..self }
+    }
 }
 
 /// Reads a value; `None` for a name of a later version.

@@ -11,7 +11,9 @@
 //!
 //! A store that cannot be reached stops no verification. It stops resets, registrations and recoveries.
 
+mod heal;
 mod join;
+mod report;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -56,25 +58,12 @@ pub(super) struct StoreMemory {
     is_anothers: bool,
     /// Why the store cannot be used at present.
     problem: Option<String>,
+    /// Whether a person has to end that.
+    is_lasting: bool,
+    /// Whether that concerns writes alone.
+    is_about_writes: bool,
     /// When it was last read or written.
     contact: Option<Instant>,
-}
-
-/// What the sharing of a runner looks like from here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharingReport {
-    /// The generation of our token.
-    pub generation: Option<u64>,
-    /// The machine that changes the runner at present.
-    pub changing: Option<String>,
-    /// The number of members.
-    pub members: usize,
-    /// How long ago the store was last read or written.
-    pub contact: Option<Duration>,
-    /// Why the store cannot be used at present.
-    pub problem: Option<String>,
-    /// Whether the store does not have our token yet.
-    pub is_untold: bool,
 }
 
 /// Whether a change can be sent.
@@ -130,34 +119,18 @@ impl Runner {
         self.store.get_or_insert_default()
     }
 
-    /// What is known of the store of a shared runner; `None` if it is not shared.
-    #[must_use]
-    pub fn sharing(&self) -> Option<SharingReport> {
-        let shared = self.record.shared.as_ref()?;
-        let memory = self.store.as_deref();
-        let runner = memory.and_then(StoreMemory::runner);
-        let pending = runner.and_then(|runner| runner.pending.as_ref());
-        Some(SharingReport {
-            generation: shared.lineage.as_ref().map(Lineage::generation),
-            changing: pending.map(|pending| pending.sender.machine.as_str().to_owned()),
-            members: runner.map_or(0, |runner| runner.members.len()),
-            contact: memory.and_then(|memory| memory.contact).map(|contact| contact.elapsed()),
-            problem: memory.and_then(|memory| memory.problem.clone()),
-            is_untold: shared.is_untold,
-        })
-    }
-
     /// Takes a value that the store has reported. Returns whether that calls for a verification, or for another attempt to
     /// register: members come and go without either.
     pub fn take_report(&mut self, stored: Option<&Stored>) -> bool {
         let has_token = self.record.credential.is_some();
         let known = self.store.as_ref().filter(|memory| memory.seen.is_some()).map(|memory| memory.essence(has_token));
-        self.see(stored.cloned().map(Box::new));
+        let has_recovered = self.see(stored.cloned().map(Box::new));
         let is_untold = self.record.shared.as_ref().is_some_and(|shared| shared.is_untold);
-        is_untold || known != self.store.as_ref().map(|memory| memory.essence(has_token))
+        has_recovered || is_untold || known != self.store.as_ref().map(|memory| memory.essence(has_token))
     }
 
-    fn see(&mut self, stored: Option<Box<Stored>>) {
+    /// Returns whether the store could not be used before.
+    fn see(&mut self, stored: Option<Box<Stored>>) -> bool {
         let pending = stored.as_ref().and_then(|stored| stored.runner.pending.clone());
         let memory = self.memory();
         if memory.pending.as_ref().map(|(known, _)| known) != pending.as_ref() {
@@ -169,7 +142,8 @@ impl Runner {
         }
         let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref()).map(|it| it.lineage.token());
         memory.is_anothers &= token == memory.token().map(|known| known.lineage.token());
-        (memory.seen, memory.contact, memory.problem) = (Some(stored), Some(Instant::now()), None);
+        (memory.seen, memory.contact) = (Some(stored), Some(Instant::now()));
+        self.note_store_answer()
     }
 
     fn is_current_in_store(&self) -> bool {
@@ -296,11 +270,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         runner.memory().name = Some(name.clone());
         match shares.read(name).await {
             Ok(stored) => {
-                let was_troubled = runner.memory().problem.is_some();
                 runner.see(stored.map(Box::new));
-                if was_troubled {
-                    tracing::info!(runner = runner.label(), share = %name, "the store of the shared runner answers again");
-                }
                 self.check_share(name, runner)
             }
             Err(error) => Err(self.trouble(runner, error)),
@@ -316,32 +286,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let (url, id) = (stored.url.clone(), stored.id);
         let error = Error::OtherShare { runner: runner.label().to_owned(), name: name.clone(), url, id };
         let text = error.to_string();
+        runner.memory().is_lasting = true;
         if runner.memory().problem.replace(text.clone()).as_ref() != Some(&text) {
             tracing::error!(runner = runner.label(), share = %name, "{text}");
         }
         Err(error)
     }
 
-    /// Notes that the store cannot be used, and says so once.
     fn trouble(&self, runner: &mut Runner, error: sharing::Error) -> Error {
-        let text = error.to_string();
-        if runner.memory().problem.replace(text.clone()).is_none() {
-            let hint = error.hint();
-            if error.is_passing() {
-                tracing::warn!(
-                    runner = runner.label(),
-                    error = text,
-                    "the store of the shared runner cannot be used: going on with the token of this machine, which is not rotated meanwhile"
-                );
-            } else {
-                tracing::error!(
-                    runner = runner.label(),
-                    error = text,
-                    hint,
-                    "the store of the shared runner cannot be used"
-                );
-            }
-        }
+        runner.note_store_failure(&error);
         Error::Sharing { runner: runner.label().to_owned(), error }
     }
 
@@ -408,6 +361,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
         change(&mut next);
         match shares.swap(name, expected.as_ref(), next).await {
             Ok(Swapped::Done(stored)) => {
+                runner.memory().is_about_writes = false;
                 runner.see(Some(stored));
                 Ok(true)
             }
@@ -415,7 +369,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 self.look(name, runner).await?;
                 Ok(false)
             }
-            Err(error) => Err(self.trouble(runner, error)),
+            Err(error) => {
+                let is_about_writes = !error.is_passing();
+                let error = self.trouble(runner, error);
+                runner.memory().is_about_writes = is_about_writes;
+                Err(error)
+            }
         }
     }
 

@@ -60,6 +60,15 @@ impl EngineSettings {
         }
     }
 
+    /// The name of the engine as in `[sharing] engine`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Etcd { .. } => "etcd",
+            Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
+
     fn password(&self) -> Option<&Source> {
         match self {
             Self::Etcd { user, .. } => user.as_ref().map(|(_, password)| password),

@@ -20,6 +20,22 @@ pub struct Stored {
     value: Value,
 }
 
+/// What stands under a name.
+#[derive(Debug)]
+pub struct Found {
+    /// The runner, or why it is none that this machine can read.
+    pub runner: Result<SharedRunner, Error>,
+    value: Value,
+}
+
+impl Found {
+    /// Its size.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.value.expose().len()
+    }
+}
+
 #[cfg(test)]
 impl Stored {
     pub(super) fn value(&self) -> Value {
@@ -118,15 +134,22 @@ impl<E: Engine> Shares<E> {
         }
     }
 
-    /// Removes whatever is there by that name, also what is no runner. For a person who has seen it.
+    /// Reads whatever is there by that name, also what is no runner: for a person, who may remove it.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub async fn find(&self, name: &ShareName) -> Result<Option<Found>, Error> {
+        let Some(value) = self.engine.get(name).await? else { return Ok(None) };
+        let runner = self.stored(name, value.clone()).map(|stored| stored.runner);
+        Ok(Some(Found { runner, value }))
+    }
+
+    /// Removes what was found. Returns whether the store still had it.
     ///
     /// # Errors
     /// As [`Engine::swap`].
-    pub async fn forget(&self, name: &ShareName) -> Result<bool, Error> {
-        match self.engine.get(name).await? {
-            Some(value) => self.remove_value(name, &value).await,
-            None => Ok(false),
-        }
+    pub async fn remove_found(&self, name: &ShareName, found: &Found) -> Result<bool, Error> {
+        self.remove_value(name, &found.value).await
     }
 
     /// Tries whether a swap would be allowed. Changes nothing.

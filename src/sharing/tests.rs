@@ -170,7 +170,10 @@ async fn value_of_others_is_reported_and_stays() {
         assert!(matches!(error, Error::Foreign { .. }), "{value}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         assert!(matches!(Shares::new(engine.clone(), None).swap(&name(), None, runner()).await, Ok(Swapped::Lost)));
-        assert!(Shares::new(engine.clone(), None).forget(&name()).await.unwrap());
+        let shares = Shares::new(engine.clone(), None);
+        let found = shares.find(&name()).await.unwrap().unwrap();
+        assert!(found.runner.is_err() && found.bytes() == value.len());
+        assert!(shares.remove_found(&name(), &found).await.unwrap());
         assert!(Shares::new(engine, None).read(&name()).await.unwrap().is_none());
     }
 }

@@ -60,6 +60,25 @@ const RUNNER_GAUGES: [RunnerGauge; 4] = [
     }),
 ];
 
+/// The same of shared runners.
+const SHARED_GAUGES: [RunnerGauge; 4] = [
+    ("sharing_generation", "Generation of the shared runner's token on this machine.", |status, _| {
+        Some(status.report.sharing.as_ref()?.generation? as f64)
+    }),
+    ("sharing_members", "Machines that share the runner; absent until its store has answered.", |status, _| {
+        Some(status.report.sharing.as_ref()?.members? as f64)
+    }),
+    (
+        "sharing_last_contact_timestamp_seconds",
+        "Server time of the last answer of the shared runner's store; absent if there was none.",
+        |status, _| status.report.sharing.as_ref()?.contact_at.map(seconds),
+    ),
+    ("sharing_store_up", "1 if the store of the shared runner can be used, else 0.", |status, _| {
+        let sharing = status.report.sharing.as_ref()?;
+        Some(f64::from(u8::from(sharing.problem.is_none() && sharing.contact_at.is_some())))
+    }),
+];
+
 /// Encodes all metrics at `reading`.
 ///
 /// # Errors
@@ -81,6 +100,7 @@ pub(super) fn pages(counters: &Counters, registry: &StatusRegistry, reading: Rea
         reading,
         by_labels: BTreeMap::new(),
         skews: BTreeMap::new(),
+        has_shared: false,
         stage: Stage::Listing,
     }
 }
@@ -95,6 +115,8 @@ pub(super) struct Pages {
     by_labels: BTreeMap<RunnerLabels, u64>,
     /// Server time minus local time in milliseconds, of each host.
     skews: BTreeMap<String, i64>,
+    /// Whether any runner is shared.
+    has_shared: bool,
     stage: Stage,
 }
 
@@ -148,12 +170,14 @@ impl Pages {
     fn list(&mut self) {
         let identify = |number, status: &RunnerStatus| {
             let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
-            ([status.host(), id, status.label().to_owned()], number, status.skew_millis)
+            let is_shared = status.report.sharing.is_some();
+            ([status.host(), id, status.label().to_owned()], number, status.skew_millis, is_shared)
         };
-        for (labels, number, skew) in self.registry.page(&mut self.numbers, PAGE, identify) {
+        for (labels, number, skew, is_shared) in self.registry.page(&mut self.numbers, PAGE, identify) {
             if let Some(skew) = skew {
                 self.skews.insert(labels[0].clone(), skew);
             }
+            self.has_shared |= is_shared;
             self.by_labels.insert(labels, number);
         }
     }
@@ -178,7 +202,8 @@ impl Pages {
             family: family("state", "1 for the runner's current state, 0 for all others.", Vec::new()),
             source: SampleSource::States,
         });
-        families.extend(RUNNER_GAUGES.map(|(name, help, value)| Family {
+        let shared = SHARED_GAUGES.into_iter().filter(|_| self.has_shared);
+        families.extend(RUNNER_GAUGES.into_iter().chain(shared).map(|(name, help, value)| Family {
             family: family(name, help, Vec::new()),
             source: SampleSource::Runners(value),
         }));
@@ -287,6 +312,7 @@ mod tests {
     use prometheus::{GaugeVec, Opts, Registry};
 
     use super::*;
+    use crate::model::SharingReport;
     use crate::status::Phase;
     use crate::status::counters::registered;
     use crate::status::tests::{key, now, status};
@@ -294,6 +320,17 @@ mod tests {
 
     fn text(registry: &StatusRegistry) -> String {
         metrics(&Counters::new(), registry, now()).unwrap()
+    }
+
+    fn shared() -> RunnerStatus {
+        let mut status = status("docker", Some(9), StateName::Active);
+        status.report.sharing = Some(Box::new(SharingReport {
+            generation: Some(3),
+            members: Some(20),
+            contact_at: status.report.last_verify.as_ref().map(|verify| verify.at),
+            ..SharingReport::new("docker-fleet".parse().unwrap())
+        }));
+        status
     }
 
     #[test]
@@ -306,6 +343,7 @@ mod tests {
         registry.enter(Phase::Serving);
         registry.update(status("build-1", Some(7), StateName::Active));
         registry.update(status("a \"quoted\"\nname", None, StateName::Unregistered));
+        registry.update(shared());
         let text = metrics(&counters, &registry, now()).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
         insta::assert_snapshot!(text);
     }
@@ -322,7 +360,8 @@ mod tests {
         let clock_skew = gauge("clock_skew_seconds", help, &["host"]);
         let state_labels = [RUNNER.as_slice(), &["state"]].concat();
         let state = gauge("state", "1 for the runner's current state, 0 for all others.", &state_labels);
-        let runner_gauges = RUNNER_GAUGES.map(|(name, help, value)| (gauge(name, help, &RUNNER), value));
+        let known = RUNNER_GAUGES.into_iter().chain(SHARED_GAUGES);
+        let runner_gauges: Vec<_> = known.map(|(name, help, value)| (gauge(name, help, &RUNNER), value)).collect();
         for status in runners {
             let id = status.report.id.map(|id| id.to_string()).unwrap_or_default();
             let (host, label) = (status.host(), status.label());
@@ -359,6 +398,7 @@ mod tests {
                 status.report.url = format!("https://gitlab-{}.example.com", number % 11).parse().ok();
                 status.skew_millis = status.skew_millis.map(|_| i64::try_from(number).unwrap());
                 status.key = key(&format!("k-{number}"));
+                status.report.sharing = shared().report.sharing.filter(|_| number % 7 == 2);
                 registry.update(status);
             }
             let whole = at_once(&counters, &registry.runners(), now());

@@ -343,6 +343,16 @@ impl RunnerStatus {
         self.report.url.as_ref().map(ServerUrl::authority).unwrap_or_default()
     }
 
+    /// The runner as `/status` reports it at `reading`.
+    #[must_use]
+    pub fn report_at(&self, reading: Reading) -> RunnerReport {
+        let mut report = self.report.clone();
+        if let Some(sharing) = report.sharing.take() {
+            report.sharing = Some(Box::new(sharing.at(self.time.now(reading))));
+        }
+        report
+    }
+
     /// The token's remaining life at `reading` in seconds, negative after its expiry; `None` if it does not expire.
     #[must_use]
     pub fn expires_in_secs(&self, reading: Reading) -> Option<f64> {

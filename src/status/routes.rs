@@ -110,8 +110,10 @@ impl Sources {
         let registry = self.registry.clone();
         let mut numbers = registry.numbers();
         let opening = PrettyRows::opening("schema", Report::SCHEMA, "runners");
-        let next =
-            move || (!numbers.is_empty()).then(|| registry.page(&mut numbers, PAGE, |_, status| status.report.clone()));
+        let reading = SystemClock.read();
+        let next = move || {
+            (!numbers.is_empty()).then(|| registry.page(&mut numbers, PAGE, |_, status| status.report_at(reading)))
+        };
         paged(StatusCode::OK, JSON, self.registry.count(), json_pages(opening, next))
     }
 

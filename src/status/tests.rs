@@ -46,6 +46,7 @@ pub(super) fn status(name: &str, id: Option<u64>, state: StateName) -> RunnerSta
         next: Some(NextStep { step: Step::Verify, at: at("2027-01-01T00:40:00Z"), why: Why::Interval }),
         action: None,
         error: None,
+        sharing: None,
     };
     RunnerStatus {
         key: RunnerKey::enrollment(name).unwrap_or_else(|_| key("odd")),

@@ -7,6 +7,7 @@ mod help;
 mod list;
 mod register;
 mod rotate;
+mod shared;
 mod shared_tokens;
 mod unregister;
 mod upgrade;

@@ -312,6 +312,7 @@ fn report() -> RunnerReport {
         next: None,
         action: None,
         error: None,
+        sharing: None,
     }
 }
 

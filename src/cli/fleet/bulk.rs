@@ -1,10 +1,8 @@
 //! Changes to several runners: preview, confirm, apply, report.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::arguments::ConfirmArgs;
@@ -12,6 +10,7 @@ use super::rows::TableRow as _;
 use super::session::FleetSession;
 use super::targets::Target;
 use crate::cli::arguments::Output;
+use crate::cli::confirm::ask_to_confirm;
 use crate::cli::progress::Bar;
 use crate::cli::report::Reporter;
 use crate::cli::table::{Screen, Table};
@@ -138,31 +137,7 @@ async fn confirmed(session: &FleetSession, act: Act, targets: &[Target], confirm
         session.site.url,
         preview(session, targets)
     ));
-    if !io::stdin().is_terminal() {
-        return Err(Error::Usage("not a terminal: confirm with --yes, or preview with --dry-run".to_owned()));
-    }
-    let (answer, answered) = oneshot::channel();
-    // A detached thread, so that the process can exit while it reads.
-    std::thread::spawn(move || answer.send(ask_to_continue()).ok());
-    tokio::select! {
-        biased;
-        () = session.interrupt.asked() => Err(Error::Interrupted("nothing was changed".to_owned())),
-        agreed = answered => match agreed {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Error::Verdict {
-                exit: Exit::Failed,
-                message: "not confirmed: nothing was changed".to_owned(),
-                hint: None,
-            }),
-        },
-    }
-}
-
-fn ask_to_continue() -> bool {
-    let _closed = write!(io::stderr(), "Continue? [y/N] ");
-    let mut line = String::new();
-    let is_read = io::stdin().lock().read_line(&mut line).is_ok();
-    is_read && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    ask_to_confirm(&session.interrupt, "confirm with --yes, or preview with --dry-run").await
 }
 
 /// The first runners as a table.

@@ -22,7 +22,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged(secrets) => self.look_at_secrets(secrets),
             RunnerCommand::Settings(config, secrets) => self.take_settings(config, secrets).await,
-            RunnerCommand::Store(stored) => self.compare_with_store(stored.as_deref()),
+            RunnerCommand::Store(Ok(stored)) => self.compare_with_store(stored.as_deref()),
+            RunnerCommand::Store(Err(error)) => self.driver.runner.note_store_failure(&error),
             RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
         }

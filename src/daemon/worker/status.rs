@@ -104,9 +104,11 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) if self.given_away().is_some() => {
                 return self.trouble();
             }
-            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) | (State::Retired { .. }, _) => {
-                return None;
+            (State::Active(_) | State::NotRenewable(_), Acceptance::Accepted) => {
+                let trouble = self.driver.runner.store_trouble()?;
+                return Some(format!("the store of the shared runner cannot be used: {trouble}"));
             }
+            (State::Retired { .. }, _) => return None,
         };
         join(Some(reason.to_owned()), self.failure_text())
     }

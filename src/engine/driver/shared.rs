@@ -47,9 +47,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         engine.ops.tell(&name, &mut self.runner, &inquiry).await;
     }
 
-    /// The name by which other machines share the runner.
+    /// The name by which other machines share the runner. A command has the record alone.
     pub(super) fn share(&self) -> Option<ShareName> {
-        self.enrollment.as_ref()?.share_as.clone()
+        match &self.enrollment {
+            Some(enrollment) => enrollment.share_as.clone(),
+            None => self.runner.record.shared.as_ref().map(|shared| shared.name.clone()),
+        }
     }
 
     /// Takes the runner from the store, or registers it for all machines.
@@ -170,7 +173,12 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         for is_compared in [false, true] {
             let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
             let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-            if engine.ops.announce(name, &mut self.runner, change, &inquiry).await? == Announced::Done {
+            let announced = if is_by_id && self.is_healing {
+                engine.ops.announce_healing(name, &mut self.runner, &inquiry).await?
+            } else {
+                engine.ops.announce(name, &mut self.runner, change, &inquiry).await?
+            };
+            if announced == Announced::Done {
                 return Ok(None);
             }
             if is_by_id {

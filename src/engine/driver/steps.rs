@@ -102,13 +102,14 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         };
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
+        let share = self.share();
         let (ops, runner) = (&engine.ops, &mut self.runner);
         if let Some(enrollment) = &self.enrollment
             && let Some(adopted) = ops.adopt_given_token(&self.config.enrollments, enrollment, runner, &inquiry).await?
         {
             return Ok(StepReport::completed(step, adopted));
         }
-        let verified = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.clone()) {
+        let verified = match share {
             Some(name) => {
                 ops.prepare_shared(&name, runner, &inquiry).await?;
                 if runner.gives_way() {
@@ -232,8 +233,9 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         {
             return Ok(compared);
         }
+        let share = self.share();
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
-        let rotated = match self.enrollment.as_ref().and_then(|enrollment| enrollment.share_as.as_ref()) {
+        let rotated = match &share {
             Some(name) => rotate_shared(&engine.ops, name, &mut self.runner, access_token, &inquiry).await,
             None => engine.ops.rotate(&mut self.runner, access_token, &inquiry).await,
         };

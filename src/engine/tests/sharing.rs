@@ -1,5 +1,7 @@
 //! Machines that share one runner over a store in memory, each with a disk of its own.
 
+mod healing;
+
 use std::future::ready;
 
 use super::*;
@@ -246,7 +248,10 @@ async fn without_the_store_the_token_is_used_and_not_rotated() {
         }
     }
     for machine in &fleet.machines {
-        assert!(machine.driver.runner.sharing().unwrap().problem.is_some());
+        let sharing = machine.driver.report().sharing.unwrap();
+        assert!(sharing.problem.is_some() && !sharing.is_lasting && !sharing.untold, "{sharing:?}");
+        assert_eq!((sharing.generation, sharing.members, sharing.changing), (Some(1), Some(2), None));
+        assert!(sharing.contact_seconds.unwrap() >= 45 * 60 - 10, "{:?}", sharing.contact_seconds);
     }
     assert_eq!((fleet.count("reset"), fleet.current()), (0, token));
     fleet.store.stop(false);
@@ -294,7 +299,8 @@ async fn machine_that_stops_deletes_its_manager_and_leaves() {
 async fn last_machine_deletes_the_runner_for_all_if_the_settings_say_so() {
     let mut fleet = Fleet::new();
     fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
-    (fleet.add().await, fleet.add().await);
+    fleet.add().await;
+    fleet.add().await;
     fleet.pass(Duration::from_secs(60), &[]).await;
     for (number, left) in [(0, 1), (1, 0)] {
         let driver = &mut fleet.machines[number].driver;
@@ -476,7 +482,7 @@ async fn walk(seed: u64) {
                 "at last {:?} {:?} {:?} {:?} {:?}",
                 machine.driver.runner.record.id,
                 machine.driver.state(),
-                machine.driver.runner.sharing(),
+                machine.driver.report().sharing,
                 machine.disk.tokens(),
                 machine.driver.runner.held
             ))

@@ -293,7 +293,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let Ok(shares) = self.store_of(runner) else { return };
         let Some(stored) = runner.store.as_ref().and_then(|memory| memory.stored()).cloned() else { return };
         match shares.remove(name, &stored).await {
-            Ok(true) => runner.see(None),
+            Ok(true) => {
+                runner.see(None);
+            }
             // Another machine goes on with it, and registers the runner anew.
             Ok(false) => {}
             Err(error) => tracing::warn!(

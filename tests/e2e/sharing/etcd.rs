@@ -24,14 +24,14 @@ const PASSWORD: &str = "etcd-password";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster, with users.
-struct Cluster {
+pub(crate) struct Cluster {
     directory: TempDir,
     ports: Vec<(u16, u16)>,
     members: Vec<Process>,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         certificates(directory.path());
         let ports = (0..MEMBERS).map(|_| (free_port(), free_port())).collect();
@@ -121,6 +121,30 @@ impl Cluster {
             tls: TlsPaths { ca_file: Some(self.path("ca.pem")), ..TlsPaths::default() }.into(),
             user: Some(("agent".to_owned(), Token::parse(PASSWORD).unwrap())),
         }
+    }
+
+    /// `[sharing]` for the agents.
+    pub(crate) fn settings(&self) -> String {
+        let endpoints: Vec<_> = (0..MEMBERS).map(|number| self.url(number)).collect();
+        let (ca, password) = (self.path("ca.pem"), self.path("password"));
+        format!(
+            "[sharing]\nengine = \"etcd\"\nendpoints = {endpoints:?}\nprefix = \"{PREFIX}\"\ntls_ca_file = {ca:?}\nusername = \"agent\"\npassword = {{ file = {password:?} }}\n"
+        )
+    }
+
+    /// Changes the value of a shared runner behind the agents' backs.
+    pub(crate) fn edit(&self, share: &str, change: impl FnOnce(&mut serde_json::Value)) {
+        let key = format!("{PREFIX}{share}");
+        let mut command = self.etcdctl_command();
+        let output = command.args(["get", "--print-value-only", &key]).env("ETCDCTL_USER", ROOT).output().unwrap();
+        let mut value = serde_json::from_slice(&output.stdout).unwrap();
+        change(&mut value);
+        self.etcdctl(&["put", &key, &value.to_string()], Some(ROOT));
+    }
+
+    /// Sends a signal to all members.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.members.iter().for_each(|member| member.signal(signal));
     }
 
     fn connect(&self) -> Etcd {

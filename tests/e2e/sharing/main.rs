@@ -15,6 +15,8 @@
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod cases;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod commands;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod conformance;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod etcd;

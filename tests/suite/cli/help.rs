@@ -19,6 +19,11 @@ fn help_texts_match_their_snapshots() {
         "fleet update",
         "fleet delete",
         "fleet create",
+        "shared",
+        "shared list",
+        "shared show",
+        "shared heal",
+        "shared forget",
     ] {
         let args: Vec<_> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
         let done = sandbox.run(&args);
@@ -41,9 +46,18 @@ fn completions_contain_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let done = sandbox.run(&["completions", shell]);
         done.exits(0);
-        for command in
-            ["register", "verify", "rotate", "reset-token", "unregister", "list", "status", "health", "completions"]
-        {
+        for command in [
+            "register",
+            "verify",
+            "rotate",
+            "reset-token",
+            "unregister",
+            "list",
+            "status",
+            "health",
+            "shared",
+            "completions",
+        ] {
             assert!(done.stdout.contains(command), "{shell} {command}");
         }
     }
@@ -56,9 +70,12 @@ fn manual_has_a_page_for_every_command() {
     let directory = sandbox.path("pages");
     std::fs::create_dir(&directory).unwrap();
     sandbox.run(&["manual", directory.to_str().unwrap()]).exits(0);
-    let of_fleet =
-        commands_in(&sandbox.run(&["fleet", "--help"]).stdout).into_iter().map(|name| format!("fleet-{name}"));
-    let names = commands_in(&sandbox.run(&["--help"]).stdout).into_iter().chain(of_fleet);
+    let of_group = |group: &str| {
+        let names = commands_in(&sandbox.run(&[group, "--help"]).stdout);
+        names.into_iter().map(|name| format!("{group}-{name}")).collect::<Vec<_>>()
+    };
+    let names = commands_in(&sandbox.run(&["--help"]).stdout);
+    let names = names.into_iter().chain(of_group("fleet")).chain(of_group("shared"));
     let mut expected: Vec<_> = names.map(|name| format!("runner-agent-{name}.1")).collect();
     expected.push("runner-agent.1".to_owned());
     expected.sort();
