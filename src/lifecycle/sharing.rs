@@ -236,6 +236,10 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         if self.stored.is_foreign {
             return SharedStep::Refuse;
         }
+        // The token of a registration goes in together with the end of its change: another machine would register in between.
+        if let (Some(ours), None) = (self.ours, &self.stored.lineage) {
+            return SharedStep::Write { lineage: ours.clone(), is_fork: false };
+        }
         // Its journal is settled: it was never sent, or is of no effect.
         if self.stored.pending.as_ref().is_some_and(|pending| pending.sender == *self.own)
             && self.journal == Journal::Empty
@@ -244,8 +248,7 @@ impl<S: Fn(Digest) -> Shown> View<'_, S> {
         }
         match (self.ours, &self.stored.lineage) {
             (None, None) if self.is_sender_awaited() => SharedStep::Wait,
-            (None, None) => SharedStep::Register,
-            (Some(ours), None) => SharedStep::Write { lineage: ours.clone(), is_fork: false },
+            (_, None) => SharedStep::Register,
             (None, Some(stored)) => self.without_ours(stored),
             (Some(ours), Some(stored)) if ours.newest() == stored.newest() => self.same(ours, stored),
             (Some(ours), Some(stored)) if ours.token() == stored.token() => {

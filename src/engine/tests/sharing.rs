@@ -145,6 +145,20 @@ async fn one_machine_registers_the_shared_runner_and_the_others_take_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn store_is_told_of_a_registration_by_one_write() {
+    let mut fleet = Fleet::with(1).await;
+    // Its announcement and one more come through: between two, another machine would register the runner again.
+    fleet.store.lose_requests_after(2, 100);
+    let driver = &mut fleet.machines[0].driver;
+    let plan = driver.plan().unwrap();
+    let report = driver.step(plan, std::future::pending()).await;
+    assert!(matches!(report.outcomes[0], Outcome::Registered(_)), "{report:?}");
+    let stored = fleet.stored().await;
+    assert_eq!(stored.token.unwrap().credential.token, fleet.current());
+    assert!(stored.pending.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_machine_rotates_the_shared_token_and_the_others_follow() {
     let mut fleet = Fleet::with(4).await;
     fleet.pass(LIFE * 4, &[]).await;

@@ -100,6 +100,14 @@ fn ask(name: &str) -> SharedStep {
 }
 
 #[test]
+fn registration_is_written_at_once_over_its_own_change() {
+    for journal in [Journal::Empty, Journal::Answered] {
+        let case = Case { journal, ..Case::new(&["a"], &[]).pending(1, false) };
+        assert_eq!(written(&case), (1, token("a"), false));
+    }
+}
+
+#[test]
 fn one_token_that_is_accepted_is_left_alone_and_a_left_over_change_is_cleared() {
     let same = || Case::new(&["a", "b"], &["a", "b"]);
     assert_eq!(same().step(), ask("b"));
