@@ -96,9 +96,15 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if joined.await? {
                 return Ok(true);
             }
-            sleep(pause(attempt)).await;
+            self.take_turns(name, runner, attempt).await?;
         }
         Ok(false)
+    }
+
+    /// Lets other machines write, and reads what they have written: a swap of what was read before the pause would fail.
+    async fn take_turns(&self, name: &ShareName, runner: &mut Runner, attempt: u32) -> Result<(), Error> {
+        sleep(pause(attempt)).await;
+        self.look(name, runner).await
     }
 
     /// Takes this machine out of the members, once its manager is deleted. A failure is only logged: people can do it with
@@ -114,7 +120,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
             match self.swap_shared(name, runner, |next| next.members.retain(|member| member.machine != machine)).await {
                 Ok(true) => return,
-                Ok(false) => sleep(pause(attempt)).await,
+                Ok(false) => {
+                    if self.take_turns(name, runner, attempt).await.is_err() {
+                        return;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(
                         runner = runner.label(),
@@ -199,7 +209,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 if !runner.is_member(&own.machine) {
                     let member = self.member(inquiry);
                     if !self.swap_shared(name, runner, |next| enter_member(next, member)).await? {
-                        sleep(pause(attempt)).await;
+                        self.take_turns(name, runner, attempt).await?;
                     }
                     continue;
                 }
@@ -245,7 +255,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
             if begun.await? {
                 runner.share(name);
             } else {
-                sleep(pause(attempt)).await;
+                self.take_turns(name, runner, attempt).await?;
             }
         }
         Ok(SharedStart::Wait)
