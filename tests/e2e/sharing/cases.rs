@@ -22,6 +22,10 @@ const CASES: &[Case] = &[
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
     ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
     ("kubernetes-that-is-gone-is-unreachable", kube::gone),
+    ("start-together", etcd::starts_together),
+    ("propagation", etcd::propagates),
+    ("torture-etcd", etcd::tortured),
+    ("torture-kubernetes", kube::tortured),
 ];
 
 pub(crate) fn play() -> ExitCode {

@@ -1,5 +1,6 @@
 //! Three members of etcd, with TLS and a user for the agents.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,15 +8,18 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use runner_agent::model::{TlsFiles, TlsPaths};
-use runner_agent::secret::Token;
+use runner_agent::secret::{Source, Token};
 use runner_agent::sharing::etcd::{Config, Etcd};
-use runner_agent::sharing::{Engine as _, Error, Watch as _};
+use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings, Watch as _};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use test_support::Process;
 
+use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
 use crate::conformance::{self, name, value};
+use crate::fleet;
+use crate::torture::{Store, loopback, machines, torture};
 
 const MEMBERS: usize = 3;
 const PREFIX: &str = "/runner-agent/";
@@ -68,6 +72,8 @@ impl Cluster {
         for prefix in ["", "peer-"] {
             command.arg(format!("--{prefix}cert-file")).arg(&cert).arg(format!("--{prefix}key-file")).arg(&key);
         }
+        // The processors of one machine check the passwords that three hosts check elsewhere.
+        command.arg("--bcrypt-cost=4");
         // That of the clients would ask them for certificates.
         command.arg("--peer-trusted-ca-file").arg(&ca);
         Process::start(command)
@@ -114,6 +120,21 @@ impl Cluster {
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The requests that all members have got from clients, by their kind.
+    fn requests(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for number in 0..MEMBERS {
+            let mut command = Command::new("curl");
+            let output = command.args(["-sk", "-m", "20", &format!("{}/metrics", self.url(number))]).output().unwrap();
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                let Some(line) = line.strip_prefix("grpc_server_started_total{grpc_method=\"") else { continue };
+                let (method, count) = (line.split('"').next().unwrap(), line.rsplit(' ').next().unwrap());
+                *counts.entry(method.to_owned()).or_default() += count.parse::<u64>().unwrap();
+            }
+        }
+        counts
+    }
+
     fn config(&self) -> Config {
         Config {
             endpoints: (0..MEMBERS).map(|number| self.url(number).parse().unwrap()).collect(),
@@ -152,13 +173,65 @@ impl Cluster {
     }
 }
 
+/// The name of a member for machines.
+fn host(number: usize) -> String {
+    format!("etcd-{number}.test")
+}
+
+impl Store for Cluster {
+    fn address(&self) -> StoreAddress {
+        let endpoints = (0..MEMBERS).map(|number| format!("\"https://{}:{}\"", host(number), self.ports[number].0));
+        let section = format!(
+            "engine = \"etcd\"\nendpoints = [{}]\nprefix = \"{PREFIX}\"\ntls_ca_file = \"{}\"\nusername = \
+             \"agent\"\npassword = {{ file = \"{}\" }}\n",
+            endpoints.collect::<Vec<_>>().join(", "),
+            self.path("ca.pem").display(),
+            self.path("password").display(),
+        );
+        let servers = (0..MEMBERS).map(|number| loopback(&host(number), self.ports[number].0)).collect();
+        StoreAddress { servers, section }
+    }
+
+    fn settings(&self) -> Box<dyn FnOnce() -> Settings + Send> {
+        let (urls, ca): (Vec<_>, _) = ((0..MEMBERS).map(|number| self.url(number)).collect(), self.path("ca.pem"));
+        Box::new(move || {
+            let password = Source::Value { token: Token::parse(PASSWORD).unwrap(), origin: "test".to_owned() };
+            let engine = EngineSettings::Etcd {
+                endpoints: urls.iter().map(|url| url.parse().unwrap()).collect(),
+                prefix: PREFIX.to_owned(),
+                tls: TlsPaths { ca_file: Some(ca), ..TlsPaths::default() }.into(),
+                user: Some(("agent".to_owned(), password)),
+            };
+            Settings { engine, encryption_key: None, recover: false }
+        })
+    }
+
+    fn servers(&self) -> usize {
+        MEMBERS
+    }
+
+    fn disturb(&mut self, server: usize, is_killed: bool) {
+        self.members[server].signal(if is_killed { Signal::KILL } else { Signal::STOP });
+    }
+
+    fn heal(&mut self, server: usize) {
+        if self.members[server].is_running() {
+            self.members[server].signal(Signal::CONT);
+        } else {
+            self.members[server] = self.member(server);
+        }
+    }
+}
+
 /// An authority, and a certificate for loopback.
 fn certificates(directory: &Path) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    // Machines with ways of their own reach the members by names.
+    let names = std::iter::once("127.0.0.1".to_owned()).chain((0..MEMBERS).map(host));
+    let params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
     for (name, text) in [("ca.pem", authority.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
     {
@@ -290,4 +363,17 @@ pub(crate) fn wrong_credentials() {
         let error = etcd.get(&name()).await.unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }) && error.to_string().contains("certificate"), "{error}");
     });
+}
+
+pub(crate) fn tortured() {
+    torture(|| Box::new(Cluster::new()), machines(20), 120, 2);
+}
+
+pub(crate) fn starts_together() {
+    fleet::start_together(&Cluster::new(), machines(200));
+}
+
+pub(crate) fn propagates() {
+    let cluster = Cluster::new();
+    fleet::propagate(&cluster, machines(200), &|| cluster.requests());
 }

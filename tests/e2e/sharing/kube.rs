@@ -1,19 +1,24 @@
 //! A kube-apiserver over an etcd of its own, with the Role of the packages.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use runner_agent::sharing::kubernetes::{Config, Kubernetes};
-use runner_agent::sharing::{Engine as _, Error};
+use runner_agent::sharing::{Engine as _, EngineSettings, Error, Settings};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use test_support::Process;
 
+use crate::agents::StoreAddress;
 use crate::cases::{free_port, run};
 use crate::conformance::{self, name, value};
+use crate::torture::{Store, loopback, machines, torture};
+
+/// A name in the certificate of the API server.
+const HOST: &str = "kubernetes";
 
 const NAMESPACE: &str = "ci";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// An API server, with the objects of the packages in its namespace.
 struct ApiServer {
     directory: TempDir,
+    binary: PathBuf,
     port: u16,
+    etcd_url: String,
     server: Process,
     _etcd: Process,
 }
@@ -30,8 +37,8 @@ impl ApiServer {
     fn new() -> Self {
         let binary =
             String::from_utf8(Command::new("tests/e2e/sharing/kube-apiserver.sh").output().unwrap().stdout).unwrap();
-        let binary = binary.trim();
         assert!(!binary.is_empty(), "kube-apiserver was not built");
+        let binary = PathBuf::from(binary.trim());
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let (port, etcd_port, peer) = (free_port(), free_port(), free_port());
@@ -49,21 +56,16 @@ impl ApiServer {
             format!("{tokens}agent-token,system:serviceaccount:{NAMESPACE}:runner-agent,2\n"),
         )
         .unwrap();
-        let mut server = Command::new(binary);
-        server.arg(format!("--etcd-servers={etcd_url}")).arg(format!("--secure-port={port}"));
-        server.args(["--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.test"]);
-        server.arg("--cert-dir").arg(path("certs")).arg("--token-auth-file").arg(path("tokens.csv"));
-        server.arg("--service-account-signing-key-file").arg(path("sa.key"));
-        server.arg("--service-account-key-file").arg(path("sa.key"));
-        server.args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24"]);
-        // No controller makes the secret of a service account's token.
-        server.arg("--disable-admission-plugins=ServiceAccount");
-        let server = Process::start(server);
-        let server = Self { directory, port, server, _etcd: etcd };
-        let is_ready = |_: &Process| server.request("GET", "/readyz", None).is_some_and(|(code, _)| code == 200);
-        assert!(server.server.wait_for(PATIENCE, is_ready), "{}", server.server.log());
+        let server = launch(&binary, directory.path(), port, &etcd_url);
+        let server = Self { directory, binary, port, etcd_url, server, _etcd: etcd };
+        server.wait_until_ready();
         server.create("/api/v1/namespaces", &json!({"metadata": {"name": NAMESPACE}}));
         server
+    }
+
+    fn wait_until_ready(&self) {
+        let is_ready = |_: &Process| self.request("GET", "/readyz", None).is_some_and(|(code, _)| code == 200);
+        assert!(self.server.wait_for(PATIENCE, is_ready), "{}", self.server.log());
     }
 
     /// Asks as the administrator; `None` without an answer.
@@ -106,8 +108,12 @@ impl ApiServer {
     }
 
     fn kubeconfig(&self, token: &str) -> PathBuf {
-        let path = self.directory.path().join(token);
-        let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port),
+        self.kubeconfig_of("127.0.0.1", token)
+    }
+
+    fn kubeconfig_of(&self, host: &str, token: &str) -> PathBuf {
+        let path = self.directory.path().join(format!("{host}-{token}"));
+        let cluster = json!({"server": format!("https://{host}:{}", self.port),
             "certificate-authority": self.directory.path().join("certs/apiserver.crt")});
         let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "c", "user": {"token": token}}],
@@ -120,6 +126,61 @@ impl ApiServer {
         let config = Config { kubeconfig: Some(self.kubeconfig(token)), namespace: None };
         Kubernetes::new(config).await.unwrap()
     }
+}
+
+fn launch(binary: &Path, directory: &Path, port: u16, etcd_url: &str) -> Process {
+    let path = |name: &str| directory.join(name);
+    let mut server = Command::new(binary);
+    server.arg(format!("--etcd-servers={etcd_url}")).arg(format!("--secure-port={port}"));
+    server.args(["--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.test"]);
+    server.arg("--cert-dir").arg(path("certs")).arg("--token-auth-file").arg(path("tokens.csv"));
+    server.arg("--service-account-signing-key-file").arg(path("sa.key"));
+    server.arg("--service-account-key-file").arg(path("sa.key"));
+    server.args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24"]);
+    // No controller makes the secret of a service account's token.
+    server.arg("--disable-admission-plugins=ServiceAccount");
+    Process::start(server)
+}
+
+impl Store for ApiServer {
+    fn address(&self) -> StoreAddress {
+        let kubeconfig = self.kubeconfig_of(HOST, "agent-token");
+        let section = format!("engine = \"kubernetes\"\nkubeconfig = \"{}\"\n", kubeconfig.display());
+        StoreAddress { servers: vec![loopback(HOST, self.port)], section }
+    }
+
+    fn settings(&self) -> Box<dyn FnOnce() -> Settings + Send> {
+        let kubeconfig = Some(self.kubeconfig("agent-token"));
+        Box::new(move || {
+            let engine = EngineSettings::Kubernetes { kubeconfig, namespace: None };
+            Settings { engine, encryption_key: None, recover: false }
+        })
+    }
+
+    fn servers(&self) -> usize {
+        1
+    }
+
+    fn disturb(&mut self, _server: usize, is_killed: bool) {
+        self.server.signal(if is_killed { Signal::KILL } else { Signal::STOP });
+    }
+
+    fn heal(&mut self, _server: usize) {
+        if self.server.is_running() {
+            self.server.signal(Signal::CONT);
+        } else {
+            self.server = launch(&self.binary, self.directory.path(), self.port, &self.etcd_url);
+        }
+    }
+}
+
+pub(crate) fn tortured() {
+    let make = || {
+        let server = ApiServer::new();
+        server.apply_manifests("");
+        Box::new(server) as Box<dyn Store>
+    };
+    torture(make, machines(10), 60, 1);
 }
 
 pub(crate) fn keeps_what_every_engine_has_to() {

@@ -4,6 +4,15 @@
 //! Needs `RUNNER_AGENT_E2E=1`, etcd-server and etcd-client, and for Kubernetes what `kube-apiserver.sh` needs;
 //! `cargo test --features etcd,kubernetes --test sharing -- NAME…` plays the cases whose names start with one of the names.
 //! All servers listen on loopback.
+//!
+//! - `etcd-…`, `kubernetes-…`: what an engine has to keep, and what it says if it cannot be used.
+//! - `start-together`, `propagation`: two hundred agents that make one runner, and that hear of a rotation.
+//! - `torture-…`: agents whose tokens live twenty seconds, while agents and servers are killed, paused and cut off at random.
+//!
+//! `SHARING_SEED` repeats a torture, as far as the same disturbances at the same times repeat it; `SHARING_TORTURE_SECS`
+//! sets its length, `SHARING_MACHINES` the number of agents, `SHARING_BINARY` another binary, and `SHARING_LOG` its log
+//! level; `SHARING_CALM=1` disturbs nothing. After a fault, or with `SHARING_KEEP=1`, the files and logs of all agents stay,
+//! with the disturbances and GitLab's requests. Agents need root: each has a mount namespace with hosts of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +22,11 @@
 )]
 
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod agents;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod cases;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod checker;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod commands;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
@@ -21,7 +34,13 @@ mod conformance;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod etcd;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod fleet;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod kube;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod proxy;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod torture;
 
 use std::process::ExitCode;
 
