@@ -22,8 +22,7 @@ const CASES: &[Case] = &[
     ("kubernetes-names-the-verb-that-is-missing", kube::names_the_verb),
     ("kubernetes-names-the-secret-that-is-missing", kube::names_the_secret),
     ("kubernetes-that-is-gone-is-unreachable", kube::gone),
-    ("start-together", etcd::starts_together),
-    ("propagation", etcd::propagates),
+    ("start-together-and-propagation", etcd::starts_together),
     ("torture-etcd", etcd::tortured),
     ("torture-kubernetes", kube::tortured),
 ];

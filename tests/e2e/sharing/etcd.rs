@@ -370,10 +370,6 @@ pub(crate) fn tortured() {
 }
 
 pub(crate) fn starts_together() {
-    fleet::start_together(&Cluster::new(), machines(200));
-}
-
-pub(crate) fn propagates() {
     let cluster = Cluster::new();
-    fleet::propagate(&cluster, machines(200), &|| cluster.requests());
+    fleet::start_together(&cluster, machines(200), &|| cluster.requests());
 }

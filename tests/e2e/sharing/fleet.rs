@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// How many rotations are measured.
-const ROTATIONS: usize = 5;
+const ROTATIONS: usize = 3;
 
 struct Fleet {
     gitlab: Gitlab,
@@ -54,8 +54,8 @@ impl Fleet {
     }
 }
 
-/// Machines that start at the same time make one runner.
-pub(crate) fn start_together(store: &dyn Store, machines: usize) {
+/// Machines that start at the same time make one runner. Then that is rotated, by a command on one of them after the other.
+pub(crate) fn start_together(store: &dyn Store, machines: usize, requests: &dyn Fn() -> BTreeMap<String, u64>) {
     let fleet = Fleet::start(store, machines);
     let registrations = fleet.gitlab.requests_to(Endpoint::Register);
     assert_eq!(registrations.len(), 1, "one registration");
@@ -63,13 +63,13 @@ pub(crate) fn start_together(store: &dyn Store, machines: usize) {
     assert_eq!(runners.len(), 1, "one runner");
     assert_eq!(runners[0].managers.len(), machines);
     println!("  {} verifications", fleet.gitlab.requests_to(Endpoint::Verify).len());
+    propagate(&fleet, requests);
 }
 
 /// How long a rotation takes until all machines have the new token, and what it costs the store.
-pub(crate) fn propagate(store: &dyn Store, machines: usize, requests: &dyn Fn() -> BTreeMap<String, u64>) {
-    let fleet = Fleet::start(store, machines);
+fn propagate(fleet: &Fleet, requests: &dyn Fn() -> BTreeMap<String, u64>) {
     let mut all = Spans::default();
-    for number in 0..ROTATIONS.min(machines) {
+    for number in 0..ROTATIONS.min(fleet.agents.agents.len()) {
         let last = fleet.observer.last().and_then(|seen| seen.token);
         thread::sleep(QUIET);
         let (before, began) = (requests(), Instant::now());

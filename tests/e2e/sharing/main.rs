@@ -6,7 +6,7 @@
 //! All servers listen on loopback.
 //!
 //! - `etcd-…`, `kubernetes-…`: what an engine has to keep, and what it says if it cannot be used.
-//! - `start-together`, `propagation`: two hundred agents that make one runner, and that hear of a rotation.
+//! - `start-together-and-propagation`: two hundred agents that make one runner, and that hear of a rotation.
 //! - `torture-…`: agents whose tokens live twenty seconds, while agents and servers are killed, paused and cut off at random.
 //!
 //! `SHARING_SEED` repeats a torture, as far as the same disturbances at the same times repeat it; `SHARING_TORTURE_SECS`
