@@ -172,6 +172,10 @@ impl Store for ApiServer {
             self.server = launch(&self.binary, self.directory.path(), self.port, &self.etcd_url);
         }
     }
+
+    fn is_ready(&self, _server: usize) -> bool {
+        self.request("GET", "/readyz", None).is_some_and(|(code, _)| code == 200)
+    }
 }
 
 pub(crate) fn tortured() {

@@ -42,6 +42,8 @@ pub(crate) trait Store {
     fn disturb(&mut self, server: usize, is_killed: bool);
     /// Starts or resumes it.
     fn heal(&mut self, server: usize);
+    /// Whether a server that was started answers again.
+    fn is_ready(&self, server: usize) -> bool;
 }
 
 /// A random generator: the same seed brings the same faults.
@@ -129,6 +131,7 @@ impl Torture<'_> {
                     self.store.heal(number);
                     self.ends.push((now + READY, End::Ready(number)));
                 }
+                End::Ready(number) if !self.store.is_ready(number) => self.ends.push((now + READY, end)),
                 End::Ready(_) => {}
             }
             self.note(format!("over: {end:?}"));
