@@ -579,7 +579,9 @@ impl<S: Server, D: Disk> Ops<S, D> {
             Ok(answer) => {
                 let is_anothers =
                     answer.value.id.zip(runner.record.named_id()).is_some_and(|(theirs, ours)| theirs != ours);
-                runner.memory().is_anothers |= is_anothers;
+                let memory = runner.memory();
+                let is_stored = memory.token().is_some_and(|stored| stored.lineage.token() == digest);
+                memory.is_anothers |= is_anothers && is_stored;
                 runner.note_acceptance(&token);
                 runner.note_accepted(digest, inquiry.now);
             }

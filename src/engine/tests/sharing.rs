@@ -506,11 +506,11 @@ async fn walk(seed: u64) {
     );
 }
 
-/// `SHARING_SEEDS` says how many walks to take, `SHARING_SEED` the first one.
+/// `SHARING_WALKS` says how many walks to take, `SHARING_WALK` the first one.
 #[test]
 fn random_walks_of_machines_over_a_store_end_in_agreement() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (first, count) = (number("SHARING_SEED", 1), number("SHARING_SEEDS", 60));
+    let (first, count) = (number("SHARING_WALK", 1), number("SHARING_WALKS", 25));
     for seed in first..first + count {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(walk(seed));
