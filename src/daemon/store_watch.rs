@@ -15,7 +15,15 @@ use crate::model::{Credential, ShareName, SharedRunner};
 use crate::sharing::{self, AnyEngine, Shares, Stored};
 
 /// The store's value of a runner, as it was read or reported; or why it cannot be.
-pub(super) type StoreChange = (ShareName, Result<Option<Rc<Stored>>, Rc<sharing::Error>>);
+#[derive(Clone, Debug)]
+pub(super) struct StoreReport {
+    pub(super) seen: Result<Option<Rc<Stored>>, Rc<sharing::Error>>,
+    /// The store had that value at this time or later.
+    pub(super) at: Instant,
+}
+
+/// A report, and the runner that it is of.
+pub(super) type StoreChange = (ShareName, StoreReport);
 
 /// How often an unchanged value is reported: it shows that the store answers.
 const REPORT: Duration = Duration::from_secs(30);
@@ -96,7 +104,7 @@ impl StoreWatch {
 async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::UnboundedSender<StoreChange>) {
     let mut interval = look_interval(None);
     let mut reported: Option<(Instant, Option<SharedRunner>)> = None;
-    let mut report = |seen: Result<Option<Stored>, sharing::Error>, interval: &mut Duration| {
+    let mut report = |seen: Result<Option<Stored>, sharing::Error>, at: Instant, interval: &mut Duration| {
         if let Ok(stored) = &seen {
             let token = stored.as_ref().and_then(|stored| stored.runner.token.as_ref());
             let life = token.map(|token| {
@@ -107,19 +115,21 @@ async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::Un
             *interval = look_interval(life);
         }
         let present = seen.as_ref().ok().map(|stored| stored.as_ref().map(|stored| stored.runner.clone()));
-        let is_news =
-            |(at, known): &(Instant, Option<SharedRunner>)| at.elapsed() >= REPORT || Some(known) != present.as_ref();
+        let is_news = |(when, known): &(Instant, Option<SharedRunner>)| {
+            when.elapsed() >= REPORT || Some(known) != present.as_ref()
+        };
         if !reported.as_ref().is_none_or(is_news) {
             return *interval;
         }
         reported = present.map(|present| (Instant::now(), present));
         // The daemon has ended.
-        let _ended = changes.send((name.clone(), seen.map(|stored| stored.map(Rc::new)).map_err(Rc::new)));
+        let seen = seen.map(|stored| stored.map(Rc::new)).map_err(Rc::new);
+        let _ended = changes.send((name.clone(), StoreReport { seen, at }));
         *interval
     };
     loop {
-        if let Err(error) = follow(&shares, &name, |stored| report(Ok(stored), &mut interval)).await {
-            report(Err(error), &mut interval);
+        if let Err(error) = follow(&shares, &name, |stored, at| report(Ok(stored), at, &mut interval)).await {
+            report(Err(error), Instant::now(), &mut interval);
         }
         sleep(interval).await;
     }
@@ -130,14 +140,19 @@ async fn watch(shares: Rc<Shares<AnyEngine>>, name: ShareName, changes: mpsc::Un
 async fn follow(
     shares: &Shares<AnyEngine>,
     name: &ShareName,
-    mut report: impl FnMut(Option<Stored>) -> Duration,
+    mut report: impl FnMut(Option<Stored>, Instant) -> Duration,
 ) -> Result<(), sharing::Error> {
     let mut watch = shares.watch(name).await?;
+    let mut at = Instant::now();
     let mut stored = shares.read(name).await?;
     loop {
-        let interval = report(stored);
+        let interval = report(stored, at);
+        at = Instant::now() + interval;
         stored = match timeout(interval, shares.next(name, &mut watch)).await {
-            Ok(Ok(next)) => next,
+            Ok(Ok(next)) => {
+                at = Instant::now();
+                next
+            }
             Ok(Err(error)) => {
                 tracing::debug!(share = %name, error = chain(&error), "the watch of a shared runner has ended");
                 return Ok(());

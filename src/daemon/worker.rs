@@ -11,6 +11,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::store_watch::StoreReport;
 use super::transition_log::log_transition;
 use crate::clock::Clock;
 use crate::engine::{Asker, Config, Driver, ManagedRunner, StepFailure, StepReport};
@@ -18,7 +19,6 @@ use crate::error_chain::chain;
 use crate::lifecycle::{Goal, Outcome, Plan};
 use crate::model::{RunnerId, RunnerKey, StateName};
 use crate::ops::{Disk, Server};
-use crate::sharing::{self, Stored};
 use crate::store::EntrySelector;
 use ongoing_failure::OngoingFailure;
 pub(super) use secrets::Secrets;
@@ -44,7 +44,7 @@ pub(super) enum RunnerCommand {
     /// New settings, and the secrets that they name.
     Settings(Rc<Config>, Rc<Secrets>),
     /// The store of the shared runner has this value, or cannot be used.
-    Store(Result<Option<Rc<Stored>>, Rc<sharing::Error>>),
+    Store(StoreReport),
     /// An enrollment takes the runner over.
     HandOver,
     /// The runner at another address that may be the same one, if any; see [`ManagedRunner::twin_of`].

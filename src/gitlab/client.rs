@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -66,6 +67,12 @@ impl Client {
     #[must_use]
     pub fn in_flight_per_host(&self) -> usize {
         self.0.in_flight_per_host()
+    }
+
+    /// How long an answer is waited for.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.0.request_timeout()
     }
 
     /// Registers a runner: `POST /runners`. Each success creates another runner.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
@@ -101,6 +102,10 @@ impl Transport {
 
     pub(super) fn in_flight_per_host(&self) -> usize {
         self.config.in_flight()
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.config.request_timeout
     }
 
     fn host(&self, authority: &str) -> Arc<Semaphore> {

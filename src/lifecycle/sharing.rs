@@ -37,20 +37,27 @@ use crate::secret::Digest;
 /// After this time a refused token is asked about again: GitLab can be restored at any time.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 
-/// How long a pending change is waited for: a request and what its sender may need to come back.
-const PENDING_WAIT: Duration = Duration::from_secs(90);
+/// How long the sender of a pending change may need to come back after the answer to its request was due.
+const COMING_BACK: Duration = Duration::from_secs(60);
+
+/// A value that is not older than this is not read again before a verification.
+pub const FRESH: Duration = Duration::from_secs(2);
 
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
+/// How long the last machine waits for another one that enters itself, before it deletes the runner.
+pub const OBJECTION_WAIT: Duration = Duration::from_secs(2);
+
 /// The longest pause before a write that another machine got before is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long the sender of a pending change is waited for, by the watcher's monotonic clock: at most an eighth of the life
-/// that the present token has left.
+/// How long the sender of a pending change is waited for, by the watcher's monotonic clock: for the answer to its request,
+/// and until it may be back, but at most an eighth of the life that the present token has left.
 #[must_use]
-pub fn pending_wait(left: Option<Duration>) -> Duration {
-    left.filter(|left| !left.is_zero()).map_or(PENDING_WAIT, |left| PENDING_WAIT.min(left / 8))
+pub fn pending_wait(request_timeout: Duration, left: Option<Duration>) -> Duration {
+    let longest = request_timeout.saturating_add(COMING_BACK);
+    left.filter(|left| !left.is_zero()).map_or(longest, |left| longest.min(left / 8))
 }
 
 /// How far two refusals of a token are apart that count, with this life left.
@@ -118,7 +125,7 @@ impl Shown {
     fn dead_from(&self, confirm_after: Duration) -> Option<Stamp> {
         let refused = self.refused?;
         let last = refused.last.unwrap_or(refused.first);
-        refused.proves(2, confirm_after, &last).then(|| later(refused.first, confirm_after))
+        refused.proves(2, confirm_after, &last).then(|| refused.first.plus(confirm_after))
     }
 
     fn was_asked_since(&self, since: &Stamp) -> bool {
@@ -137,11 +144,6 @@ pub fn concluded(now: Stamp, confirm_after: Duration) -> Finding {
     let since_boot_ms = now.since_boot_ms.saturating_sub(millis);
     let first = Stamp { at: now.at.minus(confirm_after), since_boot_ms, ..now };
     Finding { claim: Claim::Refused, count: 2, first, last: Some(now) }
-}
-
-fn later(stamp: Stamp, span: Duration) -> Stamp {
-    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    Stamp { at: stamp.at.plus(span), since_boot_ms: stamp.since_boot_ms.saturating_add(millis), ..stamp }
 }
 
 fn is_at_or_after(later: &Stamp, earlier: &Stamp) -> bool {

@@ -37,6 +37,13 @@ impl Stamp {
             self.at.since(earlier.at)
         }
     }
+
+    /// The moment that comes this much later in the same boot.
+    #[must_use]
+    pub fn plus(&self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self { at: self.at.plus(span), since_boot_ms: self.since_boot_ms.saturating_add(millis), ..*self }
+    }
 }
 
 /// What an answer claims.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Disk, EntryStatus, Error, Ops, Runner, Server};
 use crate::gitlab::{Answer, Verified};
 use crate::lifecycle::{Outcome, Timing, proves_dead};
@@ -23,6 +25,8 @@ pub struct Inquiry<'a> {
     pub timing: &'a Timing,
     /// Whether the runner's token is proven dead, so that a former one may be followed.
     pub is_dead: bool,
+    /// When the present was read; the step may take a while.
+    pub begun: Instant,
     /// What verifications of the runner's token have said since its last acceptance.
     pub asked: Option<Finding>,
     /// Whether a candidate that was neither accepted nor refused is asked about again before anything else is done.
@@ -297,6 +301,11 @@ impl Runner {
 }
 
 impl Inquiry<'_> {
+    /// The present once an answer has come: a token is refused from then on, not from the beginning of the step.
+    pub(super) fn answered(&self) -> Stamp {
+        self.now.plus(self.begun.elapsed())
+    }
+
     pub(super) fn is_proof(&self, refused: &Finding, expiry: Expiry) -> bool {
         let left = expiry.at().map(|at| at.since(self.now.at));
         proves_dead(refused, self.timing, left, &self.now)
@@ -415,7 +424,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     tracing::warn!(runner = runner.label(), token = %candidate.token.fingerprint(), source = candidate.source.as_str(),
                         "the server refuses a token that is not the current one: keeping both");
                 }
-                runner.note_refusal(&candidate.token, inquiry.now);
+                runner.note_refusal(&candidate.token, inquiry.answered());
                 return Ok(Verdict::Refused(error.date()));
             }
             // It is asked again with the next verification of the runner.

@@ -865,6 +865,7 @@ pub(crate) fn inquiry_at(at: Timestamp) -> Inquiry<'static> {
         local: at,
         timing: TIMING.get_or_init(Timing::default),
         is_dead: false,
+        begun: tokio::time::Instant::now(),
         asked: None,
         is_patient: false,
         is_pressing: false,

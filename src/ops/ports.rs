@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{AccessToken, Failure};
 use crate::gitlab::fleet::{Manager, NewRunner};
-use crate::gitlab::{self, Answer, IN_FLIGHT_PER_HOST, Info, RegisterParameters, Registered, Reset, Verified};
+use crate::gitlab::{
+    self, Answer, IN_FLIGHT_PER_HOST, Info, REQUEST_TIMEOUT, RegisterParameters, Registered, Reset, Verified,
+};
 use crate::model::{Held, RunnerId, RunnerKey, ServerUrl, Site, SystemId, Timestamp};
 use crate::secret::{Digest, Token};
 use crate::store::{
@@ -24,6 +26,10 @@ pub trait Server: 'static {
     /// The number of requests that may be under way to one host; at least one.
     fn in_flight_per_host(&self) -> usize {
         IN_FLIGHT_PER_HOST
+    }
+    /// How long an answer is waited for.
+    fn request_timeout(&self) -> Duration {
+        REQUEST_TIMEOUT
     }
     async fn register(&self, site: &Site, token: &Token, parameters: &RegisterParameters) -> Answered<Registered>;
     async fn create(&self, url: &ServerUrl, access: &AccessToken, new: &NewRunner) -> Answered<Registered>;
@@ -55,6 +61,10 @@ impl Server for gitlab::Client {
 
     fn in_flight_per_host(&self) -> usize {
         Self::in_flight_per_host(self)
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Self::request_timeout(self)
     }
 
     async fn create(&self, url: &ServerUrl, access: &AccessToken, new: &NewRunner) -> Answered<Registered> {

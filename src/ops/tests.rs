@@ -827,6 +827,20 @@ async fn an_unanswered_candidate_is_no_refused_one() {
     assert_eq!(fixture.disk.tokens(), [former.token]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn refusal_of_a_candidate_counts_from_its_answer() {
+    let fixture = OpsFixture::new();
+    let mut runner = fixture.registered().await;
+    let former = runner.digest().unwrap();
+    fixture.ops.rotate(&mut runner, None, &inquiry()).await.unwrap();
+    fixture.server.remove_runner(runner.record.id.unwrap());
+    let asking = dead_later(61);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    fixture.ops.verify(&mut runner, &asking).await.unwrap_err();
+    let candidate = runner.held.candidates.iter().find(|candidate| candidate.token.digest() == former).unwrap();
+    assert_eq!(candidate.refused.unwrap().first, asking.now.plus(Duration::from_secs(30)));
+}
+
 #[tokio::test]
 async fn without_a_state_directory_an_entry_is_put_back_for_its_own_rotation_only() {
     let fixture = OpsFixture::new();

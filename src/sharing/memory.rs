@@ -23,6 +23,8 @@ struct State {
     passing: u32,
     /// Whether nothing answers.
     is_stopped: bool,
+    /// How many reads there were.
+    reads: u32,
 }
 
 impl MemoryEngine {
@@ -45,6 +47,11 @@ impl MemoryEngine {
     /// Nothing answers any more, or all does again.
     pub fn stop(&self, is_stopped: bool) {
         self.0.borrow_mut().is_stopped = is_stopped;
+    }
+
+    /// How many reads there were.
+    pub fn reads(&self) -> u32 {
+        self.0.borrow().reads
     }
 
     /// The value as it is now.
@@ -76,6 +83,7 @@ impl Engine for MemoryEngine {
 
     async fn get(&self, name: &ShareName) -> Result<Option<Value>, Error> {
         self.check()?;
+        self.0.borrow_mut().reads += 1;
         Ok(self.value(name).borrow().clone())
     }
 

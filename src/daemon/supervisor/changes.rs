@@ -58,11 +58,11 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     pub(super) fn store_changed(&mut self, event: StoreEvent) {
         let ops = &self.shared.engine.ops;
         match event {
-            StoreEvent::Changed((name, seen)) => {
+            StoreEvent::Changed((name, report)) => {
                 let shared =
                     self.config.enrollments.iter().find(|enrollment| enrollment.share_as.as_ref() == Some(&name));
                 if let Some(enrollment) = shared {
-                    self.roster.tell(&enrollment.key, RunnerCommand::Store(seen));
+                    self.roster.tell(&enrollment.key, RunnerCommand::Store(report));
                 }
             }
             StoreEvent::Opened(opened) => match *opened {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::super::store_watch::StoreReport;
 use super::ongoing_failure::OngoingFailure;
 use super::secrets::Known;
 use super::{FileState, RunnerCommand, Secrets, UnregisteredElsewhere, Worker};
@@ -22,8 +23,14 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
             RunnerCommand::Changed { file, unregistered } => self.reconcile(file, unregistered).await,
             RunnerCommand::SecretsChanged(secrets) => self.look_at_secrets(secrets),
             RunnerCommand::Settings(config, secrets) => self.take_settings(config, secrets).await,
-            RunnerCommand::Store(Ok(stored)) => self.compare_with_store(stored.as_deref()),
-            RunnerCommand::Store(Err(error)) => self.driver.runner.note_store_failure(&error),
+            RunnerCommand::Store(StoreReport { seen: Ok(stored), at }) => {
+                self.compare_with_store(stored.as_deref(), at)
+            }
+            RunnerCommand::Store(StoreReport { seen: Err(error), at }) => {
+                if !self.driver.runner.is_outdated_report(at) {
+                    self.driver.runner.note_store_failure(&error);
+                }
+            }
             RunnerCommand::HandOver => self.hand_over().await,
             RunnerCommand::Twin(twin) => self.follow(twin).await,
         }
@@ -47,8 +54,8 @@ impl<S: Server, D: Disk, C: Clock> Worker<S, D, C> {
     }
 
     /// What another machine has written is verified now. A registration that waits for another machine goes on.
-    fn compare_with_store(&mut self, stored: Option<&Stored>) {
-        if self.driver.runner.take_report(stored) {
+    fn compare_with_store(&mut self, stored: Option<&Stored>, at: Instant) {
+        if self.driver.runner.take_report(stored, at) {
             self.enter(Outcome::Nudged);
         }
     }

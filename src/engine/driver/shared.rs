@@ -40,8 +40,7 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
 
     /// The store may not know of the token that this machine has: it may be the only one that is good.
     pub(super) async fn tell_before_leaving(&mut self) {
-        let is_untold = self.runner.record.shared.as_ref().is_some_and(|shared| shared.is_untold);
-        let Some(name) = self.share().filter(|_| is_untold) else { return };
+        let Some(name) = self.share().filter(|_| self.runner.is_untold()) else { return };
         let (engine, timing) = (Rc::clone(&self.engine), Arc::clone(&self.rules.timing));
         let inquiry = Inquiry { timing: &timing, ..self.inquiry() };
         engine.ops.tell(&name, &mut self.runner, &inquiry).await;

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::shared::{FollowUp, rotate_shared, verify_shared};
 use super::{Asker, Driver, IdTrust, StepFailure, StepReport};
 use crate::clock::Clock;
@@ -87,7 +89,16 @@ impl<S: Server, D: Disk, C: Clock> Driver<S, D, C> {
         let is_pressing = !is_dead && self.state.validity().is_some_and(|validity| validity.is_pressing(now.at));
         let local = self.engine.clock.read().wall;
         let asked = self.state.evidence().asked;
-        Inquiry { now, local, timing: &self.rules.timing, is_dead, asked, is_patient, is_pressing }
+        Inquiry {
+            now,
+            local,
+            timing: &self.rules.timing,
+            is_dead,
+            begun: Instant::now(),
+            asked,
+            is_patient,
+            is_pressing,
+        }
     }
 
     pub(super) async fn verify(&mut self, step: Step) -> Result<StepReport, ops::Error> {

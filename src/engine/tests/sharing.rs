@@ -56,7 +56,12 @@ impl Fleet {
     }
 
     async fn machine(&self, number: usize, disk: MemoryDisk) -> Machine {
-        let system_id: SystemId = format!("s_{number:012}").parse().unwrap();
+        self.machine_of(number, number, disk).await
+    }
+
+    /// A machine that has the system_id of this number.
+    async fn machine_of(&self, id: usize, number: usize, disk: MemoryDisk) -> Machine {
+        let system_id: SystemId = format!("s_{id:012}").parse().unwrap();
         let ops = Ops::new(
             self.server.clone(),
             disk.clone(),
@@ -91,8 +96,9 @@ impl Fleet {
         let mut outcomes = Vec::new();
         for _ in 0..40 {
             // A store that does not answer reports nothing.
+            let at = tokio::time::Instant::now();
             if let Ok(stored) = shares.read(&name()).await
-                && driver.runner.take_report(stored.as_ref())
+                && driver.runner.take_report(stored.as_ref(), at)
             {
                 driver.enter(Outcome::Nudged);
             }
@@ -324,6 +330,67 @@ async fn last_machine_deletes_the_runner_for_all_if_the_settings_say_so() {
         assert_eq!(fleet.server.runners().len(), left);
     }
     assert_eq!(fleet.store.value_of(&name()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_machine_does_not_delete_the_runner_under_a_copy_of_itself() {
+    let mut fleet = Fleet::new();
+    fleet.config.shutdown.unregister_shared = UnregisterShared::Last;
+    fleet.add().await;
+    let copy = fleet.machine_of(0, 1, MemoryDisk::default()).await;
+    fleet.machines.push(copy);
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    assert_eq!(fleet.stored().await.members.len(), 1);
+    let shares = fleet.shares();
+    let (machine, copy) = fleet.machines.split_at_mut(1);
+    let (driver, copy) = (&mut machine[0].driver, &mut copy[0].driver);
+    let plan = crate::lifecycle::Plan { step: Step::Unregister, ..driver.plan().unwrap() };
+    let hearing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (at, stored) = (tokio::time::Instant::now(), shares.read(&name()).await.unwrap());
+        assert!(copy.runner.take_report(stored.as_ref(), at));
+        copy.enter(Outcome::Nudged);
+        let plan = copy.plan().unwrap();
+        copy.step(plan, std::future::pending()).await
+    };
+    let (_, heard) = tokio::join!(driver.step(plan, std::future::pending()), hearing);
+    assert!(heard.failure.is_none(), "{heard:?}");
+    assert_eq!(fleet.server.runners().len(), 1);
+    assert_eq!(fleet.stored().await.leaving, None);
+    fleet.current();
+}
+
+#[tokio::test(start_paused = true)]
+async fn machine_that_has_watched_a_rotation_reads_the_store_no_more() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let before = fleet.current();
+    fleet.pass(LIFE * 4 / 5, &[1]).await;
+    assert_ne!(fleet.current(), before);
+    let (at, stored) = (tokio::time::Instant::now(), fleet.shares().read(&name()).await.unwrap());
+    let reads = fleet.store.reads();
+    let driver = &mut fleet.machines[1].driver;
+    assert!(driver.runner.take_report(stored.as_ref(), at));
+    driver.enter(Outcome::Nudged);
+    let plan = driver.plan().unwrap();
+    let report = driver.step(plan, std::future::pending()).await;
+    assert!(matches!(report.outcomes[..], [Outcome::Adopted(_)]), "{report:?}");
+    assert_eq!(fleet.store.reads(), reads);
+    assert_eq!(fleet.machines[1].disk.tokens(), [fleet.current()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_that_is_older_than_what_a_step_has_read_is_no_news() {
+    let mut fleet = Fleet::with(2).await;
+    fleet.pass(Duration::from_secs(60), &[]).await;
+    let (at, stored) = (tokio::time::Instant::now(), fleet.shares().read(&name()).await.unwrap());
+    let before = fleet.current();
+    fleet.pass(LIFE * 4 / 5, &[1]).await;
+    assert_ne!(fleet.current(), before);
+    let runner = &mut fleet.machines[0].driver.runner;
+    assert!(!runner.take_report(stored.as_ref(), at));
+    let report = runner.sharing(None, Timestamp::from_millis(0)).unwrap();
+    assert_eq!(report.generation, Some(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -205,3 +205,19 @@ fn a_lineage_keeps_its_last_links_and_goes_on_from_both_that_it_unites() {
     // One that was away finds its link.
     assert!(united.has(stored.newest()) && united.has(ours.newest()));
 }
+
+#[test]
+fn sender_of_a_change_is_waited_for_until_its_answer_is_long_due() {
+    let secs = Duration::from_secs;
+    for (request_timeout, left, wait) in [
+        (secs(30), None, secs(90)),
+        (secs(120), None, secs(180)),
+        (secs(30), Some(secs(86_400)), secs(90)),
+        (secs(30), Some(secs(80)), secs(10)),
+        // An expired token has no time left to be saved.
+        (secs(30), Some(Duration::ZERO), secs(90)),
+        (Duration::MAX, None, Duration::MAX),
+    ] {
+        assert_eq!(pending_wait(request_timeout, left), wait, "{request_timeout:?} {left:?}");
+    }
+}

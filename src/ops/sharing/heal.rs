@@ -1,9 +1,8 @@
 //! A new token for a dead shared runner, because a person asks for it.
 
-use super::join::enter_member;
-use super::{Announced, RECOVERY_WINDOW, rules};
-use crate::model::{Candidate, ShareName, SharedChange, SharedPending};
-use crate::ops::{Disk, Error, Inquiry, Ops, Runner, Server, random_bits};
+use super::Announced;
+use crate::model::{Candidate, ShareName, SharedChange};
+use crate::ops::{Disk, Error, Inquiry, Ops, Runner, Server};
 
 impl<S: Server, D: Disk> Ops<S, D> {
     /// As [`Ops::announce`] of a reset by the runner's id. The store needs no reason for it, and former recoveries do not
@@ -36,25 +35,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
             }
         }
         let is_begun = entered.pending.is_some();
-        let left = runner.validity(inquiry.now.at).and_then(|validity| validity.left(inquiry.now.at));
-        let concluded = || rules::concluded(inquiry.now, rules::confirm_after(inquiry.timing, left));
-        let inquiry = &Inquiry { asked: inquiry.asked.or_else(|| inquiry.is_dead.then(concluded)), ..*inquiry };
         if !self.viewed(runner, is_begun, inquiry, |view| view.may_heal()).unwrap_or(false) {
             let step = self.next_shared(runner, is_begun, inquiry);
             tracing::debug!(runner = runner.label(), share = %name, ?step, "not healing the shared runner now");
             return Ok(Announced::NotNow);
         }
-        let (sender, member, now) = (self.sender(), self.member(inquiry), inquiry.now.at);
-        let announced = self
-            .swap_shared(name, runner, |next| {
-                next.pending =
-                    Some(SharedPending { change: SharedChange::ResetById, sender, token: own, number: random_bits() });
-                enter_member(next, member);
-                next.recoveries.retain(|at| now.since(*at) < RECOVERY_WINDOW);
-                next.recoveries.push(now);
-            })
-            .await?;
-        Ok(if announced { Announced::Done } else { Announced::NotNow })
+        self.begin_change(name, runner, SharedChange::ResetById, inquiry).await
     }
 
     fn is_accepted(&self, runner: &Runner, token: crate::secret::Digest) -> bool {

@@ -1,6 +1,8 @@
 //! How a machine comes to a shared runner, and leaves it.
 
-use tokio::time::sleep;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::{CONTESTED_WRITES, SharedStart};
 use crate::error_chain::chain;
@@ -12,7 +14,7 @@ use crate::model::{
 use crate::ops::{Disk, Enrollment, Error, Identity, Inquiry, Ops, RegistrationSource, Runner, Server, random_bits};
 use crate::secret::Source;
 
-fn pause(attempt: u32) -> std::time::Duration {
+fn pause(attempt: u32) -> Duration {
     let bits = random_bits() & u64::from(u32::MAX);
     rules::contested_pause(attempt, Fraction::from_bits(u32::try_from(bits).unwrap_or(0)))
 }
@@ -25,19 +27,22 @@ impl Runner {
         leaving.is_some_and(|(sender, _)| sender.machine != *own)
     }
 
-    pub(super) fn is_member(&self, machine: &SystemId) -> bool {
-        let shared = self.store.as_ref().and_then(|memory| memory.runner());
+    fn is_member(&self, machine: &SystemId) -> bool {
+        let shared = self.stored_runner();
         shared.is_some_and(|shared| shared.members.iter().any(|member| member.machine == *machine))
     }
-}
 
-impl Runner {
+    /// Whether nothing is to be written for this machine to be a member.
+    pub(super) fn has_joined(&self, machine: &SystemId, now: Timestamp) -> bool {
+        self.is_member(machine) || self.stored_runner().is_some_and(|shared| is_full(shared, now))
+    }
+
     /// Whether this machine has made the runner for all, and the store has another machine's one: it was never told of ours.
     #[must_use]
     pub fn gives_way(&self) -> bool {
         let shared = self.record.shared.as_ref();
         let lineage = shared.filter(|shared| shared.is_untold).and_then(|shared| shared.lineage.as_ref());
-        let stored = self.store.as_ref().and_then(|memory| memory.runner());
+        let stored = self.stored_runner();
         let ids =
             stored.filter(|stored| stored.token.is_some()).and_then(|stored| stored.id).zip(self.record.named_id());
         lineage.is_some_and(|lineage| lineage.generation() == 1)
@@ -46,22 +51,40 @@ impl Runner {
     }
 }
 
-/// The most members that are kept. One that is dropped and still lives enters itself again.
+/// The most members that are kept.
 const MAX_MEMBERS: usize = 2000;
 
-/// Enters a machine among the members, which are in order. Machines that were replaced and could not say so are dropped once
-/// there are too many.
+/// After this time a member gives its place to another machine if there are too many: it may have been replaced, and could
+/// not say so. One that lives enters itself again once there is a place.
+const MEMBER_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+fn oldest_member(shared: &SharedRunner) -> Option<(usize, &Member)> {
+    shared.members.iter().enumerate().min_by_key(|(_, member)| member.joined_at)
+}
+
+/// Whether there is no place for another member. The machines that have none use the runner all the same.
+fn is_full(shared: &SharedRunner, now: Timestamp) -> bool {
+    shared.members.len() >= MAX_MEMBERS
+        && oldest_member(shared).is_none_or(|(_, member)| now.since(member.joined_at) < MEMBER_LIFE)
+}
+
+/// Enters a machine among the members, which are in order, if there is a place.
 pub(super) fn enter_member(shared: &mut SharedRunner, member: Member) {
-    let position = shared.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()));
-    if let Err(at) = position {
-        shared.members.insert(at, member.clone());
-    }
-    while shared.members.len() > MAX_MEMBERS {
-        let oldest = shared.members.iter().enumerate().min_by_key(|(_, member)| member.joined_at).map(|(at, _)| at);
-        oldest.map(|at| shared.members.remove(at));
-    }
     // It has not stopped after all, or has started again.
     shared.leaving = shared.leaving.take().filter(|leaving| leaving.machine != member.machine);
+    let position = |shared: &SharedRunner| {
+        shared.members.binary_search_by(|known| known.machine.as_str().cmp(member.machine.as_str()))
+    };
+    if position(shared).is_ok() || is_full(shared, member.joined_at) {
+        return;
+    }
+    if shared.members.len() >= MAX_MEMBERS {
+        let oldest = oldest_member(shared).map(|(at, _)| at);
+        oldest.map(|at| shared.members.remove(at));
+    }
+    if let Err(at) = position(shared) {
+        shared.members.insert(at, member);
+    }
 }
 
 impl<S: Server, D: Disk> Ops<S, D> {
@@ -80,12 +103,8 @@ impl<S: Server, D: Disk> Ops<S, D> {
         let machine = self.system_id().clone();
         for attempt in 0..CONTESTED_WRITES {
             let id = runner.record.named_id();
-            let is_named = runner
-                .store
-                .as_ref()
-                .and_then(|memory| memory.runner())
-                .is_some_and(|it| it.id.is_some() || id.is_none());
-            if runner.is_member(&machine) && is_named {
+            let is_named = runner.stored_runner().is_some_and(|it| it.id.is_some() || id.is_none());
+            if runner.has_joined(&machine, inquiry.now.at) && is_named {
                 return Ok(true);
             }
             let member = self.member(inquiry);
@@ -201,12 +220,12 @@ impl<S: Server, D: Disk> Ops<S, D> {
             let Some(memory) = runner.store.as_deref() else { break };
             if let Some(token) = memory.token().map(|token| token.credential.token.clone()) {
                 let leaving = memory.leaving.as_ref().filter(|(sender, _)| sender.machine != own.machine);
-                if leaving.is_some_and(|(_, since)| since.elapsed() < rules::pending_wait(None)) {
+                if leaving.is_some_and(|(_, since)| since.elapsed() < self.pending_wait(None)) {
                     return Ok(SharedStart::Wait);
                 }
                 let must_rotate = leaving.is_some();
                 // The last machine could delete the runner otherwise, before this one is a member.
-                if !runner.is_member(&own.machine) {
+                if !runner.has_joined(&own.machine, inquiry.now.at) {
                     let member = self.member(inquiry);
                     if !self.swap_shared(name, runner, |next| enter_member(next, member)).await? {
                         self.take_turns(name, runner, attempt).await?;
@@ -229,7 +248,7 @@ impl<S: Server, D: Disk> Ops<S, D> {
                     }
                     return Ok(SharedStart::Register);
                 }
-                Some((_, since)) if since.elapsed() < rules::pending_wait(None) => return Ok(SharedStart::Wait),
+                Some((_, since)) if since.elapsed() < self.pending_wait(None) => return Ok(SharedStart::Wait),
                 Some((pending, _)) => {
                     tracing::warn!(
                         runner = runner.label(),
@@ -261,14 +280,14 @@ impl<S: Server, D: Disk> Ops<S, D> {
         Ok(SharedStart::Wait)
     }
 
-    /// Says in the store that the last machine is about to delete the runner. Returns whether this machine is the last one:
-    /// only that is certain which the swap has shown.
+    /// Says in the store that the last machine is about to delete the runner, and waits for machines that are not among its
+    /// members: a copy of this one, or one that found no place. Returns whether this machine is the last one.
     pub async fn begin_leaving(&self, name: &ShareName, runner: &mut Runner) -> bool {
         if self.look(name, runner).await.is_err() {
             return false;
         }
         let own = self.sender();
-        let Some(shared) = runner.store.as_ref().and_then(|memory| memory.runner()) else { return false };
+        let Some(shared) = runner.stored_runner() else { return false };
         let is_alone = shared.members.iter().all(|member| member.machine == own.machine);
         let is_current = shared.token.as_ref().is_some_and(|token| Some(token.lineage.token()) == runner.digest());
         let is_idle = shared.pending.is_none() && shared.leaving.as_ref().is_none_or(|it| it.machine == own.machine);
@@ -277,11 +296,27 @@ impl<S: Server, D: Disk> Ops<S, D> {
         if !(is_alone && is_current && is_idle && is_made) {
             return false;
         }
+        let leaving = Some(own);
         let left = self.swap_shared(name, runner, |next| {
             next.members.clear();
-            next.leaving = Some(own);
+            next.leaving.clone_from(&leaving);
         });
-        left.await.unwrap_or(false)
+        if !left.await.unwrap_or(false) {
+            return false;
+        }
+        sleep(rules::OBJECTION_WAIT).await;
+        if self.look(name, runner).await.is_err() {
+            return false;
+        }
+        let Some(shared) = runner.stored_runner() else { return false };
+        if shared.members.is_empty() && shared.leaving == leaving && runner.is_current_in_store() {
+            return true;
+        }
+        if shared.leaving == leaving {
+            // A failure is reported. A machine that joins while this stands there rotates the token first.
+            let _withdrawn = self.swap_shared(name, runner, |next| next.leaving = None).await;
+        }
+        false
     }
 
     /// The last machine has deleted the runner, and has left its value.
@@ -301,10 +336,11 @@ impl<S: Server, D: Disk> Ops<S, D> {
     /// Removes the value of a runner that this machine has deleted as the last one.
     pub async fn remove_shared(&self, name: &ShareName, runner: &mut Runner) {
         let Ok(shares) = self.store_of(runner) else { return };
-        let Some(stored) = runner.store.as_ref().and_then(|memory| memory.stored()).cloned() else { return };
+        let Some(stored) = runner.stored().cloned() else { return };
+        let asked = Instant::now();
         match shares.remove(name, &stored).await {
             Ok(true) => {
-                runner.see(None);
+                runner.see(None, asked);
             }
             // Another machine goes on with it, and registers the runner anew.
             Ok(false) => {}
@@ -315,5 +351,34 @@ impl<S: Server, D: Disk> Ops<S, D> {
                 "the store still has the runner that is deleted: `runner-agent shared forget` removes it"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(number: usize, joined_at: Timestamp) -> Member {
+        Member { machine: format!("s_{number:012}").parse().unwrap(), host: String::new(), joined_at }
+    }
+
+    #[test]
+    fn more_machines_than_there_are_places_take_turns_once_a_month() {
+        let mut shared = SharedRunner::new("https://gitlab.example.com".parse().unwrap(), Origin::Given);
+        let began = Timestamp::from_millis(0);
+        for number in 0..MAX_MEMBERS {
+            enter_member(&mut shared, member(number, began));
+        }
+        let day = Duration::from_secs(86_400);
+        enter_member(&mut shared, member(MAX_MEMBERS, began.plus(day)));
+        assert!(is_full(&shared, began.plus(day)));
+        assert_eq!(shared.members.len(), MAX_MEMBERS);
+        assert!(shared.members.iter().all(|member| member.joined_at == began), "each member keeps its place");
+        let later = began.plus(31 * day);
+        assert!(!is_full(&shared, later));
+        enter_member(&mut shared, member(MAX_MEMBERS, later));
+        assert_eq!(shared.members.len(), MAX_MEMBERS);
+        assert!(shared.members.is_sorted_by_key(|member| member.machine.as_str().to_owned()));
+        assert_eq!(shared.members.iter().filter(|member| member.joined_at == later).count(), 1);
     }
 }
