@@ -19,6 +19,9 @@ const MOST_GROWTH: f64 = 1.5;
 /// How much more memory one more runner may take once all are verified, in KiB.
 const MOST_MEMORY_KIB: f64 = 4.0;
 
+/// The memory of a daemon with one runner, in MiB.
+const MOST_MEMORY_FOR_ONE_MIB: f64 = 8.5;
+
 mod soak;
 
 /// CPU time below which a ratio says nothing, in seconds.
@@ -122,7 +125,8 @@ fn difference(count: usize, size: usize) -> f64 {
 
 pub(crate) type Work = fn(usize) -> Vec<Figures>;
 
-pub(crate) const WORK: [(&str, Work); 7] = [
+pub(crate) const WORK: [(&str, Work); 8] = [
+    ("one", one),
     ("list", list),
     ("verify", verify),
     ("latency", latency),
@@ -134,6 +138,18 @@ pub(crate) const WORK: [(&str, Work); 7] = [
 
 /// The work that is done only if it is named.
 pub(crate) const SOAK: &str = "soak";
+
+/// One runner costs little more than the code that is loaded for it. The binary of the tests is not optimized.
+fn one(_: usize) -> Vec<Figures> {
+    let fleet = Fleet::new(1, gitlab(LONG), "");
+    let daemon = fleet.start(&["run"]);
+    fleet.wait_for_requests(Endpoint::Verify, 1);
+    thread::sleep(QUIET);
+    let usage = usage::of(&daemon).unwrap();
+    let is_heavy = env::var_os("SCALE_BINARY").is_some() && usage.memory > MOST_MEMORY_FOR_ONE_MIB;
+    let wrong = is_heavy.then(|| format!("one runner: at most {MOST_MEMORY_FOR_ONE_MIB} MiB")).into_iter().collect();
+    vec![Figures { wrong, ..figures("one runner", usage, fleet.gitlab.requests().len(), 1) }]
+}
 
 fn list(count: usize) -> Vec<Figures> {
     let fleet = Fleet::new(count, gitlab(LONG), "");
