@@ -16,6 +16,8 @@ mod engine;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(all(test, any(feature = "etcd", feature = "kubernetes")))]
+mod http_server;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(test)]

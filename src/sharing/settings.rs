@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{AnyEngine, Error, Shares};
 use crate::model::{ServerUrl, TlsFiles};
-use crate::secret::{SealingKey, Source};
+use crate::secret::{SealingKey, Source, SourceError};
 
 /// The store of shared runners (`[sharing]`); built by the room `settings`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,8 @@ impl EngineSettings {
 /// Reads the secrets and the TLS files, and makes the engine. Sends nothing.
 ///
 /// # Errors
-/// [`Error::NotCompiledIn`], and [`Error::Settings`] for a secret or file that cannot be used.
+/// [`Error::NotCompiledIn`], [`Error::Settings`] for a secret or file that cannot be used, and [`Error::Unreadable`] for a
+/// secret that cannot be read now.
 pub async fn open(settings: &Settings) -> Result<Shares<AnyEngine>, Error> {
     let engine = engine(&settings.engine).await?;
     let name = settings.engine.name();
@@ -93,7 +94,10 @@ async fn engine(settings: &EngineSettings) -> Result<AnyEngine, Error> {
         #[cfg(feature = "etcd")]
         EngineSettings::Etcd { endpoints, prefix, tls, user } => {
             let user = match user {
-                Some((user, password)) => Some((user.clone(), read("password", password, settings.name())?)),
+                Some((user, source)) => {
+                    let password = source.read_password();
+                    Some((user.clone(), password.map_err(|error| unread("password", &error, settings.name()))?))
+                }
                 None => None,
             };
             let config =
@@ -111,15 +115,25 @@ async fn engine(settings: &EngineSettings) -> Result<AnyEngine, Error> {
 }
 
 fn encryption_key(source: &Source, engine: &'static str) -> Result<SealingKey, Error> {
-    let text = read("encryption_key", source, engine)?;
+    let text = source.read().map_err(|error| unread("encryption_key", &error, engine))?;
     SealingKey::from_text(text.expose()).map_err(|error| unusable("encryption_key", &error, engine))
 }
 
-fn read(key: &'static str, source: &Source, engine: &'static str) -> Result<crate::secret::Token, Error> {
-    source.read().map_err(|error| unusable(key, &error, engine))
+fn unread(key: &'static str, error: &SourceError, engine: &'static str) -> Error {
+    match error {
+        SourceError::Unreadable { .. } => Error::Unreadable { engine, detail: detail_of(key, error) },
+        SourceError::Exposed { .. }
+        | SourceError::NoCredential(_)
+        | SourceError::Invalid { .. }
+        | SourceError::NoPassword { .. } => unusable(key, error, engine),
+    }
 }
 
 fn unusable(key: &'static str, error: &dyn std::error::Error, engine: &'static str) -> Error {
+    Error::Settings { engine, detail: detail_of(key, error) }
+}
+
+fn detail_of(key: &'static str, error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    Error::Settings { engine, detail: format!("`{key}` of [sharing]: {error}{cause}") }
+    format!("`{key}` of [sharing]: {error}{cause}")
 }
