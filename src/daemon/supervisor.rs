@@ -183,6 +183,8 @@ pub(super) struct Supervisor<S, D, C> {
     /// Another inventory is due, because something changed while this one was under way.
     next_inventory: Option<UnregisteredElsewhere>,
     reload: ReloadStage,
+    /// No inventory has been taken with these settings yet: the next one reports its warnings.
+    has_new_settings: bool,
     store_watch: StoreWatch,
 }
 
@@ -221,6 +223,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
             replays: false,
             next_inventory: None,
             reload: ReloadStage::Done,
+            has_new_settings: false,
         };
         supervisor.expect_enrolled();
         supervisor

@@ -47,6 +47,7 @@ impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn take_settings(&mut self, config: Config) {
         self.unregistered_elsewhere.retain(|key| config.enrollments.iter().any(|wanted| wanted.key == *key));
         self.config = Rc::new(config);
+        self.has_new_settings = true;
         self.expect_enrolled();
         self.secrets = Rc::new(Secrets::read(&self.config, &self.secrets));
         self.roster.tell_all(&RunnerCommand::Settings(Rc::clone(&self.config), Rc::clone(&self.secrets)));
