@@ -40,6 +40,10 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// How long a pending change is waited for: a request and what its sender may need to come back.
 const PENDING_WAIT: Duration = Duration::from_secs(90);
 
+/// How far two refusals by the store are apart that count. An API server that has just started serves already while it reads
+/// its roles.
+const CONFIRM_STORE_REFUSAL: Duration = Duration::from_secs(5);
+
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
@@ -57,6 +61,14 @@ pub fn pending_wait(left: Option<Duration>) -> Duration {
 #[must_use]
 pub fn confirm_after(timing: &Timing, left: Option<Duration>) -> Duration {
     certainty_wait(timing, timing.confirm_after, left.filter(|left| !left.is_zero()))
+}
+
+/// Whether the store refuses this machine for good, so that a person has to act. Takes the time since the first refusal that
+/// no answer came after; one refusal alone proves nothing. That holds at any time: the store can have been restarted between
+/// two looks.
+#[must_use]
+pub fn is_store_refusal_proven(since_first: Duration) -> bool {
+    since_first >= CONFIRM_STORE_REFUSAL
 }
 
 /// How often the store is read although it is watched, and how long after a failure it is watched again: often enough to

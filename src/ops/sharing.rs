@@ -60,6 +60,8 @@ pub(super) struct StoreMemory {
     problem: Option<String>,
     /// Whether a person has to end that.
     is_lasting: bool,
+    /// When it refused this machine first, without an answer since.
+    refused: Option<Instant>,
     /// Whether that concerns writes alone.
     is_about_writes: bool,
     /// When it was last read or written.

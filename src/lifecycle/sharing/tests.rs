@@ -205,3 +205,10 @@ fn a_lineage_keeps_its_last_links_and_goes_on_from_both_that_it_unites() {
     // One that was away finds its link.
     assert!(united.has(stored.newest()) && united.has(ours.newest()));
 }
+
+#[test]
+fn one_refusal_by_the_store_proves_nothing() {
+    for (secs, is_proven) in [(0, false), (4, false), (5, true), (3600, true)] {
+        assert_eq!(is_store_refusal_proven(Duration::from_secs(secs)), is_proven, "{secs}");
+    }
+}
