@@ -12,12 +12,11 @@
 //! by the crate `kube`, which knows the credentials of a pod and every kind of kubeconfig.
 
 mod any;
+mod closed;
 mod engine;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(all(test, any(feature = "etcd", feature = "kubernetes")))]
-mod http_server;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::disk_watch::watch_disk;
 use super::settings_files::SettingsFiles;
+use super::store_watch::open_at_start;
 use super::supervisor::reached;
 use super::{Heartbeat, Notice, Parts, Pass, ShutdownOutcome, Watch, once, supervisor};
 use crate::clock::{Clock as _, SystemClock};
@@ -130,7 +131,7 @@ impl Assembly {
         }))
         .await;
         let engine = Engine::open(store.clone(), Client::new(gitlab), settings::this_program()).await?;
-        engine.ops.share_in(config.open_store().await?);
+        engine.ops.share_in(open_at_start(&config).await?);
         let parts = Parts {
             engine,
             heartbeat: Heartbeat::new(),

@@ -198,10 +198,11 @@ enum ReloadStage {
 
 impl<S: Server, D: Disk, C: Clock> Supervisor<S, D, C> {
     fn new(shared: Rc<Shared<S, D, C>>, config: Config, files: FilesOutside, heartbeat: Heartbeat) -> Self {
+        let store_watch = StoreWatch::new(&config, shared.engine.ops.shares().as_ref());
         let supervisor = Self {
             shared,
             secrets: Rc::new(Secrets::read(&config, &Secrets::default())),
-            store_watch: StoreWatch::new(&config),
+            store_watch,
             config: Rc::new(config),
             files,
             heartbeat,

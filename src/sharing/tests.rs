@@ -1,3 +1,6 @@
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+pub(super) mod http_server;
+
 use super::memory::MemoryEngine;
 use super::{AnyEngine, Engine as _, EngineSettings, Error, Settings, Shares, Swapped, Value, Watch as _, open};
 use crate::model::{

@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value as Json, json};
 
-use super::super::http_server::{HttpServer, Reply, Request};
 use super::*;
+use crate::sharing::tests::http_server::{HttpServer, Reply, Request};
 use crate::sharing::tests::variant;
 
 const LOGIN: &str = "/v3/auth/authenticate";
@@ -65,7 +65,7 @@ impl Member {
         let (revision, value) = self.key.clone().unwrap_or_default();
         let holds = match compare["target"].as_str().unwrap() {
             "CREATE" => self.key.is_none(),
-            "MOD" => compare["mod_revision"] == revision.to_string(),
+            "MOD" => compare["mod_revision"].as_str().unwrap().parse() == Ok(revision),
             _ => compare["value"] == value,
         };
         if holds {

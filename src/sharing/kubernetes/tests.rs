@@ -2,9 +2,9 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::super::http_server::{HttpServer, Reply, Request};
 use super::*;
 use crate::log::Captured;
+use crate::sharing::tests::http_server::{HttpServer, Reply, Request};
 use crate::sharing::tests::variant;
 
 fn name() -> ShareName {

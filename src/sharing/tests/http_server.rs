@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(in crate::sharing) struct Request {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
@@ -15,19 +15,19 @@ pub(super) struct Request {
 }
 
 /// The status and the body of an answer.
-pub(super) type Reply = (u16, String);
+pub(in crate::sharing) type Reply = (u16, String);
 
 /// Answers a request; `None` is silence.
 type Handler = dyn Fn(&Request) -> Option<Reply> + Send + Sync;
 
 /// A server on loopback.
-pub(super) struct HttpServer {
+pub(in crate::sharing) struct HttpServer {
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl HttpServer {
-    pub(super) async fn start(handler: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Self {
+    pub(in crate::sharing) async fn start(handler: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (requests, handler): (_, Arc<Handler>) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(handler));
@@ -41,7 +41,7 @@ impl HttpServer {
     }
 
     /// The requests for a path, oldest first.
-    pub(super) fn requests(&self, path: &str) -> Vec<Request> {
+    pub(in crate::sharing) fn requests(&self, path: &str) -> Vec<Request> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|request| request.path == path).cloned().collect()
     }
