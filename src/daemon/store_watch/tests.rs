@@ -47,8 +47,11 @@ impl Files {
     }
 }
 
+const SILENT: &str = "nothing is reported";
+
 async fn opened(watch: &mut StoreWatch) -> Result<Rc<Shares<AnyEngine>>, String> {
-    match watch.next().await {
+    let event = timeout(OPEN_AGAIN * 3, watch.next()).await.map_err(|_| SILENT.to_owned())?;
+    match event {
         StoreEvent::Opened(opened) => opened.map(|shares| Rc::new(shares.unwrap())).map_err(|error| error.to_string()),
         StoreEvent::Changed(_) => panic!("nothing is watched"),
     }
@@ -56,7 +59,7 @@ async fn opened(watch: &mut StoreWatch) -> Result<Rc<Shares<AnyEngine>>, String>
 
 /// Whether nothing is reported for a long time.
 async fn is_silent(watch: &mut StoreWatch) -> bool {
-    timeout(OPEN_AGAIN * 3, opened(watch)).await.is_err()
+    opened(watch).await.is_err_and(|why| why == SILENT)
 }
 
 #[tokio::test(start_paused = true)]
