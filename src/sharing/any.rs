@@ -22,7 +22,7 @@ pub enum AnyEngine {
     Etcd(etcd::Etcd),
     /// Secrets of Kubernetes.
     #[cfg(feature = "kubernetes")]
-    Kubernetes(kubernetes::Kubernetes),
+    Kubernetes(Box<kubernetes::Kubernetes>),
     /// Memory.
     #[cfg(test)]
     Memory(memory::MemoryEngine),

@@ -153,6 +153,7 @@ impl Error {
     }
 
     /// The same about a request that changes nothing in any case.
+    #[cfg(any(feature = "etcd", feature = "kubernetes"))]
     #[must_use]
     pub(super) fn without_effect(self) -> Self {
         match self {

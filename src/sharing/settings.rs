@@ -135,10 +135,7 @@ pub async fn open(settings: &Settings) -> Result<Shares<AnyEngine>, Error> {
     Ok(Shares::opened(engine, key, digest))
 }
 
-#[cfg_attr(
-    not(feature = "etcd"),
-    expect(unused_variables, clippy::needless_pass_by_value, reason = "only etcd has a password")
-)]
+#[cfg_attr(not(feature = "etcd"), expect(unused_variables, reason = "only etcd has a password"))]
 async fn engine(settings: &EngineSettings, password: Option<Password>) -> Result<AnyEngine, Error> {
     match settings {
         #[cfg(feature = "etcd")]
@@ -151,7 +148,7 @@ async fn engine(settings: &EngineSettings, password: Option<Password>) -> Result
         #[cfg(feature = "kubernetes")]
         EngineSettings::Kubernetes { kubeconfig, namespace } => {
             let config = super::kubernetes::Config { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() };
-            super::kubernetes::Kubernetes::new(config).await.map(AnyEngine::Kubernetes)
+            super::kubernetes::Kubernetes::new(config).await.map(|engine| AnyEngine::Kubernetes(Box::new(engine)))
         }
         #[cfg(not(all(feature = "etcd", feature = "kubernetes")))]
         other => Err(Error::NotCompiledIn { engine: other.name() }),
